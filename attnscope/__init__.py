@@ -1,0 +1,63 @@
+"""attnscope: a microscope for vision attention.
+
+    import attnscope
+    report = attnscope.explore(attnscope.SwinSpec(window=7, shift=True))
+    print(report.totals.macs)
+
+The modules are ordinary `nn.Module`s; whatever needs torch is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnscope.attentions.swin.attention import WindowAttention, window_partition, window_reverse
+    from attnscope.attentions.swin.spec import SwinSpec
+    from attnscope.attentions.vit.attention import ViTAttention
+    from attnscope.attentions.vit.spec import ViTSpec
+    from attnscope.errors import AttnscopeError, DeviceError, UsageError
+    from attnscope.exploring import explore
+    from attnscope.probes.shapes import trace_steps
+    from attnscope.report import Report
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AttnscopeError": "errors",
+    "DeviceError": "errors",
+    "Report": "report",
+    "SwinSpec": "attentions.swin.spec",
+    "UsageError": "errors",
+    "ViTAttention": "attentions.vit.attention",
+    "ViTSpec": "attentions.vit.spec",
+    "WindowAttention": "attentions.swin.attention",
+    "explore": "exploring",
+    "trace_steps": "probes.shapes",
+    "window_partition": "attentions.swin.attention",
+    "window_reverse": "attentions.swin.attention",
+}
+
+__all__ = [
+    "AttnscopeError",
+    "DeviceError",
+    "Report",
+    "SwinSpec",
+    "UsageError",
+    "ViTAttention",
+    "ViTSpec",
+    "WindowAttention",
+    "explore",
+    "trace_steps",
+    "window_partition",
+    "window_reverse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'attnscope' has no attribute {name!r}")
+    return getattr(import_module(f"attnscope.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,8 @@
+"""Windowed multi-head self-attention, plain and shifted, as in Swin: every token looks at its window."""
+
+from attnscope.attentions.swin.spec import SwinSpec as Spec
+from attnscope.attentions.swin.steps import plan
+
+ORDER = 2
+
+__all__ = ["ORDER", "Spec", "plan"]

@@ -1,0 +1,274 @@
+"""Swin's attention as a module (Liu et al., arXiv 2103.14030, section 3.2); parameter names are timm's."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.attentions.swin import steps
+from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.spec import Pair, pair
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
+
+    The roll, the mask, the partition and its inverse are inside. A grid that is no multiple of the window is padded at the
+    bottom and on the right before it rolls (as torchvision does; timm 1.0 rolls first, and rows leak across the border),
+    and the padding takes part in the softmax, as in every published Swin.
+
+    Args:
+        dim: channels of a token, c.
+        heads: attention heads, h; dim is divisible by it.
+        window: side of a window in tokens, or (height, width).
+        shift: roll by this many tokens, or by (down, across); smaller than the window. An axis with a single window is not
+            rolled.
+        qkv_bias: give q, k and v a bias.
+        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
+        attn_drop: dropout of the attention weights, in training.
+        proj_drop: dropout of the output, in training.
+        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: int | Pair = 7,
+        shift: int | Pair = 0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel: str = "eager",
+    ) -> None:
+        spec = SwinSpec(
+            dim=dim,
+            heads=heads,
+            window=pair(window),
+            shift_size=pair(shift),
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            kernel=kernel,
+        )
+        super().__init__()
+        self.heads = heads
+        self.window = spec.window
+        self.shift_size = spec.shift_size or (0, 0)
+        self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
+        self.kernel = kernel
+        p, q = self.window
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * p - 1) * (2 * q - 1), heads))
+        self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self._mask: tuple[object, Tensor] | None = None
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        (p, q), dim = self.window, self.proj.in_features
+        own = {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1}
+        return own | {"c": dim, "h": self.heads, "d": dim // self.heads}
+
+    # A name is bound anew at each line, so that no tensor outlives its last use.
+    def forward(self, x: Tensor) -> Tensor:
+        grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
+        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
+        if grid.is_padded:
+            x = self.pad(x, grid)
+        if grid.is_shifted:
+            x = self.shift(x, grid)
+        x = self.partition(x)
+        x = self.project(x)
+        x = attend(*self.split_heads(x), grid)
+        x = self.merge_heads(x)
+        x = self.output(x)
+        x = self.reverse(x, grid)
+        if grid.is_shifted:
+            x = self.unshift(x, grid)
+        if grid.is_padded:
+            x = self.crop(x, grid)
+        return x
+
+    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        attn = self.add_bias(self.score(q, k))
+        if grid.is_shifted:
+            attn = self.add_mask(attn, self.mask(grid, attn))
+        attn = self.softmax(attn)
+        return self.mix(attn, v)
+
+    @steps.pad
+    def pad(self, x: Tensor, grid: Windows) -> Tensor:
+        rows, columns = grid.padding
+        return F.pad(x, (0, 0, 0, columns, 0, rows))
+
+    @steps.shift
+    def shift(self, x: Tensor, grid: Windows) -> Tensor:
+        down, across = grid.roll
+        return x.roll((-down, -across), dims=(1, 2))
+
+    @steps.partition
+    def partition(self, x: Tensor) -> Tensor:
+        return window_partition(x, self.window).flatten(1, 2)
+
+    @steps.project
+    def project(self, windows: Tensor) -> Tensor:
+        return self.qkv(windows)
+
+    @steps.split_heads
+    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    @steps.score
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.transpose(-2, -1) * self.scale
+
+    @steps.add_bias
+    def add_bias(self, scores: Tensor) -> Tensor:
+        return scores + self.position_bias()
+
+    @steps.add_mask
+    def add_mask(self, scores: Tensor, mask: Tensor) -> Tensor:
+        return (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
+
+    @steps.softmax
+    def softmax(self, scores: Tensor) -> Tensor:
+        return self.attn_drop(scores.softmax(dim=-1))
+
+    @steps.mix
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        return weights @ v
+
+    @steps.attend
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        drop = self.attn_drop.p if self.training else 0.0
+        bias = self.position_bias()
+        if grid.is_shifted:
+            mask = self.mask(grid, q)
+            bias = (bias + mask[:, None]).repeat(len(q) // len(mask), 1, 1, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=self.scale)
+
+    @steps.merge_heads
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        return heads.transpose(1, 2).flatten(2)
+
+    @steps.output
+    def output(self, merged: Tensor) -> Tensor:
+        return self.proj_drop(self.proj(merged))
+
+    @steps.reverse
+    def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
+        return window_reverse(windows, self.window, *grid.padded)
+
+    @steps.unshift
+    def unshift(self, x: Tensor, grid: Windows) -> Tensor:
+        return x.roll(grid.roll, dims=(1, 2))
+
+    @steps.crop
+    def crop(self, x: Tensor, grid: Windows) -> Tensor:
+        return x[:, : grid.height, : grid.width].contiguous()
+
+    def position_bias(self) -> Tensor:
+        """B: the bias of each head for each pair of a window's tokens, (h, n, m)."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+
+    def mask(self, grid: Windows, like: Tensor) -> Tensor:
+        """The mask of a shifted grid, (r·s, n, m); made once and kept for the next call."""
+        if torch.compiler.is_compiling():
+            return shift_mask(grid, like)
+        key = (grid, like.dtype, like.device)
+        if self._mask is None or self._mask[0] != key:
+            self._mask = key, shift_mask(grid, like)
+        return self._mask[1]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Published checkpoints keep the index among the parameters; it follows from the window.
+        state_dict.pop(prefix + "relative_position_index", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def window_partition(x: Tensor, window: int | Pair) -> Tensor:
+    """Cut (b, height, width, c) into windows of (p, q): (b·r·s, p, q, c), the batch as the slow index.
+
+    Raises:
+        ValueError: a side is no multiple of the window's.
+    """
+    p, q = pair(window)
+    b, height, width, c = x.shape
+    if height % p or width % q:
+        raise ValueError(f"a grid of {height}×{width} tokens does not fall into windows of {p}×{q}; pad it first")
+    x = x.reshape(b, height // p, p, width // q, q, c)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, p, q, c)
+
+
+def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int) -> Tensor:
+    """Put windows, (b·r·s, p, q, c) or (b·r·s, p·q, c), back into a grid: (b, height, width, c).
+
+    The exact inverse of `window_partition`: the axes go back to their order before the last reshape.
+
+    Raises:
+        ValueError: a side is no multiple of the window's.
+    """
+    p, q = pair(window)
+    if height % p or width % q:
+        raise ValueError(f"windows of {p}×{q} do not fill a grid of {height}×{width} tokens")
+    x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, x.shape[-1])
+
+
+def relative_position_index(window: Pair) -> Tensor:
+    """The row of the bias table for each pair of a window's tokens: (n, m), whole numbers.
+
+    (dy + p − 1)(2q − 1) + (dx + q − 1), where (dy, dx) is the query's place minus the key's.
+    """
+    p, q = window
+    y, x = torch.meshgrid(torch.arange(p), torch.arange(q), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return (dy + p - 1) * (2 * q - 1) + dx + q - 1
+
+
+def shift_mask(grid: Windows, like: Tensor) -> Tensor:
+    """0 where two tokens of a rolled window were in one window before the roll, −inf elsewhere: (r·s, n, m).
+
+    Not −100, as is often seen: exp(−100) is a subnormal number, which slows a CPU several times, and no row is ever masked
+    as a whole. Dtype and device are those of `like`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        down, across = (
+            (torch.arange(side, device=like.device) + roll) % side >= roll
+            for side, roll in zip(grid.padded, grid.roll, strict=True)
+        )
+        groups = (2 * down[:, None] + across[None, :].long())[None, :, :, None]
+        groups = window_partition(groups, grid.window).flatten(1)
+        apart = groups[:, :, None] != groups[:, None, :]
+        return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill_(apart, float("-inf"))
+
+
+def build(spec: SwinSpec) -> WindowAttention:
+    """The module that a Spec asks for."""
+    return WindowAttention(
+        spec.dim,
+        spec.heads,
+        spec.window,
+        spec.windows.shift,
+        spec.qkv_bias,
+        spec.qk_scale,
+        spec.attn_drop,
+        spec.proj_drop,
+        spec.kernel,
+    )

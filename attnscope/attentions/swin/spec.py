@@ -1,0 +1,136 @@
+"""What can be asked of Swin's attention, and what the paper says it costs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.complexity import Complexity, global_attention, windowed_attention
+from attnscope.errors import UsageError, nearest_multiples
+from attnscope.spec import Pair, Spec, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinSpec(Spec):
+    """Multi-head self-attention in windows, W-MSA, and in shifted windows, SW-MSA (Liu et al., arXiv 2103.14030, 3.2).
+
+    The defaults are the first stage of Swin-T at 224 pixels: 56×56 tokens, 96 channels, 3 heads, 7×7 windows.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, the shift is not smaller than the window, or
+            shift and shift_size contradict each other.
+    """
+
+    name: ClassVar[str] = "swin"
+    title: ClassVar[str] = "Swin attention"
+
+    dim: int = option(96, "Channels of a token.")
+    heads: int = option(3, "Attention heads.")
+    resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
+    window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
+    shift: bool | None = option(None, "Shift the windows, by half a window unless --shift-size says otherwise.", shown="no-shift")
+    shift_size: Pair | None = option(None, "Shift by this many tokens, or HxW.", low=0, shown="window // 2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dim % self.heads:
+            nearest = nearest_multiples(self.dim, self.heads)
+            raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
+        for shift, window in zip(self.shift_size or (), self.window, strict=False):
+            if shift >= window:
+                raise UsageError(
+                    f"{{shift_size}} {shift} is not smaller than {{window}} {window}; the largest is {window - 1}"
+                )
+        if self.shift is False and self.shift_size and any(self.shift_size):
+            raise UsageError("{no_shift} and {shift_size} contradict each other; give one of them")
+        if self.shift and self.shift_size == (0, 0):
+            raise UsageError("{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift")
+
+    @property
+    def windows(self) -> Windows:
+        """The geometry: padding, counts and shift."""
+        shift = self.shift_size or (0, 0)
+        if self.shift and self.shift_size is None:
+            shift = self.window[0] // 2, self.window[1] // 2
+        return Windows(*self.resolution, self.window, shift)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input: (b, height, width, c)."""
+        return self.batch, *self.resolution, self.dim
+
+    def headline(self) -> list[str]:
+        """What the reader should know of this Spec, in words."""
+        height, width = self.resolution
+        (p, q), (down, across) = self.window, self.windows.roll
+        words = [f"{height}×{width} tokens", f"dim {self.dim}", f"{self.heads} heads"]
+        words.append(f"window {p}" if p == q else f"window {p}×{q}")
+        if self.windows.is_shifted:
+            words.append(f"shift {down}" if down == across else f"shift {down}×{across}")
+        return words
+
+    def closed_form(self) -> dict[str, int]:
+        """MACs of each step as the paper counts them: 4NC² + 2M²NC in all, N with the padding (equation 2)."""
+        height, width = self.windows.padded
+        N, M2, C, b = height * width, self.window[0] * self.window[1], self.dim, self.batch
+        attend = {"score": b * M2 * N * C, "mix": b * M2 * N * C}
+        if self.kernel != "eager":
+            attend = {"attend": sum(attend.values())}
+        return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
+
+    def complexity(self) -> Complexity:
+        """Global attention on the tokens of the grid beside the windows on the padded grid."""
+        height, width = self.windows.padded
+        return Complexity(
+            batch=self.batch,
+            of_global=global_attention(self.resolution[0] * self.resolution[1], self.dim),
+            of_windows=windowed_attention(height * width, self.dim, self.window),
+        )
+
+    def cautions(self) -> list[str]:
+        """What might surprise the reader of this Spec."""
+        told = []
+        grid = self.windows
+        for side, window, axis in zip(self.resolution, self.window, ("down", "across"), strict=True):
+            if window > side:
+                told.append(
+                    f"the window is larger than the grid {axis} ({window} > {side}): one window, padded, not shifted; "
+                    f"networks often clip it: --window {min(self.window[0], self.resolution[0])}x"
+                    f"{min(self.window[1], self.resolution[1])}"
+                )
+        if grid.is_padded:
+            (height, width), (padded_height, padded_width) = self.resolution, grid.padded
+            waste = 1 - height * width / (padded_height * padded_width)
+            told.append(
+                f"the grid is padded from {height}×{width} to {padded_height}×{padded_width}: "
+                f"{waste:.1%} of the tokens are padding, and count as tokens in every step"
+            )
+        if self.shift and not any(grid.shift):
+            told.append("half a window of 1 is 0: there is nothing to shift")
+        if any(grid.shift) and not grid.is_shifted:
+            told.append("a single window is not shifted: every token sees the same ones either way")
+        return told
+
+    def counterpart(self) -> ViTSpec:
+        """Global attention on the same tokens, to be timed beside this one."""
+        return ViTSpec(
+            dim=self.dim,
+            heads=self.heads,
+            tokens=self.resolution[0] * self.resolution[1],
+            batch=self.batch,
+            qkv_bias=self.qkv_bias,
+            qk_scale=self.qk_scale,
+            kernel=self.kernel,
+            dtype=self.dtype,
+        )
+
+    def next_command(self) -> tuple[str, str]:
+        """The command worth typing next, and why."""
+        if not self.windows.is_shifted and any(side > window for side, window in zip(self.resolution, self.window, strict=True)):
+            return f"{self._command()} --shift", "what the shift and its mask add"
+        tokens = self.resolution[0] * self.resolution[1]
+        return f"attnscope vit --dim {self.dim} --heads {self.heads} --tokens {tokens}", "global attention on these tokens"
+
+    def _command(self) -> str:
+        (height, width), (p, q) = self.resolution, self.window
+        return f"attnscope swin --dim {self.dim} --heads {self.heads} --resolution {height}x{width} --window {p}x{q}"

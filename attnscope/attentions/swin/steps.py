@@ -1,0 +1,144 @@
+"""Swin's attention on one page.
+
+Letters: b batch, y x grid of tokens as it came, r s windows down and across, p q window height and width (so r·p by s·q is
+the grid with its padding), n query tokens and m key tokens of a window (both p·q), c channels, h heads, d head width
+(c = h·d), t u rows of the bias table down and across (2p−1 and 2q−1).
+"""
+
+from dataclasses import replace
+
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.steps import Plan, Step, name_steps
+
+pad = Step(
+    "tokens: b y x c -> tokens: b (r p) (s q) c",
+    doc="zeros at the bottom and on the right, up to whole windows",
+)
+shift = Step(
+    "tokens: b (r p) (s q) c -> tokens: b (r p) (s q) c",
+    doc="the grid rolls up and to the left, so that the windows straddle the borders of the last layer's",
+)
+partition = Step(
+    "tokens: b (r p) (s q) c -> windows: (b r s) (p q) c",
+    memory="rearrange",
+    doc="the grid is cut into windows, and each becomes a short sequence of its own",
+)
+project = Step(
+    "windows: (b r s) n c -> qkv: (b r s) n (3 c)",
+    macs="b r s n c 3 c",
+    work={"bias": "b r s n 3 c"},
+    weights={"qkv.weight": "(3 c) c", "qkv.bias": "(3 c)"},
+    doc="q, k, v = x·Wqkv + b: each token's query, key and value, in one matmul",
+)
+split_heads = Step(
+    "qkv: (b r s) n (3 h d) -> q: (b r s) h n d, k: (b r s) h n d, v: (b r s) h n d",
+    memory="view",
+    doc="the channels fall into heads; each head sees its own d of them",
+)
+score = Step(
+    "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
+    macs="b r s h n m d",
+    work={"scale": "b r s h n m"},
+    scratch=("b r s h n m",),
+    doc="S = q·kᵀ/√d: how much each token looks at each other one of its window",
+)
+add_bias = Step(
+    "scores: (b r s) h n m -> scores: (b r s) h n m",
+    work={"bias": "b r s h n m"},
+    weights={"relative_position_bias_table": "(t u) h"},
+    scratch=("h n m",),
+    doc="S + B: each head's learned bias for where the key lies, seen from the query",
+)
+add_mask = Step(
+    "scores: (b r s) h n m, mask: (r s) n m -> scores: (b r s) h n m",
+    work={"mask": "b r s h n m"},
+    doc="−∞ for tokens that only the roll brought together, 0 for neighbours",
+)
+softmax = Step(
+    "scores: (b r s) h n m -> weights: (b r s) h n m",
+    work={"softmax": "b r s h n m"},
+    doc="each query's scores become weights that sum to 1 (then dropout, in training)",
+)
+mix = Step(
+    "weights: (b r s) h n m, v: (b r s) h m d -> heads: (b r s) h n d",
+    macs="b r s h n m d",
+    doc="each token becomes the weighted sum of the values it looks at",
+)
+attend = Step(
+    "q: (b r s) h n d, k: (b r s) h m d, v: (b r s) h m d -> heads: (b r s) h n d",
+    macs="2 b r s h n m d",
+    work={"scale": "b r s h n m", "bias": "b r s h n m", "softmax": "b r s h n m"},
+    weights={"relative_position_bias_table": "(t u) h"},
+    doc="softmax(q·kᵀ/√d + B + mask)·v in one fused kernel: score, bias, mask, softmax and mix, without keeping the scores",
+)
+merge_heads = Step(
+    "heads: (b r s) h n d -> merged: (b r s) n (h d)",
+    memory="rearrange",
+    doc="the heads' channels lie side by side again",
+)
+output = Step(
+    "merged: (b r s) n c -> windows: (b r s) n c",
+    macs="b r s n c c",
+    work={"bias": "b r s n c"},
+    weights={"proj.weight": "c c", "proj.bias": "c"},
+    doc="y = merged·Wproj + b: what the heads found is mixed across channels",
+)
+reverse = Step(
+    "windows: (b r s) (p q) c -> tokens: b (r p) (s q) c",
+    memory="rearrange",
+    doc="the windows go back to their places in the grid: the inverse of partition",
+)
+unshift = Step(
+    "tokens: b (r p) (s q) c -> tokens: b (r p) (s q) c",
+    doc="the grid rolls back: the inverse of shift",
+)
+crop = Step(
+    "tokens: b (r p) (s q) c -> tokens: b y x c",
+    doc="the padding is cut off: the inverse of pad",
+)
+name_steps(globals())
+
+
+def plan(spec: SwinSpec) -> Plan:
+    """The steps that this Spec runs, in their order: pad only where it pads, shift and mask only where it shifts."""
+    grid = spec.windows
+    (r, s), (p, q), (y, x) = grid.counts, spec.window, spec.resolution
+    b, c, h = spec.batch, spec.dim, spec.heads
+    sizes = {"b": b, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}
+    sizes |= {"c": c, "h": h, "d": c // h, "t": 2 * p - 1, "u": 2 * q - 1}
+
+    if spec.kernel == "eager":
+        # matmul copies the operands that split_heads left strided, unless there is but one window or one head
+        copies = b * r * s > 1 and h > 1
+        attention = [
+            replace(score, scratch=("b r s h n m", "2 b r s h n d")) if copies else score,
+            add_bias,
+            *([add_mask] if grid.is_shifted else []),
+            softmax,
+            replace(mix, scratch=("b r s h m d",)) if copies else mix,
+        ]
+    else:
+        masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
+        attention = [masked if grid.is_shifted else attend]
+
+    # a roll along both axes makes two passes, with a whole grid between them
+    passes = ("b r p s q c",) if all(grid.roll) else ()
+    # a cut that leaves the rows whole leaves a single image where it is
+    cropped = replace(crop, memory="view") if b == 1 and not grid.padding[1] else crop
+    return Plan.of(
+        [
+            *([pad] if grid.is_padded else []),
+            *([replace(shift, scratch=passes)] if grid.is_shifted else []),
+            partition,
+            project if spec.qkv_bias else project.without_bias(),
+            split_heads,
+            *attention,
+            merge_heads,
+            output,
+            reverse,
+            *([replace(unshift, scratch=passes)] if grid.is_shifted else []),
+            *([cropped] if grid.is_padded else []),
+        ],
+        sizes,
+        spec.itemsize,
+    )

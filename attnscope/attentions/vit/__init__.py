@@ -1,0 +1,8 @@
+"""Global multi-head self-attention, as in ViT: every token looks at every other one."""
+
+from attnscope.attentions.vit.spec import ViTSpec as Spec
+from attnscope.attentions.vit.steps import plan
+
+ORDER = 1
+
+__all__ = ["ORDER", "Spec", "plan"]

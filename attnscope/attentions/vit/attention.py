@@ -1,0 +1,110 @@
+"""ViT's attention as a module (Dosovitskiy et al., arXiv 2010.11929, appendix A); parameter names are timm's."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.attentions.vit import steps
+from attnscope.attentions.vit.spec import ViTSpec
+
+
+class ViTAttention(nn.Module):
+    """Multi-head self-attention: (b, n, c) -> (b, n, c).
+
+    Args:
+        dim: channels of a token, c.
+        heads: attention heads, h; dim is divisible by it.
+        qkv_bias: give q, k and v a bias.
+        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
+        attn_drop: dropout of the attention weights, in training.
+        proj_drop: dropout of the output, in training.
+        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+
+    Raises:
+        UsageError: a value is out of range, or dim is not divisible by heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel: str = "eager",
+    ) -> None:
+        ViTSpec(
+            dim=dim,
+            heads=heads,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            kernel=kernel,
+        )
+        super().__init__()
+        self.heads = heads
+        self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
+        self.kernel = kernel
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        dim = self.proj.in_features
+        return {"c": dim, "h": self.heads, "d": dim // self.heads}
+
+    # A name is bound anew at each line, so that no tensor outlives its last use.
+    def forward(self, x: Tensor) -> Tensor:
+        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
+        x = self.project(x)
+        x = attend(*self.split_heads(x))
+        x = self.merge_heads(x)
+        return self.output(x)
+
+    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.mix(self.softmax(self.score(q, k)), v)
+
+    @steps.project
+    def project(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    @steps.split_heads
+    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    @steps.score
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.transpose(-2, -1) * self.scale
+
+    @steps.softmax
+    def softmax(self, scores: Tensor) -> Tensor:
+        return self.attn_drop(scores.softmax(dim=-1))
+
+    @steps.mix
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        return weights @ v
+
+    @steps.attend
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        drop = self.attn_drop.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=self.scale)
+
+    @steps.merge_heads
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        return heads.transpose(1, 2).flatten(2)
+
+    @steps.output
+    def output(self, merged: Tensor) -> Tensor:
+        return self.proj_drop(self.proj(merged))
+
+
+def build(spec: ViTSpec) -> ViTAttention:
+    """The module that a Spec asks for."""
+    return ViTAttention(
+        spec.dim, spec.heads, spec.qkv_bias, spec.qk_scale, spec.attn_drop, spec.proj_drop, kernel=spec.kernel
+    )

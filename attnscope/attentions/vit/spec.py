@@ -1,0 +1,84 @@
+"""What can be asked of ViT's attention, and what the paper says it costs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attnscope.complexity import Complexity, global_attention, windowed_attention
+from attnscope.errors import UsageError, nearest_multiples
+from attnscope.spec import Pair, Spec, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(Spec):
+    """Multi-head self-attention over all tokens of an image (Dosovitskiy et al., arXiv 2010.11929, appendix A).
+
+    The defaults are ViT-B/16 at 224 pixels: 196 patches and the class token, 768 channels, 12 heads.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the
+            number of tokens is given twice.
+    """
+
+    name: ClassVar[str] = "vit"
+    title: ClassVar[str] = "ViT attention"
+
+    dim: int = option(768, "Channels of a token.")
+    heads: int = option(12, "Attention heads.")
+    image: Pair | None = option(None, "Side of the image in pixels, or HxW.", shown="224")
+    patch: Pair | None = option(None, "Side of a patch in pixels, or HxW.", shown="16")
+    cls: bool | None = option(None, "Put a class token in front of the patches.", shown="cls")
+    tokens: int | None = option(None, "Number of tokens, in place of --image, --patch and --cls.", shown="197")
+
+    def __post_init__(self) -> None:
+        if self.tokens is None:
+            for name, default in (("image", (224, 224)), ("patch", (16, 16)), ("cls", True)):
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, default)
+        super().__post_init__()
+        for name in ("image", "patch", "cls"):
+            if self.tokens is not None and getattr(self, name) is not None:
+                raise UsageError(f"{{tokens}} and {{{name}}} both set the number of tokens; give one of them")
+        if self.dim % self.heads:
+            nearest = nearest_multiples(self.dim, self.heads)
+            raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
+        for side, patch in zip(self.image or (), self.patch or (), strict=True):
+            if side % patch:
+                nearest = nearest_multiples(side, patch)
+                raise UsageError(f"{{image}} {side} is not divisible by {{patch}} {patch}; nearest: {nearest}")
+
+    @property
+    def sequence(self) -> int:
+        """Tokens of one image: the patches and the class token."""
+        if self.image is None or self.patch is None:
+            assert self.tokens is not None
+            return self.tokens
+        return (self.image[0] // self.patch[0]) * (self.image[1] // self.patch[1]) + bool(self.cls)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input: (b, n, c)."""
+        return self.batch, self.sequence, self.dim
+
+    def headline(self) -> list[str]:
+        """What the reader should know of this Spec, in words."""
+        return [f"{self.sequence} tokens", f"dim {self.dim}", f"{self.heads} heads"]
+
+    def closed_form(self) -> dict[str, int]:
+        """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1)."""
+        b, N, C = self.batch, self.sequence, self.dim
+        attend = {"score": b * N**2 * C, "mix": b * N**2 * C}
+        if self.kernel != "eager":
+            attend = {"attend": sum(attend.values())}
+        return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
+
+    def complexity(self) -> Complexity:
+        """This attention beside the same tokens in Swin's 7×7 windows."""
+        return Complexity(
+            batch=self.batch,
+            of_global=global_attention(self.sequence, self.dim),
+            of_windows=windowed_attention(self.sequence, self.dim, (7, 7)),
+        )
+
+    def next_command(self) -> tuple[str, str]:
+        """The command worth typing next, and why."""
+        return "attnscope swin --window 7 --shift", "the same steps in shifted windows"

@@ -1,0 +1,79 @@
+"""ViT's attention on one page.
+
+Letters: b batch, n query tokens, m key tokens (as many), c channels, h heads, d head width (c = h·d).
+"""
+
+from dataclasses import replace
+
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.steps import Plan, Step, name_steps
+
+project = Step(
+    "x: b n c -> qkv: b n (3 c)",
+    macs="b n c 3 c",
+    work={"bias": "b n 3 c"},
+    weights={"qkv.weight": "(3 c) c", "qkv.bias": "(3 c)"},
+    doc="q, k, v = x·Wqkv + b: each token's query, key and value, in one matmul",
+)
+split_heads = Step(
+    "qkv: b n (3 h d) -> q: b h n d, k: b h n d, v: b h n d",
+    memory="view",
+    doc="the channels fall into heads; each head sees its own d of them",
+)
+score = Step(
+    "q: b h n d, k: b h m d -> scores: b h n m",
+    macs="b h n m d",
+    work={"scale": "b h n m"},
+    scratch=("b h n m",),
+    doc="S = q·kᵀ/√d: how much each token looks at each other one",
+)
+softmax = Step(
+    "scores: b h n m -> weights: b h n m",
+    work={"softmax": "b h n m"},
+    doc="each query's scores become weights that sum to 1 (then dropout, in training)",
+)
+mix = Step(
+    "weights: b h n m, v: b h m d -> heads: b h n d",
+    macs="b h n m d",
+    doc="each token becomes the weighted sum of the values it looks at",
+)
+attend = Step(
+    "q: b h n d, k: b h m d, v: b h m d -> heads: b h n d",
+    macs="2 b h n m d",
+    work={"scale": "b h n m", "softmax": "b h n m"},
+    doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without keeping the scores",
+)
+merge_heads = Step(
+    "heads: b h n d -> merged: b n (h d)",
+    memory="rearrange",
+    doc="the heads' channels lie side by side again",
+)
+output = Step(
+    "merged: b n c -> y: b n c",
+    macs="b n c c",
+    work={"bias": "b n c"},
+    weights={"proj.weight": "c c", "proj.bias": "c"},
+    doc="y = merged·Wproj + b: what the heads found is mixed across channels",
+)
+name_steps(globals())
+
+
+def plan(spec: ViTSpec) -> Plan:
+    """The steps that this Spec runs, in their order."""
+    n, c, h = spec.sequence, spec.dim, spec.heads
+    sizes = {"b": spec.batch, "n": n, "m": n, "c": c, "h": h, "d": c // h}
+    if spec.kernel == "eager":
+        # matmul copies the operands that split_heads left strided, unless there is but one batch or one head
+        copies = spec.batch > 1 and h > 1
+        attention = [
+            replace(score, scratch=("b h n m", "2 b h n d")) if copies else score,
+            softmax,
+            replace(mix, scratch=("b h m d",)) if copies else mix,
+        ]
+    else:
+        attention = [attend]
+    return Plan.of(
+        [project if spec.qkv_bias else project.without_bias(), split_heads, *attention, merge_heads, output],
+        sizes,
+        spec.itemsize,
+    )

@@ -1,0 +1,63 @@
+"""`attnscope`: the commands there are, and how a mistake is told."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from attnscope import __version__, attentions
+from attnscope.cli.attention import attention_command
+from attnscope.errors import AttnscopeError
+
+app = typer.Typer(
+    name="attnscope",
+    help="A microscope for vision attention: shapes, exact MACs and trustworthy times of every step.",
+    epilog="Example: attnscope swin --window 7 --shift",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"attnscope {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for _name in attentions.names():
+    attention_command(app, _name)
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except AttnscopeError as error:
+        code = _fail(error.in_flags(), error.exit_code)
+    except typer.TyperException as error:
+        code = _fail(error.format_message(), error.exit_code)
+    except typer.Abort:
+        code = 130
+    except BrokenPipeError:
+        # the reader has gone, as in `attnscope vit | head`; python would complain once more on the way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"attnscope: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,53 @@
+"""Presets and config files: TOML with a table for each command, whose keys are that command's flags."""
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attnscope.errors import UsageError, did_you_mean
+
+
+def presets() -> dict[str, Path]:
+    """The presets that ship with attnscope, by name."""
+    inside = Path(__file__).parent / "configs"  # in a wheel
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "configs"  # in a checkout
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]:
+    """The flags that a preset sets for a command.
+
+    Raises:
+        UsageError: there is no such preset, or it is for another command.
+    """
+    paths = presets()
+    if name not in paths:
+        raise UsageError(f"{{preset}} {name} is unknown; {did_you_mean(name, paths)}")
+    return read_config(paths[name], command, known)
+
+
+def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any]:
+    """The flags that a TOML file sets for a command, from its table of that name.
+
+    Raises:
+        UsageError: the file cannot be read, has no table for this command, or an unknown key in it.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
+    sections = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    if command not in sections:
+        has = ", ".join(f"[{name}]" for name in sections) or "no table"
+        raise UsageError(f"{path.name} has no table [{command}]; it has {has}")
+    known = set(known)
+    flags = {key.replace("-", "_"): value for key, value in sections[command].items()}
+    for key, value in flags.items():
+        if key not in known:
+            raise UsageError(f"{path.name} sets {key}, which attnscope {command} does not know; {did_you_mean(key, known)}")
+        if isinstance(value, dict | float) and not isinstance(value, float):
+            raise UsageError(f"{path.name} sets {key} to a table; it takes a single value")
+    return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}

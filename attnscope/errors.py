@@ -1,0 +1,52 @@
+"""Mistakes and refusals that are told to the user in one line, never as a traceback."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+class AttnscopeError(Exception):
+    """The value, the rule and the nearest legal value, in one line.
+
+    Fields of a Spec stand in braces, `{dim} 770 is not divisible by {heads} 12`, so that the command line can name its
+    flags and Python its arguments.
+    """
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        return re.sub(r"\{(\w+)\}", r"\1", self.args[0])
+
+    def in_flags(self) -> str:
+        """The same line in the words of the command line: `--dim 770 is not divisible by --heads 12`."""
+        return re.sub(r"\{(\w+)\}", lambda field: flag(field[1]), self.args[0])
+
+
+class UsageError(AttnscopeError, ValueError):
+    """A value that cannot be asked for."""
+
+    exit_code = 2
+
+
+class DeviceError(AttnscopeError, RuntimeError):
+    """A device that is missing, or a size that does not fit in its memory."""
+
+    exit_code = 3
+
+
+def flag(field: str) -> str:
+    """The flag of a field: `qkv_bias` is `--qkv-bias`."""
+    return "--" + field.replace("_", "-")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"there is: {', '.join(known) or 'none'}"
+
+
+def nearest_multiples(value: int, divisor: int) -> str:
+    """`768 or 780`, the multiples of 12 around 770."""
+    below = value // divisor * divisor
+    return " or ".join(str(multiple) for multiple in (below, below + divisor) if multiple > 0)

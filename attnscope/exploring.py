@@ -1,0 +1,377 @@
+"""Spec -> Report: the one place that joins plan, module and probes."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from attnscope import __version__, attentions
+from attnscope.axes import spell
+from attnscope.complexity import Complexity
+from attnscope.errors import AttnscopeError, DeviceError, UsageError
+from attnscope.report import Audit, Formula, Report, StepAudit, StepRow, StepTime, Time, Totals
+from attnscope.report import Complexity as ComplexityFigures
+from attnscope.spec import Spec
+from attnscope.steps import Plan, SizedStep
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from attnscope.probes.time import Timing
+
+DEVICES = {
+    "auto": "the fastest that is here",
+    "cpu": "this processor",
+    "cuda": "an NVIDIA or AMD GPU",
+    "mps": "an Apple GPU",
+    "meta": "shapes alone, nothing is computed",
+}
+BUDGET_S = 0.3
+LONGEST_COUNTERPART_S = 5.0
+
+
+def explore(
+    spec: Spec,
+    *,
+    device: str = "auto",
+    time: bool = True,
+    budget: float = BUDGET_S,
+    threads: int = 1,
+    seed: int = 0,
+    audit: bool = False,
+    command: str | None = None,
+) -> Report:
+    """Lay an attention open: shapes, exact costs and measured times of its steps.
+
+    Args:
+        spec: what is asked, a ViTSpec or a SwinSpec.
+        device: "auto", "cpu", "cuda", "mps", or "meta", on which the module is built but nothing is computed.
+        time: run it and measure. Without it, and on another device than meta, torch is not imported.
+        budget: seconds of measuring.
+        threads: processor threads; with one, times hold on a busy machine too.
+        seed: of the weights and of the input, which are random normals.
+        audit: count with torch's FlopCounterMode as well (it takes over a second the first time).
+        command: what was typed, for the record.
+
+    Returns:
+        A Report: counts are whole numbers, times are seconds, sizes are bytes, and what was not measured is None.
+
+    Raises:
+        UsageError: an argument that cannot be asked for.
+        DeviceError: the device is not here, or the forward does not fit in its memory. Nothing is allocated then.
+
+    The costs are those of the letters in the attention's `steps.py`; they are held against the paper's closed form (Liu et
+    al., arXiv 2103.14030, equations 1 and 2) and, where torch is imported, against fvcore's count of the real forward.
+    """
+    _check_arguments(device, budget, threads, seed)
+    plan = attentions.plan(spec)
+    run = _Run(spec, plan, device, time, budget, threads, seed, audit)
+    if time or device == "meta" or audit:
+        run.execute()
+    return Report(
+        command=command,
+        title=" · ".join([spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]),
+        spec={"attention": spec.name, **spec.as_dict()},
+        environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
+        steps=[_row(step, live, row_time) for step, live, row_time in zip(plan.steps, plan.live_bytes, run.times, strict=True)],
+        totals=_totals(plan),
+        time=run.time,
+        audit=run.audit,
+        complexity=run.complexity,
+        notes=[*spec.cautions(), *run.notes],
+        warnings=run.warnings,
+        next=spec.next_command(),
+    )
+
+
+class _Run:
+    """One exploration: what is known from the plan, and what `execute` finds out by running the module."""
+
+    def __init__(
+        self, spec: Spec, plan: Plan, device: str, time: bool, budget: float, threads: int, seed: int, audit: bool
+    ) -> None:
+        self.spec, self.plan = spec, plan
+        self.device_name, self.timed, self.budget = device, time and device != "meta", budget
+        self.threads, self.seed, self.with_torch = threads, seed, audit
+        self.environment: dict[str, Any] = {}
+        self.times: list[StepTime | None] = [None] * len(plan.steps)
+        self.time: Time | None = None
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.audit = audit_counts(spec, plan)
+        self.complexity = complexity_figures(spec.complexity())
+
+    def execute(self) -> None:
+        """Build the module, hold its shapes and counts against the plan, and measure."""
+        from attnscope.probes.device import environment, find_device
+
+        device = find_device(self.device_name)
+        self.refuse_what_does_not_fit(self.plan, device)
+        self.environment = environment(device, self.threads, self.seed)
+        with settled(self.threads, self.seed):
+            module, x = build(self.spec, device)
+            hold_against_plan(module, x, self.plan)
+            self.audit = audit_counts(self.spec, self.plan, module, x, with_torch=self.with_torch)
+            if self.timed:
+                self.measure(module, x)
+                self.measure_counterpart(device)
+
+    def refuse_what_does_not_fit(self, plan: Plan, device: "torch.device") -> None:
+        """Refuse before anything is allocated.
+
+        Raises:
+            DeviceError: parameters, input and activations together are more than the device has.
+        """
+        from attnscope.probes.device import free_memory
+
+        need, free = needed_bytes(plan), free_memory(device)
+        if free is not None and need > free:
+            raise DeviceError(
+                f"this needs {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
+                f"{{no_time}} or {{device}} meta shows shapes and costs without running it"
+            )
+
+    def measure(self, module: "nn.Module", x: "Tensor") -> None:
+        """Time the steps and the whole, and say what makes the figures doubtful."""
+        from attnscope.probes.time import time_steps
+
+        timing = time_steps(module, x, self.budget)
+        self.times, self.time = step_times(timing), whole_time(timing)
+        self.complexity.windowed_s = self.time.whole_median_s
+        self.warnings += doubts(self.time, self.threads)
+
+    def measure_counterpart(self, device: "torch.device") -> None:
+        """Time global attention on the same tokens, where it fits and does not take too long."""
+        from attnscope.probes.device import free_memory
+        from attnscope.probes.time import time_forward
+
+        assert self.time is not None
+        counterpart = self.spec.counterpart()
+        if counterpart is None:
+            self.complexity.windowed_s, self.complexity.global_s = None, self.time.whole_median_s
+            return
+        plan = attentions.plan(counterpart)
+        free = free_memory(device)
+        expected_s = self.time.whole_median_s * plan.macs / self.plan.macs
+        if free is not None and needed_bytes(plan) > free:
+            self.notes.append(f"global attention was not timed: it needs {gigabytes(needed_bytes(plan))}")
+        elif expected_s > LONGEST_COUNTERPART_S:
+            self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
+        else:
+            self.complexity.global_s = time_forward(*build(counterpart, device), self.budget / 2)
+
+
+def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "Tensor"]:
+    """The module of a Spec in evaluation mode, and an input of random normals."""
+    import torch
+
+    dtype = getattr(torch, spec.dtype)
+    with torch.device(device):
+        module = attentions.build(spec).to(dtype).eval()
+        return module, torch.randn(spec.input_shape).to(dtype)
+
+
+def hold_against_plan(module: "nn.Module", x: "Tensor", plan: Plan) -> None:
+    """Run the module once and hold its steps and their shapes against the plan.
+
+    Raises:
+        AttnscopeError: they differ, which is a mistake in attnscope.
+    """
+    from attnscope.probes.shapes import trace_steps
+
+    for planned, ran in zip(plan.steps, trace_steps(module, x), strict=True):
+        if (planned.name, planned.inputs, planned.outputs) != (ran.name, ran.inputs, ran.outputs):
+            raise AttnscopeError(
+                f"the plan says {planned.name} makes {' and '.join(map(spell, planned.outputs))}, "
+                f"but {ran.name} made {' and '.join(map(spell, ran.outputs))}: please report this as a bug"
+            )
+
+
+@contextmanager
+def settled(threads: int, seed: int) -> Iterator[None]:
+    """Seeded and with this many threads; both are put back at the end."""
+    import torch
+
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def audit_counts(
+    spec: Spec, plan: Plan, module: "nn.Module | None" = None, x: "Tensor | None" = None, with_torch: bool = False
+) -> Audit:
+    """MACs of each step counted in independent ways: letters, closed form and, with a module, fvcore and torch's own."""
+    closed = spec.closed_form()
+    fvcore, torch_counts, uncounted, notes = None, None, [], []
+    if module is not None and x is not None:
+        from attnscope.probes.audit import count_with_fvcore, count_with_torch
+
+        try:
+            counts = count_with_fvcore(module, x)
+            fvcore, uncounted = counts.macs, counts.uncounted
+        except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
+            notes.append(f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        if with_torch:
+            torch_counts = count_with_torch(module, x).macs
+    steps = [
+        StepAudit(
+            name=step.name,
+            declared=step.macs,
+            closed_form=closed.pop(step.name, 0),
+            fvcore=None if fvcore is None else fvcore.pop(step.name, 0),
+            torch=None if torch_counts is None else torch_counts.get(step.name, 0),
+        )
+        for step in plan.steps
+    ]
+    if torch_counts is not None and torch_counts.get("attend") == 0:
+        # up to torch 2.13 FlopCounterMode has no formula for the fused kernel of the CPU
+        torch_counts = None
+        notes.append("torch's FlopCounterMode is not available: this torch counts fused attention on the CPU as 0")
+        for row in steps:
+            row.torch = None
+    left_over = [f"{name}: the closed form has {macs:,} MACs for a step that did not run" for name, macs in closed.items()]
+    left_over += [f"{name}: fvcore counted {macs:,} MACs there" for name, macs in (fvcore or {}).items() if macs]
+    disagreements = [*filter(None, map(disagreement, steps)), *left_over]
+    return Audit(
+        declared=plan.macs,
+        closed_form=sum(row.closed_form for row in steps) + sum(closed.values()),
+        fvcore=None if fvcore is None else sum(row.fvcore or 0 for row in steps) + sum(fvcore.values()),
+        torch=None if torch_counts is None else sum(row.torch or 0 for row in steps),
+        agree=not disagreements,
+        uncounted=uncounted,
+        steps=steps,
+        notes=[*disagreements, *notes],
+    )
+
+
+def disagreement(row: StepAudit) -> str | None:
+    """Which ways disagree on a step, or None."""
+    ways = {"letters": row.declared, "closed form": row.closed_form, "fvcore": row.fvcore, "torch": row.torch}
+    counted = {way: macs for way, macs in ways.items() if macs is not None}
+    if len(set(counted.values())) == 1:
+        return None
+    return f"{row.name}: " + ", ".join(f"{way} {macs:,}" for way, macs in counted.items())
+
+
+def step_times(timing: "Timing") -> list[StepTime | None]:
+    """A mean over the middle half of the runs for each step, the same runs for all, so that the rows add up."""
+    from attnscope.probes.time import middle, spread
+
+    kept = middle(timing.chains)
+    columns = zip(*(run.seconds[:-1] for run in kept), strict=True)
+    samples = zip(*(run.seconds[:-1] for run in timing.chains), strict=True)
+    return [
+        StepTime(median_s=sum(column) / len(column), iqr_s=spread(every), samples_s=list(every))
+        for column, every in zip(columns, samples, strict=True)
+    ]
+
+
+def whole_time(timing: "Timing") -> Time:
+    """The untouched forward beside the sum of its steps."""
+    from attnscope.probes.time import middle, spread
+
+    wholes = [run.total for run in timing.wholes]
+    kept = middle(timing.wholes)
+    whole = sum(run.total for run in kept) / len(kept)
+    steps = sum(step.median_s for step in step_times(timing) if step)
+    return Time(
+        whole_median_s=whole,
+        whole_iqr_s=spread(wholes),
+        whole_samples_s=wholes,
+        steps_sum_s=steps,
+        remainder_s=whole - steps,
+        runs=len(wholes),
+        clean_runs=timing.clean_runs,
+        stamp_s=timing.stamp_s,
+    )
+
+
+def doubts(time: Time, threads: int) -> list[str]:
+    """What makes the times doubtful, each with its remedy."""
+    told = []
+    if time.clean_runs < min(5, time.runs) and threads == 1:
+        told.append(f"another process is busy: only {time.clean_runs} of {time.runs} runs had the processor to themselves")
+    if not 0.97 <= time.steps_sum_s / time.whole_median_s <= 1.03:
+        told.append(
+            f"the steps add up to {time.steps_sum_s / time.whole_median_s:.2f} of the whole: "
+            "measure longer (--budget 2) or on a quieter machine"
+        )
+    if time.whole_iqr_s > 0.1 * time.whole_median_s:
+        remedy = "--budget 2" if threads == 1 else "--threads 1"
+        told.append(f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}: {remedy} may steady them")
+    return told
+
+
+def complexity_figures(complexity: Complexity) -> ComplexityFigures:
+    """The paper's two formulas with this input's values."""
+    terms = (complexity.of_global, complexity.of_windows)
+    return ComplexityFigures(
+        global_macs=complexity.global_macs,
+        windowed_macs=complexity.windowed_macs,
+        ratio=complexity.ratio,
+        formulas=[Formula(term.name, term.formula, term.values, complexity.batch * term.macs) for term in terms],
+        global_s=None,
+        windowed_s=None,
+    )
+
+
+def needed_bytes(plan: Plan) -> int:
+    """What a run allocates: parameters, input and the fullest moment of the forward."""
+    return plan.steps[0].itemsize * plan.params + plan.input_bytes + plan.peak_bytes
+
+
+def gigabytes(size: int) -> str:
+    """A size in words, `44.7 TiB`."""
+    import humanize
+
+    return humanize.naturalsize(size, binary=True)
+
+
+def _check_arguments(device: str, budget: float, threads: int, seed: int) -> None:
+    if device not in DEVICES:
+        raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
+    if not 0 < budget <= 3600:
+        raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
+    if threads < 1:
+        raise UsageError(f"{{threads}} {threads} is too few; the smallest is 1")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
+
+
+def _row(step: SizedStep, live: int, time: StepTime | None) -> StepRow:
+    return StepRow(
+        name=step.name,
+        path=step.path,
+        doc=step.step.doc,
+        pattern=str(step.step.letters),
+        inputs=list(step.inputs),
+        outputs=list(step.outputs),
+        macs=step.macs,
+        flops=step.flops,
+        other_flops=step.other_flops,
+        params=step.params,
+        bytes_read=step.bytes_read,
+        bytes_written=step.bytes_written,
+        bytes_saved=None,
+        bytes_live=live,
+        time=time,
+        times=step.times,
+    )
+
+
+def _totals(plan: Plan) -> Totals:
+    return Totals(
+        macs=plan.macs,
+        flops=plan.flops,
+        other_flops=plan.other_flops,
+        params=plan.params,
+        bytes_read=sum(step.times * step.bytes_read for step in plan.steps),
+        bytes_written=sum(step.times * step.bytes_written for step in plan.steps),
+        peak_bytes=plan.peak_bytes,
+    )

@@ -1,0 +1,153 @@
+"""Independent counts of a module's MACs, step by step: fvcore with handles of our own, and torch's FlopCounterMode.
+
+fvcore's default handles miss fused attention, mix elementwise work into the MACs and undercount some matmuls, so each
+operator that we know has a handle here, which returns its MACs and its elementwise FLOPs under separate names.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.steps import ELEMENTWISE_FLOPS, Step, listening
+
+
+@dataclass
+class Counts:
+    """What one counter saw: MACs and elementwise FLOPs of each step by name, and what it could not count."""
+
+    macs: dict[str, int] = field(default_factory=dict)
+    other_flops: dict[str, int] = field(default_factory=dict)
+    uncounted: list[str] = field(default_factory=list)
+
+
+def count_with_fvcore(module: nn.Module, x: Tensor) -> Counts:
+    """Count with fvcore's FlopCountAnalysis, which traces one real forward.
+
+    Raises:
+        Exception: whatever fvcore or TorchScript cannot do here; the caller shows it as "not available".
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore traces with TorchScript, which torch has deprecated
+        from fvcore.nn import FlopCountAnalysis
+
+        names: list[str] = []
+        steps = nn.ModuleList()
+
+        def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
+            names.append(step.name)
+            steps.append(_StepModule(method))
+            return steps[-1]
+
+        with listening(module, listener), torch.no_grad():
+            analysis = FlopCountAnalysis(_Traced(module, steps), x).clear_op_handles().set_op_handle(**_HANDLES)
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+            analysis.ancestor_mode("caller")  # a step counts what its linear layers do
+            by_module = analysis.by_module_and_operator()
+        counts = Counts(uncounted=sorted(analysis.unsupported_ops()))
+    for index, name in enumerate(names):
+        of_step = by_module[f"steps.{index}"]
+        counts.macs[name] = sum([value for key, value in of_step.items() if key.startswith("mac:")])
+        counts.other_flops[name] = sum([value for key, value in of_step.items() if key.startswith("flop:")])
+    seen, total = sum(counts.macs.values()), sum(v for k, v in by_module[""].items() if k.startswith("mac:"))
+    if seen != total:
+        counts.macs["outside the steps"] = total - seen
+    return counts
+
+
+def count_with_torch(module: nn.Module, x: Tensor) -> Counts:
+    """Count with torch's FlopCounterMode (2 FLOPs a MAC), one for each step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counts = Counts()
+
+    def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with FlopCounterMode(display=False) as counter:
+                result = method(*args)
+            counts.macs[step.name] = counter.get_total_flops() // 2
+            return result
+
+        return call
+
+    with listening(module, listener), torch.no_grad():
+        module(x)
+    return counts
+
+
+class _StepModule(nn.Module):
+    """A step dressed as a module, since fvcore tells its counts by module."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, *args: Any) -> Any:
+        return self.method(*args)
+
+
+class _Traced(nn.Module):
+    """A module, and its steps as modules beside it."""
+
+    def __init__(self, module: nn.Module, steps: nn.ModuleList) -> None:
+        super().__init__()
+        self.module = module
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Any:
+        return self.module(x)
+
+
+def _shape(value: Any) -> list[int]:
+    sizes: list[int] | None = value.type().sizes()
+    if sizes is None:
+        raise ValueError("an operator of unknown shape")
+    return sizes
+
+
+def _linear(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    made = math.prod(_shape(outputs[0]))
+    bias = 0 if inputs[2].type().kind() == "NoneType" else ELEMENTWISE_FLOPS["bias"] * made
+    return Counter({"mac:linear": made * _shape(inputs[1])[-1], "flop:bias": bias})
+
+
+def _matmul(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter({"mac:matmul": math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1]})
+
+
+def _fused_attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    *batch, queries, width = _shape(inputs[0])
+    pairs = math.prod(batch) * queries * _shape(inputs[1])[-2]
+    each = ELEMENTWISE_FLOPS["scale"] + ELEMENTWISE_FLOPS["softmax"]
+    return Counter({"mac:attend": pairs * (width + _shape(inputs[2])[-1]), "flop:attend": pairs * each})
+
+
+def _elementwise(kind: str) -> Callable[[list[Any], list[Any]], Counter[str]]:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        shape = _shape(outputs[0])
+        # a number without axes is the tracer's arithmetic on sizes
+        return Counter({f"flop:{kind}": ELEMENTWISE_FLOPS[kind] * math.prod(shape)} if shape else {})
+
+    return handle
+
+
+def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Views, copies and whole-number arithmetic on sizes: no FLOPs by convention."""
+    return Counter()
+
+
+_HANDLES = {
+    "aten::linear": _linear,
+    "aten::matmul": _matmul,
+    "aten::bmm": _matmul,
+    "aten::scaled_dot_product_attention": _fused_attention,
+    "aten::softmax": _elementwise("softmax"),
+    "aten::mul": _elementwise("scale"),
+    "aten::add": _elementwise("bias"),
+    **dict.fromkeys(["aten::unflatten", "aten::pad", "aten::repeat", "aten::neg", "aten::sub", "aten::rsub"], _free),
+}

@@ -1,0 +1,40 @@
+"""Numbers in words: `86.7 M`, `1.37 ms`, `13.8×`."""
+
+import humanize
+
+NONE = "–"
+UNKNOWN = "?"
+
+
+def metric(value: float | None, unit: str = "") -> str:
+    """Three digits and a prefix: `86.7 M`, `1.37 ms`; a dash for none at all, a question mark for what is not known."""
+    if value is None:
+        return UNKNOWN
+    if value == 0:
+        return NONE
+    if abs(value) >= 1e30:  # beyond the prefixes there are
+        return f"{value:.2e} {unit}".strip()
+    return humanize.metric(value, unit)
+
+
+def binary(size: int | None) -> str:
+    """Bytes: `1.7 MiB`."""
+    if size is None:
+        return UNKNOWN
+    return humanize.naturalsize(size, binary=True) if size else NONE
+
+
+def percent(share: float | None) -> str:
+    """`29.3%`."""
+    return UNKNOWN if share is None else f"{share:.1%}" if share else NONE
+
+
+def times(ratio: float) -> str:
+    """`13.8×`, three digits."""
+    return f"{ratio:,.0f}×" if ratio >= 1000 else f"{ratio:.3g}×" if ratio >= 100 else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+
+
+def bar(share: float, width: int = 8) -> str:
+    """A bar of `width` columns at most, in eighths of a column."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]

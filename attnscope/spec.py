@@ -1,0 +1,155 @@
+"""What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
+
+import math
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+from attnscope.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from attnscope.complexity import Complexity
+
+LARGEST = 10**12
+"""No size is larger than this: the sizes of a tensor are 64-bit integers, and so is their product with a few others."""
+
+Pair = tuple[int, int]
+"""Height and width. A single number stands for both."""
+
+DTYPE_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+KERNELS = {"eager": "every step on its own", "sdpa": "torch's fused scaled_dot_product_attention"}
+
+
+def option(default: Any, help: str, **rules: Any) -> Any:
+    """Declare a field of a Spec once: its flag, its help, its default and its simple rules.
+
+    Rules: `low` and `high` for numbers (sizes are whole numbers from 1 to LARGEST unless it says otherwise), `choices`,
+    and `shown`, the default as help shows it where None stands for something.
+    """
+    return field(default=default, metadata={"help": help, **rules})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every attention can be asked. Values are checked on construction; a wrong one is a UsageError.
+
+    A field with a Pair takes a whole number for both or a pair of them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    batch: int = option(1, "Images at a time.")
+    qkv_bias: bool = option(True, "Give q, k and v a bias.")
+    qk_scale: float | None = option(None, "Multiply q·kᵀ with this.", low=0.0, shown="1/√(dim/heads)")
+    attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, high=1.0)
+    proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, high=1.0)
+    kernel: str = option("eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS))
+    dtype: str = option("float32", "Type of the numbers.", choices=tuple(DTYPE_BYTES))
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value = getattr(self, declared.name)
+            if value is not None or declared.default is not None:
+                object.__setattr__(self, declared.name, _checked(declared, value))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input."""
+        raise NotImplementedError
+
+    def headline(self) -> list[str]:
+        """What the reader should know of this Spec, in words."""
+        raise NotImplementedError
+
+    def closed_form(self) -> dict[str, int]:
+        """MACs of each step that has any, as the paper counts them, independently of the steps' letters."""
+        raise NotImplementedError
+
+    def complexity(self) -> "Complexity":
+        """Global attention beside windowed attention on these tokens."""
+        raise NotImplementedError
+
+    def counterpart(self) -> "Spec | None":
+        """The attention that this one should be timed against, if there is one."""
+        return None
+
+    def next_command(self) -> tuple[str, str]:
+        """The command worth typing next, and why."""
+        raise NotImplementedError
+
+    def cautions(self) -> list[str]:
+        """What might surprise the reader of this Spec, a sentence each."""
+        return []
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields and their values."""
+        return asdict(self)
+
+
+def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
+    """The fields of a Spec, those of the attention itself before those that all have."""
+    common = [declared.name for declared in fields(Spec)]
+    return sorted(fields(spec), key=lambda declared: declared.name in common)
+
+
+def kind(declared: Field[Any]) -> Any:
+    """The type of a field without its `| None`: int, float, bool, str or Pair."""
+    return next((arm for arm in get_args(declared.type) if declared.type != Pair and arm is not type(None)), declared.type)
+
+
+def parse_pair(text: str) -> Pair:
+    """Read `56` or `56x48` (height x width).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    sides = [int(side) for side in text.lower().replace("×", "x").split("x")]
+    if len(sides) not in (1, 2):
+        raise ValueError(text)
+    return sides[0], sides[-1]
+
+
+def pair(value: int | Pair) -> Pair:
+    """A whole number for both sides, or the pair itself."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def _checked(declared: Field[Any], value: Any) -> Any:
+    """The value of one field if it is legal, a pair from a single number."""
+    name, rules = declared.name, declared.metadata
+    if kind(declared) is bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{{{name}}} is {value!r}; it is true or false")
+    elif kind(declared) is str:
+        if value not in rules["choices"]:
+            raise UsageError(f"{{{name}}} {value} is unknown; {did_you_mean(str(value), rules['choices'])}")
+    elif kind(declared) is float:
+        low, high = rules["low"], rules.get("high", math.inf)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high or math.isinf(value):
+            to = f"to below {high:g}" if high < math.inf else "on"
+            raise UsageError(f"{{{name}}} {value} is no number from {low:g} {to}")
+        return float(value)
+    elif kind(declared) is int:
+        _check_size(name, value, rules.get("low", 1))
+    else:
+        sides = value if isinstance(value, tuple | list) else (value, value)
+        if len(sides) != 2:
+            raise UsageError(f"{{{name}}} {value} is neither a whole number nor a pair of them")
+        for side in sides:
+            _check_size(name, side, rules.get("low", 1))
+        return tuple(sides)
+    return value
+
+
+def _check_size(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{{{name}}} {value!r} is no whole number")
+    if value < low:
+        raise UsageError(f"{{{name}}} {value} is too small; the smallest is {low}")
+    if value > LARGEST:
+        raise UsageError(f"{{{name}}} {value} is too large; the largest is {LARGEST}")
