@@ -15,6 +15,7 @@ from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, Quie
 from attnscope.errors import AttnscopeError, UsageError
 from attnscope.exploring import BUDGET_S, DEVICES, explore
 from attnscope.probes import process
+from attnscope.render import render
 from attnscope.spec import Pair, Spec, kind, own_fields_first, parse_pair
 
 THE_SPEC = "What to look at"
@@ -81,7 +82,7 @@ def run_attention(
         audit=audit,
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
-    write(report, form, output, color, quiet)
+    write(lambda screen: render(report, form, screen), output, color, quiet)
     if strict and (not report.audit.agree or report.warnings):
         raise typer.Exit(1)
 

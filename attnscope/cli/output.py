@@ -3,13 +3,14 @@
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attnscope.errors import UsageError, did_you_mean
-from attnscope.report import Report
+from attnscope.render.screen import Screen
 
 FORM_NAMES = ("table", "json", "csv", "md", "svg")
 
@@ -45,25 +46,22 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
     return ending if ending in FORM_NAMES else "table"
 
 
-def write(report: Report, form: str, output: Path | None, color: str, quiet: bool) -> None:
-    """Print the report, or write it to a file: to the whole of it or not at all."""
-    from attnscope.render import render
-    from attnscope.render.screen import Screen
-
+def write(render: Callable[[Screen], str], output: Path | None, color: str, quiet: bool) -> None:
+    """Print what `render` makes of the screen, or write it to a file: the whole of it or nothing."""
     if output is None:
-        screen = Screen.of(sys.stdout, color, quiet)
-        sys.stdout.write(render(report, form, screen))
+        sys.stdout.write(render(Screen.of(sys.stdout, color, quiet)))
         sys.stdout.flush()
         return
-    text = render(report, form, Screen(color=color == "always", quiet=quiet))
+    text = render(Screen(color=color == "always", quiet=quiet))
     handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
-    if output.exists():
-        os.chmod(name, output.stat().st_mode)
-    else:
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+    os.chmod(name, output.stat().st_mode if output.exists() else 0o666 & ~_umask())
     os.replace(name, output)
     print(f"written to {output}", file=sys.stderr)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

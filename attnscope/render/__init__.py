@@ -1,21 +1,25 @@
-"""Report -> text, one file a form. The columns are declared once, in `columns.py`, and serve every form."""
+"""Report -> text. Columns are declared once (`columns.py`) and serve every form."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
-from attnscope.render.flat import to_csv, to_markdown
+from attnscope.render.columns import to_csv, to_markdown
 from attnscope.render.screen import Screen
-from attnscope.render.table import to_svg, to_table
+from attnscope.render.sheet import report_parts
+from attnscope.render.steps import step_columns
 from attnscope.report import Report
 
-FORMS: dict[str, Callable[[Report, Screen], str]] = {
-    "table": to_table,
-    "json": lambda report, screen: report.to_json() + "\n",
-    "csv": to_csv,
-    "md": to_markdown,
-    "svg": to_svg,
-}
+PICTURE_WIDTH = 100
 
 
 def render(report: Report, form: str, screen: Screen) -> str:
-    """The report in one of FORMS."""
-    return FORMS[form](report, screen)
+    """The report as a table, json, csv, md or svg."""
+    if form == "json":
+        return report.to_json() + "\n"
+    if form == "csv":
+        return to_csv(step_columns(report), report.steps)
+    if form == "md":
+        return f"**{report.title}**\n\n{to_markdown(step_columns(report), report.steps)}"
+    if form == "svg":
+        screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
+        return screen.draw_svg(report_parts(report, screen), report.command or report.title)
+    return screen.draw(report_parts(report, screen))

@@ -1,109 +1,122 @@
-"""The columns of a table of steps, each declared once, for every form: screen, CSV and Markdown."""
+"""A column, declared once for every form: the screen, CSV and Markdown; and the table that columns make on a screen."""
 
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from attnscope.axes import Shape, spell
-from attnscope.render import words
-from attnscope.report import Report, StepRow
+from rich.box import Box
+from rich.cells import cell_len
+from rich.table import Table
+
+from attnscope.render.screen import MARGIN, Screen
+
+RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
+RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
+GAP = 2
 
 Value = int | float | str | None
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column.
+class Column(Generic[Row]):
+    """One column of a table of rows.
 
     Args:
         key: its name in CSV, with the unit where it is not a count.
         title: its head on the screen.
-        value: what stands in a row, in base units.
+        value: what stands in a row, in base units; None where it is not known.
         show: that value in words.
-        rank: what is dropped first where the screen is narrow: the highest. None: not on the screen.
-        total: what stands under it; "sum" is the sum over the rows, each as often as it stands in the network.
+        rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
+        total: what stands under it, in base units; None where nothing does.
         right: whether it is flush right.
-        of_run: whether it is there only where something was measured.
+        drawn: whether it is a picture of another column, which only a screen needs.
     """
 
     key: str
     title: str
-    value: Callable[[StepRow, Report], Value]
-    show: Callable[[Any], str]
-    rank: int | None
-    total: str | Callable[[Report], Value] | None = None
+    value: Callable[[Row], Value]
+    show: Callable[[Any], str] = str
+    rank: int | None = 0
+    total: Value = None
     right: bool = True
-    of_run: bool = False
+    drawn: bool = False
 
-    def total_value(self, report: Report) -> Value:
-        """What stands under the column, in base units; None where nothing does."""
-        if self.total != "sum":
-            return self.total(report) if callable(self.total) else None
-        values = [(self.value(row, report), row.times) for row in report.steps]
-        known = [value * times for value, times in values if isinstance(value, int | float)]
-        return sum(known) if len(known) == len(values) else None
+    def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
+        """Head, a cell for each row, foot."""
+        foot = "" if self.total is None else self.show(self.total)
+        return [screen.text(text) for text in (self.title, *(self.show(self.value(row)) for row in rows), foot)]
 
 
-def _shapes(shapes: list[Shape]) -> str:
-    """`3 of 64×3×49×32` where all are alike."""
-    if len(set(map(tuple, shapes))) == 1 and len(shapes) > 1:
-        return f"{len(shapes)} of {spell(shapes[0])}"
-    return ", ".join(map(spell, shapes))
+def sum_of(values: Sequence[int | float | None]) -> Value:
+    """The sum, or None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
-def _seconds(row: StepRow) -> float | None:
-    return row.time.median_s if row.time else None
+def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
+    """The columns that fit on the screen, and the titles of those that had to go: the highest rank first."""
+    kept = [column for column in columns if column.rank is not None]
+    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) for column in kept}
+    dropped = []
+    while screen.width is not None and MARGIN + sum(widths[column.key] + GAP for column in kept) - GAP > screen.width:
+        last = max(kept, key=lambda column: column.rank or 0)
+        if not last.rank:
+            break
+        kept.remove(last)
+        dropped.append(last)
+    titles = [column.title for column in columns if column in dropped and column.title]
+    return kept, list(dict.fromkeys(titles))
 
 
-def _time_share(row: StepRow, report: Report) -> float | None:
-    return row.times * row.time.median_s / report.time.steps_sum_s if row.time and report.time else None
+def rows_table(
+    columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen, style: Callable[[Row], str] = lambda row: ""
+) -> Table:
+    """Columns that fit, as a table with a rule under the heads and, where there are totals, one above them."""
+    totals = any(column.total is not None for column in columns)
+    table = Table(
+        box=RULES_ASCII if screen.ascii else RULES,
+        show_footer=totals,
+        pad_edge=False,
+        padding=(0, GAP - 1, 0, 0),  # and a column for the box between
+        show_edge=False,
+    )
+    cells = [column.cells(rows, screen) for column in columns]
+    if cells:
+        cells[0] = [" " * MARGIN + cell for cell in cells[0]]
+    for column, (head, *_, foot) in zip(columns, cells, strict=True):
+        table.add_column(head, foot, justify="right" if column.right else "left", no_wrap=True, overflow="crop")
+    for index, row in enumerate(rows):
+        table.add_row(*(column[index + 1] for column in cells), style=style(row))
+    return table
 
 
-def _of_longest(row: StepRow, report: Report) -> float | None:
-    longest = max(step.times * step.time.median_s for step in report.steps if step.time)
-    return row.times * row.time.median_s / longest if row.time else None
+def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
+    """Every column in base units (seconds, bytes, counts), and a last row `total` where there are totals.
+
+    What is not known is empty.
+    """
+    columns = [column for column in columns if not column.drawn]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column.key for column in columns])
+    writer.writerows([column.value(row) for column in columns] for row in rows)
+    if any(column.total is not None for column in columns[1:]):
+        writer.writerow(["total", *(column.total for column in columns[1:])])
+    return out.getvalue()
 
 
-def _rate(row: StepRow) -> float | None:
-    return row.macs / row.time.median_s if row.time and row.macs and row.time.median_s else 0
+def to_markdown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
+    """A Markdown table with exact counts and the rest in words."""
+    columns = [column for column in columns if column.rank is not None and not column.drawn]
+    lines = [[column.title for column in columns], ["---:" if column.right else "---" for column in columns]]
+    lines += [[_exact(column, column.value(row)) for column in columns] for row in rows]
+    if any(column.total is not None for column in columns):
+        lines.append(["" if column.total is None else _exact(column, column.total) for column in columns])
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-COLUMNS = [
-    Column("step", "step", lambda row, report: row.name, str, 0, lambda report: f"{len(report.steps)} steps", right=False),
-    Column("path", "path", lambda row, report: row.path, str, None, right=False),
-    Column("letters", "letters", lambda row, report: row.pattern, str, 8, right=False),
-    Column("inputs", "input shape", lambda row, report: _shapes(row.inputs), str, 15, right=False),
-    Column("outputs", "output shape", lambda row, report: _shapes(row.outputs), str, 1, right=False),
-    Column("macs", "MACs", lambda row, report: row.macs, words.metric, 0, "sum"),
-    Column(
-        "macs_share",
-        "share",
-        lambda row, report: row.macs * row.times / report.totals.macs if report.totals.macs else 0,
-        words.percent,
-        4,
-    ),
-    Column("flops", "FLOPs", lambda row, report: row.flops, words.metric, 12, "sum"),
-    Column("other_flops", "elementwise", lambda row, report: row.other_flops, words.metric, 7, "sum"),
-    Column("params", "params", lambda row, report: row.params, words.metric, 6, "sum"),
-    Column("bytes_read", "read", lambda row, report: row.bytes_read, words.binary, 10, "sum"),
-    Column("bytes_written", "written", lambda row, report: row.bytes_written, words.binary, 11, "sum"),
-    Column("bytes_live", "live", lambda row, report: row.bytes_live, words.binary, 9, lambda report: report.totals.peak_bytes),
-    Column("time_s", "time", lambda row, report: _seconds(row), lambda s: words.metric(s, "s"), 0, "sum", of_run=True),
-    Column("time_share", "share", _time_share, words.percent, 2, of_run=True),
-    Column("time_bar", "", _of_longest, lambda share: words.bar(share or 0), 3, right=False, of_run=True),
-    Column(
-        "iqr_s",
-        "IQR",
-        lambda row, report: row.time.iqr_s if row.time else None,
-        lambda s: words.metric(s, "s"),
-        13,
-        of_run=True,
-    ),
-    Column("macs_per_s", "MAC/s", lambda row, report: _rate(row), words.metric, 5, of_run=True),
-    Column("doc", "what it means", lambda row, report: row.doc, str, 14, right=False),
-]
-
-
-def columns_of(report: Report) -> list[Column]:
-    """The columns that this report can fill."""
-    return [column for column in COLUMNS if report.time or not column.of_run]
+def _exact(column: Column[Any], value: Value) -> str:
+    return f"{value:,}" if isinstance(value, int) else column.show(value)

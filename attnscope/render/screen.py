@@ -1,9 +1,19 @@
 """What the output can show: its width, its colours, its letters."""
 
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+MARGIN = 1
+UNBOUNDED = 10_000
 
 ASCII = str.maketrans(
     {
@@ -68,6 +78,51 @@ class Screen:
             return words
         return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
 
+    def headline(self, words: str) -> RenderableType:
+        """The first line of a screen."""
+        return Padding(Text(self.text(words), style="bold"), (0, MARGIN))
+
+    def aside(self, words: str) -> RenderableType:
+        """Something secondary."""
+        return Padding(Text(self.text(words), style="dim"), (0, MARGIN))
+
+    def lines(self, told: Iterable[tuple[str, str, str]]) -> RenderableType:
+        """Label, words and style of each line; long words fold under themselves."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, text, style in told:
+            grid.add_row(" " * MARGIN + self.text(label), Text(self.text(text), style=style))
+        return grid
+
+    def draw(self, parts: Iterable[RenderableType]) -> str:
+        """Parts of a screen as text, with colours where the screen has them."""
+        console = self._console(record=False)
+        for part in parts:
+            console.print(part)
+        assert isinstance(console.file, io.StringIO)
+        return "".join(line.rstrip() + "\n" for line in console.file.getvalue().splitlines())
+
+    def draw_svg(self, parts: Iterable[RenderableType], title: str) -> str:
+        """Parts of a screen as a picture that needs nothing from another host."""
+        console = self._console(record=True)
+        for part in parts:
+            console.print(part)
+        return console.export_svg(title=escape(title), code_format=SVG)
+
+    def _console(self, record: bool) -> Console:
+        return Console(
+            file=io.StringIO(),
+            width=self.width or UNBOUNDED,
+            record=record,
+            force_terminal=self.color,
+            color_system="standard" if self.color else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+
 
 def _speaks_unicode(stream: TextIO) -> bool:
     try:
@@ -75,3 +130,31 @@ def _speaks_unicode(stream: TextIO) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+# rich's own SVG frame without its fonts from another host
+SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+  <style>
+    .{unique_id}-matrix {{
+      font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+      font-size: {char_height}px;
+      line-height: {line_height}px;
+    }}
+    .{unique_id}-title {{ font-size: 18px; font-family: sans-serif; }}
+    {styles}
+  </style>
+  <defs>
+    <clipPath id="{unique_id}-clip-terminal">
+      <rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+    </clipPath>
+    {lines}
+  </defs>
+  {chrome}
+  <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+    {backgrounds}
+    <g class="{unique_id}-matrix">
+    {matrix}
+    </g>
+  </g>
+</svg>
+"""

@@ -17,6 +17,11 @@ def metric(value: float | None, unit: str = "") -> str:
     return humanize.metric(value, unit)
 
 
+def seconds(value: float | None) -> str:
+    """`1.37 ms`."""
+    return metric(value, "s")
+
+
 def binary(size: int | None) -> str:
     """Bytes: `1.7 MiB`."""
     if size is None:
@@ -34,7 +39,7 @@ def times(ratio: float) -> str:
     return f"{ratio:,.0f}×" if ratio >= 1000 else f"{ratio:.3g}×" if ratio >= 100 else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
 
 
-def bar(share: float, width: int = 8) -> str:
+def bar(share: float | None, width: int = 8) -> str:
     """A bar of `width` columns at most, in eighths of a column."""
-    eighths = round(share * width * 8)
+    eighths = round((share or 0) * width * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]
