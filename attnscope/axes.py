@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 Sizes = Mapping[str, int]
 Shape = tuple[int, ...]
@@ -103,7 +103,7 @@ def spell(shape: Shape) -> str:
     return "×".join(map(str, shape)) or "a single number"
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_tensor(text: str) -> Tensor:
     """Read `q: b h n d` or `b n (3 h d)`.
 
@@ -118,7 +118,7 @@ def parse_tensor(text: str) -> Tensor:
     return Tensor(name.strip(), tuple(_factors(axis) for axis in re.findall(r"\([^()]*\)|[a-z]|\d+", axes)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_pattern(text: str) -> Pattern:
     """Read `q: b h n d, k: b h m d -> scores: b h n m`.
 
@@ -132,7 +132,7 @@ def parse_pattern(text: str) -> Pattern:
     return Pattern(inputs, outputs)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse_count(text: str) -> tuple[Factors, ...]:
     """Read `3 c c + 3 c` into its terms; nothing is no term."""
     return tuple(map(_factors, text.split("+"))) if text.strip() else ()

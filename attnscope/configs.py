@@ -36,7 +36,9 @@ def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+        raise UsageError(
+            f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
     sections = {name: table for name, table in tables.items() if isinstance(table, dict)}
@@ -47,7 +49,9 @@ def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any
     flags = {key.replace("-", "_"): value for key, value in sections[command].items()}
     for key, value in flags.items():
         if key not in known:
-            raise UsageError(f"{path.name} sets {key}, which attnscope {command} does not know; {did_you_mean(key, known)}")
+            raise UsageError(
+                f"{path.name} sets {key}, which attnscope {command} does not know; {did_you_mean(key, known)}"
+            )
         if isinstance(value, dict | float) and not isinstance(value, float):
             raise UsageError(f"{path.name} sets {key} to a table; it takes a single value")
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}

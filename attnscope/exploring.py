@@ -3,15 +3,17 @@
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__, attentions
 from attnscope.axes import spell
 from attnscope.complexity import Complexity
 from attnscope.errors import AttnscopeError, DeviceError, UsageError
+from attnscope.probes.process import cores
 from attnscope.report import Audit, Formula, Report, StepAudit, StepRow, StepTime, Time, Totals
 from attnscope.report import Complexity as ComplexityFigures
-from attnscope.spec import Spec
+from attnscope.spec import LARGEST, Spec
 from attnscope.steps import Plan, SizedStep
 
 if TYPE_CHECKING:
@@ -71,10 +73,15 @@ def explore(
         run.execute()
     return Report(
         command=command,
-        title=" · ".join([spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]),
+        title=" · ".join(
+            [spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]
+        ),
         spec={"attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
-        steps=[_row(step, live, row_time) for step, live, row_time in zip(plan.steps, plan.live_bytes, run.times, strict=True)],
+        steps=[
+            _row(step, live, row_time)
+            for step, live, row_time in zip(plan.steps, plan.live_bytes, run.times, strict=True)
+        ],
         totals=_totals(plan),
         time=run.time,
         audit=run.audit,
@@ -127,9 +134,10 @@ class _Run:
 
         need, free = needed_bytes(plan), free_memory(device)
         if free is not None and need > free:
+            smaller = largest_that_fits(self.spec, free)
             raise DeviceError(
                 f"this needs {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
-                f"{{no_time}} or {{device}} meta shows shapes and costs without running it"
+                f"type {{no_time}} for shapes and costs alone{f', or {smaller}' if smaller else ''}"
             )
 
     def measure(self, module: "nn.Module", x: "Tensor") -> None:
@@ -216,7 +224,9 @@ def audit_counts(
             counts = count_with_fvcore(module, x)
             fvcore, uncounted = counts.macs, counts.uncounted
         except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
-            notes.append(f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            notes.append(
+                f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
         if with_torch:
             torch_counts = count_with_torch(module, x).macs
     steps = [
@@ -235,7 +245,9 @@ def audit_counts(
         notes.append("torch's FlopCounterMode is not available: this torch counts fused attention on the CPU as 0")
         for row in steps:
             row.torch = None
-    left_over = [f"{name}: the closed form has {macs:,} MACs for a step that did not run" for name, macs in closed.items()]
+    left_over = [
+        f"{name}: the closed form has {macs:,} MACs for a step that did not run" for name, macs in closed.items()
+    ]
     left_over += [f"{name}: fvcore counted {macs:,} MACs there" for name, macs in (fvcore or {}).items() if macs]
     disagreements = [*filter(None, map(disagreement, steps)), *left_over]
     return Audit(
@@ -296,7 +308,9 @@ def doubts(time: Time, threads: int) -> list[str]:
     """What makes the times doubtful, each with its remedy."""
     told = []
     if time.clean_runs < min(5, time.runs) and threads == 1:
-        told.append(f"another process is busy: only {time.clean_runs} of {time.runs} runs had the processor to themselves")
+        told.append(
+            f"another process is busy: only {time.clean_runs} of {time.runs} runs had the processor to themselves"
+        )
     if not 0.97 <= time.steps_sum_s / time.whole_median_s <= 1.03:
         told.append(
             f"the steps add up to {time.steps_sum_s / time.whole_median_s:.2f} of the whole: "
@@ -326,6 +340,19 @@ def needed_bytes(plan: Plan) -> int:
     return plan.steps[0].itemsize * plan.params + plan.input_bytes + plan.peak_bytes
 
 
+def largest_that_fits(spec: Spec, free: int) -> str | None:
+    """What to ask for so that a run fits in this many bytes: a smaller batch, or else fewer tokens."""
+    for name, build_spec in (("batch", lambda size: replace(spec, batch=size)), (spec.SIZE_FIELD, spec.of_size)):
+        low, high = 0, LARGEST
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = needed_bytes(attentions.plan(build_spec(middle))) <= free
+            low, high = (middle, high) if fits else (low, middle - 1)
+        if low:
+            return f"{{{name}}} {low} at most"
+    return None
+
+
 def gigabytes(size: int) -> str:
     """A size in words, `44.7 TiB`."""
     import humanize
@@ -338,8 +365,8 @@ def _check_arguments(device: str, budget: float, threads: int, seed: int) -> Non
         raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
         raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
-    if threads < 1:
-        raise UsageError(f"{{threads}} {threads} is too few; the smallest is 1")
+    if not 1 <= threads <= cores():
+        raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {cores()}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
 

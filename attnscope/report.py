@@ -106,7 +106,12 @@ class Audit:
     @property
     def ways(self) -> list[str]:
         """The ways that counted."""
-        counted = {"letters": self.declared, "closed form": self.closed_form, "fvcore": self.fvcore, "torch": self.torch}
+        counted = {
+            "letters": self.declared,
+            "closed form": self.closed_form,
+            "fvcore": self.fvcore,
+            "torch": self.torch,
+        }
         return [way for way, macs in counted.items() if macs is not None]
 
 

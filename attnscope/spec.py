@@ -1,7 +1,7 @@
 """What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
 
 import math
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from attnscope.errors import UsageError, did_you_mean
@@ -37,6 +37,12 @@ class Spec:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    SUMMARY: ClassVar[str]
+    """The attention in a few words."""
+    EXAMPLES: ClassVar[tuple[str, ...]] = ()
+    """Commands worth trying."""
+    SIZE_FIELD: ClassVar[str]
+    """The field that sets the number of tokens."""
 
     batch: int = option(1, "Images at a time.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
@@ -61,6 +67,11 @@ class Spec:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input."""
         raise NotImplementedError
+
+    def of_size(self, size: int) -> "Spec":
+        """The same with `size` in SIZE_FIELD."""
+        sized: dict[str, Any] = {self.SIZE_FIELD: size}
+        return replace(self, **sized)
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
@@ -99,7 +110,9 @@ def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
 
 def kind(declared: Field[Any]) -> Any:
     """The type of a field without its `| None`: int, float, bool, str or Pair."""
-    return next((arm for arm in get_args(declared.type) if declared.type != Pair and arm is not type(None)), declared.type)
+    return next(
+        (arm for arm in get_args(declared.type) if declared.type != Pair and arm is not type(None)), declared.type
+    )
 
 
 def parse_pair(text: str) -> Pair:
@@ -130,7 +143,12 @@ def _checked(declared: Field[Any], value: Any) -> Any:
             raise UsageError(f"{{{name}}} {value} is unknown; {did_you_mean(str(value), rules['choices'])}")
     elif kind(declared) is float:
         low, high = rules["low"], rules.get("high", math.inf)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < high or math.isinf(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value < high
+            or math.isinf(value)
+        ):
             to = f"to below {high:g}" if high < math.inf else "on"
             raise UsageError(f"{{{name}}} {value} is no number from {low:g} {to}")
         return float(value)

@@ -8,12 +8,13 @@ import typer
 
 from attnscope import __version__, attentions
 from attnscope.cli.attention import attention_command
+from attnscope.cli.flags import option
 from attnscope.errors import AttnscopeError
 
 app = typer.Typer(
     name="attnscope",
     help="A microscope for vision attention: shapes, exact MACs and trustworthy times of every step.",
-    epilog="Example: attnscope swin --window 7 --shift",
+    epilog="Try: attnscope vit --dim 768 --heads 12",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": ["-h", "--help"]},
@@ -30,7 +31,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool, option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:

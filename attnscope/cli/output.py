@@ -5,20 +5,31 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from attnscope.cli.flags import choices, option
 from attnscope.errors import UsageError, did_you_mean
-from attnscope.render.screen import Screen
+
+if TYPE_CHECKING:
+    from attnscope.render.screen import Screen
 
 FORM_NAMES = ("table", "json", "csv", "md", "svg")
+COLORS = ("auto", "always", "never")
 
-FormFlag = Annotated[str | None, typer.Option("--format", help=f"{', '.join(FORM_NAMES)}.", show_default="table, or as the file's ending says")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
-OutputFlag = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")]
-ColorFlag = Annotated[str, typer.Option(help="auto, always or never.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what to type next.")]
+FormFlag = Annotated[
+    str | None,
+    option(
+        "--format",
+        **choices(FORM_NAMES),
+        help=f"{', '.join(FORM_NAMES)}; a table unless the file's ending says otherwise.",
+    ),
+]
+JsonFlag = Annotated[bool, option("--json", help="The same as --format json.")]
+OutputFlag = Annotated[
+    Path | None, option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
+]
+ColorFlag = Annotated[str, option(**choices(COLORS), help=f"{', '.join(COLORS)}.")]
+QuietFlag = Annotated[bool, option("--quiet", "-q", help="Leave out what to type next.")]
 
 
 def check_output(form: str | None, json: bool, output: Path | None, color: str) -> str:
@@ -29,8 +40,8 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
     """
     if form is not None and form not in FORM_NAMES:
         raise UsageError(f"--format {form} is unknown; {did_you_mean(form, FORM_NAMES)}")
-    if color not in ("auto", "always", "never"):
-        raise UsageError(f"{{color}} {color} is unknown; there is: auto, always, never")
+    if color not in COLORS:
+        raise UsageError(f"{{color}} {color} is unknown; there is: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     if output is not None:
@@ -46,8 +57,10 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
     return ending if ending in FORM_NAMES else "table"
 
 
-def write(render: Callable[[Screen], str], output: Path | None, color: str, quiet: bool) -> None:
+def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool) -> None:
     """Print what `render` makes of the screen, or write it to a file: the whole of it or nothing."""
+    from attnscope.render.screen import Screen
+
     if output is None:
         sys.stdout.write(render(Screen.of(sys.stdout, color, quiet)))
         sys.stdout.flush()

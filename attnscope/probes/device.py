@@ -59,16 +59,11 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
         "device_name": _device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
-        "cores": cores(),
+        "cores": process.cores(),
         "allocator": process.allocator,
         "seed": seed,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -31,3 +32,8 @@ def import_torch() -> None:
     import torch  # noqa: F401
 
     gc.freeze()
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

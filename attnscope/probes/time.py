@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -40,7 +41,7 @@ class CpuClock:
         return time.perf_counter_ns()
 
     def seconds(self, stamps: Sequence[int]) -> list[float]:
-        return [(after - before) * 1e-9 for before, after in zip(stamps, stamps[1:], strict=False)]
+        return [(after - before) * 1e-9 for before, after in pairwise(stamps)]
 
 
 class CudaClock:
@@ -53,7 +54,7 @@ class CudaClock:
 
     def seconds(self, stamps: Sequence[torch.cuda.Event]) -> list[float]:
         torch.cuda.synchronize()
-        return [before.elapsed_time(after) * 1e-3 for before, after in zip(stamps, stamps[1:], strict=False)]
+        return [before.elapsed_time(after) * 1e-3 for before, after in pairwise(stamps)]
 
 
 class MpsClock(CpuClock):

@@ -57,7 +57,9 @@ class Screen:
     quiet: bool = False
 
     @classmethod
-    def of(cls, stream: TextIO, color: str = "auto", quiet: bool = False, env: Mapping[str, str] = os.environ) -> "Screen":
+    def of(
+        cls, stream: TextIO, color: str = "auto", quiet: bool = False, env: Mapping[str, str] = os.environ
+    ) -> "Screen":
         """The screen behind a stream: COLUMNS, NO_COLOR and FORCE_COLOR are obeyed, and a pipe has no width.
 
         `color` is auto, always or never; the last two win over the environment.

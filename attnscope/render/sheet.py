@@ -28,7 +28,10 @@ def report_parts(report: Report, screen: Screen) -> list[RenderableType]:
 def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     """Label, words and style of each line below the table."""
     told = [("MACs", audit_line(report), ""), ("", cost_line(report), "")]
-    told += [("" if report.audit.agree else "audit", note, "yellow" if not report.audit.agree else "") for note in report.audit.notes]
+    told += [
+        ("" if report.audit.agree else "audit", note, "yellow" if not report.audit.agree else "")
+        for note in report.audit.notes
+    ]
     if report.audit.uncounted:
         told.append(("", f"counted by nobody: {', '.join(report.audit.uncounted)}", "yellow"))
     told += [("paper" if not index else "", line, "") for index, line in enumerate(paper_lines(report))]

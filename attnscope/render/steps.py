@@ -22,19 +22,23 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         Column[StepRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 7, totals.other_flops),
         Column[StepRow]("params", "params", lambda row: row.params, words.metric, 6, totals.params),
         Column[StepRow]("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
-        Column[StepRow]("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
+        Column[StepRow](
+            "bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written
+        ),
         Column[StepRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, 9, totals.peak_bytes),
     ]
     if report.time:
         seconds = sum_of([row.times * row.time.median_s if row.time else None for row in rows])
         longest = max(map(seconds_of, rows))
         columns += [
-            Column[StepRow]("time_s", "time", lambda row: row.time and row.time.median_s, words.seconds, 0, seconds),
+            Column[StepRow](
+                "time_s", "time", lambda row: row.time.median_s if row.time else None, words.seconds, 0, seconds
+            ),
             Column[StepRow]("time_share", "share", lambda row: _time_share(row, report), words.percent, 2),
             Column[StepRow](
                 "time_bar", "", lambda row: seconds_of(row) / longest, words.bar, 3, right=False, drawn=True
             ),
-            Column[StepRow]("iqr_s", "IQR", lambda row: row.time and row.time.iqr_s, words.seconds, 13),
+            Column[StepRow]("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
             Column[StepRow]("macs_per_s", "MAC/s", _rate, words.metric, 5),
         ]
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]

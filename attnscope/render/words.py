@@ -36,7 +36,13 @@ def percent(share: float | None) -> str:
 
 def times(ratio: float) -> str:
     """`13.8×`, three digits."""
-    return f"{ratio:,.0f}×" if ratio >= 1000 else f"{ratio:.3g}×" if ratio >= 100 else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+    return (
+        f"{ratio:,.0f}×"
+        if ratio >= 1000
+        else f"{ratio:.3g}×"
+        if ratio >= 100
+        else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+    )
 
 
 def bar(share: float | None, width: int = 8) -> str:

@@ -23,12 +23,21 @@ class SwinSpec(Spec):
 
     name: ClassVar[str] = "swin"
     title: ClassVar[str] = "Swin attention"
+    SUMMARY: ClassVar[str] = "Windowed attention, as in Swin, plain or shifted."
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "attnscope swin --window 7 --shift",
+        "attnscope swin --resolution 50x60 --window 8 --no-time",
+        "attnscope swin --shift --audit --json",
+    )
+    SIZE_FIELD: ClassVar[str] = "resolution"
 
     dim: int = option(96, "Channels of a token.")
     heads: int = option(3, "Attention heads.")
     resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
-    shift: bool | None = option(None, "Shift the windows, by half a window unless --shift-size says otherwise.", shown="no-shift")
+    shift: bool | None = option(
+        None, "Shift the windows, by half a window unless --shift-size says otherwise.", shown="no-shift"
+    )
     shift_size: Pair | None = option(None, "Shift by this many tokens, or HxW.", low=0, shown="window // 2")
 
     def __post_init__(self) -> None:
@@ -126,10 +135,15 @@ class SwinSpec(Spec):
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
-        if not self.windows.is_shifted and any(side > window for side, window in zip(self.resolution, self.window, strict=True)):
+        if not self.windows.is_shifted and any(
+            side > window for side, window in zip(self.resolution, self.window, strict=True)
+        ):
             return f"{self._command()} --shift", "what the shift and its mask add"
         tokens = self.resolution[0] * self.resolution[1]
-        return f"attnscope vit --dim {self.dim} --heads {self.heads} --tokens {tokens}", "global attention on these tokens"
+        return (
+            f"attnscope vit --dim {self.dim} --heads {self.heads} --tokens {tokens}",
+            "global attention on these tokens",
+        )
 
     def _command(self) -> str:
         (height, width), (p, q) = self.resolution, self.window

@@ -1,6 +1,6 @@
 """What can be asked of ViT's attention, and what the paper says it costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from attnscope.complexity import Complexity, global_attention, windowed_attention
@@ -21,6 +21,13 @@ class ViTSpec(Spec):
 
     name: ClassVar[str] = "vit"
     title: ClassVar[str] = "ViT attention"
+    SUMMARY: ClassVar[str] = "Global attention, as in ViT: every token looks at all."
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "attnscope vit --dim 768 --heads 12",
+        "attnscope vit --image 384 --no-time",
+        "attnscope vit --tokens 1024 --json",
+    )
+    SIZE_FIELD: ClassVar[str] = "tokens"
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
@@ -58,6 +65,10 @@ class ViTSpec(Spec):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input: (b, n, c)."""
         return self.batch, self.sequence, self.dim
+
+    def of_size(self, size: int) -> "ViTSpec":
+        """The same with `size` tokens."""
+        return replace(self, tokens=size, image=None, patch=None, cls=None)
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""

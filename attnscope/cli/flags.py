@@ -1,0 +1,81 @@
+"""How the words of the command line become values, and how a word that is none is told."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import Field
+from inspect import Parameter
+from typing import Annotated, Any
+
+import typer
+
+from attnscope.errors import AttnscopeError
+from attnscope.spec import Pair, kind, parse_pair
+
+
+class FlagError(AttnscopeError):
+    """A word on the command line that is not of its flag's kind."""
+
+    exit_code = 2
+
+
+def whole(name: str) -> Callable[[Any], int]:
+    """Read a whole number for the flag of this name."""
+    return _reader(name, lambda text: int(text, 10), "no whole number")
+
+
+def number(name: str) -> Callable[[Any], float]:
+    """Read a number for the flag of this name."""
+    return _reader(name, _finite, "no number")
+
+
+def pair(name: str) -> Callable[[Any], Pair]:
+    """Read `56` or `56x48` for the flag of this name."""
+    return _reader(name, parse_pair, "neither a whole number nor height x width, such as 56 or 56x48")
+
+
+def flag_of(field: Field[Any]) -> Parameter:
+    """The flag of a Spec's field: its name, type, help and default are the field's."""
+    base, name = kind(field), field.name.replace("_", "-")
+    settings: dict[str, Any] = {"help": field.metadata["help"]}
+    names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
+    read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW")}.get(base)
+    if read is not None:
+        settings |= {"parser": read[0](field.name), "metavar": read[1]}
+    if "choices" in field.metadata:
+        settings |= choices(field.metadata["choices"])
+    if "shown" in field.metadata:
+        settings["show_default"] = field.metadata["shown"]
+    default: Any = field.default
+    if base == Pair:
+        base = str  # typer would want two words for a pair
+        default = None if default is None else "x".join(map(str, dict.fromkeys(default)))
+    annotation: Any = Annotated[base if default is not None else base | None, option(*names, **settings)]
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def option(*names: str, **settings: Any) -> Any:
+    """A flag. Every flag has an environment variable of its name; help need not say so each time."""
+    return typer.Option(*names, show_envvar=False, **settings)
+
+
+def choices(known: Iterable[str]) -> dict[str, Any]:
+    """Settings of a flag that takes one of these words: shells complete them. The words are checked where they are used."""
+    words = list(known)
+    return {"metavar": "NAME", "autocompletion": lambda: words}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        try:
+            return read(str(value))
+        except ValueError:
+            raise FlagError(f"{{{name}}} {value} is {otherwise}") from None
+
+    return parse
