@@ -43,7 +43,8 @@ def global_attention(tokens: int, dim: int) -> Term:
     return Term("Ω(MSA)", "4hwC² + 2(hw)²C", f"hw = {tokens}, C = {dim}", macs)
 
 
-def windowed_attention(tokens: int, dim: int, window: Pair) -> Term:
-    """Ω(W-MSA): hw tokens of width C, padding included, each looking at the M² of its window."""
+def windowed_attention(tokens: int, dim: int, window: Pair, padding: int = 0) -> Term:
+    """Ω(W-MSA): hw tokens of width C, `padding` of them added, each looking at the M² of its window."""
     macs = 4 * tokens * dim**2 + 2 * window[0] * window[1] * tokens * dim
-    return Term("Ω(W-MSA)", "4hwC² + 2M²hwC", f"M² = {window[0]}·{window[1]}, hw = {tokens}, C = {dim}", macs)
+    added = f" ({padding} of them padding)" if padding else ""
+    return Term("Ω(W-MSA)", "4hwC² + 2M²hwC", f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, C = {dim}", macs)

@@ -337,7 +337,7 @@ def complexity_figures(complexity: Complexity) -> ComplexityFigures:
 
 def needed_bytes(plan: Plan) -> int:
     """What a run allocates: parameters, input and the fullest moment of the forward."""
-    return plan.steps[0].itemsize * plan.params + plan.input_bytes + plan.peak_bytes
+    return plan.steps[0].itemsize * plan.params + plan.input_bytes + plan.least_peak_bytes
 
 
 def largest_that_fits(spec: Spec, free: int) -> str | None:
@@ -371,7 +371,7 @@ def _check_arguments(device: str, budget: float, threads: int, seed: int) -> Non
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
 
 
-def _row(step: SizedStep, live: int, time: StepTime | None) -> StepRow:
+def _row(step: SizedStep, live: int | None, time: StepTime | None) -> StepRow:
     return StepRow(
         name=step.name,
         path=step.path,

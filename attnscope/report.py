@@ -42,7 +42,7 @@ class StepRow:
     bytes_read: int
     bytes_written: int
     bytes_saved: int | None
-    bytes_live: int
+    bytes_live: int | None
     time: StepTime | None
     times: int
 
@@ -57,7 +57,7 @@ class Totals:
     params: int
     bytes_read: int
     bytes_written: int
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 @dataclass

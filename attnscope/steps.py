@@ -44,6 +44,8 @@ class Step:
         memory: "new" where the outputs are tensors of their own; "view" where they are the input seen differently;
             "rearrange" where the letters only change places: a view too where they keep their order in memory.
         scratch: elements that the step holds besides its outputs while it runs; of several phases the largest counts.
+            A step that scales the result of its matmul holds both for a moment; that need not be said.
+        fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
     """
 
     pattern: str
@@ -53,6 +55,7 @@ class Step:
     weights: Mapping[str, str] = field(default_factory=dict)
     memory: str = "new"
     scratch: tuple[str, ...] = ()
+    fused: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -180,9 +183,16 @@ class SizedStep:
         return 0 if self.is_view else self.output_bytes
 
     @cached_property
-    def scratch_bytes(self) -> int:
-        """What the step holds besides its inputs and outputs while it runs."""
-        return self.itemsize * max([count(text, self.sizes) for text in self.step.scratch], default=0)
+    def scratch_bytes(self) -> int | None:
+        """What the step holds besides its inputs and outputs while it runs; None where only its kernel knows."""
+        if self.step.fused:
+            return None
+        phases = [self.itemsize * count(text, self.sizes) for text in self.step.scratch]
+        if "scale" in self.step.work:
+            # the unscaled result, and the number itself, of which torch makes a tensor: a double, then one of its type
+            number = 8 if self.itemsize == 8 else 8 + self.itemsize
+            phases.append(self.itemsize * count(self.step.work["scale"], self.sizes) + number)
+        return max(phases, default=0)
 
 
 @dataclass(frozen=True)
@@ -225,24 +235,38 @@ class Plan:
         return sum(outside.values())
 
     @cached_property
-    def live_bytes(self) -> tuple[int, ...]:
-        """For each step, the bytes that the forward holds at its fullest moment, beyond its input and its parameters.
-
-        A tensor lives from the step that makes it to the last step that takes it, or a view of it.
-        """
+    def _live(self) -> tuple[tuple[int, int | None], ...]:
+        """For each step, the bytes of all tensors that live while it runs, and these with its scratch, where known."""
         owners, last_use, sizes = self._ownership()
         made: set[int] = set()
         live = []
         for index, step in enumerate(self.steps):
             held = sum([sizes[owner] for owner in made if last_use[owner] >= index])
             made |= owners[index]
-            live.append(held + sum([sizes[owner] for owner in owners[index]]) + step.scratch_bytes)
+            tensors = held + sum([sizes[owner] for owner in owners[index]])
+            live.append((tensors, None if step.scratch_bytes is None else tensors + step.scratch_bytes))
         return tuple(live)
 
     @property
-    def peak_bytes(self) -> int:
-        """The most bytes that the forward holds at once, beyond its input and its parameters."""
-        return max(self.live_bytes)
+    def live_bytes(self) -> tuple[int | None, ...]:
+        """For each step, the bytes that the forward holds at its fullest moment, beyond its input and its parameters.
+
+        A tensor lives from the step that makes it to the last step that takes it, or a view of it. None where a fused
+        kernel holds what only it knows. Workspaces of the processor's matmul library, which it takes for bfloat16 and
+        float16, are not in it.
+        """
+        return tuple([live for _, live in self._live])
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most bytes that the forward holds at once, beyond its input and its parameters; None where not known."""
+        known = [live for live in self.live_bytes if live is not None]
+        return max(known) if len(known) == len(self.steps) else None
+
+    @property
+    def least_peak_bytes(self) -> int:
+        """What the forward holds at once at the least: its tensors, without what a fused kernel takes."""
+        return max([tensors for tensors, _ in self._live])
 
     def _ownership(self) -> tuple[list[set[int]], dict[int, int], list[int]]:
         """Who owns memory: the owners that each step makes, the last step that uses each, and their bytes."""

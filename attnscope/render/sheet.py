@@ -94,7 +94,9 @@ def here_lines(report: Report) -> list[str]:
 
 def memory_line(report: Report) -> str:
     """The fullest moment and where it is."""
-    fullest = max(report.steps, key=lambda row: row.bytes_live)
+    if report.totals.peak_bytes is None:
+        return "not known: what a fused kernel holds is its own"
+    fullest = max(report.steps, key=lambda row: row.bytes_live or 0)
     return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {fullest.name}"
 
 

@@ -117,8 +117,7 @@ class WindowAttention(nn.Module):
 
     @steps.shift
     def shift(self, x: Tensor, grid: Windows) -> Tensor:
-        down, across = grid.roll
-        return x.roll((-down, -across), dims=(1, 2))
+        return roll(x, -1, grid)
 
     @steps.partition
     def partition(self, x: Tensor) -> Tensor:
@@ -176,7 +175,7 @@ class WindowAttention(nn.Module):
 
     @steps.unshift
     def unshift(self, x: Tensor, grid: Windows) -> Tensor:
-        return x.roll(grid.roll, dims=(1, 2))
+        return roll(x, 1, grid)
 
     @steps.crop
     def crop(self, x: Tensor, grid: Windows) -> Tensor:
@@ -199,6 +198,12 @@ class WindowAttention(nn.Module):
         # Published checkpoints keep the index among the parameters; it follows from the window.
         state_dict.pop(prefix + "relative_position_index", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def roll(x: Tensor, sign: int, grid: Windows) -> Tensor:
+    """Roll (b, height, width, c) by the grid's shift, up and to the left for −1; an axis without a shift costs no pass."""
+    axes = [(sign * tokens, axis) for axis, tokens in enumerate(grid.roll, start=1) if tokens]
+    return x.roll(*zip(*axes, strict=True))
 
 
 def window_partition(x: Tensor, window: int | Pair) -> Tensor:

@@ -89,11 +89,12 @@ class SwinSpec(Spec):
 
     def complexity(self) -> Complexity:
         """Global attention on the tokens of the grid beside the windows on the padded grid."""
-        height, width = self.windows.padded
+        (height, width), (padded_height, padded_width) = self.resolution, self.windows.padded
+        tokens, padded = height * width, padded_height * padded_width
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(self.resolution[0] * self.resolution[1], self.dim),
-            of_windows=windowed_attention(height * width, self.dim, self.window),
+            of_global=global_attention(tokens, self.dim),
+            of_windows=windowed_attention(padded, self.dim, self.window, padded - tokens),
         )
 
     def cautions(self) -> list[str]:

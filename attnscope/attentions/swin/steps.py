@@ -39,7 +39,6 @@ score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
     macs="b r s h n m d",
     work={"scale": "b r s h n m"},
-    scratch=("b r s h n m",),
     doc="S = q·kᵀ/√d: how much each token looks at each other one of its window",
 )
 add_bias = Step(
@@ -69,6 +68,7 @@ attend = Step(
     macs="2 b r s h n m d",
     work={"scale": "b r s h n m", "bias": "b r s h n m", "softmax": "b r s h n m"},
     weights={"relative_position_bias_table": "(t u) h"},
+    fused=True,
     doc="softmax(q·kᵀ/√d + B + mask)·v in one fused kernel: score, bias, mask, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -111,13 +111,15 @@ def plan(spec: SwinSpec) -> Plan:
         # matmul copies the operands that split_heads left strided, unless there is but one window or one head
         copies = b * r * s > 1 and h > 1
         attention = [
-            replace(score, scratch=("b r s h n m", "2 b r s h n d")) if copies else score,
+            replace(score, scratch=("2 b r s h n d",)) if copies else score,
             add_bias,
             *([add_mask] if grid.is_shifted else []),
             softmax,
             replace(mix, scratch=("b r s h m d",)) if copies else mix,
         ]
+        merge = merge_heads
     else:
+        merge = replace(merge_heads, memory="view")  # the kernel lays the heads side by side
         masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
         attention = [masked if grid.is_shifted else attend]
 
@@ -133,7 +135,7 @@ def plan(spec: SwinSpec) -> Plan:
             project if spec.qkv_bias else project.without_bias(),
             split_heads,
             *attention,
-            merge_heads,
+            merge,
             output,
             reverse,
             *([replace(unshift, scratch=passes)] if grid.is_shifted else []),

@@ -24,7 +24,6 @@ score = Step(
     "q: b h n d, k: b h m d -> scores: b h n m",
     macs="b h n m d",
     work={"scale": "b h n m"},
-    scratch=("b h n m",),
     doc="S = q·kᵀ/√d: how much each token looks at each other one",
 )
 softmax = Step(
@@ -41,6 +40,7 @@ attend = Step(
     "q: b h n d, k: b h m d, v: b h m d -> heads: b h n d",
     macs="2 b h n m d",
     work={"scale": "b h n m", "softmax": "b h n m"},
+    fused=True,
     doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -66,14 +66,15 @@ def plan(spec: ViTSpec) -> Plan:
         # matmul copies the operands that split_heads left strided, unless there is but one batch or one head
         copies = spec.batch > 1 and h > 1
         attention = [
-            replace(score, scratch=("b h n m", "2 b h n d")) if copies else score,
+            replace(score, scratch=("2 b h n d",)) if copies else score,
             softmax,
             replace(mix, scratch=("b h m d",)) if copies else mix,
         ]
+        merge = merge_heads
     else:
-        attention = [attend]
+        attention, merge = [attend], replace(merge_heads, memory="view")  # the kernel lays the heads side by side
     return Plan.of(
-        [project if spec.qkv_bias else project.without_bias(), split_heads, *attention, merge_heads, output],
+        [project if spec.qkv_bias else project.without_bias(), split_heads, *attention, merge, output],
         sizes,
         spec.itemsize,
     )

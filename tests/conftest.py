@@ -1,0 +1,47 @@
+"""Settings of all tests: the same examples each time, one thread, a seed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# no deadline: the first example imports torch
+settings.register_profile(
+    "attnscope", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("attnscope")
+
+for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _settled() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def attnscope() -> Run:
+    """Run the real command: `attnscope("vit", "--no-time", COLUMNS="80")`; keywords are environment variables."""
+
+    def run(*words: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "attnscope", *words],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            input=stdin,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **env},
+            timeout=300,
+        )
+
+    return run

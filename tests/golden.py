@@ -1,0 +1,67 @@
+"""Screens as they should look, kept as files. `python -m tests.golden` writes them anew, to be looked at."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from attnscope import SwinSpec, ViTSpec, explore
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from attnscope.report import Report, StepTime, Time
+
+FOLDER = Path(__file__).parent / "screens"
+WIDTHS = {"60": 60, "80": 80, "120": 120, "piped": None}
+
+
+def timed(report: Report) -> Report:
+    """The report as if it had been measured: times that are the same on every machine."""
+    steps = []
+    for index, row in enumerate(report.steps):
+        seconds = 1e-9 * (index + 1) * 7_919 + row.macs * 2e-11
+        steps.append(replace(row, time=StepTime(seconds, seconds / 50, [seconds] * 3)))
+    total = sum(row.time.median_s for row in steps if row.time)
+    time = Time(total * 1.001, total * 0.02, [total] * 3, total, total * 0.001, 60, 58, 2e-7)
+    environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
+    environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
+    complexity = replace(report.complexity, windowed_s=time.whole_median_s, global_s=12.1 * time.whole_median_s)
+    warnings = ["the runs spread by 12%: --budget 2 may steady them"]
+    return replace(report, steps=steps, time=time, environment=environment, complexity=complexity, warnings=warnings)
+
+
+def reports() -> dict[str, Report]:
+    """What the screens show."""
+    padded = SwinSpec(resolution=(50, 60), window=(7, 8), shift=True, batch=2)
+    return {
+        "vit": explore(ViTSpec(), time=False),
+        "swin-shift": timed(explore(SwinSpec(shift=True), time=False)),
+        "swin-padded": timed(explore(padded, time=False)),
+        "vit-sdpa": explore(ViTSpec(kernel="sdpa"), time=False),
+        "vit-huge": explore(ViTSpec(tokens=10**12, dim=10**12, heads=10**6), time=False),
+    }
+
+
+def screens() -> dict[str, str]:
+    """Every screen, by the name of its file."""
+    drawn = {
+        f"{name}-{width}.txt": render(report, "table", Screen(width=columns))
+        for name, report in reports().items()
+        for width, columns in WIDTHS.items()
+    }
+    swin = reports()["swin-shift"]
+    drawn["swin-shift-80-ascii.txt"] = render(swin, "table", Screen(width=80, ascii=True))
+    drawn["swin-shift-80-color.txt"] = render(swin, "table", Screen(width=80, color=True))
+    drawn["swin-shift-quiet.txt"] = render(swin, "table", Screen(width=80, quiet=True))
+    drawn["swin-shift.csv"] = render(swin, "csv", Screen())
+    drawn["swin-shift.md"] = render(swin, "md", Screen())
+    return drawn
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in screens().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Spec -> Report: exact figures, honest times, refusals before anything is allocated."""
+
+import json
+import random
+
+import pytest
+import torch
+
+import attnscope
+from attnscope import DeviceError, SwinSpec, UsageError, ViTAttention, ViTSpec, WindowAttention, exploring, trace_steps
+from attnscope.axes import AxisError
+
+SMALL = SwinSpec(dim=12, resolution=(10, 15), window=4, shift=True)
+
+
+@pytest.fixture(scope="module")
+def report():
+    return attnscope.explore(SMALL, budget=0.02)
+
+
+def test_the_contract(report):
+    """Keys and kinds of the JSON, schema 1."""
+    data = json.loads(report.to_json())
+    assert data["schema"] == 1
+    assert {
+        "command",
+        "spec",
+        "environment",
+        "steps",
+        "totals",
+        "time",
+        "audit",
+        "complexity",
+        "warnings",
+    } <= data.keys()
+    for row in data["steps"]:
+        assert {
+            "name",
+            "path",
+            "doc",
+            "pattern",
+            "inputs",
+            "outputs",
+            "macs",
+            "flops",
+            "other_flops",
+            "params",
+        } <= row.keys()
+        assert {"bytes_read", "bytes_written", "bytes_saved", "time", "times"} <= row.keys()
+        assert {"median_s", "iqr_s", "samples_s"} <= row["time"].keys()
+        assert row["flops"] == 2 * row["macs"]
+        assert len(row["time"]["samples_s"]) == data["time"]["runs"]
+    assert {"macs", "flops", "other_flops", "params", "peak_bytes"} <= data["totals"].keys()
+    assert {"whole_median_s", "steps_sum_s", "remainder_s", "runs"} <= data["time"].keys()
+    assert {"declared", "closed_form", "fvcore", "torch", "agree", "uncounted"} <= data["audit"].keys()
+    assert {"global_macs", "windowed_macs", "ratio"} <= data["complexity"].keys()
+    assert data["audit"]["torch"] is None  # not asked for, which is not 0
+    assert data["steps"][0]["bytes_saved"] is None
+
+
+def test_times_add_up(report):
+    time = report.time
+    assert sum(row.time.median_s for row in report.steps) == pytest.approx(time.steps_sum_s)
+    assert time.whole_median_s - time.steps_sum_s == pytest.approx(time.remainder_s)
+    assert time.clean_runs >= 0
+    assert time.runs >= 5
+    assert report.complexity.global_s > 0
+    assert report.complexity.windowed_s == time.whole_median_s
+
+
+def test_three_counts_and_a_fourth():
+    audit = attnscope.explore(SMALL, time=False, audit=True).audit
+    assert audit.agree
+    assert audit.declared == audit.closed_form == audit.fvcore == audit.torch > 0
+    assert audit.ways == ["letters", "closed form", "fvcore", "torch"]
+    fused = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="sdpa"), time=False, audit=True).audit
+    assert fused.agree
+    if fused.torch is None:  # this torch is blind to fused attention on the CPU, and says so
+        assert any("FlopCounterMode" in note for note in fused.notes)
+
+
+def test_a_wrong_count_is_told_where_it_is_wrong(monkeypatch):
+    right = ViTSpec.closed_form
+    monkeypatch.setattr(ViTSpec, "closed_form", lambda spec: {**right(spec), "score": 1, "ghost": 7})
+    audit = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5), time=False).audit
+    assert not audit.agree
+    assert audit.notes == [
+        "score: letters 300, closed form 1",
+        "ghost: the closed form has 7 MACs for a step that did not run",
+    ]
+
+
+def test_fvcore_that_fails_is_not_available(monkeypatch):
+    import attnscope.probes.audit as probe
+
+    def broken(*args):
+        raise RuntimeError("no tracer here\nand more")
+
+    monkeypatch.setattr(probe, "count_with_fvcore", broken)
+    audit = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5), budget=0.01).audit
+    assert audit.fvcore is None
+    assert audit.agree
+    assert audit.notes == ["fvcore is not available: RuntimeError: no tracer here"]
+
+
+def test_nothing_is_computed_without_time():
+    report = attnscope.explore(ViTSpec(tokens=10**9), time=False)
+    assert report.time is None
+    assert report.steps[0].time is None
+    assert report.totals.macs == 4 * 10**9 * 768**2 + 2 * 10**18 * 768
+    assert report.audit.fvcore is None
+
+
+@pytest.mark.parametrize(
+    "spec", [ViTSpec(tokens=10**6), SwinSpec(resolution=1000, shift=True)], ids=lambda spec: spec.name
+)
+def test_on_meta_the_module_is_built_and_held_against_the_plan(spec):
+    report = attnscope.explore(spec, device="meta")
+    assert report.time is None
+    assert report.audit.agree
+    assert report.audit.fvcore == report.totals.macs
+
+
+def test_a_plan_that_lies_is_caught(monkeypatch):
+    from attnscope import attentions
+
+    plan = attentions.plan(ViTSpec(dim=12, heads=3, tokens=6))
+    monkeypatch.setattr(attentions, "plan", lambda spec: plan)
+    with pytest.raises(attnscope.AttnscopeError, match="the plan says project makes 1×6×36, but project made 1×5×36"):
+        attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_allocated():
+    with pytest.raises(DeviceError) as error:
+        attnscope.explore(ViTSpec(tokens=10**7))
+    assert "this needs 8.5 PiB and cpu has" in str(error.value)
+    assert "--no-time for shapes and costs alone, or --tokens" in error.value.in_flags()
+
+
+def test_what_would_fit_is_the_most_that_fits():
+    from attnscope import attentions
+    from attnscope.exploring import largest_that_fits, needed_bytes
+
+    free = 10**8
+    assert largest_that_fits(ViTSpec(batch=1000), free).startswith("{batch} ")
+    said = largest_that_fits(ViTSpec(tokens=10**6), free)
+    tokens = int(said.split()[1])
+    fits = [needed_bytes(attentions.plan(ViTSpec(tokens=n))) <= free for n in (tokens, tokens + 1)]
+    assert fits == [True, False]
+    assert largest_that_fits(SwinSpec(resolution=4000, window=4000), free) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"device": "tpu"}, "device tpu is unknown"),
+        ({"budget": 0}, "budget 0 is no time to measure in"),
+        ({"budget": float("inf")}, "budget inf is no time to measure in"),
+        ({"threads": 0}, "threads 0 cannot be had here"),
+        ({"threads": 10**6}, "threads 1000000 cannot be had here"),
+        ({"seed": -1}, "seed -1 is no seed"),
+    ],
+)
+def test_a_wrong_argument(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        attnscope.explore(ViTSpec(), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_missing():
+    with pytest.raises(DeviceError, match=r"device cuda is not here; there is: .*cpu"):
+        attnscope.explore(ViTSpec(), device="cuda")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_other_types_and_kernels_run(dtype, kernel):
+    report = attnscope.explore(
+        SwinSpec(dim=12, resolution=8, window=4, shift=True, dtype=dtype, kernel=kernel), budget=0.01
+    )
+    assert report.audit.agree
+
+
+def test_the_users_state_is_left_alone():
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5), budget=0.01, threads=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == 1
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_the_same_seed_is_the_same_input():
+    def built(seed):
+        with exploring.settled(1, seed):
+            module, x = exploring.build(SMALL, torch.device("cpu"))
+            return module(x)
+
+    assert torch.equal(built(0), built(0))
+    assert not torch.equal(built(0), built(1))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_cuda():
+    report = attnscope.explore(SwinSpec(shift=True), device="cuda")
+    assert report.audit.agree
+    assert report.time.steps_sum_s > 0
+
+
+@pytest.mark.mps
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device here")
+def test_on_mps():
+    assert attnscope.explore(SwinSpec(shift=True), device="mps").audit.agree
+
+
+class TestTraceSteps:
+    """Any network that has our attentions inside."""
+
+    def network(self):
+        return torch.nn.Sequential(WindowAttention(12, 3, 4, 2), WindowAttention(12, 3, 4, qkv_bias=False))
+
+    def test_paths_and_shapes(self):
+        rows = trace_steps(self.network(), torch.randn(2, 6, 9, 12))
+        assert [row.path for row in rows] == ["0"] * 15 + ["1"] * 12
+        assert rows[0].name == "pad"
+        assert rows[0].outputs == ((2, 8, 12, 12),)
+        assert next(row for row in rows if row.path == "1" and row.name == "project").params == 3 * 12 * 12
+
+    def test_a_module_used_twice_may_see_two_sizes(self):
+        shared = ViTAttention(12, 3)
+
+        class Twice(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.attention = shared
+
+            def forward(self, x):
+                return self.attention(x), self.attention(x[:, :3])
+
+        rows = trace_steps(Twice(), torch.randn(1, 5, 12))
+        assert [row.outputs[0] for row in rows if row.name == "output"] == [(1, 5, 12), (1, 3, 12)]
+
+    def test_it_is_left_as_it_was(self):
+        network = self.network().train()
+        network[1].eval()
+        trace_steps(network, torch.randn(1, 4, 4, 12))
+        assert [module.training for module in (network, *network)] == [True, True, False]
+        assert not network[0]._forward_pre_hooks
+
+    def test_a_wrong_shape_is_told_in_letters(self):
+        with pytest.raises(AxisError, match="project: x is b n c but came as 1×5×13: c is 12, not 13"):
+            trace_steps(ViTAttention(12, 3), torch.randn(1, 5, 13))
+
+    def test_a_step_that_breaks_its_contract_is_told_after_the_call(self):
+        class Broken(ViTAttention):
+            def mix(self, weights, v):
+                return super().mix(weights, v)[..., :-1]
+
+            mix.step = ViTAttention.mix.step
+
+        with pytest.raises(AxisError, match="mix: heads is b h n d but came as 1×3×5×3: d is 4, not 3"):
+            trace_steps(Broken(12, 3), torch.randn(1, 5, 12))
+
+
+def test_middle_means_add_up_and_ignore_outliers():
+    from attnscope.probes.time import Timed, middle, spread
+
+    randomness = random.Random(0)
+    runs = [Timed([randomness.uniform(1, 2), randomness.uniform(3, 4)], True) for _ in range(20)] + [
+        Timed([900.0, 1.0], True)
+    ]
+    kept = middle(runs)
+    assert len(kept) == 11
+    assert max(run.total for run in kept) < 6
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
+    assert spread([1.0]) == 0.0
+
+
+def test_doubts_name_their_remedy():
+    from attnscope.report import Time
+
+    def doubts(**changed):
+        fine = {
+            "whole_median_s": 1.0,
+            "whole_iqr_s": 0.01,
+            "whole_samples_s": [],
+            "steps_sum_s": 1.0,
+            "remainder_s": 0.0,
+        }
+        return exploring.doubts(Time(**{**fine, "runs": 20, "clean_runs": 20, "stamp_s": 0.0, **changed}), threads=1)
+
+    assert doubts() == []
+    assert "another process is busy" in doubts(clean_runs=2)[0]
+    assert "--budget 2" in doubts(steps_sum_s=1.1)[0]
+    assert "--budget 2" in doubts(whole_iqr_s=0.2)[0]

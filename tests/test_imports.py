@@ -1,0 +1,116 @@
+"""What each place may know: the imports, read from the code; and what must answer at once, run for real."""
+
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import attnscope
+
+PACKAGE = Path(attnscope.__file__).parent
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+
+TORCH = {"torch", "fvcore", "timm", "torchvision"}
+SHOWING = {"rich", "attnscope.render", "attnscope.cli"}
+
+FORBIDDEN = [
+    # place, what it must not know (not even behind a function, where "always" says so)
+    ("axes.py", TORCH | {"rich", "typer"}),
+    ("steps.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
+    ("spec.py", TORCH | SHOWING | {"typer"}),
+    ("complexity.py", TORCH | SHOWING | {"typer"}),
+    ("attentions/*/spec.py", TORCH | SHOWING | {"typer"}),
+    ("attentions/*/steps.py", TORCH | SHOWING | {"typer"}),
+    ("attentions/*/geometry.py", TORCH | SHOWING | {"typer"}),
+    ("attentions/*/attention.py", SHOWING | {"typer", "attnscope.probes", "attnscope.exploring"}),
+    ("probes/*.py", SHOWING | {"typer"}),
+    ("report.py", TORCH | SHOWING | {"typer"}),
+    ("exploring.py", SHOWING | {"typer"}),
+    ("render/*.py", TORCH | {"attnscope.probes", "attnscope.exploring", "attnscope.cli", "typer"}),
+    ("cli/*.py", TORCH | {"rich", "click"}),
+    ("*.py", {"click"}),
+]
+
+
+def imported(path: Path) -> set[str]:
+    """What a file imports when it runs; what it imports for the type checker alone does not count."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.parametrize(("place", "forbidden"), FORBIDDEN, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_place_does_not_import_what_it_must_not_know(place, forbidden):
+    files = [path for name, path in FILES.items() if fnmatch(name, place)]
+    assert files
+    for path in files:
+        allowed_lazily = TORCH if path.name == "exploring.py" else set()
+        for module in imported(path):
+            for name in forbidden - allowed_lazily:
+                assert module != name and not module.startswith(f"{name}."), f"{path.name} imports {module}"  # noqa: PT018
+
+
+def test_only_one_file_knows_fvcore():
+    assert [name for name, path in FILES.items() if any(m.split(".")[0] == "fvcore" for m in imported(path))] == [
+        "probes/audit.py"
+    ]
+
+
+NO_TORCH = [
+    ["--help"],
+    ["--version"],
+    ["vit", "--help"],
+    ["vit", "--no-time"],
+    ["vit", "--no-time", "--json"],
+    ["swin", "--window", "7", "--shift", "--no-time", "--format", "csv"],
+    ["swin", "--no-time", "--format", "md"],
+    ["vit", "--preset", "vit-b-16-224", "--no-time"],
+    ["vit", "--dim", "770"],
+]
+
+
+RUN_AND_LIST = """
+import runpy, sys
+sys.argv = ["attnscope", *sys.argv[1:]]
+try:
+    runpy.run_module("attnscope", run_name="__main__")
+finally:
+    print("MODULES", *sys.modules, file=sys.stderr)
+"""
+
+
+def modules_after(words: list[str]) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_AND_LIST, *words], capture_output=True, text=True, encoding="utf-8"
+    )
+    return set(done.stderr.rsplit("MODULES", 1)[1].split())
+
+
+@pytest.mark.parametrize("words", NO_TORCH, ids=" ".join)
+def test_what_must_answer_at_once_does_not_import_torch(words):
+    loaded = modules_after(words)
+    assert "attnscope.cli.main" in loaded
+    assert not {"torch", "fvcore", "numpy"} & loaded
+
+
+def test_help_does_not_draw_tables():
+    assert "rich.table" not in modules_after(["--help"])
+
+
+def test_a_run_does_import_torch():
+    """So that the test above can fail."""
+    assert "torch" in modules_after(["vit", "--device", "meta", "--tokens", "2"])

@@ -1,0 +1,267 @@
+"""The modules are ordinary ones: equal to timm's and torchvision's, trainable, pickled, exported, compiled."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import timm.layers
+import timm.models.swin_transformer as timm_swin
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+from attnscope import ViTAttention, WindowAttention, window_partition, window_reverse
+from attnscope.attentions.swin.attention import relative_position_index, shift_mask
+from attnscope.attentions.swin.geometry import Windows
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def assert_same(ours, theirs, x, tolerance):
+    """Outputs, and the gradients of the input and of every parameter."""
+    results = []
+    for module in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        module.zero_grad()
+        y = module(leaf)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        grads = {name: parameter.grad for name, parameter in module.named_parameters()}
+        results.append((y.detach(), leaf.grad, grads))
+    (y, grad, grads), (y_theirs, grad_theirs, grads_theirs) = results
+    assert grads.keys() == grads_theirs.keys()
+    for a, b in [(y, y_theirs), (grad, grad_theirs), *((grads[name], grads_theirs[name]) for name in grads)]:
+        torch.testing.assert_close(a, b, atol=tolerance * max(1.0, b.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_vit_is_timms(dtype, kernel, qkv_bias):
+    theirs = timm.layers.Attention(24, num_heads=3, qkv_bias=qkv_bias).to(dtype)
+    theirs.fused_attn = kernel == "sdpa"
+    ours = ViTAttention(24, 3, qkv_bias=qkv_bias, kernel=kernel).to(dtype)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, torch.randn(2, 17, 24, dtype=dtype), TOLERANCE[dtype])
+
+
+class TimmBlock(nn.Module):
+    """The attention of timm's Swin block: roll, partition, attend, reverse, roll back, but nothing around it."""
+
+    def __init__(self, resolution, heads, window, shift, dim):
+        super().__init__()
+        block = timm_swin.SwinTransformerBlock(dim, resolution, heads, window_size=window, shift_size=shift)
+        block.norm1 = block.norm2 = nn.Identity()
+        self.block = block
+
+    def forward(self, x):
+        return self.block._attn(x)
+
+    def named_parameters(self, *args, **kwargs):
+        return self.block.attn.named_parameters(*args, **kwargs)
+
+    def state_dict(self, *args, **kwargs):
+        return self.block.attn.state_dict(*args, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("resolution", "window", "shift"),
+    [((8, 12), 4, 0), ((8, 12), 4, 2), ((6, 8), (3, 4), (1, 2)), ((14, 14), 7, 3)],
+)
+def test_swin_is_timms(dtype, kernel, resolution, window, shift):
+    theirs = TimmBlock(resolution, 3, window, shift, 12).to(dtype)
+    theirs.block.attn.fused_attn = False
+    ours = WindowAttention(12, 3, window, shift, kernel=kernel).to(dtype)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, torch.randn(2, *resolution, 12, dtype=dtype), TOLERANCE[dtype])
+
+
+@given(
+    st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.data(),
+)
+@settings(max_examples=40)
+def test_swin_is_torchvisions_padded_and_shifted(resolution, window, data):
+    shift = data.draw(st.tuples(*(st.integers(0, side - 1) for side in window)))
+    theirs = ShiftedWindowAttention(6, list(window), list(shift), 3).double()
+    nn.init.normal_(theirs.relative_position_bias_table)
+    ours = WindowAttention(6, 3, window, shift, kernel=data.draw(st.sampled_from(["eager", "sdpa"]))).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, *resolution, 6, dtype=torch.float64)
+    # its mask has −100 where ours has −inf; exp(−100) is 1e-44
+    assert_same(ours, theirs, x, 1e-10)
+
+
+@pytest.mark.parametrize("resolution", [(10, 15), (3, 3), (7, 20)])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_swin_is_torchvisions(dtype, resolution):
+    theirs = ShiftedWindowAttention(12, [7, 7], [3, 3], 3).to(dtype)
+    ours = WindowAttention(12, 3, 7, 3).to(dtype)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, torch.randn(2, *resolution, 12, dtype=dtype), TOLERANCE[dtype])
+
+
+def test_the_padding_takes_part_in_the_softmax():
+    """3×3 tokens in a 7×7 window, uniform scores, no biases: the output is 9/49 of the mean."""
+    module = WindowAttention(4, 1, 7, qkv_bias=False).double()
+    with torch.no_grad():
+        module.relative_position_bias_table.zero_()
+        module.qkv.weight.zero_()
+        module.qkv.weight[8:] = torch.eye(4)
+        module.proj.weight.copy_(torch.eye(4))
+        module.proj.bias.zero_()
+        x = torch.randn(1, 3, 3, 4, dtype=torch.float64)
+        torch.testing.assert_close(module(x), (x.mean((1, 2), keepdim=True) * 9 / 49).expand_as(x))
+
+
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_reverse_is_the_inverse_of_partition(shape, p, q):
+    b, r, s, c = shape
+    x = torch.arange(b * r * p * s * q * c).view(b, r * p, s * q, c)
+    windows = window_partition(x, (p, q))
+    assert windows.shape == (b * r * s, p, q, c)
+    assert torch.equal(window_reverse(windows, (p, q), r * p, s * q), x)
+    assert torch.equal(window_reverse(windows.flatten(1, 2), (p, q), r * p, s * q), x)
+    strided = torch.stack([x, x], -1)[..., 0].transpose(1, 2)  # as a channels-last image or a slice comes
+    assert torch.equal(window_reverse(window_partition(strided, (q, p)), (q, p), s * q, r * p), strided)
+
+
+def test_the_batch_is_the_slow_index_of_the_windows():
+    x = torch.arange(2)[:, None, None, None].expand(2, 4, 4, 1)
+    assert window_partition(x, 2).flatten(1).unique(dim=1).flatten().tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_grid_that_does_not_fall_into_windows_is_refused():
+    with pytest.raises(ValueError, match="a grid of 5×4 tokens does not fall into windows of 2×2"):
+        window_partition(torch.zeros(1, 5, 4, 1), 2)
+    with pytest.raises(ValueError, match="do not fill a grid of 4×5"):
+        window_reverse(torch.zeros(4, 2, 2, 1), 2, 4, 5)
+
+
+def test_the_relative_position_index():
+    assert relative_position_index((2, 2)).tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+    assert relative_position_index((2, 3))[0].tolist() == [7, 6, 5, 2, 1, 0]
+    index = relative_position_index((7, 7))
+    assert (index[0, 0], index[0, 48], index[48, 0], index.unique().numel()) == (84, 0, 168, 169)
+
+
+def test_the_mask():
+    def masked(height, window, shift):
+        return shift_mask(Windows(height, height, window, shift), torch.zeros(1)).isinf().sum((1, 2)).tolist()
+
+    assert masked(8, (4, 4), (2, 2)) == [0, 128, 128, 192]
+    assert masked(14, (7, 7), (3, 3)) == [0, 1176, 1176, 1776]
+
+
+@given(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.data())
+def test_the_mask_is_the_definition_without_a_roll(resolution, window, data):
+    """Token i belongs to window ⌊(i − s)/M⌋ on each axis; a pair attends iff both tokens belong to the same window."""
+    grid = Windows(*resolution, window, data.draw(st.tuples(*(st.integers(0, side - 1) for side in window))))
+    mask = shift_mask(grid, torch.zeros(1, dtype=torch.float64))
+    places = torch.stack(torch.meshgrid(*map(torch.arange, grid.padded), indexing="ij"), -1)[None]
+    shift, sides = torch.tensor(grid.roll), torch.tensor(window)
+    rolled = places.roll((-grid.roll[0], -grid.roll[1]), dims=(1, 2))
+    home = (rolled - shift).div(sides, rounding_mode="floor")
+    home = window_partition(home, window).flatten(1, 2)
+    apart = (home[:, :, None] != home[:, None, :]).any(-1)
+    assert torch.equal(mask.isinf(), apart)
+    assert not mask.isinf().all(-1).any()  # no row is masked as a whole
+
+
+@pytest.fixture(params=["vit-eager", "vit-sdpa", "swin-eager", "swin-sdpa"])
+def case(request):
+    name, kernel = request.param.split("-")
+    if name == "vit":
+        return ViTAttention(12, 3, kernel=kernel).eval(), torch.randn(2, 5, 12)
+    return WindowAttention(12, 3, 4, 2, kernel=kernel).eval(), torch.randn(2, 6, 9, 12)
+
+
+def test_pickled_and_copied(case):
+    module, x = case
+    y = module(x)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other(x), y)
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    module.load_state_dict(torch.load(file))
+
+
+def test_exported(case):
+    module, x = case
+    exported = torch.export.export(module, (x,)).module()
+    torch.testing.assert_close(exported(x), module(x))
+
+
+@pytest.mark.slow
+# the compiler uses parts of torch that it has itself deprecated
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_compiled_as_one_graph(case):
+    module, x = case
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_trained_after_it_was_used_without_gradients(case):
+    """The mask that a forward in inference mode made must not keep a later one from being differentiated."""
+    module, x = case
+    with torch.inference_mode():
+        module(x)
+    module.train()(x).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+def test_the_mask_follows_the_grid_the_dtype_and_the_module():
+    module = WindowAttention(12, 3, 4, 2).eval()
+    for shape, dtype in [
+        ((1, 8, 8, 12), torch.float32),
+        ((1, 8, 12, 12), torch.float32),
+        ((1, 8, 8, 12), torch.float64),
+    ]:
+        fresh = WindowAttention(12, 3, 4, 2).to(dtype)
+        fresh.load_state_dict(module.to(dtype).state_dict())
+        x = torch.randn(shape, dtype=dtype)
+        assert torch.equal(module(x), fresh(x))
+
+
+def test_dropout_drops_in_training_only(case):
+    module, x = case
+    kind = type(module)
+    extra = {} if kind is ViTAttention else {"window": 4, "shift": 2}
+    dropped = kind(12, 3, **extra, attn_drop=0.5, proj_drop=0.5, kernel=module.kernel)
+    dropped.load_state_dict(module.state_dict())
+    assert torch.equal(dropped.eval()(x), module(x))
+    assert not torch.equal(dropped.train()(x), module(x))
+
+
+def test_a_scale_of_ones_own():
+    module, theirs = ViTAttention(12, 3, qk_scale=0.3).double(), ViTAttention(12, 3).double()
+    theirs.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        theirs.qkv.weight[:12] *= 0.3 * 4**0.5
+        theirs.qkv.bias[:12] *= 0.3 * 4**0.5
+    x = torch.randn(1, 5, 12, dtype=torch.float64)
+    torch.testing.assert_close(module(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12"),
+        (lambda: WindowAttention(12, 3, 4, 4), "shift_size 4 is not smaller than window 4; the largest is 3"),
+        (lambda: WindowAttention(12, 3, 0), "window 0 is too small; the smallest is 1"),
+        (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; there is: eager, sdpa"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_pythons_words(make, said):
+    with pytest.raises(ValueError, match="^" + said.replace("(", r"\(") + "$"):
+        make()

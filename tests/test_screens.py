@@ -1,0 +1,187 @@
+"""What is seen: golden screens, nothing cut, and column sums that equal the printed totals in every form."""
+
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from typing import ClassVar
+
+import pytest
+from rich.cells import cell_len
+
+from attnscope.render import render, words
+from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
+from attnscope.render.screen import Screen
+from tests.golden import FOLDER, WIDTHS, reports, screens
+
+SCREENS = screens()
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen_looks_as_it_should(name):
+    """After a change that is meant: `python -m tests.golden`, and look."""
+    assert SCREENS[name] == (FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_every_golden_file_is_a_screen():
+    assert {path.name for path in FOLDER.iterdir()} == SCREENS.keys()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SCREENS if name.endswith(("60.txt", "80.txt", "120.txt", "ascii.txt"))]
+)
+def test_no_line_is_wider_than_the_screen(name):
+    width = int(re.search(r"\d+", name.removeprefix("swin-shift").removeprefix("vit"))[0])
+    assert max(map(cell_len, SCREENS[name].splitlines())) <= width
+
+
+def _heads(screen):
+    line = next(line for line in screen.splitlines() if line.startswith(" step "))
+    return re.findall(r"\S.*?(?=\s{2,}|$)", line)
+
+
+@pytest.mark.parametrize("name", reports())
+def test_what_is_left_out_is_named(name):
+    report = reports()[name]
+    piped = render(report, "table", Screen())
+    assert "not shown" not in piped
+    for width in filter(None, WIDTHS.values()):
+        screen = render(report, "table", Screen(width=width))
+        heads, every = (_heads(text) for text in (screen, piped))
+        said = " ".join(screen.split("not shown", 1)[1].split("\n\n")[0].split()) if "not shown" in screen else ""
+        assert all(head in heads or head in said for head in every)
+
+
+def test_ascii_is_ascii_and_color_adds_only_color():
+    assert SCREENS["swin-shift-80-ascii.txt"].isascii()
+    plain = re.sub(r"\x1b\[[\d;]*m", "", SCREENS["swin-shift-80-color.txt"])
+    assert [line.rstrip() for line in plain.splitlines()] == SCREENS["swin-shift-80.txt"].splitlines()
+
+
+def test_quiet_leaves_out_what_to_type_next():
+    assert "next" in SCREENS["swin-shift-80.txt"]
+    assert "next" not in SCREENS["swin-shift-quiet.txt"]
+
+
+@pytest.mark.parametrize("name", reports())
+def test_csv_sums_to_its_totals(name):
+    report = reports()[name]
+    rows = list(csv.DictReader(io.StringIO(render(report, "csv", Screen()))))
+    *steps, total = rows
+    assert total["step"] == "total"
+    for key in ("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written"):
+        assert sum(int(row[key]) for row in steps) == int(total[key])
+    if report.time:
+        assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
+        assert float(total["time_s"]) == pytest.approx(report.time.steps_sum_s)
+
+
+@pytest.mark.parametrize("name", reports())
+def test_markdown_sums_to_its_totals(name):
+    lines = render(reports()[name], "md", Screen()).splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    heads, _, *steps, total = table
+    for title in ("MACs", "FLOPs", "elementwise", "params", "read", "written"):
+        column = heads.index(title)
+        numbers = [int(row[column].replace(",", "")) for row in [*steps, total]]
+        assert sum(numbers[:-1]) == numbers[-1]
+
+
+@pytest.mark.parametrize("name", reports())
+def test_json_sums_to_its_totals(name):
+    data = json.loads(render(reports()[name], "json", Screen()))
+    for key in ("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written"):
+        assert sum(row["times"] * row[key] for row in data["steps"]) == data["totals"][key]
+
+
+def test_a_screen_shows_what_the_json_has():
+    report = reports()["swin-shift"]
+    screen = render(report, "table", Screen())
+    for row in report.steps:
+        assert row.name in screen
+        assert row.doc in screen
+        assert row.pattern in screen
+    assert f"counted two ways: {report.totals.macs:,} MACs ✓" in screen
+    assert "12.1× faster" in screen
+
+
+def test_a_picture_needs_nothing_from_another_host():
+    svg = render(reports()["swin-shift"], "svg", Screen())
+    ET.fromstring(svg)
+    urls = set(re.findall(r"https?://[^\"')\s]+", svg))
+    assert urls == {"http://www.w3.org/2000/svg"}
+    assert "@import" not in svg
+    assert "@font-face" not in svg
+
+
+def test_a_disagreement_is_told():
+    report = reports()["vit"]
+    report.audit.agree = False
+    report.audit.notes = ["score: letters 300, closed form 1"]
+    report.audit.uncounted = ["aten::mystery"]
+    screen = render(report, "table", Screen())
+    assert "they disagree ✗" in screen
+    assert "score: letters 300, closed form 1" in screen
+    assert "counted by nobody: aten::mystery" in screen
+
+
+class TestWords:
+    def test_unknown_is_never_nothing(self):
+        assert (words.metric(None), words.metric(0)) == ("?", "–")
+        assert (words.binary(None), words.binary(0)) == ("?", "–")
+        assert (words.percent(None), words.percent(0)) == ("?", "–")
+
+    def test_numbers(self):
+        assert words.metric(145_108_992) == "145 M"
+        assert words.seconds(0.001368) == "1.37 ms"
+        assert words.binary(1_815_552) == "1.7 MiB"
+        assert words.metric(10**40) == "1.00e+40"
+        assert [words.times(ratio) for ratio in (1.001, 13.81, 123.4, 12_345)] == ["1.00×", "13.8×", "123×", "12,345×"]
+
+    def test_bars(self):
+        assert [words.bar(share).rstrip() for share in (0, 0.1, 0.5, 1, None)] == ["", "▊", "████", "████████", ""]
+
+
+class TestColumns:
+    rows: ClassVar = [("a", 1, 0.5), ("b", None, 0.25)]
+    columns: ClassVar = [
+        Column("name", "name", lambda row: row[0], right=False, total="all"),
+        Column("n", "n", lambda row: row[1], words.metric, rank=1),
+        Column("x_s", "x", lambda row: row[2], words.seconds, rank=2, total=0.75),
+        Column("hidden", "hidden", lambda row: "-", rank=None),
+    ]
+
+    def test_the_highest_rank_goes_first(self):
+        assert fit(self.columns, self.rows, Screen()) == (self.columns[:3], [])
+        assert fit(self.columns, self.rows, Screen(width=11)) == (self.columns[:2], ["x"])
+        assert fit(self.columns, self.rows, Screen(width=1)) == (self.columns[:1], ["n", "x"])
+
+    def test_forms(self):
+        assert to_csv(self.columns, self.rows) == "name,n,x_s,hidden\na,1,0.5,-\nb,,0.25,-\ntotal,,0.75,\n"
+        assert to_markdown(self.columns, self.rows).splitlines() == [
+            "| name | n | x |",
+            "| --- | ---: | ---: |",
+            "| a | 1 | 500 ms |",
+            "| b | ? | 250 ms |",
+            "| all |  | 750 ms |",
+        ]
+        assert Screen().draw([rows_table(self.columns[:2], self.rows, Screen())]).splitlines()[2] == " a     1.00"
+
+
+@pytest.mark.parametrize(
+    ("color", "env", "expected"),
+    [
+        ("auto", {}, False),
+        ("auto", {"FORCE_COLOR": "1"}, True),
+        ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("always", {"NO_COLOR": "1"}, True),
+        ("never", {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_the_environment_of_a_pipe(color, env, expected):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert Screen.of(stream, color, env=env) == Screen(width=None, color=expected)
+    assert Screen.of(stream, env={"COLUMNS": "72"}).width == 72
+    assert Screen.of(stream, env={"COLUMNS": "wide"}).width is None
+    assert Screen.of(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), env={}).ascii

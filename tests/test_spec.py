@@ -1,0 +1,113 @@
+"""What can be asked, and how a mistake is told: the value, the rule, the nearest legal value."""
+
+import dataclasses
+
+import pytest
+
+from attnscope import SwinSpec, UsageError, ViTSpec, attentions
+from attnscope.spec import LARGEST
+
+WRONG = [
+    (ViTSpec, {"dim": 770}, "{dim} 770 is not divisible by {heads} 12; nearest: 768 or 780"),
+    (ViTSpec, {"dim": 5, "heads": 12}, "{dim} 5 is not divisible by {heads} 12; nearest: 12"),
+    (ViTSpec, {"dim": 0}, "{dim} 0 is too small; the smallest is 1"),
+    (ViTSpec, {"heads": -3}, "{heads} -3 is too small; the smallest is 1"),
+    (ViTSpec, {"heads": 2.5}, "{heads} 2.5 is no whole number"),
+    (ViTSpec, {"dim": True}, "{dim} True is no whole number"),
+    (ViTSpec, {"batch": 10**13}, f"{{batch}} {10**13} is too large; the largest is {LARGEST}"),
+    (ViTSpec, {"tokens": 0}, "{tokens} 0 is too small; the smallest is 1"),
+    (ViTSpec, {"image": 225}, "{image} 225 is not divisible by {patch} 16; nearest: 224 or 240"),
+    (ViTSpec, {"image": (224, 7)}, "{image} 7 is not divisible by {patch} 16; nearest: 16"),
+    (ViTSpec, {"image": (1, 2, 3)}, "{image} (1, 2, 3) is neither a whole number nor a pair of them"),
+    (ViTSpec, {"image": "224"}, "{image} '224' is no whole number"),
+    (ViTSpec, {"tokens": 5, "image": 224}, "{tokens} and {image} both set the number of tokens; give one of them"),
+    (ViTSpec, {"tokens": 5, "cls": False}, "{tokens} and {cls} both set the number of tokens; give one of them"),
+    (ViTSpec, {"qkv_bias": 1}, "{qkv_bias} is 1; it is true or false"),
+    (ViTSpec, {"qk_scale": float("nan")}, "{qk_scale} nan is no number from 0 on"),
+    (ViTSpec, {"qk_scale": float("inf")}, "{qk_scale} inf is no number from 0 on"),
+    (ViTSpec, {"attn_drop": 1.0}, "{attn_drop} 1.0 is no number from 0 to below 1"),
+    (ViTSpec, {"proj_drop": -0.1}, "{proj_drop} -0.1 is no number from 0 to below 1"),
+    (ViTSpec, {"dtype": "float23"}, "{dtype} float23 is unknown; did you mean float32?"),
+    (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; there is: eager, sdpa"),
+    (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102"),
+    (SwinSpec, {"window": (7, 0)}, "{window} 0 is too small; the smallest is 1"),
+    (SwinSpec, {"resolution": -1}, "{resolution} -1 is too small; the smallest is 1"),
+    (SwinSpec, {"shift_size": 7}, "{shift_size} 7 is not smaller than {window} 7; the largest is 6"),
+    (
+        SwinSpec,
+        {"shift_size": (3, 9), "window": (4, 8)},
+        "{shift_size} 9 is not smaller than {window} 8; the largest is 7",
+    ),
+    (
+        SwinSpec,
+        {"shift": False, "shift_size": 2},
+        "{no_shift} and {shift_size} contradict each other; give one of them",
+    ),
+    (
+        SwinSpec,
+        {"shift": True, "shift_size": 0},
+        "{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "fields", "said"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line(spec, fields, said):
+    with pytest.raises(UsageError) as error:
+        spec(**fields)
+    assert str(error.value) == said.replace("{", "").replace("}", "")
+    in_flags = error.value.in_flags()
+    for field in dataclasses.fields(spec):
+        if f"{{{field.name}}}" in said:
+            assert f"--{field.name.replace('_', '-')} " in in_flags
+    assert "{" not in in_flags
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_any_two_fields_wrong_at_once_are_still_one_line(name):
+    spec = attentions.spec_class(name)
+    wrong = [0, -1, 10**30, "x", None, 2.5, (1, 2, 3), float("nan"), True]
+    fields = [field.name for field in dataclasses.fields(spec)]
+    for first in fields:
+        for second in fields:
+            for value in wrong:
+                try:
+                    spec(**{first: value, second: value})
+                except UsageError as error:
+                    assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_defaults_are_the_published_networks():
+    assert ViTSpec().input_shape == (1, 197, 768)
+    assert SwinSpec().input_shape == (1, 56, 56, 96)
+    assert SwinSpec(shift=True).windows.shift == (3, 3)
+    assert SwinSpec(shift=True, window=(4, 6)).windows.shift == (2, 3)
+
+
+def test_tokens_of_an_image():
+    assert ViTSpec(image=384).sequence == 577
+    assert ViTSpec(image=384, cls=False).sequence == 576
+    assert ViTSpec(image=(224, 448), patch=(16, 32)).sequence == 197
+    assert ViTSpec(tokens=50).sequence == 50
+    assert dataclasses.replace(ViTSpec(), image=(32, 32)).sequence == 5
+
+
+def test_what_might_surprise_is_said():
+    assert SwinSpec().cautions() == []
+    (padded,) = SwinSpec(resolution=50).cautions()
+    assert padded.startswith("the grid is padded from 50×50 to 56×56: 20.3% of the tokens are padding")
+    told = " ".join(SwinSpec(resolution=3, shift=True).cautions())
+    assert "larger than the grid" in told
+    assert "--window 3x3" in told
+    assert "a single window is not shifted" in told
+    (nothing,) = SwinSpec(window=1, shift=True).cautions()
+    assert nothing == "half a window of 1 is 0: there is nothing to shift"
+
+
+def test_the_paper():
+    complexity = SwinSpec().complexity()
+    assert (complexity.global_macs, complexity.windowed_macs) == (2_003_828_736, 145_108_992)
+    assert complexity.ratio == pytest.approx(13.81, abs=0.005)
+    stages = [SwinSpec(dim=96 * 2**i, heads=3 * 2**i, resolution=56 // 2**i).complexity().ratio for i in range(4)]
+    assert [round(ratio, 2) for ratio in stages] == [13.81, 2.70, 1.18, 1.00]
+    assert SwinSpec(batch=3).complexity().windowed_macs == 3 * 145_108_992

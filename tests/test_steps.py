@@ -1,0 +1,138 @@
+"""A Step is declared once; sizes, costs, liveness and listening follow."""
+
+import pytest
+from torch import nn
+
+from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
+from attnscope.axes import AxisError
+from attnscope.steps import Plan, SizedStep, Step, listening, step_methods
+
+
+def test_the_declaration_of_the_design_reads_as_it_stands():
+    score = Step("b h n d, b h m d -> b h n m", macs="b h n m d", doc="S = q·kᵀ/√d: how much each token looks")
+    row = SizedStep(score, {"b": 1, "h": 12, "n": 197, "m": 197, "d": 64})
+    assert (row.macs, row.flops) == (29_805_312, 59_610_624)
+    assert row.inputs == ((1, 12, 197, 64), (1, 12, 197, 64))
+    assert row.outputs == ((1, 12, 197, 197),)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"macs": "b N"}, {"work": {"tanh": "b n"}}, {"work": {"bias": "b n-1"}}, {"memory": "copy"}, {"scratch": ("?",)}],
+)
+def test_a_wrong_declaration_is_refused_where_it_stands(wrong):
+    with pytest.raises((AxisError, ValueError)):
+        Step("b n -> b n", **wrong)
+
+
+def test_the_numbers_of_the_contract():
+    score = attentions.plan(ViTSpec()).steps[2]
+    assert score.name == "score"
+    assert (score.macs, score.flops, score.other_flops) == (29_805_312, 59_610_624, 465_708)
+
+
+@pytest.mark.parametrize(
+    ("spec", "macs"),
+    [
+        (ViTSpec(), 524_391_936),
+        (SwinSpec(), 145_108_992),
+        (SwinSpec(shift=True), 145_108_992),
+        (SwinSpec(dim=128, heads=4, resolution=32, window=8), 83_886_080),
+        (ViTSpec(dim=128, heads=4, tokens=32 * 32), 335_544_320),
+        (ViTSpec(dim=96, heads=3, tokens=56 * 56), 2_003_828_736),
+        (ViTSpec(tokens=10**9), 4 * 10**9 * 768**2 + 2 * 10**18 * 768),
+    ],
+)
+def test_published_figures(spec, macs):
+    assert attentions.plan(spec).macs == macs == sum(spec.closed_form().values())
+
+
+def test_the_plan_has_what_runs_and_nothing_else():
+    def names(**fields):
+        return [step.name for step in attentions.plan(SwinSpec(**fields)).steps]
+
+    inner = [
+        "partition",
+        "project",
+        "split_heads",
+        "score",
+        "add_bias",
+        "softmax",
+        "mix",
+        "merge_heads",
+        "output",
+        "reverse",
+    ]
+    assert names() == inner
+    masked = [*inner[:5], "add_mask", *inner[5:]]
+    assert names(shift=True) == ["shift", *masked, "unshift"]
+    assert names(shift=True, resolution=50) == ["pad", "shift", *masked, "unshift", "crop"]
+    assert names(shift=True, resolution=7) == inner  # a single window is not shifted
+    assert names(kernel="sdpa") == ["partition", "project", "split_heads", "attend", "merge_heads", "output", "reverse"]
+
+
+def test_totals_do_not_depend_on_the_kernel():
+    for spec in (ViTSpec, SwinSpec):
+        eager, fused = (attentions.plan(spec(kernel=kernel)) for kernel in ("eager", "sdpa"))
+        assert (eager.macs, eager.other_flops, eager.params) == (fused.macs, fused.other_flops, fused.params)
+        assert fused.peak_bytes is None  # what the kernel holds is not known, which is not 0
+
+
+def test_a_tensor_lives_to_its_last_use():
+    sizes = {"n": 10}
+    steps = [
+        Step("x: n -> a: n"),
+        Step("a: n -> b: n", memory="view"),
+        Step("x: n -> c: n"),
+        Step("b: n, c: n -> d: n"),
+        Step("d: n -> e: n", scratch=("n", "3 n")),
+    ]
+    assert Plan.of(steps, sizes, 1).live_bytes == (10, 10, 20, 30, 50)
+
+
+def test_a_rearrangement_is_a_view_where_nothing_changes_places():
+    swap = Step("x: a b c -> y: b (a c)", memory="rearrange")
+    assert not SizedStep(swap, {"a": 2, "b": 3, "c": 5}).is_view
+    assert SizedStep(swap, {"a": 1, "b": 3, "c": 5}).is_view
+    assert SizedStep(swap, {"a": 2, "b": 1, "c": 5}).is_view
+    assert SizedStep(swap, {"a": 2, "b": 1, "c": 5}).bytes_written == 0
+
+
+def test_a_row_counts_as_often_as_it_stands():
+    row = attentions.plan(ViTSpec()).steps[0]
+    twice = SizedStep(row.step, row.sizes, times=2)
+    assert Plan((twice,)).macs == 2 * row.macs
+    assert Plan((twice,)).params == 2 * row.params
+
+
+def test_listening_shadows_the_steps_and_bares_them_again():
+    module = nn.Sequential(ViTAttention(8, 2), ViTAttention(8, 2))
+    heard = []
+
+    def listener(path, attention, step, method):
+        heard.append((path, step.name))
+        return method
+
+    def broken(*shapes):
+        assert "score" in vars(module[0])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), listening(module, listener):
+        broken()
+    assert heard[:2] == [("0", "project"), ("0", "split_heads")]
+    assert {path for path, _ in heard} == {"0", "1"}
+    assert not set(step_methods(ViTAttention)) & set(vars(module[0]))
+
+
+def test_two_listeners_at_once_are_refused():
+    module = ViTAttention(8, 2)
+    with listening(module, lambda *event: event[-1]):
+        with pytest.raises(RuntimeError, match="listened to already"), listening(module, lambda *event: event[-1]):
+            pass
+        assert "score" in vars(module)  # the first one still listens
+
+
+def test_when_nobody_listens_a_step_is_the_plain_method():
+    module = ViTAttention(8, 2)
+    assert module.score.__func__ is ViTAttention.score
+    assert ViTAttention.score.__code__.co_name == "score"  # no wrapper around it
