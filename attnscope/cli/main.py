@@ -45,7 +45,7 @@ for _name in attentions.names():
 def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="attnscope", standalone_mode=False)
     except AttnscopeError as error:
         code = _fail(error.in_flags(), error.exit_code)
     except typer.TyperException as error:

@@ -1,0 +1,270 @@
+"""The real command: flags, errors, forms, files, environment."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from attnscope import attentions
+from attnscope.spec import own_fields_first
+
+WRONG = [
+    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780"),
+    ("vit --dim abc", 2, "--dim abc is no whole number"),
+    ("vit --dim 1e3", 2, "--dim 1e3 is no whole number"),
+    ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
+    ("vit --heads -1", 2, "--heads -1 is too small; the smallest is 1"),
+    ("vit --dim 99999999999999999999", 2, "--dim 99999999999999999999 is too large; the largest is 1000000000000"),
+    ("vit --batch x", 2, "--batch x is no whole number"),
+    ("vit --image 225", 2, "--image 225 is not divisible by --patch 16; nearest: 224 or 240"),
+    ("vit --image 224x", 2, "--image 224x is neither a whole number nor height x width, such as 56 or 56x48"),
+    ("vit --tokens 5 --image 224", 2, "--tokens and --image both set the number of tokens; give one of them"),
+    ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
+    ("vit --qk-scale nan", 2, "--qk-scale nan is no number"),
+    ("vit --attn-drop 1", 2, "--attn-drop 1.0 is no number from 0 to below 1"),
+    ("vit --kernel fast", 2, "--kernel fast is unknown; there is: eager, sdpa"),
+    ("vit --dtype float23", 2, "--dtype float23 is unknown; did you mean float32?"),
+    ("vit --device tpu", 2, "--device tpu is unknown; there is: auto, cpu, cuda, mps, meta"),
+    ("vit --budget 0", 2, "--budget 0 is no time to measure in; give seconds above 0, up to 3600"),
+    ("vit --budget nan", 2, "--budget nan is no number"),
+    ("vit --seed -1", 2, "--seed -1 is no seed; give a whole number from 0 to 9223372036854775807"),
+    ("vit --seed 1.5", 2, "--seed 1.5 is no whole number"),
+    ("vit --alloc x", 2, "--alloc x is unknown; there is: pinned, default"),
+    ("vit --format xml", 2, "--format xml is unknown; there is: csv, json, md, svg, table"),
+    ("vit --color red", 2, "--color red is unknown; there is: auto, always, never"),
+    ("vit --json --format csv", 2, "--json and --format csv contradict each other; give one of them"),
+    ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
+    ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
+    ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
+    ("vit --preset swin-t-224", 2, "swin-t-224.toml has no table [vit]; it has [swin]"),
+    ("vit --config {tmp}/none.toml", 2, "--config {tmp}/none.toml cannot be read: No such file or directory"),
+    ("vit --config {tmp}/wrong.toml", 2, "wrong.toml sets dimm, which attnscope vit does not know; did you mean dim?"),
+    ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is no TOML: "),
+    ("vit extra", 2, "Got unexpected extra argument(s) (extra)"),
+    ("vit --batch", 2, "Option '--batch' requires an argument."),
+    ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --seed, --threads)"),
+    ("vti", 2, "No such command 'vti'. Did you mean 'vit'"),
+    ("swin --window 0", 2, "--window 0 is too small; the smallest is 1"),
+    ("swin --window --shift", 2, "--window --shift is neither a whole number nor height x width, such as 56 or 56x48"),
+    ("swin --resolution 56x48x3", 2, "--resolution 56x48x3 is neither a whole number nor height x width"),
+    ("swin --shift-size 7", 2, "--shift-size 7 is not smaller than --window 7; the largest is 6"),
+    ("swin --no-shift --shift-size 3", 2, "--no-shift and --shift-size contradict each other; give one of them"),
+    (
+        "swin --shift --shift-size 0",
+        2,
+        "--shift and --shift-size 0 contradict each other; without a shift it is --no-shift",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_one_line(attnscope, tmp_path, line, code, said):
+    (tmp_path / "wrong.toml").write_text("[vit]\ndimm = 3\n")
+    (tmp_path / "broken.toml").write_text("[vit\n")
+    done = attnscope(*line.format(tmp=tmp_path).split())
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"attnscope: {said.format(tmp=tmp_path)}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("vit --tokens 10000000", "this needs 8.5 PiB and cpu has"),
+        ("swin --resolution 30000", "--resolution"),
+        ("vit --batch 1000000", "--batch"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_figure_and_the_way_out(attnscope, line, said):
+    done = attnscope(*line.split())
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert re.search(r"type --no-time for shapes and costs alone, or --\w+ \d+ at most\n$", done.stderr)
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_every_field_is_a_flag(attnscope, name):
+    screen = attnscope(name, "--help").stdout
+    for field in own_fields_first(attentions.spec_class(name)):
+        assert f"--{field.name.replace('_', '-')} " in screen
+        assert " ".join(field.metadata["help"].split()[:2]) in " ".join(screen.split())
+    assert "Examples:" in screen
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_the_examples_of_the_help_work(attnscope, name):
+    for example in attentions.spec_class(name).EXAMPLES:
+        done = attnscope(*example.split()[1:], *([] if "--audit" in example else ["--no-time"]))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_help_and_version(attnscope):
+    root = attnscope()
+    assert root.returncode == 0
+    assert root.stdout == attnscope("--help").stdout
+    for name in attentions.names():
+        assert re.search(rf"^  {name} ", root.stdout, re.MULTILINE)
+    assert re.fullmatch(r"attnscope \d+\.\d+\.\d+\n", attnscope("--version").stdout)
+
+
+def test_the_console_script_is_the_same():
+    script = os.path.join(os.path.dirname(sys.executable), "attnscope")
+    assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout.startswith(
+        "attnscope "
+    )
+
+
+def test_a_timed_run(attnscope):
+    done = attnscope("swin", "--window", "7", "--shift", "--budget", "0.05")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "counted three ways: 145,108,992 MACs ✓ letters = closed form = fvcore" in done.stdout
+    for words in ("sum of steps / whole", "13.8× fewer", "faster", "allocator", "next", "Ω(W-MSA) = 4hwC² + 2M²hwC"):
+        assert words in done.stdout
+
+
+def test_json_names_the_command(attnscope):
+    data = json.loads(attnscope("vit", "--dim", "96", "--heads", "3", "--no-time", "--json").stdout)
+    assert data["command"] == "attnscope vit --dim 96 --heads 3 --no-time --json"
+    assert data["spec"]["dim"] == 96
+    assert data["time"] is None
+
+
+def test_csv_can_be_read(attnscope):
+    rows = list(csv.DictReader(io.StringIO(attnscope("vit", "--no-time", "--format", "csv").stdout)))
+    assert rows[0]["step"] == "project"
+    assert int(rows[-1]["macs"]) == 524_391_936
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"), [("json", "{"), ("csv", "step,"), ("md", "**ViT"), ("svg", "<svg"), ("txt", " ViT")]
+)
+def test_a_file_is_written_in_the_form_of_its_ending(attnscope, tmp_path, ending, begins):
+    file = tmp_path / f"out.{ending}"
+    file.write_text("before")
+    done = attnscope("vit", "--no-time", "-o", str(file))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"written to {file}\n"
+    assert file.read_text(encoding="utf-8").startswith(begins)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_mistake_leaves_the_file_as_it_was(attnscope, tmp_path):
+    file = tmp_path / "out.json"
+    file.write_text("precious")
+    assert attnscope("vit", "--dim", "770", "-o", str(file)).returncode == 2
+    assert file.read_text() == "precious"
+
+
+def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnscope, tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text("[vit]\nheads = 6\nimage = [64, 96]\nqkv-bias = false\n")
+
+    def spec(*words, **env):
+        return json.loads(attnscope("vit", "--no-time", "--json", *words, **env).stdout)["spec"]
+
+    assert spec("--preset", "vit-b-16-224")["heads"] == 12
+    both = ["--config", str(config), "--preset", "vit-b-16-224"]
+    assert spec(*both) == spec(*both[2:], *both[:2])
+    assert (spec(*both)["heads"], spec(*both)["image"], spec(*both)["qkv_bias"]) == (6, [64, 96], False)
+    assert spec(*both, ATTNSCOPE_VIT_HEADS="4")["heads"] == 4
+    assert spec(*both, "--heads", "3", ATTNSCOPE_VIT_HEADS="4")["heads"] == 3
+
+
+def test_strict_is_an_exit_code(attnscope, tmp_path):
+    assert attnscope("vit", "--no-time", "--strict").returncode == 0
+    lying = tmp_path / "lying.py"
+    lying.write_text(
+        "import sys\n"
+        "from attnscope import ViTSpec\n"
+        "ViTSpec.closed_form = lambda spec: {'score': 1}\n"
+        "from attnscope.cli import main\n"
+        "sys.argv[0] = 'attnscope'\n"
+        "main()\n"
+    )
+    for words, code in [([], 0), (["--strict"], 1)]:
+        done = subprocess.run(
+            [sys.executable, str(lying), "vit", "--no-time", *words], capture_output=True, text=True, encoding="utf-8"
+        )
+        assert done.returncode == code
+        assert "they disagree" in done.stdout
+
+
+def test_narrow_wide_and_quiet(attnscope):
+    for width in (60, 80, 120):
+        screen = attnscope("swin", "--shift", "--no-time", COLUMNS=str(width)).stdout
+        assert max(map(len, screen.splitlines())) <= width
+        assert f"not shown at {width} columns" in screen
+    assert "next" not in attnscope("vit", "--no-time", "-q").stdout
+
+
+def test_ascii_where_the_encoding_is_not_utf8(attnscope):
+    done = attnscope("swin", "--shift", "--no-time", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+    assert "1x56x56x96" in done.stdout
+
+
+def test_color(attnscope):
+    assert "\x1b[" not in attnscope("vit", "--no-time").stdout
+    assert "\x1b[" in attnscope("vit", "--no-time", FORCE_COLOR="1", TERM="xterm").stdout
+    assert "\x1b[" not in attnscope("vit", "--no-time", FORCE_COLOR="1", NO_COLOR="1").stdout
+    assert "\x1b[" in attnscope("vit", "--no-time", "--color", "always", NO_COLOR="1", TERM="xterm").stdout
+
+
+def test_a_real_terminal_has_colors_and_its_own_width():
+    """At 70 columns of a pseudo-terminal."""
+    master, slave = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
+    env = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    process = subprocess.Popen([sys.executable, "-m", "attnscope", "vit", "--no-time"], stdout=slave, env=env)
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            read = os.read(master, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not read:
+            break
+        output += read
+    os.close(master)
+    assert process.wait() == 0
+    text = output.decode()
+    assert "\x1b[" in text
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert max(len(line.rstrip()) for line in plain.splitlines()) <= 70
+    assert "not shown at 70 columns" in plain
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    line = f"{sys.executable} -m attnscope vit --no-time | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.stdout.startswith(" ViT attention")
+    assert done.stderr == ""
+
+
+def test_completion_knows_commands_flags_and_words(attnscope):
+    def completed(words):
+        env = {
+            "_ATTNSCOPE_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        return attnscope(**env).stdout.split()
+
+    assert {"vit", "swin"} <= set(completed("attnscope "))
+    assert "--window" in completed("attnscope swin --win")
+    assert "sdpa" in completed("attnscope vit --kernel ")
