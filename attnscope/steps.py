@@ -44,7 +44,6 @@ class Step:
         memory: "new" where the outputs are tensors of their own; "view" where they are the input seen differently;
             "rearrange" where the letters only change places: a view too where they keep their order in memory.
         scratch: elements that the step holds besides its outputs while it runs; of several phases the largest counts.
-            A step that scales the result of its matmul holds both for a moment; that need not be said.
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
     """
 
@@ -189,9 +188,8 @@ class SizedStep:
             return None
         phases = [self.itemsize * count(text, self.sizes) for text in self.step.scratch]
         if "scale" in self.step.work:
-            # the unscaled result, and the number itself, of which torch makes a tensor: a double, then one of its type
-            number = 8 if self.itemsize == 8 else 8 + self.itemsize
-            phases.append(self.itemsize * count(self.step.work["scale"], self.sizes) + number)
+            # the result is scaled in place, by a number of which torch makes a tensor: a double, then one of its type
+            phases.append(8 if self.itemsize == 8 else 8 + self.itemsize)
         return max(phases, default=0)
 
 

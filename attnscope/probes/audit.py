@@ -148,6 +148,7 @@ _HANDLES = {
     "aten::scaled_dot_product_attention": _fused_attention,
     "aten::softmax": _elementwise("softmax"),
     "aten::mul": _elementwise("scale"),
+    "aten::mul_": _elementwise("scale"),
     "aten::add": _elementwise("bias"),
     **dict.fromkeys(["aten::unflatten", "aten::pad", "aten::repeat", "aten::neg", "aten::sub", "aten::rsub"], _free),
 }

@@ -134,7 +134,7 @@ class WindowAttention(nn.Module):
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return q @ k.transpose(-2, -1) * self.scale
+        return (q @ k.transpose(-2, -1)).mul_(self.scale)
 
     @steps.add_bias
     def add_bias(self, scores: Tensor) -> Tensor:
@@ -155,10 +155,10 @@ class WindowAttention(nn.Module):
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
         drop = self.attn_drop.p if self.training else 0.0
-        bias = self.position_bias()
+        bias = self.position_bias()[None]
         if grid.is_shifted:
-            mask = self.mask(grid, q)
-            bias = (bias + mask[:, None]).repeat(len(q) // len(mask), 1, 1, 1)
+            mask = self.mask(grid, q)[:, None]
+            bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=self.scale)
 
     @steps.merge_heads

@@ -79,7 +79,7 @@ class ViTAttention(nn.Module):
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return q @ k.transpose(-2, -1) * self.scale
+        return (q @ k.transpose(-2, -1)).mul_(self.scale)
 
     @steps.softmax
     def softmax(self, scores: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Our modules against timm's with the same weights and kernel, and the plan's costs against counters.
+
+python benchmarks/forward.py
+"""
+
+import warnings
+
+import timm.layers
+import timm.models.swin_transformer as timm_swin
+import torch
+from ratios import HEAD, Ratio, of_calls
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions
+from attnscope.exploring import explore
+from attnscope.probes import process
+from attnscope.probes.audit import count_with_fvcore
+
+process.pin_allocator()
+torch.set_num_threads(1)
+torch.manual_seed(0)
+
+
+class TimmSwin(nn.Module):
+    """The attention of timm's Swin block with its partition and roll."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.block = timm_swin.SwinTransformerBlock(96, (56, 56), 3, window_size=7, shift_size=shift)
+        self.block.norm1 = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block._attn(x)
+
+
+def modules() -> None:
+    """Forward over timm's, nobody listening."""
+    for kernel in ("eager", "sdpa"):
+        theirs = timm.layers.Attention(768, num_heads=12, qkv_bias=True).eval()
+        theirs.fused_attn = kernel == "sdpa"
+        ours = ViTAttention(768, 12, kernel=kernel).eval()
+        ours.load_state_dict(theirs.state_dict())
+        compare(f"ViT-B, {kernel}", ours, theirs, torch.randn(1, 197, 768))
+        for shift in (0, 3):
+            block = TimmSwin(shift).eval()
+            block.block.attn.fused_attn = kernel == "sdpa"
+            module = WindowAttention(96, 3, 7, shift, kernel=kernel).eval()
+            module.load_state_dict(block.block.attn.state_dict())
+            compare(f"Swin stage 1, shift {shift}, {kernel}", module, block, torch.randn(1, 56, 56, 96))
+
+
+def compare(name: str, ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> None:
+    """Time both on one input, once it is sure that they compute the same."""
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-4)
+    print(of_calls(f"{name}: ours over timm's", lambda: ours(x), lambda: theirs(x), 1.02, pairs=60))
+
+
+def costs() -> None:
+    """What the plan takes over what the counters take, on the same module."""
+    from fvcore.nn import FlopCountAnalysis
+
+    for spec in (ViTSpec(), SwinSpec(), SwinSpec(shift=True)):
+        module, x = attentions.build(spec).eval(), torch.randn(spec.input_shape)
+
+        def plan(spec: ViTSpec | SwinSpec = spec) -> object:
+            planned = attentions.plan(spec)
+            return [
+                (row.inputs, row.outputs, row.macs, row.other_flops, row.params) for row in planned.steps
+            ], planned.macs
+
+        def fvcore(module: nn.Module = module, x: torch.Tensor = x) -> object:
+            analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False)
+            return analysis.total()
+
+        def torchs(module: nn.Module = module, x: torch.Tensor = x) -> object:
+            with FlopCounterMode(display=False) as counter:
+                module(x)
+            return counter.get_total_flops()
+
+        name = f"{spec.name}{' shifted' if 'shift' in ' '.join(spec.headline()) else ''}"
+        print(of_calls(f"{name}: the plan's costs over fvcore's", plan, fvcore, 0.02))
+        print(of_calls(f"{name}: the plan's costs over FlopCounterMode's", plan, torchs, 0.02))
+        print(
+            of_calls(f"{name}: our audit over fvcore alone", lambda m=module, t=x: count_with_fvcore(m, t), fvcore, 2.0)
+        )
+
+
+def sums() -> None:
+    """Sum of the steps over the untouched whole."""
+    for spec in (ViTSpec(), ViTSpec(batch=8), SwinSpec(), SwinSpec(shift=True), SwinSpec(resolution=50, shift=True)):
+        ratios = []
+        for _ in range(7):
+            time = explore(spec, budget=1.0).time
+            assert time is not None
+            ratios.append(time.steps_sum_s / time.whole_median_s)
+        name = " · ".join([spec.title, *spec.headline(), f"batch {spec.batch}"])
+        print(Ratio(f"{name}: sum of steps over whole", ratios, 1.03, 0.97))
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # fvcore traces with TorchScript, which torch has deprecated
+    print(HEAD)
+    with torch.inference_mode():
+        modules()
+        costs()
+    sums()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Ratios measured side by side in one run: pairs in alternating order, and the median of the pairwise ratios."""
+
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Ratio:
+    """A figure: its ratios, and what their median must be at most, if there is a bar."""
+
+    name: str
+    ratios: list[float]
+    bar: float = math.inf
+    least: float = 0.0
+
+    def __str__(self) -> str:
+        low, middle, high = statistics.quantiles(self.ratios, n=4)
+        verdict = "ok" if self.least <= middle <= self.bar else "MISSED"
+        bar = f"{self.least} to {self.bar}" if self.least else f"at most {self.bar}"
+        if self.bar == math.inf:
+            verdict = bar = ""
+        return f"| {self.name} | {middle:.3f} | {low:.3f} to {high:.3f} | {bar} | {verdict} |"
+
+
+HEAD = "| figure | median | quartiles | must be | |\n|---|---|---|---|---|"
+
+
+def of_processes(name: str, command: str, base: str, bar: float, pairs: int = 15) -> Ratio:
+    """Wall time of one command over another's, as whole processes."""
+
+    def run(line: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *shlex.split(line)], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    return Ratio(name, paired(lambda: run(command), lambda: run(base), pairs), bar)
+
+
+def of_calls(
+    name: str, call: Callable[[], object], base: Callable[[], object], bar: float = math.inf, pairs: int = 30
+) -> Ratio:
+    """Time of one call over another's, in this process."""
+
+    def run(what: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        what()
+        return time.perf_counter() - start
+
+    return Ratio(name, paired(lambda: run(call), lambda: run(base), pairs), bar)
+
+
+def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> list[float]:
+    """Ratios of pairs in alternating order, after one pair that is not counted."""
+    first(), second()
+    ratios = []
+    for pair in range(pairs):
+        if pair % 2:
+            a, b = first(), second()
+        else:
+            b, a = second(), first()
+        ratios.append(a / b)
+    return ratios
