@@ -116,7 +116,7 @@ class _Run:
         device = find_device(self.device_name)
         self.refuse_what_does_not_fit(self.plan, device)
         self.environment = environment(device, self.threads, self.seed)
-        with settled(self.threads, self.seed):
+        with told_when_memory_runs_out(device), settled(self.threads, self.seed):
             module, x = build(self.spec, device)
             hold_against_plan(module, x, self.plan)
             self.audit = audit_counts(self.spec, self.plan, module, x, with_torch=self.with_torch)
@@ -197,12 +197,32 @@ def hold_against_plan(module: "nn.Module", x: "Tensor", plan: Plan) -> None:
 
 
 @contextmanager
+def told_when_memory_runs_out(device: "torch.device") -> Iterator[None]:
+    """Tell in a line when there was less memory than there seemed to be.
+
+    Raises:
+        DeviceError: the device ran out of memory.
+    """
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise DeviceError(
+                f"{device.type} ran out of memory; type {{no_time}} for shapes and costs alone, or a smaller {{batch}}"
+            ) from None
+        raise
+
+
+@contextmanager
 def settled(threads: int, seed: int) -> Iterator[None]:
     """Seeded and with this many threads; both are put back at the end."""
     import torch
 
     before = torch.get_num_threads()
-    with torch.random.fork_rng():
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         try:

@@ -127,6 +127,11 @@ def parse_pair(text: str) -> Pair:
     return sides[0], sides[-1]
 
 
+def plural(count: int, word: str) -> str:
+    """`1 head`, `12 heads`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 def pair(value: int | Pair) -> Pair:
     """A whole number for both sides, or the pair itself."""
     return (value, value) if isinstance(value, int) else value

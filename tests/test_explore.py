@@ -137,6 +137,14 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated():
     assert "--no-time for shapes and costs alone, or --tokens" in error.value.in_flags()
 
 
+def test_memory_that_runs_out_after_all_is_told(monkeypatch):
+    from attnscope.probes import device
+
+    monkeypatch.setattr(device, "free_memory", lambda device: 10**18)
+    with pytest.raises(DeviceError, match="cpu ran out of memory; type no_time"):
+        attnscope.explore(ViTSpec(dim=2, heads=1, tokens=2 * 10**7))
+
+
 def test_what_would_fit_is_the_most_that_fits():
     from attnscope import attentions
     from attnscope.exploring import largest_that_fits, needed_bytes

@@ -54,7 +54,7 @@ def test_the_first_screen():
     lines = README.splitlines()
     assert len(lines) < 150
     first = "\n".join(lines[:12])
-    assert 'python -m pip install -e . && attnscope vit --dim 768 --heads 12' in first
+    assert "python -m pip install -e . && attnscope vit --dim 768 --heads 12" in first
     assert 'python -m pip install -e ".[test]" && python -m pytest' in first
 
 

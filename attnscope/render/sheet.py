@@ -109,7 +109,7 @@ def timing_line(report: Report) -> str:
     return " · ".join(
         [
             f"sum of steps / whole {time.steps_sum_s / time.whole_median_s:.3f}",
-            f"whole {words.metric(time.whole_median_s, 's')}",
+            f"whole {words.seconds(time.whole_median_s)}, remainder {words.seconds(time.remainder_s)}",
             f"{time.runs} runs, IQR {time.whole_iqr_s / time.whole_median_s:.0%}",
             threads,
             device,

@@ -7,7 +7,7 @@ from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, option
+from attnscope.spec import Pair, Spec, option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class SwinSpec(Spec):
         """What the reader should know of this Spec, in words."""
         height, width = self.resolution
         (p, q), (down, across) = self.window, self.windows.roll
-        words = [f"{height}×{width} tokens", f"dim {self.dim}", f"{self.heads} heads"]
+        words = [f"{height}×{width} tokens", f"dim {self.dim}", plural(self.heads, "head")]
         words.append(f"window {p}" if p == q else f"window {p}×{q}")
         if self.windows.is_shifted:
             words.append(f"shift {down}" if down == across else f"shift {down}×{across}")

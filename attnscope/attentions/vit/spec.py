@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, option
+from attnscope.spec import Pair, Spec, option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class ViTSpec(Spec):
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        return [f"{self.sequence} tokens", f"dim {self.dim}", f"{self.heads} heads"]
+        return [plural(self.sequence, "token"), f"dim {self.dim}", plural(self.heads, "head")]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1)."""
