@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """The names of all attentions, in the order of their folders' `ORDER`."""
-    folders = [module.name for module in iter_modules(__path__) if module.ispkg]
-    return sorted(folders, key=lambda name: _folder(name).ORDER)
+    """The names of all attentions."""
+    return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
 def spec_class(name: str) -> type[Spec]:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from attnscope import __version__, attentions
-from attnscope.cli.attention import attention_command
+from attnscope import __version__
+from attnscope.cli.commands import Group
 from attnscope.cli.flags import option
 from attnscope.errors import AttnscopeError
 
 app = typer.Typer(
     name="attnscope",
+    cls=Group,
     help="A microscope for vision attention: shapes, exact MACs and trustworthy times of every step.",
     epilog="Try: attnscope vit --dim 768 --heads 12",
     rich_markup_mode=None,
@@ -36,10 +37,6 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-for _name in attentions.names():
-    attention_command(app, _name)
 
 
 def main() -> None:

@@ -3,6 +3,4 @@
 from attnscope.attentions.swin.spec import SwinSpec as Spec
 from attnscope.attentions.swin.steps import plan
 
-ORDER = 2
-
-__all__ = ["ORDER", "Spec", "plan"]
+__all__ = ["Spec", "plan"]

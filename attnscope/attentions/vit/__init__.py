@@ -3,6 +3,4 @@
 from attnscope.attentions.vit.spec import ViTSpec as Spec
 from attnscope.attentions.vit.steps import plan
 
-ORDER = 1
-
-__all__ = ["ORDER", "Spec", "plan"]
+__all__ = ["Spec", "plan"]

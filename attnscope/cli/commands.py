@@ -1,0 +1,62 @@
+"""The commands there are. Only the one that is asked for is imported and built, so that each starts at once."""
+
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from attnscope import attentions
+
+OTHERS: tuple[str, ...] = ()
+"""Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
+
+
+class Commands(MutableMapping[str, Any]):
+    """Commands by name, each built when it is first looked up."""
+
+    def __init__(self) -> None:
+        self._names = [*attentions.names(), *OTHERS]
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            if name not in self._names:
+                raise KeyError(name)
+            self._built[name] = build(name)
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        self._names.remove(name)
+
+
+class Group(TyperGroup):
+    """The root, whose commands are built when they are looked up."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
+
+
+def build(name: str) -> TyperCommand:
+    """The command of this name."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    if name in OTHERS:
+        getattr(import_module(f"attnscope.cli.{name}"), f"{name}_command")(app)
+    else:
+        from attnscope.cli.attention import attention_command
+
+        attention_command(app, name)
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command
