@@ -253,15 +253,14 @@ def shift_mask(grid: Windows, like: Tensor) -> Tensor:
     Not −100, as is often seen: exp(−100) is a subnormal number, which slows a CPU several times, and no row is ever masked
     as a whole. Dtype and device are those of `like`.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        down, across = (
-            (torch.arange(side, device=like.device) + roll) % side >= roll
-            for side, roll in zip(grid.padded, grid.roll, strict=True)
-        )
-        groups = (2 * down[:, None] + across[None, :].long())[None, :, :, None]
-        groups = window_partition(groups, grid.window).flatten(1)
-        apart = groups[:, :, None] != groups[:, None, :]
-        return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill_(apart, float("-inf"))
+    down, across = (
+        (torch.arange(side, device=like.device) + roll) % side >= roll
+        for side, roll in zip(grid.padded, grid.roll, strict=True)
+    )
+    groups = (2 * down[:, None] + across[None, :].long())[None, :, :, None]
+    groups = window_partition(groups, grid.window).flatten(1)
+    apart = groups[:, :, None] != groups[:, None, :]
+    return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill_(apart, float("-inf"))
 
 
 def build(spec: SwinSpec) -> WindowAttention:
