@@ -1,6 +1,11 @@
-"""How a grid of tokens falls into windows: padding, cyclic shift, counts. Plain arithmetic, no torch."""
+"""How a grid of tokens falls into windows: padding, cyclic shift, groups, masks, positions. Plain arithmetic, no torch.
 
-from dataclasses import dataclass
+Everything is a product of the two axes: two tokens may attend to each other if they may on each axis. So every function of
+a whole grid is made of `Axis`, and costs what its sides cost and not what its area does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from attnscope.spec import Pair
 
@@ -48,3 +53,157 @@ class Windows:
     @property
     def is_shifted(self) -> bool:
         return any(self.roll)
+
+    @property
+    def waste(self) -> float:
+        """The share of the padded grid's tokens that are padding."""
+        height, width = self.padded
+        return 1 - self.height * self.width / (height * width)
+
+    @property
+    def axes(self) -> "tuple[Axis, Axis]":
+        """Down and across, each on its own."""
+        down, across = map(Axis, (self.height, self.width), self.padded, self.window, self.roll)
+        return down, across
+
+    @property
+    def masks(self) -> "list[Mask]":
+        """The distinct masks, four at most, each with the windows that have it."""
+        down, across = self.axes
+        names = {(False, False): "none", (False, True): "right edge", (True, False): "bottom edge", (True, True): "corner"}
+        return [
+            Mask(names[bottom, right], rows, columns, down.window_groups(rows[0]), across.window_groups(columns[0]))
+            for bottom, rows in down.window_kinds()
+            for right, columns in across.window_kinds()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a grid: `side` tokens, padded to `padded`, in windows of `window`, rolled by `roll`."""
+
+    side: int
+    padded: int
+    window: int
+    roll: int
+
+    @property
+    def count(self) -> int:
+        """Windows along the axis."""
+        return self.padded // self.window
+
+    @property
+    def group_count(self) -> int:
+        """Groups along the axis: a window each, and one more where the roll cuts the last window in two."""
+        return self.count + (self.roll > 0)
+
+    @property
+    def rolled(self) -> list[int]:
+        """The token at each place of the rolled axis."""
+        return [*range(self.roll, self.padded), *range(self.roll)]
+
+    def group(self, token: int) -> int:
+        """The group of a token: tokens attend to each other where their groups are the same, ⌊(token − roll)/window⌋.
+
+        The roll brings the first tokens, −1 by this formula, to the end: their group is the last.
+        """
+        return (token - self.roll) // self.window % (self.count + 1)
+
+    def same_group(self, token: int) -> range:
+        """The tokens of this one's group, with the padding."""
+        start = (token - self.roll) // self.window * self.window + self.roll
+        return range(max(start, 0), min(start + self.window, self.padded))
+
+    def real(self, tokens: range) -> range:
+        """These tokens without the padding."""
+        return range(tokens.start, min(tokens.stop, self.side))
+
+    def window_tokens(self, window: int) -> list[int]:
+        """The tokens of a window of the rolled axis, in their order there."""
+        start = window * self.window + self.roll
+        return [token % self.padded for token in range(start, start + self.window)]
+
+    def window_groups(self, window: int) -> list[int]:
+        """The group of each token of a window of the rolled axis."""
+        return [self.group(token) for token in self.window_tokens(window)]
+
+    def window_kinds(self) -> list[tuple[bool, range]]:
+        """The windows with one group in them (False), and the last one where the roll made it two (True)."""
+        if not self.roll:
+            return [(False, range(self.count))]
+        return [(False, range(self.count - 1)), (True, range(self.count - 1, self.count))]
+
+    def receptive_fields(self, token: int, layers: int) -> list[range]:
+        """What a token depends on after 1, 2, … `layers` layers that take turns: plain, shifted, plain, …
+
+        The last layer looks first: its group, then all groups that those tokens looked at in the layer before, and so on
+        down. Padding carries nothing from layer to layer.
+        """
+        plain = replace(self, roll=0)
+        fields = []
+        for last in range(1, layers + 1):
+            field = range(token, token + 1)
+            for layer in range(last, 0, -1):
+                axis = plain if layer % 2 else self
+                field = axis.real(range(axis.same_group(field[0]).start, axis.same_group(field[-1]).stop))
+            fields.append(field)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """One of the distinct masks of a shifted grid, and the windows that have it.
+
+    Args:
+        name: "none", "right edge", "bottom edge" or "corner".
+        rows: where the windows that have it lie, down (a range of window numbers); columns: across.
+        down: the group of each row of such a window; across: of each column.
+    """
+
+    name: str
+    rows: range
+    columns: range
+    down: list[int]
+    across: list[int]
+
+    @property
+    def windows(self) -> int:
+        """How many windows have this mask."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of tokens in one window: (p·q)²."""
+        return (len(self.down) * len(self.across)) ** 2
+
+    @property
+    def blocked(self) -> int:
+        """Pairs of one window that may not attend."""
+        return self.pairs - _same_pairs(self.down) * _same_pairs(self.across)
+
+    def matrix(self) -> list[list[int]]:
+        """1 where a query (a row) may not attend to a key (a column), 0 elsewhere: (p·q, p·q)."""
+        groups = [(y, x) for y in self.down for x in self.across]
+        rows = {group: [int(group != key) for key in groups] for group in set(groups)}
+        return [rows[group] for group in groups]
+
+
+def position_index(window: Pair) -> list[list[int]]:
+    """The row of the bias table for each pair of a window's tokens: (p·q, p·q), query by key.
+
+    (dy + p − 1)(2q − 1) + (dx + q − 1), with (dy, dx) the query's place less the key's. That is one number for the query
+    less one for the key, plus a constant.
+    """
+    p, q = window
+    places = [y * (2 * q - 1) + x for y in range(p) for x in range(q)]
+    return [[query - key + places[-1] for key in places] for query in places]
+
+
+def position_row(window: Pair, dy: int, dx: int) -> int:
+    """The row of the bias table for a query that lies (dy, dx) from its key."""
+    p, q = window
+    return (dy + p - 1) * (2 * q - 1) + dx + q - 1
+
+
+def _same_pairs(groups: Sequence[int]) -> int:
+    return sum(groups.count(group) ** 2 for group in set(groups))
