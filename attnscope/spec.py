@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from attnscope.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from attnscope.attentions.swin.geometry import Windows
     from attnscope.complexity import Complexity
 
 LARGEST = 10**12
@@ -62,6 +63,11 @@ class Spec:
     def itemsize(self) -> int:
         """Bytes of one number."""
         return DTYPE_BYTES[self.dtype]
+
+    @property
+    def windows(self) -> "Windows | None":
+        """How the tokens fall into windows; None where every token sees all."""
+        return None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -135,6 +141,11 @@ def plural(count: int, word: str) -> str:
 def pair(value: int | Pair) -> Pair:
     """A whole number for both sides, or the pair itself."""
     return (value, value) if isinstance(value, int) else value
+
+
+def spell_pair(sides: Pair, by: str = "×") -> str:
+    """`7`, or `7×5` where the sides differ."""
+    return by.join(map(str, dict.fromkeys(sides)))
 
 
 def _checked(declared: Field[Any], value: Any) -> Any:

@@ -7,7 +7,9 @@ from pathlib import Path
 from attnscope import SwinSpec, ViTSpec, explore
 from attnscope.render import render
 from attnscope.render.screen import Screen
+from attnscope.render.windows import render_windows
 from attnscope.report import Report, StepTime, Time
+from attnscope.windowing import look_at_windows
 
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "piped": None}
@@ -53,6 +55,36 @@ def screens() -> dict[str, str]:
     drawn["swin-shift-quiet.txt"] = render(swin, "table", Screen(width=80, quiet=True))
     drawn["swin-shift.csv"] = render(swin, "csv", Screen())
     drawn["swin-shift.md"] = render(swin, "md", Screen())
+    return drawn | windows_screens()
+
+
+def windows_screens() -> dict[str, str]:
+    """Pictures of windows."""
+    small, swin = SwinSpec(resolution=14, shift=True), SwinSpec(shift=True)
+    padded = SwinSpec(resolution=(12, 9), window=(5, 4), shift=True, batch=2)
+    wide = SwinSpec(resolution=(448, 320), window=12, shift=True)
+    looks = {
+        "windows-shift": look_at_windows(small),
+        "windows-swin": look_at_windows(swin),
+        "windows-wide": look_at_windows(wide),
+        "windows-padded": look_at_windows(padded),
+        "windows-plain": look_at_windows(SwinSpec(resolution=(3, 5))),
+        "windows-token": look_at_windows(small, token=(5, 9), layers=4),
+        "windows-far": look_at_windows(swin, token=(20, 41), layers=6),
+        "windows-positions": look_at_windows(SwinSpec(resolution=14, window=(3, 4)), positions=True),
+        "windows-order": look_at_windows(padded, order=True),
+    }
+    drawn = {
+        f"{name}-{width}.txt": render_windows(look, "table", Screen(width=columns))
+        for name, look in looks.items()
+        for width, columns in WIDTHS.items()
+    }
+    drawn["windows-shift-80-ascii.txt"] = render_windows(looks["windows-shift"], "table", Screen(width=80, ascii=True))
+    drawn["windows-shift-80-color.txt"] = render_windows(looks["windows-shift"], "table", Screen(width=80, color=True))
+    drawn["windows-shift.csv"] = render_windows(looks["windows-shift"], "csv", Screen())
+    drawn["windows-token.md"] = render_windows(looks["windows-token"], "md", Screen())
+    report = explore(swin, time=False)
+    drawn["windows-of-swin-80.txt"] = render(report, "table", Screen(width=80), swin.windows)
     return drawn
 
 

@@ -29,6 +29,8 @@ FORBIDDEN = [
     ("probes/*.py", SHOWING | {"typer"}),
     ("report.py", TORCH | SHOWING | {"typer"}),
     ("exploring.py", SHOWING | {"typer"}),
+    ("windows.py", TORCH | SHOWING | {"typer"}),
+    ("windowing.py", TORCH | SHOWING | {"typer"}),
     ("render/*.py", TORCH | {"attnscope.probes", "attnscope.exploring", "attnscope.cli", "typer"}),
     ("cli/*.py", TORCH | {"rich", "click"}),
     ("*.py", {"click"}),
@@ -80,6 +82,10 @@ NO_TORCH = [
     ["swin", "--no-time", "--format", "md"],
     ["vit", "--preset", "vit-b-16-224", "--no-time"],
     ["vit", "--dim", "770"],
+    ["swin", "--shift", "--no-time", "--picture"],
+    ["windows", "--shift"],
+    ["windows", "--shift", "--token", "5,9", "--layers", "4", "--positions", "--order"],
+    ["windows", "--shift", "--json"],
 ]
 
 

@@ -108,7 +108,12 @@ def test_receptive_field_is_what_layers_reach(grid: Windows, layers: int, data: 
     for axis in grid.axes:
         token = data.draw(st.integers(0, axis.side - 1))
         plain, shifted = (
-            torch.tensor([[(a - roll) // axis.window == (b - roll) // axis.window for b in range(axis.side)] for a in range(axis.side)])
+            torch.tensor(
+                [
+                    [(a - roll) // axis.window == (b - roll) // axis.window for b in range(axis.side)]
+                    for a in range(axis.side)
+                ]
+            )
             for roll in (0, axis.roll)
         )
         reached = torch.eye(axis.side)

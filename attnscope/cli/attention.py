@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, configs
-from attnscope.cli.flags import choices, flag_of, number, option, whole
+from attnscope.cli.flags import choices, examples, flag_of, give_flags, number, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.errors import UsageError
 from attnscope.exploring import BUDGET_S, DEVICES, explore
@@ -52,12 +52,11 @@ def attention_command(app: typer.Typer, name: str) -> None:
 
     shared = list(inspect.signature(run_attention).parameters.values())[1:]
     own = [flag_of(field) for field in own_fields_first(spec_class)]
-    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [context, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *shared])]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    give_flags(
+        command, [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared]
+    )
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
-    app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=_examples(spec_class.EXAMPLES))(command)
+    app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=examples(spec_class.EXAMPLES))(command)
 
 
 def run_attention(
@@ -98,6 +97,7 @@ def run_attention(
     strict: Annotated[
         bool, option("--strict", help="Exit with 1 where counts disagree or times are in doubt.")
     ] = False,
+    picture: Annotated[bool, option("--picture", help="Draw the windows below the table.")] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -108,6 +108,8 @@ def run_attention(
     form = check_output(form, json, output, color)
     if alloc not in ALLOCATORS:
         raise UsageError(f"{{alloc}} {alloc} is unknown; there is: {', '.join(ALLOCATORS)}")
+    if picture and spec.windows is None:
+        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
     if time or audit or device == "meta":
         if alloc == "pinned":
             process.pin_allocator()
@@ -124,10 +126,7 @@ def run_attention(
     )
     from attnscope.render import render
 
-    write(lambda screen: render(report, form, screen), output, color, quiet)
+    grid = spec.windows if picture else None
+    write(lambda screen: render(report, form, screen, grid), output, color, quiet)
     if strict and (not report.audit.agree or report.warnings):
         raise typer.Exit(1)
-
-
-def _examples(examples: tuple[str, ...]) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)

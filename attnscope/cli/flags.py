@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import Field
-from inspect import Parameter
+from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +31,23 @@ def number(name: str) -> Callable[[Any], float]:
 def pair(name: str) -> Callable[[Any], Pair]:
     """Read `56` or `56x48` for the flag of this name."""
     return _reader(name, parse_pair, "neither a whole number nor height x width, such as 56 or 56x48")
+
+
+def place(name: str) -> Callable[[Any], Pair]:
+    """Read `5,9`, a row and a column, for the flag of this name."""
+
+    def parse(text: str) -> Pair:
+        row, column = text.split(",")
+        return int(row, 10), int(column, 10)
+
+    return _reader(name, parse, "no row and column, such as 5,9")
+
+
+def give_flags(command: Callable[..., Any], parameters: list[Parameter]) -> None:
+    """Let a function that takes any keywords have these flags, as typer sees it."""
+    flags = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+    command.__signature__ = Signature(flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
 
 
 def flag_of(field: Field[Any]) -> Parameter:
@@ -62,6 +79,11 @@ def choices(known: Iterable[str]) -> dict[str, Any]:
     """Settings of a flag that takes one of these words: shells complete them. The words are checked where they are used."""
     words = list(known)
     return {"metavar": "NAME", "autocompletion": lambda: words}
+
+
+def examples(commands: Iterable[str]) -> str:
+    """The end of a help page: commands worth trying."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 def _finite(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from attnscope.attentions.swin.geometry import Windows
 from attnscope.render.columns import to_csv, to_markdown
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import report_parts
@@ -11,8 +12,8 @@ from attnscope.report import Report
 PICTURE_WIDTH = 100
 
 
-def render(report: Report, form: str, screen: Screen) -> str:
-    """The report as a table, json, csv, md or svg."""
+def render(report: Report, form: str, screen: Screen, grid: Windows | None = None) -> str:
+    """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
@@ -21,5 +22,5 @@ def render(report: Report, form: str, screen: Screen) -> str:
         return f"**{report.title}**\n\n{to_markdown(step_columns(report), report.steps)}"
     if form == "svg":
         screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
-        return screen.draw_svg(report_parts(report, screen), report.command or report.title)
-    return screen.draw(report_parts(report, screen))
+        return screen.draw_svg(report_parts(report, screen, grid), report.command or report.title)
+    return screen.draw(report_parts(report, screen, grid))

@@ -3,6 +3,7 @@
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.attentions.swin.geometry import Windows
 from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
 from attnscope.render.screen import Screen
@@ -10,8 +11,8 @@ from attnscope.render.steps import seconds_of, step_columns, weight
 from attnscope.report import Report, StepRow
 
 
-def report_parts(report: Report, screen: Screen) -> list[RenderableType]:
-    """Headline, table, what was left out, and the lines below."""
+def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:
+    """Headline, table, what was left out, a small picture of the grid where one is given, and the lines below."""
     columns, dropped = fit(step_columns(report), report.steps, screen)
     heaviest = max(report.steps, key=weight)
 
@@ -22,6 +23,10 @@ def report_parts(report: Report, screen: Screen) -> list[RenderableType]:
     parts.append(rows_table(columns, report.steps, screen, style))
     if dropped:
         parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    if grid:
+        from attnscope.render.windows.partition import small_picture
+
+        parts += [Text(""), *small_picture(grid, screen)]
     return [*parts, Text(""), screen.lines(lines(report, screen))]
 
 

@@ -7,7 +7,7 @@ a whole grid is made of `Axis`, and costs what its sides cost and not what its a
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attnscope.spec import Pair
+from attnscope.spec import Pair, spell_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,11 @@ class Windows:
         height, width = self.padded
         return 1 - self.height * self.width / (height * width)
 
+    def headline(self) -> list[str]:
+        """The grid in words: `56×56 tokens`, `window 7`, `shift 3`."""
+        words = [f"{self.height}×{self.width} tokens", f"window {spell_pair(self.window)}"]
+        return [*words, f"shift {spell_pair(self.roll)}"] if self.is_shifted else words
+
     @property
     def axes(self) -> "tuple[Axis, Axis]":
         """Down and across, each on its own."""
@@ -70,7 +75,12 @@ class Windows:
     def masks(self) -> "list[Mask]":
         """The distinct masks, four at most, each with the windows that have it."""
         down, across = self.axes
-        names = {(False, False): "none", (False, True): "right edge", (True, False): "bottom edge", (True, True): "corner"}
+        names = {
+            (False, False): "none",
+            (False, True): "right edge",
+            (True, False): "bottom edge",
+            (True, True): "corner",
+        }
         return [
             Mask(names[bottom, right], rows, columns, down.window_groups(rows[0]), across.window_groups(columns[0]))
             for bottom, rows in down.window_kinds()

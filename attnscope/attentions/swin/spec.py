@@ -7,7 +7,7 @@ from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, option, plural
+from attnscope.spec import Pair, Spec, option, plural, spell_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +64,19 @@ class SwinSpec(Spec):
         return Windows(*self.resolution, self.window, shift)
 
     @property
+    def can_shift(self) -> bool:
+        """Whether half a window moves anything: an axis with several windows of more than one token."""
+        return any(count > 1 and window > 1 for count, window in zip(self.windows.counts, self.window, strict=True))
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input: (b, height, width, c)."""
         return self.batch, *self.resolution, self.dim
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        height, width = self.resolution
-        (p, q), (down, across) = self.window, self.windows.roll
-        words = [f"{height}×{width} tokens", f"dim {self.dim}", plural(self.heads, "head")]
-        words.append(f"window {p}" if p == q else f"window {p}×{q}")
-        if self.windows.is_shifted:
-            words.append(f"shift {down}" if down == across else f"shift {down}×{across}")
-        return words
+        tokens, *cut = self.windows.headline()
+        return [tokens, f"dim {self.dim}", plural(self.heads, "head"), *cut]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step as the paper counts them: 4NC² + 2M²NC in all, N with the padding (equation 2)."""
@@ -136,16 +136,17 @@ class SwinSpec(Spec):
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
-        if not self.windows.is_shifted and any(
-            side > window for side, window in zip(self.resolution, self.window, strict=True)
-        ):
-            return f"{self._command()} --shift", "what the shift and its mask add"
+        if self.windows.is_shifted:
+            return f"attnscope windows {self.grid_flags()}", "see the shift and its mask"
+        own = f"--dim {self.dim} --heads {self.heads}"
+        if self.can_shift:
+            return f"attnscope swin {own} {self.grid_flags()} --shift", "what the shift and its mask add"
         tokens = self.resolution[0] * self.resolution[1]
-        return (
-            f"attnscope vit --dim {self.dim} --heads {self.heads} --tokens {tokens}",
-            "global attention on these tokens",
-        )
+        return f"attnscope vit {own} --tokens {tokens}", "global attention on these tokens"
 
-    def _command(self) -> str:
-        (height, width), (p, q) = self.resolution, self.window
-        return f"attnscope swin --dim {self.dim} --heads {self.heads} --resolution {height}x{width} --window {p}x{q}"
+    def grid_flags(self) -> str:
+        """The flags of this grid and its windows."""
+        flags = f"--resolution {spell_pair(self.resolution, 'x')} --window {spell_pair(self.window, 'x')}"
+        if self.shift_size and any(self.shift_size):
+            return f"{flags} --shift-size {spell_pair(self.shift_size, 'x')}"
+        return f"{flags} --shift" if self.shift else flags

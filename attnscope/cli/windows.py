@@ -1,0 +1,73 @@
+"""`attnscope windows`: the partition, the cyclic shift, the mask and the relative positions, to look at."""
+
+import inspect
+import shlex
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.cli.flags import examples, flag_of, give_flags, option, place, whole
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.windowing import look_at_windows
+
+if TYPE_CHECKING:
+    from attnscope.spec import Pair
+
+SUMMARY = "Pictures of windows: partition, shift, mask, relative positions."
+EXAMPLES = (
+    "attnscope windows --resolution 14 --window 7 --shift",
+    "attnscope windows --resolution 28 --shift --token 5,9 --layers 4",
+    "attnscope windows --window 2x3 --positions",
+    "attnscope windows --shift -o windows.svg",
+)
+SPEC_FIELDS = ("resolution", "window", "shift", "shift_size", "batch")
+RESOLUTION = "14"
+"""Small enough to be drawn token by token on any screen."""
+
+
+def windows_command(app: typer.Typer) -> None:
+    """Add the command to the app."""
+
+    def command(**flags: Any) -> None:
+        asked = {name: flags.pop(name) for name in SPEC_FIELDS}
+        run_windows(SwinSpec(**asked), **flags)
+
+    declared = {field.name: flag_of(field) for field in fields(SwinSpec)}
+    declared["resolution"] = declared["resolution"].replace(default=RESOLUTION)
+    shared = list(inspect.signature(run_windows).parameters.values())[1:]
+    give_flags(command, [*(declared[name] for name in SPEC_FIELDS), *shared])
+    app.command("windows", help=run_windows.__doc__, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
+
+
+def run_windows(
+    spec: SwinSpec,
+    token: Annotated[
+        str | None, option(parser=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees.")
+    ] = None,
+    layers: Annotated[
+        int | None, option(parser=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
+    ] = None,
+    positions: Annotated[bool, option("--positions", help="Show the relative position index.")] = False,
+    order: Annotated[bool, option("--order", help="Show how the rows of the window batch map back.")] = False,
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """Show how a grid of tokens is cut into windows, what the cyclic shift brings together, what the mask keeps apart."""
+    form = check_output(form, json, output, color)
+    report = look_at_windows(
+        spec,
+        token=cast("Pair | None", token),  # typer would want two words for a pair; the parser makes one of them
+        layers=layers,
+        positions=positions,
+        order=order,
+        command=shlex.join(["attnscope", *sys.argv[1:]]),
+    )
+    from attnscope.render.windows import render_windows
+
+    write(lambda screen: render_windows(report, form, screen), output, color, quiet)

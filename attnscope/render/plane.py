@@ -1,0 +1,221 @@
+"""Pictures of a plane in letters: an axis falls into runs of like tokens, and the plane is the product of two axes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from textwrap import wrap
+
+from rich.text import Text
+
+from attnscope.render.screen import Screen
+
+MOST_LINES = 36
+MOST_LINES_SCALED = 24
+GAP = 4
+"""Columns between pictures, where there is room."""
+NARROWEST_TITLE = 15
+MOST_ODD_RUNS = 6
+"""Runs that may be drawn larger than they are: the two parts of a window at the edge, the padding, a query."""
+COLORS = ("cyan", "magenta", "yellow", "green", "bright_red", "bright_blue", "white", "bright_cyan", "bright_magenta")
+"""Of letters, in turn; the letters alone say all."""
+LINES = {"window": "│─", "group": "┊┈"}
+
+Label = tuple[int, bool]
+"""What a run shows, and whether it is padding."""
+
+Mark = tuple[str, str]
+"""A letter and its style."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of an axis that look alike, and the line before them: "window", "group" or none."""
+
+    label: Label
+    tokens: int
+    line: str = ""
+
+    def cells(self, scale: int) -> int:
+        """Letters that stand for the run where one stands for `scale` tokens; at least one."""
+        return max(1, (self.tokens + scale // 2) // scale)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What to draw: the runs down and across, and the letter of a cell from the labels of its two runs."""
+
+    title: str
+    down: list[Run]
+    across: list[Run]
+    mark: Callable[[int, int], Mark]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Lines of text that stand together."""
+
+    lines: list[Text]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return max(line.cell_len for line in self.lines)
+
+
+def runs(tokens: Sequence[tuple[Label, int]], window: int = 0) -> list[Run]:
+    """The runs of an axis from the label and the group of each token.
+
+    A line stands where the group changes: of a window each `window` tokens, of a group elsewhere; of a window everywhere
+    where `window` is 0.
+    """
+    found, place = [], 0
+    group_before = None
+    for (label, group), same in groupby(tokens, key=lambda token: token):
+        line = "" if group_before in (None, group) else "group" if window and place % window else "window"
+        length = sum(1 for _ in same)
+        found.append(Run(label, length, line))
+        place, group_before = place + length, group
+    return found
+
+
+def draw(planes: Sequence[Plane], room: int, screen: Screen, most: int = MOST_LINES) -> tuple[list[Picture], int]:
+    """The planes in one scale: the largest that fits in `room` columns and `most` lines; and that scale.
+
+    The scale is how many tokens of an axis a letter stands for.
+    """
+    longest = max(sum(run.tokens for run in axis) for plane in planes for axis in (plane.down, plane.across))
+    for scale in _scales(longest, most):
+        shrunk = [(_merged(plane.down, scale), _merged(plane.across, scale), plane) for plane in planes]
+        lines = most if scale == 1 else min(most, MOST_LINES_SCALED)
+        smallest = scale > longest
+        if any(_length(down, scale, 1) > lines for down, _, _ in shrunk) and not smallest:
+            continue
+        widths = {pitch: [_length(across, scale, pitch) for _, across, _ in shrunk] for pitch in (2, 1)}
+        fitting = [pitch for pitch, wide in widths.items() if max(wide) <= room]
+        if not fitting and not smallest:
+            continue
+        # what is scaled or small need not keep its proportions: pictures in one row say more
+        compact = scale > 1 or most < MOST_LINES
+        in_a_row = [pitch for pitch in fitting if compact and sum(widths[pitch]) + 2 * (len(planes) - 1) <= room]
+        pitch = [*in_a_row, *fitting, 1][0]
+        titles = _titles([plane.title for plane in planes], widths[pitch])
+        return [
+            Picture(
+                [
+                    *(Text(screen.text(line), style="bold") for line in title),
+                    *_draw(down, across, plane, scale, pitch, screen),
+                ]
+            )
+            for title, (down, across, plane) in zip(titles, shrunk, strict=True)
+        ], scale
+    raise AssertionError("counting has no end")
+
+
+def _scales(longest: int, most: int) -> Iterator[int]:
+    """Scales to try, from 1 on; the large ones by an eighth each."""
+    yield 1
+    scale = max(2, longest // most)
+    while True:
+        yield scale
+        scale += max(1, scale // 8)
+
+
+def side_by_side(pictures: Sequence[Picture], room: int) -> Iterator[Text]:
+    """The pictures in rows, as many in each as fit in `room` columns, with an empty line between the rows.
+
+    They stand closer where that brings all into one row.
+    """
+    free = room - sum(picture.width for picture in pictures)
+    gap = min(GAP, max(free // (len(pictures) - 1), 0)) if len(pictures) > 1 else 0
+    gap = gap or GAP
+    row: list[Picture] = []
+    first = True
+    for picture in [*pictures, None]:
+        if picture is not None and (not row or sum(one.width + gap for one in row) + picture.width <= room):
+            row.append(picture)
+            continue
+        if not first:
+            yield Text("")
+        yield from _joined(row, gap)
+        row, first = [picture] if picture is not None else [], False
+
+
+def _joined(row: Sequence[Picture], gap: int) -> Iterator[Text]:
+    empty = min(sum(1 for _ in takewhile(lambda line: not line, picture.lines)) for picture in row)
+    for number in range(empty, max(len(picture.lines) for picture in row)):
+        line, column = Text(), 0
+        for picture in row:
+            if number < len(picture.lines):
+                line.append(" " * (column - line.cell_len))
+                line.append_text(picture.lines[number])
+            column += picture.width + gap
+        yield line
+
+
+def _merged(axis: Sequence[Run], scale: int) -> list[Run]:
+    """Like neighbours as one where the lines between them would not leave two letters to each.
+
+    Where too many are left that differ, each `scale` tokens become one run, with the least of their labels.
+    """
+    if scale == 1:
+        return list(axis)
+    merged = [axis[0]]
+    for run in axis[1:]:
+        last = merged[-1]
+        if run.label == last.label and run.tokens < 2 * scale:
+            merged[-1] = Run(last.label, last.tokens + run.tokens, last.line)
+        else:
+            merged.append(run)
+    if len(merged) * scale <= sum(run.tokens for run in axis) + MOST_ODD_RUNS * scale:
+        return merged
+    labels = [run.label for run in axis for _ in range(run.tokens)]
+    return [Run(min(labels[start : start + scale]), scale) for start in range(0, len(labels), scale)]
+
+
+def _length(axis: Sequence[Run], scale: int, pitch: int) -> int:
+    """Columns (or, with a pitch of 1, lines) that an axis takes."""
+    return sum(run.cells(scale) + bool(run.line) for run in axis) * pitch - (pitch - 1)
+
+
+def _titles(titles: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """Each title in lines as wide as its picture, all of the same number."""
+    folded = [wrap(title, max(width, NARROWEST_TITLE)) for title, width in zip(titles, widths, strict=True)]
+    most = max(map(len, folded))
+    return [[*[""] * (most - len(lines)), *lines] for lines in folded]
+
+
+def _draw(
+    down: Sequence[Run], across: Sequence[Run], plane: Plane, scale: int, pitch: int, screen: Screen
+) -> list[Text]:
+    lines = []
+    for row in down:
+        if row.line:
+            lines.append(Text(screen.text(_rule(row.line, across, scale, pitch)), style="dim"))
+        lines += [_letters(row, across, plane, scale, pitch, screen)] * row.cells(scale)
+    return lines
+
+
+def _letters(row: Run, across: Sequence[Run], plane: Plane, scale: int, pitch: int, screen: Screen) -> Text:
+    gap, text = " " * (pitch - 1), Text()
+    for column in across:
+        if column.line:
+            text.append(gap + screen.text(LINES[column.line][0]) + gap, style="dim")
+        elif text:
+            text.append(gap)
+        padded = row.label[1] or column.label[1]
+        letter, style = ("+", "dim") if padded else plane.mark(row.label[0], column.label[0])
+        text.append(gap.join(letter * column.cells(scale)), style=style)
+    return text
+
+
+def _rule(line: str, across: Sequence[Run], scale: int, pitch: int) -> str:
+    dash, rule = LINES[line][1], ""
+    gap = dash * (pitch - 1)
+    for column in across:
+        if column.line:
+            crossing = {line, column.line} == {"window"}
+            rule += gap + ("┼" if crossing else LINES[column.line][0] if column.line == "window" else dash) + gap
+        elif rule:
+            rule += gap
+        rule += gap.join(dash * column.cells(scale))
+    return rule

@@ -1,0 +1,57 @@
+"""A WindowsReport on a screen, and its tables in CSV and Markdown: a file for each view."""
+
+from dataclasses import replace
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.render.columns import Column, to_csv, to_markdown
+from attnscope.render.screen import Screen
+from attnscope.render.windows.order import order_columns, order_parts
+from attnscope.render.windows.partition import mask_columns, partition_parts
+from attnscope.render.windows.positions import offset_columns, positions_parts
+from attnscope.render.windows.token import sight_columns, token_parts
+from attnscope.windows import WindowsReport
+
+SLIDE = 160
+"""Columns of an SVG."""
+
+
+def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
+    """The report as a table (its pictures), json, csv, md or svg."""
+    if form == "json":
+        return report.to_json() + "\n"
+    if form == "csv":
+        return to_csv(*tables(report)[0])
+    if form == "md":
+        return "\n".join([f"**{report.title}**\n", *(to_markdown(*table) for table in tables(report))])
+    if form == "svg":
+        screen = replace(screen, width=screen.width or SLIDE, color=True, ascii=False)
+        return screen.draw_svg(windows_parts(report, screen), report.command or report.title)
+    return screen.draw(windows_parts(report, screen))
+
+
+def windows_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """Headline, the views that were asked for, notes, and what to type next."""
+    shown = {"partition": partition_parts, "token": token_parts, "positions": positions_parts, "order": order_parts}
+    parts: list[RenderableType] = [screen.headline(report.title)]
+    for view in report.views:
+        parts += [Text(""), *shown[view](report, screen)]
+    told = [("note", note, "") for note in report.notes]
+    if not screen.quiet:
+        told += [("", "", "")] if told else []
+        told += [("next", report.next[0], "cyan"), ("", report.next[1], "dim")]
+    return [*parts, Text(""), screen.lines(told)]
+
+
+def tables(report: WindowsReport) -> list[tuple[list[Column[Any]], list[Any]]]:
+    """The table of each view: columns and rows. The first is what CSV holds."""
+    p, q = report.grid.window
+    told: dict[str, Any] = {
+        "partition": lambda: [(mask_columns(report.grid), report.grid.masks)],
+        "token": lambda: [(sight_columns(report.grid), [*report.looks, *report.fields])],
+        "positions": lambda: [(offset_columns((p, q)), [(dy, dx) for dy in range(1 - p, p) for dx in range(1 - q, q)])],
+        "order": lambda: [(order_columns(), [report.order_row(row) for row in range(report.order_rows)])],
+    }
+    return [table for view in report.views for table in told[view]()]

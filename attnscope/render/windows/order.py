@@ -1,0 +1,49 @@
+"""How the rows of the window batch map back to the images."""
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.render.columns import Column
+from attnscope.render.screen import Screen
+from attnscope.render.windows.parts import MOST_ROWS, from_to, some, table_parts
+from attnscope.windows import OrderRow, WindowsReport
+
+
+def order_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """How the rows of the window batch map back to the image."""
+    grid, rows = report.grid, report.order_rows
+    (r, s), (p, q), (down, across), (height, width) = grid.counts, grid.window, grid.roll, grid.padded
+    told = [
+        ("row", f"b·nW + w: the batch is the slow index, nW = {r * s:,}", ""),
+        ("window", f"w = i·{s} + j, row i and column j of the windows", ""),
+        ("token", f"t = y·{q} + x in a window is the image's", ""),
+        ("", f"row (i·{p} + y + {down}) mod {height},", ""),
+        ("", f"column (j·{q} + x + {across}) mod {width}", ""),
+    ]
+    shown = some(rows, MOST_ROWS)
+    parts = [screen.lines(told), Text("")]
+    parts += table_parts(order_columns(), [report.order_row(row) for row in shown if row is not None], screen)
+    left = rows - sum(row is not None for row in shown)
+    return [*parts, screen.aside(f"not shown: {left:,} rows between")] if left else parts
+
+
+def order_columns() -> list[Column[OrderRow]]:
+    """A row of the window batch, and where it lies."""
+    return [
+        Column("row", "row", lambda line: line.row),
+        Column("image", "image b", lambda line: line.image),
+        Column("window", "window w", lambda line: line.window),
+        Column("place", "i, j", lambda line: f"{line.place[0]}, {line.place[1]}", rank=1, right=False),
+        Column("rows", "image rows", lambda line: _spans(line.rows), right=False),
+        Column("columns", "image columns", lambda line: _spans(line.columns), right=False),
+    ]
+
+
+def _spans(tokens: list[int]) -> str:
+    """`10–13, 0–2`."""
+    told, start = [], tokens[0]
+    for before, token in zip(tokens, [*tokens[1:], -1], strict=True):
+        if token != before + 1:
+            told.append(from_to((start, before)))
+            start = token
+    return ", ".join(told)

@@ -1,0 +1,199 @@
+"""The grid in windows, who may attend to whom, the rolled plane, and what each mask blocks."""
+
+from dataclasses import replace
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.attentions.swin.geometry import Axis, Mask, Windows
+from attnscope.render import words
+from attnscope.render.columns import Column
+from attnscope.render.dots import braille, halves
+from attnscope.render.plane import COLORS, GAP, MOST_LINES, Mark, Picture, Plane, Run, draw, runs
+from attnscope.render.screen import Screen
+from attnscope.render.windows.parts import picture_rows, room, scale_words, table_parts
+from attnscope.windows import WindowsReport
+
+MOST_GROUPS = 8
+"""Groups of an axis that have letters of their own, as long as the alphabet lasts."""
+SMALL = 16
+"""Lines of a small picture."""
+MOST_DOTS = 64
+"""Tokens of a window whose mask is drawn with a dot for each pair."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def partition_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """The grid in windows, who may attend to whom, the rolled plane, the masks and what they block."""
+    grid = report.grid
+    parts = [*plane_parts(grid, screen), Text("")]
+    if grid.is_shifted:
+        parts += [*mask_parts(grid, screen), Text("")]
+    parts += table_parts(mask_columns(grid), grid.masks, screen)
+    return [*parts, screen.aside(_masks_in_words(grid, screen))]
+
+
+def small_picture(grid: Windows, screen: Screen) -> list[RenderableType]:
+    """The plane in a few lines, and how many windows have which mask."""
+    return [*plane_parts(grid, screen, SMALL), screen.aside(_masks_in_words(grid, screen))]
+
+
+def plane_parts(grid: Windows, screen: Screen, most: int = MOST_LINES) -> list[RenderableType]:
+    """The plane in letters: in windows and, where it is shifted, on the image and rolled; and what the letters mean."""
+    pictures, scale = draw(planes(grid), room(screen), screen, most)
+    told = [f"{'' if Letters(grid).each else 'in a window, '}tokens of one letter attend to each other"]
+    if grid.is_shifted:
+        told.append("the roll brings groups together, the mask parts them")
+    if grid.is_padded:
+        rows, columns = grid.padding
+        told.append(f"+ is padding: {rows:,} rows, {columns:,} columns, {grid.waste:.1%} waste, not masked")
+    told += scale_words(scale, grid)
+    return [picture_rows(pictures, screen), *(screen.aside(line) for line in told)]
+
+
+def planes(grid: Windows) -> list[Plane]:
+    """The grid in plain windows and, where it is shifted, its groups on the image and on the rolled plane."""
+    plain, each = replace(grid, shift=(0, 0)), Letters(grid).each
+    if not grid.is_shifted:
+        return [_plane("windows", plain, each)]
+    return [
+        _plane("windows", plain, each),
+        _plane(f"{grid.headline()[-1]}: who may attend to whom", grid, each),
+        _plane("rolled: what the kernel sees", grid, each, rolled=True),
+    ]
+
+
+def mask_parts(grid: Windows, screen: Screen) -> list[RenderableType]:
+    """The masks that block anything, in half blocks where they fit side by side, else in braille."""
+    masks = [mask for mask in grid.masks if mask.blocked]
+    most = min(MOST_DOTS, room(screen) if screen.ascii else 2 * room(screen))
+    small = [_miniature(mask, most) for mask in masks]
+    dots = [mask.matrix() for mask, _ in small]
+    wide = sum(len(matrix[0]) + GAP for matrix in dots) - GAP <= room(screen)
+    pictures = []
+    for mask, matrix in zip(masks, dots, strict=True):
+        lines = halves(matrix, screen.ascii) if wide or screen.ascii else braille(matrix)
+        caption = [f"{mask.name} · {_which(mask, grid)}", f"{mask.blocked / mask.pairs:.1%} of pairs blocked"]
+        head = [Text(screen.text(line), style=style) for line, style in zip(caption, ("bold", "dim"), strict=True)]
+        pictures.append(Picture([*head, *(Text(line, style="red") for line in lines)]))
+    scale = small[0][1]
+    told = ["query down, key across; filled: blocked, −∞"]
+    if scale > 1:
+        told.append(f"scaled: one for about {scale}×{scale} tokens of the window")
+    return [picture_rows(pictures, screen), *(screen.aside(line) for line in told)]
+
+
+def mask_columns(grid: Windows) -> list[Column[Mask]]:
+    """What each distinct mask blocks, in one window."""
+    masks, letters = grid.masks, Letters(grid)
+    blocked = sum(mask.windows * mask.blocked for mask in masks)
+    pairs = sum(mask.windows * mask.pairs for mask in masks)
+    return [
+        Column("mask", "mask", lambda mask: mask.name, total="all windows", right=False),
+        Column(
+            "windows",
+            "windows",
+            lambda mask: mask.windows,
+            lambda n: f"{n:,}",
+            total=sum(mask.windows for mask in masks),
+        ),
+        Column("groups", "groups in one", letters.of, rank=1, right=False),
+        Column(
+            "blocked",
+            "pairs blocked",
+            lambda mask: mask.blocked,
+            lambda n: f"{n:,}" if n else words.NONE,
+            total=blocked,
+        ),
+        Column(
+            "pairs",
+            "of",
+            lambda mask: mask.pairs,
+            lambda n: f"{n:,}",
+            2,
+            pairs,
+        ),
+        Column(
+            "share",
+            "share",
+            lambda mask: mask.blocked / mask.pairs,
+            words.percent,
+            total=blocked / pairs,
+        ),
+    ]
+
+
+class Letters:
+    """A letter for each group or, where groups are many, for each kind of place.
+
+    The kinds of an axis are three where it is rolled: in a whole window, cut off at the end, brought round by the roll.
+    Within a window, tokens of one kind are of one group.
+    """
+
+    def __init__(self, grid: Windows, each: bool | None = None) -> None:
+        down, across = grid.axes
+        counts = down.group_count, across.group_count
+        self.axes = down, across
+        self.each = max(counts) <= MOST_GROUPS and counts[0] * counts[1] <= len(LETTERS) if each is None else each
+        self.pitch = counts[1] if self.each else 3 if across.roll else 1
+
+    def number(self, axis: Axis, token: int) -> int:
+        """The group of a token on its axis, or the kind of its place."""
+        group = axis.group(token)
+        return group if self.each else max(group - axis.count + 2, 0) if axis.roll else 0
+
+    def mark(self, y: int, x: int) -> Mark:
+        """The letter of two numbers, and its colour."""
+        number = y * self.pitch + x
+        return LETTERS[number], COLORS[number % len(COLORS)]
+
+    def of(self, mask: Mask) -> str:
+        """The letters that meet in the first window with this mask."""
+        rows, columns = (
+            dict.fromkeys(self.number(axis, token) for token in axis.window_tokens(window))
+            for axis, window in zip(self.axes, (mask.rows[0], mask.columns[0]), strict=True)
+        )
+        return " ".join(self.mark(y, x)[0] for y in rows for x in columns)
+
+
+def _plane(title: str, grid: Windows, each: bool, rolled: bool = False) -> Plane:
+    """The grid in letters, as the image has it or rolled."""
+    letters = Letters(grid, each)
+
+    def axis_runs(axis: Axis) -> list[Run]:
+        tokens = axis.rolled if rolled else range(axis.padded)
+        looks = [((letters.number(axis, token), token >= axis.side), axis.group(token)) for token in tokens]
+        return runs(looks, axis.window if rolled else 0)
+
+    down, across = letters.axes
+    return Plane(title, axis_runs(down), axis_runs(across), letters.mark)
+
+
+def _miniature(mask: Mask, most: int) -> tuple[Mask, int]:
+    """The mask of a smaller window of the same make, so that its dots fit; and how many tokens became one."""
+    scale = 1
+    while -(-len(mask.down) // scale) * -(-len(mask.across) // scale) > most:
+        scale += 1
+
+    def shrink(groups: list[int]) -> list[int]:
+        kept = sorted(set(groups), key=groups.index)
+        return [group for group in kept for _ in range(max(1, round(groups.count(group) / scale)))]
+
+    return replace(mask, down=shrink(mask.down), across=shrink(mask.across)), scale
+
+
+def _masks_in_words(grid: Windows, screen: Screen) -> str:
+    """`49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner`."""
+    whole, *masked = grid.masks
+    told = [f"{whole.windows:,} window{'s' if whole.windows > 1 else ''} without a mask"]
+    words = ", ".join([*told, *(f"{mask.windows:,} {mask.name}" for mask in masked)])
+    return words if len(words) <= room(screen) else words.replace(", ", ",\n", 1)
+
+
+def _which(mask: Mask, grid: Windows) -> str:
+    """Which windows have this mask, by their number w."""
+    s = grid.counts[1]
+    if mask.windows > 4:
+        return f"{mask.windows:,} windows"
+    numbers = [str(row * s + column) for row in mask.rows for column in mask.columns]
+    return f"window{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"

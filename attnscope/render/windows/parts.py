@@ -1,0 +1,59 @@
+"""What the views of windows share."""
+
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.attentions.swin.geometry import Windows
+from attnscope.render.columns import Column, fit, rows_table
+from attnscope.render.plane import Picture, side_by_side
+from attnscope.render.screen import MARGIN, Screen
+
+ROOM = 100
+"""Columns for pictures where the output has no width."""
+MOST_ROWS = 16
+"""Lines of a table that is a part of a longer one."""
+
+
+def room(screen: Screen) -> int:
+    """Columns for pictures."""
+    return (screen.width or ROOM) - 2 * MARGIN
+
+
+def table_parts(columns: list[Column[Any]], rows: list[Any], screen: Screen) -> list[RenderableType]:
+    """A table of the columns that fit, and which do not."""
+    kept, dropped = fit(columns, rows, screen)
+    parts: list[RenderableType] = [rows_table(kept, rows, screen)]
+    if dropped:
+        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    return parts
+
+
+def scale_words(scale: int, grid: Windows) -> list[str]:
+    """What a letter stands for where it is not one token."""
+    if scale == 1:
+        return []
+    told = [f"scaled: a letter is about {scale}×{scale} tokens, or fewer"]
+    return [*told, "windows this small have no lines between them"] if min(grid.window) < 2 * scale else told
+
+
+def some(size: int, most: int) -> list[int | None]:
+    """The places of a list that are shown: all, or the first and the last with None where the others are left out."""
+    if size <= most:
+        return list(range(size))
+    first = max(1, (most - 1) * 2 // 3)
+    return [*range(first), None, *range(size - max(1, most - 1 - first), size)]
+
+
+def picture_rows(pictures: list[Picture], screen: Screen) -> RenderableType:
+    return indented(list(side_by_side(pictures, room(screen))))
+
+
+def indented(lines: list[Text]) -> RenderableType:
+    margin = " " * MARGIN
+    return Text("\n", no_wrap=True, overflow="ignore").join(Text(margin).append_text(line) for line in lines)
+
+
+def from_to(ends: tuple[int, int]) -> str:
+    return f"{ends[0]}–{ends[1]}" if ends[0] < ends[1] else str(ends[0])

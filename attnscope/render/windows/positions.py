@@ -1,0 +1,127 @@
+"""The relative position index of a window: formula, tables, and how a pair finds its row."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.attentions.swin.geometry import position_row
+from attnscope.render.columns import Column
+from attnscope.render.screen import Screen
+from attnscope.render.windows.parts import MOST_ROWS, indented, room, some
+from attnscope.spec import Pair
+from attnscope.windows import WindowsReport
+
+MOST_FIELD = 64
+"""Tokens of a window whose field has a digit for each pair."""
+HEAT = (
+    "blue",
+    "bright_blue",
+    "cyan",
+    "bright_cyan",
+    "green",
+    "bright_green",
+    "yellow",
+    "bright_yellow",
+    "red",
+    "magenta",
+)
+
+
+def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """The formula, a pair that finds its row, the rows by offset, the index by pair, and the index in levels."""
+    p, q = report.grid.window
+    rows, pitch, tokens = (2 * p - 1) * (2 * q - 1), 2 * q - 1, range(p * q)
+
+    def by_pair(query: int, key: int) -> int:
+        (qy, qx), (ky, kx) = divmod(query, q), divmod(key, q)
+        return position_row((p, q), qy - ky, qx - kx)
+
+    (qy, qx), (ky, kx) = query, key = (min(1, p - 1), min(2, q - 1)), (p - 1, 0)
+    told = [
+        ("formula", f"row = (dy + {p - 1})·{pitch} + (dx + {q - 1})", ""),
+        ("", "dy, dx: the query's place less the key's", ""),
+        ("table", f"{rows:,} rows, (2·{p}−1)·(2·{q}−1): one for each offset,", ""),
+        ("", "each with a bias for every head", ""),
+        ("a pair", f"query {_place(query, q)},", ""),
+        ("", f"key {_place(key, q)}: dy = {qy - ky}, dx = {qx - kx}", ""),
+        (
+            "",
+            f"row ({qy - ky} + {p - 1})·{pitch} + ({qx - kx} + {q - 1}) = {position_row((p, q), qy - ky, qx - kx)}",
+            "",
+        ),
+    ]
+    told = [(label, line.replace("-", "−"), style) for label, line, style in told]
+    return [
+        screen.lines(told),
+        Text(""),
+        *number_table(
+            "row of each offset: dy down, dx across",
+            range(1 - p, p),
+            range(1 - q, q),
+            partial(position_row, (p, q)),
+            screen,
+        ),
+        Text(""),
+        *number_table("index: query down, key across, as token y·q + x", tokens, tokens, by_pair, screen),
+        Text(""),
+        *level_field((p, q), rows, screen),
+    ]
+
+
+def number_table(
+    title: str, down: range, across: range, number: Callable[[int, int], int], screen: Screen
+) -> list[RenderableType]:
+    """A number for each row's and each column's head; the first and the last where not all fit."""
+    largest = max(number(down[-1], across[-1]), number(down[-1], across[0]))  # rows of the table grow with dy before dx
+    cell = max(len(str(n)) for n in (largest, *across[:1], *across[-1:]))
+    head = max(len(str(n)) for n in (*down[:1], *down[-1:]))
+    columns = some(len(across), max((room(screen) - head - 1) // (cell + 1), 2))
+    rows = some(len(down), MOST_ROWS)
+
+    def line(first: int | None, numbers: Iterable[int | None], style: str = "") -> Text:
+        words = [screen.text("…") if n is None else str(n) for n in (first, *numbers)]
+        return Text.assemble(
+            (f"{words[0]:>{head}} ", "dim"), ("".join(f" {word:>{cell}}" for word in words[1:]), style)
+        )
+
+    heads = line(None, (None if c is None else across[c] for c in columns), "dim")
+    heads.plain = " " * head + heads.plain[head:]
+    lines = [Text(screen.text(title), style="bold"), heads]
+    for r in rows:
+        numbers = (None if r is None or c is None else number(down[r], across[c]) for c in columns)
+        lines.append(line(None if r is None else down[r], numbers))
+    shown = [sum(place is not None for place in places) for places in (rows, columns)]
+    left_out = f"shown: {shown[0]} of {len(down):,} rows, {shown[1]} of {len(across):,} columns; more: --json"
+    return [indented(lines), *([screen.aside(left_out)] if shown != [len(down), len(across)] else [])]
+
+
+def level_field(window: Pair, rows: int, screen: Screen) -> list[RenderableType]:
+    """The index as a field: a digit for each pair, 0 for the first tenth of the table's rows and 9 for the last."""
+    (p, q), step = window, 1
+    while -(-p // step) * -(-q // step) > min(MOST_FIELD, room(screen)):
+        step += 1
+    places = [(y, x) for y in range(0, p, step) for x in range(0, q, step)]
+    lines = [Text(screen.text("index in tenths of the table: query down, key across"), style="bold")]
+    for qy, qx in places:
+        line = Text()
+        for ky, kx in places:
+            level = 10 * position_row(window, qy - ky, qx - kx) // rows
+            line.append(str(level), style=f"black on {HEAT[level]}")
+        lines.append(line)
+    told = [screen.aside(f"shown: one token in {step} down and across the window")] if step > 1 else []
+    return [indented(lines), *told]
+
+
+def offset_columns(window: tuple[int, int]) -> list[Column[tuple[int, int]]]:
+    """The row of the bias table of each offset."""
+    return [
+        Column("dy", "dy", lambda offset: offset[0]),
+        Column("dx", "dx", lambda offset: offset[1]),
+        Column("row", "row", lambda offset: position_row(window, *offset)),
+    ]
+
+
+def _place(place: tuple[int, int], q: int) -> str:
+    return f"token {place[0] * q + place[1]} (row {place[0]}, column {place[1]})"

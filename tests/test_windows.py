@@ -1,0 +1,310 @@
+"""`attnscope windows`: its data, its pictures, and the real command."""
+
+import csv
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from attnscope import SwinSpec, UsageError
+from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
+from attnscope.attentions.swin.geometry import Windows, position_row
+from attnscope.render.dots import BRAILLE, BRAILLE_DOTS, HALVES, HALVES_ASCII, braille, halves
+from attnscope.render.plane import Picture, draw
+from attnscope.render.screen import Screen
+from attnscope.render.windows import render_windows
+from attnscope.render.windows.partition import Letters, planes
+from attnscope.windowing import LARGEST_SIDE, look_at_windows
+from tests.test_windows_geometry import grids, image_tokens
+
+VIEWS = {
+    "partition": {},
+    "token": {"token": (0, 0)},
+    "layers": {"token": (0, 0), "layers": 5},
+    "positions": {"positions": True},
+    "order": {"order": True},
+}
+
+
+def letters_of(picture: Picture) -> list[list[str]]:
+    """The letters of a picture without its title and lines."""
+    texts = [line.plain for line in picture.lines]
+    rows = [re.sub(r"[ │┊]", "", text) for text in texts if re.fullmatch(r"[A-Z+](?: ?[A-Z+│┊])*", text)]
+    return [list(row) for row in rows]
+
+
+@st.composite
+def specs(draw: st.DrawFn, largest: int = 500) -> SwinSpec:
+    window = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    shift = draw(st.integers(0, window[0] - 1)), draw(st.integers(0, window[1] - 1))
+    sides = draw(st.integers(1, largest)), draw(st.integers(1, largest))
+    return SwinSpec(resolution=sides, window=window, shift_size=shift, batch=draw(st.integers(1, 3)))
+
+
+class TestPictures:
+    @given(grids())
+    def test_tokens_of_one_letter_are_those_that_attend_to_each_other(self, grid: Windows) -> None:
+        pictures, scale = draw(planes(grid), 200, Screen(), most=100)
+        assert scale == 1
+        (height, width), letters = grid.padded, Letters(grid)
+        down, across = grid.axes
+        groups = [[(down.group(y), across.group(x)) for x in range(width)] for y in range(height)]
+        rolled = [[groups[y][x] for x in across.rolled] for y in down.rolled]
+        planes_of = {1: groups, 2: rolled}
+        for number, expected in planes_of.items():
+            if not grid.is_shifted or not letters.each:
+                continue
+            shown = letters_of(pictures[number])
+            pairs = {(expected[y][x], shown[y][x]) for y in range(height) for x in range(width) if shown[y][x] != "+"}
+            assert len({group for group, _ in pairs}) == len({letter for _, letter in pairs}) == len(pairs)
+
+    @given(grids())
+    def test_padding_and_nothing_else_is_a_plus(self, grid: Windows) -> None:
+        pictures, _ = draw(planes(grid), 200, Screen(), most=100)
+        (height, width), (down, across) = grid.padded, grid.axes
+        plain = [[y >= grid.height or x >= grid.width for x in range(width)] for y in range(height)]
+        rolled = [[plain[y][x] for x in across.rolled] for y in down.rolled]
+        for picture, expected in zip(pictures, (plain, plain, rolled), strict=False):
+            assert [[letter == "+" for letter in row] for row in letters_of(picture)] == expected
+
+    @given(grids())
+    def test_within_a_window_kinds_are_groups(self, grid: Windows) -> None:
+        letters = Letters(grid, each=False)
+        for axis in grid.axes:
+            for window in range(axis.count):
+                tokens = axis.window_tokens(window)
+                pairs = {(axis.group(token), letters.number(axis, token)) for token in tokens}
+                assert len({group for group, _ in pairs}) == len({kind for _, kind in pairs}) == len(pairs)
+
+    def test_lines_stand_between_windows_and_dots_where_groups_meet(self) -> None:
+        pictures, _ = draw(planes(Windows(4, 4, (2, 2), (1, 1))), 80, Screen())
+        assert [line.plain for line in pictures[2].lines if line][-6:] == [
+            "A A │ B ┊ C",
+            "A A │ B ┊ C",
+            "────┼──────",
+            "D D │ E ┊ F",
+            "┈┈┈┈│┈┈┈┈┈┈",
+            "G G │ H ┊ I",
+        ]
+
+    @settings(max_examples=40)
+    @given(specs(), st.sampled_from(sorted(VIEWS)), st.sampled_from([60, 80, 120]), st.booleans())
+    def test_nothing_is_wider_than_the_screen_nor_very_long(
+        self, spec: SwinSpec, view: str, width: int, ascii: bool
+    ) -> None:
+        text = render_windows(look_at_windows(spec, **VIEWS[view]), "table", Screen(width=width, ascii=ascii))
+        assert max(map(cell_len, text.splitlines())) <= width
+        assert text.count("\n") < 250
+        assert not ascii or text.isascii()
+
+    @pytest.mark.parametrize("view", VIEWS)
+    def test_color_adds_only_color(self, view: str) -> None:
+        report = look_at_windows(SwinSpec(resolution=(20, 24), shift=True), **VIEWS[view])
+        plain, colored = (render_windows(report, "table", Screen(width=80, color=color)) for color in (False, True))
+        assert "\x1b[" in colored
+        stripped = re.sub(r"\x1b\[[\d;]*m", "", colored)
+        assert [line.rstrip() for line in stripped.splitlines()] == plain.splitlines()
+
+    def test_a_scaled_plane_keeps_its_edges_and_says_so(self) -> None:
+        text = render_windows(look_at_windows(SwinSpec(resolution=448, shift=True)), "table", Screen(width=80))
+        rolled = text.split("kernel")[1]
+        assert all(letter in rolled for letter in "ABCDEFGHI")
+        assert "scaled: a letter is about" in text
+
+    @pytest.mark.parametrize("sides", [(LARGEST_SIDE, LARGEST_SIDE), (1, LARGEST_SIDE), (LARGEST_SIDE, 1)])
+    def test_the_largest_plane_is_drawn(self, sides: tuple[int, int]) -> None:
+        spec = SwinSpec(resolution=sides, window=7, shift=True)
+        for asked in ({}, {"token": (0, 0), "layers": 35}):
+            text = render_windows(look_at_windows(spec, **asked), "table", Screen(width=60))
+            assert max(map(cell_len, text.splitlines())) <= 60
+
+    def test_a_picture_for_a_slide_needs_nothing_from_another_host(self) -> None:
+        for asked in VIEWS.values():
+            svg = render_windows(look_at_windows(SwinSpec(resolution=14, shift=True), **asked), "svg", Screen())
+            ET.fromstring(svg)
+            assert set(re.findall(r"https?://[^\"')\s]+", svg)) == {"http://www.w3.org/2000/svg"}
+            assert "@import" not in svg
+            assert "@font-face" not in svg
+
+    @given(st.lists(st.lists(st.integers(0, 1), min_size=7, max_size=7), min_size=1, max_size=9))
+    def test_dots_are_the_matrix(self, matrix: list[list[int]]) -> None:
+        height, width = len(matrix), len(matrix[0])
+        cells = braille(matrix)
+        dots = [
+            [int(bool(ord(cells[y // 4][x // 2]) - BRAILLE & BRAILLE_DOTS[y % 4][x % 2])) for x in range(width)]
+            for y in range(height)
+        ]
+        assert dots == matrix
+        for ascii, alphabet in ((False, HALVES), (True, HALVES_ASCII)):
+            lines = halves(matrix, ascii)
+            assert [
+                [alphabet.index(lines[y // 2][x]) >> y % 2 & 1 for x in range(width)] for y in range(height)
+            ] == matrix
+
+
+class TestData:
+    @given(grids())
+    def test_json_is_what_the_module_computes(self, grid: Windows) -> None:
+        spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift, batch=2)
+        data = json.loads(look_at_windows(spec).to_json())
+        r, s = grid.counts
+        n = grid.window[0] * grid.window[1]
+        masks = torch.empty(r, s, n, n)
+        for mask in data["masks"]:
+            (top, bottom), (left, right) = mask["window_rows"], mask["window_columns"]
+            masks[top : bottom + 1, left : right + 1] = torch.tensor(mask["mask"]).float()
+            assert mask["windows"] == (bottom - top + 1) * (right - left + 1)
+            assert mask["blocked"] == sum(map(sum, mask["mask"])) == round(mask["share"] * mask["pairs"])
+        assert torch.equal(masks.flatten(0, 1).bool(), shift_mask(grid, masks).isinf())
+        assert data["index"]["index"] == relative_position_index(grid.window).tolist()
+        module = WindowAttention(2, 1, grid.window)
+        assert data["index"]["table_rows"] == len(module.relative_position_bias_table)
+
+    @given(grids())
+    def test_groups_of_the_json_say_who_attends_to_whom(self, grid: Windows) -> None:
+        spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift)
+        groups = look_at_windows(spec).to_dict()["groups"]
+        pitch = int(re.search(r"down\[y\]·(\d+)", groups["rule"])[1])
+        numbers = torch.tensor(groups["down"])[:, None] * pitch + torch.tensor(groups["across"])
+        tokens = image_tokens(grid)
+        in_windows = numbers[tokens[..., 0], tokens[..., 1]]
+        apart = in_windows[:, :, None] != in_windows[:, None, :]
+        assert torch.equal(apart, shift_mask(grid, torch.zeros(())).isinf())
+        assert len(numbers.unique()) == groups["count"]
+
+    @given(grids())
+    def test_order_is_that_of_the_window_batch(self, grid: Windows) -> None:
+        spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift, batch=2)
+        report, (height, width) = look_at_windows(spec, order=True), grid.padded
+        images = torch.arange(2 * height * width).reshape(2, height, width, 1)
+        down, across = grid.roll
+        batch = window_partition(images.roll((-down, -across), (1, 2)), grid.window).flatten(1)
+        assert report.order_rows == len(batch)
+        for row, tokens in enumerate(batch.tolist()):
+            line = report.order_row(row)
+            assert tokens == [(line.image * height + y) * width + x for y in line.rows for x in line.columns]
+
+    def test_one_token_is_followed(self) -> None:
+        report = look_at_windows(SwinSpec(resolution=14, shift=True), token=(5, 9), layers=2)
+        plain, shifted = report.looks
+        assert (plain.rows, plain.columns, plain.tokens) == ((0, 6), (7, 13), 49)
+        assert (shifted.rows, shifted.columns, shifted.tokens) == ((3, 9), (3, 9), 49)
+        assert [(field.layer, field.shifted, field.share) for field in report.fields] == [
+            (1, False, 0.25),
+            (2, True, 1),
+        ]
+
+    def test_padding_is_looked_at_but_no_part_of_the_image(self) -> None:
+        look = look_at_windows(SwinSpec(resolution=3, window=7), token=(1, 1)).looks[0]
+        assert (look.rows, look.tokens, look.share, look.padding) == ((0, 2), 9, 1, 40)
+
+    @pytest.mark.parametrize("view", VIEWS)
+    def test_csv_holds_the_rows_of_the_view(self, view: str) -> None:
+        report = look_at_windows(SwinSpec(resolution=56, shift=True), **VIEWS[view])
+        rows = list(csv.DictReader(io.StringIO(render_windows(report, "csv", Screen()))))
+        if view == "partition":
+            *masks, total = rows
+            assert [row["windows"] for row in rows] == ["49", "7", "7", "1", "64"]
+            assert sum(int(row["windows"]) * int(row["blocked"]) for row in masks) == int(total["blocked"]) == 18_240
+        if view == "positions":
+            assert all(int(row["row"]) == position_row((7, 7), int(row["dy"]), int(row["dx"])) for row in rows)
+            assert [int(row["row"]) for row in rows] == list(range(169))
+        assert len(rows) == {"partition": 5, "token": 2, "layers": 7, "positions": 169, "order": 64}[view]
+        assert render_windows(report, "md", Screen()).count("\n| ") >= len(rows)
+
+    def test_large_windows_leave_their_matrices_out_and_say_so(self) -> None:
+        data = look_at_windows(SwinSpec(resolution=64, window=64)).to_dict()
+        assert data["index"]["index"] is None
+        assert data["masks"][0]["mask"] is None
+        assert "1024" in data["left_out"][0]
+        assert look_at_windows(SwinSpec(resolution=64, window=32)).to_dict()["left_out"] == []
+
+    @pytest.mark.parametrize(
+        ("spec", "asked", "message"),
+        [
+            ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid: row 56 is not from 0 to 55"),
+            ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid: column -1 is not from 0 to 55"),
+            ({}, {"layers": 4}, "layers 4 needs a token to start from; such as --token 28,28"),
+            ({}, {"token": (0, 0), "layers": 36}, "layers 36 is not from 1 to 35"),
+            ({"resolution": 16_385}, {}, "resolution 16385 is too large for a picture; the largest is 16384"),
+            ({"window": 10**9}, {}, "window 1000000000 is too large for a picture; the largest is 16384"),
+        ],
+    )
+    def test_what_cannot_be_shown_is_told(self, spec: dict, asked: dict, message: str) -> None:
+        with pytest.raises(UsageError) as error:
+            look_at_windows(SwinSpec(**spec), **asked)
+        assert str(error.value) == message
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--token 5", "--token 5 is no row and column, such as 5,9"),
+            ("--token 5,x", "--token 5,x is no row and column, such as 5,9"),
+            ("--token 14,0", "--token 14,0 is outside of the grid: row 14 is not from 0 to 13"),
+            ("--layers 4", "--layers 4 needs a token to start from; such as --token 7,7"),
+            ("--token 0,0 --layers 0", "--layers 0 is not from 1 to 35"),
+            ("--window 0", "--window 0 is too small; the smallest is 1"),
+            ("--shift-size 7", "--shift-size 7 is not smaller than --window 7; the largest is 6"),
+            ("--resolution 70000", "--resolution 70000 is too large for a picture; the largest is 16384"),
+        ],
+    )
+    def test_mistakes_are_told_in_one_line(self, attnscope, words: str, message: str) -> None:
+        done = attnscope("windows", *words.split())
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"attnscope: {message}\n")
+
+    def test_the_example_of_the_help_shows_the_whole_story(self, attnscope) -> None:
+        done = attnscope("windows", "--resolution", "14", "--window", "7", "--shift", COLUMNS="80")
+        assert done.returncode == 0
+        assert "14×14 tokens in 4 windows of 7×7, shifted by 3" in done.stdout
+        assert " C C C │ A A A A A A A │ B B B B" in done.stdout
+        assert " D D D D D D D │ E E E E ┊ F F F" in done.stdout
+        assert "1 window without a mask, 1 right edge, 1 bottom edge, 1 corner" in done.stdout
+        assert "49.0% of pairs blocked" in done.stdout
+
+    def test_every_next_command_can_be_typed(self, attnscope) -> None:
+        command = "attnscope swin --resolution 14 --no-time"
+        seen = []
+        while command not in seen and len(seen) < 8:
+            seen.append(command)
+            done = attnscope(*command.split()[1:], *(["--no-time"] if "attnscope swin" in command else []))
+            assert done.returncode == 0, (command, done.stderr)
+            command = re.search(r"^ next +(attnscope .*?)(?:   |$)", done.stdout, re.MULTILINE)[1]
+        assert [word for word in ("--shift", "--token", "--positions", "--order") if word in " ".join(seen)] == [
+            "--shift",
+            "--token",
+            "--positions",
+            "--order",
+        ]
+
+    def test_swin_shows_a_small_version(self, attnscope) -> None:
+        done = attnscope("swin", "--shift", "--no-time", "--picture", COLUMNS="80")
+        assert "I│GG" in done.stdout
+        assert "49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner" in done.stdout
+        plain = attnscope("swin", "--shift", "--no-time", COLUMNS="80")
+        assert "without a mask" not in plain.stdout
+
+    def test_an_attention_without_windows_has_no_picture(self, attnscope) -> None:
+        done = attnscope("vit", "--picture")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "attnscope: --picture draws windows, and ViT attention has none; attnscope swin has\n"
+
+    def test_forms(self, attnscope, tmp_path) -> None:
+        picture = tmp_path / "picture.svg"
+        assert attnscope("windows", "--shift", "-o", str(picture)).returncode == 0
+        ET.fromstring(picture.read_text(encoding="utf-8"))
+        data = json.loads(attnscope("windows", "--shift", "--format", "json").stdout)
+        assert data["grid"]["roll"] == [3, 3]
+        assert [mask["blocked"] for mask in data["masks"]] == [0, 1176, 1176, 1776]
+
+    def test_quiet_leaves_out_what_to_type_next(self) -> None:
+        report = look_at_windows(replace(SwinSpec(), shift=True))
+        assert "next" not in render_windows(report, "table", Screen(quiet=True))
