@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.render.columns import Column, to_csv, to_markdown
-from attnscope.render.screen import Screen
+from attnscope.render.screen import MARGIN, Screen
 from attnscope.render.windows.order import order_columns, order_parts
 from attnscope.render.windows.partition import mask_columns, partition_parts
 from attnscope.render.windows.positions import offset_columns, positions_parts
@@ -15,7 +16,7 @@ from attnscope.render.windows.token import sight_columns, token_parts
 from attnscope.windows import WindowsReport
 
 SLIDE = 160
-"""Columns of an SVG."""
+"""Columns of an SVG at most; it is as wide as what is on it."""
 
 
 def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
@@ -27,8 +28,10 @@ def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
     if form == "md":
         return "\n".join([f"**{report.title}**\n", *(to_markdown(*table) for table in tables(report))])
     if form == "svg":
-        screen = replace(screen, width=screen.width or SLIDE, color=True, ascii=False)
-        return screen.draw_svg(windows_parts(report, screen), report.command or report.title)
+        screen = replace(screen, width=screen.width or SLIDE, color=True, ascii=False, quiet=True)
+        parts = windows_parts(report, screen)
+        widest = max(map(cell_len, replace(screen, color=False).draw(parts).splitlines()))
+        return replace(screen, width=widest + MARGIN).draw_svg(parts, report.command or report.title)
     return screen.draw(windows_parts(report, screen))
 
 
@@ -42,7 +45,7 @@ def windows_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]
     if not screen.quiet:
         told += [("", "", "")] if told else []
         told += [("next", report.next[0], "cyan"), ("", report.next[1], "dim")]
-    return [*parts, Text(""), screen.lines(told)]
+    return [*parts, Text(""), screen.lines(told)] if told else parts
 
 
 def tables(report: WindowsReport) -> list[tuple[list[Column[Any]], list[Any]]]:
