@@ -1,19 +1,23 @@
 """Report -> text. Columns are declared once (`columns.py`) and serve every form."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from attnscope.attentions.swin.geometry import Windows
-from attnscope.render.columns import to_csv, to_markdown
-from attnscope.render.screen import Screen
-from attnscope.render.sheet import report_parts
-from attnscope.render.steps import step_columns
-from attnscope.report import Report
+if TYPE_CHECKING:
+    from attnscope.attentions.swin.geometry import Windows
+    from attnscope.render.screen import Screen
+    from attnscope.report import Report
 
 PICTURE_WIDTH = 100
 
 
-def render(report: Report, form: str, screen: Screen, grid: Windows | None = None) -> str:
+def render(report: "Report", form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
     """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
+    # imported here: what shows something else, such as windows, need not wait for it
+    from attnscope.render.columns import to_csv, to_markdown
+    from attnscope.render.sheet import report_parts
+    from attnscope.render.steps import step_columns
+
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
