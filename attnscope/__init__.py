@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from attnscope.exploring import explore
     from attnscope.probes.shapes import trace_steps
     from attnscope.report import Report
+    from attnscope.windowing import look_at_windows
+    from attnscope.windows import WindowsReport
 
 __version__ = "0.1.0"
 
@@ -31,7 +33,9 @@ _HOME = {
     "ViTAttention": "attentions.vit.attention",
     "ViTSpec": "attentions.vit.spec",
     "WindowAttention": "attentions.swin.attention",
+    "WindowsReport": "windows",
     "explore": "exploring",
+    "look_at_windows": "windowing",
     "trace_steps": "probes.shapes",
     "window_partition": "attentions.swin.attention",
     "window_reverse": "attentions.swin.attention",
@@ -46,7 +50,9 @@ __all__ = [
     "ViTAttention",
     "ViTSpec",
     "WindowAttention",
+    "WindowsReport",
     "explore",
+    "look_at_windows",
     "trace_steps",
     "window_partition",
     "window_reverse",

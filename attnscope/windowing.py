@@ -3,7 +3,7 @@
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.errors import UsageError
-from attnscope.spec import Pair, plural, spell_pair
+from attnscope.spec import Pair, spell_pair
 from attnscope.windows import WindowsReport
 
 LARGEST_SIDE = 16_384
@@ -68,7 +68,7 @@ def look_at_windows(
 def _title(grid: Windows) -> str:
     """`14×14 tokens in 4 windows of 7×7, shifted by 3`."""
     (r, s), (p, q) = grid.counts, grid.window
-    words = f"{grid.height}×{grid.width} tokens in {plural(r * s, 'window')} of {p}×{q}"
+    words = f"{grid.height}×{grid.width} tokens in {r * s:,} {'window' if r * s == 1 else 'windows'} of {p}×{q}"
     return f"{words}, shifted by {spell_pair(grid.roll)}" if grid.is_shifted else words
 
 

@@ -85,30 +85,34 @@ def draw(planes: Sequence[Plane], room: int, screen: Screen, most: int = MOST_LI
     """
     longest = max(sum(run.tokens for run in axis) for plane in planes for axis in (plane.down, plane.across))
     for scale in _scales(longest, most):
-        shrunk = [(_merged(plane.down, scale), _merged(plane.across, scale), plane) for plane in planes]
-        lines = most if scale == 1 else min(most, MOST_LINES_SCALED)
-        smallest = scale > longest
-        if any(_length(down, scale, 1) > lines for down, _, _ in shrunk) and not smallest:
-            continue
-        widths = {pitch: [_length(across, scale, pitch) for _, across, _ in shrunk] for pitch in (2, 1)}
-        fitting = [pitch for pitch, wide in widths.items() if max(wide) <= room]
-        if not fitting and not smallest:
-            continue
-        # what is scaled or small need not keep its proportions: pictures in one row say more
-        compact = scale > 1 or most < MOST_LINES
-        in_a_row = [pitch for pitch in fitting if compact and sum(widths[pitch]) + 2 * (len(planes) - 1) <= room]
-        pitch = [*in_a_row, *fitting, 1][0]
-        titles = _titles([plane.title for plane in planes], widths[pitch])
-        return [
-            Picture(
-                [
-                    *(Text(screen.text(line), style="bold") for line in title),
-                    *_draw(down, across, plane, scale, pitch, screen),
-                ]
-            )
-            for title, (down, across, plane) in zip(titles, shrunk, strict=True)
-        ], scale
-    raise AssertionError("counting has no end")
+        shrunk = [Plane(p.title, _merged(p.down, scale), _merged(p.across, scale), p.mark) for p in planes]
+        pitch = _pitch(shrunk, scale, room, most)
+        if pitch or scale > longest:
+            return _pictures(shrunk, scale, pitch or 1, screen), scale
+    raise AssertionError("scales have no end")
+
+
+def _pitch(planes: Sequence[Plane], scale: int, room: int, most: int) -> int | None:
+    """Columns from letter to letter: 2, which looks square, or 1; None where the planes do not fit in this scale."""
+    if max(_length(plane.down, scale, 1) for plane in planes) > (most if scale == 1 else min(most, MOST_LINES_SCALED)):
+        return None
+    widths = {pitch: [_length(plane.across, scale, pitch) for plane in planes] for pitch in (2, 1)}
+    fitting = [pitch for pitch in widths if max(widths[pitch]) <= room]
+    # what is scaled or small need not look square: pictures in one row say more
+    compact = scale > 1 or most < MOST_LINES
+    in_a_row = [pitch for pitch in fitting if compact and sum(widths[pitch]) + 2 * (len(planes) - 1) <= room]
+    return next(iter(in_a_row + fitting), None)
+
+
+def _pictures(planes: Sequence[Plane], scale: int, pitch: int, screen: Screen) -> list[Picture]:
+    """The planes under their titles, which are folded to the width of each and take the same number of lines."""
+    folded = [wrap(plane.title, max(_length(plane.across, scale, pitch), NARROWEST_TITLE)) for plane in planes]
+    most = max(map(len, folded))
+    titles = [[*[""] * (most - len(lines)), *lines] for lines in folded]
+    return [
+        Picture([*(Text(screen.text(line), style="bold") for line in title), *_draw(plane, scale, pitch, screen)])
+        for title, plane in zip(titles, planes, strict=True)
+    ]
 
 
 def _scales(longest: int, most: int) -> Iterator[int]:
@@ -177,27 +181,18 @@ def _length(axis: Sequence[Run], scale: int, pitch: int) -> int:
     return sum(run.cells(scale) + bool(run.line) for run in axis) * pitch - (pitch - 1)
 
 
-def _titles(titles: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
-    """Each title in lines as wide as its picture, all of the same number."""
-    folded = [wrap(title, max(width, NARROWEST_TITLE)) for title, width in zip(titles, widths, strict=True)]
-    most = max(map(len, folded))
-    return [[*[""] * (most - len(lines)), *lines] for lines in folded]
-
-
-def _draw(
-    down: Sequence[Run], across: Sequence[Run], plane: Plane, scale: int, pitch: int, screen: Screen
-) -> list[Text]:
+def _draw(plane: Plane, scale: int, pitch: int, screen: Screen) -> list[Text]:
     lines = []
-    for row in down:
+    for row in plane.down:
         if row.line:
-            lines.append(Text(screen.text(_rule(row.line, across, scale, pitch)), style="dim"))
-        lines += [_letters(row, across, plane, scale, pitch, screen)] * row.cells(scale)
+            lines.append(Text(screen.text(_rule(row.line, plane.across, scale, pitch)), style="dim"))
+        lines += [_letters(row, plane, scale, pitch, screen)] * row.cells(scale)
     return lines
 
 
-def _letters(row: Run, across: Sequence[Run], plane: Plane, scale: int, pitch: int, screen: Screen) -> Text:
+def _letters(row: Run, plane: Plane, scale: int, pitch: int, screen: Screen) -> Text:
     gap, text = " " * (pitch - 1), Text()
-    for column in across:
+    for column in plane.across:
         if column.line:
             text.append(gap + screen.text(LINES[column.line][0]) + gap, style="dim")
         elif text:

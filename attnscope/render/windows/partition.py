@@ -185,7 +185,7 @@ def _miniature(mask: Mask, most: int) -> tuple[Mask, int]:
 def _masks_in_words(grid: Windows, screen: Screen) -> str:
     """`49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner`."""
     whole, *masked = grid.masks
-    told = [f"{whole.windows:,} window{'s' if whole.windows > 1 else ''} without a mask"]
+    told = [f"{whole.windows:,} {'window' if whole.windows == 1 else 'windows'} without a mask"]
     words = ", ".join([*told, *(f"{mask.windows:,} {mask.name}" for mask in masked)])
     return words if len(words) <= room(screen) else words.replace(", ", ",\n", 1)
 

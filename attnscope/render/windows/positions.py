@@ -67,6 +67,7 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
         *number_table("index: query down, key across, as token y·q + x", tokens, tokens, by_pair, screen),
         Text(""),
         *level_field((p, q), rows, screen),
+        screen.aside(f"{'every pair is in --json, ' if report.writes_matrices else ''}every offset in --format csv"),
     ]
 
 
@@ -93,7 +94,7 @@ def number_table(
         numbers = (None if r is None or c is None else number(down[r], across[c]) for c in columns)
         lines.append(line(None if r is None else down[r], numbers))
     shown = [sum(place is not None for place in places) for places in (rows, columns)]
-    left_out = f"shown: {shown[0]} of {len(down):,} rows, {shown[1]} of {len(across):,} columns; more: --json"
+    left_out = f"shown: {shown[0]} of {len(down):,} rows, {shown[1]} of {len(across):,} columns"
     return [indented(lines), *([screen.aside(left_out)] if shown != [len(down), len(across)] else [])]
 
 

@@ -11,6 +11,7 @@ from attnscope.render.columns import Column
 from attnscope.render.plane import COLORS, Mark, Plane, Run, draw, runs
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import from_to, picture_rows, room, scale_words, table_parts
+from attnscope.spec import plural
 from attnscope.windows import Sight, WindowsReport
 
 LAYER_SIGNS = "@123456789abcdefghijklmnopqrstuvwxyz"
@@ -26,7 +27,7 @@ def token_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
         title = "with the shift" if look.shifted else "without a shift"
         planes.append(_reach_plane(title, cut, report.token, [look], "@o"))
     if report.layers:
-        title = f"after {report.layers} layer{'s' if report.layers > 1 else ''}"
+        title = f"after {plural(report.layers, 'layer')}"
         planes.append(_reach_plane(title, replace(grid, shift=(0, 0)), report.token, report.fields, LAYER_SIGNS))
     pictures, scale = draw(planes, room(screen), screen)
     told = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o is what it looks at, . what it does not"]
