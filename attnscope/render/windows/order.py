@@ -4,9 +4,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.render.columns import Column
+from attnscope.render.plane import Picture
 from attnscope.render.screen import Screen
-from attnscope.render.windows.parts import MOST_ROWS, from_to, some, table_parts
+from attnscope.render.windows.parts import MOST_ROWS, from_to, picture_rows, some, table_parts
 from attnscope.windows import OrderRow, WindowsReport
+
+MOST_WINDOWS = 8
+"""Windows of an axis, where their places are drawn."""
+MOST_IMAGES = 4
 
 
 def order_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
@@ -20,11 +25,28 @@ def order_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
         ("", f"row (i·{p} + y + {down}) mod {height},", ""),
         ("", f"column (j·{q} + x + {across}) mod {width}", ""),
     ]
+    places = place_pictures(report) if max(r, s) <= MOST_WINDOWS and report.batch <= MOST_IMAGES else []
     shown = some(rows, MOST_ROWS)
     parts = [screen.lines(told), Text("")]
+    parts += [picture_rows(places, screen), Text("")] if places else []
     parts += table_parts(order_columns(), [report.order_row(row) for row in shown if row is not None], screen)
     left = rows - sum(row is not None for row in shown)
     return [*parts, screen.aside(f"not shown: {left:,} rows between")] if left else parts
+
+
+def place_pictures(report: WindowsReport) -> list[Picture]:
+    """Each image's windows, as the rolled plane has them, with their rows in the batch."""
+    r, s = report.grid.counts
+    cell = len(str(report.order_rows - 1))
+    return [
+        Picture(
+            [
+                Text(f"image {image}", style="bold"),
+                *(Text(" ".join(f"{(image * r + i) * s + j:>{cell}}" for j in range(s))) for i in range(r)),
+            ]
+        )
+        for image in range(report.batch)
+    ]
 
 
 def order_columns() -> list[Column[OrderRow]]:
