@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from attnscope.attentions.swin.spec import SwinSpec
     from attnscope.attentions.vit.attention import ViTAttention
     from attnscope.attentions.vit.spec import ViTSpec
+    from attnscope.comparing import compare
+    from attnscope.comparison import Comparison
     from attnscope.errors import AttnscopeError, DeviceError, UsageError
     from attnscope.exploring import explore
     from attnscope.probes.shapes import trace_steps
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AttnscopeError": "errors",
+    "Comparison": "comparison",
     "DeviceError": "errors",
     "Report": "report",
     "SwinSpec": "attentions.swin.spec",
@@ -34,6 +37,7 @@ _HOME = {
     "ViTSpec": "attentions.vit.spec",
     "WindowAttention": "attentions.swin.attention",
     "WindowsReport": "windows",
+    "compare": "comparing",
     "explore": "exploring",
     "look_at_windows": "windowing",
     "trace_steps": "probes.shapes",
@@ -43,6 +47,7 @@ _HOME = {
 
 __all__ = [
     "AttnscopeError",
+    "Comparison",
     "DeviceError",
     "Report",
     "SwinSpec",
@@ -51,6 +56,7 @@ __all__ = [
     "ViTSpec",
     "WindowAttention",
     "WindowsReport",
+    "compare",
     "explore",
     "look_at_windows",
     "trace_steps",

@@ -21,10 +21,15 @@ def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]
     Raises:
         UsageError: there is no such preset, or it is for another command.
     """
+    return read_config(preset_path(name), command, known)
+
+
+def preset_path(name: str) -> Path:
+    """Where a preset is. One that there is not is a UsageError."""
     paths = presets()
     if name not in paths:
         raise UsageError(f"{{preset}} {name} is unknown; {did_you_mean(name, paths)}")
-    return read_config(paths[name], command, known)
+    return paths[name]
 
 
 def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any]:
@@ -33,15 +38,7 @@ def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any
     Raises:
         UsageError: the file cannot be read, has no table for this command, or an unknown key in it.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
-    sections = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    sections = read_tables(path)
     if command not in sections:
         has = ", ".join(f"[{name}]" for name in sections) or "no table"
         raise UsageError(f"{path.name} has no table [{command}]; it has {has}")
@@ -55,3 +52,20 @@ def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any
         if isinstance(value, dict | float) and not isinstance(value, float):
             raise UsageError(f"{path.name} sets {key} to a table; it takes a single value")
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
+
+
+def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a TOML file by their names.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}

@@ -1,8 +1,10 @@
 """What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from attnscope.errors import UsageError, did_you_mean
 
@@ -54,10 +56,13 @@ class Spec:
     dtype: str = option("float32", "Type of the numbers.", choices=tuple(DTYPE_BYTES))
 
     def __post_init__(self) -> None:
-        for declared in fields(self):
-            value = getattr(self, declared.name)
-            if value is not None or declared.default is not None:
-                object.__setattr__(self, declared.name, _checked(declared, value))
+        for name, declared in own_fields(type(self)).items():
+            value = getattr(self, name)
+            if value is declared.default:
+                continue  # defaults are legal, and most fields stay at theirs
+            checked = _checked(declared, value)
+            if checked is not value:
+                object.__setattr__(self, name, checked)
 
     @property
     def itemsize(self) -> int:
@@ -73,6 +78,13 @@ class Spec:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input."""
         raise NotImplementedError
+
+    @classmethod
+    def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
+        """This attention over a grid of tokens, height and width; values of fields that it does not have are left out."""
+        own = own_fields(cls)
+        size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
+        return cls(**{name: value for name, value in values.items() if name in own}, **size)
 
     def of_size(self, size: int) -> "Spec":
         """The same with `size` in SIZE_FIELD."""
@@ -108,12 +120,23 @@ class Spec:
         return asdict(self)
 
 
+def own_fields(spec: type[Spec]) -> dict[str, Field[Any]]:
+    """The fields of a Spec by their names."""
+    if spec not in _FIELDS:
+        _FIELDS[spec] = {declared.name: declared for declared in fields(spec)}
+    return _FIELDS[spec]
+
+
+_FIELDS: dict[type[Spec], dict[str, Field[Any]]] = {}  # a long range asks again and again
+
+
 def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
     """The fields of a Spec, those of the attention itself before those that all have."""
     common = [declared.name for declared in fields(Spec)]
     return sorted(fields(spec), key=lambda declared: declared.name in common)
 
 
+@lru_cache
 def kind(declared: Field[Any]) -> Any:
     """The type of a field without its `| None`: int, float, bool, str or Pair."""
     return next(

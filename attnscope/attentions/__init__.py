@@ -4,6 +4,7 @@ A folder holds `spec.py` (what can be asked), `steps.py` (the attention on one p
 `attention.py` (the module). The first two are torch-free; only `build` imports the third.
 """
 
+from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -39,5 +40,6 @@ def build(spec: Spec) -> "nn.Module":
     return module
 
 
+@lru_cache
 def _folder(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
