@@ -289,7 +289,7 @@ def _title(meeting: Meeting, quantity: str, specs: Mapping[str, Spec], place: Pl
 def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     """What an attention is, and the values of its own."""
     words = [spec.title]
-    windows = getattr(spec, "windows", None)
+    windows = spec.windows
     if windows is not None:
         varied = "window" not in contender.own and any(axis.field == "window" for axis in meeting.axes)
         words.append("windows" if varied else f"{windows.window[0]}×{windows.window[1]} windows")

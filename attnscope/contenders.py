@@ -144,13 +144,13 @@ class Meeting:
 
 def window_of(spec: Spec) -> Pair:
     """Height and width of a Spec's windows; a single token where it has none."""
-    windows = getattr(spec, "windows", None)
+    windows = spec.windows
     return windows.window if windows else (1, 1)
 
 
 def padding_of(spec: Spec) -> float:
     """The share of padding among the tokens that it computes with."""
-    windows = getattr(spec, "windows", None)
+    windows = spec.windows
     if windows is None or not windows.is_padded:
         return 0.0
     share: float = 1 - windows.height * windows.width / math.prod(windows.padded)

@@ -66,7 +66,7 @@ def explore(
     The costs are those of the letters in the attention's `steps.py`; they are held against the paper's closed form (Liu et
     al., arXiv 2103.14030, equations 1 and 2) and, where torch is imported, against fvcore's count of the real forward.
     """
-    _check_arguments(device, budget, threads, seed)
+    check_arguments(device, budget, threads, seed)
     plan = attentions.plan(spec)
     run = _Run(spec, plan, device, time, budget, threads, seed, audit)
     if time or device == "meta" or audit:
@@ -380,7 +380,8 @@ def gigabytes(size: int) -> str:
     return humanize.naturalsize(size, binary=True)
 
 
-def _check_arguments(device: str, budget: float, threads: int, seed: int) -> None:
+def check_arguments(device: str, budget: float, threads: int, seed: int) -> None:
+    """Raises a UsageError where something cannot be asked for."""
     if device not in DEVICES:
         raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:

@@ -5,10 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnscope import SwinSpec, ViTSpec, explore
+from attnscope.comparing import compare
+from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
+from attnscope.racing import measured_ratios
 from attnscope.render import render
+from attnscope.render.compare import render_comparison
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from attnscope.report import Report, StepTime, Time
+from attnscope.stages import SWIN_T
 from attnscope.windowing import look_at_windows
 
 FOLDER = Path(__file__).parent / "screens"
@@ -42,6 +47,32 @@ def reports() -> dict[str, Report]:
     }
 
 
+def comparisons() -> dict[str, Comparison]:
+    """What the screens of `attnscope compare` show; the last one as if it had been measured and stopped."""
+    measured = compare(over={"resolution": [7, 14, 28, 56, 60]})
+    for point in measured.points[:-1]:
+        point.times = {
+            label: Measured(s := 2e-4 + cost * 2e-11 * (1 + index), s * 0.9, s * 1.1, [s] * 3)
+            for index, (label, cost) in enumerate(point.costs.items())
+        }
+        point.measured_ratio = measured_ratios(point.times, "vit")
+    measured.time_crossovers = [
+        TimeCrossover("vit", "swin", "resolution", 7, 28, "swin", [14], [21]),
+        TimeCrossover("vit", "swin:shift", "resolution", None, None, None, [7, 14, 28, 56], []),
+    ]
+    measured.not_timed = [LeftOut({"resolution": 60}, "vit needs 1.5 TiB and cpu has 21.7 GiB free")]
+    measured.environment |= {"torch": "2.15.0", "device": "cpu", "cpu_capability": "AVX512", "threads": 1, "cores": 2}
+    measured.environment |= {"allocator": "pinned"}
+    measured.interrupted = True
+    return {
+        "compare": compare(),
+        "compare-stages": compare(stages=SWIN_T),
+        "compare-windows": compare(("vit", "swin"), {"window": [4, 7, 8, 14, 16, 64]}),
+        "compare-heat": compare(("vit", "swin"), {"resolution": [14, 28, 56], "dim": [96, 192, 384]}, quantity="peak"),
+        "compare-time": measured,
+    }
+
+
 def screens() -> dict[str, str]:
     """Every screen, by the name of its file."""
     drawn = {
@@ -49,6 +80,15 @@ def screens() -> dict[str, str]:
         for name, report in reports().items()
         for width, columns in WIDTHS.items()
     }
+    drawn |= {
+        f"{name}-{width}.txt": render_comparison(comparison, "table", Screen(width=columns))
+        for name, comparison in comparisons().items()
+        for width, columns in WIDTHS.items()
+    }
+    drawn["compare-80-ascii.txt"] = render_comparison(compare(), "table", Screen(width=80, ascii=True))
+    drawn["compare-80-color.txt"] = render_comparison(compare(), "table", Screen(width=80, color=True))
+    drawn["compare-time.csv"] = render_comparison(comparisons()["compare-time"], "csv", Screen())
+    drawn["compare-time.md"] = render_comparison(comparisons()["compare-time"], "md", Screen())
     swin = reports()["swin-shift"]
     drawn["swin-shift-80-ascii.txt"] = render(swin, "table", Screen(width=80, ascii=True))
     drawn["swin-shift-80-color.txt"] = render(swin, "table", Screen(width=80, color=True))

@@ -27,6 +27,12 @@ FORBIDDEN = [
     ("attentions/*/geometry.py", TORCH | SHOWING | {"typer"}),
     ("attentions/*/attention.py", SHOWING | {"typer", "attnscope.probes", "attnscope.exploring"}),
     ("probes/*.py", SHOWING | {"typer"}),
+    ("comparison.py", TORCH | SHOWING | {"typer"}),
+    ("contenders.py", TORCH | SHOWING | {"typer"}),
+    ("comparing.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
+    ("ranges.py", TORCH | SHOWING | {"typer"}),
+    ("stages.py", TORCH | SHOWING | {"typer"}),
+    ("racing.py", SHOWING | {"typer"}),
     ("report.py", TORCH | SHOWING | {"typer"}),
     ("exploring.py", SHOWING | {"typer"}),
     ("windows.py", TORCH | SHOWING | {"typer"}),
@@ -86,6 +92,11 @@ NO_TORCH = [
     ["windows", "--shift"],
     ["windows", "--shift", "--token", "5,9", "--layers", "4", "--positions", "--order"],
     ["windows", "--shift", "--json"],
+    ["compare"],
+    ["compare", "--help"],
+    ["compare", "--stages", "--json"],
+    ["compare", "--over", "window=4,7", "--over", "dim=96,192", "--quantity", "peak"],
+    ["compare", "vit"],
 ]
 
 
@@ -111,6 +122,15 @@ def test_what_must_answer_at_once_does_not_import_torch(words):
     loaded = modules_after(words)
     assert "attnscope.cli.main" in loaded
     assert not {"torch", "fvcore", "numpy"} & loaded
+
+
+@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["compare", "--json"], ["vit", "--no-time"]])
+def test_only_a_chart_needs_plotext(words):
+    assert "plotext" not in modules_after(words)
+
+
+def test_only_one_file_knows_plotext():
+    assert [name for name, path in FILES.items() if "plotext" in imported(path)] == ["render/chart.py"]
 
 
 def test_help_does_not_draw_tables():

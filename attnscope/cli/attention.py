@@ -10,14 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, configs
-from attnscope.cli.flags import choices, examples, flag_of, give_flags, number, option, whole
+from attnscope.cli.flags import examples, flag_of, give_flags, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.running import (
+    AllocFlag,
+    BudgetFlag,
+    DeviceFlag,
+    SeedFlag,
+    ThreadsFlag,
+    check_allocator,
+    start_torch,
+)
 from attnscope.errors import UsageError
-from attnscope.exploring import BUDGET_S, DEVICES, explore
-from attnscope.probes import process
+from attnscope.exploring import BUDGET_S, explore
 from attnscope.spec import Spec, own_fields_first
-
-ALLOCATORS = ("pinned", "default")
 
 
 def _preset(context: typer.Context, name: str | None) -> str | None:
@@ -75,24 +81,14 @@ def run_attention(
         Path | None,
         option(metavar="FILE", help="A TOML file's values; flags override them.", callback=_config, is_eager=True),
     ] = None,
-    device: Annotated[str, option(**choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")] = "auto",
+    device: DeviceFlag = "auto",
     time: Annotated[
         bool, option("--time/--no-time", help="Run it and measure, or tell shapes and costs at once.")
     ] = True,
-    budget: Annotated[float, option(parser=number("budget"), metavar="X", help="Seconds of measuring.")] = BUDGET_S,
-    threads: Annotated[
-        int,
-        option(
-            parser=whole("threads"), metavar="N", help="Processor threads; the times of one hold on a busy machine too."
-        ),
-    ] = 1,
-    seed: Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")] = 0,
-    alloc: Annotated[
-        str,
-        option(
-            **choices(ALLOCATORS), help="pinned keeps freed memory, for steady times; default leaves it to the system."
-        ),
-    ] = "pinned",
+    budget: BudgetFlag = BUDGET_S,
+    threads: ThreadsFlag = 1,
+    seed: SeedFlag = 0,
+    alloc: AllocFlag = "pinned",
     audit: Annotated[bool, option("--audit", help="Count with torch's FlopCounterMode too.")] = False,
     strict: Annotated[
         bool, option("--strict", help="Exit with 1 where counts disagree or times are in doubt.")
@@ -106,14 +102,11 @@ def run_attention(
 ) -> None:
     """Explore a Spec and print what was found."""
     form = check_output(form, json, output, color)
-    if alloc not in ALLOCATORS:
-        raise UsageError(f"{{alloc}} {alloc} is unknown; there is: {', '.join(ALLOCATORS)}")
     if picture and spec.windows is None:
         raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+    check_allocator(alloc)
     if time or audit or device == "meta":
-        if alloc == "pinned":
-            process.pin_allocator()
-        process.import_torch()
+        start_torch(alloc)
     report = explore(
         spec,
         device=device,

@@ -22,6 +22,7 @@ from attnscope.steps import Step, listening
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
 FEWEST_PAIRS = 5
+FEWEST_LONG_RUNS = 3
 CLEAN_SHARE = 0.97
 """A run is clean if the thread had the processor for this share of it."""
 
@@ -140,6 +141,41 @@ def time_forward(module: nn.Module, x: Tensor, budget_s: float) -> float:
         while not runs or time.perf_counter() - start < budget_s:
             runs.append(_run(clock, module, x, []))
     return statistics.fmean(run.total for run in middle(runs))
+
+
+def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) -> list[list[float]]:
+    """Seconds of several untouched forwards, run in turn, so that a drift of the machine touches all alike.
+
+    Args:
+        forwards: modules in evaluation mode, and their inputs.
+        budget_s: how long to measure them together, warm-up aside. Each runs FEWEST_PAIRS times at least, or
+            FEWEST_LONG_RUNS times where one round takes longer than the budget.
+
+    Returns:
+        The samples of each. Rounds in which another process had the processor are left out where enough are clean.
+    """
+    clocks = [CLOCKS[x.device.type]() for _, x in forwards]
+
+    def turn(backwards: bool) -> list[Timed]:
+        runs: dict[int, Timed] = {}
+        for index in reversed(range(len(forwards))) if backwards else range(len(forwards)):
+            runs[index] = _run(clocks[index], *forwards[index], [])
+        return [runs[index] for index in range(len(forwards))]
+
+    with measuring():
+        start = time.perf_counter()
+        turn(False)
+        long = time.perf_counter() - start > budget_s
+        if not long:
+            _warm_up(lambda: turn(False)[0])
+        start = time.perf_counter()
+        rounds: list[list[Timed]] = []
+        fewest = FEWEST_LONG_RUNS if long else FEWEST_PAIRS
+        while len(rounds) < fewest or time.perf_counter() - start < budget_s:
+            rounds.append(turn(bool(len(rounds) % 2)))
+    clean = [runs for runs in rounds if all(run.clean for run in runs)]
+    kept = clean if len(clean) >= fewest else rounds
+    return [[run.total for run in runs] for runs in zip(*kept, strict=True)]
 
 
 def middle(runs: list[Timed]) -> list[Timed]:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from rich.box import Box
 from rich.cells import cell_len
 from rich.table import Table
+from rich.text import Text
 
 from attnscope.render.screen import MARGIN, Screen
 
@@ -33,6 +34,7 @@ class Column(Generic[Row]):
         total: what stands under it, in base units; None where nothing does.
         right: whether it is flush right.
         drawn: whether it is a picture of another column, which only a screen needs.
+        tint: the style of a cell, where it is not that of its row.
     """
 
     key: str
@@ -43,6 +45,7 @@ class Column(Generic[Row]):
     total: Value = None
     right: bool = True
     drawn: bool = False
+    tint: Callable[[Row], str] = lambda row: ""
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Head, a cell for each row, foot."""
@@ -89,7 +92,8 @@ def rows_table(
     for column, (head, *_, foot) in zip(columns, cells, strict=True):
         table.add_column(head, foot, justify="right" if column.right else "left", no_wrap=True, overflow="crop")
     for index, row in enumerate(rows):
-        table.add_row(*(column[index + 1] for column in cells), style=style(row))
+        texts = [Text(of[index + 1], style=column.tint(row)) for column, of in zip(columns, cells, strict=True)]
+        table.add_row(*texts, style=style(row))
     return table
 
 

@@ -1,0 +1,169 @@
+"""`attnscope compare`: when does windowing pay, on paper and on this machine."""
+
+import inspect
+import shlex
+import sys
+from dataclasses import Field
+from typing import Annotated, Any
+
+import typer
+
+from attnscope import attentions
+from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.running import (
+    AllocFlag,
+    BudgetFlag,
+    DeviceFlag,
+    SeedFlag,
+    ThreadsFlag,
+    check_allocator,
+    start_torch,
+)
+from attnscope.comparing import QUANTITIES, on_paper
+from attnscope.contenders import (
+    CONTENDERS,
+    DEFAULT_PATCH,
+    DEFAULT_RESOLUTION,
+    DEFAULTS,
+    GRID_FIELDS,
+    IMAGE,
+    PATCH,
+    RESOLUTION,
+    arrange,
+)
+from attnscope.errors import UsageError
+from attnscope.exploring import BUDGET_S
+from attnscope.ranges import read_over
+from attnscope.spec import kind, own_fields_first
+from attnscope.spec import option as option_field
+from attnscope.stages import read_stages
+
+SUMMARY = "When does windowing pay, on paper and on this machine."
+EXAMPLES = (
+    "attnscope compare",
+    "attnscope compare vit swin --over resolution=14:224:2x",
+    "attnscope compare vit swin:window=7 swin:window=14 --over window=4,7,8,14,16",
+    "attnscope compare --over resolution=7:56:7 --time",
+    "attnscope compare --stages",
+)
+
+
+def compare_command(app: typer.Typer) -> None:
+    """Add the command to the app: its own flags, and one for each field that the attentions share."""
+
+    def command(names: list[str] | None, **flags: Any) -> None:
+        settings = {name: flags.pop(name) for name in fields}
+        run_comparison(names or list(CONTENDERS), settings, **flags)
+
+    fields = {declared.name: declared for declared in shared_fields()}
+    own = list(inspect.signature(run_comparison).parameters.values())[2:]
+    names = inspect.Parameter(
+        "names", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
+        annotation=Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[ATTENTION]...", show_default=False, autocompletion=attentions.names,
+                help=f"Two or more of {', '.join(attentions.names())}, with values of their own: swin:window=14,shift. "
+                f"The others are held against the first. Without any: {' '.join(CONTENDERS)}.",
+            ),
+        ],
+    )  # fmt: skip
+    give_flags(command, [names, *own[:3], *map(flag_of, fields.values()), *own[3:]])
+    app.command("compare", help=SUMMARY, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
+
+
+def run_comparison(
+    names: list[str],
+    settings: dict[str, Any],
+    over: Annotated[
+        list[str] | None,
+        option(metavar="FIELD=RANGE", help="Go over a size: 14:224:2x, 14:56:7 or 4,7,8; twice for a table of two."),
+    ] = None,
+    stages: Annotated[bool, option("--stages", help="Go over the stages of Swin-T, or of the preset.")] = False,
+    quantity: Annotated[
+        str, option(**choices(QUANTITIES), help=f"What is compared: {', '.join(QUANTITIES)}.")
+    ] = "macs",
+    pad: Annotated[
+        bool, option("--pad/--no-pad", help="Pad grids that a window does not divide, or leave these points out.")
+    ] = True,
+    preset: Annotated[str | None, option(metavar="NAME", help="A published network, to go over its stages.")] = None,
+    time: Annotated[bool, option("--time", help="Measure too, and find where the lead changes.")] = False,
+    device: DeviceFlag = "auto",
+    budget: BudgetFlag = BUDGET_S,
+    threads: ThreadsFlag = 1,
+    seed: SeedFlag = 0,
+    alloc: AllocFlag = "pinned",
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """Compare, measure where asked, and print what was found."""
+    form = check_output(form, json, output, color)
+    check_allocator(alloc)
+    chosen = read_stages(preset) if stages or preset is not None else ()
+    meeting = arrange(names, _ranges(over or []), settings, chosen, pad)
+    comparison = on_paper(meeting, quantity, shlex.join(["attnscope", *sys.argv[1:]]))
+    if time:
+        from attnscope.racing import check_race, race
+
+        check_race(device, budget, threads, seed)
+        try:
+            start_torch(alloc)
+            from attnscope.render.progress import progress_bar
+
+            with progress_bar(quiet) as progress:
+                race(comparison, meeting, device=device, budget=budget, threads=threads, seed=seed, progress=progress)
+        except KeyboardInterrupt:
+            comparison.interrupted = True
+    if form == "json":
+        write(lambda screen: comparison.to_json() + "\n", output, color, quiet)
+    else:
+        from attnscope.render.compare import render_comparison
+
+        write(lambda screen: render_comparison(comparison, form, screen), output, color, quiet)
+    if comparison.interrupted:
+        raise typer.Exit(130)
+    if not comparison.agree:
+        raise typer.Exit(1)
+
+
+def _ranges(over: list[str]) -> dict[str, list[int]]:
+    ranges: dict[str, list[int]] = {}
+    for text in over:
+        name, values = read_over(text)
+        if name in ranges:
+            raise UsageError(f"{{over}} {name} is there twice; a list goes over more: {name}=4,7,14:56:14")
+        ranges[name] = values
+    return ranges
+
+
+def shared_fields() -> list[Field[Any]]:
+    """The fields of all attentions, each once, as flags of all contenders: none has a value unless it is given.
+
+    Numbers that are not whole (scales, dropout) change no cost.
+    """
+    declared: dict[str, Field[Any]] = {}
+    for name in attentions.names():
+        for own in own_fields_first(attentions.spec_class(name)):
+            if kind(own) is not float and (own.name in (RESOLUTION, IMAGE, PATCH) or own.name not in GRID_FIELDS):
+                declared.setdefault(own.name, own)
+    return [_optional(name, original) for name, original in declared.items()]
+
+
+def _optional(name: str, original: Field[Any]) -> Field[Any]:
+    """The same field without a value, so that it can be told whether one was given."""
+    optional: Field[Any] = option_field(None, **{**original.metadata, "shown": _shown(name, original)})
+    optional.name, optional.type = name, kind(original) | None
+    return optional
+
+
+def _shown(name: str, original: Field[Any]) -> str:
+    """What stands for a field that is not given, in words."""
+    of_grid = {IMAGE: "56 to 1792 px", PATCH: str(DEFAULT_PATCH), RESOLUTION: str(DEFAULT_RESOLUTION)}
+    default = of_grid.get(name, original.metadata.get("shown", DEFAULTS.get(name, original.default)))
+    if isinstance(default, bool):
+        return ("" if default else "no-") + name.replace("_", "-")
+    return "x".join(map(str, dict.fromkeys(default))) if isinstance(default, tuple) else str(default)

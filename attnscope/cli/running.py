@@ -1,0 +1,37 @@
+"""How a module is run: the flags that all commands share which can measure, and what is settled before torch comes."""
+
+from typing import Annotated
+
+from attnscope.cli.flags import choices, number, option, whole
+from attnscope.errors import UsageError
+from attnscope.exploring import DEVICES
+from attnscope.probes import process
+
+ALLOCATORS = ("pinned", "default")
+
+DeviceFlag = Annotated[str, option(**choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")]
+BudgetFlag = Annotated[float, option(parser=number("budget"), metavar="X", help="Seconds of measuring.")]
+ThreadsFlag = Annotated[
+    int,
+    option(
+        parser=whole("threads"), metavar="N", help="Processor threads; the times of one hold on a busy machine too."
+    ),
+]
+SeedFlag = Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")]
+AllocFlag = Annotated[
+    str,
+    option(**choices(ALLOCATORS), help="pinned keeps freed memory, for steady times; default leaves it to the system."),
+]
+
+
+def check_allocator(alloc: str) -> None:
+    """Raises a UsageError where there is no such allocator."""
+    if alloc not in ALLOCATORS:
+        raise UsageError(f"{{alloc}} {alloc} is unknown; there is: {', '.join(ALLOCATORS)}")
+
+
+def start_torch(alloc: str) -> None:
+    """Settle how memory is allocated, and import torch."""
+    if alloc == "pinned":
+        process.pin_allocator()
+    process.import_torch()

@@ -1,0 +1,40 @@
+"""How soon `attnscope compare` answers, what a long range costs, and whether the break-even is the exact one.
+
+python benchmarks/compare.py
+"""
+
+import tempfile
+from pathlib import Path
+
+from ratios import HEAD, Ratio, of_processes
+from startup import HELLO
+
+from attnscope.comparing import compare
+
+
+def break_evens() -> Ratio:
+    """The break-even that was solved over M², for many widths and windows: 1 as integers."""
+    ratios = []
+    for heads in (1, 3, 8):
+        for window in (2, 7, 8, 12):
+            found = compare(
+                ("vit", "swin"), {"resolution": [window * 5]}, dim=32 * heads, heads=heads, window=(window, window)
+            )
+            assert {crossing.tokens for crossing in found.crossovers} == {window**2}
+            ratios += [crossing.tokens / window**2 for crossing in found.crossovers]
+    return Ratio("break-even over the exact solution", ratios, 1.0, 1.0)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        hello = Path(folder) / "hello.py"
+        hello.write_text(HELLO)
+        print(HEAD)
+        print(of_processes("`attnscope compare` over a Typer program", "-m attnscope compare", str(hello), 2.2))
+    few, many = (f"-m attnscope compare --over resolution=7:{stop}:7 --json" for stop in (70, 70_000))
+    print(of_processes("10,000 points (JSON) over 10 points", many, few, 4, pairs=9))
+    print(break_evens())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Comparing: exact costs and crossovers against brute force, what is left out, and what the command says."""
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from attnscope import SwinSpec, UsageError, ViTSpec, attentions
+from attnscope.comparing import QUANTITIES, compare, macs
+from attnscope.complexity import Growth, break_even, growth
+from attnscope.contenders import read_contender
+from attnscope.render.chart import Line, log_log
+from attnscope.render.compare import MOST_ROWS, finding, render_comparison, thinned
+from attnscope.render.screen import Screen
+from attnscope.stages import SWIN_T, read_stages
+from tests.golden import comparisons
+
+GROWTHS = st.builds(Growth, st.integers(0, 500), st.integers(1, 300), st.integers(0, 9))
+
+
+# what is solved
+
+
+@given(GROWTHS, GROWTHS)
+def test_break_even_is_the_last_change_of_sign(one, other):
+    lead = [one(tokens) - other(tokens) for tokens in range(2000)]
+    met = break_even(one, other)
+    assert met == break_even(other, one)
+    if met is None:
+        assert all(a * b > 0 for a, b in pairwise(lead[1:])) or not any(lead[1:])
+    elif met.exact:
+        assert lead[met.low] == 0
+        assert all(lead[met.low + 1 :]) or met.low == len(lead) - 1
+    else:
+        assert met.high == met.low + 1
+        assert met.high >= len(lead) or lead[met.low] * lead[met.high] < 0
+
+
+@given(growths=GROWTHS, side=st.integers(1, 9))
+def test_growth_is_read_off_any_closed_form(growths, side):
+    assert growth(lambda s: growths(s * s), side) == growths
+
+
+def test_what_is_no_polynomial_has_no_growth():
+    for macs_of in (lambda side: side**6, lambda side: side**6 + 2**side):
+        assert growth(macs_of, 1) is None
+
+
+@given(
+    heads=st.integers(1, 8), width=st.integers(1, 64), window=st.integers(1, 16), batch=st.integers(1, 3),
+)  # fmt: skip
+def test_the_crossover_is_exact_and_that_of_the_closed_forms(heads, width, window, batch):
+    dim = heads * width
+    found = compare(
+        ("vit", "swin"), {"resolution": [window, 3 * window]}, dim=dim, heads=heads, window=window, batch=batch
+    )
+    layer, block = found.crossovers
+    assert (layer.tokens, block.tokens) == (window**2, window**2)
+    assert (layer.balance, block.balance) == (2 * dim, 6 * dim)
+    assert layer.values == f"(2×{dim} + {window**2}) / (2×{dim} + hw)"
+    assert block.values == f"(6×{dim} + {window**2}) / (6×{dim} + hw)"
+    assert (layer.formula, block.formula) == ("(2C + M²) / (2C + hw)", "(6C + M²) / (6C + hw)")
+    grid = {"dim": dim, "heads": heads, "window": window}
+    at_even = [attentions.spec_class(name).on_grid((window, window), grid) for name in ("vit", "swin")]
+    assert macs(at_even[0]) == macs(at_even[1])
+    exact = Fraction(2 * dim + 9 * window**2, 2 * dim + window**2)
+    assert found.points[1].ratio["swin"] == pytest.approx(float(exact), rel=1e-12)
+
+
+def test_the_known_figures():
+    found = compare()
+    point = found.points[found.reference]
+    assert point.at == {"image": 224}
+    assert point.costs == {"vit": 2_003_828_736, "swin": 145_108_992, "swin:shift": 145_108_992}
+    assert [f"{stage.ratio['swin']:.2f}" for stage in compare(stages=SWIN_T).points] == [
+        "13.81",
+        "2.70",
+        "1.18",
+        "1.00",
+    ]
+    assert {(each.tokens, each.balance) for each in found.crossovers} == {(49, 192.0), (49, 576.0)}
+    assert finding(found) == (
+        "At 224 px (56×56 tokens) swin needs 13.8× fewer MACs than vit; they break even at 49 tokens (hw = M²), "
+        "and from 192 tokens (hw = 2C) on, vit's quadratic term outweighs its projections."
+    )
+
+
+@pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
+def test_from_where_on_padding_no_longer_matters(dim, window):
+    found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]
+    common = {"dim": dim, "heads": 2, "window": window}
+    sides = range(1, 200)
+    costs = [[macs(attentions.spec_class(name).on_grid((s, s), common)) for s in sides] for name in ("vit", "swin")]
+    dear = [side for side, ours, theirs in zip(sides, *costs, strict=True) if theirs >= ours]
+    assert found.padded_from == dear[-1] + 1
+
+
+def test_windows_beside_windows_never_cross():
+    found = compare(("swin", "swin:window=14"), {"resolution": [28, 56]})
+    layer = found.crossovers[0]
+    assert (layer.tokens, layer.formula, layer.balance) == (None, None, None)
+    assert layer.always == pytest.approx((192 + 196) / (192 + 49))
+    assert found.crossovers[0].values == "(2×96 + 196) / (2×96 + 49)"
+
+
+# what is compared
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_costs_are_those_of_the_plans(kernel):
+    over = {"resolution": [7, 12, 28], "window": [3, 7]}
+    for quantity in QUANTITIES:
+        for point in compare(over=over, quantity=quantity, kernel=kernel, batch=2).points:
+            common = {"dim": 96, "heads": 3, "batch": 2, "kernel": kernel}
+            side, window = point.at["resolution"], point.at["window"]
+            specs = {
+                "vit": ViTSpec(tokens=side**2, **common),
+                "swin": SwinSpec(resolution=side, window=window, **common),
+                "swin:shift": SwinSpec(resolution=side, window=window, shift=True, **common),
+            }
+            for label, spec in specs.items():
+                plan = attentions.plan(spec)
+                weights = [step.output_bytes for step in plan.steps if step.name == "softmax"]
+                expected = {
+                    "macs": plan.macs,
+                    "flops": plan.flops,
+                    "block": plan.macs + 2 * 8 * side**2 * 96**2,
+                    "attention": sum(weights),
+                    "peak": plan.peak_bytes,
+                    "params": plan.params,
+                }
+                assert point.costs[label] == expected[quantity]
+
+
+def test_attention_bytes_are_those_of_the_paper():
+    point = compare(over={"resolution": [56]}, quantity="attention").points[0]
+    assert point.costs["vit"] == 4 * 3 * 3136**2
+    assert point.costs["swin"] == point.costs["swin:shift"] == 4 * 3 * 3136 * 49
+
+
+def test_padding_is_told_or_left_out():
+    over = {"resolution": [14, 15, 28]}
+    padded = compare(over=over)
+    assert [set(point.padding) for point in padded.points] == [set(), {"swin", "swin:shift"}, set()]
+    assert padded.points[1].padding["swin"] == pytest.approx(1 - 225 / 441)
+    whole = compare(over=over, pad=False)
+    assert [point.grid for point in whole.points] == [(14, 14), (28, 28)]
+    assert whole.left_out[0].at == {"resolution": 15}
+    assert "nearest: 14 or 21" in whole.left_out[0].reason
+
+
+def test_what_cannot_exist_is_left_out_and_told_once_a_rule():
+    found = compare(("vit", "swin"), {"window": [4, 57, 58, 59, 7]})
+    assert [point.at["window"] for point in found.points] == [4, 7]
+    assert [(each.at, each.count) for each in found.left_out] == [({"window": 57}, 3)]
+    assert "window 57: window 57 is larger than the grid of 56×56 tokens; the largest is 56; and 2 more" in " ".join(
+        render_comparison(found, "table", Screen()).split()
+    )
+
+
+def test_a_contender_keeps_its_own_values():
+    found = compare(("swin:window=14", "swin"), {"window": [4, 7]})
+    assert len({point.costs["swin:window=14"] for point in found.points}) == 1
+    assert len({point.costs["swin"] for point in found.points}) == 2
+    assert read_contender("swin:window=7x5,shift,qkv-bias=false").own == {
+        "window": (7, 5),
+        "shift": True,
+        "qkv_bias": False,
+    }
+
+
+def test_pixels_are_tokens_times_the_patch():
+    in_pixels = compare(over={"image": [64, 128]}, patch=16)
+    assert [point.grid for point in compare(over={"image": [224, 448]}, patch=16).points] == [(14, 14), (28, 28)]
+    assert [point.grid for point in in_pixels.points] == [(8, 8)]  # a window of 7 is larger than 4×4
+
+
+def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
+    assert [stage.resolution for stage in SWIN_T] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert compare(stages=SWIN_T, window=14).points[3].ratio["swin"] == 1
+    (tmp_path / "swin-x.toml").write_text("[net]\ndim = 48\nheads = 2\ndepths = [1, 1]\nimage = 64\nwindow = 8\n")
+    (tmp_path / "flat.toml").write_text("[vit]\ndim = 48\n")
+    (tmp_path / "odd.toml").write_text("[net]\ndepths = [1]\nimage = 'large'\n")
+    paths = {path.stem: path for path in tmp_path.glob("*.toml")}
+    monkeypatch.setattr("attnscope.configs.presets", lambda: paths)
+    assert [(s.dim, s.heads, s.resolution, s.window) for s in read_stages("swin-x")] == [
+        (48, 2, (16, 16), (8, 8)),
+        (96, 4, (8, 8), (8, 8)),
+    ]
+    for name, told in [("flat", "has no stages"), ("odd", "cannot be read"), ("swin-y", "did you mean swin-x")]:
+        with pytest.raises(UsageError, match=told):
+            read_stages(name)
+
+
+# what is shown
+
+
+def test_json_is_the_data():
+    found = compare(("vit", "swin"), {"resolution": [14, 28], "dim": [96, 192]})
+    plain = json.loads(found.to_json())
+    assert plain == json.loads(json.dumps(found.to_dict()))
+    assert plain["schema"] == 1
+    assert len(plain["points"]) == 4
+    assert plain["points"][0] == {
+        "at": {"resolution": 14, "dim": 96},
+        "grid": [14, 14],
+        "costs": {"vit": 14601216, "swin": 9069312},
+        "ratio": {"swin": 14601216 / 9069312},
+        "padding": {},
+    }
+
+
+@pytest.mark.parametrize("name", comparisons())
+def test_every_form_of_every_comparison(name):
+    comparison = comparisons()[name]
+    assert json.loads(render_comparison(comparison, "json", Screen()))["points"]
+    rows = list(csv.DictReader(io.StringIO(render_comparison(comparison, "csv", Screen()))))
+    assert len(rows) == len(comparison.points)
+    assert [int(row[f"swin_{comparison.quantity}"]) for row in rows] == [p.costs["swin"] for p in comparison.points]
+    assert render_comparison(comparison, "md", Screen()).count("\n|") == len(comparison.points) + 2
+    picture = render_comparison(comparison, "svg", Screen())
+    ET.fromstring(picture)
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "")
+    for width in (60, 80, 120):
+        for ascii in (False, True):
+            screen = render_comparison(comparison, "table", Screen(width=width, ascii=ascii))
+            assert max(map(cell_len, screen.splitlines())) <= width
+            assert screen.isascii() or not ascii
+    colored = render_comparison(comparison, "table", Screen(width=80, color=True))
+    assert "\x1b[" in colored
+    assert "\x1b[" not in render_comparison(comparison, "table", Screen(width=80))
+
+
+def test_a_long_range_is_thinned_on_a_terminal_alone():
+    found = compare(("vit", "swin"), {"resolution": range(7, 1407, 7)})
+    assert len(found.points) == 200
+    shown = thinned(found.points, found.reference)
+    assert len(shown) <= MOST_ROWS + 2
+    assert found.points[found.reference] in shown
+    assert found.points[-1] in shown
+    assert f"{len(shown)} of 200 points; --format csv has all" in render_comparison(found, "table", Screen(width=80))
+    assert "of 200 points" not in render_comparison(found, "table", Screen())
+
+
+def test_charts_stand_what_is_hard_to_draw():
+    constant = [Line("one", [(7, 5.0), (7000, 5.0)]), Line("two", [(7, 5.0), (7000, 5.0)])]
+    rows = [row.plain for row in log_log(constant, str, str, "px", Screen(width=60))]
+    assert any(row.endswith("one, two") for row in rows)
+    steep = [Line("a very long label", [(x, 10.0**x) for x in range(1, 200)])]
+    for width in (60, 80, None):
+        assert all(cell_len(row.plain) <= (width or 100) for row in log_log(steep, str, str, "", Screen(width=width)))
+    assert "⣀" not in "".join(row.plain for row in log_log(steep, str, str, "", Screen(width=60, ascii=True)))
+    for found in (compare(kernel="sdpa", quantity="attention"), compare(kernel="sdpa", quantity="peak")):
+        assert "swin" in render_comparison(found, "table", Screen(width=80))  # nothing to draw: 0, or not known
+
+
+# what the command says
+
+WRONG = [
+    (["vit"], "vit is compared with nothing; give two attentions"),
+    (["vit", "swim"], "'swim' is no attention; did you mean swin?"),
+    (["vit", "vit"], "vit is there twice"),
+    (["vit", "swin:windw=3"], "swin has no windw; did you mean window?"),
+    (["vit", "swin:window=x"], "window takes a whole number or HxW, not 'x'"),
+    (["vit", "swin:resolution=4"], "all are compared on the same grid; give --resolution or --image"),
+    (["--over", "resolution"], "--over resolution says no field and its values"),
+    (["--over", "windoww=3"], "--over windoww is no size of these attentions; did you mean window?"),
+    (["--over", "window=9:3"], "turn them round: 3:9:1"),
+    (["--over", "window=9", "--over", "window=3"], "--over window is there twice"),
+    (["--over", "window=9", "--over", "dim=3", "--over", "heads=3"], "the most are two"),
+    (["--over", "window=7", "--window", "7"], "--over window and --window both set it"),
+    (["--over", "resolution=4:6"], "--window 7 is larger than the grid of 6×6 tokens; the largest is 6"),
+    (["--over", "dim=97"], "--dim 97 is not divisible by --heads 3; nearest: 96 or 99"),
+    (["--image", "225"], "--image 225 is not divisible by --patch 4; nearest: 224 or 228"),
+    (["--image", "224", "--resolution", "56"], "both set the grid"),
+    (["--patch", "16", "--resolution", "56"], "--patch says nothing without an --image"),
+    (["vit", "vit:dim=192", "--window", "7"], "--window is a field of none of vit, vit:dim=192"),
+    (["--stages", "--dim", "48"], "--dim is each stage's own"),
+    (["--quantity", "mac"], "--quantity mac is unknown; did you mean macs?"),
+    (["--preset", "vit-b-16-224"], "--preset vit-b-16-224 has no stages"),
+    (["--time", "--device", "meta"], "--device meta computes nothing"),
+    (["--time", "--device", "gpu"], "--device gpu is unknown"),
+    (["--alloc", "jemalloc"], "--alloc jemalloc is unknown"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_a_mistake_is_one_line_with_the_fix(attnscope, words, told):
+    done = attnscope("compare", *words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("attnscope: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_the_command_without_flags(attnscope):
+    screen = attnscope("compare", COLUMNS="80").stdout
+    assert "13.8× fewer MACs" in screen
+    assert "even at 49 tokens" in screen
+    assert "next" not in attnscope("compare", "-q").stdout
+
+
+def test_the_picture_goes_where_it_is_asked_for(attnscope, tmp_path):
+    path = tmp_path / "chart.svg"
+    done = attnscope("compare", "-o", str(path))
+    assert (done.returncode, done.stdout) == (0, "")
+    text = "".join(ET.parse(path).getroot().itertext())
+    assert "swin:shift" in text
+    assert "13.8×" in text

@@ -1,0 +1,231 @@
+"""Measured comparisons: bisection, what does not fit, what Ctrl-C keeps."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnscope import DeviceError, racing
+from attnscope.comparing import on_paper
+from attnscope.comparison import Measured
+from attnscope.contenders import arrange
+from attnscope.probes import time as clocks
+from attnscope.racing import find_crossover, leads, measured, race
+
+
+def meet(over, contenders=("vit", "swin"), **settings):
+    meeting = arrange(contenders, over, {"dim": 24, "heads": 2, "window": 2, **settings})
+    return on_paper(meeting), meeting
+
+
+@given(
+    ends=st.tuples(st.integers(0, 80), st.integers(150, 300)),
+    at=st.integers(100, 130),
+    haze=st.integers(0, 12),
+    more=st.lists(st.integers(0, 300), max_size=4),
+)
+def test_bisection_brackets_the_change_as_closely_as_can_be(ends, at, haze, more):
+    """The other one leads from `at` on; nearer to it than `haze` nobody can tell."""
+
+    def truth(value):
+        return None if at - haze <= value < at + haze else value >= at
+
+    probes = []
+
+    def probe(value):
+        probes.append(value)
+        return truth(value)
+
+    candidates = range(301)
+    low, high, leader, unclear, probed = find_crossover({v: truth(v) for v in (*ends, *more)}, candidates, probe)
+    assert probed == probes
+    assert leader is True
+    assert (low, high) == (at - haze - 1, at + haze)
+    assert all(truth(value) is None for value in unclear)
+    assert len(probed) <= 20
+
+
+def test_bisection_says_what_it_cannot_say():
+    assert find_crossover({}, [], bool)[:3] == (None, None, None)
+    assert find_crossover({1: None, 2: None}, [], bool)[:4] == (None, None, None, [1, 2])
+    assert find_crossover({1: True, 2: None, 3: True}, [2], bool)[:4] == (None, None, True, [2])
+    assert find_crossover({1: False, 5: True}, [], bool) == (1, 5, True, [], [])
+    # of several changes the last one, since the question is from where on
+    assert find_crossover({1: False, 2: True, 3: False, 4: True}, [], bool)[:3] == (3, 4, True)
+
+
+def test_who_leads_is_only_said_where_the_spreads_lie_apart():
+    slow, fast = measured([2.0, 2.1, 2.2, 2.3]), measured([1.0, 1.1, 1.2, 1.3])
+    wide = measured([1.0, 1.5, 2.05, 2.4])
+    assert leads({"a": slow, "b": fast}, "a", "b") is True
+    assert leads({"a": fast, "b": slow}, "a", "b") is False
+    assert leads({"a": slow, "b": wide}, "a", "b") is None
+    assert leads({"a": slow}, "a", "b") is None
+    assert measured([3.0]) == Measured(3.0, 3.0, 3.0, [3.0])
+
+
+def test_forwards_in_turn():
+    order = []
+
+    class Named(torch.nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, x):
+            order.append(self.name)
+            return x + 1
+
+    forwards = [(Named(name), torch.zeros(3)) for name in "abc"]
+    samples = clocks.time_in_turn(forwards, 0.01)
+    assert len(samples) == 3
+    assert len({len(of_one) for of_one in samples}) == 1
+    assert len(samples[0]) >= clocks.FEWEST_PAIRS
+    assert all(seconds > 0 for of_one in samples for seconds in of_one)
+    assert {"".join(order[i : i + 3]) for i in range(0, len(order), 3)} == {"abc", "cba"}
+
+
+def test_a_real_race():
+    comparison, meeting = meet({"resolution": [2, 4, 8]}, ("vit", "swin", "swin:shift"))
+    told = []
+    race(comparison, meeting, device="cpu", budget=0.01, progress=lambda *words: told.append(words))
+    for point in comparison.points:
+        assert point.times.keys() == {"vit", "swin", "swin:shift"}
+        for label, ratio in point.measured_ratio.items():
+            assert ratio == point.times["vit"].median_s / point.times[label].median_s
+        assert all(time.low_s <= time.median_s <= time.high_s for time in point.times.values())
+    assert [each.other for each in comparison.time_crossovers] == ["swin", "swin:shift"]
+    assert told[0] == (0, 3, "resolution 2")
+    assert told[-1] == (3, 3, "done")
+    assert comparison.environment["threads"] == 1
+    plain = json.loads(comparison.to_json())
+    assert len(plain["points"][0]["times"]["vit"]["samples_s"]) >= clocks.FEWEST_LONG_RUNS
+    assert plain["interrupted"] is False
+
+
+def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypatch):
+    comparison, meeting = meet({"resolution": [2, 40]})
+
+    def timed(forwards, budget):
+        """Windows cost as much as 20 tokens a side, whatever the grid; the other one grows with it."""
+        seconds = [side * side if side else 441.0 for side in (_side(module, x) for module, x in forwards)]
+        return [[s, s * 1.01, s * 1.02] for s in seconds]
+
+    def _side(module, x):
+        return x.shape[1] ** 0.5 if x.dim() == 3 else None
+
+    monkeypatch.setattr(clocks, "time_in_turn", timed)
+    monkeypatch.setattr(racing, "LONGEST_RUN_S", 1e9)
+    race(comparison, meeting, device="cpu")
+    found = comparison.time_crossovers[0]
+    assert (found.low, found.high, found.leader) == (20, 22, "swin")
+    assert all(value % 2 == 0 for value in found.bisected)
+    assert [point.at["resolution"] for point in comparison.bisected] == found.bisected
+    assert all(point.measured_ratio for point in comparison.bisected)
+
+
+def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
+    from attnscope.probes import device
+
+    comparison, meeting = meet({"resolution": [4, 16, 8]})
+    monkeypatch.setattr(device, "free_memory", lambda device: 400_000)
+    race(comparison, meeting, device="cpu", budget=0.001)
+    assert [set(point.times) for point in comparison.points] == [{"vit", "swin"}, {"swin"}, {"vit", "swin"}]
+    assert [each.at for each in comparison.not_timed] == [{"resolution": 16}]
+    assert "vit needs" in comparison.not_timed[0].reason
+    assert comparison.points[1].measured_ratio == {}
+
+
+def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
+    def build(spec, device):
+        if spec.input_shape[1] == 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(spec, device)
+
+    real = racing.build
+    monkeypatch.setattr(racing, "build", build)
+    comparison, meeting = meet({"resolution": [4, 8, 6]})
+    race(comparison, meeting, device="cpu", budget=0.001)
+    assert [bool(point.times) for point in comparison.points] == [True, False, True]
+    assert comparison.not_timed[0].reason == "vit and swin did not fit in the memory of cpu"
+
+
+def test_another_error_is_not_swallowed(monkeypatch):
+    monkeypatch.setattr(racing, "build", lambda spec, device: torch.zeros(2) @ torch.zeros(3))
+    comparison, meeting = meet({"resolution": [4]})
+    with pytest.raises(RuntimeError, match="size"):
+        race(comparison, meeting, device="cpu")
+
+
+def test_what_would_take_too_long_is_named(monkeypatch):
+    monkeypatch.setattr(racing, "LONGEST_RUN_S", 1e-9)
+    comparison, meeting = meet({"resolution": [4, 8]})
+    race(comparison, meeting, device="cpu", budget=0.001)
+    assert [bool(point.times) for point in comparison.points] == [True, False]
+    assert "would take some" in comparison.not_timed[0].reason
+
+
+def test_a_missing_device_is_told():
+    comparison, meeting = meet({"resolution": [4]})
+    with pytest.raises(DeviceError, match="there is: cpu"):
+        race(comparison, meeting, device="mps" if not torch.backends.mps.is_available() else "cuda")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from attnscope.probes import process
+process.import_torch()
+from attnscope.probes import time as clocks
+real, calls = clocks.time_in_turn, []
+
+def stopped(*args):
+    calls.append(args)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(*args)
+
+clocks.time_in_turn = stopped
+from attnscope.cli import main
+sys.argv[0] = "attnscope"
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to oneself")
+def test_ctrl_c_keeps_what_is_there():
+    words = ["compare", "--dim", "24", "--heads", "2", "--over", "resolution=7,14,21", "--time", "--budget", "0.01"]
+
+    def run(*more):
+        return subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, *words, "--device", "cpu", *more],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        )
+
+    done = run("--json")
+    plain = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert plain["interrupted"] is True
+    assert ["times" in point for point in plain["points"]] == [True, False, False]
+    assert plain["points"][0]["measured_ratio"].keys() == {"swin", "swin:shift"}
+    assert [each["low"] for each in plain["time_crossovers"]] == [None, None]
+    assert "stopped  by Ctrl-C; what was measured until then is above" in run().stdout
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(capsys, monkeypatch):
+    from attnscope.render.progress import progress_bar
+
+    for terminal, quiet, drawn in [(True, False, True), (True, True, False), (False, False, False)]:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        with progress_bar(quiet) as progress:
+            progress(1, 3, "resolution 14")
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert bool(told.err) == drawn
