@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from attnscope.errors import AttnscopeError, DeviceError, UsageError
     from attnscope.exploring import explore
     from attnscope.probes.shapes import trace_steps
-    from attnscope.report import Report
+    from attnscope.render import notebook
+    from attnscope.report import Report, TraceReport
+    from attnscope.tracing import trace
     from attnscope.windowing import look_at_windows
     from attnscope.windows import WindowsReport
 
@@ -32,6 +34,7 @@ _HOME = {
     "DeviceError": "errors",
     "Report": "report",
     "SwinSpec": "attentions.swin.spec",
+    "TraceReport": "report",
     "UsageError": "errors",
     "ViTAttention": "attentions.vit.attention",
     "ViTSpec": "attentions.vit.spec",
@@ -40,6 +43,8 @@ _HOME = {
     "compare": "comparing",
     "explore": "exploring",
     "look_at_windows": "windowing",
+    "notebook": "render",
+    "trace": "tracing",
     "trace_steps": "probes.shapes",
     "window_partition": "attentions.swin.attention",
     "window_reverse": "attentions.swin.attention",
@@ -51,6 +56,7 @@ __all__ = [
     "DeviceError",
     "Report",
     "SwinSpec",
+    "TraceReport",
     "UsageError",
     "ViTAttention",
     "ViTSpec",
@@ -59,6 +65,8 @@ __all__ = [
     "compare",
     "explore",
     "look_at_windows",
+    "notebook",
+    "trace",
     "trace_steps",
     "window_partition",
     "window_reverse",

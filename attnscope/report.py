@@ -163,3 +163,106 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON, without NaN or infinity, which JSON does not have."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows."""
+        import attnscope
+
+        return attnscope.notebook(self)  # by the front door: a report does not know who shows it
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks that ask for HTML alone."""
+        return self._repr_mimebundle_()["text/html"]
+
+
+@dataclass
+class CallRow(StepRow):
+    """A row of a module that is not ours: one torch call, or several that are told together.
+
+    `path` is the module, `op` the torch function ("" where the row has several), `source` the line that called it as
+    `file:line` and `code` its text; `calls` is how many torch calls one instance of the row has. `uncounted` names the
+    operators without a formula, for which counts are None.
+    """
+
+    macs: int | None  # type: ignore[assignment] # an operator of somebody else's may have no formula
+    flops: int | None  # type: ignore[assignment]
+    other_flops: int | None  # type: ignore[assignment]
+    op: str
+    module: str
+    source: str | None
+    code: str
+    calls: int
+    uncounted: list[str]
+
+
+@dataclass
+class AttentionFound:
+    """Attention that was recognised in a module, all that are alike in one entry; `times` is how many there are.
+
+    `core` is from q·kᵀ to the weighted sum, `module` the module around it, with its projections; their MACs and seconds
+    are those of all together, the shares those of the whole forward. `window` is None where attention is global, or where
+    the sides of its windows are not known.
+    """
+
+    path: str
+    kind: str
+    times: int
+    tokens: int
+    keys: int
+    heads: int
+    head_dim: int
+    scope: str
+    windows: int
+    window: tuple[int, int] | None
+    core_macs: int
+    core_macs_share: float | None
+    core_s: float | None
+    core_time_share: float | None
+    module_macs: int | None
+    module_macs_share: float | None
+    module_s: float | None
+    module_time_share: float | None
+    complexity: list[Formula]
+
+
+@dataclass
+class WrongShape:
+    """A shape comment that is not what its line made; `says` is the comment with the sizes of its names."""
+
+    file: str
+    line: int
+    comment: str
+    says: str
+    made: Shape
+
+
+@dataclass
+class ShapeComments:
+    """How many shape comments were held against the shapes of their lines, and which are wrong."""
+
+    checked: int
+    wrong: list[WrongShape]
+
+
+@dataclass
+class Uncounted:
+    """An operator without a formula, how often it ran, and the torch calls in which it did."""
+
+    op: str
+    calls: int
+    within: list[str]
+
+
+@dataclass(kw_only=True)
+class TraceReport(Report):
+    """What `attnscope.trace` found: a Report of a module that is not ours, which has no plan to be held against."""
+
+    steps: list[CallRow]  # type: ignore[assignment] # rows that know more
+    audit: None  # type: ignore[assignment] # there are no letters and no closed form
+    complexity: None  # type: ignore[assignment] # that of each attention stands with it
+    group: str
+    depth: int | None
+    calls: int
+    attentions: list[AttentionFound]
+    comments: ShapeComments
+    uncounted: list[Uncounted]

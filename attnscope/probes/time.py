@@ -101,9 +101,6 @@ def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
     """
     clock = CLOCKS[x.device.type]()
 
-    def whole() -> Timed:
-        return _run(clock, module, x, [])
-
     def chain() -> Timed:
         stamps: list[Any] = []
 
@@ -111,21 +108,34 @@ def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
             return _stamped(method, clock.stamp, stamps)
 
         with listening(module, listener):
-            return _run(clock, module, x, stamps)
+            return run(clock, lambda: module(x), stamps)
 
+    with measuring():
+        stamp_s = _stamp_cost(clock)
+    timing = time_pairs(clock, lambda: module(x), chain, budget_s, stamp_s)
+    for chained in timing.chains:
+        chained.seconds = [max(0.0, s - stamp_s) for s in chained.seconds[:-1]] + chained.seconds[-1:]
+    return timing
+
+
+def time_pairs(
+    clock: Clock, forward: Callable[[], Any], chain: Callable[[], Timed], budget_s: float, stamp_s: float
+) -> Timing:
+    """Time the untouched forward and the watched one, `chain`, in pairs that take turns in who is first."""
     chains, wholes = [], []
+
+    def whole() -> Timed:
+        return run(clock, forward, [])
+
     with measuring():
         _warm_up(whole, chain)
-        stamp_s = _stamp_cost(clock)
         for whole_first in _pairs(budget_s):
             if whole_first:
                 wholes.append(whole())
             chains.append(chain())
             if not whole_first:
                 wholes.append(whole())
-    for run in chains:
-        run.seconds = [max(0.0, s - stamp_s) for s in run.seconds[:-1]] + run.seconds[-1:]
-    clean = [index for index, pair in enumerate(zip(chains, wholes, strict=True)) if all(run.clean for run in pair)]
+    clean = [index for index, pair in enumerate(zip(chains, wholes, strict=True)) if all(timed.clean for timed in pair)]
     kept = clean if len(clean) >= FEWEST_PAIRS else range(len(chains))
     return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s)
 
@@ -135,11 +145,11 @@ def time_forward(module: nn.Module, x: Tensor, budget_s: float) -> float:
     clock = CLOCKS[x.device.type]()
     with measuring():
         start = time.perf_counter()
-        runs = [_run(clock, module, x, [])]
+        runs = [run(clock, lambda: module(x), [])]
         if time.perf_counter() - start < budget_s:
             runs = []  # that was the warm-up, and there is time for more
         while not runs or time.perf_counter() - start < budget_s:
-            runs.append(_run(clock, module, x, []))
+            runs.append(run(clock, lambda: module(x), []))
     return statistics.fmean(run.total for run in middle(runs))
 
 
@@ -206,14 +216,19 @@ def measuring() -> Iterator[None]:
             gc.enable()
 
 
-def _run(clock: Clock, module: nn.Module, x: Tensor, stamps: list[Any]) -> Timed:
+def run(clock: Clock, forward: Callable[[], Any], stamps: list[Any]) -> Timed:
+    """Run a forward once between two stamps; what watches it adds its own to `stamps`."""
     cpu, wall = time.thread_time(), time.perf_counter()
     stamps.append(clock.stamp())
-    module(x)
+    forward()
     stamps.append(clock.stamp())
     wall = time.perf_counter() - wall
-    clean = x.device.type != "cpu" or time.thread_time() - cpu >= CLEAN_SHARE * wall
+    clean = not _on_processor(clock) or time.thread_time() - cpu >= CLEAN_SHARE * wall
     return Timed(clock.seconds(stamps), clean)
+
+
+def _on_processor(clock: Clock) -> bool:
+    return isinstance(clock, CpuClock) and not isinstance(clock, MpsClock)
 
 
 def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[Any]) -> Callable[..., Any]:
@@ -246,7 +261,7 @@ def _pairs(budget_s: float) -> Iterator[bool]:
 
 def _stamp_cost(clock: Clock) -> float:
     """What watching costs a step that does nothing, in seconds."""
-    if not isinstance(clock, CpuClock) or isinstance(clock, MpsClock):
+    if not _on_processor(clock):
         return 0.0  # the stamps of a GPU are taken by its own clock
 
     def nothing(*args: Any) -> None:

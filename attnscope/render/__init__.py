@@ -1,30 +1,58 @@
 """Report -> text. Columns are declared once (`columns.py`) and serve every form."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from attnscope.report import Report, TraceReport
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from attnscope.attentions.swin.geometry import Windows
+    from attnscope.render.columns import Column
     from attnscope.render.screen import Screen
-    from attnscope.report import Report
 
 PICTURE_WIDTH = 100
 
 
-def render(report: "Report", form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
+def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
     """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
     # imported here: what shows something else, such as windows, need not wait for it
     from attnscope.render.columns import to_csv, to_markdown
-    from attnscope.render.sheet import report_parts
-    from attnscope.render.steps import step_columns
 
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
-        return to_csv(step_columns(report), report.steps)
+        return to_csv(_columns(report), report.steps)
     if form == "md":
-        return f"**{report.title}**\n\n{to_markdown(step_columns(report), report.steps)}"
+        return f"**{report.title}**\n\n{to_markdown(_columns(report), report.steps)}"
     if form == "svg":
         screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
-        return screen.draw_svg(report_parts(report, screen, grid), report.command or report.title)
-    return screen.draw(report_parts(report, screen, grid))
+        return screen.draw_svg(_parts(report, screen, grid), report.command or report.title)
+    return screen.draw(_parts(report, screen, grid))
+
+
+def notebook(report: Report) -> dict[str, str]:
+    """What a notebook shows of a report, by media type."""
+    from attnscope.render.columns import to_html
+    from attnscope.render.screen import Screen
+
+    return {
+        "text/plain": render(report, "table", Screen(quiet=True)),
+        "text/html": to_html(report.title, _columns(report), report.steps),
+    }
+
+
+def _columns(report: Report) -> "Sequence[Column[Any]]":
+    from attnscope.render.steps import step_columns
+    from attnscope.render.trace import call_columns
+
+    return call_columns(report) if isinstance(report, TraceReport) else step_columns(report)
+
+
+def _parts(report: Report, screen: "Screen", grid: "Windows | None") -> "list[RenderableType]":
+    from attnscope.render.sheet import report_parts
+    from attnscope.render.trace import trace_parts
+
+    return trace_parts(report, screen) if isinstance(report, TraceReport) else report_parts(report, screen, grid)

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Generic, TypeVar
 
 from rich.box import Box
@@ -120,6 +121,24 @@ def to_markdown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
     if any(column.total is not None for column in columns):
         lines.append(["" if column.total is None else _exact(column, column.total) for column in columns])
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def to_html(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
+    """An HTML table for a notebook, with exact counts and the rest in words."""
+    columns = [column for column in columns if column.rank is not None and not column.drawn]
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        sides = ["right" if column.right else "left" for column in columns]
+        told = [
+            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for side, cell in zip(sides, cells, strict=True)
+        ]
+        return f"<tr>{''.join(told)}</tr>"
+
+    body = [line("td", [_exact(column, column.value(row)) for column in columns]) for row in rows]
+    if any(column.total is not None for column in columns):
+        body.append(line("th", ["" if column.total is None else _exact(column, column.total) for column in columns]))
+    head = line("th", [column.title for column in columns])
+    return f"<table><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def _exact(column: Column[Any], value: Value) -> str:

@@ -14,8 +14,8 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         Column[StepRow]("step", "step", _name, rank=0, total=f"{len(rows)} steps", right=False),
         Column[StepRow]("path", "path", lambda row: row.path, rank=None, right=False),
         Column[StepRow]("letters", "letters", lambda row: row.pattern, rank=8, right=False),
-        Column[StepRow]("inputs", "input shape", lambda row: _shapes(row.inputs), rank=15, right=False),
-        Column[StepRow]("outputs", "output shape", lambda row: _shapes(row.outputs), rank=1, right=False),
+        Column[StepRow]("inputs", "input shape", lambda row: shapes(row.inputs), rank=15, right=False),
+        Column[StepRow]("outputs", "output shape", lambda row: shapes(row.outputs), rank=1, right=False),
         Column[StepRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Column[StepRow]("macs_share", "share", lambda row: _macs_share(row, report), words.percent, 4),
         Column[StepRow]("flops", "FLOPs", lambda row: row.flops, words.metric, 12, totals.flops),
@@ -58,7 +58,7 @@ def _name(row: StepRow) -> str:
     return f"{row.name} ×{row.times}" if row.times > 1 else row.name
 
 
-def _shapes(shapes: list[Shape]) -> str:
+def shapes(shapes: list[Shape]) -> str:
     """`3 of 64×3×49×32` where all are alike."""
     if len(set(map(tuple, shapes))) == 1 and len(shapes) > 1:
         return f"{len(shapes)} of {spell(shapes[0])}"

@@ -1,0 +1,114 @@
+"""`attnscope trace`: any module, laid open."""
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from attnscope.cli.flags import choices, number, option, whole
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.exploring import BUDGET_S, DEVICES
+from attnscope.probes import process
+from attnscope.probes.foreign.rows import GROUPS
+from attnscope.targets import find_target, parse_argument, parse_input
+
+EXAMPLES = (
+    "attnscope trace timm:swin_tiny_patch4_window7_224",
+    "attnscope trace torchvision:swin_t --module features.1.0.attn --time",
+    "attnscope trace my_file.py:MyAttention --arg dim=96 --arg heads=3 --input 1,49,96",
+)
+
+
+def trace_command(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(
+        "trace",
+        short_help="Any module: timm, torchvision, Hugging Face, your own.",
+        epilog="Examples: " + "; ".join(EXAMPLES),
+    )(run_trace)
+
+
+def run_trace(
+    module: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE",
+            help="timm:NAME, torchvision:NAME, hf:TYPE (or a config.json), FILE.py:NAME or PACKAGE.MODULE:NAME.",
+        ),
+    ],
+    arg: Annotated[
+        list[str] | None, option("--arg", metavar="NAME=VALUE", help="What it is built with; may be given again.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        option(
+            "--input",
+            metavar="[NAME=]SHAPE[:DTYPE]",
+            help="What it takes, such as 1,49,96 or mask=49,49:bool; may be given again; known networks need none.",
+        ),
+    ] = None,
+    submodule: Annotated[
+        str | None,
+        option("--module", metavar="PATH", help="Open this submodule, with the inputs that it really receives."),
+    ] = None,
+    group: Annotated[
+        str, option(**choices(GROUPS), help=f"What a row is: {', '.join(f'{k} ({v})' for k, v in GROUPS.items())}.")
+    ] = "module",
+    depth: Annotated[
+        int | None,
+        option(
+            parser=whole("depth"), metavar="N", help="Levels of modules that are opened.", show_default="a screenful"
+        ),
+    ] = None,
+    time: Annotated[
+        bool,
+        option("--time/--no-time", help="Run it and measure, or tell shapes and costs without computing anything."),
+    ] = False,
+    device: Annotated[
+        str | None,
+        option(
+            **choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.", show_default="meta, or auto with --time"
+        ),
+    ] = None,
+    budget: Annotated[float, option(parser=number("budget"), metavar="X", help="Seconds of measuring.")] = BUDGET_S,
+    threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
+    seed: Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")] = 0,
+    strict: Annotated[
+        bool, option("--strict", help="Exit with 1 where a shape comment is wrong or an operator has no formula.")
+    ] = False,
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """Lay any module open: its torch calls, their shapes, costs and times, and the attention in it.
+
+    Networks are built with random weights; nothing is downloaded. FILE.py is run as Python runs it on import, with its
+    folder first on the search path: what stands at its top level is executed.
+    """
+    form = check_output(form, json, output, color)
+    tensors = [parse_input(text) for text in inputs or []]
+    arguments = dict(parse_argument(text) for text in arg or [])
+    if time:
+        process.pin_allocator()
+    process.import_torch()
+    from attnscope.render import render
+    from attnscope.tracing import trace_target
+
+    report = trace_target(
+        find_target(module, arguments, tensors),
+        time=time,
+        device=device,
+        group=group,
+        depth=depth,
+        submodule=submodule,
+        budget=budget,
+        threads=threads,
+        seed=seed,
+        command=shlex.join(["attnscope", *sys.argv[1:]]),
+    )
+    write(lambda screen: render(report, form, screen), output, color, quiet)
+    if strict and (report.warnings or report.uncounted):
+        raise typer.Exit(1)

@@ -1,0 +1,294 @@
+"""A module that is not ours on a screen: its calls as a tree of modules, the attention in it, and what is in doubt."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.render import words
+from attnscope.render.columns import Column, Value, fit, rows_table
+from attnscope.render.screen import Screen
+from attnscope.render.sheet import timing_line
+from attnscope.render.steps import seconds_of, shapes
+from attnscope.report import AttentionFound, CallRow, TraceReport
+
+INDENT = "  "
+CODE = 34
+"""Columns of a source line on the screen; files have the whole of it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: a row, or the head of a module, which has no row."""
+
+    label: str
+    row: CallRow | None
+
+
+def call_columns(report: TraceReport) -> list[Column[CallRow]]:
+    """The columns of a file: every row for itself."""
+    totals = report.totals
+    columns: list[Column[CallRow]] = [
+        Column("call", "call", lambda row: row.name, total=f"{report.calls} calls", right=False),
+        Column("times", "times", lambda row: row.times),
+        Column("calls", "calls", lambda row: row.calls, rank=None),
+        Column("path", "module path", lambda row: row.path, rank=2, right=False),
+        Column("module", "module", lambda row: row.module, rank=None, right=False),
+        Column("source", "source", lambda row: row.source, _known, rank=3, right=False),
+        Column("inputs", "input shape", lambda row: shapes(row.inputs), rank=None, right=False),
+        Column("outputs", "output shape", lambda row: shapes(row.outputs), right=False),
+        Column("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
+        Column("flops", "FLOPs", lambda row: row.flops, words.metric, 12, totals.flops),
+        Column("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 7, totals.other_flops),
+        Column("params", "params", lambda row: row.params, words.metric, 6, totals.params),
+        Column("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
+        Column("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
+        Column("bytes_live", "live", lambda row: row.bytes_live, words.binary, 9, totals.peak_bytes),
+    ]
+    if report.time:
+        columns += [
+            Column(
+                "time_s",
+                "time",
+                lambda row: row.time.median_s if row.time else None,
+                words.seconds,
+                0,
+                report.time.steps_sum_s,
+            ),
+            Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
+        ]
+    return [
+        *columns,
+        Column("code", "code", lambda row: row.code, rank=None, right=False),
+        Column("uncounted", "uncounted", lambda row: " ".join(row.uncounted), rank=None, right=False),
+    ]
+
+
+def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
+    """Headline, table, what was left out, and the lines below."""
+    table_lines = list(lines_of(report))
+    columns, dropped = fit(line_columns(report), table_lines, screen)
+    heaviest = max(report.steps, key=_weight, default=None)
+
+    def style(line: Line) -> str:
+        if line.row is None:
+            return ""
+        return "bold cyan" if line.row is heaviest else "" if line.row.macs or line.row.macs is None else "dim"
+
+    parts: list[RenderableType] = [screen.headline(report.title), Text("")]
+    parts.append(rows_table(columns, table_lines, screen, style))
+    if dropped:
+        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    return [*parts, Text(""), screen.lines(told(report, screen))]
+
+
+def line_columns(report: TraceReport) -> list[Column[Line]]:
+    """The columns of a screen: those of the rows, empty where a line is the head of a module."""
+    totals, by_line = report.totals, report.group == "line"
+
+    def of(row: str) -> Callable[[Line], Value]:
+        return lambda line: getattr(line.row, row) if line.row else ""
+
+    def maybe(show: Callable[[Any], str]) -> Callable[[Any], str]:
+        return lambda value: value if value == "" else show(value)
+
+    def share(line: Line) -> float | str | None:
+        return "" if line.row is None else _macs_share(line.row, report)
+
+    def time(line: Line) -> float | str | None:
+        return "" if line.row is None else line.row.time.median_s if line.row.time else None
+
+    def time_share(line: Line) -> float | str | None:
+        if line.row is None or report.time is None:
+            return ""
+        return seconds_of(line.row) / report.time.steps_sum_s if line.row.time else None
+
+    columns: list[Column[Line]] = [
+        Column("call", "call", lambda line: line.label, total=f"{report.calls} calls", right=False),
+        Column(
+            "outputs",
+            "output shape",
+            lambda line: shapes(line.row.outputs) if line.row else "",
+            rank=6 if by_line else 1,
+            right=False,
+        ),
+        Column("macs", "MACs", of("macs"), maybe(words.metric), 0, totals.macs),
+        Column("macs_share", "share", share, maybe(words.percent), 3),
+    ]
+    if report.time:
+        longest = max(map(seconds_of, report.steps), default=0.0) or 1.0
+        columns += [
+            Column("time_s", "time", time, maybe(words.seconds), 0, report.time.steps_sum_s),
+            Column("time_share", "share", time_share, maybe(words.percent), 2),
+            Column(
+                "time_bar",
+                "",
+                lambda line: seconds_of(line.row) / longest if line.row else 0.0,
+                words.bar,
+                4,
+                right=False,
+                drawn=True,
+            ),
+        ]
+    return [
+        *columns,
+        Column("source", "source", of("source"), maybe(_known), 15 if by_line else 4, right=False),
+        Column("params", "params", of("params"), maybe(words.metric), 6, totals.params),
+        Column("other_flops", "elementwise", of("other_flops"), maybe(words.metric), 7, totals.other_flops),
+        Column("bytes_live", "live", of("bytes_live"), maybe(words.binary), 9, totals.peak_bytes),
+        Column("bytes_read", "read", of("bytes_read"), maybe(words.binary), 10, totals.bytes_read),
+        Column("bytes_written", "written", of("bytes_written"), maybe(words.binary), 11, totals.bytes_written),
+        Column("flops", "FLOPs", of("flops"), maybe(words.metric), 12, totals.flops),
+        Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
+    ]
+
+
+def lines_of(report: TraceReport) -> Iterator[Line]:
+    """The rows under the heads of their modules; a module with a single call shares a line with it."""
+    if report.group != "module":
+        for row in report.steps:
+            name = (row.source or row.name).split("/")[-1] if report.group == "line" else row.name
+            yield Line(f"{name} ×{row.calls}" if row.calls > 1 else name, row)
+        return
+    opened: list[str] = []
+    steps = report.steps
+    for index, row in enumerate(steps):
+        parts = row.path.split(".") if row.path else []
+        home = parts if row.op else parts[:-1]
+        alone = bool(row.op and home) and opened[: len(home)] != home and not _goes_on(steps, index, home)
+        heads = home[:-1] if alone else home
+        shown = _shown_heads(steps, heads)
+        for level, (start, end) in enumerate(shown):
+            if opened[:end] != heads[:end]:
+                label = ".".join(heads[start:end])
+                yield Line(f"{INDENT * level}{label}{_repeats(steps, heads[:start], heads[:end])}", None)
+        opened = heads
+        own = home[-1] if alone else "" if row.op else parts[-1]
+        label = f"{own} {row.name}" if own and own != row.name else row.name
+        around = _times_of(steps, heads)
+        times = f" ×{row.times // around}" if row.times > around else ""
+        yield Line(f"{INDENT * len(shown)}{label}{times}{'' if row.op else f' ({row.calls} calls)'}", row)
+
+
+def _shown_heads(steps: list[CallRow], heads: list[str]) -> list[tuple[int, int]]:
+    """The heads above a row, from part to part of its path; a module that holds but one other shares its line."""
+    shown, start = [], 0
+    for end in range(1, len(heads) + 1):
+        below = {row.path.split(".")[end : end + 1] == heads[end : end + 1] for row in _under(steps, heads[:end])}
+        if end == len(heads) or below != {True}:
+            shown.append((start, end))
+            start = end
+    return shown
+
+
+def _under(steps: list[CallRow], heads: list[str]) -> list[CallRow]:
+    path = ".".join(heads)
+    return [row for row in steps if not path or f"{row.path}.".startswith(f"{path}.")]
+
+
+def _goes_on(steps: list[CallRow], index: int, home: list[str]) -> bool:
+    """Whether the next row stands in the same module or inside it."""
+    path = ".".join(home)
+    return index + 1 < len(steps) and f"{steps[index + 1].path}.".startswith(f"{path}.")
+
+
+def _times_of(steps: list[CallRow], heads: list[str]) -> int:
+    """How often the module at this head stands in the network: as often as the rarest of its rows."""
+    return min(row.times for row in _under(steps, heads)) if heads else 1
+
+
+def _repeats(steps: list[CallRow], around: list[str], heads: list[str]) -> str:
+    times = _times_of(steps, heads) // _times_of(steps, around)
+    return f" ×{times}" if times > 1 else ""
+
+
+def told(report: TraceReport, screen: Screen) -> list[tuple[str, str, str]]:
+    """Label, words and style of each line below the table."""
+    totals = report.totals
+    at_least = "at least " if report.uncounted else ""
+    lines = [
+        ("MACs", f"{at_least}{totals.macs:,}, by a formula for each operator that ran", ""),
+        (
+            "",
+            f"{words.metric(totals.flops)} FLOPs (2 a MAC), and {words.metric(totals.other_flops)} elementwise "
+            f"· {totals.params:,} parameters",
+            "",
+        ),
+        ("memory", f"{words.binary(totals.peak_bytes)} of activations at the fullest moment", ""),
+    ]
+    for entry in report.uncounted:
+        more = f" and {len(entry.within) - 2} more" if len(entry.within) > 2 else ""
+        lines.append(("unknown", f"{entry.op}, {entry.calls}×, in {', '.join(entry.within[:2])}{more}", "yellow"))
+    for index, attention in enumerate(report.attentions):
+        lines += [("attention" if not index else "", attention_line(attention), "")]
+        lines += [("", INDENT + line, "") for line in attention_costs(attention)]
+    if report.comments.checked:
+        right = report.comments.checked - len(report.comments.wrong)
+        mark = "✓" if not report.comments.wrong else "✗"
+        lines.append(("comments", f"{right} of {report.comments.checked} shape comments are right {mark}", ""))
+    if report.time:
+        lines.append(("timing", timing_line(report), ""))
+    else:
+        lines.append(("run on", _where(report), ""))
+    lines += [("note", note, "") for note in report.notes]
+    lines += [("warning", warning, "yellow") for warning in report.warnings]
+    if not screen.quiet:
+        lines += [("", "", ""), ("next", f"{report.next[0]}   {report.next[1]}", "cyan")]
+    return lines
+
+
+def attention_line(found: AttentionFound) -> str:
+    """`blocks.0.attn ×12: global, N = 197, 12 heads of 64, fused`."""
+    where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
+    size = f"{found.window[0]}×{found.window[1]}" if found.window else f"{found.tokens} tokens"
+    scope = {
+        "global": "global",
+        "cross": "global",
+        "windowed": f"{found.windows} windows of {size}",
+        "grid": f"{found.windows} dilated windows of {size}",
+    }[found.scope]
+    tokens = f"N = {found.tokens}" if found.tokens == found.keys else f"{found.tokens} queries, {found.keys} keys"
+    heads = f"{found.heads} head{'s' if found.heads > 1 else ''} of {found.head_dim}"
+    return f"{where}: {scope}, {tokens}, {heads}, {found.kind}"
+
+
+def attention_costs(found: AttentionFound) -> list[str]:
+    """Share of MACs and time, then the paper's formulas for one layer."""
+    told = []
+    for name, macs, share, spent, time_share in (
+        ("q·kᵀ to weighted sum", found.core_macs, found.core_macs_share, found.core_s, found.core_time_share),
+        ("with its module", found.module_macs, found.module_macs_share, found.module_s, found.module_time_share),
+    ):
+        time = f", {words.seconds(spent)}, {words.percent(time_share)} of the time" if spent is not None else ""
+        told.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
+    told += [f"{f.name} = {f.formula} = {f.macs:,} MACs, {f.values}" for f in found.complexity]
+    if len(found.complexity) == 2:
+        ratio = found.complexity[0].macs / found.complexity[1].macs
+        told[-1] += f": {words.times(ratio)} fewer" if ratio >= 1 else f": {words.times(1 / ratio)} more"
+    return told
+
+
+def _where(report: TraceReport) -> str:
+    env = report.environment
+    what = "meta: shapes and costs, nothing was computed" if env["device"] == "meta" else env["device"]
+    return f"{what} · torch {env['torch']}"
+
+
+def _macs_share(row: CallRow, report: TraceReport) -> float | None:
+    if row.macs is None:
+        return None
+    return row.macs * row.times / report.totals.macs if report.totals.macs else 0
+
+
+def _weight(row: CallRow) -> float:
+    return seconds_of(row) if row.time else row.times * (row.macs or 0)
+
+
+def _clipped(code: str) -> str:
+    return code if len(code) <= CODE else f"{code[: CODE - 1]}…"
+
+
+def _known(value: str | None) -> str:
+    return words.NONE if value is None else value

@@ -1,0 +1,427 @@
+"""`attnscope.trace`: costs against FlopCounterMode, attention, rows, times, and that nothing is left behind."""
+
+import copy
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import attnscope
+from attnscope.probes.foreign.rows import _name_of_all
+from attnscope.tracing import ForwardError
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "trace.py"
+
+
+def flop_counter_macs(module, *inputs, **keywords):
+    """FlopCounterMode's count with the native fast path off, and on meta: it sees into neither that nor fused kernels."""
+    module, inputs = copy.deepcopy(module).to("meta"), [tensor.to("meta") for tensor in inputs]
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        module.eval().requires_grad_(False)  # its module tracker fails on some networks with gradients
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(*inputs, **keywords)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    return counter.get_total_flops() / 2
+
+
+def network(library, name):
+    with torch.device("meta"):
+        module = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+        x = torch.empty(1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
+    return module.eval(), x
+
+
+class Calls(nn.Module):
+    """A module whose forward is a function."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.forward = forward
+
+
+def macs_of(function, *inputs, **settings):
+    return attnscope.trace(Calls(function), *inputs, **settings).totals.macs
+
+
+# costs
+
+HANDFUL = [
+    ("timm", "vit_tiny_patch16_224"),
+    ("timm", "swin_tiny_patch4_window7_224"),
+    ("timm", "mobilenetv3_small_100"),
+    ("timm", "cait_xxs24_224"),
+    ("torchvision", "swin_v2_t"),
+    ("torchvision", "vit_b_32"),
+]
+
+
+@pytest.mark.parametrize(("library", "name"), HANDFUL)
+def test_macs_equal_flop_counter_mode(library, name):
+    module, x = network(library, name)
+    report = attnscope.trace(module, x)
+    assert report.totals.macs == flop_counter_macs(module, x)
+    assert not report.uncounted
+    assert report.totals.params == sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.slow
+def test_macs_of_forty_networks_equal_flop_counter_mode():
+    lists = runpy.run_path(str(BENCHMARK))
+    names = [("timm", name) for name in lists["TIMM"]] + [("torchvision", name) for name in lists["TORCHVISION"]]
+    assert len(names) >= 40
+    for library, name in names:
+        module, x = network(library, name)
+        assert attnscope.trace(module, x).totals.macs == flop_counter_macs(module, x), name
+
+
+A, B = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 7, 11)
+Q, K = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 13, 8)
+EXACT = {
+    "matmul": (lambda a, b: a @ b, (A, B), 2 * 3 * 5 * 7 * 11),
+    "broadcast": (lambda a, b: a @ b, (A, B[0, 0]), 2 * 3 * 5 * 7 * 11),
+    "einsum": (lambda a, b: torch.einsum("bhnd,bhdm->bhnm", a, b), (A, B), 2 * 3 * 5 * 7 * 11),
+    "baddbmm": (torch.baddbmm, (torch.randn(2, 5, 11), A[:, 0], B[:, 0]), 2 * 5 * 7 * 11),
+    "vector": (lambda a, b: a @ b, (A[0, 0], B[0, 0, :, 0]), 5 * 7),
+    "linear": (F.linear, (A, torch.randn(9, 7), torch.randn(9)), 2 * 3 * 5 * 7 * 9),
+    "sdpa": (lambda q, k: F.scaled_dot_product_attention(q, k, k), (Q, K), 2 * 3 * 5 * 13 * (8 + 8)),
+    "sdpa by name": (
+        lambda q, k: F.scaled_dot_product_attention(query=q, key=k, value=k, attn_mask=None, scale=0.5),
+        (Q, K),
+        2 * 3 * 5 * 13 * (8 + 8),
+    ),
+    "conv": (
+        lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=2),
+        (torch.randn(2, 4, 9, 9), torch.randn(6, 2, 3, 3)),
+        2 * 6 * 5 * 5 * 2 * 9,
+    ),
+    "transposed conv": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=2),
+        (torch.randn(1, 4, 5, 5), torch.randn(4, 3, 2, 2)),
+        4 * 5 * 5 * 3 * 4,
+    ),
+}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("name", EXACT)
+def test_macs_of_one_call(name, device):
+    function, inputs, macs = EXACT[name]
+    assert macs_of(function, *inputs, device=device) == macs
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_inference_tensors_are_counted_too(device):
+    with torch.inference_mode():
+        x, w = torch.randn(4, 7), torch.randn(9, 7)
+    assert macs_of(F.linear, x, w, device=device) == 4 * 7 * 9
+
+
+def test_native_fast_paths_are_taken_and_counted():
+    x = torch.randn(2, 10, 64)
+    attention = nn.MultiheadAttention(64, 4, batch_first=True)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    for module, inputs, native in (
+        (attention, (x, x, x), "_native_multi_head_attention"),
+        (layer, (x,), "_transformer_encoder_layer_fwd"),
+    ):
+        on_cpu, on_meta = attnscope.trace(module, *inputs, device="cpu"), attnscope.trace(module, *inputs)
+        assert [row.op for row in on_cpu.steps] == [native]
+        assert on_cpu.totals.macs == on_meta.totals.macs == flop_counter_macs(module, *inputs)
+        [found] = on_cpu.attentions
+        assert (found.tokens, found.heads, found.head_dim, found.core_macs) == (10, 4, 16, 2 * 2 * 4 * 10 * 10 * 16)
+
+
+def test_views_cost_nothing():
+    report = attnscope.trace(
+        Calls(lambda x: x.view(6, 4).t().unsqueeze(0)[0].expand(4, 6).detach()), torch.randn(2, 3, 4)
+    )
+    assert [row.name for row in report.steps] == ["view", "t", "unsqueeze", "getitem", "expand", "detach"]
+    for row in report.steps:
+        assert (row.macs, row.other_flops, row.bytes_read, row.bytes_written) == (0, 0, 0, 0)
+
+
+def test_an_operator_without_a_formula_is_unknown_not_free():
+    @torch.library.custom_op("attnscope_tests::puzzle", mutates_args=())
+    def puzzle(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @puzzle.register_fake
+    def _(x):
+        return torch.empty_like(x)
+
+    report = attnscope.trace(Calls(lambda x: puzzle(puzzle(x)) @ x), torch.randn(4, 4))
+    assert [(entry.op, entry.calls) for entry in report.uncounted] == [("attnscope_tests::puzzle", 2)]
+    assert [row.macs for row in report.steps] == [None, None, 64]
+    assert report.totals.macs == 64
+    assert json.loads(report.to_json())["steps"][0]["macs"] is None
+
+
+# rows
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return network("timm", "vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("group", ["module", "line", "op"])
+@pytest.mark.parametrize("depth", [None, 1, 2, 99])
+def test_rows_add_up_to_the_totals(vit, group, depth):
+    report = attnscope.trace(*vit, group=group, depth=depth)
+    for key in ("macs", "flops", "other_flops", "bytes_read", "bytes_written"):
+        assert sum(row.times * getattr(row, key) for row in report.steps) == getattr(report.totals, key)
+    assert sum(row.times * row.calls for row in report.steps) == report.calls
+    assert max(row.bytes_live for row in report.steps) == report.totals.peak_bytes
+
+
+def test_repeated_blocks_are_folded(vit):
+    report = attnscope.trace(*vit)
+    [score] = [row for row in report.steps if row.op == "scaled_dot_product_attention"]
+    assert (score.path, score.times, score.macs) == ("blocks.0–11.attn", 12, 2 * 197 * 197 * 192)
+    assert score.source.startswith("timm/layers/attention.py:")
+    assert "scaled_dot_product_attention" in score.code
+    assert [row.params for row in report.steps if row.path == "blocks.0–11.attn.qkv"] == [3 * 192 * 192 + 3 * 192]
+
+
+def test_blocks_that_take_turns_are_folded():
+    report = attnscope.trace(*network("timm", "swin_tiny_patch4_window7_224"), depth=4)
+    stage = [(row.path, row.times) for row in report.steps if row.path.startswith("layers.2.blocks")]
+    assert stage == [("layers.2.blocks.0,2…4", 3), ("layers.2.blocks.1,3…5", 3)]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["0", "1", "2"], "0–2"),
+        (["0", "2", "4"], "0,2…4"),
+        (["0", "2"], "0,2"),
+        (["a", "b"], "a…b"),
+        (["0", "5", "6"], "0…6"),
+    ],
+)
+def test_names_of_folded_modules(names, told):
+    assert _name_of_all(names) == told
+
+
+def test_memory_is_what_the_forward_holds():
+    # x + 1 lives while its product is made, and is freed then
+    report = attnscope.trace(Calls(lambda x: (x + 1) * 2 + 3), torch.randn(1000))
+    assert [row.bytes_live for row in report.steps] == [4000, 8000, 8000]
+    assert report.totals.peak_bytes == 8000
+
+
+# attention
+
+
+def attentions(module, *inputs, **keywords):
+    return [
+        (found.kind, found.times, found.tokens, found.keys, found.heads, found.head_dim, found.scope, found.window)
+        for found in attnscope.trace(module, *inputs, **keywords).attentions
+    ]
+
+
+def test_attention_of_a_vit(vit):
+    assert attentions(*vit) == [("fused", 12, 197, 197, 3, 64, "global", None)]
+
+
+@pytest.mark.parametrize(("library", "name"), [("timm", "swin_tiny_patch4_window7_224"), ("torchvision", "swin_t")])
+def test_attention_of_swin(library, name):
+    kind = "score-softmax-value"
+    assert attentions(*network(library, name)) == [
+        (kind, 2, 49, 49, 3, 32, "windowed", (7, 7)),
+        (kind, 2, 49, 49, 6, 32, "windowed", (7, 7)),
+        (kind, 6, 49, 49, 12, 32, "windowed", (7, 7)),
+        (kind, 2, 49, 49, 24, 32, "global", None),
+    ]
+
+
+def test_windows_are_those_of_an_image_in_a_batch_too():
+    module, _ = network("timm", "swin_tiny_patch4_window7_224")
+    report = attnscope.trace(module, torch.empty(3, 3, 224, 224, device="meta"))
+    assert [found.windows for found in report.attentions] == [64, 16, 4, 1]
+
+
+def test_complexity_is_that_of_our_own_command():
+    report = attnscope.trace(*network("torchvision", "swin_t"))
+    own = attnscope.explore(attnscope.SwinSpec(dim=96, heads=3, resolution=56, window=7), time=False).complexity
+    assert [formula.macs for formula in report.attentions[0].complexity] == [own.global_macs, own.windowed_macs]
+
+
+class Einsum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_qkv = nn.Linear(24, 72)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (4, 6)) for t in self.to_qkv(x).chunk(3, -1))
+        weights = torch.einsum("bnhd,bmhd->bhnm", q, k).softmax(dim=-1)
+        return torch.einsum("bhnm,bmhd->bnhd", weights, v)
+
+
+def test_attention_by_einsum_and_one_that_is_none():
+    assert attentions(Einsum(), torch.randn(2, 10, 24)) == [("score-softmax-value", 1, 10, 10, 4, 6, "global", None)]
+    assert attentions(nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1)), torch.randn(2, 8)) == []
+
+
+def test_cross_attention_has_as_many_keys_as_there_are():
+    q, k = torch.randn(1, 10, 64), torch.randn(1, 30, 64)
+    [found] = attentions(nn.MultiheadAttention(64, 4, batch_first=True), q, k, k)
+    assert found[2:7] == (10, 30, 4, 16, "cross")
+
+
+# what it is given, and how it is left
+
+
+def test_a_submodule_is_opened_with_what_it_receives():
+    module, x = network("timm", "swin_tiny_patch4_window7_224")
+    report = attnscope.trace(module, x, submodule="layers.0.blocks.1.attn")
+    assert report.steps[0].inputs == [(64, 49, 96)]
+    assert report.totals.macs == 145_108_992
+    assert report.attentions[0].windows == 64
+    assert any("+" in row.code or row.op == "add" for row in report.steps)  # the mask that the shifted block gives it
+
+
+def test_a_submodule_that_is_not_there_or_not_called(vit):
+    with pytest.raises(attnscope.UsageError, match=r"blocks\.0\.atn is not there; did you mean blocks\.0\.attn\?"):
+        attnscope.trace(*vit, submodule="blocks.0.atn")
+    module = Counting()
+    module.unused = nn.Linear(1, 1)
+    with pytest.raises(attnscope.UsageError, match="never called"):
+        attnscope.trace(module, torch.randn(3, 4), submodule="unused")
+
+
+class Counting(nn.Module):
+    def __init__(self, fails=False):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5).eval()
+        self.register_buffer("runs", torch.zeros(()))
+        self.fails = fails
+
+    def forward(self, x):
+        self.runs += 1
+        x = self.drop(self.norm(self.linear(x))) + torch.rand(4)
+        return x @ x if self.fails else x
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=["meta", "cpu", "timed"]
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_behind(settings, fails):
+    module, x = Counting(fails).train(), torch.randn(3, 4)
+    module.drop.eval()
+    hook = module.register_forward_hook(lambda *_: None)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    call, overrides, random = nn.Module.__call__, torch.overrides.has_torch_function, torch.get_rng_state()
+    attributes, threads, tracer = set(vars(module)), torch.get_num_threads(), sys.gettrace()
+    if fails:
+        with pytest.raises(ForwardError):
+            attnscope.trace(module, x, **settings)
+    else:
+        attnscope.trace(module, x, **settings)
+    assert (module.training, module.norm.training, module.drop.training) == (True, True, False)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+    assert list(module._forward_hooks) == [hook.id]
+    assert set(vars(module)) == attributes
+    assert nn.Module.__call__ is call
+    assert torch.overrides.has_torch_function is overrides
+    assert torch.equal(torch.get_rng_state(), random)
+    assert (torch.get_num_threads(), sys.gettrace()) == (threads, tracer)
+    assert not torch.overrides._get_current_function_mode_stack()
+
+
+def test_an_error_of_the_user_is_told_as_theirs():
+    with pytest.raises(ForwardError) as raised:
+        attnscope.trace(Counting(fails=True), torch.randn(3, 4))
+    message = str(raised.value)
+    assert "matmul of 3×4 and 3×4 failed at" in message
+    assert "test_trace.py" in message
+    assert "`return x @ x if self.fails else x`" in message
+    assert raised.value.exit_code == 1
+    cause, files = raised.value.__cause__, []
+    assert isinstance(cause, RuntimeError)
+    trace = cause.__traceback__
+    while trace is not None:
+        files.append(Path(trace.tb_frame.f_code.co_filename).name)
+        trace = trace.tb_next
+    assert files
+    assert set(files) == {"test_trace.py"}
+
+
+def test_what_cannot_run_on_meta_runs_on_the_cpu_and_says_so():
+    report = attnscope.trace(Calls(lambda x: x * 2 if x.sum().item() > 0 else x), torch.ones(3))
+    assert report.environment["device"] == "cpu"
+    assert any("cannot run on meta" in note for note in report.notes)
+
+
+def test_a_tensor_that_is_given_twice_stays_one():
+    x = torch.randn(1, 4)
+    assert [row.op for row in attnscope.trace(Calls(lambda a, b: a * 2 if a is b else a), x, x).steps] == ["mul"]
+
+
+def test_keywords_and_nested_inputs():
+    report = attnscope.trace(
+        Calls(lambda x, *, pair: x + pair[0] @ pair[1]), torch.ones(2, 2), pair=[torch.ones(2, 2)] * 2
+    )
+    assert report.totals.macs == 8
+
+
+# times
+
+
+def test_times_stand_beside_the_calls():
+    module = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+    report = attnscope.trace(module, torch.randn(32, 64), time=True, budget=0.02)
+    assert [row.op for row in report.steps] == ["linear", "gelu", "linear"]
+    assert all(row.time.median_s >= 0 for row in report.steps)
+    assert math.isclose(sum(row.times * row.time.median_s for row in report.steps), report.time.steps_sum_s)
+    assert report.environment["device"] == "cpu"
+
+
+def test_time_on_meta_is_refused():
+    with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
+        attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")
+
+
+# Python and notebooks
+
+
+def test_attributes_are_the_keys_of_the_json(vit):
+    report = attnscope.trace(*vit)
+    plain = json.loads(report.to_json())
+    assert plain["totals"]["flops"] == report.totals.flops == 2 * report.totals.macs
+    assert plain["schema"] == 1
+    assert set(plain) >= {
+        "command",
+        "spec",
+        "environment",
+        "steps",
+        "totals",
+        "time",
+        "audit",
+        "complexity",
+        "warnings",
+    }
+    assert isinstance(report, attnscope.Report)
+
+
+def test_a_notebook_shows_a_table(vit):
+    report = attnscope.trace(*vit)
+    html = report._repr_html_()
+    assert html.startswith("<table>")
+    assert html.count("<tr>") == len(report.steps) + 2
+    assert "197" in report._repr_mimebundle_()["text/plain"]

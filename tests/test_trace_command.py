@@ -1,0 +1,223 @@
+"""`attnscope trace`: the real command, what it can be pointed at, its screens and its errors."""
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from attnscope.cli import main
+from attnscope.errors import UsageError
+from attnscope.targets import InputSpec, parse_argument, parse_input
+
+FILE = """
+import torch
+from torch import nn
+
+from beside import SCALE
+
+
+class MyAttention(nn.Module):
+    def __init__(self, dim, heads=3):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+
+    def forward(self, x, mask=None):
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # b h n d
+        s = q @ k.transpose(-2, -1) * SCALE  # (B, h, N, d)
+        if mask is not None:
+            s = s.masked_fill(~mask, -torch.inf)
+        return s.softmax(-1) @ v
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return x @ x
+
+
+def factory(dim):
+    return MyAttention(dim).half()
+
+
+def fails():
+    return 1 / 0
+
+
+if __name__ == "__main__":
+    raise SystemExit("run as a script")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "my_file.py").write_text(FILE)
+    (folder / "beside.py").write_text("SCALE = 0.5\n")
+    return folder
+
+
+@dataclass
+class Shown:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    """Run the command in this process, where torch is imported already."""
+
+    def run(*words, **env):
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["attnscope", "trace", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        gc.enable()  # which the command leaves off
+        gc.unfreeze()
+        return Shown(left.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def process(folder):
+    """Run it as a process of its own."""
+
+    def run(*words, **env):
+        return subprocess.run(
+            words, capture_output=True, text=True, encoding="utf-8", cwd=folder, env={**os.environ, **env}, timeout=300
+        )
+
+    return run
+
+
+OWN = ["my_file.py:MyAttention", "--arg", "dim=96", "--arg", "heads=3", "--input", "1,49,96"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_is_wider_than_the_screen(command, width):
+    shown = command(*OWN, COLUMNS=str(width))
+    assert shown.returncode == 0
+    assert max(map(len, shown.stdout.splitlines())) <= width
+    assert "matmul" in shown.stdout
+    assert "my_file.py:17: the comment says (B, h, N, d) = 1×3×49×32" in " ".join(shown.stdout.split())
+    assert shown.stdout.isascii() is False
+
+
+def test_ascii(process):
+    plain = process(sys.executable, "-W", "error", "-m", "attnscope", "trace", *OWN, PYTHONIOENCODING="ascii")
+    assert plain.stdout.isascii()
+    assert "1x3x49x49" in plain.stdout
+
+
+def test_forms(command):
+    report = json.loads(command(*OWN, "--json").stdout)
+    assert report["attentions"][0]["heads"] == 3
+    assert report["command"].startswith("attnscope trace my_file.py:MyAttention")
+    header, *rows = command(*OWN, "--format", "csv").stdout.splitlines()
+    assert header.startswith("call,times,calls,path,module,source,")
+    assert rows[-1].startswith("total,")
+    assert "| matmul | 1 |" in command(*OWN, "--format", "md").stdout
+
+
+def test_keywords_masks_and_factories(command):
+    masked = command(*OWN, "--input", "mask=49,49:bool", "--json")
+    assert "masked_fill" in masked.stdout
+    half = json.loads(command("my_file.py:factory", "--arg", "dim=96", "--input", "1,49,96", "--json").stdout)
+    assert half["spec"]["inputs"] == ["1×49×96 float16"]
+    package = command("my_file:MyAttention", "--arg", "dim=96", "--input", "1,49,96", "-q")
+    assert package.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["my_file.py:Broken", "--input", "2,3"], 1, r"matmul of 2×3 and 2×3 failed at my_file.py:25 `return x @ x`: "),
+        (["my_file.py:fails", "--input", "2"], 1, r"could not be built at .*my_file.py:33: ZeroDivisionError"),
+        (
+            ["my_file.py:MyAttention", "--input", "1,49,96"],
+            2,
+            r"missing 1 required positional argument: 'dim'; give .*--arg",
+        ),
+        (["my_file.py:MyAttention", "--arg", "dim=96"], 2, r"--input is needed: MyAttention takes x, mask"),
+        (["my_file.py:MyAtention"], 2, r"no MyAtention; did you mean MyAttention\?"),
+        (["my_file.py"], 2, r"2 modules \(MyAttention, Broken\); say which"),
+        (["no_file.py:X"], 2, r"no_file.py is not there"),
+        (["no_package:X"], 2, r"no module no_package"),
+        (["timm:vit_tiny_patch16_225"], 2, r"timm has no vit_tiny_patch16_225; did you mean vit_tiny_patch16_224\?"),
+        (["torchvision:swin_q"], 2, r"torchvision has no swin_q; did you mean"),
+        (["nothing"], 2, r"nothing names no module"),
+        ([*OWN, "--group", "lines"], 2, r"--group lines is unknown; there is: module, line, op"),
+        ([*OWN, "--depth", "0"], 2, r"--depth 0 is too small"),
+        ([*OWN, "--module", "qvk"], 2, r"--module qvk is not there; did you mean qkv\?"),
+        ([*OWN, "--input", "1,a"], 2, r"--input 1,a is no shape"),
+        ([*OWN, "--arg", "dim"], 2, r"--arg dim has no name"),
+        ([*OWN, "--strict"], 1, r"^$"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(command, words, code, told):
+    shown = command(*words)
+    assert shown.returncode == code
+    assert "Traceback" not in shown.stderr
+    assert shown.stderr.count("\n") <= 1
+    assert re.search(told, shown.stderr)
+
+
+def test_what_is_not_installed_is_one_line(process):
+    hidden = (
+        "import sys; sys.modules['timm'] = None; sys.argv = ['attnscope', 'trace', 'timm:vit_tiny_patch16_224']; "
+        "from attnscope.cli import main; main()"
+    )
+    shown = process(sys.executable, "-c", hidden)
+    assert shown.returncode == 2
+    assert shown.stderr == "attnscope: timm: needs timm, which is not installed: pip install timm\n"
+
+
+def test_hugging_face_is_built_from_its_config(command):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    shown = command("hf:vit", "--arg", "num_hidden_layers=2", "--json")
+    report = json.loads(shown.stdout)
+    assert report["attentions"][0]["times"] == 2
+    assert report["spec"]["inputs"] == ["1×3×224×224 float32"]
+    hub = command("hf:google/vit-base-patch16-224")
+    assert hub.returncode == 2
+    assert "nothing is downloaded" in hub.stderr
+
+
+def test_help_needs_no_torch(process):
+    asked = "import sys; sys.argv = ['attnscope', 'trace', '--help']\ntry:\n from attnscope.cli import main; main()\n"
+    shown = process(sys.executable, "-c", asked + "except SystemExit: pass\nprint('torch' in sys.modules)")
+    assert shown.stdout.splitlines()[-1] == "False"
+    assert "run as Python runs it" in " ".join(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("1,49,96", InputSpec((1, 49, 96))),
+        ("1x3x224x224", InputSpec((1, 3, 224, 224))),
+        ("1,16:int64", InputSpec((1, 16), "int64")),
+        ("mask=49,49:bool", InputSpec((49, 49), "bool", "mask")),
+    ],
+)
+def test_inputs_are_read(text, spec):
+    assert parse_input(text) == spec
+
+
+@pytest.mark.parametrize("text", ["1,-2", "a b=1", "1,2:float3", "one"])
+def test_inputs_that_are_none(text):
+    with pytest.raises(UsageError):
+        parse_input(text)
+
+
+def test_arguments_are_read():
+    values = dict(map(parse_argument, ["dim=96", "bias=False", "sizes=(7, 7)", "act=gelu"]))
+    assert values == {"dim": 96, "bias": False, "sizes": (7, 7), "act": "gelu"}
