@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -294,7 +294,9 @@ def _on(
         there = _moved(module, device)
         args, keywords = _moved_inputs(inputs(device), device)
         batch = _batch(args, keywords)
-        with left_as_it_was(there):
+        # tensors that the forward makes are there too
+        made_there = torch.device("meta") if device.type == "meta" else nullcontext()
+        with left_as_it_was(there), made_there:
             if asked.submodule:
                 there, (args, keywords) = received(there, asked.submodule, args, keywords)
             watched = watch(there, lambda: there(*args, **keywords), tracer)

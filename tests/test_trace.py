@@ -368,6 +368,12 @@ def test_what_cannot_run_on_meta_runs_on_the_cpu_and_says_so():
     assert any("cannot run on meta" in note for note in report.notes)
 
 
+def test_tensors_that_the_forward_makes_are_on_meta_too():
+    report = attnscope.trace(Calls(lambda x: x @ torch.ones(3, 3) + torch.arange(3)), torch.ones(3, 3))
+    assert report.environment["device"] == "meta"
+    assert report.totals.macs == 27
+
+
 def test_a_tensor_that_is_given_twice_stays_one():
     x = torch.randn(1, 4)
     assert [row.op for row in attnscope.trace(Calls(lambda a, b: a * 2 if a is b else a), x, x).steps] == ["mul"]
