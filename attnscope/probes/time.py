@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -169,7 +170,7 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) 
     def turn(backwards: bool) -> list[Timed]:
         runs: dict[int, Timed] = {}
         for index in reversed(range(len(forwards))) if backwards else range(len(forwards)):
-            runs[index] = _run(clocks[index], *forwards[index], [])
+            runs[index] = run(clocks[index], partial(*forwards[index]), [])
         return [runs[index] for index in range(len(forwards))]
 
     with measuring():
