@@ -170,7 +170,8 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) 
     def turn(backwards: bool) -> list[Timed]:
         runs: dict[int, Timed] = {}
         for index in reversed(range(len(forwards))) if backwards else range(len(forwards)):
-            runs[index] = run(clocks[index], partial(*forwards[index]), [])
+            module, x = forwards[index]
+            runs[index] = run(clocks[index], partial(module, x), [])
         return [runs[index] for index in range(len(forwards))]
 
     with measuring():
