@@ -27,6 +27,10 @@ CLEAN_SHARE = 0.97
 """A run is clean if the thread had the processor for this share of it."""
 
 
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a forward takes: a tensor, or a tuple of them."""
+
+
 class Clock(Protocol):
     """Stamps moments on a device; `seconds` are the gaps between stamps, once all work is done."""
 
@@ -91,15 +95,15 @@ class Timing:
     stamp_s: float
 
 
-def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
+def time_steps(module: nn.Module, x: Inputs, budget_s: float) -> Timing:
     """Time each step of a module in place, and the untouched forward beside it.
 
     Args:
         module: a module whose steps are tied to methods, in evaluation mode.
-        x: its input, on the module's device.
+        x: its input or inputs, on the module's device.
         budget_s: how long to measure, warm-up aside. At least FEWEST_PAIRS pairs are run.
     """
-    clock = CLOCKS[x.device.type]()
+    clock = CLOCKS[_device(x)]()
 
     def whole() -> Timed:
         return _run(clock, module, x, [])
@@ -130,9 +134,9 @@ def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
     return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s)
 
 
-def time_forward(module: nn.Module, x: Tensor, budget_s: float) -> float:
+def time_forward(module: nn.Module, x: Inputs, budget_s: float) -> float:
     """Seconds of the untouched forward: the mean over the middle half of the runs."""
-    clock = CLOCKS[x.device.type]()
+    clock = CLOCKS[_device(x)]()
     with measuring():
         start = time.perf_counter()
         runs = [_run(clock, module, x, [])]
@@ -143,7 +147,7 @@ def time_forward(module: nn.Module, x: Tensor, budget_s: float) -> float:
     return statistics.fmean(run.total for run in middle(runs))
 
 
-def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) -> list[list[float]]:
+def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) -> list[list[float]]:
     """Seconds of several untouched forwards, run in turn, so that a drift of the machine touches all alike.
 
     Args:
@@ -154,7 +158,7 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) 
     Returns:
         The samples of each. Rounds in which another process had the processor are left out where enough are clean.
     """
-    clocks = [CLOCKS[x.device.type]() for _, x in forwards]
+    clocks = [CLOCKS[_device(x)]() for _, x in forwards]
 
     def turn(backwards: bool) -> list[Timed]:
         runs: dict[int, Timed] = {}
@@ -206,13 +210,17 @@ def measuring() -> Iterator[None]:
             gc.enable()
 
 
-def _run(clock: Clock, module: nn.Module, x: Tensor, stamps: list[Any]) -> Timed:
+def _device(x: Inputs) -> str:
+    return (x[0] if isinstance(x, tuple) else x).device.type
+
+
+def _run(clock: Clock, module: nn.Module, x: Inputs, stamps: list[Any]) -> Timed:
     cpu, wall = time.thread_time(), time.perf_counter()
     stamps.append(clock.stamp())
-    module(x)
+    module(*(x if isinstance(x, tuple) else (x,)))
     stamps.append(clock.stamp())
     wall = time.perf_counter() - wall
-    clean = x.device.type != "cpu" or time.thread_time() - cpu >= CLEAN_SHARE * wall
+    clean = _device(x) != "cpu" or time.thread_time() - cpu >= CLEAN_SHARE * wall
     return Timed(clock.seconds(stamps), clean)
 
 
