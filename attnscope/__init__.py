@@ -11,14 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnscope.attentions.cross.attention import CrossAttention
+    from attnscope.attentions.cross.spec import CrossSpec
     from attnscope.attentions.swin.attention import WindowAttention, window_partition, window_reverse
     from attnscope.attentions.swin.spec import SwinSpec
+    from attnscope.attentions.swinv2.attention import WindowAttentionV2
+    from attnscope.attentions.swinv2.spec import SwinV2Spec
     from attnscope.attentions.vit.attention import ViTAttention
     from attnscope.attentions.vit.spec import ViTSpec
     from attnscope.comparing import compare
     from attnscope.comparison import Comparison
     from attnscope.errors import AttnscopeError, DeviceError, UsageError
     from attnscope.exploring import explore
+    from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+    from attnscope.networks.vit.spec import ViTNetworkSpec
     from attnscope.probes.shapes import trace_steps
     from attnscope.render import notebook
     from attnscope.report import Report, TraceReport
@@ -31,14 +37,21 @@ __version__ = "0.1.0"
 _HOME = {
     "AttnscopeError": "errors",
     "Comparison": "comparison",
+    "CrossAttention": "attentions.cross.attention",
+    "CrossSpec": "attentions.cross.spec",
     "DeviceError": "errors",
     "Report": "report",
+    "SwinNetworkSpec": "networks.swin.spec",
     "SwinSpec": "attentions.swin.spec",
+    "SwinV2NetworkSpec": "networks.swin.spec",
+    "SwinV2Spec": "attentions.swinv2.spec",
     "TraceReport": "report",
     "UsageError": "errors",
     "ViTAttention": "attentions.vit.attention",
+    "ViTNetworkSpec": "networks.vit.spec",
     "ViTSpec": "attentions.vit.spec",
     "WindowAttention": "attentions.swin.attention",
+    "WindowAttentionV2": "attentions.swinv2.attention",
     "WindowsReport": "windows",
     "compare": "comparing",
     "explore": "exploring",
@@ -53,14 +66,21 @@ _HOME = {
 __all__ = [
     "AttnscopeError",
     "Comparison",
+    "CrossAttention",
+    "CrossSpec",
     "DeviceError",
     "Report",
+    "SwinNetworkSpec",
     "SwinSpec",
+    "SwinV2NetworkSpec",
+    "SwinV2Spec",
     "TraceReport",
     "UsageError",
     "ViTAttention",
+    "ViTNetworkSpec",
     "ViTSpec",
     "WindowAttention",
+    "WindowAttentionV2",
     "WindowsReport",
     "compare",
     "explore",

@@ -29,6 +29,8 @@ class Complexity:
     batch: int
     of_global: Term
     of_windows: Term
+    saving: str = "in windows"
+    """Where the fewer MACs are, in words."""
 
     @property
     def global_macs(self) -> int:

@@ -25,11 +25,18 @@ def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]
 
 
 def preset_path(name: str) -> Path:
-    """Where a preset is. One that there is not is a UsageError."""
+    """The file of a preset, by its own name or by timm's.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
     paths = presets()
-    if name not in paths:
-        raise UsageError(f"{{preset}} {name} is unknown; {did_you_mean(name, paths)}")
-    return paths[name]
+    if name in paths:
+        return paths[name]
+    by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
+    if name in by_timm:
+        return by_timm[name]
+    raise UsageError(f"{{preset}} {name} is unknown; {did_you_mean(name, [*paths, *by_timm])}")
 
 
 def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any]:
@@ -60,12 +67,20 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UsageError: the file cannot be read.
     """
+    return {name: table for name, table in read_toml(path).items() if isinstance(table, dict)}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """All that a TOML file says.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
-    return {name: table for name, table in tables.items() if isinstance(table, dict)}

@@ -1,20 +1,21 @@
 """Spec -> Report: the one place that joins plan, module and probes."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from attnscope import __version__, attentions
+from attnscope import __version__, attentions, networks
 from attnscope.axes import spell
 from attnscope.complexity import Complexity
 from attnscope.errors import AttnscopeError, DeviceError, UsageError
 from attnscope.probes.process import cores
-from attnscope.report import Audit, Formula, Report, StepAudit, StepRow, StepTime, Time, Totals
+from attnscope.report import Audit, Formula, PartRow, Report, StepAudit, StepRow, StepTime, Time, Totals
 from attnscope.report import Complexity as ComplexityFigures
 from attnscope.spec import LARGEST, Spec
-from attnscope.steps import Plan, SizedStep
+from attnscope.steps import Plan, SizedStep, place
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +44,12 @@ def explore(
     seed: int = 0,
     audit: bool = False,
     command: str | None = None,
+    figures: Sequence[Mapping[str, str]] = (),
 ) -> Report:
     """Lay an attention open: shapes, exact costs and measured times of its steps.
 
     Args:
-        spec: what is asked, a ViTSpec or a SwinSpec.
+        spec: what is asked: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
         device: "auto", "cpu", "cuda", "mps", or "meta", on which the module is built but nothing is computed.
         time: run it and measure. Without it, and on another device than meta, torch is not imported.
         budget: seconds of measuring.
@@ -55,6 +57,7 @@ def explore(
         seed: of the weights and of the input, which are random normals.
         audit: count with torch's FlopCounterMode as well (it takes over a second the first time).
         command: what was typed, for the record.
+        figures: what others printed for this network, each a "figure" and its "source", to be explained.
 
     Returns:
         A Report: counts are whole numbers, times are seconds, sizes are bytes, and what was not measured is None.
@@ -67,21 +70,24 @@ def explore(
     al., arXiv 2103.14030, equations 1 and 2) and, where torch is imported, against fvcore's count of the real forward.
     """
     check_arguments(device, budget, threads, seed)
-    plan = attentions.plan(spec)
+    plan = plan_of(spec)
     run = _Run(spec, plan, device, time, budget, threads, seed, audit)
     if time or device == "meta" or audit:
         run.execute()
+    rows = [_row(*columns) for columns in zip(plan.steps, plan.live_bytes, plan.saved_bytes, run.times, strict=True)]
+    published = None
+    if whole := isinstance(spec, networks.NetworkSpec) and spec.is_whole:
+        from attnscope.networks.published import compare_published
+
+        published = compare_published(spec, plan, figures)
     return Report(
         command=command,
         title=" · ".join(
             [spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]
         ),
-        spec={"attention": spec.name, **spec.as_dict()},
+        spec={"network" if isinstance(spec, networks.NetworkSpec) else "attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
-        steps=[
-            _row(step, live, row_time)
-            for step, live, row_time in zip(plan.steps, plan.live_bytes, run.times, strict=True)
-        ],
+        steps=rows,
         totals=_totals(plan),
         time=run.time,
         audit=run.audit,
@@ -89,6 +95,9 @@ def explore(
         notes=[*spec.cautions(), *run.notes],
         warnings=run.warnings,
         next=spec.next_command(),
+        parameter_bytes=spec.itemsize * plan.params,
+        parts=part_rows(plan, rows) if whole else [],
+        published=published,
     )
 
 
@@ -118,10 +127,10 @@ class _Run:
         self.environment = environment(device, self.threads, self.seed)
         with told_when_memory_runs_out(device), settled(self.threads, self.seed):
             module, x = build(self.spec, device)
-            hold_against_plan(module, x, self.plan)
+            order = hold_against_plan(module, x, self.plan)
             self.audit = audit_counts(self.spec, self.plan, module, x, with_torch=self.with_torch)
             if self.timed:
-                self.measure(module, x)
+                self.measure(module, x, order)
                 self.measure_counterpart(device)
 
     def refuse_what_does_not_fit(self, plan: Plan, device: "torch.device") -> None:
@@ -140,12 +149,12 @@ class _Run:
                 f"type {{no_time}} for shapes and costs alone{f', or {smaller}' if smaller else ''}"
             )
 
-    def measure(self, module: "nn.Module", x: "Tensor") -> None:
+    def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""
         from attnscope.probes.time import time_steps
 
         timing = time_steps(module, x, self.budget)
-        self.times, self.time = step_times(timing), whole_time(timing)
+        self.times, self.time = step_times(timing, order), whole_time(timing)
         self.complexity.windowed_s = self.time.whole_median_s
         self.warnings += doubts(self.time, self.threads)
 
@@ -156,10 +165,13 @@ class _Run:
 
         assert self.time is not None
         counterpart = self.spec.counterpart()
+        if isinstance(self.spec, networks.NetworkSpec):
+            self.complexity.windowed_s = None
+            return
         if counterpart is None:
             self.complexity.windowed_s, self.complexity.global_s = None, self.time.whole_median_s
             return
-        plan = attentions.plan(counterpart)
+        plan = plan_of(counterpart)
         free = free_memory(device)
         expected_s = self.time.whole_median_s * plan.macs / self.plan.macs
         if free is not None and needed_bytes(plan) > free:
@@ -170,30 +182,52 @@ class _Run:
             self.complexity.global_s = time_forward(*build(counterpart, device), self.budget / 2)
 
 
-def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "Tensor"]:
-    """The module of a Spec in evaluation mode, and an input of random normals."""
+def plan_of(spec: Spec) -> Plan:
+    """The steps that this Spec runs, of an attention or of a network."""
+    return networks.plan(spec) if isinstance(spec, networks.NetworkSpec) else attentions.plan(spec)
+
+
+def build_module(spec: Spec) -> "nn.Module":
+    """The module of this Spec, an attention or a network."""
+    return networks.build(spec) if isinstance(spec, networks.NetworkSpec) else attentions.build(spec)
+
+
+def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tensor, ...]"]:
+    """The module of a Spec in evaluation mode, and inputs of random normals."""
     import torch
 
     dtype = getattr(torch, spec.dtype)
     with torch.device(device):
-        module = attentions.build(spec).to(dtype).eval()
-        return module, torch.randn(spec.input_shape).to(dtype)
+        module = build_module(spec).to(dtype).eval()
+        return module, tuple(torch.randn(shape).to(dtype) for shape in spec.input_shapes)
 
 
-def hold_against_plan(module: "nn.Module", x: "Tensor", plan: Plan) -> None:
+def hold_against_plan(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:
     """Run the module once and hold its steps and their shapes against the plan.
+
+    Returns:
+        For each step that ran, its row in the plan.
 
     Raises:
         AttnscopeError: they differ, which is a mistake in attnscope.
     """
     from attnscope.probes.shapes import trace_steps
 
-    for planned, ran in zip(plan.steps, trace_steps(module, x), strict=True):
-        if (planned.name, planned.inputs, planned.outputs) != (ran.name, ran.inputs, ran.outputs):
+    rows = {where: index for index, step in enumerate(plan.steps) for where in step.places}
+    order = []
+    for ran in trace_steps(module, *x):
+        (where,) = ran.places
+        planned = plan.steps[rows[where]] if where in rows else None
+        if planned is None or (planned.inputs, planned.outputs) != (ran.inputs, ran.outputs):
+            said = " and ".join(map(spell, planned.outputs)) if planned else "nothing"
             raise AttnscopeError(
-                f"the plan says {planned.name} makes {' and '.join(map(spell, planned.outputs))}, "
-                f"but {ran.name} made {' and '.join(map(spell, ran.outputs))}: please report this as a bug"
+                f"the plan says {where} makes {said}, but {where} made {' and '.join(map(spell, ran.outputs))}: "
+                "please report this as a bug"
             )
+        order.append(rows[where])
+    if list(dict.fromkeys(order)) != list(range(len(plan.steps))) or len(order) != len(rows):
+        raise AttnscopeError("the steps did not run in the order of the plan: please report this as a bug")
+    return order
 
 
 @contextmanager
@@ -232,34 +266,38 @@ def settled(threads: int, seed: int) -> Iterator[None]:
 
 
 def audit_counts(
-    spec: Spec, plan: Plan, module: "nn.Module | None" = None, x: "Tensor | None" = None, with_torch: bool = False
+    spec: Spec, plan: Plan, module: "nn.Module | None" = None, x: "tuple[Tensor, ...]" = (), with_torch: bool = False
 ) -> Audit:
     """MACs of each step counted in independent ways: letters, closed form and, with a module, fvcore and torch's own."""
     closed = spec.closed_form()
     fvcore, torch_counts, uncounted, notes = None, None, [], []
-    if module is not None and x is not None:
+    if module is not None:
         from attnscope.probes.audit import count_with_fvcore, count_with_torch
 
         try:
-            counts = count_with_fvcore(module, x)
+            counts = count_with_fvcore(module, *x)
             fvcore, uncounted = counts.macs, counts.uncounted
         except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
             notes.append(
                 f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
         if with_torch:
-            torch_counts = count_with_torch(module, x).macs
+            torch_counts = count_with_torch(module, *x).macs
+
+    def taken(counts: dict[str, int] | None, step: SizedStep) -> int | None:
+        return None if counts is None else sum([counts.pop(where, 0) for where in step.places])
+
     steps = [
         StepAudit(
-            name=step.name,
-            declared=step.macs,
-            closed_form=closed.pop(step.name, 0),
-            fvcore=None if fvcore is None else fvcore.pop(step.name, 0),
-            torch=None if torch_counts is None else torch_counts.get(step.name, 0),
+            name=place(step.path, step.name),
+            declared=step.times * step.macs,
+            closed_form=step.times * closed.pop(place(step.path, step.name), 0),
+            fvcore=taken(fvcore, step),
+            torch=taken(torch_counts, step),
         )
         for step in plan.steps
     ]
-    if torch_counts is not None and torch_counts.get("attend") == 0:
+    if any(row.torch == 0 and row.name.endswith("attend") for row in steps):
         # up to torch 2.13 FlopCounterMode has no formula for the fused kernel of the CPU
         torch_counts = None
         notes.append("torch's FlopCounterMode is not available: this torch counts fused attention on the CPU as 0")
@@ -291,13 +329,21 @@ def disagreement(row: StepAudit) -> str | None:
     return f"{row.name}: " + ", ".join(f"{way} {macs:,}" for way, macs in counted.items())
 
 
-def step_times(timing: "Timing") -> list[StepTime | None]:
-    """A mean over the middle half of the runs for each step, the same runs for all, so that the rows add up."""
+def step_times(timing: "Timing", order: list[int]) -> list[StepTime | None]:
+    """A mean over the middle half of the runs for each row, the same runs for all, so that the rows add up.
+
+    `order` tells the row of each step that ran; a row that ran several times tells the mean of them.
+    """
     from attnscope.probes.time import middle, spread
 
-    kept = middle(timing.chains)
-    columns = zip(*(run.seconds[:-1] for run in kept), strict=True)
-    samples = zip(*(run.seconds[:-1] for run in timing.chains), strict=True)
+    def rows(seconds: list[float]) -> list[float]:
+        sums = [0.0] * (max(order) + 1)
+        for row, taken in zip(order, seconds[:-1], strict=True):
+            sums[row] += taken
+        return [total / order.count(row) for row, total in enumerate(sums)]
+
+    columns = zip(*(rows(run.seconds) for run in middle(timing.chains)), strict=True)
+    samples = zip(*(rows(run.seconds) for run in timing.chains), strict=True)
     return [
         StepTime(median_s=sum(column) / len(column), iqr_s=spread(every), samples_s=list(every))
         for column, every in zip(columns, samples, strict=True)
@@ -311,7 +357,7 @@ def whole_time(timing: "Timing") -> Time:
     wholes = [run.total for run in timing.wholes]
     kept = middle(timing.wholes)
     whole = sum(run.total for run in kept) / len(kept)
-    steps = sum(step.median_s for step in step_times(timing) if step)
+    steps = sum(sum(run.seconds[:-1]) for run in middle(timing.chains)) / len(middle(timing.chains))
     return Time(
         whole_median_s=whole,
         whole_iqr_s=spread(wholes),
@@ -352,6 +398,7 @@ def complexity_figures(complexity: Complexity) -> ComplexityFigures:
         formulas=[Formula(term.name, term.formula, term.values, complexity.batch * term.macs) for term in terms],
         global_s=None,
         windowed_s=None,
+        saving=complexity.saving,
     )
 
 
@@ -366,7 +413,7 @@ def largest_that_fits(spec: Spec, free: int) -> str | None:
         low, high = 0, LARGEST
         while low < high:
             middle = (low + high + 1) // 2
-            fits = needed_bytes(attentions.plan(build_spec(middle))) <= free
+            fits = needed_bytes(plan_of(build_spec(middle))) <= free
             low, high = (middle, high) if fits else (low, middle - 1)
         if low:
             return f"{{{name}}} {low} at most"
@@ -392,7 +439,70 @@ def check_arguments(device: str, budget: float, threads: int, seed: int) -> None
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
 
 
-def _row(step: SizedStep, live: int | None, time: StepTime | None) -> StepRow:
+def part_rows(plan: Plan, rows: list[StepRow]) -> list[PartRow]:
+    """The parts of a network, each stage before its parts."""
+    parts = [_part(list(both)) for _, both in groupby(zip(plan.steps, rows, strict=True), lambda both: both[0].part)]
+    told = []
+    for stage, same in groupby(parts, lambda part: part.stage):
+        members = list(same)
+        if stage is not None:
+            told.append(_stage(stage, members))
+        told += members
+    return told
+
+
+def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
+    first, steps = members[0][0], [step for step, _ in members]
+    rows = [row for _, row in members]
+    assert first.part is not None
+    return PartRow(
+        name=first.part.title,
+        stage=first.part.stage,
+        is_stage=False,
+        path=first.path,
+        times=first.times,
+        outputs=list(steps[-1].outputs),
+        macs=sum(row.times * row.macs for row in rows),
+        flops=sum(row.times * row.flops for row in rows),
+        other_flops=sum(row.times * row.other_flops for row in rows),
+        params=sum(row.times * row.params for row in rows),
+        bytes_live=_most([row.bytes_live for row in rows]),
+        bytes_saved=sum(row.times * (row.bytes_saved or 0) for row in rows),
+        sees=first.part.sees,
+        time_s=_sum([row.times * row.time.median_s if row.time else None for row in rows]),
+    )
+
+
+def _stage(number: int, parts: list[PartRow]) -> PartRow:
+    return PartRow(
+        name=f"stage {number}",
+        stage=number,
+        is_stage=True,
+        path=f"layers.{number - 1}",
+        times=1,
+        outputs=parts[-1].outputs,
+        macs=sum(part.macs for part in parts),
+        flops=sum(part.flops for part in parts),
+        other_flops=sum(part.other_flops for part in parts),
+        params=sum(part.params for part in parts),
+        bytes_live=_most([part.bytes_live for part in parts]),
+        bytes_saved=sum(part.bytes_saved for part in parts),
+        sees=parts[-1].sees,
+        time_s=_sum([part.time_s for part in parts]),
+    )
+
+
+def _most(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return max(known) if len(known) == len(sizes) else None
+
+
+def _sum(seconds: list[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _row(step: SizedStep, live: int | None, saved: int, time: StepTime | None) -> StepRow:
     return StepRow(
         name=step.name,
         path=step.path,
@@ -406,10 +516,11 @@ def _row(step: SizedStep, live: int | None, time: StepTime | None) -> StepRow:
         params=step.params,
         bytes_read=step.bytes_read,
         bytes_written=step.bytes_written,
-        bytes_saved=None,
+        bytes_saved=saved,
         bytes_live=live,
         time=time,
         times=step.times,
+        part=step.part.title if step.part else "",
     )
 
 

@@ -45,6 +45,49 @@ class StepRow:
     bytes_live: int | None
     time: StepTime | None
     times: int
+    part: str = field(default="", kw_only=True)
+    """The part of a network that the step belongs to."""
+
+
+@dataclass
+class PartRow:
+    """A part of a network, or a stage with all its parts; counts, saved bytes and seconds are of all that it stands for.
+
+    `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_saved` what training
+    keeps for the backward. `sees` is how many patches of the image one token can see at most, down and across.
+    """
+
+    name: str
+    stage: int | None
+    is_stage: bool
+    path: str
+    times: int
+    outputs: list[Shape]
+    macs: int
+    flops: int
+    other_flops: int
+    params: int
+    bytes_live: int | None
+    bytes_saved: int
+    sees: tuple[int, int] | None
+    time_s: float | None
+
+
+@dataclass
+class PublishedFigure:
+    """A figure that somebody printed, what it counts, and the conventions that give it."""
+
+    figure: str
+    source: str
+    explained_by: list[str]
+
+
+@dataclass
+class Published:
+    """What others print for a network: figures with their source, and what each convention comes to, in MACs."""
+
+    figures: list[PublishedFigure]
+    conventions: dict[str, int]
 
 
 @dataclass
@@ -135,6 +178,7 @@ class Complexity:
     formulas: list[Formula]
     global_s: float | None
     windowed_s: float | None
+    saving: str = "in windows"
 
 
 @dataclass
@@ -153,7 +197,10 @@ class Report:
     notes: list[str]
     warnings: list[str]
     next: tuple[str, str]
-    schema: int = field(default=SCHEMA)
+    parameter_bytes: int = field(default=0, kw_only=True)
+    parts: list[PartRow] = field(default_factory=list, kw_only=True)
+    published: Published | None = field(default=None, kw_only=True)
+    schema: int = field(default=SCHEMA, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers."""

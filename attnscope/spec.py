@@ -18,6 +18,9 @@ LARGEST = 10**12
 Pair = tuple[int, int]
 """Height and width. A single number stands for both."""
 
+Ints = tuple[int, ...]
+"""A whole number for each stage of a network."""
+
 DTYPE_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 KERNELS = {"eager": "every step on its own", "sdpa": "torch's fused scaled_dot_product_attention"}
 
@@ -86,6 +89,11 @@ class Spec:
         size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
         return cls(**{name: value for name, value in values.items() if name in own}, **size)
 
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of all that the module's forward takes."""
+        return (self.input_shape,)
+
     def of_size(self, size: int) -> "Spec":
         """The same with `size` in SIZE_FIELD."""
         sized: dict[str, Any] = {self.SIZE_FIELD: size}
@@ -130,6 +138,18 @@ def own_fields(spec: type[Spec]) -> dict[str, Field[Any]]:
 _FIELDS: dict[type[Spec], dict[str, Field[Any]]] = {}  # a long range asks again and again
 
 
+def check_kv_heads(heads: int, kv_heads: int | None) -> None:
+    """Whether the heads of the queries can share this many heads of keys and values.
+
+    Raises:
+        UsageError: heads is not divisible by kv_heads.
+    """
+    if kv_heads is not None and heads % kv_heads:
+        fitting = [number for number in range(1, heads + 1) if heads % number == 0]
+        nearest = min(fitting, key=lambda number: abs(number - kv_heads))
+        raise UsageError(f"{{kv_heads}} {kv_heads} does not divide {{heads}} {heads}; nearest: {nearest}")
+
+
 def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
     """The fields of a Spec, those of the attention itself before those that all have."""
     common = [declared.name for declared in fields(Spec)]
@@ -138,10 +158,10 @@ def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
 
 @lru_cache
 def kind(declared: Field[Any]) -> Any:
-    """The type of a field without its `| None`: int, float, bool, str or Pair."""
-    return next(
-        (arm for arm in get_args(declared.type) if declared.type != Pair and arm is not type(None)), declared.type
-    )
+    """The type of a field without its `| None`: int, float, bool, str, Pair or Ints."""
+    if declared.type in (Pair, Ints):
+        return declared.type
+    return next((arm for arm in get_args(declared.type) if arm is not type(None)), declared.type)
 
 
 def parse_pair(text: str) -> Pair:
@@ -159,6 +179,15 @@ def parse_pair(text: str) -> Pair:
 def plural(count: int, word: str) -> str:
     """`1 head`, `12 heads`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def parse_ints(text: str) -> Ints:
+    """Read `2,2,6,2`, or `2x2x6x2`.
+
+    Raises:
+        ValueError: one of them is no whole number.
+    """
+    return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
 
 
 def pair(value: int | Pair) -> Pair:
@@ -193,6 +222,13 @@ def _checked(declared: Field[Any], value: Any) -> Any:
         return float(value)
     elif kind(declared) is int:
         _check_size(name, value, rules.get("low", 1))
+    elif kind(declared) == Ints:
+        numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
+        if not numbers:
+            raise UsageError(f"{{{name}}} is empty; give a whole number for each stage, such as 2,2,6,2")
+        for number in numbers:
+            _check_size(name, number, rules.get("low", 1))
+        return numbers
     else:
         sides = value if isinstance(value, tuple | list) else (value, value)
         if len(sides) != 2:

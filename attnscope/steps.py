@@ -11,7 +11,7 @@ computes a step is tied to it by decoration (`@steps.score`); whoever wants to w
 methods with `listening`, and when nobody listens they are the plain methods, at no cost.
 """
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +24,13 @@ ELEMENTWISE_FLOPS = {
     "scale": 1,  # a multiplication
     "mask": 1,  # an addition
     "softmax": 5,  # compare for the maximum, subtract it, exponentiate, add to the sum, divide by the sum
+    "residual": 1,  # an addition
+    "mean": 1,  # an addition
+    "layer_norm": 5,  # add to the mean, add to the variance, subtract, divide, scale and shift at once: fvcore's convention
+    "normalize": 3,  # square, add to the sum, divide by its root
+    "gelu": 5,  # divide by √2, error function, add 1, multiply with x, halve
+    "relu": 1,  # compare
+    "sigmoid": 4,  # negate, exponentiate, add 1, divide
 }
 """FLOPs of one element, for each kind of elementwise work. These never count as MACs."""
 
@@ -45,6 +52,8 @@ class Step:
             "rearrange" where the letters only change places: a view too where they keep their order in memory.
         scratch: elements that the step holds besides its outputs while it runs; of several phases the largest counts.
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
+        saves: which of its tensors the backward needs, by name; they outlive the forward in training.
+        keeps: elements that it keeps for the backward besides.
     """
 
     pattern: str
@@ -55,18 +64,22 @@ class Step:
     memory: str = "new"
     scratch: tuple[str, ...] = ()
     fused: bool = False
+    saves: tuple[str, ...] = ()
+    keeps: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
         # Everything is read here, so that a slip of the pen shows when the page is imported.
-        for text in (self.macs, *self.work.values(), *self.scratch):
+        for text in (self.macs, self.keeps, *self.work.values(), *self.scratch):
             parse_count(text)
         for kind in self.work:
             if kind not in ELEMENTWISE_FLOPS:
                 raise ValueError(f"elementwise work {kind!r} has no convention; known: {', '.join(ELEMENTWISE_FLOPS)}")
         if self.memory not in ("new", "view", "rearrange"):
             raise ValueError(f"memory is new, view or rearrange, not {self.memory!r}")
-        assert self.letters  # reads the pattern and the weights
+        known = {tensor.name for tensor in (*self.letters.inputs, *self.letters.outputs)}
+        if not known.issuperset(self.saves):
+            raise ValueError(f"saves {', '.join(self.saves)}, but its tensors are {', '.join(sorted(known))}")
 
     def __call__(self, method: Method) -> Method:
         """Tie a method to this step: `@steps.score` above `def score(self, q, k)`."""
@@ -88,7 +101,7 @@ class Step:
         """The same step where its linear layer has no bias."""
         return replace(
             self,
-            weights={name: axes for name, axes in self.weights.items() if not name.endswith(".bias")},
+            weights={name: axes for name, axes in self.weights.items() if not name.endswith("bias")},
             work={kind: elements for kind, elements in self.work.items() if kind != "bias"},
         )
 
@@ -101,11 +114,25 @@ def name_steps(page: MutableMapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a network, such as a block: its title, its stage (from 1; None outside the stages), and what it sees.
+
+    `sees` is how many patches of the image one of its output tokens can see at most, down and across; of identical parts
+    in a row it is that of the last one.
+    """
+
+    title: str
+    stage: int | None = None
+    sees: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class SizedStep:
     """A Step with the sizes of its letters: what one call of it takes, makes and costs.
 
-    `path` is the module that runs it ("" for the outermost), `itemsize` the bytes of one element, `times` how often the
-    row stands in the network.
+    `path` is the module that runs it ("" for the outermost), `also` are others that run it alike, and `times` says how
+    many they are together. `itemsize` is the bytes of one element. `takes` and `makes` are the names of its tensors in the
+    whole that it stands in, the Step's own unless given, and `part` is the part of it that it belongs to.
     """
 
     step: Step
@@ -113,10 +140,25 @@ class SizedStep:
     itemsize: int = 4
     path: str = ""
     times: int = 1
+    also: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    part: Part | None = None
+
+    def __post_init__(self) -> None:
+        letters = self.step.letters
+        for names, tensors in (("takes", letters.inputs), ("makes", letters.outputs)):
+            if not getattr(self, names):
+                object.__setattr__(self, names, tuple([tensor.name for tensor in tensors]))
 
     @property
     def name(self) -> str:
         return self.step.name
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where in the module it runs: `blocks.0.attn.score`, for each time that it does."""
+        return tuple([place(path, self.name) for path in (self.path, *self.also)])
 
     @cached_property
     def inputs(self) -> tuple[Shape, ...]:
@@ -193,9 +235,17 @@ class SizedStep:
         return max(phases, default=0)
 
 
+def place(path: str, name: str) -> str:
+    """Where a step runs: its name behind the path of its module."""
+    return f"{path}.{name}" if path else name
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one run, in their order; totals are sums over them, each row as often as it stands there."""
+    """The steps of one run, in their order; totals are sums over them, each row as often as it stands there.
+
+    Identical modules of a network are one, in the place of the first of them.
+    """
 
     steps: tuple[SizedStep, ...]
 
@@ -203,6 +253,49 @@ class Plan:
     def of(cls, steps: list[Step], sizes: Sizes, itemsize: int) -> "Plan":
         """Steps that share the sizes of their letters."""
         return cls(tuple([SizedStep(step, sizes, itemsize) for step in steps]))
+
+    @classmethod
+    def join(cls, plans: Iterable["Plan"]) -> "Plan":
+        """One plan after the other; tensors with the same name are the same."""
+        return cls(tuple([step for plan in plans for step in plan.steps]))
+
+    def inside(
+        self,
+        *paths: str,
+        takes: Mapping[str, str] | None = None,
+        makes: Mapping[str, str] | None = None,
+        part: Part | None = None,
+    ) -> "Plan":
+        """This plan as a piece of a larger one.
+
+        Args:
+            paths: the modules of the whole that run it, the first one first.
+            takes: what the tensors that come from outside are called in the whole.
+            makes: what the tensors that it makes are called there. All others stay its own.
+            part: the part of the whole that it is.
+        """
+        outside, inner = dict(takes or {}), dict(makes or {})
+        made: set[str] = set()
+        steps = []
+        for step in self.steps:
+            names_in = tuple(
+                [(inner if name in made else outside).get(name) or place(paths[0], name) for name in step.takes]
+            )
+            made.update(step.makes)
+            steps.append(
+                SizedStep(
+                    step.step,
+                    step.sizes,
+                    step.itemsize,
+                    _within(paths[0], step.path),
+                    len(paths) * step.times,
+                    tuple([_within(path, own) for path in paths for own in (step.path, *step.also)][1:]),
+                    names_in,
+                    tuple([inner.get(name) or place(paths[0], name) for name in step.makes]),
+                    part or step.part,
+                )
+            )
+        return Plan(tuple(steps))
 
     @cached_property
     def macs(self) -> int:
@@ -226,23 +319,24 @@ class Plan:
         made: set[str] = set()
         outside: dict[str, int] = {}
         for step in self.steps:
-            for tensor in step.step.letters.inputs:
-                if tensor.name not in made:
-                    outside[tensor.name] = step.itemsize * tensor.elements(step.sizes)
-            made |= {tensor.name for tensor in step.step.letters.outputs}
+            for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True):
+                if name not in made:
+                    outside[name] = step.itemsize * tensor.elements(step.sizes)
+            made.update(step.makes)
         return sum(outside.values())
 
     @cached_property
     def _live(self) -> tuple[tuple[int, int | None], ...]:
         """For each step, the bytes of all tensors that live while it runs, and these with its scratch, where known."""
-        owners, last_use, sizes = self._ownership()
-        made: set[int] = set()
+        memory, tensors = self._memory, 0
+        last: list[list[int]] = [[] for _ in self.steps]
+        for owner, index in memory.last_use.items():
+            last[index].append(owner)
         live = []
-        for index, step in enumerate(self.steps):
-            held = sum([sizes[owner] for owner in made if last_use[owner] >= index])
-            made |= owners[index]
-            tensors = held + sum([sizes[owner] for owner in owners[index]])
+        for step, made, done in zip(self.steps, memory.made, last, strict=True):
+            tensors += sum([memory.sizes[owner] for owner in made])
             live.append((tensors, None if step.scratch_bytes is None else tensors + step.scratch_bytes))
+            tensors -= sum([memory.sizes[owner] for owner in done])
         return tuple(live)
 
     @property
@@ -266,25 +360,56 @@ class Plan:
         """What the forward holds at once at the least: its tensors, without what a fused kernel takes."""
         return max([tensors for tensors, _ in self._live])
 
-    def _ownership(self) -> tuple[list[set[int]], dict[int, int], list[int]]:
-        """Who owns memory: the owners that each step makes, the last step that uses each, and their bytes."""
+    @cached_property
+    def saved_bytes(self) -> tuple[int, ...]:
+        """For each step, the bytes that training keeps for its backward, each time that it runs.
+
+        A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere.
+        """
+        saved = [step.itemsize * count(step.step.keeps, step.sizes) for step in self.steps]
+        for owner, index in self._memory.saved.items():
+            saved[index] += self._memory.sizes[owner]
+        return tuple(saved)
+
+    @cached_property
+    def _memory(self) -> "_Memory":
+        """Who owns memory, from the names of the tensors."""
+        memory = _Memory([], {}, [], {})
         owner_of: dict[str, int | None] = {}
-        owners: list[set[int]] = []
-        last_use: dict[int, int] = {}
-        sizes: list[int] = []
         for index, step in enumerate(self.steps):
-            taken = [owner_of.get(tensor.name) for tensor in step.step.letters.inputs]
-            last_use |= {owner: index for owner in taken if owner is not None}
-            owners.append(set())
-            for tensor in step.step.letters.outputs:
+            taken = {name: owner_of.get(name) for name in step.takes}
+            memory.last_use.update({owner: index for owner in taken.values() if owner is not None})
+            memory.made.append([])
+            for name, tensor in zip(step.makes, step.step.letters.outputs, strict=True):
                 if step.is_view:
-                    owner_of[tensor.name] = taken[0]
+                    owner_of[name] = taken[step.takes[0]]
                     continue
-                owner_of[tensor.name] = owner = len(sizes)
-                sizes.append(step.itemsize * tensor.elements(step.sizes))
-                owners[index].add(owner)
-                last_use[owner] = index
-        return owners, last_use, sizes
+                owner_of[name] = owner = len(memory.sizes)
+                memory.sizes.append(step.itemsize * tensor.elements(step.sizes))
+                memory.made[index].append(owner)
+                memory.last_use[owner] = index
+            letters = step.step.letters
+            own = dict(zip([tensor.name for tensor in letters.outputs], step.makes, strict=True))
+            held = {tensor.name: taken[name] for tensor, name in zip(letters.inputs, step.takes, strict=True)}
+            for name in step.step.saves:
+                needed = held[name] if name in held else owner_of[own[name]]
+                if needed is not None and needed not in memory.saved:
+                    memory.saved[needed] = index
+        return memory
+
+
+@dataclass
+class _Memory:
+    """Owners of memory, by number: what each step makes, the last that uses each, their bytes, who saves each first."""
+
+    made: list[list[int]]
+    last_use: dict[int, int]
+    sizes: list[int]
+    saved: dict[int, int]
+
+
+def _within(path: str, own: str) -> str:
+    return f"{path}.{own}" if path and own else path or own
 
 
 def step_methods(module_class: type) -> dict[str, Step]:

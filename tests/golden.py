@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from attnscope import SwinSpec, ViTSpec, explore
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, explore
 from attnscope.comparing import compare
 from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.racing import measured_ratios
@@ -43,6 +43,8 @@ def reports() -> dict[str, Report]:
         "swin-shift": timed(explore(SwinSpec(shift=True), time=False)),
         "swin-padded": timed(explore(padded, time=False)),
         "vit-sdpa": explore(ViTSpec(kernel="sdpa"), time=False),
+        "swin-model": explore(SwinNetworkSpec(), time=False, figures=[{"figure": "4.5", "source": "the Swin paper"}]),
+        "vit-block": explore(ViTNetworkSpec(scope="block"), time=False),
         "vit-huge": explore(ViTSpec(tokens=10**12, dim=10**12, heads=10**6), time=False),
     }
 

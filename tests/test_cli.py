@@ -48,7 +48,7 @@ WRONG = [
     ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is no TOML: "),
     ("vit extra", 2, "Got unexpected extra argument(s) (extra)"),
     ("vit --batch", 2, "Option '--batch' requires an argument."),
-    ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --seed, --threads)"),
+    ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
     ("vti", 2, "No such command 'vti'. Did you mean 'vit'"),
     ("swin --window 0", 2, "--window 0 is too small; the smallest is 1"),
     ("swin --window --shift", 2, "--window --shift is neither a whole number nor height x width, such as 56 or 56x48"),
@@ -268,3 +268,37 @@ def test_completion_knows_commands_flags_and_words(attnscope):
     assert {"vit", "swin"} <= set(completed("attnscope "))
     assert "--window" in completed("attnscope swin --win")
     assert "sdpa" in completed("attnscope vit --kernel ")
+
+
+def test_presets_are_listed_and_answer_to_timms_names(attnscope):
+    listed = json.loads(attnscope("presets", "--json").stdout)
+    by_name = {preset["name"]: preset for preset in listed}
+    assert by_name["swin-b-384"]["macs"] == 47_083_134_976
+    assert by_name["vit-l-16-384"]["params"] == 304_715_752
+
+    def report(*words):
+        return json.loads(attnscope("swin", *words, "--scope", "model", "--no-time", "--json").stdout)
+
+    ours, timms = report("--preset", "swin-b-384"), report("--preset", "swin_base_patch4_window12_384")
+    assert ours["totals"] == timms["totals"]
+    assert ours["totals"]["macs"] == 47_083_134_976
+    assert [figure["explained_by"][0] for figure in ours["published"]["figures"]] == [
+        "MACs, cut off",
+        "MACs",
+        "fvcore: LayerNorm added",
+    ]
+    larger = report("--preset", "swin-b-384", "--image", "512")
+    assert larger["spec"]["image"] == [512, 512]
+    assert larger["published"]["figures"] == []  # they are of another size
+
+
+def test_a_stage_and_a_block_are_opened(attnscope):
+    def lines(*words):
+        return attnscope("swin", *words, "--no-time", "--format", "csv").stdout.splitlines()
+
+    assert [line.split(",")[0] for line in lines("--scope", "model", "--stage", "2")][1:3] == ["patch merging"] * 2
+    attention = json.loads(attnscope("swin", "--stage", "2", "--block", "2", "--no-time", "--json").stdout)["spec"]
+    assert (attention["dim"], attention["resolution"], attention["shift_size"]) == (192, [28, 28], [3, 3])
+    wrong = attnscope("swin", "--scope", "model", "--resolution", "56", "--no-time")
+    assert wrong.returncode == 2
+    assert "--resolution is of one attention" in wrong.stderr

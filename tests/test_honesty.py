@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
+from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.probes.audit import count_with_fvcore, count_with_torch
 from attnscope.steps import listening, step_methods
 from tests.strategies import specs
@@ -28,18 +30,28 @@ def every_step():
         yield from ((name, step) for step in step_methods(type(module)).values())
 
 
+def smallest(name, grouped):
+    """A Spec whose axes are different primes: of each attention, and with shared heads where it has them."""
+    h, d, p, q, r, s, b, _, g = PRIMES
+    if name == "vit":
+        return ViTSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, batch=b)
+    if name == "cross":
+        return CrossSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, keys=q, batch=b)
+    kind = attentions.spec_class(name)
+    return kind(dim=h * d, heads=h, resolution=(r * p - 1, s * q - 2), window=(p, q), shift_size=(1, 2), batch=b)
+
+
 @pytest.mark.parametrize(("name", "step"), [pytest.param(n, s, id=f"{n}.{s.name}") for n, s in every_step()])
 def test_each_step_alone_on_different_primes(name, step):
     """Every letter is another prime, so that no two axes can be mistaken for each other."""
-    h, d, p, q, r, s, b, y, x = PRIMES
-    if name == "vit":
-        spec = ViTSpec(dim=h * d, heads=h, tokens=p, batch=b)
-        extra = []
-    else:
-        y, x = r * p - 1, s * q - 2
-        spec = SwinSpec(dim=h * d, heads=h, resolution=(y, x), window=(p, q), shift_size=(1, 2), batch=b)
-        extra = [spec.windows] if step.name in ("pad", "shift", "reverse", "unshift", "crop", "attend") else []
-    planned = [*attentions.plan(spec).steps, *attentions.plan(type(spec)(**{**spec.as_dict(), "kernel": "sdpa"})).steps]
+    specs = [replace(smallest(name, grouped), kernel=k) for grouped in (False, True) for k in ("eager", "sdpa")]
+    spec, planned = next(
+        (spec, attentions.plan(spec).steps)
+        for spec in specs
+        if step.name in [row.name for row in attentions.plan(spec).steps]
+    )
+    gridded = ("pad", "shift", "reverse", "unshift", "crop", "attend")
+    extra = [spec.windows] if name.startswith("swin") and step.name in gridded else []
     row = next(row for row in planned if row.name == step.name)
     module, _ = built(spec)
     inputs = [torch.randn(shape) for shape in row.inputs]

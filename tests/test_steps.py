@@ -119,7 +119,7 @@ def test_listening_shadows_the_steps_and_bares_them_again():
 
     with pytest.raises(ZeroDivisionError), listening(module, listener):
         broken()
-    assert heard[:2] == [("0", "project"), ("0", "split_heads")]
+    assert {("0", "project"), ("0", "split_heads"), ("1", "score")} <= set(heard)
     assert {path for path, _ in heard} == {"0", "1"}
     assert not set(step_methods(ViTAttention)) & set(vars(module[0]))
 

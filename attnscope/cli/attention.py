@@ -1,16 +1,18 @@
 """One command for each attention, its flags derived from the fields of its Spec."""
 
+import dataclasses
 import inspect
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attnscope import attentions, configs
-from attnscope.cli.flags import examples, flag_of, give_flags, option
+from attnscope import attentions, configs, networks
+from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
     AllocFlag,
@@ -23,7 +25,16 @@ from attnscope.cli.running import (
 )
 from attnscope.errors import UsageError
 from attnscope.exploring import BUDGET_S, explore
+from attnscope.networks.presets import published_figures
 from attnscope.spec import Spec, own_fields_first
+
+SCOPE = Annotated[
+    str,
+    option(
+        **choices(networks.SCOPES),
+        help=f"How much to look at: {', '.join(networks.SCOPES)}. Below model, --stage and --block say which.",
+    ),
+]
 
 
 def _preset(context: typer.Context, name: str | None) -> str | None:
@@ -51,18 +62,44 @@ def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str,
 def attention_command(app: typer.Typer, name: str) -> None:
     """Add the command of an attention to the app."""
     spec_class = attentions.spec_class(name)
+    fields = _fields(name)
 
     def command(context: typer.Context, **flags: Any) -> None:
-        asked = {field.name: flags.pop(field.name) for field in own_fields_first(spec_class)}
-        run_attention(spec_class(**asked), **flags)
+        scope = flags.pop("scope", "attention")
+        asked = {field.name: flags.pop(field.name) for field in fields}
+        given = {field: value for field, value in asked.items() if _is_given(context, field)}
+        run_attention(networks.asked(name, given, scope), **flags)
 
     shared = list(inspect.signature(run_attention).parameters.values())[1:]
-    own = [flag_of(field) for field in own_fields_first(spec_class)]
+    own = [flag_of(field) for field in fields]
+    if name in networks.names():
+        own.insert(0, inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE))
     give_flags(
         command, [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared]
     )
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
     app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=examples(spec_class.EXAMPLES))(command)
+
+
+def _fields(name: str) -> list[Field[Any]]:
+    """What the command can be asked: of the attention, then of networks made of it, then what all have."""
+    fields = {field.name: field for field in own_fields_first(attentions.spec_class(name))}
+    if name not in networks.names():
+        return list(fields.values())
+    common = {field.name for field in dataclasses.fields(Spec)}
+    others = {
+        field.name: field
+        for field in own_fields_first(networks.spec_class(name))
+        if field.name not in fields and field.name != "scope"
+    }
+    own = {field: fields[field] for field in fields if field not in common}
+    return list({**own, **others, **fields}.values())
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether a flag, the environment, a config file or a preset says this."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def run_attention(
@@ -72,7 +109,7 @@ def run_attention(
         option(
             metavar="NAME",
             autocompletion=lambda: list(configs.presets()),
-            help="A published network's values; flags override them.",
+            help="A published network's values (see attnscope presets); flags override them.",
             callback=_preset,
             is_eager=True,
         ),
@@ -116,6 +153,7 @@ def run_attention(
         seed=seed,
         audit=audit,
         command=shlex.join(["attnscope", *sys.argv[1:]]),
+        figures=published_figures(preset, spec),
     )
     from attnscope.render import render
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attnscope.errors import AttnscopeError
-from attnscope.spec import Pair, kind, parse_pair
+from attnscope.spec import Ints, Pair, kind, parse_ints, parse_pair
 
 
 class FlagError(AttnscopeError):
@@ -50,12 +50,17 @@ def give_flags(command: Callable[..., Any], parameters: list[Parameter]) -> None
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}
 
 
+def ints(name: str) -> Callable[[Any], Ints]:
+    """Read `2,2,6,2` for the flag of this name."""
+    return _reader(name, parse_ints, "no list of whole numbers such as 2,2,6,2")
+
+
 def flag_of(field: Field[Any]) -> Parameter:
     """The flag of a Spec's field: its name, type, help and default are the field's."""
     base, name = kind(field), field.name.replace("_", "-")
     settings: dict[str, Any] = {"help": field.metadata["help"]}
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
-    read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW")}.get(base)
+    read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
     if read is not None:
         settings |= {"parser": read[0](field.name), "metavar": read[1]}
     if "choices" in field.metadata:
@@ -66,6 +71,9 @@ def flag_of(field: Field[Any]) -> Parameter:
     if base == Pair:
         base = str  # typer would want two words for a pair
         default = None if default is None else "x".join(map(str, dict.fromkeys(default)))
+    if base == Ints:
+        base = str
+        default = None if default is None else ",".join(map(str, default))
     annotation: Any = Annotated[base if default is not None else base | None, option(*names, **settings)]
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnscope.steps import ELEMENTWISE_FLOPS, Step, listening
+from attnscope.steps import ELEMENTWISE_FLOPS, Step, listening, place
 
 
 @dataclass
 class Counts:
-    """What one counter saw: MACs and elementwise FLOPs of each step by name, and what it could not count."""
+    """What one counter saw: MACs and elementwise FLOPs by the place of each step, and what it could not count."""
 
     macs: dict[str, int] = field(default_factory=dict)
     other_flops: dict[str, int] = field(default_factory=dict)
     uncounted: list[str] = field(default_factory=list)
 
 
-def count_with_fvcore(module: nn.Module, x: Tensor) -> Counts:
+def count_with_fvcore(module: nn.Module, *inputs: Tensor) -> Counts:
     """Count with fvcore's FlopCountAnalysis, which traces one real forward.
 
     Raises:
@@ -40,12 +40,12 @@ def count_with_fvcore(module: nn.Module, x: Tensor) -> Counts:
         steps = nn.ModuleList()
 
         def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
-            names.append(step.name)
+            names.append(place(path, step.name))
             steps.append(_StepModule(method))
             return steps[-1]
 
         with listening(module, listener), torch.no_grad():
-            analysis = FlopCountAnalysis(_Traced(module, steps), x).clear_op_handles().set_op_handle(**_HANDLES)
+            analysis = FlopCountAnalysis(_Traced(module, steps), inputs).clear_op_handles().set_op_handle(**_HANDLES)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             analysis.ancestor_mode("caller")  # a step counts what its linear layers do
             by_module = analysis.by_module_and_operator()
@@ -60,7 +60,7 @@ def count_with_fvcore(module: nn.Module, x: Tensor) -> Counts:
     return counts
 
 
-def count_with_torch(module: nn.Module, x: Tensor) -> Counts:
+def count_with_torch(module: nn.Module, *inputs: Tensor) -> Counts:
     """Count with torch's FlopCounterMode (2 FLOPs a MAC), one for each step."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -70,13 +70,13 @@ def count_with_torch(module: nn.Module, x: Tensor) -> Counts:
         def call(*args: Any) -> Any:
             with FlopCounterMode(display=False) as counter:
                 result = method(*args)
-            counts.macs[step.name] = counter.get_total_flops() // 2
+            counts.macs[place(path, step.name)] = counter.get_total_flops() // 2
             return result
 
         return call
 
     with listening(module, listener), torch.no_grad():
-        module(x)
+        module(*inputs)
     return counts
 
 
@@ -99,8 +99,8 @@ class _Traced(nn.Module):
         self.module = module
         self.steps = steps
 
-    def forward(self, x: Tensor) -> Any:
-        return self.module(x)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
 
 
 def _shape(value: Any) -> list[int]:
@@ -141,6 +141,30 @@ def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter()
 
 
+def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    made = math.prod(_shape(outputs[0]))
+    bias = 0 if inputs[2].type().kind() == "NoneType" else ELEMENTWISE_FLOPS["bias"] * made
+    return Counter({"mac:convolution": made * math.prod(_shape(inputs[1])[1:]), "flop:bias": bias})
+
+
+def _mean(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter({"flop:mean": ELEMENTWISE_FLOPS["mean"] * math.prod(_shape(inputs[0]))})
+
+
+def _length(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter({"flop:normalize": 2 * math.prod(_shape(inputs[0]))})  # squares and their sum; the division is apart
+
+
+def _division(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter({"flop:division": math.prod(_shape(outputs[0]))} if _shape(outputs[0]) else {})
+
+
+_FREE = (
+    "unflatten pad repeat neg sub rsub clamp clamp_min exp expand_as expand select cat repeat_interleave split chunk "
+    "permute contiguous"
+)
+"""Views, copies, whole-number arithmetic on sizes, and a few operations on as many numbers as there are heads or tokens."""
+
 _HANDLES = {
     "aten::linear": _linear,
     "aten::matmul": _matmul,
@@ -150,5 +174,14 @@ _HANDLES = {
     "aten::mul": _elementwise("scale"),
     "aten::mul_": _elementwise("scale"),
     "aten::add": _elementwise("bias"),
-    **dict.fromkeys(["aten::unflatten", "aten::pad", "aten::repeat", "aten::neg", "aten::sub", "aten::rsub"], _free),
+    "aten::_convolution": _convolution,
+    "aten::layer_norm": _elementwise("layer_norm"),
+    "aten::gelu": _elementwise("gelu"),
+    "aten::relu": _elementwise("relu"),
+    "aten::relu_": _elementwise("relu"),
+    "aten::sigmoid": _elementwise("sigmoid"),
+    "aten::linalg_vector_norm": _length,
+    "aten::div": _division,
+    "aten::mean": _mean,
+    **{f"aten::{name}": _free for name in _FREE.split()},
 }

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -26,6 +25,10 @@ FEWEST_PAIRS = 5
 FEWEST_LONG_RUNS = 3
 CLEAN_SHARE = 0.97
 """A run is clean if the thread had the processor for this share of it."""
+
+
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a forward takes: a tensor, or a tuple of them."""
 
 
 class Clock(Protocol):
@@ -92,15 +95,15 @@ class Timing:
     stamp_s: float
 
 
-def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
+def time_steps(module: nn.Module, x: Inputs, budget_s: float) -> Timing:
     """Time each step of a module in place, and the untouched forward beside it.
 
     Args:
         module: a module whose steps are tied to methods, in evaluation mode.
-        x: its input, on the module's device.
+        x: its input or inputs, on the module's device.
         budget_s: how long to measure, warm-up aside. At least FEWEST_PAIRS pairs are run.
     """
-    clock = CLOCKS[x.device.type]()
+    clock, forward = CLOCKS[_device(x)](), _forward(module, x)
 
     def chain() -> Timed:
         stamps: list[Any] = []
@@ -109,11 +112,11 @@ def time_steps(module: nn.Module, x: Tensor, budget_s: float) -> Timing:
             return _stamped(method, clock.stamp, stamps)
 
         with listening(module, listener):
-            return run(clock, lambda: module(x), stamps)
+            return run(clock, forward, stamps)
 
     with measuring():
         stamp_s = _stamp_cost(clock)
-    timing = time_pairs(clock, lambda: module(x), chain, budget_s, stamp_s)
+    timing = time_pairs(clock, forward, chain, budget_s, stamp_s)
     for chained in timing.chains:
         chained.seconds = [max(0.0, s - stamp_s) for s in chained.seconds[:-1]] + chained.seconds[-1:]
     return timing
@@ -141,20 +144,20 @@ def time_pairs(
     return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s)
 
 
-def time_forward(module: nn.Module, x: Tensor, budget_s: float) -> float:
+def time_forward(module: nn.Module, x: Inputs, budget_s: float) -> float:
     """Seconds of the untouched forward: the mean over the middle half of the runs."""
-    clock = CLOCKS[x.device.type]()
+    clock, forward = CLOCKS[_device(x)](), _forward(module, x)
     with measuring():
         start = time.perf_counter()
-        runs = [run(clock, lambda: module(x), [])]
+        runs = [run(clock, forward, [])]
         if time.perf_counter() - start < budget_s:
             runs = []  # that was the warm-up, and there is time for more
         while not runs or time.perf_counter() - start < budget_s:
-            runs.append(run(clock, lambda: module(x), []))
+            runs.append(run(clock, forward, []))
     return statistics.fmean(run.total for run in middle(runs))
 
 
-def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) -> list[list[float]]:
+def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) -> list[list[float]]:
     """Seconds of several untouched forwards, run in turn, so that a drift of the machine touches all alike.
 
     Args:
@@ -165,13 +168,13 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Tensor]], budget_s: float) 
     Returns:
         The samples of each. Rounds in which another process had the processor are left out where enough are clean.
     """
-    clocks = [CLOCKS[x.device.type]() for _, x in forwards]
+    clocks = [CLOCKS[_device(x)]() for _, x in forwards]
 
     def turn(backwards: bool) -> list[Timed]:
         runs: dict[int, Timed] = {}
         for index in reversed(range(len(forwards))) if backwards else range(len(forwards)):
             module, x = forwards[index]
-            runs[index] = run(clocks[index], partial(module, x), [])
+            runs[index] = run(clocks[index], _forward(module, x), [])
         return [runs[index] for index in range(len(forwards))]
 
     with measuring():
@@ -216,6 +219,15 @@ def measuring() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+def _device(x: Inputs) -> str:
+    return (x[0] if isinstance(x, tuple) else x).device.type
+
+
+def _forward(module: nn.Module, x: Inputs) -> Callable[[], Any]:
+    inputs = x if isinstance(x, tuple) else (x,)
+    return lambda: module(*inputs)
 
 
 def run(clock: Clock, forward: Callable[[], Any], stamps: list[Any]) -> Timed:

@@ -20,13 +20,16 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
     """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
     # imported here: what shows something else, such as windows, need not wait for it
     from attnscope.render.columns import to_csv, to_markdown
+    from attnscope.render.parts import part_columns
 
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
         return to_csv(_columns(report), report.steps)
     if form == "md":
-        return f"**{report.title}**\n\n{to_markdown(_columns(report), report.steps)}"
+        parts = None if isinstance(report, TraceReport) else report.parts
+        table = to_markdown(part_columns(report), parts) if parts else to_markdown(_columns(report), report.steps)
+        return f"**{report.title}**\n\n{table}"
     if form == "svg":
         screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
         return screen.draw_svg(_parts(report, screen, grid), report.command or report.title)

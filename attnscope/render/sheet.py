@@ -6,21 +6,16 @@ from rich.text import Text
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
+from attnscope.render.parts import part_columns
 from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight
-from attnscope.report import Report, StepRow
+from attnscope.report import PartRow, Report, StepRow
 
 
 def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:
     """Headline, table, what was left out, a small picture of the grid where one is given, and the lines below."""
-    columns, dropped = fit(step_columns(report), report.steps, screen)
-    heaviest = max(report.steps, key=weight)
-
-    def style(row: StepRow) -> str:
-        return "bold cyan" if row is heaviest else "" if row.macs else "dim"
-
-    parts: list[RenderableType] = [screen.headline(report.title), Text("")]
-    parts.append(rows_table(columns, report.steps, screen, style))
+    table, dropped = parts_table(report, screen) if report.parts else steps_table(report, screen)
+    parts: list[RenderableType] = [screen.headline(report.title), Text(""), table]
     if dropped:
         parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
     if grid:
@@ -28,6 +23,27 @@ def report_parts(report: Report, screen: Screen, grid: Windows | None = None) ->
 
         parts += [Text(""), *small_picture(grid, screen)]
     return [*parts, Text(""), screen.lines(lines(report, screen))]
+
+
+def steps_table(report: Report, screen: Screen) -> tuple[RenderableType, list[str]]:
+    """The steps, the heaviest in colour, and the columns that were left out."""
+    columns, dropped = fit(step_columns(report), report.steps, screen)
+    heaviest = max(report.steps, key=weight)
+
+    def style(row: StepRow) -> str:
+        return "bold cyan" if row is heaviest else "" if row.macs else "dim"
+
+    return rows_table(columns, report.steps, screen, style), dropped
+
+
+def parts_table(report: Report, screen: Screen) -> tuple[RenderableType, list[str]]:
+    """The parts of a network, its stages in bold, and the columns that were left out."""
+    columns, dropped = fit(part_columns(report), report.parts, screen)
+
+    def style(row: PartRow) -> str:
+        return "bold" if row.is_stage else ""
+
+    return rows_table(columns, report.parts, screen, style), dropped
 
 
 def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
@@ -40,8 +56,11 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     if report.audit.uncounted:
         told.append(("", f"counted by nobody: {', '.join(report.audit.uncounted)}", "yellow"))
     told += [("paper" if not index else "", line, "") for index, line in enumerate(paper_lines(report))]
+    told += [("printed" if not index else "", line, "") for index, line in enumerate(published_lines(report))]
     told += [("here" if not index else "", line, "") for index, line in enumerate(here_lines(report))]
     told.append(("memory", memory_line(report), ""))
+    if report.parts:
+        told.append(("", training_line(report), ""))
     told += [("timing", timing_line(report), "")] if report.time else []
     told += [("note", note, "") for note in report.notes]
     told += [("warning", warning, "yellow") for warning in report.warnings]
@@ -75,7 +94,31 @@ def paper_lines(report: Report) -> list[str]:
     told = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
     ratio = report.complexity.ratio
     verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
-    return [*told, f"{verdict} in windows, with {formulas[-1].values}"]
+    return [*told, f"{verdict} {report.complexity.saving}, with {formulas[-1].values}"]
+
+
+def published_lines(report: Report) -> list[str]:
+    """What others print for this network, and the convention that explains it; then what other conventions give."""
+    published = report.published
+    if published is None:
+        return []
+    told = [
+        f"{printed.figure} in {printed.source}: {' or '.join(printed.explained_by) or 'by no convention known'}"
+        for printed in published.figures
+    ]
+    used = {printed.explained_by[0] for printed in published.figures if printed.explained_by}
+    others = {way: macs for way, macs in published.conventions.items() if way not in used and way != "MACs"}
+    return [*told, *(f"{words.billions(macs)} would be {way}" for way, macs in others.items())]
+
+
+def training_line(report: Report) -> str:
+    """Parameters, and what training keeps until the backward."""
+    itemsize = report.parameter_bytes // max(report.totals.params, 1)
+    saved = sum(row.times * (row.bytes_saved or 0) for row in report.steps)
+    return (
+        f"{words.binary(report.parameter_bytes)} of parameters, {itemsize} bytes each; "
+        f"training keeps {words.binary(saved)} for the backward"
+    )
 
 
 def here_lines(report: Report) -> list[str]:
@@ -92,7 +135,10 @@ def here_lines(report: Report) -> list[str]:
         )
     idle = [row for row in report.steps if not row.macs and row.time]
     share = sum(map(seconds_of, idle)) / report.time.steps_sum_s
-    names = [row.name for row in sorted(idle, key=weight, reverse=True)[:3]]
+    by_name: dict[str, float] = {}
+    for row in idle:
+        by_name[row.name] = by_name.get(row.name, 0.0) + weight(row)
+    names = sorted(by_name, key=lambda name: by_name[name], reverse=True)[:3]
     told.append(f"{share:.0%} of the time goes to steps without a MAC, most of it to {', '.join(names)}")
     return told
 

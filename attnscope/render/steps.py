@@ -1,5 +1,7 @@
 """The columns of a Report's steps."""
 
+from itertools import pairwise
+
 from attnscope.axes import Shape, spell
 from attnscope.render import words
 from attnscope.render.columns import Column, sum_of
@@ -41,6 +43,17 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
             Column[StepRow]("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
             Column[StepRow]("macs_per_s", "MAC/s", _rate, words.metric, 5),
         ]
+    if len({row.part for row in rows}) > 1:
+        first = {id(rows[0])} | {id(row) for before, row in pairwise(rows) if before.part != row.part}
+        columns.insert(0, Column[StepRow]("part", "part", lambda row: row.part, rank=None, right=False))
+        columns.insert(
+            0,
+            Column[StepRow](
+                "part_drawn", "part", lambda row: row.part if id(row) in first else "", rank=0, right=False, drawn=True
+            ),
+        )
+    if any(row.times > 1 for row in rows):
+        columns.append(Column[StepRow]("times", "times", lambda row: row.times, rank=None))
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
 
 

@@ -17,6 +17,11 @@ def metric(value: float | None, unit: str = "") -> str:
     return humanize.metric(value, unit)
 
 
+def billions(count: int) -> str:
+    """`16.87 G`: as others print the costs of networks."""
+    return f"{count / 1e9:.2f} G"
+
+
 def seconds(value: float | None) -> str:
     """`1.37 ms`."""
     return metric(value, "s")

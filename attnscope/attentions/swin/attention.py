@@ -86,7 +86,7 @@ class WindowAttention(nn.Module):
     # A name is bound anew at each line, so that no tensor outlives its last use.
     def forward(self, x: Tensor) -> Tensor:
         grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
-        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
+        attend = self.attend_by_steps if self.kernel == "eager" else self.attend_at_once
         if grid.is_padded:
             x = self.pad(x, grid)
         if grid.is_shifted:
@@ -109,6 +109,9 @@ class WindowAttention(nn.Module):
             attn = self.add_mask(attn, self.mask(grid, attn))
         attn = self.softmax(attn)
         return self.mix(attn, v)
+
+    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        return self.attend(q, k, v, grid)
 
     @steps.pad
     def pad(self, x: Tensor, grid: Windows) -> Tensor:

@@ -140,7 +140,7 @@ class SwinSpec(Spec):
             return f"attnscope windows {self.grid_flags()}", "see the shift and its mask"
         own = f"--dim {self.dim} --heads {self.heads}"
         if self.can_shift:
-            return f"attnscope swin {own} {self.grid_flags()} --shift", "what the shift and its mask add"
+            return f"attnscope {self.name} {own} {self.grid_flags()} --shift", "what the shift and its mask add"
         tokens = self.resolution[0] * self.resolution[1]
         return f"attnscope vit {own} --tokens {tokens}", "global attention on these tokens"
 

@@ -28,6 +28,7 @@ project = Step(
     macs="b r s n c 3 c",
     work={"bias": "b r s n 3 c"},
     weights={"qkv.weight": "(3 c) c", "qkv.bias": "(3 c)"},
+    saves=("windows",),
     doc="q, k, v = x·Wqkv + b: each token's query, key and value, in one matmul",
 )
 split_heads = Step(
@@ -39,6 +40,7 @@ score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
     macs="b r s h n m d",
     work={"scale": "b r s h n m"},
+    saves=("q", "k"),
     doc="S = q·kᵀ/√d: how much each token looks at each other one of its window",
 )
 add_bias = Step(
@@ -56,11 +58,13 @@ add_mask = Step(
 softmax = Step(
     "scores: (b r s) h n m -> weights: (b r s) h n m",
     work={"softmax": "b r s h n m"},
+    saves=("weights",),
     doc="each query's scores become weights that sum to 1 (then dropout, in training)",
 )
 mix = Step(
     "weights: (b r s) h n m, v: (b r s) h m d -> heads: (b r s) h n d",
     macs="b r s h n m d",
+    saves=("weights", "v"),
     doc="each token becomes the weighted sum of the values it looks at",
 )
 attend = Step(
@@ -69,6 +73,8 @@ attend = Step(
     work={"scale": "b r s h n m", "bias": "b r s h n m", "softmax": "b r s h n m"},
     weights={"relative_position_bias_table": "(t u) h"},
     fused=True,
+    saves=("q", "k", "v", "heads"),
+    keeps="b r s h n",
     doc="softmax(q·kᵀ/√d + B + mask)·v in one fused kernel: score, bias, mask, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -81,6 +87,7 @@ output = Step(
     macs="b r s n c c",
     work={"bias": "b r s n c"},
     weights={"proj.weight": "c c", "proj.bias": "c"},
+    saves=("merged",),
     doc="y = merged·Wproj + b: what the heads found is mixed across channels",
 )
 reverse = Step(
@@ -101,28 +108,43 @@ name_steps(globals())
 
 def plan(spec: SwinSpec) -> Plan:
     """The steps that this Spec runs, in their order: pad only where it pads, shift and mask only where it shifts."""
+    shifted = spec.windows.is_shifted
+    if spec.kernel == "eager":
+        attention = [score_of(spec), add_bias, *([add_mask] if shifted else []), softmax, mix_of(spec)]
+    else:
+        masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
+        attention = [masked if shifted else attend]
+    return in_windows(spec, project, attention)
+
+
+def copies(spec: SwinSpec) -> bool:
+    """Whether matmul copies the operands that split_heads left strided: not where there is one window or one head."""
+    (r, s), b = spec.windows.counts, spec.batch
+    return b * r * s > 1 and spec.heads > 1
+
+
+def score_of(spec: SwinSpec) -> Step:
+    """The score with what matmul copies."""
+    if not copies(spec):
+        return score
+    return replace(score, scratch=("2 b r s h n d",), saves=(), keeps="2 b r s h n d")
+
+
+def mix_of(spec: SwinSpec) -> Step:
+    """The weighted sum with what matmul copies."""
+    return replace(mix, scratch=("b r s h m d",), saves=("weights",), keeps="b r s h m d") if copies(spec) else mix
+
+
+def in_windows(spec: SwinSpec, project: Step, attention: list[Step]) -> Plan:
+    """The steps of attention between the cut into windows and its inverse."""
     grid = spec.windows
     (r, s), (p, q), (y, x) = grid.counts, spec.window, spec.resolution
     b, c, h = spec.batch, spec.dim, spec.heads
     sizes = {"b": b, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}
     sizes |= {"c": c, "h": h, "d": c // h, "t": 2 * p - 1, "u": 2 * q - 1}
 
-    if spec.kernel == "eager":
-        # matmul copies the operands that split_heads left strided, unless there is but one window or one head
-        copies = b * r * s > 1 and h > 1
-        attention = [
-            replace(score, scratch=("2 b r s h n d",)) if copies else score,
-            add_bias,
-            *([add_mask] if grid.is_shifted else []),
-            softmax,
-            replace(mix, scratch=("b r s h m d",)) if copies else mix,
-        ]
-        merge = merge_heads
-    else:
-        merge = replace(merge_heads, memory="view")  # the kernel lays the heads side by side
-        masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
-        attention = [masked if grid.is_shifted else attend]
-
+    # a fused kernel lays the heads side by side
+    merge = merge_heads if spec.kernel == "eager" else replace(merge_heads, memory="view")
     # a roll along both axes makes two passes, with a whole grid between them
     passes = ("b r p s q c",) if all(grid.roll) else ()
     # a cut that leaves the rows whole leaves a single image where it is

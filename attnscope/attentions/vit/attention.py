@@ -7,46 +7,26 @@ from attnscope.attentions.vit import steps
 from attnscope.attentions.vit.spec import ViTSpec
 
 
-class ViTAttention(nn.Module):
-    """Multi-head self-attention: (b, n, c) -> (b, n, c).
-
-    Args:
-        dim: channels of a token, c.
-        heads: attention heads, h; dim is divisible by it.
-        qkv_bias: give q, k and v a bias.
-        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
-        attn_drop: dropout of the attention weights, in training.
-        proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
-
-    Raises:
-        UsageError: a value is out of range, or dim is not divisible by heads.
+class ScaledDotProduct(nn.Module):
+    """softmax(q·kᵀ·scale)·v in heads, and the projection of what they found: what attentions have in common that look at
+    all of a sequence.
     """
 
     def __init__(
         self,
         dim: int,
         heads: int,
-        qkv_bias: bool = True,
-        qk_scale: float | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        kernel: str = "eager",
+        kv_heads: int | None,
+        qk_scale: float | None,
+        attn_drop: float,
+        proj_drop: float,
+        kernel: str,
     ) -> None:
-        ViTSpec(
-            dim=dim,
-            heads=heads,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            kernel=kernel,
-        )
         super().__init__()
         self.heads = heads
+        self.kv_heads = kv_heads or heads
         self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
         self.kernel = kernel
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -54,28 +34,19 @@ class ViTAttention(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """The letters that the module itself sets."""
-        dim = self.proj.in_features
-        return {"c": dim, "h": self.heads, "d": dim // self.heads}
-
-    # A name is bound anew at each line, so that no tensor outlives its last use.
-    def forward(self, x: Tensor) -> Tensor:
-        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
-        x = self.project(x)
-        x = attend(*self.split_heads(x))
-        x = self.merge_heads(x)
-        return self.output(x)
+        dim, h, g = self.proj.in_features, self.heads, self.kv_heads
+        return {"c": dim, "h": h, "d": dim // h, "g": g, "f": h // g, "e": (h + 2 * g) * (dim // h)}
 
     def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.mix(self.softmax(self.score(q, k)), v)
 
-    @steps.project
-    def project(self, x: Tensor) -> Tensor:
-        return self.qkv(x)
+    def shared(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return (k, v) if self.kv_heads == self.heads else self.share_heads(k, v)
 
-    @steps.split_heads
-    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+    @steps.share_heads
+    def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        times = self.heads // self.kv_heads
+        return k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
@@ -103,8 +74,82 @@ class ViTAttention(nn.Module):
         return self.proj_drop(self.proj(merged))
 
 
+class ViTAttention(ScaledDotProduct):
+    """Multi-head self-attention: (b, n, c) -> (b, n, c).
+
+    Args:
+        dim: channels of a token, c.
+        heads: attention heads, h; dim is divisible by it.
+        qkv_bias: give q, k and v a bias.
+        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
+        attn_drop: dropout of the attention weights, in training.
+        proj_drop: dropout of the output, in training.
+        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, or heads not by kv_heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel: str = "eager",
+        kv_heads: int | None = None,
+    ) -> None:
+        ViTSpec(
+            dim=dim,
+            heads=heads,
+            kv_heads=kv_heads,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            kernel=kernel,
+        )
+        super().__init__(dim, heads, kv_heads, qk_scale, attn_drop, proj_drop, kernel)
+        self.qkv = nn.Linear(dim, dim + 2 * self.kv_heads * (dim // heads), bias=qkv_bias)
+
+    # A name is bound anew at each line, so that no tensor outlives its last use.
+    def forward(self, x: Tensor) -> Tensor:
+        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            x = attend(*self.split_heads(x))
+        else:
+            x = self.project_grouped(x)
+            q, k, v = self.split_grouped(x)
+            x = attend(q, *self.share_heads(k, v))
+        x = self.merge_heads(x)
+        return self.output(x)
+
+    @steps.project
+    def project(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    @steps.split_heads
+    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    @steps.project_grouped
+    def project_grouped(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    @steps.split_grouped
+    def split_grouped(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h, g = self.heads, self.kv_heads
+        q, k, v = qkv.unflatten(-1, (h + 2 * g, -1)).transpose(1, 2).split((h, g, g), dim=1)
+        return q, k, v
+
+
 def build(spec: ViTSpec) -> ViTAttention:
     """The module that a Spec asks for."""
     return ViTAttention(
-        spec.dim, spec.heads, spec.qkv_bias, spec.qk_scale, spec.attn_drop, spec.proj_drop, kernel=spec.kernel
+        spec.dim, spec.heads, spec.qkv_bias, spec.qk_scale, spec.attn_drop, spec.proj_drop, spec.kernel, spec.kv_heads
     )

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, option, plural
+from attnscope.spec import Pair, Spec, check_kv_heads, option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class ViTSpec(Spec):
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
+    kv_heads: int | None = option(None, "Heads of keys and values; several queries' heads share one.", shown="heads")
     image: Pair | None = option(None, "Side of the image in pixels, or HxW.", shown="224")
     patch: Pair | None = option(None, "Side of a patch in pixels, or HxW.", shown="16")
     cls: bool | None = option(None, "Put a class token in front of the patches.", shown="cls")
@@ -48,6 +49,7 @@ class ViTSpec(Spec):
         if self.dim % self.heads:
             nearest = nearest_multiples(self.dim, self.heads)
             raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
+        check_kv_heads(self.heads, self.kv_heads)
         for side, patch in zip(self.image or (), self.patch or (), strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
@@ -72,18 +74,25 @@ class ViTSpec(Spec):
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        return [plural(self.sequence, "token"), f"dim {self.dim}", plural(self.heads, "head")]
+        shared = [f"{self.kv_heads} of keys and values"] if self.kv_heads not in (None, self.heads) else []
+        return [plural(self.sequence, "token"), f"dim {self.dim}", plural(self.heads, "head"), *shared]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1)."""
+        """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1).
+
+        Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2N²C (Ainslie et al., arXiv 2305.13245).
+        """
         b, N, C = self.batch, self.sequence, self.dim
         attend = {"score": b * N**2 * C, "mix": b * N**2 * C}
         if self.kernel != "eager":
             attend = {"attend": sum(attend.values())}
-        return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
+        if self.kv_heads in (None, self.heads):
+            return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
+        grouped = b * N * C**2 + 2 * b * N * C * self.kv_heads * (C // self.heads)
+        return {"project_grouped": grouped, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """This attention beside the same tokens in Swin's 7×7 windows."""
+        """This attention beside the same tokens in Swin's 7×7 windows; all heads with keys and values of their own."""
         return Complexity(
             batch=self.batch,
             of_global=global_attention(self.sequence, self.dim),

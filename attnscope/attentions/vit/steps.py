@@ -1,6 +1,7 @@
 """ViT's attention on one page.
 
-Letters: b batch, n query tokens, m key tokens (as many), c channels, h heads, d head width (c = h·d).
+Letters: b batch, n query tokens, m key tokens (as many), c channels, h heads, d head width (c = h·d);
+where heads share keys and values, g heads of them, each for f heads of queries (h = g·f), and e channels of q, k and v.
 """
 
 from dataclasses import replace
@@ -13,6 +14,7 @@ project = Step(
     macs="b n c 3 c",
     work={"bias": "b n 3 c"},
     weights={"qkv.weight": "(3 c) c", "qkv.bias": "(3 c)"},
+    saves=("x",),
     doc="q, k, v = x·Wqkv + b: each token's query, key and value, in one matmul",
 )
 split_heads = Step(
@@ -20,20 +22,40 @@ split_heads = Step(
     memory="view",
     doc="the channels fall into heads; each head sees its own d of them",
 )
+project_grouped = replace(
+    project,
+    pattern="x: b n c -> qkv: b n e",
+    macs="b n c e",
+    work={"bias": "b n e"},
+    weights={"qkv.weight": "e c", "qkv.bias": "e"},
+    doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries, in one matmul",
+)
+split_grouped = Step(
+    "qkv: b n e -> q: b h n d, k: b g n d, v: b g n d",
+    memory="view",
+    doc="the channels fall into heads: h of queries, g of keys and of values",
+)
+share_heads = Step(
+    "k: b g m d, v: b g m d -> k: b (g f) m d, v: b (g f) m d",
+    doc="each head of keys and values is repeated for the f heads of queries that share it",
+)
 score = Step(
     "q: b h n d, k: b h m d -> scores: b h n m",
     macs="b h n m d",
     work={"scale": "b h n m"},
+    saves=("q", "k"),
     doc="S = q·kᵀ/√d: how much each token looks at each other one",
 )
 softmax = Step(
     "scores: b h n m -> weights: b h n m",
     work={"softmax": "b h n m"},
+    saves=("weights",),
     doc="each query's scores become weights that sum to 1 (then dropout, in training)",
 )
 mix = Step(
     "weights: b h n m, v: b h m d -> heads: b h n d",
     macs="b h n m d",
+    saves=("weights", "v"),
     doc="each token becomes the weighted sum of the values it looks at",
 )
 attend = Step(
@@ -41,6 +63,8 @@ attend = Step(
     macs="2 b h n m d",
     work={"scale": "b h n m", "softmax": "b h n m"},
     fused=True,
+    saves=("q", "k", "v", "heads"),
+    keeps="b h n",
     doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -53,6 +77,7 @@ output = Step(
     macs="b n c c",
     work={"bias": "b n c"},
     weights={"proj.weight": "c c", "proj.bias": "c"},
+    saves=("merged",),
     doc="y = merged·Wproj + b: what the heads found is mixed across channels",
 )
 name_steps(globals())
@@ -61,20 +86,32 @@ name_steps(globals())
 def plan(spec: ViTSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
     n, c, h = spec.sequence, spec.dim, spec.heads
-    sizes = {"b": spec.batch, "n": n, "m": n, "c": c, "h": h, "d": c // h}
+    g = spec.kv_heads or h
+    sizes = {
+        "b": spec.batch,
+        "n": n,
+        "m": n,
+        "c": c,
+        "h": h,
+        "d": c // h,
+        "g": g,
+        "f": h // g,
+        "e": (h + 2 * g) * (c // h),
+    }
+    projection, heads = (project, [split_heads]) if g == h else (project_grouped, [split_grouped, share_heads])
     if spec.kernel == "eager":
         # matmul copies the operands that split_heads left strided, unless there is but one batch or one head
         copies = spec.batch > 1 and h > 1
         attention = [
-            replace(score, scratch=("2 b h n d",)) if copies else score,
+            replace(score, scratch=("2 b h n d",), saves=(), keeps="2 b h n d") if copies else score,
             softmax,
-            replace(mix, scratch=("b h m d",)) if copies else mix,
+            replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d") if copies else mix,
         ]
         merge = merge_heads
     else:
         attention, merge = [attend], replace(merge_heads, memory="view")  # the kernel lays the heads side by side
     return Plan.of(
-        [project if spec.qkv_bias else project.without_bias(), split_heads, *attention, merge, output],
+        [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge, output],
         sizes,
         spec.itemsize,
     )

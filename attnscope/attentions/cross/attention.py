@@ -1,0 +1,90 @@
+"""Cross-attention as a module (Vaswani et al., arXiv 1706.03762, section 3.2.3)."""
+
+from torch import Tensor, nn
+
+from attnscope.attentions.cross import steps
+from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.vit.attention import ScaledDotProduct
+
+
+class CrossAttention(ScaledDotProduct):
+    """Attention of one sequence to another: (b, n, c) and (b, m, c) -> (b, n, c).
+
+    Args:
+        dim: channels of a token, c.
+        heads: attention heads, h; dim is divisible by it.
+        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
+        qkv_bias: give q, k and v a bias.
+        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
+        attn_drop: dropout of the attention weights, in training.
+        proj_drop: dropout of the output, in training.
+        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, or heads not by kv_heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int | None = None,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel: str = "eager",
+    ) -> None:
+        spec = CrossSpec(
+            dim=dim,
+            heads=heads,
+            kv_heads=kv_heads,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            kernel=kernel,
+        )
+        super().__init__(dim, heads, kv_heads, qk_scale, attn_drop, proj_drop, kernel)
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.kv = nn.Linear(dim, 2 * spec.kv_dim, bias=qkv_bias)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
+        x = self.project_queries(x)
+        kv = self.project_context(context)
+        x = self.split_queries(x)
+        x = attend(x, *self.shared(*self.split_context(kv)))
+        x = self.merge_heads(x)
+        return self.output(x)
+
+    @steps.project_queries
+    def project_queries(self, x: Tensor) -> Tensor:
+        return self.q(x)
+
+    @steps.project_context
+    def project_context(self, context: Tensor) -> Tensor:
+        return self.kv(context)
+
+    @steps.split_queries
+    def split_queries(self, queries: Tensor) -> Tensor:
+        return queries.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    @steps.split_context
+    def split_context(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = kv.unflatten(-1, (2, self.kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return k, v
+
+
+def build(spec: CrossSpec) -> CrossAttention:
+    """The module that a Spec asks for."""
+    return CrossAttention(
+        spec.dim,
+        spec.heads,
+        spec.kv_heads,
+        spec.qkv_bias,
+        spec.qk_scale,
+        spec.attn_drop,
+        spec.proj_drop,
+        kernel=spec.kernel,
+    )

@@ -1,0 +1,62 @@
+"""Cross-attention on one page.
+
+Letters: b batch, n query tokens, m key tokens of the other sequence, c channels, h heads, d head width (c = h·d),
+g heads of keys and values.
+"""
+
+from dataclasses import replace
+
+from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.vit.steps import attend, merge_heads, mix, output, score, share_heads, softmax
+from attnscope.steps import Plan, Step, name_steps
+
+project_queries = Step(
+    "x: b n c -> queries: b n c",
+    macs="b n c c",
+    work={"bias": "b n c"},
+    weights={"q.weight": "c c", "q.bias": "c"},
+    saves=("x",),
+    doc="q = x·Wq + b: what each token of this sequence asks for",
+)
+project_context = Step(
+    "context: b m c -> kv: b m (2 g d)",
+    macs="b m c 2 g d",
+    work={"bias": "b m 2 g d"},
+    weights={"kv.weight": "(2 g d) c", "kv.bias": "(2 g d)"},
+    saves=("context",),
+    doc="k, v = context·Wkv + b: the key and the value of each token of the other sequence, in one matmul",
+)
+split_queries = Step(
+    "queries: b n (h d) -> q: b h n d",
+    memory="view",
+    doc="the queries' channels fall into heads; each head sees its own d of them",
+)
+split_context = Step(
+    "kv: b m (2 g d) -> k: b g m d, v: b g m d",
+    memory="view",
+    doc="the keys' and the values' channels fall into heads",
+)
+name_steps(globals())
+
+
+def plan(spec: CrossSpec) -> Plan:
+    """The steps that this Spec runs, in their order."""
+    b, n, m, c, h = spec.batch, spec.tokens, spec.keys, spec.dim, spec.heads
+    g = spec.kv_heads or h
+    sizes = {"b": b, "n": n, "m": m, "c": c, "h": h, "d": c // h, "g": g, "f": h // g}
+    attention, merge = [attend], replace(merge_heads, memory="view")  # the kernel lays the heads side by side
+    if spec.kernel == "eager":
+        merge = merge_heads
+        attention = [score, softmax, mix]
+        if b > 1 and h > 1:  # matmul copies the operands that the split left strided
+            attention = [
+                replace(score, scratch=("b h n d + b h m d",), saves=(), keeps="b h n d + b h m d"),
+                softmax,
+                replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d"),
+            ]
+    projections = [project_queries, project_context]
+    if not spec.qkv_bias:
+        projections = [step.without_bias() for step in projections]
+    shared = [share_heads] if g < h else []
+    steps = [*projections, split_queries, split_context, *shared, *attention, merge, output]
+    return Plan.of(steps, sizes, spec.itemsize)

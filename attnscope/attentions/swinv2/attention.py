@@ -1,0 +1,147 @@
+"""Swin V2's attention as a module (Liu et al., arXiv 2111.09883, section 3); parameter names are timm's."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.attentions.swin.attention import WindowAttention
+from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.swinv2 import steps
+from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
+from attnscope.spec import Pair, pair
+
+SHARPEST = math.log(100.0)
+"""The logit scale is clamped here, so that no head multiplies its cosines by more than 100."""
+
+
+class WindowAttentionV2(WindowAttention):
+    """Cosine attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
+
+    Args:
+        dim: channels of a token, c.
+        heads: attention heads, h; dim is divisible by it.
+        window: side of a window in tokens, or (height, width).
+        shift: roll by this many tokens, or by (down, across).
+        qkv_bias: give q and v a bias; k has none.
+        pretrained_window: the window in pre-training, to whose size distances are measured; the window itself unless given.
+        attn_drop: dropout of the attention weights, in training.
+        proj_drop: dropout of the output, in training.
+        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
+    """
+
+    relative_coords_table: Tensor
+    k_bias: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: int | Pair = 8,
+        shift: int | Pair = 0,
+        qkv_bias: bool = True,
+        pretrained_window: int | Pair | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel: str = "eager",
+    ) -> None:
+        super().__init__(dim, heads, window, shift, False, None, attn_drop, proj_drop, kernel)
+        del self.relative_position_bias_table  # an MLP makes it
+        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, heads, bias=False))
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        if qkv_bias:
+            self.register_buffer("k_bias", torch.zeros(dim), persistent=False)
+        table = log_distances(self.window, pair(pretrained_window or self.window))
+        self.register_buffer("relative_coords_table", table.to(torch.get_default_dtype()), persistent=False)
+
+    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        scores = self.score(*self.normalize(q, k))
+        del q, k
+        scores = self.add_bias(scores, self.bias_mlp(self.relative_coords_table))
+        if grid.is_shifted:
+            scores = self.add_mask(scores, self.mask(grid, scores))
+        scores = self.softmax(scores)
+        return self.mix(scores, v)
+
+    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        q, k = self.normalize(q, k)
+        return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
+
+    @steps.project
+    def project(self, windows: Tensor) -> Tensor:
+        if self.q_bias is None or self.v_bias is None:
+            return F.linear(windows, self.qkv.weight)
+        return F.linear(windows, self.qkv.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
+
+    @steps.normalize
+    def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+
+    @steps.score
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.transpose(-2, -1) * self.sharpness()
+
+    @steps.bias_mlp
+    def bias_mlp(self, coords: Tensor) -> Tensor:
+        return 16 * torch.sigmoid(self.cpb_mlp(coords))
+
+    @steps.add_bias
+    def add_bias(self, scores: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
+        return scores + self.bias_of(table)
+
+    @steps.attend
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
+        drop = self.attn_drop.p if self.training else 0.0
+        bias = self.bias_of(table)[None]
+        if grid.is_shifted:
+            mask = self.mask(grid, q)[:, None]
+            bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
+        return F.scaled_dot_product_attention(q * self.sharpness(), k, v, attn_mask=bias, dropout_p=drop, scale=1.0)
+
+    def sharpness(self) -> Tensor:
+        """τ: what each head multiplies its cosines with, (h, 1, 1)."""
+        return self.logit_scale.clamp(max=SHARPEST).exp()
+
+    def bias_of(self, table: Tensor) -> Tensor:
+        """The bias of each head for each pair of a window's tokens, (h, n, m), from the table of distances."""
+        return table.flatten(0, 1)[self.relative_position_index].permute(2, 0, 1).contiguous()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Published checkpoints keep the distances; torchvision's keep one bias whose middle third, of the keys, is zero.
+        state_dict.pop(prefix + "relative_coords_table", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def log_distances(window: Pair, pretrained: Pair) -> Tensor:
+    """How far a key can lie from a query, down and across, on a logarithmic scale: (2p − 1, 2q − 1, 2), float32.
+
+    sign(x)·log2(1 + 8|x|/(M − 1))/log2(8), where M is the window in pre-training; a window of 1 knows one distance, 0.
+    """
+    sides = [
+        torch.arange(1 - side, side, dtype=torch.float32) / max(of - 1, 1)
+        for side, of in zip(window, pretrained, strict=True)
+    ]
+    distances = 8 * torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
+    return distances.sign() * torch.log2(distances.abs() + 1.0) / math.log2(8)
+
+
+def build(spec: SwinV2Spec) -> WindowAttentionV2:
+    """The module that a Spec asks for."""
+    return WindowAttentionV2(
+        spec.dim,
+        spec.heads,
+        spec.window,
+        spec.windows.shift,
+        spec.qkv_bias,
+        spec.pretrained_window,
+        spec.attn_drop,
+        spec.proj_drop,
+        spec.kernel,
+    )

@@ -1,0 +1,51 @@
+"""`attnscope presets`: the published networks that are known by name."""
+
+import json as json_form
+
+import typer
+
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.errors import UsageError
+from attnscope.networks.presets import presets
+
+
+def presets_command(app: typer.Typer) -> None:
+    """Add `attnscope presets` to the app."""
+    app.command(
+        "presets",
+        short_help="Published networks: their parameters and MACs.",
+        epilog="\b\nExamples:\n  attnscope presets\n  attnscope presets --format csv",
+    )(list_presets)
+
+
+def list_presets(
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """List the published networks that --preset knows, with their parameters and MACs."""
+    form = check_output(form, json, output, color)
+    if form == "svg":
+        raise UsageError("--format svg has no place in presets; there is: table, json, csv, md")
+    found = presets()
+    if form == "json":
+        rows = [
+            {
+                "name": preset.name,
+                "command": preset.command,
+                "timm": preset.timm,
+                "source": preset.source,
+                "params": preset.params,
+                "macs": preset.macs,
+                "spec": preset.spec.as_dict(),
+                "published": list(preset.published),
+            }
+            for preset in found
+        ]
+        write(lambda screen: json_form.dumps(rows, ensure_ascii=False, indent=2) + "\n", output, color, quiet)
+        return
+    from attnscope.render.presets import render_presets
+
+    write(lambda screen: render_presets(found, form, screen), output, color, quiet)

@@ -1,0 +1,89 @@
+"""Whole networks made of attentions, in the same three parts: what can be asked, the steps on a page, the module.
+
+The first two are torch-free; only `build` imports the third.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from attnscope import attentions
+from attnscope.errors import UsageError, did_you_mean
+from attnscope.networks.spec import NetworkSpec
+from attnscope.spec import Spec
+from attnscope.steps import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCOPES = ("attention", "block", "model")
+"""How much is looked at."""
+
+__all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_class"]
+
+_SPECS = {
+    "vit": ("vit", "ViTNetworkSpec"),
+    "swin": ("swin", "SwinNetworkSpec"),
+    "swinv2": ("swin", "SwinV2NetworkSpec"),
+}
+"""For each attention that there are networks of: their folder, and the Spec in it."""
+
+
+def names() -> list[str]:
+    """The attentions that there are networks of."""
+    return list(_SPECS)
+
+
+def spec_class(name: str) -> type[NetworkSpec]:
+    """The Spec of the networks that are made of the attention with this name."""
+    folder, spec = _SPECS[name]
+    found: type[NetworkSpec] = getattr(import_module(f"{__name__}.{folder}.spec"), spec)
+    return found
+
+
+def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec:
+    """The Spec of what is asked for: one attention, or a block, a stage or the whole of a network made of it.
+
+    Args:
+        name: an attention.
+        given: fields of its Spec and of its networks' Spec, those that differ from their defaults.
+        scope: attention, block or model. One attention of a network is asked for with fields that only a network has,
+            such as depth; fields that only the attention has, such as tokens, then replace what the network makes of it.
+
+    Raises:
+        UsageError: the scope is unknown, there is no such network, or a field has no place in the scope.
+    """
+    if scope not in SCOPES:
+        raise UsageError(f"{{scope}} {scope} is unknown; {did_you_mean(scope, SCOPES)}")
+    attention = attentions.spec_class(name)
+    if name not in _SPECS:
+        if scope != "attention":
+            raise UsageError(f"{{scope}} {scope} has no place in {name}, of which there are no networks")
+        return attention(**given)
+    network = spec_class(name)
+    of_attention, of_network = ({field.name for field in fields(spec)} for spec in (attention, network))
+    if scope == "attention" and of_attention.issuperset(given):
+        return attention(**given)
+    of_one = {field: value for field, value in given.items() if field not in of_network}
+    whole = {field: value for field, value in given.items() if field in of_network}
+    if scope != "attention":
+        for field in of_one:
+            raise UsageError(f"{{{field}}} is of one attention, and has no place beside {{scope}} {scope}")
+        return network(scope=scope, **whole)
+    of_block = network(scope="block", **whole).attention()
+    if attention.SIZE_FIELD in of_one:
+        of_block = of_block.of_size(of_one.pop(attention.SIZE_FIELD))
+    return replace(of_block, **of_one)
+
+
+def plan(spec: NetworkSpec) -> Plan:
+    """The steps that this Spec runs, with their sizes; identical blocks are one. No torch."""
+    planned: Plan = import_module(f"{__name__}.{_SPECS[spec.name][0]}.steps").plan(spec)
+    return planned
+
+
+def build(spec: NetworkSpec) -> "nn.Module":
+    """The module of this Spec, on torch's default device and with torch's default dtype."""
+    module: nn.Module = import_module(f"{__name__}.{_SPECS[spec.name][0]}.network").build(spec)
+    return module

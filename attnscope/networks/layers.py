@@ -1,0 +1,54 @@
+"""What the blocks of all networks share."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.networks import steps
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them: (b, n, c) -> (b, n, c).
+
+    Args:
+        dim: channels of a token, c.
+        hidden: channels between the layers, e.
+        drop: dropout behind each layer, in training.
+    """
+
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop2 = nn.Dropout(drop)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return {"c": self.fc1.in_features, "e": self.fc1.out_features}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.expand(x)
+        x = self.gelu(x)
+        return self.contract(x)
+
+    @steps.expand
+    def expand(self, x: Tensor) -> Tensor:
+        return self.fc1(x)
+
+    @steps.gelu
+    def gelu(self, hidden: Tensor) -> Tensor:
+        return self.drop1(F.gelu(hidden))
+
+    @steps.contract
+    def contract(self, hidden: Tensor) -> Tensor:
+        return self.drop2(self.fc2(hidden))
+
+
+def initialize(network: nn.Module) -> None:
+    """Weights of linear layers from a narrow normal distribution, their biases 0, as in ViT and Swin."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

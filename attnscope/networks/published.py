@@ -1,0 +1,69 @@
+"""Why others print another figure for the same network: the conventions that are around, and which of them give it.
+
+All of them say "FLOPs" or "GFLOPs" and mean MACs; what they leave out or put in differs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+
+from attnscope.axes import count
+from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.swin.spec import SwinNetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.report import Published, PublishedFigure
+from attnscope.steps import Plan
+
+PER_NORM_ELEMENT = 5
+"""FLOPs of one element of a LayerNorm in fvcore, which it adds to the MACs."""
+
+
+def conventions(spec: NetworkSpec, plan: Plan) -> dict[str, int]:
+    """What the whole network comes to by each way of counting that is around, the plain MACs first."""
+    macs, norms = plan.macs, norm_elements(plan)
+    attended = sum([step.times * step.macs for step in plan.steps if step.name in ("score", "mix", "attend")])
+    told = {"MACs": macs, "fvcore: LayerNorm added": macs + PER_NORM_ELEMENT * norms}
+    if isinstance(spec, ViTNetworkSpec):
+        told["fvcore without SDPA"] = macs + PER_NORM_ELEMENT * norms - attended
+        if spec.cls:
+            told["MACs without the class token"] = spec.batch * replace(spec, cls=False, distilled=False).macs()
+    if isinstance(spec, SwinNetworkSpec):
+        bias = sum([step.times * step.macs for step in plan.steps if step.name == "bias_mlp"])
+        if bias:
+            told["MACs without the bias MLP"] = macs - bias
+        last = spec.stages[-1]
+        pooled = 3 * spec.batch * last.grid[0] * last.grid[1] * last.dim
+        told["Microsoft's flops()"] = macs - bias + norms + pooled
+    return told
+
+
+def norm_elements(plan: Plan) -> int:
+    """Elements that go through a LayerNorm."""
+    normed = [(step, step.step.work["layer_norm"]) for step in plan.steps if "layer_norm" in step.step.work]
+    return sum([step.times * count(elements, step.sizes) for step, elements in normed])
+
+
+def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published:
+    """Which conventions give each figure, rounded to its digits, or cut off to them where rounding gives none."""
+    known = conventions(spec, plan)
+
+    def ways(figure: str) -> list[str]:
+        printed = Decimal(figure)
+        exact = {way: Decimal(macs) / spec.batch / 10**9 for way, macs in known.items()}
+        rounded = [way for way, value in exact.items() if value.quantize(printed, rounding=ROUND_HALF_UP) == printed]
+        cut = [
+            f"{way}, cut off" for way, value in exact.items() if value.quantize(printed, rounding=ROUND_DOWN) == printed
+        ]
+        return rounded or cut
+
+    return Published(
+        figures=[
+            PublishedFigure(
+                figure=f"{printed['figure']} G",
+                source=printed["source"],
+                explained_by=ways(printed["figure"]),
+            )
+            for printed in figures
+        ],
+        conventions=known,
+    )

@@ -1,0 +1,97 @@
+"""What can be asked of a network: the base of every network's Spec."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+from attnscope.errors import UsageError, nearest_multiples
+from attnscope.spec import Ints, Pair, Spec, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(Spec):
+    """What every network can be asked: the whole of it, or one stage or block of it.
+
+    With scope "model" and neither stage nor block it is the whole network, from the image to the logits.
+    """
+
+    SIZE_FIELD: ClassVar[str] = "image"
+
+    image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
+    patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")
+    mlp_ratio: float = option(4.0, "Width of the MLP, in widths of a token.", low=0.01)
+    classes: int = option(1000, "Classes to tell apart.")
+    scope: str = option("model", "block or model.", choices=("block", "model"))
+    block: int | None = option(None, "Open this block, from 1.", shown="all of them")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for side, patch in zip(self.image, self.patch, strict=True):
+            if side % patch:
+                nearest = nearest_multiples(side, patch)
+                raise UsageError(f"{{image}} {side} is not divisible by {{patch}} {patch}; nearest: {nearest}")
+
+    @property
+    def grid(self) -> Pair:
+        """Patches down and across."""
+        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole network is asked for."""
+        return self.scope == "model" and self.block is None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of a batch of images: (b, 3, height, width)."""
+        return self.batch, 3, *self.image
+
+    def attention(self) -> Spec:
+        """The attention of the block that is asked for, of the first one unless it is said which."""
+        raise NotImplementedError
+
+    def params(self) -> int:
+        """Parameters of the whole network, in closed form."""
+        raise NotImplementedError
+
+    def macs(self) -> int:
+        """MACs of the whole network for one image, in closed form."""
+        raise NotImplementedError
+
+    def hidden(self, dim: int) -> int:
+        """Width of the MLP of tokens of this width."""
+        return int(dim * self.mlp_ratio)
+
+    def shared(self) -> dict[str, Any]:
+        """The fields of this Spec that all attentions have."""
+        return {field.name: getattr(self, field.name) for field in fields(Spec)}
+
+    def command(self, **others: Any) -> str:
+        """The command that asks for this, with `others` in place of some fields."""
+        asked = replace(self, **others)
+        words = ["attnscope", self.name]
+        for field in fields(asked):
+            value = getattr(asked, field.name)
+            if value == field.default and field.name != "scope":
+                continue
+            name = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                sides = "," if field.type in (Ints, Ints | None) else "x"
+                shown = sides.join(map(str, _short(value, sides))) if isinstance(value, tuple) else value
+                words += [f"--{name}", str(shown)]
+        return " ".join(words)
+
+    def check_index(self, name: str, index: int | None, last: int) -> None:
+        """Whether there is a block or stage of this number.
+
+        Raises:
+            UsageError: there is not.
+        """
+        if index is not None and index > last:
+            raise UsageError(f"{{{name}}} {index} is not there; the last is {last}")
+
+
+def _short(value: tuple[int, ...], sides: str) -> tuple[int, ...]:
+    """A square's sides are one number."""
+    return value[:1] if sides == "x" and len(set(value)) == 1 else value

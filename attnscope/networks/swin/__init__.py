@@ -1,0 +1,1 @@
+"""Swin and Swin V2: patches, stages of blocks with windowed attention, merging between them."""

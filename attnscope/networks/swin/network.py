@@ -1,0 +1,247 @@
+"""Swin and Swin V2 as modules; parameter names are timm's, and torchvision's and Microsoft's state dicts load too."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.attentions import build as build_attention
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.swin import steps
+from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.steps import embed
+from attnscope.networks.weights import LoadsOthers, State, from_official_swin, from_torchvision_swin
+
+
+class PatchEmbed(nn.Module):
+    """Image to tokens: (b, 3, height, width) -> (b, y, x, c)."""
+
+    def __init__(self, spec: SwinNetworkSpec) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, spec.dim, spec.patch, stride=spec.patch)
+        self.norm = nn.LayerNorm(spec.dim)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        p, q = self.proj.kernel_size
+        return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.embed(image)
+        x = self.to_grid(x)
+        return self.norm_patches(x)
+
+    @embed
+    def embed(self, image: Tensor) -> Tensor:
+        return self.proj(image)
+
+    @steps.to_grid
+    def to_grid(self, planes: Tensor) -> Tensor:
+        return planes.permute(0, 2, 3, 1)
+
+    @steps.norm_patches
+    def norm_patches(self, patches: Tensor) -> Tensor:
+        return self.norm(patches)
+
+
+class GridMlp(Mlp):
+    """The MLP on a grid of tokens: (b, y, x, c) -> (b, y, x, c)."""
+
+    @steps.expand
+    def expand(self, x: Tensor) -> Tensor:
+        return self.fc1(x)
+
+    @steps.gelu
+    def gelu(self, hidden: Tensor) -> Tensor:
+        return self.drop1(F.gelu(hidden))
+
+    @steps.contract
+    def contract(self, hidden: Tensor) -> Tensor:
+        return self.drop2(self.fc2(hidden))
+
+
+class SwinBlock(nn.Module):
+    """Norm, windowed attention, residual, norm, MLP, residual: (b, y, x, c) -> (b, y, x, c)."""
+
+    def __init__(self, attention: SwinSpec, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(attention.dim)
+        self.attn = build_attention(attention)
+        self.norm2 = nn.LayerNorm(attention.dim)
+        self.mlp = GridMlp(attention.dim, hidden, attention.proj_drop)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return {"c": self.norm1.normalized_shape[0]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.residual1(x, self.attn(self.normalize1(x)))
+        return self.residual2(x, self.mlp(self.normalize2(x)))
+
+    @steps.norm1
+    def normalize1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    @steps.residual1
+    def residual1(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+    @steps.norm2
+    def normalize2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    @steps.residual2
+    def residual2(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+
+class SwinV2Block(SwinBlock):
+    """The block of V2: each norm follows its branch (res-post-norm) and starts as zero: a new block does nothing."""
+
+    def __init__(self, attention: SwinSpec, hidden: int) -> None:
+        super().__init__(attention, hidden)
+        nn.init.zeros_(self.norm1.weight)
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.residual1(x, self.normalize1(self.attn(x)))
+        return self.residual2(x, self.normalize2(self.mlp(x)))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours become one token: (b, y, x, c) -> (b, ⌈y/2⌉, ⌈x/2⌉, 2c).
+
+    Their order is top left, bottom left, top right, bottom right; an odd side is padded by one.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return {"c": self.reduction.in_features // 4}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = self.pad_odd(x)
+        x = self.gather(x)
+        x = self.norm_four(x)
+        return self.reduce(x)
+
+    @steps.pad_odd
+    def pad_odd(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+
+    @steps.gather
+    def gather(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
+
+    @steps.norm_four
+    def norm_four(self, four: Tensor) -> Tensor:
+        return self.norm(four)
+
+    @steps.reduce
+    def reduce(self, four: Tensor) -> Tensor:
+        return self.reduction(four)
+
+
+class PatchMergingV2(PatchMerging):
+    """Merging in V2, which norms what it made."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.norm = nn.LayerNorm(2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = self.pad_odd(x)
+        x = self.gather(x)
+        x = self.reduce(x)
+        return self.norm_reduced(x)
+
+    @steps.norm_reduced
+    def norm_reduced(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class SwinStage(nn.Module):
+    """Merging, but for the first stage, and blocks with plain and shifted windows in turn."""
+
+    def __init__(self, spec: SwinNetworkSpec, stage: Stage) -> None:
+        super().__init__()
+        block, merging = (
+            (SwinV2Block, PatchMergingV2) if isinstance(spec, SwinV2NetworkSpec) else (SwinBlock, PatchMerging)
+        )
+        hidden = spec.hidden(stage.dim)
+        self.downsample = merging(stage.dim // 2) if stage.index else nn.Identity()
+        self.blocks = nn.Sequential(*(block(spec.attention_of(stage, index), hidden) for index in range(stage.depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+class Head(nn.Module):
+    """The linear layer that tells the classes; a module of its own for the sake of its name."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(dim, classes)
+
+
+class SwinTransformer(LoadsOthers):
+    """Swin and Swin V2: (b, 3, height, width) -> (b, classes).
+
+    A state dict of timm's loads as it is, torchvision's and Microsoft's are translated, and the buffers that they bring are
+    left out.
+    """
+
+    def __init__(self, spec: SwinNetworkSpec) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(spec)
+        self.layers = nn.Sequential(*(SwinStage(spec, stage) for stage in spec.stages))
+        last = spec.stages[-1].dim
+        self.norm = nn.LayerNorm(last)
+        self.head = Head(last, spec.classes)
+        initialize(self)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return {"c": self.head.fc.in_features, "k": self.head.fc.out_features}
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.layers(self.patch_embed(image))
+        x = self.normalize(x)
+        x = self.pool(x)
+        return self.classify(x)
+
+    def translate(self, state: State) -> None:
+        """Names of torchvision's and Microsoft's become ours."""
+        from_torchvision_swin(state)
+        from_official_swin(state)
+
+    @steps.norm
+    def normalize(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    @steps.pool
+    def pool(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(1, 2))
+
+    @steps.head
+    def classify(self, pooled: Tensor) -> Tensor:
+        return self.head.fc(pooled)
+
+
+def build(spec: SwinNetworkSpec) -> nn.Module:
+    """The module that a Spec asks for: the whole network, one stage, or one block."""
+    if spec.is_whole:
+        return SwinTransformer(spec)
+    if not spec.is_block:
+        return SwinStage(spec, spec.opened)
+    block = SwinV2Block if isinstance(spec, SwinV2NetworkSpec) else SwinBlock
+    return block(spec.attention(), spec.hidden(spec.opened.dim))

@@ -1,0 +1,335 @@
+"""What can be asked of Swin and Swin V2, and what the papers say they cost."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
+from attnscope.complexity import Complexity, Term
+from attnscope.errors import UsageError
+from attnscope.networks.spec import NetworkSpec
+from attnscope.spec import Ints, Pair, option
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its place from 0, the width of its tokens, their heads, its grid, and how many blocks it has."""
+
+    index: int
+    dim: int
+    heads: int
+    grid: Pair
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinNetworkSpec(NetworkSpec):
+    """Swin (Liu et al., arXiv 2103.14030): stages of blocks with W-MSA and SW-MSA in turn, and merging between them.
+
+    The defaults are Swin-T at 224 pixels. Width and heads double from stage to stage, and a window larger than a stage's
+    grid is clipped to it.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the stage
+            or the block is not there.
+    """
+
+    name: ClassVar[str] = "swin"
+    title: ClassVar[str] = "Swin"
+    SUMMARY: ClassVar[str] = "Swin, whole or in stages and blocks."
+
+    dim: int = option(96, "Channels of a token, in the first stage.")
+    heads: int = option(3, "Attention heads, in the first stage.")
+    depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.")
+    window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
+    patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
+    stage: int | None = option(None, "Open this stage, from 1.", shown="all of them")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.depths) > 32:
+            raise UsageError(f"{{depths}} has {len(self.depths)} stages, each twice as wide as the last; at most 32")
+        self.check_index("stage", self.stage, len(self.depths))
+        if self.block is not None and self.stage is None and self.scope == "model":
+            raise UsageError("{block} counts within a stage; say which with {stage}")
+        self.check_index("block", self.block, self.opened.depth)
+        self.attention()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole network is asked for."""
+        return super().is_whole and self.stage is None
+
+    @property
+    def is_block(self) -> bool:
+        """Whether one block is asked for."""
+        return self.scope == "block" or self.block is not None
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages; a grid with an odd side is padded by one before it merges."""
+        found = []
+        height, width = self.grid
+        for index, depth in enumerate(self.depths):
+            found.append(Stage(index, self.dim << index, self.heads << index, (height, width), depth))
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return found
+
+    @property
+    def opened(self) -> Stage:
+        """The stage that is asked for; the first one unless it is said which."""
+        return self.stages[(self.stage or 1) - 1]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input: images for the whole network, (b, height, width, c) for a stage or a block."""
+        if self.is_whole:
+            return self.image_shape
+        stage = self.opened if self.is_block or self.opened.index == 0 else self.stages[self.opened.index - 1]
+        return self.batch, *stage.grid, stage.dim
+
+    def attention(self) -> SwinSpec:
+        """The attention of the block that is asked for: every second one is shifted."""
+        return self.attention_of(self.opened, (self.block or 1) - 1)
+
+    def attention_of(self, stage: Stage, block: int) -> SwinSpec:
+        """The attention of one block, from 0: blocks with the same one are alike."""
+        window = self.window_of(stage)
+        down, across = (
+            side // 2 if block % 2 and grid > side else 0 for side, grid in zip(window, stage.grid, strict=True)
+        )
+        return self.attention_class()(
+            dim=stage.dim,
+            heads=stage.heads,
+            resolution=stage.grid,
+            window=window,
+            shift_size=(down, across) if down or across else None,
+            **self.of_attention(stage),
+        )
+
+    def window_of(self, stage: Stage) -> Pair:
+        """The window of a stage: that of the network, clipped to the stage's grid."""
+        return min(self.window[0], stage.grid[0]), min(self.window[1], stage.grid[1])
+
+    def attention_class(self) -> type[SwinSpec]:
+        """Which attention the blocks have."""
+        return SwinSpec
+
+    def of_attention(self, stage: Stage) -> dict[str, Any]:
+        """What else its Spec is told."""
+        return self.shared()
+
+    def kinds(self, stage: Stage) -> list[tuple[SwinSpec, list[int]]]:
+        """The different attentions of a stage, each with the blocks, from 0, that have it."""
+        blocks: dict[SwinSpec, list[int]] = {}
+        for block, attention in zip(range(stage.depth), self._in_turn(stage), strict=False):
+            blocks.setdefault(attention, []).append(block)
+        return list(blocks.items())
+
+    def _in_turn(self, stage: Stage) -> list[SwinSpec]:
+        plain, shifted = self.attention_of(stage, 0), self.attention_of(stage, 1)
+        return [plain, shifted] * (stage.depth // 2 + 1)
+
+    def of_size(self, size: int) -> "SwinNetworkSpec":
+        """The same with images of `size` patches on a side."""
+        return replace(self, image=(size * self.patch[0], size * self.patch[1]))
+
+    def headline(self) -> list[str]:
+        """What the reader should know of this Spec, in words."""
+        (height, width), (p, q), stage = self.image, self.patch, self.opened
+        if self.is_block:
+            return [f"stage {stage.index + 1}, block {self.block or 1} of {stage.depth}", *self.attention().headline()]
+        window = [f"window {self.window[0]}" if len(set(self.window)) == 1 else "window {}×{}".format(*self.window)]
+        if not self.is_whole:
+            tokens = "{}×{} tokens".format(*stage.grid)
+            words = [f"stage {stage.index + 1} of {len(self.depths)}", f"{stage.depth} blocks", tokens]
+            return [*words, f"dim {stage.dim}", f"{stage.heads} heads", *window]
+        words = [f"{height}×{width} pixels", f"patch {p}" if p == q else f"patch {p}×{q}", f"dim {self.dim}"]
+        return [*words, f"{'-'.join(map(str, self.depths))} blocks", *window]
+
+    def closed_form(self) -> dict[str, int]:
+        """MACs of each step that has any; of identical blocks that of the first."""
+        if self.is_block:
+            return self._block_form(self.attention())
+        b, stages = self.batch, self.stages if self.is_whole else [self.opened]
+        form: dict[str, int] = {}
+        for stage in stages:
+            path = f"layers.{stage.index}." if self.is_whole else ""
+            if stage.index:
+                form[f"{path}downsample.reduce"] = b * self._merging(stage)
+            for attention, blocks in self.kinds(stage):
+                of_block = self._block_form(attention)
+                form |= {f"{path}blocks.{blocks[0]}.{name}": macs for name, macs in of_block.items()}
+        if self.is_whole:
+            form |= {"patch_embed.embed": b * self._embed(), "head": b * stages[-1].dim * self.classes}
+        return form
+
+    def params(self) -> int:
+        """Parameters: 3p²C + 3C, blocks of 12C² + 13C + (2M−1)²H, merging 8C² + 8C, 2C + (C+1)·classes."""
+        total = (3 * self.patch[0] * self.patch[1] + 3) * self.dim
+        for stage in self.stages:
+            C, E = stage.dim, self.hidden(stage.dim)
+            block = 4 * C**2 + C + 2 * C * E + E + C + 4 * C + self._attention_params(stage)
+            total += stage.depth * block + (self._merging_params(C // 2) if stage.index else 0)
+        return total + 2 * C + (C + 1) * self.classes
+
+    def macs(self) -> int:
+        """MACs for one image: 3p²C·g² + Σ depth·(12hwC² + 2M²hwC) + Σ 2hwC² + C·classes."""
+        bias = sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
+        return self._macs(self.stages, windowed=True) + bias + self._embed() + self.stages[-1].dim * self.classes
+
+    def complexity(self) -> Complexity:
+        """What is asked for beside the same with global attention."""
+        block, values = "12hwC² + 2{}", f"M² = {self.window[0]}·{self.window[1]}, C = {self.dim}"
+        if self.is_whole:
+            formula, stages = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes", self.stages
+            rest = self._embed() + stages[-1].dim * self.classes
+        elif self.is_block:
+            formula, stages, rest = block, [replace(self.opened, index=0, depth=1)], 0
+        else:
+            formula, stages, rest = f"Σ({block}) + 2hwC²", [self.opened], 0
+        return Complexity(
+            batch=self.batch,
+            of_global=Term("global", formula.format("(hw)²C"), values, rest + self._macs(stages, windowed=False)),
+            of_windows=Term("windowed", formula.format("M²hwC"), values, rest + self._macs(stages, windowed=True)),
+        )
+
+    def next_command(self) -> tuple[str, str]:
+        """The command worth typing next, and why."""
+        if self.is_whole:
+            deepest = max(self.stages, key=lambda stage: stage.depth)
+            return self.command(stage=deepest.index + 1), "the steps of its longest stage"
+        return self.command(scope="model", stage=None, block=None), "the whole network"
+
+    @cached_property
+    def sees(self) -> dict[tuple[int, int], Pair]:
+        """After each block, by stage and block from 0: how many patches one token can see at most, down and across."""
+        seen: dict[tuple[int, int], Pair] = {}
+        reach = [[(place, place) for place in range(side)] for side in self.grid]
+        blind = True
+        for stage in self.stages:
+            if stage.index:
+                reach = [_merged(axis) for axis in reach]
+            for block, attention in zip(range(stage.depth), self._in_turn(stage), strict=False):
+                if blind:
+                    roll = attention.windows.roll
+                    reach = [_in_windows(*axis) for axis in zip(reach, attention.window, roll, strict=True)]
+                    blind = any(
+                        low > 0 or high < side - 1
+                        for axis, side in zip(reach, self.grid, strict=True)
+                        for low, high in axis
+                    )
+                down, across = (max(high - low for low, high in axis) + 1 for axis in reach)
+                seen[stage.index, block] = down, across
+        return seen
+
+    def _embed(self) -> int:
+        return 3 * self.patch[0] * self.patch[1] * self.dim * self.grid[0] * self.grid[1]
+
+    def _merging(self, stage: Stage) -> int:
+        return 2 * stage.grid[0] * stage.grid[1] * stage.dim**2
+
+    def _merging_params(self, dim: int) -> int:
+        return 8 * dim**2 + 8 * dim
+
+    def _attention_params(self, stage: Stage) -> int:
+        """Parameters of an attention besides its projections' weights and the bias of the last."""
+        p, q = self.window_of(stage)
+        return 3 * stage.dim * self.qkv_bias + (2 * p - 1) * (2 * q - 1) * stage.heads
+
+    def _block_form(self, attention: SwinSpec) -> dict[str, int]:
+        (height, width), C = attention.resolution, attention.dim
+        mlp = self.batch * height * width * C * self.hidden(C)
+        form = {f"attn.{name}": macs for name, macs in attention.closed_form().items()}
+        return {**form, "mlp.expand": mlp, "mlp.contract": mlp}
+
+    def _macs(self, stages: list[Stage], windowed: bool) -> int:
+        """MACs of stages for one image, with attention in windows (on the grid with its padding) or to all tokens.
+
+        Without the bias MLP of V2, which runs once for all images.
+        """
+        total = 0
+        for stage in stages:
+            C, E, tokens = stage.dim, self.hidden(stage.dim), stage.grid[0] * stage.grid[1]
+            total += self._merging(stage) if stage.index else 0
+            p, q = self.window_of(stage)
+            height, width = Windows(*stage.grid, (p, q)).padded if windowed else stage.grid
+            N, seen = height * width, p * q if windowed else tokens
+            total += stage.depth * (4 * N * C**2 + 2 * seen * N * C + 2 * tokens * C * E)
+        return total
+
+    def _bias_macs(self, stage: Stage) -> int:
+        """MACs of an attention's position bias."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinV2NetworkSpec(SwinNetworkSpec):
+    """Swin V2 (Liu et al., arXiv 2111.09883): cosine attention, norms behind their branches, merging before its norm.
+
+    The defaults are SwinV2-T at 256 pixels, with windows of 8.
+    """
+
+    name: ClassVar[str] = "swinv2"
+    title: ClassVar[str] = "Swin V2"
+    SUMMARY: ClassVar[str] = "Swin V2, whole or in stages and blocks."
+
+    image: Pair = option((256, 256), "Side of the image in pixels, or HxW.")
+    window: Pair = option((8, 8), "Side of a window in tokens, or HxW.")
+    pretrained_windows: Ints | None = option(
+        None, "Sides of the windows in pre-training, of each stage.", shown="window"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given, stages = self.pretrained_windows, len(self.depths)
+        if given is not None and len(given) not in (1, stages):
+            raise UsageError(f"{{pretrained_windows}} has {len(given)} numbers, and {{depths}} {stages}; one for each")
+
+    def window_of(self, stage: Stage) -> Pair:
+        """The window of a stage: that of the network, clipped to the stage's grid."""
+        return min(self.window[0], stage.grid[0]), min(self.window[1], stage.grid[1])
+
+    def attention_class(self) -> type[SwinSpec]:
+        """Which attention the blocks have."""
+        return SwinV2Spec
+
+    def of_attention(self, stage: Stage) -> dict[str, Any]:
+        """What else its Spec is told."""
+        if self.pretrained_windows is None:
+            return self.shared()
+        windows = self.pretrained_windows
+        side = windows[min(stage.index, len(windows) - 1)]
+        return {**self.shared(), "pretrained_window": (side, side)}
+
+    def _merging_params(self, dim: int) -> int:
+        return 8 * dim**2 + 4 * dim
+
+    def _attention_params(self, stage: Stage) -> int:
+        C, H = stage.dim, stage.heads
+        return 2 * C * self.qkv_bias + H + 3 * HIDDEN + HIDDEN * H
+
+    def _bias_macs(self, stage: Stage) -> int:
+        p, q = self.window_of(stage)
+        return (2 * p - 1) * (2 * q - 1) * (2 * HIDDEN + HIDDEN * stage.heads)
+
+
+Reach = list[tuple[int, int]]
+"""For each token along one axis, the first and the last patch that it can see."""
+
+
+def _in_windows(reach: Reach, window: int, roll: int) -> Reach:
+    """After attention in windows each token sees what any token of its window saw; `roll` shifts the windows."""
+    windows: dict[int, tuple[int, int]] = {}
+    for place, (low, high) in enumerate(reach):
+        before = windows.get((place - roll) // window, (low, high))
+        windows[(place - roll) // window] = min(before[0], low), max(before[1], high)
+    return [windows[(place - roll) // window] for place in range(len(reach))]
+
+
+def _merged(reach: Reach) -> Reach:
+    """After merging a token sees what its two saw; a last one without a partner what it saw itself."""
+    pairs = [reach[start : start + 2] for start in range(0, len(reach), 2)]
+    return [(min(low for low, _ in both), max(high for _, high in both)) for both in pairs]

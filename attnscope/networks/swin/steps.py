@@ -1,0 +1,153 @@
+"""Swin and Swin V2 on one page: what stands before, between and behind their blocks.
+
+Letters: b batch, i image channels, y x tokens down and across (after merging where it merges), p q patch height and width,
+c channels, v w a grid before it is padded to even sides, k classes, e channels inside the MLP.
+"""
+
+from attnscope import attentions
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.networks import steps as sequence
+from attnscope.networks.steps import after, on_grid
+from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.steps import embed
+from attnscope.steps import Part, Plan, Step, name_steps
+
+norm1 = on_grid(sequence.norm1)
+residual1 = on_grid(sequence.residual1)
+norm2 = on_grid(sequence.norm2)
+residual2 = on_grid(sequence.residual2)
+expand = on_grid(sequence.expand)
+gelu = on_grid(sequence.gelu)
+contract = on_grid(sequence.contract)
+
+to_grid = Step(
+    "planes: b c y x -> patches: b y x c",
+    memory="view",
+    doc="the channels come last, so that a token lies in one piece",
+)
+norm_patches = Step(
+    "patches: b y x c -> x: b y x c",
+    work={"layer_norm": "b y x c"},
+    weights={"norm.weight": "c", "norm.bias": "c"},
+    scratch=("b y x c",),
+    keeps="b y x c + 2 b y x",
+    doc="each patch is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
+)
+pad_odd = Step(
+    "x: b v w c -> x: b (y 2) (x 2) c",
+    doc="a row or a column of zeros, so that the sides are even",
+)
+gather = Step(
+    "x: b (y 2) (x 2) c -> four: b y x (4 c)",
+    doc="four neighbours become one token: their channels side by side",
+)
+norm_four = Step(
+    "four: b y x (4 c) -> four: b y x (4 c)",
+    work={"layer_norm": "b y x 4 c"},
+    weights={"norm.weight": "(4 c)", "norm.bias": "(4 c)"},
+    saves=("four",),
+    keeps="2 b y x",
+    doc="the four neighbours are normed as one",
+)
+reduce = Step(
+    "four: b y x (4 c) -> x: b y x (2 c)",
+    macs="b y x 4 c 2 c",
+    weights={"reduction.weight": "(2 c) (4 c)"},
+    saves=("four",),
+    doc="4C channels become 2C: a quarter of the tokens, twice as wide",
+)
+norm_reduced = Step(
+    "x: b y x (2 c) -> x: b y x (2 c)",
+    work={"layer_norm": "b y x 2 c"},
+    weights={"norm.weight": "(2 c)", "norm.bias": "(2 c)"},
+    saves=("x",),
+    keeps="2 b y x",
+    doc="Swin V2 norms what the merging made",
+)
+norm = Step(
+    "x: b y x c -> x: b y x c",
+    work={"layer_norm": "b y x c"},
+    weights={"norm.weight": "c", "norm.bias": "c"},
+    saves=("x",),
+    keeps="2 b y x",
+    doc="the last norm, of all tokens",
+)
+pool = Step("x: b y x c -> pooled: b c", work={"mean": "b y x c"}, doc="the mean of all tokens")
+head = Step(
+    "pooled: b c -> logits: b k",
+    macs="b c k",
+    work={"bias": "b k"},
+    weights={"head.fc.weight": "k c", "head.fc.bias": "k"},
+    saves=("pooled",),
+    doc="a number for each class",
+)
+name_steps(globals())
+
+
+def plan(spec: SwinNetworkSpec) -> Plan:
+    """The steps of the whole network, of one stage, or of one block; blocks that are alike stand in one row each."""
+    if spec.is_block:
+        return block_plan(spec, spec.attention())
+    if not spec.is_whole:
+        return stage_plan(spec, spec.opened)
+    (y, x), (p, q), b, last = spec.grid, spec.patch, spec.batch, spec.stages[-1]
+    stream = {"x": "x"}
+    patches = {"b": b, "i": 3, "y": y, "x": x, "p": p, "q": q, "c": spec.dim}
+    final = {"b": b, "y": last.grid[0], "x": last.grid[1], "c": last.dim, "k": spec.classes}
+    return Plan.join(
+        [
+            Plan.of([embed, to_grid, norm_patches], patches, spec.itemsize).inside(
+                "patch_embed", makes={"x": "x"}, part=Part("patch embedding")
+            ),
+            *(
+                stage_plan(spec, stage).inside(f"layers.{stage.index}", takes=stream, makes=stream)
+                for stage in spec.stages
+            ),
+            Plan.of([norm, pool, head], final, spec.itemsize).inside(
+                "", part=Part("norm and head"), takes=stream, makes=stream
+            ),
+        ]
+    )
+
+
+def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
+    """Merging, but for the first stage, and the different blocks of a stage."""
+    stream = {"x": "x"}
+    number, sees = stage.index + 1, spec.sees
+    pieces = []
+    if stage.index:
+        merging = merging_plan(spec, spec.stages[stage.index - 1])
+        pieces.append(merging.inside("downsample", part=Part("patch merging", number), takes=stream, makes=stream))
+    for attention, blocks in spec.kinds(stage):
+        title = f"{'SW' if attention.windows.is_shifted else 'W'}-MSA block"
+        part = Part(title, number, sees[stage.index, blocks[-1]])
+        paths = [f"blocks.{block}" for block in blocks]
+        pieces.append(block_plan(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
+    return Plan.join(pieces)
+
+
+def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
+    """Patch merging of a stage's grid: tokens ÷ 4, channels × 2."""
+    height, width = before.grid
+    sizes = {"b": spec.batch, "v": height, "w": width, "c": before.dim}
+    sizes |= {"y": (height + 1) // 2, "x": (width + 1) // 2}
+    reduced = [reduce, norm_reduced] if isinstance(spec, SwinV2NetworkSpec) else [norm_four, reduce]
+    padded = [pad_odd] if height % 2 or width % 2 else []
+    return Plan.of([*padded, gather, *reduced], sizes, spec.itemsize)
+
+
+def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
+    """One block: norm, attention, residual, norm, MLP, residual; in V2 the norms follow what they led."""
+    (y, x), c = attention.resolution, attention.dim
+    sizes = {"b": spec.batch, "y": y, "x": x, "c": c, "e": spec.hidden(c)}
+    post = isinstance(spec, SwinV2NetworkSpec)
+    source = "x" if post else "branch"
+
+    def of(*steps: Step) -> Plan:
+        return Plan.of(list(steps), sizes, spec.itemsize)
+
+    attend = attentions.plan(attention).inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
+    mlp = of(expand, gelu, contract).inside("mlp", takes={"branch": source}, makes={"branch": "branch"})
+    if post:
+        return Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
+    return Plan.join([of(norm1), attend, of(residual1, norm2), mlp, of(residual2)])

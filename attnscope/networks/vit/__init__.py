@@ -1,0 +1,1 @@
+"""ViT and DeiT: patches, blocks with global attention, a class token."""

@@ -1,0 +1,187 @@
+"""ViT and DeiT as modules; parameter names are timm's, and torchvision's state dicts load too."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.attentions import build as build_attention
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.networks import steps as block_steps
+from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.vit import steps
+from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.networks.weights import LoadsOthers, State, from_torchvision_vit
+
+EPS = 1e-6
+
+
+class PatchEmbed(nn.Module):
+    """Image to tokens: (b, 3, height, width) -> (b, n, c)."""
+
+    def __init__(self, spec: ViTNetworkSpec) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, spec.dim, spec.patch, stride=spec.patch)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        p, q = self.proj.kernel_size
+        return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.flatten(self.embed(image))
+
+    @steps.embed
+    def embed(self, image: Tensor) -> Tensor:
+        return self.proj(image)
+
+    @steps.flatten
+    def flatten(self, planes: Tensor) -> Tensor:
+        return planes.flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Norm, attention, residual, norm, MLP, residual: (b, n, c) -> (b, n, c)."""
+
+    def __init__(self, attention: ViTSpec, hidden: int) -> None:
+        super().__init__()
+        dim = attention.dim
+        self.norm1 = nn.LayerNorm(dim, EPS)
+        self.attn = build_attention(attention)
+        self.norm2 = nn.LayerNorm(dim, EPS)
+        self.mlp = Mlp(dim, hidden, attention.proj_drop)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return {"c": self.norm1.normalized_shape[0]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.residual1(x, self.attn(self.normalize1(x)))
+        return self.residual2(x, self.mlp(self.normalize2(x)))
+
+    @block_steps.norm1
+    def normalize1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    @block_steps.residual1
+    def residual1(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+    @block_steps.norm2
+    def normalize2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    @block_steps.residual2
+    def residual2(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+
+class VisionTransformer(LoadsOthers):
+    """ViT and DeiT: (b, 3, height, width) -> (b, classes).
+
+    A state dict of timm's loads as it is, torchvision's is translated, and buffers that other checkpoints bring are left
+    out. Positions of another image size are resampled, bicubic, as timm does.
+    """
+
+    def __init__(self, spec: ViTNetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.cls else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.distilled else None
+        self.pos_embed = nn.Parameter(torch.empty(1, spec.tokens, spec.dim))
+        self.patch_embed = PatchEmbed(spec)
+        hidden = spec.hidden(spec.dim)
+        self.blocks = nn.Sequential(*(Block(spec.attention(), hidden) for _ in range(spec.depth)))
+        self.norm = nn.LayerNorm(spec.dim, EPS)
+        self.head = nn.Linear(spec.dim, spec.classes)
+        self.head_dist = nn.Linear(spec.dim, spec.classes) if spec.distilled else None
+        initialize(self)
+        for parameter in (self.cls_token, self.dist_token, self.pos_embed):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        (y, x), spec = self.spec.grid, self.spec
+        return {"y": y, "x": x, "n": spec.tokens, "c": spec.dim, "k": spec.classes}
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch_embed(image)
+        if self.dist_token is not None:
+            x = self.prepend_two(x)
+        elif self.cls_token is not None:
+            x = self.prepend(x)
+        x = self.add_positions(x)
+        x = self.normalize(self.blocks(x))
+        if self.dist_token is not None:
+            pooled, taught = self.pool_two(x)
+            return self.average(self.classify(pooled), self.classify_as_taught(taught))
+        return self.classify(self.pool(x) if self.cls_token is not None else self.pool_mean(x))
+
+    @steps.prepend
+    def prepend(self, patches: Tensor) -> Tensor:
+        assert self.cls_token is not None
+        return torch.cat((self.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+
+    @steps.prepend_two
+    def prepend_two(self, patches: Tensor) -> Tensor:
+        assert self.cls_token is not None
+        assert self.dist_token is not None
+        first = self.cls_token.expand(len(patches), -1, -1), self.dist_token.expand(len(patches), -1, -1)
+        return torch.cat((*first, patches), dim=1)
+
+    @steps.add_positions
+    def add_positions(self, x: Tensor) -> Tensor:
+        return x + self.pos_embed
+
+    @steps.norm
+    def normalize(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    @steps.pool
+    def pool(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+    @steps.pool_mean
+    def pool_mean(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+    @steps.pool_two
+    def pool_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, 0], x[:, 1]
+
+    @steps.head
+    def classify(self, pooled: Tensor) -> Tensor:
+        return self.head(pooled)
+
+    @steps.head_dist
+    def classify_as_taught(self, taught: Tensor) -> Tensor:
+        assert self.head_dist is not None
+        return self.head_dist(taught)
+
+    @steps.average
+    def average(self, logits: Tensor, votes: Tensor) -> Tensor:
+        return (logits + votes) / 2
+
+    def translate(self, state: State) -> None:
+        """Names of torchvision's become ours, and positions of another image size are brought to this one's grid."""
+        from_torchvision_vit(state)
+        positions = state.get("pos_embed")
+        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
+            return
+        first, patches = positions.split((self.spec.prefix, positions.shape[1] - self.spec.prefix), dim=1)
+        side = round(patches.shape[1] ** 0.5)
+        if side * side != patches.shape[1]:
+            return
+        planes = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+        planes = F.interpolate(planes, self.spec.grid, mode="bicubic", antialias=True).to(positions.dtype)
+        state["pos_embed"] = torch.cat((first, planes.flatten(2).transpose(1, 2)), dim=1)
+
+
+def build(spec: ViTNetworkSpec) -> nn.Module:
+    """The module that a Spec asks for: the whole network, or one block."""
+    if spec.is_whole:
+        return VisionTransformer(spec)
+    return Block(spec.attention(), spec.hidden(spec.dim))

@@ -1,0 +1,128 @@
+"""What can be asked of ViT and DeiT, and what the papers say they cost."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.complexity import Complexity, Term
+from attnscope.errors import UsageError
+from attnscope.networks.spec import NetworkSpec
+from attnscope.spec import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTNetworkSpec(NetworkSpec):
+    """ViT (Dosovitskiy et al., arXiv 2010.11929) and DeiT (Touvron et al., arXiv 2012.12877).
+
+    The defaults are ViT-B/16 at 224 pixels.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the block
+            is not there.
+    """
+
+    name: ClassVar[str] = "vit"
+    title: ClassVar[str] = "ViT"
+    SUMMARY: ClassVar[str] = "ViT and DeiT, whole or in blocks."
+
+    dim: int = option(768, "Channels of a token.")
+    heads: int = option(12, "Attention heads.")
+    kv_heads: int | None = option(None, "Heads of keys and values; several queries' heads share one.", shown="heads")
+    depth: int = option(12, "Blocks.")
+    cls: bool = option(True, "Put a class token in front of the patches.")
+    distilled: bool = option(False, "A second token, with a head of its own, as in DeiT distilled.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_index("block", self.block, self.depth)
+        if self.distilled and not self.cls:
+            raise UsageError("{distilled} needs the class token that {no_cls} takes away; leave one of them out")
+        self.attention()
+
+    @property
+    def prefix(self) -> int:
+        """Tokens in front of the patches."""
+        return self.cls + self.distilled
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image: the patches and those in front of them."""
+        return self.grid[0] * self.grid[1] + self.prefix
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input: images for the whole network, (b, n, c) for a block."""
+        return self.image_shape if self.is_whole else (self.batch, self.tokens, self.dim)
+
+    def attention(self) -> ViTSpec:
+        """The attention of every block."""
+        heads = {"dim": self.dim, "heads": self.heads, "kv_heads": self.kv_heads, **self.shared()}
+        if self.distilled:  # one more token than an image, its patches and a class token say
+            return ViTSpec(tokens=self.tokens, **heads)
+        return ViTSpec(image=self.image, patch=self.patch, cls=self.cls, **heads)
+
+    def of_size(self, size: int) -> "ViTNetworkSpec":
+        """The same with images of `size` patches on a side."""
+        return replace(self, image=(size * self.patch[0], size * self.patch[1]))
+
+    def headline(self) -> list[str]:
+        """What the reader should know of this Spec, in words."""
+        (height, width), (p, q) = self.image, self.patch
+        if not self.is_whole:
+            return [f"block {self.block or 1} of {self.depth}", *self.attention().headline()]
+        words = [f"{height}×{width} pixels", f"patch {p}" if p == q else f"patch {p}×{q}", f"{self.tokens} tokens"]
+        return [*words, f"dim {self.dim}", f"{self.heads} heads", f"{self.depth} blocks"]
+
+    def closed_form(self) -> dict[str, int]:
+        """MACs of each step that has any, of one block as of all: 12NC² + 2N²C with an MLP of four widths."""
+        b, N, C, E = self.batch, self.tokens, self.dim, self.hidden(self.dim)
+        block = {f"attn.{name}": macs for name, macs in self.attention().closed_form().items()}
+        block |= {"mlp.expand": b * N * C * E, "mlp.contract": b * N * C * E}
+        if not self.is_whole:
+            return block
+        heads = {"head": b * C * self.classes} | ({"head_dist": b * C * self.classes} if self.distilled else {})
+        embed = b * 3 * self.patch[0] * self.patch[1] * C * self.grid[0] * self.grid[1]
+        return {"patch_embed.embed": embed, **{f"blocks.0.{name}": macs for name, macs in block.items()}, **heads}
+
+    def params(self) -> int:
+        """Parameters: 3p²C + C + prefix·C + N·C + L(12C² + 13C) + 2C + (C+1)·classes."""
+        C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self._kv_dim
+        attention = 2 * C**2 + 2 * C * G + (C + 2 * G) * self.qkv_bias + C
+        block = attention + 2 * C * E + E + C + 4 * C
+        heads = (C + 1) * self.classes * (1 + self.distilled)
+        return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.tokens + 2) * C + L * block + heads
+
+    def macs(self) -> int:
+        """MACs for one image: 3p²C·n + L(12NC² + 2N²C) + C·classes."""
+        return self._macs(attended=self.tokens)
+
+    def complexity(self) -> Complexity:
+        """The network beside the same one with attention in Swin's 7×7 windows."""
+        values = f"N = {self.tokens}, C = {self.dim}, L = {self.depth}"
+        formula = "3p²Cn + L(12NC² + 2{}) + C·classes"
+        if not self.is_whole:
+            formula = "12NC² + 2{}"
+        return Complexity(
+            batch=self.batch,
+            of_global=Term("global", formula.format("N²C"), values, self._macs(self.tokens)),
+            of_windows=Term("windowed", formula.format("M²NC"), f"M² = 7·7, {values}", self._macs(49)),
+        )
+
+    def next_command(self) -> tuple[str, str]:
+        """The command worth typing next, and why."""
+        if self.is_whole:
+            return self.command(scope="block"), "one block, step by step"
+        return self.command(scope="model", block=None), "the whole network"
+
+    @property
+    def _kv_dim(self) -> int:
+        return self.dim // self.heads * (self.kv_heads or self.heads)
+
+    def _macs(self, attended: int) -> int:
+        """MACs of what is asked for where each token looks at so many."""
+        N, C, E = self.tokens, self.dim, self.hidden(self.dim)
+        block = 2 * N * C**2 + 2 * N * C * self._kv_dim + 2 * N * attended * C + 2 * N * C * E
+        if not self.is_whole:
+            return block
+        embed = 3 * self.patch[0] * self.patch[1] * C * self.grid[0] * self.grid[1]
+        return embed + self.depth * block + C * self.classes * (1 + self.distilled)

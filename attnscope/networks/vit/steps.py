@@ -1,0 +1,121 @@
+"""ViT on one page: what stands before and behind its blocks.
+
+Letters: b batch, i image channels, y x patches down and across, p q patch height and width, c channels, n tokens with those
+in front, k classes, e channels inside the MLP.
+"""
+
+from attnscope import attentions
+from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
+from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.steps import Part, Plan, Step, name_steps
+
+embed = Step(
+    "image: b i (y p) (x q) -> planes: b c y x",
+    macs="b c y x i p q",
+    work={"bias": "b c y x"},
+    weights={"proj.weight": "c i p q", "proj.bias": "c"},
+    saves=("image",),
+    doc="each patch of the image becomes one token: a convolution whose stride is its width",
+)
+flatten = Step(
+    "planes: b c y x -> patches: b (y x) c",
+    memory="view",
+    doc="the grid of patches becomes a sequence, row by row",
+)
+prepend = Step(
+    "patches: b (y x) c -> x: b n c",
+    weights={"cls_token": "1 1 c"},
+    doc="a learned token in front, which will gather what the classes are told by",
+)
+prepend_two = Step(
+    "patches: b (y x) c -> x: b n c",
+    weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
+    doc="two learned tokens in front: one for the classes, one that a teacher taught",
+)
+add_positions = Step(
+    "x: b n c -> x: b n c",
+    work={"bias": "b n c"},
+    weights={"pos_embed": "1 n c"},
+    doc="a learned vector for each place: without it the tokens would be a bag",
+)
+norm = Step(
+    "x: b n c -> x: b n c",
+    work={"layer_norm": "b n c"},
+    weights={"norm.weight": "c", "norm.bias": "c"},
+    saves=("x",),
+    keeps="2 b n",
+    doc="the last norm, of all tokens",
+)
+pool = Step("x: b n c -> pooled: b c", memory="view", doc="the class token is taken out")
+pool_mean = Step("x: b n c -> pooled: b c", work={"mean": "b n c"}, doc="without a class token: the mean of all tokens")
+pool_two = Step("x: b n c -> pooled: b c, taught: b c", memory="view", doc="the two tokens in front are taken out")
+head = Step(
+    "pooled: b c -> logits: b k",
+    macs="b c k",
+    work={"bias": "b k"},
+    weights={"head.weight": "k c", "head.bias": "k"},
+    saves=("pooled",),
+    doc="a number for each class",
+)
+head_dist = Step(
+    "taught: b c -> votes: b k",
+    macs="b c k",
+    work={"bias": "b k"},
+    weights={"head_dist.weight": "k c", "head_dist.bias": "k"},
+    saves=("taught",),
+    doc="a number for each class, as the teacher would say",
+)
+average = Step(
+    "logits: b k, votes: b k -> logits: b k",
+    work={"bias": "b k", "scale": "b k"},
+    scratch=("b k",),
+    doc="both heads have half a say",
+)
+name_steps(globals())
+
+
+def plan(spec: ViTNetworkSpec) -> Plan:
+    """The steps of the whole network, or of one block; all blocks are alike, and stand in one row each."""
+    if not spec.is_whole:
+        return block_plan(spec)
+    (y, x), (p, q), b, c = spec.grid, spec.patch, spec.batch, spec.dim
+    sizes = {"b": b, "i": 3, "y": y, "x": x, "p": p, "q": q, "c": c, "n": spec.tokens, "k": spec.classes}
+
+    def of(steps: list[Step]) -> Plan:
+        return Plan.of(steps, sizes, spec.itemsize)
+
+    stream = {"x": "x"}
+    first = [prepend_two if spec.distilled else prepend] if spec.cls else []
+    heads = [pool_two, head, head_dist, average] if spec.distilled else [pool if spec.cls else pool_mean, head]
+    patches = {"patches": "patches" if first else "x"}
+    blocks = [f"blocks.{index}" for index in range(spec.depth)]
+    return Plan.join(
+        [
+            of([embed, flatten]).inside("patch_embed", makes=patches, part=Part("patch embedding")),
+            of([*first, add_positions]).inside(
+                "", takes={"patches": "patches", "x": "x"}, makes={"x": "x"}, part=Part("tokens and positions")
+            ),
+            block_plan(spec).inside(*blocks, part=Part("block", sees=spec.grid), takes=stream, makes=stream),
+            of([norm, *heads]).inside("", part=Part("norm and head"), takes=stream, makes=stream),
+        ]
+    )
+
+
+def block_plan(spec: ViTNetworkSpec) -> Plan:
+    """One block: norm, attention, residual, norm, MLP, residual."""
+    c = spec.dim
+    sizes = {"b": spec.batch, "n": spec.tokens, "c": c, "e": spec.hidden(c)}
+
+    def of(*steps: Step) -> Plan:
+        return Plan.of(list(steps), sizes, spec.itemsize)
+
+    branch = {"branch": "branch"}
+    return Plan.join(
+        [
+            of(norm1),
+            attentions.plan(spec.attention()).inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
+            of(residual1, norm2),
+            of(expand, gelu, contract).inside("mlp", takes=branch, makes=branch),
+            of(residual2),
+        ]
+    )

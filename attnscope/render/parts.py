@@ -1,0 +1,55 @@
+"""The columns of a network's parts, with a subtotal for each stage."""
+
+from attnscope.axes import spell
+from attnscope.render import words
+from attnscope.render.columns import Column
+from attnscope.report import PartRow, Report
+
+
+def part_columns(report: Report) -> list[Column[PartRow]]:
+    """The columns that this report can fill, in their order on the screen."""
+    rows, totals = report.parts, report.totals
+    parts = [row for row in rows if not row.is_stage]
+    blocks = sum([row.times for row in parts])
+    columns = [
+        Column[PartRow]("part", "part", _name, rank=0, total=f"{blocks} parts", right=False),
+        Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
+        Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
+        Column[PartRow]("macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4),
+        Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 8, totals.other_flops),
+        Column[PartRow]("params", "params", lambda row: row.params, words.metric, 2, totals.params),
+    ]
+    if any(row.sees for row in rows):
+        columns.append(Column[PartRow]("sees", "sees", lambda row: spell(row.sees) if row.sees else None, _seen, 3))
+    columns += [
+        Column[PartRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, 6, totals.peak_bytes),
+        Column[PartRow](
+            "bytes_saved", "saved", lambda row: row.bytes_saved, words.binary, 5, sum(row.bytes_saved for row in parts)
+        ),
+    ]
+    if report.time:
+        whole = report.time.steps_sum_s
+        longest = max([row.time_s or 0.0 for row in parts])
+        columns += [
+            Column[PartRow]("time_s", "time", lambda row: row.time_s, words.seconds, 0, whole),
+            Column[PartRow]("time_share", "share", lambda row: (row.time_s or 0.0) / whole, words.percent, 7),
+            Column[PartRow](
+                "time_bar",
+                "",
+                lambda row: None if row.is_stage else (row.time_s or 0.0) / longest,
+                words.bar,
+                9,
+                right=False,
+                drawn=True,
+            ),
+        ]
+    return columns
+
+
+def _name(row: PartRow) -> str:
+    indent = "  " if row.stage is not None and not row.is_stage else ""
+    return f"{indent}{row.name} ×{row.times}" if row.times > 1 else f"{indent}{row.name}"
+
+
+def _seen(sees: str | None) -> str:
+    return words.NONE if sees is None else sees

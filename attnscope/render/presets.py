@@ -1,0 +1,45 @@
+"""The presets as a table."""
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.axes import spell
+from attnscope.networks.presets import Preset
+from attnscope.render import words
+from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
+from attnscope.render.screen import Screen
+
+COLUMNS = [
+    Column[Preset]("preset", "preset", lambda row: row.name, rank=0, right=False),
+    Column[Preset]("command", "command", lambda row: row.command, rank=3, right=False),
+    Column[Preset]("timm", "timm's name", lambda row: row.timm, rank=2, right=False),
+    Column[Preset]("image", "image", lambda row: spell(row.spec.image), rank=4),
+    Column[Preset]("params", "params", lambda row: row.params, words.metric, 0),
+    Column[Preset]("macs", "MACs", lambda row: row.macs, words.metric, 0),
+    Column[Preset]("printed", "printed", lambda row: ", ".join(dict.fromkeys(row.printed)) or words.NONE, rank=1),
+    Column[Preset]("source", "source", lambda row: row.source, rank=5, right=False),
+]
+
+
+def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
+    """The presets as a table, csv or md."""
+    if form == "csv":
+        return to_csv(COLUMNS, presets)
+    if form == "md":
+        return to_markdown(COLUMNS, presets)
+    columns, dropped = fit(COLUMNS, presets, screen)
+    parts: list[RenderableType] = [rows_table(columns, presets, screen)]
+    if dropped:
+        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    told = [
+        ("MACs", "of one image; FLOPs are twice as many. Others print MACs and call them FLOPs", ""),
+        ("printed", "in billions, by others; with --scope model each is explained", ""),
+    ]
+    if not screen.quiet:
+        told += [
+            ("", "", ""),
+            ("next", f"attnscope {presets[0].command} --preset {presets[0].name} --scope model --no-time", "cyan"),
+        ]
+    return screen.draw([*parts, Text(""), screen.lines(told)])
