@@ -117,7 +117,8 @@ def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypa
         return [[s, s * 1.01, s * 1.02] for s in seconds]
 
     def _side(module, x):
-        return x.shape[1] ** 0.5 if x.dim() == 3 else None
+        (tokens,) = x
+        return tokens.shape[1] ** 0.5 if tokens.dim() == 3 else None
 
     monkeypatch.setattr(clocks, "time_in_turn", timed)
     monkeypatch.setattr(racing, "LONGEST_RUN_S", 1e9)
