@@ -1,20 +1,38 @@
 """Spec -> Report: the one place that joins plan, module and probes."""
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attnscope import __version__, attentions, networks
 from attnscope.axes import spell
+from attnscope.backward import backward_macs
+from attnscope.bounds import Peaks, bound
 from attnscope.complexity import Complexity
+from attnscope.doubts import doubts
 from attnscope.errors import AttnscopeError, DeviceError, UsageError
-from attnscope.probes.process import cores
-from attnscope.report import Audit, Formula, PartRow, Report, StepAudit, StepRow, StepTime, Time, Totals
+from attnscope.probes import process
+from attnscope.report import (
+    Audit,
+    Backward,
+    Formula,
+    KernelRow,
+    PartRow,
+    Report,
+    StepAudit,
+    StepBackward,
+    StepRow,
+    StepTime,
+    Time,
+    Totals,
+)
 from attnscope.report import Complexity as ComplexityFigures
-from attnscope.spec import LARGEST, Spec
+from attnscope.spec import KERNELS, LARGEST, Spec
 from attnscope.steps import Plan, SizedStep, place
 
 if TYPE_CHECKING:
@@ -32,6 +50,26 @@ DEVICES = {
 }
 BUDGET_S = 0.3
 LONGEST_COUNTERPART_S = 5.0
+LONGEST_FUSED_S = 0.3
+"""A forward that takes longer is not run in the fused kernel besides, unless kernels are what was asked for."""
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a Spec is to be run, and what is to be found out; see `explore`."""
+
+    device: str = "auto"
+    time: bool = True
+    budget: float = BUDGET_S
+    threads: int = 1
+    seed: int = 0
+    audit: bool = False
+    backward: bool = False
+    input_grad: bool = True
+    kernels: bool = False
+    progress: Callable[[float], None] | None = None
 
 
 def explore(
@@ -43,6 +81,11 @@ def explore(
     threads: int = 1,
     seed: int = 0,
     audit: bool = False,
+    backward: bool = False,
+    input_grad: bool = True,
+    kernels: bool = False,
+    focus: Sequence[str] = (),
+    progress: Callable[[float], None] | None = None,
     command: str | None = None,
     figures: Sequence[Mapping[str, str]] = (),
 ) -> Report:
@@ -52,10 +95,15 @@ def explore(
         spec: what is asked: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
         device: "auto", "cpu", "cuda", "mps", or "meta", on which the module is built but nothing is computed.
         time: run it and measure. Without it, and on another device than meta, torch is not imported.
-        budget: seconds of measuring.
+        budget: seconds of measuring; up to twice as long where other processes are busy.
         threads: processor threads; with one, times hold on a busy machine too.
         seed: of the weights and of the input, which are random normals.
         audit: count with torch's FlopCounterMode as well (it takes over a second the first time).
+        backward: tell what the backward of each step costs, and measure it.
+        input_grad: whether the input needs a gradient, in the backward.
+        kernels: time the attention in every kernel that runs here, and tell how far each is from float64.
+        focus: what the reader wants to see above the rest: "memory", "roofline".
+        progress: is told now and then which share of the measuring is done.
         command: what was typed, for the record.
         figures: what others printed for this network, each a "figure" and its "source", to be explained.
 
@@ -71,10 +119,18 @@ def explore(
     """
     check_arguments(device, budget, threads, seed)
     plan = plan_of(spec)
-    run = _Run(spec, plan, device, time, budget, threads, seed, audit)
+    asked = Asked(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
+    run = _Run(spec, plan, asked)
     if time or device == "meta" or audit:
         run.execute()
     rows = [_row(*columns) for columns in zip(plan.steps, plan.live_bytes, plan.saved_bytes, run.times, strict=True)]
+    for row, training, allocated in zip(rows, plan.training_bytes, run.allocated, strict=True):
+        row.bytes_training, row.bytes_allocated = training, allocated
+    for row, step in zip(rows, plan.steps, strict=True):
+        row.bound = bound(step, run.peaks) if run.peaks else None
+    each_back = run.backward_macs() if backward else ()
+    for row, macs, time_back in zip(rows, each_back, run.backward_times, strict=False):
+        row.backward = StepBackward(macs, time_back)
     published = None
     if whole := isinstance(spec, networks.NetworkSpec) and spec.is_whole:
         from attnscope.networks.published import compare_published
@@ -95,6 +151,12 @@ def explore(
         notes=[*spec.cautions(), *run.notes],
         warnings=run.warnings,
         next=spec.next_command(),
+        focus=list(focus),
+        peaks=run.peaks,
+        kernels=run.kernels,
+        backward=Backward(sum_backward(plan, each_back), input_grad, run.backward_torch, run.backward_time)
+        if backward
+        else None,
         parameter_bytes=spec.itemsize * plan.params,
         parts=part_rows(plan, rows) if whole else [],
         published=published,
@@ -104,13 +166,16 @@ def explore(
 class _Run:
     """One exploration: what is known from the plan, and what `execute` finds out by running the module."""
 
-    def __init__(
-        self, spec: Spec, plan: Plan, device: str, time: bool, budget: float, threads: int, seed: int, audit: bool
-    ) -> None:
-        self.spec, self.plan = spec, plan
-        self.device_name, self.timed, self.budget = device, time and device != "meta", budget
-        self.threads, self.seed, self.with_torch = threads, seed, audit
+    def __init__(self, spec: Spec, plan: Plan, asked: Asked) -> None:
+        self.spec, self.plan, self.asked = spec, plan, asked
+        self.timed = asked.time and asked.device != "meta"
         self.environment: dict[str, Any] = {}
+        self.backward_time: Time | None = None
+        self.backward_times: list[StepTime | None] = [None] * len(plan.steps)
+        self.backward_torch: int | None = None
+        self.peaks: Peaks | None = None
+        self.allocated: list[int | None] = [None] * len(plan.steps)
+        self.kernels: list[KernelRow] = []
         self.times: list[StepTime | None] = [None] * len(plan.steps)
         self.time: Time | None = None
         self.notes: list[str] = []
@@ -122,16 +187,23 @@ class _Run:
         """Build the module, hold its shapes and counts against the plan, and measure."""
         from attnscope.probes.device import environment, find_device
 
-        device = find_device(self.device_name)
+        device = find_device(self.asked.device)
+        asked = self.asked = replace(self.asked, device=device.type)  # auto has become a device
         self.refuse_what_does_not_fit(self.plan, device)
-        self.environment = environment(device, self.threads, self.seed)
-        with told_when_memory_runs_out(device), settled(self.threads, self.seed):
+        self.environment = environment(device, asked.threads, asked.seed)
+        with told_when_memory_runs_out(device), settled(asked.threads, asked.seed):
             module, x = build(self.spec, device)
-            order = hold_against_plan(module, x, self.plan)
-            self.audit = audit_counts(self.spec, self.plan, module, x, with_torch=self.with_torch)
+            with told_when_kernel_does_not_run(self.spec, device):
+                order = hold_against_plan(module, x, self.plan)
+            self.audit = audit_counts(self.spec, self.plan, module, x, with_torch=asked.audit)
+            if device.type == "cuda":
+                self.allocated = self.allocated_bytes(module, x, order)
             if self.timed:
                 self.measure(module, x, order)
                 self.measure_counterpart(device)
+                self.measure_kernels(module, x)
+            if asked.backward:
+                self.go_back(module, x, order)
 
     def refuse_what_does_not_fit(self, plan: Plan, device: "torch.device") -> None:
         """Refuse before anything is allocated.
@@ -151,12 +223,70 @@ class _Run:
 
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""
+        from attnscope.probes.peaks import peaks_of
         from attnscope.probes.time import time_steps
 
-        timing = time_steps(module, x, self.budget)
-        self.times, self.time = step_times(timing, order), whole_time(timing)
+        asked = self.asked
+        timing = time_steps(module, x, asked.budget, asked.progress)
+        self.times, self.time = step_times(timing, order), whole_time(timing, asked.threads)
         self.complexity.windowed_s = self.time.whole_median_s
-        self.warnings += doubts(self.time, self.threads)
+        if asked.device == "cuda":
+            from attnscope.probes.cuda import eager_seconds, graph_seconds
+
+            self.time.eager_s, self.time.graph_s = eager_seconds(module, x), graph_seconds(module, x)
+        self.peaks = peaks_of(x[0].device, x[0].dtype, asked.threads)
+        self.warnings += doubts(self.time, asked.threads, on_processor=x[0].device.type == "cpu")
+
+    def go_back(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
+        """Hold the backward's MACs against the real backward where that is asked, and time it."""
+        asked = self.asked
+        if asked.audit:
+            from attnscope.probes.audit import count_backward_with_torch
+
+            counted = count_backward_with_torch(module, *x, input_grad=asked.input_grad)
+            self.backward_torch, note = hold_backward(self.plan, self.backward_macs(), counted)
+            self.audit.notes += note
+            self.audit.agree &= self.backward_torch in (None, sum_backward(self.plan, self.backward_macs()))
+        if not self.timed:
+            return
+        from attnscope.probes.backward import time_backward
+
+        timing, went = time_backward(module, x, asked.budget, asked.input_grad, asked.progress)
+        reached = {row for row, back in zip(order, went, strict=True) if back}
+        times = step_times(timing, order)
+        self.backward_times = [time if row in reached else None for row, time in enumerate(times)]
+        self.backward_time = whole_time(timing, asked.threads)
+        told = doubts(self.backward_time, asked.threads, on_processor=asked.device == "cpu")
+        self.warnings += [f"in the backward, {doubt}" for doubt in told]
+
+    def allocated_bytes(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> list[int | None]:
+        """What the device's allocator held at the fullest moment of each step, of a row's several runs the most."""
+        from attnscope.probes.memory import allocated_bytes
+
+        fullest: list[int | None] = [None] * len(self.plan.steps)
+        for row, held in zip(order, allocated_bytes(module, x), strict=True):
+            fullest[row] = max(held, fullest[row] or 0)
+        return fullest
+
+    def backward_macs(self) -> tuple[int | None, ...]:
+        """MACs of each step's backward, once however often it stands."""
+        return backward_macs(self.plan, self.spec.kernel, self.asked.input_grad, self.asked.device)
+
+    def measure_kernels(self, module: "nn.Module", x: "tuple[Tensor, ...]") -> None:
+        """Time the fused kernel beside the steps; where it is asked for all kernels, with how far each is from float64."""
+        from attnscope.probes.kernels import compare_kernels
+
+        assert self.time is not None
+        quick = self.spec.kernel == "eager" and self.time.whole_median_s <= LONGEST_FUSED_S
+        wanted = list(KERNELS) if self.asked.kernels else ["eager", "sdpa"] if quick else []
+        specs = {kernel: replace(self.spec, kernel=kernel) for kernel in wanted}
+        self.kernels = compare_kernels(
+            {kernel: partial(build_module, spec) for kernel, spec in specs.items()},
+            module,
+            x,
+            self.asked.budget if self.asked.kernels else self.asked.budget / 2,
+            errors=self.asked.kernels,
+        )
 
     def measure_counterpart(self, device: "torch.device") -> None:
         """Time global attention on the same tokens, where it fits and does not take too long."""
@@ -179,7 +309,24 @@ class _Run:
         elif expected_s > LONGEST_COUNTERPART_S:
             self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
         else:
-            self.complexity.global_s = time_forward(*build(counterpart, device), self.budget / 2)
+            self.complexity.global_s = time_forward(*build(counterpart, device), self.asked.budget / 2)
+
+
+def hold_backward(plan: Plan, each: Sequence[int | None], counted: int) -> tuple[int | None, list[str]]:
+    """What FlopCounterMode counted of the real backward, None where it cannot, and what there is to say of it."""
+    declared = sum_backward(plan, each)
+    fused = sum(step.times * (macs or 0) for step, macs in zip(plan.steps, each, strict=True) if step.step.fused)
+    if fused and declared is not None and counted == declared - fused:
+        # up to torch 2.14 FlopCounterMode has no formula for the fused backward of the CPU
+        return None, ["torch's FlopCounterMode counts the fused backward on the CPU as 0"]
+    if declared is not None and counted != declared:
+        return counted, [f"backward: letters {declared:,}, torch {counted:,} MACs"]
+    return counted, []
+
+
+def sum_backward(plan: Plan, each: Sequence[int | None]) -> int | None:
+    """MACs of the whole backward; None where a kernel does not tell."""
+    return sum_of([None if macs is None else s.times * macs for s, macs in zip(plan.steps, each, strict=True)])
 
 
 def plan_of(spec: Spec) -> Plan:
@@ -200,6 +347,25 @@ def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tenso
     with torch.device(device):
         module = build_module(spec).to(dtype).eval()
         return module, tuple(torch.randn(shape).to(dtype) for shape in spec.input_shapes)
+
+
+@contextmanager
+def told_when_kernel_does_not_run(spec: Spec, device: "torch.device") -> Iterator[None]:
+    """Raises a DeviceError that says which kernels there are, where the one that was asked for is not."""
+    import torch
+
+    try:
+        yield
+    except (AttnscopeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if spec.kernel in ("eager", "sdpa"):
+            raise
+        from attnscope.probes.kernels import backends_here
+
+        here = ", ".join(["eager", "sdpa", *backends_here(device), "flex", "compile"])
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why}); there is: {here}") from None
 
 
 def hold_against_plan(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:
@@ -350,7 +516,7 @@ def step_times(timing: "Timing", order: list[int]) -> list[StepTime | None]:
     ]
 
 
-def whole_time(timing: "Timing") -> Time:
+def whole_time(timing: "Timing", threads: int = 1) -> Time:
     """The untouched forward beside the sum of its steps."""
     from attnscope.probes.time import middle, spread
 
@@ -367,25 +533,20 @@ def whole_time(timing: "Timing") -> Time:
         runs=len(wholes),
         clean_runs=timing.clean_runs,
         stamp_s=timing.stamp_s,
+        tried=timing.tried,
+        clock=timing.clock,
+        cpu_share=median([run.effort.share(threads) for run in timing.wholes if run.effort]),
+        page_faults=median(
+            [run.effort.faults for run in timing.wholes if run.effort and run.effort.faults is not None]
+        ),
+        others=timing.load.others,
+        pressure=timing.load.pressure,
     )
 
 
-def doubts(time: Time, threads: int) -> list[str]:
-    """What makes the times doubtful, each with its remedy."""
-    told = []
-    if time.clean_runs < min(5, time.runs) and threads == 1:
-        told.append(
-            f"another process is busy: only {time.clean_runs} of {time.runs} runs had the processor to themselves"
-        )
-    if not 0.97 <= time.steps_sum_s / time.whole_median_s <= 1.03:
-        told.append(
-            f"the steps add up to {time.steps_sum_s / time.whole_median_s:.2f} of the whole: "
-            "measure longer (--budget 2) or on a quieter machine"
-        )
-    if time.whole_iqr_s > 0.1 * time.whole_median_s:
-        remedy = "--budget 2" if threads == 1 else "--threads 1"
-        told.append(f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}: {remedy} may steady them")
-    return told
+def median(values: Sequence[float]) -> float | None:
+    """The middle one; None where there is none."""
+    return statistics.median(values) if values else None
 
 
 def complexity_figures(complexity: Complexity) -> ComplexityFigures:
@@ -427,14 +588,14 @@ def gigabytes(size: int) -> str:
     return humanize.naturalsize(size, binary=True)
 
 
-def check_arguments(device: str, budget: float, threads: int, seed: int) -> None:
+def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
     """Raises a UsageError where something cannot be asked for."""
     if device not in DEVICES:
         raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
         raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
-    if not 1 <= threads <= cores():
-        raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {cores()}")
+    if not 1 <= threads <= process.cores():
+        raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {process.cores()}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
 
@@ -469,7 +630,7 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         bytes_live=_most([row.bytes_live for row in rows]),
         bytes_saved=sum(row.times * (row.bytes_saved or 0) for row in rows),
         sees=first.part.sees,
-        time_s=_sum([row.times * row.time.median_s if row.time else None for row in rows]),
+        time_s=sum_of([row.times * row.time.median_s if row.time else None for row in rows]),
     )
 
 
@@ -488,7 +649,7 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         bytes_live=_most([part.bytes_live for part in parts]),
         bytes_saved=sum(part.bytes_saved for part in parts),
         sees=parts[-1].sees,
-        time_s=_sum([part.time_s for part in parts]),
+        time_s=sum_of([part.time_s for part in parts]),
     )
 
 
@@ -497,9 +658,10 @@ def _most(sizes: list[int | None]) -> int | None:
     return max(known) if len(known) == len(sizes) else None
 
 
-def _sum(seconds: list[float | None]) -> float | None:
-    known = [value for value in seconds if value is not None]
-    return sum(known) if len(known) == len(seconds) else None
+def sum_of(values: Sequence[Number | None]) -> Number | None:
+    """The sum; None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _row(step: SizedStep, live: int | None, saved: int, time: StepTime | None) -> StepRow:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.axes import Shape
+from attnscope.bounds import Bound, Peaks
 
 SCHEMA = 1
 
@@ -47,6 +48,22 @@ class StepRow:
     times: int
     part: str = field(default="", kw_only=True)
     """The part of a network that the step belongs to."""
+    bytes_training: int | None = field(default=None, kw_only=True)
+    """What the forward of training holds at its fullest moment, in this step."""
+    bytes_allocated: int | None = field(default=None, kw_only=True)
+    """What the device's own allocator held at the fullest moment of this step; CUDA tells."""
+    bound: Bound | None = field(default=None, kw_only=True)
+    """The least time that this machine can need for it."""
+    backward: "StepBackward | None" = field(default=None, kw_only=True)
+    """What its backward costs, where that was asked."""
+
+
+@dataclass
+class StepBackward:
+    """The backward of one step: its MACs, None where a kernel does not tell, and its time where it was measured."""
+
+    macs: int | None
+    time: StepTime | None
 
 
 @dataclass
@@ -120,6 +137,49 @@ class Time:
     clean_runs: int
     stamp_s: float
     """What watching one step costs; it is taken off each."""
+    tried: int | None = None
+    """All pairs that were run; of these `clean_runs` had the processor to themselves, and `runs` are kept."""
+    clock: str = "wall"
+    """"thread" where others were so busy that only the processor's time of this thread could be told."""
+    cpu_share: float | None = None
+    """The share of the runs for which the process had the processors that it asked for."""
+    page_faults: float | None = None
+    """Of one run of the whole, the median."""
+    eager_s: float | None = None
+    """On a GPU, seconds of the clock with all launches; the other times are the device's own."""
+    graph_s: float | None = None
+    """On a GPU, the whole replayed as a graph, without launches."""
+    others: float | None = None
+    """How many processors other processes kept busy meanwhile."""
+    pressure: float | None = None
+    """The share of the time in which some process waited for a processor; Linux tells."""
+
+
+@dataclass
+class Backward:
+    """The backward of the whole: its MACs, None where a kernel does not tell, and whether the input needed a gradient.
+
+    `torch` is what FlopCounterMode counted of the real backward, in MACs, where it was asked to.
+    """
+
+    macs: int | None
+    input_grad: bool
+    torch: int | None
+    time: Time | None
+
+
+@dataclass
+class KernelRow:
+    """A kernel on the same weights and input: seconds of the whole forward, and how far its output lies from float64's.
+
+    `error` is the largest difference over the largest value. `why` says why it does not run here, where it does not.
+    """
+
+    name: str
+    time_s: float | None
+    iqr_s: float | None
+    error: float | None
+    why: str | None
 
 
 @dataclass
@@ -197,9 +257,16 @@ class Report:
     notes: list[str]
     warnings: list[str]
     next: tuple[str, str]
+    focus: list[str] = field(default_factory=list, kw_only=True)
+    """What was asked to be seen above the rest."""
     parameter_bytes: int = field(default=0, kw_only=True)
     parts: list[PartRow] = field(default_factory=list, kw_only=True)
     published: Published | None = field(default=None, kw_only=True)
+    backward: Backward | None = field(default=None, kw_only=True)
+    kernels: list[KernelRow] = field(default_factory=list, kw_only=True)
+    """The same attention in other kernels: the fused one, or all that were asked for."""
+    peaks: Peaks | None = field(default=None, kw_only=True)
+    """What the machine can do at its best."""
     schema: int = field(default=SCHEMA, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:

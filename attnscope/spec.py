@@ -22,7 +22,15 @@ Ints = tuple[int, ...]
 """A whole number for each stage of a network."""
 
 DTYPE_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-KERNELS = {"eager": "every step on its own", "sdpa": "torch's fused scaled_dot_product_attention"}
+KERNELS = {
+    "eager": "every step on its own",
+    "sdpa": "torch's fused scaled_dot_product_attention, by the backend that it chooses",
+    "flash": "its FlashAttention",
+    "efficient": "its memory-efficient attention, on CUDA",
+    "math": "its plain one, which other backends are held against",
+    "flex": "FlexAttention, compiled",
+    "compile": "the steps as torch.compile fuses them",
+}
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -66,6 +74,11 @@ class Spec:
             checked = _checked(declared, value)
             if checked is not value:
                 object.__setattr__(self, name, checked)
+
+    @property
+    def heads_lie_apart(self) -> bool:
+        """Whether what the kernel makes lies head by head, so that merging the heads copies it."""
+        return self.kernel in ("eager", "math", "compile")
 
     @property
     def itemsize(self) -> int:

@@ -54,6 +54,7 @@ class Step:
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
         keeps: elements that it keeps for the backward besides.
+        constants: which of the tensors that it takes never need a gradient, by name.
     """
 
     pattern: str
@@ -66,6 +67,7 @@ class Step:
     fused: bool = False
     saves: tuple[str, ...] = ()
     keeps: str = ""
+    constants: tuple[str, ...] = ()
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -229,10 +231,19 @@ class SizedStep:
         if self.step.fused:
             return None
         phases = [self.itemsize * count(text, self.sizes) for text in self.step.scratch]
-        if "scale" in self.step.work:
-            # the result is scaled in place, by a number of which torch makes a tensor: a double, then one of its type
-            phases.append(8 if self.itemsize == 8 else 8 + self.itemsize)
-        return max(phases, default=0)
+        return max([*phases, self.number_bytes])
+
+    @property
+    def number_kept_bytes(self) -> int:
+        """What the backward keeps of that number: the double."""
+        return 8 if "scale" in self.step.work and not self.step.weights and not self.step.fused else 0
+
+    @property
+    def number_bytes(self) -> int:
+        """What torch makes of the number by which a result is scaled in place: a double, then one of the result's type."""
+        if "scale" not in self.step.work:
+            return 0
+        return 8 if self.itemsize == 8 else 8 + self.itemsize
 
 
 def place(path: str, name: str) -> str:
@@ -370,6 +381,27 @@ class Plan:
         for owner, index in self._memory.saved.items():
             saved[index] += self._memory.sizes[owner]
         return tuple(saved)
+
+    @cached_property
+    def training_bytes(self) -> tuple[int | None, ...]:
+        """For each step, what the forward of training holds at its fullest moment, beyond its input and its parameters.
+
+        As `live_bytes`, but what the backward needs stays. None where a fused kernel holds what only it knows, and where
+        identical modules are one row, which run at different moments.
+        """
+        memory, held, fullest = self._memory, 0, []
+        last: list[list[int]] = [[] for _ in self.steps]
+        for owner, index in memory.last_use.items():
+            if owner not in memory.saved:
+                last[index].append(owner)
+        for step, made, done in zip(self.steps, memory.made, last, strict=True):
+            held += sum([memory.sizes[owner] for owner in made])
+            keeps = step.itemsize * count(step.step.keeps, step.sizes)
+            known = None if step.scratch_bytes is None else held + max(step.scratch_bytes, keeps + step.number_bytes)
+            fullest.append(known)
+            held += keeps + step.number_kept_bytes - sum([memory.sizes[owner] for owner in done])
+        alone = all([step.times == 1 for step in self.steps])
+        return tuple(fullest) if alone else tuple([None for _ in fullest])
 
     @cached_property
     def _memory(self) -> "_Memory":

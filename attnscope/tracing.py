@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from attnscope import __version__
 from attnscope.axes import spell
 from attnscope.complexity import global_attention, windowed_attention
+from attnscope.doubts import doubts
 from attnscope.errors import AttnscopeError, DeviceError, UsageError, did_you_mean
 from attnscope.exploring import (
     BUDGET_S,
     check_arguments,
-    doubts,
     gigabytes,
     settled,
     told_when_memory_runs_out,
@@ -478,7 +478,7 @@ def _report(asked: _Asked, target: Target, found: _Found, environment: dict[str,
     from attnscope.probes.foreign.rows import rows_of
 
     calls = found.watched.calls
-    times, whole = _times(found), None if found.timing is None else whole_time(found.timing)
+    times, whole = _times(found), None if found.timing is None else whole_time(found.timing, asked.threads)
     rows = rows_of(calls, asked.group, asked.depth)
     wrong = [WrongShape(w.file, w.line, w.comment, w.says, w.made) for w in found.check.wrong.values()]
     for comment in wrong:

@@ -28,7 +28,7 @@ WRONG = [
     ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
     ("vit --qk-scale nan", 2, "--qk-scale nan is no number"),
     ("vit --attn-drop 1", 2, "--attn-drop 1.0 is no number from 0 to below 1"),
-    ("vit --kernel fast", 2, "--kernel fast is unknown; there is: eager, sdpa"),
+    ("vit --kernel fast", 2, "--kernel fast is unknown; did you mean flash?"),
     ("vit --dtype float23", 2, "--dtype float23 is unknown; did you mean float32?"),
     ("vit --device tpu", 2, "--device tpu is unknown; there is: auto, cpu, cuda, mps, meta"),
     ("vit --budget 0", 2, "--budget 0 is no time to measure in; give seconds above 0, up to 3600"),

@@ -284,22 +284,3 @@ def test_middle_means_add_up_and_ignore_outliers():
     assert max(run.total for run in kept) < 6
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
     assert spread([1.0]) == 0.0
-
-
-def test_doubts_name_their_remedy():
-    from attnscope.report import Time
-
-    def doubts(**changed):
-        fine = {
-            "whole_median_s": 1.0,
-            "whole_iqr_s": 0.01,
-            "whole_samples_s": [],
-            "steps_sum_s": 1.0,
-            "remainder_s": 0.0,
-        }
-        return exploring.doubts(Time(**{**fine, "runs": 20, "clean_runs": 20, "stamp_s": 0.0, **changed}), threads=1)
-
-    assert doubts() == []
-    assert "another process is busy" in doubts(clean_runs=2)[0]
-    assert "--budget 2" in doubts(steps_sum_s=1.1)[0]
-    assert "--budget 2" in doubts(whole_iqr_s=0.2)[0]

@@ -188,7 +188,7 @@ def _rows(spec):
     return plan.steps, plan.live_bytes
 
 
-def _profiled(module, x):
+def _profiled(module, x, training=False):
     def listener(path, attention, step, method):
         def call(*args):
             with record_function(f"step:{step.name}"):
@@ -196,7 +196,7 @@ def _profiled(module, x):
 
         return call
 
-    with torch.no_grad():
+    with torch.set_grad_enabled(training):
         module(x)
         with listening(module, listener), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             result = module(x)
@@ -223,3 +223,12 @@ def test_bytes_are_each_tensor_once():
     row = next(row for row in attentions.plan(SwinSpec(shift=True)).steps if row.name == "add_mask")
     scores, mask = math.prod(row.inputs[0]), math.prod(row.inputs[1])
     assert (row.bytes_read, row.bytes_written) == (4 * (scores + mask), 4 * scores)
+
+
+@pytest.mark.parametrize("spec", MEMORY, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
+@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
+def test_predicted_memory_in_training_is_the_profilers(spec):
+    """What the backward needs stays alive; to the byte as well."""
+    plan = attentions.plan(spec)
+    predicted = [(row.name, live) for row, live in zip(plan.steps, plan.training_bytes, strict=True)]
+    assert predicted == _profiled(*built(spec), training=True)

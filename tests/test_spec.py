@@ -28,7 +28,7 @@ WRONG = [
     (ViTSpec, {"attn_drop": 1.0}, "{attn_drop} 1.0 is no number from 0 to below 1"),
     (ViTSpec, {"proj_drop": -0.1}, "{proj_drop} -0.1 is no number from 0 to below 1"),
     (ViTSpec, {"dtype": "float23"}, "{dtype} float23 is unknown; did you mean float32?"),
-    (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; there is: eager, sdpa"),
+    (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; there is: compile, eager, efficient, flash, flex, math, sdpa"),
     (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102"),
     (SwinSpec, {"window": (7, 0)}, "{window} 0 is too small; the smallest is 1"),
     (SwinSpec, {"resolution": -1}, "{resolution} -1 is too small; the smallest is 1"),

@@ -13,7 +13,8 @@ import typer
 
 from attnscope import attentions, configs, networks
 from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
+from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
     AllocFlag,
     BudgetFlag,
@@ -131,6 +132,24 @@ def run_attention(
         bool, option("--strict", help="Exit with 1 where counts disagree or times are in doubt.")
     ] = False,
     picture: Annotated[bool, option("--picture", help="Draw the windows below the table.")] = False,
+    backward: Annotated[
+        bool, option("--backward", help="Tell what the backward of each step costs, and measure it.")
+    ] = False,
+    input_grad: Annotated[
+        bool, option("--input-grad/--no-input-grad", help="Whether the input needs a gradient, in the backward.")
+    ] = True,
+    memory: Annotated[
+        bool, option("--memory", help="Show what is held at each step's fullest moment, in inference and in training.")
+    ] = False,
+    kernels: Annotated[
+        bool, option("--kernels", help="Compare all kernels that run here: time, and error against float64.")
+    ] = False,
+    roofline: Annotated[
+        bool, option("--roofline", help="Draw the steps under the roof that this machine sets.")
+    ] = False,
+    save: Annotated[
+        Path | None, option(metavar="FILE", help="Write the run to this file as JSON besides; see attnscope diff.")
+    ] = None,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -139,24 +158,33 @@ def run_attention(
 ) -> None:
     """Explore a Spec and print what was found."""
     form = check_output(form, json, output, color)
+    check_file("save", save)
     if picture and spec.windows is None:
         raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
     check_allocator(alloc)
     if time or audit or device == "meta":
         start_torch(alloc)
-    report = explore(
-        spec,
-        device=device,
-        time=time,
-        budget=budget,
-        threads=threads,
-        seed=seed,
-        audit=audit,
-        command=shlex.join(["attnscope", *sys.argv[1:]]),
-        figures=published_figures(preset, spec),
-    )
+    with progress_line("measuring") as progress:
+        report = explore(
+            spec,
+            device=device,
+            time=time,
+            budget=budget,
+            threads=threads,
+            seed=seed,
+            audit=audit,
+            backward=backward,
+            input_grad=input_grad,
+            kernels=kernels,
+            focus=[name for name, wanted in {"memory": memory, "roofline": roofline}.items() if wanted],
+            progress=progress,
+            command=shlex.join(["attnscope", *sys.argv[1:]]),
+            figures=published_figures(preset, spec),
+        )
     from attnscope.render import render
 
+    if save is not None:
+        write(lambda screen: render(report, "json", screen), save, color, quiet)
     grid = spec.windows if picture else None
     write(lambda screen: render(report, form, screen, grid), output, color, quiet)
     if strict and (not report.audit.agree or report.warnings):

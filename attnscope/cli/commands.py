@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
 
-OTHERS: tuple[str, ...] = ("compare", "presets", "trace", "windows")
+OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
 
 

@@ -44,17 +44,27 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
         raise UsageError(f"{{color}} {color} is unknown; there is: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
-    if output is not None:
-        if output.is_dir():
-            raise UsageError(f"{{output}} {output} is a folder; name a file in it")
-        if not output.parent.is_dir():
-            raise UsageError(f"{{output}} {output}: there is no folder {output.parent}")
-        if not os.access(output if output.exists() else output.parent, os.W_OK):
-            raise UsageError(f"{{output}} {output} cannot be written here")
+    check_file("output", output)
     if json or form:
         return form or "json"
     ending = output.suffix.removeprefix(".") if output else ""
     return ending if ending in FORM_NAMES else "table"
+
+
+def check_file(flag: str, path: Path | None) -> None:
+    """Whether the file that a flag names can be written.
+
+    Raises:
+        UsageError: it is a folder, in no folder, or protected.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{{{flag}}} {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{{{flag}}} {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{{{flag}}} {path} cannot be written here")
 
 
 def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool) -> None:

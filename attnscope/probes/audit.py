@@ -80,6 +80,19 @@ def count_with_torch(module: nn.Module, *inputs: Tensor) -> Counts:
     return counts
 
 
+def count_backward_with_torch(module: nn.Module, *inputs: Tensor, input_grad: bool) -> int:
+    """MACs of the real backward as torch's FlopCounterMode counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in inputs)
+    with torch.enable_grad():
+        result = module(*inputs)
+        with FlopCounterMode(display=False) as counter:
+            result.backward(torch.ones_like(result))
+    module.zero_grad(set_to_none=True)
+    return counter.get_total_flops() // 2
+
+
 class _StepModule(nn.Module):
     """A step dressed as a module, since fvcore tells its counts by module."""
 

@@ -56,17 +56,34 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
     return {
         "torch": torch.__version__,
         "device": str(device),
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "cores": process.cores(),
         "allocator": process.allocator,
+        "denormals": _denormals(device),
+        "driver": _driver(device),
         "seed": seed,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 
-def _device_name(device: torch.device) -> str:
+def _denormals(device: torch.device) -> str | None:
+    """Whether the processor reckons with numbers below the smallest normal one, or takes them for 0; both cost time."""
+    if device.type != "cpu":
+        return None
+    tiny = torch.tensor(1e-40)
+    return "kept" if float(tiny + tiny) else "flushed"
+
+
+def _driver(device: torch.device) -> str | None:
+    """The version that the GPU's driver speaks."""
+    if device.type != "cuda":
+        return None
+    return f"HIP {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+
+
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type == "cpu" and Path("/proc/cpuinfo").exists():

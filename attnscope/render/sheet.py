@@ -9,7 +9,7 @@ from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns
 from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight
-from attnscope.report import PartRow, Report, StepRow
+from attnscope.report import PartRow, Report, StepRow, Time
 
 
 def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:
@@ -22,7 +22,13 @@ def report_parts(report: Report, screen: Screen, grid: Windows | None = None) ->
         from attnscope.render.windows.partition import small_picture
 
         parts += [Text(""), *small_picture(grid, screen)]
-    return [*parts, Text(""), screen.lines(lines(report, screen))]
+    parts += [Text(""), screen.lines(lines(report, screen))]
+    if "roofline" in report.focus:
+        from attnscope.render.peaks import roofline
+
+        drawn = [Text(screen.text(line), no_wrap=True, overflow="crop") for line in roofline(report, screen.width)]
+        parts += [Text(""), *drawn]
+    return parts
 
 
 def steps_table(report: Report, screen: Screen) -> tuple[RenderableType, list[str]]:
@@ -58,10 +64,15 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     told += [("paper" if not index else "", line, "") for index, line in enumerate(paper_lines(report))]
     told += [("printed" if not index else "", line, "") for index, line in enumerate(published_lines(report))]
     told += [("here" if not index else "", line, "") for index, line in enumerate(here_lines(report))]
+    told += [("kernels" if not index else "", line, "") for index, line in enumerate(kernel_lines(report))]
     told.append(("memory", memory_line(report), ""))
+    if "memory" in report.focus:
+        told.append(("", memory_in_training_line(report), ""))
     if report.parts:
         told.append(("", training_line(report), ""))
+    told += [("backward" if not index else "", line, "") for index, line in enumerate(backward_lines(report))]
     told += [("timing", timing_line(report), "")] if report.time else []
+    told += [("", gpu_line(report.time), "")] if report.time and report.time.eager_s is not None else []
     told += [("note", note, "") for note in report.notes]
     told += [("warning", warning, "yellow") for warning in report.warnings]
     if not screen.quiet:
@@ -143,6 +154,35 @@ def here_lines(report: Report) -> list[str]:
     return told
 
 
+def kernel_lines(report: Report) -> list[str]:
+    """The fused kernel beside the steps, in one line; or every kernel that was compared."""
+    kernels = {kernel.name: kernel for kernel in report.kernels}
+    base = kernels.get("eager")
+    if base is None or not base.time_s:
+        return []
+    if not any(kernel.error is not None for kernel in report.kernels):
+        fused = kernels.get("sdpa")
+        if fused is None or fused.time_s is None:
+            return []
+        ratio = fused.time_s / base.time_s
+        return [
+            f"fused (--kernel sdpa) {words.seconds(fused.time_s)}, these steps {words.seconds(base.time_s)}: "
+            f"{ratio:.2f}× of the time"
+        ]
+    width = max(map(len, kernels))
+    told = []
+    for kernel in report.kernels:
+        if kernel.time_s is None:
+            told.append(f"{kernel.name:<{width}}  not here: {kernel.why}")
+        else:
+            error = "not known" if kernel.error is None else f"{kernel.error:.1e}"
+            told.append(
+                f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {kernel.time_s / base.time_s:5.2f}× eager  "
+                f"error {error}"
+            )
+    return told
+
+
 def memory_line(report: Report) -> str:
     """The fullest moment and where it is."""
     if report.totals.peak_bytes is None:
@@ -151,23 +191,79 @@ def memory_line(report: Report) -> str:
     return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {fullest.name}"
 
 
+def memory_in_training_line(report: Report) -> str:
+    """The fullest moment of the forward in training, where it is, and what is kept for the backward."""
+    kept = words.binary(sum(row.times * (row.bytes_saved or 0) for row in report.steps))
+    if any(row.bytes_training is None for row in report.steps):
+        return f"in training not known step by step; {kept} are kept for the backward"
+    fullest = max(report.steps, key=lambda row: row.bytes_training or 0)
+    most = max(report.steps, key=lambda row: row.bytes_saved or 0)
+    return (
+        f"{words.binary(fullest.bytes_training)} in training, in {fullest.name}; "
+        f"{kept} of it are kept for the backward, most of them by {most.name}"
+    )
+
+
+def backward_lines(report: Report) -> list[str]:
+    """The backward beside the forward, in MACs and in time."""
+    back = report.backward
+    if back is None:
+        return []
+    of = "with the input's gradient" if back.input_grad else "without the input's gradient"
+    if back.macs is None:
+        told = [f"MACs not known: this kernel does not tell; {of}"]
+    else:
+        counted = " ✓ letters = torch" if back.torch == back.macs else ""
+        ratio = (
+            f"{back.macs / report.totals.macs:.3f}× the forward's" if report.totals.macs else "no MACs in the forward"
+        )
+        told = [f"{back.macs:,} MACs, {ratio}, {of}{counted}"]
+    if back.time:
+        line = f"sum of steps / whole {back.time.steps_sum_s / back.time.whole_median_s:.3f} · "
+        line += f"whole {words.seconds(back.time.whole_median_s)}"
+        if report.time:
+            line += f", {words.times(back.time.whole_median_s / report.time.whole_median_s)} the forward"
+        told.append(f"{line} · {clean_runs(back.time)}")
+    return told
+
+
 def timing_line(report: Report) -> str:
     """Whether the times can be trusted, and what they were taken on."""
     time, env = report.time, report.environment
     assert time is not None
     threads = f"{env['threads']} thread{'s' if env['threads'] > 1 else ''} of {env['cores']}"
+    if time.cpu_share is not None and env["device"] == "cpu":
+        threads += f" with {time.cpu_share:.0%} of the time"
+    quiet = [] if time.page_faults is None else [f"{time.page_faults:,.0f} page faults"]
+    quiet += [] if time.others is None else [f"others' load {time.others:.1f}"]
     device = f"cpu {env['cpu_capability']}" if env["device"] == "cpu" else f"{env['device']} {env['device_name']}"
     return " · ".join(
         [
             f"sum of steps / whole {time.steps_sum_s / time.whole_median_s:.3f}",
             f"whole {words.seconds(time.whole_median_s)}, remainder {words.seconds(time.remainder_s)}",
-            f"{time.runs} runs, IQR {time.whole_iqr_s / time.whole_median_s:.0%}",
+            f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_median_s:.0%}",
             threads,
+            *quiet,
             device,
             f"torch {env['torch']}",
             f"allocator {env['allocator']}",
         ]
     )
+
+
+def gpu_line(time: Time) -> str:
+    """The device's own time beside the clock's, and what is left without launches."""
+    told = [f"device {words.seconds(time.whole_median_s)}", f"with all launches {words.seconds(time.eager_s)}"]
+    if time.graph_s is not None:
+        told.append(f"as a graph {words.seconds(time.graph_s)}")
+    return " · ".join(told)
+
+
+def clean_runs(time: Time) -> str:
+    """`60 runs, all clean`, or `12 of 60 runs clean`; by the processor's time where too few were."""
+    tried = time.tried or time.runs
+    told = f"{tried} runs, all clean" if time.clean_runs == tried else f"{time.clean_runs} of {tried} runs clean"
+    return f"{told}, in processor time" if time.clock == "thread" else told
 
 
 def _number(count: int) -> str:

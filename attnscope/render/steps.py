@@ -12,6 +12,7 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     """The columns that this report can fill, in their order on the screen."""
     rows = report.steps
     totals = report.totals
+    memory = "memory" in report.focus
     columns = [
         Column[StepRow]("step", "step", _name, rank=0, total=f"{len(rows)} steps", right=False),
         Column[StepRow]("path", "path", lambda row: row.path, rank=None, right=False),
@@ -27,15 +28,26 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         Column[StepRow](
             "bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written
         ),
-        Column[StepRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, 9, totals.peak_bytes),
+        Column[StepRow](
+            "bytes_live", "live", lambda row: row.bytes_live, words.binary, 1 if memory else 9, totals.peak_bytes
+        ),
     ]
+    if memory:
+        columns += [
+            Column[StepRow]("bytes_training", "training", lambda row: row.bytes_training, words.binary, 1, _most(rows)),
+            Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 2, _saved(rows)),
+        ]
+    if any(row.bytes_allocated is not None for row in rows):
+        columns.append(
+            Column[StepRow](
+                "bytes_allocated", "allocator", lambda row: row.bytes_allocated, words.binary, 9 - 7 * memory
+            )
+        )
     if report.time:
         seconds = sum_of([row.times * row.time.median_s if row.time else None for row in rows])
         longest = max(map(seconds_of, rows))
         columns += [
-            Column[StepRow](
-                "time_s", "time", lambda row: row.time.median_s if row.time else None, words.seconds, 0, seconds
-            ),
+            Column[StepRow]("time_s", "time", lambda row: _time(row, report), _seconds_or_word, 0, seconds),
             Column[StepRow]("time_share", "share", lambda row: _time_share(row, report), words.percent, 2),
             Column[StepRow](
                 "time_bar", "", lambda row: seconds_of(row) / longest, words.bar, 3, right=False, drawn=True
@@ -52,9 +64,80 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
                 "part_drawn", "part", lambda row: row.part if id(row) in first else "", rank=0, right=False, drawn=True
             ),
         )
+    if report.peaks:
+        columns += [
+            Column[StepRow](
+                "intensity", "FLOP/B", lambda row: row.bound.intensity if row.bound else None, _intensity, 17
+            ),
+            Column[StepRow](
+                "bound_s", "bound", lambda row: row.bound.seconds if row.bound else None, words.seconds, 16
+            ),
+            Column[StepRow]("over_bound", "time/bound", _over_bound, _times, 8),
+            Column[StepRow](
+                "bound_by", "bound by", lambda row: row.bound.binds if row.bound else None, _word, 9, right=False
+            ),
+        ]
+    if report.backward:
+        back = report.backward
+        columns.append(Column[StepRow]("backward_macs", "bwd MACs", _backward_macs, words.metric, 1, back.macs))
+        if back.time:
+            seconds_back = sum(
+                row.times * row.backward.time.median_s for row in rows if row.backward and row.backward.time
+            )
+            columns.append(Column[StepRow]("backward_s", "bwd time", _backward_s, words.seconds, 1, seconds_back))
+        if not memory:
+            columns.append(
+                Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 3, _saved(rows))
+            )
     if any(row.times > 1 for row in rows):
         columns.append(Column[StepRow]("times", "times", lambda row: row.times, rank=None))
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
+
+
+def _time(row: StepRow, report: Report) -> float | str | None:
+    """Seconds of a step; a view launches nothing on a GPU, so there it has none."""
+    if row.time and report.environment.get("device", "cpu") != "cpu" and not row.bytes_read + row.bytes_written:
+        return "view"
+    return row.time.median_s if row.time else None
+
+
+def _seconds_or_word(value: float | str | None) -> str:
+    return value if isinstance(value, str) else words.seconds(value)
+
+
+def _over_bound(row: StepRow) -> float | None:
+    return row.time.median_s / row.bound.seconds if row.time and row.bound else None
+
+
+def _times(ratio: float | None) -> str:
+    return words.UNKNOWN if ratio is None else words.times(ratio)
+
+
+def _intensity(flops_per_byte: float | None) -> str:
+    return words.NONE if flops_per_byte is None else f"{flops_per_byte:.1f}"
+
+
+def _word(word: str | None) -> str:
+    return word or words.UNKNOWN
+
+
+def _backward_macs(row: StepRow) -> int | None:
+    return row.backward.macs if row.backward else None
+
+
+def _backward_s(row: StepRow) -> float | None:
+    """0 for a step through which nothing goes back."""
+    return row.backward.time.median_s if row.backward and row.backward.time else 0.0
+
+
+def _most(rows: list[StepRow]) -> int | None:
+    known = [row.bytes_training for row in rows if row.bytes_training is not None]
+    return max(known) if len(known) == len(rows) else None
+
+
+def _saved(rows: list[StepRow]) -> int | None:
+    saved = [row.times * row.bytes_saved for row in rows if row.bytes_saved is not None]
+    return sum(saved) if len(saved) == len(rows) else None
 
 
 def seconds_of(row: StepRow) -> float:

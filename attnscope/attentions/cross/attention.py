@@ -18,7 +18,7 @@ class CrossAttention(ScaledDotProduct):
         qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
 
     Raises:
         UsageError: a value is out of range, dim is not divisible by heads, or heads not by kv_heads.

@@ -7,7 +7,7 @@ g heads of keys and values.
 from dataclasses import replace
 
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.attentions.vit.steps import attend, merge_heads, mix, output, score, share_heads, softmax
+from attnscope.attentions.vit.steps import attend, merge_heads, merge_of, mix, output, score, share_heads, softmax
 from attnscope.steps import Plan, Step, name_steps
 
 project_queries = Step(
@@ -44,7 +44,7 @@ def plan(spec: CrossSpec) -> Plan:
     b, n, m, c, h = spec.batch, spec.tokens, spec.keys, spec.dim, spec.heads
     g = spec.kv_heads or h
     sizes = {"b": b, "n": n, "m": m, "c": c, "h": h, "d": c // h, "g": g, "f": h // g}
-    attention, merge = [attend], replace(merge_heads, memory="view")  # the kernel lays the heads side by side
+    attention, merge = [attend], merge_of(spec)
     if spec.kernel == "eager":
         merge = merge_heads
         attention = [score, softmax, mix]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
@@ -29,7 +30,7 @@ class WindowAttention(nn.Module):
         qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
 
     Raises:
         UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
@@ -162,7 +163,7 @@ class WindowAttention(nn.Module):
         if grid.is_shifted:
             mask = self.mask(grid, q)[:, None]
             bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=self.scale)
+        return fused_attention(self.kernel, q, k, v, bias, drop, self.scale)
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ add_bias = Step(
 add_mask = Step(
     "scores: (b r s) h n m, mask: (r s) n m -> scores: (b r s) h n m",
     work={"mask": "b r s h n m"},
+    constants=("mask",),
     doc="−∞ for tokens that only the roll brought together, 0 for neighbours",
 )
 softmax = Step(
@@ -144,7 +145,7 @@ def in_windows(spec: SwinSpec, project: Step, attention: list[Step]) -> Plan:
     sizes |= {"c": c, "h": h, "d": c // h, "t": 2 * p - 1, "u": 2 * q - 1}
 
     # a fused kernel lays the heads side by side
-    merge = merge_heads if spec.kernel == "eager" else replace(merge_heads, memory="view")
+    merge = merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
     # a roll along both axes makes two passes, with a whole grid between them
     passes = ("b r p s q c",) if all(grid.roll) else ()
     # a cut that leaves the rows whole leaves a single image where it is

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin.attention import WindowAttention
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
@@ -29,7 +30,7 @@ class WindowAttentionV2(WindowAttention):
         pretrained_window: the window in pre-training, to whose size distances are measured; the window itself unless given.
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
 
     Raises:
         UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
@@ -103,7 +104,7 @@ class WindowAttentionV2(WindowAttention):
         if grid.is_shifted:
             mask = self.mask(grid, q)[:, None]
             bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
-        return F.scaled_dot_product_attention(q * self.sharpness(), k, v, attn_mask=bias, dropout_p=drop, scale=1.0)
+        return fused_attention(self.kernel, q * self.sharpness(), k, v, bias, drop)
 
     def sharpness(self) -> Tensor:
         """τ: what each head multiplies its cosines with, (h, 1, 1)."""

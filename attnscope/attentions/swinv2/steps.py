@@ -38,6 +38,7 @@ bias_mlp = Step(
     weights={"cpb_mlp.0.weight": "512 2", "cpb_mlp.0.bias": "512", "cpb_mlp.2.weight": "h 512"},
     scratch=("t u 512",),
     keeps="t u 512 + t u h",
+    constants=("coords",),
     doc="a small MLP makes the bias of each head from how far the key lies, on a logarithmic scale: 16·sigmoid(MLP)",
 )
 add_bias = Step(

@@ -1,8 +1,8 @@
 """ViT's attention as a module (Dosovitskiy et al., arXiv 2010.11929, appendix A); parameter names are timm's."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.vit import steps
 from attnscope.attentions.vit.spec import ViTSpec
 
@@ -63,7 +63,7 @@ class ScaledDotProduct(nn.Module):
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         drop = self.attn_drop.p if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=self.scale)
+        return fused_attention(self.kernel, q, k, v, None, drop, self.scale)
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class ViTAttention(ScaledDotProduct):
         qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, "sdpa" the middle ones in torch's fused kernel.
+        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
         kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
 
     Raises:

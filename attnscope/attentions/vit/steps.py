@@ -7,6 +7,7 @@ where heads share keys and values, g heads of them, each for f heads of queries 
 from dataclasses import replace
 
 from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.spec import Spec
 from attnscope.steps import Plan, Step, name_steps
 
 project = Step(
@@ -83,6 +84,11 @@ output = Step(
 name_steps(globals())
 
 
+def merge_of(spec: Spec) -> Step:
+    """Merging the heads of what a kernel made: a view where it laid them side by side."""
+    return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
+
+
 def plan(spec: ViTSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
     n, c, h = spec.sequence, spec.dim, spec.heads
@@ -109,7 +115,7 @@ def plan(spec: ViTSpec) -> Plan:
         ]
         merge = merge_heads
     else:
-        attention, merge = [attend], replace(merge_heads, memory="view")  # the kernel lays the heads side by side
+        attention, merge = [attend], merge_of(spec)
     return Plan.of(
         [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge, output],
         sizes,

@@ -1,0 +1,57 @@
+"""`attnscope diff`: two saved runs beside each other."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attnscope.cli.flags import number, option
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.errors import UsageError
+
+
+def diff_command(app: typer.Typer) -> None:
+    """Add `attnscope diff` to the app."""
+    app.command(
+        "diff",
+        short_help="Two saved runs: what changed.",
+        epilog="\b\nExamples:\n  attnscope vit --save a.json\n  attnscope diff a.json b.json --fail-above 1.1",
+    )(show_diff)
+
+
+def show_diff(
+    before: Annotated[Path, typer.Argument(help="A run that --save wrote.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    fail_above: Annotated[
+        float | None,
+        option(
+            parser=number("fail_above"),
+            metavar="X",
+            help="Exit with 1 where the whole takes more than X times as long, and the difference is real.",
+        ),
+    ] = None,
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """Tell what changed between two runs: the environment first, then the times of the steps.
+
+    Where the middle halves of the samples overlap there is no real difference.
+    """
+    form = check_output(form, json, output, color)
+    if form == "svg":
+        raise UsageError("--format svg has no place in diff; there is: table, json, csv, md")
+    if fail_above is not None and fail_above <= 0:
+        raise UsageError(f"{{fail_above}} {fail_above:g} is no ratio; give a number above 0, such as 1.1")
+    from attnscope.diff import compare
+    from attnscope.render.diff import render_diff
+    from attnscope.saved import read_report
+
+    diff = compare(read_report(before), read_report(after))
+    if fail_above is not None and diff.whole.ratio is None:
+        raise UsageError(f"{{fail_above}} {fail_above:g} needs times in both runs; save them without --no-time")
+    write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet)
+    if fail_above is not None and diff.whole.real and diff.whole.ratio is not None and diff.whole.ratio > fail_above:
+        raise typer.Exit(1)

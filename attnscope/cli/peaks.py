@@ -1,0 +1,48 @@
+"""`attnscope peaks`: what this machine can do at its best."""
+
+from typing import Annotated
+
+import typer
+
+from attnscope.cli.flags import choices, option, whole
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.running import start_torch
+from attnscope.errors import UsageError, did_you_mean
+from attnscope.exploring import DEVICES, check_arguments
+from attnscope.spec import DTYPE_BYTES
+
+
+def peaks_command(app: typer.Typer) -> None:
+    """Add `attnscope peaks` to the app."""
+    app.command(
+        "peaks",
+        short_help="What this machine can do at its best: matmul, softmax, copies.",
+        epilog="\b\nExamples:\n  attnscope peaks\n  attnscope peaks --threads 2 --json",
+    )(show_peaks)
+
+
+def show_peaks(
+    device: Annotated[str, option(**choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Type of the numbers.")] = "float32",
+    threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
+    form: FormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+) -> None:
+    """Measure what this machine can do at its best, and keep it: every timed run holds its steps against it."""
+    form = check_output(form, json, output, color)
+    if form == "svg":
+        raise UsageError("--format svg has no place in peaks; there is: table, json, csv, md")
+    if dtype not in DTYPE_BYTES:
+        raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES)}")
+    check_arguments(device, threads=threads)
+    if device == "meta":
+        raise UsageError("{device} meta computes nothing, so it has no peaks")
+    start_torch("pinned")
+    from attnscope.probes.peaks import measure_peaks_by_name
+    from attnscope.render.peaks import render_peaks
+
+    peaks, trusted = measure_peaks_by_name(device, dtype, threads)
+    write(lambda screen: render_peaks(peaks, trusted, form, screen), output, color, quiet)

@@ -1,0 +1,34 @@
+"""A line on stderr that tells how far a long run has come, where stderr is a terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+AFTER_S, EVERY_S = 1.0, 0.2
+CLEAR = "\r\x1b[K"
+
+
+@contextmanager
+def progress_line(words: str) -> Iterator[Callable[[float], None] | None]:
+    """For the length of a with block: what is to be told the share that is done, or None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    drawn = time.perf_counter() + AFTER_S - EVERY_S
+    shown = False
+
+    def tell(share: float) -> None:
+        nonlocal drawn, shown
+        now = time.perf_counter()
+        if now - drawn >= EVERY_S:
+            drawn, shown = now, True
+            sys.stderr.write(f"{CLEAR}{words} {share:.0%}")
+            sys.stderr.flush()
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            sys.stderr.write(CLEAR)
+            sys.stderr.flush()

@@ -1,0 +1,121 @@
+"""What the machine can do at its best, and the least time of a step."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope.bounds import Bandwidth, Peaks, Rate, bound
+from attnscope.probes.peaks import cache_folder, measure_peaks, peaks_of
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from tests.golden import timed
+
+PEAKS = Peaks(
+    device="a machine", threads=1, dtype="float32",
+    matmul=(Rate(512, 1e11), Rate(1024, 1e11)), batched=(Rate(49, 2e10), Rate(197, 8e10)),
+    softmax=(Rate(49, 1e9), Rate(197, 1e9)),
+    copy=(Bandwidth(2**19, 64e9), Bandwidth(2**21, 32e9), Bandwidth(2**27, 8e9)),
+    call_s=5e-6, view_s=1e-6, caches={"L1": 2**15, "L2": 2**21, "L3": 2**25}, seconds=0.5,
+)  # fmt: skip
+
+
+def bounds(spec):
+    return {step.name: (step, bound(step, PEAKS)) for step in attentions.plan(spec).steps}
+
+
+def test_a_linear_layer_is_bound_by_its_macs():
+    step, least = bounds(ViTSpec())["project"]
+    assert least.seconds == pytest.approx(step.macs / 1e11)
+    assert least.binds == "compute"
+    assert least.intensity == pytest.approx((step.flops + step.other_flops) / (step.bytes_read + step.bytes_written))
+
+
+def test_a_matmul_over_windows_pays_for_its_copies_and_for_scaling():
+    step, least = bounds(SwinSpec())["score"]
+    q, scores = 4 * 64 * 3 * 49 * 32, 4 * 64 * 3 * 49 * 49
+    passes = sum(moved / PEAKS.bandwidth(moved) for moved in (2 * 2 * q, 2 * scores))
+    assert least.seconds == pytest.approx(step.macs / 2e10 + passes)
+
+
+def test_a_copy_is_bound_by_the_memory_that_holds_it():
+    step, least = bounds(SwinSpec())["partition"]
+    moved = step.bytes_read + step.bytes_written
+    assert least.seconds == pytest.approx(moved / PEAKS.bandwidth(moved))
+    assert least.binds == "memory L3"
+    assert least.intensity == 0
+
+
+def test_what_is_small_is_bound_by_the_call():
+    assert bounds(ViTSpec(dim=4, heads=1, tokens=2))["softmax"][1].binds == "call"
+    view = bounds(ViTSpec())["split_heads"][1]
+    assert (view.binds, view.intensity, view.seconds) == ("call", None, 1e-6)
+
+
+def test_bandwidth_lies_between_what_was_measured():
+    assert PEAKS.bandwidth(1) == 64e9
+    assert PEAKS.bandwidth(2**20) == pytest.approx(48e9)
+    assert PEAKS.bandwidth(2**40) == 8e9
+    assert PEAKS.level(2**40) == "DRAM"
+
+
+def test_peaks_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu = torch.device("cpu")
+    first, _ = measure_peaks(cpu, torch.float32, 1)
+    assert peaks_of(cpu, torch.float32, 1) == first
+    (kept,) = cache_folder().iterdir()
+    kept.write_text("{}")
+    assert peaks_of(cpu, torch.float32, 1) != first  # what cannot be read is measured anew
+    assert all(rate.per_s > 0 for rate in (*first.matmul, *first.batched, *first.softmax))
+    assert first.call_s > 0
+
+
+def test_a_folder_that_cannot_be_written_is_no_matter(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert peaks_of(torch.device("cpu"), torch.float32, 1).threads == 1
+
+
+def test_the_command_shows_them(attnscope, tmp_path):
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    data = json.loads(attnscope("peaks", "--json", **env).stdout)
+    assert data["threads"] == 1
+    assert len(list(Path(tmp_path, "attnscope").iterdir())) == 1
+    shown = attnscope("peaks", **env).stdout
+    assert "batched matmul" in shown
+    assert "1024³" in shown
+    assert attnscope("peaks", "--dtype", "int3").stderr.startswith("attnscope: --dtype int3 is unknown")
+    assert attnscope("peaks", "--device", "meta").returncode == 2
+    assert attnscope("peaks", "--threads", "999").returncode == 2
+
+
+def test_every_timed_step_has_a_bound():
+    report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01)
+    assert all(row.bound is not None and row.bound.seconds > 0 for row in report.steps)
+    assert report.peaks.threads == 1
+    assert explore(ViTSpec(), time=False).peaks is None
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_the_roofline_fits(width, ascii_only):
+    report = timed(explore(SwinSpec(shift=True), time=False, focus=("roofline",)))
+    rows = [
+        replace(row, bound=bound(step, PEAKS))
+        for row, step in zip(report.steps, attentions.plan(SwinSpec(shift=True)).steps, strict=True)
+    ]
+    screen = render(replace(report, steps=rows, peaks=PEAKS), "table", Screen(width=width, ascii=ascii_only))
+    assert "FLOP/byte" in screen
+    assert "A project" in screen
+    assert max(map(len, screen.splitlines())) <= width
+    assert screen.isascii() or not ascii_only
+
+
+def test_peaks_of_the_environment_are_these_tests_own():
+    assert "pytest" in os.environ["XDG_CACHE_HOME"]
