@@ -19,7 +19,7 @@ from attnscope.probes.device import device_name, find_device
 from attnscope.probes.time import CLOCKS, Clock, ThreadClock, measuring, run
 from attnscope.probes.watch import Watch
 
-EACH_S = 0.036
+EACH_S = 0.024
 """How long each kernel is repeated; the fastest run counts."""
 FEWEST_RUNS = 3
 OTHERS_MAY_KEEP = 0.25
