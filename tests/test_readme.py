@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(attnscope, command, tmp_path):
-    words = [word if word != "run.json" else str(tmp_path / word) for word in shlex.split(command)[1:]]
+    words = [str(tmp_path / word) if word.endswith(".json") else word for word in shlex.split(command)[1:]]
+    if words[0] == "diff":
+        attnscope("vit", "--budget", "0.02", "--save", words[1])
+        shutil.copy(words[1], words[2])
     timed = "--time" in words or (words[0] in ("vit", "swin") and "--no-time" not in words)
     done = attnscope(*words, *(["--budget", "0.02"] if timed else []))
     assert done.returncode == 0, done.stderr
