@@ -259,7 +259,7 @@ def test_a_scale_of_ones_own():
         (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12"),
         (lambda: WindowAttention(12, 3, 4, 4), "shift_size 4 is not smaller than window 4; the largest is 3"),
         (lambda: WindowAttention(12, 3, 0), "window 0 is too small; the smallest is 1"),
-        (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; there is: eager, sdpa"),
+        (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; did you mean flash?"),
     ],
 )
 def test_a_wrong_argument_is_told_in_pythons_words(make, said):
