@@ -25,9 +25,6 @@ WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
 FEWEST_PAIRS = 5
 FEWEST_LONG_RUNS = 3
-WANTED_PAIRS = 20
-LONG_PAIR_S = 0.2
-"""Of pairs that take longer than this, FEWEST_PAIRS are enough."""
 PATIENCE = 2
 """How many times the budget may be spent where others keep the pairs from being clean."""
 CLEAN_SHARE = 0.97
@@ -392,8 +389,7 @@ def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
     """Whether the budget is spent and enough pairs are clean, or patience is at an end."""
     if pairs < FEWEST_PAIRS or elapsed_s < budget_s:
         return False
-    wanted = FEWEST_PAIRS if elapsed_s / pairs > LONG_PAIR_S else WANTED_PAIRS
-    return clean >= wanted or elapsed_s >= PATIENCE * budget_s
+    return clean >= FEWEST_PAIRS or elapsed_s >= PATIENCE * budget_s
 
 
 def _stamp_cost(clock: Clock) -> float:
