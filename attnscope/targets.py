@@ -9,6 +9,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,10 +123,10 @@ def parse_input(text: str) -> InputSpec:
     if colon and dtype not in DTYPES:
         raise UsageError(f"{{input}} {text}: {dtype} is no type; {did_you_mean(dtype, DTYPES)}")
     try:
-        shape = tuple([int(size, 10) for size in sizes.replace("x", ",").replace("×", ",").split(",") if size.strip()])
+        shape = tuple([int(size, 10) for size in re.split("[,x×]", sizes)]) if sizes.strip() else ()
     except ValueError:
         raise UsageError(f"{{input}} {text} is no shape; give sizes such as 1,49,96, or mask=49,49:bool") from None
-    if any(size < 0 for size in shape) or (not shape and sizes.strip()):
+    if any(size < 0 for size in shape):
         raise UsageError(f"{{input}} {text}: sizes are whole numbers from 0 on")
     return InputSpec(shape, dtype or None, name.strip() or None)
 

@@ -682,7 +682,7 @@ def _uncounted(calls: "Sequence[Call]") -> list[Uncounted]:
 
 
 def _next(asked: _Asked, target: Target, calls: "Sequence[Call]") -> tuple[str, str]:
-    base = f"attnscope trace {target.name}"
+    base = asked.command or f"attnscope trace {target.name}"  # with the --arg and --input that it needs
     if not asked.time:
         return f"{base} --time", "run it, and see where the time goes"
     if asked.group == "module":

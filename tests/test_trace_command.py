@@ -102,6 +102,14 @@ def process(folder):
 OWN = ["my_file.py:MyAttention", "--arg", "dim=96", "--arg", "heads=3", "--input", "1,49,96"]
 
 
+def test_the_next_command_can_be_typed(command):
+    """It keeps what the module is built with and what it takes."""
+    shown = command(*OWN)
+    following = re.search(r"^ next +attnscope trace (.*?)   ", shown.stdout, re.MULTILINE)[1].split()
+    assert following == [*OWN, "--time"]
+    assert command(*following, "--budget", "0.02").returncode == 0
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_wider_than_the_screen(command, width):
     shown = command(*OWN, COLUMNS=str(width))
@@ -159,6 +167,7 @@ def test_keywords_masks_and_factories(command):
         ([*OWN, "--depth", "0"], 2, r"--depth 0 is too small"),
         ([*OWN, "--module", "qvk"], 2, r"--module qvk is not there; did you mean qkv\?"),
         ([*OWN, "--input", "1,a"], 2, r"--input 1,a is no shape"),
+        ([*OWN, "--input", "1,x"], 2, r"--input 1,x is no shape"),
         ([*OWN, "--arg", "dim"], 2, r"--arg dim has no name"),
         ([*OWN, "--strict"], 1, r"^$"),
     ],
