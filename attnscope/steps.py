@@ -51,6 +51,8 @@ class Step:
         memory: "new" where the outputs are tensors of their own; "view" where they are the input seen differently;
             "rearrange" where the letters only change places: a view too where they keep their order in memory.
         scratch: elements that the step holds besides its outputs while it runs; of several phases the largest counts.
+        transposes: a tensor as it lies in memory, "b m 3 h d": of one of its parts matmul makes a copy, which is in
+            `scratch`, with tokens and channels exchanged.
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
         keeps: elements that it keeps for the backward besides.
@@ -64,6 +66,7 @@ class Step:
     weights: Mapping[str, str] = field(default_factory=dict)
     memory: str = "new"
     scratch: tuple[str, ...] = ()
+    transposes: str = ""
     fused: bool = False
     saves: tuple[str, ...] = ()
     keeps: str = ""
@@ -178,6 +181,16 @@ class SizedStep:
         return {name: tensor.shape(self.sizes) for name, tensor in self.step.weight_shapes.items()}
 
     @cached_property
+    def layers(self) -> list[Shape]:
+        """The shapes of the weights of its linear layers: channels out, then in."""
+        return [shape for name, shape in self.weights.items() if name.endswith("weight") and len(shape) > 1]
+
+    @cached_property
+    def transposed(self) -> Shape:
+        """The shape of the tensor of which it copies a part transposed, () where it does not."""
+        return parse_tensor(self.step.transposes).shape(self.sizes) if self.step.transposes else ()
+
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of matmul-class work."""
         return count(self.step.macs, self.sizes)
@@ -234,9 +247,14 @@ class SizedStep:
         return max([*phases, self.number_bytes])
 
     @property
+    def scales_by_number(self) -> bool:
+        """Whether its result is multiplied with a number, and not with a tensor."""
+        return "scale" in self.step.work and not self.step.weights and not self.step.fused
+
+    @property
     def number_kept_bytes(self) -> int:
         """What the backward keeps of that number: the double."""
-        return 8 if "scale" in self.step.work and not self.step.weights and not self.step.fused else 0
+        return 8 if self.scales_by_number else 0
 
     @property
     def number_bytes(self) -> int:

@@ -50,7 +50,13 @@ def plan(spec: CrossSpec) -> Plan:
         attention = [score, softmax, mix]
         if b > 1 and h > 1:  # matmul copies the operands that the split left strided
             attention = [
-                replace(score, scratch=("b h n d + b h m d",), saves=(), keeps="b h n d + b h m d"),
+                replace(
+                    score,
+                    scratch=("b h n d + b h m d",),
+                    transposes="b m 2 h d",
+                    saves=(),
+                    keeps="b h n d + b h m d",
+                ),
                 softmax,
                 replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d"),
             ]

@@ -128,7 +128,7 @@ def score_of(spec: SwinSpec) -> Step:
     """The score with what matmul copies."""
     if not copies(spec):
         return score
-    return replace(score, scratch=("2 b r s h n d",), saves=(), keeps="2 b r s h n d")
+    return replace(score, scratch=("2 b r s h n d",), transposes="(b r s) m 3 h d", saves=(), keeps="2 b r s h n d")
 
 
 def mix_of(spec: SwinSpec) -> Step:

@@ -109,7 +109,9 @@ def plan(spec: ViTSpec) -> Plan:
         # matmul copies the operands that split_heads left strided, unless there is but one batch or one head
         copies = spec.batch > 1 and h > 1
         attention = [
-            replace(score, scratch=("2 b h n d",), saves=(), keeps="2 b h n d") if copies else score,
+            replace(score, scratch=("2 b h n d",), transposes="b m 3 h d", saves=(), keeps="2 b h n d")
+            if copies
+            else score,
             softmax,
             replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d") if copies else mix,
         ]
