@@ -363,11 +363,10 @@ def told_when_kernel_does_not_run(spec: Spec, device: "torch.device") -> Iterato
     except Exception as error:
         if spec.kernel in ("eager", "sdpa"):
             raise
-        from attnscope.probes.kernels import backends_here
+        from attnscope.probes.kernels import backends_here, why_not
 
         here = ", ".join(["eager", "sdpa", *backends_here(device), "flex", "compile"])
-        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why}); there is: {here}") from None
+        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why_not(error)}); there is: {here}") from None
 
 
 def hold_against_plan(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:

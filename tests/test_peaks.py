@@ -10,10 +10,11 @@ import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate, bound, kernels
+from attnscope.bounds import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels
 from attnscope.probes.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
-from attnscope.render import render
+from attnscope.render import render, words
 from attnscope.render.screen import Screen
+from attnscope.render.sheet import floor_line
 from tests.golden import timed
 
 PEAKS = Peaks(
@@ -145,11 +146,25 @@ def test_the_roofline_fits(width, ascii_only):
         replace(row, bound=least)
         for row, (_, least) in zip(report.steps, bounds(SwinSpec(shift=True)).values(), strict=True)
     ]
-    screen = render(replace(report, steps=rows, peaks=PEAKS), "table", Screen(width=width, ascii=ascii_only))
+    held = replace(report, steps=rows, peaks=PEAKS)
+    screen = render(held, "table", Screen(width=width, ascii=ascii_only))
+    assert "time/bound" in screen
+    assert " floor " in screen
     assert "FLOP/byte" in screen
     assert "A project" in screen
     assert max(map(len, screen.splitlines())) <= width
     assert screen.isascii() or not ascii_only
+
+
+def test_the_floor_names_where_most_is_lost():
+    report = timed(explore(ViTSpec(), time=False))
+    rows = [replace(row, bound=Bound(row.time.median_s / 2, "compute", 1.0)) for row in report.steps]
+    rows[3].bound = Bound(rows[3].time.median_s / 100, "compute", 1.0)
+    rows[0].bound = Bound(rows[0].time.median_s * 2, "compute", 1.0)
+    least = sum(row.bound.seconds for row in rows)
+    told = floor_line(replace(report, steps=rows, peaks=PEAKS))
+    assert told.startswith(f"{sum(row.time.median_s for row in rows) / least:.2f}× the {words.seconds(least)} ")
+    assert [name.split()[0] for name in told.split("lost in ")[1].split(", ")] == ["output", "mix", "score"]
 
 
 def test_peaks_of_the_environment_are_these_tests_own():
