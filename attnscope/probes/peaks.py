@@ -24,7 +24,7 @@ from attnscope.probes.watch import Watch
 
 EACH_S, KERNEL_S = 0.024, 0.008
 """How long each kernel is repeated, of the machine's and of a run's; the fastest run counts."""
-ROUNDS, FEWEST_RUNS = 4, 1
+ROUNDS = 4
 FEW = 4096
 """So many random numbers are drawn."""
 OTHERS_MAY_KEEP = 0.25
@@ -107,7 +107,12 @@ def best_seconds(
     """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already."""
     clock = _clock(device, threads)
     with measuring(), torch.random.fork_rng():
-        return {kernel: _best(clock, _call(kernel, device, dtype), KERNEL_S) for kernel in kernels}
+        best = {}
+        for kernel in kernels:
+            call = _call(kernel, device, dtype)
+            call()  # memory and libraries are met for the first time
+            best[kernel] = _best(clock, call, KERNEL_S)
+        return best
 
 
 def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
@@ -191,8 +196,8 @@ def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[
 
 def _best(clock: Clock, call: Callable[[], object], each_s: float) -> float:
     start = time.perf_counter()
-    runs: list[float] = []
-    while len(runs) < FEWEST_RUNS or time.perf_counter() - start < each_s:
+    runs = [run(clock, call, []).total]
+    while time.perf_counter() - start < each_s:
         runs.append(run(clock, call, []).total)
     return max(min(runs), 1e-9)
 
