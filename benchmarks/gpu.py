@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.exploring import build
+from attnscope.making import build
 from attnscope.probes.memory import allocated_bytes
 from attnscope.probes.peaks import measure_peaks
 from attnscope.render.peaks import peak_rows

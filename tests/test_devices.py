@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.exploring import build
+from attnscope.making import build
 
 cuda = [
     pytest.mark.cuda,
