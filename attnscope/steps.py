@@ -99,6 +99,15 @@ class Step:
         """The shapes of the weights, read."""
         return {name: parse_tensor(axes) for name, axes in self.weights.items()}
 
+    def copying(self, *names: str) -> "Step":
+        """The same step where matmul copies these operands, which came strided.
+
+        It holds the copies while it runs, and the backward needs them in place of what came.
+        """
+        elements = " + ".join([str(tensor) for tensor in self.letters.inputs if tensor.name in names])
+        saves = tuple([name for name in self.saves if name not in names])
+        return replace(self, scratch=(elements, *self.scratch), saves=saves, keeps=elements) if names else self
+
     def without_bias(self) -> "Step":
         """The same step where its linear layer has no bias."""
         return replace(

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
 from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.exploring import build_module
 from attnscope.probes.audit import count_with_fvcore, count_with_torch
 from attnscope.steps import listening, step_methods
 from tests.strategies import specs
@@ -20,8 +21,9 @@ PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]
 
 
 def built(spec):
+    """The module and its inputs."""
     dtype = getattr(torch, spec.dtype)
-    return attentions.build(spec).eval().to(dtype), torch.randn(spec.input_shape, dtype=dtype)
+    return build_module(spec).eval().to(dtype), *(torch.randn(shape, dtype=dtype) for shape in spec.input_shapes)
 
 
 def every_step():
@@ -37,8 +39,16 @@ def smallest(name, grouped):
         return ViTSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, batch=b)
     if name == "cross":
         return CrossSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, keys=q, batch=b)
-    kind = attentions.spec_class(name)
-    return kind(dim=h * d, heads=h, resolution=(r * p - 1, s * q - 2), window=(p, q), shift_size=(1, 2), batch=b)
+    kind, (heads, kv_heads) = attentions.spec_class(name), (g * h, g) if grouped else (h, None)
+    return kind(
+        dim=heads * d,
+        heads=heads,
+        kv_heads=kv_heads,
+        resolution=(r * p - 1, s * q - 2),
+        window=(p, q),
+        shift_size=(1, 2),
+        batch=b,
+    )
 
 
 @pytest.mark.parametrize(("name", "step"), [pytest.param(n, s, id=f"{n}.{s.name}") for n, s in every_step()])
@@ -53,7 +63,7 @@ def test_each_step_alone_on_different_primes(name, step):
     gridded = ("pad", "shift", "reverse", "unshift", "crop", "attend")
     extra = [spec.windows] if name.startswith("swin") and step.name in gridded else []
     row = next(row for row in planned if row.name == step.name)
-    module, _ = built(spec)
+    module, *_ = built(spec)
     inputs = [torch.randn(shape) for shape in row.inputs]
     with torch.no_grad():
         result = getattr(module, step.name)(*inputs, *extra)
@@ -73,11 +83,11 @@ def test_plan_and_run_are_the_same_steps_on_the_same_shapes(spec):
 
 @given(specs())
 def test_letters_closed_form_and_counters_agree_step_by_step(spec):
-    module, x = built(spec)
-    module(x)  # the mask of a shifted grid is made once, and is no step
+    module, *x = built(spec)
+    module(*x)  # the mask of a shifted grid is made once, and is no step
     declared = {row.name: row.macs for row in attentions.plan(spec).steps}
     closed = {name: spec.closed_form().get(name, 0) for name in declared}
-    fvcore = count_with_fvcore(module, x)
+    fvcore = count_with_fvcore(module, *x)
     assert declared == closed == {name: fvcore.macs[name] for name in declared}
     assert sum(fvcore.macs.values()) == sum(declared.values())
     assert fvcore.uncounted == []
@@ -86,15 +96,15 @@ def test_letters_closed_form_and_counters_agree_step_by_step(spec):
 @given(specs(kernels=("eager",)))
 @settings(max_examples=30)
 def test_torchs_own_counter_agrees_step_by_step(spec):
-    module, x = built(spec)
-    assert {name: macs for name, macs in count_with_torch(module, x).macs.items() if macs} == spec.closed_form()
+    module, *x = built(spec)
+    assert {name: macs for name, macs in count_with_torch(module, *x).macs.items() if macs} == spec.closed_form()
 
 
 @given(specs(kernels=("eager",)))
 @settings(max_examples=30)
 def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
-    module, x = built(spec)
-    counted = count_with_fvcore(module, x).other_flops
+    module, *x = built(spec)
+    counted = count_with_fvcore(module, *x).other_flops
     assert {row.name: row.other_flops for row in attentions.plan(spec).steps} == {
         row.name: counted[row.name] for row in attentions.plan(spec).steps
     }
@@ -103,7 +113,7 @@ def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
 @given(specs())
 @settings(max_examples=30)
 def test_every_parameter_is_in_the_plan(spec):
-    module, _ = built(spec)
+    module, *_ = built(spec)
     planned = {name: shape for row in attentions.plan(spec).steps for name, shape in row.weights.items()}
     assert planned == {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 

@@ -249,10 +249,16 @@ def test_conventions_are_those_of_the_sources():
     assert conventions.figures[0].explained_by == ["fvcore without SDPA"]
 
 
+def of_heads(heads):
+    """Heads of keys and values, and how many heads share each: (2, 1) are two heads as ever."""
+    kv_heads, sharing = heads
+    return {"heads": kv_heads * sharing, "kv_heads": kv_heads if sharing > 1 else None}
+
+
 sides = st.integers(1, 9)
 small_vits = st.builds(
-    lambda heads, width, **rest: ViTNetworkSpec(dim=heads * width, heads=heads, patch=(4, 4), **rest),
-    heads=st.integers(1, 3),
+    lambda heads, width, **rest: ViTNetworkSpec(dim=math.prod(heads) * width, **of_heads(heads), patch=(4, 4), **rest),
+    heads=st.tuples(st.integers(1, 2), st.integers(1, 3)),
     width=st.integers(1, 4),
     depth=st.integers(1, 3),
     image=st.tuples(sides, sides).map(lambda grid: (4 * grid[0], 4 * grid[1])),
@@ -262,9 +268,9 @@ small_vits = st.builds(
     batch=st.integers(1, 2),
 )
 small_swins = st.builds(
-    lambda kind, heads, width, **rest: kind(dim=heads * width, heads=heads, patch=(2, 2), **rest),
+    lambda kind, heads, width, **rest: kind(dim=math.prod(heads) * width, **of_heads(heads), patch=(2, 2), **rest),
     kind=st.sampled_from([SwinNetworkSpec, SwinV2NetworkSpec]),
-    heads=st.integers(1, 2),
+    heads=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     width=st.integers(1, 3),
     depths=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
     window=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -450,6 +456,9 @@ def test_a_report_of_a_whole_network():
         ({"block": 1}, "block counts within a stage; say which with stage"),
         ({"image": 226}, "image 226 is not divisible by patch 4; nearest: 224 or 228"),
         ({"dim": 97}, "dim 97 is not divisible by heads 3; nearest: 96 or 99"),
+        ({"kv_heads": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
+        ({"kv_heads": 2, "stage": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
+        ({"kv_heads": 6, "stage": 2, "heads": 3}, "kv_heads 6 does not divide heads 3; nearest: 3"),
         ({"depths": ()}, "depths is empty; give a whole number for each stage, such as 2,2,6,2"),
     ],
 )

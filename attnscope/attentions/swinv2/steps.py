@@ -14,12 +14,22 @@ project = replace(
     weights={"qkv.weight": "(3 c) c", "q_bias": "c", "v_bias": "c"},
     doc="q, k, v = x·Wqkv + b: a bias for the query and the value; the key has none",
 )
+project_grouped = replace(
+    swin.project_grouped,
+    weights={"qkv.weight": "e c", "q_bias": "c", "v_bias": "(g d)"},
+    doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries; the keys have no bias",
+)
 normalize = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> q: (b r s) h n d, k: (b r s) h m d",
     work={"normalize": "b r s h n d + b r s h m d"},
     scratch=("b r s h n d",),
     saves=("q", "k"),
     doc="queries and keys are brought to length 1, so that their product is the cosine of the angle between them",
+)
+normalize_grouped = replace(
+    normalize,
+    pattern="q: (b r s) h n d, k: (b r s) g m d -> q: (b r s) h n d, k: (b r s) g m d",
+    work={"normalize": "b r s h n d + b r s g m d"},
 )
 score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
@@ -68,4 +78,7 @@ def plan(spec: SwinV2Spec) -> Plan:
     else:
         masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
         attention = [bias_mlp, masked if shifted else attend]
-    return swin.in_windows(spec, project, [normalize, *attention])
+    heads = [project, swin.split_heads, normalize]
+    if spec.is_grouped:  # the keys are brought to length 1 before they are repeated
+        heads = [project_grouped, swin.split_grouped, normalize_grouped, swin.share_heads]
+    return swin.in_windows(spec, heads, attention)
