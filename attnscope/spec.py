@@ -31,6 +31,8 @@ KERNELS = {
     "flex": "FlexAttention, compiled",
     "compile": "the steps as torch.compile fuses them",
 }
+RECOMPUTING = ("sdpa", "flash", "efficient")
+"""Kernels that keep no scores and compute them anew in the backward."""
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:

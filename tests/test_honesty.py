@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
@@ -164,81 +163,7 @@ def test_no_operator_runs_outside_a_step(spec):
     assert operators.outside == []
 
 
-MEMORY = [
-    ViTSpec(dim=12, heads=3, tokens=7),
-    ViTSpec(dim=12, heads=3, tokens=7, batch=3),
-    ViTSpec(dim=12, heads=1, tokens=7, batch=3),
-    ViTSpec(dim=12, heads=3, tokens=1, batch=3),
-    ViTSpec(dim=12, heads=3, tokens=7, batch=2, dtype="float64", qkv_bias=False),
-    SwinSpec(dim=12, resolution=14),
-    SwinSpec(dim=12, resolution=14, shift=True),
-    SwinSpec(dim=12, resolution=(10, 15), shift=True, batch=2),
-    SwinSpec(dim=12, resolution=(10, 14), batch=1),
-    SwinSpec(dim=12, resolution=3),
-    SwinSpec(dim=12, resolution=7),
-    SwinSpec(dim=12, resolution=(21, 7), shift=True),
-    SwinSpec(dim=12, heads=1, resolution=(7, 20), shift_size=(0, 2)),
-    SwinSpec(dim=12, resolution=(9, 12), window=(3, 4), shift=True, dtype="float64"),
-]
-
-
-@pytest.mark.parametrize("spec", MEMORY, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
-# torch warns of its own profiler's clean-up in some releases
-@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
-def test_predicted_memory_is_the_profilers(spec):
-    """Bytes that are alive at the fullest moment of each step, to the byte."""
-    module, x = built(spec)
-    predicted = [(row.name, live) for row, live in zip(*_rows(spec), strict=True)]
-    assert predicted == _profiled(module, x)
-    assert max(live for _, live in predicted) == attentions.plan(spec).peak_bytes
-
-
-def _rows(spec):
-    plan = attentions.plan(spec)
-    return plan.steps, plan.live_bytes
-
-
-def _profiled(module, x, training=False):
-    def listener(path, attention, step, method):
-        def call(*args):
-            with record_function(f"step:{step.name}"):
-                return method(*args)
-
-        return call
-
-    with torch.set_grad_enabled(training):
-        module(x)
-        with listening(module, listener), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            result = module(x)
-    assert result.shape == x.shape  # alive until the profile is over
-    allocations, spans = [], []
-    events = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while events:
-        event = events.pop()
-        events.extend(event.children)
-        if hasattr(event.extra_fields, "alloc_size"):
-            allocations.append((event.start_time_ns, event.extra_fields.alloc_size))
-        elif event.name.startswith("step:"):
-            spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
-    allocations.sort()
-    found = []
-    for start, end, name in sorted(spans):
-        live = sum(size for moment, size in allocations if moment < start)
-        inside = [size for moment, size in allocations if start <= moment <= end]
-        found.append((name, max(itertools.accumulate(inside, initial=live))))
-    return found
-
-
 def test_bytes_are_each_tensor_once():
     row = next(row for row in attentions.plan(SwinSpec(shift=True)).steps if row.name == "add_mask")
     scores, mask = math.prod(row.inputs[0]), math.prod(row.inputs[1])
     assert (row.bytes_read, row.bytes_written) == (4 * (scores + mask), 4 * scores)
-
-
-@pytest.mark.parametrize("spec", MEMORY, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
-@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
-def test_predicted_memory_in_training_is_the_profilers(spec):
-    """What the backward needs stays alive; to the byte as well."""
-    plan = attentions.plan(spec)
-    predicted = [(row.name, live) for row, live in zip(plan.steps, plan.training_bytes, strict=True)]
-    assert predicted == _profiled(*built(spec), training=True)

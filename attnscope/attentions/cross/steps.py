@@ -6,7 +6,7 @@ g heads of keys and values, each for f heads of queries (h = g·f).
 
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import letters
-from attnscope.attentions.vit.steps import attend, by_steps, merge_of, output, share_heads
+from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output, share_heads
 from attnscope.steps import Plan, Step, name_steps
 
 project_queries = Step(
@@ -42,7 +42,7 @@ def plan(spec: CrossSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
     b, n, m = spec.batch, spec.tokens, spec.keys
     sizes = {"b": b, "n": n, "m": m, **letters(spec.dim, spec.heads, spec.kv_heads)}
-    attention = by_steps(spec) if spec.kernel == "eager" else [attend]
+    attention = by_steps(spec, one_query=n == 1) if spec.kernel == "eager" else [attend_of(spec)]
     projections = [project_queries, project_context]
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]

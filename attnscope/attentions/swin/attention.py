@@ -133,6 +133,9 @@ class WindowAttention(nn.Module):
         x = self.softmax(x)
         return self.mix(x, v)
 
+    # Where letters change places the tensor is copied here, also where torch would put the copy off to the next step: the
+    # step that moves the data has the time and the memory of it.
+
     @steps.pad
     def pad(self, x: Tensor, grid: Windows) -> Tensor:
         rows, columns = grid.padding
@@ -144,7 +147,7 @@ class WindowAttention(nn.Module):
 
     @steps.partition
     def partition(self, x: Tensor) -> Tensor:
-        return window_partition(x, self.window).flatten(1, 2)
+        return window_partition(x, self.window).flatten(1, 2).contiguous()
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class WindowAttention(nn.Module):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
-        return heads.transpose(1, 2).flatten(2)
+        return heads.transpose(1, 2).flatten(2).contiguous()
 
     @steps.output
     def output(self, merged: Tensor) -> Tensor:
@@ -206,7 +209,7 @@ class WindowAttention(nn.Module):
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
-        return window_reverse(windows, self.window, *grid.padded)
+        return window_reverse(windows, self.window, *grid.padded).contiguous()
 
     @steps.unshift
     def unshift(self, x: Tensor, grid: Windows) -> Tensor:

@@ -93,8 +93,7 @@ attend = Step(
     work={"scale": "b r s h n m", "bias": "b r s h n m", "softmax": "b r s h n m"},
     weights={"relative_position_bias_table": "(t u) h"},
     fused=True,
-    saves=("q", "k", "v", "heads"),
-    keeps="b r s h n",
+    keeps=None,  # a learned bias takes one kernel or another, as the device has it
     doc="softmax(q·kᵀ/√d + B + mask)·v in one fused kernel: score, bias, mask, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -165,8 +164,8 @@ def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan
     merge = merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
     # a roll along both axes makes two passes, with a whole grid between them
     passes = ("b r p s q c",) if all(grid.roll) else ()
-    # a cut that leaves the rows whole leaves a single image where it is
-    cropped = replace(crop, memory="view") if b == 1 and not grid.padding[1] else crop
+    # a cut that leaves the rows whole, or but one of them, leaves a single image where it is
+    cropped = replace(crop, memory="view") if b == 1 and (y == 1 or not grid.padding[1]) else crop
     return Plan.of(
         [
             *([pad] if grid.is_padded else []),

@@ -101,19 +101,20 @@ class WindowAttentionV2(WindowAttention):
 
     @steps.normalize_grouped
     def normalize_grouped(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        return normalized(q, k)
 
     @steps.normalize
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        return normalized(q, k)
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return q @ k.transpose(-2, -1) * self.sharpness()
+        sharpness = self.sharpness()
+        return (q * sharpness) @ k.transpose(-2, -1)  # the queries are fewer numbers than the scores
 
     @steps.bias_mlp
     def bias_mlp(self, coords: Tensor) -> Tensor:
-        return 16 * torch.sigmoid(self.cpb_mlp(coords))
+        return 16.0 * torch.sigmoid(self.cpb_mlp(coords))
 
     @steps.add_bias
     def add_bias(self, scores: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
@@ -146,6 +147,12 @@ class WindowAttentionV2(WindowAttention):
         # Published checkpoints keep the distances; torchvision's keep one bias whose middle third, of the keys, is zero.
         state_dict.pop(prefix + "relative_coords_table", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def normalized(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at length 1; the keys, of which there may be fewer, come first, while less is held."""
+    k = F.normalize(k, dim=-1)
+    return F.normalize(q, dim=-1), k
 
 
 def log_distances(window: Pair, pretrained: Pair) -> Tensor:

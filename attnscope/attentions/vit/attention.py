@@ -76,7 +76,8 @@ class ScaledDotProduct(nn.Module):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
-        return heads.transpose(1, 2).flatten(2)
+        # with a single channel a head torch would put the copy off to the next step
+        return heads.transpose(1, 2).flatten(2).contiguous()
 
     @steps.output
     def output(self, merged: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.vit.spec import ViTSpec
-from attnscope.spec import Spec
+from attnscope.spec import RECOMPUTING, Spec
 from attnscope.steps import Plan, Step, name_steps
 
 project = Step(
@@ -90,14 +90,20 @@ def merge_of(spec: Spec) -> Step:
     return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
 
 
-def by_steps(spec: Headed) -> list[Step]:
+def attend_of(spec: Spec) -> Step:
+    """The fused kernel; what those keep that do not compute the scores anew is their own."""
+    return attend if spec.kernel in RECOMPUTING else replace(attend, saves=(), keeps=None)
+
+
+def by_steps(spec: Headed, one_query: bool = False) -> list[Step]:
     """Score, softmax and mix, with what matmul copies: operands that the split into heads left strided.
 
-    Nothing is where there is but one batch or one head, and heads that were shared are copies already.
+    Nothing is where there is but one batch or one head, nor a single query that lies alone; and heads that were shared are
+    copies already.
     """
     strided = spec.batch > 1 and spec.heads > 1
     own = strided and not spec.is_grouped
-    return [score.copying(*["q"] * strided, *["k"] * own), softmax, mix.copying(*["v"] * own)]
+    return [score.copying(*["q"] * (strided and not one_query), *["k"] * own), softmax, mix.copying(*["v"] * own)]
 
 
 def plan(spec: ViTSpec) -> Plan:
@@ -105,7 +111,7 @@ def plan(spec: ViTSpec) -> Plan:
     n = spec.sequence
     sizes = {"b": spec.batch, "n": n, "m": n, **letters(spec.dim, spec.heads, spec.kv_heads)}
     projection, heads = (project_grouped, [split_grouped, share_heads]) if spec.is_grouped else (project, [split_heads])
-    attention = by_steps(spec) if spec.kernel == "eager" else [attend]
+    attention = by_steps(spec) if spec.kernel == "eager" else [attend_of(spec)]
     return Plan.of(
         [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge_of(spec), output],
         sizes,
