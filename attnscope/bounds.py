@@ -2,11 +2,13 @@
 An Insightful Visual Performance Model for Multicore Architectures", 2009).
 
 A step's kernels run one after the other, so their times add up: what matmul copies first, the matmul itself, the pass that
-scales its result. Within a kernel reckoning and moving overlap, so the longer of the two counts.
+scales its result. Within a kernel reckoning and moving overlap, so the longer of the two counts. No machine reaches its
+peak on the small matrices of a head, so small kernels are held against themselves: the same kernel, alone, on the same
+sizes, with its operands at hand.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,16 +71,6 @@ class Peaks:
         """Bytes a second at a working set: that of the sizes around it, in proportion to their logarithms."""
         return _between([(c.working_set, c.bytes_per_s) for c in self.copy], working_set)
 
-    def batched_macs_per_s(self, tokens: int) -> float:
-        """MACs a second of a batched matmul over this many tokens; of more than were measured, the most of any kernel."""
-        if tokens > self.batched[-1].size:
-            return self.macs_per_s
-        return _between([(rate.size, rate.per_s) for rate in self.batched], tokens)
-
-    def softmax_per_s(self, length: int) -> float:
-        """Elements a second of a softmax over rows of this length."""
-        return _between([(rate.size, rate.per_s) for rate in self.softmax], length)
-
     def level(self, working_set: int) -> str:
         """The smallest memory that holds this many bytes: `L2`, or `DRAM`."""
         return next((name for name, size in self.caches.items() if working_set <= size), "DRAM")
@@ -97,48 +89,86 @@ class Bound:
     intensity: float | None
 
 
-def bound(step: SizedStep, peaks: Peaks) -> Bound:
-    """The lower bound of one call of a step on a machine with these peaks."""
+LARGE_MACS = 10**8
+"""A linear layer of more MACs than this is held against the machine's fastest matmul."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel on sizes of its own.
+
+    `kind` is "linear", with rows and channels in and out for its sizes; "batched", how many matrices of which rows, inner
+    side and columns; "softmax", rows and their length; "scale", how many elements are multiplied in place; "transpose", the
+    copy of one part of a tensor of batches, tokens, parts, heads and channels, with tokens and channels exchanged.
+    """
+
+    kind: str
+    sizes: tuple[int, ...]
+
+
+def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
+    """The kernels of these steps that are held against themselves, each once."""
+    return list(dict.fromkeys(kernel for step in steps for kernel in _kernels(step)))
+
+
+def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound:
+    """The lower bound of one call of a step.
+
+    Args:
+        step: the step.
+        peaks: what the machine can do at its best.
+        best: seconds that each of the step's `kernels` takes at its best.
+    """
     if step.is_view:
         return Bound(peaks.view_s, "call", None)
     moved = step.bytes_read + step.bytes_written
-    compute, memory = _compute_s(step, peaks), moved / peaks.bandwidth(moved)
-    passes = [_pass_s(extra, peaks) for extra in _extra_passes(step)]
+    memory = moved / peaks.bandwidth(moved)
+    own = {kernel: best[kernel] for kernel in _kernels(step)}
+    copying = sum([seconds for kernel, seconds in own.items() if kernel.kind in ("scale", "transpose")])
+    compute = sum(own.values()) - copying
+    if step.macs and not any(kernel.kind in ("linear", "batched") for kernel in own):
+        compute += step.macs / peaks.macs_per_s
+    copied = _copied_bytes(step)
+    passes = copying + copied / peaks.bandwidth(copied)
     intensity = (step.flops + step.other_flops) / moved if moved else None
-    seconds = max(compute, memory) + sum(passes)
+    seconds = max(compute, memory) + passes
     if seconds < peaks.call_s:
         return Bound(peaks.call_s, "call", intensity)
-    moving = sum(passes) + (memory if memory >= compute else 0.0)
+    moving = passes + (memory if memory >= compute else 0.0)
     binds = "compute" if compute > moving else f"memory {peaks.level(moved)}"
     return Bound(seconds, binds, intensity)
 
 
-def _compute_s(step: SizedStep, peaks: Peaks) -> float:
-    if step.step.fused:
-        return step.macs / peaks.macs_per_s
-    seconds = 0.0
-    if step.macs and not step.weights:
-        tokens = step.outputs[0][-2]
-        seconds += step.macs / peaks.batched_macs_per_s(tokens)
-    elif step.macs:
-        seconds += step.macs / max(rate.per_s for rate in peaks.matmul)
-    if "softmax" in step.step.work:
-        seconds += count(step.step.work["softmax"], step.sizes) / peaks.softmax_per_s(step.outputs[0][-1])
-    return seconds
-
-
-def _extra_passes(step: SizedStep) -> list[int]:
-    """Bytes of what a step reads and writes besides its inputs and outputs: copies that it makes, and the scaling."""
-    if step.step.fused:
+def _kernels(step: SizedStep) -> list[Kernel]:
+    if step.is_view or step.step.fused:
         return []
-    passes = [2 * step.itemsize * count(text, step.sizes) for text in step.step.scratch]
-    if step.macs and "scale" in step.step.work:
-        passes.append(2 * step.itemsize * count(step.step.work["scale"], step.sizes))
-    return passes
+    found = []
+    if step.layers and step.macs <= LARGE_MACS:
+        rows = step.macs // sum([math.prod(layer) for layer in step.layers])
+        found += [Kernel("linear", (rows, math.prod(layer[1:]), layer[0])) for layer in step.layers]
+    if step.macs and not step.layers:
+        *outer, n, m = step.outputs[0]
+        number = math.prod(outer)
+        found.append(Kernel("batched", (number, n, step.macs // (number * n * m), m)))
+    if "softmax" in step.step.work:
+        *outer, length = step.outputs[0]
+        found.append(Kernel("softmax", (math.prod(outer), length)))
+    if step.macs and step.scales_by_number:
+        found.append(Kernel("scale", (count(step.step.work["scale"], step.sizes),)))
+    if step.transposed:
+        found.append(Kernel("transpose", step.transposed))
+    return found
 
 
-def _pass_s(moved: int, peaks: Peaks) -> float:
-    return moved / peaks.bandwidth(moved)
+def _copied_bytes(step: SizedStep) -> int:
+    """Bytes read and written by the copies that a step makes on the way, but for those that are a kernel of their own."""
+    if step.step.fused:
+        return 0
+    copied = sum([count(text, step.sizes) for text in step.step.scratch])
+    if step.transposed:
+        batches, tokens, _, heads, channels = step.transposed
+        copied -= batches * tokens * heads * channels
+    return 2 * step.itemsize * copied
 
 
 def _between(points: Sequence[tuple[int, float]], at: float) -> float:

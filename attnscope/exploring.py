@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attnscope import __version__, attentions, networks
 from attnscope.axes import spell
 from attnscope.backward import backward_macs
-from attnscope.bounds import Peaks, bound
+from attnscope.bounds import Kernel, Peaks, bound, kernels
 from attnscope.complexity import Complexity
 from attnscope.doubts import doubts
 from attnscope.errors import AttnscopeError, DeviceError, UsageError
@@ -127,7 +127,7 @@ def explore(
     for row, training, allocated in zip(rows, plan.training_bytes, run.allocated, strict=True):
         row.bytes_training, row.bytes_allocated = training, allocated
     for row, step in zip(rows, plan.steps, strict=True):
-        row.bound = bound(step, run.peaks) if run.peaks else None
+        row.bound = bound(step, run.peaks, run.best) if run.peaks else None
     each_back = run.backward_macs() if backward else ()
     for row, macs, time_back in zip(rows, each_back, run.backward_times, strict=False):
         row.backward = StepBackward(macs, time_back)
@@ -174,6 +174,7 @@ class _Run:
         self.backward_times: list[StepTime | None] = [None] * len(plan.steps)
         self.backward_torch: int | None = None
         self.peaks: Peaks | None = None
+        self.best: dict[Kernel, float] = {}
         self.allocated: list[int | None] = [None] * len(plan.steps)
         self.kernels: list[KernelRow] = []
         self.times: list[StepTime | None] = [None] * len(plan.steps)
@@ -223,7 +224,7 @@ class _Run:
 
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""
-        from attnscope.probes.peaks import peaks_of
+        from attnscope.probes.peaks import best_seconds, peaks_of
         from attnscope.probes.time import time_steps
 
         asked = self.asked
@@ -234,7 +235,8 @@ class _Run:
             from attnscope.probes.cuda import eager_seconds, graph_seconds
 
             self.time.eager_s, self.time.graph_s = eager_seconds(module, x), graph_seconds(module, x)
-        self.peaks = peaks_of(x[0].device, x[0].dtype, asked.threads)
+        where = x[0].device, x[0].dtype, asked.threads
+        self.peaks, self.best = peaks_of(*where), best_seconds(kernels(self.plan.steps), *where)
         self.warnings += doubts(self.time, asked.threads, on_processor=x[0].device.type == "cpu")
 
     def go_back(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
@@ -361,11 +363,10 @@ def told_when_kernel_does_not_run(spec: Spec, device: "torch.device") -> Iterato
     except Exception as error:
         if spec.kernel in ("eager", "sdpa"):
             raise
-        from attnscope.probes.kernels import backends_here
+        from attnscope.probes.kernels import backends_here, why_not
 
         here = ", ".join(["eager", "sdpa", *backends_here(device), "flex", "compile"])
-        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why}); there is: {here}") from None
+        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why_not(error)}); there is: {here}") from None
 
 
 def hold_against_plan(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:

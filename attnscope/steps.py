@@ -53,6 +53,8 @@ class Step:
         memory: "new" where the outputs are tensors of their own; "view" where they are the input seen differently;
             "rearrange" where the letters only change places: a view too where they keep their order in memory.
         scratch: elements that the step holds besides its outputs while it runs; of several phases the largest counts.
+        transposes: a tensor as it lies in memory, "b m 3 h d": of one of its parts matmul makes a copy, which is in
+            `scratch`, with tokens and channels exchanged.
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
         keeps: elements that it keeps for the backward besides; None where only its kernel knows.
@@ -66,6 +68,7 @@ class Step:
     weights: Mapping[str, str] = field(default_factory=dict)
     memory: str = "new"
     scratch: tuple[str, ...] = ()
+    transposes: str = ""
     fused: bool = False
     saves: tuple[str, ...] = ()
     keeps: str | None = ""
@@ -113,18 +116,18 @@ class Step:
             [place for place, name in enumerate(made) if name in saves and name not in taken],
         )
 
-    def copying(self, *names: str) -> "Step":
-        """The same step where matmul copies these operands, which came strided.
+    def copying(self, name: str, transposes: str = "") -> "Step":
+        """The same step where matmul copies an operand that came strided.
 
-        It holds the copies while it runs, and the backward needs them in place of what came.
+        It holds the copy while it runs, and the backward needs it in place of what came. `transposes` is the tensor in
+        which it lies, where the copy exchanges tokens and channels.
         """
-        elements = " + ".join([str(tensor) for tensor in self.letters.inputs if tensor.name in names])
-        if not names:
-            return self
+        (elements,) = [str(tensor) for tensor in self.letters.inputs if tensor.name == name]
         return replace(
             self,
             scratch=tuple([f"{phase} + {elements}" for phase in self.scratch]) or (elements,),
-            saves=tuple([name for name in self.saves if name not in names]),
+            transposes=transposes,
+            saves=tuple([saved for saved in self.saves if saved != name]),
             keeps=f"{self.keeps} + {elements}" if self.keeps else elements,
         )
 
@@ -207,6 +210,16 @@ class SizedStep:
         return {name: tensor.shape(self.sizes) for name, tensor in self.step.weight_shapes.items()}
 
     @cached_property
+    def layers(self) -> list[Shape]:
+        """The shapes of the weights of its linear layers: channels out, then in."""
+        return [shape for name, shape in self.weights.items() if name.endswith("weight") and len(shape) > 1]
+
+    @cached_property
+    def transposed(self) -> Shape:
+        """The shape of the tensor of which it copies a part transposed, () where it does not."""
+        return parse_tensor(self.step.transposes).shape(self.sizes) if self.step.transposes else ()
+
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of matmul-class work."""
         return count(self.step.macs, self.sizes)
@@ -266,6 +279,11 @@ class SizedStep:
             return None
         phases = [self.itemsize * count(text, self.sizes) for text in self.step.scratch]
         return max([*phases, self.number_bytes])
+
+    @property
+    def scales_by_number(self) -> bool:
+        """Whether its result is multiplied with a number, in a pass of its own behind a matmul."""
+        return "scale" in self.step.work and not self.step.weights and not self.step.fused
 
     @property
     def number_kept_bytes(self) -> int:

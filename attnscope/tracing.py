@@ -505,7 +505,7 @@ def _report(asked: _Asked, target: Target, found: _Found, environment: dict[str,
         audit=None,
         complexity=None,
         notes=found.notes,
-        warnings=[*found.warnings, *(doubts(whole, asked.threads) if whole else [])],
+        warnings=[*found.warnings, *_subnormal(calls), *(doubts(whole, asked.threads) if whole else [])],
         next=_next(asked, target, calls),
         group=asked.group,
         depth=asked.depth,
@@ -514,6 +514,19 @@ def _report(asked: _Asked, target: Target, found: _Found, environment: dict[str,
         comments=ShapeComments(len(found.check.checked), wrong),
         uncounted=_uncounted(calls),
     )
+
+
+def _subnormal(calls: "Sequence[Call]") -> list[str]:
+    """Weights that slow a processor, where the share of them is the largest, and what to do about it."""
+    found = [call for call in calls if call.subnormal]
+    if not found:
+        return []
+    worst = max(found, key=lambda call: call.subnormal)
+    more = f", and in {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        f"{worst.subnormal:.1%} of the weights of {worst.name} in {worst.path or 'the module'}{more} are subnormal, "
+        "numbers that slow a processor several times: mask with −inf and not with −100, or torch.set_flush_denormal(True)"
+    ]
 
 
 def _times(found: _Found) -> "list[list[float] | None]":

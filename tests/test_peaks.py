@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.bounds import Bandwidth, Peaks, Rate, bound
-from attnscope.probes.peaks import cache_folder, measure_peaks, peaks_of
-from attnscope.render import render
+from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.bounds import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels
+from attnscope.probes.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
+from attnscope.render import render, words
 from attnscope.render.screen import Screen
+from attnscope.render.sheet import floor_line
 from tests.golden import timed
 
 PEAKS = Peaks(
@@ -24,22 +26,56 @@ PEAKS = Peaks(
 )  # fmt: skip
 
 
-def bounds(spec):
-    return {step.name: (step, bound(step, PEAKS)) for step in attentions.plan(spec).steps}
+def bounds(spec, each_s=1e-3):
+    """Each step with its bound, where every kernel of its own takes as long."""
+    steps = attentions.plan(spec).steps
+    return {step.name: (step, bound(step, PEAKS, dict.fromkeys(kernels([step]), each_s))) for step in steps}
 
 
-def test_a_linear_layer_is_bound_by_its_macs():
+def test_a_large_linear_layer_is_bound_by_the_fastest_matmul():
     step, least = bounds(ViTSpec())["project"]
     assert least.seconds == pytest.approx(step.macs / 1e11)
     assert least.binds == "compute"
     assert least.intensity == pytest.approx((step.flops + step.other_flops) / (step.bytes_read + step.bytes_written))
 
 
+def test_small_kernels_are_held_against_themselves():
+    found = {step.name: kernels([step]) for step in attentions.plan(SwinSpec()).steps}
+    assert {name: own for name, own in found.items() if own} == {
+        "project": [Kernel("linear", (3136, 96, 288))],
+        "score": [
+            Kernel("batched", (192, 49, 32, 49)),
+            Kernel("scale", (460_992,)),
+            Kernel("transpose", (64, 49, 3, 3, 32)),
+        ],
+        "softmax": [Kernel("softmax", (9408, 49))],
+        "mix": [Kernel("batched", (192, 49, 49, 32))],
+        "output": [Kernel("linear", (3136, 96, 96))],
+    }
+
+
+def test_layers_of_one_step_are_kernels_each():
+    (step,) = [step for step in attentions.plan(SwinV2Spec()).steps if step.name == "bias_mlp"]
+    assert kernels([step]) == [Kernel("linear", (225, 2, 512)), Kernel("linear", (225, 512, 3))]
+
+
 def test_a_matmul_over_windows_pays_for_its_copies_and_for_scaling():
-    step, least = bounds(SwinSpec())["score"]
-    q, scores = 4 * 64 * 3 * 49 * 32, 4 * 64 * 3 * 49 * 49
-    passes = sum(moved / PEAKS.bandwidth(moved) for moved in (2 * 2 * q, 2 * scores))
-    assert least.seconds == pytest.approx(step.macs / 2e10 + passes)
+    _, least = bounds(SwinSpec())["score"]
+    q = 4 * 64 * 3 * 49 * 32
+    assert least.seconds == pytest.approx(3e-3 + 2 * q / PEAKS.bandwidth(2 * q))
+    assert least.binds == "memory L3"  # two of its three kernels move data, and so does the copy of q
+    _, least = bounds(SwinSpec())["mix"]
+    assert least.seconds == pytest.approx(1e-3 + 2 * q / PEAKS.bandwidth(2 * q))
+    assert least.binds == "compute"
+
+
+@pytest.mark.parametrize("spec", [SwinSpec(dim=12), ViTSpec(dim=12, heads=3, tokens=5, batch=2)], ids=lambda s: s.name)
+def test_every_kernel_can_be_measured(spec):
+    found = kernels(attentions.plan(spec).steps)
+    assert {"linear", "batched", "softmax", "scale", "transpose"} == {kernel.kind for kernel in found}
+    best = best_seconds(found, torch.device("cpu"), torch.float32, 1)
+    assert list(best) == found
+    assert min(best.values()) > 0
 
 
 def test_a_copy_is_bound_by_the_memory_that_holds_it():
@@ -51,7 +87,7 @@ def test_a_copy_is_bound_by_the_memory_that_holds_it():
 
 
 def test_what_is_small_is_bound_by_the_call():
-    assert bounds(ViTSpec(dim=4, heads=1, tokens=2))["softmax"][1].binds == "call"
+    assert bounds(ViTSpec(dim=4, heads=1, tokens=2), 1e-7)["softmax"][1].binds == "call"
     view = bounds(ViTSpec())["split_heads"][1]
     assert (view.binds, view.intensity, view.seconds) == ("call", None, 1e-6)
 
@@ -107,14 +143,28 @@ def test_every_timed_step_has_a_bound():
 def test_the_roofline_fits(width, ascii_only):
     report = timed(explore(SwinSpec(shift=True), time=False, focus=("roofline",)))
     rows = [
-        replace(row, bound=bound(step, PEAKS))
-        for row, step in zip(report.steps, attentions.plan(SwinSpec(shift=True)).steps, strict=True)
+        replace(row, bound=least)
+        for row, (_, least) in zip(report.steps, bounds(SwinSpec(shift=True)).values(), strict=True)
     ]
-    screen = render(replace(report, steps=rows, peaks=PEAKS), "table", Screen(width=width, ascii=ascii_only))
+    held = replace(report, steps=rows, peaks=PEAKS)
+    screen = render(held, "table", Screen(width=width, ascii=ascii_only))
+    assert "time/bound" in screen
+    assert " floor " in screen
     assert "FLOP/byte" in screen
     assert "A project" in screen
     assert max(map(len, screen.splitlines())) <= width
     assert screen.isascii() or not ascii_only
+
+
+def test_the_floor_names_where_most_is_lost():
+    report = timed(explore(ViTSpec(), time=False))
+    rows = [replace(row, bound=Bound(row.time.median_s / 2, "compute", 1.0)) for row in report.steps]
+    rows[3].bound = Bound(rows[3].time.median_s / 100, "compute", 1.0)
+    rows[0].bound = Bound(rows[0].time.median_s * 2, "compute", 1.0)
+    least = sum(row.bound.seconds for row in rows)
+    told = floor_line(replace(report, steps=rows, peaks=PEAKS))
+    assert told.startswith(f"{sum(row.time.median_s for row in rows) / least:.2f}× the {words.seconds(least)} ")
+    assert [name.split()[0] for name in told.split("lost in ")[1].split(", ")] == ["output", "mix", "score"]
 
 
 def test_peaks_of_the_environment_are_these_tests_own():

@@ -398,6 +398,20 @@ def test_times_stand_beside_the_calls():
     assert report.environment["device"] == "cpu"
 
 
+@pytest.mark.parametrize(("mask", "share"), [(-100.0, 0.5), (float("-inf"), 0.0)])
+def test_weights_that_slow_a_processor_are_told_with_the_remedy(mask, share):
+    """exp(−100) is a subnormal float32, and exp(−inf) is 0."""
+    masked = torch.zeros(4, 8)
+    masked[:, 4:] = mask
+    report = attnscope.trace(Calls(lambda scores, masked: (scores + masked).softmax(-1)), torch.zeros(4, 8), masked,
+                             device="cpu")  # fmt: skip
+    told = [warning for warning in report.warnings if "subnormal" in warning]
+    assert bool(told) == bool(share)
+    if told:
+        assert told[0].startswith("50.0% of the weights of softmax in the module are subnormal")
+        assert "−inf" in told[0]
+
+
 def test_time_on_meta_is_refused():
     with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
         attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")

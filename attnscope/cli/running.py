@@ -1,5 +1,6 @@
 """How a module is run: the flags that all commands share which can measure, and what is settled before torch comes."""
 
+import logging
 from typing import Annotated
 
 from attnscope.cli.flags import choices, number, option, whole
@@ -35,3 +36,5 @@ def start_torch(alloc: str) -> None:
     if alloc == "pinned":
         process.pin_allocator()
     process.import_torch()
+    # the compiler tells there that a CUDA toolkit has no GPU, which nobody asked
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

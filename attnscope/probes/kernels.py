@@ -15,6 +15,14 @@ def backends_here(device: torch.device) -> list[str]:
     return [name for name in BACKENDS if _runs(name, device)]
 
 
+def why_not(error: Exception) -> str:
+    """Why a kernel does not run, in a few words."""
+    first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    if first.startswith("No viable backend"):
+        return "torch has none for this device, type and bias"
+    return first
+
+
 def _runs(kernel: str, device: torch.device) -> bool:
     tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
     try:
@@ -51,8 +59,7 @@ def compare_kernels(
             with measuring():
                 result = other(*x)
         except Exception as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            rows[name] = KernelRow(name, None, None, None, why)
+            rows[name] = KernelRow(name, None, None, None, why_not(error))
             continue
         ready[name] = other
         distance = None if exact is None else _distance(result, exact)

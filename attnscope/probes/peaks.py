@@ -1,10 +1,13 @@
-"""What this machine can do at its best: matmul, softmax, copies, calls. Measured in half a second, then kept."""
+"""What this machine can do at its best: matmul, softmax, copies, calls. Measured in half a second, then kept; and what the
+kernels of a run can do at their best on their own sizes.
+"""
 
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -14,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnscope.bounds import Bandwidth, Peaks, Rate
+from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate
 from attnscope.probes.device import device_name, find_device
 from attnscope.probes.time import CLOCKS, Clock, ThreadClock, measuring, run
 from attnscope.probes.watch import Watch
 
-EACH_S = 0.024
-"""How long each kernel is repeated; the fastest run counts."""
-FEWEST_RUNS = 3
+EACH_S, KERNEL_S = 0.024, 0.008
+"""How long each kernel is repeated, of the machine's and of a run's; the fastest run counts."""
+ROUNDS = 4
+FEW = 4096
+"""So many random numbers are drawn."""
 OTHERS_MAY_KEEP = 0.25
 MEBI = 2**20
 
@@ -30,7 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "matmul": (512, 1024),
         "batched": ((49, 32, 192), (197, 64, 12)),
         "softmax": ((49, 9408), (197, 2364)),
-        "copy": (MEBI // 2, 2 * MEBI, 8 * MEBI, 32 * MEBI, 128 * MEBI),
+        "copy": (3 * MEBI // 8, 3 * MEBI // 2, 6 * MEBI, 24 * MEBI, 96 * MEBI),
     },
     "gpu": {
         "matmul": (2048, 4096),
@@ -39,7 +44,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "copy": (2 * MEBI, 8 * MEBI, 32 * MEBI, 128 * MEBI, 512 * MEBI),
     },
 }
-"""Sides of square matrices; tokens, head width and number of batched ones; length and number of rows; working sets."""
+"""Sides of square matrices; tokens, head width and number of batched ones; length and number of rows; working
+sets, for a processor no powers of two, as its caches are: they neither just fit nor just miss."""
 
 
 def peaks_of(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
@@ -95,57 +101,103 @@ def from_plain(data: dict[str, Any]) -> Peaks:
     return Peaks(**{**data, **rates, "copy": tuple(Bandwidth(**one) for one in data["copy"])})
 
 
+def best_seconds(
+    kernels: Iterable[Kernel], device: torch.device, dtype: torch.dtype, threads: int
+) -> dict[Kernel, float]:
+    """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already."""
+    clock = _clock(device, threads)
+    with measuring(), torch.random.fork_rng():
+        best = {}
+        for kernel in kernels:
+            call = _call(kernel, device, dtype)
+            call()  # memory and libraries are met for the first time
+            best[kernel] = _best(clock, call, KERNEL_S)
+        return best
+
+
 def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
-    # the thread's own time is what one thread can do, whoever else is busy
-    clock: Clock = ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
+    clock = _clock(device, threads)
     sizes = SIZES["cpu" if device.type == "cpu" else "gpu"]
     start = time.perf_counter()
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, device=device, dtype=torch.float32).to(dtype)
-
-    def best(*calls: Callable[[], object]) -> float:
-        return min(_best(clock, call) for call in calls)
+    def kernel(kind: str, *sizes: int) -> Callable[[], object]:
+        return _call(Kernel(kind, sizes), device, dtype)
 
     with measuring(), torch.random.fork_rng():
-        matmul = []
+        one = torch.ones(1, device=device, dtype=dtype)
+        calls: dict[object, Callable[[], object]] = {
+            "call": lambda: [one.add_(0) for _ in range(100)],
+            "view": lambda: [one.view(1) for _ in range(100)],
+        }
         for side in sizes["matmul"]:
-            a, b, out = random(side, side), random(side, side), random(side, side)
-            matmul.append(Rate(side, side**3 / best(partial(torch.mm, a, b, out=out))))
-        batched = []
+            calls["matmul", side] = kernel("linear", side, side, side)
         for tokens, width, number in sizes["batched"]:
-            q, k, weights = random(number, tokens, width), random(number, width, tokens), random(number, tokens, tokens)
-            scores, mixed = torch.empty_like(weights), torch.empty_like(q)
-            taken = best(
-                partial(torch.bmm, q, k, out=scores),
-                partial(torch.bmm, weights, q, out=mixed),
-            )
-            batched.append(Rate(tokens, number * tokens**2 * width / taken))
-        softmax = []
-        for length, number in sizes["softmax"]:
-            rows = random(number, length)
-            softmax.append(Rate(length, rows.numel() / best(partial(rows.softmax, -1))))
-        copy = []
+            calls["score", tokens] = kernel("batched", number, tokens, width, tokens)
+            calls["mix", tokens] = kernel("batched", number, tokens, tokens, width)
+        for length, rows in sizes["softmax"]:
+            calls["softmax", length] = kernel("softmax", rows, length)
         for working_set in sizes["copy"]:
             source = torch.ones(working_set // 8, device=device, dtype=torch.float32)
-            target = torch.empty_like(source)
-            taken = best(partial(target.copy_, source))
-            copy.append(Bandwidth(working_set, working_set / taken))
-        one = random(1)
-        call_s = best(lambda: [one.add_(0) for _ in range(100)]) / 100
-        view_s = best(lambda: [one.view(1) for _ in range(100)]) / 100
-    name = str(dtype).removeprefix("torch.")
+            calls["copy", working_set] = partial(torch.empty_like(source).copy_, source)
+        best: dict[object, float] = {}
+        for _ in range(ROUNDS):  # apart in time, so that a moment in which others are busy touches one of them alone
+            for name, call in calls.items():
+                best[name] = min(_best(clock, call, EACH_S / ROUNDS), best.get(name, math.inf))
+    batched = [
+        Rate(tokens, number * tokens**2 * width / min(best["score", tokens], best["mix", tokens]))
+        for tokens, width, number in sizes["batched"]
+    ]
     return Peaks(
-        device_name(device), threads, name, tuple(matmul), tuple(batched), tuple(softmax), tuple(copy), call_s, view_s,
-        caches(device), time.perf_counter() - start,
-    )  # fmt: skip
+        device=device_name(device),
+        threads=threads,
+        dtype=str(dtype).removeprefix("torch."),
+        matmul=tuple(Rate(side, side**3 / best["matmul", side]) for side in sizes["matmul"]),
+        batched=tuple(batched),
+        softmax=tuple(Rate(length, rows * length / best["softmax", length]) for length, rows in sizes["softmax"]),
+        copy=tuple(Bandwidth(working_set, working_set / best["copy", working_set]) for working_set in sizes["copy"]),
+        call_s=best["call"] / 100,
+        view_s=best["view"] / 100,
+        caches=caches(device),
+        seconds=time.perf_counter() - start,
+    )
 
 
-def _best(clock: Clock, call: Callable[[], object]) -> float:
-    call()
+def _clock(device: torch.device, threads: int) -> Clock:
+    """The thread's own time is what one thread can do, whoever else is busy."""
+    return ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
+
+
+def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """What runs a kernel once, on operands of random normals."""
+
+    def random(*shape: int) -> Tensor:
+        drawn = torch.randn(FEW, device=device).to(dtype)  # the same few again and again: drawing them all takes longer
+        size = math.prod(shape)
+        return drawn.repeat(-(-size // FEW))[:size].view(shape)
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device=device, dtype=dtype)
+
+    match kernel.kind, kernel.sizes:
+        case "linear", (rows, i, o):
+            return partial(torch.mm, random(rows, i), random(o, i).t(), out=empty(rows, o))
+        case "batched", (number, n, inner, m):
+            return partial(torch.bmm, random(number, n, inner), random(number, inner, m), out=empty(number, n, m))
+        case "softmax", (rows, length):
+            return partial(random(rows, length).softmax, -1)
+        case "scale", (elements,):
+            return partial(random(elements).mul_, 1.0)
+        case "transpose", sizes:
+            lying = random(*sizes)[:, :, 0].permute(0, 2, 3, 1)
+            return partial(empty(*lying.shape).copy_, lying)
+        case _:
+            raise ValueError(f"no kernel is known as {kernel}")
+
+
+def _best(clock: Clock, call: Callable[[], object], each_s: float) -> float:
     start = time.perf_counter()
-    runs: list[float] = []
-    while len(runs) < FEWEST_RUNS or time.perf_counter() - start < EACH_S:
+    runs = [run(clock, call, []).total]
+    while time.perf_counter() - start < each_s:
         runs.append(run(clock, call, []).total)
     return max(min(runs), 1e-9)
 

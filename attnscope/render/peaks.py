@@ -117,14 +117,18 @@ def roofline(report: Report, width: int | None) -> list[str]:
 
     axis = "".join(f"{10.0**power:<{columns // (right - left)}g}" for power in range(left, right))
     names = [f"{mark} {row.name}" for mark, row in zip(MARKS, steps, strict=False)]
+    legend = [
+        "─ most FLOPs a second",
+        f"/ {words.metric(slopes['/'].bytes_per_s, 'B/s')} from cache",
+        f". {words.metric(slopes['.'].bytes_per_s, 'B/s')} from memory",
+    ]
     return [
         *(f"{label(line):>{margin - 2}} │{''.join(cells).rstrip()}" for line, cells in enumerate(grid)),
         f"{'':>{margin - 2}} └{'─' * columns}",
         f"{'FLOP/s':>{margin - 2}}  {axis.rstrip()}  FLOP/byte",
         "",
         *_folded(names, columns, " " * margin),
-        f"{'':>{margin}}─ most FLOPs a second, / and . most bytes a second: "
-        f"{words.metric(slopes['/'].bytes_per_s, 'B/s')} in cache, {words.metric(slopes['.'].bytes_per_s, 'B/s')} beyond",
+        *_folded(legend, columns, " " * margin),
     ]
 
 

@@ -65,6 +65,7 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     told += [("printed" if not index else "", line, "") for index, line in enumerate(published_lines(report))]
     told += [("here" if not index else "", line, "") for index, line in enumerate(here_lines(report))]
     told += [("kernels" if not index else "", line, "") for index, line in enumerate(kernel_lines(report))]
+    told += [("floor", floor_line(report), "")] if report.peaks else []
     told.append(("memory", memory_line(report), ""))
     if "memory" in report.focus or report.parts:
         told.append(("", memory_in_training_line(report), ""))
@@ -171,6 +172,17 @@ def kernel_lines(report: Report) -> list[str]:
                 f"error {error}"
             )
     return told
+
+
+def floor_line(report: Report) -> str:
+    """How far the whole is from the least time that this machine can need for its steps, and where most of it is lost."""
+    held = [(row, row.times * row.bound.seconds) for row in report.steps if row.bound and row.time]
+    least = sum(seconds for _, seconds in held)
+    lost = sorted(((seconds_of(row) - seconds, row.name) for row, seconds in held), reverse=True)[:3]
+    where = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
+    ratio = sum(seconds_of(row) for row, _ in held) / least
+    told = f"{words.times(ratio)} the {words.seconds(least)} that this machine can need at the least"
+    return f"{told}; most is lost in {where}" if where else told
 
 
 def memory_line(report: Report) -> str:

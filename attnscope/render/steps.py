@@ -12,7 +12,7 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     """The columns that this report can fill, in their order on the screen."""
     rows = report.steps
     totals = report.totals
-    memory = "memory" in report.focus
+    memory, roof = "memory" in report.focus, "roofline" in report.focus
     columns = [
         Column[StepRow]("step", "step", _name, rank=0, total=f"{len(rows)} steps", right=False),
         Column[StepRow]("path", "path", lambda row: row.path, rank=None, right=False),
@@ -74,14 +74,23 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     if report.peaks:
         columns += [
             Column[StepRow](
-                "intensity", "FLOP/B", lambda row: row.bound.intensity if row.bound else None, _intensity, 17
+                "intensity",
+                "FLOP/B",
+                lambda row: row.bound.intensity if row.bound else None,
+                _intensity,
+                1 if roof else 17,
             ),
             Column[StepRow](
                 "bound_s", "bound", lambda row: row.bound.seconds if row.bound else None, words.seconds, 16
             ),
-            Column[StepRow]("over_bound", "time/bound", _over_bound, _times, 8),
+            Column[StepRow]("over_bound", "time/bound", _over_bound, _times, 1 if roof else 8),
             Column[StepRow](
-                "bound_by", "bound by", lambda row: row.bound.binds if row.bound else None, _word, 9, right=False
+                "bound_by",
+                "bound by",
+                lambda row: row.bound.binds if row.bound else None,
+                _word,
+                2 if roof else 9,
+                right=False,
             ),
         ]
     if report.backward:

@@ -42,7 +42,7 @@ def plan(spec: CrossSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
     b, n, m = spec.batch, spec.tokens, spec.keys
     sizes = {"b": b, "n": n, "m": m, **letters(spec.dim, spec.heads, spec.kv_heads)}
-    attention = by_steps(spec, one_query=n == 1) if spec.kernel == "eager" else [attend_of(spec)]
+    attention = by_steps(spec, "b m 2 h d", one_query=n == 1) if spec.kernel == "eager" else [attend_of(spec)]
     projections = [project_queries, project_context]
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]

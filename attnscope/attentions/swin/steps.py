@@ -145,12 +145,15 @@ def is_strided(spec: SwinSpec) -> bool:
 
 def score_of(spec: SwinSpec) -> Step:
     """The score with what matmul copies; keys that were shared are copies already."""
-    return score.copying(*["q"] * is_strided(spec), *["k"] * (is_strided(spec) and not spec.is_grouped))
+    if not is_strided(spec):
+        return score
+    queries = score.copying("q")
+    return queries if spec.is_grouped else queries.copying("k", transposes="(b r s) m 3 h d")
 
 
 def mix_of(spec: SwinSpec) -> Step:
     """The weighted sum with what matmul copies; values that were shared are copies already."""
-    return mix.copying(*["v"] * (is_strided(spec) and not spec.is_grouped))
+    return mix.copying("v") if is_strided(spec) and not spec.is_grouped else mix
 
 
 def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan:

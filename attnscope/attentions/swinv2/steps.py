@@ -102,4 +102,4 @@ def score_of(spec: SwinV2Spec) -> Step:
     if not swin.is_strided(spec) or spec.window == (1, 1):
         return score
     of_queries = replace(score, scratch=("h + 2 b r s h n d",))
-    return of_queries if spec.is_grouped else of_queries.copying("k")
+    return of_queries if spec.is_grouped else of_queries.copying("k", transposes="(b r s) m 1 h d")

@@ -95,15 +95,22 @@ def attend_of(spec: Spec) -> Step:
     return attend if spec.kernel in RECOMPUTING else replace(attend, saves=(), keeps=None)
 
 
-def by_steps(spec: Headed, one_query: bool = False) -> list[Step]:
+def by_steps(spec: Headed, keys: str = "b m 3 h d", one_query: bool = False) -> list[Step]:
     """Score, softmax and mix, with what matmul copies: operands that the split into heads left strided.
 
-    Nothing is where there is but one batch or one head, nor a single query that lies alone; and heads that were shared are
-    copies already.
+    Nothing is copied where there is but one batch or one head, and heads that were shared are copies already.
+
+    Args:
+        spec: an attention of all tokens.
+        keys: the tensor in which the keys lie.
+        one_query: whether the queries are one token, which lies alone.
     """
-    strided = spec.batch > 1 and spec.heads > 1
-    own = strided and not spec.is_grouped
-    return [score.copying(*["q"] * (strided and not one_query), *["k"] * own), softmax, mix.copying(*["v"] * own)]
+    scored, mixed = score, mix
+    if spec.batch > 1 and spec.heads > 1:
+        scored = scored if one_query else scored.copying("q")
+        if not spec.is_grouped:
+            scored, mixed = scored.copying("k", transposes=keys), mixed.copying("v")
+    return [scored, softmax, mixed]
 
 
 def plan(spec: ViTSpec) -> Plan:

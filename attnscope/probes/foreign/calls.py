@@ -52,6 +52,7 @@ class Call:
 
     `inputs` leaves out parameters, whose elements `params` counts. `bytes_live` is what the forward held at its fullest
     moment in this call. `seen` is false for an operator that ran outside any torch call, which has no time of its own.
+    `subnormal` is the share of a softmax's weights that are subnormal numbers, on a processor, which they slow.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Call:
     uncounted: list[str] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     seen: bool = True
+    subnormal: float = 0.0
 
 
 @dataclass
@@ -246,6 +248,8 @@ class _Watcher:
         elif macs or "softmax" in operator.overloadpacket.__name__:
             kind = "mix" if macs else "softmax"
             call.marks.append(Mark(kind, tuple(shapes_in(args)), shapes_in(out)[0], macs, self.heads()))
+            if kind == "softmax":
+                call.subnormal = subnormal_share(out)
 
     def fail(self, error: BaseException, name: str, args: Any, kwargs: Any) -> None:
         if self.failed is None or self.failed[0] is not error:
@@ -340,6 +344,14 @@ class _Memory:
             self.live -= size
 
         return callback
+
+
+def subnormal_share(tensor: Tensor) -> float:
+    """The share of numbers so small that a processor reckons with them many times slower; 0 on other devices."""
+    if tensor.device.type != "cpu" or not tensor.is_floating_point():
+        return 0.0
+    size = tensor.abs()
+    return float(((size > 0) & (size < torch.finfo(tensor.dtype).tiny)).float().mean())
 
 
 def _storage(tensor: Tensor) -> Any:
