@@ -1,10 +1,8 @@
 """What the backward of each step costs, from the letters of the forward."""
 
 from attnscope.axes import parse_count
+from attnscope.spec import RECOMPUTING
 from attnscope.steps import Plan, SizedStep
-
-RECOMPUTING = ("sdpa", "flash", "efficient")
-"""Kernels that keep no scores and compute them anew in the backward."""
 
 
 def backward_macs(

@@ -46,17 +46,26 @@ class Complexity:
         return self.of_global.macs / self.of_windows.macs
 
 
-def global_attention(tokens: int, dim: int) -> Term:
-    """Ω(MSA): hw tokens of width C, each looking at all."""
-    macs = 4 * tokens * dim**2 + 2 * tokens**2 * dim
-    return Term("Ω(MSA)", "4hwC² + 2(hw)²C", f"hw = {tokens}, C = {dim}", macs)
+def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
+    """Ω(MSA): hw tokens of width C, each looking at all; keys and values of width G where heads share them."""
+    formula, values, macs = _projections(tokens, dim, kv_dim)
+    return Term("Ω(MSA)", f"{formula} + 2(hw)²C", f"hw = {tokens}, {values}", macs + 2 * tokens**2 * dim)
 
 
-def windowed_attention(tokens: int, dim: int, window: Pair, padding: int = 0) -> Term:
-    """Ω(W-MSA): hw tokens of width C, `padding` of them added, each looking at the M² of its window."""
-    macs = 4 * tokens * dim**2 + 2 * window[0] * window[1] * tokens * dim
+def windowed_attention(tokens: int, dim: int, window: Pair, padding: int = 0, kv_dim: int | None = None) -> Term:
+    """Ω(W-MSA): the same where each token looks at the M² of its window; `padding` of the tokens are added ones."""
+    formula, values, macs = _projections(tokens, dim, kv_dim)
+    macs += 2 * window[0] * window[1] * tokens * dim
     added = f" ({padding} of them padding)" if padding else ""
-    return Term("Ω(W-MSA)", "4hwC² + 2M²hwC", f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, C = {dim}", macs)
+    values = f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, {values}"
+    return Term("Ω(W-MSA)", f"{formula} + 2M²hwC", values, macs)
+
+
+def _projections(tokens: int, dim: int, kv_dim: int | None) -> tuple[str, str, int]:
+    """Formula, values and MACs of the projections of q, k, v and the output."""
+    if kv_dim in (None, dim):
+        return "4hwC²", f"C = {dim}", 4 * tokens * dim**2
+    return "2hwC² + 2hwGC", f"G = {kv_dim}, C = {dim}", 2 * tokens * dim**2 + 2 * tokens * kv_dim * dim
 
 
 MLP_RATIO = 4

@@ -1,6 +1,7 @@
 """Mistakes and refusals that are told to the user in one line, never as a traceback."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 
@@ -44,6 +45,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"there is: {', '.join(known) or 'none'}"
+
+
+def nearest_divisors(value: int, of: int) -> str:
+    """`1 or 3`, the divisors of 3 around 2."""
+    small = [number for number in range(1, math.isqrt(of) + 1) if of % number == 0]
+    divisors = {*small, *(of // number for number in small)}
+    below, above = (number for number in divisors if number < value), (number for number in divisors if number > value)
+    return " or ".join(str(divisor) for divisor in (max(below, default=0), min(above, default=0)) if divisor)
 
 
 def nearest_multiples(value: int, divisor: int) -> str:

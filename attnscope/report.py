@@ -70,8 +70,9 @@ class StepBackward:
 class PartRow:
     """A part of a network, or a stage with all its parts; counts, saved bytes and seconds are of all that it stands for.
 
-    `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_saved` what training
-    keeps for the backward. `sees` is how many patches of the image one token can see at most, down and across.
+    `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_training` that of the
+    forward in training, `bytes_saved` what training keeps for the backward. `sees` is how many patches of the image one
+    token can see at most, down and across.
     """
 
     name: str
@@ -85,7 +86,8 @@ class PartRow:
     other_flops: int
     params: int
     bytes_live: int | None
-    bytes_saved: int
+    bytes_training: int | None
+    bytes_saved: int | None
     sees: tuple[int, int] | None
     time_s: float | None
 
@@ -109,7 +111,10 @@ class Published:
 
 @dataclass
 class Totals:
-    """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters."""
+    """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters.
+
+    `training_peak_bytes` is the same in training, and `kept_bytes` what of it stays for the backward.
+    """
 
     macs: int
     flops: int
@@ -118,6 +123,8 @@ class Totals:
     bytes_read: int
     bytes_written: int
     peak_bytes: int | None
+    training_peak_bytes: int | None = None
+    kept_bytes: int | None = None
 
 
 @dataclass

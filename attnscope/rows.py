@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attnscope.complexity import Complexity
 from attnscope.report import Complexity as ComplexityFigures
 from attnscope.report import Formula, PartRow, StepRow, StepTime, Time, Totals
-from attnscope.steps import Plan, SizedStep
+from attnscope.steps import Plan, SizedStep, most
 
 if TYPE_CHECKING:
     from attnscope.probes.time import Timing
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-def step_row(step: SizedStep, live: int | None, saved: int, time: StepTime | None) -> StepRow:
+def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTime | None) -> StepRow:
     return StepRow(
         name=step.name,
         path=step.path,
@@ -47,6 +47,8 @@ def totals(plan: Plan) -> Totals:
         bytes_read=sum(step.times * step.bytes_read for step in plan.steps),
         bytes_written=sum(step.times * step.bytes_written for step in plan.steps),
         peak_bytes=plan.peak_bytes,
+        training_peak_bytes=most(plan.training_bytes),
+        kept_bytes=plan.kept_bytes,
     )
 
 
@@ -77,8 +79,9 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         flops=sum(row.times * row.flops for row in rows),
         other_flops=sum(row.times * row.other_flops for row in rows),
         params=sum(row.times * row.params for row in rows),
-        bytes_live=_most([row.bytes_live for row in rows]),
-        bytes_saved=sum(row.times * (row.bytes_saved or 0) for row in rows),
+        bytes_live=most([row.bytes_live for row in rows]),
+        bytes_training=most([row.bytes_training for row in rows]),
+        bytes_saved=sum_of([None if row.bytes_saved is None else row.times * row.bytes_saved for row in rows]),
         sees=first.part.sees,
         time_s=sum_of([row.times * row.time.median_s if row.time else None for row in rows]),
     )
@@ -96,16 +99,12 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         flops=sum(part.flops for part in parts),
         other_flops=sum(part.other_flops for part in parts),
         params=sum(part.params for part in parts),
-        bytes_live=_most([part.bytes_live for part in parts]),
-        bytes_saved=sum(part.bytes_saved for part in parts),
+        bytes_live=most([part.bytes_live for part in parts]),
+        bytes_training=most([part.bytes_training for part in parts]),
+        bytes_saved=sum_of([part.bytes_saved for part in parts]),
         sees=parts[-1].sees,
         time_s=sum_of([part.time_s for part in parts]),
     )
-
-
-def _most(sizes: list[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return max(known) if len(known) == len(sizes) else None
 
 
 def sum_of(values: Sequence[Number | None]) -> Number | None:

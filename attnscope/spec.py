@@ -31,6 +31,8 @@ KERNELS = {
     "flex": "FlexAttention, compiled",
     "compile": "the steps as torch.compile fuses them",
 }
+RECOMPUTING = ("sdpa", "flash", "efficient")
+"""Kernels that keep no scores and compute them anew in the backward."""
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -149,18 +151,6 @@ def own_fields(spec: type[Spec]) -> dict[str, Field[Any]]:
 
 
 _FIELDS: dict[type[Spec], dict[str, Field[Any]]] = {}  # a long range asks again and again
-
-
-def check_kv_heads(heads: int, kv_heads: int | None) -> None:
-    """Whether the heads of the queries can share this many heads of keys and values.
-
-    Raises:
-        UsageError: heads is not divisible by kv_heads.
-    """
-    if kv_heads is not None and heads % kv_heads:
-        fitting = [number for number in range(1, heads + 1) if heads % number == 0]
-        nearest = min(fitting, key=lambda number: abs(number - kv_heads))
-        raise UsageError(f"{{kv_heads}} {kv_heads} does not divide {{heads}} {heads}; nearest: {nearest}")
 
 
 def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:

@@ -11,17 +11,19 @@ computes a step is tied to it by decoration (`@steps.score`); whoever wants to w
 methods with `listening`, and when nobody listens they are the plain methods, at no cost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from attnscope.axes import Pattern, Shape, Sizes, Tensor, count, parse_count, parse_pattern, parse_tensor
 
 ELEMENTWISE_FLOPS = {
     "bias": 1,  # an addition
-    "scale": 1,  # a multiplication
+    "scale": 1,  # a multiplication with a number
+    "gain": 1,  # a multiplication with a learned factor
     "mask": 1,  # an addition
     "softmax": 5,  # compare for the maximum, subtract it, exponentiate, add to the sum, divide by the sum
     "residual": 1,  # an addition
@@ -55,7 +57,7 @@ class Step:
             `scratch`, with tokens and channels exchanged.
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
-        keeps: elements that it keeps for the backward besides.
+        keeps: elements that it keeps for the backward besides; None where only its kernel knows.
         constants: which of the tensors that it takes never need a gradient, by name.
     """
 
@@ -69,13 +71,13 @@ class Step:
     transposes: str = ""
     fused: bool = False
     saves: tuple[str, ...] = ()
-    keeps: str = ""
+    keeps: str | None = ""
     constants: tuple[str, ...] = ()
     name: str = ""
 
     def __post_init__(self) -> None:
         # Everything is read here, so that a slip of the pen shows when the page is imported.
-        for text in (self.macs, self.keeps, *self.work.values(), *self.scratch):
+        for text in (self.macs, self.keeps or "", *self.work.values(), *self.scratch):
             parse_count(text)
         for kind in self.work:
             if kind not in ELEMENTWISE_FLOPS:
@@ -101,6 +103,33 @@ class Step:
     def weight_shapes(self) -> dict[str, Tensor]:
         """The shapes of the weights, read."""
         return {name: parse_tensor(axes) for name, axes in self.weights.items()}
+
+    @cached_property
+    def saved_places(self) -> tuple[list[int], list[int]]:
+        """Which inputs and which outputs the backward needs, by number; a name that it takes and makes is what it takes."""
+        (taken, made), saves = (
+            ([t.name for t in side] for side in (self.letters.inputs, self.letters.outputs)),
+            self.saves,
+        )
+        return (
+            [place for place, name in enumerate(taken) if name in saves],
+            [place for place, name in enumerate(made) if name in saves and name not in taken],
+        )
+
+    def copying(self, name: str, transposes: str = "") -> "Step":
+        """The same step where matmul copies an operand that came strided.
+
+        It holds the copy while it runs, and the backward needs it in place of what came. `transposes` is the tensor in
+        which it lies, where the copy exchanges tokens and channels.
+        """
+        (elements,) = [str(tensor) for tensor in self.letters.inputs if tensor.name == name]
+        return replace(
+            self,
+            scratch=tuple([f"{phase} + {elements}" for phase in self.scratch]) or (elements,),
+            transposes=transposes,
+            saves=tuple([saved for saved in self.saves if saved != name]),
+            keeps=f"{self.keeps} + {elements}" if self.keeps else elements,
+        )
 
     def without_bias(self) -> "Step":
         """The same step where its linear layer has no bias."""
@@ -222,9 +251,14 @@ class SizedStep:
         return before == after
 
     @cached_property
+    def output_sizes(self) -> tuple[int, ...]:
+        """The bytes of each output, whoever owns their memory."""
+        return tuple([self.itemsize * tensor.elements(self.sizes) for tensor in self.step.letters.outputs])
+
+    @property
     def output_bytes(self) -> int:
         """The size of the outputs, whoever owns their memory."""
-        return self.itemsize * sum([tensor.elements(self.sizes) for tensor in self.step.letters.outputs])
+        return sum(self.output_sizes)
 
     @property
     def bytes_read(self) -> int:
@@ -248,18 +282,18 @@ class SizedStep:
 
     @property
     def scales_by_number(self) -> bool:
-        """Whether its result is multiplied with a number, and not with a tensor."""
+        """Whether its result is multiplied with a number, in a pass of its own behind a matmul."""
         return "scale" in self.step.work and not self.step.weights and not self.step.fused
 
     @property
     def number_kept_bytes(self) -> int:
         """What the backward keeps of that number: the double."""
-        return 8 if self.scales_by_number else 0
+        return 8 if "scale" in self.step.work and not self.step.fused else 0
 
     @property
     def number_bytes(self) -> int:
-        """What torch makes of the number by which a result is scaled in place: a double, then one of the result's type."""
-        if "scale" not in self.step.work:
+        """What torch makes of the number by which a result is scaled: a double, then one of the result's type."""
+        if not {"scale", "mean"} & self.step.work.keys():
             return 0
         return 8 if self.itemsize == 8 else 8 + self.itemsize
 
@@ -273,10 +307,18 @@ def place(path: str, name: str) -> str:
 class Plan:
     """The steps of one run, in their order; totals are sums over them, each row as often as it stands there.
 
-    Identical modules of a network are one, in the place of the first of them.
+    Identical modules of a network are one, in the place of the first of them. `runs` tells which step runs when, by its
+    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the first and
+    the last run of each module that is called: as long as it runs, Python holds what it was given.
     """
 
     steps: tuple[SizedStep, ...]
+    runs: tuple[int, ...] = ()
+    calls: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            object.__setattr__(self, "runs", tuple(range(len(self.steps))))
 
     @classmethod
     def of(cls, steps: list[Step], sizes: Sizes, itemsize: int) -> "Plan":
@@ -284,9 +326,21 @@ class Plan:
         return cls(tuple([SizedStep(step, sizes, itemsize) for step in steps]))
 
     @classmethod
-    def join(cls, plans: Iterable["Plan"]) -> "Plan":
-        """One plan after the other; tensors with the same name are the same."""
-        return cls(tuple([step for plan in plans for step in plan.steps]))
+    def join(cls, plans: Sequence["Plan"], order: Iterable[int] | None = None) -> "Plan":
+        """One plan after the other; tensors with the same name are the same.
+
+        Args:
+            plans: pieces of the whole, in the order in which they first run.
+            order: which of them runs when, by its number; each once unless given.
+        """
+        starts = list(accumulate([len(plan.steps) for plan in plans], initial=0))
+        runs: list[int] = []
+        calls: list[tuple[int, int]] = []
+        for number in range(len(plans)) if order is None else order:
+            plan, now = plans[number], len(runs)
+            calls += [(now + first, now + last) for first, last in plan.calls]
+            runs += [starts[number] + step for step in plan.runs]
+        return cls(tuple([step for plan in plans for step in plan.steps]), tuple(runs), tuple(calls))
 
     def inside(
         self,
@@ -298,7 +352,8 @@ class Plan:
         """This plan as a piece of a larger one.
 
         Args:
-            paths: the modules of the whole that run it, the first one first.
+            paths: the modules of the whole that run it, the first one first ("": the whole itself). Who joins it to others
+                says when the others run.
             takes: what the tensors that come from outside are called in the whole.
             makes: what the tensors that it makes are called there. All others stay its own.
             part: the part of the whole that it is.
@@ -324,7 +379,8 @@ class Plan:
                     part or step.part,
                 )
             )
-        return Plan(tuple(steps))
+        calls = (*self.calls, (0, len(self.runs) - 1)) if paths[0] else self.calls
+        return Plan(tuple(steps), self.runs, calls)
 
     @cached_property
     def macs(self) -> int:
@@ -354,35 +410,20 @@ class Plan:
             made.update(step.makes)
         return sum(outside.values())
 
-    @cached_property
-    def _live(self) -> tuple[tuple[int, int | None], ...]:
-        """For each step, the bytes of all tensors that live while it runs, and these with its scratch, where known."""
-        memory, tensors = self._memory, 0
-        last: list[list[int]] = [[] for _ in self.steps]
-        for owner, index in memory.last_use.items():
-            last[index].append(owner)
-        live = []
-        for step, made, done in zip(self.steps, memory.made, last, strict=True):
-            tensors += sum([memory.sizes[owner] for owner in made])
-            live.append((tensors, None if step.scratch_bytes is None else tensors + step.scratch_bytes))
-            tensors -= sum([memory.sizes[owner] for owner in done])
-        return tuple(live)
-
     @property
     def live_bytes(self) -> tuple[int | None, ...]:
         """For each step, the bytes that the forward holds at its fullest moment, beyond its input and its parameters.
 
-        A tensor lives from the step that makes it to the last step that takes it, or a view of it. None where a fused
-        kernel holds what only it knows. Workspaces of the processor's matmul library, which it takes for bfloat16 and
-        float16, are not in it.
+        A tensor lives from the step that makes it to the last step that takes it, or a view of it, and what a module is
+        given lives until it returns. Of several runs the fullest counts. None where a fused kernel holds what only it
+        knows. Workspaces of the processor's matmul library, which it takes for bfloat16 and float16, are not in it.
         """
-        return tuple([live for _, live in self._live])
+        return self._fullest([live for _, live in self._live])
 
     @property
     def peak_bytes(self) -> int | None:
         """The most bytes that the forward holds at once, beyond its input and its parameters; None where not known."""
-        known = [live for live in self.live_bytes if live is not None]
-        return max(known) if len(known) == len(self.steps) else None
+        return most(self.live_bytes)
 
     @property
     def least_peak_bytes(self) -> int:
@@ -390,72 +431,131 @@ class Plan:
         return max([tensors for tensors, _ in self._live])
 
     @cached_property
-    def saved_bytes(self) -> tuple[int, ...]:
-        """For each step, the bytes that training keeps for its backward, each time that it runs.
+    def saved_bytes(self) -> tuple[int | None, ...]:
+        """For each step, the bytes that training keeps for its backward, each time that it runs; None where not known.
 
         A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere.
         """
-        saved = [step.itemsize * count(step.step.keeps, step.sizes) for step in self.steps]
-        for owner, index in self._memory.saved.items():
-            saved[index] += self._memory.sizes[owner]
-        return tuple(saved)
+        return self._fullest(self._saved)
+
+    @property
+    def kept_bytes(self) -> int | None:
+        """What training keeps for the backward in all; None where a kernel does not tell."""
+        known = [saved for saved in self._saved if saved is not None]
+        return sum(known) if len(known) == len(self.runs) else None
 
     @cached_property
     def training_bytes(self) -> tuple[int | None, ...]:
         """For each step, what the forward of training holds at its fullest moment, beyond its input and its parameters.
 
-        As `live_bytes`, but what the backward needs stays. None where a fused kernel holds what only it knows, and where
-        identical modules are one row, which run at different moments.
+        As `live_bytes`, but what the backward needs stays. None where a fused kernel holds what only it knows, and behind
+        one that keeps what only it knows.
         """
-        memory, held, fullest = self._memory, 0, []
-        last: list[list[int]] = [[] for _ in self.steps]
-        for owner, index in memory.last_use.items():
-            if owner not in memory.saved:
-                last[index].append(owner)
-        for step, made, done in zip(self.steps, memory.made, last, strict=True):
-            held += sum([memory.sizes[owner] for owner in made])
-            keeps = step.itemsize * count(step.step.keeps, step.sizes)
+        held, fullest = 0, []
+        for number, owned in zip(self.runs, self._owned, strict=True):
+            step, keeps = self.steps[number], self._keeps[number]
+            if keeps is None:
+                break
+            held += owned.made
             known = None if step.scratch_bytes is None else held + max(step.scratch_bytes, keeps + step.number_bytes)
             fullest.append(known)
-            held += keeps + step.number_kept_bytes - sum([memory.sizes[owner] for owner in done])
-        alone = all([step.times == 1 for step in self.steps])
-        return tuple(fullest) if alone else tuple([None for _ in fullest])
+            held += keeps + step.number_kept_bytes - owned.done_in_training
+        return self._fullest([*fullest, *[None] * (len(self.runs) - len(fullest))])
 
     @cached_property
-    def _memory(self) -> "_Memory":
-        """Who owns memory, from the names of the tensors."""
-        memory = _Memory([], {}, [], {})
-        owner_of: dict[str, int | None] = {}
-        for index, step in enumerate(self.steps):
-            taken = {name: owner_of.get(name) for name in step.takes}
-            memory.last_use.update({owner: index for owner in taken.values() if owner is not None})
-            memory.made.append([])
-            for name, tensor in zip(step.makes, step.step.letters.outputs, strict=True):
-                if step.is_view:
-                    owner_of[name] = taken[step.takes[0]]
-                    continue
-                owner_of[name] = owner = len(memory.sizes)
-                memory.sizes.append(step.itemsize * tensor.elements(step.sizes))
-                memory.made[index].append(owner)
-                memory.last_use[owner] = index
-            letters = step.step.letters
-            own = dict(zip([tensor.name for tensor in letters.outputs], step.makes, strict=True))
-            held = {tensor.name: taken[name] for tensor, name in zip(letters.inputs, step.takes, strict=True)}
-            for name in step.step.saves:
-                needed = held[name] if name in held else owner_of[own[name]]
-                if needed is not None and needed not in memory.saved:
-                    memory.saved[needed] = index
-        return memory
+    def _live(self) -> list[tuple[int, int | None]]:
+        """For each run, the bytes of all tensors that live meanwhile, and these with the step's scratch, where known."""
+        tensors, live = 0, []
+        for number, owned in zip(self.runs, self._owned, strict=True):
+            scratch = self.steps[number].scratch_bytes
+            tensors += owned.made
+            live.append((tensors, None if scratch is None else tensors + scratch))
+            tensors -= owned.done
+        return live
+
+    @cached_property
+    def _saved(self) -> list[int | None]:
+        """For each run, what it is the first to keep for the backward."""
+        each = [(self._keeps[number], owned.saved) for number, owned in zip(self.runs, self._owned, strict=True)]
+        return [None if keeps is None else keeps + saved for keeps, saved in each]
+
+    @cached_property
+    def _keeps(self) -> list[int | None]:
+        """For each step, what it keeps for the backward besides its tensors."""
+        told = [(step, step.step.keeps) for step in self.steps]
+        return [None if keeps is None else step.itemsize * count(keeps, step.sizes) for step, keeps in told]
+
+    def _fullest(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
+        """For each step the most of its runs; None where one is not known."""
+        runs_of: list[list[int | None]] = [[] for _ in self.steps]
+        for number, value in zip(self.runs, of_runs, strict=True):
+            runs_of[number].append(value)
+        return tuple([most(values) for values in runs_of])
+
+    @cached_property
+    def _owned(self) -> list["_Owned"]:
+        """For each run, the bytes of the tensors that begin and end their lives with it, from their names."""
+        owned = [_Owned() for _ in self.runs]
+        tensors: list[_Memory] = []
+        owner_of: dict[str, _Memory | None] = {}
+        starting = sorted(self.calls, key=lambda call: (-call[0], call[1]))  # the next one last
+        running: list[tuple[int, int]] = []  # the outermost first
+        for now, number in enumerate(self.runs):
+            step = self.steps[number]
+            while running and running[-1][1] < now:
+                running.pop()
+            while starting and starting[-1][0] == now:
+                running.append(starting.pop())
+            for name in step.takes:
+                owner = owner_of.get(name)
+                if owner is not None:
+                    given = [last for first, last in running if owner.born < first]  # to modules that still run
+                    owner.dies = max(owner.dies, given[0] if given else now)
+            saved_inputs, saved_outputs = step.step.saved_places
+            needed = [owner_of.get(step.takes[index]) for index in saved_inputs]
+            if step.is_view:
+                owner = owner_of.get(step.takes[0])
+                owner_of.update(dict.fromkeys(step.makes, owner))
+            else:
+                for name, size in zip(step.makes, step.output_sizes, strict=True):
+                    owner_of[name] = owner = _Memory(size, now, now)
+                    tensors.append(owner)
+                    owned[now].made += size
+            needed += [owner_of[step.makes[index]] for index in saved_outputs]
+            for owner in needed:
+                if owner is not None and not owner.is_saved:
+                    owner.is_saved = True
+                    owned[now].saved += owner.size
+        for owner in tensors:
+            owned[owner.dies].done += owner.size
+            owned[owner.dies].done_in_training += 0 if owner.is_saved else owner.size
+        return owned
 
 
-@dataclass
+@dataclass(slots=True)
 class _Memory:
-    """Owners of memory, by number: what each step makes, the last that uses each, their bytes, who saves each first."""
+    """Memory that one tensor owns: its bytes, the run that makes it and the last that holds it, and whether it is saved."""
 
-    made: list[list[int]]
-    last_use: dict[int, int]
-    sizes: list[int]
-    saved: dict[int, int]
+    size: int
+    born: int
+    dies: int
+    is_saved: bool = False
+
+
+@dataclass(slots=True)
+class _Owned:
+    """Bytes of the tensors that a run makes, that end with it (in training those that are not saved), that it saves."""
+
+    made: int = 0
+    done: int = 0
+    done_in_training: int = 0
+    saved: int = 0
+
+
+def most(sizes: Sequence[int | None]) -> int | None:
+    """The largest; None where one of them is not known."""
+    known = [size for size in sizes if size is not None]
+    return max(known) if len(known) == len(sizes) else None
 
 
 def _within(path: str, own: str) -> str:

@@ -1,10 +1,22 @@
 """Random Specs, small enough to run in a moment."""
 
+import math
+
 from hypothesis import strategies as st
 
 from attnscope import SwinSpec, ViTSpec
+from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.heads import Headed
+from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
 
 small = st.integers(1, 4)
+
+
+def kv_heads(heads: int) -> st.SearchStrategy[int | None]:
+    """As many as heads, or fewer that several of them share."""
+    return st.none() | st.sampled_from([number for number in range(1, heads + 1) if heads % number == 0])
 
 
 @st.composite
@@ -13,6 +25,7 @@ def vit_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> 
     return ViTSpec(
         dim=heads * draw(st.integers(1, 6)),
         heads=heads,
+        kv_heads=draw(kv_heads(heads)),
         tokens=draw(st.integers(1, 12)),
         batch=draw(small),
         qkv_bias=draw(st.booleans()),
@@ -22,12 +35,28 @@ def vit_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> 
 
 
 @st.composite
+def cross_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> CrossSpec:
+    heads = draw(small)
+    return CrossSpec(
+        dim=heads * draw(st.integers(1, 6)),
+        heads=heads,
+        kv_heads=draw(kv_heads(heads)),
+        tokens=draw(st.integers(1, 12)),
+        keys=draw(st.integers(1, 12)),
+        batch=draw(small),
+        qkv_bias=draw(st.booleans()),
+        kernel=draw(st.sampled_from(kernels)),
+    )
+
+
+@st.composite
 def swin_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> SwinSpec:
-    heads = draw(st.integers(1, 3))
+    heads = draw(small)
     window = draw(st.tuples(small, small))
-    return SwinSpec(
+    return draw(st.sampled_from([SwinSpec, SwinV2Spec]))(
         dim=heads * draw(st.integers(1, 5)),
         heads=heads,
+        kv_heads=draw(kv_heads(heads)),
         resolution=draw(st.tuples(st.integers(1, 11), st.integers(1, 11))),
         window=window,
         shift_size=draw(st.tuples(*(st.integers(0, side - 1) for side in window))),
@@ -37,5 +66,37 @@ def swin_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) ->
     )
 
 
-def specs(kernels: tuple[str, ...] = ("eager", "sdpa")) -> st.SearchStrategy[ViTSpec | SwinSpec]:
-    return vit_specs(kernels) | swin_specs(kernels)
+def specs(kernels: tuple[str, ...] = ("eager", "sdpa")) -> st.SearchStrategy[Headed]:
+    return vit_specs(kernels) | cross_specs(kernels) | swin_specs(kernels)
+
+
+def of_heads(heads):
+    """Heads of keys and values, and how many heads share each: (2, 1) are two heads as ever."""
+    kv_heads, sharing = heads
+    return {"heads": kv_heads * sharing, "kv_heads": kv_heads if sharing > 1 else None}
+
+
+sides = st.integers(1, 9)
+small_vits = st.builds(
+    lambda heads, width, **rest: ViTNetworkSpec(dim=math.prod(heads) * width, **of_heads(heads), patch=(4, 4), **rest),
+    heads=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    width=st.integers(1, 4),
+    depth=st.integers(1, 3),
+    image=st.tuples(sides, sides).map(lambda grid: (4 * grid[0], 4 * grid[1])),
+    classes=st.integers(1, 5),
+    distilled=st.booleans(),
+    mlp_ratio=st.sampled_from([1.0, 2.5, 4.0]),
+    batch=st.integers(1, 2),
+)
+small_swins = st.builds(
+    lambda kind, heads, width, **rest: kind(dim=math.prod(heads) * width, **of_heads(heads), patch=(2, 2), **rest),
+    kind=st.sampled_from([SwinNetworkSpec, SwinV2NetworkSpec]),
+    heads=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    width=st.integers(1, 3),
+    depths=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
+    window=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    image=st.tuples(st.integers(1, 13), st.integers(1, 13)).map(lambda grid: (2 * grid[0], 2 * grid[1])),
+    classes=st.integers(1, 5),
+    batch=st.integers(1, 2),
+    scope=st.sampled_from(["model", "block"]),
+)

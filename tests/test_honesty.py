@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
 from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.making import build_module
 from attnscope.probes.audit import count_with_fvcore, count_with_torch
 from attnscope.steps import listening, step_methods
 from tests.strategies import specs
@@ -20,8 +20,9 @@ PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]
 
 
 def built(spec):
+    """The module and its inputs."""
     dtype = getattr(torch, spec.dtype)
-    return attentions.build(spec).eval().to(dtype), torch.randn(spec.input_shape, dtype=dtype)
+    return build_module(spec).eval().to(dtype), *(torch.randn(shape, dtype=dtype) for shape in spec.input_shapes)
 
 
 def every_step():
@@ -37,8 +38,16 @@ def smallest(name, grouped):
         return ViTSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, batch=b)
     if name == "cross":
         return CrossSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, keys=q, batch=b)
-    kind = attentions.spec_class(name)
-    return kind(dim=h * d, heads=h, resolution=(r * p - 1, s * q - 2), window=(p, q), shift_size=(1, 2), batch=b)
+    kind, (heads, kv_heads) = attentions.spec_class(name), (g * h, g) if grouped else (h, None)
+    return kind(
+        dim=heads * d,
+        heads=heads,
+        kv_heads=kv_heads,
+        resolution=(r * p - 1, s * q - 2),
+        window=(p, q),
+        shift_size=(1, 2),
+        batch=b,
+    )
 
 
 @pytest.mark.parametrize(("name", "step"), [pytest.param(n, s, id=f"{n}.{s.name}") for n, s in every_step()])
@@ -53,7 +62,7 @@ def test_each_step_alone_on_different_primes(name, step):
     gridded = ("pad", "shift", "reverse", "unshift", "crop", "attend")
     extra = [spec.windows] if name.startswith("swin") and step.name in gridded else []
     row = next(row for row in planned if row.name == step.name)
-    module, _ = built(spec)
+    module, *_ = built(spec)
     inputs = [torch.randn(shape) for shape in row.inputs]
     with torch.no_grad():
         result = getattr(module, step.name)(*inputs, *extra)
@@ -73,11 +82,11 @@ def test_plan_and_run_are_the_same_steps_on_the_same_shapes(spec):
 
 @given(specs())
 def test_letters_closed_form_and_counters_agree_step_by_step(spec):
-    module, x = built(spec)
-    module(x)  # the mask of a shifted grid is made once, and is no step
+    module, *x = built(spec)
+    module(*x)  # the mask of a shifted grid is made once, and is no step
     declared = {row.name: row.macs for row in attentions.plan(spec).steps}
     closed = {name: spec.closed_form().get(name, 0) for name in declared}
-    fvcore = count_with_fvcore(module, x)
+    fvcore = count_with_fvcore(module, *x)
     assert declared == closed == {name: fvcore.macs[name] for name in declared}
     assert sum(fvcore.macs.values()) == sum(declared.values())
     assert fvcore.uncounted == []
@@ -86,15 +95,15 @@ def test_letters_closed_form_and_counters_agree_step_by_step(spec):
 @given(specs(kernels=("eager",)))
 @settings(max_examples=30)
 def test_torchs_own_counter_agrees_step_by_step(spec):
-    module, x = built(spec)
-    assert {name: macs for name, macs in count_with_torch(module, x).macs.items() if macs} == spec.closed_form()
+    module, *x = built(spec)
+    assert {name: macs for name, macs in count_with_torch(module, *x).macs.items() if macs} == spec.closed_form()
 
 
 @given(specs(kernels=("eager",)))
 @settings(max_examples=30)
 def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
-    module, x = built(spec)
-    counted = count_with_fvcore(module, x).other_flops
+    module, *x = built(spec)
+    counted = count_with_fvcore(module, *x).other_flops
     assert {row.name: row.other_flops for row in attentions.plan(spec).steps} == {
         row.name: counted[row.name] for row in attentions.plan(spec).steps
     }
@@ -103,7 +112,7 @@ def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
 @given(specs())
 @settings(max_examples=30)
 def test_every_parameter_is_in_the_plan(spec):
-    module, _ = built(spec)
+    module, *_ = built(spec)
     planned = {name: shape for row in attentions.plan(spec).steps for name, shape in row.weights.items()}
     assert planned == {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
@@ -154,81 +163,7 @@ def test_no_operator_runs_outside_a_step(spec):
     assert operators.outside == []
 
 
-MEMORY = [
-    ViTSpec(dim=12, heads=3, tokens=7),
-    ViTSpec(dim=12, heads=3, tokens=7, batch=3),
-    ViTSpec(dim=12, heads=1, tokens=7, batch=3),
-    ViTSpec(dim=12, heads=3, tokens=1, batch=3),
-    ViTSpec(dim=12, heads=3, tokens=7, batch=2, dtype="float64", qkv_bias=False),
-    SwinSpec(dim=12, resolution=14),
-    SwinSpec(dim=12, resolution=14, shift=True),
-    SwinSpec(dim=12, resolution=(10, 15), shift=True, batch=2),
-    SwinSpec(dim=12, resolution=(10, 14), batch=1),
-    SwinSpec(dim=12, resolution=3),
-    SwinSpec(dim=12, resolution=7),
-    SwinSpec(dim=12, resolution=(21, 7), shift=True),
-    SwinSpec(dim=12, heads=1, resolution=(7, 20), shift_size=(0, 2)),
-    SwinSpec(dim=12, resolution=(9, 12), window=(3, 4), shift=True, dtype="float64"),
-]
-
-
-@pytest.mark.parametrize("spec", MEMORY, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
-# torch warns of its own profiler's clean-up in some releases
-@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
-def test_predicted_memory_is_the_profilers(spec):
-    """Bytes that are alive at the fullest moment of each step, to the byte."""
-    module, x = built(spec)
-    predicted = [(row.name, live) for row, live in zip(*_rows(spec), strict=True)]
-    assert predicted == _profiled(module, x)
-    assert max(live for _, live in predicted) == attentions.plan(spec).peak_bytes
-
-
-def _rows(spec):
-    plan = attentions.plan(spec)
-    return plan.steps, plan.live_bytes
-
-
-def _profiled(module, x, training=False):
-    def listener(path, attention, step, method):
-        def call(*args):
-            with record_function(f"step:{step.name}"):
-                return method(*args)
-
-        return call
-
-    with torch.set_grad_enabled(training):
-        module(x)
-        with listening(module, listener), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            result = module(x)
-    assert result.shape == x.shape  # alive until the profile is over
-    allocations, spans = [], []
-    events = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while events:
-        event = events.pop()
-        events.extend(event.children)
-        if hasattr(event.extra_fields, "alloc_size"):
-            allocations.append((event.start_time_ns, event.extra_fields.alloc_size))
-        elif event.name.startswith("step:"):
-            spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
-    allocations.sort()
-    found = []
-    for start, end, name in sorted(spans):
-        live = sum(size for moment, size in allocations if moment < start)
-        inside = [size for moment, size in allocations if start <= moment <= end]
-        found.append((name, max(itertools.accumulate(inside, initial=live))))
-    return found
-
-
 def test_bytes_are_each_tensor_once():
     row = next(row for row in attentions.plan(SwinSpec(shift=True)).steps if row.name == "add_mask")
     scores, mask = math.prod(row.inputs[0]), math.prod(row.inputs[1])
     assert (row.bytes_read, row.bytes_written) == (4 * (scores + mask), 4 * scores)
-
-
-@pytest.mark.parametrize("spec", MEMORY, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
-@pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*")
-def test_predicted_memory_in_training_is_the_profilers(spec):
-    """What the backward needs stays alive; to the byte as well."""
-    plan = attentions.plan(spec)
-    predicted = [(row.name, live) for row, live in zip(plan.steps, plan.training_bytes, strict=True)]
-    assert predicted == _profiled(*built(spec), training=True)

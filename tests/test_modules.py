@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import re
+from dataclasses import replace
 
 import pytest
 import timm.layers
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from attnscope import ViTAttention, WindowAttention, window_partition, window_reverse
+from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions, window_partition, window_reverse
 from attnscope.attentions.swin.attention import relative_position_index, shift_mask
 from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.swinv2.spec import SwinV2Spec
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -242,6 +244,47 @@ def test_dropout_drops_in_training_only(case):
     dropped.load_state_dict(module.state_dict())
     assert torch.equal(dropped.eval()(x), module(x))
     assert not torch.equal(dropped.train()(x), module(x))
+
+
+def own_heads(name, tensor, dim, heads, kv_heads):
+    """A parameter of a module whose heads share keys and values, as the module has it whose heads have their own."""
+    if not name.startswith(("qkv.", "v_bias")):
+        return tensor
+    queries = dim if name.startswith("qkv.") else 0
+    groups = tensor[queries:].unflatten(0, (-1, kv_heads, dim // heads))
+    return torch.cat([tensor[:queries], groups.repeat_interleave(heads // kv_heads, dim=1).flatten(0, 2)])
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("kind", [ViTSpec, SwinSpec, SwinV2Spec], ids=lambda kind: kind.name)
+def test_shared_heads_are_heads_of_their_own_that_are_alike(kind, kv_heads, kernel):
+    """Outputs, and gradients: that of a shared head is the sum over those that share it."""
+    spec = kind.on_grid((6, 9), {"dim": 24, "heads": 4, "window": (4, 4), "shift": True, "batch": 2, "kernel": kernel})
+    own, shared = (attentions.build(replace(spec, kv_heads=number)).double() for number in (None, kv_heads))
+    for parameter in shared.parameters():
+        nn.init.normal_(parameter)
+    parameters = dict(shared.named_parameters())
+    spread = {name: own_heads(name, parameter, 24, 4, kv_heads) for name, parameter in parameters.items()}
+    own.load_state_dict({name: parameter.detach() for name, parameter in spread.items()})
+    x = torch.randn(spec.input_shape, dtype=torch.float64)
+    y = own(x)
+    torch.testing.assert_close(shared(x), y, rtol=0, atol=1e-10)
+    weights = torch.randn_like(y)
+    (shared(x) * weights).sum().backward()
+    (y * weights).sum().backward()
+    folded = torch.autograd.grad(list(spread.values()), list(parameters.values()), [p.grad for p in own.parameters()])
+    for (name, parameter), gradient in zip(parameters.items(), folded, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-8, msg=name)
+
+
+def test_as_many_heads_of_keys_as_of_queries_is_the_same_module():
+    """timm's names and shapes, and the same steps, whether it is said or not."""
+    for kind in (ViTSpec, SwinSpec, SwinV2Spec):
+        plain, said = kind(), kind(kv_heads=kind().heads)
+        assert attentions.plan(plain) == attentions.plan(said)
+        states = [attentions.build(spec).state_dict() for spec in (plain, said)]
+        assert len({tuple((name, tensor.shape) for name, tensor in state.items()) for state in states}) == 1
 
 
 def test_a_scale_of_ones_own():

@@ -9,7 +9,6 @@ import timm
 import torch
 import torchvision
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import attnscope
@@ -20,6 +19,7 @@ from attnscope.networks.published import compare_published
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.probes.audit import count_with_fvcore, count_with_torch
+from tests.strategies import small_swins, small_vits
 
 PRESETS = {preset.name: preset for preset in presets()}
 ALL = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
@@ -249,32 +249,6 @@ def test_conventions_are_those_of_the_sources():
     assert conventions.figures[0].explained_by == ["fvcore without SDPA"]
 
 
-sides = st.integers(1, 9)
-small_vits = st.builds(
-    lambda heads, width, **rest: ViTNetworkSpec(dim=heads * width, heads=heads, patch=(4, 4), **rest),
-    heads=st.integers(1, 3),
-    width=st.integers(1, 4),
-    depth=st.integers(1, 3),
-    image=st.tuples(sides, sides).map(lambda grid: (4 * grid[0], 4 * grid[1])),
-    classes=st.integers(1, 5),
-    distilled=st.booleans(),
-    mlp_ratio=st.sampled_from([1.0, 2.5, 4.0]),
-    batch=st.integers(1, 2),
-)
-small_swins = st.builds(
-    lambda kind, heads, width, **rest: kind(dim=heads * width, heads=heads, patch=(2, 2), **rest),
-    kind=st.sampled_from([SwinNetworkSpec, SwinV2NetworkSpec]),
-    heads=st.integers(1, 2),
-    width=st.integers(1, 3),
-    depths=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
-    window=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    image=st.tuples(st.integers(1, 13), st.integers(1, 13)).map(lambda grid: (2 * grid[0], 2 * grid[1])),
-    classes=st.integers(1, 5),
-    batch=st.integers(1, 2),
-    scope=st.sampled_from(["model", "block"]),
-)
-
-
 @given(small_vits | small_swins)
 @settings(max_examples=20)
 def test_plan_closed_form_run_and_counters_agree(spec):
@@ -366,40 +340,6 @@ def test_training_overfits(spec):
 @pytest.mark.parametrize(
     "spec",
     [
-        ViTNetworkSpec(**shallow(ViTNetworkSpec(), image=(32, 48), batch=2)),
-        SwinNetworkSpec(**shallow(SwinNetworkSpec(), image=(64, 64), window=(4, 4))),
-        SwinNetworkSpec(**shallow(SwinNetworkSpec(), image=(60, 52), window=(4, 4), batch=2)),
-    ],
-    ids=["vit", "swin", "swin-padded"],
-)
-def test_training_keeps_what_the_plan_says(spec):
-    """Bytes that autograd keeps, each storage once, without the parameters, the image and what is made once."""
-    network, image = networks.build(spec).train(), torch.randn(spec.input_shape)
-    network(image)
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*network.state_dict(keep_vars=True).values(), image)}
-    known |= {tensor.untyped_storage().data_ptr() for tensor in network.buffers()}
-    known |= {
-        module._mask[1].untyped_storage().data_ptr() for module in network.modules() if getattr(module, "_mask", None)
-    }
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = network(image)
-    plan = networks.plan(spec)
-    planned = sum(step.times * saved for step, saved in zip(plan.steps, plan.saved_bytes, strict=True))
-    assert sum(size for size, _ in kept.values()) == planned
-    assert result.requires_grad
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
         ViTNetworkSpec(**shallow(ViTNetworkSpec(), image=(32, 32))),
         SwinV2NetworkSpec(**shallow(SwinV2NetworkSpec(), image=(64, 64))),
     ],
@@ -450,6 +390,9 @@ def test_a_report_of_a_whole_network():
         ({"block": 1}, "block counts within a stage; say which with stage"),
         ({"image": 226}, "image 226 is not divisible by patch 4; nearest: 224 or 228"),
         ({"dim": 97}, "dim 97 is not divisible by heads 3; nearest: 96 or 99"),
+        ({"kv_heads": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
+        ({"kv_heads": 2, "stage": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
+        ({"kv_heads": 6, "stage": 2, "heads": 3}, "kv_heads 6 does not divide heads 3; nearest: 3"),
         ({"depths": ()}, "depths is empty; give a whole number for each stage, such as 2,2,6,2"),
     ],
 )

@@ -71,7 +71,7 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
         for field in of_one:
             raise UsageError(f"{{{field}}} is of one attention, and has no place beside {{scope}} {scope}")
         return network(scope=scope, **whole)
-    of_block = network(scope="block", **whole).attention()
+    of_block: Spec = network(scope="block", **whole).attention()
     if attention.SIZE_FIELD in of_one:
         of_block = of_block.of_size(of_one.pop(attention.SIZE_FIELD))
     return replace(of_block, **of_one)

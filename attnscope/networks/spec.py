@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
+from attnscope.attentions.heads import Headed
 from attnscope.errors import UsageError, nearest_multiples
 from attnscope.spec import Ints, Pair, Spec, option
 
@@ -45,7 +46,7 @@ class NetworkSpec(Spec):
         """Shape of a batch of images: (b, 3, height, width)."""
         return self.batch, 3, *self.image
 
-    def attention(self) -> Spec:
+    def attention(self) -> Headed:
         """The attention of the block that is asked for, of the first one unless it is said which."""
         raise NotImplementedError
 
@@ -60,6 +61,20 @@ class NetworkSpec(Spec):
     def hidden(self, dim: int) -> int:
         """Width of the MLP of tokens of this width."""
         return int(dim * self.mlp_ratio)
+
+    def formula(self, tokens: str, attention: Headed) -> tuple[str, list[str]]:
+        """MACs of a block's linear layers, such as `12NC²`, and the values of the letters other than N and C in it."""
+        own, values = 4, []
+        more = ""
+        if attention.is_grouped:
+            own, more = 2, f" + 2{tokens}GC"
+            values.append(f"G = {attention.kv_dim}")
+        if self.mlp_ratio == 4:
+            own += 8
+        else:
+            more += f" + 2{tokens}CE"
+            values.append(f"E = {self.mlp_ratio:g}C")
+        return f"{own}{tokens}C²{more}", values
 
     def shared(self) -> dict[str, Any]:
         """The fields of this Spec that all attentions have."""

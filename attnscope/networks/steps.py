@@ -12,6 +12,7 @@ norm1 = Step(
     "x: b n c -> branch: b n c",
     work={"layer_norm": "b n c"},
     weights={"norm1.weight": "c", "norm1.bias": "c"},
+    scratch=("2 b n",),
     saves=("x",),
     keeps="2 b n",
     doc="each token is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
@@ -59,7 +60,8 @@ def on_grid(step: Step) -> Step:
         pattern=grid(step.pattern),
         macs=grid(step.macs),
         work={kind: grid(elements) for kind, elements in step.work.items()},
-        keeps=grid(step.keeps),
+        scratch=tuple([grid(phase) for phase in step.scratch]),
+        keeps=grid(step.keeps or ""),
     )
 
 

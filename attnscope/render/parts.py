@@ -16,7 +16,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
         Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Column[PartRow]("macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4),
-        Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 8, totals.other_flops),
+        Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 9, totals.other_flops),
         Column[PartRow]("params", "params", lambda row: row.params, words.metric, 2, totals.params),
     ]
     if any(row.sees for row in rows):
@@ -24,8 +24,9 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
     columns += [
         Column[PartRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, 6, totals.peak_bytes),
         Column[PartRow](
-            "bytes_saved", "saved", lambda row: row.bytes_saved, words.binary, 5, sum(row.bytes_saved for row in parts)
+            "bytes_training", "training", lambda row: row.bytes_training, words.binary, 8, totals.training_peak_bytes
         ),
+        Column[PartRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 5, totals.kept_bytes),
     ]
     if report.time:
         whole = report.time.steps_sum_s
@@ -38,7 +39,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
                 "",
                 lambda row: None if row.is_stage else (row.time_s or 0.0) / longest,
                 words.bar,
-                9,
+                10,
                 right=False,
                 drawn=True,
             ),

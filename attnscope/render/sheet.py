@@ -67,10 +67,10 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     told += [("kernels" if not index else "", line, "") for index, line in enumerate(kernel_lines(report))]
     told += [("floor", floor_line(report), "")] if report.peaks else []
     told.append(("memory", memory_line(report), ""))
-    if "memory" in report.focus:
+    if "memory" in report.focus or report.parts:
         told.append(("", memory_in_training_line(report), ""))
     if report.parts:
-        told.append(("", training_line(report), ""))
+        told.append(("", parameters_line(report), ""))
     told += [("backward" if not index else "", line, "") for index, line in enumerate(backward_lines(report))]
     told += [("timing", timing_line(report), "")] if report.time else []
     told += [("", gpu_line(report.time), "")] if report.time and report.time.eager_s is not None else []
@@ -121,16 +121,6 @@ def published_lines(report: Report) -> list[str]:
     used = {printed.explained_by[0] for printed in published.figures if printed.explained_by}
     others = {way: macs for way, macs in published.conventions.items() if way not in used and way != "MACs"}
     return [*told, *(f"{words.billions(macs)} would be {way}" for way, macs in others.items())]
-
-
-def training_line(report: Report) -> str:
-    """Parameters, and what training keeps until the backward."""
-    itemsize = report.parameter_bytes // max(report.totals.params, 1)
-    saved = sum(row.times * (row.bytes_saved or 0) for row in report.steps)
-    return (
-        f"{words.binary(report.parameter_bytes)} of parameters, {itemsize} bytes each; "
-        f"training keeps {words.binary(saved)} for the backward"
-    )
 
 
 def here_lines(report: Report) -> list[str]:
@@ -200,20 +190,34 @@ def memory_line(report: Report) -> str:
     if report.totals.peak_bytes is None:
         return "not known: what a fused kernel holds is its own"
     fullest = max(report.steps, key=lambda row: row.bytes_live or 0)
-    return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {fullest.name}"
+    return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {_where(fullest)}"
 
 
 def memory_in_training_line(report: Report) -> str:
     """The fullest moment of the forward in training, where it is, and what is kept for the backward."""
-    kept = words.binary(sum(row.times * (row.bytes_saved or 0) for row in report.steps))
-    if any(row.bytes_training is None for row in report.steps):
+    totals = report.totals
+    if totals.kept_bytes is None:
+        return "in training not known: what a fused kernel keeps is its own"
+    kept = words.binary(totals.kept_bytes)
+    if totals.training_peak_bytes is None:
         return f"in training not known step by step; {kept} are kept for the backward"
     fullest = max(report.steps, key=lambda row: row.bytes_training or 0)
-    most = max(report.steps, key=lambda row: row.bytes_saved or 0)
+    most = max(report.steps, key=lambda row: row.times * (row.bytes_saved or 0))
     return (
-        f"{words.binary(fullest.bytes_training)} in training, in {fullest.name}; "
-        f"{kept} of it are kept for the backward, most of them by {most.name}"
+        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {_where(fullest)}; "
+        f"{kept} of it are kept for the backward, most of them by {_where(most)}"
     )
+
+
+def parameters_line(report: Report) -> str:
+    """What the parameters take."""
+    itemsize = report.parameter_bytes // max(report.totals.params, 1)
+    return f"{words.binary(report.parameter_bytes)} of parameters, {itemsize} bytes each"
+
+
+def _where(row: StepRow) -> str:
+    """A step, and the part of a network in which it stands."""
+    return f"{row.name} ({row.part})" if row.part else row.name
 
 
 def backward_lines(report: Report) -> list[str]:

@@ -34,8 +34,15 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     ]
     if memory:
         columns += [
-            Column[StepRow]("bytes_training", "training", lambda row: row.bytes_training, words.binary, 1, _most(rows)),
-            Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 2, _saved(rows)),
+            Column[StepRow](
+                "bytes_training",
+                "training",
+                lambda row: row.bytes_training,
+                words.binary,
+                1,
+                totals.training_peak_bytes,
+            ),
+            Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 2, totals.kept_bytes),
         ]
     if any(row.bytes_allocated is not None for row in rows):
         columns.append(
@@ -96,7 +103,7 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
             columns.append(Column[StepRow]("backward_s", "bwd time", _backward_s, words.seconds, 1, seconds_back))
         if not memory:
             columns.append(
-                Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 3, _saved(rows))
+                Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 3, totals.kept_bytes)
             )
     if any(row.times > 1 for row in rows):
         columns.append(Column[StepRow]("times", "times", lambda row: row.times, rank=None))
@@ -137,16 +144,6 @@ def _backward_macs(row: StepRow) -> int | None:
 def _backward_s(row: StepRow) -> float | None:
     """0 for a step through which nothing goes back."""
     return row.backward.time.median_s if row.backward and row.backward.time else 0.0
-
-
-def _most(rows: list[StepRow]) -> int | None:
-    known = [row.bytes_training for row in rows if row.bytes_training is not None]
-    return max(known) if len(known) == len(rows) else None
-
-
-def _saved(rows: list[StepRow]) -> int | None:
-    saved = [row.times * row.bytes_saved for row in rows if row.bytes_saved is not None]
-    return sum(saved) if len(saved) == len(rows) else None
 
 
 def seconds_of(row: StepRow) -> float:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from attnscope.attentions.cross import steps
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.attentions.vit.attention import ScaledDotProduct
+from attnscope.attentions.vit.attention import Heads, ScaledDotProduct
 
 
 class CrossAttention(ScaledDotProduct):
@@ -50,13 +50,16 @@ class CrossAttention(ScaledDotProduct):
         self.kv = nn.Linear(dim, 2 * spec.kv_dim, bias=qkv_bias)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
-        x = self.project_queries(x)
-        kv = self.project_context(context)
-        x = self.split_queries(x)
-        x = attend(x, *self.shared(*self.split_context(kv)))
+        x = self.attended(self.queries_keys_values(x, context))
         x = self.merge_heads(x)
         return self.output(x)
+
+    def queries_keys_values(self, x: Tensor, context: Tensor) -> Heads:
+        x = self.project_queries(x)
+        context = self.project_context(context)
+        q = self.split_queries(x)
+        k, v = self.split_context(context)
+        return (q, k, v) if self.kv_heads == self.heads else (q, *self.share_heads(k, v))
 
     @steps.project_queries
     def project_queries(self, x: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.complexity import Complexity, Term, global_attention
-from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Spec, check_kv_heads, option
+from attnscope.spec import option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossSpec(Spec):
+class CrossSpec(Headed):
     """Attention of one sequence to another (Vaswani et al., arXiv 1706.03762, section 3.2.3).
 
     The defaults are a hundred object queries that look at the 196 patches of a ViT-B/16 at 224 pixels.
@@ -29,21 +29,13 @@ class CrossSpec(Spec):
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
-    kv_heads: int | None = option(None, "Heads of keys and values; several queries' heads share one.", shown="heads")
+    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     tokens: int = option(100, "Tokens that look: the queries.")
     keys: int = option(196, "Tokens that are looked at: the keys and values.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dim % self.heads:
-            nearest = nearest_multiples(self.dim, self.heads)
-            raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
-        check_kv_heads(self.heads, self.kv_heads)
-
-    @property
-    def kv_dim(self) -> int:
-        """Channels of the keys, and of the values."""
-        return self.dim // self.heads * (self.kv_heads or self.heads)
+        self.check_heads()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,8 +53,9 @@ class CrossSpec(Spec):
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        shared = [f"{self.kv_heads} of keys and values"] if self.kv_heads not in (None, self.heads) else []
-        return [f"{self.tokens} tokens look at {self.keys}", f"dim {self.dim}", f"{self.heads} heads", *shared]
+        heads = [plural(self.heads, "head"), *self.shared_heads()]
+        look = "looks" if self.tokens == 1 else "look"
+        return [f"{plural(self.tokens, 'token')} {look} at {self.keys}", f"dim {self.dim}", *heads]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step: 2·Nq·C² + 2·Nk·C² + 2·Nq·Nk·C in all, with fewer channels of keys where heads share them."""

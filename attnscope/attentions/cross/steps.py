@@ -1,13 +1,12 @@
 """Cross-attention on one page.
 
 Letters: b batch, n query tokens, m key tokens of the other sequence, c channels, h heads, d head width (c = h·d),
-g heads of keys and values.
+g heads of keys and values, each for f heads of queries (h = g·f).
 """
 
-from dataclasses import replace
-
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.attentions.vit.steps import attend, merge_heads, merge_of, mix, output, score, share_heads, softmax
+from attnscope.attentions.heads import letters
+from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output, share_heads
 from attnscope.steps import Plan, Step, name_steps
 
 project_queries = Step(
@@ -41,28 +40,12 @@ name_steps(globals())
 
 def plan(spec: CrossSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
-    b, n, m, c, h = spec.batch, spec.tokens, spec.keys, spec.dim, spec.heads
-    g = spec.kv_heads or h
-    sizes = {"b": b, "n": n, "m": m, "c": c, "h": h, "d": c // h, "g": g, "f": h // g}
-    attention, merge = [attend], merge_of(spec)
-    if spec.kernel == "eager":
-        merge = merge_heads
-        attention = [score, softmax, mix]
-        if b > 1 and h > 1:  # matmul copies the operands that the split left strided
-            attention = [
-                replace(
-                    score,
-                    scratch=("b h n d + b h m d",),
-                    transposes="b m 2 h d",
-                    saves=(),
-                    keeps="b h n d + b h m d",
-                ),
-                softmax,
-                replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d"),
-            ]
+    b, n, m = spec.batch, spec.tokens, spec.keys
+    sizes = {"b": b, "n": n, "m": m, **letters(spec.dim, spec.heads, spec.kv_heads)}
+    attention = by_steps(spec, "b m 2 h d", one_query=n == 1) if spec.kernel == "eager" else [attend_of(spec)]
     projections = [project_queries, project_context]
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]
-    shared = [share_heads] if g < h else []
-    steps = [*projections, split_queries, split_context, *shared, *attention, merge, output]
+    shared = [share_heads] if spec.is_grouped else []
+    steps = [*projections, split_queries, split_context, *shared, *attention, merge_of(spec), output]
     return Plan.of(steps, sizes, spec.itemsize)

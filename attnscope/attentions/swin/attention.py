@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.heads import letters
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.vit.attention import Heads, repeat_heads, split_grouped
 from attnscope.spec import Pair, pair
 
 
@@ -31,9 +33,11 @@ class WindowAttention(nn.Module):
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
         kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
+        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or the shift is not
+            smaller than the window.
     """
 
     relative_position_index: Tensor
@@ -49,10 +53,12 @@ class WindowAttention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         kernel: str = "eager",
+        kv_heads: int | None = None,
     ) -> None:
         spec = SwinSpec(
             dim=dim,
             heads=heads,
+            kv_heads=kv_heads,
             window=pair(window),
             shift_size=pair(shift),
             qkv_bias=qkv_bias,
@@ -63,6 +69,7 @@ class WindowAttention(nn.Module):
         )
         super().__init__()
         self.heads = heads
+        self.kv_heads = kv_heads or heads
         self.window = spec.window
         self.shift_size = spec.shift_size or (0, 0)
         self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
@@ -70,7 +77,7 @@ class WindowAttention(nn.Module):
         p, q = self.window
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * p - 1) * (2 * q - 1), heads))
         self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = nn.Linear(dim, dim + 2 * spec.kv_dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -80,21 +87,14 @@ class WindowAttention(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """The letters that the module itself sets."""
-        (p, q), dim = self.window, self.proj.in_features
+        p, q = self.window
         own = {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1}
-        return own | {"c": dim, "h": self.heads, "d": dim // self.heads}
+        return own | letters(self.proj.in_features, self.heads, self.kv_heads)
 
-    # A name is bound anew at each line, so that no tensor outlives its last use.
+    # Calls stand inside calls, and a name is bound anew or deleted, so that nobody holds a tensor beyond its last use.
     def forward(self, x: Tensor) -> Tensor:
         grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
-        attend = self.attend_by_steps if self.kernel == "eager" else self.attend_at_once
-        if grid.is_padded:
-            x = self.pad(x, grid)
-        if grid.is_shifted:
-            x = self.shift(x, grid)
-        x = self.partition(x)
-        x = self.project(x)
-        x = attend(*self.split_heads(x), grid)
+        x = self.attended(self.queries_keys_values(self.into_windows(x, grid)), grid)
         x = self.merge_heads(x)
         x = self.output(x)
         x = self.reverse(x, grid)
@@ -104,15 +104,37 @@ class WindowAttention(nn.Module):
             x = self.crop(x, grid)
         return x
 
-    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        attn = self.add_bias(self.score(q, k))
+    def into_windows(self, x: Tensor, grid: Windows) -> Tensor:
+        if grid.is_padded:
+            x = self.pad(x, grid)
         if grid.is_shifted:
-            attn = self.add_mask(attn, self.mask(grid, attn))
-        attn = self.softmax(attn)
-        return self.mix(attn, v)
+            x = self.shift(x, grid)
+        return self.partition(x)
 
-    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        return self.attend(q, k, v, grid)
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            return self.split_heads(x)
+        x = self.project_grouped(x)
+        q, k, v = self.split_grouped(x)
+        return q, *self.share_heads(k, v)
+
+    def attended(self, heads: Heads, grid: Windows) -> Tensor:
+        """What the heads found by this module's kernel, (b·r·s, h, n, d)."""
+        if self.kernel != "eager":
+            return self.attend(*heads, grid)
+        q, k, v = heads
+        del heads
+        x = self.score(q, k)
+        del q, k
+        x = self.add_bias(x)
+        if grid.is_shifted:
+            x = self.add_mask(x, self.mask(grid, x))
+        x = self.softmax(x)
+        return self.mix(x, v)
+
+    # Where letters change places the tensor is copied here, also where torch would put the copy off to the next step: the
+    # step that moves the data has the time and the memory of it.
 
     @steps.pad
     def pad(self, x: Tensor, grid: Windows) -> Tensor:
@@ -125,16 +147,28 @@ class WindowAttention(nn.Module):
 
     @steps.partition
     def partition(self, x: Tensor) -> Tensor:
-        return window_partition(x, self.window).flatten(1, 2)
+        return window_partition(x, self.window).flatten(1, 2).contiguous()
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:
         return self.qkv(windows)
 
     @steps.split_heads
-    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_heads(self, qkv: Tensor) -> Heads:
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
+
+    @steps.project_grouped
+    def project_grouped(self, windows: Tensor) -> Tensor:
+        return self.qkv(windows)
+
+    @steps.split_grouped
+    def split_grouped(self, qkv: Tensor) -> Heads:
+        return split_grouped(qkv, self.heads, self.kv_heads)
+
+    @steps.share_heads
+    def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return repeat_heads(k, v, self.heads)
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
@@ -167,7 +201,7 @@ class WindowAttention(nn.Module):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
-        return heads.transpose(1, 2).flatten(2)
+        return heads.transpose(1, 2).flatten(2).contiguous()
 
     @steps.output
     def output(self, merged: Tensor) -> Tensor:
@@ -175,7 +209,7 @@ class WindowAttention(nn.Module):
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
-        return window_reverse(windows, self.window, *grid.padded)
+        return window_reverse(windows, self.window, *grid.padded).contiguous()
 
     @steps.unshift
     def unshift(self, x: Tensor, grid: Windows) -> Tensor:
@@ -279,4 +313,5 @@ def build(spec: SwinSpec) -> WindowAttention:
         spec.attn_drop,
         spec.proj_drop,
         spec.kernel,
+        spec.kv_heads,
     )

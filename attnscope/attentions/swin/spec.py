@@ -3,22 +3,23 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, global_attention, windowed_attention
-from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, option, plural, spell_pair
+from attnscope.errors import UsageError
+from attnscope.spec import Pair, option, plural, spell_pair
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinSpec(Spec):
+class SwinSpec(Headed):
     """Multi-head self-attention in windows, W-MSA, and in shifted windows, SW-MSA (Liu et al., arXiv 2103.14030, 3.2).
 
     The defaults are the first stage of Swin-T at 224 pixels: 56×56 tokens, 96 channels, 3 heads, 7×7 windows.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, the shift is not smaller than the window, or
-            shift and shift_size contradict each other.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, the shift is not smaller
+            than the window, or shift and shift_size contradict each other.
     """
 
     name: ClassVar[str] = "swin"
@@ -33,6 +34,7 @@ class SwinSpec(Spec):
 
     dim: int = option(96, "Channels of a token.")
     heads: int = option(3, "Attention heads.")
+    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     shift: bool | None = option(
@@ -42,9 +44,7 @@ class SwinSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dim % self.heads:
-            nearest = nearest_multiples(self.dim, self.heads)
-            raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
+        self.check_heads()
         for shift, window in zip(self.shift_size or (), self.window, strict=False):
             if shift >= window:
                 raise UsageError(
@@ -76,16 +76,20 @@ class SwinSpec(Spec):
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
         tokens, *cut = self.windows.headline()
-        return [tokens, f"dim {self.dim}", plural(self.heads, "head"), *cut]
+        return [tokens, f"dim {self.dim}", plural(self.heads, "head"), *self.shared_heads(), *cut]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step as the paper counts them: 4NC² + 2M²NC in all, N with the padding (equation 2)."""
+        """MACs of each step as the paper counts them: 4NC² + 2M²NC in all, N with the padding (equation 2).
+
+        Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2M²NC.
+        """
         height, width = self.windows.padded
-        N, M2, C, b = height * width, self.window[0] * self.window[1], self.dim, self.batch
+        N, M2, C, G, b = height * width, self.window[0] * self.window[1], self.dim, self.kv_dim, self.batch
         attend = {"score": b * M2 * N * C, "mix": b * M2 * N * C}
         if self.kernel != "eager":
             attend = {"attend": sum(attend.values())}
-        return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
+        project = "project_grouped" if self.is_grouped else "project"
+        return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
         """Global attention on the tokens of the grid beside the windows on the padded grid."""
@@ -93,8 +97,8 @@ class SwinSpec(Spec):
         tokens, padded = height * width, padded_height * padded_width
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(tokens, self.dim),
-            of_windows=windowed_attention(padded, self.dim, self.window, padded - tokens),
+            of_global=global_attention(tokens, self.dim, self.kv_dim),
+            of_windows=windowed_attention(padded, self.dim, self.window, padded - tokens, self.kv_dim),
         )
 
     def cautions(self) -> list[str]:
@@ -126,6 +130,7 @@ class SwinSpec(Spec):
         return ViTSpec(
             dim=self.dim,
             heads=self.heads,
+            kv_heads=self.kv_heads,
             tokens=self.resolution[0] * self.resolution[1],
             batch=self.batch,
             qkv_bias=self.qkv_bias,
@@ -138,7 +143,7 @@ class SwinSpec(Spec):
         """The command worth typing next, and why."""
         if self.windows.is_shifted:
             return f"attnscope windows {self.grid_flags()}", "see the shift and its mask"
-        own = f"--dim {self.dim} --heads {self.heads}"
+        own = f"--dim {self.dim} --heads {self.heads}" + (f" --kv-heads {self.kv_heads}" if self.is_grouped else "")
         if self.can_shift:
             return f"attnscope {self.name} {own} {self.grid_flags()} --shift", "what the shift and its mask add"
         tokens = self.resolution[0] * self.resolution[1]

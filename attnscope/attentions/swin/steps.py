@@ -2,12 +2,15 @@
 
 Letters: b batch, y x grid of tokens as it came, r s windows down and across, p q window height and width (so r·p by s·q is
 the grid with its padding), n query tokens and m key tokens of a window (both p·q), c channels, h heads, d head width
-(c = h·d), t u rows of the bias table down and across (2p−1 and 2q−1).
+(c = h·d), t u rows of the bias table down and across (2p−1 and 2q−1); where heads share keys and values, g heads of them,
+each for f heads of queries (h = g·f), and e channels of q, k and v.
 """
 
 from dataclasses import replace
 
+from attnscope.attentions.heads import letters
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.vit import steps as vit
 from attnscope.steps import Plan, Step, name_steps
 
 pad = Step(
@@ -35,6 +38,22 @@ split_heads = Step(
     "qkv: (b r s) n (3 h d) -> q: (b r s) h n d, k: (b r s) h n d, v: (b r s) h n d",
     memory="view",
     doc="the channels fall into heads; each head sees its own d of them",
+)
+project_grouped = replace(
+    project,
+    pattern="windows: (b r s) n c -> qkv: (b r s) n e",
+    macs="b r s n c e",
+    work={"bias": "b r s n e"},
+    weights={"qkv.weight": "e c", "qkv.bias": "e"},
+    doc=vit.project_grouped.doc,
+)
+split_grouped = replace(
+    vit.split_grouped,
+    pattern="qkv: (b r s) n e -> q: (b r s) h n d, k: (b r s) g n d, v: (b r s) g n d",
+)
+share_heads = replace(
+    vit.share_heads,
+    pattern="k: (b r s) g m d, v: (b r s) g m d -> k: (b r s) (g f) m d, v: (b r s) (g f) m d",
 )
 score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
@@ -74,8 +93,7 @@ attend = Step(
     work={"scale": "b r s h n m", "bias": "b r s h n m", "softmax": "b r s h n m"},
     weights={"relative_position_bias_table": "(t u) h"},
     fused=True,
-    saves=("q", "k", "v", "heads"),
-    keeps="b r s h n",
+    keeps=None,  # a learned bias takes one kernel or another, as the device has it
     doc="softmax(q·kᵀ/√d + B + mask)·v in one fused kernel: score, bias, mask, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
@@ -115,48 +133,48 @@ def plan(spec: SwinSpec) -> Plan:
     else:
         masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
         attention = [masked if shifted else attend]
-    return in_windows(spec, project, attention)
+    heads = [project_grouped, split_grouped, share_heads] if spec.is_grouped else [project, split_heads]
+    return in_windows(spec, heads, attention)
 
 
-def copies(spec: SwinSpec) -> bool:
-    """Whether matmul copies the operands that split_heads left strided: not where there is one window or one head."""
+def is_strided(spec: SwinSpec) -> bool:
+    """Whether matmul copies what the split into heads left strided: not where there is one window or one head."""
     (r, s), b = spec.windows.counts, spec.batch
     return b * r * s > 1 and spec.heads > 1
 
 
 def score_of(spec: SwinSpec) -> Step:
-    """The score with what matmul copies."""
-    if not copies(spec):
+    """The score with what matmul copies; keys that were shared are copies already."""
+    if not is_strided(spec):
         return score
-    return replace(score, scratch=("2 b r s h n d",), transposes="(b r s) m 3 h d", saves=(), keeps="2 b r s h n d")
+    queries = score.copying("q")
+    return queries if spec.is_grouped else queries.copying("k", transposes="(b r s) m 3 h d")
 
 
 def mix_of(spec: SwinSpec) -> Step:
-    """The weighted sum with what matmul copies."""
-    return replace(mix, scratch=("b r s h m d",), saves=("weights",), keeps="b r s h m d") if copies(spec) else mix
+    """The weighted sum with what matmul copies; values that were shared are copies already."""
+    return mix.copying("v") if is_strided(spec) and not spec.is_grouped else mix
 
 
-def in_windows(spec: SwinSpec, project: Step, attention: list[Step]) -> Plan:
-    """The steps of attention between the cut into windows and its inverse."""
+def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan:
+    """The steps between the cut into windows and its inverse: how q, k and v come about, and what is done with them."""
     grid = spec.windows
-    (r, s), (p, q), (y, x) = grid.counts, spec.window, spec.resolution
-    b, c, h = spec.batch, spec.dim, spec.heads
+    (r, s), (p, q), (y, x), b = grid.counts, spec.window, spec.resolution, spec.batch
     sizes = {"b": b, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}
-    sizes |= {"c": c, "h": h, "d": c // h, "t": 2 * p - 1, "u": 2 * q - 1}
+    sizes |= {"t": 2 * p - 1, "u": 2 * q - 1, **letters(spec.dim, spec.heads, spec.kv_heads)}
 
     # a fused kernel lays the heads side by side
     merge = merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
     # a roll along both axes makes two passes, with a whole grid between them
     passes = ("b r p s q c",) if all(grid.roll) else ()
-    # a cut that leaves the rows whole leaves a single image where it is
-    cropped = replace(crop, memory="view") if b == 1 and not grid.padding[1] else crop
+    # a cut that leaves the rows whole, or but one of them, leaves a single image where it is
+    cropped = replace(crop, memory="view") if b == 1 and (y == 1 or not grid.padding[1]) else crop
     return Plan.of(
         [
             *([pad] if grid.is_padded else []),
             *([replace(shift, scratch=passes)] if grid.is_shifted else []),
             partition,
-            project if spec.qkv_bias else project.without_bias(),
-            split_heads,
+            *(heads if spec.qkv_bias else [step.without_bias() for step in heads]),
             *attention,
             merge,
             output,

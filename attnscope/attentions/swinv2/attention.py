@@ -12,6 +12,7 @@ from attnscope.attentions.swin.attention import WindowAttention
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
+from attnscope.attentions.vit.attention import Heads
 from attnscope.spec import Pair, pair
 
 SHARPEST = math.log(100.0)
@@ -31,9 +32,11 @@ class WindowAttentionV2(WindowAttention):
         attn_drop: dropout of the attention weights, in training.
         proj_drop: dropout of the output, in training.
         kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
+        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, or the shift is not smaller than the window.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or the shift is not
+            smaller than the window.
     """
 
     relative_coords_table: Tensor
@@ -50,48 +53,68 @@ class WindowAttentionV2(WindowAttention):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         kernel: str = "eager",
+        kv_heads: int | None = None,
     ) -> None:
-        super().__init__(dim, heads, window, shift, False, None, attn_drop, proj_drop, kernel)
+        super().__init__(dim, heads, window, shift, False, None, attn_drop, proj_drop, kernel, kv_heads)
         del self.relative_position_bias_table  # an MLP makes it
         self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
         self.cpb_mlp = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, heads, bias=False))
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
-        self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        kv_dim = dim // heads * self.kv_heads
+        self.v_bias = nn.Parameter(torch.zeros(kv_dim)) if qkv_bias else None
         if qkv_bias:
-            self.register_buffer("k_bias", torch.zeros(dim), persistent=False)
+            self.register_buffer("k_bias", torch.zeros(kv_dim), persistent=False)
         table = log_distances(self.window, pair(pretrained_window or self.window))
         self.register_buffer("relative_coords_table", table.to(torch.get_default_dtype()), persistent=False)
 
-    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        scores = self.score(*self.normalize(q, k))
-        del q, k
-        scores = self.add_bias(scores, self.bias_mlp(self.relative_coords_table))
-        if grid.is_shifted:
-            scores = self.add_mask(scores, self.mask(grid, scores))
-        scores = self.softmax(scores)
-        return self.mix(scores, v)
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            q, k, v = self.split_heads(x)
+            return *self.normalize(q, k), v
+        x = self.project_grouped(x)
+        q, k, v = self.split_grouped(x)
+        q, k = self.normalize_grouped(q, k)
+        return q, *self.share_heads(k, v)
 
-    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        q, k = self.normalize(q, k)
-        return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
+    def attended(self, heads: Heads, grid: Windows) -> Tensor:
+        """What the heads found by this module's kernel, (b·r·s, h, n, d)."""
+        if self.kernel != "eager":
+            return self.attend(*heads, self.bias_mlp(self.relative_coords_table), grid)
+        q, k, v = heads
+        del heads
+        x = self.score(q, k)
+        del q, k
+        x = self.add_bias(x, self.bias_mlp(self.relative_coords_table))
+        if grid.is_shifted:
+            x = self.add_mask(x, self.mask(grid, x))
+        x = self.softmax(x)
+        return self.mix(x, v)
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:
-        if self.q_bias is None or self.v_bias is None:
-            return F.linear(windows, self.qkv.weight)
-        return F.linear(windows, self.qkv.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
+        return F.linear(windows, self.qkv.weight, self.bias_of_heads())
+
+    @steps.project_grouped
+    def project_grouped(self, windows: Tensor) -> Tensor:
+        return F.linear(windows, self.qkv.weight, self.bias_of_heads())
+
+    @steps.normalize_grouped
+    def normalize_grouped(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return normalized(q, k)
 
     @steps.normalize
     def normalize(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        return normalized(q, k)
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return q @ k.transpose(-2, -1) * self.sharpness()
+        sharpness = self.sharpness()
+        return (q * sharpness) @ k.transpose(-2, -1)  # the queries are fewer numbers than the scores
 
     @steps.bias_mlp
     def bias_mlp(self, coords: Tensor) -> Tensor:
-        return 16 * torch.sigmoid(self.cpb_mlp(coords))
+        return 16.0 * torch.sigmoid(self.cpb_mlp(coords))
 
     @steps.add_bias
     def add_bias(self, scores: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
@@ -106,6 +129,12 @@ class WindowAttentionV2(WindowAttention):
             bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
         return fused_attention(self.kernel, q * self.sharpness(), k, v, bias, drop)
 
+    def bias_of_heads(self) -> Tensor | None:
+        """The bias of q, k and v together, that of k being 0."""
+        if self.q_bias is None or self.v_bias is None:
+            return None
+        return torch.cat((self.q_bias, self.k_bias, self.v_bias))
+
     def sharpness(self) -> Tensor:
         """τ: what each head multiplies its cosines with, (h, 1, 1)."""
         return self.logit_scale.clamp(max=SHARPEST).exp()
@@ -118,6 +147,12 @@ class WindowAttentionV2(WindowAttention):
         # Published checkpoints keep the distances; torchvision's keep one bias whose middle third, of the keys, is zero.
         state_dict.pop(prefix + "relative_coords_table", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def normalized(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at length 1; the keys, of which there may be fewer, come first, while less is held."""
+    k = F.normalize(k, dim=-1)
+    return F.normalize(q, dim=-1), k
 
 
 def log_distances(window: Pair, pretrained: Pair) -> Tensor:
@@ -145,4 +180,5 @@ def build(spec: SwinV2Spec) -> WindowAttentionV2:
         spec.attn_drop,
         spec.proj_drop,
         spec.kernel,
+        spec.kv_heads,
     )

@@ -14,21 +14,33 @@ project = replace(
     weights={"qkv.weight": "(3 c) c", "q_bias": "c", "v_bias": "c"},
     doc="q, k, v = x·Wqkv + b: a bias for the query and the value; the key has none",
 )
+project_grouped = replace(
+    swin.project_grouped,
+    weights={"qkv.weight": "e c", "q_bias": "c", "v_bias": "(g d)"},
+    doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries; the keys have no bias",
+)
 normalize = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> q: (b r s) h n d, k: (b r s) h m d",
     work={"normalize": "b r s h n d + b r s h m d"},
-    scratch=("b r s h n d",),
+    scratch=("b r s h n",),
     saves=("q", "k"),
+    keeps="2 b r s h n + 2 b r s h m",
     doc="queries and keys are brought to length 1, so that their product is the cosine of the angle between them",
+)
+normalize_grouped = replace(
+    normalize,
+    pattern="q: (b r s) h n d, k: (b r s) g m d -> q: (b r s) h n d, k: (b r s) g m d",
+    work={"normalize": "b r s h n d + b r s g m d"},
+    keeps="2 b r s h n + 2 b r s g m",
 )
 score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
     macs="b r s h n m d",
-    work={"scale": "b r s h n m"},
+    work={"gain": "b r s h n d"},
     weights={"logit_scale": "h 1 1"},
-    scratch=("b r s h n m",),
+    scratch=("h + b r s h n d",),
     saves=("q", "k"),
-    keeps="b r s h n m",
+    keeps="h + b r s h n d",
     doc="S = cos(q, k)·τ: each head learns how sharp it is, τ = exp(logit_scale), at most 100",
 )
 bias_mlp = Step(
@@ -50,11 +62,10 @@ add_bias = Step(
 attend = Step(
     "q: (b r s) h n d, k: (b r s) h m d, v: (b r s) h m d, table: t u h -> heads: (b r s) h n d",
     macs="2 b r s h n m d",
-    work={"scale": "b r s h n d", "bias": "b r s h n m", "softmax": "b r s h n m"},
+    work={"gain": "b r s h n d", "bias": "b r s h n m", "softmax": "b r s h n m"},
     weights={"logit_scale": "h 1 1"},
     fused=True,
-    saves=("q", "k", "v", "heads"),
-    keeps="b r s h n",
+    keeps=None,
     doc="softmax(cos(q, k)·τ + B + mask)·v in one fused kernel: score to mix, without keeping the scores",
 )
 name_steps(globals())
@@ -64,8 +75,31 @@ def plan(spec: SwinV2Spec) -> Plan:
     """The steps that this Spec runs, in their order: pad only where it pads, shift and mask only where it shifts."""
     shifted = spec.windows.is_shifted
     if spec.kernel == "eager":
-        attention = [score, bias_mlp, add_bias, *([swin.add_mask] if shifted else []), swin.softmax, swin.mix_of(spec)]
+        attention = [
+            score_of(spec),
+            bias_mlp,
+            add_bias,
+            *([swin.add_mask] if shifted else []),
+            swin.softmax,
+            swin.mix_of(spec),
+        ]
     else:
         masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
         attention = [bias_mlp, masked if shifted else attend]
-    return swin.in_windows(spec, project, [normalize, *attention])
+    projection, *heads = [project, swin.split_heads, normalize]
+    if spec.is_grouped:  # the keys are brought to length 1 before they are repeated
+        projection, *heads = [project_grouped, swin.split_grouped, normalize_grouped, swin.share_heads]
+    if spec.qkv_bias:  # its parts are joined for each call
+        projection = replace(projection, scratch=("e",))
+    return swin.in_windows(spec, [projection, *heads], attention)
+
+
+def score_of(spec: SwinV2Spec) -> Step:
+    """The score with what matmul copies: the sharpened queries, and the keys unless they were shared.
+
+    A window of one token leaves nothing strided.
+    """
+    if not swin.is_strided(spec) or spec.window == (1, 1):
+        return score
+    of_queries = replace(score, scratch=("h + 2 b r s h n d",))
+    return of_queries if spec.is_grouped else of_queries.copying("k", transposes="(b r s) m 1 h d")

@@ -2,9 +2,13 @@
 
 from torch import Tensor, nn
 
+from attnscope.attentions.heads import letters
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.vit import steps
 from attnscope.attentions.vit.spec import ViTSpec
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""q, k and v in heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
 
 
 class ScaledDotProduct(nn.Module):
@@ -34,19 +38,24 @@ class ScaledDotProduct(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """The letters that the module itself sets."""
-        dim, h, g = self.proj.in_features, self.heads, self.kv_heads
-        return {"c": dim, "h": h, "d": dim // h, "g": g, "f": h // g, "e": (h + 2 * g) * (dim // h)}
+        return letters(self.proj.in_features, self.heads, self.kv_heads)
 
-    def attend_by_steps(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.mix(self.softmax(self.score(q, k)), v)
-
-    def shared(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return (k, v) if self.kv_heads == self.heads else self.share_heads(k, v)
+    # A name is bound anew or deleted where a tensor ends its life; `heads` comes straight from its call, and so nobody else
+    # holds it.
+    def attended(self, heads: Heads) -> Tensor:
+        """What the heads found by this module's kernel, (b, h, n, d)."""
+        if self.kernel != "eager":
+            return self.attend(*heads)
+        q, k, v = heads
+        del heads
+        x = self.score(q, k)
+        del q, k
+        x = self.softmax(x)
+        return self.mix(x, v)
 
     @steps.share_heads
     def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        times = self.heads // self.kv_heads
-        return k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
+        return repeat_heads(k, v, self.heads)
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
@@ -67,7 +76,8 @@ class ScaledDotProduct(nn.Module):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
-        return heads.transpose(1, 2).flatten(2)
+        # with a single channel a head torch would put the copy off to the next step
+        return heads.transpose(1, 2).flatten(2).contiguous()
 
     @steps.output
     def output(self, merged: Tensor) -> Tensor:
@@ -115,25 +125,25 @@ class ViTAttention(ScaledDotProduct):
         super().__init__(dim, heads, kv_heads, qk_scale, attn_drop, proj_drop, kernel)
         self.qkv = nn.Linear(dim, dim + 2 * self.kv_heads * (dim // heads), bias=qkv_bias)
 
-    # A name is bound anew at each line, so that no tensor outlives its last use.
     def forward(self, x: Tensor) -> Tensor:
-        attend = self.attend_by_steps if self.kernel == "eager" else self.attend
-        if self.kv_heads == self.heads:
-            x = self.project(x)
-            x = attend(*self.split_heads(x))
-        else:
-            x = self.project_grouped(x)
-            q, k, v = self.split_grouped(x)
-            x = attend(q, *self.share_heads(k, v))
+        x = self.attended(self.queries_keys_values(x))
         x = self.merge_heads(x)
         return self.output(x)
+
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            return self.split_heads(x)
+        x = self.project_grouped(x)
+        q, k, v = self.split_grouped(x)
+        return q, *self.share_heads(k, v)
 
     @steps.project
     def project(self, x: Tensor) -> Tensor:
         return self.qkv(x)
 
     @steps.split_heads
-    def split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_heads(self, qkv: Tensor) -> Heads:
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
@@ -142,10 +152,20 @@ class ViTAttention(ScaledDotProduct):
         return self.qkv(x)
 
     @steps.split_grouped
-    def split_grouped(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h, g = self.heads, self.kv_heads
-        q, k, v = qkv.unflatten(-1, (h + 2 * g, -1)).transpose(1, 2).split((h, g, g), dim=1)
-        return q, k, v
+    def split_grouped(self, qkv: Tensor) -> Heads:
+        return split_grouped(qkv, self.heads, self.kv_heads)
+
+
+def split_grouped(qkv: Tensor, heads: int, kv_heads: int) -> Heads:
+    """Views of (b, n, (h + 2g)·d) as h heads of queries, and g of keys and of values: (b, h, n, d), twice (b, g, n, d)."""
+    q, k, v = qkv.unflatten(-1, (heads + 2 * kv_heads, -1)).transpose(1, 2).split((heads, kv_heads, kv_heads), dim=1)
+    return q, k, v
+
+
+def repeat_heads(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Each head of keys and values as often as queries' heads share it: (b, g, m, d) -> (b, h, m, d)."""
+    times = heads // k.shape[1]
+    return k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
 
 
 def build(spec: ViTSpec) -> ViTAttention:

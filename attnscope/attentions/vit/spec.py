@@ -3,20 +3,21 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, Spec, check_kv_heads, option, plural
+from attnscope.spec import Pair, option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTSpec(Spec):
+class ViTSpec(Headed):
     """Multi-head self-attention over all tokens of an image (Dosovitskiy et al., arXiv 2010.11929, appendix A).
 
     The defaults are ViT-B/16 at 224 pixels: 196 patches and the class token, 768 channels, 12 heads.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the
-            number of tokens is given twice.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by
+            the patch's, or the number of tokens is given twice.
     """
 
     name: ClassVar[str] = "vit"
@@ -31,7 +32,7 @@ class ViTSpec(Spec):
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
-    kv_heads: int | None = option(None, "Heads of keys and values; several queries' heads share one.", shown="heads")
+    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     image: Pair | None = option(None, "Side of the image in pixels, or HxW.", shown="224")
     patch: Pair | None = option(None, "Side of a patch in pixels, or HxW.", shown="16")
     cls: bool | None = option(None, "Put a class token in front of the patches.", shown="cls")
@@ -46,10 +47,7 @@ class ViTSpec(Spec):
         for name in ("image", "patch", "cls"):
             if self.tokens is not None and getattr(self, name) is not None:
                 raise UsageError(f"{{tokens}} and {{{name}}} both set the number of tokens; give one of them")
-        if self.dim % self.heads:
-            nearest = nearest_multiples(self.dim, self.heads)
-            raise UsageError(f"{{dim}} {self.dim} is not divisible by {{heads}} {self.heads}; nearest: {nearest}")
-        check_kv_heads(self.heads, self.kv_heads)
+        self.check_heads()
         for side, patch in zip(self.image or (), self.patch or (), strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
@@ -74,29 +72,27 @@ class ViTSpec(Spec):
 
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        shared = [f"{self.kv_heads} of keys and values"] if self.kv_heads not in (None, self.heads) else []
-        return [plural(self.sequence, "token"), f"dim {self.dim}", plural(self.heads, "head"), *shared]
+        heads = [plural(self.heads, "head"), *self.shared_heads()]
+        return [plural(self.sequence, "token"), f"dim {self.dim}", *heads]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1).
 
         Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2N²C (Ainslie et al., arXiv 2305.13245).
         """
-        b, N, C = self.batch, self.sequence, self.dim
+        b, N, C, G = self.batch, self.sequence, self.dim, self.kv_dim
         attend = {"score": b * N**2 * C, "mix": b * N**2 * C}
         if self.kernel != "eager":
             attend = {"attend": sum(attend.values())}
-        if self.kv_heads in (None, self.heads):
-            return {"project": 3 * b * N * C**2, **attend, "output": b * N * C**2}
-        grouped = b * N * C**2 + 2 * b * N * C * self.kv_heads * (C // self.heads)
-        return {"project_grouped": grouped, **attend, "output": b * N * C**2}
+        project = "project_grouped" if self.is_grouped else "project"
+        return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """This attention beside the same tokens in Swin's 7×7 windows; all heads with keys and values of their own."""
+        """This attention beside the same tokens in Swin's 7×7 windows."""
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(self.sequence, self.dim),
-            of_windows=windowed_attention(self.sequence, self.dim, (7, 7)),
+            of_global=global_attention(self.sequence, self.dim, self.kv_dim),
+            of_windows=windowed_attention(self.sequence, self.dim, (7, 7), kv_dim=self.kv_dim),
         )
 
     def next_command(self) -> tuple[str, str]:

@@ -6,8 +6,9 @@ where heads share keys and values, g heads of them, each for f heads of queries 
 
 from dataclasses import replace
 
+from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.vit.spec import ViTSpec
-from attnscope.spec import Spec
+from attnscope.spec import RECOMPUTING, Spec
 from attnscope.steps import Plan, Step, name_steps
 
 project = Step(
@@ -89,37 +90,37 @@ def merge_of(spec: Spec) -> Step:
     return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
 
 
+def attend_of(spec: Spec) -> Step:
+    """The fused kernel; what those keep that do not compute the scores anew is their own."""
+    return attend if spec.kernel in RECOMPUTING else replace(attend, saves=(), keeps=None)
+
+
+def by_steps(spec: Headed, keys: str = "b m 3 h d", one_query: bool = False) -> list[Step]:
+    """Score, softmax and mix, with what matmul copies: operands that the split into heads left strided.
+
+    Nothing is copied where there is but one batch or one head, and heads that were shared are copies already.
+
+    Args:
+        spec: an attention of all tokens.
+        keys: the tensor in which the keys lie.
+        one_query: whether the queries are one token, which lies alone.
+    """
+    scored, mixed = score, mix
+    if spec.batch > 1 and spec.heads > 1:
+        scored = scored if one_query else scored.copying("q")
+        if not spec.is_grouped:
+            scored, mixed = scored.copying("k", transposes=keys), mixed.copying("v")
+    return [scored, softmax, mixed]
+
+
 def plan(spec: ViTSpec) -> Plan:
     """The steps that this Spec runs, in their order."""
-    n, c, h = spec.sequence, spec.dim, spec.heads
-    g = spec.kv_heads or h
-    sizes = {
-        "b": spec.batch,
-        "n": n,
-        "m": n,
-        "c": c,
-        "h": h,
-        "d": c // h,
-        "g": g,
-        "f": h // g,
-        "e": (h + 2 * g) * (c // h),
-    }
-    projection, heads = (project, [split_heads]) if g == h else (project_grouped, [split_grouped, share_heads])
-    if spec.kernel == "eager":
-        # matmul copies the operands that split_heads left strided, unless there is but one batch or one head
-        copies = spec.batch > 1 and h > 1
-        attention = [
-            replace(score, scratch=("2 b h n d",), transposes="b m 3 h d", saves=(), keeps="2 b h n d")
-            if copies
-            else score,
-            softmax,
-            replace(mix, scratch=("b h m d",), saves=("weights",), keeps="b h m d") if copies else mix,
-        ]
-        merge = merge_heads
-    else:
-        attention, merge = [attend], merge_of(spec)
+    n = spec.sequence
+    sizes = {"b": spec.batch, "n": n, "m": n, **letters(spec.dim, spec.heads, spec.kv_heads)}
+    projection, heads = (project_grouped, [split_grouped, share_heads]) if spec.is_grouped else (project, [split_heads])
+    attention = by_steps(spec) if spec.kernel == "eager" else [attend_of(spec)]
     return Plan.of(
-        [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge, output],
+        [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge_of(spec), output],
         sizes,
         spec.itemsize,
     )

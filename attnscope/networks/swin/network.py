@@ -37,7 +37,7 @@ class PatchEmbed(nn.Module):
 
     @steps.to_grid
     def to_grid(self, planes: Tensor) -> Tensor:
-        return planes.permute(0, 2, 3, 1)
+        return planes.permute(0, 2, 3, 1).contiguous()  # else the norm would copy it
 
     @steps.norm_patches
     def norm_patches(self, patches: Tensor) -> Tensor:
@@ -181,7 +181,10 @@ class SwinStage(nn.Module):
         self.blocks = nn.Sequential(*(block(spec.attention_of(stage, index), hidden) for index in range(stage.depth)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+        x = self.downsample(x)
+        for block in self.blocks:  # not all at once: the whole of them would hold their first input to the end
+            x = block(x)
+        return x
 
 
 class Head(nn.Module):
@@ -214,7 +217,9 @@ class SwinTransformer(LoadsOthers):
         return {"c": self.head.fc.in_features, "k": self.head.fc.out_features}
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.layers(self.patch_embed(image))
+        x = self.patch_embed(image)
+        for stage in self.layers:
+            x = stage(x)
         x = self.normalize(x)
         x = self.pool(x)
         return self.classify(x)

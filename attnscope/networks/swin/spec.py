@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
-from attnscope.spec import Ints, Pair, option
+from attnscope.spec import Ints, Pair, option, plural
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Stage:
 class SwinNetworkSpec(NetworkSpec):
     """Swin (Liu et al., arXiv 2103.14030): stages of blocks with W-MSA and SW-MSA in turn, and merging between them.
 
-    The defaults are Swin-T at 224 pixels. Width and heads double from stage to stage, and a window larger than a stage's
-    grid is clipped to it.
+    The defaults are Swin-T at 224 pixels. Width and heads double from stage to stage, those of keys and values stay as many
+    where heads share them, and a window larger than a stage's grid is clipped to it.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the stage
-            or the block is not there.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by the
+            patch's, or the stage or the block is not there.
     """
 
     name: ClassVar[str] = "swin"
@@ -42,6 +43,7 @@ class SwinNetworkSpec(NetworkSpec):
 
     dim: int = option(96, "Channels of a token, in the first stage.")
     heads: int = option(3, "Attention heads, in the first stage.")
+    kv_heads: int | None = option(None, f"In every stage: {KV_HEADS[0].lower()}{KV_HEADS[1:]}", shown="heads")
     depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
@@ -51,11 +53,11 @@ class SwinNetworkSpec(NetworkSpec):
         super().__post_init__()
         if len(self.depths) > 32:
             raise UsageError(f"{{depths}} has {len(self.depths)} stages, each twice as wide as the last; at most 32")
+        self.attention_of(self.stages[0], 0)  # heads that fit here fit everywhere
         self.check_index("stage", self.stage, len(self.depths))
         if self.block is not None and self.stage is None and self.scope == "model":
             raise UsageError("{block} counts within a stage; say which with {stage}")
         self.check_index("block", self.block, self.opened.depth)
-        self.attention()
 
     @property
     def is_whole(self) -> bool:
@@ -103,6 +105,7 @@ class SwinNetworkSpec(NetworkSpec):
         return self.attention_class()(
             dim=stage.dim,
             heads=stage.heads,
+            kv_heads=self.kv_heads,
             resolution=stage.grid,
             window=window,
             shift_size=(down, across) if down or across else None,
@@ -144,10 +147,13 @@ class SwinNetworkSpec(NetworkSpec):
         window = [f"window {self.window[0]}" if len(set(self.window)) == 1 else "window {}×{}".format(*self.window)]
         if not self.is_whole:
             tokens = "{}×{} tokens".format(*stage.grid)
-            words = [f"stage {stage.index + 1} of {len(self.depths)}", f"{stage.depth} blocks", tokens]
-            return [*words, f"dim {stage.dim}", f"{stage.heads} heads", *window]
+            words = [f"stage {stage.index + 1} of {len(self.depths)}", plural(stage.depth, "block"), tokens]
+            heads = [plural(stage.heads, "head"), *self.attention().shared_heads()]
+            return [*words, f"dim {stage.dim}", *heads, *window]
         words = [f"{height}×{width} pixels", f"patch {p}" if p == q else f"patch {p}×{q}", f"dim {self.dim}"]
-        return [*words, f"{'-'.join(map(str, self.depths))} blocks", *window]
+        shared = self.attention_of(self.stages[-1], 0).shared_heads()
+        heads = ["-".join(str(stage.heads) for stage in self.stages) + " heads", *shared] if shared else []
+        return [*words, f"{'-'.join(map(str, self.depths))} blocks", *heads, *window]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step that has any; of identical blocks that of the first."""
@@ -170,8 +176,8 @@ class SwinNetworkSpec(NetworkSpec):
         """Parameters: 3p²C + 3C, blocks of 12C² + 13C + (2M−1)²H, merging 8C² + 8C, 2C + (C+1)·classes."""
         total = (3 * self.patch[0] * self.patch[1] + 3) * self.dim
         for stage in self.stages:
-            C, E = stage.dim, self.hidden(stage.dim)
-            block = 4 * C**2 + C + 2 * C * E + E + C + 4 * C + self._attention_params(stage)
+            C, E, G = stage.dim, self.hidden(stage.dim), self._kv_dim(stage)
+            block = 2 * C**2 + 2 * C * G + C + 2 * C * E + E + C + 4 * C + self._attention_params(stage)
             total += stage.depth * block + (self._merging_params(C // 2) if stage.index else 0)
         return total + 2 * C + (C + 1) * self.classes
 
@@ -182,7 +188,9 @@ class SwinNetworkSpec(NetworkSpec):
 
     def complexity(self) -> Complexity:
         """What is asked for beside the same with global attention."""
-        block, values = "12hwC² + 2{}", f"M² = {self.window[0]}·{self.window[1]}, C = {self.dim}"
+        linear, others = self.formula("hw", self.attention_of(self.opened if self.stage else self.stages[-1], 0))
+        block = f"{linear} + 2{{}}"
+        values = ", ".join([f"M² = {self.window[0]}·{self.window[1]}", *others, f"C = {self.dim}"])
         if self.is_whole:
             formula, stages = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes", self.stages
             rest = self._embed() + stages[-1].dim * self.classes
@@ -234,10 +242,15 @@ class SwinNetworkSpec(NetworkSpec):
     def _merging_params(self, dim: int) -> int:
         return 8 * dim**2 + 8 * dim
 
+    def _kv_dim(self, stage: Stage) -> int:
+        """Channels of the keys, and of the values."""
+        return stage.dim // stage.heads * (self.kv_heads or stage.heads)
+
     def _attention_params(self, stage: Stage) -> int:
         """Parameters of an attention besides its projections' weights and the bias of the last."""
         p, q = self.window_of(stage)
-        return 3 * stage.dim * self.qkv_bias + (2 * p - 1) * (2 * q - 1) * stage.heads
+        bias = (stage.dim + 2 * self._kv_dim(stage)) * self.qkv_bias
+        return bias + (2 * p - 1) * (2 * q - 1) * stage.heads
 
     def _block_form(self, attention: SwinSpec) -> dict[str, int]:
         (height, width), C = attention.resolution, attention.dim
@@ -257,7 +270,8 @@ class SwinNetworkSpec(NetworkSpec):
             p, q = self.window_of(stage)
             height, width = Windows(*stage.grid, (p, q)).padded if windowed else stage.grid
             N, seen = height * width, p * q if windowed else tokens
-            total += stage.depth * (4 * N * C**2 + 2 * seen * N * C + 2 * tokens * C * E)
+            attention = 2 * N * C**2 + 2 * N * C * self._kv_dim(stage) + 2 * seen * N * C
+            total += stage.depth * (attention + 2 * tokens * C * E)
         return total
 
     def _bias_macs(self, stage: Stage) -> int:
@@ -308,8 +322,8 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
         return 8 * dim**2 + 4 * dim
 
     def _attention_params(self, stage: Stage) -> int:
-        C, H = stage.dim, stage.heads
-        return 2 * C * self.qkv_bias + H + 3 * HIDDEN + HIDDEN * H
+        C, G, H = stage.dim, self._kv_dim(stage), stage.heads
+        return (C + G) * self.qkv_bias + H + 3 * HIDDEN + HIDDEN * H
 
     def _bias_macs(self, stage: Stage) -> int:
         p, q = self.window_of(stage)

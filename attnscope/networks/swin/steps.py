@@ -22,15 +22,16 @@ contract = on_grid(sequence.contract)
 
 to_grid = Step(
     "planes: b c y x -> patches: b y x c",
-    memory="view",
+    memory="rearrange",
     doc="the channels come last, so that a token lies in one piece",
 )
 norm_patches = Step(
     "patches: b y x c -> x: b y x c",
     work={"layer_norm": "b y x c"},
     weights={"norm.weight": "c", "norm.bias": "c"},
-    scratch=("b y x c",),
-    keeps="b y x c + 2 b y x",
+    scratch=("2 b y x",),
+    saves=("patches",),
+    keeps="2 b y x",
     doc="each patch is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
 )
 pad_odd = Step(
@@ -45,6 +46,7 @@ norm_four = Step(
     "four: b y x (4 c) -> four: b y x (4 c)",
     work={"layer_norm": "b y x 4 c"},
     weights={"norm.weight": "(4 c)", "norm.bias": "(4 c)"},
+    scratch=("2 b y x",),
     saves=("four",),
     keeps="2 b y x",
     doc="the four neighbours are normed as one",
@@ -60,6 +62,7 @@ norm_reduced = Step(
     "x: b y x (2 c) -> x: b y x (2 c)",
     work={"layer_norm": "b y x 2 c"},
     weights={"norm.weight": "(2 c)", "norm.bias": "(2 c)"},
+    scratch=("2 b y x",),
     saves=("x",),
     keeps="2 b y x",
     doc="Swin V2 norms what the merging made",
@@ -68,6 +71,7 @@ norm = Step(
     "x: b y x c -> x: b y x c",
     work={"layer_norm": "b y x c"},
     weights={"norm.weight": "c", "norm.bias": "c"},
+    scratch=("2 b y x",),
     saves=("x",),
     keeps="2 b y x",
     doc="the last norm, of all tokens",
@@ -115,6 +119,7 @@ def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
     stream = {"x": "x"}
     number, sees = stage.index + 1, spec.sees
     pieces = []
+    turns: dict[int, int] = {}
     if stage.index:
         merging = merging_plan(spec, spec.stages[stage.index - 1])
         pieces.append(merging.inside("downsample", part=Part("patch merging", number), takes=stream, makes=stream))
@@ -123,7 +128,8 @@ def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
         part = Part(title, number, sees[stage.index, blocks[-1]])
         paths = [f"blocks.{block}" for block in blocks]
         pieces.append(block_plan(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
-    return Plan.join(pieces)
+        turns |= {block: len(pieces) - 1 for block in blocks}
+    return Plan.join(pieces, order=[*range(bool(stage.index)), *(turns[block] for block in range(stage.depth))])
 
 
 def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:

@@ -114,11 +114,15 @@ class VisionTransformer(LoadsOthers):
         elif self.cls_token is not None:
             x = self.prepend(x)
         x = self.add_positions(x)
-        x = self.normalize(self.blocks(x))
+        for block in self.blocks:  # not all at once: the whole of them would hold their first input to the end
+            x = block(x)
+        x = self.normalize(x)
         if self.dist_token is not None:
-            pooled, taught = self.pool_two(x)
-            return self.average(self.classify(pooled), self.classify_as_taught(taught))
-        return self.classify(self.pool(x) if self.cls_token is not None else self.pool_mean(x))
+            x, taught = self.pool_two(x)
+            x, taught = self.classify(x), self.classify_as_taught(taught)
+            return self.average(x, taught)
+        x = self.pool(x) if self.cls_token is not None else self.pool_mean(x)
+        return self.classify(x)
 
     @steps.prepend
     def prepend(self, patches: Tensor) -> Tensor:
@@ -134,7 +138,8 @@ class VisionTransformer(LoadsOthers):
 
     @steps.add_positions
     def add_positions(self, x: Tensor) -> Tensor:
-        return x + self.pos_embed
+        # the positions come first: the sum lies as they do, token by token, also where patches come channel by channel
+        return self.pos_embed + x
 
     @steps.norm
     def normalize(self, x: Tensor) -> Tensor:
@@ -163,7 +168,7 @@ class VisionTransformer(LoadsOthers):
 
     @steps.average
     def average(self, logits: Tensor, votes: Tensor) -> Tensor:
-        return (logits + votes) / 2
+        return (logits + votes).mul_(0.5)
 
     def translate(self, state: State) -> None:
         """Names of torchvision's become ours, and positions of another image size are brought to this one's grid."""

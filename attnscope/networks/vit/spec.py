@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
-from attnscope.spec import option
+from attnscope.spec import option, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +18,8 @@ class ViTNetworkSpec(NetworkSpec):
     The defaults are ViT-B/16 at 224 pixels.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, an image side not by the patch's, or the block
-            is not there.
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by the
+            patch's, or the block is not there.
     """
 
     name: ClassVar[str] = "vit"
@@ -27,7 +28,7 @@ class ViTNetworkSpec(NetworkSpec):
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
-    kv_heads: int | None = option(None, "Heads of keys and values; several queries' heads share one.", shown="heads")
+    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     depth: int = option(12, "Blocks.")
     cls: bool = option(True, "Put a class token in front of the patches.")
     distilled: bool = option(False, "A second token, with a head of its own, as in DeiT distilled.")
@@ -71,7 +72,8 @@ class ViTNetworkSpec(NetworkSpec):
         if not self.is_whole:
             return [f"block {self.block or 1} of {self.depth}", *self.attention().headline()]
         words = [f"{height}×{width} pixels", f"patch {p}" if p == q else f"patch {p}×{q}", f"{self.tokens} tokens"]
-        return [*words, f"dim {self.dim}", f"{self.heads} heads", f"{self.depth} blocks"]
+        heads = [plural(self.heads, "head"), *self.attention().shared_heads()]
+        return [*words, f"dim {self.dim}", *heads, plural(self.depth, "block")]
 
     def closed_form(self) -> dict[str, int]:
         """MACs of each step that has any, of one block as of all: 12NC² + 2N²C with an MLP of four widths."""
@@ -86,7 +88,7 @@ class ViTNetworkSpec(NetworkSpec):
 
     def params(self) -> int:
         """Parameters: 3p²C + C + prefix·C + N·C + L(12C² + 13C) + 2C + (C+1)·classes."""
-        C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self._kv_dim
+        C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self.attention().kv_dim
         attention = 2 * C**2 + 2 * C * G + (C + 2 * G) * self.qkv_bias + C
         block = attention + 2 * C * E + E + C + 4 * C
         heads = (C + 1) * self.classes * (1 + self.distilled)
@@ -98,10 +100,9 @@ class ViTNetworkSpec(NetworkSpec):
 
     def complexity(self) -> Complexity:
         """The network beside the same one with attention in Swin's 7×7 windows."""
-        values = f"N = {self.tokens}, C = {self.dim}, L = {self.depth}"
-        formula = "3p²Cn + L(12NC² + 2{}) + C·classes"
-        if not self.is_whole:
-            formula = "12NC² + 2{}"
+        linear, others = self.formula("N", self.attention())
+        values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", f"L = {self.depth}"])
+        formula = f"3p²Cn + L({linear} + 2{{}}) + C·classes" if self.is_whole else f"{linear} + 2{{}}"
         return Complexity(
             batch=self.batch,
             of_global=Term("global", formula.format("N²C"), values, self._macs(self.tokens)),
@@ -114,14 +115,10 @@ class ViTNetworkSpec(NetworkSpec):
             return self.command(scope="block"), "one block, step by step"
         return self.command(scope="model", block=None), "the whole network"
 
-    @property
-    def _kv_dim(self) -> int:
-        return self.dim // self.heads * (self.kv_heads or self.heads)
-
     def _macs(self, attended: int) -> int:
         """MACs of what is asked for where each token looks at so many."""
-        N, C, E = self.tokens, self.dim, self.hidden(self.dim)
-        block = 2 * N * C**2 + 2 * N * C * self._kv_dim + 2 * N * attended * C + 2 * N * C * E
+        N, C, E, G = self.tokens, self.dim, self.hidden(self.dim), self.attention().kv_dim
+        block = 2 * N * C**2 + 2 * N * C * G + 2 * N * attended * C + 2 * N * C * E
         if not self.is_whole:
             return block
         embed = 3 * self.patch[0] * self.patch[1] * C * self.grid[0] * self.grid[1]

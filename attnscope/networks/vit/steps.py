@@ -42,6 +42,7 @@ norm = Step(
     "x: b n c -> x: b n c",
     work={"layer_norm": "b n c"},
     weights={"norm.weight": "c", "norm.bias": "c"},
+    scratch=("2 b n",),
     saves=("x",),
     keeps="2 b n",
     doc="the last norm, of all tokens",
@@ -68,7 +69,6 @@ head_dist = Step(
 average = Step(
     "logits: b k, votes: b k -> logits: b k",
     work={"bias": "b k", "scale": "b k"},
-    scratch=("b k",),
     doc="both heads have half a say",
 )
 name_steps(globals())
@@ -97,7 +97,8 @@ def plan(spec: ViTNetworkSpec) -> Plan:
             ),
             block_plan(spec).inside(*blocks, part=Part("block", sees=spec.grid), takes=stream, makes=stream),
             of([norm, *heads]).inside("", part=Part("norm and head"), takes=stream, makes=stream),
-        ]
+        ],
+        order=[0, 1, *[2] * spec.depth, 3],
     )
 
 
