@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from attnscope.axes import spell
 from attnscope.errors import AttnscopeError
+from attnscope.known import sum_of
 from attnscope.report import Audit, StepAudit
-from attnscope.rows import sum_of
 from attnscope.spec import Spec
 from attnscope.steps import Plan, SizedStep, place
 

@@ -25,6 +25,7 @@ from attnscope.contenders import (
     window_of,
 )
 from attnscope.errors import UsageError, did_you_mean
+from attnscope.memory import Memory
 from attnscope.spec import Pair, Spec
 from attnscope.stages import Stage
 
@@ -70,7 +71,7 @@ QUANTITIES = {
     "block": Quantity("MACs of one block, MLP included", "", block_macs),
     "flops": Quantity("FLOPs of one layer (2 a MAC)", "", lambda spec, grid: 2 * macs(spec)),
     "attention": Quantity("bytes of the attention matrix", "B", lambda spec, grid: attention_bytes(spec)),
-    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: attentions.plan(spec).peak_bytes),
+    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: Memory(attentions.plan(spec)).peak),
     "params": Quantity("parameters of one layer", "", lambda spec, grid: attentions.plan(spec).params),
 }
 

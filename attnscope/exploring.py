@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope import __version__, networks
 from attnscope.asked import BUDGET_S, Asked, check_arguments
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward, sum_backward
-from attnscope.backward import backward_macs
+from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
 from attnscope.doubts import doubts
 from attnscope.errors import DeviceError
@@ -24,6 +24,7 @@ from attnscope.making import (
     told_when_kernel_does_not_run,
     told_when_memory_runs_out,
 )
+from attnscope.memory import Memory
 from attnscope.report import Backward, KernelRow, Report, StepBackward, StepTime, Time
 from attnscope.rows import complexity_figures, part_rows, step_row, step_times, totals, whole_time
 from attnscope.spec import KERNELS, Spec
@@ -89,11 +90,10 @@ def explore(
     run = _Run(spec, plan, asked)
     if time or device == "meta" or audit:
         run.execute()
-    rows = [
-        step_row(*columns) for columns in zip(plan.steps, plan.live_bytes, plan.saved_bytes, run.times, strict=True)
-    ]
-    for row, training, allocated in zip(rows, plan.training_bytes, run.allocated, strict=True):
-        row.bytes_training, row.bytes_allocated = training, allocated
+    memory = Memory(plan)
+    rows = [step_row(*columns) for columns in zip(plan.steps, memory.live, memory.saved, run.times, strict=True)]
+    for row, *held in zip(rows, memory.training, backward_bytes(memory, input_grad), run.allocated, strict=True):
+        row.bytes_training, row.bytes_backward, row.bytes_allocated = held
     for row, step in zip(rows, plan.steps, strict=True):
         row.bound = bound(step, run.peaks, run.best) if run.peaks else None
     each_back = run.backward_macs() if backward else ()
@@ -112,7 +112,7 @@ def explore(
         spec={"network" if isinstance(spec, networks.NetworkSpec) else "attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
         steps=rows,
-        totals=totals(plan),
+        totals=totals(plan, memory),
         time=run.time,
         audit=run.audit,
         complexity=run.complexity,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attnscope import attentions, networks
 from attnscope.errors import AttnscopeError, DeviceError
+from attnscope.memory import Memory
 from attnscope.spec import LARGEST, Spec
 from attnscope.steps import Plan
 
@@ -53,7 +54,7 @@ def settled(threads: int, seed: int) -> Iterator[None]:
 
 def needed_bytes(plan: Plan) -> int:
     """What a run allocates: parameters, input and the fullest moment of the forward."""
-    return plan.steps[0].itemsize * plan.params + plan.input_bytes + plan.least_peak_bytes
+    return plan.steps[0].itemsize * plan.params + plan.input_bytes + Memory(plan).least_peak
 
 
 def largest_that_fits(spec: Spec, free: int) -> str | None:

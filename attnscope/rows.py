@@ -3,17 +3,17 @@
 import statistics
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from attnscope.complexity import Complexity
+from attnscope.known import most, sum_of
+from attnscope.memory import Memory
 from attnscope.report import Complexity as ComplexityFigures
 from attnscope.report import Formula, PartRow, StepRow, StepTime, Time, Totals
-from attnscope.steps import Plan, SizedStep, most
+from attnscope.steps import Plan, SizedStep
 
 if TYPE_CHECKING:
     from attnscope.probes.time import Timing
-
-Number = TypeVar("Number", int, float)
 
 
 def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTime | None) -> StepRow:
@@ -38,7 +38,7 @@ def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTim
     )
 
 
-def totals(plan: Plan) -> Totals:
+def totals(plan: Plan, memory: Memory) -> Totals:
     return Totals(
         macs=plan.macs,
         flops=plan.flops,
@@ -46,9 +46,9 @@ def totals(plan: Plan) -> Totals:
         params=plan.params,
         bytes_read=sum(step.times * step.bytes_read for step in plan.steps),
         bytes_written=sum(step.times * step.bytes_written for step in plan.steps),
-        peak_bytes=plan.peak_bytes,
-        training_peak_bytes=most(plan.training_bytes),
-        kept_bytes=plan.kept_bytes,
+        peak_bytes=memory.peak,
+        training_peak_bytes=most(memory.training),
+        kept_bytes=memory.kept,
     )
 
 
@@ -105,12 +105,6 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         sees=parts[-1].sees,
         time_s=sum_of([part.time_s for part in parts]),
     )
-
-
-def sum_of(values: Sequence[Number | None]) -> Number | None:
-    """The sum; None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 def step_times(timing: "Timing", order: list[int]) -> list[StepTime | None]:

@@ -16,6 +16,7 @@ from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.comparing import QUANTITIES, compare, macs
 from attnscope.complexity import Growth, break_even, growth
 from attnscope.contenders import read_contender
+from attnscope.memory import Memory
 from attnscope.render.chart import Line, log_log
 from attnscope.render.compare import MOST_ROWS, finding, render_comparison, thinned
 from attnscope.render.screen import Screen
@@ -133,7 +134,7 @@ def test_costs_are_those_of_the_plans(kernel):
                     "flops": plan.flops,
                     "block": plan.macs + 2 * 8 * side**2 * 96**2,
                     "attention": sum(weights),
-                    "peak": plan.peak_bytes,
+                    "peak": Memory(plan).peak,
                     "params": plan.params,
                 }
                 assert point.costs[label] == expected[quantity]
