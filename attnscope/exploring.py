@@ -681,6 +681,7 @@ def _row(step: SizedStep, live: int | None, saved: int | None, time: StepTime | 
         time=time,
         times=step.times,
         part=step.part.title if step.part else "",
+        stage=step.part.stage if step.part else None,
     )
 
 

@@ -296,7 +296,8 @@ def test_a_stage_and_a_block_are_opened(attnscope):
     def lines(*words):
         return attnscope("swin", *words, "--no-time", "--format", "csv").stdout.splitlines()
 
-    assert [line.split(",")[0] for line in lines("--scope", "model", "--stage", "2")][1:3] == ["patch merging"] * 2
+    opened = [line.split(",")[:2] for line in lines("--scope", "model", "--stage", "2")]
+    assert opened[1:3] == [["2", "patch merging"]] * 2
     attention = json.loads(attnscope("swin", "--stage", "2", "--block", "2", "--no-time", "--json").stdout)["spec"]
     assert (attention["dim"], attention["resolution"], attention["shift_size"]) == (192, [28, 28], [3, 3])
     wrong = attnscope("swin", "--scope", "model", "--resolution", "56", "--no-time")
