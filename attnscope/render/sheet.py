@@ -102,6 +102,8 @@ def paper_lines(report: Report) -> list[str]:
     told = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
     ratio = report.complexity.ratio
     verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
+    if ratio == 1:
+        verdict = "as many"
     return [*told, f"{verdict} {report.complexity.saving}, with {formulas[-1].values}"]
 
 
