@@ -43,7 +43,7 @@ class SwinNetworkSpec(NetworkSpec):
 
     dim: int = option(96, "Channels of a token, in the first stage.")
     heads: int = option(3, "Attention heads, in the first stage.")
-    kv_heads: int | None = option(None, f"In every stage: {KV_HEADS[0].lower()}{KV_HEADS[1:]}", shown="heads")
+    kv_heads: int | None = option(None, f"{KV_HEADS} As many in every stage.", shown="heads")
     depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
