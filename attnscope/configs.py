@@ -21,7 +21,11 @@ def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]
     Raises:
         UsageError: there is no such preset, or it is for another command.
     """
-    return read_config(preset_path(name), command, known)
+    path = preset_path(name)
+    commands = list(read_tables(path))
+    if command not in commands:
+        raise UsageError(f"{{preset}} {name} is no {command}; it is of attnscope {commands[0]}")
+    return read_config(path, command, known)
 
 
 def preset_path(name: str) -> Path:

@@ -48,6 +48,8 @@ class StepRow:
     times: int
     part: str = field(default="", kw_only=True)
     """The part of a network that the step belongs to."""
+    stage: int | None = field(default=None, kw_only=True)
+    """The stage of that part, from 1; None outside the stages."""
     bytes_training: int | None = field(default=None, kw_only=True)
     """What the forward of training holds at its fullest moment, in this step."""
     bytes_backward: int | None = field(default=None, kw_only=True)

@@ -35,6 +35,7 @@ def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTim
         time=time,
         times=step.times,
         part=step.part.title if step.part else "",
+        stage=step.part.stage if step.part else None,
     )
 
 

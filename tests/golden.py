@@ -26,7 +26,7 @@ def timed(report: Report) -> Report:
     for index, row in enumerate(report.steps):
         seconds = 1e-9 * (index + 1) * 7_919 + row.macs * 2e-11
         steps.append(replace(row, time=StepTime(seconds, seconds / 50, [seconds] * 3)))
-    total = sum(row.time.median_s for row in steps if row.time)
+    total = sum(row.times * row.time.median_s for row in steps if row.time)
     time = Time(total * 1.001, total * 0.02, [total] * 3, total, total * 0.001, 60, 58, 2e-7)
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
@@ -44,6 +44,7 @@ def reports() -> dict[str, Report]:
         "swin-padded": timed(explore(padded, time=False)),
         "vit-sdpa": explore(ViTSpec(kernel="sdpa"), time=False),
         "swin-model": explore(SwinNetworkSpec(), time=False, figures=[{"figure": "4.5", "source": "the Swin paper"}]),
+        "swin-stage": timed(explore(SwinNetworkSpec(stage=3), time=False)),
         "vit-block": explore(ViTNetworkSpec(scope="block"), time=False),
         "vit-huge": explore(ViTSpec(tokens=10**12, dim=10**12, heads=10**6), time=False),
     }
@@ -97,6 +98,8 @@ def screens() -> dict[str, str]:
     drawn["swin-shift-quiet.txt"] = render(swin, "table", Screen(width=80, quiet=True))
     drawn["swin-shift.csv"] = render(swin, "csv", Screen())
     drawn["swin-shift.md"] = render(swin, "md", Screen())
+    drawn["swin-model.csv"] = render(reports()["swin-model"], "csv", Screen())
+    drawn["swin-model.md"] = render(reports()["swin-model"], "md", Screen())
     return drawn | windows_screens()
 
 

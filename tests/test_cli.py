@@ -42,7 +42,7 @@ WRONG = [
     ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
-    ("vit --preset swin-t-224", 2, "swin-t-224.toml has no table [vit]; it has [swin]"),
+    ("vit --preset swin-t-224", 2, "--preset swin-t-224 is no vit; it is of attnscope swin"),
     ("vit --config {tmp}/none.toml", 2, "--config {tmp}/none.toml cannot be read: No such file or directory"),
     ("vit --config {tmp}/wrong.toml", 2, "wrong.toml sets dimm, which attnscope vit does not know; did you mean dim?"),
     ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is no TOML: "),
@@ -296,7 +296,8 @@ def test_a_stage_and_a_block_are_opened(attnscope):
     def lines(*words):
         return attnscope("swin", *words, "--no-time", "--format", "csv").stdout.splitlines()
 
-    assert [line.split(",")[0] for line in lines("--scope", "model", "--stage", "2")][1:3] == ["patch merging"] * 2
+    opened = [line.split(",")[:2] for line in lines("--scope", "model", "--stage", "2")]
+    assert opened[1:3] == [["2", "patch merging"]] * 2
     attention = json.loads(attnscope("swin", "--stage", "2", "--block", "2", "--no-time", "--json").stdout)["spec"]
     assert (attention["dim"], attention["resolution"], attention["shift_size"]) == (192, [28, 28], [3, 3])
     wrong = attnscope("swin", "--scope", "model", "--resolution", "56", "--no-time")

@@ -134,16 +134,16 @@ class _Operators(TorchDispatchMode):
 @pytest.mark.parametrize(
     "spec",
     [
-        ViTSpec(dim=12, heads=3, tokens=5, kernel=kernel)
-        if attention == "vit"
-        # the second forward: the mask of a shifted grid is made once, at the first
-        else SwinSpec(dim=12, resolution=(10, 15), shift=True, kernel=kernel)
-        for attention, kernel in itertools.product(["vit", "swin"], ["eager", "sdpa"])
+        attentions.spec_class(name).on_grid(
+            (10, 15), {"dim": 12, "heads": 4, "shift": True, **fields, "kernel": kernel}
+        )
+        for name, fields, kernel in itertools.product(attentions.names(), [{}, {"kv_heads": 2}], ["eager", "sdpa"])
     ],
-    ids=lambda spec: f"{spec.name}-{spec.kernel}",
+    ids=lambda spec: f"{spec.name}-{'grouped' if spec.is_grouped else 'own'}-{spec.kernel}",
 )
 def test_no_operator_runs_outside_a_step(spec):
-    module, x = built(spec)
+    """In the second forward: the mask of a shifted grid is made once, at the first."""
+    module, *x = built(spec)
     operators = _Operators()
 
     def listener(path, attention, step, method):
@@ -157,9 +157,9 @@ def test_no_operator_runs_outside_a_step(spec):
         return call
 
     with torch.no_grad():
-        module(x)
+        module(*x)
         with listening(module, listener), operators:
-            module(x)
+            module(*x)
     assert operators.outside == []
 
 

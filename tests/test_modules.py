@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 import re
 from dataclasses import replace
@@ -18,6 +19,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions, window_partition, window_reverse
 from attnscope.attentions.swin.attention import relative_position_index, shift_mask
 from attnscope.attentions.swin.geometry import Windows
+from attnscope.attentions.swinv2.attention import WindowAttentionV2
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -180,12 +182,16 @@ def test_the_mask_is_the_definition_without_a_roll(resolution, window, data):
     assert not mask.isinf().all(-1).any()  # no row is masked as a whole
 
 
-@pytest.fixture(params=["vit-eager", "vit-sdpa", "swin-eager", "swin-sdpa"])
+MODULES = {"vit": (ViTAttention, {}), "swin": (WindowAttention, {"window": 4, "shift": 2})}
+MODULES["swinv2"] = WindowAttentionV2, MODULES["swin"][1]
+
+
+@pytest.fixture(params=[*itertools.product(MODULES, ["eager", "sdpa"], [None, 2])], ids=str)
 def case(request):
-    name, kernel = request.param.split("-")
-    if name == "vit":
-        return ViTAttention(12, 3, kernel=kernel).eval(), torch.randn(2, 5, 12)
-    return WindowAttention(12, 3, 4, 2, kernel=kernel).eval(), torch.randn(2, 6, 9, 12)
+    name, kernel, kv_heads = request.param
+    kind, fields = MODULES[name]
+    x = torch.randn(2, 5, 12) if name == "vit" else torch.randn(2, 6, 9, 12)
+    return kind(12, 4, **fields, kernel=kernel, kv_heads=kv_heads).eval(), x
 
 
 def test_pickled_and_copied(case):
@@ -238,9 +244,9 @@ def test_the_mask_follows_the_grid_the_dtype_and_the_module():
 
 def test_dropout_drops_in_training_only(case):
     module, x = case
-    kind = type(module)
-    extra = {} if kind is ViTAttention else {"window": 4, "shift": 2}
-    dropped = kind(12, 3, **extra, attn_drop=0.5, proj_drop=0.5, kernel=module.kernel)
+    kind, fields = next((kind, fields) for kind, fields in MODULES.values() if kind is type(module))
+    shared = {"kernel": module.kernel, "kv_heads": module.kv_heads}
+    dropped = kind(12, 4, **fields, attn_drop=0.5, proj_drop=0.5, **shared)
     dropped.load_state_dict(module.state_dict())
     assert torch.equal(dropped.eval()(x), module(x))
     assert not torch.equal(dropped.train()(x), module(x))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -16,10 +17,6 @@ from attnscope.render.screen import Screen
 from tests.golden import FOLDER, WIDTHS, reports, screens
 
 SCREENS = screens()
-
-
-ONE_BY_ONE = [name for name, report in reports().items() if not report.parts]
-"""Where a row stands for itself alone; the parts of a network are added up in test_networks.py."""
 
 
 @pytest.mark.parametrize("name", SCREENS)
@@ -68,28 +65,38 @@ def test_quiet_leaves_out_what_to_type_next():
     assert "next" not in SCREENS["swin-shift-quiet.txt"]
 
 
-@pytest.mark.parametrize("name", ONE_BY_ONE)
+@pytest.mark.parametrize("name", reports())
 def test_csv_sums_to_its_totals(name):
+    """A row that stands for several identical modules has what all of them come to, and says how many they are."""
     report = reports()[name]
     rows = list(csv.DictReader(io.StringIO(render(report, "csv", Screen()))))
     *steps, total = rows
     assert total["step"] == "total"
     for key in ("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written"):
         assert sum(int(row[key]) for row in steps) == int(total[key])
+    assert [int(row.get("times", 1)) for row in steps] == [row.times for row in report.steps]
+    assert [row["step"] for row in steps] == [row.name for row in report.steps]
     if report.time:
         assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
         assert float(total["time_s"]) == pytest.approx(report.time.steps_sum_s)
 
 
-@pytest.mark.parametrize("name", ONE_BY_ONE)
+@pytest.mark.parametrize("name", reports())
 def test_markdown_sums_to_its_totals(name):
+    """Subtotals are bold, and stand before what they sum up."""
     lines = render(reports()[name], "md", Screen()).splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    heads, _, *steps, total = table
-    for title in ("MACs", "FLOPs", "elementwise", "params", "read", "written"):
+    heads, _, *rows, total = table
+    stages = [index for index, row in enumerate(rows) if row[0].startswith("**")]
+    assert len(stages) == (4 if reports()[name].parts else 0)
+    for title in {"MACs", "FLOPs", "elementwise", "params", "read", "written", "kept"}.intersection(heads):
         column = heads.index(title)
-        numbers = [int(row[column].replace(",", "")) for row in [*steps, total]]
-        assert sum(numbers[:-1]) == numbers[-1]
+        numbers = [int(row[column].strip("*").replace(",", "")) for row in rows]
+        assert sum(number for index, number in enumerate(numbers) if index not in stages) == int(
+            total[column].replace(",", "")
+        )
+        for start, end in itertools.pairwise([*stages, len(rows) - 1] if stages else []):
+            assert numbers[start] == sum(numbers[start + 1 : end])
 
 
 @pytest.mark.parametrize("name", reports())

@@ -161,6 +161,10 @@ def run_attention(
     form = check_output(form, json, output, color)
     check_file("save", save)
     if picture and spec.windows is None:
+        if isinstance(spec, networks.NetworkSpec) and spec.is_whole and spec.attention().windows:
+            raise UsageError(
+                f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
+            )
         raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
     check_allocator(alloc)
     if time or audit or device == "meta":

@@ -1,6 +1,6 @@
 """Report -> text. Columns are declared once (`columns.py`) and serve every form."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,13 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
     """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
     # imported here: what shows something else, such as windows, need not wait for it
     from attnscope.render.columns import to_csv, to_markdown
-    from attnscope.render.parts import part_columns
 
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
         return to_csv(_columns(report), report.steps)
     if form == "md":
-        parts = None if isinstance(report, TraceReport) else report.parts
-        table = to_markdown(part_columns(report), parts) if parts else to_markdown(_columns(report), report.steps)
-        return f"**{report.title}**\n\n{table}"
+        return f"**{report.title}**\n\n{to_markdown(*_table(report))}"
     if form == "svg":
         screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
         return screen.draw_svg(_parts(report, screen, grid), report.command or report.title)
@@ -43,7 +40,7 @@ def notebook(report: Report) -> dict[str, str]:
 
     return {
         "text/plain": render(report, "table", Screen(quiet=True)),
-        "text/html": to_html(report.title, _columns(report), report.steps),
+        "text/html": to_html(report.title, *_table(report)),
     }
 
 
@@ -52,6 +49,15 @@ def _columns(report: Report) -> "Sequence[Column[Any]]":
     from attnscope.render.trace import call_columns
 
     return call_columns(report) if isinstance(report, TraceReport) else step_columns(report)
+
+
+def _table(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
+    """The table of a report as a screen has it: the parts of a network, or steps; and how its rows look."""
+    from attnscope.render.parts import part_columns, part_style
+
+    if not isinstance(report, TraceReport) and report.parts:
+        return part_columns(report), report.parts, part_style
+    return _columns(report), report.steps, lambda row: ""
 
 
 def _parts(report: Report, screen: "Screen", grid: "Windows | None") -> "list[RenderableType]":

@@ -31,6 +31,7 @@ class Column(Generic[Row]):
         title: its head on the screen.
         value: what stands in a row, in base units; None where it is not known.
         show: that value in words.
+        text: a row in words, where the value alone does not tell it.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
         total: what stands under it, in base units; None where nothing does.
         right: whether it is flush right.
@@ -47,11 +48,16 @@ class Column(Generic[Row]):
     right: bool = True
     drawn: bool = False
     tint: Callable[[Row], str] = lambda row: ""
+    text: Callable[[Row], str] | None = None
+
+    def words(self, row: Row) -> str:
+        """What stands in a row, in words."""
+        return self.show(self.value(row)) if self.text is None else self.text(row)
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Head, a cell for each row, foot."""
         foot = "" if self.total is None else self.show(self.total)
-        return [screen.text(text) for text in (self.title, *(self.show(self.value(row)) for row in rows), foot)]
+        return [screen.text(text) for text in (self.title, *map(self.words, rows), foot)]
 
 
 def sum_of(values: Sequence[int | float | None]) -> Value:
@@ -101,30 +107,37 @@ def rows_table(
 def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
     """Every column in base units (seconds, bytes, counts), and a last row `total` where there are totals.
 
-    What is not known is empty.
+    Its name stands in the column that counts the rows, or in the first one. What is not known is empty.
     """
     columns = [column for column in columns if not column.drawn]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.key for column in columns])
     writer.writerows([column.value(row) for column in columns] for row in rows)
-    if any(column.total is not None for column in columns[1:]):
-        writer.writerow(["total", *(column.total for column in columns[1:])])
+    name = next((column for column in columns if isinstance(column.total, str)), columns[0])
+    if any(column.total is not None for column in columns if column is not name):
+        writer.writerow(["total" if column is name else column.total for column in columns])
     return out.getvalue()
 
 
-def to_markdown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
-    """A Markdown table with exact counts and the rest in words."""
+def to_markdown(
+    columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: ""
+) -> str:
+    """A Markdown table with exact counts and the rest in words; rows that are bold on a screen are so here."""
     columns = [column for column in columns if column.rank is not None and not column.drawn]
     lines = [[column.title for column in columns], ["---:" if column.right else "---" for column in columns]]
-    lines += [[_exact(column, column.value(row)) for column in columns] for row in rows]
+    for row in rows:
+        cells = [_exact(column, row) for column in columns]
+        lines.append([f"**{cell.strip()}**" for cell in cells] if style(row) == "bold" else cells)
     if any(column.total is not None for column in columns):
-        lines.append(["" if column.total is None else _exact(column, column.total) for column in columns])
+        lines.append(_totals(columns))
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def to_html(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
-    """An HTML table for a notebook, with exact counts and the rest in words."""
+def to_html(
+    title: str, columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: ""
+) -> str:
+    """An HTML table for a notebook, with exact counts and the rest in words; what is bold on a screen is so here."""
     columns = [column for column in columns if column.rank is not None and not column.drawn]
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -134,12 +147,21 @@ def to_html(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> 
         ]
         return f"<tr>{''.join(told)}</tr>"
 
-    body = [line("td", [_exact(column, column.value(row)) for column in columns]) for row in rows]
+    body = [line("th" if style(row) == "bold" else "td", [_exact(column, row) for column in columns]) for row in rows]
     if any(column.total is not None for column in columns):
-        body.append(line("th", ["" if column.total is None else _exact(column, column.total) for column in columns]))
+        body.append(line("th", _totals(columns)))
     head = line("th", [column.title for column in columns])
     return f"<table><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _exact(column: Column[Any], value: Value) -> str:
-    return f"{value:,}" if isinstance(value, int) else column.show(value)
+def _exact(column: Column[Row], row: Row) -> str:
+    value = column.value(row)
+    return f"{value:,}" if isinstance(value, int) else column.words(row)
+
+
+def _totals(columns: Sequence[Column[Any]]) -> list[str]:
+    totals = [column.total for column in columns]
+    return [
+        "" if total is None else f"{total:,}" if isinstance(total, int) else column.show(total)
+        for column, total in zip(columns, totals, strict=True)
+    ]

@@ -12,7 +12,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
     parts = [row for row in rows if not row.is_stage]
     blocks = sum([row.times for row in parts])
     columns = [
-        Column[PartRow]("part", "part", _name, rank=0, total=f"{blocks} parts", right=False),
+        Column[PartRow]("part", "part", lambda row: row.name, rank=0, total=f"{blocks} parts", right=False, text=_name),
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
         Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Column[PartRow]("macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4),
@@ -45,6 +45,11 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
             ),
         ]
     return columns
+
+
+def part_style(row: PartRow) -> str:
+    """A stage stands out from the parts that it sums up."""
+    return "bold" if row.is_stage else ""
 
 
 def _name(row: PartRow) -> str:

@@ -6,10 +6,10 @@ from rich.text import Text
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
-from attnscope.render.parts import part_columns
+from attnscope.render.parts import part_columns, part_style
 from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight
-from attnscope.report import PartRow, Report, StepRow, Time
+from attnscope.report import Report, StepRow, Time
 
 
 def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:
@@ -45,11 +45,7 @@ def steps_table(report: Report, screen: Screen) -> tuple[RenderableType, list[st
 def parts_table(report: Report, screen: Screen) -> tuple[RenderableType, list[str]]:
     """The parts of a network, its stages in bold, and the columns that were left out."""
     columns, dropped = fit(part_columns(report), report.parts, screen)
-
-    def style(row: PartRow) -> str:
-        return "bold" if row.is_stage else ""
-
-    return rows_table(columns, report.parts, screen, style), dropped
+    return rows_table(columns, report.parts, screen, part_style), dropped
 
 
 def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
@@ -106,6 +102,8 @@ def paper_lines(report: Report) -> list[str]:
     told = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
     ratio = report.complexity.ratio
     verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
+    if ratio == 1:
+        verdict = "as many"
     return [*told, f"{verdict} {report.complexity.saving}, with {formulas[-1].values}"]
 
 

@@ -1,11 +1,19 @@
 """The columns of a Report's steps."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 from attnscope.axes import Shape, spell
 from attnscope.render import words
-from attnscope.render.columns import Column, sum_of
+from attnscope.render.columns import Column, Value, sum_of
 from attnscope.report import Report, StepRow
+
+ADD_UP = (
+    *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "bytes_saved"),
+    *("time_s", "iqr_s", "bound_s", "backward_macs", "backward_s"),
+)
+"""Columns whose rows are parts of a sum, by key."""
 
 
 def step_columns(report: Report) -> list[Column[StepRow]]:
@@ -14,7 +22,9 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     totals = report.totals
     memory, roof = "memory" in report.focus, "roofline" in report.focus
     columns = [
-        Column[StepRow]("step", "step", _name, rank=0, total=f"{len(rows)} steps", right=False),
+        Column[StepRow](
+            "step", "step", lambda row: row.name, rank=0, total=f"{len(rows)} steps", right=False, text=_name
+        ),
         Column[StepRow]("path", "path", lambda row: row.path, rank=None, right=False),
         Column[StepRow]("letters", "letters", lambda row: row.pattern, rank=8, right=False),
         Column[StepRow]("inputs", "input shape", lambda row: shapes(row.inputs), rank=15, right=False),
@@ -64,13 +74,18 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         ]
     if len({row.part for row in rows}) > 1:
         first = {id(rows[0])} | {id(row) for before, row in pairwise(rows) if before.part != row.part}
-        columns.insert(0, Column[StepRow]("part", "part", lambda row: row.part, rank=None, right=False))
-        columns.insert(
-            0,
+        told = [
+            Column[StepRow]("stage", "stage", lambda row: row.stage, rank=None),
             Column[StepRow](
-                "part_drawn", "part", lambda row: row.part if id(row) in first else "", rank=0, right=False, drawn=True
+                "part",
+                "part",
+                lambda row: row.part,
+                rank=0,
+                right=False,
+                text=lambda row: row.part if id(row) in first else "",
             ),
-        )
+        ]
+        columns = [*told, *columns]
     if report.peaks:
         columns += [
             Column[StepRow](
@@ -106,8 +121,22 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
                 Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 3, totals.kept_bytes)
             )
     if any(row.times > 1 for row in rows):
-        columns.append(Column[StepRow]("times", "times", lambda row: row.times, rank=None))
+        columns = [
+            replace(column, value=_of_all(column.value)) if column.key in ADD_UP else column for column in columns
+        ]
+        name = next(index for index, column in enumerate(columns) if column.key == "step")
+        columns.insert(name + 1, Column[StepRow]("times", "times", lambda row: row.times, rank=None))
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
+
+
+def _of_all(value: Callable[[StepRow], Value]) -> Callable[[StepRow], Value]:
+    """A figure of all the modules that a row stands for, so that a column adds up to what stands below it."""
+
+    def together(row: StepRow) -> Value:
+        one = value(row)
+        return row.times * one if isinstance(one, int | float) else one
+
+    return together
 
 
 def _time(row: StepRow, report: Report) -> float | str | None:

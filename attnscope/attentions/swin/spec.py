@@ -34,7 +34,7 @@ class SwinSpec(Headed):
 
     dim: int = option(96, "Channels of a token.")
     heads: int = option(3, "Attention heads.")
-    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
+    kv_heads: int | None = option(None, f"{KV_HEADS} In a network as many in every stage.", shown="heads")
     resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     shift: bool | None = option(

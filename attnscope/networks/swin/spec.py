@@ -11,7 +11,7 @@ from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
-from attnscope.spec import Ints, Pair, option, plural
+from attnscope.spec import Ints, Pair, option, plural, spell_pair
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SwinNetworkSpec(NetworkSpec):
 
     dim: int = option(96, "Channels of a token, in the first stage.")
     heads: int = option(3, "Attention heads, in the first stage.")
-    kv_heads: int | None = option(None, f"In every stage: {KV_HEADS[0].lower()}{KV_HEADS[1:]}", shown="heads")
+    kv_heads: int | None = option(None, f"{KV_HEADS} As many in every stage.", shown="heads")
     depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.")
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
@@ -188,21 +188,43 @@ class SwinNetworkSpec(NetworkSpec):
 
     def complexity(self) -> Complexity:
         """What is asked for beside the same with global attention."""
-        linear, others = self.formula("hw", self.attention_of(self.opened if self.stage else self.stages[-1], 0))
-        block = f"{linear} + 2{{}}"
-        values = ", ".join([f"M² = {self.window[0]}·{self.window[1]}", *others, f"C = {self.dim}"])
+        stage, rest = self.stages[-1] if self.is_whole else self.opened, 0
+        linear, others = self.formula("hw", self.attention_of(stage, 0))
+        block, (p, q) = f"{linear} + 2{{}}", self.window if self.is_whole else self.window_of(stage)
+        width = f"C = {self.dim}" if self.is_whole else f"hw = {stage.grid[0] * stage.grid[1]}, C = {stage.dim}"
+        values = ", ".join([f"M² = {p}·{q}", *others, width])
         if self.is_whole:
             formula, stages = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes", self.stages
-            rest = self._embed() + stages[-1].dim * self.classes
+            rest = self._embed() + stage.dim * self.classes
         elif self.is_block:
-            formula, stages, rest = block, [replace(self.opened, index=0, depth=1)], 0
+            formula, stages = block, [replace(stage, index=0, depth=1)]
         else:
-            formula, stages, rest = f"Σ({block}) + 2hwC²", [self.opened], 0
+            formula, stages = f"{stage.depth}({block})" + (" + 2hwC²" if stage.index else ""), [stage]
         return Complexity(
             batch=self.batch,
             of_global=Term("global", formula.format("(hw)²C"), values, rest + self._macs(stages, windowed=False)),
             of_windows=Term("windowed", formula.format("M²hwC"), values, rest + self._macs(stages, windowed=True)),
         )
+
+    @property
+    def windows(self) -> Windows | None:
+        """How the tokens of the stage or block that is asked for fall into windows."""
+        return None if self.is_whole else self.attention().windows
+
+    def cautions(self) -> list[str]:
+        """What might surprise the reader of this Spec: windows that a stage clips, tokens that it adds."""
+        told = []
+        for stage in self.stages if self.is_whole else [self.opened]:
+            grid, window = self.attention_of(stage, 0).windows, self.window_of(stage)
+            if window != self.window:
+                told.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(window)}")
+            if grid.is_padded:
+                before, after = ("{}×{}".format(*sides) for sides in (stage.grid, grid.padded))
+                told.append(
+                    f"stage {stage.index + 1} pads its grid from {before} to {after} for attention: "
+                    f"{grid.waste:.1%} of the tokens there are padding"
+                )
+        return told
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""

@@ -101,7 +101,7 @@ class ViTNetworkSpec(NetworkSpec):
     def complexity(self) -> Complexity:
         """The network beside the same one with attention in Swin's 7×7 windows."""
         linear, others = self.formula("N", self.attention())
-        values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", f"L = {self.depth}"])
+        values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", *[f"L = {self.depth}"] * self.is_whole])
         formula = f"3p²Cn + L({linear} + 2{{}}) + C·classes" if self.is_whole else f"{linear} + 2{{}}"
         return Complexity(
             batch=self.batch,
