@@ -65,8 +65,8 @@ def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None,
     gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs
     the fullest counts. None where a kernel keeps what only it knows, and where the backward comes to later.
 
-    It is that of one processor thread. Where heads have a single channel, or grids or windows a single row or column, torch
-    may copy a gradient elsewhere than is said here.
+    It is that of one processor thread, without what the library holds that computes convolutions. Where heads have a single
+    channel, or grids or windows a single row or column, torch may copy a gradient elsewhere than is said here.
 
     Args:
         memory: of the forward.

@@ -92,7 +92,8 @@ def explore(
         run.execute()
     memory = Memory(plan)
     rows = [step_row(*columns) for columns in zip(plan.steps, memory.live, memory.saved, run.times, strict=True)]
-    for row, *held in zip(rows, memory.training, backward_bytes(memory, input_grad), run.allocated, strict=True):
+    held_back = backward_bytes(memory, input_grad)
+    for row, *held in zip(rows, memory.training, held_back, run.allocated, strict=True):
         row.bytes_training, row.bytes_backward, row.bytes_allocated = held
     for row, step in zip(rows, plan.steps, strict=True):
         row.bound = bound(step, run.peaks, run.best) if run.peaks else None
@@ -112,7 +113,7 @@ def explore(
         spec={"network" if isinstance(spec, networks.NetworkSpec) else "attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
         steps=rows,
-        totals=totals(plan, memory),
+        totals=totals(plan, memory, held_back),
         time=run.time,
         audit=run.audit,
         complexity=run.complexity,

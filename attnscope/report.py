@@ -75,8 +75,8 @@ class PartRow:
     """A part of a network, or a stage with all its parts; counts, saved bytes and seconds are of all that it stands for.
 
     `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_training` that of the
-    forward in training, `bytes_saved` what training keeps for the backward. `sees` is how many patches of the image one
-    token can see at most, down and across.
+    forward in training, `bytes_backward` of the backward, `bytes_saved` what training keeps for it. `sees` is how many
+    patches of the image one token can see at most, down and across.
     """
 
     name: str
@@ -91,6 +91,7 @@ class PartRow:
     params: int
     bytes_live: int | None
     bytes_training: int | None
+    bytes_backward: int | None
     bytes_saved: int | None
     sees: tuple[int, int] | None
     time_s: float | None
@@ -117,7 +118,8 @@ class Published:
 class Totals:
     """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters.
 
-    `training_peak_bytes` is the same in training, and `kept_bytes` what of it stays for the backward.
+    `training_peak_bytes` is the same in the forward of training, `kept_bytes` what of it stays for the backward, and
+    `backward_peak_bytes` the most that the backward holds, gradients included.
     """
 
     macs: int
@@ -129,6 +131,7 @@ class Totals:
     peak_bytes: int | None
     training_peak_bytes: int | None = None
     kept_bytes: int | None = None
+    backward_peak_bytes: int | None = None
 
 
 @dataclass

@@ -39,7 +39,8 @@ def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTim
     )
 
 
-def totals(plan: Plan, memory: Memory) -> Totals:
+def totals(plan: Plan, memory: Memory, bytes_backward: Sequence[int | None]) -> Totals:
+    """Sums over the steps, and the fullest moments; `bytes_backward` is what each step holds in the backward."""
     return Totals(
         macs=plan.macs,
         flops=plan.flops,
@@ -50,6 +51,7 @@ def totals(plan: Plan, memory: Memory) -> Totals:
         peak_bytes=memory.peak,
         training_peak_bytes=most(memory.training),
         kept_bytes=memory.kept,
+        backward_peak_bytes=most(bytes_backward),
     )
 
 
@@ -82,6 +84,7 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         params=sum(row.times * row.params for row in rows),
         bytes_live=most([row.bytes_live for row in rows]),
         bytes_training=most([row.bytes_training for row in rows]),
+        bytes_backward=most([row.bytes_backward for row in rows]),
         bytes_saved=sum_of([None if row.bytes_saved is None else row.times * row.bytes_saved for row in rows]),
         sees=first.part.sees,
         time_s=sum_of([row.times * row.time.median_s if row.time else None for row in rows]),
@@ -102,6 +105,7 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         params=sum(part.params for part in parts),
         bytes_live=most([part.bytes_live for part in parts]),
         bytes_training=most([part.bytes_training for part in parts]),
+        bytes_backward=most([part.bytes_backward for part in parts]),
         bytes_saved=sum_of([part.bytes_saved for part in parts]),
         sees=parts[-1].sees,
         time_s=sum_of([part.time_s for part in parts]),

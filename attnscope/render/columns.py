@@ -60,12 +60,6 @@ class Column(Generic[Row]):
         return [screen.text(text) for text in (self.title, *map(self.words, rows), foot)]
 
 
-def sum_of(values: Sequence[int | float | None]) -> Value:
-    """The sum, or None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
     """The columns that fit on the screen, and the titles of those that had to go: the highest rank first."""
     kept = [column for column in columns if column.rank is not None]

@@ -26,6 +26,9 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         Column[PartRow](
             "bytes_training", "training", lambda row: row.bytes_training, words.binary, 8, totals.training_peak_bytes
         ),
+        Column[PartRow](
+            "bytes_backward", "backward", lambda row: row.bytes_backward, words.binary, 8, totals.backward_peak_bytes
+        ),
         Column[PartRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 5, totals.kept_bytes),
     ]
     if report.time:

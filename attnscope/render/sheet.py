@@ -64,7 +64,7 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     told += [("floor", floor_line(report), "")] if report.peaks else []
     told.append(("memory", memory_line(report), ""))
     if "memory" in report.focus or report.parts:
-        told.append(("", memory_in_training_line(report), ""))
+        told += [("", line, "") for line in training_lines(report)]
     if report.parts:
         told.append(("", parameters_line(report), ""))
     told += [("backward" if not index else "", line, "") for index, line in enumerate(backward_lines(report))]
@@ -191,20 +191,21 @@ def memory_line(report: Report) -> str:
     return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {_where(fullest)}"
 
 
-def memory_in_training_line(report: Report) -> str:
-    """The fullest moment of the forward in training, where it is, and what is kept for the backward."""
+def training_lines(report: Report) -> list[str]:
+    """The fullest moments of training, forward and backward, where they are, and what is kept between them."""
     totals = report.totals
     if totals.kept_bytes is None:
-        return "in training not known: what a fused kernel keeps is its own"
-    kept = words.binary(totals.kept_bytes)
-    if totals.training_peak_bytes is None:
-        return f"in training not known step by step; {kept} are kept for the backward"
-    fullest = max(report.steps, key=lambda row: row.bytes_training or 0)
+        return ["in training not known: what a fused kernel keeps is its own"]
     most = max(report.steps, key=lambda row: row.times * (row.bytes_saved or 0))
-    return (
-        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {_where(fullest)}; "
-        f"{kept} of it are kept for the backward, most of them by {_where(most)}"
-    )
+    kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {_where(most)}"
+    if totals.training_peak_bytes is None or totals.backward_peak_bytes is None:
+        return [f"in training not known step by step; {kept}"]
+    forward = max(report.steps, key=lambda row: row.bytes_training or 0)
+    backward = max(report.steps, key=lambda row: row.bytes_backward or 0)
+    return [
+        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {_where(forward)}; {kept}",
+        f"{words.binary(totals.backward_peak_bytes)} in its backward, in {_where(backward)}, with the gradients so far",
+    ]
 
 
 def parameters_line(report: Report) -> str:

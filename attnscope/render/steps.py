@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from attnscope.axes import Shape, spell
+from attnscope.known import sum_of
 from attnscope.render import words
-from attnscope.render.columns import Column, Value, sum_of
+from attnscope.render.columns import Column, Value
 from attnscope.report import Report, StepRow
 
 ADD_UP = (
@@ -51,6 +52,14 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
                 words.binary,
                 1,
                 totals.training_peak_bytes,
+            ),
+            Column[StepRow](
+                "bytes_backward",
+                "backward",
+                lambda row: row.bytes_backward,
+                words.binary,
+                1,
+                totals.backward_peak_bytes,
             ),
             Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 2, totals.kept_bytes),
         ]
