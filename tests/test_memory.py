@@ -208,3 +208,16 @@ def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
     assert plan.saved_bytes[attend] is plan.kept_bytes is plan.live_bytes[attend] is None
     assert set(plan.training_bytes[attend:]) == {None}  # behind it nobody knows what is held
     assert None not in plan.live_bytes[attend + 1 :]
+
+
+def test_what_dropout_keeps_is_unknown():
+    """A mask of bytes on one device, numbers on another."""
+    for spec, steps in (
+        (ViTSpec(attn_drop=0.1), {"softmax"}),
+        (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "output"}),
+        (ViTNetworkSpec(scope="block", proj_drop=0.1), {"output", "gelu", "contract"}),
+    ):
+        plan = plan_of(spec)
+        assert {step.name for step, saved in zip(plan.steps, plan.saved_bytes, strict=True) if saved is None} == steps
+        assert plan.kept_bytes is None
+        assert plan.peak_bytes == plan_of(replace(spec, attn_drop=0.0, proj_drop=0.0)).peak_bytes

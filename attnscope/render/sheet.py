@@ -195,7 +195,7 @@ def memory_in_training_line(report: Report) -> str:
     """The fullest moment of the forward in training, where it is, and what is kept for the backward."""
     totals = report.totals
     if totals.kept_bytes is None:
-        return "in training not known: what a fused kernel keeps is its own"
+        return "in training not known: what a fused kernel or dropout keeps is its own"
     kept = words.binary(totals.kept_bytes)
     if totals.training_peak_bytes is None:
         return f"in training not known step by step; {kept} are kept for the backward"

@@ -6,7 +6,7 @@ g heads of keys and values, each for f heads of queries (h = g·f).
 
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import letters
-from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output, share_heads
+from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output_of, share_heads
 from attnscope.steps import Plan, Step, name_steps
 
 project_queries = Step(
@@ -47,5 +47,5 @@ def plan(spec: CrossSpec) -> Plan:
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]
     shared = [share_heads] if spec.is_grouped else []
-    steps = [*projections, split_queries, split_context, *shared, *attention, merge_of(spec), output]
+    steps = [*projections, split_queries, split_context, *shared, *attention, merge_of(spec), output_of(spec)]
     return Plan.of(steps, sizes, spec.itemsize)
