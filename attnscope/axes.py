@@ -6,7 +6,7 @@ A letter is the size of an axis, brackets make one axis of several letters, numb
 of a colon says which tensor is meant (it may be left out). The notation is that of einops (Rogozhnikov, "Einops: Clear
 and Reliable Tensor Manipulations with Einstein-like Notation", ICLR 2022).
 
-A count is written in the same letters, side by side to multiply, with a plus between terms: `3 c c + 3 c`.
+A count is written in the same letters, side by side to multiply, with a plus or a minus between terms: `3 c c + 3 c`.
 """
 
 import math
@@ -134,8 +134,8 @@ def parse_pattern(text: str) -> Pattern:
 
 @cache
 def parse_count(text: str) -> tuple[Factors, ...]:
-    """Read `3 c c + 3 c` into its terms; nothing is no term."""
-    return tuple(map(_factors, text.split("+"))) if text.strip() else ()
+    """Read `3 c c + 3 c` into its terms, or `3 c c - c`; nothing is no term."""
+    return tuple(map(_factors, filter(str.strip, re.sub(r"(^|\s)-\s", r"\1+ -1 ", text).split("+"))))
 
 
 def count(text: str, sizes: Sizes) -> int:
@@ -146,7 +146,7 @@ def count(text: str, sizes: Sizes) -> int:
 def _factors(text: str) -> Factors:
     words = text.strip("() ").replace("(", " ").replace(")", " ").split()
     for word in words:
-        if not re.fullmatch(r"[a-z]|\d+", word):
+        if not re.fullmatch(r"[a-z]|-?\d+", word):
             raise AxisError(f"cannot read {text.strip()!r}: {word!r} is neither a single letter nor a number")
-    number = math.prod([int(word) for word in words if word.isdigit()])
-    return Factors(number, tuple(word for word in words if not word.isdigit()), text.strip())
+    number = math.prod([int(word) for word in words if not word.isalpha()])
+    return Factors(number, tuple(word for word in words if word.isalpha()), text.strip())

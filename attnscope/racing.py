@@ -6,11 +6,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from attnscope import attentions
+from attnscope.asked import check_arguments
 from attnscope.comparing import macs, point_at
 from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.contenders import STAGE, Meeting, padding_of
 from attnscope.errors import UsageError
-from attnscope.exploring import build, check_arguments, gigabytes, needed_bytes, settled
+from attnscope.making import build, gigabytes, needed_bytes, settled
 from attnscope.spec import Spec
 
 if TYPE_CHECKING:

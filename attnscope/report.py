@@ -52,6 +52,8 @@ class StepRow:
     """The stage of that part, from 1; None outside the stages."""
     bytes_training: int | None = field(default=None, kw_only=True)
     """What the forward of training holds at its fullest moment, in this step."""
+    bytes_backward: int | None = field(default=None, kw_only=True)
+    """What the backward of training holds at its fullest moment, in this step; 0 where nothing goes back through it."""
     bytes_allocated: int | None = field(default=None, kw_only=True)
     """What the device's own allocator held at the fullest moment of this step; CUDA tells."""
     bound: Bound | None = field(default=None, kw_only=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 from attnscope.axes import Pattern, Shape, Sizes, Tensor, count, parse_count, parse_pattern, parse_tensor
@@ -59,6 +59,12 @@ class Step:
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
         keeps: elements that it keeps for the backward besides; None where only its kernel knows.
         constants: which of the tensors that it takes never need a gradient, by name.
+        passes: tensors that it takes, by name, whose gradient is that of what it makes, as it is or seen differently.
+        copied_back: elements of the gradient that comes strided, of which matmul makes a copy before it makes others.
+        leaves: elements that its backward leaves behind besides the gradients; less, with a minus, where a gradient is a
+            piece of what came.
+        back: elements that its backward holds at its fullest moment besides the gradients that it makes; less, with a
+            minus, where something is gone before the last of them is made.
     """
 
     pattern: str
@@ -73,11 +79,23 @@ class Step:
     saves: tuple[str, ...] = ()
     keeps: str | None = ""
     constants: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+    copied_back: str = ""
+    leaves: str = ""
+    back: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
         # Everything is read here, so that a slip of the pen shows when the page is imported.
-        for text in (self.macs, self.keeps or "", *self.work.values(), *self.scratch):
+        for text in (
+            self.macs,
+            self.keeps or "",
+            *self.work.values(),
+            *self.scratch,
+            self.copied_back,
+            self.leaves,
+            self.back,
+        ):
             parse_count(text)
         for kind in self.work:
             if kind not in ELEMENTWISE_FLOPS:
@@ -141,6 +159,7 @@ class Step:
             self,
             weights={name: axes for name, axes in self.weights.items() if not name.endswith("bias")},
             work={kind: elements for kind, elements in self.work.items() if kind != "bias"},
+            leaves="",
         )
 
 
@@ -294,6 +313,26 @@ class SizedStep:
         """What the backward keeps of that number: the double."""
         return 8 if "scale" in self.step.work and not self.step.fused else 0
 
+    def passes_to(self, name: str) -> bool:
+        """Whether the gradient of what it makes is that of the tensor with this name, which it takes."""
+        if self.step.memory != "rearrange":
+            return name in self.step.passes
+        strides, stride = {}, 1
+        for letter in reversed([letter for tensor in self.step.letters.outputs for letter in tensor.letters]):
+            strides[letter], stride = stride, stride * self.sizes[letter]
+        # what lies in the letters' order can be seen as these axes where the letters of each lie at even distances
+        axes = [
+            [letter for letter in axis.letters if self.sizes[letter] > 1] for axis in self.step.letters.inputs[0].axes
+        ]
+        return all([strides[one] == self.sizes[next] * strides[next] for axis in axes for one, next in pairwise(axis)])
+
+    @property
+    def arriving_bytes(self) -> int:
+        """What the backward makes of the gradient that comes, before it makes others: scaled by a number, or copied."""
+        if self.scales_by_number:
+            return self.output_bytes + (0 if self.itemsize == 8 else self.itemsize)
+        return self.itemsize * count(self.step.copied_back, self.sizes)
+
     @property
     def number_bytes(self) -> int:
         """What torch makes of the number by which a result is scaled: a double, then one of the result's type."""
@@ -413,153 +452,6 @@ class Plan:
                     outside[name] = step.itemsize * tensor.elements(step.sizes)
             made.update(step.makes)
         return sum(outside.values())
-
-    @property
-    def live_bytes(self) -> tuple[int | None, ...]:
-        """For each step, the bytes that the forward holds at its fullest moment, beyond its input and its parameters.
-
-        A tensor lives from the step that makes it to the last step that takes it, or a view of it, and what a module is
-        given lives until it returns. Of several runs the fullest counts. None where a fused kernel holds what only it
-        knows. Workspaces of the processor's matmul library, which it takes for bfloat16 and float16, are not in it.
-        """
-        return self._fullest([live for _, live in self._live])
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """The most bytes that the forward holds at once, beyond its input and its parameters; None where not known."""
-        return most(self.live_bytes)
-
-    @property
-    def least_peak_bytes(self) -> int:
-        """What the forward holds at once at the least: its tensors, without what a fused kernel takes."""
-        return max([tensors for tensors, _ in self._live])
-
-    @cached_property
-    def saved_bytes(self) -> tuple[int | None, ...]:
-        """For each step, the bytes that training keeps for its backward, each time that it runs; None where not known.
-
-        A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere.
-        """
-        return self._fullest(self._saved)
-
-    @property
-    def kept_bytes(self) -> int | None:
-        """What training keeps for the backward in all; None where a kernel does not tell."""
-        known = [saved for saved in self._saved if saved is not None]
-        return sum(known) if len(known) == len(self.runs) else None
-
-    @cached_property
-    def training_bytes(self) -> tuple[int | None, ...]:
-        """For each step, what the forward of training holds at its fullest moment, beyond its input and its parameters.
-
-        As `live_bytes`, but what the backward needs stays. None where a fused kernel holds what only it knows, and behind
-        one that keeps what only it knows.
-        """
-        held, fullest = 0, []
-        for number, owned in zip(self.runs, self._owned, strict=True):
-            step, keeps = self.steps[number], self._keeps[number]
-            if keeps is None:
-                break
-            held += owned.made
-            known = None if step.scratch_bytes is None else held + max(step.scratch_bytes, keeps + step.number_bytes)
-            fullest.append(known)
-            held += keeps + step.number_kept_bytes - owned.done_in_training
-        return self._fullest([*fullest, *[None] * (len(self.runs) - len(fullest))])
-
-    @cached_property
-    def _live(self) -> list[tuple[int, int | None]]:
-        """For each run, the bytes of all tensors that live meanwhile, and these with the step's scratch, where known."""
-        tensors, live = 0, []
-        for number, owned in zip(self.runs, self._owned, strict=True):
-            scratch = self.steps[number].scratch_bytes
-            tensors += owned.made
-            live.append((tensors, None if scratch is None else tensors + scratch))
-            tensors -= owned.done
-        return live
-
-    @cached_property
-    def _saved(self) -> list[int | None]:
-        """For each run, what it is the first to keep for the backward."""
-        each = [(self._keeps[number], owned.saved) for number, owned in zip(self.runs, self._owned, strict=True)]
-        return [None if keeps is None else keeps + saved for keeps, saved in each]
-
-    @cached_property
-    def _keeps(self) -> list[int | None]:
-        """For each step, what it keeps for the backward besides its tensors."""
-        told = [(step, step.step.keeps) for step in self.steps]
-        return [None if keeps is None else step.itemsize * count(keeps, step.sizes) for step, keeps in told]
-
-    def _fullest(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
-        """For each step the most of its runs; None where one is not known."""
-        runs_of: list[list[int | None]] = [[] for _ in self.steps]
-        for number, value in zip(self.runs, of_runs, strict=True):
-            runs_of[number].append(value)
-        return tuple([most(values) for values in runs_of])
-
-    @cached_property
-    def _owned(self) -> list["_Owned"]:
-        """For each run, the bytes of the tensors that begin and end their lives with it, from their names."""
-        owned = [_Owned() for _ in self.runs]
-        tensors: list[_Memory] = []
-        owner_of: dict[str, _Memory | None] = {}
-        starting = sorted(self.calls, key=lambda call: (-call[0], call[1]))  # the next one last
-        running: list[tuple[int, int]] = []  # the outermost first
-        for now, number in enumerate(self.runs):
-            step = self.steps[number]
-            while running and running[-1][1] < now:
-                running.pop()
-            while starting and starting[-1][0] == now:
-                running.append(starting.pop())
-            for name in step.takes:
-                owner = owner_of.get(name)
-                if owner is not None:
-                    given = [last for first, last in running if owner.born < first]  # to modules that still run
-                    owner.dies = max(owner.dies, given[0] if given else now)
-            saved_inputs, saved_outputs = step.step.saved_places
-            needed = [owner_of.get(step.takes[index]) for index in saved_inputs]
-            if step.is_view:
-                owner = owner_of.get(step.takes[0])
-                owner_of.update(dict.fromkeys(step.makes, owner))
-            else:
-                for name, size in zip(step.makes, step.output_sizes, strict=True):
-                    owner_of[name] = owner = _Memory(size, now, now)
-                    tensors.append(owner)
-                    owned[now].made += size
-            needed += [owner_of[step.makes[index]] for index in saved_outputs]
-            for owner in needed:
-                if owner is not None and not owner.is_saved:
-                    owner.is_saved = True
-                    owned[now].saved += owner.size
-        for owner in tensors:
-            owned[owner.dies].done += owner.size
-            owned[owner.dies].done_in_training += 0 if owner.is_saved else owner.size
-        return owned
-
-
-@dataclass(slots=True)
-class _Memory:
-    """Memory that one tensor owns: its bytes, the run that makes it and the last that holds it, and whether it is saved."""
-
-    size: int
-    born: int
-    dies: int
-    is_saved: bool = False
-
-
-@dataclass(slots=True)
-class _Owned:
-    """Bytes of the tensors that a run makes, that end with it (in training those that are not saved), that it saves."""
-
-    made: int = 0
-    done: int = 0
-    done_in_training: int = 0
-    saved: int = 0
-
-
-def most(sizes: Sequence[int | None]) -> int | None:
-    """The largest; None where one of them is not known."""
-    known = [size for size in sizes if size is not None]
-    return max(known) if len(known) == len(sizes) else None
 
 
 def _within(path: str, own: str) -> str:

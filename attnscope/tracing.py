@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__
+from attnscope.asked import BUDGET_S, check_arguments
 from attnscope.axes import spell
 from attnscope.complexity import global_attention, windowed_attention
 from attnscope.doubts import doubts
 from attnscope.errors import AttnscopeError, DeviceError, UsageError, did_you_mean
-from attnscope.exploring import (
-    BUDGET_S,
-    check_arguments,
-    gigabytes,
-    settled,
-    told_when_memory_runs_out,
-    whole_time,
-)
+from attnscope.making import gigabytes, settled, told_when_memory_runs_out
 from attnscope.report import (
     AttentionFound,
     CallRow,
@@ -36,6 +30,7 @@ from attnscope.report import (
     Uncounted,
     WrongShape,
 )
+from attnscope.rows import whole_time
 from attnscope.targets import InputSpec, Target
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.exploring import build
+from attnscope.making import build
+from attnscope.memory import Memory
 from attnscope.probes.memory import allocated_bytes
 from attnscope.probes.peaks import measure_peaks
 from attnscope.render.peaks import peak_rows
@@ -50,7 +51,7 @@ def memory() -> list[str]:
     for name, spec in SPECS.items():
         module, x = build(spec, torch.device("cuda"))
         held = allocated_bytes(module, x)
-        ratios = [one / live for one, live in zip(held, attentions.plan(spec).live_bytes, strict=True) if live]
+        ratios = [one / live for one, live in zip(held, Memory(attentions.plan(spec)).live, strict=True) if live]
         lines.append(f"| {name} | {min(ratios):.4f} | {max(ratios):.4f} |")
     return lines
 

@@ -14,6 +14,7 @@ from startup import HELLO
 from torch import nn
 
 from attnscope import networks
+from attnscope.memory import Memory
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -34,7 +35,7 @@ def costs() -> Ratio:
 
     def plan() -> None:
         planned = networks.plan(copy.copy(SWIN_B))
-        _ = planned.macs, planned.params, planned.other_flops, planned.peak_bytes
+        _ = planned.macs, planned.params, planned.other_flops, Memory(planned).peak
 
     def count() -> None:
         analysis = FlopCountAnalysis(theirs, image).unsupported_ops_warnings(False)

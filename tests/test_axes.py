@@ -19,6 +19,8 @@ def test_a_shape_follows_from_sizes():
     assert parse_tensor("b (r p) (s q) c").shape(sizes) == (2, 15, 77, 13)
     assert parse_tensor("(b r s) (p q) (3 c)").shape(sizes) == (42, 55, 39)
     assert count("3 c c + 3 c", sizes) == 3 * 13 * 13 + 3 * 13
+    assert count("3 c c - 3 c", sizes) == 3 * 13 * 13 - 3 * 13
+    assert count("- 3 c", sizes) == -3 * 13
     assert count("", sizes) == 0
 
 

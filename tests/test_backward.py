@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from attnscope import SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.auditing import sum_backward
 from attnscope.backward import backward_macs
-from attnscope.exploring import build, build_module, plan_of, sum_backward
+from attnscope.making import build, build_module, plan_of
 from attnscope.probes.audit import count_backward_with_torch
 from tests.strategies import specs
 

@@ -16,6 +16,7 @@ from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.comparing import QUANTITIES, compare, macs
 from attnscope.complexity import Growth, break_even, growth
 from attnscope.contenders import read_contender
+from attnscope.memory import Memory
 from attnscope.render.chart import Line, log_log
 from attnscope.render.compare import MOST_ROWS, finding, render_comparison, thinned
 from attnscope.render.screen import Screen
@@ -92,6 +93,13 @@ def test_the_known_figures():
     )
 
 
+def test_shared_heads_are_not_told_in_the_letters_of_heads_of_their_own():
+    for layer in compare(("swin", "swin:kv_heads=1"), {"resolution": [14, 28]}).crossovers:
+        assert layer.formula is layer.values is None
+        assert layer.always < 1
+
+
+
 @pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
 def test_from_where_on_padding_no_longer_matters(dim, window):
     found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]
@@ -133,7 +141,7 @@ def test_costs_are_those_of_the_plans(kernel):
                     "flops": plan.flops,
                     "block": plan.macs + 2 * 8 * side**2 * 96**2,
                     "attention": sum(weights),
-                    "peak": plan.peak_bytes,
+                    "peak": Memory(plan).peak,
                     "params": plan.params,
                 }
                 assert point.costs[label] == expected[quantity]

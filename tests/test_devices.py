@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.exploring import build
+from attnscope.making import build
+from attnscope.memory import Memory
 
 cuda = [
     pytest.mark.cuda,
@@ -44,7 +45,7 @@ def test_the_allocator_holds_what_the_plan_says_in_blocks_of_512_bytes(spec):
 
     module, x = build(spec, torch.device("cuda"))
     plan = attentions.plan(spec)
-    for step, held, live in zip(plan.steps, allocated_bytes(module, x), plan.live_bytes, strict=True):
+    for step, held, live in zip(plan.steps, allocated_bytes(module, x), Memory(plan).live, strict=True):
         assert live <= held <= live + 512 * (len(plan.steps) + 4), step.name
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import attnscope
-from attnscope import DeviceError, SwinSpec, UsageError, ViTAttention, ViTSpec, WindowAttention, exploring, trace_steps
+from attnscope import DeviceError, SwinSpec, UsageError, ViTAttention, ViTSpec, WindowAttention, trace_steps
 from attnscope.axes import AxisError
+from attnscope.making import build, settled
 
 SMALL = SwinSpec(dim=12, resolution=(10, 15), window=4, shift=True)
 
@@ -147,7 +148,7 @@ def test_memory_that_runs_out_after_all_is_told(monkeypatch):
 
 def test_what_would_fit_is_the_most_that_fits():
     from attnscope import attentions
-    from attnscope.exploring import largest_that_fits, needed_bytes
+    from attnscope.making import largest_that_fits, needed_bytes
 
     free = 10**8
     assert largest_that_fits(ViTSpec(batch=1000), free).startswith("{batch} ")
@@ -201,8 +202,8 @@ def test_the_users_state_is_left_alone():
 
 def test_the_same_seed_is_the_same_input():
     def built(seed):
-        with exploring.settled(1, seed):
-            module, inputs = exploring.build(SMALL, torch.device("cpu"))
+        with settled(1, seed):
+            module, inputs = build(SMALL, torch.device("cpu"))
             return module(*inputs)
 
     assert torch.equal(built(0), built(0))

@@ -2,20 +2,25 @@
 
 import itertools
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from attnscope import SwinSpec, ViTSpec, networks
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.exploring import build_module, plan_of
+from attnscope.backward import backward_bytes
+from attnscope.known import most
+from attnscope.making import build_module, plan_of
+from attnscope.memory import Memory
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.steps import listening, most, place
+from attnscope.steps import listening, place
 from tests.strategies import small_swins, small_vits, specs
 
 KNOWN_TO_ONE_LIBRARY = "patch_embed.embed"
@@ -81,10 +86,23 @@ def test_what_is_held_and_kept(spec):
     hold_against_torch(spec)
 
 
+@pytest.mark.parametrize("input_grad", [True, False])
+@pytest.mark.parametrize("spec", CASES, ids=name_of)
+def test_what_the_backward_holds(spec, input_grad):
+    hold_backward_against_torch(spec, input_grad)
+
+
 @given(specs(kernels=("eager",)))
 @settings(max_examples=60)
 def test_what_attentions_hold_and_keep(spec):
     hold_against_torch(spec)
+
+
+@given(specs(kernels=("eager",)), st.booleans())
+@settings(max_examples=60)
+def test_what_the_backward_of_attentions_holds(spec, input_grad):
+    assume(spec.dim > spec.heads and (spec.windows is None or min(spec.window) > 1))  # see backward_bytes
+    hold_backward_against_torch(spec, input_grad)
 
 
 @given(small_vits | small_swins)
@@ -94,12 +112,21 @@ def test_what_networks_hold_and_keep(spec):
         hold_against_torch(spec)
 
 
+@given(small_vits | small_swins)
+@settings(max_examples=30)
+def test_what_the_backward_of_networks_holds(spec):
+    assume(spec.dim > spec.heads)
+    assume(spec.name == "vit" or min(*spec.window, *spec.stages[-1].grid) > 1)
+    hold_backward_against_torch(spec, input_grad=True)
+
+
 def hold_against_torch(spec):
     """The fullest moment of each step, of several runs the most, and what each step is the first to keep."""
     plan, dtype = plan_of(spec), getattr(torch, spec.dtype)
+    memory = Memory(plan)
     module = build_module(spec).to(dtype)
     x = [torch.randn(shape, dtype=dtype) for shape in spec.input_shapes]
-    for training, predicted in ((False, plan.live_bytes), (True, plan.training_bytes)):
+    for training, predicted in ((False, memory.live), (True, memory.training)):
         held = held_bytes(module.train(training), *x)
         for step, most_bytes in zip(plan.steps, predicted, strict=True):
             real = max(held[where] for where in step.places)
@@ -108,9 +135,23 @@ def hold_against_torch(spec):
             else:
                 assert (step.places[0], most_bytes) == (step.places[0], real)
     kept = kept_bytes(module, *x)
-    assert sum(kept.values()) == plan.kept_bytes
-    for step, saved in zip(plan.steps, plan.saved_bytes, strict=True):
+    assert sum(kept.values()) == memory.kept
+    for step, saved in zip(plan.steps, memory.saved, strict=True):
         assert (step.places[0], saved) == (step.places[0], max(kept.get(where, 0) for where in step.places))
+
+
+def hold_backward_against_torch(spec, input_grad):
+    """The fullest moment of each step's backward."""
+    plan, dtype = plan_of(spec), getattr(torch, spec.dtype)
+    module = build_module(spec).to(dtype).train()
+    x = [torch.randn(shape, dtype=dtype).requires_grad_(input_grad) for shape in spec.input_shapes]
+    held = held_backward_bytes(module, *x)
+    for step, most_bytes in zip(plan.steps, backward_bytes(Memory(plan), input_grad), strict=True):
+        real = max(held.get(where, 0) for where in step.places)
+        if step.places == (KNOWN_TO_ONE_LIBRARY,):
+            assert most_bytes <= real
+        else:
+            assert (step.places[0], most_bytes) == (step.places[0], real)
 
 
 def held_bytes(module, *x):
@@ -123,12 +164,52 @@ def held_bytes(module, *x):
 
         return call
 
-    with torch.set_grad_enabled(module.training), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
+    with torch.set_grad_enabled(module.training):
         module(*x)  # the mask of a shifted grid is made once, and is kept
-        with listening(module, listener), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with listening(module, listener), profiling() as profiler:
             result = module(*x)
     assert result is not None  # alive until the profile is over
+    return fullest_moments(profiler)
+
+
+def held_backward_bytes(module, *x):
+    """The same of the backward: a step's begins where autograd has the gradient of what it made, and ends with the next."""
+
+    def listener(path, owner, step, method):
+        def call(*args):
+            result = method(*args)
+            for tensor in [result] if isinstance(result, torch.Tensor) else result:
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda _: mark(place(path, step.name)))
+            return result
+
+        return call
+
+    def mark(where):
+        with record_function(f"step:{where}"):
+            pass
+
+    module(*x).sum().backward()
+    module.zero_grad(set_to_none=True)
+    for tensor in x:
+        tensor.grad = None
+    with listening(module, listener), profiling() as profiler:
+        result = module(*x)
+        result.backward(torch.ones_like(result))
+        mark("end")
+    return fullest_moments(profiler, until_the_next=True)
+
+
+@contextmanager
+def profiling():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            yield profiler
+
+
+def fullest_moments(profiler, until_the_next=False):
+    """Bytes at the fullest moment of each step that was marked: of its span, or until the next one is marked."""
     allocations, spans = [], []
     events = list(profiler.profiler.kineto_results.experimental_event_tree())
     while events:
@@ -139,11 +220,14 @@ def held_bytes(module, *x):
         elif event.name.startswith("step:"):
             spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
     allocations.sort()
+    spans.sort()
+    if until_the_next:
+        spans = [(start, end, where) for (start, _, where), (end, _, _) in itertools.pairwise(spans)]
     held = {}
     for start, end, where in spans:
         live = sum(size for moment, size in allocations if moment < start)
         inside = [size for moment, size in allocations if start <= moment <= end]
-        held[where] = max(itertools.accumulate(inside, initial=live))
+        held[where] = max(held.get(where, 0), *itertools.accumulate(inside, initial=live))
     return held
 
 
@@ -180,21 +264,23 @@ def kept_bytes(module, *x):
 @pytest.mark.parametrize("spec", [ViTNetworkSpec(), SwinNetworkSpec(), SwinV2NetworkSpec()], ids=lambda spec: spec.name)
 def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
     plan = networks.plan(spec)
-    assert sum(step.times * saved for step, saved in zip(plan.steps, plan.saved_bytes, strict=True)) == plan.kept_bytes
-    assert plan.peak_bytes < most(plan.training_bytes) < plan.kept_bytes * 1.5
+    memory = Memory(plan)
+    assert sum(step.times * saved for step, saved in zip(plan.steps, memory.saved, strict=True)) == memory.kept
+    assert memory.peak < most(memory.training) < memory.kept * 1.5
     deeper = replace(spec, **({"depth": 13} if spec.name == "vit" else {"depths": (2, 2, 8, 2)}))
-    assert networks.plan(deeper).peak_bytes == plan.peak_bytes  # what a block held is gone when the next one runs
-    assert networks.plan(deeper).kept_bytes > plan.kept_bytes  # but for what its backward needs
+    assert Memory(networks.plan(deeper)).peak == memory.peak  # what a block held is gone when the next one runs
+    assert Memory(networks.plan(deeper)).kept > memory.kept  # but for what its backward needs
 
 
 @pytest.mark.parametrize("kv_heads", [None, 1])
 def test_a_kernel_that_computes_the_scores_anew_keeps_none(kv_heads):
     spec = ViTSpec(dim=24, heads=3, kv_heads=kv_heads, tokens=17, batch=2, kernel="sdpa")
     module, plan = build_module(spec), plan_of(spec)
+    memory = Memory(plan)
     kept = kept_bytes(module, torch.randn(spec.input_shape))
-    assert {step.name: saved for step, saved in zip(plan.steps, plan.saved_bytes, strict=True) if saved} == kept
-    assert plan.kept_bytes == sum(kept.values())
-    known = [live is not None for live in plan.training_bytes]
+    assert {step.name: saved for step, saved in zip(plan.steps, memory.saved, strict=True) if saved} == kept
+    assert memory.kept == sum(kept.values())
+    known = [live is not None for live in memory.training]
     assert known == [step.name != "attend" for step in plan.steps]
 
 
@@ -203,11 +289,13 @@ def test_a_kernel_that_computes_the_scores_anew_keeps_none(kv_heads):
 )
 def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
     plan = plan_of(spec)
+    memory = Memory(plan)
     rows = [step.name for step in plan.steps]
     attend = rows.index("attend")
-    assert plan.saved_bytes[attend] is plan.kept_bytes is plan.live_bytes[attend] is None
-    assert set(plan.training_bytes[attend:]) == {None}  # behind it nobody knows what is held
-    assert None not in plan.live_bytes[attend + 1 :]
+    assert memory.saved[attend] is memory.kept is memory.live[attend] is None
+    assert set(memory.training[attend:]) == {None}  # behind it nobody knows what is held
+    assert None not in memory.live[attend + 1 :]
+    assert set(backward_bytes(memory)[: attend + 1]) == {None}
 
 
 def test_what_dropout_keeps_is_unknown():
@@ -218,6 +306,7 @@ def test_what_dropout_keeps_is_unknown():
         (ViTNetworkSpec(scope="block", proj_drop=0.1), {"output", "gelu", "contract"}),
     ):
         plan = plan_of(spec)
-        assert {step.name for step, saved in zip(plan.steps, plan.saved_bytes, strict=True) if saved is None} == steps
-        assert plan.kept_bytes is None
-        assert plan.peak_bytes == plan_of(replace(spec, attn_drop=0.0, proj_drop=0.0)).peak_bytes
+        memory = Memory(plan)
+        assert {step.name for step, saved in zip(plan.steps, memory.saved, strict=True) if saved is None} == steps
+        assert memory.kept is None
+        assert memory.peak == Memory(plan_of(replace(spec, attn_drop=0.0, proj_drop=0.0))).peak

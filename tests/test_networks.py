@@ -14,7 +14,7 @@ from torch import nn
 
 import attnscope
 from attnscope import UsageError, networks, trace_steps
-from attnscope.exploring import hold_against_plan
+from attnscope.auditing import hold_against_plan
 from attnscope.networks.presets import presets
 from attnscope.networks.published import compare_published
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec

@@ -5,6 +5,7 @@ from torch import nn
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
 from attnscope.axes import AxisError
+from attnscope.memory import Memory
 from attnscope.steps import Plan, SizedStep, Step, listening, step_methods
 
 
@@ -75,7 +76,7 @@ def test_totals_do_not_depend_on_the_kernel():
     for spec in (ViTSpec, SwinSpec):
         eager, fused = (attentions.plan(spec(kernel=kernel)) for kernel in ("eager", "sdpa"))
         assert (eager.macs, eager.other_flops, eager.params) == (fused.macs, fused.other_flops, fused.params)
-        assert fused.peak_bytes is None  # what the kernel holds is not known, which is not 0
+        assert Memory(fused).peak is None  # what the kernel holds is not known, which is not 0
 
 
 def test_a_tensor_lives_to_its_last_use():
@@ -87,7 +88,7 @@ def test_a_tensor_lives_to_its_last_use():
         Step("b: n, c: n -> d: n"),
         Step("d: n -> e: n", scratch=("n", "3 n")),
     ]
-    assert Plan.of(steps, sizes, 1).live_bytes == (10, 10, 20, 30, 50)
+    assert Memory(Plan.of(steps, sizes, 1)).live == (10, 10, 20, 30, 50)
 
 
 def test_a_rearrangement_is_a_view_where_nothing_changes_places():

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, configs, networks
+from attnscope.asked import BUDGET_S
 from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
@@ -25,7 +26,7 @@ from attnscope.cli.running import (
     start_torch,
 )
 from attnscope.errors import UsageError
-from attnscope.exploring import BUDGET_S, explore
+from attnscope.exploring import explore
 from attnscope.networks.presets import published_figures
 from attnscope.spec import Spec, own_fields_first
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions
+from attnscope.asked import BUDGET_S
 from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
@@ -33,7 +34,6 @@ from attnscope.contenders import (
     arrange,
 )
 from attnscope.errors import UsageError
-from attnscope.exploring import BUDGET_S
 from attnscope.ranges import read_over
 from attnscope.spec import kind, own_fields_first
 from attnscope.spec import option as option_field

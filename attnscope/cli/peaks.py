@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
+from attnscope.asked import DEVICES, check_arguments
 from attnscope.cli.flags import choices, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import start_torch
 from attnscope.errors import UsageError, did_you_mean
-from attnscope.exploring import DEVICES, check_arguments
 from attnscope.spec import DTYPE_BYTES
 
 

@@ -3,9 +3,9 @@
 import logging
 from typing import Annotated
 
+from attnscope.asked import DEVICES
 from attnscope.cli.flags import choices, number, option, whole
 from attnscope.errors import UsageError
-from attnscope.exploring import DEVICES
 from attnscope.probes import process
 
 ALLOCATORS = ("pinned", "default")

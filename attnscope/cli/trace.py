@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from attnscope.asked import BUDGET_S, DEVICES
 from attnscope.cli.flags import choices, number, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
-from attnscope.exploring import BUDGET_S, DEVICES
 from attnscope.probes import process
 from attnscope.probes.foreign.rows import GROUPS
 from attnscope.targets import find_target, parse_argument, parse_input

@@ -15,11 +15,13 @@ norm1 = Step(
     scratch=("2 b n",),
     saves=("x",),
     keeps="2 b n",
+    back="2 c",
     doc="each token is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
 )
 residual1 = Step(
     "x: b n c, branch: b n c -> x: b n c",
     work={"residual": "b n c"},
+    passes=("x", "branch"),
     doc="what attention found is added to the token, which else stays what it was",
 )
 norm2 = replace(norm1, weights={"norm2.weight": "c", "norm2.bias": "c"})

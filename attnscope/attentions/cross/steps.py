@@ -4,6 +4,8 @@ Letters: b batch, n query tokens, m key tokens of the other sequence, c channels
 g heads of keys and values, each for f heads of queries (h = g·f).
 """
 
+from dataclasses import replace
+
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import letters
 from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output_of, share_heads
@@ -47,5 +49,9 @@ def plan(spec: CrossSpec) -> Plan:
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]
     shared = [share_heads] if spec.is_grouped else []
-    steps = [*projections, split_queries, split_context, *shared, *attention, merge_of(spec), output_of(spec)]
+    # one query, one head, or heads of one channel lie as they should however they are seen
+    split = (
+        replace(split_queries, passes=("queries",)) if 1 in (n, spec.heads, spec.dim // spec.heads) else split_queries
+    )
+    steps = [*projections, split, split_context, *shared, *attention, merge_of(spec), output_of(spec)]
     return Plan.of(steps, sizes, spec.itemsize)

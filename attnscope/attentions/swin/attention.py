@@ -217,7 +217,8 @@ class WindowAttention(nn.Module):
 
     @steps.crop
     def crop(self, x: Tensor, grid: Windows) -> Tensor:
-        return x[:, : grid.height, : grid.width].contiguous()
+        rows, columns = grid.padding
+        return F.pad(x, (0, 0, 0, -columns, 0, -rows))
 
     def position_bias(self) -> Tensor:
         """B: the bias of each head for each pair of a window's tokens, (h, n, m)."""

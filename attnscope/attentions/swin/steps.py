@@ -67,12 +67,15 @@ add_bias = Step(
     work={"bias": "b r s h n m"},
     weights={"relative_position_bias_table": "(t u) h"},
     scratch=("h n m",),
+    passes=("scores",),
+    back="h n m",
     doc="S + B: each head's learned bias for where the key lies, seen from the query",
 )
 add_mask = Step(
     "scores: (b r s) h n m, mask: (r s) n m -> scores: (b r s) h n m",
     work={"mask": "b r s h n m"},
     constants=("mask",),
+    passes=("scores",),
     doc="−∞ for tokens that only the roll brought together, 0 for neighbours",
 )
 softmax = Step(
@@ -159,7 +162,10 @@ def score_of(spec: SwinSpec) -> Step:
 
 def mix_of(spec: SwinSpec) -> Step:
     """The weighted sum with what matmul copies; values that were shared are copies already."""
-    return mix.copying("v") if is_strided(spec) and not spec.is_grouped else mix
+    if not is_strided(spec):
+        return mix
+    mixed = replace(mix, copied_back="b r s h n d")
+    return mixed if spec.is_grouped else mixed.copying("v")
 
 
 def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan:
@@ -170,23 +176,22 @@ def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan
     sizes |= {"t": 2 * p - 1, "u": 2 * q - 1, **letters(spec.dim, spec.heads, spec.kv_heads)}
 
     # a fused kernel lays the heads side by side
-    merge = merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
+    merge = merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view", passes=("heads",))
     # a roll along both axes makes two passes, with a whole grid between them
     passes = ("b r p s q c",) if all(grid.roll) else ()
-    # a cut that leaves the rows whole, or but one of them, leaves a single image where it is
-    cropped = replace(crop, memory="view") if b == 1 and (y == 1 or not grid.padding[1]) else crop
+    rolled = [replace(step, scratch=passes, back=" ".join(passes)) for step in (shift, unshift)]
     return Plan.of(
         [
             *([pad] if grid.is_padded else []),
-            *([replace(shift, scratch=passes)] if grid.is_shifted else []),
+            *(rolled[:1] if grid.is_shifted else []),
             partition,
             *(heads if spec.qkv_bias else [step.without_bias() for step in heads]),
             *attention,
             merge,
             output.dropping(spec.proj_drop),
             reverse,
-            *([replace(unshift, scratch=passes)] if grid.is_shifted else []),
-            *([cropped] if grid.is_padded else []),
+            *(rolled[1:] if grid.is_shifted else []),
+            *([crop] if grid.is_padded else []),
         ],
         sizes,
         spec.itemsize,

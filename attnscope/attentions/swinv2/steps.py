@@ -12,11 +12,13 @@ from attnscope.steps import Plan, Step, name_steps
 project = replace(
     swin.project,
     weights={"qkv.weight": "(3 c) c", "q_bias": "c", "v_bias": "c"},
+    leaves="c",
     doc="q, k, v = x·Wqkv + b: a bias for the query and the value; the key has none",
 )
 project_grouped = replace(
     swin.project_grouped,
     weights={"qkv.weight": "e c", "q_bias": "c", "v_bias": "(g d)"},
+    leaves="g d",
     doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries; the keys have no bias",
 )
 normalize = Step(
@@ -25,6 +27,7 @@ normalize = Step(
     scratch=("b r s h n",),
     saves=("q", "k"),
     keeps="2 b r s h n + 2 b r s h m",
+    back="3 b r s h n d",
     doc="queries and keys are brought to length 1, so that their product is the cosine of the angle between them",
 )
 normalize_grouped = replace(
@@ -41,6 +44,7 @@ score = Step(
     scratch=("h + b r s h n d",),
     saves=("q", "k"),
     keeps="h + b r s h n d",
+    back="- h",
     doc="S = cos(q, k)·τ: each head learns how sharp it is, τ = exp(logit_scale), at most 100",
 )
 bias_mlp = Step(
@@ -50,6 +54,7 @@ bias_mlp = Step(
     weights={"cpb_mlp.0.weight": "512 2", "cpb_mlp.0.bias": "512", "cpb_mlp.2.weight": "h 512"},
     scratch=("t u 512",),
     keeps="t u 512 + t u h",
+    back="4 t u 512 - 2 t u h - 3 512",
     constants=("coords",),
     doc="a small MLP makes the bias of each head from how far the key lies, on a logarithmic scale: 16·sigmoid(MLP)",
 )
@@ -57,6 +62,8 @@ add_bias = Step(
     "scores: (b r s) h n m, table: t u h -> scores: (b r s) h n m",
     work={"bias": "b r s h n m"},
     scratch=("h n m",),
+    passes=("scores",),
+    back="h n m",
     doc="S + B: the bias for where the key lies, seen from the query",
 )
 attend = Step(

@@ -87,7 +87,7 @@ name_steps(globals())
 
 def merge_of(spec: Spec) -> Step:
     """Merging the heads of what a kernel made: a view where it laid them side by side."""
-    return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view")
+    return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view", passes=("heads",))
 
 
 def output_of(spec: Spec) -> Step:
@@ -114,6 +114,7 @@ def by_steps(spec: Headed, keys: str = "b m 3 h d", one_query: bool = False) -> 
     scored, mixed = score, mix
     if spec.batch > 1 and spec.heads > 1:
         scored = scored if one_query else scored.copying("q")
+        mixed = replace(mixed, copied_back="b h n d")
         if not spec.is_grouped:
             scored, mixed = scored.copying("k", transposes=keys), mixed.copying("v")
     return [scored, softmax.dropping(spec.attn_drop), mixed]

@@ -32,6 +32,7 @@ norm_patches = Step(
     scratch=("2 b y x",),
     saves=("patches",),
     keeps="2 b y x",
+    back="2 c",
     doc="each patch is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
 )
 pad_odd = Step(
@@ -49,6 +50,7 @@ norm_four = Step(
     scratch=("2 b y x",),
     saves=("four",),
     keeps="2 b y x",
+    back="8 c",
     doc="the four neighbours are normed as one",
 )
 reduce = Step(
@@ -65,6 +67,7 @@ norm_reduced = Step(
     scratch=("2 b y x",),
     saves=("x",),
     keeps="2 b y x",
+    back="4 c",
     doc="Swin V2 norms what the merging made",
 )
 norm = Step(
@@ -74,6 +77,7 @@ norm = Step(
     scratch=("2 b y x",),
     saves=("x",),
     keeps="2 b y x",
+    back="2 c",
     doc="the last norm, of all tokens",
 )
 pool = Step("x: b y x c -> pooled: b c", work={"mean": "b y x c"}, doc="the mean of all tokens")

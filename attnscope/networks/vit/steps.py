@@ -4,6 +4,8 @@ Letters: b batch, i image channels, y x patches down and across, p q patch heigh
 in front, k classes, e channels inside the MLP.
 """
 
+from dataclasses import replace
+
 from attnscope import attentions
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -20,22 +22,26 @@ embed = Step(
 flatten = Step(
     "planes: b c y x -> patches: b (y x) c",
     memory="view",
+    passes=("planes",),
     doc="the grid of patches becomes a sequence, row by row",
 )
 prepend = Step(
     "patches: b (y x) c -> x: b n c",
     weights={"cls_token": "1 1 c"},
+    passes=("patches",),
     doc="a learned token in front, which will gather what the classes are told by",
 )
 prepend_two = Step(
     "patches: b (y x) c -> x: b n c",
     weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
+    passes=("patches",),
     doc="two learned tokens in front: one for the classes, one that a teacher taught",
 )
 add_positions = Step(
     "x: b n c -> x: b n c",
     work={"bias": "b n c"},
     weights={"pos_embed": "1 n c"},
+    passes=("x",),
     doc="a learned vector for each place: without it the tokens would be a bag",
 )
 norm = Step(
@@ -45,11 +51,17 @@ norm = Step(
     scratch=("2 b n",),
     saves=("x",),
     keeps="2 b n",
+    back="2 c",
     doc="the last norm, of all tokens",
 )
 pool = Step("x: b n c -> pooled: b c", memory="view", doc="the class token is taken out")
 pool_mean = Step("x: b n c -> pooled: b c", work={"mean": "b n c"}, doc="without a class token: the mean of all tokens")
-pool_two = Step("x: b n c -> pooled: b c, taught: b c", memory="view", doc="the two tokens in front are taken out")
+pool_two = Step(
+    "x: b n c -> pooled: b c, taught: b c",
+    memory="view",
+    back="b n c - b c",
+    doc="the two tokens in front are taken out",
+)
 head = Step(
     "pooled: b c -> logits: b k",
     macs="b c k",
@@ -69,6 +81,7 @@ head_dist = Step(
 average = Step(
     "logits: b k, votes: b k -> logits: b k",
     work={"bias": "b k", "scale": "b k"},
+    passes=("votes",),  # of the two that share one gradient, the one that is done with it first
     doc="both heads have half a say",
 )
 name_steps(globals())
@@ -86,6 +99,8 @@ def plan(spec: ViTNetworkSpec) -> Plan:
 
     stream = {"x": "x"}
     first = [prepend_two if spec.distilled else prepend] if spec.cls else []
+    if b == 1:  # the gradients of the tokens in front are pieces of what comes back
+        first = [replace(step, leaves=f"- {spec.prefix} c") for step in first]
     heads = [pool_two, head, head_dist, average] if spec.distilled else [pool if spec.cls else pool_mean, head]
     patches = {"patches": "patches" if first else "x"}
     blocks = [f"blocks.{index}" for index in range(spec.depth)]

@@ -1,0 +1,44 @@
+"""How something is to be run, and what is to be found out by it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attnscope.errors import UsageError
+from attnscope.probes import process
+
+DEVICES = {
+    "auto": "the fastest that is here",
+    "cpu": "this processor",
+    "cuda": "an NVIDIA or AMD GPU",
+    "mps": "an Apple GPU",
+    "meta": "shapes alone, nothing is computed",
+}
+BUDGET_S = 0.3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a Spec is to be run, and what is to be found out; see `attnscope.explore`."""
+
+    device: str = "auto"
+    time: bool = True
+    budget: float = BUDGET_S
+    threads: int = 1
+    seed: int = 0
+    audit: bool = False
+    backward: bool = False
+    input_grad: bool = True
+    kernels: bool = False
+    progress: Callable[[float], None] | None = None
+
+
+def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
+    """Raises a UsageError where something cannot be asked for."""
+    if device not in DEVICES:
+        raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
+    if not 0 < budget <= 3600:
+        raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
+    if not 1 <= threads <= process.cores():
+        raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {process.cores()}")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")

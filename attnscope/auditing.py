@@ -1,0 +1,123 @@
+"""What ran held against the plan, and MACs that were counted in independent ways held against each other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attnscope.axes import spell
+from attnscope.errors import AttnscopeError
+from attnscope.known import sum_of
+from attnscope.report import Audit, StepAudit
+from attnscope.spec import Spec
+from attnscope.steps import Plan, SizedStep, place
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def hold_against_plan(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:
+    """Run the module once and hold its steps and their shapes against the plan.
+
+    Returns:
+        For each step that ran, its row in the plan.
+
+    Raises:
+        AttnscopeError: they differ, which is a mistake in attnscope.
+    """
+    from attnscope.probes.shapes import trace_steps
+
+    rows = {where: index for index, step in enumerate(plan.steps) for where in step.places}
+    order = []
+    for ran in trace_steps(module, *x):
+        (where,) = ran.places
+        planned = plan.steps[rows[where]] if where in rows else None
+        if planned is None or (planned.inputs, planned.outputs) != (ran.inputs, ran.outputs):
+            said = " and ".join(map(spell, planned.outputs)) if planned else "nothing"
+            raise AttnscopeError(
+                f"the plan says {where} makes {said}, but {where} made {' and '.join(map(spell, ran.outputs))}: "
+                "please report this as a bug"
+            )
+        order.append(rows[where])
+    if list(dict.fromkeys(order)) != list(range(len(plan.steps))) or len(order) != len(rows):
+        raise AttnscopeError("the steps did not run in the order of the plan: please report this as a bug")
+    return order
+
+
+def audit_counts(
+    spec: Spec, plan: Plan, module: "nn.Module | None" = None, x: "tuple[Tensor, ...]" = (), with_torch: bool = False
+) -> Audit:
+    """MACs of each step counted in independent ways: letters, closed form and, with a module, fvcore and torch's own."""
+    closed = spec.closed_form()
+    fvcore, torch_counts, uncounted, notes = None, None, [], []
+    if module is not None:
+        from attnscope.probes.audit import count_with_fvcore, count_with_torch
+
+        try:
+            counts = count_with_fvcore(module, *x)
+            fvcore, uncounted = counts.macs, counts.uncounted
+        except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
+            notes.append(
+                f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
+        if with_torch:
+            torch_counts = count_with_torch(module, *x).macs
+
+    def taken(counts: dict[str, int] | None, step: SizedStep) -> int | None:
+        return None if counts is None else sum([counts.pop(where, 0) for where in step.places])
+
+    steps = [
+        StepAudit(
+            name=place(step.path, step.name),
+            declared=step.times * step.macs,
+            closed_form=step.times * closed.pop(place(step.path, step.name), 0),
+            fvcore=taken(fvcore, step),
+            torch=taken(torch_counts, step),
+        )
+        for step in plan.steps
+    ]
+    if any(row.torch == 0 and row.name.endswith("attend") for row in steps):
+        # up to torch 2.13 FlopCounterMode has no formula for the fused kernel of the CPU
+        torch_counts = None
+        notes.append("torch's FlopCounterMode is not available: this torch counts fused attention on the CPU as 0")
+        for row in steps:
+            row.torch = None
+    left_over = [
+        f"{name}: the closed form has {macs:,} MACs for a step that did not run" for name, macs in closed.items()
+    ]
+    left_over += [f"{name}: fvcore counted {macs:,} MACs there" for name, macs in (fvcore or {}).items() if macs]
+    disagreements = [*filter(None, map(disagreement, steps)), *left_over]
+    return Audit(
+        declared=plan.macs,
+        closed_form=sum(row.closed_form for row in steps) + sum(closed.values()),
+        fvcore=None if fvcore is None else sum(row.fvcore or 0 for row in steps) + sum(fvcore.values()),
+        torch=None if torch_counts is None else sum(row.torch or 0 for row in steps),
+        agree=not disagreements,
+        uncounted=uncounted,
+        steps=steps,
+        notes=[*disagreements, *notes],
+    )
+
+
+def disagreement(row: StepAudit) -> str | None:
+    """Which ways disagree on a step, or None."""
+    ways = {"letters": row.declared, "closed form": row.closed_form, "fvcore": row.fvcore, "torch": row.torch}
+    counted = {way: macs for way, macs in ways.items() if macs is not None}
+    if len(set(counted.values())) == 1:
+        return None
+    return f"{row.name}: " + ", ".join(f"{way} {macs:,}" for way, macs in counted.items())
+
+
+def hold_backward(plan: Plan, each: Sequence[int | None], counted: int) -> tuple[int | None, list[str]]:
+    """What FlopCounterMode counted of the real backward, None where it cannot, and what there is to say of it."""
+    declared = sum_backward(plan, each)
+    fused = sum(step.times * (macs or 0) for step, macs in zip(plan.steps, each, strict=True) if step.step.fused)
+    if fused and declared is not None and counted == declared - fused:
+        # up to torch 2.14 FlopCounterMode has no formula for the fused backward of the CPU
+        return None, ["torch's FlopCounterMode counts the fused backward on the CPU as 0"]
+    if declared is not None and counted != declared:
+        return counted, [f"backward: letters {declared:,}, torch {counted:,} MACs"]
+    return counted, []
+
+
+def sum_backward(plan: Plan, each: Sequence[int | None]) -> int | None:
+    """MACs of the whole backward; None where a kernel does not tell."""
+    return sum_of([None if macs is None else s.times * macs for s, macs in zip(plan.steps, each, strict=True)])
