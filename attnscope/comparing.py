@@ -193,10 +193,11 @@ def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> lis
         if one is None or two is None:
             continue
         dims = dim_of(specs[first.label]), dim_of(specs[other.label])
-        layer = _crossover(first.label, other.label, "layer", one, two, dims)
-        layer.padded_from = _padded_from(first, other, (one, two), place, window_of(specs[other.label]))
+        windows = window_of(specs[first.label]), window_of(specs[other.label])
+        layer = _crossover(first.label, other.label, "layer", one, two, dims, windows)
+        layer.padded_from = _padded_from(first, other, (one, two), place, windows[1])
         blocks = one.with_mlp(dims[0]), two.with_mlp(dims[1])
-        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims)]
+        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims, windows)]
     return found
 
 
@@ -212,13 +213,15 @@ def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
         return None  # beyond the largest size that there is
 
 
-def _crossover(first: str, other: str, scope: str, one: Growth, two: Growth, dims: Pair) -> Crossover:
+def _crossover(
+    first: str, other: str, scope: str, one: Growth, two: Growth, dims: Pair, windows: tuple[Pair, Pair]
+) -> Crossover:
     met = break_even(one, two)
     tokens: int | Pair | None = None
     if met is not None:
         tokens = met.low if met.exact else (met.low, met.high)
     balance = one.balance
-    terms, other_terms = _terms(one, dims[0], scope), _terms(two, dims[1], scope)
+    terms, other_terms = (_terms(*each, scope) for each in zip((one, two), dims, windows, strict=True))
     formula = values = None
     if terms and other_terms and dims[0] == dims[1]:
         letters, values = (f"({theirs}) / ({ours})" for theirs, ours in zip(other_terms, terms, strict=True))
@@ -259,11 +262,14 @@ def _padded_from(
     return next((side + 1 for side in range(enough - 1, 0, -1) if not pays(side)), 1)
 
 
-def _terms(grown: Growth, dim: int, scope: str) -> tuple[str, str] | None:
-    """MACs of a token over 2C, in letters and in numbers: what is projected, and what the token looks at."""
+def _terms(grown: Growth, dim: int, window: Pair, scope: str) -> tuple[str, str] | None:
+    """MACs of a token over 2C, in letters and in numbers: what is projected, and what the token looks at.
+
+    None where they are of another form, as with shared heads.
+    """
     projections = 2 if scope == "layer" else 6
     looked_at = grown.linear - 2 * projections * dim**2
-    if (grown.constant, grown.quadratic) == (0, 0) and looked_at % (2 * dim) == 0:
+    if (grown.constant, grown.quadratic, looked_at) == (0, 0, 2 * dim * math.prod(window)):
         return f"{projections}C + M²", f"{projections}×{dim} + {looked_at // (2 * dim)}"
     if (grown.constant, grown.quadratic, looked_at) == (0, 2 * dim, 0):
         return f"{projections}C + hw", f"{projections}×{dim} + hw"

@@ -149,6 +149,10 @@ class Step:
             keeps=f"{self.keeps} + {elements}" if self.keeps else elements,
         )
 
+    def dropping(self, share: float) -> "Step":
+        """The same step where a share of what it makes is dropped out in training: what that keeps is the device's own."""
+        return replace(self, keeps=None) if share else self
+
     def without_bias(self) -> "Step":
         """The same step where its linear layer has no bias."""
         return replace(

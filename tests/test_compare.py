@@ -93,6 +93,12 @@ def test_the_known_figures():
     )
 
 
+def test_shared_heads_are_not_told_in_the_letters_of_heads_of_their_own():
+    for layer in compare(("swin", "swin:kv_heads=1"), {"resolution": [14, 28]}).crossovers:
+        assert layer.formula is layer.values is None
+        assert layer.always < 1
+
+
 @pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
 def test_from_where_on_padding_no_longer_matters(dim, window):
     found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]

@@ -158,6 +158,8 @@ def test_diff_tells_steps_that_only_one_has():
         "bytes_read",
         "bytes_written",
         "peak_bytes",
+        "training_peak_bytes",
+        "kept_bytes",
         "score",
         "softmax",
         "mix",

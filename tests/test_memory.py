@@ -296,3 +296,17 @@ def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
     assert set(memory.training[attend:]) == {None}  # behind it nobody knows what is held
     assert None not in memory.live[attend + 1 :]
     assert set(backward_bytes(memory)[: attend + 1]) == {None}
+
+
+def test_what_dropout_keeps_is_unknown():
+    """A mask of bytes on one device, numbers on another."""
+    for spec, steps in (
+        (ViTSpec(attn_drop=0.1), {"softmax"}),
+        (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "output"}),
+        (ViTNetworkSpec(scope="block", proj_drop=0.1), {"output", "gelu", "contract"}),
+    ):
+        plan = plan_of(spec)
+        memory = Memory(plan)
+        assert {step.name for step, saved in zip(plan.steps, memory.saved, strict=True) if saved is None} == steps
+        assert memory.kept is None
+        assert memory.peak == Memory(plan_of(replace(spec, attn_drop=0.0, proj_drop=0.0))).peak

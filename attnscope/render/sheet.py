@@ -195,7 +195,7 @@ def training_lines(report: Report) -> list[str]:
     """The fullest moments of training, forward and backward, where they are, and what is kept between them."""
     totals = report.totals
     if totals.kept_bytes is None:
-        return ["in training not known: what a fused kernel keeps is its own"]
+        return ["in training not known: what a fused kernel or dropout keeps is its own"]
     most = max(report.steps, key=lambda row: row.times * (row.bytes_saved or 0))
     kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {_where(most)}"
     if totals.training_peak_bytes is None or totals.backward_peak_bytes is None:

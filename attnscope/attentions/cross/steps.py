@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import letters
-from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output, share_heads
+from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output_of, share_heads
 from attnscope.steps import Plan, Step, name_steps
 
 project_queries = Step(
@@ -53,5 +53,5 @@ def plan(spec: CrossSpec) -> Plan:
     split = (
         replace(split_queries, passes=("queries",)) if 1 in (n, spec.heads, spec.dim // spec.heads) else split_queries
     )
-    steps = [*projections, split, split_context, *shared, *attention, merge_of(spec), output]
+    steps = [*projections, split, split_context, *shared, *attention, merge_of(spec), output_of(spec)]
     return Plan.of(steps, sizes, spec.itemsize)

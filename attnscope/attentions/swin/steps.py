@@ -132,7 +132,13 @@ def plan(spec: SwinSpec) -> Plan:
     """The steps that this Spec runs, in their order: pad only where it pads, shift and mask only where it shifts."""
     shifted = spec.windows.is_shifted
     if spec.kernel == "eager":
-        attention = [score_of(spec), add_bias, *([add_mask] if shifted else []), softmax, mix_of(spec)]
+        attention = [
+            score_of(spec),
+            add_bias,
+            *([add_mask] if shifted else []),
+            softmax.dropping(spec.attn_drop),
+            mix_of(spec),
+        ]
     else:
         masked = replace(attend, work={**attend.work, "mask": "b r s h n m"})
         attention = [masked if shifted else attend]
@@ -182,7 +188,7 @@ def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan
             *(heads if spec.qkv_bias else [step.without_bias() for step in heads]),
             *attention,
             merge,
-            output,
+            output.dropping(spec.proj_drop),
             reverse,
             *(rolled[1:] if grid.is_shifted else []),
             *([crop] if grid.is_padded else []),

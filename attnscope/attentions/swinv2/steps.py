@@ -87,7 +87,7 @@ def plan(spec: SwinV2Spec) -> Plan:
             bias_mlp,
             add_bias,
             *([swin.add_mask] if shifted else []),
-            swin.softmax,
+            swin.softmax.dropping(spec.attn_drop),
             swin.mix_of(spec),
         ]
     else:

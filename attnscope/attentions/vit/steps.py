@@ -90,9 +90,15 @@ def merge_of(spec: Spec) -> Step:
     return merge_heads if spec.heads_lie_apart else replace(merge_heads, memory="view", passes=("heads",))
 
 
+def output_of(spec: Spec) -> Step:
+    """The output projection, and the dropout behind it."""
+    return output.dropping(spec.proj_drop)
+
+
 def attend_of(spec: Spec) -> Step:
     """The fused kernel; what those keep that do not compute the scores anew is their own."""
-    return attend if spec.kernel in RECOMPUTING else replace(attend, saves=(), keeps=None)
+    own = attend if spec.kernel in RECOMPUTING else replace(attend, saves=(), keeps=None)
+    return own.dropping(spec.attn_drop)
 
 
 def by_steps(spec: Headed, keys: str = "b m 3 h d", one_query: bool = False) -> list[Step]:
@@ -111,7 +117,7 @@ def by_steps(spec: Headed, keys: str = "b m 3 h d", one_query: bool = False) -> 
         mixed = replace(mixed, copied_back="b h n d")
         if not spec.is_grouped:
             scored, mixed = scored.copying("k", transposes=keys), mixed.copying("v")
-    return [scored, softmax, mixed]
+    return [scored, softmax.dropping(spec.attn_drop), mixed]
 
 
 def plan(spec: ViTSpec) -> Plan:
@@ -121,7 +127,13 @@ def plan(spec: ViTSpec) -> Plan:
     projection, heads = (project_grouped, [split_grouped, share_heads]) if spec.is_grouped else (project, [split_heads])
     attention = by_steps(spec) if spec.kernel == "eager" else [attend_of(spec)]
     return Plan.of(
-        [projection if spec.qkv_bias else projection.without_bias(), *heads, *attention, merge_of(spec), output],
+        [
+            projection if spec.qkv_bias else projection.without_bias(),
+            *heads,
+            *attention,
+            merge_of(spec),
+            output_of(spec),
+        ],
         sizes,
         spec.itemsize,
     )

@@ -157,7 +157,9 @@ def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
     attend = attentions.plan(attention).inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
-    mlp = of(expand, gelu, contract).inside("mlp", takes={"branch": source}, makes={"branch": "branch"})
+    mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
+        "mlp", takes={"branch": source}, makes={"branch": "branch"}
+    )
     if post:
         return Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
     return Plan.join([of(norm1), attend, of(residual1, norm2), mlp, of(residual2)])

@@ -131,7 +131,9 @@ def block_plan(spec: ViTNetworkSpec) -> Plan:
             of(norm1),
             attentions.plan(spec.attention()).inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
             of(residual1, norm2),
-            of(expand, gelu, contract).inside("mlp", takes=branch, makes=branch),
+            of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
+                "mlp", takes=branch, makes=branch
+            ),
             of(residual2),
         ]
     )
