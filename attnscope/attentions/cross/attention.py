@@ -49,8 +49,18 @@ class CrossAttention(ScaledDotProduct):
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * spec.kv_dim, bias=qkv_bias)
 
+    # A name is bound anew or deleted where its tensor ends its life, so that nothing is held beyond its last use.
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        x = self.attended(self.queries_keys_values(x, context))
+        q, k, v = self.queries_keys_values(x, context)
+        if self.kernel == "eager":
+            x = self.score(q, k)
+            del q, k
+            x = self.softmax(x)
+            x = self.mix(x, v)
+        else:
+            x = self.attend(q, k, v)
+            del q, k
+        del v
         x = self.merge_heads(x)
         return self.output(x)
 

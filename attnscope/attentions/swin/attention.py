@@ -91,10 +91,22 @@ class WindowAttention(nn.Module):
         own = {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1}
         return own | letters(self.proj.in_features, self.heads, self.kv_heads)
 
-    # Calls stand inside calls, and a name is bound anew or deleted, so that nobody holds a tensor beyond its last use.
+    # A name is bound anew or deleted where its tensor ends its life, so that nothing is held beyond its last use.
     def forward(self, x: Tensor) -> Tensor:
         grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
-        x = self.attended(self.queries_keys_values(self.into_windows(x, grid)), grid)
+        q, k, v = self.queries_keys_values(self.into_windows(x, grid))
+        if self.kernel == "eager":
+            x = self.score(q, k)
+            del q, k
+            x = self.with_positions(x)
+            if grid.is_shifted:
+                x = self.add_mask(x, self.mask(grid, x))
+            x = self.softmax(x)
+            x = self.mix(x, v)
+        else:
+            x = self.attend_at_once(q, k, v, grid)
+            del q, k
+        del v
         x = self.merge_heads(x)
         x = self.output(x)
         x = self.reverse(x, grid)
@@ -119,19 +131,11 @@ class WindowAttention(nn.Module):
         q, k, v = self.split_grouped(x)
         return q, *self.share_heads(k, v)
 
-    def attended(self, heads: Heads, grid: Windows) -> Tensor:
-        """What the heads found by this module's kernel, (b·r·s, h, n, d)."""
-        if self.kernel != "eager":
-            return self.attend(*heads, grid)
-        q, k, v = heads
-        del heads
-        x = self.score(q, k)
-        del q, k
-        x = self.add_bias(x)
-        if grid.is_shifted:
-            x = self.add_mask(x, self.mask(grid, x))
-        x = self.softmax(x)
-        return self.mix(x, v)
+    def with_positions(self, scores: Tensor) -> Tensor:
+        return self.add_bias(scores)
+
+    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        return self.attend(q, k, v, grid)
 
     # Where letters change places the tensor is copied here, also where torch would put the copy off to the next step: the
     # step that moves the data has the time and the memory of it.

@@ -77,19 +77,11 @@ class WindowAttentionV2(WindowAttention):
         q, k = self.normalize_grouped(q, k)
         return q, *self.share_heads(k, v)
 
-    def attended(self, heads: Heads, grid: Windows) -> Tensor:
-        """What the heads found by this module's kernel, (b·r·s, h, n, d)."""
-        if self.kernel != "eager":
-            return self.attend(*heads, self.bias_mlp(self.relative_coords_table), grid)
-        q, k, v = heads
-        del heads
-        x = self.score(q, k)
-        del q, k
-        x = self.add_bias(x, self.bias_mlp(self.relative_coords_table))
-        if grid.is_shifted:
-            x = self.add_mask(x, self.mask(grid, x))
-        x = self.softmax(x)
-        return self.mix(x, v)
+    def with_positions(self, scores: Tensor) -> Tensor:
+        return self.add_bias(scores, self.bias_mlp(self.relative_coords_table))
+
+    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:

@@ -40,19 +40,6 @@ class ScaledDotProduct(nn.Module):
         """The letters that the module itself sets."""
         return letters(self.proj.in_features, self.heads, self.kv_heads)
 
-    # A name is bound anew or deleted where a tensor ends its life; `heads` comes straight from its call, and so nobody else
-    # holds it.
-    def attended(self, heads: Heads) -> Tensor:
-        """What the heads found by this module's kernel, (b, h, n, d)."""
-        if self.kernel != "eager":
-            return self.attend(*heads)
-        q, k, v = heads
-        del heads
-        x = self.score(q, k)
-        del q, k
-        x = self.softmax(x)
-        return self.mix(x, v)
-
     @steps.share_heads
     def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return repeat_heads(k, v, self.heads)
@@ -125,8 +112,18 @@ class ViTAttention(ScaledDotProduct):
         super().__init__(dim, heads, kv_heads, qk_scale, attn_drop, proj_drop, kernel)
         self.qkv = nn.Linear(dim, dim + 2 * self.kv_heads * (dim // heads), bias=qkv_bias)
 
+    # A name is bound anew or deleted where its tensor ends its life, so that nothing is held beyond its last use.
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attended(self.queries_keys_values(x))
+        q, k, v = self.queries_keys_values(x)
+        if self.kernel == "eager":
+            x = self.score(q, k)
+            del q, k
+            x = self.softmax(x)
+            x = self.mix(x, v)
+        else:
+            x = self.attend(q, k, v)
+            del q, k
+        del v
         x = self.merge_heads(x)
         return self.output(x)
 
