@@ -1,0 +1,85 @@
+"""Experiments behind the way in which times are measured. What they gave stands in README.md beside this file.
+
+    python -m benchmarks.experiments
+
+* Both runs of a pair begin with the same caches: what puts a listener around the steps disturbs them, so the untouched run
+  has it put around and taken away as well. With and without that, the sum of the steps over the whole.
+* Rows are means over the middle half of the watched runs, the whole is one of the untouched runs. Or both of the middle
+  half of the pairs: how much each way scatters where only a dozen pairs are there.
+"""
+
+import random
+import statistics
+from collections.abc import Sequence
+
+import torch
+
+from attnscope import SwinSpec, ViTSpec
+from attnscope.making import build, settled
+from attnscope.probes import process
+from attnscope.probes import time as engine
+from attnscope.spec import Spec
+
+SPECS: dict[str, Spec] = {"ViT-B": ViTSpec(), "Swin stage 1": SwinSpec(), "shifted": SwinSpec(shift=True)}
+BUDGET_S, PAIRS, DRAWS = 6.0, 12, 400
+
+
+def timing(spec: Spec, alike: bool) -> engine.Timing:
+    """Many pairs of a Spec; the two runs of each begin alike, or not."""
+    module, x = build(spec, torch.device("cpu"))
+    if alike:
+        return engine.time_steps(module, x, BUDGET_S)
+    take_pairs = engine.take_pairs
+
+    def bare(whole, chain, *rest):
+        clock = engine.CpuClock()
+        return take_pairs(lambda: engine.run(clock, lambda: module(*x), []), chain, *rest)
+
+    engine.take_pairs = bare
+    try:
+        return engine.time_steps(module, x, BUDGET_S)
+    finally:
+        engine.take_pairs = take_pairs
+
+
+def sums(timing: engine.Timing) -> tuple[list[float], list[float]]:
+    """The sum of the steps of each watched run, and the untouched run beside it."""
+    return [sum(run.seconds[:-1]) for run in timing.chains], [run.total for run in timing.wholes]
+
+
+def middle_mean(values: Sequence[float], by: Sequence[float]) -> float:
+    """The mean of the values of the middle half, in the order of `by`."""
+    order = sorted(range(len(values)), key=by.__getitem__)
+    cut = len(order) // 4
+    return statistics.fmean(values[index] for index in order[cut : len(order) - cut])
+
+
+def scatter(timing: engine.Timing, together: bool) -> float:
+    """The standard deviation of sum over whole, of PAIRS pairs in a row drawn again and again."""
+    steps, wholes = sums(timing)
+    ratios = []
+    for _ in range(DRAWS):
+        first = random.randrange(len(steps) - PAIRS)
+        some, others = steps[first : first + PAIRS], wholes[first : first + PAIRS]
+        both = [a + b for a, b in zip(some, others, strict=True)]
+        ratios.append(middle_mean(some, both if together else some) / middle_mean(others, both if together else others))
+    return statistics.stdev(ratios)
+
+
+def main() -> None:
+    process.pin_allocator()
+    random.seed(0)
+    print("| | sum over whole, alike | not | scatter of a dozen pairs, each by itself | together |")
+    print("|---|---|---|---|---|")
+    with settled(threads=1, seed=0):
+        for name, spec in SPECS.items():
+            alike, bare = timing(spec, alike=True), timing(spec, alike=False)
+            ratios = [
+                statistics.median(steps) / statistics.median(wholes) for steps, wholes in map(sums, (alike, bare))
+            ]
+            told = f"{ratios[0]:.4f} | {ratios[1]:.4f} | {scatter(alike, False):.4f} | {scatter(alike, True):.4f}"
+            print(f"| {name} | {told} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
