@@ -59,7 +59,10 @@ def audit_counts(
                 f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             )
         if with_torch:
-            torch_counts = count_with_torch(module, *x).macs
+            try:
+                torch_counts = count_with_torch(module, *x).macs
+            except Exception as error:
+                notes.append(f"torch's FlopCounterMode is not available: {type(error).__name__}")
 
     def taken(counts: dict[str, int] | None, step: SizedStep) -> int | None:
         return None if counts is None else sum([counts.pop(where, 0) for where in step.places])

@@ -3,8 +3,8 @@ An Insightful Visual Performance Model for Multicore Architectures", 2009).
 
 A step's kernels run one after the other, so their times add up: what matmul copies first, the matmul itself, the pass that
 scales its result. Within a kernel reckoning and moving overlap, so the longer of the two counts. No machine reaches its
-peak on the small matrices of a head, so small kernels are held against themselves: the same kernel, alone, on the same
-sizes, with its operands at hand.
+peak on the small matrices of a head, so kernels are held against themselves: the same kernel, alone, on the same sizes,
+with its operands at hand.
 """
 
 import math
@@ -89,10 +89,6 @@ class Bound:
     intensity: float | None
 
 
-LARGE_MACS = 10**8
-"""A linear layer of more MACs than this is held against the machine's fastest matmul."""
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One kernel on sizes of its own.
@@ -126,7 +122,7 @@ def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound:
     own = {kernel: best[kernel] for kernel in _kernels(step)}
     copying = sum([seconds for kernel, seconds in own.items() if kernel.kind in ("scale", "transpose")])
     compute = sum(own.values()) - copying
-    if step.macs and not any(kernel.kind in ("linear", "batched") for kernel in own):
+    if step.step.fused:
         compute += step.macs / peaks.macs_per_s
     copied = _copied_bytes(step)
     passes = copying + copied / peaks.bandwidth(copied)
@@ -143,7 +139,7 @@ def _kernels(step: SizedStep) -> list[Kernel]:
     if step.is_view or step.step.fused:
         return []
     found = []
-    if step.layers and step.macs <= LARGE_MACS:
+    if step.layers:
         rows = step.macs // sum([math.prod(layer) for layer in step.layers])
         found += [Kernel("linear", (rows, math.prod(layer[1:]), layer[0])) for layer in step.layers]
     if step.macs and not step.layers:

@@ -9,6 +9,8 @@ from typing import Any
 from attnscope.report import Report, StepRow
 
 LOAD_MAY_DIFFER = 0.5
+WHOLE_MAY_DIFFER, STEP_MAY_DIFFER = 0.02, 0.05
+"""How far the same run lies apart from process to process on a quiet machine, as a share: memory falls otherwise."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Change:
 class TimeChange:
     """A time in both runs, in seconds; None where one of them has none.
 
-    `real` is whether the middle halves of the samples lie apart; where they overlap there is no real difference.
+    `real` is whether the middle halves of the samples lie apart by more than the same run does from process to process.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Diff:
     costs: list[Change]
     steps: list[TimeChange]
     whole: TimeChange
+    doubts: list[str]
+    """Warnings of either run, with its number in front."""
 
 
 def compare(before: Report, after: Report) -> Diff:
@@ -66,18 +70,28 @@ def compare(before: Report, after: Report) -> Diff:
             "whole",
             (before.time.whole_median_s, before.time.whole_samples_s) if before.time else None,
             (after.time.whole_median_s, after.time.whole_samples_s) if after.time else None,
+            WHOLE_MAY_DIFFER,
         ),
+        doubts=[
+            f"the {which} run: {warning}"
+            for which, report in (("first", before), ("second", after))
+            for warning in report.warnings
+        ],
     )
 
 
-def overlap(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Whether the middle halves of two samples share a value; of fewer than two nothing can be told, so they do."""
+def overlap(before: Sequence[float], after: Sequence[float], may_differ: float = 0.0) -> bool:
+    """Whether the middle halves of two samples share a value; of fewer than two nothing can be told, so they do.
+
+    `may_differ` widens each by that share of itself, half of it to either side.
+    """
     if len(before) < 2 or len(after) < 2:
         return True
     (low, _, high), (other_low, _, other_high) = (
         statistics.quantiles(samples, n=4, method="inclusive") for samples in (before, after)
     )
-    return low <= other_high and other_low <= high
+    wide, narrow = 1 + may_differ / 2, 1 - may_differ / 2
+    return low * narrow <= other_high * wide and other_low * narrow <= high * wide
 
 
 def _step(place: str, before: StepRow | None, after: StepRow | None) -> TimeChange:
@@ -85,13 +99,16 @@ def _step(place: str, before: StepRow | None, after: StepRow | None) -> TimeChan
         place,
         (before.time.median_s, before.time.samples_s) if before and before.time else None,
         (after.time.median_s, after.time.samples_s) if after and after.time else None,
+        STEP_MAY_DIFFER,
     )
 
 
-def _time(name: str, before: tuple[float, list[float]] | None, after: tuple[float, list[float]] | None) -> TimeChange:
+def _time(
+    name: str, before: tuple[float, list[float]] | None, after: tuple[float, list[float]] | None, may_differ: float
+) -> TimeChange:
     if before is None or after is None:
         return TimeChange(name, before and before[0], after and after[0], real=False)
-    return TimeChange(name, before[0], after[0], real=not overlap(before[1], after[1]))
+    return TimeChange(name, before[0], after[0], real=not overlap(before[1], after[1], may_differ))
 
 
 def _costs(before: Report, after: Report) -> list[Change]:

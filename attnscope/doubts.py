@@ -45,6 +45,21 @@ def doubts(
     return told
 
 
+def floor_doubt(taken_s: float, least_s: float) -> list[str]:
+    """What makes the floor doubtful: that the steps were faster.
+
+    Args:
+        taken_s: seconds of the steps together.
+        least_s: what the machine's peaks say that they need at the least.
+    """
+    if taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
+        return []
+    return [
+        f"the steps took {taken_s / least_s:.2f} of what the machine's peaks say they need: these were kept from a busier "
+        "moment; attnscope peaks measures them anew"
+    ]
+
+
 def _busy(time: Time, threads: int, cores: int) -> list[str]:
     """Others who took the processor meanwhile."""
     if threads > 1:

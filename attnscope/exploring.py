@@ -11,7 +11,7 @@ from attnscope.asked import BUDGET_S, Asked, check_arguments
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward, sum_backward
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
-from attnscope.doubts import doubts
+from attnscope.doubts import doubts, floor_doubt
 from attnscope.errors import DeviceError
 from attnscope.making import (
     build,
@@ -95,8 +95,11 @@ def explore(
     held_back = backward_bytes(memory, input_grad)
     for row, *held in zip(rows, memory.training, held_back, run.allocated, strict=True):
         row.bytes_training, row.bytes_backward, row.bytes_allocated = held
-    for row, step in zip(rows, plan.steps, strict=True):
-        row.bound = bound(step, run.peaks, run.best) if run.peaks else None
+    if run.peaks and run.time:
+        for row, step in zip(rows, plan.steps, strict=True):
+            row.bound = bound(step, run.peaks, run.best)
+        least_s = sum([row.times * row.bound.seconds for row in rows if row.bound])
+        run.warnings += floor_doubt(run.time.steps_sum_s, least_s)
     each_back = run.backward_macs() if backward else ()
     for row, macs, time_back in zip(rows, each_back, run.backward_times, strict=False):
         row.backward = StepBackward(macs, time_back)
@@ -173,7 +176,8 @@ class _Run:
                 self.measure_counterpart(device)
                 self.measure_kernels(module, x)
             if asked.backward:
-                self.go_back(module, x, order)
+                with told_when_kernel_does_not_run(self.spec, device, backward=True):
+                    self.go_back(module, x, order)
 
     def refuse_what_does_not_fit(self, plan: Plan, device: "torch.device") -> None:
         """Refuse before anything is allocated.

@@ -1,5 +1,6 @@
 """Spec -> plan, module and inputs: made where they fit, seeded, and told in a line where they do not."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -97,12 +98,15 @@ def told_when_memory_runs_out(device: "torch.device") -> Iterator[None]:
 
 
 @contextmanager
-def told_when_kernel_does_not_run(spec: Spec, device: "torch.device") -> Iterator[None]:
-    """Raises a DeviceError that says which kernels there are, where the one that was asked for is not."""
+def told_when_kernel_does_not_run(spec: Spec, device: "torch.device", backward: bool = False) -> Iterator[None]:
+    """Raises a DeviceError where the kernel that was asked for does not run, or not backward, and says which do."""
     import torch
 
     try:
-        yield
+        with warnings.catch_warnings():
+            if spec.kernel not in ("eager", "sdpa"):
+                warnings.simplefilter("ignore", UserWarning)  # torch warns why a kernel does not run before it says so
+            yield
     except (AttnscopeError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -110,5 +114,9 @@ def told_when_kernel_does_not_run(spec: Spec, device: "torch.device") -> Iterato
             raise
         from attnscope.probes.kernels import backends_here, why_not
 
+        if backward:
+            raise DeviceError(
+                f"{{kernel}} {spec.kernel} has no backward here ({why_not(error)}); eager, sdpa and math have"
+            ) from None
         here = ", ".join(["eager", "sdpa", *backends_here(device), "flex", "compile"])
         raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why_not(error)}); there is: {here}") from None

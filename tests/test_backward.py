@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.auditing import sum_backward
@@ -100,3 +100,16 @@ def test_watching_leaves_the_module_as_it_was():
     assert type(build_module(spec)).score is type(module).score
     assert "score" not in vars(module)
     assert attentions.plan(spec)
+
+
+@pytest.mark.parametrize("kernel", ["flex", "flash"])
+def test_a_kernel_without_a_backward_is_told_in_a_line(kernel):
+    spec = SwinSpec(dim=12, resolution=14, kernel=kernel)
+    with pytest.raises(DeviceError, match=f"kernel {kernel} has no backward here"):
+        explore(spec, device="cpu", budget=0.01, backward=True)
+
+
+def test_a_counter_that_fails_is_not_available():
+    report = explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flex"), device="cpu", time=False, audit=True)
+    assert report.audit.torch is None
+    assert any("FlopCounterMode is not available" in note for note in report.audit.notes)

@@ -176,11 +176,33 @@ def test_spreads_that_overlap_are_no_difference(before, after, same):
     assert overlap(before, after) is overlap(after, before) is same
 
 
+def test_runs_that_differ_as_processes_do_are_no_difference():
+    assert not overlap([1.0, 1.0], [1.015, 1.015])
+    assert overlap([1.0, 1.0], [1.015, 1.015], 0.02)
+    assert not overlap([1.0, 1.0], [1.025, 1.025], 0.02)
+    before = timed(explore(ViTSpec(), time=False))
+    assert not compare(before, slower(before, 1.015)).whole.real
+    assert compare(before, slower(before, 1.025)).whole.real
+
+
+def test_diff_repeats_what_made_a_run_doubtful(attnscope, tmp_path):
+    before = timed(explore(ViTSpec(), time=False))
+    doubtful = replace(before, warnings=["the runs spread by 17%"])
+    assert compare(before, doubtful).doubts == [
+        *(f"the first run: {warning}" for warning in before.warnings),
+        "the second run: the runs spread by 17%",
+    ]
+    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", doubtful)
+    assert "the second run: the runs spread by 17%" in attnscope("diff", str(a), str(b)).stdout
+
+
 def test_fail_above_is_a_gate(attnscope, tmp_path):
     before = timed(explore(ViTSpec(), time=False))
     a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", slower(before, 1.2))
     assert attnscope("diff", str(a), str(b)).returncode == 0
-    assert attnscope("diff", str(a), str(b), "--fail-above", "1.1").returncode == 1
+    failed = attnscope("diff", str(a), str(b), "--fail-above", "1.1")
+    assert failed.returncode == 1
+    assert failed.stderr == "attnscope: the whole takes 1.200 times as long, which is more than --fail-above 1.1\n"
     assert attnscope("diff", str(a), str(b), "--fail-above", "1.3").returncode == 0
     assert attnscope("diff", str(b), str(a), "--fail-above", "1.1").returncode == 0
     shown = attnscope("diff", str(a), str(b)).stdout

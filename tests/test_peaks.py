@@ -11,6 +11,7 @@ import torch
 from attnscope import SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.bounds import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels
+from attnscope.doubts import floor_doubt
 from attnscope.probes.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
 from attnscope.render import render, words
 from attnscope.render.screen import Screen
@@ -32,14 +33,21 @@ def bounds(spec, each_s=1e-3):
     return {step.name: (step, bound(step, PEAKS, dict.fromkeys(kernels([step]), each_s))) for step in steps}
 
 
-def test_a_large_linear_layer_is_bound_by_the_fastest_matmul():
+def test_a_linear_layer_is_bound_by_its_kernel():
     step, least = bounds(ViTSpec())["project"]
-    assert least.seconds == pytest.approx(step.macs / 1e11)
+    assert kernels([step]) == [Kernel("linear", (197, 768, 2304))]
+    assert least.seconds == pytest.approx(1e-3)
     assert least.binds == "compute"
     assert least.intensity == pytest.approx((step.flops + step.other_flops) / (step.bytes_read + step.bytes_written))
 
 
-def test_small_kernels_are_held_against_themselves():
+def test_a_fused_kernel_is_bound_by_the_fastest_matmul():
+    step, least = bounds(ViTSpec(kernel="sdpa"))["attend"]
+    assert kernels([step]) == []
+    assert least.seconds == pytest.approx(step.macs / 1e11)
+
+
+def test_kernels_are_held_against_themselves():
     found = {step.name: kernels([step]) for step in attentions.plan(SwinSpec()).steps}
     assert {name: own for name, own in found.items() if own} == {
         "project": [Kernel("linear", (3136, 96, 288))],
@@ -165,6 +173,13 @@ def test_the_floor_names_where_most_is_lost():
     told = floor_line(replace(report, steps=rows, peaks=PEAKS))
     assert told.startswith(f"{sum(row.time.median_s for row in rows) / least:.2f}× the {words.seconds(least)} ")
     assert [name.split()[0] for name in told.split("lost in ")[1].split(", ")] == ["output", "mix", "score"]
+
+
+def test_a_floor_that_was_undercut_is_doubted():
+    assert floor_doubt(1.0, 1.0) == floor_doubt(0.98, 1.0) == []
+    (told,) = floor_doubt(0.9, 1.0)
+    assert "0.90 of" in told
+    assert "attnscope peaks" in told
 
 
 def test_peaks_of_the_environment_are_these_tests_own():

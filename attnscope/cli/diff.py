@@ -38,7 +38,8 @@ def show_diff(
 ) -> None:
     """Tell what changed between two runs: the environment first, then the times of the steps.
 
-    Where the middle halves of the samples overlap there is no real difference.
+    Where the middle halves of the samples overlap, or lie apart by no more than the same run does from process to process
+    (2 % of the whole, 5 % of a step), there is no real difference.
     """
     form = check_output(form, json, output, color)
     if form == "svg":
@@ -54,4 +55,6 @@ def show_diff(
         raise UsageError(f"{{fail_above}} {fail_above:g} needs times in both runs; save them without --no-time")
     write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet)
     if fail_above is not None and diff.whole.real and diff.whole.ratio is not None and diff.whole.ratio > fail_above:
+        told = f"the whole takes {diff.whole.ratio:.3f} times as long, which is more than --fail-above {fail_above:g}"
+        typer.echo(f"attnscope: {told}", err=True)
         raise typer.Exit(1)

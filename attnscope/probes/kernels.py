@@ -18,7 +18,7 @@ def backends_here(device: torch.device) -> list[str]:
 def why_not(error: Exception) -> str:
     """Why a kernel does not run, in a few words."""
     first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    if first.startswith("No viable backend"):
+    if first.startswith(("No viable backend", "No available kernel")):
         return "torch has none for this device, type and bias"
     return first
 

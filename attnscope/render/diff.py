@@ -67,6 +67,8 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     parts += [screen.lines(told), Text(""), table]
     if dropped:
         parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    if diff.doubts:
+        parts += [Text(""), screen.lines([("warning", doubt, "yellow") for doubt in diff.doubts])]
     return parts
 
 

@@ -155,8 +155,8 @@ def kernel_lines(report: Report) -> list[str]:
             return []
         ratio = fused.time_s / base.time_s
         return [
-            f"fused (--kernel sdpa) {words.seconds(fused.time_s)}, these steps {words.seconds(base.time_s)}: "
-            f"{ratio:.2f}× of the time"
+            f"fused (--kernel sdpa) takes {ratio:.2f}× the time: {words.seconds(fused.time_s)} in turn with these steps, "
+            f"which then took {words.seconds(base.time_s)}"
         ]
     width = max(map(len, kernels))
     told = []
@@ -176,7 +176,7 @@ def floor_line(report: Report) -> str:
     """How far the whole is from the least time that this machine can need for its steps, and where most of it is lost."""
     held = [(row, row.times * row.bound.seconds) for row in report.steps if row.bound and row.time]
     least = sum(seconds for _, seconds in held)
-    lost = sorted(((seconds_of(row) - seconds, row.name) for row, seconds in held), reverse=True)[:3]
+    lost = sorted(((seconds_of(row) - seconds, _where(row)) for row, seconds in held), reverse=True)[:3]
     where = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
     ratio = sum(seconds_of(row) for row, _ in held) / least
     told = f"{words.times(ratio)} the {words.seconds(least)} that this machine can need at the least"
