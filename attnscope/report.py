@@ -76,7 +76,8 @@ class PartRow:
 
     `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_training` that of the
     forward in training, `bytes_backward` of the backward, `bytes_saved` what training keeps for it. `sees` is how many
-    patches of the image one token can see at most, down and across.
+    patches of the image one token can see at most, down and across. `backward_macs` and `backward_s` are None where the
+    backward was not asked for, or not measured.
     """
 
     name: str
@@ -95,6 +96,8 @@ class PartRow:
     bytes_saved: int | None
     sees: tuple[int, int] | None
     time_s: float | None
+    backward_macs: int | None = None
+    backward_s: float | None = None
 
 
 @dataclass

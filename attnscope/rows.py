@@ -88,7 +88,20 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         bytes_saved=sum_of([None if row.bytes_saved is None else row.times * row.bytes_saved for row in rows]),
         sees=first.part.sees,
         time_s=sum_of([row.times * row.time.median_s if row.time else None for row in rows]),
+        backward_macs=sum_of([_back(row) for row in rows]),
+        backward_s=_sum_of_measured(
+            [row.times * row.backward.time.median_s for row in rows if row.backward and row.backward.time]
+        ),
     )
+
+
+def _back(row: StepRow) -> int | None:
+    return None if row.backward is None or row.backward.macs is None else row.times * row.backward.macs
+
+
+def _sum_of_measured(seconds: list[float]) -> float | None:
+    """Through some steps nothing goes back; where that is so of all, nothing was measured."""
+    return sum(seconds) if seconds else None
 
 
 def _stage(number: int, parts: list[PartRow]) -> PartRow:
@@ -109,6 +122,8 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         bytes_saved=sum_of([part.bytes_saved for part in parts]),
         sees=parts[-1].sees,
         time_s=sum_of([part.time_s for part in parts]),
+        backward_macs=sum_of([part.backward_macs for part in parts]),
+        backward_s=_sum_of_measured([part.backward_s for part in parts if part.backward_s is not None]),
     )
 
 

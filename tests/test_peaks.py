@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.bounds import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels
 from attnscope.doubts import floor_doubt
 from attnscope.probes.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
 from attnscope.render import render, words
+from attnscope.render.peaks import roofline
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import floor_line
 from tests.golden import timed
@@ -184,3 +185,25 @@ def test_a_floor_that_was_undercut_is_doubted():
 
 def test_peaks_of_the_environment_are_these_tests_own():
     assert "pytest" in os.environ["XDG_CACHE_HOME"]
+
+
+def test_a_roofline_of_many_steps_marks_the_longest_and_says_so():
+    report = timed(explore(SwinNetworkSpec(), time=False, focus=("roofline",)))
+    rows = [
+        replace(row, bound=Bound(row.time.median_s / 2, "compute", 1.0 + index % 5))
+        for index, row in enumerate(report.steps)
+    ]
+    drawn = roofline(replace(report, steps=rows, peaks=PEAKS), 120)
+    legend = " ".join(line.strip() for line in drawn)
+    assert f"and {len(rows) - 26} shorter ones" in legend
+    assert "of SW-MSA block" in legend
+    marks = "".join(drawn[:14])
+    assert all(mark in marks for mark in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # none hides another
+
+
+def test_the_backward_of_a_network_stands_beside_its_parts():
+    report = explore(SwinNetworkSpec(), time=False, backward=True)
+    parts = [part for part in report.parts if not part.is_stage]
+    assert sum(part.backward_macs for part in parts) == report.backward.macs == 2 * report.totals.macs
+    assert all(part.backward_s is None for part in parts)
+    assert "bwd MACs" in render(report, "table", Screen(width=80))

@@ -150,12 +150,17 @@ def to_html(
 
 def _exact(column: Column[Row], row: Row) -> str:
     value = column.value(row)
-    return f"{value:,}" if isinstance(value, int) else column.words(row)
+    return _count(column, value) if isinstance(value, int) else column.words(row)
+
+
+def _count(column: Column[Any], value: int) -> str:
+    """All digits; of bytes it says that they are."""
+    return f"{value:,} B" if column.key.startswith("bytes_") else f"{value:,}"
 
 
 def _totals(columns: Sequence[Column[Any]]) -> list[str]:
     totals = [column.total for column in columns]
     return [
-        "" if total is None else f"{total:,}" if isinstance(total, int) else column.show(total)
+        "" if total is None else _count(column, total) if isinstance(total, int) else column.show(total)
         for column, total in zip(columns, totals, strict=True)
     ]

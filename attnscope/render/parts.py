@@ -8,9 +8,14 @@ from attnscope.report import PartRow, Report
 
 def part_columns(report: Report) -> list[Column[PartRow]]:
     """The columns that this report can fill, in their order on the screen."""
-    rows, totals = report.parts, report.totals
+    rows, totals, memory = report.parts, report.totals, "memory" in report.focus
     parts = [row for row in rows if not row.is_stage]
     blocks = sum([row.times for row in parts])
+
+    def held(rank: int) -> int:
+        """What is asked for goes last."""
+        return 1 if memory else rank
+
     columns = [
         Column[PartRow]("part", "part", lambda row: row.name, rank=0, total=f"{blocks} parts", right=False, text=_name),
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
@@ -22,14 +27,24 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
     if any(row.sees for row in rows):
         columns.append(Column[PartRow]("sees", "sees", lambda row: spell(row.sees) if row.sees else None, _seen, 3))
     columns += [
-        Column[PartRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, 6, totals.peak_bytes),
+        Column[PartRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, held(6), totals.peak_bytes),
         Column[PartRow](
-            "bytes_training", "training", lambda row: row.bytes_training, words.binary, 8, totals.training_peak_bytes
+            "bytes_training",
+            "training",
+            lambda row: row.bytes_training,
+            words.binary,
+            held(8),
+            totals.training_peak_bytes,
         ),
         Column[PartRow](
-            "bytes_backward", "backward", lambda row: row.bytes_backward, words.binary, 8, totals.backward_peak_bytes
+            "bytes_backward",
+            "bwd live",
+            lambda row: row.bytes_backward,
+            words.binary,
+            held(8),
+            totals.backward_peak_bytes,
         ),
-        Column[PartRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 5, totals.kept_bytes),
+        Column[PartRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, held(5), totals.kept_bytes),
     ]
     if report.time:
         whole = report.time.steps_sum_s
@@ -47,6 +62,17 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
                 drawn=True,
             ),
         ]
+    if report.backward:
+        back = report.backward
+        columns.append(
+            Column[PartRow]("backward_macs", "bwd MACs", lambda row: row.backward_macs, words.metric, 1, back.macs)
+        )
+        if back.time:
+            columns.append(
+                Column[PartRow](
+                    "backward_s", "bwd time", lambda row: row.backward_s, words.seconds, 1, back.time.steps_sum_s
+                )
+            )
     return columns
 
 

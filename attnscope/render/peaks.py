@@ -11,6 +11,7 @@ from attnscope.bounds import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
 from attnscope.render.screen import MARGIN, Screen
+from attnscope.render.steps import seconds_of
 from attnscope.report import Report, StepRow
 
 HEIGHT = 14
@@ -79,7 +80,9 @@ def peak_columns() -> list[Column[Peak]]:
 
 def roofline(report: Report, width: int | None) -> list[str]:
     """The roof of this machine and the steps under it: FLOPs for each byte across, FLOPs a second up, both logarithmic."""
-    steps = [row for row in report.steps if row.bound and row.bound.intensity and row.time and row.time.median_s > 0]
+    timed = [row for row in report.steps if row.bound and row.bound.intensity and row.time and row.time.median_s > 0]
+    longest = sorted(timed, key=seconds_of, reverse=True)[: len(MARKS)]  # there are no more letters
+    steps = [row for row in timed if any(row is one for one in longest)]
     if report.peaks is None or not steps:
         return []
     peaks = report.peaks
@@ -97,6 +100,8 @@ def roofline(report: Report, width: int | None) -> list[str]:
     def put(intensity: float, flops_per_s: float, mark: str) -> None:
         x = round((math.log10(intensity) - left) / (right - left) * (columns - 1))
         y = round((top - math.log10(flops_per_s)) / (top - bottom) * (HEIGHT - 1))
+        if mark in MARKS:  # one step does not hide another
+            x = next((free for free in range(x, columns) if grid[y][free] not in MARKS), x)
         if 0 <= x < columns and 0 <= y < HEIGHT:
             grid[y][x] = mark
 
@@ -116,7 +121,11 @@ def roofline(report: Report, width: int | None) -> list[str]:
         return words.metric(float(f"{value:.1g}")) if line % 4 == 1 else ""
 
     axis = "".join(f"{10.0**power:<{columns // (right - left)}g}" for power in range(left, right))
-    names = [f"{mark} {row.name}" for mark, row in zip(MARKS, steps, strict=False)]
+    names = [
+        f"{mark} {row.name}{f' of {row.part}' if row.part else ''}" for mark, row in zip(MARKS, steps, strict=False)
+    ]
+    if len(timed) > len(steps):
+        names.append(f"and {len(timed) - len(steps)} shorter ones")
     legend = [
         "─ most FLOPs a second",
         f"/ {words.metric(slopes['/'].bytes_per_s, 'B/s')} from cache",

@@ -43,26 +43,33 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
             "bytes_live", "live", lambda row: row.bytes_live, words.binary, 1 if memory else 9, totals.peak_bytes
         ),
     ]
-    if memory:
-        columns += [
-            Column[StepRow](
-                "bytes_training",
-                "training",
-                lambda row: row.bytes_training,
-                words.binary,
-                1,
-                totals.training_peak_bytes,
-            ),
-            Column[StepRow](
-                "bytes_backward",
-                "backward",
-                lambda row: row.bytes_backward,
-                words.binary,
-                1,
-                totals.backward_peak_bytes,
-            ),
-            Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 2, totals.kept_bytes),
-        ]
+    held = 1 if memory else None  # what is not asked for is in CSV alone
+    columns += [
+        Column[StepRow](
+            "bytes_training",
+            "training",
+            lambda row: row.bytes_training,
+            words.binary,
+            held,
+            totals.training_peak_bytes,
+        ),
+        Column[StepRow](
+            "bytes_backward",
+            "bwd live",
+            lambda row: row.bytes_backward,
+            words.binary,
+            held,
+            totals.backward_peak_bytes,
+        ),
+        Column[StepRow](
+            "bytes_saved",
+            "kept",
+            lambda row: row.bytes_saved,
+            words.binary,
+            held or (3 if report.backward else None),
+            totals.kept_bytes,
+        ),
+    ]
     if any(row.bytes_allocated is not None for row in rows):
         columns.append(
             Column[StepRow](
@@ -81,20 +88,19 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
             Column[StepRow]("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
             Column[StepRow]("macs_per_s", "MAC/s", _rate, words.metric, 5),
         ]
-    if len({row.part for row in rows}) > 1:
-        first = {id(rows[0])} | {id(row) for before, row in pairwise(rows) if before.part != row.part}
-        told = [
-            Column[StepRow]("stage", "stage", lambda row: row.stage, rank=None),
-            Column[StepRow](
-                "part",
-                "part",
-                lambda row: row.part,
-                rank=0,
-                right=False,
-                text=lambda row: row.part if id(row) in first else "",
-            ),
-        ]
-        columns = [*told, *columns]
+    first = {id(rows[0])} | {id(row) for before, row in pairwise(rows) if before.part != row.part}
+    told = [
+        Column[StepRow]("stage", "stage", lambda row: row.stage, rank=None),
+        Column[StepRow](
+            "part",
+            "part",
+            lambda row: row.part,
+            rank=0 if len(first) > 1 else None,
+            right=False,
+            text=lambda row: row.part if id(row) in first else "",
+        ),
+    ]
+    columns = [*told, *columns]
     if report.peaks:
         columns += [
             Column[StepRow](
@@ -125,16 +131,12 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
                 row.times * row.backward.time.median_s for row in rows if row.backward and row.backward.time
             )
             columns.append(Column[StepRow]("backward_s", "bwd time", _backward_s, words.seconds, 1, seconds_back))
-        if not memory:
-            columns.append(
-                Column[StepRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, 3, totals.kept_bytes)
-            )
     if any(row.times > 1 for row in rows):
         columns = [
             replace(column, value=_of_all(column.value)) if column.key in ADD_UP else column for column in columns
         ]
-        name = next(index for index, column in enumerate(columns) if column.key == "step")
-        columns.insert(name + 1, Column[StepRow]("times", "times", lambda row: row.times, rank=None))
+    name = next(index for index, column in enumerate(columns) if column.key == "step")
+    columns.insert(name + 1, Column[StepRow]("times", "times", lambda row: row.times, rank=None))
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
 
 

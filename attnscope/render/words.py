@@ -14,6 +14,8 @@ def metric(value: float | None, unit: str = "") -> str:
         return NONE
     if abs(value) >= 1e30:  # beyond the prefixes there are
         return f"{value:.2e} {unit}".strip()
+    if isinstance(value, int) and abs(value) < 1000:  # a count has no decimals
+        return f"{value} {unit}".strip()
     return humanize.metric(value, unit)
 
 
@@ -47,6 +49,8 @@ def times(ratio: float) -> str:
         else f"{ratio:.3g}×"
         if ratio >= 100
         else f"{ratio:.{1 if ratio >= 10 else 2}f}×"
+        if ratio >= 0.1
+        else f"{ratio:.2g}×"
     )
 
 
