@@ -12,7 +12,7 @@ from attnscope.auditing import audit_counts, hold_against_plan, hold_backward, s
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
 from attnscope.doubts import doubts, floor_doubt
-from attnscope.errors import DeviceError
+from attnscope.errors import DeviceError, UsageError
 from attnscope.making import (
     build,
     build_module,
@@ -84,6 +84,8 @@ def explore(
     The costs are those of the letters in the attention's `steps.py`; they are held against the paper's closed form (Liu et
     al., arXiv 2103.14030, equations 1 and 2) and, where torch is imported, against fvcore's count of the real forward.
     """
+    if not isinstance(spec, Spec):
+        raise UsageError(f"explore takes a Spec, such as ViTSpec(), and not {spec!r}; trace takes a module")
     check_arguments(device, budget, threads, seed)
     plan = plan_of(spec)
     asked = Asked(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)

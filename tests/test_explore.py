@@ -190,6 +190,11 @@ def test_other_types_and_kernels_run(dtype, kernel):
     assert report.audit.agree
 
 
+def test_what_is_no_spec_is_told_in_a_line():
+    with pytest.raises(UsageError, match="explore takes a Spec"):
+        attnscope.explore("vit")
+
+
 def test_the_users_state_is_left_alone():
     torch.set_num_threads(1)
     torch.manual_seed(3)
