@@ -213,6 +213,22 @@ def test_ascii_where_the_encoding_is_not_utf8(attnscope):
     assert "1x56x56x96" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["vit --no-time --json", "vit --no-time --format csv", "vit --no-time --format md", "vit --no-time --format svg"]
+    + ["presets --format md", "windows --json", "compare --json"],
+)
+def test_what_a_machine_reads_is_utf8_on_any_terminal(line):
+    command = [sys.executable, "-m", "attnscope", *line.split()]
+    ascii_only, utf8 = (
+        subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        for encoding in ("ascii", "utf-8")
+    )
+    assert (ascii_only.returncode, ascii_only.stderr) == (0, b"")
+    assert ascii_only.stdout == utf8.stdout
+    assert not ascii_only.stdout.isascii()
+
+
 def test_color(attnscope):
     assert "\x1b[" not in attnscope("vit", "--no-time").stdout
     assert "\x1b[" in attnscope("vit", "--no-time", FORCE_COLOR="1", TERM="xterm").stdout

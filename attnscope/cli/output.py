@@ -72,16 +72,25 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     from attnscope.render.screen import Screen
 
     if output is None:
-        sys.stdout.write(render(Screen.of(sys.stdout, color, quiet)))
-        sys.stdout.flush()
+        _print(render(Screen.of(sys.stdout, color, quiet)))
         return
     text = render(Screen(color=color == "always", quiet=quiet))
     handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     os.chmod(name, output.stat().st_mode if output.exists() else 0o666 & ~_umask())
     os.replace(name, output)
     print(f"written to {output}", file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    """Print in the terminal's encoding, and as UTF-8 what it cannot hold, as in a file: only tables know its letters."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except UnicodeEncodeError:
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
 
 
 def _umask() -> int:
