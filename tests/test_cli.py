@@ -218,8 +218,10 @@ def test_ascii_where_the_encoding_is_not_utf8(attnscope):
 
 @pytest.mark.parametrize(
     "line",
-    ["vit --no-time --json", "vit --no-time --format csv", "vit --no-time --format md", "vit --no-time --format svg"]
-    + ["presets --format md", "windows --json", "compare --json"],
+    [
+        *("vit --no-time --json", "vit --no-time --format csv", "vit --no-time --format md"),
+        *("vit --no-time --format svg", "presets --format md", "windows --json", "compare --json"),
+    ],
 )
 def test_what_a_machine_reads_is_utf8_on_any_terminal(line):
     command = [sys.executable, "-m", "attnscope", *line.split()]

@@ -7,7 +7,6 @@ from attnscope.attentions.heads import Headed
 from attnscope.errors import UsageError, nearest_multiples
 from attnscope.spec import Ints, Pair, Spec, option
 
-
 DEEPEST = 1000
 """No network, and no stage of one, has more blocks than this: what is told of them grows with their number."""
 
