@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from attnscope import attentions
+from attnscope.cli.commands import OTHERS
 from attnscope.spec import own_fields_first
 
 WRONG = [
@@ -107,6 +108,14 @@ def test_the_examples_of_the_help_work(attnscope, name):
         done = attnscope(*example.split()[1:], *([] if "--audit" in example else ["--no-time"]))
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
+def test_help_offers_the_forms_that_there_are(attnscope, name):
+    offers = "md, svg;" in " ".join(attnscope(name, "--help").stdout.split())
+    words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
+    refused = "--format svg has no place" in attnscope(name, *words, "--format", "svg").stderr
+    assert offers is not refused
 
 
 def test_help_and_version(attnscope):

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attnscope.cli.flags import choices, option
 from attnscope.errors import UsageError, did_you_mean
@@ -13,17 +13,19 @@ from attnscope.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
-FORM_NAMES = ("table", "json", "csv", "md", "svg")
+TEXT_FORMS = ("table", "json", "csv", "md")
+FORM_NAMES = (*TEXT_FORMS, "svg")
 COLORS = ("auto", "always", "never")
 
-FormFlag = Annotated[
-    str | None,
-    option(
-        "--format",
-        **choices(FORM_NAMES),
-        help=f"{', '.join(FORM_NAMES)}; a table unless the file's ending says otherwise.",
-    ),
-]
+
+def _form(names: tuple[str, ...]) -> Any:
+    told = f"{', '.join(names)}; a table unless the file's ending says otherwise."
+    return option("--format", **choices(names), help=told)
+
+
+FormFlag = Annotated[str | None, _form(FORM_NAMES)]
+TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
+"""Of a command that draws no picture."""
 JsonFlag = Annotated[bool, option("--json", help="The same as --format json.")]
 OutputFlag = Annotated[
     Path | None, option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
