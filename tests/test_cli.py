@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from attnscope import attentions
-from attnscope.cli.commands import OTHERS
+from attnscope.cli.commands import OTHERS, build
 from attnscope.spec import own_fields_first
 
 WRONG = [
@@ -189,6 +189,19 @@ def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnsc
     assert (spec(*both)["heads"], spec(*both)["image"], spec(*both)["qkv_bias"]) == (6, [64, 96], False)
     assert spec(*both, ATTNSCOPE_VIT_HEADS="4")["heads"] == 4
     assert spec(*both, "--heads", "3", ATTNSCOPE_VIT_HEADS="4")["heads"] == 3
+
+
+def test_config_and_environment_know_every_flag_by_its_name(attnscope, tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text('[vit]\nformat = "csv"\n')
+    said = attnscope("vit", "--no-time", "--config", str(config))
+    assert (said.stdout[:5], said.stderr) == ("step,", "")
+    assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_FORMAT="csv").stdout.startswith("step,")
+    assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_KV_HEADS="5").returncode == 2
+    for name in (*attentions.names(), *OTHERS):
+        keys = [param.envvar for param in build(name).params if param.opts[0].startswith("-")]
+        assert len(set(keys)) == len(keys)
+        assert f"ATTNSCOPE_{name.upper()}_FORMAT" in keys
 
 
 def test_strict_is_an_exit_code(attnscope, tmp_path):

@@ -13,7 +13,7 @@ import typer
 
 from attnscope import attentions, configs, networks
 from attnscope.asked import BUDGET_S
-from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
+from attnscope.cli.flags import choices, examples, flag_of, give_flags, key_of, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
@@ -56,8 +56,9 @@ def _config(context: typer.Context, path: Path | None) -> Path | None:
 def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str, Any]], weak: bool) -> None:
     if context.resilient_parsing:
         return
-    known = [str(param.name) for param in context.command.params]
-    values, before = read(str(context.info_name), known), dict(context.default_map or {})
+    names = {key: str(param.name) for param in context.command.params if (key := key_of(param.opts))}
+    values = {names[key]: value for key, value in read(str(context.info_name), list(names)).items()}
+    before = dict(context.default_map or {})
     context.default_map = {**values, **before} if weak else {**before, **values}
 
 

@@ -83,6 +83,11 @@ def option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, show_envvar=False, **settings)
 
 
+def key_of(opts: Iterable[str]) -> str | None:
+    """What a flag is called in TOML and in the environment: `--kv-heads` is kv_heads. None where it is no flag."""
+    return next((opt[2:].replace("-", "_") for opt in opts if opt.startswith("--")), None)
+
+
 def choices(known: Iterable[str]) -> dict[str, Any]:
     """Settings of a flag that takes one of these words: shells complete them. The words are checked where they are used."""
     words = list(known)
