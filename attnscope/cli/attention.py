@@ -168,6 +168,10 @@ def run_attention(
             )
         raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
     check_allocator(alloc)
+    for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
+        if wanted and (device == "meta" or not time):
+            none = "{device} meta computes nothing" if device == "meta" else "{no_time} takes none"
+            raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
     if time or audit or device == "meta":
         start_torch(alloc)
     with progress_line("measuring") as progress:
