@@ -104,6 +104,11 @@ class Spec:
         size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
         return cls(**{name: value for name, value in values.items() if name in own}, **size)
 
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The fields among these that cannot stand beside each other, in pairs."""
+        return []
+
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of all that the module's forward takes."""

@@ -194,6 +194,38 @@ def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnsc
     assert spec(*both, "--heads", "3", ATTNSCOPE_VIT_HEADS="4")["heads"] == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "field", "value"),
+    [
+        ("vit --image 384", {"ATTNSCOPE_VIT_TOKENS": "50"}, "image", [384, 384]),
+        ("vit --tokens 50", {"ATTNSCOPE_VIT_IMAGE": "384"}, "tokens", 50),
+        ("vit --no-cls --config {tmp}/tokens.toml", {}, "tokens", None),
+        ("vit --config {tmp}/tokens.toml", {"ATTNSCOPE_VIT_PATCH": "8"}, "patch", [8, 8]),
+        ("vit --config {tmp}/tokens.toml --preset vit-b-16-384", {}, "tokens", 50),
+        ("swin --no-shift", {"ATTNSCOPE_SWIN_SHIFT_SIZE": "3"}, "shift_size", None),
+        ("swin --shift-size 0", {"ATTNSCOPE_SWIN_SHIFT": "1"}, "shift", None),
+        ("swin --shift", {"ATTNSCOPE_SWIN_SHIFT_SIZE": "2"}, "shift_size", [2, 2]),
+        ("vit", {"ATTNSCOPE_VIT_FORMAT": "csv"}, "tokens", None),
+    ],
+)
+def test_where_fields_contradict_the_stronger_source_wins(attnscope, tmp_path, words, env, field, value):
+    (tmp_path / "tokens.toml").write_text("[vit]\ntokens = 50\n")
+    done = attnscope(*words.format(tmp=tmp_path).split(), "--no-time", "--json", **env)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["spec"][field] == value
+
+
+def test_the_same_source_cannot_say_both(attnscope, tmp_path):
+    both = tmp_path / "both.toml"
+    both.write_text("[vit]\ntokens = 50\nimage = 384\n")
+    for words, env in [
+        (["--config", str(both)], {}),
+        ([], {"ATTNSCOPE_VIT_TOKENS": "50", "ATTNSCOPE_VIT_IMAGE": "384"}),
+    ]:
+        assert "--tokens and --image both set" in attnscope("vit", *words, "--no-time", **env).stderr
+    assert attnscope("vit", "--no-time", "--format", "csv", ATTNSCOPE_VIT_JSON="1").stdout.startswith("step,")
+
+
 def test_config_and_environment_know_every_flag_by_its_name(attnscope, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text('[vit]\nformat = "csv"\n')

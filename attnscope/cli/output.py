@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from attnscope.cli.flags import choices, option
+import typer
+
+from attnscope.cli.flags import choices, option, strength
 from attnscope.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,15 +20,26 @@ FORM_NAMES = (*TEXT_FORMS, "svg")
 COLORS = ("auto", "always", "never")
 
 
+def _json(context: typer.Context, json: bool) -> bool:
+    """Unless a stronger source gives another form."""
+    return json and strength(context, "json") >= strength(context, "form")
+
+
+def _form_unless_json(context: typer.Context, form: str | None) -> str | None:
+    """Unless a stronger source wants JSON."""
+    wants_json = context.params.get("json")
+    return None if wants_json and strength(context, "json") > strength(context, "form") else form
+
+
 def _form(names: tuple[str, ...]) -> Any:
     told = f"{', '.join(names)}; a table unless the file's ending says otherwise."
-    return option("--format", **choices(names), help=told)
+    return option("--format", **choices(names), help=told, callback=_form_unless_json)
 
 
 FormFlag = Annotated[str | None, _form(FORM_NAMES)]
 TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
 """Of a command that draws no picture."""
-JsonFlag = Annotated[bool, option("--json", help="The same as --format json.")]
+JsonFlag = Annotated[bool, option("--json", help="The same as --format json.", callback=_json)]
 OutputFlag = Annotated[
     Path | None, option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
 ]
