@@ -16,7 +16,8 @@ from attnscope.cli.commands import OTHERS, build
 from attnscope.spec import own_fields_first
 
 WRONG = [
-    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780"),
+    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
+    ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
     ("vit --dim abc", 2, "--dim abc is no whole number"),
     ("vit --dim 1e3", 2, "--dim 1e3 is no whole number"),
     ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
