@@ -40,6 +40,11 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def quoted(word: object) -> str:
+    """The word as it was typed; nothing is told as `''`."""
+    return str(word) or "''"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known."""
     known = sorted(known)

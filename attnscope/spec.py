@@ -6,7 +6,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnscope.attentions.swin.geometry import Windows
@@ -216,7 +216,7 @@ def _checked(declared: Field[Any], value: Any) -> Any:
             raise UsageError(f"{{{name}}} is {value!r}; it is true or false")
     elif kind(declared) is str:
         if value not in rules["choices"]:
-            raise UsageError(f"{{{name}}} {value} is unknown; {did_you_mean(str(value), rules['choices'])}")
+            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), rules['choices'])}")
     elif kind(declared) is float:
         low, high, below = rules["low"], rules.get("high"), rules.get("below", math.inf)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

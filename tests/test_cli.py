@@ -18,6 +18,11 @@ from attnscope.spec import own_fields_first
 WRONG = [
     ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
     ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
+    ("vit --dim=", 2, "--dim '' is no whole number"),
+    ("vit --dtype=", 2, "--dtype '' is unknown; there is: "),
+    ("vit --format=", 2, "--format '' is unknown; there is: "),
+    ("vit --output=", 2, "--output names no file but this folder; name a file in it"),
+    ("trace timm:", 2, "timm has no ''; "),
     ("vit --dim abc", 2, "--dim abc is no whole number"),
     ("vit --dim 1e3", 2, "--dim 1e3 is no whole number"),
     ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
@@ -214,6 +219,15 @@ def test_where_fields_contradict_the_stronger_source_wins(attnscope, tmp_path, w
     done = attnscope(*words.format(tmp=tmp_path).split(), "--no-time", "--json", **env)
     assert done.stderr == ""
     assert json.loads(done.stdout)["spec"][field] == value
+
+
+def test_a_switch_is_true_or_false_wherever_it_stands(attnscope, tmp_path):
+    maybe = tmp_path / "maybe.toml"
+    maybe.write_text('[vit]\ncls = "maybe"\n')
+    assert attnscope("vit", ATTNSCOPE_VIT_CLS="may be").stderr == (
+        "attnscope: ATTNSCOPE_VIT_CLS is 'may be'; it is true or false\n"
+    )
+    assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls is 'maybe'; it is true or false\n"
 
 
 def test_the_same_source_cannot_say_both(attnscope, tmp_path):

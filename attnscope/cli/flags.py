@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attnscope.errors import AttnscopeError
+from attnscope.errors import AttnscopeError, quoted
 from attnscope.spec import Ints, Pair, kind, parse_ints, parse_pair
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
@@ -125,6 +125,6 @@ def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[
         try:
             return read(str(value))
         except ValueError:
-            raise FlagError(f"{{{name}}} {value} is {otherwise}") from None
+            raise FlagError(f"{{{name}}} {quoted(value)} is {otherwise}") from None
 
     return parse

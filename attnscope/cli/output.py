@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnscope.cli.flags import choices, option, strength
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
@@ -54,9 +54,9 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
         UsageError: an unknown form or colour, two forms at once, or a file that cannot be written.
     """
     if form is not None and form not in FORM_NAMES:
-        raise UsageError(f"--format {form} is unknown; {did_you_mean(form, FORM_NAMES)}")
+        raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, FORM_NAMES)}")
     if color not in COLORS:
-        raise UsageError(f"{{color}} {color} is unknown; there is: {', '.join(COLORS)}")
+        raise UsageError(f"{{color}} {quoted(color)} is unknown; there is: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     check_file("output", output)
@@ -74,6 +74,8 @@ def check_file(flag: str, path: Path | None) -> None:
     """
     if path is None:
         return
+    if path == Path():  # which "" is too
+        raise UsageError(f"{{{flag}}} names no file but this folder; name a file in it")
     if path.is_dir():
         raise UsageError(f"{{{flag}}} {path} is a folder; name a file in it")
     if not path.parent.is_dir():
