@@ -13,6 +13,7 @@ import pytest
 
 from attnscope import attentions
 from attnscope.cli.commands import OTHERS, build
+from attnscope.configs import presets
 from attnscope.spec import own_fields_first
 
 WRONG = [
@@ -52,6 +53,7 @@ WRONG = [
     ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
+    ("vit --preset vit_base_patch16_225", 2, "--preset vit_base_patch16_225 is unknown; did you mean vit_base_patch16"),
     ("vit --preset swin-t-224", 2, "--preset swin-t-224 is no vit; it is of attnscope swin"),
     ("vit --config {tmp}/none.toml", 2, "--config {tmp}/none.toml cannot be read: No such file or directory"),
     ("vit --config {tmp}/wrong.toml", 2, "wrong.toml sets dimm, which attnscope vit does not know; did you mean dim?"),
@@ -383,6 +385,12 @@ def test_presets_are_listed_and_answer_to_timms_names(attnscope):
     larger = report("--preset", "swin-b-384", "--image", "512")
     assert larger["spec"]["image"] == [512, 512]
     assert larger["published"]["figures"] == []  # they are of another size
+
+
+def test_an_unknown_preset_is_told_those_of_its_command_once(attnscope):
+    told = attnscope("swin", "--preset", "resnet50").stderr.partition("there is: ")[2].strip().split(", ")
+    assert set(told) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
+    assert len(told) == len(set(told))
 
 
 def test_a_stage_and_a_block_are_opened(attnscope):
