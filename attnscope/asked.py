@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attnscope.errors import UsageError
+from attnscope.errors import UsageError, quoted
 from attnscope.probes import process
 
 DEVICES = {
@@ -35,7 +35,7 @@ class Asked:
 def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
     """Raises a UsageError where something cannot be asked for."""
     if device not in DEVICES:
-        raise UsageError(f"{{device}} {device} is unknown; there is: {', '.join(DEVICES)}")
+        raise UsageError(f"{{device}} {quoted(device)} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
         raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
     if not 1 <= threads <= process.cores():

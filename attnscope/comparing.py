@@ -24,7 +24,7 @@ from attnscope.contenders import (
     padding_of,
     window_of,
 )
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 from attnscope.memory import Memory
 from attnscope.spec import Pair, Spec
 from attnscope.stages import Stage
@@ -117,7 +117,7 @@ def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = Non
         UsageError: an unknown quantity, or no point of the range can exist.
     """
     if quantity not in QUANTITIES:
-        raise UsageError(f"{{quantity}} {quantity} is unknown; {did_you_mean(quantity, QUANTITIES)}")
+        raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
     points, left_out = _points(meeting, quantity)
     reference = _reference(points)
     place = meeting.place(points[reference].at)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 
 
 def presets() -> dict[str, Path]:
@@ -21,15 +21,15 @@ def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]
     Raises:
         UsageError: there is no such preset, or it is for another command.
     """
-    path = preset_path(name)
+    path = preset_path(name, command)
     commands = list(read_tables(path))
     if command not in commands:
         raise UsageError(f"{{preset}} {name} is no {command}; it is of attnscope {commands[0]}")
     return read_config(path, command, known)
 
 
-def preset_path(name: str) -> Path:
-    """The file of a preset, by its own name or by timm's.
+def preset_path(name: str, command: str | None = None) -> Path:
+    """The file of a preset, by its own name or by timm's; a mistake is told the names that `command` knows.
 
     Raises:
         UsageError: there is no such preset.
@@ -40,7 +40,9 @@ def preset_path(name: str) -> Path:
     by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
     if name in by_timm:
         return by_timm[name]
-    raise UsageError(f"{{preset}} {name} is unknown; {did_you_mean(name, [*paths, *by_timm])}")
+    of_command = [path for path in paths.values() if command is None or command in read_tables(path)]
+    ours, timms = ([each for each, path in named.items() if path in of_command] for named in (paths, by_timm))
+    raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, ours, timms)}")
 
 
 def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any]:

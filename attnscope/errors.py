@@ -40,10 +40,18 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known."""
+def quoted(word: object) -> str:
+    """The word as it was typed; nothing is told as `''`."""
+    return str(word) or "''"
+
+
+def did_you_mean(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known.
+
+    `also` are other names of the same, told only where they are close.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, [*known, *also], n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"there is: {', '.join(known) or 'none'}"
 
 

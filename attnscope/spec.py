@@ -6,7 +6,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnscope.attentions.swin.geometry import Windows
@@ -38,8 +38,8 @@ RECOMPUTING = ("sdpa", "flash", "efficient")
 def option(default: Any, help: str, **rules: Any) -> Any:
     """Declare a field of a Spec once: its flag, its help, its default and its simple rules.
 
-    Rules: `low` and `high` for numbers (sizes are whole numbers from 1 to LARGEST unless it says otherwise), `choices`,
-    and `shown`, the default as help shows it where None stands for something.
+    Rules: `low`, `high` and, of a fraction, `below` for numbers (sizes are whole numbers from 1 to LARGEST unless it says
+    otherwise), `choices`, and `shown`, the default as help shows it where None stands for something.
     """
     return field(default=default, metadata={"help": help, **rules})
 
@@ -63,8 +63,8 @@ class Spec:
     batch: int = option(1, "Images at a time.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
     qk_scale: float | None = option(None, "Multiply q·kᵀ with this.", low=0.0, shown="1/√(dim/heads)")
-    attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, high=1.0)
-    proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, high=1.0)
+    attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, below=1.0)
+    proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, below=1.0)
     kernel: str = option("eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS))
     dtype: str = option("float32", "Type of the numbers.", choices=tuple(DTYPE_BYTES))
 
@@ -103,6 +103,11 @@ class Spec:
         own = own_fields(cls)
         size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
         return cls(**{name: value for name, value in values.items() if name in own}, **size)
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The fields among these that cannot stand beside each other, in pairs."""
+        return []
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -211,41 +216,38 @@ def _checked(declared: Field[Any], value: Any) -> Any:
             raise UsageError(f"{{{name}}} is {value!r}; it is true or false")
     elif kind(declared) is str:
         if value not in rules["choices"]:
-            raise UsageError(f"{{{name}}} {value} is unknown; {did_you_mean(str(value), rules['choices'])}")
+            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), rules['choices'])}")
     elif kind(declared) is float:
-        low, high = rules["low"], rules.get("high", math.inf)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value < high
-            or math.isinf(value)
-        ):
-            to = f"to below {high:g}" if high < math.inf else "on"
+        low, high, below = rules["low"], rules.get("high"), rules.get("below", math.inf)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value < below or (high is not None and value > high):
+            to = f"to {high:g}" if high is not None else f"to below {below:g}" if below < math.inf else "on"
             raise UsageError(f"{{{name}}} {value} is no number from {low:g} {to}")
         return float(value)
     elif kind(declared) is int:
-        _check_size(name, value, rules.get("low", 1))
+        _check_size(name, value, rules)
     elif kind(declared) == Ints:
         numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
         if not numbers:
             raise UsageError(f"{{{name}}} is empty; give a whole number for each stage, such as 2,2,6,2")
         for number in numbers:
-            _check_size(name, number, rules.get("low", 1))
+            _check_size(name, number, rules)
         return numbers
     else:
         sides = value if isinstance(value, tuple | list) else (value, value)
         if len(sides) != 2:
             raise UsageError(f"{{{name}}} {value} is neither a whole number nor a pair of them")
         for side in sides:
-            _check_size(name, side, rules.get("low", 1))
+            _check_size(name, side, rules)
         return tuple(sides)
     return value
 
 
-def _check_size(name: str, value: object, low: int) -> None:
+def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
+    low, high = rules.get("low", 1), rules.get("high", LARGEST)
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(f"{{{name}}} {value!r} is no whole number")
     if value < low:
         raise UsageError(f"{{{name}}} {value} is too small; the smallest is {low}")
-    if value > LARGEST:
-        raise UsageError(f"{{{name}}} {value} is too large; the largest is {LARGEST}")
+    if value > high:
+        raise UsageError(f"{{{name}}} {value} is too large; the largest is {high}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.axes import Shape
-from attnscope.errors import AttnscopeError, UsageError, did_you_mean
+from attnscope.errors import AttnscopeError, UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ def _timm(name: str, args: dict[str, Any]) -> Target:
     timm = _library("timm")
     known = timm.list_models()
     if name.split(".")[0] not in known:
-        raise UsageError(f"timm has no {name}; {_near(name, known)}")
+        raise UsageError(f"timm has no {quoted(name)}; {_near(name, known)}")
 
     def find_inputs(module: "nn.Module") -> list[InputSpec]:
         found = known_inputs(module)
@@ -192,7 +192,7 @@ def _torchvision(name: str, args: dict[str, Any]) -> Target:
     models = _library("torchvision").models
     known = models.list_models()
     if name not in known:
-        raise UsageError(f"torchvision has no {name}; {_near(name, known)}")
+        raise UsageError(f"torchvision has no {quoted(name)}; {_near(name, known)}")
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         args = {"weights_backbone": None, **args}
 

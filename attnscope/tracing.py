@@ -288,7 +288,7 @@ def _on(
     try:
         there = _moved(module, device)
         args, keywords = _moved_inputs(inputs(device), device)
-        batch = _batch(args, keywords)
+        batch = _batch(there, args, keywords)
         # tensors that the forward makes are there too
         made_there = torch.device("meta") if device.type == "meta" else nullcontext()
         with left_as_it_was(there), made_there:
@@ -415,11 +415,20 @@ def _home(module: "nn.Module") -> "torch.device":
     return first.device if first is not None else torch.device("cpu")
 
 
-def _batch(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
+def _batch(module: "nn.Module", args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
+    """Images in the input: its first axis, but what torch's own attention takes is `n b c` unless it is `batch_first`."""
+    from torch import nn
+
     from attnscope.probes.foreign.costs import tensors_in
 
     first = next(tensors_in((args, dict(keywords))), None)
-    return first.shape[0] if first is not None and first.dim() and first.shape[0] else 1
+    if first is None or not first.dim():
+        return 1
+    own = type(module).__module__.startswith("torch.nn.")
+    layouts = {each.batch_first for each in module.modules() if own and isinstance(each, nn.MultiheadAttention)}
+    if layouts and first.dim() == 2:
+        return 1  # `n c`
+    return first.shape[1 if layouts == {False} and first.dim() == 3 else 0] or 1
 
 
 def _measure(found: _Found, asked: _Asked) -> None:

@@ -12,15 +12,26 @@ import sys
 import pytest
 
 from attnscope import attentions
+from attnscope.cli.commands import OTHERS, build
+from attnscope.configs import presets
 from attnscope.spec import own_fields_first
 
 WRONG = [
-    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780"),
+    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
+    ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
+    ("vit --dim=", 2, "--dim '' is no whole number"),
+    ("vit --dtype=", 2, "--dtype '' is unknown; there is: "),
+    ("vit --format=", 2, "--format '' is unknown; there is: "),
+    ("vit --output=", 2, "--output names no file but this folder; name a file in it"),
+    ("trace timm:", 2, "timm has no ''; "),
     ("vit --dim abc", 2, "--dim abc is no whole number"),
     ("vit --dim 1e3", 2, "--dim 1e3 is no whole number"),
     ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
     ("vit --heads -1", 2, "--heads -1 is too small; the smallest is 1"),
     ("vit --dim 99999999999999999999", 2, "--dim 99999999999999999999 is too large; the largest is 1000000000000"),
+    ("vit --scope model --depth 1001", 2, "--depth 1001 is too large; the largest is 1000"),
+    ("vit --scope model --mlp-ratio 1e300", 2, "--mlp-ratio 1e+300 is no number from 0.01 to 1000"),
+    ("swin --scope model --depths 2,1000000000", 2, "--depths 1000000000 is too large; the largest is 1000"),
     ("vit --batch x", 2, "--batch x is no whole number"),
     ("vit --image 225", 2, "--image 225 is not divisible by --patch 16; nearest: 224 or 240"),
     ("vit --image 224x", 2, "--image 224x is neither a whole number nor height x width, such as 56 or 56x48"),
@@ -42,10 +53,14 @@ WRONG = [
     ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
+    ("vit --preset vit_base_patch16_225", 2, "--preset vit_base_patch16_225 is unknown; did you mean vit_base_patch16"),
     ("vit --preset swin-t-224", 2, "--preset swin-t-224 is no vit; it is of attnscope swin"),
     ("vit --config {tmp}/none.toml", 2, "--config {tmp}/none.toml cannot be read: No such file or directory"),
     ("vit --config {tmp}/wrong.toml", 2, "wrong.toml sets dimm, which attnscope vit does not know; did you mean dim?"),
     ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is no TOML: "),
+    ("vit --no-time --roofline", 2, "--roofline needs times, and --no-time takes none; leave one of them out"),
+    ("vit --no-time --kernels", 2, "--kernels needs times, and --no-time takes none; leave one of them out"),
+    ("vit --device meta --kernels", 2, "--kernels needs times, and --device meta computes nothing; leave one"),
     ("vit extra", 2, "Got unexpected extra argument(s) (extra)"),
     ("vit --batch", 2, "Option '--batch' requires an argument."),
     ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
@@ -104,6 +119,14 @@ def test_the_examples_of_the_help_work(attnscope, name):
         done = attnscope(*example.split()[1:], *([] if "--audit" in example else ["--no-time"]))
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
+def test_help_offers_the_forms_that_there_are(attnscope, name):
+    offers = "md, svg;" in " ".join(attnscope(name, "--help").stdout.split())
+    words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
+    refused = "--format svg has no place" in attnscope(name, *words, "--format", "svg").stderr
+    assert offers is not refused
 
 
 def test_help_and_version(attnscope):
@@ -179,6 +202,60 @@ def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnsc
     assert spec(*both, "--heads", "3", ATTNSCOPE_VIT_HEADS="4")["heads"] == 3
 
 
+@pytest.mark.parametrize(
+    ("words", "env", "field", "value"),
+    [
+        ("vit --image 384", {"ATTNSCOPE_VIT_TOKENS": "50"}, "image", [384, 384]),
+        ("vit --tokens 50", {"ATTNSCOPE_VIT_IMAGE": "384"}, "tokens", 50),
+        ("vit --no-cls --config {tmp}/tokens.toml", {}, "tokens", None),
+        ("vit --config {tmp}/tokens.toml", {"ATTNSCOPE_VIT_PATCH": "8"}, "patch", [8, 8]),
+        ("vit --config {tmp}/tokens.toml --preset vit-b-16-384", {}, "tokens", 50),
+        ("swin --no-shift", {"ATTNSCOPE_SWIN_SHIFT_SIZE": "3"}, "shift_size", None),
+        ("swin --shift-size 0", {"ATTNSCOPE_SWIN_SHIFT": "1"}, "shift", None),
+        ("swin --shift", {"ATTNSCOPE_SWIN_SHIFT_SIZE": "2"}, "shift_size", [2, 2]),
+        ("vit", {"ATTNSCOPE_VIT_FORMAT": "csv"}, "tokens", None),
+    ],
+)
+def test_where_fields_contradict_the_stronger_source_wins(attnscope, tmp_path, words, env, field, value):
+    (tmp_path / "tokens.toml").write_text("[vit]\ntokens = 50\n")
+    done = attnscope(*words.format(tmp=tmp_path).split(), "--no-time", "--json", **env)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["spec"][field] == value
+
+
+def test_a_switch_is_true_or_false_wherever_it_stands(attnscope, tmp_path):
+    maybe = tmp_path / "maybe.toml"
+    maybe.write_text('[vit]\ncls = "maybe"\n')
+    assert attnscope("vit", ATTNSCOPE_VIT_CLS="may be").stderr == (
+        "attnscope: ATTNSCOPE_VIT_CLS is 'may be'; it is true or false\n"
+    )
+    assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls is 'maybe'; it is true or false\n"
+
+
+def test_the_same_source_cannot_say_both(attnscope, tmp_path):
+    both = tmp_path / "both.toml"
+    both.write_text("[vit]\ntokens = 50\nimage = 384\n")
+    for words, env in [
+        (["--config", str(both)], {}),
+        ([], {"ATTNSCOPE_VIT_TOKENS": "50", "ATTNSCOPE_VIT_IMAGE": "384"}),
+    ]:
+        assert "--tokens and --image both set" in attnscope("vit", *words, "--no-time", **env).stderr
+    assert attnscope("vit", "--no-time", "--format", "csv", ATTNSCOPE_VIT_JSON="1").stdout.startswith("step,")
+
+
+def test_config_and_environment_know_every_flag_by_its_name(attnscope, tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text('[vit]\nformat = "csv"\n')
+    said = attnscope("vit", "--no-time", "--config", str(config))
+    assert (said.stdout[:5], said.stderr) == ("step,", "")
+    assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_FORMAT="csv").stdout.startswith("step,")
+    assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_KV_HEADS="5").returncode == 2
+    for name in (*attentions.names(), *OTHERS):
+        keys = [param.envvar for param in build(name).params if param.opts[0].startswith("-")]
+        assert len(set(keys)) == len(keys)
+        assert f"ATTNSCOPE_{name.upper()}_FORMAT" in keys
+
+
 def test_strict_is_an_exit_code(attnscope, tmp_path):
     assert attnscope("vit", "--no-time", "--strict").returncode == 0
     lying = tmp_path / "lying.py"
@@ -211,6 +288,24 @@ def test_ascii_where_the_encoding_is_not_utf8(attnscope):
     assert done.returncode == 0
     assert done.stdout.isascii()
     assert "1x56x56x96" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("vit --no-time --json", "vit --no-time --format csv", "vit --no-time --format md"),
+        *("vit --no-time --format svg", "presets --format md", "windows --json", "compare --json"),
+    ],
+)
+def test_what_a_machine_reads_is_utf8_on_any_terminal(line):
+    command = [sys.executable, "-m", "attnscope", *line.split()]
+    ascii_only, utf8 = (
+        subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        for encoding in ("ascii", "utf-8")
+    )
+    assert (ascii_only.returncode, ascii_only.stderr) == (0, b"")
+    assert ascii_only.stdout == utf8.stdout
+    assert not ascii_only.stdout.isascii()
 
 
 def test_color(attnscope):
@@ -290,6 +385,12 @@ def test_presets_are_listed_and_answer_to_timms_names(attnscope):
     larger = report("--preset", "swin-b-384", "--image", "512")
     assert larger["spec"]["image"] == [512, 512]
     assert larger["published"]["figures"] == []  # they are of another size
+
+
+def test_an_unknown_preset_is_told_those_of_its_command_once(attnscope):
+    told = attnscope("swin", "--preset", "resnet50").stderr.partition("there is: ")[2].strip().split(", ")
+    assert set(told) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
+    assert len(told) == len(set(told))
 
 
 def test_a_stage_and_a_block_are_opened(attnscope):

@@ -306,7 +306,7 @@ def test_a_scale_of_ones_own():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12"),
+        (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12, or heads 2 or 5"),
         (lambda: WindowAttention(12, 3, 4, 4), "shift_size 4 is not smaller than window 4; the largest is 3"),
         (lambda: WindowAttention(12, 3, 0), "window 0 is too small; the smallest is 1"),
         (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; did you mean flash?"),

@@ -390,7 +390,7 @@ def test_a_report_of_a_whole_network():
         ({"stage": 1, "block": 3}, "block 3 is not there; the last is 2"),
         ({"block": 1}, "block counts within a stage; say which with stage"),
         ({"image": 226}, "image 226 is not divisible by patch 4; nearest: 224 or 228"),
-        ({"dim": 97}, "dim 97 is not divisible by heads 3; nearest: 96 or 99"),
+        ({"dim": 97}, "dim 97 is not divisible by heads 3; nearest: 96 or 99, or heads 1 or 97"),
         ({"kv_heads": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
         ({"kv_heads": 2, "stage": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
         ({"kv_heads": 6, "stage": 2, "heads": 3}, "kv_heads 6 does not divide heads 3; nearest: 3"),

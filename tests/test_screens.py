@@ -11,9 +11,12 @@ from typing import ClassVar
 import pytest
 from rich.cells import cell_len
 
+from attnscope import SwinSpec
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Screen
+from attnscope.render.windows import render_windows
+from attnscope.windowing import look_at_windows
 from tests.golden import FOLDER, WIDTHS, reports, screens
 
 SCREENS = screens()
@@ -58,6 +61,13 @@ def test_ascii_is_ascii_and_color_adds_only_color():
     assert SCREENS["swin-shift-80-ascii.txt"].isascii()
     plain = re.sub(r"\x1b\[[\d;]*m", "", SCREENS["swin-shift-80-color.txt"])
     assert [line.rstrip() for line in plain.splitlines()] == SCREENS["swin-shift-80.txt"].splitlines()
+
+
+def test_a_dot_that_multiplies_is_no_minus_in_ascii():
+    screen = Screen(ascii=True)
+    assert screen.text("row = (dy + 2)·5 · q·kᵀ") == "row = (dy + 2)*5 - q*k^T"
+    look = render_windows(look_at_windows(SwinSpec(window=3), positions=True), "table", screen)
+    assert "row = (dy + 2)*5 + (dx + 2)" in look
 
 
 def test_quiet_leaves_out_what_to_type_next():

@@ -8,8 +8,8 @@ from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.spec import LARGEST
 
 WRONG = [
-    (ViTSpec, {"dim": 770}, "{dim} 770 is not divisible by {heads} 12; nearest: 768 or 780"),
-    (ViTSpec, {"dim": 5, "heads": 12}, "{dim} 5 is not divisible by {heads} 12; nearest: 12"),
+    (ViTSpec, {"dim": 770}, "{dim} 770 is not divisible by {heads} 12; nearest: 768 or 780, or {heads} 11 or 14"),
+    (ViTSpec, {"dim": 5, "heads": 12}, "{dim} 5 is not divisible by {heads} 12; nearest: 12, or {heads} 5"),
     (ViTSpec, {"dim": 0}, "{dim} 0 is too small; the smallest is 1"),
     (ViTSpec, {"kv_heads": 5}, "{kv_heads} 5 does not divide {heads} 12; nearest: 4 or 6"),
     (SwinSpec, {"kv_heads": 2}, "{kv_heads} 2 does not divide {heads} 3; nearest: 1 or 3"),
@@ -37,7 +37,7 @@ WRONG = [
     (ViTSpec, {"proj_drop": -0.1}, "{proj_drop} -0.1 is no number from 0 to below 1"),
     (ViTSpec, {"dtype": "float23"}, "{dtype} float23 is unknown; did you mean float32?"),
     (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; there is: compile, eager, efficient, flash, flex, math, sdpa"),
-    (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102"),
+    (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102, or {heads} 2 or 4"),
     (SwinSpec, {"window": (7, 0)}, "{window} 0 is too small; the smallest is 1"),
     (SwinSpec, {"resolution": -1}, "{resolution} -1 is too small; the smallest is 1"),
     (SwinSpec, {"shift_size": 7}, "{shift_size} 7 is not smaller than {window} 7; the largest is 6"),

@@ -281,6 +281,33 @@ def test_cross_attention_has_as_many_keys_as_there_are():
     assert found[2:7] == (10, 30, 4, 16, "cross")
 
 
+@pytest.mark.parametrize(("n", "b"), [(10, 1), (10, 20), (4, 2), (1, 8)])
+def test_torchs_own_attention_takes_the_sequence_first(n, b):
+    x = torch.randn(n, b, 64)
+    module = nn.MultiheadAttention(64, 4)
+    assert attentions(module, x, x, x)[0][2:7] == (n, n, 4, 16, "global")
+    [formula] = attnscope.trace(module, x, x, x).attentions[0].complexity
+    assert formula.macs == 4 * n * 64**2 + 2 * n**2 * 64
+    [inside] = attentions(nn.TransformerEncoderLayer(64, 4, 128), x)
+    assert inside[2:7] == (n, n, 4, 16, "global")
+    assert attentions(module, *[torch.randn(n, 64)] * 3)[0][2:7] == (n, n, 4, 16, "global")
+
+
+@pytest.mark.parametrize("images_first", [True, False])
+def test_a_module_around_it_has_heads_in_any_order(images_first):
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(64, 4)
+
+        def forward(self, x):
+            x = x.transpose(0, 1) if images_first else x
+            return self.attention(x, x, x)[0]
+
+    [found] = attentions(Around(), torch.randn(*((3, 10) if images_first else (10, 3)), 64))
+    assert found[2:7] == (10, 10, 4, 16, "global")
+
+
 # what it is given, and how it is left
 
 

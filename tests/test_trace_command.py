@@ -1,6 +1,8 @@
 """`attnscope trace`: the real command, what it can be pointed at, its screens and its errors."""
 
+import csv
 import gc
+import io
 import json
 import os
 import re
@@ -9,9 +11,16 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+import torch
+from torch import nn
 
+import attnscope
 from attnscope.cli import main
 from attnscope.errors import UsageError
+from attnscope.probes.foreign.rows import GROUPS
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from attnscope.render.trace import ADD_UP, line_columns, lines_of
 from attnscope.targets import InputSpec, parse_argument, parse_input
 
 FILE = """
@@ -134,6 +143,29 @@ def test_forms(command):
     assert header.startswith("call,times,calls,path,module,source,")
     assert rows[-1].startswith("total,")
     assert "| matmul | 1 |" in command(*OWN, "--format", "md").stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_columns_add_up_to_their_foot(group):
+    """A row that stands for several identical blocks has what all of them come to; JSON has one of them, and how many."""
+    blocks = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3)))
+    report = attnscope.trace(blocks, torch.zeros(2, 8), group=group, depth=1, time=True, budget=0.02)
+    assert max(row.times * row.calls for row in report.steps) > 1
+    *rows, total = csv.DictReader(io.StringIO(render(report, "csv", Screen())))
+    for key in ("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "calls", "time_s"):
+        below = report.calls if key == "calls" else float(total[key])
+        assert sum(float(row[key] or 0) for row in rows) == pytest.approx(below), key
+    lines = [line for line in lines_of(report) if line.row]
+    for column in line_columns(report):
+        if column.key in ADD_UP:
+            assert sum(column.value(line) or 0 for line in lines) == pytest.approx(column.total), column.key
+    assert sum(row.times * (row.macs or 0) for row in report.steps) == report.totals.macs == 3 * 2 * 8 * 8
+
+
+def test_one_call_is_one():
+    screen = render(attnscope.trace(nn.ReLU(), torch.zeros(3)), "table", Screen())
+    assert "1 call " in screen
+    assert "1 calls" not in screen
 
 
 def test_keywords_masks_and_factories(command):

@@ -26,7 +26,7 @@ class Headed(Spec):
         """
         dim, heads, shared = self.dim, self.heads, self.kv_heads
         if dim % heads:
-            nearest = nearest_multiples(dim, heads)
+            nearest = f"{nearest_multiples(dim, heads)}, or {{heads}} {nearest_divisors(heads, dim)}"
             raise UsageError(f"{{dim}} {dim} is not divisible by {{heads}} {heads}; nearest: {nearest}")
         if shared is not None and heads % shared:
             nearest = nearest_divisors(shared, heads)

@@ -13,7 +13,7 @@ import typer
 
 from attnscope import attentions, configs, networks
 from attnscope.asked import BUDGET_S
-from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
+from attnscope.cli.flags import BY_PRESET, choices, examples, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
@@ -56,8 +56,11 @@ def _config(context: typer.Context, path: Path | None) -> Path | None:
 def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str, Any]], weak: bool) -> None:
     if context.resilient_parsing:
         return
-    known = [str(param.name) for param in context.command.params]
-    values, before = read(str(context.info_name), known), dict(context.default_map or {})
+    names = {key: str(param.name) for param in context.command.params if (key := key_of(param.opts))}
+    values = {names[key]: value for key, value in read(str(context.info_name), list(names)).items()}
+    before = dict(context.default_map or {})
+    of_preset = context.meta.get(BY_PRESET, set())
+    context.meta[BY_PRESET] = values.keys() - before.keys() if weak else of_preset - values.keys()
     context.default_map = {**values, **before} if weak else {**before, **values}
 
 
@@ -69,7 +72,11 @@ def attention_command(app: typer.Typer, name: str) -> None:
     def command(context: typer.Context, **flags: Any) -> None:
         scope = flags.pop("scope", "attention")
         asked = {field.name: flags.pop(field.name) for field in fields}
-        given = {field: value for field, value in asked.items() if _is_given(context, field)}
+        given = {field: value for field, value in asked.items() if strength(context, field)}
+        for pair in spec_class.contradictions(given):
+            weaker, stronger = sorted(pair, key=lambda field: strength(context, field))
+            if strength(context, weaker) < strength(context, stronger):
+                given.pop(weaker, None)
         run_attention(networks.asked(name, given, scope), **flags)
 
     shared = list(inspect.signature(run_attention).parameters.values())[1:]
@@ -96,12 +103,6 @@ def _fields(name: str) -> list[Field[Any]]:
     }
     own = {field: fields[field] for field in fields if field not in common}
     return list({**own, **others, **fields}.values())
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether a flag, the environment, a config file or a preset says this."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
 
 
 def run_attention(
@@ -167,6 +168,10 @@ def run_attention(
             )
         raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
     check_allocator(alloc)
+    for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
+        if wanted and (device == "meta" or not time):
+            none = "{device} meta computes nothing" if device == "meta" else "{no_time} takes none"
+            raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
     if time or audit or device == "meta":
         start_torch(alloc)
     with progress_line("measuring") as progress:

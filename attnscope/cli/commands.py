@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
+from attnscope.cli.flags import key_of
 
 OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
@@ -59,4 +60,7 @@ def build(name: str) -> TyperCommand:
         attention_command(app, name)
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
+    for param in command.params:  # typer goes by the name in Python, which is another where that is taken
+        if key := key_of(param.opts):
+            param.envvar = f"ATTNSCOPE_{name}_{key}".upper()
     return command

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.flags import number, option
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
 from attnscope.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def show_diff(
             help="Exit with 1 where the whole takes more than X times as long, and the difference is real.",
         ),
     ] = None,
-    form: FormFlag = None,
+    form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
     color: ColorFlag = "auto",

@@ -8,8 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from attnscope.errors import AttnscopeError
+from attnscope.errors import AttnscopeError, quoted
 from attnscope.spec import Ints, Pair, kind, parse_ints, parse_pair
+
+SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+"""Where a value comes from, the weaker first; the default map is a config file's and a preset's."""
+BY_PRESET = "attnscope.by_preset"
+"""Where a context keeps the names of the values that a preset put into the default map."""
 
 
 class FlagError(AttnscopeError):
@@ -83,6 +88,20 @@ def option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, show_envvar=False, **settings)
 
 
+def key_of(opts: Iterable[str]) -> str | None:
+    """What a flag is called in TOML and in the environment: `--kv-heads` is kv_heads. None where it is no flag."""
+    return next((opt[2:].replace("-", "_") for opt in opts if opt.startswith("--")), None)
+
+
+def strength(context: typer.Context, name: str) -> int:
+    """How much a value counts: a flag's more than the environment's, a config file's, a preset's, and last a default."""
+    source = context.get_parameter_source(name)
+    if source is None:
+        return 0
+    by_preset = source.name == "DEFAULT_MAP" and name in context.meta.get(BY_PRESET, ())
+    return 2 * SOURCES.index(source.name) - by_preset
+
+
 def choices(known: Iterable[str]) -> dict[str, Any]:
     """Settings of a flag that takes one of these words: shells complete them. The words are checked where they are used."""
     words = list(known)
@@ -106,6 +125,6 @@ def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[
         try:
             return read(str(value))
         except ValueError:
-            raise FlagError(f"{{{name}}} {value} is {otherwise}") from None
+            raise FlagError(f"{{{name}}} {quoted(value)} is {otherwise}") from None
 
     return parse

@@ -45,6 +45,8 @@ def main() -> None:
         code = app(prog_name="attnscope", standalone_mode=False)
     except AttnscopeError as error:
         code = _fail(error.in_flags(), error.exit_code)
+    except typer.BadParameter as error:
+        code = _fail(_told(error), error.exit_code)
     except typer.TyperException as error:
         code = _fail(error.format_message(), error.exit_code)
     except typer.Abort:
@@ -54,6 +56,16 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: typer.BadParameter) -> str:
+    """What is wrong with a value; a switch in the environment or in a file is neither true nor false."""
+    param, defaults = error.param, getattr(error.ctx, "default_map", None) or {}
+    name = param.envvar if param is not None and getattr(param, "is_bool_flag", False) else None
+    if param is None or not isinstance(name, str):
+        return error.format_message()
+    told = name if (value := os.environ.get(name)) else max(param.opts, key=len)
+    return f"{told} is {value or defaults.get(param.name)!r}; it is true or false"
 
 
 def _fail(message: str, code: int) -> int:

@@ -5,26 +5,41 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from attnscope.cli.flags import choices, option
-from attnscope.errors import UsageError, did_you_mean
+import typer
+
+from attnscope.cli.flags import choices, option, strength
+from attnscope.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
-FORM_NAMES = ("table", "json", "csv", "md", "svg")
+TEXT_FORMS = ("table", "json", "csv", "md")
+FORM_NAMES = (*TEXT_FORMS, "svg")
 COLORS = ("auto", "always", "never")
 
-FormFlag = Annotated[
-    str | None,
-    option(
-        "--format",
-        **choices(FORM_NAMES),
-        help=f"{', '.join(FORM_NAMES)}; a table unless the file's ending says otherwise.",
-    ),
-]
-JsonFlag = Annotated[bool, option("--json", help="The same as --format json.")]
+
+def _json(context: typer.Context, json: bool) -> bool:
+    """Unless a stronger source gives another form."""
+    return json and strength(context, "json") >= strength(context, "form")
+
+
+def _form_unless_json(context: typer.Context, form: str | None) -> str | None:
+    """Unless a stronger source wants JSON."""
+    wants_json = context.params.get("json")
+    return None if wants_json and strength(context, "json") > strength(context, "form") else form
+
+
+def _form(names: tuple[str, ...]) -> Any:
+    told = f"{', '.join(names)}; a table unless the file's ending says otherwise."
+    return option("--format", **choices(names), help=told, callback=_form_unless_json)
+
+
+FormFlag = Annotated[str | None, _form(FORM_NAMES)]
+TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
+"""Of a command that draws no picture."""
+JsonFlag = Annotated[bool, option("--json", help="The same as --format json.", callback=_json)]
 OutputFlag = Annotated[
     Path | None, option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
 ]
@@ -39,9 +54,9 @@ def check_output(form: str | None, json: bool, output: Path | None, color: str) 
         UsageError: an unknown form or colour, two forms at once, or a file that cannot be written.
     """
     if form is not None and form not in FORM_NAMES:
-        raise UsageError(f"--format {form} is unknown; {did_you_mean(form, FORM_NAMES)}")
+        raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, FORM_NAMES)}")
     if color not in COLORS:
-        raise UsageError(f"{{color}} {color} is unknown; there is: {', '.join(COLORS)}")
+        raise UsageError(f"{{color}} {quoted(color)} is unknown; there is: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     check_file("output", output)
@@ -59,6 +74,8 @@ def check_file(flag: str, path: Path | None) -> None:
     """
     if path is None:
         return
+    if path == Path():  # which "" is too
+        raise UsageError(f"{{{flag}}} names no file but this folder; name a file in it")
     if path.is_dir():
         raise UsageError(f"{{{flag}}} {path} is a folder; name a file in it")
     if not path.parent.is_dir():
@@ -72,16 +89,25 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     from attnscope.render.screen import Screen
 
     if output is None:
-        sys.stdout.write(render(Screen.of(sys.stdout, color, quiet)))
-        sys.stdout.flush()
+        _print(render(Screen.of(sys.stdout, color, quiet)))
         return
     text = render(Screen(color=color == "always", quiet=quiet))
     handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     os.chmod(name, output.stat().st_mode if output.exists() else 0o666 & ~_umask())
     os.replace(name, output)
     print(f"written to {output}", file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    """Print in the terminal's encoding, and as UTF-8 what it cannot hold, as in a file: only tables know its letters."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except UnicodeEncodeError:
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
 
 
 def _umask() -> int:

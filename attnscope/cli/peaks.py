@@ -6,7 +6,7 @@ import typer
 
 from attnscope.asked import DEVICES, check_arguments
 from attnscope.cli.flags import choices, option, whole
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
 from attnscope.cli.running import start_torch
 from attnscope.errors import UsageError, did_you_mean
 from attnscope.spec import DTYPE_BYTES
@@ -25,7 +25,7 @@ def show_peaks(
     device: Annotated[str, option(**choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Type of the numbers.")] = "float32",
     threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
-    form: FormFlag = None,
+    form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
     color: ColorFlag = "auto",

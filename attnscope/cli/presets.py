@@ -4,7 +4,7 @@ import json as json_form
 
 import typer
 
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
 from attnscope.errors import UsageError
 from attnscope.networks.presets import presets
 
@@ -19,7 +19,7 @@ def presets_command(app: typer.Typer) -> None:
 
 
 def list_presets(
-    form: FormFlag = None,
+    form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
     color: ColorFlag = "auto",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from attnscope.asked import DEVICES
 from attnscope.cli.flags import choices, number, option, whole
-from attnscope.errors import UsageError
+from attnscope.errors import UsageError, quoted
 from attnscope.probes import process
 
 ALLOCATORS = ("pinned", "default")
@@ -28,7 +28,7 @@ AllocFlag = Annotated[
 def check_allocator(alloc: str) -> None:
     """Raises a UsageError where there is no such allocator."""
     if alloc not in ALLOCATORS:
-        raise UsageError(f"{{alloc}} {alloc} is unknown; there is: {', '.join(ALLOCATORS)}")
+        raise UsageError(f"{{alloc}} {quoted(alloc)} is unknown; there is: {', '.join(ALLOCATORS)}")
 
 
 def start_torch(alloc: str) -> None:

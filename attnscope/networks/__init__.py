@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from attnscope import attentions
-from attnscope.errors import UsageError, did_you_mean
+from attnscope.errors import UsageError, did_you_mean, quoted
 from attnscope.networks.spec import NetworkSpec
 from attnscope.spec import Spec
 from attnscope.steps import Plan
@@ -55,7 +55,7 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
         UsageError: the scope is unknown, there is no such network, or a field has no place in the scope.
     """
     if scope not in SCOPES:
-        raise UsageError(f"{{scope}} {scope} is unknown; {did_you_mean(scope, SCOPES)}")
+        raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
     attention = attentions.spec_class(name)
     if name not in _SPECS:
         if scope != "attention":

@@ -7,6 +7,9 @@ from attnscope.attentions.heads import Headed
 from attnscope.errors import UsageError, nearest_multiples
 from attnscope.spec import Ints, Pair, Spec, option
 
+DEEPEST = 1000
+"""No network, and no stage of one, has more blocks than this: what is told of them grows with their number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Spec):
@@ -19,7 +22,7 @@ class NetworkSpec(Spec):
 
     image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
     patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")
-    mlp_ratio: float = option(4.0, "Width of the MLP, in widths of a token.", low=0.01)
+    mlp_ratio: float = option(4.0, "Width of the MLP, in widths of a token.", low=0.01, high=1000)
     classes: int = option(1000, "Classes to tell apart.")
     scope: str = option("model", "block or model.", choices=("block", "model"))
     block: int | None = option(None, "Open this block, from 1.", shown="all of them")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,9 @@ from rich.text import Text
 
 MARGIN = 1
 UNBOUNDED = 10_000
+
+TIMES = re.compile(r"(?<=\S)·(?=\S)")
+"""The dot that multiplies, `2·3`; with spaces around it, it keeps things apart."""
 
 ASCII = str.maketrans(
     {
@@ -88,7 +92,7 @@ class Screen:
         """The words in the letters that this screen has."""
         if not self.ascii:
             return words
-        return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
+        return TIMES.sub("*", words).translate(ASCII).encode("ascii", "replace").decode("ascii")
 
     def headline(self, words: str) -> RenderableType:
         """The first line of a screen."""

@@ -1,19 +1,23 @@
 """A module that is not ours on a screen: its calls as a tree of modules, the attention in it, and what is in doubt."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.render import words
-from attnscope.render.columns import Column, Value, fit, rows_table
+from attnscope.render.columns import Column, Row, Value, fit, rows_table
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import timing_line
+from attnscope.render.steps import ADD_UP as STEPS_ADD_UP
 from attnscope.render.steps import seconds_of, shapes
 from attnscope.report import AttentionFound, CallRow, TraceReport
+from attnscope.spec import plural
 
+ADD_UP = (*STEPS_ADD_UP, "calls")
+"""Columns whose rows are parts of a sum, by key."""
 INDENT = "  "
 CODE = 34
 """Columns of a source line on the screen; files have the whole of it."""
@@ -28,10 +32,10 @@ class Line:
 
 
 def call_columns(report: TraceReport) -> list[Column[CallRow]]:
-    """The columns of a file: every row for itself."""
+    """The columns of a file: every row for itself, with what all that it stands for come to."""
     totals = report.totals
     columns: list[Column[CallRow]] = [
-        Column("call", "call", lambda row: row.name, total=f"{report.calls} calls", right=False),
+        Column("call", "call", lambda row: row.name, total=plural(report.calls, "call"), right=False),
         Column("times", "times", lambda row: row.times),
         Column("calls", "calls", lambda row: row.calls, rank=None),
         Column("path", "module path", lambda row: row.path, rank=2, right=False),
@@ -60,7 +64,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         ]
     return [
-        *columns,
+        *_adding_up(columns, lambda row: row.times),
         Column("code", "code", lambda row: row.code, rank=None, right=False),
         Column("uncounted", "uncounted", lambda row: " ".join(row.uncounted), rank=None, right=False),
     ]
@@ -106,7 +110,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         return seconds_of(line.row) / report.time.steps_sum_s if line.row.time else None
 
     columns: list[Column[Line]] = [
-        Column("call", "call", lambda line: line.label, total=f"{report.calls} calls", right=False),
+        Column("call", "call", lambda line: line.label, total=plural(report.calls, "call"), right=False),
         Column(
             "outputs",
             "output shape",
@@ -132,8 +136,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
                 drawn=True,
             ),
         ]
-    return [
-        *columns,
+    columns += [
         Column("source", "source", of("source"), maybe(_known), 15 if by_line else 4, right=False),
         Column("params", "params", of("params"), maybe(words.metric), 6, totals.params),
         Column("other_flops", "elementwise", of("other_flops"), maybe(words.metric), 7, totals.other_flops),
@@ -143,6 +146,20 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         Column("flops", "FLOPs", of("flops"), maybe(words.metric), 12, totals.flops),
         Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
     ]
+    return _adding_up(columns, lambda line: line.row.times if line.row else 1)
+
+
+def _adding_up(columns: list[Column[Row]], times: Callable[[Row], int]) -> list[Column[Row]]:
+    """Figures of all that a row stands for, so that a column adds up to its foot."""
+
+    def of_all(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
+        def together(row: Row) -> Value:
+            one = value(row)
+            return times(row) * one if isinstance(one, int | float) else one
+
+        return together
+
+    return [replace(column, value=of_all(column.value)) if column.key in ADD_UP else column for column in columns]
 
 
 def lines_of(report: TraceReport) -> Iterator[Line]:
@@ -169,7 +186,8 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
         label = f"{own} {row.name}" if own and own != row.name else row.name
         around = _times_of(steps, heads)
         times = f" ×{row.times // around}" if row.times > around else ""
-        yield Line(f"{INDENT * len(shown)}{label}{times}{'' if row.op else f' ({row.calls} calls)'}", row)
+        calls = "" if row.op else f" ({plural(row.calls, 'call')}{' each' if row.times > 1 else ''})"
+        yield Line(f"{INDENT * len(shown)}{label}{times}{calls}", row)
 
 
 def _shown_heads(steps: list[CallRow], heads: list[str]) -> list[tuple[int, int]]:

@@ -1,14 +1,15 @@
 """What can be asked of Swin's attention, and what the paper says it costs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, global_attention, windowed_attention
 from attnscope.errors import UsageError
-from attnscope.spec import Pair, option, plural, spell_pair
+from attnscope.spec import Pair, option, pair, plural, spell_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,17 @@ class SwinSpec(Headed):
                 raise UsageError(
                     f"{{shift_size}} {shift} is not smaller than {{window}} {window}; the largest is {window - 1}"
                 )
-        if self.shift is False and self.shift_size and any(self.shift_size):
+        if self.contradictions(vars(self)):
+            if self.shift:
+                raise UsageError("{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift")
             raise UsageError("{no_shift} and {shift_size} contradict each other; give one of them")
-        if self.shift and self.shift_size == (0, 0):
-            raise UsageError("{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Whether one of these fields shifts the windows and another one does not."""
+        shift, size = given.get("shift"), given.get("shift_size")
+        against = shift is not None and size is not None and shift is not any(pair(size))
+        return [("shift", "shift_size")] if against else []
 
     @property
     def windows(self) -> Windows:

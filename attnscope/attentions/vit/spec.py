@@ -1,7 +1,8 @@
 """What can be asked of ViT's attention, and what the paper says it costs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.complexity import Complexity, global_attention, windowed_attention
@@ -44,14 +45,18 @@ class ViTSpec(Headed):
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, default)
         super().__post_init__()
-        for name in ("image", "patch", "cls"):
-            if self.tokens is not None and getattr(self, name) is not None:
-                raise UsageError(f"{{tokens}} and {{{name}}} both set the number of tokens; give one of them")
+        for one, other in self.contradictions({name: value for name, value in vars(self).items() if value is not None}):
+            raise UsageError(f"{{{one}}} and {{{other}}} both set the number of tokens; give one of them")
         self.check_heads()
         for side, patch in zip(self.image or (), self.patch or (), strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
                 raise UsageError(f"{{image}} {side} is not divisible by {{patch}} {patch}; nearest: {nearest}")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The fields among these that both set the number of tokens."""
+        return [("tokens", name) for name in ("image", "patch", "cls") if {"tokens", name} <= given.keys()]
 
     @property
     def sequence(self) -> int:

@@ -10,7 +10,7 @@ from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
-from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.spec import DEEPEST, NetworkSpec
 from attnscope.spec import Ints, Pair, option, plural, spell_pair
 
 
@@ -44,7 +44,7 @@ class SwinNetworkSpec(NetworkSpec):
     dim: int = option(96, "Channels of a token, in the first stage.")
     heads: int = option(3, "Attention heads, in the first stage.")
     kv_heads: int | None = option(None, f"{KV_HEADS} As many in every stage.", shown="heads")
-    depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.")
+    depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.", high=DEEPEST)
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
     stage: int | None = option(None, "Open this stage, from 1.", shown="all of them")

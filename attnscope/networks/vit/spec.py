@@ -7,7 +7,7 @@ from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
-from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.spec import DEEPEST, NetworkSpec
 from attnscope.spec import option, plural
 
 
@@ -29,7 +29,7 @@ class ViTNetworkSpec(NetworkSpec):
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
-    depth: int = option(12, "Blocks.")
+    depth: int = option(12, "Blocks.", high=DEEPEST)
     cls: bool = option(True, "Put a class token in front of the patches.")
     distilled: bool = option(False, "A second token, with a head of its own, as in DeiT distilled.")
 

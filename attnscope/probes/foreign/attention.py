@@ -95,13 +95,18 @@ def _pattern(marks: "list[tuple[int, Mark]]", at: int) -> "tuple[int, int, Mark,
 
 
 def _heads(outer: list[int], hint: int | None, batch: int) -> int:
-    """The heads among the axes in front of queries and keys; `hint` is what the module says."""
+    """The heads among the axes in front of queries and keys; `hint` is what the module says.
+
+    Where all are one axis it is the hint that tells heads from images, unless there are but as many rows as images.
+    """
     if hint and hint in outer[1:]:
         return hint
     if len(outer) > 1:
         return outer[-1]
     rows = math.prod(outer)
-    return hint if hint and rows % (hint * batch) == 0 else 1
+    if not hint or rows % hint:
+        return 1
+    return hint if rows % (hint * batch) == 0 or rows % batch else 1
 
 
 def _attention(
