@@ -100,7 +100,8 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
             text=lambda row: row.part if id(row) in first else "",
         ),
     ]
-    columns = [*told, *columns]
+    step, *others = columns
+    columns = [*told, step, *others] if len(first) > 1 else [step, *told, *others]
     if report.peaks:
         columns += [
             Column[StepRow](
