@@ -188,7 +188,16 @@ def arrange(
         over = {IMAGE: DEFAULT_IMAGES}
     sizes = [name for name, declared in known.items() if kind(declared) in (int, Pair)]
     _check_axes(over, settings, [RESOLUTION, IMAGE, PATCH, *sizes, *([STAGE] if stages else [])])
+    _check_that_all_vary(over, entries)
     return Meeting(entries, settings, [Axis(name, list(values)) for name, values in over.items()], stages, pad)
+
+
+def _check_that_all_vary(over: Mapping[str, Sequence[int]], entries: Sequence[Contender]) -> None:
+    for name in over:
+        own = [entry.label for entry in entries if name in entry.own]
+        if own and not any(name in entry.fields and name not in entry.own for entry in entries):
+            have = "has its" if len(own) == 1 else "have their"
+            raise UsageError(f"{{over}} {name} changes nothing: {' and '.join(own)} {have} own; leave it out of one")
 
 
 def _check_axes(over: Mapping[str, Sequence[int]], settings: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -245,6 +245,21 @@ def test_every_form_of_every_comparison(name):
     assert "\x1b[" not in render_comparison(comparison, "table", Screen(width=80))
 
 
+@pytest.mark.parametrize("form", ["table", "md"])
+def test_the_papers_macs_stand_only_beside_macs(form):
+    for quantity in QUANTITIES:
+        told = render_comparison(compare(quantity=quantity), form, Screen())
+        assert ("even at 49 tokens" in told) is (quantity in ("macs", "block", "flops")), quantity
+
+
+def test_a_small_ratio_is_not_nothing():
+    found = compare(("cross", "vit"))
+    assert found.points[-1].ratio["vit"] < 0.005
+    shown = render_comparison(found, "table", Screen())
+    assert "0.0015×" in shown
+    assert "0.00×" not in shown
+
+
 def test_a_long_range_is_thinned_on_a_terminal_alone():
     found = compare(("vit", "swin"), {"resolution": range(7, 1407, 7)})
     assert len(found.points) == 200
@@ -284,6 +299,10 @@ WRONG = [
     (["--over", "window=9", "--over", "dim=3", "--over", "heads=3"], "the most are two"),
     (["--over", "window=7", "--window", "7"], "--over window and --window both set it"),
     (["--over", "resolution=4:6"], "--window 7 is larger than the grid of 6×6 tokens; the largest is 6"),
+    (
+        ["vit", "swin:window=7", "swin:window=14", "--over", "window=4,7"],
+        "--over window changes nothing: swin:window=7 and swin:window=14 have their own; leave it out of one",
+    ),
     (["--over", "dim=97"], "--dim 97 is not divisible by --heads 3; nearest: 96 or 99"),
     (["--image", "225"], "--image 225 is not divisible by --patch 4; nearest: 224 or 228"),
     (["--image", "224", "--resolution", "56"], "both set the grid"),

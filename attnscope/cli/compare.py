@@ -43,7 +43,8 @@ SUMMARY = "When does windowing pay, on paper and on this machine."
 EXAMPLES = (
     "attnscope compare",
     "attnscope compare vit swin --over resolution=14:224:2x",
-    "attnscope compare vit swin:window=7 swin:window=14 --over window=4,7,8,14,16",
+    "attnscope compare vit swin:window=7 swin:window=14 --over resolution=14:112:14",
+    "attnscope compare vit swin --over window=4,7,8,14,16",
     "attnscope compare --over resolution=7:56:7 --time",
     "attnscope compare --stages",
 )

@@ -314,7 +314,12 @@ def _factor(ratio: float, over: str, under: str, even: str) -> str:
 
 
 def formulas(comparison: Comparison) -> list[str]:
-    """The exact ratio of each contender's MACs to the first one's, in letters and in numbers, and the break-even."""
+    """The exact ratio of each contender's MACs to the first one's, in letters and in numbers, and the break-even.
+
+    None where something else is compared.
+    """
+    if comparison.quantity not in COUNTED_IN_MACS:
+        return []
     alike: dict[tuple[object, ...], list[Crossover]] = {}
     for each in comparison.crossovers:
         alike.setdefault(
@@ -412,4 +417,6 @@ def _amount(comparison: Comparison, size: float | None) -> str:
 
 
 def _times(ratio: float | None) -> str:
-    return words.UNKNOWN if ratio is None else words.times(ratio)
+    if ratio is None:
+        return words.UNKNOWN
+    return words.times(ratio) if ratio >= 0.1 or not ratio else f"{ratio:.2g}×"
