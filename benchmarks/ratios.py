@@ -23,7 +23,9 @@ class Ratio:
         low, middle, high = statistics.quantiles(self.ratios, n=4)
         verdict = "ok" if self.least <= middle <= self.bar else "MISSED"
         bar = f"{self.least} to {self.bar}" if self.least else f"at most {self.bar}"
-        if self.bar == math.inf:
+        if self.bar == math.inf and self.least:
+            bar = f"at least {self.least}"
+        elif self.bar == math.inf:
             verdict = bar = ""
         return f"| {self.name} | {middle:.3f} | {low:.3f} to {high:.3f} | {bar} | {verdict} |"
 

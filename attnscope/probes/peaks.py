@@ -184,7 +184,8 @@ def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[
         case "batched", (number, n, inner, m):
             return partial(torch.bmm, random(number, n, inner), random(number, inner, m), out=empty(number, n, m))
         case "softmax", (rows, length):
-            return partial(random(rows, length).softmax, -1)
+            # into memory that is there: what is allocated anew each time may be faulted in each time
+            return partial(torch.softmax, random(rows, length), -1, out=empty(rows, length))
         case "scale", (elements,):
             return partial(random(elements).mul_, 1.0)
         case "transpose", sizes:
