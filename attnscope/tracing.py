@@ -89,6 +89,8 @@ def trace(
         UsageError: an argument that cannot be asked for.
         ForwardError: the forward raised; the line says which step, on which shapes, at which line of yours.
     """
+    if not hasattr(module, "named_modules"):
+        raise UsageError(f"trace takes a module, such as nn.MultiheadAttention(64, 4), and not {module!r}")
     target = Target(name or type(module).__name__, lambda: module)
     asked = _Asked(time, device, group, depth, submodule, budget, threads, seed, command)
     return _trace(asked, target, module, lambda where: (inputs, keywords))

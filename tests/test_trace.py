@@ -439,6 +439,11 @@ def test_weights_that_slow_a_processor_are_told_with_the_remedy(mask, share):
         assert "−inf" in told[0]
 
 
+def test_what_is_no_module_is_told_in_a_line():
+    with pytest.raises(attnscope.UsageError, match="trace takes a module"):
+        attnscope.trace(3)
+
+
 def test_time_on_meta_is_refused():
     with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
         attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")
