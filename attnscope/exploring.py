@@ -100,8 +100,6 @@ def explore(
     if run.peaks and run.time:
         for row, step in zip(rows, plan.steps, strict=True):
             row.bound = bound(step, run.peaks, run.best)
-        least_s = sum([row.times * row.bound.seconds for row in rows if row.bound])
-        run.warnings += floor_doubt(run.time.steps_sum_s, least_s)
     each_back = run.backward_macs() if backward else ()
     for row, macs, time_back in zip(rows, each_back, run.backward_times, strict=False):
         row.backward = StepBackward(macs, time_back)
@@ -110,7 +108,7 @@ def explore(
         from attnscope.networks.published import compare_published
 
         published = compare_published(spec, plan, figures)
-    return Report(
+    report = Report(
         command=command,
         title=" · ".join(
             [spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]
@@ -135,6 +133,9 @@ def explore(
         parts=part_rows(plan, rows) if whole else [],
         published=published,
     )
+    if report.time and report.floor_s:
+        report.warnings += floor_doubt(report.time.steps_sum_s, report.floor_s)
+    return report
 
 
 class _Run:

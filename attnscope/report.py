@@ -286,6 +286,11 @@ class Report:
     """What the machine can do at its best."""
     schema: int = field(default=SCHEMA, kw_only=True)
 
+    @property
+    def floor_s(self) -> float | None:
+        """The least seconds that this machine can need for all steps; None where nothing tells."""
+        return sum([row.times * row.bound.seconds for row in self.steps if row.bound]) or None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers."""
         plain = asdict(self)

@@ -171,7 +171,10 @@ def test_the_floor_names_where_most_is_lost():
     rows[3].bound = Bound(rows[3].time.median_s / 100, "compute", 1.0)
     rows[0].bound = Bound(rows[0].time.median_s * 2, "compute", 1.0)
     least = sum(row.bound.seconds for row in rows)
-    told = floor_line(replace(report, steps=rows, peaks=PEAKS))
+    held = replace(report, steps=rows, peaks=PEAKS)
+    assert held.floor_s == pytest.approx(least)
+    assert report.floor_s is None
+    told = floor_line(held, held.floor_s)
     assert told.startswith(f"{sum(row.time.median_s for row in rows) / least:.2f}× the {words.seconds(least)} ")
     assert [name.split()[0] for name in told.split("lost in ")[1].split(", ")] == ["output", "mix", "score"]
 

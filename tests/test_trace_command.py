@@ -19,8 +19,9 @@ from attnscope.cli import main
 from attnscope.errors import UsageError
 from attnscope.probes.foreign.rows import GROUPS
 from attnscope.render import render
+from attnscope.render.columns import ADD_UP
 from attnscope.render.screen import Screen
-from attnscope.render.trace import ADD_UP, line_columns, lines_of
+from attnscope.render.trace import line_columns, lines_of
 from attnscope.targets import InputSpec, parse_argument, parse_input
 
 FILE = """

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Generic, TypeVar
 
@@ -58,6 +58,26 @@ class Column(Generic[Row]):
         """Head, a cell for each row, foot."""
         foot = "" if self.total is None else self.show(self.total)
         return [screen.text(text) for text in (self.title, *map(self.words, rows), foot)]
+
+
+ADD_UP = (
+    *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "bytes_saved", "calls"),
+    *("time_s", "iqr_s", "bound_s", "backward_macs", "backward_s"),
+)
+"""Columns whose rows are parts of a sum, by key."""
+
+
+def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> list[Column[Row]]:
+    """Figures of all that a row stands for, `times` of them, so that a column adds up to its foot."""
+
+    def of_all(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
+        def together(row: Row) -> Value:
+            one = value(row)
+            return times(row) * one if isinstance(one, int | float) else one
+
+        return together
+
+    return [replace(column, value=of_all(column.value)) if column.key in ADD_UP else column for column in columns]
 
 
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:

@@ -61,7 +61,7 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
     told += [("printed" if not index else "", line, "") for index, line in enumerate(published_lines(report))]
     told += [("here" if not index else "", line, "") for index, line in enumerate(here_lines(report))]
     told += [("kernels" if not index else "", line, "") for index, line in enumerate(kernel_lines(report))]
-    told += [("floor", floor_line(report), "")] if report.peaks else []
+    told += [("floor", floor_line(report, report.floor_s), "")] if report.floor_s else []
     told.append(("memory", memory_line(report), ""))
     if "memory" in report.focus or report.parts:
         told += [("", line, "") for line in training_lines(report)]
@@ -172,14 +172,13 @@ def kernel_lines(report: Report) -> list[str]:
     return told
 
 
-def floor_line(report: Report) -> str:
+def floor_line(report: Report, floor_s: float) -> str:
     """How far the whole is from the least time that this machine can need for its steps, and where most of it is lost."""
-    held = [(row, row.times * row.bound.seconds) for row in report.steps if row.bound and row.time]
-    least = sum(seconds for _, seconds in held)
-    lost = sorted(((seconds_of(row) - seconds, _where(row)) for row, seconds in held), reverse=True)[:3]
+    above = [(seconds_of(row) - row.times * row.bound.seconds, _where(row)) for row in report.steps if row.bound]
+    lost = sorted(above, reverse=True)[:3]
     where = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
-    ratio = sum(seconds_of(row) for row, _ in held) / least
-    told = f"{words.times(ratio)} the {words.seconds(least)} that this machine can need at the least"
+    ratio = sum(map(seconds_of, report.steps)) / floor_s
+    told = f"{words.times(ratio)} the {words.seconds(floor_s)} that this machine can need at the least"
     return f"{told}; most is lost in {where}" if where else told
 
 

@@ -1,20 +1,12 @@
 """The columns of a Report's steps."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 from attnscope.axes import Shape, spell
 from attnscope.known import sum_of
 from attnscope.render import words
-from attnscope.render.columns import Column, Value
+from attnscope.render.columns import Column, adding_up
 from attnscope.report import Report, StepRow
-
-ADD_UP = (
-    *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "bytes_saved"),
-    *("time_s", "iqr_s", "bound_s", "backward_macs", "backward_s"),
-)
-"""Columns whose rows are parts of a sum, by key."""
 
 
 def step_columns(report: Report) -> list[Column[StepRow]]:
@@ -132,23 +124,10 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
                 row.times * row.backward.time.median_s for row in rows if row.backward and row.backward.time
             )
             columns.append(Column[StepRow]("backward_s", "bwd time", _backward_s, words.seconds, 1, seconds_back))
-    if any(row.times > 1 for row in rows):
-        columns = [
-            replace(column, value=_of_all(column.value)) if column.key in ADD_UP else column for column in columns
-        ]
+    columns = adding_up(columns, lambda row: row.times)
     name = next(index for index, column in enumerate(columns) if column.key == "step")
     columns.insert(name + 1, Column[StepRow]("times", "times", lambda row: row.times, rank=None))
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
-
-
-def _of_all(value: Callable[[StepRow], Value]) -> Callable[[StepRow], Value]:
-    """A figure of all the modules that a row stands for, so that a column adds up to what stands below it."""
-
-    def together(row: StepRow) -> Value:
-        one = value(row)
-        return row.times * one if isinstance(one, int | float) else one
-
-    return together
 
 
 def _time(row: StepRow, report: Report) -> float | str | None:

@@ -1,23 +1,20 @@
 """A module that is not ours on a screen: its calls as a tree of modules, the attention in it, and what is in doubt."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.render import words
-from attnscope.render.columns import Column, Row, Value, fit, rows_table
+from attnscope.render.columns import Column, Value, adding_up, fit, rows_table
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import timing_line
-from attnscope.render.steps import ADD_UP as STEPS_ADD_UP
 from attnscope.render.steps import seconds_of, shapes
 from attnscope.report import AttentionFound, CallRow, TraceReport
 from attnscope.spec import plural
 
-ADD_UP = (*STEPS_ADD_UP, "calls")
-"""Columns whose rows are parts of a sum, by key."""
 INDENT = "  "
 CODE = 34
 """Columns of a source line on the screen; files have the whole of it."""
@@ -64,7 +61,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         ]
     return [
-        *_adding_up(columns, lambda row: row.times),
+        *adding_up(columns, lambda row: row.times),
         Column("code", "code", lambda row: row.code, rank=None, right=False),
         Column("uncounted", "uncounted", lambda row: " ".join(row.uncounted), rank=None, right=False),
     ]
@@ -146,20 +143,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         Column("flops", "FLOPs", of("flops"), maybe(words.metric), 12, totals.flops),
         Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
     ]
-    return _adding_up(columns, lambda line: line.row.times if line.row else 1)
-
-
-def _adding_up(columns: list[Column[Row]], times: Callable[[Row], int]) -> list[Column[Row]]:
-    """Figures of all that a row stands for, so that a column adds up to its foot."""
-
-    def of_all(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
-        def together(row: Row) -> Value:
-            one = value(row)
-            return times(row) * one if isinstance(one, int | float) else one
-
-        return together
-
-    return [replace(column, value=of_all(column.value)) if column.key in ADD_UP else column for column in columns]
+    return adding_up(columns, lambda line: line.row.times if line.row else 1)
 
 
 def lines_of(report: TraceReport) -> Iterator[Line]:
