@@ -1,6 +1,6 @@
 """Everything that only a machine with an NVIDIA GPU can check, in one go; writes a page in Markdown.
 
-    python -m benchmarks.cuda [page.md]
+    python -m benchmarks.gpu [page.md]
 
 Steps over the whole, launches, graph replay, the allocator against the plan, kernels with their error, the backward, peaks
 and bounds.

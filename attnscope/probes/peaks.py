@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate
 from attnscope.probes.device import device_name, find_device
-from attnscope.probes.time import CLOCKS, Clock, ThreadClock, measuring, run
+from attnscope.probes.time import CLOCKS, FEWEST_LONG_RUNS, Clock, ThreadClock, measuring, run
 from attnscope.probes.watch import Watch
 
 EACH_S, KERNEL_S = 0.024, 0.008
@@ -111,7 +111,7 @@ def best_seconds(
         for kernel in kernels:
             call = _call(kernel, device, dtype)
             call()  # memory and libraries are met for the first time
-            best[kernel] = _best(clock, call, KERNEL_S)
+            best[kernel] = _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
         return best
 
 
@@ -195,10 +195,10 @@ def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[
             raise ValueError(f"no kernel is known as {kernel}")
 
 
-def _best(clock: Clock, call: Callable[[], object], each_s: float) -> float:
+def _best(clock: Clock, call: Callable[[], object], each_s: float, fewest: int = 1) -> float:
     start = time.perf_counter()
-    runs = [run(clock, call, []).total]
-    while time.perf_counter() - start < each_s:
+    runs: list[float] = []
+    while len(runs) < fewest or time.perf_counter() - start < each_s:
         runs.append(run(clock, call, []).total)
     return max(min(runs), 1e-9)
 

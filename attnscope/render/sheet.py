@@ -1,5 +1,7 @@
 """A Report on a screen: one table, and below it what the figures come to."""
 
+from itertools import accumulate
+
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -138,8 +140,7 @@ def here_lines(report: Report) -> list[str]:
     by_name: dict[str, float] = {}
     for row in idle:
         by_name[row.name] = by_name.get(row.name, 0.0) + weight(row)
-    names = sorted(by_name, key=lambda name: by_name[name], reverse=True)[:3]
-    told.append(f"{share:.0%} of the time goes to steps without a MAC, most of it to {', '.join(names)}")
+    told.append(f"{share:.0%} of the time goes to steps without a MAC, most of it to {', '.join(_leading(by_name))}")
     return told
 
 
@@ -170,6 +171,14 @@ def kernel_lines(report: Report) -> list[str]:
                 f"error {error}"
             )
     return told
+
+
+def _leading(amounts: dict[str, float]) -> list[str]:
+    """The names of the largest amounts, as many as come to four fifths of all, but no more than three."""
+    names = sorted(amounts, key=lambda name: amounts[name], reverse=True)
+    sums = accumulate(amounts[name] for name in names)
+    enough = next((many for many, total in enumerate(sums, 1) if total >= 0.8 * sum(amounts.values())), len(names))
+    return names[: min(enough, 3)]
 
 
 def floor_line(report: Report, floor_s: float) -> str:
