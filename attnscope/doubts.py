@@ -1,5 +1,7 @@
 """What makes times doubtful, each in a sentence with its remedy."""
 
+from typing import Protocol
+
 from attnscope.probes import process
 from attnscope.report import Time
 
@@ -10,39 +12,69 @@ SHARE_SHOULD_BE = 0.9
 FAULTS_MAY_BE = 16
 OTHERS_MAY_KEEP = 0.25
 """Processors that others may keep busy, of those which this process asks for."""
+WAITING_MAY_BE = 0.05
+"""Share of the time in which somebody may wait for a processor while several threads are timed; 0.01 is seen when all is
+quiet, and from 0.5 on where one other process is busy."""
 
 
-def doubts(
-    time: Time, threads: int, cores: int | None = None, allocator: str | None = None, on_processor: bool = True
-) -> list[str]:
+class Disturbed(Protocol):
+    """How much others disturbed what was timed; the attributes are those of a `Time`."""
+
+    @property
+    def clean_runs(self) -> int: ...
+
+    @property
+    def tried(self) -> int | None: ...
+
+    @property
+    def clock(self) -> str: ...
+
+    @property
+    def cpu_share(self) -> float | None: ...
+
+    @property
+    def others(self) -> float | None: ...
+
+    @property
+    def pressure(self) -> float | None: ...
+
+
+def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
     """What makes the times doubtful, and what to do about it.
 
     Args:
         time: the whole beside its steps.
         threads: that measured.
+        device: "cpu", "cuda" or "mps".
         cores: processors that the process may use; as many as there are unless given.
         allocator: "pinned" or "default"; that of this process unless given.
-        on_processor: whether it ran there and not on a GPU, whose times are its own.
     """
-    told = []
-    if on_processor:
-        told += _busy(time, threads, cores or process.cores())
-        if time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
-            remedy = (
-                "--alloc pinned keeps it"
-                if (allocator or process.allocator) == "default"
-                else "this system gives it back: use Linux"
-            )
-            told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
+    told = disturbances(time, threads, device, cores)
+    if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
+        remedy = (
+            "--alloc pinned keeps it"
+            if (allocator or process.allocator) == "default"
+            else "this system gives it back: use Linux"
+        )
+        told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
     ratio = time.steps_sum_s / time.whole_median_s
-    if abs(ratio - 1) > SUM_MAY_DIFFER:
+    if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
         told.append(
             f"the steps add up to {ratio:.2f} of the whole: measure longer (--budget 2) or on a quieter machine"
         )
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_median_s:
-        remedy = "--budget 2" if threads == 1 else "--threads 1"
+        remedy = "--budget 2" if threads == 1 or device != "cpu" else "--threads 1"
         told.append(f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}: {remedy} may steady them")
     return told
+
+
+def disturbances(time: Disturbed, threads: int, device: str, cores: int | None = None) -> list[str]:
+    """Who took the processor meanwhile, or kept a GPU waiting, and what to do about it; the arguments as in `doubts`."""
+    if device == "cuda":
+        return _waiting(time)
+    if device != "cpu":
+        return []
+    return _shared(time, threads, cores or process.cores()) if threads > 1 else _busy(time)
 
 
 def floor_doubt(taken_s: float, least_s: float) -> list[str]:
@@ -60,26 +92,38 @@ def floor_doubt(taken_s: float, least_s: float) -> list[str]:
     ]
 
 
-def _busy(time: Time, threads: int, cores: int) -> list[str]:
-    """Others who took the processor meanwhile."""
-    if threads > 1:
-        share = 1.0 if time.cpu_share is None else time.cpu_share
-        wanted = 0.0 if time.others is None else threads + time.others - cores
-        if share < SHARE_SHOULD_BE or wanted > OTHERS_MAY_KEEP:
-            kept = "" if time.others is None else f", others kept {time.others:.1f} of {cores} processors busy"
-            return [
-                f"{threads} threads had {share:.0%} of the processors' time{kept}: use --threads 1, "
-                "which holds on a busy machine"
-            ]
+def _waiting(time: Disturbed) -> list[str]:
+    """A GPU that had done its work before the next was there."""
+    if _enough_clean(time):
         return []
+    return [
+        f"the GPU waited for the processor in all but {time.clean_runs} of {time.tried} runs, so these times hold "
+        "launches: a larger --batch, or the time as a graph, shows the GPU's own"
+    ]
+
+
+def _shared(time: Disturbed, threads: int, cores: int) -> list[str]:
+    """Several threads that did not have their processors to themselves."""
+    share = 1.0 if time.cpu_share is None else time.cpu_share
+    wanted = 0.0 if time.others is None else threads + time.others - cores
+    waiting = time.pressure or 0.0
+    if share >= SHARE_SHOULD_BE and wanted <= OTHERS_MAY_KEEP and waiting <= WAITING_MAY_BE:
+        return []
+    kept = "" if time.others is None else f", others kept {time.others:.1f} of {cores} processors busy"
+    return [
+        f"{threads} threads had {share:.0%} of the processors' time{kept}: use --threads 1, which holds on a busy machine"
+    ]
+
+
+def _busy(time: Disturbed) -> list[str]:
+    """Another process on the processor of a single thread."""
+    if _enough_clean(time):
+        return []
+    told = f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves"
     if time.clock == "thread":
-        return [
-            f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves, "
-            "so these are seconds of the processor, not of the clock; wait for a quieter machine or give --budget 2"
-        ]
-    if time.clean_runs < min(FEWEST_CLEAN, time.runs):
-        return [
-            f"another process is busy: only {time.clean_runs} of {time.tried or time.runs} runs had the processor "
-            "to themselves; wait for a quieter machine or give --budget 2"
-        ]
-    return []
+        told += ", so these are seconds of the processor, not of the clock"
+    return [f"{told}; wait for a quieter machine or give --budget 2"]
+
+
+def _enough_clean(time: Disturbed) -> bool:
+    return time.clock == "wall" and (time.tried is None or time.clean_runs >= min(FEWEST_CLEAN, time.tried))

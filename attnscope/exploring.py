@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-LONGEST_COUNTERPART_S = 5.0
+LONGEST_COUNTERPART_S = 2.0
 LONGEST_FUSED_S = 0.3
 """A forward that takes longer is not run in the fused kernel besides, unless kernels are what was asked for."""
 
@@ -62,7 +62,7 @@ def explore(
         spec: what is asked: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
         device: "auto", "cpu", "cuda", "mps", or "meta", on which the module is built but nothing is computed.
         time: run it and measure. Without it, and on another device than meta, torch is not imported.
-        budget: seconds of measuring; up to twice as long where other processes are busy.
+        budget: seconds of measuring; up to three times as long where other processes are busy.
         threads: processor threads; with one, times hold on a busy machine too.
         seed: of the weights and of the input, which are random normals.
         audit: count with torch's FlopCounterMode as well (it takes over a second the first time).
@@ -207,13 +207,15 @@ class _Run:
         timing = time_steps(module, x, asked.budget, asked.progress)
         self.times, self.time = step_times(timing, order), whole_time(timing, asked.threads)
         self.complexity.windowed_s = self.time.whole_median_s
+        if asked.device == "mps":
+            self.notes.append("each step waits here for the device to be done, so that its time is an upper bound")
         if asked.device == "cuda":
             from attnscope.probes.cuda import eager_seconds, graph_seconds
 
             self.time.eager_s, self.time.graph_s = eager_seconds(module, x), graph_seconds(module, x)
         where = x[0].device, x[0].dtype, asked.threads
         self.peaks, self.best = peaks_of(*where), best_seconds(kernels(self.plan.steps), *where)
-        self.warnings += doubts(self.time, asked.threads, on_processor=x[0].device.type == "cpu")
+        self.warnings += doubts(self.time, asked.threads, asked.device)
 
     def go_back(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Hold the backward's MACs against the real backward where that is asked, and time it."""
@@ -234,7 +236,7 @@ class _Run:
         times = step_times(timing, order)
         self.backward_times = [time if row in reached else None for row, time in enumerate(times)]
         self.backward_time = whole_time(timing, asked.threads)
-        told = doubts(self.backward_time, asked.threads, on_processor=asked.device == "cpu")
+        told = doubts(self.backward_time, asked.threads, asked.device)
         self.warnings += [f"in the backward, {doubt}" for doubt in told]
 
     def allocated_bytes(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> list[int | None]:

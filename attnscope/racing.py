@@ -10,6 +10,7 @@ from attnscope.asked import check_arguments
 from attnscope.comparing import macs, point_at
 from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.contenders import STAGE, Meeting, padding_of
+from attnscope.doubts import SPREAD_MAY_BE, disturbances
 from attnscope.errors import UsageError
 from attnscope.making import build, gigabytes, needed_bytes, settled
 from attnscope.spec import Spec
@@ -17,10 +18,10 @@ from attnscope.spec import Spec
 if TYPE_CHECKING:
     import torch
 
+    from attnscope.probes.time import Turns
+
 LONGEST_RUN_S = 5.0
 """A forward that is expected to take longer is not timed."""
-WIDE_SPREAD = 0.1
-"""Quartiles that are further apart than this share of the median make a time doubtful."""
 MOST_CANDIDATES = 100_000
 """Bisection looks at no more values than this between two measured ones."""
 
@@ -71,7 +72,7 @@ def race(
     for point in [*comparison.points, *comparison.bisected]:
         point.measured_ratio = measured_ratios(point.times, course.first)
     comparison.not_timed = list(course.not_timed.values())
-    comparison.warnings += doubts(comparison)
+    comparison.warnings += [*course.disturbed(threads), *doubts(comparison)]
     progress(len(comparison.points), len(comparison.points), "done")
 
 
@@ -85,10 +86,10 @@ def check_race(device: str, budget: float, threads: int, seed: int) -> None:
 def doubts(comparison: Comparison) -> list[str]:
     """What makes the times doubtful, with its remedy."""
     times = [time for point in [*comparison.points, *comparison.bisected] for time in point.times.values()]
-    spread = sum(time.high_s - time.low_s > WIDE_SPREAD * time.median_s for time in times)
+    spread = sum(time.high_s - time.low_s > SPREAD_MAY_BE * time.median_s for time in times)
     if not spread:
         return []
-    told = f"{spread} of {len(times)} times spread by more than {WIDE_SPREAD:.0%}"
+    told = f"{spread} of {len(times)} times spread by more than {SPREAD_MAY_BE:.0%}"
     return [f"{told}: --budget 2, or a quieter machine, may steady them"]
 
 
@@ -145,6 +146,7 @@ class _Course:
         self.first = self.labels[0]
         self.macs_per_s: dict[str, float] = {}
         self.not_timed: dict[str, LeftOut] = {}
+        self.turns: list[Turns] = []
 
     def times(self, at: dict[str, int]) -> dict[str, Measured]:
         """The times of all that can be timed at this point."""
@@ -155,15 +157,21 @@ class _Course:
         if not runs:
             return {}
         try:
-            samples = time_in_turn([build(spec, self.device) for spec in runs.values()], self.budget)
+            turns = time_in_turn([build(spec, self.device) for spec in runs.values()], self.budget)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
             self._leave_out(at, f"{' and '.join(runs)} did not fit in the memory of {self.device.type}")
             return {}
-        times = {label: measured(of_run) for label, of_run in zip(runs, samples, strict=True)}
+        self.turns.append(turns)
+        times = {label: measured(of_run) for label, of_run in zip(runs, turns.samples, strict=True)}
         self.macs_per_s |= {label: macs(specs[label]) / time.median_s for label, time in times.items()}
         return times
+
+    def disturbed(self, threads: int) -> list[str]:
+        """At how many points others disturbed the runs, and what was told at the first of them."""
+        told = [each for turns in self.turns for each in disturbances(turns, threads, self.device.type)[:1]]
+        return [f"at {len(told)} of {len(self.turns)} points, {told[0]}"] if told else []
 
     def _can_run(self, label: str, spec: Spec, at: dict[str, int]) -> bool:
         from attnscope.probes.device import free_memory

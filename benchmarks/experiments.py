@@ -16,7 +16,7 @@ import torch
 
 from attnscope import SwinSpec, ViTSpec
 from attnscope.making import build, settled
-from attnscope.probes import process
+from attnscope.probes import clocks, process
 from attnscope.probes import time as engine
 from attnscope.spec import Spec
 
@@ -32,8 +32,8 @@ def timing(spec: Spec, alike: bool) -> engine.Timing:
     take_pairs = engine.take_pairs
 
     def bare(whole, chain, *rest):
-        clock = engine.CpuClock()
-        return take_pairs(lambda: engine.run(clock, lambda: module(*x), []), chain, *rest)
+        clock = clocks.CpuClock()
+        return take_pairs(lambda: clocks.run(clock, lambda: module(*x), []), chain, *rest)
 
     engine.take_pairs = bare
     try:

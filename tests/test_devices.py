@@ -40,13 +40,13 @@ def test_steps_add_up_to_the_whole_on_the_device(spec):
 
 @marked(*cuda)
 @pytest.mark.parametrize("spec", [ViTSpec(), ViTSpec(batch=2), SwinSpec(shift=True)], ids=str)
-def test_the_allocator_holds_what_the_plan_says_in_blocks_of_512_bytes(spec):
+def test_the_allocator_is_asked_for_what_the_plan_says(spec):
     from attnscope.probes.memory import allocated_bytes
 
     module, x = build(spec, torch.device("cuda"))
     plan = attentions.plan(spec)
     for step, held, live in zip(plan.steps, allocated_bytes(module, x), Memory(plan).live, strict=True):
-        assert live <= held <= live + 512 * (len(plan.steps) + 4), step.name
+        assert live - step.number_bytes <= held <= live, step.name  # the number lies on the processor
 
 
 @marked(*cuda)

@@ -279,7 +279,8 @@ class TestTraceSteps:
 
 
 def test_middle_means_add_up_and_ignore_outliers():
-    from attnscope.probes.time import Timed, middle, spread
+    from attnscope.probes.clocks import Timed
+    from attnscope.probes.time import middle, spread
 
     randomness = random.Random(0)
     runs = [Timed([randomness.uniform(1, 2), randomness.uniform(3, 4)], True) for _ in range(20)] + [

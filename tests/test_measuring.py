@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from attnscope import ViTSpec, explore
 from attnscope.diff import compare, overlap
 from attnscope.doubts import doubts
 from attnscope.errors import UsageError
+from attnscope.probes import clocks
 from attnscope.probes import time as engine
 from attnscope.probes.watch import Effort, Watch
 from attnscope.report import Time
@@ -23,20 +25,21 @@ FINE = Time(
 )  # fmt: skip
 
 
-class FakeClock(engine.CpuClock):
+class FakeClock(clocks.CpuClock):
     """Of which every other pair of runs is disturbed."""
 
     def __init__(self):
         self.runs = 0
 
-    def is_clean(self, effort):
+    def is_clean(self, effort, stamps):
         self.runs += 1
         return (self.runs - 1) // 2 % 2 == 0
 
 
 def test_only_clean_pairs_are_kept():
     clock = FakeClock()
-    timing = engine.time_pairs(clock, lambda: None, lambda: engine.run(clock, lambda: None, []), 0.01, 0.0)
+    once = partial(clocks.run, clock, lambda: None, [])
+    timing = engine.take_pairs(once, once, 0.01, 0.0)
     assert timing.clean_runs >= engine.FEWEST_PAIRS
     assert len(timing.chains) == len(timing.wholes) == timing.clean_runs < timing.tried
     assert all(run.clean for run in [*timing.chains, *timing.wholes])
@@ -58,7 +61,7 @@ def test_when_measuring_stops(pairs, clean, elapsed, enough):
 
 
 def test_one_thread_falls_back_to_its_own_time_where_no_run_is_clean(monkeypatch):
-    monkeypatch.setattr(engine.CpuClock, "is_clean", lambda clock, effort: False)
+    monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     spec = ViTSpec(dim=12, heads=3, tokens=5)
     report = explore(spec, device="cpu", budget=0.01)
     assert report.time.clock == "thread"
@@ -81,8 +84,8 @@ def test_a_watch_tells_what_it_can():
 
 
 def test_fine_times_are_not_doubted():
-    assert doubts(FINE, 1, 2, "pinned") == []
-    assert doubts(FINE, 2, 2, "pinned") == []
+    assert doubts(FINE, 1, "cpu", 2, "pinned") == []
+    assert doubts(FINE, 2, "cpu", 2, "pinned") == []
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,7 @@ def test_fine_times_are_not_doubted():
         ({"clean_runs": 0, "clock": "thread"}, 1, "--budget 2"),
         ({"cpu_share": 0.6}, 2, "--threads 1"),
         ({"others": 0.9}, 2, "--threads 1"),
+        ({"pressure": 0.5}, 2, "--threads 1"),
         ({"steps_sum_s": 1.1}, 1, "--budget 2"),
         ({"whole_iqr_s": 0.2}, 1, "--budget 2"),
         ({"whole_iqr_s": 0.2}, 2, "--threads 1"),
@@ -100,12 +104,18 @@ def test_fine_times_are_not_doubted():
     ids=str,
 )
 def test_every_doubt_names_its_remedy(changed, threads, remedy):
-    (told,) = doubts(replace(FINE, **changed), threads, 2, "default")
+    (told,) = doubts(replace(FINE, **changed), threads, "cpu", 2, "default")
     assert remedy in told
 
 
-def test_a_gpu_does_not_care_for_the_processor():
-    assert doubts(replace(FINE, clean_runs=0, page_faults=9999.0), 1, 2, "default", on_processor=False) == []
+def test_a_gpu_does_not_care_for_the_processor_unless_it_waits_for_it():
+    assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
+    (told,) = doubts(replace(FINE, clean_runs=2), 1, "cuda", 2, "default")
+    assert "hold launches" in told
+
+
+def test_steps_that_wait_for_their_device_need_not_add_up():
+    assert doubts(replace(FINE, steps_sum_s=1.8), 1, "mps", 2, "default") == []
 
 
 def saved(tmp_path, name, report):

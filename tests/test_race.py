@@ -14,7 +14,8 @@ from attnscope import DeviceError, racing
 from attnscope.comparing import on_paper
 from attnscope.comparison import Measured
 from attnscope.contenders import arrange
-from attnscope.probes import time as clocks
+from attnscope.probes import clocks
+from attnscope.probes import time as engine
 from attnscope.racing import find_crossover, leads, measured, race
 
 
@@ -82,12 +83,30 @@ def test_forwards_in_turn():
             return x + 1
 
     forwards = [(Named(name), torch.zeros(3)) for name in "abc"]
-    samples = clocks.time_in_turn(forwards, 0.01)
+    turns = engine.time_in_turn(forwards, 0.01)
+    samples = turns.samples
+    assert turns.tried >= turns.clean_runs
     assert len(samples) == 3
     assert len({len(of_one) for of_one in samples}) == 1
-    assert len(samples[0]) >= clocks.FEWEST_PAIRS
+    assert len(samples[0]) >= engine.FEWEST_PAIRS
     assert all(seconds > 0 for of_one in samples for seconds in of_one)
     assert {"".join(order[i : i + 3]) for i in range(0, len(order), 3)} == {"abc", "cba"}
+
+
+def test_forwards_that_others_disturb_are_told_by_the_processors_time(monkeypatch):
+    forwards = [(torch.nn.Identity(), torch.zeros(3))]
+    assert engine.time_in_turn(forwards, 0.01).clock == "wall"
+    monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
+    turns = engine.time_in_turn(forwards, 0.01)
+    assert (turns.clock, turns.clean_runs) == ("thread", 0)
+    assert len(turns.samples[0]) == turns.tried
+
+
+def test_a_race_among_others_says_so(monkeypatch):
+    monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
+    comparison, meeting = meet({"resolution": [2, 4]})
+    race(comparison, meeting, device="cpu", budget=0.01)
+    assert "at 2 of 2 points, another process is busy: only 0 of" in comparison.warnings[0]
 
 
 def test_a_real_race():
@@ -104,7 +123,7 @@ def test_a_real_race():
     assert told[-1] == (3, 3, "done")
     assert comparison.environment["threads"] == 1
     plain = json.loads(comparison.to_json())
-    assert len(plain["points"][0]["times"]["vit"]["samples_s"]) >= clocks.FEWEST_LONG_RUNS
+    assert len(plain["points"][0]["times"]["vit"]["samples_s"]) >= engine.FEWEST_LONG_RUNS
     assert plain["interrupted"] is False
 
 
@@ -114,13 +133,13 @@ def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypa
     def timed(forwards, budget):
         """Windows cost as much as 20 tokens a side, whatever the grid; the other one grows with it."""
         seconds = [side * side if side else 441.0 for side in (_side(module, x) for module, x in forwards)]
-        return [[s, s * 1.01, s * 1.02] for s in seconds]
+        return engine.Turns([[s, s * 1.01, s * 1.02] for s in seconds], 3, 3, "wall", 1.0, 0.0, 0.0)
 
     def _side(module, x):
         (tokens,) = x
         return tokens.shape[1] ** 0.5 if tokens.dim() == 3 else None
 
-    monkeypatch.setattr(clocks, "time_in_turn", timed)
+    monkeypatch.setattr(engine, "time_in_turn", timed)
     monkeypatch.setattr(racing, "LONGEST_RUN_S", 1e9)
     race(comparison, meeting, device="cpu")
     found = comparison.time_crossovers[0]
@@ -181,8 +200,8 @@ INTERRUPTED = """
 import os, signal, sys
 from attnscope.probes import process
 process.import_torch()
-from attnscope.probes import time as clocks
-real, calls = clocks.time_in_turn, []
+from attnscope.probes import time as engine
+real, calls = engine.time_in_turn, []
 
 def stopped(*args):
     calls.append(args)
@@ -190,7 +209,7 @@ def stopped(*args):
         os.kill(os.getpid(), signal.SIGINT)
     return real(*args)
 
-clocks.time_in_turn = stopped
+engine.time_in_turn = stopped
 from attnscope.cli import main
 sys.argv[0] = "attnscope"
 main()

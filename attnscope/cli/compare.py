@@ -95,6 +95,7 @@ def run_comparison(
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
     alloc: AllocFlag = "pinned",
+    strict: Annotated[bool, option("--strict", help="Exit with 1 where times are in doubt.")] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -127,7 +128,7 @@ def run_comparison(
         write(lambda screen: render_comparison(comparison, form, screen), output, color, quiet)
     if comparison.interrupted:
         raise typer.Exit(130)
-    if not comparison.agree:
+    if not comparison.agree or (strict and comparison.warnings):
         raise typer.Exit(1)
 
 

@@ -75,7 +75,7 @@ def run_trace(
     threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
     seed: Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")] = 0,
     strict: Annotated[
-        bool, option("--strict", help="Exit with 1 where a shape comment is wrong or an operator has no formula.")
+        bool, option("--strict", help="Exit with 1 where a comment is wrong, a formula missing, a time in doubt.")
     ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,

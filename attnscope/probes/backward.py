@@ -11,18 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnscope.probes.time import (
-    Clock,
-    CpuClock,
-    Progress,
-    Timed,
-    Timing,
-    by_best_clock,
-    device_type,
-    measuring,
-    run,
-    take_pairs,
-)
+from attnscope.probes.clocks import Clock, Timed, run
+from attnscope.probes.time import Progress, Timing, by_best_clock, device_type, measuring, take_pairs
 from attnscope.steps import Step, listening
 
 
@@ -59,13 +49,13 @@ def time_backward(
             before, *gaps = back.seconds
             seconds = [0.0] * len(went)
             for step, gap in zip(steps, gaps, strict=True):
-                seconds[step] += max(0.0, gap - stamp_s)
+                seconds[step] += max(0.0, gap - watching_s)
             back.seconds = [*seconds, before]
             return back
 
         with measuring(), _with_gradients():
-            stamp_s = _hook_cost(clock)
-        return take_pairs(whole, chain, budget_s, stamp_s, progress)
+            watching_s = _hook_cost(clock)
+        return take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
 
     timing = by_best_clock(timed, device_type(x))
     module.zero_grad(set_to_none=True)
@@ -130,9 +120,9 @@ def _back(clock: Clock, result: Tensor, stamps: list[Any]) -> Timed:
 
 
 def _hook_cost(clock: Clock) -> float:
-    """What a hook costs that stamps, in seconds: a chain of small steps back with hooks less one without."""
-    if not isinstance(clock, CpuClock):
-        return 0.0  # the stamps of a GPU are taken by its own clock
+    """What a hook costs that stamps, in seconds of the clock: a chain of small steps back with hooks less one without."""
+    if not clock.on_processor:
+        return 0.0
     length = 100
 
     def seconds(hooked: bool) -> float:

@@ -6,7 +6,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from attnscope.probes.time import CudaClock, measuring, middle, run
+from attnscope.probes.clocks import CudaClock, run
+from attnscope.probes.time import measuring, middle
 
 RUNS = 20
 WARMUP_ROUNDS = 3
@@ -30,19 +31,22 @@ def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
 
     The middle half of the replays, each after a flush of the L2 cache.
     """
+    stream = torch.cuda.current_stream()
     try:
-        with measuring():
+        with measuring(), torch.cuda.stream(stream):  # a capture that fails leaves its own stream behind
             side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
+            side.wait_stream(stream)
             with torch.cuda.stream(side):
                 for _ in range(WARMUP_ROUNDS):
                     module(*x)
-            torch.cuda.current_stream().wait_stream(side)
+            stream.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 module(*x)
             clock = CudaClock()
             replays = [run(clock, graph.replay, []) for _ in range(WARMUP_ROUNDS + RUNS)][WARMUP_ROUNDS:]
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError:
         return None  # some operations cannot be captured
     return statistics.fmean(replay.total for replay in middle(replays))

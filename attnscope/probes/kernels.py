@@ -64,8 +64,8 @@ def compare_kernels(
         ready[name] = other
         distance = None if exact is None else _distance(result, exact)
         rows[name] = KernelRow(name, None, None, distance, None)
-    samples = time_in_turn([(other, x) for other in ready.values()], budget_s) if ready else []
-    for name, seconds in zip(ready, samples, strict=True):
+    timed = time_in_turn([(other, x) for other in ready.values()], budget_s).samples if ready else []
+    for name, seconds in zip(ready, timed, strict=True):
         rows[name].time_s, rows[name].iqr_s = mean_of_middle(seconds), spread(seconds)
     return list(rows.values())
 

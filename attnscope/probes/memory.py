@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from attnscope.probes.time import measuring
 from attnscope.steps import Step, listening
 
+REQUESTED = "requested_bytes.all"
+
 
 def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...]) -> list[int]:
     """Bytes at the fullest moment of each step that runs, beyond what was there before, by CUDA's caching allocator.
 
-    Blocks are whole multiples of 512 bytes, so that it may tell more than the plan does.
+    Bytes that were asked for: the blocks in which they lie are multiples of 512 bytes, the large ones up to a MiB longer.
 
     Args:
         module: on a CUDA device; it runs twice, first to let libraries take their workspaces.
@@ -26,7 +28,7 @@ def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...]) -> list[int]:
         def call(*args: Any) -> Any:
             torch.cuda.reset_peak_memory_stats(device)
             result = method(*args)
-            held.append(torch.cuda.max_memory_allocated(device) - before)
+            held.append(torch.cuda.memory_stats(device)[f"{REQUESTED}.peak"] - before)
             return result
 
         return call
@@ -34,7 +36,7 @@ def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...]) -> list[int]:
     with measuring():
         module(*x)
         torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
+        before = torch.cuda.memory_stats(device)[f"{REQUESTED}.current"]
         with listening(module, listener):
             module(*x)
     return held

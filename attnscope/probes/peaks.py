@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate
+from attnscope.doubts import OTHERS_MAY_KEEP
+from attnscope.probes.clocks import CLOCKS, Clock, CudaClock, ThreadClock, run
 from attnscope.probes.device import device_name, find_device
-from attnscope.probes.time import CLOCKS, FEWEST_LONG_RUNS, Clock, ThreadClock, measuring, run
+from attnscope.probes.time import FEWEST_LONG_RUNS, measuring
 from attnscope.probes.watch import Watch
 
 EACH_S, KERNEL_S = 0.024, 0.008
@@ -27,7 +29,6 @@ EACH_S, KERNEL_S = 0.024, 0.008
 ROUNDS = 4
 FEW = 4096
 """So many random numbers are drawn."""
-OTHERS_MAY_KEEP = 0.25
 MEBI = 2**20
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -163,7 +164,9 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
 
 
 def _clock(device: torch.device, threads: int) -> Clock:
-    """The thread's own time is what one thread can do, whoever else is busy."""
+    """The thread's own time is what one thread can do, whoever else is busy; a GPU finds its operands in the cache."""
+    if device.type == "cuda":
+        return CudaClock(flush=False)
     return ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
 
 
@@ -232,8 +235,9 @@ def cache_folder() -> Path:
 
 def _path(device: torch.device, dtype: torch.dtype, threads: int) -> Path:
     capability = torch.backends.cpu.get_cpu_capability()
-    machine = (device_name(device), capability, os.cpu_count(), torch.__version__, str(dtype), threads, EACH_S)
-    return cache_folder() / f"peaks-{sha256(repr(machine).encode()).hexdigest()[:16]}.json"
+    machine = (device_name(device), capability, os.cpu_count(), torch.__version__, str(dtype), threads)
+    measured = (SIZES, ROUNDS, EACH_S)
+    return cache_folder() / f"peaks-{sha256(repr((machine, measured)).encode()).hexdigest()[:16]}.json"
 
 
 def _keep(peaks: Peaks, path: Path) -> None:

@@ -12,133 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnscope.probes.watch import Effort, Load, Watch
+from attnscope.doubts import FEWEST_CLEAN
+from attnscope.probes.clocks import CLOCKS, Clock, ThreadClock, Timed, run
+from attnscope.probes.watch import Load, Watch
 from attnscope.steps import Listener, Step, listening
 
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
-FEWEST_PAIRS = 5
+FEWEST_PAIRS = FEWEST_CLEAN
 FEWEST_LONG_RUNS = 3
 PATIENCE = 2
 """How many times the budget may be spent where others keep the pairs from being clean."""
-CLEAN_SHARE = 0.97
-"""A run is clean if the thread had the processor for this share of it,"""
-CLEAN_SHARE_OF_THREADS = 0.9
-"""or several threads for this share."""
-QUEUE_CYCLES = 10_000_000
-"""How long a GPU idles before a run, some 6 ms, while the run is queued behind."""
-
 
 Inputs = Tensor | tuple[Tensor, ...]
 """What a forward takes: a tensor, or a tuple of them."""
-
-
-class Clock(Protocol):
-    """Stamps moments on a device; `seconds` are the gaps between stamps, once all work is done.
-
-    `prepare` is called before each run, and `is_clean` tells from what a run took whether it was left alone.
-    """
-
-    def prepare(self) -> None: ...
-
-    def stamp(self) -> Any: ...
-
-    def seconds(self, stamps: Sequence[Any]) -> list[float]: ...
-
-    def is_clean(self, effort: Effort) -> bool: ...
-
-
-class CpuClock:
-    """The processor's own work is done when a call returns."""
-
-    stamp = staticmethod(time.perf_counter_ns)  # called as it is: a method around it would double the cost of watching
-
-    def prepare(self) -> None:
-        return None
-
-    def seconds(self, stamps: Sequence[int]) -> list[float]:
-        return [(after - before) * 1e-9 for before, after in pairwise(stamps)]
-
-    def is_clean(self, effort: Effort) -> bool:
-        threads = torch.get_num_threads()
-        return effort.share(threads) >= (CLEAN_SHARE if threads == 1 else CLEAN_SHARE_OF_THREADS)
-
-
-class ThreadClock(CpuClock):
-    """The processor's time that this thread was given: what others take meanwhile is not in it."""
-
-    stamp = staticmethod(time.thread_time_ns)
-
-    def is_clean(self, effort: Effort) -> bool:
-        return True
-
-
-class CudaClock:
-    """Events on the stream, read after one synchronization, so that steps queue as they do without a clock.
-
-    Before a run the L2 cache is flushed, once for all its steps, and the queue is filled with an idle kernel, so that the
-    gaps between events are the device's time and not that of the processor which feeds it.
-    """
-
-    def __init__(self) -> None:
-        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        l2_bytes = getattr(properties, "L2_cache_size", 0) or 64 * 2**20
-        self._flush = torch.empty(2 * l2_bytes, dtype=torch.uint8, device="cuda")
-
-    def prepare(self) -> None:
-        self._flush.zero_()
-        torch.cuda._sleep(QUEUE_CYCLES)
-
-    def stamp(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, stamps: Sequence[torch.cuda.Event]) -> list[float]:
-        torch.cuda.synchronize()
-        return [before.elapsed_time(after) * 1e-3 for before, after in pairwise(stamps)]
-
-    def is_clean(self, effort: Effort) -> bool:
-        return True
-
-
-class MpsClock(CpuClock):
-    """Waits for the device at each stamp: an upper bound, since the steps no longer overlap."""
-
-    def prepare(self) -> None:
-        torch.mps.synchronize()
-
-    def stamp(self) -> int:
-        torch.mps.synchronize()
-        return time.perf_counter_ns()
-
-    def is_clean(self, effort: Effort) -> bool:
-        return True
-
-
-CLOCKS: dict[str, type[Clock]] = {"cpu": CpuClock, "cuda": CudaClock, "mps": MpsClock}
-
-
-@dataclass
-class Timed:
-    """One run: seconds between its stamps, and whether the thread had the processor all the while.
-
-    `effort` is what the run took of the machine, in seconds of the clock and of the processors.
-    """
-
-    seconds: list[float]
-    clean: bool
-    effort: Effort | None = None
-
-    @property
-    def total(self) -> float:
-        return sum(self.seconds)
 
 
 @dataclass
@@ -156,6 +48,23 @@ class Timing:
     tried: int = 0
     clock: str = "wall"
     load: Load = field(default_factory=lambda: Load(None, None))
+
+
+@dataclass
+class Turns:
+    """Samples in seconds of several forwards that were run in turn, and how much others disturbed them.
+
+    `clean_runs` of the `tried` rounds were left alone; these are kept, or all where they are too few. `cpu_share` is what a
+    run had of the processor's time, or of all threads'; None where a GPU had part in it. The rest is as in a Time.
+    """
+
+    samples: list[list[float]]
+    clean_runs: int
+    tried: int
+    clock: str
+    cpu_share: float | None
+    others: float | None
+    pressure: float | None
 
 
 Progress = Callable[[float], None]
@@ -196,10 +105,10 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
                 return run(clock, forward, stamps)
 
         with measuring():
-            stamp_s = _stamp_cost(clock)
-        timing = take_pairs(whole, chain, budget_s, stamp_s, progress)
+            watching_s = _watching_cost(clock)
+        timing = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
         for chained in timing.chains:
-            chained.seconds = [max(0.0, s - stamp_s) for s in chained.seconds[:-1]] + chained.seconds[-1:]
+            chained.seconds = [max(0.0, s - watching_s) for s in chained.seconds[:-1]] + chained.seconds[-1:]
         return timing
 
     return by_best_clock(timed, device_type(x))
@@ -212,18 +121,6 @@ def by_best_clock(timed: Callable[[Clock], Timing], device: str) -> Timing:
         by_thread = timed(ThreadClock())
         timing = replace(by_thread, clean_runs=timing.clean_runs, tried=timing.tried, clock="thread")
     return timing
-
-
-def time_pairs(
-    clock: Clock,
-    forward: Callable[[], Any],
-    chain: Callable[[], Timed],
-    budget_s: float,
-    stamp_s: float,
-    progress: Progress | None = None,
-) -> Timing:
-    """Time the untouched forward and the watched one, `chain`, in pairs that take turns in who is first."""
-    return take_pairs(lambda: run(clock, forward, []), chain, budget_s, stamp_s, progress)
 
 
 def take_pairs(
@@ -258,26 +155,12 @@ def take_pairs(
 
 
 def time_forward(module: nn.Module, x: Inputs, budget_s: float) -> float:
-    """Seconds of the untouched forward: the mean over the middle half of the runs.
-
-    Of the clean ones; where there are too few, one thread is told by the processor's time that it was given.
-    """
-    clock = CLOCKS[device_type(x)]()
-    with measuring():
-        start = time.perf_counter()
-        runs = [run(clock, lambda: module(*as_tuple(x)), [])]
-        if time.perf_counter() - start < budget_s:
-            runs = []  # that was the warm-up, and there is time for more
-        while not runs or time.perf_counter() - start < budget_s:
-            runs.append(run(clock, lambda: module(*as_tuple(x)), []))
-    clean = [timed for timed in runs if timed.clean]
-    if len(clean) < min(FEWEST_PAIRS, len(runs)) and device_type(x) == "cpu" and torch.get_num_threads() == 1:
-        return statistics.fmean(timed.effort.thread_s for timed in middle(runs) if timed.effort)
-    return statistics.fmean(timed.total for timed in middle(clean or runs))
+    """Seconds of the untouched forward: the mean over the middle half of the runs."""
+    return mean_of_middle(time_in_turn([(module, x)], budget_s).samples[0])
 
 
-def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) -> list[list[float]]:
-    """Seconds of several untouched forwards, run in turn, so that a drift of the machine touches all alike.
+def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) -> Turns:
+    """Time several untouched forwards, run in turn, so that a drift of the machine touches all alike.
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
@@ -285,8 +168,8 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) 
             FEWEST_LONG_RUNS times where one round takes longer than the budget.
 
     Returns:
-        The samples of each. Rounds in which another process had the processor are left out where enough are clean; where
-        none is, a single thread is told by the processor's time that it was given.
+        The samples of each, of the rounds that were left alone. Where these are too few, all are kept, and a single thread
+        is told by the processor's time that it was given.
     """
     clocks = {device: CLOCKS[device]() for device in {device_type(x) for _, x in forwards}}
 
@@ -303,18 +186,31 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) 
         long = time.perf_counter() - start > budget_s
         if not long:
             _warm_up(lambda: turn(False)[0])
+        watch = Watch()
         start = time.perf_counter()
         rounds: list[list[Timed]] = []
         fewest = FEWEST_LONG_RUNS if long else FEWEST_PAIRS
         while len(rounds) < fewest or time.perf_counter() - start < budget_s:
             rounds.append(turn(bool(len(rounds) % 2)))
+        load = watch.load()
     clean = [runs for runs in rounds if all(run.clean for run in runs)]
     kept = clean if len(clean) >= fewest else rounds
-    by_thread = len(clean) < fewest and set(clocks) == {"cpu"} and torch.get_num_threads() == 1
-    return [
-        [one.effort.thread_s if by_thread and one.effort else one.total for one in runs]
-        for runs in zip(*kept, strict=True)
-    ]
+    threads = torch.get_num_threads()
+    on_processor = set(clocks) == {"cpu"}
+    by_thread = len(clean) < fewest and on_processor and threads == 1
+    efforts = [one.effort for runs in kept for one in runs if one.effort]
+    return Turns(
+        samples=[
+            [one.effort.thread_s if by_thread and one.effort else one.total for one in runs]
+            for runs in zip(*kept, strict=True)
+        ],
+        clean_runs=len(clean),
+        tried=len(rounds),
+        clock="thread" if by_thread else "wall",
+        cpu_share=statistics.median(effort.share(threads) for effort in efforts) if on_processor else None,
+        others=load.others,
+        pressure=load.pressure,
+    )
 
 
 def middle(runs: list[Timed]) -> list[Timed]:
@@ -362,17 +258,6 @@ def device_type(x: Inputs) -> str:
     return as_tuple(x)[0].device.type
 
 
-def run(clock: Clock, forward: Callable[[], Any], stamps: list[Any]) -> Timed:
-    """Run a forward once between two stamps; what watches it adds its own to `stamps`."""
-    clock.prepare()
-    start = Effort.now()
-    stamps.append(clock.stamp())
-    forward()
-    stamps.append(clock.stamp())
-    effort = Effort.now().since(start)
-    return Timed(clock.seconds(stamps), clock.is_clean(effort), effort)
-
-
 def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[Any]) -> Callable[..., Any]:
     keep = stamps.append
 
@@ -388,8 +273,8 @@ def _warm_up(*runs: Callable[[], Timed]) -> None:
     start = time.perf_counter()
     rounds = 0
     while rounds < WARMUP_ROUNDS or time.perf_counter() - start < WARMUP_S:
-        for run in runs:
-            run()
+        for one in runs:
+            one()
         rounds += 1
         if time.perf_counter() - start > 10 * WARMUP_S:
             return  # a forward this long has warmed what there is to warm
@@ -402,22 +287,19 @@ def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
     return clean >= FEWEST_PAIRS or elapsed_s >= PATIENCE * budget_s
 
 
-def _stamp_cost(clock: Clock) -> float:
-    """What watching costs a step that does nothing, in seconds."""
-    if isinstance(clock, CudaClock):
-        return 0.0  # the stamps of a GPU are taken by its own clock
+def _watching_cost(clock: Clock) -> float:
+    """What watching costs a step that does nothing, in seconds of the clock."""
+    if not clock.on_processor:
+        return 0.0
 
     def nothing(*args: Any) -> None:
         return None
 
-    def cost(stamps: list[Any]) -> float:
-        call = _stamped(nothing, clock.stamp, stamps)
+    def seconds(method: Callable[..., Any]) -> float:
         start = time.perf_counter_ns()
         for _ in range(200):
-            call(None)
-        watched = time.perf_counter_ns()
-        for _ in range(200):
-            nothing(None)
-        return (2 * watched - start - time.perf_counter_ns()) / 200
+            method(None)
+        return (time.perf_counter_ns() - start) * 1e-9 / 200
 
-    return max(0.0, statistics.median(cost([]) for _ in range(9)) * 1e-9)
+    costs = [seconds(_stamped(nothing, clock.stamp, [])) - seconds(nothing) for _ in range(9)]
+    return max(0.0, statistics.median(costs))

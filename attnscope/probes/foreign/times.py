@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from attnscope.probes.clocks import CLOCKS, Clock, Timed, run
 from attnscope.probes.foreign.calls import QUESTIONS, Call, makes_tensors, name_of, only_tensors_override
-from attnscope.probes.time import CLOCKS, Clock, CpuClock, Timed, Timing, measuring, run, time_pairs
+from attnscope.probes.time import Timing, measuring, take_pairs
 
 ROUNDS, LOOPS = 5, 20
 """Of measuring what watching costs."""
@@ -62,7 +63,7 @@ def time_calls(device: torch.device, forward: Callable[[], Any], calls: Sequence
     def chain() -> Timed:
         return _Stamper(clock, cost).time(forward)
 
-    timing = time_pairs(clock, forward, chain, budget_s, cost.builtin_s)
+    timing = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s)
     if any(len(timed.seconds) != len(expected) + 1 for timed in timing.chains):
         raise CallsDifferError
     return timing
@@ -110,8 +111,8 @@ def _touched(calls: Sequence[Call]) -> int:
 
 def _asking_cost(clock: Clock, touched: int) -> AskingCost:
     """What the mode costs calls that do next to nothing, between others that leave the caches as a forward does."""
-    if type(clock) is not CpuClock:
-        return AskingCost()  # the stamps of a GPU are taken by its own clock
+    if not clock.on_processor:
+        return AskingCost()
     tensor, weight = torch.zeros(2, 2), torch.randn(WIDTH, WIDTH)
     x = torch.randn(max(1, touched // WIDTH), WIDTH)
 
