@@ -45,7 +45,7 @@ class Peaks:
         softmax: elements a second, by the length of a row.
         copy: bytes a second, by working set.
         call_s: what the smallest operation takes.
-        view_s: what the smallest view takes.
+        view_s: what the smallest view takes; None on a GPU, which hears of none.
         caches: bytes of each cache that one core can use, by its name, the smallest first.
         seconds: how long the measuring took.
     """
@@ -58,7 +58,7 @@ class Peaks:
     softmax: tuple[Rate, ...]
     copy: tuple[Bandwidth, ...]
     call_s: float
-    view_s: float
+    view_s: float | None
     caches: dict[str, int]
     seconds: float
 
@@ -107,8 +107,8 @@ def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
     return list(dict.fromkeys(kernel for step in steps for kernel in _kernels(step)))
 
 
-def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound:
-    """The lower bound of one call of a step.
+def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound | None:
+    """The lower bound of one call of a step; None for a view on a GPU, which does nothing there.
 
     Args:
         step: the step.
@@ -116,7 +116,7 @@ def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound:
         best: seconds that each of the step's `kernels` takes at its best.
     """
     if step.is_view:
-        return Bound(peaks.view_s, "call", None)
+        return None if peaks.view_s is None else Bound(peaks.view_s, "call", None)
     moved = step.bytes_read + step.bytes_written
     memory = moved / peaks.bandwidth(moved)
     own = {kernel: best[kernel] for kernel in _kernels(step)}

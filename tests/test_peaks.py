@@ -99,6 +99,8 @@ def test_what_is_small_is_bound_by_the_call():
     assert bounds(ViTSpec(dim=4, heads=1, tokens=2), 1e-7)["softmax"][1].binds == "call"
     view = bounds(ViTSpec())["split_heads"][1]
     assert (view.binds, view.intensity, view.seconds) == ("call", None, 1e-6)
+    step = next(step for step in attentions.plan(ViTSpec()).steps if step.is_view)
+    assert bound(step, replace(PEAKS, view_s=None), {}) is None  # a GPU hears of no view
 
 
 def test_bandwidth_lies_between_what_was_measured():

@@ -157,7 +157,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
         softmax=tuple(Rate(length, rows * length / best["softmax", length]) for length, rows in sizes["softmax"]),
         copy=tuple(Bandwidth(working_set, working_set / best["copy", working_set]) for working_set in sizes["copy"]),
         call_s=best["call"] / 100,
-        view_s=best["view"] / 100,
+        view_s=best["view"] / 100 if clock.on_processor else None,
         caches=caches(device),
         seconds=time.perf_counter() - start,
     )

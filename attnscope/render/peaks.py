@@ -38,13 +38,11 @@ def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
         return to_csv(columns, rows)
     if form == "md":
         return f"**{_title(peaks)}**\n\n{to_markdown(columns, rows)}"
+    calls = [f"{words.seconds(peaks.call_s)} for the smallest operation"]
+    calls += [] if peaks.view_s is None else [f"{words.seconds(peaks.view_s)} for a view"]
     told = [
         ("caches", ", ".join(f"{name} {words.binary(size)}" for name, size in peaks.caches.items()) or "not known", ""),
-        (
-            "call",
-            f"{words.seconds(peaks.call_s)} for the smallest operation, {words.seconds(peaks.view_s)} for a view",
-            "",
-        ),
+        ("call", ", ".join(calls), ""),
         ("timing", f"measured in {words.seconds(peaks.seconds)}", ""),
     ]
     if not trusted:
