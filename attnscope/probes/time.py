@@ -133,7 +133,9 @@ def take_pairs(
     """Pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent."""
     chains: list[Timed] = []
     wholes: list[Timed] = []
+    tell = progress or _nobody
     with measuring():
+        tell(0.0)
         _warm_up(whole, chain)
         watch = Watch()
         start = time.perf_counter()
@@ -147,25 +149,28 @@ def take_pairs(
                 wholes.append(whole())
             if chains[-1].clean and wholes[-1].clean:
                 clean.append(len(chains) - 1)
-            if progress:
-                progress(min(1.0, (time.perf_counter() - start) / budget_s, len(chains) / FEWEST_PAIRS))
+            tell(min(1.0, (time.perf_counter() - start) / budget_s, len(chains) / FEWEST_PAIRS))
         load = watch.load()
+    tell(1.0)
     kept = clean if len(clean) >= FEWEST_PAIRS else range(len(chains))
     return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s, len(chains), load=load)
 
 
-def time_forward(module: nn.Module, x: Inputs, budget_s: float) -> float:
+def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> float:
     """Seconds of the untouched forward: the mean over the middle half of the runs."""
-    return mean_of_middle(time_in_turn([(module, x)], budget_s).samples[0])
+    return mean_of_middle(time_in_turn([(module, x)], budget_s, progress).samples[0])
 
 
-def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) -> Turns:
+def time_in_turn(
+    forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float, progress: Progress | None = None
+) -> Turns:
     """Time several untouched forwards, run in turn, so that a drift of the machine touches all alike.
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
         budget_s: how long to measure them together, warm-up aside. Each runs FEWEST_PAIRS times at least, or
             FEWEST_LONG_RUNS times where one round takes longer than the budget.
+        progress: is told the share that is done.
 
     Returns:
         The samples of each, of the rounds that were left alone. Where these are too few, all are kept, and a single thread
@@ -180,7 +185,9 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) 
             runs[index] = run(clocks[device_type(x)], partial(module, *as_tuple(x)), [])
         return [runs[index] for index in range(len(forwards))]
 
+    tell = progress or _nobody
     with measuring():
+        tell(0.0)
         start = time.perf_counter()
         turn(False)
         long = time.perf_counter() - start > budget_s
@@ -192,7 +199,9 @@ def time_in_turn(forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float) 
         fewest = FEWEST_LONG_RUNS if long else FEWEST_PAIRS
         while len(rounds) < fewest or time.perf_counter() - start < budget_s:
             rounds.append(turn(bool(len(rounds) % 2)))
+            tell(min(1.0, (time.perf_counter() - start) / budget_s, len(rounds) / fewest))
         load = watch.load()
+    tell(1.0)
     clean = [runs for runs in rounds if all(run.clean for run in runs)]
     kept = clean if len(clean) >= fewest else rounds
     threads = torch.get_num_threads()
@@ -256,6 +265,10 @@ def as_tuple(x: Inputs) -> tuple[Tensor, ...]:
 def device_type(x: Inputs) -> str:
     """cpu, cuda or mps."""
     return as_tuple(x)[0].device.type
+
+
+def _nobody(share: float) -> None:
+    """Nobody is told."""
 
 
 def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[Any]) -> Callable[..., Any]:
