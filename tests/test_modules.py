@@ -202,7 +202,7 @@ def test_pickled_and_copied(case):
     file = io.BytesIO()
     torch.save(module.state_dict(), file)
     file.seek(0)
-    module.load_state_dict(torch.load(file))
+    module.load_state_dict(torch.load(file, weights_only=True))
 
 
 def test_exported(case):
