@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnscope.probes.shapes import tensors_of
 from attnscope.probes.time import (
     Clock,
     CpuClock,
@@ -85,7 +86,7 @@ def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[...
                 steps.append(index)
 
             result = method(*args)
-            for tensor in [result] if isinstance(result, Tensor) else result:
+            for tensor in tensors_of(result):
                 if tensor.requires_grad:
                     tensor.register_hook(stamp)
             return result
@@ -101,7 +102,7 @@ def _steps_that_go_back(module: nn.Module, x: tuple[Tensor, ...]) -> list[bool]:
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             result = method(*args)
-            went.append(any(tensor.requires_grad for tensor in ([result] if isinstance(result, Tensor) else result)))
+            went.append(any(tensor.requires_grad for tensor in tensors_of(result)))
             return result
 
         return call
