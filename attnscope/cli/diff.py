@@ -5,8 +5,17 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import number, option
-from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
+from attnscope.cli.flags import examples, number, option
+from attnscope.cli.output import (
+    TEXT_FORMS,
+    ColorFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    TextFormFlag,
+    check_output,
+    write,
+)
 from attnscope.errors import UsageError
 
 
@@ -15,7 +24,7 @@ def diff_command(app: typer.Typer) -> None:
     app.command(
         "diff",
         short_help="Two saved runs: what changed.",
-        epilog="\b\nExamples:\n  attnscope vit --save a.json\n  attnscope diff a.json b.json --fail-above 1.1",
+        epilog=examples(("attnscope vit --save a.json", "attnscope diff a.json b.json --fail-above 1.1")),
     )(show_diff)
 
 
@@ -41,9 +50,7 @@ def show_diff(
     Where the middle halves of the samples overlap, or lie apart by no more than the same run does from process to process
     (2 % of the whole, 5 % of a step), there is no real difference.
     """
-    form = check_output(form, json, output, color)
-    if form == "svg":
-        raise UsageError("--format svg has no place in diff; there is: table, json, csv, md")
+    form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:
         raise UsageError(f"{{fail_above}} {fail_above:g} is no ratio; give a number above 0, such as 1.1")
     from attnscope.diff import compare
