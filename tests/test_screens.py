@@ -91,6 +91,17 @@ def test_csv_sums_to_its_totals(name):
         assert float(total["time_s"]) == pytest.approx(report.time.steps_sum_s)
 
 
+def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
+    report = reports()["swin-shift"]
+    report.environment["device"] = "cuda:0"
+    screen, table = (render(report, form, Screen()) for form in ("table", "csv"))
+    (line,) = (line for line in screen.splitlines() if line.startswith(" split_heads"))
+    assert " view " in line
+    *steps, total = csv.DictReader(io.StringIO(table))
+    assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
+    assert min(float(row["time_s"]) for row in steps) > 0
+
+
 @pytest.mark.parametrize("name", reports())
 def test_markdown_sums_to_its_totals(name):
     """Subtotals are bold, and stand before what they sum up."""

@@ -31,7 +31,7 @@ class Column(Generic[Row]):
         title: its head on the screen.
         value: what stands in a row, in base units; None where it is not known.
         show: that value in words.
-        text: a row in words, where the value alone does not tell it.
+        text: a row in words, where the value alone does not tell it; None where it does.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
         total: what stands under it, in base units; None where nothing does.
         right: whether it is flush right.
@@ -48,11 +48,12 @@ class Column(Generic[Row]):
     right: bool = True
     drawn: bool = False
     tint: Callable[[Row], str] = lambda row: ""
-    text: Callable[[Row], str] | None = None
+    text: Callable[[Row], str | None] = lambda row: None
 
     def words(self, row: Row) -> str:
         """What stands in a row, in words."""
-        return self.show(self.value(row)) if self.text is None else self.text(row)
+        told = self.text(row)
+        return self.show(self.value(row)) if told is None else told
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Head, a cell for each row, foot."""
