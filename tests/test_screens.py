@@ -169,6 +169,7 @@ class TestWords:
         assert words.seconds(0.001368) == "1.37 ms"
         assert words.binary(1_815_552) == "1.7 MiB"
         assert words.metric(10**40) == "1.00e+40"
+        assert [words.rounded(value) for value in (2.6e9, 3.1e10, 9.6e11)] == ["3 G", "30 G", "1 T"]
         assert [words.times(ratio) for ratio in (1.001, 13.81, 123.4, 12_345)] == ["1.00×", "13.8×", "123×", "12,345×"]
 
     def test_bars(self):
