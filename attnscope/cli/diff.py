@@ -1,7 +1,7 @@
 """`attnscope diff`: two saved runs beside each other."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from attnscope.diff import Diff
 
 
 def diff_command(app: typer.Typer) -> None:
@@ -36,7 +39,7 @@ def show_diff(
         option(
             parser=number("fail_above"),
             metavar="X",
-            help="Exit with 1 where the whole takes more than X times as long, and the difference is real.",
+            help="Exit with 1 where forward or backward takes more than X times as long, and the difference is real.",
         ),
     ] = None,
     form: TextFormFlag = None,
@@ -45,10 +48,10 @@ def show_diff(
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
 ) -> None:
-    """Tell what changed between two runs: the environment first, then the times of the steps.
+    """Tell what changed between two runs: environment, exact costs, and the times of forward, backward and kernels.
 
     Where the middle halves of the samples overlap, or lie apart by no more than the same run does from process to process
-    (2 % of the whole, 5 % of a step), there is no real difference.
+    (2 % of a whole, 5 % of a step), there is no real difference.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:
@@ -61,7 +64,16 @@ def show_diff(
     if fail_above is not None and diff.whole.ratio is None:
         raise UsageError(f"{{fail_above}} {fail_above:g} needs times in both runs; save them without --no-time")
     write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet)
-    if fail_above is not None and diff.whole.real and diff.whole.ratio is not None and diff.whole.ratio > fail_above:
-        told = f"the whole takes {diff.whole.ratio:.3f} times as long, which is more than --fail-above {fail_above:g}"
-        typer.echo(f"attnscope: {told}", err=True)
+    if fail_above is not None:
+        hold(diff, fail_above)
+
+
+def hold(diff: "Diff", fail_above: float) -> None:
+    """Exit with 1, and say why, where forward or backward is slower than that; say also where one was not held."""
+    slower = diff.slower(fail_above)
+    for told in slower:
+        typer.echo(f"attnscope: {told}, which is more than --fail-above {fail_above:g}", err=True)
+    if diff.backward in diff.timed and diff.backward.ratio is None:
+        typer.echo("attnscope: --fail-above does not hold the backward, which only one of the runs has timed", err=True)
+    if slower:
         raise typer.Exit(1)
