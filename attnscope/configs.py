@@ -1,11 +1,14 @@
 """Presets and config files: TOML with a table for each command, whose keys are that command's flags."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from attnscope.errors import UsageError, did_you_mean, quoted
+
+Tables = dict[str, dict[str, Any]]
+"""The tables of a TOML file by their names."""
 
 
 def presets() -> dict[str, Path]:
@@ -21,15 +24,15 @@ def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]
     Raises:
         UsageError: there is no such preset, or it is for another command.
     """
-    path = preset_path(name, command)
+    path = preset_path(name, lambda tables: command in tables)
     commands = list(read_tables(path))
     if command not in commands:
         raise UsageError(f"{{preset}} {name} is no {command}; it is of attnscope {commands[0]}")
     return read_config(path, command, known)
 
 
-def preset_path(name: str, command: str | None = None) -> Path:
-    """The file of a preset, by its own name or by timm's; a mistake is told the names that `command` knows.
+def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True) -> Path:
+    """The file of a preset, by its own name or by timm's; a mistake is told the names whose tables suit.
 
     Raises:
         UsageError: there is no such preset.
@@ -40,8 +43,8 @@ def preset_path(name: str, command: str | None = None) -> Path:
     by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
     if name in by_timm:
         return by_timm[name]
-    of_command = [path for path in paths.values() if command is None or command in read_tables(path)]
-    ours, timms = ([each for each, path in named.items() if path in of_command] for named in (paths, by_timm))
+    suiting = [path for path in paths.values() if suits(read_tables(path))]
+    ours, timms = ([each for each, path in named.items() if path in suiting] for named in (paths, by_timm))
     raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, ours, timms)}")
 
 
@@ -67,7 +70,7 @@ def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
 
 
-def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+def read_tables(path: Path) -> Tables:
     """The tables of a TOML file by their names.
 
     Raises:

@@ -1,6 +1,7 @@
 """The stages of a hierarchical network, as attention sees them: width, heads, grid, window."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from attnscope import configs
 from attnscope.errors import UsageError
@@ -47,15 +48,20 @@ def read_stages(preset: str | None = None) -> tuple[Stage, ...]:
     """
     if preset is None:
         return SWIN_T
-    for table in configs.read_tables(configs.preset_path(preset)).values():
-        if "depths" in table:
-            try:
-                image, patch, window = (_pair(table.get(key, default)) for key, default in _SWIN_T_SIDES.items())
-                grid = image[0] // patch[0], image[1] // patch[1]
-                return halving(len(table["depths"]), table.get("dim", 96), table.get("heads", 3), grid, window)
-            except (TypeError, ValueError, ZeroDivisionError):
-                raise UsageError(f"{{preset}} {preset} says of its stages what cannot be read") from None
-    raise UsageError(f"{{preset}} {preset} has no stages: no depths stand in it; leave it out for those of Swin-T")
+    path = configs.preset_path(preset, lambda tables: _with_depths(tables) is not None)
+    table = _with_depths(configs.read_tables(path))
+    if table is None:
+        raise UsageError(f"{{preset}} {preset} has no stages: no depths stand in it; leave it out for those of Swin-T")
+    try:
+        image, patch, window = (_pair(table.get(key, default)) for key, default in _SWIN_T_SIDES.items())
+        grid = image[0] // patch[0], image[1] // patch[1]
+        return halving(len(table["depths"]), table.get("dim", 96), table.get("heads", 3), grid, window)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise UsageError(f"{{preset}} {preset} says of its stages what cannot be read") from None
+
+
+def _with_depths(tables: configs.Tables) -> dict[str, Any] | None:
+    return next((table for table in tables.values() if "depths" in table), None)
 
 
 _SWIN_T_SIDES = {"image": 224, "patch": 4, "window": 7}

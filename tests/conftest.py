@@ -18,6 +18,16 @@ for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
     os.environ.pop(name, None)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked for a GPU is skipped, with the reason, where there is none."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for marker in item.iter_markers():
+        if not here.get(marker.name, True):
+            pytest.skip(f"no {marker.name.upper()} device here")
+
+
 @pytest.fixture(autouse=True)
 def _settled() -> None:
     import torch

@@ -1,18 +1,22 @@
 """Screens as they should look, kept as files. `python -m tests.golden` writes them anew, to be looked at."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, explore
 from attnscope.comparing import compare
 from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
+from attnscope.diff import Diff
+from attnscope.diff import compare as compare_runs
 from attnscope.racing import measured_ratios
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
+from attnscope.render.diff import render_diff
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
-from attnscope.report import Report, StepTime, Time
+from attnscope.report import KernelRow, Report, StepRow, StepTime, Time
 from attnscope.stages import SWIN_T
 from attnscope.windowing import look_at_windows
 
@@ -25,14 +29,43 @@ def timed(report: Report) -> Report:
     steps = []
     for index, row in enumerate(report.steps):
         seconds = 1e-9 * (index + 1) * 7_919 + row.macs * 2e-11
-        steps.append(replace(row, time=StepTime(seconds, seconds / 50, [seconds] * 3)))
-    total = sum(row.times * row.time.median_s for row in steps if row.time)
-    time = Time(total * 1.001, total * 0.02, [total] * 3, total, total * 0.001, 60, 58, 2e-7)
+        back = row.backward and replace(row.backward, time=_samples(2.5 * seconds))
+        steps.append(replace(row, time=_samples(seconds), backward=back))
+    time = _whole(sum(row.times * row.time.median_s for row in steps if row.time))
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
     complexity = replace(report.complexity, windowed_s=time.whole_median_s, global_s=12.1 * time.whole_median_s)
     warnings = ["the runs spread by 12%: --budget 2 may steady them"]
-    return replace(report, steps=steps, time=time, environment=environment, complexity=complexity, warnings=warnings)
+    back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
+    measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
+    return replace(measured, environment=environment, warnings=warnings)
+
+
+def _samples(seconds: float) -> StepTime:
+    return StepTime(seconds, seconds / 50, [seconds] * 3)
+
+
+def _whole(total: float) -> Time:
+    return Time(total * 1.001, total * 0.02, [total] * 3, total, total * 0.001, 60, 58, 2e-7)
+
+
+def slowed(report: Report, *, forward: float = 1.0, backward: float = 1.0, steps: Sequence[str] = ()) -> Report:
+    """The same, whose forward and backward take so many times as long, and of the steps those that are named."""
+
+    def step(row: StepRow) -> StepRow:
+        if row.name not in steps or row.time is None:
+            return row
+        back = row.backward and row.backward.time
+        slower = row.backward and back and replace(row.backward, time=_samples(backward * back.median_s))
+        return replace(row, time=_samples(forward * row.time.median_s), backward=slower)
+
+    back = report.backward and report.backward.time
+    return replace(
+        report,
+        steps=list(map(step, report.steps)),
+        time=report.time and _whole(forward * report.time.steps_sum_s),
+        backward=report.backward and replace(report.backward, time=back and _whole(backward * back.steps_sum_s)),
+    )
 
 
 def reports() -> dict[str, Report]:
@@ -76,6 +109,27 @@ def comparisons() -> dict[str, Comparison]:
     }
 
 
+def diffs() -> dict[str, Diff]:
+    """What the screens of `attnscope diff` show: an attention, and a network of which only one run has a backward."""
+    before = timed(explore(ViTSpec(), time=False, backward=True))
+    before.kernels = [KernelRow(name, 2e-3, 1e-5, 1e-7, None) for name in ("eager", "sdpa", "flash")]
+    after = slowed(before, forward=1.01, backward=1.9, steps=("project", "mix"))
+    after.kernels = [replace(kernel, time_s=1.5e-3) for kernel in before.kernels[:2]]
+    after.steps = [
+        replace(row, bytes_live=2 * row.bytes_live) if row.name == "mix" and row.bytes_live else row
+        for row in after.steps
+    ]
+    after.environment = {**before.environment, "threads": 2}
+    after.time = after.time and replace(after.time, clock="thread")
+    after.warnings = []
+    network = SwinNetworkSpec(stage=3)
+    both = (timed(explore(network, time=False, backward=backward)) for backward in (True, False))
+    return {
+        "diff": compare_runs(before, after),
+        "diff-network": compare_runs(*(slowed(run, forward=1 + i, steps=("score",)) for i, run in enumerate(both))),
+    }
+
+
 def screens() -> dict[str, str]:
     """Every screen, by the name of its file."""
     drawn = {
@@ -87,6 +141,14 @@ def screens() -> dict[str, str]:
         f"{name}-{width}.txt": render_comparison(comparison, "table", Screen(width=columns))
         for name, comparison in comparisons().items()
         for width, columns in WIDTHS.items()
+    }
+    drawn |= {
+        f"{name}-{width}.txt": render_diff(diff, ("a.json", "b.json"), "table", Screen(width=columns))
+        for name, diff in diffs().items()
+        for width, columns in WIDTHS.items()
+    }
+    drawn |= {
+        f"diff.{form}": render_diff(diffs()["diff"], ("a.json", "b.json"), form, Screen()) for form in ("csv", "md")
     }
     drawn["compare-80-ascii.txt"] = render_comparison(compare(), "table", Screen(width=80, ascii=True))
     drawn["compare-80-color.txt"] = render_comparison(compare(), "table", Screen(width=80, color=True))

@@ -201,7 +201,8 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
         (48, 2, (16, 16), (8, 8)),
         (96, 4, (8, 8), (8, 8)),
     ]
-    for name, told in [("flat", "has no stages"), ("odd", "cannot be read"), ("swin-y", "did you mean swin-x")]:
+    mistakes = {"swin-y": "did you mean swin-x", "flit": "there is: odd, swin-x$"}  # what has no stages is no help
+    for name, told in {"flat": "has no stages", "odd": "cannot be read", **mistakes}.items():
         with pytest.raises(UsageError, match=told):
             read_stages(name)
 

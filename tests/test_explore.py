@@ -216,7 +216,6 @@ def test_the_same_seed_is_the_same_input():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_on_cuda():
     report = attnscope.explore(SwinSpec(shift=True), device="cuda")
     assert report.audit.agree
@@ -224,7 +223,6 @@ def test_on_cuda():
 
 
 @pytest.mark.mps
-@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device here")
 def test_on_mps():
     assert attnscope.explore(SwinSpec(shift=True), device="mps").audit.agree
 

@@ -41,6 +41,8 @@ FORBIDDEN = [
     ("stages.py", TORCH | SHOWING | {"typer"}),
     ("racing.py", SHOWING | {"typer"}),
     ("report.py", TORCH | SHOWING | {"typer"}),
+    ("diff.py", TORCH | SHOWING | {"typer"}),
+    ("saved.py", TORCH | SHOWING | {"typer"}),
     ("memory.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
     ("backward.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
     ("bounds.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),

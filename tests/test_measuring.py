@@ -1,6 +1,5 @@
-"""The times: which runs are kept, what is doubtful, and how two runs compare."""
+"""The times: which runs are kept, and what is doubtful."""
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -9,15 +8,11 @@ import pytest
 import torch
 
 from attnscope import ViTSpec, explore
-from attnscope.diff import compare, overlap
 from attnscope.doubts import doubts
-from attnscope.errors import UsageError
 from attnscope.probes import clocks
 from attnscope.probes import time as engine
 from attnscope.probes.watch import Effort, Watch
 from attnscope.report import Time
-from attnscope.saved import read_report
-from tests.golden import timed
 
 FINE = Time(
     whole_median_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,
@@ -118,120 +113,6 @@ def test_steps_that_wait_for_their_device_need_not_add_up():
     assert doubts(replace(FINE, steps_sum_s=1.8), 1, "mps", 2, "default") == []
 
 
-def saved(tmp_path, name, report):
-    path = tmp_path / name
-    path.write_text(report.to_json(), encoding="utf-8")
-    return path
-
-
-def test_a_saved_run_reads_back_the_same(tmp_path):
-    report = timed(explore(ViTSpec(), time=False, backward=True))
-    assert json.loads(read_report(saved(tmp_path, "a.json", report)).to_json()) == json.loads(report.to_json())
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
-     ('{"schema": 1}', "command: field required")],
-)  # fmt: skip
-def test_a_file_that_is_no_run_is_one_line(tmp_path, text, said):
-    path = tmp_path / "no.json"
-    path.write_text(text)
-    with pytest.raises(UsageError, match=said):
-        read_report(path)
-
-
-def slower(report, by):
-    """The same, but each time `by` times as long."""
-    time = replace(
-        report.time,
-        whole_median_s=by * report.time.whole_median_s,
-        whole_samples_s=[by * sample for sample in report.time.whole_samples_s],
-    )
-    return replace(report, time=time)
-
-
-def test_diff_tells_environment_first_and_what_is_real():
-    before = timed(explore(ViTSpec(), time=False))
-    after = replace(slower(before, 1.5), environment={**before.environment, "threads": 2, "load": 0.2})
-    diff = compare(before, after)
-    assert [(change.name, change.before, change.after) for change in diff.environment] == [("threads", 1, 2)]
-    assert diff.whole.real
-    assert diff.whole.ratio == pytest.approx(1.5)
-    assert not any(step.real for step in diff.steps)
-    assert diff.costs == diff.spec == []
-
-
-def test_diff_tells_steps_that_only_one_has():
-    diff = compare(explore(ViTSpec(), time=False), explore(ViTSpec(kernel="sdpa"), time=False))
-    assert {change.name for change in diff.costs} == {
-        "bytes_read",
-        "bytes_written",
-        "peak_bytes",
-        "training_peak_bytes",
-        "kept_bytes",
-        "score",
-        "softmax",
-        "mix",
-        "attend",
-    }
-    assert diff.whole.ratio is None
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "same"),
-    [([1, 2, 3], [2, 3, 4], True), ([1, 2, 3], [7, 8, 9], False), ([1], [9], True), ([5, 5, 5], [5, 5, 5], True)],
-)
-def test_spreads_that_overlap_are_no_difference(before, after, same):
-    assert overlap(before, after) is overlap(after, before) is same
-
-
-def test_runs_that_differ_as_processes_do_are_no_difference():
-    assert not overlap([1.0, 1.0], [1.015, 1.015])
-    assert overlap([1.0, 1.0], [1.015, 1.015], 0.02)
-    assert not overlap([1.0, 1.0], [1.025, 1.025], 0.02)
-    before = timed(explore(ViTSpec(), time=False))
-    assert not compare(before, slower(before, 1.015)).whole.real
-    assert compare(before, slower(before, 1.025)).whole.real
-
-
-def test_diff_repeats_what_made_a_run_doubtful(attnscope, tmp_path):
-    before = timed(explore(ViTSpec(), time=False))
-    doubtful = replace(before, warnings=["the runs spread by 17%"])
-    assert compare(before, doubtful).doubts == [
-        *(f"the first run: {warning}" for warning in before.warnings),
-        "the second run: the runs spread by 17%",
-    ]
-    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", doubtful)
-    assert "the second run: the runs spread by 17%" in attnscope("diff", str(a), str(b)).stdout
-
-
-def test_fail_above_is_a_gate(attnscope, tmp_path):
-    before = timed(explore(ViTSpec(), time=False))
-    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", slower(before, 1.2))
-    assert attnscope("diff", str(a), str(b)).returncode == 0
-    failed = attnscope("diff", str(a), str(b), "--fail-above", "1.1")
-    assert failed.returncode == 1
-    assert failed.stderr == "attnscope: the whole takes 1.200 times as long, which is more than --fail-above 1.1\n"
-    assert attnscope("diff", str(a), str(b), "--fail-above", "1.3").returncode == 0
-    assert attnscope("diff", str(b), str(a), "--fail-above", "1.1").returncode == 0
-    shown = attnscope("diff", str(a), str(b)).stdout
-    assert "environment  the same" in shown
-    assert "slower" in shown
-    assert "no real difference" in shown
-
-
-def test_save_writes_what_diff_reads(attnscope, tmp_path):
-    path = tmp_path / "run.json"
-    done = attnscope("vit", "--no-time", "--save", str(path))
-    assert done.returncode == 0
-    assert "ViT attention" in done.stdout
-    assert read_report(path).totals.macs == 524_391_936
-    told = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
-    assert told.returncode == 2
-    assert "needs times in both runs" in told.stderr
-
-
 def test_environment_says_what_is_needed_to_repeat_a_run():
     report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01, seed=7)
     env = report.environment
@@ -253,8 +134,8 @@ def test_environment_says_what_is_needed_to_repeat_a_run():
 def test_progress_is_told_and_ends_with_all():
     shares = []
     explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.02, progress=shares.append)
-    assert shares
     assert all(0 <= share <= 1 for share in shares)
+    assert shares[-1] == pytest.approx(1, abs=0.05)  # the clock is read once more before it is enough
 
 
 def test_no_progress_where_nobody_sees_it(capsys):

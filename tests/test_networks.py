@@ -405,7 +405,10 @@ def test_what_cannot_be_asked(given, said):
 
 def test_what_might_surprise_is_said():
     assert SwinNetworkSpec().cautions() == ViTNetworkSpec().cautions() == []
-    assert SwinNetworkSpec(window=(12, 12)).cautions()[-1] == "stage 4 clips the window to its grid: 7"
+    clipped = SwinNetworkSpec(window=(12, 12))
+    assert clipped.cautions()[-1] == "stage 4 clips the window to its grid: 7"
+    assert clipped.complexity().of_windows.values == "M² = 12×12 to 7×7, C = 96"
+    assert SwinNetworkSpec(window=(100, 56)).complexity().of_windows.values == "M² = 56×56 to 7×7, C = 96"
     padded, *_ = SwinNetworkSpec(image=(512, 512)).cautions()
     assert padded == "stage 1 pads its grid from 128×128 to 133×133 for attention: 7.4% of the tokens there are padding"
     (own,) = SwinNetworkSpec(image=(512, 512), stage=2).cautions()
@@ -429,7 +432,7 @@ def evaluated(formula, values):
     told = dict(value.split(" = ") for value in values.split(", "))
     letters = {name: int(told[name]) for name in ("hw", "N", "G", "C") if name in told}
     letters["E"] = float(told.get("E", "0C").removesuffix("C")) * letters["C"]
-    letters["W"] = math.prod(map(int, told.get("M²", "0·0").split("·")))
+    letters["W"] = math.prod(map(int, told.get("M²", "0×0").split("×")))
     text = formula.replace("M²", "W").replace("²", "**2").replace("(", "*(")
     text = re.sub(r"(hw|[A-Z])", r"*\1", text)  # what stands side by side is multiplied
     return eval(re.sub(r"(^|[+(] ?)\*", r"\1", text), letters)

@@ -91,6 +91,17 @@ def test_csv_sums_to_its_totals(name):
         assert float(total["time_s"]) == pytest.approx(report.time.steps_sum_s)
 
 
+def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
+    report = reports()["swin-shift"]
+    report.environment["device"] = "cuda:0"
+    screen, table = (render(report, form, Screen()) for form in ("table", "csv"))
+    (line,) = (line for line in screen.splitlines() if line.startswith(" split_heads"))
+    assert " view " in line
+    *steps, total = csv.DictReader(io.StringIO(table))
+    assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
+    assert min(float(row["time_s"]) for row in steps) > 0
+
+
 @pytest.mark.parametrize("name", reports())
 def test_markdown_sums_to_its_totals(name):
     """Subtotals are bold, and stand before what they sum up."""
@@ -158,6 +169,7 @@ class TestWords:
         assert words.seconds(0.001368) == "1.37 ms"
         assert words.binary(1_815_552) == "1.7 MiB"
         assert words.metric(10**40) == "1.00e+40"
+        assert [words.rounded(value) for value in (2.6e9, 3.1e10, 9.6e11)] == ["3 G", "30 G", "1 T"]
         assert [words.times(ratio) for ratio in (1.001, 13.81, 123.4, 12_345)] == ["1.00×", "13.8×", "123×", "12,345×"]
 
     def test_bars(self):

@@ -4,7 +4,7 @@ import gc
 
 
 def main() -> None:
-    """Run the command line. Most commands are over before there is any garbage worth collecting, and start sooner so."""
+    """Run the command line, without the garbage collector: nothing is worth collecting, and all starts sooner so."""
     gc.disable()
     from attnscope.cli.main import main as run
 

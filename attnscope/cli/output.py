@@ -47,23 +47,26 @@ ColorFlag = Annotated[str, option(**choices(COLORS), help=f"{', '.join(COLORS)}.
 QuietFlag = Annotated[bool, option("--quiet", "-q", help="Leave out what to type next.")]
 
 
-def check_output(form: str | None, json: bool, output: Path | None, color: str) -> str:
-    """The form to write in, once it is sure that it can be written.
+def check_output(
+    form: str | None, json: bool, output: Path | None, color: str, forms: tuple[str, ...] = FORM_NAMES
+) -> str:
+    """The form to write in, of those that the command has, once it is sure that it can be written.
 
     Raises:
         UsageError: an unknown form or colour, two forms at once, or a file that cannot be written.
     """
     if form is not None and form not in FORM_NAMES:
-        raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, FORM_NAMES)}")
+        raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, forms)}")
     if color not in COLORS:
         raise UsageError(f"{{color}} {quoted(color)} is unknown; there is: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     check_file("output", output)
-    if json or form:
-        return form or "json"
     ending = output.suffix.removeprefix(".") if output else ""
-    return ending if ending in FORM_NAMES else "table"
+    chosen = form or ("json" if json else ending if ending in FORM_NAMES else "table")
+    if chosen not in forms:
+        raise UsageError(f"--format {chosen} has no place here; there is: {', '.join(forms)}")
+    return chosen
 
 
 def check_file(flag: str, path: Path | None) -> None:

@@ -5,9 +5,18 @@ from typing import Annotated
 import typer
 
 from attnscope.asked import DEVICES, check_arguments
-from attnscope.cli.flags import choices, option, whole
-from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
-from attnscope.cli.running import start_torch
+from attnscope.cli.flags import choices, examples, option
+from attnscope.cli.output import (
+    TEXT_FORMS,
+    ColorFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    TextFormFlag,
+    check_output,
+    write,
+)
+from attnscope.cli.running import ThreadsFlag, start_torch
 from attnscope.errors import UsageError, did_you_mean
 from attnscope.spec import DTYPE_BYTES
 
@@ -17,14 +26,14 @@ def peaks_command(app: typer.Typer) -> None:
     app.command(
         "peaks",
         short_help="What this machine can do at its best: matmul, softmax, copies.",
-        epilog="\b\nExamples:\n  attnscope peaks\n  attnscope peaks --threads 2 --json",
+        epilog=examples(("attnscope peaks", "attnscope peaks --threads 2 --json")),
     )(show_peaks)
 
 
 def show_peaks(
     device: Annotated[str, option(**choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Type of the numbers.")] = "float32",
-    threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
+    threads: ThreadsFlag = 1,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -32,9 +41,7 @@ def show_peaks(
     quiet: QuietFlag = False,
 ) -> None:
     """Measure what this machine can do at its best, and keep it: every timed run holds its steps against it."""
-    form = check_output(form, json, output, color)
-    if form == "svg":
-        raise UsageError("--format svg has no place in peaks; there is: table, json, csv, md")
+    form = check_output(form, json, output, color, TEXT_FORMS)
     if dtype not in DTYPE_BYTES:
         raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES)}")
     check_arguments(device, threads=threads)

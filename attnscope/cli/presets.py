@@ -4,8 +4,17 @@ import json as json_form
 
 import typer
 
-from attnscope.cli.output import ColorFlag, JsonFlag, OutputFlag, QuietFlag, TextFormFlag, check_output, write
-from attnscope.errors import UsageError
+from attnscope.cli.flags import examples
+from attnscope.cli.output import (
+    TEXT_FORMS,
+    ColorFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    TextFormFlag,
+    check_output,
+    write,
+)
 from attnscope.networks.presets import presets
 
 
@@ -14,7 +23,7 @@ def presets_command(app: typer.Typer) -> None:
     app.command(
         "presets",
         short_help="Published networks: their parameters and MACs.",
-        epilog="\b\nExamples:\n  attnscope presets\n  attnscope presets --format csv",
+        epilog=examples(("attnscope presets", "attnscope presets --format csv")),
     )(list_presets)
 
 
@@ -26,9 +35,7 @@ def list_presets(
     quiet: QuietFlag = False,
 ) -> None:
     """List the published networks that --preset knows, with their parameters and MACs."""
-    form = check_output(form, json, output, color)
-    if form == "svg":
-        raise UsageError("--format svg has no place in presets; there is: table, json, csv, md")
+    form = check_output(form, json, output, color, TEXT_FORMS)
     found = presets()
     if form == "json":
         rows = [

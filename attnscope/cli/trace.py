@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from attnscope.asked import BUDGET_S, DEVICES
-from attnscope.cli.flags import choices, number, option, whole
+from attnscope.cli.flags import choices, examples, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
-from attnscope.probes import process
+from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, start_torch
 from attnscope.probes.foreign.rows import GROUPS
 from attnscope.targets import find_target, parse_argument, parse_input
 
@@ -25,7 +25,7 @@ def trace_command(app: typer.Typer) -> None:
     app.command(
         "trace",
         short_help="Any module: timm, torchvision, Hugging Face, your own.",
-        epilog="Examples: " + "; ".join(EXAMPLES),
+        epilog=examples(EXAMPLES),
     )(run_trace)
 
 
@@ -71,9 +71,9 @@ def run_trace(
             **choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.", show_default="meta, or auto with --time"
         ),
     ] = None,
-    budget: Annotated[float, option(parser=number("budget"), metavar="X", help="Seconds of measuring.")] = BUDGET_S,
-    threads: Annotated[int, option(parser=whole("threads"), metavar="N", help="Processor threads.")] = 1,
-    seed: Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")] = 0,
+    budget: BudgetFlag = BUDGET_S,
+    threads: ThreadsFlag = 1,
+    seed: SeedFlag = 0,
     strict: Annotated[
         bool, option("--strict", help="Exit with 1 where a comment is wrong, a formula missing, a time in doubt.")
     ] = False,
@@ -91,9 +91,7 @@ def run_trace(
     form = check_output(form, json, output, color)
     tensors = [parse_input(text) for text in inputs or []]
     arguments = dict(parse_argument(text) for text in arg or [])
-    if time:
-        process.pin_allocator()
-    process.import_torch()
+    start_torch("pinned" if time else "default")
     from attnscope.render import render
     from attnscope.tracing import trace_target
 

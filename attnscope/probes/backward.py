@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.probes.clocks import Clock, Timed, run
+from attnscope.probes.shapes import tensors_of
 from attnscope.probes.time import Progress, Timing, by_best_clock, device_type, measuring, take_pairs
 from attnscope.steps import Step, listening
 
@@ -75,7 +76,7 @@ def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[...
                 steps.append(index)
 
             result = method(*args)
-            for tensor in [result] if isinstance(result, Tensor) else result:
+            for tensor in tensors_of(result):
                 if tensor.requires_grad:
                     tensor.register_hook(stamp)
             return result
@@ -91,7 +92,7 @@ def _steps_that_go_back(module: nn.Module, x: tuple[Tensor, ...]) -> list[bool]:
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             result = method(*args)
-            went.append(any(tensor.requires_grad for tensor in ([result] if isinstance(result, Tensor) else result)))
+            went.append(any(tensor.requires_grad for tensor in tensors_of(result)))
             return result
 
         return call

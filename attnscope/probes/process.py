@@ -27,8 +27,7 @@ def pin_allocator() -> None:
 
 
 def import_torch() -> None:
-    """Import torch without the garbage collector, which would look through its many objects again and again."""
-    gc.disable()
+    """Import torch, and keep its many objects from the garbage collector's last round, when the process ends."""
     import torch  # noqa: F401
 
     gc.freeze()

@@ -1,6 +1,6 @@
 """Which steps a module really ran, on which shapes, held against their letters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -47,7 +47,7 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
             tensors = [value for value in args if isinstance(value, Tensor)]
             _hold(step, step.letters.inputs, tensors, sizes)
             result = method(*args)
-            results = [result] if isinstance(result, Tensor) else list(result)
+            results = tensors_of(result)
             _hold(step, step.letters.outputs, results, sizes)
             traced.append(SizedStep(step, sizes, results[0].element_size(), path))
             return result
@@ -64,6 +64,11 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
         stack.enter_context(torch.no_grad())
         module.eval()(*inputs)
     return traced
+
+
+def tensors_of(result: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The tensors that a step returned, also where it is but one."""
+    return [result] if isinstance(result, Tensor) else list(result)
 
 
 def _hold(step: Step, letters: tuple[Letters, ...], tensors: list[Tensor], sizes: dict[str, int]) -> None:

@@ -31,7 +31,7 @@ class Column(Generic[Row]):
         title: its head on the screen.
         value: what stands in a row, in base units; None where it is not known.
         show: that value in words.
-        text: a row in words, where the value alone does not tell it.
+        text: a row in words, where the value alone does not tell it; None where it does.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
         total: what stands under it, in base units; None where nothing does.
         right: whether it is flush right.
@@ -48,11 +48,12 @@ class Column(Generic[Row]):
     right: bool = True
     drawn: bool = False
     tint: Callable[[Row], str] = lambda row: ""
-    text: Callable[[Row], str] | None = None
+    text: Callable[[Row], str | None] = lambda row: None
 
     def words(self, row: Row) -> str:
         """What stands in a row, in words."""
-        return self.show(self.value(row)) if self.text is None else self.text(row)
+        told = self.text(row)
+        return self.show(self.value(row)) if told is None else told
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Head, a cell for each row, foot."""
@@ -121,17 +122,23 @@ def rows_table(
 def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
     """Every column in base units (seconds, bytes, counts), and a last row `total` where there are totals.
 
-    Its name stands in the column that counts the rows, or in the first one. What is not known is empty.
+    Its name stands in the column that counts the rows, or in the first one. What is not known is empty. What was measured
+    has twelve digits.
     """
     columns = [column for column in columns if not column.drawn]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.key for column in columns])
-    writer.writerows([column.value(row) for column in columns] for row in rows)
+    writer.writerows([_plain(column.value(row)) for column in columns] for row in rows)
     name = next((column for column in columns if isinstance(column.total, str)), columns[0])
     if any(column.total is not None for column in columns if column is not name):
-        writer.writerow(["total" if column is name else column.total for column in columns])
+        writer.writerow(["total" if column is name else _plain(column.total) for column in columns])
     return out.getvalue()
+
+
+def _plain(value: Value) -> Value:
+    """The value; of one with a fraction, digits that do not depend on how a sum was rounded."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def to_markdown(

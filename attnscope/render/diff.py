@@ -11,6 +11,10 @@ from attnscope.diff import Change, Diff, TimeChange
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Screen
+from attnscope.spec import plural
+
+A_SCREENFUL = 36
+"""How many changes of a kind, and how many times, a screen tells at most; of more times those that really changed."""
 
 
 def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -> str:
@@ -18,30 +22,32 @@ def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -
     if form == "json":
         return json.dumps(asdict(diff), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     columns = diff_columns()
-    rows = [*diff.steps, diff.whole]
     if form == "csv":
-        return to_csv(columns, rows)
+        return to_csv(columns, diff.timed)
     if form == "md":
-        return f"**{names[0]} → {names[1]}**\n\n{to_markdown(columns, rows)}"
+        table = to_markdown(columns, diff.timed, lambda row: "bold" if row.is_whole else "")
+        return f"**{names[0]} → {names[1]}**\n\n{table}"
     return screen.draw(diff_parts(diff, names, screen))
 
 
 def diff_columns() -> list[Column[TimeChange]]:
     """Step, both times, their ratio, and what it means."""
     return [
-        Column[TimeChange]("step", "step", lambda row: row.name, right=False),
-        Column[TimeChange]("before_s", "before", lambda row: row.before_s, words.seconds),
-        Column[TimeChange]("after_s", "after", lambda row: row.after_s, words.seconds),
-        Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=1),
-        Column[TimeChange]("verdict", "", verdict, rank=0, right=False),
+        Column[TimeChange]("step", "step", lambda row: row.name, right=False, text=_name),
+        Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
+        Column[TimeChange]("times", "times", lambda row: row.times, rank=None),
+        Column[TimeChange]("before_s", "before", lambda row: row.before_s, words.seconds, rank=2),
+        Column[TimeChange]("after_s", "after", lambda row: row.after_s, words.seconds, rank=1),
+        Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=3),
+        Column[TimeChange]("verdict", "", verdict, right=False),
     ]
 
 
 def verdict(change: TimeChange) -> str:
-    """Slower, faster, or no real difference."""
-    if change.ratio is None:
-        return "not measured in both"
-    if not change.real:
+    """Slower, faster, or no real difference; or which run alone has timed it."""
+    if change.before_s is None or change.after_s is None:
+        return f"only in the {'second' if change.before_s is None else 'first'} run"
+    if not change.real or change.ratio is None:
         return "no real difference"
     return "slower" if change.ratio > 1 else "faster"
 
@@ -49,22 +55,20 @@ def verdict(change: TimeChange) -> str:
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
     """Environment first, then what was asked, the exact costs, and the times."""
     told = [
-        *_told("environment", diff.environment, "yellow"),
-        *_told("spec", diff.spec, "yellow"),
-        *_told("costs", diff.costs, ""),
+        *_told("environment", diff.environment, "yellow", "nothing"),
+        *_told("spec", diff.spec, "yellow", "nothing"),
+        *_told("costs", diff.costs, "", "not known"),
     ]
-    rows = [*diff.steps, diff.whole]
+    parts: list[RenderableType] = [screen.headline(f"{names[0]} → {names[1]}"), Text(""), screen.lines(told)]
+    rows = diff.timed
+    if len(rows) > A_SCREENFUL:
+        rows = [row for row in rows if row.real or row.is_whole or row.of == "kernel"]
     columns, dropped = fit(diff_columns(), rows, screen)
-
-    def style(row: TimeChange) -> str:
-        whole = "bold " if row is diff.whole else ""
-        if not row.real or row.ratio is None:
-            return whole + ("" if whole else "dim")
-        return whole + ("yellow" if row.ratio > 1 else "green")
-
-    table = rows_table(columns, rows, screen, style)
-    parts: list[RenderableType] = [screen.headline(f"{names[0]} → {names[1]}"), Text("")]
-    parts += [screen.lines(told), Text(""), table]
+    if rows:
+        parts += [Text(""), rows_table(columns, rows, screen, _style)]
+    if len(rows) < len(diff.timed):
+        alike = plural(len(diff.timed) - len(rows), "step")
+        parts.append(screen.aside(f"not shown: {alike} of no real difference; --format csv has all"))
     if dropped:
         parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
     if diff.doubts:
@@ -72,18 +76,35 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     return parts
 
 
-def _told(label: str, changes: list[Change], style: str) -> list[tuple[str, str, str]]:
+def _style(row: TimeChange) -> str:
+    whole = "bold " if row.is_whole else ""
+    if not row.real or row.ratio is None:
+        return whole or "dim"
+    return whole + ("yellow" if row.ratio > 1 else "green")
+
+
+def _name(row: TimeChange) -> str:
+    """A whole goes by what it is of, and its steps stand in from it."""
+    if row.of == "kernel":
+        return f"kernel {row.name}"
+    if row.is_whole:
+        return row.of
+    return f"  {row.name} ×{row.times}" if (row.times or 1) > 1 else f"  {row.name}"
+
+
+def _told(label: str, changes: list[Change], style: str, none: str) -> list[tuple[str, str, str]]:
+    """The changes of a kind, as many as a reader can take in."""
     if not changes:
         return [(label, "the same", "dim")]
-    return [
-        ("" if index else label, f"{change.name}: {_value(change.before)} → {_value(change.after)}", style)
-        for index, change in enumerate(changes)
-    ]
+    lines = [f"{c.name}: {_value(c.before, none)} → {_value(c.after, none)}" for c in changes[:A_SCREENFUL]]
+    if len(changes) > A_SCREENFUL:
+        lines.append(f"and {len(changes) - A_SCREENFUL} more, which --json tells")
+    return [("" if index else label, line, style) for index, line in enumerate(lines)]
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, none: str) -> str:
     if value is None:
-        return "nothing"
+        return none
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -91,7 +91,7 @@ def roofline(report: Report, width: int | None) -> list[str]:
     roof = 2 * peaks.macs_per_s
     top = math.log10(roof) + 0.3
     bottom = min(math.log10(_flops_per_s(row)) for row in steps) - 0.2
-    margin = 11
+    margin = 9
     columns = min(width or DEFAULT_WIDTH, 100) - margin - MARGIN
     grid = [[" "] * columns for _ in range(HEIGHT)]
 
@@ -116,7 +116,7 @@ def roofline(report: Report, width: int | None) -> list[str]:
 
     def label(line: int) -> str:
         value = 10 ** (top - (top - bottom) * line / (HEIGHT - 1))
-        return words.metric(float(f"{value:.1g}")) if line % 4 == 1 else ""
+        return words.rounded(value) if line % 4 == 1 else ""
 
     axis = "".join(f"{10.0**power:<{columns // (right - left)}g}" for power in range(left, right))
     names = [

@@ -72,7 +72,15 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         seconds = sum_of([row.times * row.time.median_s if row.time else None for row in rows])
         longest = max(map(seconds_of, rows))
         columns += [
-            Column[StepRow]("time_s", "time", lambda row: _time(row, report), _seconds_or_word, 0, seconds),
+            Column[StepRow](
+                "time_s",
+                "time",
+                lambda row: row.time.median_s if row.time else None,
+                words.seconds,
+                0,
+                seconds,
+                text=lambda row: _view_on_gpu(row, report),
+            ),
             Column[StepRow]("time_share", "share", lambda row: _time_share(row, report), words.percent, 2),
             Column[StepRow](
                 "time_bar", "", lambda row: seconds_of(row) / longest, words.bar, 3, right=False, drawn=True
@@ -130,15 +138,10 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
     return [*columns, Column[StepRow]("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
 
 
-def _time(row: StepRow, report: Report) -> float | str | None:
-    """Seconds of a step; a view launches nothing on a GPU, so there it has none."""
-    if row.time and report.environment.get("device", "cpu") != "cpu" and not row.bytes_read + row.bytes_written:
-        return "view"
-    return row.time.median_s if row.time else None
-
-
-def _seconds_or_word(value: float | str | None) -> str:
-    return value if isinstance(value, str) else words.seconds(value)
+def _view_on_gpu(row: StepRow, report: Report) -> str | None:
+    """On a GPU a view launches nothing: what stands between its stamps is no time of its own."""
+    on_gpu = report.environment.get("device", "cpu") != "cpu"
+    return "view" if on_gpu and row.time and not row.bytes_read + row.bytes_written else None
 
 
 def _over_bound(row: StepRow) -> float | None:

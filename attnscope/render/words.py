@@ -19,6 +19,11 @@ def metric(value: float | None, unit: str = "") -> str:
     return humanize.metric(value, unit)
 
 
+def rounded(value: float) -> str:
+    """One digit and a prefix, for an axis: `30 G`."""
+    return humanize.metric(float(f"{value:.1g}"), precision=1)
+
+
 def billions(count: int) -> str:
     """`16.87 G`: as others print the costs of networks."""
     return f"{count / 1e9:.2f} G"

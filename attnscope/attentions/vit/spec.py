@@ -9,6 +9,9 @@ from attnscope.complexity import Complexity, global_attention, windowed_attentio
 from attnscope.errors import UsageError, nearest_multiples
 from attnscope.spec import Pair, option, plural
 
+SWINS, SAVING = (7, 7), "if each saw M² tokens"
+"""Swin's window, and what it would save: with a class token there is no grid that falls into windows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTSpec(Headed):
@@ -93,11 +96,12 @@ class ViTSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """This attention beside the same tokens in Swin's 7×7 windows."""
+        """This attention beside one whose tokens see as many as in Swin's 7×7 windows."""
         return Complexity(
             batch=self.batch,
             of_global=global_attention(self.sequence, self.dim, self.kv_dim),
-            of_windows=windowed_attention(self.sequence, self.dim, (7, 7), kv_dim=self.kv_dim),
+            of_windows=windowed_attention(self.sequence, self.dim, SWINS, kv_dim=self.kv_dim),
+            saving=SAVING,
         )
 
     def next_command(self) -> tuple[str, str]:

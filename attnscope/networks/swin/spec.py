@@ -8,6 +8,7 @@ from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
+from attnscope.axes import spell
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
 from attnscope.networks.spec import DEEPEST, NetworkSpec
@@ -190,9 +191,10 @@ class SwinNetworkSpec(NetworkSpec):
         """What is asked for beside the same with global attention."""
         stage, rest = self.stages[-1] if self.is_whole else self.opened, 0
         linear, others = self.formula("hw", self.attention_of(stage, 0))
-        block, (p, q) = f"{linear} + 2{{}}", self.window if self.is_whole else self.window_of(stage)
+        block, largest = f"{linear} + 2{{}}", self.stages[0] if self.is_whole else stage
+        windows = dict.fromkeys(spell(self.window_of(one)) for one in (largest, stage))  # grids shrink, and clip them
         width = f"C = {self.dim}" if self.is_whole else f"hw = {stage.grid[0] * stage.grid[1]}, C = {stage.dim}"
-        values = ", ".join([f"M² = {p}·{q}", *others, width])
+        values = ", ".join([f"M² = {' to '.join(windows)}", *others, width])
         if self.is_whole:
             formula, stages = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes", self.stages
             rest = self._embed() + stage.dim * self.classes

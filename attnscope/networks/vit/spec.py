@@ -1,10 +1,12 @@
 """What can be asked of ViT and DeiT, and what the papers say they cost."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from attnscope.attentions.heads import KV_HEADS
-from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.vit.spec import SAVING, SWINS, ViTSpec
+from attnscope.axes import spell
 from attnscope.complexity import Complexity, Term
 from attnscope.errors import UsageError
 from attnscope.networks.spec import DEEPEST, NetworkSpec
@@ -99,14 +101,17 @@ class ViTNetworkSpec(NetworkSpec):
         return self._macs(attended=self.tokens)
 
     def complexity(self) -> Complexity:
-        """The network beside the same one with attention in Swin's 7×7 windows."""
+        """The network beside the same one whose tokens see as many as in Swin's 7×7 windows."""
         linear, others = self.formula("N", self.attention())
         values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", *[f"L = {self.depth}"] * self.is_whole])
         formula = f"3p²Cn + L({linear} + 2{{}}) + C·classes" if self.is_whole else f"{linear} + 2{{}}"
         return Complexity(
             batch=self.batch,
             of_global=Term("global", formula.format("N²C"), values, self._macs(self.tokens)),
-            of_windows=Term("windowed", formula.format("M²NC"), f"M² = 7·7, {values}", self._macs(49)),
+            of_windows=Term(
+                "windowed", formula.format("M²NC"), f"M² = {spell(SWINS)}, {values}", self._macs(math.prod(SWINS))
+            ),
+            saving=SAVING,
         )
 
     def next_command(self) -> tuple[str, str]:

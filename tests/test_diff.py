@@ -1,0 +1,240 @@
+"""Two saved runs: what is read back, what changed, and the gate that it makes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from attnscope import SwinNetworkSpec, ViTSpec, explore
+from attnscope.diff import compare, middle_half, overlap
+from attnscope.errors import UsageError
+from attnscope.report import KernelRow
+from attnscope.saved import read_report
+from tests.golden import slowed, timed
+
+NETWORK = SwinNetworkSpec(dim=12, heads=3, depths=(4,), image=(32, 32), window=(4, 4), stage=1)
+
+
+def saved(tmp_path, name, report):
+    path = tmp_path / name
+    path.write_text(report.to_json(), encoding="utf-8")
+    return path
+
+
+def test_a_saved_run_reads_back_the_same(tmp_path):
+    report = timed(explore(ViTSpec(), time=False, backward=True))
+    assert json.loads(read_report(saved(tmp_path, "a.json", report)).to_json()) == json.loads(report.to_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
+     ('{"schema": 1}', "command: field required")],
+)  # fmt: skip
+def test_a_file_that_is_no_run_is_one_line(tmp_path, text, said):
+    path = tmp_path / "no.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_report(path)
+
+
+def test_diff_tells_environment_first_and_what_is_real():
+    before = timed(explore(ViTSpec(), time=False))
+    after = replace(slowed(before, forward=1.5), environment={**before.environment, "threads": 2, "load": 0.2})
+    diff = compare(before, after)
+    assert [(change.name, change.before, change.after) for change in diff.environment] == [("threads", 1, 2)]
+    assert diff.whole.real
+    assert diff.whole.ratio == pytest.approx(1.5)
+    assert not any(step.real for step in diff.steps)
+    assert diff.costs == diff.spec == []
+
+
+def test_diff_tells_steps_that_only_one_has():
+    diff = compare(explore(ViTSpec(), time=False), explore(ViTSpec(kernel="sdpa"), time=False))
+    of_steps = [name for name in (change.name for change in diff.costs) if " " in name]
+    assert of_steps
+    assert {name.split()[0] for name in of_steps} == {"merge_heads", "output"}  # they take what another kernel made
+    assert {change.name for change in diff.costs} - set(of_steps) == {
+        "bytes_read",
+        "bytes_written",
+        "peak_bytes",
+        "training_peak_bytes",
+        "kept_bytes",
+        "score",
+        "softmax",
+        "mix",
+        "attend",
+    }
+    assert diff.whole.ratio is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [([1, 2, 3], [2, 3, 4], True), ([1, 2, 3], [7, 8, 9], False), ([1], [9], True), ([5, 5, 5], [5, 5, 5], True)],
+)
+def test_spreads_that_overlap_are_no_difference(before, after, same):
+    halves = middle_half(before), middle_half(after)
+    assert overlap(*halves) is overlap(*reversed(halves)) is same
+
+
+def test_runs_that_differ_as_processes_do_are_no_difference():
+    assert not overlap((1.0, 1.0), (1.015, 1.015))
+    assert overlap((1.0, 1.0), (1.015, 1.015), 0.02)
+    assert not overlap((1.0, 1.0), (1.025, 1.025), 0.02)
+    before = timed(explore(ViTSpec(), time=False))
+    assert not compare(before, slowed(before, forward=1.015)).whole.real
+    assert compare(before, slowed(before, forward=1.025)).whole.real
+
+
+def test_times_that_are_near_are_no_difference_however_small_their_spread():
+    """A mean over the middle half of the runs may lie elsewhere than the middle half of one step's samples."""
+    before = timed(explore(ViTSpec(), time=False))
+    after = timed(explore(ViTSpec(), time=False))
+    after.steps[0].time.samples_s = [2 * sample for sample in after.steps[0].time.samples_s]
+    assert not compare(before, after).steps[0].real
+
+
+def both_ways(spec=NETWORK, **asked):
+    """A run as if measured, forward and backward."""
+    return timed(explore(spec, time=False, backward=True, **asked))
+
+
+def test_the_backward_is_held_step_by_step():
+    diff = compare(both_ways(), slowed(both_ways(), backward=1.9, steps=("score",)))
+    assert not diff.whole.real
+    assert diff.backward.real
+    assert diff.backward.ratio == pytest.approx(1.9)
+    slower = {step.name for step in diff.backward_steps if step.real}
+    assert slower == {step.name for step in diff.backward_steps if step.name.endswith("attn.score")}
+    assert not any(step.real for step in diff.steps)
+    assert diff.slower(1.1) == ["the backward takes 1.900 times as long"]
+    assert diff.slower(2.0) == []
+
+
+def test_a_row_of_identical_blocks_is_what_all_of_them_come_to():
+    run = both_ways()
+    steps = {step.name: step for step in compare(run, run).steps}
+    for row in run.steps:
+        step = steps[f"{row.path}.{row.name}"]
+        assert step.times == row.times
+        assert step.before_s == pytest.approx(row.times * row.time.median_s)
+    assert sum(step.before_s for step in steps.values()) == pytest.approx(run.time.steps_sum_s)
+
+
+def test_a_network_that_is_deeper_is_told():
+    diff = compare(both_ways(), both_ways(replace(NETWORK, depths=(8,))))
+    assert ("blocks.0.attn.score times", 2, 4) in [(one.name, one.before, one.after) for one in diff.costs]
+    (score,) = (step for step in diff.steps if step.name == "blocks.0.attn.score")
+    assert (score.times, score.real) == (None, True)
+    assert score.ratio == pytest.approx(2)
+
+
+def test_kernels_are_held_by_their_spread():
+    before, after = both_ways(), both_ways()
+    before.kernels = [KernelRow("eager", 1.0, 0.2, None, None), KernelRow("sdpa", 1.0, 0.02, None, None)]
+    before.kernels += [KernelRow("flash", 1.0, 0.02, None, None), KernelRow("flex", None, None, None, "not here")]
+    after.kernels = [replace(kernel, time_s=1.1) for kernel in before.kernels[:2]]
+    told = {kernel.name: (kernel.real, kernel.after_s) for kernel in compare(before, after).kernels}
+    assert told == {"eager": (False, 1.1), "sdpa": (True, 1.1), "flash": (False, None)}
+
+
+def test_what_a_step_holds_is_told():
+    before, after = both_ways(), both_ways()
+    after.steps[0] = replace(before.steps[0], bytes_live=7, bytes_saved=8, bytes_training=None)
+    place = f"{before.steps[0].path}.{before.steps[0].name}"
+    assert [(change.name, change.after) for change in compare(before, after).costs] == [
+        (f"{place} bytes_live", 7),
+        (f"{place} bytes_saved", 8),
+    ]  # what one of them does not know is no change
+
+
+def test_a_backward_that_only_one_has_is_told(attnscope, tmp_path):
+    with_it, without = both_ways(), timed(explore(NETWORK, time=False))
+    diff = compare(with_it, without)
+    assert ("backward", "with the input's gradient", None) in [(c.name, c.before, c.after) for c in diff.spec]
+    assert (diff.backward.after_s, diff.backward.real, diff.backward.ratio) == (None, False, None)
+    told = attnscope("diff", *(str(saved(tmp_path, f"{i}.json", run)) for i, run in enumerate((with_it, without))))
+    (line,) = (line for line in told.stdout.splitlines() if line.startswith(" backward"))
+    assert "only in the first run" in line
+    gate = attnscope("diff", str(tmp_path / "0.json"), str(tmp_path / "1.json"), "--fail-above", "1.1")
+    assert gate.returncode == 0
+    assert "--fail-above does not hold the backward" in gate.stderr
+    without_gradient = both_ways(input_grad=False)
+    assert [change.name for change in compare(with_it, without_gradient).spec] == ["backward"]
+
+
+def test_another_clock_is_told():
+    before, after = both_ways(), both_ways()
+    after.time.clock = after.backward.time.clock = "thread"
+    assert [(c.name, c.before, c.after) for c in compare(before, after).environment] == [
+        ("clock", "wall", "thread"),
+        ("backward clock", "wall", "thread"),
+    ]
+
+
+def test_runs_without_times_have_no_table(attnscope, tmp_path):
+    path = str(saved(tmp_path, "a.json", explore(ViTSpec(), time=False, backward=True)))
+    shown = attnscope("diff", path, path).stdout
+    assert "costs        the same" in shown
+    assert "step" not in shown
+
+
+def test_a_run_that_an_older_attnscope_saved_is_read(attnscope, tmp_path):
+    """Before there was a backward, kernels, and what training holds."""
+    run = timed(explore(ViTSpec(), time=False))
+    plain = run.to_dict()
+    for key in ("backward", "kernels", "peaks", "parts", "published", "focus", "parameter_bytes"):
+        del plain[key]
+    for row in plain["steps"]:
+        for key in ("backward", "bound", "bytes_training", "bytes_backward", "bytes_allocated", "part", "stage"):
+            del row[key]
+    for key in ("training_peak_bytes", "kept_bytes", "backward_peak_bytes"):
+        del plain["totals"][key]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(plain), encoding="utf-8")
+    diff = compare(read_report(old), run)
+    assert {change.name for change in diff.costs} == {"training_peak_bytes", "kept_bytes", "backward_peak_bytes"}
+    assert not any(change.real for change in diff.timed)
+    assert attnscope("diff", str(old), str(saved(tmp_path, "new.json", run)), "--fail-above", "1.1").returncode == 0
+
+
+def test_diff_repeats_what_made_a_run_doubtful(attnscope, tmp_path):
+    before = timed(explore(ViTSpec(), time=False))
+    doubtful = replace(before, warnings=["the runs spread by 17%"])
+    assert compare(before, doubtful).doubts == [
+        *(f"the first run: {warning}" for warning in before.warnings),
+        "the second run: the runs spread by 17%",
+    ]
+    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", doubtful)
+    assert "the second run: the runs spread by 17%" in attnscope("diff", str(a), str(b)).stdout
+
+
+def test_fail_above_is_a_gate(attnscope, tmp_path):
+    before = timed(explore(ViTSpec(), time=False))
+    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", slowed(before, forward=1.2))
+    assert attnscope("diff", str(a), str(b)).returncode == 0
+    failed = attnscope("diff", str(a), str(b), "--fail-above", "1.1")
+    assert failed.returncode == 1
+    assert failed.stderr == "attnscope: the whole takes 1.200 times as long, which is more than --fail-above 1.1\n"
+    assert attnscope("diff", str(a), str(b), "--fail-above", "1.3").returncode == 0
+    assert attnscope("diff", str(b), str(a), "--fail-above", "1.1").returncode == 0
+    back = saved(tmp_path, "c.json", slowed(both_ways(ViTSpec()), backward=1.2))
+    a = saved(tmp_path, "a.json", both_ways(ViTSpec()))
+    failed = attnscope("diff", str(a), str(back), "--fail-above", "1.1")
+    assert failed.returncode == 1
+    assert failed.stderr == "attnscope: the backward takes 1.200 times as long, which is more than --fail-above 1.1\n"
+    shown = attnscope("diff", str(a), str(b)).stdout
+    assert "environment  the same" in shown
+    assert "slower" in shown
+    assert "no real difference" in shown
+
+
+def test_save_writes_what_diff_reads(attnscope, tmp_path):
+    path = tmp_path / "run.json"
+    done = attnscope("vit", "--no-time", "--save", str(path))
+    assert done.returncode == 0
+    assert "ViT attention" in done.stdout
+    assert read_report(path).totals.macs == 524_391_936
+    told = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
+    assert told.returncode == 2
+    assert "needs times in both runs" in told.stderr
