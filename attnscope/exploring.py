@@ -110,9 +110,7 @@ def explore(
         published = compare_published(spec, plan, figures)
     report = Report(
         command=command,
-        title=" · ".join(
-            [spec.title, *spec.headline(), spec.dtype, *([f"batch {spec.batch}"] if spec.batch > 1 else [])]
-        ),
+        title=_title(spec),
         spec={"network" if isinstance(spec, networks.NetworkSpec) else "attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **run.environment},
         steps=rows,
@@ -136,6 +134,12 @@ def explore(
     if report.time and report.floor_s:
         report.warnings += floor_doubt(report.time.steps_sum_s, report.floor_s)
     return report
+
+
+def _title(spec: Spec) -> str:
+    """`Swin attention · 56×56 tokens · dim 96 · … · float32 · batch 2`."""
+    batch = [f"batch {spec.batch}"] if spec.batch > 1 else []
+    return " · ".join([spec.title, *spec.headline(), spec.dtype, *batch])
 
 
 class _Run:
@@ -206,7 +210,6 @@ class _Run:
         asked = self.asked
         timing = time_steps(module, x, asked.budget, asked.progress)
         self.times, self.time = step_times(timing, order), whole_time(timing, asked.threads)
-        self.complexity.windowed_s = self.time.whole_median_s
         if asked.device == "mps":
             self.notes.append("each step waits here for the device to be done, so that its time is an upper bound")
         if asked.device == "cuda":
@@ -269,18 +272,18 @@ class _Run:
         )
 
     def measure_counterpart(self, device: "torch.device") -> None:
-        """Time global attention on the same tokens, where it fits and does not take too long."""
+        """Tell what global and windowed attention took; time the global one where it fits and does not take too long."""
         from attnscope.probes.device import free_memory
         from attnscope.probes.time import time_forward
 
         assert self.time is not None
-        counterpart = self.spec.counterpart()
         if isinstance(self.spec, networks.NetworkSpec):
-            self.complexity.windowed_s = None
             return
+        counterpart = self.spec.counterpart()
         if counterpart is None:
-            self.complexity.windowed_s, self.complexity.global_s = None, self.time.whole_median_s
+            self.complexity.global_s = self.time.whole_median_s
             return
+        self.complexity.windowed_s = self.time.whole_median_s
         plan = plan_of(counterpart)
         free = free_memory(device)
         expected_s = self.time.whole_median_s * plan.macs / self.plan.macs

@@ -12,22 +12,33 @@ from dataclasses import dataclass
 
 @dataclass
 class Ratio:
-    """A figure: its ratios, and what their median must be at most, if there is a bar."""
+    """A figure: its ratios, what their median must be at most and at least, and between what each of them must lie."""
 
     name: str
     ratios: list[float]
     bar: float = math.inf
     least: float = 0.0
+    each: tuple[float, float] = (0.0, math.inf)
+
+    @property
+    def ok(self) -> bool:
+        lowest, highest = self.each
+        within = lowest <= min(self.ratios) and max(self.ratios) <= highest
+        return within and self.least <= statistics.median(self.ratios) <= self.bar
 
     def __str__(self) -> str:
         low, middle, high = statistics.quantiles(self.ratios, n=4)
-        verdict = "ok" if self.least <= middle <= self.bar else "MISSED"
-        bar = f"{self.least} to {self.bar}" if self.least else f"at most {self.bar}"
-        if self.bar == math.inf and self.least:
-            bar = f"at least {self.least}"
-        elif self.bar == math.inf:
-            verdict = bar = ""
+        each = between(*self.each)
+        bar = ", ".join(filter(None, [between(self.least, self.bar), each and f"each {each}"]))
+        verdict = ("ok" if self.ok else "MISSED") if bar else ""
         return f"| {self.name} | {middle:.3f} | {low:.3f} to {high:.3f} | {bar} | {verdict} |"
+
+
+def between(least: float, most: float) -> str:
+    """What a figure must be, in words; nothing where it may be anything."""
+    if most == math.inf:
+        return f"at least {least}" if least else ""
+    return f"{least} to {most}" if least else f"at most {most}"
 
 
 HEAD = "| figure | median | quartiles | must be | |\n|---|---|---|---|---|"

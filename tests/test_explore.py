@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import attnscope
-from attnscope import DeviceError, SwinSpec, UsageError, ViTAttention, ViTSpec, WindowAttention, trace_steps
+from attnscope import (
+    DeviceError,
+    SwinSpec,
+    UsageError,
+    ViTAttention,
+    ViTNetworkSpec,
+    ViTSpec,
+    WindowAttention,
+    trace_steps,
+)
 from attnscope.axes import AxisError
 from attnscope.making import build, settled
 
@@ -67,6 +76,18 @@ def test_times_add_up(report):
     assert time.runs >= 5
     assert report.complexity.global_s > 0
     assert report.complexity.windowed_s == time.whole_median_s
+
+
+@pytest.mark.parametrize(
+    ("spec", "is_global"),
+    [(ViTSpec(dim=12, heads=3, tokens=5), True), (ViTNetworkSpec(dim=12, heads=3, image=16, scope="block"), False)],
+    ids=["vit", "block"],
+)
+def test_what_ran_is_what_was_timed(spec, is_global):
+    """A ViT's attention is the global one itself, and of networks neither figure is of the attention alone."""
+    report = attnscope.explore(spec, device="cpu", budget=0.01)
+    assert report.complexity.windowed_s is None
+    assert report.complexity.global_s == (report.time.whole_median_s if is_global else None)
 
 
 def test_three_counts_and_a_fourth():

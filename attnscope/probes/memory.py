@@ -9,26 +9,28 @@ from torch import Tensor, nn
 from attnscope.probes.time import measuring
 from attnscope.steps import Step, listening
 
-REQUESTED = "requested_bytes.all"
 
-
-def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...]) -> list[int]:
+def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...], count: str = "allocated_bytes") -> list[int]:
     """Bytes at the fullest moment of each step that runs, beyond what was there before, by CUDA's caching allocator.
 
-    Bytes that were asked for: the blocks in which they lie are multiples of 512 bytes, the large ones up to a MiB longer.
+    Blocks are whole multiples of 512 bytes, the large ones up to a MiB longer, so that it may tell more than the plan does.
 
     Args:
         module: on a CUDA device; it runs twice, first to let libraries take their workspaces.
         x: its inputs.
+        count: what of torch.cuda.memory_stats is told: "requested_bytes" are those that were asked for, before blocks.
     """
     device = x[0].device
     held: list[int] = []
+
+    def told(moment: str) -> int:
+        return torch.cuda.memory_stats(device)[f"{count}.all.{moment}"]
 
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             torch.cuda.reset_peak_memory_stats(device)
             result = method(*args)
-            held.append(torch.cuda.memory_stats(device)[f"{REQUESTED}.peak"] - before)
+            held.append(told("peak") - before)
             return result
 
         return call
@@ -36,7 +38,7 @@ def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...]) -> list[int]:
     with measuring():
         module(*x)
         torch.cuda.synchronize(device)
-        before = torch.cuda.memory_stats(device)[f"{REQUESTED}.current"]
+        before = told("current")
         with listening(module, listener):
             module(*x)
     return held

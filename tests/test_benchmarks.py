@@ -1,0 +1,52 @@
+"""What the benchmarks call missed, and that nothing of it is lost."""
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.ratios import HEAD, Ratio
+
+
+@pytest.mark.parametrize(
+    ("ratios", "bars", "row"),
+    [
+        ([1.0, 1.02, 1.0], {"bar": 1.01}, "| x | 1.000 | 1.000 to 1.020 | at most 1.01 | ok |"),
+        ([1.0, 1.02, 1.02], {"bar": 1.01}, "| x | 1.020 | 1.000 to 1.020 | at most 1.01 | MISSED |"),
+        ([0.9, 0.9, 2.0], {"least": 0.95}, "| x | 0.900 | 0.900 to 2.000 | at least 0.95 | MISSED |"),
+        ([1.0, 1.0, 1.0], {}, "| x | 1.000 | 1.000 to 1.000 |  |  |"),
+        ([1.0, 1.0, 1.04], {"each": (0.97, 1.03)}, "| x | 1.000 | 1.000 to 1.040 | each 0.97 to 1.03 | MISSED |"),
+        (
+            [0.98, 1.0, 1.03],
+            {"bar": 1.01, "least": 0.99, "each": (0.97, 1.03)},
+            "| x | 1.000 | 0.980 to 1.030 | 0.99 to 1.01, each 0.97 to 1.03 | ok |",
+        ),
+    ],
+)
+def test_a_ratio_is_held_in_the_middle_and_each_time(ratios, bars, row):
+    ratio = Ratio("x", ratios, **bars)
+    assert str(ratio) == row
+    assert ratio.ok is ("MISSED" not in row)
+
+
+def good():
+    """A part in which all is well."""
+    yield HEAD
+    yield Ratio("x", [1.0, 1.0, 1.0], 1.01)
+    yield gpu.Held("y", "0", "0", ok=True)
+
+
+def bad():
+    """One that misses a figure, and then breaks."""
+    yield gpu.Held("z", "1", "0", ok=False)
+    raise RuntimeError("out of luck")
+
+
+def test_a_part_that_breaks_is_missed_and_loses_no_other(tmp_path):
+    path = tmp_path / "page.md"
+    assert gpu.write_page(path, "here", [bad, good]) == 2
+    page = path.read_text(encoding="utf-8")
+    assert "| z | 1 | | 0 | MISSED |" in page
+    assert "RuntimeError: out of luck" in page
+    assert "| y | 0 | | 0 | ok |" in page
+    assert page.endswith("\n2 missed\n")
+    assert gpu.write_page(path, "here", [good]) == 0
+    assert path.read_text(encoding="utf-8").endswith("\nnothing was missed\n")
