@@ -63,7 +63,7 @@ def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None,
 
     Beyond the input and the parameters: what is still kept, the output and its gradient, which the loss holds, and the
     gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs
-    the fullest counts. None where a kernel keeps what only it knows, and where the backward comes to later.
+    the fullest counts. None in a fused kernel, and everywhere where one keeps what only it knows.
 
     It is that of one processor thread, without what the library holds that computes convolutions. Where heads have a single
     channel, or grids or windows a single row or column, torch may copy a gradient elsewhere than is said here.
@@ -72,17 +72,24 @@ def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None,
         memory: of the forward.
         input_grad: whether what comes from outside needs a gradient.
     """
-    plan, fullest = memory.plan, []
-    held = _Held(memory.end_of_training)
-    for number, saved, run in reversed(
-        list(zip(plan.runs, memory.saved_by_runs, _runs(memory, input_grad), strict=True))
-    ):
-        step = plan.steps[number]
-        if saved is None:
-            break
-        fullest.append(held.go_back(step, run, saved))
-    unknown = len(plan.runs) - len(fullest)
-    return memory.fullest([*[None] * unknown, *reversed(fullest)])
+    plan, told = memory.plan, memory.kept is not None
+    fullest = zip(plan.runs, _go_back(memory, input_grad), strict=True)
+    return memory.fullest(
+        [held if not held or (told and not plan.steps[number].step.fused) else None for number, held in fullest]
+    )
+
+
+def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:
+    """The most that the backward holds at once, without what a kernel has or keeps for itself."""
+    return max(_go_back(memory, input_grad))
+
+
+def _go_back(memory: Memory, input_grad: bool) -> list[int]:
+    """For each run, in the order of the forward, what its backward holds at the least; 0 where nothing goes back."""
+    plan, held = memory.plan, _Held(memory.end_of_training)
+    runs = list(zip(plan.runs, memory.saved_by_runs, _runs(memory, input_grad), strict=True))
+    fullest = [held.go_back(plan.steps[number], run, saved.size) for number, saved, run in reversed(runs)]
+    return fullest[::-1]
 
 
 @dataclass(slots=True)
