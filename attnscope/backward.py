@@ -11,12 +11,13 @@ from attnscope.steps import Plan, SizedStep
 def backward_macs(
     plan: Plan, kernel: str = "eager", input_grad: bool = True, device: str = "cpu"
 ) -> tuple[int | None, ...]:
-    """For each step, the multiply-accumulates of its backward, once; None where not known.
+    """For each run of a step, the multiply-accumulates of its backward; None where not known.
 
     A matmul has one more of its size for each of its operands that needs a gradient: a linear layer for its weights, and
-    for its input unless that is the image itself. A fused kernel has two matmuls in the forward and five in the backward,
-    since it computes the scores anew (Dao et al., arXiv 2205.14135, algorithm 4). On the CPU no fused kernel gives a
-    learned bias its gradient: there scaled_dot_product_attention falls back to its math kernel, which keeps them.
+    for its input unless that is the image itself, or what comes to the first of several blocks that are alike. A fused
+    kernel has two matmuls in the forward and five in the backward, since it computes the scores anew (Dao et al., arXiv
+    2205.14135, algorithm 4). On the CPU no fused kernel gives a learned bias its gradient: there
+    scaled_dot_product_attention falls back to its math kernel, which keeps them.
 
     Args:
         plan: the steps of the forward.
@@ -24,20 +25,15 @@ def backward_macs(
         input_grad: whether what comes from outside needs a gradient.
         device: where it runs: cpu, cuda or mps.
     """
-    wanted: set[str] = set()
-    made: set[str] = set()
+    needs_grad: dict[str, bool] = {}
     macs = []
-    for step in plan.steps:
+    for step in map(plan.steps.__getitem__, plan.runs):
         needs = [
-            tensor.name not in step.step.constants and (name in wanted if name in made else input_grad)
+            tensor.name not in step.step.constants and needs_grad.get(name, input_grad)
             for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True)
         ]
         macs.append(_macs(step, needs, kernel, device))
-        made.update(step.makes)
-        if any(needs) or step.weights:
-            wanted.update(step.makes)
-        else:
-            wanted.difference_update(step.makes)
+        needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
     return tuple(macs)
 
 

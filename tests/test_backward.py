@@ -1,5 +1,8 @@
 """The backward: MACs held against torch's count of the real one, what is kept for it, and its times."""
 
+import csv
+import io
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,18 +10,22 @@ from hypothesis import given, settings
 from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.auditing import sum_backward
+from attnscope.auditing import hold_backward
 from attnscope.backward import backward_macs
+from attnscope.known import sum_of
 from attnscope.making import build, build_module, plan_of
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.probes.audit import count_backward_with_torch
-from tests.strategies import specs
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from tests.strategies import small_swins, small_vits, specs
 
 CPU = torch.device("cpu")
 
 
 def declared(spec, input_grad):
-    plan = plan_of(spec)
-    return sum_backward(plan, backward_macs(plan, spec.kernel, input_grad))
+    return sum_of(backward_macs(plan_of(spec), spec.kernel, input_grad))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,60 @@ def test_attentions_with_other_steps_agree_too(spec, input_grad):
     assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
 
 
+SMALL = {"dim": 12, "heads": 3, "classes": 5}
+ALIKE = [
+    kind(depths=depths, image=image, window=7, **SMALL, **scope)
+    for kind in (SwinNetworkSpec, SwinV2NetworkSpec)
+    for depths, image, scope in (
+        ((4, 3), (56, 56), {}),
+        ((4, 3), (56, 56), {"stage": 1}),
+        ((4, 3), (28, 28), {"stage": 1}),  # a single window, which is no copy of its grid
+        ((3, 5), (60, 44), {"stage": 1}),
+        ((4, 3), (56, 56), {"stage": 2}),
+        ((4, 3), (56, 56), {"stage": 1, "block": 2}),
+        ((4, 3), (56, 56), {"scope": "block"}),
+    )
+] + [ViTNetworkSpec(dim=12, heads=3, depth=3, classes=5, image=(32, 48), scope=scope) for scope in ("model", "block")]
+"""Networks of blocks that are alike, whole and in stages and blocks."""
+
+
+@pytest.mark.parametrize("spec", ALIKE, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_blocks_that_are_alike_are_counted_each(spec, input_grad):
+    """What comes to the first of them may need no gradient, what comes to the others does."""
+    assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
+
+
+@given(small_vits | small_swins)
+@settings(max_examples=15)
+def test_networks_agree_with_torchs_count_of_the_real_backward(spec):
+    for input_grad in (True, False):
+        assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
+
+
+def test_rows_add_up_where_the_first_of_several_blocks_goes_back_through_less():
+    spec = SwinV2NetworkSpec(stage=1, depths=(4,), image=(28, 28), window=7, **SMALL)
+    report = explore(spec, device="cpu", time=False, backward=True, input_grad=False, audit=True, focus=["memory"])
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch
+    project = next(row for row in report.steps if row.name == "project")
+    assert (project.times, project.backward.macs) == (4, 2 * project.macs)
+    assert project.backward.macs_together == 7 * project.macs  # 1 + 2 + 2 + 2
+    saved = spec.itemsize * 7 * 7 * 12
+    assert (project.bytes_saved, project.bytes_saved_together) == (saved, 3 * saved)
+    for totals, of_row in (
+        (report.backward.macs, [row.backward.macs_together for row in report.steps]),
+        (report.totals.kept_bytes, [row.bytes_saved_together for row in report.steps]),
+    ):
+        assert sum(of_row) == totals
+    *rows, foot = csv.DictReader(io.StringIO(render(report, "csv", Screen())))
+    for key, total in (("backward_macs", report.backward.macs), ("bytes_saved", report.totals.kept_bytes)):
+        assert sum(int(row[key]) for row in rows) == int(foot[key]) == total
+    lines = render(report, "md", Screen()).splitlines()
+    assert f" {7 * project.macs:,} |" in next(line for line in lines if "| project ×4 |" in line)
+    assert f" {report.backward.macs:,} |" in lines[-1]
+
+
 @pytest.mark.parametrize(
     "spec", [SwinSpec(dim=12, resolution=14, kernel="sdpa"), ViTSpec(dim=12, heads=3, kernel="math")]
 )
@@ -59,6 +120,14 @@ def built(spec):
 
 def test_a_kernel_that_does_not_tell_is_unknown():
     assert declared(ViTSpec(kernel="compile"), True) is None
+    report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
+    assert report.backward.macs is None
+    assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
+
+
+def test_what_is_not_known_disagrees_with_nobody():
+    plan = plan_of(ViTSpec(kernel="compile"))
+    assert hold_backward(plan, backward_macs(plan, "compile"), 1) == (1, True, [])
 
 
 def test_explore_fills_the_backward():
