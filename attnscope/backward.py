@@ -1,5 +1,6 @@
 """What the backward of each step costs, in MACs and in memory, from the letters of the forward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnscope.axes import count, parse_count
@@ -9,21 +10,19 @@ from attnscope.steps import Plan, SizedStep
 
 
 def backward_macs(
-    plan: Plan, kernel: str = "eager", input_grad: bool = True, device: str = "cpu"
+    plan: Plan, kernel: str = "eager", input_grad: bool = True, devices: Sequence[str] = ("cpu",)
 ) -> tuple[int | None, ...]:
     """For each run of a step, the multiply-accumulates of its backward; None where not known.
 
     A matmul has one more of its size for each of its operands that needs a gradient: a linear layer for its weights, and
     for its input unless that is the image itself, or what comes to the first of several blocks that are alike. A fused
-    kernel has two matmuls in the forward and five in the backward, since it computes the scores anew (Dao et al., arXiv
-    2205.14135, algorithm 4). On the CPU no fused kernel gives a learned bias its gradient: there
-    scaled_dot_product_attention falls back to its math kernel, which keeps them.
+    kernel has two matmuls in the forward and five in the backward, where it computes the scores anew.
 
     Args:
         plan: the steps of the forward.
         kernel: how attention is computed.
         input_grad: whether what comes from outside needs a gradient.
-        device: where it runs: cpu, cuda or mps.
+        devices: where it may run: cpu, cuda, mps or meta. What is not the same on all of them is not known.
     """
     needs_grad: dict[str, bool] = {}
     macs = []
@@ -32,19 +31,37 @@ def backward_macs(
             tensor.name not in step.step.constants and needs_grad.get(name, input_grad)
             for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True)
         ]
-        macs.append(_macs(step, needs, kernel, device))
+        macs.append(_macs(step, needs, kernel, devices))
         needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
     return tuple(macs)
 
 
-def _macs(step: SizedStep, needs: list[bool], kernel: str, device: str) -> int | None:
+def computes_scores_anew(step: SizedStep, kernel: str, device: str) -> bool | None:
+    """Whether a fused kernel keeps no scores and has to compute them again, going back; None where that is not known.
+
+    So do flash attention (Dao et al., arXiv 2205.14135, algorithm 4) and its like. The math kernel keeps them, and
+    scaled_dot_product_attention takes it where no other will do: on the CPU for a learned bias, on CUDA for float64, on
+    others always. What CUDA takes for heads that are no multiples of 16 bytes is for the GPU's generation to say.
+    """
+    if kernel not in RECOMPUTING:
+        return False if kernel == "math" else None
+    if device not in ("cpu", "cuda"):
+        return False
+    if kernel != "sdpa":
+        return True
+    if device == "cpu":
+        return not step.weights and len(step.inputs) == 3
+    if step.itemsize == 8:
+        return False
+    return None if step.sizes["d"] * step.itemsize % 16 else True
+
+
+def _macs(step: SizedStep, needs: list[bool], kernel: str, devices: Sequence[str]) -> int | None:
     if step.step.fused:
-        learned_bias = bool(step.weights) or len(needs) > 3
-        if kernel == "math" or (kernel == "sdpa" and device == "cpu" and learned_bias):
-            return 2 * step.macs
-        if kernel in RECOMPUTING:
+        anew = {computes_scores_anew(step, kernel, device) for device in devices}
+        if anew == {True}:
             return 5 * step.macs // 2
-        return None
+        return 2 * step.macs if anew == {False} else None
     if not step.weights:
         return step.macs * sum(needs)
     if len(needs) > 1:  # the weights scale what the operands make

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__, networks
-from attnscope.asked import BUDGET_S, Asked, check_arguments
+from attnscope.asked import BUDGET_S, Asked, check_arguments, may_be
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
@@ -28,7 +28,7 @@ from attnscope.making import (
 from attnscope.memory import Memory
 from attnscope.report import Backward, KernelRow, Report, StepBackward, StepTime, Time
 from attnscope.rows import complexity_figures, part_rows, step_row, step_times, totals, whole_time
-from attnscope.spec import KERNELS, Spec
+from attnscope.spec import KERNELS, RECOMPUTING, Spec
 from attnscope.steps import Plan
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def explore(
     if backward:
         for row, macs, time_back in zip(rows, plan.by_step(each_back), run.backward_times, strict=True):
             row.backward = StepBackward(most(macs), time_back, macs_together=sum_of(macs))
+        if None in each_back:
+            run.notes.append(run.why_backward_is_unknown())
     published = None
     if whole := isinstance(spec, networks.NetworkSpec) and spec.is_whole:
         from attnscope.networks.published import compare_published
@@ -248,7 +250,18 @@ class _Run:
 
     def backward_macs(self) -> tuple[int | None, ...]:
         """MACs of the backward of each run of a step."""
-        return backward_macs(self.plan, self.spec.kernel, self.asked.input_grad, self.asked.device)
+        return backward_macs(self.plan, self.spec.kernel, self.asked.input_grad, may_be(self.asked.device))
+
+    def why_backward_is_unknown(self) -> str:
+        """Why a kernel's backward has no MACs, and the remedy where there is one."""
+        kernel, devices = self.spec.kernel, may_be(self.asked.device)
+        if kernel not in RECOMPUTING:
+            why = f"what {kernel} computes there is its own"
+        elif len(devices) == 1:
+            why = f"which kernel {kernel} takes there is for the GPU to say"
+        else:
+            why = f"{' and '.join(devices)} do not take the same kernel for it; --device tells which"
+        return f"the MACs of the backward are not known: {why}"
 
     def measure_kernels(self, module: "nn.Module", x: "tuple[Tensor, ...]") -> None:
         """Time the fused kernel beside the steps; where it is asked for all kernels, with how far each is from float64."""

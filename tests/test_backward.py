@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.auditing import hold_backward
-from attnscope.backward import backward_macs
+from attnscope.backward import backward_macs, computes_scores_anew
 from attnscope.known import sum_of
 from attnscope.making import build, build_module, plan_of
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
@@ -122,12 +123,83 @@ def test_a_kernel_that_does_not_tell_is_unknown():
     assert declared(ViTSpec(kernel="compile"), True) is None
     report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
     assert report.backward.macs is None
+    assert report.notes == ["the MACs of the backward are not known: what compile computes there is its own"]
     assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
 
 
 def test_what_is_not_known_disagrees_with_nobody():
     plan = plan_of(ViTSpec(kernel="compile"))
     assert hold_backward(plan, backward_macs(plan, "compile"), 1) == (1, True, [])
+
+
+def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch):
+    spec = SwinSpec(dim=12, resolution=14, kernel="sdpa")
+    timed = explore(spec, device="cpu", budget=0.01, backward=True)
+    assert timed.backward.macs == 2 * timed.totals.macs
+    assert explore(spec, device="cpu", time=False, backward=True).backward.macs == timed.backward.macs
+    for platform, devices in (("linux", "cuda and cpu"), ("win32", "cuda and cpu")):
+        monkeypatch.setattr(sys, "platform", platform)
+        told = explore(spec, time=False, backward=True)
+        assert told.backward.macs is None
+        assert [row.name for row in told.steps if row.backward.macs is None] == ["attend"]
+        assert told.notes == [
+            f"the MACs of the backward are not known: {devices} do not take the same kernel for it; --device tells which"
+        ]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert explore(spec, time=False, backward=True).backward.macs == timed.backward.macs
+
+
+@pytest.mark.parametrize(
+    ("spec", "device", "anew"),
+    [
+        (ViTSpec(kernel="sdpa"), "cpu", True),
+        (ViTSpec(kernel="sdpa", dtype="float64"), "cpu", True),
+        (ViTSpec(kernel="sdpa"), "cuda", True),
+        (ViTSpec(kernel="sdpa"), "mps", False),
+        (ViTSpec(kernel="sdpa"), "meta", False),
+        (ViTSpec(kernel="sdpa", dtype="float64"), "cuda", False),
+        (ViTSpec(kernel="sdpa", dim=36), "cuda", None),
+        (SwinSpec(kernel="sdpa"), "cpu", False),
+        (SwinSpec(kernel="sdpa"), "cuda", True),
+        (SwinSpec(kernel="sdpa"), "mps", False),
+        (SwinV2Spec(kernel="sdpa"), "cpu", False),
+        (SwinV2Spec(kernel="sdpa"), "cuda", True),
+        (SwinSpec(kernel="efficient"), "cuda", True),
+        (SwinSpec(kernel="math"), "cuda", False),
+        (SwinSpec(kernel="flex"), "cuda", None),
+    ],
+)
+def test_which_kernels_compute_the_scores_anew(spec, device, anew):
+    attend = next(step for step in plan_of(spec).steps if step.name == "attend")
+    assert computes_scores_anew(attend, spec.kernel, device) is anew
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(
+            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="none")]
+        ),
+        pytest.param(
+            "mps", marks=[pytest.mark.mps, pytest.mark.skipif(not torch.backends.mps.is_available(), reason="none")]
+        ),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("kind", [ViTSpec, SwinSpec, SwinV2Spec])
+def test_the_kernel_that_a_gpu_takes_backward_is_foretold(kind, dtype, device):
+    if (device, dtype) == ("mps", "float64"):
+        pytest.skip("MPS knows no float64")
+    report = explore(kind(kernel="sdpa", dtype=dtype), device=device, time=False, audit=True, backward=True)
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch
+
+
+@pytest.mark.parametrize("spec", [ViTSpec(dim=12, heads=3, kernel="sdpa"), SwinSpec(dim=12, kernel="sdpa")])
+def test_on_meta_torch_takes_its_math_kernel(spec):
+    report = explore(spec, device="meta", audit=True, backward=True)
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch == 2 * report.totals.macs
 
 
 def test_explore_fills_the_backward():
