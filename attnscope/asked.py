@@ -1,5 +1,6 @@
 """How something is to be run, and what is to be found out by it."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,13 @@ class Asked:
     input_grad: bool = True
     kernels: bool = False
     progress: Callable[[float], None] | None = None
+
+
+def may_be(device: str) -> tuple[str, ...]:
+    """What a device may turn out to be, as far as that is known before torch has looked: `auto` is one of several."""
+    if device != "auto":
+        return (device,)
+    return ("mps", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
 
 
 def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:

@@ -109,18 +109,17 @@ def disagreement(row: StepAudit) -> str | None:
     return f"{row.name}: " + ", ".join(f"{way} {macs:,}" for way, macs in counted.items())
 
 
-def hold_backward(plan: Plan, each: Sequence[int | None], counted: int) -> tuple[int | None, list[str]]:
-    """What FlopCounterMode counted of the real backward, None where it cannot, and what there is to say of it."""
-    declared = sum_backward(plan, each)
-    fused = sum(step.times * (macs or 0) for step, macs in zip(plan.steps, each, strict=True) if step.step.fused)
-    if fused and declared is not None and counted == declared - fused:
+def hold_backward(plan: Plan, each: Sequence[int | None], counted: int) -> tuple[int | None, bool, list[str]]:
+    """The MACs of each run's backward held against what FlopCounterMode counted of the real one.
+
+    Returns:
+        What it counted, None where it cannot; whether they agree; and what there is to say of it.
+    """
+    declared = sum_of(each)
+    if declared is None or counted == declared:
+        return counted, True, []
+    fused = sum([macs or 0 for number, macs in zip(plan.runs, each, strict=True) if plan.steps[number].step.fused])
+    if fused and counted == declared - fused:
         # up to torch 2.14 FlopCounterMode has no formula for the fused backward of the CPU
-        return None, ["torch's FlopCounterMode counts the fused backward on the CPU as 0"]
-    if declared is not None and counted != declared:
-        return counted, [f"backward: letters {declared:,}, torch {counted:,} MACs"]
-    return counted, []
-
-
-def sum_backward(plan: Plan, each: Sequence[int | None]) -> int | None:
-    """MACs of the whole backward; None where a kernel does not tell."""
-    return sum_of([None if macs is None else s.times * macs for s, macs in zip(plan.steps, each, strict=True)])
+        return None, True, ["torch's FlopCounterMode counts the fused backward on the CPU as 0"]
+    return counted, False, [f"backward: letters {declared:,}, torch {counted:,} MACs"]

@@ -1,5 +1,6 @@
 """What the backward of each step costs, in MACs and in memory, from the letters of the forward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnscope.axes import count, parse_count
@@ -9,46 +10,58 @@ from attnscope.steps import Plan, SizedStep
 
 
 def backward_macs(
-    plan: Plan, kernel: str = "eager", input_grad: bool = True, device: str = "cpu"
+    plan: Plan, kernel: str = "eager", input_grad: bool = True, devices: Sequence[str] = ("cpu",)
 ) -> tuple[int | None, ...]:
-    """For each step, the multiply-accumulates of its backward, once; None where not known.
+    """For each run of a step, the multiply-accumulates of its backward; None where not known.
 
     A matmul has one more of its size for each of its operands that needs a gradient: a linear layer for its weights, and
-    for its input unless that is the image itself. A fused kernel has two matmuls in the forward and five in the backward,
-    since it computes the scores anew (Dao et al., arXiv 2205.14135, algorithm 4). On the CPU no fused kernel gives a
-    learned bias its gradient: there scaled_dot_product_attention falls back to its math kernel, which keeps them.
+    for its input unless that is the image itself, or what comes to the first of several blocks that are alike. A fused
+    kernel has two matmuls in the forward and five in the backward, where it computes the scores anew.
 
     Args:
         plan: the steps of the forward.
         kernel: how attention is computed.
         input_grad: whether what comes from outside needs a gradient.
-        device: where it runs: cpu, cuda or mps.
+        devices: where it may run: cpu, cuda, mps or meta. What is not the same on all of them is not known.
     """
-    wanted: set[str] = set()
-    made: set[str] = set()
+    needs_grad: dict[str, bool] = {}
     macs = []
-    for step in plan.steps:
+    for step in map(plan.steps.__getitem__, plan.runs):
         needs = [
-            tensor.name not in step.step.constants and (name in wanted if name in made else input_grad)
+            tensor.name not in step.step.constants and needs_grad.get(name, input_grad)
             for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True)
         ]
-        macs.append(_macs(step, needs, kernel, device))
-        made.update(step.makes)
-        if any(needs) or step.weights:
-            wanted.update(step.makes)
-        else:
-            wanted.difference_update(step.makes)
+        macs.append(_macs(step, needs, kernel, devices))
+        needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
     return tuple(macs)
 
 
-def _macs(step: SizedStep, needs: list[bool], kernel: str, device: str) -> int | None:
+def computes_scores_anew(step: SizedStep, kernel: str, device: str) -> bool | None:
+    """Whether a fused kernel keeps no scores and has to compute them again, going back; None where that is not known.
+
+    So do flash attention (Dao et al., arXiv 2205.14135, algorithm 4) and its like. The math kernel keeps them, and
+    scaled_dot_product_attention takes it where no other will do: on the CPU for a learned bias, on CUDA for float64, on
+    others always. What CUDA takes for heads that are no multiples of 16 bytes is for the GPU's generation to say.
+    """
+    if kernel not in RECOMPUTING:
+        return False if kernel == "math" else None
+    if device not in ("cpu", "cuda"):
+        return False
+    if kernel != "sdpa":
+        return True
+    if device == "cpu":
+        return not step.weights and len(step.inputs) == 3
+    if step.itemsize == 8:
+        return False
+    return None if step.sizes["d"] * step.itemsize % 16 else True
+
+
+def _macs(step: SizedStep, needs: list[bool], kernel: str, devices: Sequence[str]) -> int | None:
     if step.step.fused:
-        learned_bias = bool(step.weights) or len(needs) > 3
-        if kernel == "math" or (kernel == "sdpa" and device == "cpu" and learned_bias):
-            return 2 * step.macs
-        if kernel in RECOMPUTING:
+        anew = {computes_scores_anew(step, kernel, device) for device in devices}
+        if anew == {True}:
             return 5 * step.macs // 2
-        return None
+        return 2 * step.macs if anew == {False} else None
     if not step.weights:
         return step.macs * sum(needs)
     if len(needs) > 1:  # the weights scale what the operands make
@@ -63,7 +76,7 @@ def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None,
 
     Beyond the input and the parameters: what is still kept, the output and its gradient, which the loss holds, and the
     gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs
-    the fullest counts. None where a kernel keeps what only it knows, and where the backward comes to later.
+    the fullest counts. None in a fused kernel, and everywhere where one keeps what only it knows.
 
     It is that of one processor thread, without what the library holds that computes convolutions. Where heads have a single
     channel, or grids or windows a single row or column, torch may copy a gradient elsewhere than is said here.
@@ -72,17 +85,24 @@ def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None,
         memory: of the forward.
         input_grad: whether what comes from outside needs a gradient.
     """
-    plan, fullest = memory.plan, []
-    held = _Held(memory.end_of_training)
-    for number, saved, run in reversed(
-        list(zip(plan.runs, memory.saved_by_runs, _runs(memory, input_grad), strict=True))
-    ):
-        step = plan.steps[number]
-        if saved is None:
-            break
-        fullest.append(held.go_back(step, run, saved))
-    unknown = len(plan.runs) - len(fullest)
-    return memory.fullest([*[None] * unknown, *reversed(fullest)])
+    plan, told = memory.plan, memory.kept is not None
+    fullest = zip(plan.runs, _go_back(memory, input_grad), strict=True)
+    return memory.fullest(
+        [held if not held or (told and not plan.steps[number].step.fused) else None for number, held in fullest]
+    )
+
+
+def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:
+    """The most that the backward holds at once, without what a kernel has or keeps for itself."""
+    return max(_go_back(memory, input_grad))
+
+
+def _go_back(memory: Memory, input_grad: bool) -> list[int]:
+    """For each run, in the order of the forward, what its backward holds at the least; 0 where nothing goes back."""
+    plan, held = memory.plan, _Held(memory.end_of_training)
+    runs = list(zip(plan.runs, memory.saved_by_runs, _runs(memory, input_grad), strict=True))
+    fullest = [held.go_back(plan.steps[number], run, saved.size) for number, saved, run in reversed(runs)]
+    return fullest[::-1]
 
 
 @dataclass(slots=True)

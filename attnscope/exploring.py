@@ -7,12 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__, networks
-from attnscope.asked import BUDGET_S, Asked, check_arguments
-from attnscope.auditing import audit_counts, hold_against_plan, hold_backward, sum_backward
+from attnscope.asked import BUDGET_S, Asked, check_arguments, may_be
+from attnscope.auditing import audit_counts, hold_against_plan, hold_backward
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
 from attnscope.doubts import doubts, floor_doubt
 from attnscope.errors import DeviceError, UsageError
+from attnscope.known import most, sum_of
 from attnscope.making import (
     build,
     build_module,
@@ -27,7 +28,7 @@ from attnscope.making import (
 from attnscope.memory import Memory
 from attnscope.report import Backward, KernelRow, Report, StepBackward, StepTime, Time
 from attnscope.rows import complexity_figures, part_rows, step_row, step_times, totals, whole_time
-from attnscope.spec import KERNELS, Spec
+from attnscope.spec import KERNELS, RECOMPUTING, Spec
 from attnscope.steps import Plan
 
 if TYPE_CHECKING:
@@ -95,14 +96,17 @@ def explore(
     memory = Memory(plan)
     rows = [step_row(*columns) for columns in zip(plan.steps, memory.live, memory.saved, run.times, strict=True)]
     held_back = backward_bytes(memory, input_grad)
-    for row, *held in zip(rows, memory.training, held_back, run.allocated, strict=True):
-        row.bytes_training, row.bytes_backward, row.bytes_allocated = held
+    for row, *held in zip(rows, memory.training, held_back, memory.saved_together, run.allocated, strict=True):
+        row.bytes_training, row.bytes_backward, row.bytes_saved_together, row.bytes_allocated = held
     if run.peaks and run.time:
         for row, step in zip(rows, plan.steps, strict=True):
             row.bound = bound(step, run.peaks, run.best)
     each_back = run.backward_macs() if backward else ()
-    for row, macs, time_back in zip(rows, each_back, run.backward_times, strict=False):
-        row.backward = StepBackward(macs, time_back)
+    if backward:
+        for row, macs, time_back in zip(rows, plan.by_step(each_back), run.backward_times, strict=True):
+            row.backward = StepBackward(most(macs), time_back, macs_together=sum_of(macs))
+        if None in each_back:
+            run.notes.append(run.why_backward_is_unknown())
     published = None
     if whole := isinstance(spec, networks.NetworkSpec) and spec.is_whole:
         from attnscope.networks.published import compare_published
@@ -124,9 +128,7 @@ def explore(
         focus=list(focus),
         peaks=run.peaks,
         kernels=run.kernels,
-        backward=Backward(sum_backward(plan, each_back), input_grad, run.backward_torch, run.backward_time)
-        if backward
-        else None,
+        backward=Backward(sum_of(each_back), input_grad, run.backward_torch, run.backward_time) if backward else None,
         parameter_bytes=spec.itemsize * plan.params,
         parts=part_rows(plan, rows) if whole else [],
         published=published,
@@ -227,9 +229,9 @@ class _Run:
             from attnscope.probes.audit import count_backward_with_torch
 
             counted = count_backward_with_torch(module, *x, input_grad=asked.input_grad)
-            self.backward_torch, note = hold_backward(self.plan, self.backward_macs(), counted)
-            self.audit.notes += note
-            self.audit.agree &= self.backward_torch in (None, sum_backward(self.plan, self.backward_macs()))
+            self.backward_torch, agree, notes = hold_backward(self.plan, self.backward_macs(), counted)
+            self.audit.notes += notes
+            self.audit.agree &= agree
         if not self.timed:
             return
         from attnscope.probes.backward import time_backward
@@ -252,8 +254,19 @@ class _Run:
         return fullest
 
     def backward_macs(self) -> tuple[int | None, ...]:
-        """MACs of each step's backward, once however often it stands."""
-        return backward_macs(self.plan, self.spec.kernel, self.asked.input_grad, self.asked.device)
+        """MACs of the backward of each run of a step."""
+        return backward_macs(self.plan, self.spec.kernel, self.asked.input_grad, may_be(self.asked.device))
+
+    def why_backward_is_unknown(self) -> str:
+        """Why a kernel's backward has no MACs, and the remedy where there is one."""
+        kernel, devices = self.spec.kernel, may_be(self.asked.device)
+        if kernel not in RECOMPUTING:
+            why = f"what {kernel} computes there is its own"
+        elif len(devices) == 1:
+            why = f"which kernel {kernel} takes there is for the GPU to say"
+        else:
+            why = f"{' and '.join(devices)} do not take the same kernel for it; --device tells which"
+        return f"the MACs of the backward are not known: {why}"
 
     def measure_kernels(self, module: "nn.Module", x: "tuple[Tensor, ...]") -> None:
         """Time the fused kernel beside the steps; where it is asked for all kernels, with how far each is from float64."""

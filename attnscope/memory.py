@@ -1,15 +1,16 @@
 """What a run holds in memory, step by step: in inference, in the forward of training, and in its backward.
 
 Tensors live by their names: from the step that makes one to the last that takes it, or a view of it; in training what the
-backward needs lives until the backward has been there. Everything is beyond the input and the parameters. Workspaces of
-the processor's matmul library, which it takes for bfloat16 and float16, are not in it.
+backward needs lives until the backward has been there. Everything is beyond the input and the parameters, and as on the
+processor, where a fused kernel is not the same everywhere. What that takes besides for bfloat16 and float16 is not in it:
+workspaces of its matmul library, and copies in float32 of what it averages or sums up.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
-from attnscope.axes import count
 from attnscope.known import most, sum_of
 from attnscope.steps import Plan
 
@@ -26,7 +27,7 @@ class Memory:
     @property
     def live(self) -> tuple[int | None, ...]:
         """For each step, what the forward holds at its fullest moment. What a module is given lives until it returns."""
-        return self.fullest([live for _, live in self._live])
+        return self.fullest([held.known for held in self._live])
 
     @property
     def peak(self) -> int | None:
@@ -35,21 +36,27 @@ class Memory:
 
     @property
     def least_peak(self) -> int:
-        """What the forward holds at once at the least: its tensors, without what a fused kernel takes."""
-        return max([tensors for tensors, _ in self._live])
+        """The most that the forward holds at once, without what a fused kernel has for itself."""
+        return max([held.size for held in self._live])
 
     @cached_property
     def saved(self) -> tuple[int | None, ...]:
         """For each step, what training keeps for its backward, each time that it runs.
 
-        A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere.
+        A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere, so that
+        of identical blocks the first may keep less.
         """
-        return self.fullest(self.saved_by_runs)
+        return self.fullest([saved.known for saved in self.saved_by_runs])
+
+    @property
+    def saved_together(self) -> tuple[int | None, ...]:
+        """For each step, what training keeps of all its runs together."""
+        return tuple(map(sum_of, self.plan.by_step([saved.known for saved in self.saved_by_runs])))
 
     @property
     def kept(self) -> int | None:
         """What training keeps for the backward in all."""
-        return sum_of(self.saved_by_runs)
+        return sum_of([saved.known for saved in self.saved_by_runs])
 
     @cached_property
     def training(self) -> tuple[int | None, ...]:
@@ -57,53 +64,60 @@ class Memory:
 
         As `live`, but what the backward needs stays. None behind a kernel that keeps what only it knows, too.
         """
-        held, fullest = 0, []
-        for number, owned in zip(self.plan.runs, self._owned, strict=True):
-            step, keeps = self.plan.steps[number], self._keeps[number]
-            if keeps is None:
-                break
-            held += owned.made
-            known = None if step.scratch_bytes is None else held + max(step.scratch_bytes, keeps + step.number_bytes)
-            fullest.append(known)
-            held += keeps + step.number_kept_bytes - owned.done_in_training
-        return self.fullest([*fullest, *[None] * (len(self.plan.runs) - len(fullest))])
+        return self.fullest([held.known for held in self._training])
+
+    @property
+    def least_training_peak(self) -> int:
+        """The most that the forward of training holds at once, without what a kernel has or keeps for itself."""
+        return max([held.size for held in self._training])
 
     @cached_property
-    def _live(self) -> list[tuple[int, int | None]]:
-        """For each run, the bytes of all tensors that live meanwhile, and these with the step's scratch, where known."""
+    def _live(self) -> list["AtLeast"]:
+        """For each run, the tensors that live meanwhile and the step's scratch."""
         tensors, live = 0, []
         for number, owned in zip(self.plan.runs, self._owned, strict=True):
             scratch = self.plan.steps[number].scratch_bytes
             tensors += owned.made
-            live.append((tensors, None if scratch is None else tensors + scratch))
+            live.append(AtLeast(tensors + (scratch or 0), scratch is not None))
             tensors -= owned.done
         return live
 
     @cached_property
-    def saved_by_runs(self) -> list[int | None]:
-        """For each run, what it is the first to keep for the backward."""
-        each = [(self._keeps[number], owned.saved) for number, owned in zip(self.plan.runs, self._owned, strict=True)]
-        return [None if keeps is None else keeps + saved for keeps, saved in each]
+    def _training(self) -> list["AtLeast"]:
+        """For each run, the same in training, and what is kept so far."""
+        held, is_all, live = 0, True, []
+        for number, owned in zip(self.plan.runs, self._owned, strict=True):
+            step = self.plan.steps[number]
+            scratch, keeps = step.scratch_bytes, step.kept_bytes
+            is_all &= keeps is not None
+            held += owned.made
+            besides = max(scratch or 0, (keeps or 0) + step.number_bytes)
+            live.append(AtLeast(held + besides, is_all and scratch is not None))
+            held += (keeps or 0) + step.number_kept_bytes - owned.done_in_training
+        return live
 
     @cached_property
-    def _keeps(self) -> list[int | None]:
-        """For each step, what it keeps for the backward besides its tensors."""
-        told = [(step, step.step.keeps) for step in self.plan.steps]
-        return [None if keeps is None else step.itemsize * count(keeps, step.sizes) for step, keeps in told]
+    def saved_by_runs(self) -> list["AtLeast"]:
+        """For each run, what it is the first to keep for the backward."""
+        keeps = [self.plan.steps[number].kept_bytes for number in self.plan.runs]
+        return [
+            AtLeast((own or 0) + owned.saved, own is not None) for own, owned in zip(keeps, self._owned, strict=True)
+        ]
 
     @property
     def end_of_training(self) -> int:
-        """What is held between the forward and the backward: what is kept, the output and the output's gradient."""
+        """What is held between the forward and the backward: what is kept, the output and the output's gradient.
+
+        At the least, where a kernel keeps what only it knows.
+        """
+        kept = sum([saved.size for saved in self.saved_by_runs])
         numbers = sum([self.plan.steps[number].number_kept_bytes for number in self.plan.runs])
         gradient = self.plan.steps[self.plan.runs[-1]].output_bytes
-        return (self.kept or 0) + numbers + self._owned[-1].output + gradient
+        return kept + numbers + self._owned[-1].output + gradient
 
     def fullest(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
         """For each step the most of its runs; None where one is not known."""
-        runs_of: list[list[int | None]] = [[] for _ in self.plan.steps]
-        for number, value in zip(self.plan.runs, of_runs, strict=True):
-            runs_of[number].append(value)
-        return tuple([most(values) for values in runs_of])
+        return tuple(map(most, self.plan.by_step(of_runs)))
 
     @cached_property
     def _owned(self) -> list["_Owned"]:
@@ -145,6 +159,18 @@ class Memory:
             owned[owner.dies].done += owner.size
             owned[owner.dies].done_in_training += 0 if owner.is_saved else owner.size
         return owned
+
+
+class AtLeast(NamedTuple):
+    """Bytes, and whether they are all: a kernel may have more, which only it knows."""
+
+    size: int
+    is_all: bool
+
+    @property
+    def known(self) -> int | None:
+        """The bytes, where they are all."""
+        return self.size if self.is_all else None
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ class StepRow:
     """The part of a network that the step belongs to."""
     stage: int | None = field(default=None, kw_only=True)
     """The stage of that part, from 1; None outside the stages."""
+    bytes_saved_together: int | None = field(default=None, kw_only=True)
+    """What training keeps of all that the row stands for; `bytes_saved` is of one run, the one that keeps most."""
     bytes_training: int | None = field(default=None, kw_only=True)
     """What the forward of training holds at its fullest moment, in this step."""
     bytes_backward: int | None = field(default=None, kw_only=True)
@@ -64,10 +66,15 @@ class StepRow:
 
 @dataclass
 class StepBackward:
-    """The backward of one step: its MACs, None where a kernel does not tell, and its time where it was measured."""
+    """The backward of one step: its MACs, None where they are not known, and its time where it was measured.
+
+    `macs` are of one run, `macs_together` of all that the row stands for. The first of several blocks that are alike may
+    have fewer than the others, if what comes to it needs no gradient; then `macs` are those of the others.
+    """
 
     macs: int | None
     time: StepTime | None
+    macs_together: int | None = None
 
 
 @dataclass
@@ -174,7 +181,7 @@ class Time:
 
 @dataclass
 class Backward:
-    """The backward of the whole: its MACs, None where a kernel does not tell, and whether the input needed a gradient.
+    """The backward of the whole: its MACs, None where they are not known, and whether the input needed a gradient.
 
     `torch` is what FlopCounterMode counted of the real backward, in MACs, where it was asked to.
     """

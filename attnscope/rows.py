@@ -85,18 +85,14 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         bytes_live=most([row.bytes_live for row in rows]),
         bytes_training=most([row.bytes_training for row in rows]),
         bytes_backward=most([row.bytes_backward for row in rows]),
-        bytes_saved=sum_of([None if row.bytes_saved is None else row.times * row.bytes_saved for row in rows]),
+        bytes_saved=sum_of([row.bytes_saved_together for row in rows]),
         sees=first.part.sees,
         time_s=sum_of([row.times * row.time.median_s if row.time else None for row in rows]),
-        backward_macs=sum_of([_back(row) for row in rows]),
+        backward_macs=sum_of([row.backward.macs_together if row.backward else None for row in rows]),
         backward_s=_sum_of_measured(
             [row.times * row.backward.time.median_s for row in rows if row.backward and row.backward.time]
         ),
     )
-
-
-def _back(row: StepRow) -> int | None:
-    return None if row.backward is None or row.backward.macs is None else row.times * row.backward.macs
 
 
 def _sum_of_measured(seconds: list[float]) -> float | None:

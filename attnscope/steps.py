@@ -36,7 +36,10 @@ ELEMENTWISE_FLOPS = {
 }
 """FLOPs of one element, for each kind of elementwise work. These never count as MACs."""
 
+FLOAT32_BYTES = 4
+
 Method = TypeVar("Method", bound=Callable[..., Any])
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Step:
         fused: whether one kernel does it all; what that kernel holds is its own, and not known here.
         saves: which of its tensors the backward needs, by name; they outlive the forward in training.
         keeps: elements that it keeps for the backward besides; None where only its kernel knows.
+        keeps_sums: elements that it keeps besides of sums, which are float32 where its own numbers are narrower.
         constants: which of the tensors that it takes never need a gradient, by name.
         passes: tensors that it takes, by name, whose gradient is that of what it makes, as it is or seen differently.
         copied_back: elements of the gradient that comes strided, of which matmul makes a copy before it makes others.
@@ -78,6 +82,7 @@ class Step:
     fused: bool = False
     saves: tuple[str, ...] = ()
     keeps: str | None = ""
+    keeps_sums: str = ""
     constants: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
     copied_back: str = ""
@@ -90,6 +95,7 @@ class Step:
         for text in (
             self.macs,
             self.keeps or "",
+            self.keeps_sums,
             *self.work.values(),
             *self.scratch,
             self.copied_back,
@@ -304,6 +310,14 @@ class SizedStep:
         return max([*phases, self.number_bytes])
 
     @property
+    def kept_bytes(self) -> int | None:
+        """What it keeps for the backward besides its tensors; None where only its kernel knows."""
+        if self.step.keeps is None:
+            return None
+        sums = max(self.itemsize, FLOAT32_BYTES) * count(self.step.keeps_sums, self.sizes)
+        return self.itemsize * count(self.step.keeps, self.sizes) + sums
+
+    @property
     def scales_by_number(self) -> bool:
         """Whether its result is multiplied with a number, in a pass of its own behind a matmul."""
         return "scale" in self.step.work and not self.step.weights and not self.step.fused
@@ -335,8 +349,13 @@ class SizedStep:
 
     @property
     def number_bytes(self) -> int:
-        """What torch makes of the number by which a result is scaled: a double, then one of the result's type."""
-        if not {"scale", "mean"} & self.step.work.keys():
+        """What torch makes of the number by which a result is scaled, and then of the same in the result's type.
+
+        The first is a double, of a mean a whole number; a double that is wanted is there already.
+        """
+        if "mean" in self.step.work:
+            return 8 + self.itemsize
+        if "scale" not in self.step.work:
             return 0
         return 8 if self.itemsize == 8 else 8 + self.itemsize
 
@@ -424,6 +443,13 @@ class Plan:
             )
         calls = (*self.calls, (0, len(self.runs) - 1)) if paths[0] else self.calls
         return Plan(tuple(steps), self.runs, calls)
+
+    def by_step(self, of_runs: Iterable[Found]) -> list[list[Found]]:
+        """What was found of each run, that of a step's several runs together."""
+        found: list[list[Found]] = [[] for _ in self.steps]
+        for number, one in zip(self.runs, of_runs, strict=True):
+            found[number].append(one)
+        return found
 
     @cached_property
     def macs(self) -> int:

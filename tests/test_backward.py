@@ -1,5 +1,9 @@
 """The backward: MACs held against torch's count of the real one, what is kept for it, and its times."""
 
+import csv
+import io
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,18 +11,22 @@ from hypothesis import given, settings
 from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.auditing import sum_backward
-from attnscope.backward import backward_macs
+from attnscope.auditing import hold_backward
+from attnscope.backward import backward_macs, computes_scores_anew
+from attnscope.known import sum_of
 from attnscope.making import build, build_module, plan_of
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.probes.audit import count_backward_with_torch
-from tests.strategies import specs
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from tests.strategies import small_swins, small_vits, specs
 
 CPU = torch.device("cpu")
 
 
 def declared(spec, input_grad):
-    plan = plan_of(spec)
-    return sum_backward(plan, backward_macs(plan, spec.kernel, input_grad))
+    return sum_of(backward_macs(plan_of(spec), spec.kernel, input_grad))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +52,60 @@ def test_attentions_with_other_steps_agree_too(spec, input_grad):
     assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
 
 
+SMALL = {"dim": 12, "heads": 3, "classes": 5}
+ALIKE = [
+    kind(depths=depths, image=image, window=7, **SMALL, **scope)
+    for kind in (SwinNetworkSpec, SwinV2NetworkSpec)
+    for depths, image, scope in (
+        ((4, 3), (56, 56), {}),
+        ((4, 3), (56, 56), {"stage": 1}),
+        ((4, 3), (28, 28), {"stage": 1}),  # a single window, which is no copy of its grid
+        ((3, 5), (60, 44), {"stage": 1}),
+        ((4, 3), (56, 56), {"stage": 2}),
+        ((4, 3), (56, 56), {"stage": 1, "block": 2}),
+        ((4, 3), (56, 56), {"scope": "block"}),
+    )
+] + [ViTNetworkSpec(dim=12, heads=3, depth=3, classes=5, image=(32, 48), scope=scope) for scope in ("model", "block")]
+"""Networks of blocks that are alike, whole and in stages and blocks."""
+
+
+@pytest.mark.parametrize("spec", ALIKE, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_blocks_that_are_alike_are_counted_each(spec, input_grad):
+    """What comes to the first of them may need no gradient, what comes to the others does."""
+    assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
+
+
+@given(small_vits | small_swins)
+@settings(max_examples=15)
+def test_networks_agree_with_torchs_count_of_the_real_backward(spec):
+    for input_grad in (True, False):
+        assert declared(spec, input_grad) == count_backward_with_torch(*built(spec), input_grad=input_grad)
+
+
+def test_rows_add_up_where_the_first_of_several_blocks_goes_back_through_less():
+    spec = SwinV2NetworkSpec(stage=1, depths=(4,), image=(28, 28), window=7, **SMALL)
+    report = explore(spec, device="cpu", time=False, backward=True, input_grad=False, audit=True, focus=["memory"])
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch
+    project = next(row for row in report.steps if row.name == "project")
+    assert (project.times, project.backward.macs) == (4, 2 * project.macs)
+    assert project.backward.macs_together == 7 * project.macs  # 1 + 2 + 2 + 2
+    saved = spec.itemsize * 7 * 7 * 12
+    assert (project.bytes_saved, project.bytes_saved_together) == (saved, 3 * saved)
+    for totals, of_row in (
+        (report.backward.macs, [row.backward.macs_together for row in report.steps]),
+        (report.totals.kept_bytes, [row.bytes_saved_together for row in report.steps]),
+    ):
+        assert sum(of_row) == totals
+    *rows, foot = csv.DictReader(io.StringIO(render(report, "csv", Screen())))
+    for key, total in (("backward_macs", report.backward.macs), ("bytes_saved", report.totals.kept_bytes)):
+        assert sum(int(row[key]) for row in rows) == int(foot[key]) == total
+    lines = render(report, "md", Screen()).splitlines()
+    assert f" {7 * project.macs:,} |" in next(line for line in lines if "| project ×4 |" in line)
+    assert f" {report.backward.macs:,} |" in lines[-1]
+
+
 @pytest.mark.parametrize(
     "spec", [SwinSpec(dim=12, resolution=14, kernel="sdpa"), ViTSpec(dim=12, heads=3, kernel="math")]
 )
@@ -59,6 +121,85 @@ def built(spec):
 
 def test_a_kernel_that_does_not_tell_is_unknown():
     assert declared(ViTSpec(kernel="compile"), True) is None
+    report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
+    assert report.backward.macs is None
+    assert report.notes == ["the MACs of the backward are not known: what compile computes there is its own"]
+    assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
+
+
+def test_what_is_not_known_disagrees_with_nobody():
+    plan = plan_of(ViTSpec(kernel="compile"))
+    assert hold_backward(plan, backward_macs(plan, "compile"), 1) == (1, True, [])
+
+
+def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch):
+    spec = SwinSpec(dim=12, resolution=14, kernel="sdpa")
+    timed = explore(spec, device="cpu", budget=0.01, backward=True)
+    assert timed.backward.macs == 2 * timed.totals.macs
+    assert explore(spec, device="cpu", time=False, backward=True).backward.macs == timed.backward.macs
+    for platform, devices in (("linux", "cuda and cpu"), ("win32", "cuda and cpu")):
+        monkeypatch.setattr(sys, "platform", platform)
+        told = explore(spec, time=False, backward=True)
+        assert told.backward.macs is None
+        assert [row.name for row in told.steps if row.backward.macs is None] == ["attend"]
+        assert told.notes == [
+            f"the MACs of the backward are not known: {devices} do not take the same kernel for it; --device tells which"
+        ]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert explore(spec, time=False, backward=True).backward.macs == timed.backward.macs
+
+
+@pytest.mark.parametrize(
+    ("spec", "device", "anew"),
+    [
+        (ViTSpec(kernel="sdpa"), "cpu", True),
+        (ViTSpec(kernel="sdpa", dtype="float64"), "cpu", True),
+        (ViTSpec(kernel="sdpa"), "cuda", True),
+        (ViTSpec(kernel="sdpa"), "mps", False),
+        (ViTSpec(kernel="sdpa"), "meta", False),
+        (ViTSpec(kernel="sdpa", dtype="float64"), "cuda", False),
+        (ViTSpec(kernel="sdpa", dim=36), "cuda", None),
+        (SwinSpec(kernel="sdpa"), "cpu", False),
+        (SwinSpec(kernel="sdpa"), "cuda", True),
+        (SwinSpec(kernel="sdpa"), "mps", False),
+        (SwinV2Spec(kernel="sdpa"), "cpu", False),
+        (SwinV2Spec(kernel="sdpa"), "cuda", True),
+        (SwinSpec(kernel="efficient"), "cuda", True),
+        (SwinSpec(kernel="math"), "cuda", False),
+        (SwinSpec(kernel="flex"), "cuda", None),
+    ],
+)
+def test_which_kernels_compute_the_scores_anew(spec, device, anew):
+    attend = next(step for step in plan_of(spec).steps if step.name == "attend")
+    assert computes_scores_anew(attend, spec.kernel, device) is anew
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(
+            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="none")]
+        ),
+        pytest.param(
+            "mps", marks=[pytest.mark.mps, pytest.mark.skipif(not torch.backends.mps.is_available(), reason="none")]
+        ),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("kind", [ViTSpec, SwinSpec, SwinV2Spec])
+def test_the_kernel_that_a_gpu_takes_backward_is_foretold(kind, dtype, device):
+    if (device, dtype) == ("mps", "float64"):
+        pytest.skip("MPS knows no float64")
+    report = explore(kind(kernel="sdpa", dtype=dtype), device=device, time=False, audit=True, backward=True)
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch
+
+
+@pytest.mark.parametrize("spec", [ViTSpec(dim=12, heads=3, kernel="sdpa"), SwinSpec(dim=12, kernel="sdpa")])
+def test_on_meta_torch_takes_its_math_kernel(spec):
+    report = explore(spec, device="meta", audit=True, backward=True)
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch == 2 * report.totals.macs
 
 
 def test_explore_fills_the_backward():

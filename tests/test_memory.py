@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from attnscope import SwinSpec, ViTSpec, networks
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.backward import backward_bytes
+from attnscope.backward import backward_bytes, least_backward_peak
 from attnscope.known import most
 from attnscope.making import build_module, plan_of
 from attnscope.memory import Memory
@@ -71,6 +71,7 @@ CASES = [
     *(kind(stage=3, image=(100, 60), **SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)),  # merging too
     ViTNetworkSpec(**SMALL_VIT),
     ViTNetworkSpec(cls=False, batch=2, **SMALL_VIT),
+    ViTNetworkSpec(cls=False, dtype="float64", **SMALL_VIT),
     ViTNetworkSpec(distilled=True, kv_heads=1, **SMALL_VIT),
     *(kind(**SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)),
     *(kind(image=(100, 60), kv_heads=1, batch=2, **SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)),
@@ -121,7 +122,10 @@ def test_what_the_backward_of_networks_holds(spec):
 
 
 def hold_against_torch(spec):
-    """The fullest moment of each step, of several runs the most, and what each step is the first to keep."""
+    """The fullest moment of each step, of several runs the most, and what each step is the first to keep.
+
+    What a fused kernel has for itself meanwhile is not known.
+    """
     plan, dtype = plan_of(spec), getattr(torch, spec.dtype)
     memory = Memory(plan)
     module = build_module(spec).to(dtype)
@@ -132,7 +136,7 @@ def hold_against_torch(spec):
             real = max(held[where] for where in step.places)
             if step.places == (KNOWN_TO_ONE_LIBRARY,):
                 assert most_bytes <= real
-            else:
+            elif not step.step.fused:
                 assert (step.places[0], most_bytes) == (step.places[0], real)
     kept = kept_bytes(module, *x)
     assert sum(kept.values()) == memory.kept
@@ -150,7 +154,7 @@ def hold_backward_against_torch(spec, input_grad):
         real = max(held.get(where, 0) for where in step.places)
         if step.places == (KNOWN_TO_ONE_LIBRARY,):
             assert most_bytes <= real
-        else:
+        elif not step.step.fused:
             assert (step.places[0], most_bytes) == (step.places[0], real)
 
 
@@ -272,16 +276,57 @@ def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
     assert Memory(networks.plan(deeper)).kept > memory.kept  # but for what its backward needs
 
 
-@pytest.mark.parametrize("kv_heads", [None, 1])
-def test_a_kernel_that_computes_the_scores_anew_keeps_none(kv_heads):
-    spec = ViTSpec(dim=24, heads=3, kv_heads=kv_heads, tokens=17, batch=2, kernel="sdpa")
-    module, plan = build_module(spec), plan_of(spec)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SwinNetworkSpec(stage=1, image=(56, 56), **SMALL_SWIN | {"depths": (5,)}),
+        SwinV2NetworkSpec(
+            stage=1, image=(28, 28), window=7, **SMALL_SWIN | {"depths": (4,)}
+        ),  # no copy for its windows
+    ],
+    ids=name_of,
+)
+def test_the_first_of_several_blocks_keeps_no_input_that_comes_from_outside(spec):
+    plan = plan_of(spec)
     memory = Memory(plan)
-    kept = kept_bytes(module, torch.randn(spec.input_shape))
-    assert {step.name: saved for step, saved in zip(plan.steps, memory.saved, strict=True) if saved} == kept
+    kept = kept_bytes(build_module(spec), torch.randn(spec.input_shape))
+    assert sum(memory.saved_together) == memory.kept == sum(kept.values())
+    assert memory.kept < sum(step.times * saved for step, saved in zip(plan.steps, memory.saved, strict=True))
+    for step, together in zip(plan.steps, memory.saved_together, strict=True):
+        assert (step.places[0], together) == (step.places[0], sum(kept.get(where, 0) for where in step.places))
+
+
+FUSED = [
+    ViTSpec(dim=24, heads=3, tokens=17, batch=2, kernel="sdpa"),
+    ViTSpec(dim=24, heads=3, kv_heads=1, tokens=17, batch=2, kernel="sdpa"),
+    CrossSpec(dim=12, heads=3, tokens=5, keys=7, batch=2, kernel="sdpa"),
+    ViTNetworkSpec(kernel="sdpa", **SMALL_VIT),
+]
+"""Kernels that compute the scores anew in the backward."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("spec", FUSED, ids=name_of)
+def test_a_kernel_that_computes_the_scores_anew_keeps_none(spec, dtype):
+    """Of each query it keeps one sum, as float32 where the numbers are narrower."""
+    spec = replace(spec, dtype=dtype)
+    module, plan = build_module(spec).to(getattr(torch, dtype)), plan_of(spec)
+    memory = Memory(plan)
+    kept = kept_bytes(module, *(torch.randn(shape).to(getattr(torch, dtype)) for shape in spec.input_shapes))
     assert memory.kept == sum(kept.values())
-    known = [live is not None for live in memory.training]
-    assert known == [step.name != "attend" for step in plan.steps]
+    for step, saved in zip(plan.steps, memory.saved, strict=True):
+        assert (step.places[0], saved) == (step.places[0], kept.get(step.places[0], 0))
+
+
+@pytest.mark.parametrize("spec", FUSED, ids=name_of)
+def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
+    plan = plan_of(spec)
+    memory, rows = Memory(plan), [step.name for step in plan.steps]
+    for held in (memory.live, memory.training, backward_bytes(memory)):
+        assert [name for name, known in zip(rows, held, strict=True) if known is None] == ["attend"]
+    hold_against_torch(spec)
+    hold_backward_against_torch(spec, input_grad=True)
+    hold_backward_against_torch(spec, input_grad=False)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +340,17 @@ def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
     assert memory.saved[attend] is memory.kept is memory.live[attend] is None
     assert set(memory.training[attend:]) == {None}  # behind it nobody knows what is held
     assert None not in memory.live[attend + 1 :]
-    assert set(backward_bytes(memory)[: attend + 1]) == {None}
+    assert set(backward_bytes(memory)) == {None}  # it is held from the end of the forward on
+    for least in (memory.least_peak, memory.least_training_peak, least_backward_peak(memory)):
+        assert least > max(step.output_bytes for step in plan.steps)
+
+
+def test_nothing_goes_back_through_what_stands_before_the_first_weight_whatever_a_kernel_keeps():
+    spec = SwinSpec(dim=12, resolution=14, shift=True, kernel="sdpa")
+    rows = [step.name for step in plan_of(spec).steps]
+    held = dict(zip(rows, backward_bytes(Memory(plan_of(spec)), input_grad=False), strict=True))
+    assert [name for name in rows if held[name] is not None] == ["shift", "partition"]
+    assert held["shift"] == held["partition"] == 0
 
 
 def test_what_dropout_keeps_is_unknown():

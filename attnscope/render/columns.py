@@ -62,10 +62,10 @@ class Column(Generic[Row]):
 
 
 ADD_UP = (
-    *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "bytes_saved", "calls"),
-    *("time_s", "iqr_s", "bound_s", "backward_macs", "backward_s"),
+    *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "calls"),
+    *("time_s", "iqr_s", "bound_s", "backward_s"),
 )
-"""Columns whose rows are parts of a sum, by key."""
+"""Columns whose rows are parts of a sum, as many alike as a row stands for, by key."""
 
 
 def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> list[Column[Row]]:

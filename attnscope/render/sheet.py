@@ -204,7 +204,7 @@ def training_lines(report: Report) -> list[str]:
     totals = report.totals
     if totals.kept_bytes is None:
         return ["in training not known: what a fused kernel or dropout keeps is its own"]
-    most = max(report.steps, key=lambda row: row.times * (row.bytes_saved or 0))
+    most = max(report.steps, key=lambda row: row.bytes_saved_together or 0)
     kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {_where(most)}"
     if totals.training_peak_bytes is None or totals.backward_peak_bytes is None:
         return [f"in training not known step by step; {kept}"]
@@ -234,7 +234,7 @@ def backward_lines(report: Report) -> list[str]:
         return []
     of = "with the input's gradient" if back.input_grad else "without the input's gradient"
     if back.macs is None:
-        told = [f"MACs not known: this kernel does not tell; {of}"]
+        told = [f"MACs not known; {of}"]
     else:
         counted = " ✓ letters = torch" if back.torch == back.macs else ""
         ratio = (

@@ -56,7 +56,7 @@ def step_columns(report: Report) -> list[Column[StepRow]]:
         Column[StepRow](
             "bytes_saved",
             "kept",
-            lambda row: row.bytes_saved,
+            lambda row: row.bytes_saved_together,
             words.binary,
             held or (3 if report.backward else None),
             totals.kept_bytes,
@@ -161,7 +161,7 @@ def _word(word: str | None) -> str:
 
 
 def _backward_macs(row: StepRow) -> int | None:
-    return row.backward.macs if row.backward else None
+    return row.backward.macs_together if row.backward else None
 
 
 def _backward_s(row: StepRow) -> float | None:

@@ -49,9 +49,8 @@ def plan(spec: CrossSpec) -> Plan:
     if not spec.qkv_bias:
         projections = [step.without_bias() for step in projections]
     shared = [share_heads] if spec.is_grouped else []
-    # one query, one head, or heads of one channel lie as they should however they are seen
-    split = (
-        replace(split_queries, passes=("queries",)) if 1 in (n, spec.heads, spec.dim // spec.heads) else split_queries
-    )
+    # one query, one head, or heads of one channel lie as they should however they are seen; a fused kernel lays them so
+    lie_so = not spec.heads_lie_apart or 1 in (n, spec.heads, spec.dim // spec.heads)
+    split = replace(split_queries, passes=("queries",)) if lie_so else split_queries
     steps = [*projections, split, split_context, *shared, *attention, merge_of(spec), output_of(spec)]
     return Plan.of(steps, sizes, spec.itemsize)

@@ -66,7 +66,7 @@ attend = Step(
     work={"scale": "b h n m", "softmax": "b h n m"},
     fused=True,
     saves=("q", "k", "v", "heads"),
-    keeps="b h n",
+    keeps_sums="b h n",
     doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without keeping the scores",
 )
 merge_heads = Step(
