@@ -59,6 +59,7 @@ def test_diff_tells_steps_that_only_one_has():
         "bytes_written",
         "peak_bytes",
         "training_peak_bytes",
+        "backward_peak_bytes",
         "kept_bytes",
         "score",
         "softmax",
