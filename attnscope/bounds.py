@@ -101,6 +101,23 @@ class Kernel:
     kind: str
     sizes: tuple[int, ...]
 
+    @property
+    def elements(self) -> int:
+        """Numbers in its operands and in what it makes."""
+        match self.kind, self.sizes:
+            case "linear", (rows, i, o):
+                return rows * i + i * o + rows * o
+            case "batched", (number, n, inner, m):
+                return number * (n * inner + inner * m + n * m)
+            case "softmax", sizes:
+                return 2 * math.prod(sizes)
+            case "scale", (elements,):
+                return elements
+            case "transpose", (batches, tokens, parts, heads, channels):
+                return (parts + 1) * batches * tokens * heads * channels
+            case _:
+                raise ValueError(f"no kernel is known as {self}")
+
 
 def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
     """The kernels of these steps that are held against themselves, each once."""

@@ -80,7 +80,7 @@ def explore(
 
     Raises:
         UsageError: an argument that cannot be asked for.
-        DeviceError: the device is not here, or the forward does not fit in its memory. Nothing is allocated then.
+        DeviceError: the device is not here, or what is asked for does not fit in its memory. Nothing is allocated then.
 
     The costs are those of the letters in the attention's `steps.py`; they are held against the paper's closed form (Liu et
     al., arXiv 2103.14030, equations 1 and 2) and, where torch is imported, against fvcore's count of the real forward.
@@ -171,7 +171,7 @@ class _Run:
 
         device = find_device(self.asked.device)
         asked = self.asked = replace(self.asked, device=device.type)  # auto has become a device
-        self.refuse_what_does_not_fit(self.plan, device)
+        self.refuse_what_does_not_fit(device)
         self.environment = environment(device, asked.threads, asked.seed)
         with told_when_memory_runs_out(device), settled(asked.threads, asked.seed):
             module, x = build(self.spec, device)
@@ -188,21 +188,27 @@ class _Run:
                 with told_when_kernel_does_not_run(self.spec, device, backward=True):
                     self.go_back(module, x, order)
 
-    def refuse_what_does_not_fit(self, plan: Plan, device: "torch.device") -> None:
+    def refuse_what_does_not_fit(self, device: "torch.device") -> None:
         """Refuse before anything is allocated.
 
         Raises:
-            DeviceError: parameters, input and activations together are more than the device has.
+            DeviceError: parameters, input and what is held besides are more than the device has.
         """
         from attnscope.probes.device import free_memory
 
-        need, free = needed_bytes(plan), free_memory(device)
-        if free is not None and need > free:
-            smaller = largest_that_fits(self.spec, free)
-            raise DeviceError(
-                f"this needs {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
-                f"type {{no_time}} for shapes and costs alone{f', or {smaller}' if smaller else ''}"
-            )
+        asked, need, free = self.asked, needed_bytes(self.plan, self.asked), free_memory(device)
+        if free is None or need <= free:
+            return
+        alone = ["type {no_time}"] * asked.time + ["leave out {audit}"] * asked.audit
+        ways = [f"{' and '.join(alone)} for shapes and costs alone"]
+        if asked.backward and needed_bytes(self.plan, replace(asked, backward=False)) <= free:
+            ways.append("leave out {backward}")
+        ways += filter(None, [largest_that_fits(self.spec, free, asked)])
+        *others, last = ways
+        raise DeviceError(
+            f"this needs {gigabytes(need)}{' with its backward' if asked.backward else ''} and {device.type} has "
+            f"{gigabytes(free)} free; {', '.join(others)}{', or ' if others else ''}{last}"
+        )
 
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""

@@ -1,20 +1,27 @@
 """Spec -> plan, module and inputs: made where they fit, seeded, and told in a line where they do not."""
 
 import warnings
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attnscope import attentions, networks
-from attnscope.errors import AttnscopeError, DeviceError
+from attnscope.asked import Asked
+from attnscope.backward import least_backward_peak
+from attnscope.bounds import kernels
+from attnscope.errors import AttnscopeError, DeviceError, UsageError
 from attnscope.memory import Memory
-from attnscope.spec import LARGEST, Spec
+from attnscope.spec import DTYPE_BYTES, Spec, pair, spell_pair
 from attnscope.steps import Plan
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+FORWARD = Asked(time=False)
+"""A forward, and nothing besides."""
 
 
 def plan_of(spec: Spec) -> Plan:
@@ -53,21 +60,46 @@ def settled(threads: int, seed: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def needed_bytes(plan: Plan) -> int:
-    """What a run allocates: parameters, input and the fullest moment of the forward."""
-    return plan.steps[0].itemsize * plan.params + plan.input_bytes + Memory(plan).least_peak
+def needed_bytes(plan: Plan, asked: Asked = FORWARD) -> int:
+    """What a run holds at its fullest: parameters, input, and the most of what it does one after the other.
+
+    That is the forward and, as far as they are asked for, the operands of a kernel that is measured alone, the same again
+    in float64, and the forward and the backward of training. What fused kernels have for themselves is not known, and not
+    in it.
+    """
+    memory, itemsize = Memory(plan), plan.steps[0].itemsize
+    there = itemsize * plan.params + plan.input_bytes
+    fullest = [memory.least_peak]
+    if asked.time:
+        fullest += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
+    if asked.kernels:
+        fullest.append((there + memory.least_peak) * DTYPE_BYTES["float64"] // itemsize)
+    if asked.backward:
+        fullest += [memory.least_training_peak, least_backward_peak(memory, asked.input_grad)]
+    return there + max(fullest)
 
 
-def largest_that_fits(spec: Spec, free: int) -> str | None:
+def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | None:
     """What to ask for so that a run fits in this many bytes: a smaller batch, or else fewer tokens."""
-    for name, build_spec in (("batch", lambda size: replace(spec, batch=size)), (spec.SIZE_FIELD, spec.of_size)):
-        low, high = 0, LARGEST
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = needed_bytes(plan_of(build_spec(middle))) <= free
-            low, high = (middle, high) if fits else (low, middle - 1)
-        if low:
-            return f"{{{name}}} {low} at most"
+    sized: dict[str, Callable[[int], Spec]] = {
+        "batch": lambda size: replace(spec, batch=size),
+        spec.SIZE_FIELD: spec.of_size,
+    }
+    for field, of_size in sized.items():
+
+        def is_too_large(size: int, of_size: Callable[[int], Spec] = of_size) -> bool:
+            try:
+                return needed_bytes(plan_of(of_size(size)), asked) > free
+            except UsageError:  # larger than a size can be
+                return True
+
+        if is_too_large(1):
+            continue
+        high = 2
+        while not is_too_large(high):
+            high *= 2
+        largest = of_size(bisect_left(range(high), True, lo=high // 2, key=is_too_large) - 1)
+        return f"{{{field}}} {spell_pair(pair(getattr(largest, field)), 'x')} at most"
     return None
 
 

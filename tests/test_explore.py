@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import attnscope
 from attnscope import (
     DeviceError,
+    SwinNetworkSpec,
     SwinSpec,
     UsageError,
     ViTAttention,
@@ -17,8 +20,11 @@ from attnscope import (
     WindowAttention,
     trace_steps,
 )
+from attnscope.asked import Asked
 from attnscope.axes import AxisError
-from attnscope.making import build, settled
+from attnscope.backward import least_backward_peak
+from attnscope.making import build, largest_that_fits, needed_bytes, plan_of, settled
+from attnscope.memory import Memory
 
 SMALL = SwinSpec(dim=12, resolution=(10, 15), window=4, shift=True)
 
@@ -168,16 +174,62 @@ def test_memory_that_runs_out_after_all_is_told(monkeypatch):
 
 
 def test_what_would_fit_is_the_most_that_fits():
-    from attnscope import attentions
-    from attnscope.making import largest_that_fits, needed_bytes
-
     free = 10**8
     assert largest_that_fits(ViTSpec(batch=1000), free).startswith("{batch} ")
     said = largest_that_fits(ViTSpec(tokens=10**6), free)
     tokens = int(said.split()[1])
-    fits = [needed_bytes(attentions.plan(ViTSpec(tokens=n))) <= free for n in (tokens, tokens + 1)]
+    fits = [needed_bytes(plan_of(ViTSpec(tokens=n))) <= free for n in (tokens, tokens + 1)]
     assert fits == [True, False]
     assert largest_that_fits(SwinSpec(resolution=4000, window=4000), free) is None
+
+
+def test_what_would_fit_is_told_in_the_units_of_its_flag():
+    free = 10**9
+    vit, swin = ViTNetworkSpec(image=40000), SwinNetworkSpec(image=40000, patch=(4, 8))
+    assert largest_that_fits(vit, free) == "{image} 800 at most"
+    assert largest_that_fits(swin, free) == "{image} 1640x3280 at most"
+    sizes = [(vit, 800, 816), (swin, (1640, 3280), (1644, 3288))]
+    for spec, *images in sizes:
+        fits = [needed_bytes(plan_of(replace(spec, image=image))) <= free for image in images]
+        assert fits == [True, False]
+
+
+@pytest.mark.parametrize("input_grad", [True, False])
+@pytest.mark.parametrize("spec", [ViTNetworkSpec(), SwinSpec(shift=True), ViTSpec(kernel="sdpa")], ids=lambda s: s.name)
+def test_a_run_needs_what_it_holds_at_its_fullest(spec, input_grad):
+    plan = plan_of(spec)
+    memory = Memory(plan)
+    there = spec.itemsize * plan.params + plan.input_bytes
+    forward = needed_bytes(plan)
+    back = needed_bytes(plan, Asked(time=False, backward=True, input_grad=input_grad))
+    assert forward == there + memory.least_peak
+    assert back == there + max(memory.least_training_peak, least_backward_peak(memory, input_grad)) > forward
+
+
+def test_a_kernel_that_is_measured_alone_may_need_more_than_the_forward():
+    plan = plan_of(ViTSpec(dim=1200, heads=1, tokens=2))
+    assert needed_bytes(plan, Asked()) == needed_bytes(plan) - Memory(plan).least_peak + 4 * (
+        2 * 1200 + 1200 * 3600 + 2 * 3600
+    )
+
+
+def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeypatch):
+    from attnscope.probes import device
+
+    spec, asked = ViTNetworkSpec(batch=64), Asked(backward=True)
+    free = 2 * 10**9
+    monkeypatch.setattr(device, "free_memory", lambda device: free)
+    assert needed_bytes(plan_of(spec), Asked()) < free
+    with pytest.raises(DeviceError) as error:
+        attnscope.explore(spec, device="cpu", backward=True)
+    told = error.value.in_flags()
+    assert "this needs 8.8 GiB with its backward and cpu has 1.9 GiB free" in told
+    said = re.search(r"--no-time for shapes and costs alone, leave out --backward, or --batch (\d+) at most", told)
+    fits = [needed_bytes(plan_of(replace(spec, batch=int(said[1]) + more)), asked) <= free for more in (0, 1)]
+    assert fits == [True, False]
+    with pytest.raises(DeviceError) as error:
+        attnscope.explore(spec, device="cpu", time=False, audit=True, backward=True)
+    assert "leave out --audit for shapes and costs alone, leave out --backward, or" in error.value.in_flags()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the machine can do at its best, and the least time of a step."""
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -18,6 +19,7 @@ from attnscope.render.peaks import roofline
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import floor_line
 from tests.golden import timed
+from tests.test_memory import profiling
 
 PEAKS = Peaks(
     device="a machine", threads=1, dtype="float32",
@@ -93,6 +95,34 @@ def test_a_copy_is_bound_by_the_memory_that_holds_it():
     assert least.seconds == pytest.approx(moved / PEAKS.bandwidth(moved))
     assert least.binds == "memory L3"
     assert least.intensity == 0
+
+
+def test_the_operands_of_one_kernel_are_there_at_a_time():
+    """As many bytes as each says, and a few: numbers that are repeated in them, or multiplied with."""
+    every = [
+        Kernel("linear", (512, 512, 1024)),
+        Kernel("batched", (16, 128, 64, 256)),
+        Kernel("softmax", (1024, 512)),
+        Kernel("scale", (2**20,)),
+        Kernel("transpose", (8, 64, 3, 8, 64)),
+    ]
+    few = 2**16
+    for some in (*([kernel] for kernel in every), every):
+        with profiling() as profiler:
+            best_seconds(some, torch.device("cpu"), torch.float32, 1)
+        largest = 4 * max(kernel.elements for kernel in some)
+        assert largest <= fullest(profiler) <= largest + few
+
+
+def fullest(profiler):
+    """Bytes that were there at once."""
+    events, found = list(profiler.profiler.kineto_results.experimental_event_tree()), []
+    while events:
+        event = events.pop()
+        events.extend(event.children)
+        if hasattr(event.extra_fields, "alloc_size"):
+            found.append((event.start_time_ns, event.extra_fields.alloc_size))
+    return max(itertools.accumulate(size for _, size in sorted(found)))
 
 
 def test_what_is_small_is_bound_by_the_call():

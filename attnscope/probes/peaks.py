@@ -107,13 +107,14 @@ def best_seconds(
 ) -> dict[Kernel, float]:
     """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already."""
     clock = _clock(device, threads)
+
+    def alone(kernel: Kernel) -> float:
+        call = _call(kernel, device, dtype)  # operands that are gone before those of the next kernel are made
+        call()  # memory and libraries are met for the first time
+        return _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
+
     with measuring(), torch.random.fork_rng():
-        best = {}
-        for kernel in kernels:
-            call = _call(kernel, device, dtype)
-            call()  # memory and libraries are met for the first time
-            best[kernel] = _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
-        return best
+        return {kernel: alone(kernel) for kernel in kernels}
 
 
 def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
