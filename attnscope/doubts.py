@@ -28,11 +28,7 @@ def doubts(
     if on_processor:
         told += _busy(time, threads, cores or process.cores())
         if time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
-            remedy = (
-                "--alloc pinned keeps it"
-                if (allocator or process.allocator) == "default"
-                else "this system gives it back: use Linux"
-            )
+            remedy = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
             told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
     ratio = time.steps_sum_s / time.whole_median_s
     if abs(ratio - 1) > SUM_MAY_DIFFER:
@@ -43,6 +39,17 @@ def doubts(
         remedy = "--budget 2" if threads == 1 else "--threads 1"
         told.append(f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}: {remedy} may steady them")
     return told
+
+
+def faults_remedy(allocator: str, is_glibc: bool) -> str:
+    """What helps where memory is taken anew each time, by how this process allocates, and whether with glibc."""
+    if allocator == "pinned":
+        return "blocks of 2 GiB or a preloaded allocator escape --alloc pinned: give a smaller --batch, or unset LD_PRELOAD"
+    return (
+        "--alloc pinned keeps it"
+        if is_glibc
+        else "this system's allocator cannot be told to keep it; glibc's on Linux can"
+    )
 
 
 def floor_doubt(taken_s: float, least_s: float) -> list[str]:
