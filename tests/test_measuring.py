@@ -9,7 +9,7 @@ import torch
 
 from attnscope import ViTSpec, explore
 from attnscope.diff import compare, overlap
-from attnscope.doubts import doubts
+from attnscope.doubts import doubts, faults_remedy
 from attnscope.errors import UsageError
 from attnscope.probes import time as engine
 from attnscope.probes.watch import Effort, Watch
@@ -102,6 +102,12 @@ def test_fine_times_are_not_doubted():
 def test_every_doubt_names_its_remedy(changed, threads, remedy):
     (told,) = doubts(replace(FINE, **changed), threads, 2, "default")
     assert remedy in told
+
+
+def test_what_helps_against_page_faults_depends_on_the_allocator():
+    assert faults_remedy("default", is_glibc=True) == "--alloc pinned keeps it"
+    assert "glibc's on Linux can" in faults_remedy("default", is_glibc=False)
+    assert "LD_PRELOAD" in faults_remedy("pinned", is_glibc=True)
 
 
 def test_a_gpu_does_not_care_for_the_processor():
@@ -232,6 +238,9 @@ def test_environment_says_what_is_needed_to_repeat_a_run():
         "attnscope",
         "python",
         "device_name",
+        "cpu",
+        "driver",
+        "toolkit",
         "cpu_capability",
         "threads",
         "cores",

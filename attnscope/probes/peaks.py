@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnscope.asked import check_dtype
 from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate
-from attnscope.probes.device import device_name, find_device
+from attnscope.probes.device import device_name, find_device, seeded
 from attnscope.probes.time import CLOCKS, FEWEST_LONG_RUNS, Clock, ThreadClock, measuring, run
 from attnscope.probes.watch import Watch
 
@@ -61,9 +62,11 @@ def measure_peaks_by_name(device: str, dtype: str, threads: int) -> tuple[Peaks,
     """The same for a device and a dtype by their names.
 
     Raises:
-        DeviceError: the device is not here.
+        DeviceError: the device is not here, or knows no such numbers.
     """
-    return measure_peaks(find_device(device), getattr(torch, dtype), threads)
+    found = find_device(device)
+    check_dtype(found.type, dtype)
+    return measure_peaks(found, getattr(torch, dtype), threads)
 
 
 def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tuple[Peaks, bool]:
@@ -106,7 +109,7 @@ def best_seconds(
 ) -> dict[Kernel, float]:
     """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already."""
     clock = _clock(device, threads)
-    with measuring(), torch.random.fork_rng():
+    with measuring(), seeded(device, 0):
         best = {}
         for kernel in kernels:
             call = _call(kernel, device, dtype)
@@ -123,7 +126,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
     def kernel(kind: str, *sizes: int) -> Callable[[], object]:
         return _call(Kernel(kind, sizes), device, dtype)
 
-    with measuring(), torch.random.fork_rng():
+    with measuring(), seeded(device, 0):
         one = torch.ones(1, device=device, dtype=dtype)
         calls: dict[object, Callable[[], object]] = {
             "call": lambda: [one.add_(0) for _ in range(100)],
