@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attnscope.errors import UsageError, quoted
+from attnscope.errors import DeviceError, UsageError, quoted
 from attnscope.probes import process
+from attnscope.spec import DTYPE_BYTES
 
 DEVICES = {
     "auto": "the fastest that is here",
@@ -14,6 +15,8 @@ DEVICES = {
     "mps": "an Apple GPU",
     "meta": "shapes alone, nothing is computed",
 }
+UNKNOWN_DTYPES = {"mps": ("float64", "complex128")}
+"""Types of numbers that a device does not know."""
 BUDGET_S = 0.3
 
 
@@ -50,3 +53,11 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
         raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {process.cores()}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
+
+
+def check_dtype(device: str, dtype: str) -> None:
+    """Raises a DeviceError where this device, such as mps, does not know numbers of this type. No torch."""
+    unknown = UNKNOWN_DTYPES.get(device, ())
+    if dtype in unknown:
+        known = ", ".join(name for name in DTYPE_BYTES if name not in unknown)
+        raise DeviceError(f"{device} knows no {dtype}; there is: {known}, or {{device}} cpu")

@@ -51,11 +51,7 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
     """
     told = disturbances(time, threads, device, cores)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
-        remedy = (
-            "--alloc pinned keeps it"
-            if (allocator or process.allocator) == "default"
-            else "this system gives it back: use Linux"
-        )
+        remedy = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
         told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
     ratio = time.steps_sum_s / time.whole_median_s
     if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
@@ -75,6 +71,17 @@ def disturbances(time: Disturbed, threads: int, device: str, cores: int | None =
     if device != "cpu":
         return []
     return _shared(time, threads, cores or process.cores()) if threads > 1 else _busy(time)
+
+
+def faults_remedy(allocator: str, is_glibc: bool) -> str:
+    """What helps where memory is taken anew each time, by how this process allocates, and whether with glibc."""
+    if allocator == "pinned":
+        return "blocks of 2 GiB or a preloaded allocator escape --alloc pinned: give a smaller --batch, or unset LD_PRELOAD"
+    return (
+        "--alloc pinned keeps it"
+        if is_glibc
+        else "this system's allocator cannot be told to keep it; glibc's on Linux can"
+    )
 
 
 def floor_doubt(taken_s: float, least_s: float) -> list[str]:

@@ -35,6 +35,18 @@ class DeviceError(AttnscopeError, RuntimeError):
     exit_code = 3
 
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size: ", "alloc_failed")
+"""How allocators say it: CUDA's and MPS's, the processor's on Windows and elsewhere, Metal's, cuBLAS's."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that some device had no memory left. Most allocators have no class for it, but words."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(said in words for said in OUT_OF_MEMORY)
+    )
+
+
 def flag(field: str) -> str:
     """The flag of a field: `qkv_bias` is `--qkv-bias`."""
     return "--" + field.replace("_", "-")

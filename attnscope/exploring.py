@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__, networks
-from attnscope.asked import BUDGET_S, Asked, check_arguments, may_be
+from attnscope.asked import BUDGET_S, Asked, check_arguments, check_dtype, may_be
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
@@ -18,6 +18,7 @@ from attnscope.making import (
     build,
     build_module,
     gigabytes,
+    lacking,
     largest_that_fits,
     needed_bytes,
     plan_of,
@@ -170,10 +171,11 @@ class _Run:
         from attnscope.probes.device import environment, find_device
 
         device = find_device(self.asked.device)
+        check_dtype(device.type, self.spec.dtype)
         asked = self.asked = replace(self.asked, device=device.type)  # auto has become a device
         self.refuse_what_does_not_fit(device)
         self.environment = environment(device, asked.threads, asked.seed)
-        with told_when_memory_runs_out(device), settled(asked.threads, asked.seed):
+        with told_when_memory_runs_out(device), settled(asked.threads, asked.seed, device):
             module, x = build(self.spec, device)
             with told_when_kernel_does_not_run(self.spec, device):
                 order = hold_against_plan(module, x, self.plan)
@@ -205,9 +207,10 @@ class _Run:
             ways.append("leave out {backward}")
         ways += filter(None, [largest_that_fits(self.spec, free, asked)])
         *others, last = ways
+        what = "this and its backward need" if asked.backward else "this needs"
         raise DeviceError(
-            f"this needs {gigabytes(need)}{' with its backward' if asked.backward else ''} and {device.type} has "
-            f"{gigabytes(free)} free; {', '.join(others)}{', or ' if others else ''}{last}"
+            f"{what} {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
+            f"{', '.join(others)}{', or ' if others else ''}{last}"
         )
 
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
@@ -281,18 +284,19 @@ class _Run:
         assert self.time is not None
         quick = self.spec.kernel == "eager" and self.time.whole_median_s <= LONGEST_FUSED_S
         wanted = list(KERNELS) if self.asked.kernels else ["eager", "sdpa"] if quick else []
-        specs = {kernel: replace(self.spec, kernel=kernel) for kernel in wanted}
+        device = x[0].device
         self.kernels = compare_kernels(
-            {kernel: partial(build_module, spec) for kernel, spec in specs.items()},
+            {kernel: partial(_build_where_it_fits, replace(self.spec, kernel=kernel), device) for kernel in wanted},
             module,
             x,
             self.asked.budget if self.asked.kernels else self.asked.budget / 2,
-            errors=self.asked.kernels,
+            partial(_build_where_it_fits, replace(self.spec, kernel="eager", dtype="float64"), device)
+            if self.asked.kernels
+            else None,
         )
 
     def measure_counterpart(self, device: "torch.device") -> None:
         """Tell what global and windowed attention took; time the global one where it fits and does not take too long."""
-        from attnscope.probes.device import free_memory
         from attnscope.probes.time import time_forward
 
         assert self.time is not None
@@ -304,11 +308,23 @@ class _Run:
             return
         self.complexity.windowed_s = self.time.whole_median_s
         plan = plan_of(counterpart)
-        free = free_memory(device)
+        told = lacking(needed_bytes(plan), device)
         expected_s = self.time.whole_median_s * plan.macs / self.plan.macs
-        if free is not None and needed_bytes(plan) > free:
-            self.notes.append(f"global attention was not timed: it needs {gigabytes(needed_bytes(plan))}")
+        if told is not None:
+            self.notes.append(f"global attention was not timed: it needs {told}")
         elif expected_s > LONGEST_COUNTERPART_S:
             self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
         else:
             self.complexity.global_s = time_forward(*build(counterpart, device), self.asked.budget / 2)
+
+
+def _build_where_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":
+    """The module of a kernel that is looked at besides.
+
+    Raises:
+        DeviceError: its run needs more memory than there is.
+    """
+    told = lacking(needed_bytes(plan_of(spec)), device)
+    if told is not None:
+        raise DeviceError(f"it needs {told}")
+    return build_module(spec)

@@ -1,6 +1,5 @@
 """Spec -> plan, module and inputs: made where they fit, seeded, and told in a line where they do not."""
 
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from attnscope import attentions, networks
 from attnscope.asked import Asked
 from attnscope.backward import least_backward_peak
 from attnscope.bounds import kernels
-from attnscope.errors import AttnscopeError, DeviceError, UsageError
+from attnscope.errors import AttnscopeError, DeviceError, UsageError, ran_out_of_memory
 from attnscope.memory import Memory
-from attnscope.spec import DTYPE_BYTES, Spec, pair, spell_pair
+from attnscope.spec import COMPILED, RUN_EVERYWHERE, Spec, pair, spell_pair
 from attnscope.steps import Plan
 
 if TYPE_CHECKING:
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 
 FORWARD = Asked(time=False)
 """A forward, and nothing besides."""
+
+
+OTHERWISE = "type {no_time} for shapes and costs alone, or a smaller {batch}"
+"""What to do instead where an attention does not fit."""
 
 
 def plan_of(spec: Spec) -> Plan:
@@ -45,14 +48,14 @@ def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tenso
 
 
 @contextmanager
-def settled(threads: int, seed: int) -> Iterator[None]:
+def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
     """Seeded and with this many threads; both are put back at the end."""
     import torch
 
+    from attnscope.probes.device import seeded
+
     before = torch.get_num_threads()
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(seed)
+    with seeded(device, seed):
         torch.set_num_threads(threads)
         try:
             yield
@@ -63,20 +66,25 @@ def settled(threads: int, seed: int) -> Iterator[None]:
 def needed_bytes(plan: Plan, asked: Asked = FORWARD) -> int:
     """What a run holds at its fullest: parameters, input, and the most of what it does one after the other.
 
-    That is the forward and, as far as they are asked for, the operands of a kernel that is measured alone, the same again
-    in float64, and the forward and the backward of training. What fused kernels have for themselves is not known, and not
-    in it.
+    That is the forward and, as far as they are asked for, the operands of a kernel that is measured alone, and the forward
+    and the backward of training. What fused kernels have for themselves is not known, and not in it.
     """
     memory, itemsize = Memory(plan), plan.steps[0].itemsize
     there = itemsize * plan.params + plan.input_bytes
     fullest = [memory.least_peak]
     if asked.time:
         fullest += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
-    if asked.kernels:
-        fullest.append((there + memory.least_peak) * DTYPE_BYTES["float64"] // itemsize)
     if asked.backward:
         fullest += [memory.least_training_peak, least_backward_peak(memory, asked.input_grad)]
     return there + max(fullest)
+
+
+def lacking(need: int, device: "torch.device") -> str | None:
+    """`44.7 TiB and cpu has 12.1 GiB free`, where the device has not as many bytes left; None where it has."""
+    from attnscope.probes.device import free_memory
+
+    free = free_memory(device)
+    return None if free is None or need <= free else f"{gigabytes(need)} and {device.type} has {gigabytes(free)} free"
 
 
 def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | None:
@@ -111,22 +119,18 @@ def gigabytes(size: int) -> str:
 
 
 @contextmanager
-def told_when_memory_runs_out(device: "torch.device") -> Iterator[None]:
-    """Tell in a line when there was less memory than there seemed to be.
+def told_when_memory_runs_out(device: "torch.device", otherwise: str = OTHERWISE) -> Iterator[None]:
+    """Tell in a line when there was less memory than there seemed to be, and what to do instead.
 
     Raises:
         DeviceError: the device ran out of memory.
     """
-    import torch
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise DeviceError(
-                f"{device.type} ran out of memory; type {{no_time}} for shapes and costs alone, or a smaller {{batch}}"
-            ) from None
-        raise
+        if not ran_out_of_memory(error):
+            raise
+        raise DeviceError(f"{device.type} ran out of memory; {otherwise}") from None
 
 
 @contextmanager
@@ -134,21 +138,25 @@ def told_when_kernel_does_not_run(spec: Spec, device: "torch.device", backward: 
     """Raises a DeviceError where the kernel that was asked for does not run, or not backward, and says which do."""
     import torch
 
-    try:
-        with warnings.catch_warnings():
-            if spec.kernel not in ("eager", "sdpa"):
-                warnings.simplefilter("ignore", UserWarning)  # torch warns why a kernel does not run before it says so
-            yield
-    except (AttnscopeError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if spec.kernel in ("eager", "sdpa"):
-            raise
-        from attnscope.probes.kernels import backends_here, why_not
+    from attnscope.probes.kernels import backends_here, reasons, why_not
 
-        if backward:
+    with reasons(spec.kernel) as said:
+        try:
+            yield
+        except AttnscopeError:
+            raise
+        except Exception as error:
+            if spec.kernel in RUN_EVERYWHERE or ran_out_of_memory(error):
+                raise
+            why = why_not(error, said)
+            if backward:
+                raise DeviceError(
+                    f"{{kernel}} {spec.kernel} has no backward here ({why}); eager, sdpa and math have"
+                ) from None
+            here = [*RUN_EVERYWHERE, *backends_here(device, getattr(torch, spec.dtype))]
+            untried = " and ".join(kernel for kernel in COMPILED if kernel != spec.kernel)
             raise DeviceError(
-                f"{{kernel}} {spec.kernel} has no backward here ({why_not(error)}); eager, sdpa and math have"
+                f"{{kernel}} {spec.kernel} does not run here ({why}); there is: "
+                f"{', '.join(kernel for kernel in here if kernel != spec.kernel)}; "
+                f"attnscope vit --kernels tries {untried} too"
             ) from None
-        here = ", ".join(["eager", "sdpa", *backends_here(device), "flex", "compile"])
-        raise DeviceError(f"{{kernel}} {spec.kernel} does not run here ({why_not(error)}); there is: {here}") from None

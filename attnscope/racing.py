@@ -6,17 +6,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from attnscope import attentions
-from attnscope.asked import check_arguments
+from attnscope.asked import check_arguments, check_dtype
 from attnscope.comparing import macs, point_at
 from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.contenders import STAGE, Meeting, padding_of
 from attnscope.doubts import SPREAD_MAY_BE, disturbances
-from attnscope.errors import UsageError
-from attnscope.making import build, gigabytes, needed_bytes, settled
-from attnscope.spec import Spec
+from attnscope.errors import UsageError, ran_out_of_memory
+from attnscope.making import build, lacking, needed_bytes, settled
+from attnscope.spec import RUN_EVERYWHERE, Spec
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
     from attnscope.probes.time import Turns
 
@@ -52,16 +53,19 @@ def race(
 
     Raises:
         UsageError: an argument that cannot be asked for.
-        DeviceError: the device is not here.
+        DeviceError: the device is not here, or knows no such numbers.
     """
     from attnscope.probes.device import environment, find_device
 
     check_race(device, budget, threads, seed)
     found = find_device(device)
+    for point in comparison.points[:1]:  # it is the same at all
+        for spec in meeting.specs(meeting.place(point.at)).values():
+            check_dtype(found.type, spec.dtype)
     comparison.environment |= environment(found, threads, seed)
     course = _Course(comparison, meeting, found, budget)
     try:
-        with settled(threads, seed):
+        with settled(threads, seed, found):
             for index, point in enumerate(comparison.points):
                 progress(index, len(comparison.points), _at(point.at))
                 point.times = course.times(point.at)
@@ -154,17 +158,19 @@ class _Course:
 
         specs = self.meeting.specs(self.meeting.place(at))
         runs = {label: spec for label, spec in specs.items() if self._can_run(label, spec, at)}
-        if not runs:
-            return {}
         try:
-            turns = time_in_turn([build(spec, self.device) for spec in runs.values()], self.budget)
+            built = {label: build(spec, self.device) for label, spec in runs.items()}
+            forwards = {label: run for label, run in built.items() if self._runs(label, runs[label].kernel, run, at)}
+            if not forwards:
+                return {}
+            turns = time_in_turn(list(forwards.values()), self.budget)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not ran_out_of_memory(error):
                 raise
             self._leave_out(at, f"{' and '.join(runs)} did not fit in the memory of {self.device.type}")
             return {}
         self.turns.append(turns)
-        times = {label: measured(of_run) for label, of_run in zip(runs, turns.samples, strict=True)}
+        times = {label: measured(of_run) for label, of_run in zip(forwards, turns.samples, strict=True)}
         self.macs_per_s |= {label: macs(specs[label]) / time.median_s for label, time in times.items()}
         return times
 
@@ -174,16 +180,34 @@ class _Course:
         return [f"at {len(told)} of {len(self.turns)} points, {told[0]}"] if told else []
 
     def _can_run(self, label: str, spec: Spec, at: dict[str, int]) -> bool:
-        from attnscope.probes.device import free_memory
-
-        need, free = needed_bytes(attentions.plan(spec)), free_memory(self.device)
-        if free is not None and need > free:
-            self._leave_out(at, f"{label} needs {gigabytes(need)} and {self.device.type} has {gigabytes(free)} free")
+        told = lacking(needed_bytes(attentions.plan(spec)), self.device)
+        if told is not None:
+            self._leave_out(at, f"{label} needs {told}")
             return False
         expected_s = macs(spec) / self.macs_per_s[label] if label in self.macs_per_s else 0.0
         if expected_s > LONGEST_RUN_S:
             self._leave_out(at, f"{label} would take some {expected_s:.0f} s a run")
             return False
+        return True
+
+    def _runs(
+        self, label: str, kernel: str, forward: "tuple[nn.Module, tuple[Tensor, ...]]", at: dict[str, int]
+    ) -> bool:
+        """Whether the kernel runs on this; those that run everywhere are taken at their word."""
+        from attnscope.probes.kernels import reasons, why_not
+        from attnscope.probes.time import measuring
+
+        if kernel in RUN_EVERYWHERE:
+            return True
+        module, x = forward
+        with reasons(kernel) as said, measuring():
+            try:
+                module(*x)
+            except Exception as error:
+                if ran_out_of_memory(error):
+                    raise
+                self._leave_out(at, f"{label} does not run here: {why_not(error, said)}")
+                return False
         return True
 
     def _leave_out(self, at: dict[str, int], reason: str) -> None:
@@ -211,6 +235,8 @@ class _Course:
             pair = {self.first, other}
             points = [*self.points, *self.bisected]
             known = {point.at[axis]: point.times for point in points if pair <= point.times.keys()}
+            if not known:
+                continue  # one of them was never timed
             lead = {value: leads(times, self.first, other) for value, times in known.items()}
             low, high, other_leads, unclear, bisected = find_crossover(lead, candidates, probe)
             leader = None if other_leads is None else other if other_leads else self.first
@@ -245,18 +271,6 @@ def measured(samples: list[float]) -> Measured:
     """The median and the quartiles of some samples."""
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
     return Measured(median, low, high, samples)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch, on whatever device, had no memory left; the processor's allocator says so in words alone."""
-    import torch
-
-    words = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "not enough memory" in words
-        or "can't allocate" in words
-    )
 
 
 def _at(at: Mapping[str, int]) -> str:

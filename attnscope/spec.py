@@ -31,6 +31,9 @@ KERNELS = {
     "flex": "FlexAttention, compiled",
     "compile": "the steps as torch.compile fuses them",
 }
+RUN_EVERYWHERE = ("eager", "sdpa")
+COMPILED = ("flex", "compile")
+"""Kernels that a compiler makes, which takes seconds."""
 RECOMPUTING = ("sdpa", "flash", "efficient")
 """Kernels that keep no scores and compute them anew in the backward."""
 

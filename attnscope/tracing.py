@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__
-from attnscope.asked import BUDGET_S, check_arguments
+from attnscope.asked import BUDGET_S, check_arguments, check_dtype
 from attnscope.axes import spell
 from attnscope.complexity import global_attention, windowed_attention
 from attnscope.doubts import doubts
-from attnscope.errors import AttnscopeError, DeviceError, UsageError, did_you_mean
-from attnscope.making import gigabytes, settled, told_when_memory_runs_out
+from attnscope.errors import AttnscopeError, DeviceError, UsageError, did_you_mean, ran_out_of_memory
+from attnscope.making import lacking, settled, told_when_memory_runs_out
 from attnscope.report import (
     AttentionFound,
     CallRow,
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from attnscope.probes.foreign.comments import CommentCheck
     from attnscope.probes.foreign.rows import Row
     from attnscope.probes.time import Timing
+
+
+WITHOUT_TIME = "without {time} it shows shapes and costs without running"
 
 
 class ForwardError(AttnscopeError):
@@ -110,9 +113,11 @@ def trace_target(
     command: str | None = None,
 ) -> TraceReport:
     """Build a target and lay it open, as `trace` does with a module that is there already."""
+    import torch
+
     asked = _Asked(time, device, group, depth, submodule, budget, threads, seed, command)
     asked.check()
-    with settled(threads, seed):
+    with settled(threads, seed, torch.device("cpu")):
         if asked.runs:
             _refuse_what_does_not_fit(asked, target)
         module = _built(target, "cpu") if asked.runs else _built(target, "meta", otherwise="cpu")
@@ -130,7 +135,9 @@ def _inputs(
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
     def inputs(device: torch.device) -> Inputs:
-        with settled(threads, seed):
+        for spec in specs:
+            check_dtype(device.type, spec.dtype or _name(dtype))
+        with settled(threads, seed, device):
             return (
                 tuple([spec.tensor(device, dtype) for spec in specs if not spec.name]),
                 {spec.name: spec.tensor(device, dtype) for spec in specs if spec.name},
@@ -147,10 +154,9 @@ def _refuse_what_does_not_fit(asked: "_Asked", target: Target) -> None:
     """
     import torch
 
-    from attnscope.probes.device import find_device, free_memory
+    from attnscope.probes.device import find_device
 
     device = find_device(asked.device or "auto")
-    free = free_memory(device)
     try:
         module = _built(target, "meta")
         inputs = _inputs(module, target.inputs_of(module), asked.threads, asked.seed)
@@ -158,11 +164,9 @@ def _refuse_what_does_not_fit(asked: "_Asked", target: Target) -> None:
     except Exception:
         return  # the run itself will tell what is wrong, and better
     need = found.watched.peak_bytes + sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
-    if free is not None and need > free:
-        raise DeviceError(
-            f"{target.name} needs {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
-            "without {time} it shows shapes and costs without running"
-        )
+    told = lacking(need, device)
+    if told is not None:
+        raise DeviceError(f"{target.name} needs {told}; {WITHOUT_TIME}")
 
 
 def _built(target: Target, device: str, otherwise: str | None = None) -> "nn.Module":
@@ -241,12 +245,13 @@ def _trace(
     from attnscope.probes.device import environment, find_device
 
     asked.check()
-    with settled(asked.threads, asked.seed):
+    device = _home(module)
+    if asked.runs and (asked.device or specs):
+        device = find_device(asked.device or "auto")
+    otherwise = WITHOUT_TIME if asked.runs else "a smaller {input} may fit"
+    with settled(asked.threads, asked.seed, device), told_when_memory_runs_out(device, otherwise):
         if asked.runs:
-            home = _home(module)
-            device = find_device(asked.device) if asked.device else home if specs == () else find_device("auto")
-            with told_when_memory_runs_out(device):
-                found = _on(device, asked, target, module, inputs)
+            found = _on(device, asked, target, module, inputs)
         else:
             try:
                 found = _on(torch.device("meta"), asked, target, module, inputs)
@@ -300,9 +305,7 @@ def _on(
     except ForwardFailedError as failure:
         if device.type == "meta":
             raise _NotOnMetaError(failure) from failure
-        if isinstance(failure.error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(
-            failure.error
-        ):
+        if ran_out_of_memory(failure.error):
             raise failure.error from None
         raise _told(failure, target.name) from failure.error
     notes = [] if tracer else ["shape comments were not checked: a debugger or a coverage tool is tracing"]
@@ -375,6 +378,8 @@ def _moved(module: "nn.Module", device: "torch.device") -> "nn.Module":
     homes = {tensor.device for tensor in [*module.parameters(), *module.buffers()]}
     if all(home.type == device.type and device.index in (None, home.index) for home in homes) and homes:
         return module
+    for tensor in [*module.parameters(), *module.buffers()]:
+        check_dtype(device.type, _name(tensor.dtype))
     if device.type != "meta":
         return copy.deepcopy(module).to(device)
     # nothing is copied but the skeleton: each tensor is answered by its shadow on meta
@@ -399,6 +404,7 @@ def _moved_inputs(inputs: Inputs, device: "torch.device") -> Inputs:
 
     def moved(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
+            check_dtype(device.type, _name(value.dtype))
             return seen.setdefault(id(value), value.detach().to(device))
         if isinstance(value, tuple | list):
             return type(value)(map(moved, value)) if type(value) in (tuple, list) else value
@@ -716,9 +722,11 @@ def _next(asked: _Asked, target: Target, calls: "Sequence[Call]") -> tuple[str, 
 def _spell_input(value: Any) -> str:
     from attnscope.probes.foreign.costs import tensors_in
 
-    return ", ".join(
-        f"{spell(tuple(tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}" for tensor in tensors_in(value)
-    )
+    return ", ".join(f"{spell(tuple(tensor.shape))} {_name(tensor.dtype)}" for tensor in tensors_in(value))
+
+
+def _name(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _sum(values: "Sequence[int | None]") -> int | None:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.making import build
 from attnscope.memory import Memory
+from attnscope.probes.device import free_memory
 
 
 def adds_up(report):
@@ -48,6 +49,44 @@ def test_backward_is_timed_on_the_device():
     report = explore(ViTSpec(), device="cuda", budget=0.1, backward=True, audit=True)
     assert report.backward.macs == report.backward.torch
     assert report.backward.time.whole_median_s > 0
+
+
+@pytest.mark.cuda
+def test_what_torch_keeps_of_freed_memory_is_free():
+    device = torch.device("cuda")
+    tensor = torch.empty(2**28, device=device)
+    held = free_memory(device)
+    del tensor
+    assert torch.cuda.memory_reserved(device) >= 2**30
+    assert free_memory(device) - held >= 2**30
+
+
+@pytest.mark.cuda
+def test_the_users_random_numbers_are_left_alone_on_cuda():
+    before = torch.cuda.get_rng_state()
+    explore(ViTSpec(), device="cuda", budget=0.01)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.mps
+def test_the_users_random_numbers_are_left_alone_on_mps():
+    before = torch.mps.get_rng_state()
+    explore(ViTSpec(), device="mps", budget=0.01)
+    assert torch.equal(torch.mps.get_rng_state(), before)
+
+
+@pytest.mark.mps
+def test_numbers_of_64_bits_are_one_line_on_mps():
+    with pytest.raises(DeviceError, match="mps knows no float64"):
+        explore(ViTSpec(dtype="float64"), device="mps")
+
+
+@pytest.mark.cuda
+def test_kernels_say_why_they_do_not_run(recwarn):
+    report = explore(ViTSpec(), device="cuda", budget=0.01, kernels=True)
+    flash = next(kernel for kernel in report.kernels if kernel.name == "flash")
+    assert "dtype" in flash.why
+    assert not [warning for warning in recwarn if "not used because" in str(warning.message)]
 
 
 @pytest.mark.cuda

@@ -1,14 +1,36 @@
 """The same attention by every kernel that runs here."""
 
+import json
+import os
+import shutil
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
-from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.attentions.kernels import BACKENDS, fused_attention
+from attnscope import SwinSpec, ViTSpec, attentions, explore, exploring
+from attnscope.attentions.kernels import BACKENDS, MPS_HEEDS_THEM, fused_attention, heeded
 from attnscope.errors import DeviceError
-from attnscope.probes.kernels import backends_here, compare_kernels
+from attnscope.probes import device as devices
+from attnscope.probes.kernels import backends_here, compare_kernels, why_not
+from attnscope.render import render
+from attnscope.render.screen import Screen
 
 CPU = torch.device("cpu")
+SMALL = ViTSpec(dim=32, heads=2, tokens=9)
+compiler = pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="no C++ compiler here"
+)
+
+
+def compared(*kernels, spec=SMALL, build_exact=None):
+    """The rows of these kernels by name, and the eager module whose weights they share."""
+    specs = {kernel: replace(spec, kernel=kernel) for kernel in kernels}
+    module = attentions.build(spec).eval()
+    builds = {name: (lambda spec=spec: attentions.build(spec)) for name, spec in specs.items()}
+    x = (torch.randn(spec.input_shape),)
+    return {row.name: row for row in compare_kernels(builds, module, x, 0.02, build_exact)}
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "flash", "math"])
@@ -25,12 +47,47 @@ def test_kernels_agree(kernel, spec):
 
 
 def test_what_runs_here_is_found_by_trying():
-    assert set(backends_here(CPU)) == {"flash", "math"} < BACKENDS.keys()
+    assert set(backends_here(CPU, torch.float32)) == {"flash", "math"} < BACKENDS.keys()
+
+
+def test_a_backend_that_torch_would_not_take_is_not_here():
+    assert all(heeded(backend, device) for backend in BACKENDS for device in ("cpu", "cuda"))
+    assert heeded("math", "mps")
+    assert heeded("flash", "mps") == heeded("efficient", "mps") == MPS_HEEDS_THEM
 
 
 def test_a_kernel_that_is_not_here_is_one_line():
-    with pytest.raises(DeviceError, match=r"kernel efficient does not run here .*; there is: eager, sdpa, flash, math"):
+    with pytest.raises(DeviceError) as told:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="efficient"), device="cpu", budget=0.01)
+    assert told.value.args == (
+        "{kernel} efficient does not run here (torch has none for this device, type and bias); "
+        "there is: eager, sdpa, flash, math; attnscope vit --kernels tries flex and compile too",
+    )
+
+
+def test_a_kernel_that_failed_is_not_among_those_that_are_here(monkeypatch):
+    def failing(q, k, v, **settings):
+        if q.shape[-2] == 5:
+            raise RuntimeError("it did not run.")
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", failing)
+    with pytest.raises(DeviceError) as told:
+        explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flash"), device="cpu", budget=0.01)
+    assert str(told.value).startswith(
+        "kernel flash does not run here (it did not run); there is: eager, sdpa, efficient, math; "
+    )
+
+
+def test_the_reason_is_that_of_the_warnings_where_the_error_has_none():
+    q = torch.randn(1, 2, 9, 16)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(RuntimeError) as error:
+            fused_attention("flash", q, q, q, drop=0.5)
+    assert why_not(error.value, said) == "Both fused kernels do not support non-zero dropout"
+    assert why_not(error.value) == "torch has none for this device, type and bias"
+    assert why_not(RuntimeError("Of {Half}.\nMore")) == "Of (Half)"
 
 
 def test_a_compiled_kernel_takes_no_dropout():
@@ -47,17 +104,65 @@ def test_the_fused_kernel_stands_beside_the_steps():
 
 
 def test_comparing_tells_errors_and_what_does_not_run():
-    specs = {kernel: ViTSpec(dim=32, heads=2, tokens=9, kernel=kernel) for kernel in ("eager", "flash", "efficient")}
-    module = attentions.build(specs["eager"]).eval()
-    x = (torch.randn(specs["eager"].input_shape),)
-    builds = {name: (lambda spec=spec: attentions.build(spec)) for name, spec in specs.items()}
-    rows = {row.name: row for row in compare_kernels(builds, module, x, 0.02, errors=True)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = compared("eager", "flash", "efficient", build_exact=lambda: attentions.build(SMALL))
     assert 0 < rows["eager"].error < 1e-5
     assert 0 < rows["flash"].error < 1e-5
     assert rows["efficient"].time_s is None
     assert rows["efficient"].why
 
 
+def test_kernels_share_the_weights(monkeypatch):
+    modules = []
+
+    def build(spec):
+        modules.append(attentions.vit.attention.build(spec))
+        return modules[-1]
+
+    monkeypatch.setattr(attentions, "build", build)
+    compared("eager", "sdpa")
+    (one, *others) = [{name: weight.data_ptr() for name, weight in module.named_parameters()} for module in modules]
+    assert others == [one, one]
+
+
+def test_a_kernel_that_does_not_fit_leaves_the_others():
+    def too_large():
+        return torch.empty(2**60)
+
+    module = attentions.build(SMALL).eval()
+    builds = {"eager": lambda: attentions.build(SMALL), "math": too_large}
+    eager, math = compare_kernels(builds, module, (torch.randn(SMALL.input_shape),), 0.02, too_large)
+    assert eager.time_s > 0
+    assert eager.error is None
+    assert (math.time_s, math.why) == (None, "it needs more memory than there is")
+
+
+def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda device: 92_000)
+    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa", "flash"))
+    spec = ViTSpec(dim=32, heads=2, tokens=97, kernel="flash")
+    report = explore(spec, device="cpu", budget=0.02, kernels=True)
+    rows = {kernel.name: kernel for kernel in report.kernels}
+    assert rows["eager"].why == "it needs 212.0 KiB and cpu has 89.8 KiB free"
+    assert rows["sdpa"].time_s > 0
+    assert all(kernel.error is None for kernel in report.kernels)
+    screen = render(report, "table", Screen(width=120))
+    assert "eager  not here: it needs 212.0 KiB and cpu has 89.8 KiB free" in screen
+    assert "?× eager  error not known" in screen
+
+
+def test_an_error_that_is_no_number_is_not_known(monkeypatch):
+    rows = compared("eager", build_exact=lambda: attentions.build(SMALL))
+    assert rows["eager"].error is not None
+    spec = ViTSpec(dim=32, heads=2, tokens=9, dtype="float16", qk_scale=1e6)
+    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa", "flash"))
+    kernels = explore(spec, device="cpu", budget=0.01, kernels=True)
+    assert kernels.kernels[0].error is None
+    assert json.loads(kernels.to_json())["kernels"][0]["error"] is None
+
+
+@compiler
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.parametrize("kernel", ["flex", "compile"])
@@ -68,3 +173,30 @@ def test_compiled_kernels_agree(kernel):
     expected = (q @ k.mT * 0.2 + bias).softmax(-1) @ v
     with torch.inference_mode():
         torch.testing.assert_close(fused_attention(kernel, q, k, v, bias, scale=0.2), expected)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+def test_every_size_is_compiled():
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
+    for tokens in range(2, 11):
+        q = torch.randn(1, 1, tokens, 3)
+        for _ in range(2):
+            with torch.inference_mode():
+                torch.testing.assert_close(fused_attention("compile", q, q, q), (q @ q.mT).softmax(-1) @ q)
+    assert counters["stats"]["unique_graphs"] - before == 9
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+@pytest.mark.parametrize("kernel", ["flex", "compile"])
+def test_a_compiled_kernel_is_compiled_with_what_is_around_it(kernel):
+    def twice(q):
+        return 2 * fused_attention(kernel, q, q, q)
+
+    q = torch.randn(1, 1, 16, 16)
+    whole = torch.compile(twice, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        torch.testing.assert_close(whole(q), 2 * (q @ q.mT).softmax(-1) @ q)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attnscope import ViTSpec, explore
-from attnscope.doubts import doubts
+from attnscope.doubts import doubts, faults_remedy
 from attnscope.probes import clocks
 from attnscope.probes import time as engine
 from attnscope.probes.watch import Effort, Watch
@@ -103,6 +103,12 @@ def test_every_doubt_names_its_remedy(changed, threads, remedy):
     assert remedy in told
 
 
+def test_what_helps_against_page_faults_depends_on_the_allocator():
+    assert faults_remedy("default", is_glibc=True) == "--alloc pinned keeps it"
+    assert "glibc's on Linux can" in faults_remedy("default", is_glibc=False)
+    assert "LD_PRELOAD" in faults_remedy("pinned", is_glibc=True)
+
+
 def test_a_gpu_does_not_care_for_the_processor_unless_it_waits_for_it():
     assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
     (told,) = doubts(replace(FINE, clean_runs=2), 1, "cuda", 2, "default")
@@ -123,6 +129,9 @@ def test_environment_says_what_is_needed_to_repeat_a_run():
         "attnscope",
         "python",
         "device_name",
+        "cpu",
+        "driver",
+        "toolkit",
         "cpu_capability",
         "threads",
         "cores",

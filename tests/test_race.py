@@ -175,6 +175,16 @@ def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
     assert comparison.not_timed[0].reason == "vit and swin did not fit in the memory of cpu"
 
 
+def test_a_kernel_that_does_not_run_is_left_out():
+    comparison, meeting = meet({"resolution": [4, 8]}, ("vit:kernel=efficient", "swin"))
+    race(comparison, meeting, device="cpu", budget=0.001)
+    assert [set(point.times) for point in comparison.points] == [{"swin"}, {"swin"}]
+    assert [each.reason for each in comparison.not_timed] == [
+        "vit:kernel=efficient does not run here: torch has none for this device, type and bias"
+    ] * 2
+    assert comparison.time_crossovers == []
+
+
 def test_another_error_is_not_swallowed(monkeypatch):
     monkeypatch.setattr(racing, "build", lambda spec, device: torch.zeros(2) @ torch.zeros(3))
     comparison, meeting = meet({"resolution": [4]})

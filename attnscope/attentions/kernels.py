@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+MPS_HEEDS_THEM = torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_sdp_choice", "MPS")
+"""Whether torch asks on MPS which backend it may take. Up to 2.14 it does not, and takes math whatever was asked for."""
 
 
 def fused_attention(
@@ -32,15 +34,23 @@ def fused_attention(
         RuntimeError: the kernel does not run here, or not on this.
     """
     if kernel in BACKENDS:
+        if not heeded(kernel, q.device.type):
+            raise RuntimeError(f"torch takes math on {q.device.type}, whatever it is told")
         with sdpa_kernel([BACKENDS[kernel]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
-    if kernel == "flex":
-        if drop:
-            raise RuntimeError("FlexAttention has no dropout")
-        return _flex()(q, k, v, score_mod=None if bias is None else _adding(bias), scale=scale)
-    if kernel == "compile":
-        return _compiled()(q, k, v, bias, drop, scale)
+    if kernel == "flex" and drop:
+        raise RuntimeError("FlexAttention has no dropout")
+    if kernel in _COMPILED:
+        if torch.compiler.is_compiling():
+            return _COMPILED[kernel](q, k, v, bias, drop, scale)  # it is compiled with what calls it
+        sizes = (q.shape, k.shape, v.shape, None if bias is None else bias.shape)
+        return _compiled(kernel, sizes, q.dtype, q.device, drop, scale)(q, k, v, bias, drop, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
+
+
+def heeded(backend: str, device: str) -> bool:
+    """Whether torch takes this backend on devices of this type where it is told to."""
+    return backend == "math" or device != "mps" or MPS_HEEDS_THEM
 
 
 def _by_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float, scale: float) -> Tensor:
@@ -48,6 +58,12 @@ def _by_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float,
     if bias is not None:
         scores = scores + bias
     return F.dropout(scores.softmax(-1), drop) @ v
+
+
+def _by_flex(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float, scale: float) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention(q, k, v, score_mod=None if bias is None else _adding(bias), scale=scale)
 
 
 def _adding(bias: Tensor) -> Callable[..., Tensor]:
@@ -59,13 +75,18 @@ def _adding(bias: Tensor) -> Callable[..., Tensor]:
     return add
 
 
-@cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(_by_steps, dynamic=False)
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
+
+_COMPILED: dict[str, Attend] = {"flex": _by_flex, "compile": _by_steps}
 
 
 @cache
-def _flex() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention
+def _compiled(kernel: str, *alike: object) -> Attend:
+    """A kernel compiled for calls that are alike.
 
-    return torch.compile(flex_attention, dynamic=False)
+    torch compiles a function for eight sizes, and then runs it uncompiled for all others without a word. So each size gets
+    a function of its own, with code of its own by which torch counts.
+    """
+    function = _COMPILED[kernel]
+    own = FunctionType(function.__code__.replace(), function.__globals__)
+    return torch.compile(own, dynamic=False)

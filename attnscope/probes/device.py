@@ -1,15 +1,15 @@
-"""Which devices are here, what fits in their memory, and what is needed to repeat a run on them."""
+"""Which devices are here, what fits in their memory, their random numbers, and what is needed to repeat a run on them."""
 
 import os
-import platform
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 
 from attnscope.errors import DeviceError
 from attnscope.probes import process
+from attnscope.probes.host import free_host_memory, nvidia_driver, processor_name
 
 
 def find_device(name: str) -> torch.device:
@@ -36,19 +36,26 @@ def devices() -> list[str]:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can be allocated on the device; None where it has no memory of its own to ask for."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        return torch.cuda.mem_get_info(device)[0] + unused
     return free_host_memory() if device.type in ("cpu", "mps") else None
 
 
-def free_host_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of the container's limit where that is lower."""
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, int(limit) - int(used))
-    except (OSError, ValueError):
-        return free
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """The random numbers of the processor and of this device as the seed has them; both generators are put back at the end.
+
+    torch.manual_seed would seed those of all other devices too, and nobody would put them back.
+    """
+    own = [device] if device.type in ("cuda", "mps") else []
+    with torch.random.fork_rng(own, device_type=device.type if own else "cuda"):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
+        yield
 
 
 def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]:
@@ -57,12 +64,14 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
         "torch": torch.__version__,
         "device": str(device),
         "device_name": device_name(device),
+        "cpu": processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "cores": process.cores(),
         "allocator": process.allocator,
         "denormals": _denormals(device),
-        "driver": _driver(device),
+        "toolkit": _toolkit(device),
+        "driver": nvidia_driver() if device.type == "cuda" else None,
         "seed": seed,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
@@ -76,18 +85,13 @@ def _denormals(device: torch.device) -> str | None:
     return "kept" if float(tiny + tiny) else "flushed"
 
 
-def _driver(device: torch.device) -> str | None:
-    """The version that the GPU's driver speaks."""
+def _toolkit(device: torch.device) -> str | None:
+    """What torch was built with for GPUs; the driver is another matter."""
     if device.type != "cuda":
         return None
     return f"HIP {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
 
 
 def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """The GPU's or the processor's name; an Apple GPU is part of its processor."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else processor_name()

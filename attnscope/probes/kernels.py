@@ -1,36 +1,62 @@
 """The same attention in different kernels: how long each takes, and how far it lies from float64."""
 
-from collections.abc import Callable, Mapping
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from attnscope.attentions.kernels import BACKENDS, fused_attention
-from attnscope.probes.time import device_type, mean_of_middle, measuring, spread, time_in_turn
+from attnscope.errors import DeviceError, ran_out_of_memory
+from attnscope.probes.time import mean_of_middle, measuring, spread, time_in_turn
 from attnscope.report import KernelRow
+from attnscope.spec import RUN_EVERYWHERE
+
+NO_REASON = ("because:", "runtime disabled.")
+"""How the warnings end that say nothing of the kernel that was asked for."""
 
 
-def backends_here(device: torch.device) -> list[str]:
-    """The backends of scaled_dot_product_attention that run on this device."""
-    return [name for name in BACKENDS if _runs(name, device)]
+def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """The backends of scaled_dot_product_attention that run on this device, found by trying."""
+    tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=dtype)
+    return [name for name in BACKENDS if _runs(name, tensor)]
 
 
-def why_not(error: Exception) -> str:
-    """Why a kernel does not run, in a few words."""
-    first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    if first.startswith(("No viable backend", "No available kernel")):
-        return "torch has none for this device, type and bias"
-    return first
-
-
-def _runs(kernel: str, device: torch.device) -> bool:
-    tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=torch.float16 if device.type == "cuda" else torch.float32)
+def _runs(kernel: str, tensor: Tensor) -> bool:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), reasons(kernel):
             fused_attention(kernel, tensor, tensor, tensor)
     except RuntimeError:
         return False
     return True
+
+
+@contextmanager
+def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Keeps what torch warns of while a kernel is tried, away from the screen: before it fails, it says why."""
+    if kernel in RUN_EVERYWHERE:
+        yield []
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        yield said
+
+
+def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> str:
+    """Why a kernel does not run, in a few words: those of the error, or of the warnings that came before it."""
+    if ran_out_of_memory(error):
+        return "it needs more memory than there is"
+    lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]  # by a compiler's backend
+    why = (lines or [type(error).__name__])[0]
+    if why.startswith(("No viable backend", "No available kernel")):
+        told = (str(warning.message).split(" (Triggered")[0] for warning in said)
+        why = next(
+            (each for each in told if not each.endswith(NO_REASON)), "torch has none for this device, type and bias"
+        )
+        why = why.split(". ")[0]
+    return why.rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
 
 
 def compare_kernels(
@@ -38,48 +64,56 @@ def compare_kernels(
     module: nn.Module,
     x: tuple[Tensor, ...],
     budget_s: float,
-    errors: bool,
+    build_exact: Callable[[], nn.Module] | None = None,
 ) -> list[KernelRow]:
     """Time the untouched forward of each kernel, in turn, so that a drift of the machine touches all alike.
 
+    A kernel that cannot be built or does not run has a row that says why.
+
     Args:
         builds: what makes the module of each kernel, by name.
-        module: whose weights all get.
+        module: whose weights all share.
         x: the inputs.
         budget_s: how long to measure them together, warm-up and compiling aside.
-        errors: hold each output against that of the first kernel in float64.
+        build_exact: what makes the module that each output is held against, in float64; None where that is not asked.
     """
-    exact = _exact(builds, module, x) if errors else None
+    exact = None if build_exact is None else _exact(build_exact, module, x)
     ready: dict[str, nn.Module] = {}
     rows: dict[str, KernelRow] = {}
     for name, build in builds.items():
-        other = build().to(x[0]).eval()
-        other.load_state_dict(module.state_dict(), assign=True)  # the same weights, and no copy of them
-        try:
-            with measuring():
-                result = other(*x)
-        except Exception as error:
-            rows[name] = KernelRow(name, None, None, None, why_not(error))
-            continue
+        with reasons(name) as said:
+            try:
+                other = build().to(x[0]).eval()
+                other.load_state_dict(module.state_dict(), assign=True)
+                with measuring():
+                    result = other(*x)
+            except Exception as error:
+                rows[name] = KernelRow(name, None, None, None, why_not(error, said))
+                continue
         ready[name] = other
-        distance = None if exact is None else _distance(result, exact)
-        rows[name] = KernelRow(name, None, None, distance, None)
-    timed = time_in_turn([(other, x) for other in ready.values()], budget_s).samples if ready else []
-    for name, seconds in zip(ready, timed, strict=True):
+        rows[name] = KernelRow(name, None, None, None if exact is None else _distance(result, exact), None)
+    samples = time_in_turn([(other, x) for other in ready.values()], budget_s).samples if ready else []
+    for name, seconds in zip(ready, samples, strict=True):
         rows[name].time_s, rows[name].iqr_s = mean_of_middle(seconds), spread(seconds)
     return list(rows.values())
 
 
-def _exact(builds: Mapping[str, Callable[[], nn.Module]], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:
-    """The output in float64, on the processor where the device knows no float64."""
-    device = "cpu" if device_type(x) == "mps" else device_type(x)
-    exact = next(iter(builds.values()))().to(device, torch.float64).eval()
-    exact.load_state_dict(module.state_dict())
-    with torch.no_grad():
-        return exact(*(tensor.to(device, torch.float64) for tensor in x))
+def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:
+    """The output in float64, on the processor where the device knows no float64; None where it does not fit there."""
+    device = torch.device("cpu") if x[0].device.type == "mps" else x[0].device
+    try:
+        exact = build().to(device, torch.float64).eval()
+        exact.load_state_dict({name: weight.to(device) for name, weight in module.state_dict().items()})
+        with torch.no_grad():
+            return exact(*(tensor.to(device).to(torch.float64) for tensor in x))
+    except Exception as error:
+        if isinstance(error, DeviceError) or ran_out_of_memory(error):
+            return None
+        raise
 
 
-def _distance(result: Tensor, exact: Tensor) -> float:
-    """The largest difference over the largest value."""
-    difference = (result.to(exact) - exact).abs().max()
-    return float(difference / exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
+def _distance(result: Tensor, exact: Tensor) -> float | None:
+    """The largest difference over the largest value; None where one of them is no number."""
+    difference = (result.to(exact.device).to(exact.dtype) - exact).abs().max()
+    distance = float(difference / exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
+    return distance if math.isfinite(distance) else None

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnscope.asked import check_dtype
 from attnscope.bounds import Bandwidth, Kernel, Peaks, Rate
 from attnscope.doubts import OTHERS_MAY_KEEP
 from attnscope.probes.clocks import CLOCKS, Clock, CudaClock, ThreadClock, run
-from attnscope.probes.device import device_name, find_device
+from attnscope.probes.device import device_name, find_device, seeded
 from attnscope.probes.time import FEWEST_LONG_RUNS, measuring
 from attnscope.probes.watch import Watch
 
@@ -62,9 +63,11 @@ def measure_peaks_by_name(device: str, dtype: str, threads: int) -> tuple[Peaks,
     """The same for a device and a dtype by their names.
 
     Raises:
-        DeviceError: the device is not here.
+        DeviceError: the device is not here, or knows no such numbers.
     """
-    return measure_peaks(find_device(device), getattr(torch, dtype), threads)
+    found = find_device(device)
+    check_dtype(found.type, dtype)
+    return measure_peaks(found, getattr(torch, dtype), threads)
 
 
 def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tuple[Peaks, bool]:
@@ -113,7 +116,7 @@ def best_seconds(
         call()  # memory and libraries are met for the first time
         return _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
 
-    with measuring(), torch.random.fork_rng():
+    with measuring(), seeded(device, 0):
         return {kernel: alone(kernel) for kernel in kernels}
 
 
@@ -125,7 +128,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
     def kernel(kind: str, *sizes: int) -> Callable[[], object]:
         return _call(Kernel(kind, sizes), device, dtype)
 
-    with measuring(), torch.random.fork_rng():
+    with measuring(), seeded(device, 0):
         one = torch.ones(1, device=device, dtype=dtype)
         calls: dict[object, Callable[[], object]] = {
             "call": lambda: [one.add_(0) for _ in range(100)],

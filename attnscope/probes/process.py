@@ -4,8 +4,11 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Callable
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+Mallopt = Callable[[int, int], int]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of <malloc.h>
 _KEEP = 2**31 - 1
 
 allocator = "default"
@@ -19,11 +22,25 @@ def pin_allocator() -> None:
     glibc this does nothing.
     """
     global allocator
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _KEEP) and mallopt(_M_TRIM_THRESHOLD, _KEEP):
+    mallopt = glibc_mallopt()
+    if mallopt is not None and keep_memory(mallopt):
         allocator = "pinned"
+
+
+def glibc_mallopt() -> Mallopt | None:
+    """What tells glibc how to allocate; None where there is another C library."""
+    return getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+
+
+def keep_memory(mallopt: Mallopt) -> bool:
+    """Tell glibc to map no block apart from the heap, and to give none of the heap back; whether it accepts both.
+
+    Before 2.35 it refuses a threshold above 32 MiB. Then none may be mapped: not even blocks of 2 GiB and more, which are
+    better given back.
+    """
+    in_heap = mallopt(_M_MMAP_THRESHOLD, _KEEP) or mallopt(_M_MMAP_MAX, 0)
+    kept = mallopt(_M_TRIM_THRESHOLD, _KEEP)
+    return bool(in_heap and kept)
 
 
 def import_torch() -> None:

@@ -147,17 +147,13 @@ def here_lines(report: Report) -> list[str]:
 def kernel_lines(report: Report) -> list[str]:
     """The fused kernel beside the steps, in one line; or every kernel that was compared."""
     kernels = {kernel.name: kernel for kernel in report.kernels}
-    base = kernels.get("eager")
-    if base is None or not base.time_s:
-        return []
-    if not any(kernel.error is not None for kernel in report.kernels):
-        fused = kernels.get("sdpa")
-        if fused is None or fused.time_s is None:
+    eager_s, fused_s = (kernels[name].time_s if name in kernels else None for name in ("eager", "sdpa"))
+    if len(kernels) <= 2:  # all were not asked for
+        if not eager_s or fused_s is None:
             return []
-        ratio = fused.time_s / base.time_s
         return [
-            f"fused (--kernel sdpa) takes {ratio:.2f}× the time: {words.seconds(fused.time_s)} in turn with these steps, "
-            f"which then took {words.seconds(base.time_s)}"
+            f"fused (--kernel sdpa) takes {fused_s / eager_s:.2f}× the time: {words.seconds(fused_s)} in turn with these "
+            f"steps, which then took {words.seconds(eager_s)}"
         ]
     width = max(map(len, kernels))
     told = []
@@ -165,11 +161,9 @@ def kernel_lines(report: Report) -> list[str]:
         if kernel.time_s is None:
             told.append(f"{kernel.name:<{width}}  not here: {kernel.why}")
         else:
+            ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
             error = "not known" if kernel.error is None else f"{kernel.error:.1e}"
-            told.append(
-                f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {kernel.time_s / base.time_s:5.2f}× eager  "
-                f"error {error}"
-            )
+            told.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
     return told
 
 

@@ -1,0 +1,213 @@
+"""The machine below: the memory that is left, what it says when there is none, its types, its random numbers, its names."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+
+from attnscope import DeviceError, ViTSpec, explore, tracing
+from attnscope.asked import check_dtype
+from attnscope.comparing import on_paper
+from attnscope.contenders import arrange
+from attnscope.errors import ran_out_of_memory
+from attnscope.making import settled, told_when_kernel_does_not_run, told_when_memory_runs_out
+from attnscope.probes import device as devices
+from attnscope.probes.device import environment, seeded
+from attnscope.probes.host import free_host_memory, nvidia_driver, processor_name
+from attnscope.probes.peaks import measure_peaks_by_name
+from attnscope.probes.process import keep_memory
+from attnscope.racing import race
+
+CPU = torch.device("cpu")
+MIB = 2**20
+NONE_IN_VERSION_1 = 9223372036854771712
+
+
+def group(folder, limit, used, inactive, version=2):
+    """A control group as Linux shows one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    stat = {"anon": used - 2 * inactive, "active_file": inactive, "inactive_file": inactive}
+    if version == 1:  # of the group alone, and with those below it
+        stat = {"rss": 0, "inactive_file": 0, "total_inactive_file": inactive}
+    (folder / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in stat.items()))
+
+
+def left(tmp_path, *lines):
+    own = tmp_path / "cgroup"
+    own.write_text("".join(f"{line}\n" for line in lines))
+    return free_host_memory(tmp_path / "fs", own)
+
+
+def test_files_that_are_cached_are_not_taken(tmp_path):
+    group(tmp_path / "fs", 100 * MIB, 90 * MIB, 60 * MIB)
+    assert left(tmp_path, "0::/") == 70 * MIB
+
+
+def test_the_lowest_limit_counts_of_all_that_are_above(tmp_path):
+    job = tmp_path / "fs/slurm/job_1/step_0"
+    group(job, "max", 30 * MIB, 0)
+    group(job.parent, 50 * MIB, 40 * MIB, 5 * MIB)
+    group(job.parent.parent, 900 * MIB, 40 * MIB, 5 * MIB)
+    (tmp_path / "fs/memory.stat").write_text("anon 1\n")  # the root has neither limit nor use
+    assert left(tmp_path, "0::/slurm/job_1/step_0") == 15 * MIB
+
+
+def test_version_1(tmp_path):
+    group(tmp_path / "fs/memory", 100 * MIB, 90 * MIB, 60 * MIB, version=1)
+    # the path is the one outside the container, where its own group is the root
+    assert left(tmp_path, "3:cpuset:/", "4:memory:/docker/0a1b", "0::/") == 70 * MIB
+
+
+def test_no_limit_is_the_machines(tmp_path):
+    for limit, version in (("max", 2), (NONE_IN_VERSION_1, 1)):
+        group(tmp_path / "fs" / ("" if version == 2 else "memory"), limit, MIB, 0, version)
+    whole = psutil.virtual_memory().total
+    assert MIB < left(tmp_path, "0::/", "4:memory:/") <= whole
+    assert MIB < free_host_memory(tmp_path / "nothing", tmp_path / "nothing") <= whole
+
+
+def test_more_than_the_limit_leaves_nothing(tmp_path):
+    group(tmp_path / "fs", 10 * MIB, 12 * MIB, MIB)
+    assert left(tmp_path, "0::/") == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.20 GB, max allowed: 9 GB)."
+        ),
+        RuntimeError("Invalid buffer size: 12.50 GB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+    ids=str,
+)
+def test_all_allocators_are_understood(error):
+    assert ran_out_of_memory(error)
+    with pytest.raises(DeviceError, match="mps ran out of memory"), told_when_memory_runs_out(torch.device("mps")):
+        raise error
+    spec = ViTSpec(kernel="math")
+    with pytest.raises(type(error)), told_when_kernel_does_not_run(spec, CPU):
+        raise error  # it is not the kernel's fault
+
+
+def test_the_processors_own_allocator_is_understood():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60)
+    assert ran_out_of_memory(error.value)
+
+
+def test_other_errors_are_not_taken_for_it():
+    for error in (RuntimeError("size mismatch"), ValueError("out of memory"), TypeError()):
+        assert not ran_out_of_memory(error)
+
+
+def test_mps_knows_no_float64():
+    for device in ("cpu", "cuda", "meta"):
+        check_dtype(device, "float64")
+    check_dtype("mps", "bfloat16")
+    with pytest.raises(DeviceError) as told:
+        check_dtype("mps", "float64")
+    assert told.value.in_flags() == "mps knows no float64; there is: float32, bfloat16, float16, or --device cpu"
+
+
+def test_no_numbers_that_the_device_does_not_know_are_made(monkeypatch):
+    """As on a Mac: the device is found there, and nothing is built."""
+    meeting = arrange(["vit", "swin"], {"resolution": [7]}, {"dtype": "float64"})
+    monkeypatch.setattr(devices, "devices", lambda: ["mps", "cpu", "meta"])
+    for run in (
+        lambda: explore(ViTSpec(dtype="float64")),
+        lambda: measure_peaks_by_name("auto", "float64", 1),
+        lambda: race(on_paper(meeting), meeting),
+        lambda: tracing._moved(torch.nn.Linear(2, 2).double(), torch.device("mps")),
+        lambda: tracing._moved_inputs(((torch.ones(1, 2).double(),), {}), torch.device("mps")),
+    ):
+        with pytest.raises(
+            DeviceError, match="mps knows no float64; there is: float32, bfloat16, float16, or device cpu"
+        ):
+            run()
+
+
+def test_only_the_generators_in_use_are_seeded(monkeypatch):
+    seeded_devices = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeded_devices.append("cuda"))
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: seeded_devices.append("mps"))
+    before = torch.get_rng_state()
+    with seeded(CPU, 7):
+        drawn = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded_devices == []
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)
+    assert seeded_devices  # so this would have told
+
+
+def test_random_state_and_threads_are_put_back_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="negative"), settled(1, 3, torch.device("meta")):
+        torch.rand(-1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023", "535.129.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65  Release Build  (root@host)", "580.65"),
+        ("GCC version:  gcc version 12.2.0 (GCC)", None),
+    ],
+)
+def test_the_driver_is_the_kernel_module(tmp_path, line, version):
+    path = tmp_path / "version"
+    path.write_text(f"{line}\nGCC version:  gcc version 4.8.5 20150623 (Red Hat 4.8.5-4) (GCC)\n")
+    assert nvidia_driver(path) == version
+    assert nvidia_driver(tmp_path / "none") is None
+
+
+def test_the_processor_is_always_told():
+    env = environment(torch.device("meta"), 1, 0)
+    assert env["cpu"] == processor_name() != ""
+    assert (env["driver"], env["toolkit"]) == (None, None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names its processor elsewhere")
+def test_the_name_is_the_processors_own():
+    told = subprocess.run(["grep", "-m1", "model name", "/proc/cpuinfo"], capture_output=True, text=True).stdout
+    if not told:
+        pytest.skip("this processor has no name")
+    assert told.strip().endswith(processor_name())
+
+
+class TestKeepMemory:
+    """What glibc is told: -3 is M_MMAP_THRESHOLD, -4 M_MMAP_MAX, -1 M_TRIM_THRESHOLD."""
+
+    def told(self, accepts):
+        calls = []
+
+        def mallopt(option, value):
+            calls.append((option, value))
+            return int(accepts(option, value))
+
+        return keep_memory(mallopt), calls
+
+    def test_since_2_35(self):
+        assert self.told(lambda option, value: True) == (True, [(-3, 2**31 - 1), (-1, 2**31 - 1)])
+
+    def test_before_2_35_it_maps_nothing(self):
+        kept, calls = self.told(lambda option, value: option != -3 or value <= 2**25)
+        assert kept
+        assert calls == [(-3, 2**31 - 1), (-4, 0), (-1, 2**31 - 1)]
+
+    def test_the_heap_is_kept_even_where_blocks_are_mapped(self):
+        kept, calls = self.told(lambda option, value: option == -1)
+        assert not kept
+        assert calls[-1] == (-1, 2**31 - 1)
