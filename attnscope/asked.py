@@ -50,7 +50,8 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
     if not 0 < budget <= 3600:
         raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
     if not 1 <= threads <= process.cores():
-        raise UsageError(f"{{threads}} {threads} cannot be had here; there are 1 to {process.cores()}")
+        here = f"are 1 to {process.cores()}" if process.cores() > 1 else "is 1"
+        raise UsageError(f"{{threads}} {threads} cannot be had here; there {here}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
 

@@ -59,6 +59,8 @@ def read_contender(text: str) -> Contender:
             raise UsageError(f"{text}: all are compared on the same grid; give {{resolution}} or {{image}} for all")
         if key not in contender.fields:
             raise UsageError(f"{text}: {name} has no {key or 'nameless field'}; {did_you_mean(key, contender.fields)}")
+        if not equals and kind(contender.fields[key]) is not bool:
+            raise UsageError(f"{text}: {key} needs a value, as in {name}:{key}=VALUE")
         contender.own[key] = _read_value(text, contender.fields[key], value if equals else "true")
     return contender
 

@@ -292,6 +292,7 @@ WRONG = [
     (["vit", "vit"], "vit is there twice"),
     (["vit", "swin:windw=3"], "swin has no windw; did you mean window?"),
     (["vit", "swin:window=x"], "window takes a whole number or HxW, not 'x'"),
+    (["vit:kernel", "swin"], "vit:kernel: kernel needs a value, as in vit:kernel=VALUE"),
     (["vit", "swin:resolution=4"], "all are compared on the same grid; give --resolution or --image"),
     (["--over", "resolution"], "--over resolution says no field and its values"),
     (["--over", "windoww=3"], "--over windoww is no size of these attentions; did you mean window?"),

@@ -12,12 +12,14 @@ import torch
 from attnscope import SwinSpec, ViTSpec, attentions, explore, exploring
 from attnscope.attentions.kernels import BACKENDS, MPS_HEEDS_THEM, fused_attention, heeded
 from attnscope.errors import DeviceError
+from attnscope.making import told_when_kernel_does_not_run
 from attnscope.probes import device as devices
 from attnscope.probes.kernels import backends_here, compare_kernels, why_not
 from attnscope.render import render
 from attnscope.render.screen import Screen
 
 CPU = torch.device("cpu")
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 SMALL = ViTSpec(dim=32, heads=2, tokens=9)
 compiler = pytest.mark.skipif(
     not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="no C++ compiler here"
@@ -88,6 +90,16 @@ def test_the_reason_is_that_of_the_warnings_where_the_error_has_none():
     assert why_not(error.value, said) == "Both fused kernels do not support non-zero dropout"
     assert why_not(error.value) == "torch has none for this device, type and bias"
     assert why_not(RuntimeError("Of {Half}.\nMore")) == "Of (Half)"
+    assert why_not(RuntimeError("backend='inductor' raised:\nLoweringException: no driver\n")) == "no driver"
+
+
+@pytest.mark.skipif(TORCH < (2, 6), reason="FlexAttention needs a GPU before torch 2.6")
+def test_the_reason_is_that_of_the_code_which_is_compiled():
+    spec = ViTSpec(dim=12, heads=3, tokens=5, kernel="flex")
+    q = torch.randn(1, 1, 16, 16, requires_grad=True)
+    told = pytest.raises(DeviceError, match=r"no backward here \(FlexAttention does not support backward on CPU")
+    with told, told_when_kernel_does_not_run(spec, CPU, backward=True):
+        fused_attention("flex", q, q, q)
 
 
 def test_a_compiled_kernel_takes_no_dropout():
@@ -167,7 +179,8 @@ def test_an_error_that_is_no_number_is_not_known(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.parametrize("kernel", ["flex", "compile"])
 def test_compiled_kernels_agree(kernel):
-    pytest.importorskip("torch._inductor")
+    if kernel == "flex" and TORCH < (2, 6):
+        pytest.skip("FlexAttention needs a GPU before torch 2.6")
     q, k, v = torch.randn(3, 2, 2, 16, 16)
     bias = torch.randn(1, 2, 16, 16)
     expected = (q @ k.mT * 0.2 + bias).softmax(-1) @ v

@@ -1,6 +1,7 @@
 """The same attention in different kernels: how long each takes, and how far it lies from float64."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from attnscope.probes.time import mean_of_middle, measuring, spread, time_in_tur
 from attnscope.report import KernelRow
 from attnscope.spec import RUN_EVERYWHERE
 
+CLASSES = re.compile(r"^(?:[A-Z]\w+: )+")
+"""The names of the errors that the compiler puts before the words of each."""
 NO_REASON = ("because:", "runtime disabled.")
 """How the warnings end that say nothing of the kernel that was asked for."""
 
@@ -48,7 +51,7 @@ def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> s
     """Why a kernel does not run, in a few words: those of the error, or of the warnings that came before it."""
     if ran_out_of_memory(error):
         return "it needs more memory than there is"
-    lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]  # by a compiler's backend
+    lines = [line.strip() for line in str(error).splitlines() if line and not line.endswith(":")]
     why = (lines or [type(error).__name__])[0]
     if why.startswith(("No viable backend", "No available kernel")):
         told = (str(warning.message).split(" (Triggered")[0] for warning in said)
@@ -56,7 +59,7 @@ def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> s
             (each for each in told if not each.endswith(NO_REASON)), "torch has none for this device, type and bias"
         )
         why = why.split(". ")[0]
-    return why.rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
+    return CLASSES.sub("", why).rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
 
 
 def compare_kernels(
