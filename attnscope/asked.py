@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from attnscope.errors import DeviceError, UsageError, quoted
 from attnscope.probes import process
@@ -19,6 +20,9 @@ UNKNOWN_DTYPES = {"mps": ("float64", "complex128")}
 """Types of numbers that a device does not know."""
 BUDGET_S = 0.3
 
+Progress = Callable[[str, float], None]
+"""Is told now and then what is being measured, and which share of that is done."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -33,7 +37,11 @@ class Asked:
     backward: bool = False
     input_grad: bool = True
     kernels: bool = False
-    progress: Callable[[float], None] | None = None
+    progress: Progress | None = None
+
+    def telling(self, what: str) -> Callable[[float], None] | None:
+        """What is to be told which share of this is measured."""
+        return partial(self.progress, what) if self.progress else None
 
 
 def may_be(device: str) -> tuple[str, ...]:

@@ -1,17 +1,17 @@
 """Spec -> Report: the one place that joins plan, module and probes."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__, networks
-from attnscope.asked import BUDGET_S, Asked, check_arguments, check_dtype, may_be
+from attnscope.asked import BUDGET_S, Asked, Progress, check_arguments, check_dtype, may_be
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward
 from attnscope.backward import backward_bytes, backward_macs
 from attnscope.bounds import Kernel, Peaks, bound, kernels
-from attnscope.doubts import doubts, floor_doubt
+from attnscope.doubts import disturbances, doubts, floor_doubt
 from attnscope.errors import DeviceError, UsageError
 from attnscope.known import most, sum_of
 from attnscope.making import (
@@ -54,7 +54,7 @@ def explore(
     input_grad: bool = True,
     kernels: bool = False,
     focus: Sequence[str] = (),
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
     command: str | None = None,
     figures: Sequence[Mapping[str, str]] = (),
 ) -> Report:
@@ -72,7 +72,7 @@ def explore(
         input_grad: whether the input needs a gradient, in the backward.
         kernels: time the attention in every kernel that runs here, and tell how far each is from float64.
         focus: what the reader wants to see above the rest: "memory", "roofline".
-        progress: is told now and then which share of the measuring is done.
+        progress: is told now and then what is being measured, and which share of that is done.
         command: what was typed, for the record.
         figures: what others printed for this network, each a "figure" and its "source", to be explained.
 
@@ -219,7 +219,7 @@ class _Run:
         from attnscope.probes.time import time_steps
 
         asked = self.asked
-        timing = time_steps(module, x, asked.budget, asked.progress)
+        timing = time_steps(module, x, asked.budget, asked.telling("the steps"))
         self.times, self.time = step_times(timing, order), whole_time(timing, asked.threads)
         if asked.device == "mps":
             self.notes.append("each step waits here for the device to be done, so that its time is an upper bound")
@@ -245,7 +245,7 @@ class _Run:
             return
         from attnscope.probes.backward import time_backward
 
-        timing, went = time_backward(module, x, asked.budget, asked.input_grad, asked.progress)
+        timing, went = time_backward(module, x, asked.budget, asked.input_grad, asked.telling("the backward"))
         reached = {row for row, back in zip(order, went, strict=True) if back}
         times = step_times(timing, order)
         self.backward_times = [time if row in reached else None for row, time in enumerate(times)]
@@ -285,7 +285,7 @@ class _Run:
         quick = self.spec.kernel == "eager" and self.time.whole_median_s <= LONGEST_FUSED_S
         wanted = list(KERNELS) if self.asked.kernels else ["eager", "sdpa"] if quick else []
         device = x[0].device
-        self.kernels = compare_kernels(
+        self.kernels, turns = compare_kernels(
             {kernel: partial(_build_where_it_fits, replace(self.spec, kernel=kernel), device) for kernel in wanted},
             module,
             x,
@@ -293,7 +293,11 @@ class _Run:
             partial(_build_where_it_fits, replace(self.spec, kernel="eager", dtype="float64"), device)
             if self.asked.kernels
             else None,
+            self.asked.telling("kernels"),
         )
+        if turns and self.asked.kernels:
+            told = disturbances(turns, self.asked.threads, device.type)
+            self.warnings += [f"among the kernels, {doubt}" for doubt in told]
 
     def measure_counterpart(self, device: "torch.device") -> None:
         """Tell what global and windowed attention took; time the global one where it fits and does not take too long."""
@@ -315,7 +319,9 @@ class _Run:
         elif expected_s > LONGEST_COUNTERPART_S:
             self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
         else:
-            self.complexity.global_s = time_forward(*build(counterpart, device), self.asked.budget / 2)
+            self.complexity.global_s = time_forward(
+                *build(counterpart, device), self.asked.budget / 2, self.asked.telling("global attention")
+            )
 
 
 def _build_where_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope import __version__
-from attnscope.asked import BUDGET_S, check_arguments, check_dtype
+from attnscope.asked import BUDGET_S, Progress, check_arguments, check_dtype
 from attnscope.axes import spell
 from attnscope.complexity import global_attention, windowed_attention
 from attnscope.doubts import doubts
@@ -111,11 +112,15 @@ def trace_target(
     threads: int = 1,
     seed: int = 0,
     command: str | None = None,
+    progress: Progress | None = None,
 ) -> TraceReport:
-    """Build a target and lay it open, as `trace` does with a module that is there already."""
+    """Build a target and lay it open, as `trace` does with a module that is there already.
+
+    `progress` is told what is being measured, and which share of that is done.
+    """
     import torch
 
-    asked = _Asked(time, device, group, depth, submodule, budget, threads, seed, command)
+    asked = _Asked(time, device, group, depth, submodule, budget, threads, seed, command, progress)
     asked.check()
     with settled(threads, seed, torch.device("cpu")):
         if asked.runs:
@@ -199,6 +204,7 @@ class _Asked:
     threads: int
     seed: int
     command: str | None
+    progress: Progress | None = None
 
     @property
     def runs(self) -> bool:
@@ -446,7 +452,11 @@ def _measure(found: _Found, asked: _Asked) -> None:
     try:
         with left_as_it_was(found.module):
             found.timing = time_calls(
-                found.device, lambda: found.module(*args, **keywords), found.watched.calls, asked.budget
+                found.device,
+                lambda: found.module(*args, **keywords),
+                found.watched.calls,
+                asked.budget,
+                partial(asked.progress, "the calls") if asked.progress else None,
             )
     except CallsDifferError:
         found.warnings.append("not timed: the forward makes other calls from run to run")

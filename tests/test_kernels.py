@@ -13,6 +13,7 @@ from attnscope import SwinSpec, ViTSpec, attentions, explore, exploring
 from attnscope.attentions.kernels import BACKENDS, MPS_HEEDS_THEM, fused_attention, heeded
 from attnscope.errors import DeviceError
 from attnscope.making import told_when_kernel_does_not_run
+from attnscope.probes import clocks
 from attnscope.probes import device as devices
 from attnscope.probes.kernels import backends_here, compare_kernels, why_not
 from attnscope.render import render
@@ -32,7 +33,8 @@ def compared(*kernels, spec=SMALL, build_exact=None):
     module = attentions.build(spec).eval()
     builds = {name: (lambda spec=spec: attentions.build(spec)) for name, spec in specs.items()}
     x = (torch.randn(spec.input_shape),)
-    return {row.name: row for row in compare_kernels(builds, module, x, 0.02, build_exact)}
+    rows, _ = compare_kernels(builds, module, x, 0.02, build_exact)
+    return {row.name: row for row in rows}
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "flash", "math"])
@@ -144,10 +146,17 @@ def test_a_kernel_that_does_not_fit_leaves_the_others():
 
     module = attentions.build(SMALL).eval()
     builds = {"eager": lambda: attentions.build(SMALL), "math": too_large}
-    eager, math = compare_kernels(builds, module, (torch.randn(SMALL.input_shape),), 0.02, too_large)
+    (eager, math), _ = compare_kernels(builds, module, (torch.randn(SMALL.input_shape),), 0.02, too_large)
     assert eager.time_s > 0
     assert eager.error is None
     assert (math.time_s, math.why) == (None, "it needs more memory than there is")
+
+
+def test_kernels_that_others_disturb_say_so(monkeypatch):
+    monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
+    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa"))
+    report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
+    assert any(told.startswith("among the kernels, another process is busy") for told in report.warnings)
 
 
 def test_kernels_that_would_not_fit_are_not_built(monkeypatch):

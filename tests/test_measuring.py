@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from attnscope import ViTSpec, explore
+from attnscope import SwinSpec, ViTSpec, explore
 from attnscope.doubts import doubts, faults_remedy
 from attnscope.probes import clocks
 from attnscope.probes import time as engine
@@ -140,17 +140,23 @@ def test_environment_says_what_is_needed_to_repeat_a_run():
     } <= env.keys()
 
 
-def test_progress_is_told_and_ends_with_all():
-    shares = []
-    explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.02, progress=shares.append)
-    assert all(0 <= share <= 1 for share in shares)
-    assert shares[-1] == pytest.approx(1, abs=0.05)  # the clock is read once more before it is enough
+def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
+    told = {}
+    spec = SwinSpec(dim=12, resolution=14)
+    explore(
+        spec, device="cpu", budget=0.02, backward=True,
+        progress=lambda what, share: told.setdefault(what, []).append(share),
+    )  # fmt: skip
+    assert list(told) == ["the steps", "global attention", "kernels", "the backward"]
+    for shares in told.values():
+        assert (shares[0], shares[-1]) == (0, 1)
+        assert all(0 <= share <= 1 for share in shares)
 
 
 def test_no_progress_where_nobody_sees_it(capsys):
     from attnscope.cli.progress import progress_line
 
     assert not sys.stderr.isatty()
-    with progress_line("measuring") as progress:
+    with progress_line() as progress:
         assert progress is None
     assert capsys.readouterr().err == ""

@@ -174,7 +174,7 @@ def run_attention(
             raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
     if time or audit or device == "meta":
         start_torch(alloc)
-    with progress_line("measuring") as progress:
+    with progress_line() as progress:
         report = explore(
             spec,
             device=device,

@@ -10,20 +10,23 @@ CLEAR = "\r\x1b[K"
 
 
 @contextmanager
-def progress_line(words: str) -> Iterator[Callable[[float], None] | None]:
-    """For the length of a with block: what is to be told the share that is done, or None where nobody would see it."""
+def progress_line() -> Iterator[Callable[[str, float], None] | None]:
+    """For the length of a with block: what is to be told what is measured, and which share of it is done.
+
+    None where nobody would see it.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     drawn = time.perf_counter() + AFTER_S - EVERY_S
     shown = False
 
-    def tell(share: float) -> None:
+    def tell(words: str, share: float) -> None:
         nonlocal drawn, shown
         now = time.perf_counter()
         if now - drawn >= EVERY_S:
             drawn, shown = now, True
-            sys.stderr.write(f"{CLEAR}{words} {share:.0%}")
+            sys.stderr.write(f"{CLEAR}measuring {words} {share:.0%}")
             sys.stderr.flush()
 
     try:

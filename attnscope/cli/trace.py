@@ -9,6 +9,7 @@ import typer
 from attnscope.asked import BUDGET_S, DEVICES
 from attnscope.cli.flags import choices, examples, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.progress import progress_line
 from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, start_torch
 from attnscope.probes.foreign.rows import GROUPS
 from attnscope.targets import find_target, parse_argument, parse_input
@@ -95,18 +96,21 @@ def run_trace(
     from attnscope.render import render
     from attnscope.tracing import trace_target
 
-    report = trace_target(
-        find_target(module, arguments, tensors),
-        time=time,
-        device=device,
-        group=group,
-        depth=depth,
-        submodule=submodule,
-        budget=budget,
-        threads=threads,
-        seed=seed,
-        command=shlex.join(["attnscope", *sys.argv[1:]]),
-    )
+    target = find_target(module, arguments, tensors)
+    with progress_line() as progress:
+        report = trace_target(
+            target,
+            time=time,
+            device=device,
+            group=group,
+            depth=depth,
+            submodule=submodule,
+            budget=budget,
+            threads=threads,
+            seed=seed,
+            command=shlex.join(["attnscope", *sys.argv[1:]]),
+            progress=progress,
+        )
     write(lambda screen: render(report, form, screen), output, color, quiet)
     if strict and (report.warnings or report.uncounted):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.errors import DeviceError, ran_out_of_memory
-from attnscope.probes.time import mean_of_middle, measuring, spread, time_in_turn
+from attnscope.probes.time import Progress, Turns, mean_of_middle, measuring, spread, time_in_turn
 from attnscope.report import KernelRow
 from attnscope.spec import RUN_EVERYWHERE
 
@@ -68,7 +68,8 @@ def compare_kernels(
     x: tuple[Tensor, ...],
     budget_s: float,
     build_exact: Callable[[], nn.Module] | None = None,
-) -> list[KernelRow]:
+    progress: Progress | None = None,
+) -> tuple[list[KernelRow], Turns | None]:
     """Time the untouched forward of each kernel, in turn, so that a drift of the machine touches all alike.
 
     A kernel that cannot be built or does not run has a row that says why.
@@ -79,6 +80,10 @@ def compare_kernels(
         x: the inputs.
         budget_s: how long to measure them together, warm-up and compiling aside.
         build_exact: what makes the module that each output is held against, in float64; None where that is not asked.
+        progress: is told the share that is done.
+
+    Returns:
+        A row for each kernel, and how the forwards were run; None where none was.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
     ready: dict[str, nn.Module] = {}
@@ -95,10 +100,12 @@ def compare_kernels(
                 continue
         ready[name] = other
         rows[name] = KernelRow(name, None, None, None if exact is None else _distance(result, exact), None)
-    samples = time_in_turn([(other, x) for other in ready.values()], budget_s).samples if ready else []
-    for name, seconds in zip(ready, samples, strict=True):
+    if not ready:
+        return list(rows.values()), None
+    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress)
+    for name, seconds in zip(ready, turns.samples, strict=True):
         rows[name].time_s, rows[name].iqr_s = mean_of_middle(seconds), spread(seconds)
-    return list(rows.values())
+    return list(rows.values()), turns
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnscope.probes.clocks import CLOCKS, Clock, Timed, run
 from attnscope.probes.foreign.calls import QUESTIONS, Call, makes_tensors, name_of, only_tensors_override
-from attnscope.probes.time import Timing, measuring, take_pairs
+from attnscope.probes.time import Progress, Timing, measuring, take_pairs
 
 ROUNDS, LOOPS = 5, 20
 """Of measuring what watching costs."""
@@ -39,7 +39,13 @@ class CallsDifferError(Exception):
     """The timed runs make other calls than the run that told the costs, so that times cannot be put beside them."""
 
 
-def time_calls(device: torch.device, forward: Callable[[], Any], calls: Sequence[Call], budget_s: float) -> Timing:
+def time_calls(
+    device: torch.device,
+    forward: Callable[[], Any],
+    calls: Sequence[Call],
+    budget_s: float,
+    progress: Progress | None = None,
+) -> Timing:
     """Time the calls of a forward.
 
     Args:
@@ -47,6 +53,7 @@ def time_calls(device: torch.device, forward: Callable[[], Any], calls: Sequence
         forward: runs it once.
         calls: what it calls. Those that were not seen as torch calls get no time of their own.
         budget_s: how long to measure, warm-up aside.
+        progress: is told the share that is done.
 
     Raises:
         CallsDifferError: the forward makes other calls now.
@@ -63,7 +70,7 @@ def time_calls(device: torch.device, forward: Callable[[], Any], calls: Sequence
     def chain() -> Timed:
         return _Stamper(clock, cost).time(forward)
 
-    timing = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s)
+    timing = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s, progress)
     if any(len(timed.seconds) != len(expected) + 1 for timed in timing.chains):
         raise CallsDifferError
     return timing
