@@ -12,12 +12,14 @@ import pytest
 from rich.cells import cell_len
 
 from attnscope import SwinSpec
+from attnscope.bounds import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from attnscope.windowing import look_at_windows
 from tests.golden import FOLDER, WIDTHS, reports, screens
+from tests.test_peaks import PEAKS
 
 SCREENS = screens()
 
@@ -100,6 +102,17 @@ def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
     *steps, total = csv.DictReader(io.StringIO(table))
     assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
     assert min(float(row["time_s"]) for row in steps) > 0
+
+
+def test_a_view_on_a_gpu_has_no_bound():
+    report = reports()["swin-shift"]
+    report.environment["device"] = "cuda:0"
+    report.peaks = PEAKS
+    for row in report.steps:
+        row.bound = Bound(1e-6, "compute", 1.0) if row.bytes_read else None
+    table = render(report, "md", Screen())
+    (line,) = (line for line in table.splitlines() if line.startswith("| split_heads"))
+    assert words.UNKNOWN not in line
 
 
 @pytest.mark.parametrize("name", reports())
