@@ -34,8 +34,8 @@ def fused_attention(
         RuntimeError: the kernel does not run here, or not on this.
     """
     if kernel in BACKENDS:
-        if not heeded(kernel, q.device.type):
-            raise RuntimeError(f"torch takes math on {q.device.type}, whatever it is told")
+        if q.is_mps and not heeded_on_mps(kernel):
+            raise RuntimeError("torch takes math on mps, whatever it is told")
         with sdpa_kernel([BACKENDS[kernel]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
     if kernel == "flex" and drop:
@@ -43,14 +43,14 @@ def fused_attention(
     if kernel in _COMPILED:
         if torch.compiler.is_compiling():
             return _COMPILED[kernel](q, k, v, bias, drop, scale)  # it is compiled with what calls it
-        sizes = (q.shape, k.shape, v.shape, None if bias is None else bias.shape)
+        sizes = (q.shape, k.shape, None if bias is None else bias.shape)
         return _compiled(kernel, sizes, q.dtype, q.device, drop, scale)(q, k, v, bias, drop, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
 
 
-def heeded(backend: str, device: str) -> bool:
-    """Whether torch takes this backend on devices of this type where it is told to."""
-    return backend == "math" or device != "mps" or MPS_HEEDS_THEM
+def heeded_on_mps(backend: str) -> bool:
+    """Whether torch takes this backend on MPS where it is told to."""
+    return backend == "math" or MPS_HEEDS_THEM
 
 
 def _by_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, drop: float, scale: float) -> Tensor:
