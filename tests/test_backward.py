@@ -23,6 +23,8 @@ from attnscope.render.screen import Screen
 from tests.strategies import small_swins, small_vits, specs
 
 CPU = torch.device("cpu")
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
+needs_flex = pytest.mark.skipif(OLD, reason="FlexAttention needs a GPU before torch 2.6")
 
 
 def declared(spec, input_grad):
@@ -243,13 +245,14 @@ def test_watching_leaves_the_module_as_it_was():
     assert attentions.plan(spec)
 
 
-@pytest.mark.parametrize("kernel", ["flex", "flash"])
+@pytest.mark.parametrize("kernel", [pytest.param("flex", marks=needs_flex), "flash"])
 def test_a_kernel_without_a_backward_is_told_in_a_line(kernel):
     spec = SwinSpec(dim=12, resolution=14, kernel=kernel)
     with pytest.raises(DeviceError, match=f"kernel {kernel} has no backward here"):
         explore(spec, device="cpu", budget=0.01, backward=True)
 
 
+@needs_flex
 def test_a_counter_that_fails_is_not_available():
     report = explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flex"), device="cpu", time=False, audit=True)
     assert report.audit.torch is None
