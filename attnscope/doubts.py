@@ -13,8 +13,8 @@ FAULTS_MAY_BE = 16
 OTHERS_MAY_KEEP = 0.25
 """Processors that others may keep busy, of those which this process asks for."""
 WAITING_MAY_BE = 0.05
-"""Share of the time in which somebody may wait for a processor while several threads are timed; 0.01 is seen when all is
-quiet, and from 0.5 on where one other process is busy."""
+"""Share of the time in which somebody may wait for a processor while several threads are timed: up to 0.01 was seen where
+all was quiet, 0.5 where one other process was busy."""
 
 
 class Disturbed(Protocol):

@@ -17,7 +17,6 @@ from attnscope.known import most, sum_of
 from attnscope.making import (
     build,
     build_module,
-    gigabytes,
     lacking,
     largest_that_fits,
     needed_bytes,
@@ -198,9 +197,11 @@ class _Run:
         """
         from attnscope.probes.device import free_memory
 
-        asked, need, free = self.asked, needed_bytes(self.plan, self.asked), free_memory(device)
-        if free is None or need <= free:
+        asked = self.asked
+        told = lacking(needed_bytes(self.plan, asked), device)
+        if told is None:
             return
+        free = free_memory(device) or 0
         alone = ["type {no_time}"] * asked.time + ["leave out {audit}"] * asked.audit
         ways = [f"{' and '.join(alone)} for shapes and costs alone"]
         if asked.backward and needed_bytes(self.plan, replace(asked, backward=False)) <= free:
@@ -208,10 +209,7 @@ class _Run:
         ways += filter(None, [largest_that_fits(self.spec, free, asked)])
         *others, last = ways
         what = "this and its backward need" if asked.backward else "this needs"
-        raise DeviceError(
-            f"{what} {gigabytes(need)} and {device.type} has {gigabytes(free)} free; "
-            f"{', '.join(others)}{', or ' if others else ''}{last}"
-        )
+        raise DeviceError(f"{what} {told}; {', '.join(others)}{', or ' if others else ''}{last}")
 
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""

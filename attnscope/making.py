@@ -158,5 +158,5 @@ def told_when_kernel_does_not_run(spec: Spec, device: "torch.device", backward: 
             raise DeviceError(
                 f"{{kernel}} {spec.kernel} does not run here ({why}); there is: "
                 f"{', '.join(kernel for kernel in here if kernel != spec.kernel)}; "
-                f"attnscope vit --kernels tries {untried} too"
+                f"{{kernels}} tries {untried} too"
             ) from None

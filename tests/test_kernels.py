@@ -66,7 +66,7 @@ def test_a_kernel_that_is_not_here_is_one_line():
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="efficient"), device="cpu", budget=0.01)
     assert told.value.args == (
         "{kernel} efficient does not run here (torch has none for this device, type and bias); "
-        "there is: eager, sdpa, flash, math; attnscope vit --kernels tries flex and compile too",
+        "there is: eager, sdpa, flash, math; {kernels} tries flex and compile too",
     )
 
 

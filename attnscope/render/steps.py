@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from attnscope.axes import Shape, spell
-from attnscope.known import sum_of
 from attnscope.render import words
 from attnscope.render.columns import Column, adding_up
 from attnscope.report import Report, StepRow
@@ -88,7 +87,6 @@ def _times(report: Report) -> list[Of]:
     """How long it takes."""
     if not report.time:
         return []
-    seconds = sum_of([row.times * row.time.median_s if row.time else None for row in report.steps])
     longest = max(map(seconds_of, report.steps))
     return [
         Of(
@@ -97,7 +95,7 @@ def _times(report: Report) -> list[Of]:
             lambda row: row.time.median_s if row.time else None,
             words.seconds,
             0,
-            seconds,
+            report.time.steps_sum_s,
             text=lambda row: _if_view_on_gpu("view", row, report),
         ),
         Of("time_share", "share", lambda row: _time_share(row, report), words.percent, 2),
@@ -128,8 +126,7 @@ def _backward(report: Report) -> list[Of]:
         return []
     columns = [Of("backward_macs", "bwd MACs", _backward_macs, words.metric, 1, back.macs)]
     if back.time:
-        seconds = sum([row.times * (_backward_s(row) or 0.0) for row in report.steps])
-        columns.append(Of("backward_s", "bwd time", _backward_s, words.seconds, 1, seconds))
+        columns.append(Of("backward_s", "bwd time", _backward_s, words.seconds, 1, back.time.steps_sum_s))
     return columns
 
 
