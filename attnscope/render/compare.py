@@ -150,7 +150,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
                 f"{first}_over_{label}",
                 f"{first}/{label}",
                 lambda p, label=label: p.ratio[label],  # type: ignore[misc]
-                _times,
+                words.times,
                 index and 7 + index,
             )
         )
@@ -195,7 +195,7 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
                 f"measured_{first}_over_{label}",
                 f"{first}/{label} here",
                 lambda p, label=label: p.measured_ratio.get(label),  # type: ignore[misc]
-                _times,
+                words.times,
                 index and 7 + index,
             )
         )
@@ -224,7 +224,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
                     f"{across}_{head}",
                     f"{head}",
                     value,
-                    _times,
+                    words.times,
                     index and index + 1,
                     tint=lambda row, v=value: _heat(v(row)),  # type: ignore[misc]
                 )
@@ -414,9 +414,3 @@ def _amount(comparison: Comparison, size: float | None) -> str:
     if comparison.unit == "B":
         return words.binary(None if size is None else int(size))
     return words.metric(size)
-
-
-def _times(ratio: float | None) -> str:
-    if ratio is None:
-        return words.UNKNOWN
-    return words.times(ratio) if ratio >= 0.1 or not ratio else f"{ratio:.2g}×"

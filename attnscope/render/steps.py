@@ -113,7 +113,7 @@ def _bounds(report: Report) -> list[Of]:
     columns = [
         Of("intensity", "FLOP/B", lambda row: row.bound.intensity if row.bound else None, _intensity, intensity),
         Of("bound_s", "bound", lambda row: row.bound.seconds if row.bound else None, words.seconds, 16),
-        Of("over_bound", "time/bound", _over_bound, _ratio, ratio),
+        Of("over_bound", "time/bound", _over_bound, words.times, ratio),
         Of("bound_by", "bound by", lambda row: row.bound.binds if row.bound else None, _word, limit, right=False),
     ]
     return [replace(column, text=lambda row: _if_view_on_gpu(words.NONE, row, report)) for column in columns]
@@ -138,10 +138,6 @@ def _if_view_on_gpu(word: str, row: StepRow, report: Report) -> str | None:
 
 def _over_bound(row: StepRow) -> float | None:
     return row.time.median_s / row.bound.seconds if row.time and row.bound else None
-
-
-def _ratio(ratio: float | None) -> str:
-    return words.UNKNOWN if ratio is None else words.times(ratio)
 
 
 def _intensity(flops_per_byte: float | None) -> str:

@@ -46,8 +46,10 @@ def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{share:.1%}" if share else NONE
 
 
-def times(ratio: float) -> str:
+def times(ratio: float | None) -> str:
     """`13.8×`, three digits."""
+    if ratio is None:
+        return UNKNOWN
     return (
         f"{ratio:,.0f}×"
         if ratio >= 1000
