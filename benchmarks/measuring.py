@@ -14,20 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
 from attnscope.probes import process
-
-process.pin_allocator()  # before torch is imported, as the command does
-
-from attnscope import SwinSpec, explore  # noqa: E402
-from attnscope.bounds import Peaks  # noqa: E402
-from attnscope.probes.peaks import from_plain, measure_peaks_by_name  # noqa: E402
-from attnscope.render.peaks import peak_rows  # noqa: E402
-from benchmarks.ratios import HEAD, Ratio, paired  # noqa: E402
+from benchmarks.ratios import HEAD, Ratio, paired
+from benchmarks.turns import PROCESSES, Turns, in_turn
 
 SPECS = {
     "ViT-B": "vit",
@@ -38,12 +31,9 @@ SPECS = {
     "1×3136×768": "vit --tokens 3136",
 }
 BUSY = "while True: pass"
-PROCESSES = 8
 
 Line = str
 """A row of the page."""
-Figures = dict[str, float]
-"""Seconds or rates, by name."""
 
 
 def run(command: str, *flags: str) -> dict[str, Any]:
@@ -52,7 +42,7 @@ def run(command: str, *flags: str) -> dict[str, Any]:
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
 
 
-def sums(name: str, command: str, threads: int, runs: int = 3) -> Ratio:
+def sums(name: str, command: str, threads: int, runs: int = 5) -> Ratio:
     """Sum of the steps over the untouched whole, of each run and in the middle."""
     times = [run(command, "--threads", str(threads))["time"] for _ in range(runs)]
     return Ratio(
@@ -66,53 +56,23 @@ def sums(name: str, command: str, threads: int, runs: int = 3) -> Ratio:
 
 def steadiness() -> list[Line]:
     """How the total and the steps of 5 % and more vary from process to process."""
-    spec = SwinSpec(shift=True)
-
-    def fresh() -> Figures:
-        report = run("swin --shift")
-        return {"total": report["time"]["whole_median_s"]} | {
-            step["name"]: step["time"]["median_s"] for step in report["steps"]
-        }
-
-    def standing() -> Figures:
-        report = explore(spec, threads=1)
-        assert report.time is not None
-        return {"total": report.time.whole_median_s} | {
-            step.name: step.time.median_s for step in report.steps if step.time
-        }
-
-    shares = standing()
-    names = [name for name, seconds in shares.items() if seconds >= 0.05 * shares["total"]]
-    bars = {name: 0.02 if name == "total" else 0.05 for name in names}
-    return variations(fresh, standing, bars)
+    found = in_turn("steps")
+    total = statistics.fmean(map(statistics.fmean, found["total"].rounds))
+    shares = {name: statistics.fmean(map(statistics.fmean, turns.rounds)) / total for name, turns in found.items()}
+    return [
+        variation_line(name, turns, 0.02 if name == "total" else 0.05)
+        for name, turns in found.items()
+        if shares[name] >= 0.05
+    ]
 
 
-def variations(fresh: Callable[[], Figures], standing: Callable[[], Figures], bars: Mapping[str, float]) -> list[Line]:
-    """Coefficients of variation of what processes tell, each side by side with one process that stands all the while.
-
-    What the standing one varies by is the machine's doing, since its processor, cache and memory are shared with others;
-    what the ratio varies by is what a process adds of its own.
-    """
-    others = [standing()]
-    found = []
-    for _ in range(PROCESSES):
-        found.append(fresh())
-        others.append(standing())
-    lines = []
-    for name, bar in bars.items():
-        ratios = [2 * new[name] / (a[name] + b[name]) for new, (a, b) in zip(found, pairwise(others), strict=True)]
-        raw, machine = (variation([one[name] for one in runs]) for runs in (found, others))
-        spread = variation(ratios)
-        lines.append(
-            f"| variation of {name}, {PROCESSES} processes over one that stands | {spread:.3f} | as they came {raw:.3f}, "
-            f"of the one alone {machine:.3f} | at most {bar} | {'ok' if spread <= bar else 'MISSED'} |"
-        )
-    return lines
-
-
-def variation(values: Sequence[float]) -> float:
-    """The standard deviation over the mean."""
-    return statistics.stdev(values) / statistics.fmean(values)
+def variation_line(name: str, turns: Turns, bar: float) -> Line:
+    """How far processes differ in one figure, beside how far they seem to where each measures but once."""
+    verdict = "ok" if turns.between <= bar else "MISSED"
+    return (
+        f"| variation of {name} between {PROCESSES} processes in turn | {turns.between:.3f} | measured but once "
+        f"{turns.as_they_came:.3f} | at most {bar} | {verdict} |"
+    )
 
 
 def busy() -> list[Line]:
@@ -159,26 +119,13 @@ def bounds(runs: int = 3) -> list[Ratio]:
 def peaks() -> list[Line]:
     """How long the peaks take, and how far they spread from process to process."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, XDG_CACHE_HOME=folder):
-        took = []
-
-        def fresh() -> Figures:
-            words = [sys.executable, "-m", "attnscope", "peaks", "--json"]
-            told = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            took.append(told["seconds"])
-            return rates(from_plain(told))
-
-        def standing() -> Figures:
-            return rates(measure_peaks_by_name("cpu", "float32", 1)[0])
-
-        lines = variations(fresh, standing, dict.fromkeys(standing(), 0.03))
-    seconds = statistics.median(took)
+        found = in_turn("peaks")
+    seconds = statistics.median(map(statistics.median, found.pop("seconds").rounds))
     verdict = "ok" if seconds <= 0.6 else "MISSED"
-    return [f"| peaks, seconds of measuring | {seconds:.2f} | | at most 0.6 | {verdict} |", *lines]
-
-
-def rates(peaks: Peaks) -> Figures:
-    """Each of a machine's peaks, by its name."""
-    return {f"{row.kernel}, {row.size}": row.per_s for row in peak_rows(peaks)}
+    return [
+        f"| peaks, seconds of measuring | {seconds:.2f} | | at most 0.6 | {verdict} |",
+        *(variation_line(name, turns, 0.03) for name, turns in found.items()),
+    ]
 
 
 def instrumentation() -> list[Line]:

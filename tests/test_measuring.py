@@ -35,7 +35,7 @@ def test_only_clean_pairs_are_kept():
     clock = FakeClock()
     once = partial(clocks.run, clock, lambda: None, [])
     timing = engine.take_pairs(once, once, 0.01, 0.0)
-    assert timing.clean_runs >= engine.FEWEST_PAIRS
+    assert timing.clean_runs >= engine.FEWEST_CLEAN
     assert len(timing.chains) == len(timing.wholes) == timing.clean_runs < timing.tried
     assert all(run.clean for run in [*timing.chains, *timing.wholes])
 

@@ -88,7 +88,7 @@ def test_forwards_in_turn():
     assert turns.tried >= turns.clean_runs
     assert len(samples) == 3
     assert len({len(of_one) for of_one in samples}) == 1
-    assert len(samples[0]) >= engine.FEWEST_PAIRS
+    assert len(samples[0]) >= engine.FEWEST_CLEAN
     assert all(seconds > 0 for of_one in samples for seconds in of_one)
     assert {"".join(order[i : i + 3]) for i in range(0, len(order), 3)} == {"abc", "cba"}
 

@@ -24,7 +24,8 @@ from attnscope.steps import Listener, Step, listening
 
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
-FEWEST_PAIRS = FEWEST_CLEAN
+FEWEST_PAIRS = 7
+"""Of five, three would be in the middle half: too few, with several threads, to keep the sum within 3 % of the whole."""
 FEWEST_LONG_RUNS = 3
 PATIENCE = 2
 """How many times the budget may be spent where others keep the pairs from being clean."""
@@ -74,7 +75,7 @@ Progress = Callable[[float], None]
 def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Timing:
     """Time each step of a module in place, and the untouched forward beside it.
 
-    Where another process has the processor so often that fewer than FEWEST_PAIRS pairs are clean, one thread is timed once
+    Where another process has the processor so often that fewer than FEWEST_CLEAN pairs are clean, one thread is timed once
     more by the processor's time that it was given, which holds on a busy machine too.
 
     Args:
@@ -117,7 +118,7 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
 def by_best_clock(timed: Callable[[Clock], Timing], device: str) -> Timing:
     """What the device's own clock tells, or the processor's time of a single thread where too few pairs were clean."""
     timing = timed(CLOCKS[device]())
-    if timing.clean_runs < FEWEST_PAIRS and device == "cpu" and torch.get_num_threads() == 1:
+    if timing.clean_runs < FEWEST_CLEAN and device == "cpu" and torch.get_num_threads() == 1:
         by_thread = timed(ThreadClock())
         timing = replace(by_thread, clean_runs=timing.clean_runs, tried=timing.tried, clock="thread")
     return timing
@@ -152,7 +153,7 @@ def take_pairs(
             tell(min(1.0, (time.perf_counter() - start) / budget_s, len(chains) / FEWEST_PAIRS))
         load = watch.load()
     tell(1.0)
-    kept = clean if len(clean) >= FEWEST_PAIRS else range(len(chains))
+    kept = clean if len(clean) >= FEWEST_CLEAN else range(len(chains))
     return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s, len(chains), load=load)
 
 
@@ -168,7 +169,7 @@ def time_in_turn(
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
-        budget_s: how long to measure them together, warm-up aside. Each runs FEWEST_PAIRS times at least, or
+        budget_s: how long to measure them together, warm-up aside. Each runs FEWEST_CLEAN times at least, or
             FEWEST_LONG_RUNS times where one round takes longer than the budget.
         progress: is told the share that is done.
 
@@ -196,7 +197,7 @@ def time_in_turn(
         watch = Watch()
         start = time.perf_counter()
         rounds: list[list[Timed]] = []
-        fewest = FEWEST_LONG_RUNS if long else FEWEST_PAIRS
+        fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
         while len(rounds) < fewest or time.perf_counter() - start < budget_s:
             rounds.append(turn(bool(len(rounds) % 2)))
             tell(min(1.0, (time.perf_counter() - start) / budget_s, len(rounds) / fewest))
@@ -297,7 +298,7 @@ def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
     """Whether the budget is spent and enough pairs are clean, or patience is at an end."""
     if pairs < FEWEST_PAIRS or elapsed_s < budget_s:
         return False
-    return clean >= FEWEST_PAIRS or elapsed_s >= PATIENCE * budget_s
+    return clean >= FEWEST_CLEAN or elapsed_s >= PATIENCE * budget_s
 
 
 def _watching_cost(clock: Clock) -> float:
