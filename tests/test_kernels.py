@@ -199,12 +199,13 @@ def test_compiled_kernels_agree(kernel):
 @compiler
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
-def test_every_size_is_compiled():
+@pytest.mark.parametrize("shape", [lambda n: (n, 3), lambda n: (7, 3 * n)], ids=["sizes", "strides"])
+def test_every_kind_of_call_is_compiled(shape):
     from torch._dynamo.utils import counters
 
     before = counters["stats"]["unique_graphs"]
-    for tokens in range(2, 11):
-        q = torch.randn(1, 1, tokens, 3)
+    for kind in range(2, 11):
+        q = torch.randn(1, 1, *shape(kind))[..., :3]
         for _ in range(2):
             with torch.inference_mode():
                 torch.testing.assert_close(fused_attention("compile", q, q, q), (q @ q.mT).softmax(-1) @ q)

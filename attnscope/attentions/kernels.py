@@ -43,8 +43,9 @@ def fused_attention(
     if kernel in _COMPILED:
         if torch.compiler.is_compiling():
             return _COMPILED[kernel](q, k, v, bias, drop, scale)  # it is compiled with what calls it
-        sizes = (q.shape, k.shape, None if bias is None else bias.shape)
-        return _compiled(kernel, sizes, q.dtype, q.device, drop, scale)(q, k, v, bias, drop, scale)
+        modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        alike = [_layout(tensor) for tensor in (q, k, v, bias)]
+        return _compiled(kernel, *alike, *modes, drop, scale)(q, k, v, bias, drop, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
 
 
@@ -75,6 +76,13 @@ def _adding(bias: Tensor) -> Callable[..., Tensor]:
     return add
 
 
+def _layout(tensor: Tensor | None) -> object:
+    """All of a tensor that a compiled kernel is compiled for."""
+    if tensor is None:
+        return None
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad, tensor.is_inference()
+
+
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 
 _COMPILED: dict[str, Attend] = {"flex": _by_flex, "compile": _by_steps}
@@ -84,8 +92,8 @@ _COMPILED: dict[str, Attend] = {"flex": _by_flex, "compile": _by_steps}
 def _compiled(kernel: str, *alike: object) -> Attend:
     """A kernel compiled for calls that are alike.
 
-    torch compiles a function for eight sizes, and then runs it uncompiled for all others without a word. So each size gets
-    a function of its own, with code of its own by which torch counts.
+    torch compiles a function for eight kinds of call (sizes, strides, modes), and then runs it uncompiled for all others
+    without a word. So each kind gets a function of its own, with code of its own by which torch counts.
     """
     function = _COMPILED[kernel]
     own = FunctionType(function.__code__.replace(), function.__globals__)
