@@ -305,10 +305,12 @@ class _Run:
         if isinstance(self.spec, networks.NetworkSpec):
             return
         counterpart = self.spec.counterpart()
-        if counterpart is None:
+        if counterpart is None and self.plan.macs == self.complexity.global_macs:
             self.complexity.global_s = self.time.whole_median_s
             return
         self.complexity.windowed_s = self.time.whole_median_s
+        if counterpart is None:
+            return
         plan = plan_of(counterpart)
         told = lacking(needed_bytes(plan), device)
         expected_s = self.time.whole_median_s * plan.macs / self.plan.macs

@@ -10,6 +10,7 @@ import torch
 
 import attnscope
 from attnscope import (
+    CrossSpec,
     DeviceError,
     SwinNetworkSpec,
     SwinSpec,
@@ -85,15 +86,19 @@ def test_times_add_up(report):
 
 
 @pytest.mark.parametrize(
-    ("spec", "is_global"),
-    [(ViTSpec(dim=12, heads=3, tokens=5), True), (ViTNetworkSpec(dim=12, heads=3, image=16, scope="block"), False)],
-    ids=["vit", "block"],
+    ("spec", "timed"),
+    [
+        (ViTSpec(dim=12, heads=3, tokens=5), "global_s"),
+        (CrossSpec(dim=12, heads=3, tokens=5, keys=4), "windowed_s"),
+        (ViTNetworkSpec(dim=12, heads=3, image=16, scope="block"), None),
+    ],
+    ids=["vit", "cross", "block"],
 )
-def test_what_ran_is_what_was_timed(spec, is_global):
-    """A ViT's attention is the global one itself, and of networks neither figure is of the attention alone."""
+def test_what_ran_is_what_was_timed(spec, timed):
+    """A ViT's attention is the global one itself, cross-attention is the other one, and a network is more than either."""
     report = attnscope.explore(spec, device="cpu", budget=0.01)
-    assert report.complexity.windowed_s is None
-    assert report.complexity.global_s == (report.time.whole_median_s if is_global else None)
+    for name in ("global_s", "windowed_s"):
+        assert getattr(report.complexity, name) == (report.time.whole_median_s if name == timed else None)
 
 
 def test_three_counts_and_a_fourth():
