@@ -43,15 +43,19 @@ def test_only_clean_pairs_are_kept():
 @pytest.mark.parametrize(
     ("pairs", "clean", "elapsed", "enough"),
     [
-        (4, 4, 9.0, False),
-        (20, 20, 0.9, False),
-        (20, 5, 1.0, True),
+        (6, 6, 9.0, False),
+        (7, 7, 0.9, False),
+        (7, 7, 1.0, True),
         (20, 4, 1.9, False),
         (20, 4, 2.0, True),
+        (4, 4, 11.0, False),
+        (5, 5, 11.0, True),
+        (5, 0, 11.0, True),
     ],
 )
 def test_when_measuring_stops(pairs, clean, elapsed, enough):
-    """At a budget of a second: once it is spent and five pairs are clean, or twice the budget is spent."""
+    """At a budget of a second: once it is spent, seven pairs are run and five of them clean, or twice the budget is spent;
+    with five pairs where these take ten times the budget."""
     assert engine._enough(pairs, clean, elapsed, 1.0) is enough
 
 

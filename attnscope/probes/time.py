@@ -25,10 +25,12 @@ from attnscope.steps import Listener, Step, listening
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
 FEWEST_PAIRS = 7
-"""Of five, three would be in the middle half: too few, with several threads, to keep the sum within 3 % of the whole."""
+"""Of FEWEST_CLEAN three would be in the middle half: too few, with several threads, for a sum within 3 % of the whole."""
 FEWEST_LONG_RUNS = 3
 PATIENCE = 2
 """How many times the budget may be spent where others keep the pairs from being clean."""
+LONG = 10
+"""How many times the budget may be spent on more than FEWEST_CLEAN pairs of a long forward."""
 
 Inputs = Tensor | tuple[Tensor, ...]
 """What a forward takes: a tensor, or a tuple of them."""
@@ -296,7 +298,8 @@ def _warm_up(*runs: Callable[[], Timed]) -> None:
 
 def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
     """Whether the budget is spent and enough pairs are clean, or patience is at an end."""
-    if pairs < FEWEST_PAIRS or elapsed_s < budget_s:
+    fewest = FEWEST_PAIRS if elapsed_s < LONG * budget_s else FEWEST_CLEAN
+    if pairs < fewest or elapsed_s < budget_s:
         return False
     return clean >= FEWEST_CLEAN or elapsed_s >= PATIENCE * budget_s
 
