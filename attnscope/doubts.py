@@ -40,7 +40,7 @@ class Disturbed(Protocol):
 
 
 def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
-    """What makes the times doubtful, and what to do about it.
+    """What makes the times doubtful, and what to do about it; what shows in them because of a known cause stands with that.
 
     Args:
         time: the whole beside its steps.
@@ -49,19 +49,26 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
         cores: processors that the process may use; as many as there are unless given.
         allocator: "pinned" or "default"; that of this process unless given.
     """
-    told = disturbances(time, threads, device, cores)
+    causes = disturbances(time, threads, device, cores)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
         remedy = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
-        told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
+        causes.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
+    signs = _signs(time, threads, device)
+    if not causes or not signs:
+        return causes + [f"{sign}: {remedy}" for sign, remedy in signs.items()]
+    return [*causes[:-1], f"{causes[-1]}. As it is, {' and '.join(signs)}"]
+
+
+def _signs(time: Time, threads: int, device: str) -> dict[str, str]:
+    """By what the times themselves show that something is amiss, and what helps where the cause is not known."""
+    signs = {}
     ratio = time.steps_sum_s / time.whole_median_s
     if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
-        told.append(
-            f"the steps add up to {ratio:.2f} of the whole: measure longer (--budget 2) or on a quieter machine"
-        )
+        signs[f"the steps add up to {ratio:.2f} of the whole"] = "measure longer (--budget 2) or on a quieter machine"
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_median_s:
         remedy = "--budget 2" if threads == 1 or device != "cpu" else "--threads 1"
-        told.append(f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}: {remedy} may steady them")
-    return told
+        signs[f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}"] = f"{remedy} may steady them"
+    return signs
 
 
 def disturbances(time: Disturbed, threads: int, device: str, cores: int | None = None) -> list[str]:

@@ -107,6 +107,14 @@ def test_every_doubt_names_its_remedy(changed, threads, remedy):
     assert remedy in told
 
 
+def test_what_has_one_cause_is_one_doubt():
+    time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9 * FINE.whole_median_s, whole_iqr_s=0.3 * FINE.whole_median_s)
+    (told,) = doubts(time, 2, "cpu", 2, "pinned")
+    assert told.count("--threads 1") == 1
+    assert "--budget" not in told
+    assert told.endswith(". As it is, the steps add up to 0.90 of the whole and the runs spread by 30%")
+
+
 def test_what_helps_against_page_faults_depends_on_the_allocator():
     assert faults_remedy("default", is_glibc=True) == "--alloc pinned keeps it"
     assert "glibc's on Linux can" in faults_remedy("default", is_glibc=False)
