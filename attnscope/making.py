@@ -1,7 +1,7 @@
 """Spec -> plan, module and inputs: made where they fit, seeded, and told in a line where they do not."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -64,19 +64,28 @@ def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
 
 
 def needed_bytes(plan: Plan, asked: Asked = FORWARD) -> int:
-    """What a run holds at its fullest: parameters, input, and the most of what it does one after the other.
+    """What a run holds at its fullest: what lies there all the while, and the most of what it does one after the other.
 
     That is the forward and, as far as they are asked for, the operands of a kernel that is measured alone, and the forward
     and the backward of training. What fused kernels have for themselves is not known, and not in it.
     """
     memory, itemsize = Memory(plan), plan.steps[0].itemsize
-    there = itemsize * plan.params + plan.input_bytes
     fullest = [memory.least_peak]
     if asked.time:
         fullest += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
     if asked.backward:
         fullest += [memory.least_training_peak, least_backward_peak(memory, asked.input_grad)]
-    return there + max(fullest)
+    return resident_bytes(plan) + max(fullest)
+
+
+def needed_together(plans: Sequence[Plan]) -> int:
+    """What the forwards of several hold that are built at once and run in turn."""
+    return sum(map(resident_bytes, plans)) + max([needed_bytes(plan) - resident_bytes(plan) for plan in plans])
+
+
+def resident_bytes(plan: Plan) -> int:
+    """Parameters and input."""
+    return plan.steps[0].itemsize * plan.params + plan.input_bytes
 
 
 def lacking(need: int, device: "torch.device") -> str | None:

@@ -12,7 +12,7 @@ from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.contenders import STAGE, Meeting, padding_of
 from attnscope.doubts import SPREAD_MAY_BE, disturbances
 from attnscope.errors import UsageError, ran_out_of_memory
-from attnscope.making import build, lacking, needed_bytes, settled
+from attnscope.making import build, lacking, needed_together, settled
 from attnscope.spec import RUN_EVERYWHERE, Spec
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ class _Course:
         from attnscope.probes.time import time_in_turn
 
         specs = self.meeting.specs(self.meeting.place(at))
-        runs = {label: spec for label, spec in specs.items() if self._can_run(label, spec, at)}
+        runs: dict[str, Spec] = {}
+        for label, spec in specs.items():
+            if self._can_run(label, spec, runs, at):
+                runs[label] = spec
         try:
             built = {label: build(spec, self.device) for label, spec in runs.items()}
             forwards = {label: run for label, run in built.items() if self._runs(label, runs[label].kernel, run, at)}
@@ -179,10 +182,11 @@ class _Course:
         told = [each for turns in self.turns for each in disturbances(turns, threads, self.device.type)[:1]]
         return [f"at {len(told)} of {len(self.turns)} points, {told[0]}"] if told else []
 
-    def _can_run(self, label: str, spec: Spec, at: dict[str, int]) -> bool:
-        told = lacking(needed_bytes(attentions.plan(spec)), self.device)
+    def _can_run(self, label: str, spec: Spec, beside: Mapping[str, Spec], at: dict[str, int]) -> bool:
+        together = {**beside, label: spec}
+        told = lacking(needed_together([attentions.plan(one) for one in together.values()]), self.device)
         if told is not None:
-            self._leave_out(at, f"{label} needs {told}")
+            self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {told}")
             return False
         expected_s = macs(spec) / self.macs_per_s[label] if label in self.macs_per_s else 0.0
         if expected_s > LONGEST_RUN_S:

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnscope import DeviceError, racing
+from attnscope import DeviceError, attentions, racing
 from attnscope.comparing import on_paper
 from attnscope.comparison import Measured
 from attnscope.contenders import arrange
+from attnscope.making import needed_bytes
 from attnscope.probes import clocks
 from attnscope.probes import time as engine
 from attnscope.racing import find_crossover, leads, measured, race
@@ -159,6 +160,17 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
     assert [each.at for each in comparison.not_timed] == [{"resolution": 16}]
     assert "vit needs" in comparison.not_timed[0].reason
     assert comparison.points[1].measured_ratio == {}
+
+
+def test_what_is_built_together_must_fit_together(monkeypatch):
+    from attnscope.probes import device
+
+    comparison, meeting = meet({"resolution": [16]})
+    needs = [needed_bytes(attentions.plan(spec)) for spec in meeting.specs(meeting.place({"resolution": 16})).values()]
+    monkeypatch.setattr(device, "free_memory", lambda device: max(needs))
+    race(comparison, meeting, device="cpu", budget=0.001)
+    assert comparison.points[0].times.keys() == {"vit"}
+    assert comparison.not_timed[0].reason.startswith("vit and swin need ")
 
 
 def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
