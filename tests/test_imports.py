@@ -51,6 +51,8 @@ FORBIDDEN = [
     ("making.py", SHOWING | {"typer", "attnscope.exploring"}),
     ("auditing.py", SHOWING | {"typer", "attnscope.exploring"}),
     ("exploring.py", SHOWING | {"typer"}),
+    ("tracing/*.py", SHOWING | {"typer", "attnscope.exploring"}),
+    ("targets/*.py", SHOWING | {"typer", "attnscope.probes", "attnscope.tracing"}),
     ("windows.py", TORCH | SHOWING | {"typer"}),
     ("windowing.py", TORCH | SHOWING | {"typer"}),
     ("render/*.py", TORCH | {"attnscope.probes", "attnscope.exploring", "attnscope.cli", "typer"}),
@@ -117,6 +119,7 @@ NO_TORCH = [
     ["compare", "--stages", "--json"],
     ["compare", "--over", "window=4,7", "--over", "dim=96,192", "--quantity", "peak"],
     ["compare", "vit"],
+    ["trace", "--help"],
 ]
 
 
