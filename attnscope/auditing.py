@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from attnscope.axes import spell
 from attnscope.errors import AttnscopeError, in_a_line
 from attnscope.known import sum_of
+from attnscope.plan import Plan, SizedStep, place
 from attnscope.report import Audit, StepAudit
 from attnscope.spec import Spec
-from attnscope.steps import Plan, SizedStep, place
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from attnscope.complexity import Complexity, Term
 from attnscope.known import most, sum_of
 from attnscope.memory import Memory
+from attnscope.plan import Plan, SizedStep
 from attnscope.report import Complexity as ComplexityFigures
 from attnscope.report import Formula, PartRow, StepRow, StepTime, Time, Totals
-from attnscope.steps import Plan, SizedStep
 
 if TYPE_CHECKING:
     from attnscope.probes.time import Timing

@@ -19,7 +19,9 @@ SHOWING = {"rich", "attnscope.render", "attnscope.cli"}
 FORBIDDEN = [
     # place, what it must not know (not even behind a function, where "always" says so)
     ("axes.py", TORCH | {"rich", "typer"}),
-    ("steps.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
+    ("steps.py", TORCH | SHOWING | {"typer", "attnscope.probes", "attnscope.plan", "attnscope.listening"}),
+    ("plan.py", TORCH | SHOWING | {"typer", "attnscope.probes", "attnscope.listening"}),
+    ("listening.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
     ("spec.py", TORCH | SHOWING | {"typer"}),
     ("complexity.py", TORCH | SHOWING | {"typer"}),
     ("attentions/*/spec.py", TORCH | SHOWING | {"typer"}),
