@@ -80,9 +80,10 @@ def _subnormal(calls: Sequence[Call]) -> list[str]:
 
 def _next(asked: Asked, name: str) -> tuple[str, str]:
     """The command worth typing next, and why."""
-    base = asked.command or f"attnscope trace {name}"  # with the --arg and --input that it needs
+    # what was typed has the --arg and --input that it needs, and the --time
+    base = asked.command or f"attnscope trace {name}{' --time' if asked.time else ''}"
     if not asked.time:
         return f"{base} --time", "run it, and see where the time goes"
     if asked.group == "module":
-        return f"{base} --time --group op", "the same by torch function"
+        return f"{base} --group op", "the same by torch function"
     return f"{base} --module PATH", "open one submodule with the inputs that it receives"
