@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attnscope.axes import spell
-from attnscope.errors import AttnscopeError
+from attnscope.errors import AttnscopeError, in_a_line
 from attnscope.known import sum_of
+from attnscope.plan import Plan, SizedStep, place
 from attnscope.report import Audit, StepAudit
 from attnscope.spec import Spec
-from attnscope.steps import Plan, SizedStep, place
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,9 +55,7 @@ def audit_counts(
             counts = count_with_fvcore(module, *x)
             fvcore, uncounted = counts.macs, counts.uncounted
         except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
-            notes.append(
-                f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+            notes.append(f"fvcore is not available: {in_a_line(error)}")
         if with_torch:
             try:
                 torch_counts = count_with_torch(module, *x).macs

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from attnscope.axes import count, parse_count
 from attnscope.memory import Memory
+from attnscope.plan import Plan, SizedStep
 from attnscope.spec import RECOMPUTING
-from attnscope.steps import Plan, SizedStep
 
 
 def backward_macs(

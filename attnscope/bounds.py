@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from attnscope.axes import count
-from attnscope.steps import SizedStep
+from attnscope.plan import SizedStep
 
 
 @dataclass(frozen=True)

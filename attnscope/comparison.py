@@ -163,6 +163,11 @@ class Comparison:
     schema: int = SCHEMA
 
     @property
+    def labels(self) -> list[str]:
+        """What the contenders are called, the first one first."""
+        return [each.label for each in self.contenders]
+
+    @property
     def timed(self) -> bool:
         """Whether anything was measured."""
         return any(point.times for point in self.points)

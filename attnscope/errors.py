@@ -47,6 +47,12 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def in_a_line(error: BaseException) -> str:
+    """`ValueError: what it says first`, of an error that is not ours."""
+    said = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {said[:100]}"
+
+
 def flag(field: str) -> str:
     """The flag of a field: `qkv_bias` is `--qkv-bias`."""
     return "--" + field.replace("_", "-")
@@ -57,14 +63,20 @@ def quoted(word: object) -> str:
     return str(word) or "''"
 
 
-def did_you_mean(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+MANY = 12
+"""Names that are told in a line, at the most, where there may be hundreds."""
+
+
+def did_you_mean(word: str, known: Iterable[str], also: Iterable[str] = (), many: str = "") -> str:
     """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known.
 
-    `also` are other names of the same, told only where they are close.
+    `also` are other names of the same, told only where they are close; `many` is told in place of more than MANY names.
     """
     known = sorted(known)
     close = difflib.get_close_matches(word, [*known, *also], n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"there is: {', '.join(known) or 'none'}"
+    if close:
+        return f"did you mean {close[0]}?"
+    return many if many and len(known) > MANY else f"there is: {', '.join(known) or 'none'}"
 
 
 def nearest_divisors(value: int, of: int) -> str:

@@ -26,10 +26,10 @@ from attnscope.making import (
     told_when_memory_runs_out,
 )
 from attnscope.memory import Memory
+from attnscope.plan import Plan
 from attnscope.report import Backward, KernelRow, Report, StepBackward, StepTime, Time
 from attnscope.rows import complexity_figures, part_rows, step_row, step_times, totals, whole_time
 from attnscope.spec import KERNELS, RECOMPUTING, Spec
-from attnscope.steps import Plan
 
 if TYPE_CHECKING:
     import torch

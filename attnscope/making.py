@@ -12,8 +12,8 @@ from attnscope.backward import least_backward_peak
 from attnscope.bounds import kernels
 from attnscope.errors import AttnscopeError, DeviceError, UsageError, ran_out_of_memory
 from attnscope.memory import Memory
+from attnscope.plan import Plan
 from attnscope.spec import COMPILED, RUN_EVERYWHERE, Spec, pair, spell_pair
-from attnscope.steps import Plan
 
 if TYPE_CHECKING:
     import torch

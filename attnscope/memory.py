@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from attnscope.known import most, sum_of
-from attnscope.steps import Plan
+from attnscope.plan import Plan
 
 
 class Memory:

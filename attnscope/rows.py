@@ -1,16 +1,16 @@
 """A plan and what was measured of it -> the rows of a Report, and what they come to."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from attnscope.complexity import Complexity
+from attnscope.complexity import Complexity, Term
 from attnscope.known import most, sum_of
 from attnscope.memory import Memory
+from attnscope.plan import Plan, SizedStep
 from attnscope.report import Complexity as ComplexityFigures
 from attnscope.report import Formula, PartRow, StepRow, StepTime, Time, Totals
-from attnscope.steps import Plan, SizedStep
 
 if TYPE_CHECKING:
     from attnscope.probes.time import Timing
@@ -177,6 +177,11 @@ def median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
+def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:
+    """Formulas of the paper with the MACs of a batch."""
+    return [Formula(term.name, term.formula, term.values, batch * term.macs) for term in terms]
+
+
 def complexity_figures(complexity: Complexity) -> ComplexityFigures:
     """The paper's two formulas with this input's values."""
     terms = (complexity.of_global, complexity.of_windows)
@@ -184,7 +189,7 @@ def complexity_figures(complexity: Complexity) -> ComplexityFigures:
         global_macs=complexity.global_macs,
         windowed_macs=complexity.windowed_macs,
         ratio=complexity.ratio,
-        formulas=[Formula(term.name, term.formula, term.values, complexity.batch * term.macs) for term in terms],
+        formulas=formulas(terms, complexity.batch),
         global_s=None,
         windowed_s=None,
         saving=complexity.saving,

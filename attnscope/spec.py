@@ -38,6 +38,11 @@ RECOMPUTING = ("sdpa", "flash", "efficient")
 """Kernels that keep no scores and compute them anew in the backward."""
 
 
+def dtype_name(dtype: object) -> str:
+    """`float32`, whether that is the name or torch's own type."""
+    return str(dtype).removeprefix("torch.")
+
+
 def option(default: Any, help: str, **rules: Any) -> Any:
     """Declare a field of a Spec once: its flag, its help, its default and its simple rules.
 

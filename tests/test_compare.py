@@ -18,7 +18,8 @@ from attnscope.complexity import Growth, break_even, growth
 from attnscope.contenders import read_contender
 from attnscope.memory import Memory
 from attnscope.render.chart import Line, log_log
-from attnscope.render.compare import MOST_ROWS, finding, render_comparison, thinned
+from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
+from attnscope.render.findings import finding
 from attnscope.render.screen import Screen
 from attnscope.stages import SWIN_T, read_stages
 from tests.golden import comparisons

@@ -19,7 +19,9 @@ SHOWING = {"rich", "attnscope.render", "attnscope.cli"}
 FORBIDDEN = [
     # place, what it must not know (not even behind a function, where "always" says so)
     ("axes.py", TORCH | {"rich", "typer"}),
-    ("steps.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
+    ("steps.py", TORCH | SHOWING | {"typer", "attnscope.probes", "attnscope.plan", "attnscope.listening"}),
+    ("plan.py", TORCH | SHOWING | {"typer", "attnscope.probes", "attnscope.listening"}),
+    ("listening.py", TORCH | SHOWING | {"typer", "attnscope.probes"}),
     ("spec.py", TORCH | SHOWING | {"typer"}),
     ("complexity.py", TORCH | SHOWING | {"typer"}),
     ("attentions/*/spec.py", TORCH | SHOWING | {"typer"}),
@@ -51,6 +53,8 @@ FORBIDDEN = [
     ("making.py", SHOWING | {"typer", "attnscope.exploring"}),
     ("auditing.py", SHOWING | {"typer", "attnscope.exploring"}),
     ("exploring.py", SHOWING | {"typer"}),
+    ("tracing/*.py", SHOWING | {"typer", "attnscope.exploring"}),
+    ("targets/*.py", SHOWING | {"typer", "attnscope.probes", "attnscope.tracing"}),
     ("windows.py", TORCH | SHOWING | {"typer"}),
     ("windowing.py", TORCH | SHOWING | {"typer"}),
     ("render/*.py", TORCH | {"attnscope.probes", "attnscope.exploring", "attnscope.cli", "typer"}),
@@ -117,6 +121,7 @@ NO_TORCH = [
     ["compare", "--stages", "--json"],
     ["compare", "--over", "window=4,7", "--over", "dim=96,192", "--quantity", "peak"],
     ["compare", "vit"],
+    ["trace", "--help"],
 ]
 
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from attnscope import DeviceError, ViTSpec, explore, tracing
+from attnscope import DeviceError, ViTSpec, explore
 from attnscope.asked import check_dtype
 from attnscope.comparing import on_paper
 from attnscope.contenders import arrange
@@ -19,6 +19,7 @@ from attnscope.probes.host import free_host_memory, nvidia_driver, processor_nam
 from attnscope.probes.peaks import measure_peaks_by_name
 from attnscope.probes.process import keep_memory
 from attnscope.racing import race
+from attnscope.tracing import borrowing
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -128,8 +129,8 @@ def test_no_numbers_that_the_device_does_not_know_are_made(monkeypatch):
         lambda: explore(ViTSpec(dtype="float64")),
         lambda: measure_peaks_by_name("auto", "float64", 1),
         lambda: race(on_paper(meeting), meeting),
-        lambda: tracing._moved(torch.nn.Linear(2, 2).double(), torch.device("mps")),
-        lambda: tracing._moved_inputs(((torch.ones(1, 2).double(),), {}), torch.device("mps")),
+        lambda: borrowing.moved(torch.nn.Linear(2, 2).double(), torch.device("mps")),
+        lambda: borrowing.moved_inputs(((torch.ones(1, 2).double(),), {}), torch.device("mps")),
     ):
         with pytest.raises(
             DeviceError, match="mps knows no float64; there is: float32, bfloat16, float16, or device cpu"

@@ -5,8 +5,10 @@ from torch import nn
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
 from attnscope.axes import AxisError
+from attnscope.listening import listening, step_methods
 from attnscope.memory import Memory
-from attnscope.steps import Plan, SizedStep, Step, listening, step_methods
+from attnscope.plan import Plan, SizedStep
+from attnscope.steps import Step
 
 
 def test_the_declaration_of_the_design_reads_as_it_stands():

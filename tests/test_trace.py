@@ -323,6 +323,10 @@ def test_a_submodule_is_opened_with_what_it_receives():
 def test_a_submodule_that_is_not_there_or_not_called(vit):
     with pytest.raises(attnscope.UsageError, match=r"blocks\.0\.atn is not there; did you mean blocks\.0\.attn\?"):
         attnscope.trace(*vit, submodule="blocks.0.atn")
+    with pytest.raises(
+        attnscope.UsageError, match=r"xyz is not there; the first are: patch_embed, patch_embed\.proj, "
+    ):
+        attnscope.trace(*vit, submodule="xyz")
     module = Counting()
     module.unused = nn.Linear(1, 1)
     with pytest.raises(attnscope.UsageError, match="never called"):
@@ -447,6 +451,14 @@ def test_what_is_no_module_is_told_in_a_line():
 def test_time_on_meta_is_refused():
     with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
         attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")
+
+
+@pytest.mark.parametrize("settings", [{"time": True}, {"device": "cpu"}], ids=["time", "device"])
+def test_a_module_that_is_on_meta_cannot_compute(settings):
+    module = nn.Linear(2, 2, device="meta")
+    with pytest.raises(attnscope.UsageError, match="the module is on meta, where nothing can be computed"):
+        attnscope.trace(module, torch.ones(2), **settings)
+    assert attnscope.trace(module, torch.ones(2)).totals.macs == 4
 
 
 # Python and notebooks

@@ -94,23 +94,13 @@ def run_trace(
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")
     from attnscope.render import render
-    from attnscope.tracing import trace_target
+    from attnscope.tracing import Asked, trace_target
 
     target = find_target(module, arguments, tensors)
+    command = shlex.join(["attnscope", *sys.argv[1:]])
     with progress_line() as progress:
-        report = trace_target(
-            target,
-            time=time,
-            device=device,
-            group=group,
-            depth=depth,
-            submodule=submodule,
-            budget=budget,
-            threads=threads,
-            seed=seed,
-            command=shlex.join(["attnscope", *sys.argv[1:]]),
-            progress=progress,
-        )
+        asked = Asked(time, device, group, depth, submodule, budget, threads, seed, command, progress)
+        report = trace_target(target, asked)
     write(lambda screen: render(report, form, screen), output, color, quiet)
     if strict and (report.warnings or report.uncounted):
         raise typer.Exit(1)

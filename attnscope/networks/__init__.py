@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from attnscope import attentions
 from attnscope.errors import UsageError, did_you_mean, quoted
 from attnscope.networks.spec import NetworkSpec
+from attnscope.plan import Plan
 from attnscope.spec import Spec
-from attnscope.steps import Plan
 
 if TYPE_CHECKING:
     from torch import nn

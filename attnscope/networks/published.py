@@ -11,8 +11,8 @@ from attnscope.axes import count
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.plan import Plan
 from attnscope.report import Published, PublishedFigure
-from attnscope.steps import Plan
 
 PER_NORM_ELEMENT = 5
 """FLOPs of one element of a LayerNorm in fvcore, which it adds to the MACs."""

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnscope.steps import ELEMENTWISE_FLOPS, Step, listening, place
+from attnscope.listening import listening
+from attnscope.plan import place
+from attnscope.steps import ELEMENTWISE_FLOPS, Step
 
 
 @dataclass

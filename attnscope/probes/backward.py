@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnscope.listening import listening
 from attnscope.probes.clocks import Clock, Timed, run
 from attnscope.probes.shapes import tensors_of
 from attnscope.probes.time import Progress, Timing, by_best_clock, device_type, measuring, take_pairs
-from attnscope.steps import Step, listening
+from attnscope.steps import Step
 
 
 def time_backward(

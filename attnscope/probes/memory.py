@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnscope.listening import listening
 from attnscope.probes.time import measuring
-from attnscope.steps import Step, listening
+from attnscope.steps import Step
 
 
 def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...], count: str = "allocated_bytes") -> list[int]:

@@ -24,6 +24,7 @@ from attnscope.probes.clocks import CLOCKS, Clock, CudaClock, ThreadClock, run
 from attnscope.probes.device import device_name, find_device, seeded
 from attnscope.probes.time import FEWEST_LONG_RUNS, measuring
 from attnscope.probes.watch import Watch
+from attnscope.spec import dtype_name
 
 EACH_S, KERNEL_S = 0.024, 0.008
 """How long each kernel is repeated, of the machine's and of a run's; the fastest run counts."""
@@ -155,7 +156,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
     return Peaks(
         device=device_name(device),
         threads=threads,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name(dtype),
         matmul=tuple(Rate(side, side**3 / best["matmul", side]) for side in sizes["matmul"]),
         batched=tuple(batched),
         softmax=tuple(Rate(length, rows * length / best["softmax", length]) for length, rows in sizes["softmax"]),

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from attnscope.axes import AxisError
 from attnscope.axes import Tensor as Letters
-from attnscope.steps import SizedStep, Step, listening
+from attnscope.listening import listening
+from attnscope.plan import SizedStep
+from attnscope.steps import Step
 
 
 def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.doubts import FEWEST_CLEAN
+from attnscope.listening import Listener, listening
 from attnscope.probes.clocks import CLOCKS, Clock, ThreadClock, Timed, run
 from attnscope.probes.watch import Load, Watch
-from attnscope.steps import Listener, Step, listening
+from attnscope.steps import Step
 
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05

@@ -1,6 +1,5 @@
-"""A Comparison as text: one chart, one table, one sentence, and the formulas behind them."""
+"""A Comparison as text: one chart, one table, and what was found."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -8,25 +7,15 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.axes import spell
-from attnscope.comparison import Comparison, Crossover, LeftOut, Point, TimeCrossover
+from attnscope.comparison import Comparison, Point
 from attnscope.render import words
 from attnscope.render.columns import Column, Value, fit, rows_table, to_csv, to_markdown
+from attnscope.render.findings import finding, formulas, lines
 from attnscope.render.screen import Screen
 
 PICTURE_WIDTH = 80
-FEW = 3
-"""How many of the points that were left out are named."""
 MOST_ROWS = 60
 """How many points a terminal shows."""
-NOUNS = {
-    "macs": "MACs",
-    "block": "MACs",
-    "flops": "FLOPs",
-    "attention": "bytes of attention matrix",
-    "peak": "peak bytes",
-    "params": "parameters",
-}
-COUNTED_IN_MACS = ("macs", "block", "flops")
 
 
 def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
@@ -71,10 +60,10 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
         return []
     field = comparison.axes[0].field
-    costs = {label: [(p.at[field], p.costs[label]) for p in comparison.points] for label in _labels(comparison)}
+    costs = {label: [(p.at[field], p.costs[label]) for p in comparison.points] for label in comparison.labels}
     times = {
         label: [(p.at[field], p.times[label].median_s) for p in comparison.points if label in p.times]
-        for label in _labels(comparison)
+        for label in comparison.labels
     }
     in_bytes = comparison.unit == "B"
     shown = _chart(costs, field, lambda size: _amount(comparison, size), screen, 32 if in_bytes else 10)
@@ -103,7 +92,7 @@ def _chart(
 def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """A row for each point; or, over two axes, how many times fewer in a field of rows and columns."""
     if len(comparison.axes) == 2:
-        return [part for other in _labels(comparison)[1:] for part in heat_table(comparison, other, screen)]
+        return [part for other in comparison.labels[1:] for part in heat_table(comparison, other, screen)]
     points = comparison.points if screen.width is None else thinned(comparison.points, comparison.reference)
     columns, dropped = fit(point_columns(comparison), points, screen)
     known = comparison.points[comparison.reference]
@@ -125,7 +114,7 @@ def thinned(points: Sequence[Point], kept: int) -> list[Point]:
 
 def point_columns(comparison: Comparison) -> list[Column[Point]]:
     """The columns that this comparison can fill."""
-    first, *others = _labels(comparison)
+    first, *others = comparison.labels
     points, timed = comparison.points, comparison.timed
     names = list(dict.fromkeys(name for point in points for name in point.at))
     columns = [
@@ -161,7 +150,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
 def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
     """The waste of each contender that pads anywhere; those that pad alike share a column."""
     alike: dict[tuple[float, ...], list[str]] = {}
-    for label in _labels(comparison):
+    for label in comparison.labels:
         alike.setdefault(tuple(point.padding.get(label, 0.0) for point in comparison.points), []).append(label)
     padded = [labels for shares, labels in alike.items() if any(shares)]
     return [
@@ -177,7 +166,7 @@ def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
 
 
 def _time_columns(comparison: Comparison) -> list[Column[Point]]:
-    first, *others = _labels(comparison)
+    first, *others = comparison.labels
 
     def time(label: str, key: str) -> Callable[[Point], Value]:
         return lambda point: getattr(point.times[label], key) if label in point.times else None
@@ -230,7 +219,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
                 )
             )
         kept, dropped = fit(columns, rows, screen)
-        shown.append(screen.aside(f"{_labels(comparison)[0]}/{other} {where}, {across} across"))
+        shown.append(screen.aside(f"{comparison.labels[0]}/{other} {where}, {across} across"))
         shown.append(rows_table(kept, rows, screen))
         if dropped:
             shown.append(screen.aside(f"not shown at {screen.width} columns: {across} {', '.join(dropped)}"))
@@ -245,161 +234,6 @@ def _heat(ratio: float | None) -> str:
     if ratio < 1:
         return "red"
     return "green" if ratio < 2 else "bold green" if ratio < 10 else "bold black on green"
-
-
-def lines(comparison: Comparison, screen: Screen) -> list[tuple[str, str, str]]:
-    """Label, words and style of each line below the table."""
-    told = [("found", finding(comparison), "bold")]
-    told += _labelled("paper", formulas(comparison))
-    told += _labelled("here", [time_finding(comparison, each) for each in comparison.time_crossovers])
-    told += [("timing", timing_line(comparison), "")] if comparison.timed else []
-    told += _labelled("left out", _told(comparison.left_out), "yellow")
-    told += _labelled("not timed", _told(comparison.not_timed), "yellow")
-    told += [("audit", "a closed form is not the sum of its steps ✗", "yellow")] if not comparison.agree else []
-    told += _labelled("warning", comparison.warnings, "yellow")
-    told += (
-        [("stopped", "by Ctrl-C; what was measured until then is above", "yellow")] if comparison.interrupted else []
-    )
-    if not screen.quiet:
-        told += [("", "", ""), ("next", "   ".join(next_command(comparison)), "cyan")]
-    return told
-
-
-def finding(comparison: Comparison) -> str:
-    """What was found, in one sentence: a ratio that the reader would know, the break-even, and what outgrows what."""
-    first, other = _labels(comparison)[:2]
-    point = comparison.points[comparison.reference]
-    ratio = point.ratio[other]
-    noun = NOUNS[comparison.quantity]
-    where = _where(comparison, point)
-    if ratio is None:
-        told = f"{where}what {other} needs beside {first} is not known"
-    elif ratio == 1:
-        told = f"{where}{other} needs as many {noun} as {first}"
-    else:
-        told = f"{where}{other} needs {_factor(ratio, 'fewer', 'more', '')} {noun} than {first}"
-    measured = point.measured_ratio.get(other)
-    if measured is not None:
-        apart = point.times[first].apart(point.times[other])
-        ran = f"ran {_factor(measured, 'faster', 'slower', 'as fast')}" if apart else "cannot be told apart in time"
-        told += f" and {ran} here"
-    scope = "block" if comparison.quantity == "block" else "layer"
-    crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (other, scope)), None)
-    if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
-        named = " (hw = M²)" if crossing.formula else ""
-        told += f"; they break even at {_tokens(crossing.tokens)} tokens{named}"
-    if crossing and crossing.balance and comparison.quantity in COUNTED_IN_MACS:
-        named = f" (hw = {'6C' if scope == 'block' else '2C'})" if crossing.formula else ""
-        told += (
-            f", and from {crossing.balance:g} tokens{named} on, {first}'s quadratic term outweighs its {_rest(scope)}"
-        )
-    return f"{told[0].upper()}{told[1:]}." if where else f"{told}."
-
-
-def _rest(scope: str) -> str:
-    return "projections" if scope == "layer" else "projections and MLP"
-
-
-def _where(comparison: Comparison, point: Point) -> str:
-    if not point.at:
-        return ""
-    told = ", ".join(f"{value} px" if name == "image" else f"{name} {value}" for name, value in point.at.items())
-    return f"At {told} ({spell(point.grid)} tokens) "
-
-
-def _factor(ratio: float, over: str, under: str, even: str) -> str:
-    if ratio == 1:
-        return even
-    return f"{words.times(ratio)} {over}" if ratio > 1 else f"{words.times(1 / ratio)} {under}"
-
-
-def formulas(comparison: Comparison) -> list[str]:
-    """The exact ratio of each contender's MACs to the first one's, in letters and in numbers, and the break-even.
-
-    None where something else is compared.
-    """
-    if comparison.quantity not in COUNTED_IN_MACS:
-        return []
-    alike: dict[tuple[object, ...], list[Crossover]] = {}
-    for each in comparison.crossovers:
-        alike.setdefault(
-            (each.scope, each.formula, each.values, each.tokens, each.always, each.padded_from), []
-        ).append(each)
-    return [_formula(of_all[0], ", ".join(each.other for each in of_all)) for of_all in alike.values()]
-
-
-def _formula(crossing: Crossover, others: str) -> str:
-    ratio = [part for part in (crossing.formula, crossing.values) if part]
-    if crossing.always is not None:
-        even = "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
-    else:
-        even = "never even" if crossing.tokens is None else f"even at {_tokens(crossing.tokens)} tokens"
-    if crossing.padded_from is not None:
-        even += f"; fewer from {crossing.padded_from}×{crossing.padded_from} on, whatever is padded"
-    return f"{crossing.scope}: {' = '.join([f'{others} / {crossing.first}', *ratio])}, {even}"
-
-
-def _tokens(tokens: int | tuple[int, ...]) -> str:
-    if isinstance(tokens, int):
-        return f"{tokens:,}"
-    return f"between {tokens[0]:,} and {tokens[1]:,}"
-
-
-def time_finding(comparison: Comparison, each: TimeCrossover) -> str:
-    """Where the lead changes in measured time, and how surely that is known."""
-    if each.leader is None:
-        return f"{each.other} and {each.first}: not separable, the spreads overlap everywhere"
-    unclear = f"; not separable at {', '.join(map(str, each.unclear))}: the spreads overlap" if each.unclear else ""
-    if each.low is None or each.high is None:
-        other = each.first if each.leader == each.other else each.other
-        return f"{each.leader} is faster than {other} wherever they can be told apart{unclear}"
-    grids = {point.at[each.axis]: point.grid for point in [*comparison.points, *comparison.bisected]}
-    low, high = (math.prod(grids[value]) for value in (each.low, each.high))
-    tokens = f" ({low:,} and {high:,} tokens)" if low != high else ""
-    return (
-        f"{each.leader} takes the lead between {each.axis} {each.low} and {each.high}{tokens}, "
-        f"two measured points{unclear}"
-    )
-
-
-def timing_line(comparison: Comparison) -> str:
-    """What the times were taken on."""
-    env = comparison.environment
-    device = f"cpu {env['cpu_capability']}" if env["device"] == "cpu" else f"{env['device']} {env['device_name']}"
-    return " · ".join(
-        [
-            "medians of runs in turn",
-            f"{env['threads']} thread{'s' if env['threads'] > 1 else ''} of {env['cores']}",
-            device,
-            f"torch {env['torch']}",
-            f"allocator {env['allocator']}",
-        ]
-    )
-
-
-def next_command(comparison: Comparison) -> tuple[str, str]:
-    """The command worth typing next, and why."""
-    if not comparison.timed and len(comparison.axes) == 1 and comparison.axes[0].field != "stage":
-        return "attnscope compare --over resolution=7:56:7 --time", "where windows pay on this machine"
-    if comparison.timed:
-        return "attnscope compare --stages", "what windows save at each stage of Swin-T"
-    return "attnscope swin --window 7 --shift", "the steps behind these figures"
-
-
-def _told(left_out: Sequence[LeftOut]) -> list[str]:
-    told = []
-    for each in left_out[:FEW]:
-        at = ", ".join(f"{name} {value}" for name, value in each.at.items())
-        told.append(f"{at}: {each.reason}" + (f"; and {each.count - 1:,} more like it" if each.count > 1 else ""))
-    return [*told, f"and {len(left_out) - FEW} more"] if len(left_out) > FEW else told
-
-
-def _labelled(label: str, told: Sequence[str], style: str = "") -> list[tuple[str, str, str]]:
-    return [("" if index else label, line, style) for index, line in enumerate(told)]
-
-
-def _labels(comparison: Comparison) -> list[str]:
-    return [each.label for each in comparison.contenders]
 
 
 def _unit(field: str) -> str:

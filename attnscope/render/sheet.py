@@ -248,12 +248,11 @@ def timing_line(report: Report) -> str:
     """Whether the times can be trusted, and what they were taken on."""
     time, env = report.time, report.environment
     assert time is not None
-    threads = f"{env['threads']} thread{'s' if env['threads'] > 1 else ''} of {env['cores']}"
+    threads = words.threads(env)
     if time.cpu_share is not None and env["device"] == "cpu":
         threads += f" with {time.cpu_share:.0%} of the time"
     quiet = [] if time.page_faults is None else [f"{time.page_faults:,.0f} page faults"]
     quiet += [] if time.others is None else [f"others' load {time.others:.1f}"]
-    device = f"cpu {env['cpu_capability']}" if env["device"] == "cpu" else f"{env['device']} {env['device_name']}"
     return " · ".join(
         [
             f"sum of steps / whole {time.steps_sum_s / time.whole_median_s:.3f}",
@@ -261,7 +260,7 @@ def timing_line(report: Report) -> str:
             f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_median_s:.0%}",
             threads,
             *quiet,
-            device,
+            words.device(env),
             f"torch {env['torch']}",
             f"allocator {env['allocator']}",
         ]

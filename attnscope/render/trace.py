@@ -252,7 +252,7 @@ def attention_line(found: AttentionFound) -> str:
         "grid": f"{found.windows} dilated windows of {size}",
     }[found.scope]
     tokens = f"N = {found.tokens}" if found.tokens == found.keys else f"{found.tokens} queries, {found.keys} keys"
-    heads = f"{found.heads} head{'s' if found.heads > 1 else ''} of {found.head_dim}"
+    heads = f"{plural(found.heads, 'head')} of {found.head_dim}"
     return f"{where}: {scope}, {tokens}, {heads}, {found.kind}"
 
 

@@ -1,6 +1,11 @@
-"""Numbers in words: `86.7 M`, `1.37 ms`, `13.8×`."""
+"""Numbers in words: `86.7 M`, `1.37 ms`, `13.8×`; and what they were measured on."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import humanize
+
+from attnscope.spec import plural
 
 NONE = "–"
 UNKNOWN = "?"
@@ -59,6 +64,17 @@ def times(ratio: float | None) -> str:
         if ratio >= 0.1
         else f"{ratio:.2g}×"
     )
+
+
+def threads(environment: Mapping[str, Any]) -> str:
+    """`1 thread of 16`."""
+    return f"{plural(environment['threads'], 'thread')} of {environment['cores']}"
+
+
+def device(environment: Mapping[str, Any]) -> str:
+    """`cpu AVX512`, `cuda NVIDIA H100`."""
+    kind = environment["device"]
+    return f"{kind} {environment['cpu_capability' if kind == 'cpu' else 'device_name']}"
 
 
 def bar(share: float | None, width: int = 8) -> str:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.plan import Plan
 from attnscope.spec import RECOMPUTING, Spec
-from attnscope.steps import Plan, Step, name_steps
+from attnscope.steps import Step, name_steps
 
 project = Step(
     "x: b n c -> qkv: b n (3 c)",

@@ -6,14 +6,11 @@ the run. All three are taken away at the end, also after an error.
 """
 
 import sys
-import sysconfig
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -23,13 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope.axes import Shape
 from attnscope.probes.foreign.costs import Attend, cost_of, fused_attention, shapes_in, tensors_in
+from attnscope.probes.foreign.users import Line, raised_at, users_line
 
-OURS = Path(__file__).parents[2]
-OUR_MODULES = ("attentions", "networks")
-"""Folders of ours whose lines are shown as a user's are."""
-PASSED_THROUGH = ("torch", "einops", "functorch")
-"""Packages whose frames are passed through: the line that calls them is meant."""
-NOT_USERS = (Path(sysconfig.get_paths()["stdlib"]), Path(torch.__file__).parent)
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 """What modules call their number of heads."""
 
@@ -178,7 +170,7 @@ class _Watcher:
         self.stack: list[nn.Module] = []
         self.calls: list[Call] = []
         self.current: Call | None = None
-        self.failed: tuple[BaseException, str, str, list[Shape], tuple[str | None, int | None]] | None = None
+        self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = _Memory(module)
         self.functions = _Functions(self, tracer if sys.version_info < (3, 12) else None)
         self.operators = _Operators(self)
@@ -204,7 +196,7 @@ class _Watcher:
         return None
 
     def start(self, name: str, args: Any, kwargs: Any, seen: bool = True) -> Call:
-        file, line = users_line(sys._getframe(2))
+        file, line = users_line(sys._getframe(2), watch.__code__)
         tensors = list(tensors_in((args, kwargs)))
         return Call(
             name=name,
@@ -253,10 +245,16 @@ class _Watcher:
 
     def fail(self, error: BaseException, name: str, args: Any, kwargs: Any) -> None:
         if self.failed is None or self.failed[0] is not error:
-            self.failed = (error, self.path(), name, shapes_in((args, kwargs)), users_line(sys._getframe(2)))
+            self.failed = (
+                error,
+                self.path(),
+                name,
+                shapes_in((args, kwargs)),
+                users_line(sys._getframe(2), watch.__code__),
+            )
 
     def failure_of(self, error: Exception) -> ForwardFailedError:
-        file, line = _raised_at(error)
+        file, line = raised_at(error, watch.__code__)
         if self.failed is not None and self.failed[0] is error:
             _, path, step, shapes, place = self.failed
             return ForwardFailedError(error, path, step, shapes, *(place if place[0] else (file, line)))
@@ -385,40 +383,3 @@ def _is_composite(operator: Any) -> bool:
     name, key = operator.name(), "CompositeImplicitAutograd"
     known = name.rpartition("::")[2].split(".")[0]
     return known != "scaled_dot_product_attention" and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
-
-
-@cache
-def is_users(code: CodeType) -> bool:
-    """Whether a function is the user's, or of a library that people look into (timm), and not Python's, torch's or ours."""
-    if code.co_filename.startswith("<"):
-        return False  # made by exec, as the functions of dataclasses are
-    file = Path(code.co_filename)
-    if file.is_relative_to(OURS):
-        return file.relative_to(OURS).parts[0] in OUR_MODULES
-    sites = [index for index, part in enumerate(file.parts) if part in ("site-packages", "dist-packages")]
-    if sites:
-        return file.parts[sites[-1] + 1] not in PASSED_THROUGH
-    return not any(file.is_relative_to(home) for home in NOT_USERS)
-
-
-def users_line(frame: FrameType | None) -> tuple[str | None, int | None]:
-    """File and line of the user's code that is running, seen from a frame inside it; None where there is none."""
-    while frame is not None:
-        if frame.f_code is watch.__code__:
-            break
-        if is_users(frame.f_code):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
-    return None, None
-
-
-def _raised_at(error: BaseException) -> tuple[str | None, int | None]:
-    """The innermost line of the user's in a traceback, below our own."""
-    place: tuple[str | None, int | None] = (None, None)
-    below, trace = False, error.__traceback__
-    while trace is not None:
-        below = below or trace.tb_frame.f_code is watch.__code__
-        if below and is_users(trace.tb_frame.f_code):
-            place = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        trace = trace.tb_next
-    return place

@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from attnscope.axes import Shape, spell
+from attnscope.report import WrongShape
 
 AXIS_NAME = re.compile(r"[A-Za-z](?:\d|_|')?|[a-z]{1,2}[A-Z]{1,2}|[A-Z][a-z]|[hH][wW]|dim|dims")
 """Names that are an axis by their looks: `B`, `n`, `B_`, `nW`, `Wh`, `hw`."""
@@ -42,20 +43,6 @@ class Axis:
     @property
     def is_ellipsis(self) -> bool:
         return self.text == ELLIPSIS
-
-
-@dataclass(frozen=True)
-class WrongComment:
-    """A shape comment that is not what its line made."""
-
-    file: str
-    line: int
-    comment: str
-    says: str
-    made: Shape
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: # {self.comment} is {self.says}, but the line made {spell(self.made)}"
 
 
 def read_shape(comment: str) -> tuple[Axis, ...] | None:
@@ -130,7 +117,7 @@ class CommentCheck:
     def __init__(self, is_users: Any, is_tensor: Any) -> None:
         self.is_users, self.is_tensor = is_users, is_tensor
         self.checked: set[tuple[str, int]] = set()
-        self.wrong: dict[tuple[str, int], WrongComment] = {}
+        self.wrong: dict[tuple[str, int], WrongShape] = {}
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
         if not self.is_users(frame.f_code):
@@ -152,7 +139,7 @@ class CommentCheck:
         says = mismatch(statement.axes, shape, known, bound)
         self.checked.add(place)
         if says is not None:
-            self.wrong.setdefault(place, WrongComment(*place, statement.comment, says, shape))
+            self.wrong.setdefault(place, WrongShape(*place, statement.comment, says, shape))
 
 
 class _FrameCheck:

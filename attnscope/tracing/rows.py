@@ -1,0 +1,99 @@
+"""Calls and their times -> the rows of a TraceReport, what they come to, and what no formula counts."""
+
+from collections.abc import Mapping, Sequence
+
+from attnscope.known import sum_of
+from attnscope.probes.foreign.calls import Call, Watched
+from attnscope.probes.foreign.rows import Row
+from attnscope.probes.foreign.users import spell_line, text_of
+from attnscope.probes.time import Timing, middle, spread
+from attnscope.report import CallRow, StepTime, Totals, Uncounted
+
+Times = list[list[float] | None]
+"""For each call its seconds in each of the runs that count, or None."""
+
+
+def call_times(calls: Sequence[Call], timing: Timing | None) -> Times:
+    """The seconds of each call in the middle half of the runs; a call that was not seen has none."""
+    if timing is None:
+        return [None] * len(calls)
+    columns = iter(zip(*(run.seconds[:-1] for run in middle(timing.chains)), strict=True))
+    return [list(next(columns)) if call.seen else None for call in calls]
+
+
+def call_row(row: Row, calls: Sequence[Call], times: Times, classes: Mapping[str, str]) -> CallRow:
+    """A row of the report: its costs are those of one instance, its time the mean over all.
+
+    Args:
+        row: which calls it stands for.
+        calls: all of the forward's.
+        times: theirs.
+        classes: the class of each module, by its path.
+    """
+    first = [calls[index] for index in row.instances[0]]
+    one = first[0] if len(first) == 1 else None
+    macs = sum_of([call.macs for call in first])
+    sources = {(call.file, call.line) for call in first}
+    file, line = sources.pop() if len(sources) == 1 else (None, None)
+    return CallRow(
+        name=one.name if one else classes.get(row.visited(calls)) or row.name,
+        path=row.path,
+        doc="",
+        pattern="",
+        inputs=first[0].inputs,
+        outputs=first[-1].outputs,
+        macs=macs,
+        flops=None if macs is None else 2 * macs,
+        other_flops=sum_of([call.other_flops for call in first]),
+        params=sum(call.params for call in first),
+        bytes_read=sum(call.bytes_read for call in first),
+        bytes_written=sum(call.bytes_written for call in first),
+        bytes_saved=None,
+        bytes_live=max(calls[index].bytes_live for instance in row.instances for index in instance),
+        time=_row_time(row, times),
+        times=len(row.instances),
+        op=one.name if one else "",
+        module=row.module(calls) if one else classes.get(row.visited(calls), ""),
+        source=spell_line(file, line) if file else None,
+        code=text_of(file, line) if file else "",
+        calls=len(first),
+        uncounted=sorted({op for call in first for op in call.uncounted}),
+    )
+
+
+def _row_time(row: Row, times: Times) -> StepTime | None:
+    """Seconds of one instance: the mean over the runs that count, and over the instances."""
+    known = [times[index] for instance in row.instances for index in instance]
+    runs = [samples for samples in known if samples is not None]
+    if not runs:
+        return None
+    sums = [sum(run) / len(row.instances) for run in zip(*runs, strict=True)]
+    return StepTime(median_s=sum(sums) / len(sums), iqr_s=spread(sums), samples_s=sums)
+
+
+def totals(watched: Watched, params: int) -> Totals:
+    """Sums over the calls; what no formula counts is not in them, and `uncounted` names it."""
+    calls = watched.calls
+    macs = sum(call.macs or 0 for call in calls)
+    return Totals(
+        macs=macs,
+        flops=2 * macs,
+        other_flops=sum(call.other_flops or 0 for call in calls),
+        params=params,
+        bytes_read=sum(call.bytes_read for call in calls),
+        bytes_written=sum(call.bytes_written for call in calls),
+        peak_bytes=watched.peak_bytes,
+    )
+
+
+def uncounted(calls: Sequence[Call]) -> list[Uncounted]:
+    """The operators without a formula, how often each ran, and in which calls."""
+    found: dict[str, Uncounted] = {}
+    for call in calls:
+        for op in call.uncounted:
+            entry = found.setdefault(op, Uncounted(op, 0, []))
+            entry.calls += 1
+            where = f"{call.path}: {call.name}" if call.path else call.name
+            if where not in entry.within:
+                entry.within.append(where)
+    return list(found.values())
