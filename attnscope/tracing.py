@@ -721,11 +721,12 @@ def _uncounted(calls: "Sequence[Call]") -> list[Uncounted]:
 
 
 def _next(asked: _Asked, target: Target, calls: "Sequence[Call]") -> tuple[str, str]:
-    base = asked.command or f"attnscope trace {target.name}"  # with the --arg and --input that it needs
+    # what was typed has the --arg and --input that it needs, and the --time
+    base = asked.command or f"attnscope trace {target.name}{' --time' if asked.time else ''}"
     if not asked.time:
         return f"{base} --time", "run it, and see where the time goes"
     if asked.group == "module":
-        return f"{base} --time --group op", "the same by torch function"
+        return f"{base} --group op", "the same by torch function"
     return f"{base} --module PATH", "open one submodule with the inputs that it receives"
 
 

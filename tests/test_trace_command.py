@@ -113,11 +113,14 @@ OWN = ["my_file.py:MyAttention", "--arg", "dim=96", "--arg", "heads=3", "--input
 
 
 def test_the_next_command_can_be_typed(command):
-    """It keeps what the module is built with and what it takes."""
-    shown = command(*OWN)
-    following = re.search(r"^ next +attnscope trace (.*?)   ", shown.stdout, re.MULTILINE)[1].split()
-    assert following == [*OWN, "--time"]
-    assert command(*following, "--budget", "0.02").returncode == 0
+    """It keeps what the module is built with and what it takes, and says no flag twice."""
+    typed = [*OWN, "--budget", "0.02"]
+    for added in (["--time"], ["--group", "op"]):
+        shown = command(*typed)
+        following = re.search(r"^ next +attnscope trace (.*?)   ", shown.stdout, re.MULTILINE)[1].split()
+        assert following == [*typed, *added]
+        typed = following
+    assert command(*typed).returncode == 0
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
