@@ -34,6 +34,7 @@ def _settled() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    torch.set_flush_denormal(False)  # compiled code may switch it on when it is loaded, as that of torch 2.5 does
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.kernels import FLEX_KNOWS_THE_PROCESSOR
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.auditing import hold_backward
 from attnscope.backward import backward_macs, computes_scores_anew
@@ -23,8 +24,9 @@ from attnscope.render.screen import Screen
 from tests.strategies import small_swins, small_vits, specs
 
 CPU = torch.device("cpu")
-OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6)
-needs_flex = pytest.mark.skipif(OLD, reason="FlexAttention needs a GPU before torch 2.6")
+needs_flex = pytest.mark.skipif(
+    not FLEX_KNOWS_THE_PROCESSOR, reason="FlexAttention has no kernel for the processor before torch 2.6"
+)
 
 
 def declared(spec, input_grad):

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore, exploring
-from attnscope.attentions.kernels import BACKENDS, MPS_HEEDS_THEM, fused_attention, heeded_on_mps
+from attnscope.attentions.kernels import (
+    BACKENDS,
+    FLEX_KNOWS_THE_PROCESSOR,
+    MPS_HEEDS_THEM,
+    fused_attention,
+    heeded_on_mps,
+)
 from attnscope.errors import DeviceError
 from attnscope.probes import clocks
 from attnscope.probes import device as devices
@@ -103,6 +109,16 @@ def test_the_reason_is_that_of_the_code_which_is_compiled(attnscope):
     assert told.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), told
 
 
+def test_flex_says_where_it_has_no_kernel_for_the_processor(monkeypatch):
+    """As in torch 2.5, whose own words are of a GPU's driver, although none was asked for."""
+    monkeypatch.setattr("attnscope.attentions.kernels.FLEX_KNOWS_THE_PROCESSOR", False)
+    why = "FlexAttention has no kernel for the processor before torch 2.6"
+    with pytest.raises(DeviceError) as told:
+        explore(replace(SMALL, kernel="flex"), device="cpu", budget=0.01)
+    assert str(told.value).startswith(f"kernel flex does not run here ({why}); there is: eager, sdpa, flash, math; ")
+    assert compared("flex")["flex"].why == why
+
+
 def test_a_compiled_kernel_takes_no_dropout():
     tensor = torch.randn(1, 1, 16, 16)
     with pytest.raises(RuntimeError, match="no dropout"):
@@ -187,8 +203,8 @@ def test_an_error_that_is_no_number_is_not_known(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.parametrize("kernel", ["flex", "compile"])
 def test_compiled_kernels_agree(kernel):
-    if kernel == "flex" and TORCH < (2, 6):
-        pytest.skip("FlexAttention needs a GPU before torch 2.6")
+    if kernel == "flex" and not FLEX_KNOWS_THE_PROCESSOR:
+        pytest.skip("FlexAttention has no kernel for the processor before torch 2.6")
     q, k, v = torch.randn(3, 2, 2, 16, 16)
     bias = torch.randn(1, 2, 16, 16)
     expected = (q @ k.mT * 0.2 + bias).softmax(-1) @ v

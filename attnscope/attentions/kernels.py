@@ -16,6 +16,8 @@ BACKENDS = {
 }
 MPS_HEEDS_THEM = torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_sdp_choice", "MPS")
 """Whether torch asks on MPS which backend it may take. Up to 2.14 it does not, and takes math whatever was asked for."""
+FLEX_KNOWS_THE_PROCESSOR = torch.__version__ >= "2.6"  # a TorchVersion: compared as a version, not as text
+"""Whether FlexAttention has a kernel for the processor. In torch 2.5 it asks there for a GPU's driver instead."""
 
 
 def fused_attention(
@@ -43,6 +45,8 @@ def fused_attention(
     if kernel in _COMPILED:
         if torch.compiler.is_compiling():
             return _COMPILED[kernel](q, k, v, bias, drop, scale)  # it is compiled with what calls it
+        if kernel == "flex" and q.is_cpu and not FLEX_KNOWS_THE_PROCESSOR:
+            raise RuntimeError("FlexAttention has no kernel for the processor before torch 2.6")
         modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         alike = [_layout(tensor) for tensor in (q, k, v, bias)]
         return _compiled(kernel, *alike, *modes, drop, scale)(q, k, v, bias, drop, scale)

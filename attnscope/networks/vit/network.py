@@ -147,7 +147,8 @@ class VisionTransformer(LoadsOthers):
 
     @steps.pool
     def pool(self, x: Tensor) -> Tensor:
-        return x[:, 0]
+        # in torch 2.5 `[:, 0]` is two views, and each makes a gradient of all tokens
+        return x.select(1, 0)
 
     @steps.pool_mean
     def pool_mean(self, x: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class VisionTransformer(LoadsOthers):
 
     @steps.pool_two
     def pool_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, 0], x[:, 1]
+        return x.select(1, 0), x.select(1, 1)
 
     @steps.head
     def classify(self, pooled: Tensor) -> Tensor:
