@@ -50,6 +50,8 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
         allocator: "pinned" or "default"; that of this process unless given.
     """
     told = disturbances(time, threads, device, cores)
+    if device == "cuda" and told:
+        return told  # launches neither add up nor keep still, and no longer measuring mends that
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
         remedy = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
         told.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
@@ -100,12 +102,12 @@ def floor_doubt(taken_s: float, least_s: float) -> list[str]:
 
 
 def _waiting(time: Disturbed) -> list[str]:
-    """A GPU that had done its work before the next was there."""
+    """A GPU that may have done its work before the next was there."""
     if _enough_clean(time):
         return []
     return [
-        f"the GPU waited for the processor in all but {time.clean_runs} of {time.tried} runs, so these times hold "
-        "launches: a larger --batch, or the time as a graph, shows the GPU's own"
+        f"only {time.clean_runs} of {time.tried} runs were queued before the GPU began, so it may have waited for the "
+        "processor, and these times hold launches: a larger batch hides them"
     ]
 
 
