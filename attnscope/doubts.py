@@ -107,12 +107,12 @@ def floor_doubt(taken_s: float, least_s: float) -> list[str]:
 
 
 def _waiting(time: Disturbed) -> list[str]:
-    """A GPU that had done its work before the next was there."""
+    """A GPU that may have done its work before the next was there."""
     if _enough_clean(time):
         return []
     return [
-        f"the GPU waited for the processor in all but {time.clean_runs} of {time.tried} runs, so these times hold "
-        "launches: a larger --batch, or the time as a graph, shows the GPU's own"
+        f"only {time.clean_runs} of {time.tried} runs were queued before the GPU began, so it may have waited for the "
+        "processor, and these times hold launches: a larger batch hides them"
     ]
 
 

@@ -123,8 +123,26 @@ def test_what_helps_against_page_faults_depends_on_the_allocator():
 
 def test_a_gpu_does_not_care_for_the_processor_unless_it_waits_for_it():
     assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
-    (told,) = doubts(replace(FINE, clean_runs=2), 1, "cuda", 2, "default")
+    (told,) = doubts(replace(FINE, clean_runs=2, steps_sum_s=7.0, whole_iqr_s=1.0), 1, "cuda", 2, "default")
     assert "hold launches" in told
+
+
+def test_the_gap_of_nothing_is_that_of_a_clean_run():
+    """The first runs of a GPU's clock are not: the processor feeds it too slowly."""
+
+    class Starting(clocks.CpuClock):
+        runs = 0
+
+        def prepare(self):
+            self.runs += 1
+
+        def is_clean(self, effort, stamps):
+            return self.runs == 3
+
+        def seconds(self, stamps):
+            return [1e-6 if self.runs == 3 else 1.0] * (len(stamps) - 1)
+
+    assert clocks.empty_gap(Starting()) == 1e-6
 
 
 def test_steps_that_wait_for_their_device_need_not_add_up():

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -98,10 +99,21 @@ def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
     report.environment["device"] = "cuda:0"
     screen, table = (render(report, form, Screen()) for form in ("table", "csv"))
     (line,) = (line for line in screen.splitlines() if line.startswith(" split_heads"))
-    assert " view " in line
+    assert line.split("view")[1].split()[0] == words.NONE  # of the time it has no share
     *steps, total = csv.DictReader(io.StringIO(table))
     assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
     assert min(float(row["time_s"]) for row in steps) > 0
+
+
+def test_no_step_is_named_where_none_without_a_mac_takes_time():
+    report = reports()["swin-shift"]
+    assert "without a MAC, most of it to" in render(report, "table", Screen())
+    for row in report.steps:
+        if not row.macs:
+            row.time = replace(row.time, median_s=0.0)
+    told = render(report, "table", Screen())
+    assert "0% of the time goes to steps without a MAC" in told
+    assert "most of it" not in told
 
 
 def test_a_view_on_a_gpu_has_no_bound():

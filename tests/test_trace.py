@@ -448,6 +448,19 @@ def test_what_is_no_module_is_told_in_a_line():
         attnscope.trace(3)
 
 
+def test_what_a_clock_calls_before_a_run_is_no_call_of_the_forward(monkeypatch):
+    """A GPU's empties the cache by a torch call."""
+    from attnscope.probes.clocks import CLOCKS, CpuClock
+
+    class Flushing(CpuClock):
+        def prepare(self):
+            torch.ones(8).zero_()
+
+    monkeypatch.setitem(CLOCKS, "cpu", Flushing)
+    report = attnscope.trace(nn.Linear(4, 4), torch.randn(2, 4), time=True, budget=0.01)
+    assert [(row.name, row.time is not None) for row in report.steps] == [("linear", True)]
+
+
 def test_time_on_meta_is_refused():
     with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
         attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")

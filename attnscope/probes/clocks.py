@@ -16,7 +16,8 @@ CLEAN_SHARE = 0.97
 """A run of one thread is clean if it had the processor for this share of it."""
 FEWEST_CYCLES, MOST_CYCLES = 1_000_000, 128_000_000
 """How long a GPU idles before a run while that is queued behind: some 0.6 ms, and up to 80 ms where it is too short."""
-EMPTY_GAPS = 200
+EMPTY_GAPS, EMPTY_RUNS = 200, 8
+"""Gaps of a run with nothing in it, and how many such runs are tried: one for each length that a GPU can idle."""
 
 
 class Clock(Protocol):
@@ -85,8 +86,7 @@ class CudaClock:
         self._flush = torch.empty(2 * l2_bytes, dtype=torch.uint8, device="cuda") if flush else None
         self._cycles = FEWEST_CYCLES
         self.empty_s = 0.0
-        self.prepare()
-        self.empty_s = statistics.median(self.seconds([self.stamp() for _ in range(EMPTY_GAPS + 1)]))
+        self.empty_s = empty_gap(self)
 
     def prepare(self) -> None:
         if self._flush is not None:
@@ -152,3 +152,17 @@ def run(clock: Clock, forward: Callable[[], Any], stamps: list[Any]) -> Timed:
     effort = Effort.now().since(start)
     clean = clock.is_clean(effort, stamps)  # before the seconds are read, which waits for a device to be done
     return Timed(clock.seconds(stamps), clean, effort)
+
+
+def empty_gap(clock: Clock) -> float:
+    """Seconds between two stamps with nothing between them: of a clean run, since of another they are the processor's."""
+
+    def empty() -> Timed:
+        stamps: list[Any] = []
+        return run(clock, lambda: stamps.extend(clock.stamp() for _ in range(EMPTY_GAPS)), stamps)
+
+    for _ in range(EMPTY_RUNS):
+        timed = empty()
+        if timed.clean:
+            break
+    return statistics.median(timed.seconds)

@@ -140,7 +140,8 @@ def here_lines(report: Report) -> list[str]:
     by_name: dict[str, float] = {}
     for row in idle:
         by_name[row.name] = by_name.get(row.name, 0.0) + weight(row)
-    told.append(f"{share:.0%} of the time goes to steps without a MAC, most of it to {', '.join(_leading(by_name))}")
+    most = f", most of it to {', '.join(_leading(by_name))}" if round(share, 2) else ""
+    told.append(f"{share:.0%} of the time goes to steps without a MAC{most}")
     return told
 
 
