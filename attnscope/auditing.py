@@ -7,7 +7,7 @@ from attnscope.axes import spell
 from attnscope.errors import AttnscopeError
 from attnscope.known import sum_of
 from attnscope.report import Audit, StepAudit
-from attnscope.spec import Spec
+from attnscope.spec import COMPILED, Spec
 from attnscope.steps import Plan, SizedStep, place
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ def audit_counts(
             counts = count_with_fvcore(module, *x)
             fvcore, uncounted = counts.macs, counts.uncounted
         except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
-            notes.append(
-                f"fvcore is not available: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+            why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            if spec.kernel in COMPILED:
+                why = "it traces, and what torch has compiled cannot be traced; --kernel eager counts the same"
+            notes.append(f"fvcore is not available: {why}")
         if with_torch:
             try:
                 torch_counts = count_with_torch(module, *x).macs
