@@ -8,7 +8,7 @@ from attnscope.errors import AttnscopeError, in_a_line
 from attnscope.known import sum_of
 from attnscope.plan import Plan, SizedStep, place
 from attnscope.report import Audit, StepAudit
-from attnscope.spec import Spec
+from attnscope.spec import COMPILED, Spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,9 @@ def audit_counts(
             counts = count_with_fvcore(module, *x)
             fvcore, uncounted = counts.macs, counts.uncounted
         except Exception as error:  # a second opinion that fails is not available; it does not take the first one along
-            notes.append(f"fvcore is not available: {in_a_line(error)}")
+            is_compiled = spec.kernel in COMPILED
+            why = "it traces, and what torch has compiled cannot be traced; --kernel eager counts the same"
+            notes.append(f"fvcore is not available: {why if is_compiled else in_a_line(error)}")
         if with_torch:
             try:
                 torch_counts = count_with_torch(module, *x).macs

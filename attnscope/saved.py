@@ -17,10 +17,10 @@ def read_report(path: Path) -> Report:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} is no run: it is no JSON; --save writes one") from None
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{path} is no run: it names no schema; --save writes one")
@@ -31,3 +31,8 @@ def read_report(path: Path) -> Report:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{path} is no run: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _refuse(constant: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON and which no run has."""
+    raise ValueError(constant)

@@ -187,6 +187,49 @@ def test_a_mistake_leaves_the_file_as_it_was(attnscope, tmp_path):
     assert file.read_text() == "precious"
 
 
+def test_a_file_that_is_no_plain_one_stays_what_it_is(attnscope, tmp_path):
+    plain, link, pipe = (tmp_path / name for name in ("plain.md", "link.md", "pipe.md"))
+    plain.write_text("before")
+    link.symlink_to(plain.name)
+    os.mkfifo(pipe)
+    assert attnscope("vit", "--no-time", "-o", str(link)).returncode == 0
+    assert link.is_symlink()
+    assert plain.read_text(encoding="utf-8").startswith("**ViT")
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    assert attnscope("vit", "--no-time", "-o", str(pipe)).returncode == 0
+    assert pipe.is_fifo()
+    reader.kill()  # where nothing was written it would wait for ever
+    assert reader.communicate()[0].startswith(b"**ViT")
+
+
+def test_where_nothing_can_be_written_it_is_told(tmp_path):
+    """On a limit of 512 bytes a file, as on a disk that is full."""
+    file = tmp_path / "out.json"
+    file.write_text("precious")
+    limited = f"trap '' XFSZ; ulimit -f 1; exec {sys.executable} -B -m attnscope vit --no-time -o {file}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (2, f"attnscope: {file} cannot be written: File too large\n")
+    assert file.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["vit --no-time", "vit --no-time --json", "vit --help", "--version"])
+def test_a_full_disk_behind_the_terminal_is_told(words):
+    line = f"{sys.executable} -m attnscope {words} > /dev/full"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr == "attnscope: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(("closed", "words", "code"), [(1, "vit", 0), (2, "vit", 0), (2, "vit --dim 770", 2)])
+def test_a_stream_that_is_closed_is_no_matter(closed, words, code):
+    line = f"{sys.executable} -m attnscope {words} --budget 0.01 {closed}>&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (code, "")
+    assert bool(done.stdout) == (closed == 2 and code == 0)
+
+
 def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnscope, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text("[vit]\nheads = 6\nimage = [64, 96]\nqkv-bias = false\n")
@@ -273,6 +316,7 @@ def test_strict_is_an_exit_code(attnscope, tmp_path):
         )
         assert done.returncode == code
         assert "they disagree" in done.stdout
+        assert done.stderr == ("attnscope: the counts disagree, which --strict refuses\n" if words else "")
 
 
 def test_narrow_wide_and_quiet(attnscope):

@@ -29,7 +29,7 @@ def test_a_saved_run_reads_back_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
-     ('{"schema": 1}', "command: field required")],
+     ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is no JSON"), ("[" * 100_000, "is no JSON")],
 )  # fmt: skip
 def test_a_file_that_is_no_run_is_one_line(tmp_path, text, said):
     path = tmp_path / "no.json"

@@ -186,6 +186,7 @@ def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
     screen = render(report, "table", Screen(width=120))
     assert "eager  not here: it needs 212.0 KiB and cpu has 89.8 KiB free" in screen
     assert "?× eager  error not known" in screen
+    assert "error: the largest difference from float64, over its largest value" in screen
 
 
 def test_an_error_that_is_no_number_is_not_known(monkeypatch):
@@ -210,6 +211,18 @@ def test_compiled_kernels_agree(kernel):
     expected = (q @ k.mT * 0.2 + bias).softmax(-1) @ v
     with torch.inference_mode():
         torch.testing.assert_close(fused_attention(kernel, q, k, v, bias, scale=0.2), expected)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+def test_why_a_compiled_kernel_is_not_counted_by_fvcore():
+    audit = explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="compile"), device="cpu", time=False, audit=True).audit
+    assert audit.agree
+    assert audit.fvcore is None
+    assert audit.notes[0] == (
+        "fvcore is not available: it traces, and what torch has compiled cannot be traced; --kernel eager counts the same"
+    )
 
 
 @compiler

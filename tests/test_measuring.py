@@ -183,6 +183,30 @@ def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
         assert all(0 <= share <= 1 for share in shares)
 
 
+def test_progress_is_not_at_its_end_while_patience_lasts():
+    class NeverClean(clocks.CpuClock):
+        def is_clean(self, effort, stamps):
+            return False
+
+    shares = []
+    once = partial(clocks.run, NeverClean(), lambda: None, [])
+    engine.take_pairs(once, once, 0.02, 0.0, shares.append)
+    assert shares == sorted(shares)
+    *before, end = shares
+    assert sum(share > 0.99 for share in before) < len(before) / 10
+    assert end == 1
+
+
+def test_no_progress_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys):
+    from attnscope.cli.progress import progress_line
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for terminal, told in [("dumb", False), ("xterm", True)]:
+        monkeypatch.setenv("TERM", terminal)
+        with progress_line() as progress:
+            assert (progress is not None) is told
+
+
 def test_no_progress_where_nobody_sees_it(capsys):
     from attnscope.cli.progress import progress_line
 

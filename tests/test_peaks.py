@@ -231,7 +231,8 @@ def test_a_roofline_of_many_steps_marks_the_longest_and_says_so():
     drawn = roofline(replace(report, steps=rows, peaks=PEAKS), 120)
     legend = " ".join(line.strip() for line in drawn)
     assert f"and {len(rows) - 26} shorter ones" in legend
-    assert "of SW-MSA block" in legend
+    assert "(SW-MSA block of stage 1)" in legend
+    assert f"─ {words.metric(2 * PEAKS.macs_per_s, 'FLOP/s')} at most" in legend
     marks = "".join(drawn[:14])
     assert all(mark in marks for mark in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # none hides another
 

@@ -16,7 +16,7 @@ from attnscope import SwinSpec
 from attnscope.bounds import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
-from attnscope.render.screen import Screen
+from attnscope.render.screen import UNBOUNDED, Screen
 from attnscope.render.windows import render_windows
 from attnscope.windowing import look_at_windows
 from tests.golden import FOLDER, WIDTHS, reports, screens
@@ -242,4 +242,5 @@ def test_the_environment_of_a_pipe(color, env, expected):
     assert Screen.of(stream, color, env=env) == Screen(width=None, color=expected)
     assert Screen.of(stream, env={"COLUMNS": "72"}).width == 72
     assert Screen.of(stream, env={"COLUMNS": "wide"}).width is None
+    assert Screen.of(stream, env={"COLUMNS": "9" * 30}).width == UNBOUNDED
     assert Screen.of(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), env={}).ascii

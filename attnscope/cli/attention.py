@@ -23,6 +23,7 @@ from attnscope.cli.running import (
     SeedFlag,
     ThreadsFlag,
     check_allocator,
+    hold_strictly,
     start_torch,
 )
 from attnscope.errors import UsageError
@@ -197,5 +198,10 @@ def run_attention(
         write(lambda screen: render(report, "json", screen), save, color, quiet)
     grid = spec.windows if picture else None
     write(lambda screen: render(report, form, screen, grid), output, color, quiet)
-    if strict and (not report.audit.agree or report.warnings):
-        raise typer.Exit(1)
+    if strict:
+        hold_strictly(
+            {
+                "the counts disagree": not report.audit.agree,
+                "the times are in doubt (see the warnings)": bool(report.warnings),
+            }
+        )

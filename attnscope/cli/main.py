@@ -1,5 +1,6 @@
 """`attnscope`: the commands there are, and how a mistake is told."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -41,6 +42,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the shell, as in `attnscope vit >&-`
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
         code = app(prog_name="attnscope", standalone_mode=False)
     except AttnscopeError as error:
@@ -51,10 +55,12 @@ def main() -> None:
         code = _fail(error.format_message(), error.exit_code)
     except typer.Abort:
         code = 130
-    except BrokenPipeError:
-        # the reader has gone, as in `attnscope vit | head`; python would complain once more on the way out
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # the reader has gone, as in `attnscope vit | head`, or the disk is full; python would try once more on the way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

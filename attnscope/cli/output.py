@@ -88,19 +88,39 @@ def check_file(flag: str, path: Path | None) -> None:
 
 
 def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool) -> None:
-    """Print what `render` makes of the screen, or write it to a file: the whole of it or nothing."""
+    """Print what `render` makes of the screen, or write it to a file.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     from attnscope.render.screen import Screen
 
     if output is None:
         _print(render(Screen.of(sys.stdout, color, quiet)))
         return
     text = render(Screen(color=color == "always", quiet=quiet))
-    handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    os.chmod(name, output.stat().st_mode if output.exists() else 0o666 & ~_umask())
-    os.replace(name, output)
+    try:
+        _write_file(text.encode("utf-8", "backslashreplace"), output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
     print(f"written to {output}", file=sys.stderr)
+
+
+def _write_file(data: bytes, file: Path) -> None:
+    """Write the whole of it or nothing; what is no plain file, such as a pipe or /dev/null, stays what it is."""
+    if file.exists() and not file.is_file():
+        file.write_bytes(data)
+        return
+    file = file.resolve()  # a link stays one too
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as new:
+            new.write(data)
+        os.chmod(name, file.stat().st_mode if file.exists() else 0o666 & ~_umask())
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _print(text: str) -> None:

@@ -1,5 +1,6 @@
 """A line on stderr that tells how far a long run has come, where stderr is a terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ def progress_line() -> Iterator[Callable[[str, float], None] | None]:
 
     None where nobody would see it.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # which cannot clear a line
         yield None
         return
     drawn = time.perf_counter() + AFTER_S - EVERY_S

@@ -1,7 +1,10 @@
 """How a module is run: the flags that all commands share which can measure, and what is settled before torch comes."""
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated
+
+import typer
 
 from attnscope.asked import DEVICES
 from attnscope.cli.flags import choices, number, option, whole
@@ -29,6 +32,13 @@ def check_allocator(alloc: str) -> None:
     """Raises a UsageError where there is no such allocator."""
     if alloc not in ALLOCATORS:
         raise UsageError(f"{{alloc}} {quoted(alloc)} is unknown; there is: {', '.join(ALLOCATORS)}")
+
+
+def hold_strictly(faults: Mapping[str, bool]) -> None:
+    """Exit with 1 where any fault is there, and say which on stderr: what was found may have gone to a file."""
+    if found := [fault for fault, there in faults.items() if there]:
+        typer.echo(f"attnscope: {' and '.join(found)}, which --strict refuses", err=True)
+        raise typer.Exit(1)
 
 
 def start_torch(alloc: str) -> None:

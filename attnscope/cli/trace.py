@@ -10,7 +10,7 @@ from attnscope.asked import BUDGET_S, DEVICES
 from attnscope.cli.flags import choices, examples, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.progress import progress_line
-from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, start_torch
+from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, hold_strictly, start_torch
 from attnscope.probes.foreign.rows import GROUPS
 from attnscope.targets import find_target, parse_argument, parse_input
 
@@ -102,5 +102,10 @@ def run_trace(
         asked = Asked(time, device, group, depth, submodule, budget, threads, seed, command, progress)
         report = trace_target(target, asked)
     write(lambda screen: render(report, form, screen), output, color, quiet)
-    if strict and (report.warnings or report.uncounted):
-        raise typer.Exit(1)
+    if strict:
+        hold_strictly(
+            {
+                "a formula is missing": bool(report.uncounted),
+                "something is in doubt (see the warnings)": bool(report.warnings),
+            }
+        )

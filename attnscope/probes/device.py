@@ -73,7 +73,7 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
         "toolkit": _toolkit(device),
         "driver": nvidia_driver() if device.type == "cuda" else None,
         "seed": seed,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 

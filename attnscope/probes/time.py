@@ -153,7 +153,8 @@ def take_pairs(
                 wholes.append(whole())
             if chains[-1].clean and wholes[-1].clean:
                 clean.append(len(chains) - 1)
-            tell(min(1.0, (time.perf_counter() - start) / budget_s, len(chains) / FEWEST_PAIRS))
+            expected_s = budget_s if len(clean) >= FEWEST_CLEAN else PATIENCE * budget_s
+            tell(min(1.0, (time.perf_counter() - start) / expected_s, len(chains) / FEWEST_PAIRS))
         load = watch.load()
     tell(1.0)
     kept = clean if len(clean) >= FEWEST_CLEAN else range(len(chains))

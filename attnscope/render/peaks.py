@@ -11,7 +11,7 @@ from attnscope.bounds import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
 from attnscope.render.screen import MARGIN, Screen
-from attnscope.render.steps import seconds_of
+from attnscope.render.steps import seconds_of, where
 from attnscope.report import Report, StepRow
 
 HEIGHT = 14
@@ -47,6 +47,8 @@ def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
     ]
     if not trusted:
         told.append(("warning", "other processes were busy, so this was not kept: use --threads 1, or wait", "yellow"))
+    if not screen.quiet:
+        told += [("", "", ""), ("next", "attnscope vit --roofline   the steps of an attention under this roof", "cyan")]
     parts: list[RenderableType] = [screen.headline(_title(peaks)), Text(""), rows_table(columns, rows, screen)]
     return screen.draw([*parts, Text(""), screen.lines(told)])
 
@@ -119,13 +121,11 @@ def roofline(report: Report, width: int | None) -> list[str]:
         return words.rounded(value) if line % 4 == 1 else ""
 
     axis = "".join(f"{10.0**power:<{columns // (right - left)}g}" for power in range(left, right))
-    names = [
-        f"{mark} {row.name}{f' of {row.part}' if row.part else ''}" for mark, row in zip(MARKS, steps, strict=False)
-    ]
+    names = [f"{mark} {where(row)}" for mark, row in zip(MARKS, steps, strict=False)]
     if len(timed) > len(steps):
         names.append(f"and {len(timed) - len(steps)} shorter ones")
     legend = [
-        "─ most FLOPs a second",
+        f"─ {words.metric(roof, 'FLOP/s')} at most",
         f"/ {words.metric(slopes['/'].bytes_per_s, 'B/s')} from cache",
         f". {words.metric(slopes['.'].bytes_per_s, 'B/s')} from memory",
     ]

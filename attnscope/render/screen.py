@@ -80,7 +80,7 @@ class Screen:
         """
         terminal = stream.isatty()
         columns = env.get("COLUMNS", "")
-        width = int(columns) if columns.isdigit() and int(columns) > 0 else None
+        width = min(int(columns), UNBOUNDED) if columns.isdigit() and int(columns) > 0 else None
         if width is None and terminal:
             width = os.get_terminal_size(stream.fileno()).columns or 80
         wants = color == "always" or (color == "auto" and (terminal or bool(env.get("FORCE_COLOR"))))

@@ -10,7 +10,7 @@ from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.screen import Screen
-from attnscope.render.steps import seconds_of, step_columns, weight
+from attnscope.render.steps import seconds_of, step_columns, weight, where
 from attnscope.report import Report, StepRow, Time
 
 
@@ -165,7 +165,7 @@ def kernel_lines(report: Report) -> list[str]:
             ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
             error = "not known" if kernel.error is None else f"{kernel.error:.1e}"
             told.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
-    return told
+    return [*told, "error: the largest difference from float64, over its largest value"]
 
 
 def _leading(amounts: dict[str, float]) -> list[str]:
@@ -178,12 +178,12 @@ def _leading(amounts: dict[str, float]) -> list[str]:
 
 def floor_line(report: Report, floor_s: float) -> str:
     """How far the whole is from the least time that this machine can need for its steps, and where most of it is lost."""
-    above = [(seconds_of(row) - row.times * row.bound.seconds, _where(row)) for row in report.steps if row.bound]
+    above = [(seconds_of(row) - row.times * row.bound.seconds, where(row)) for row in report.steps if row.bound]
     lost = sorted(above, reverse=True)[:3]
-    where = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
+    lost_in = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
     ratio = sum(map(seconds_of, report.steps)) / floor_s
     told = f"{words.times(ratio)} the {words.seconds(floor_s)} that this machine can need at the least"
-    return f"{told}; most is lost in {where}" if where else told
+    return f"{told}; most is lost in {lost_in}" if lost_in else told
 
 
 def memory_line(report: Report) -> str:
@@ -191,7 +191,7 @@ def memory_line(report: Report) -> str:
     if report.totals.peak_bytes is None:
         return "not known: what a fused kernel holds is its own"
     fullest = max(report.steps, key=lambda row: row.bytes_live or 0)
-    return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {_where(fullest)}"
+    return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {where(fullest)}"
 
 
 def training_lines(report: Report) -> list[str]:
@@ -200,14 +200,14 @@ def training_lines(report: Report) -> list[str]:
     if totals.kept_bytes is None:
         return ["in training not known: what a fused kernel or dropout keeps is its own"]
     most = max(report.steps, key=lambda row: row.bytes_saved_together or 0)
-    kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {_where(most)}"
+    kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {where(most)}"
     if totals.training_peak_bytes is None or totals.backward_peak_bytes is None:
         return [f"in training not known step by step; {kept}"]
     forward = max(report.steps, key=lambda row: row.bytes_training or 0)
     backward = max(report.steps, key=lambda row: row.bytes_backward or 0)
     return [
-        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {_where(forward)}; {kept}",
-        f"{words.binary(totals.backward_peak_bytes)} in its backward, in {_where(backward)}, with the gradients so far",
+        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {where(forward)}; {kept}",
+        f"{words.binary(totals.backward_peak_bytes)} in its backward, in {where(backward)}, with the gradients so far",
     ]
 
 
@@ -215,11 +215,6 @@ def parameters_line(report: Report) -> str:
     """What the parameters take."""
     itemsize = report.parameter_bytes // max(report.totals.params, 1)
     return f"{words.binary(report.parameter_bytes)} of parameters, {itemsize} bytes each"
-
-
-def _where(row: StepRow) -> str:
-    """A step, and the part of a network in which it stands."""
-    return f"{row.name} ({row.part})" if row.part else row.name
 
 
 def backward_lines(report: Report) -> list[str]:

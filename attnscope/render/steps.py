@@ -174,6 +174,12 @@ def weight(row: StepRow) -> float:
     return seconds_of(row) if row.time else row.times * row.macs
 
 
+def where(row: StepRow) -> str:
+    """A step, and where in a network it stands: `gelu (SW-MSA block of stage 3)`."""
+    stage = "" if row.stage is None else f" of stage {row.stage}"
+    return f"{row.name} ({row.part}{stage})" if row.part else row.name
+
+
 def _name(row: StepRow) -> str:
     return f"{row.name} ×{row.times}" if row.times > 1 else row.name
 
