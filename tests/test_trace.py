@@ -425,8 +425,25 @@ def test_times_stand_beside_the_calls():
     report = attnscope.trace(module, torch.randn(32, 64), time=True, budget=0.02)
     assert [row.op for row in report.steps] == ["linear", "gelu", "linear"]
     assert all(row.time.median_s >= 0 for row in report.steps)
+    assert all(
+        len(row.time.samples_s) == report.time.runs for row in report.steps
+    )  # how far all of them spread is shown
     assert math.isclose(sum(row.times * row.time.median_s for row in report.steps), report.time.steps_sum_s)
     assert report.environment["device"] == "cpu"
+
+
+def test_a_forward_that_fails_while_it_is_timed_is_told_as_theirs():
+    class Late(nn.Module):
+        runs = 0
+
+        def forward(self, x):
+            self.runs += 1
+            if self.runs > 3:
+                raise ValueError("too late")
+            return x + 1
+
+    with pytest.raises(ForwardError, match=r"the forward failed at .*test_trace.py:\d+ .*: ValueError: too late"):
+        attnscope.trace(Late(), torch.randn(2), time=True, budget=0.01)
 
 
 @pytest.mark.parametrize(("mask", "share"), [(-100.0, 0.5), (float("-inf"), 0.0)])

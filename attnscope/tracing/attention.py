@@ -10,7 +10,7 @@ from attnscope.probes.foreign.attention import Attention
 from attnscope.probes.foreign.calls import Call
 from attnscope.report import AttentionFound, Formula, Time
 from attnscope.rows import formulas
-from attnscope.tracing.rows import Times
+from attnscope.tracing.times import CallTimes
 
 
 class Cost(NamedTuple):
@@ -27,7 +27,7 @@ class Forward:
     """All calls of a forward with their times, where they were measured."""
 
     calls: Sequence[Call]
-    times: Times
+    times: CallTimes
     whole: Time | None
 
     @cached_property
@@ -45,8 +45,8 @@ class Forward:
         macs = sum(self.calls[index].macs or 0 for index in indices)
         if self.whole is None:
             return Cost(macs, self.share(macs), None, None)
-        taken = [samples for index in indices if (samples := self.times[index])]
-        seconds = sum([sum(samples) / len(samples) for samples in taken], 0.0)
+        time = self.times.of(indices)
+        seconds = time.median_s if time else 0.0
         return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
 
     def inside(self, paths: Iterable[str]) -> list[int]:

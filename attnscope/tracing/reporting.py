@@ -15,8 +15,9 @@ from attnscope.rows import whole_time
 from attnscope.spec import dtype_name
 from attnscope.tracing.asked import Asked
 from attnscope.tracing.attention import Forward, attentions_found
-from attnscope.tracing.rows import call_row, call_times, totals, uncounted
+from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.running import Found
+from attnscope.tracing.times import call_times
 
 
 def trace_report(asked: Asked, name: str, found: Found, environment: dict[str, Any]) -> TraceReport:
@@ -83,7 +84,7 @@ def _next(asked: Asked, name: str) -> tuple[str, str]:
     # what was typed has the --arg and --input that it needs, and the --time
     base = asked.command or f"attnscope trace {name}{' --time' if asked.time else ''}"
     if not asked.time:
-        return f"{base} --time", "run it, and see where the time goes"
+        return f"{base.replace(' --no-time', '')} --time", "run it, and see where the time goes"
     if asked.group == "module":
         return f"{base} --group op", "the same by torch function"
     return f"{base} --module PATH", "open one submodule with the inputs that it receives"

@@ -6,22 +6,11 @@ from attnscope.known import sum_of
 from attnscope.probes.foreign.calls import Call, Watched
 from attnscope.probes.foreign.rows import Row
 from attnscope.probes.foreign.users import spell_line, text_of
-from attnscope.probes.time import Timing, middle, spread
-from attnscope.report import CallRow, StepTime, Totals, Uncounted
-
-Times = list[list[float] | None]
-"""For each call its seconds in each of the runs that count, or None."""
+from attnscope.report import CallRow, Totals, Uncounted
+from attnscope.tracing.times import CallTimes
 
 
-def call_times(calls: Sequence[Call], timing: Timing | None) -> Times:
-    """The seconds of each call in the middle half of the runs; a call that was not seen has none."""
-    if timing is None:
-        return [None] * len(calls)
-    columns = iter(zip(*(run.seconds[:-1] for run in middle(timing.chains)), strict=True))
-    return [list(next(columns)) if call.seen else None for call in calls]
-
-
-def call_row(row: Row, calls: Sequence[Call], times: Times, classes: Mapping[str, str]) -> CallRow:
+def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping[str, str]) -> CallRow:
     """A row of the report: its costs are those of one instance, its time the mean over all.
 
     Args:
@@ -50,7 +39,7 @@ def call_row(row: Row, calls: Sequence[Call], times: Times, classes: Mapping[str
         bytes_written=sum(call.bytes_written for call in first),
         bytes_saved=None,
         bytes_live=max(calls[index].bytes_live for instance in row.instances for index in instance),
-        time=_row_time(row, times),
+        time=times.of([index for instance in row.instances for index in instance], len(row.instances)),
         times=len(row.instances),
         op=one.name if one else "",
         module=row.module(calls) if one else classes.get(row.visited(calls), ""),
@@ -59,16 +48,6 @@ def call_row(row: Row, calls: Sequence[Call], times: Times, classes: Mapping[str
         calls=len(first),
         uncounted=sorted({op for call in first for op in call.uncounted}),
     )
-
-
-def _row_time(row: Row, times: Times) -> StepTime | None:
-    """Seconds of one instance: the mean over the runs that count, and over the instances."""
-    known = [times[index] for instance in row.instances for index in instance]
-    runs = [samples for samples in known if samples is not None]
-    if not runs:
-        return None
-    sums = [sum(run) / len(row.instances) for run in zip(*runs, strict=True)]
-    return StepTime(median_s=sum(sums) / len(sums), iqr_s=spread(sums), samples_s=sums)
 
 
 def totals(watched: Watched, params: int) -> Totals:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.errors import UsageError, did_you_mean
-from attnscope.probes.foreign.calls import Watched, watch
+from attnscope.probes.foreign.calls import ForwardFailedError, Watched, watch
 from attnscope.probes.foreign.comments import CommentCheck
 from attnscope.probes.foreign.costs import tensors_in
 from attnscope.probes.foreign.times import CallsDifferError, time_calls
-from attnscope.probes.foreign.users import is_users
+from attnscope.probes.foreign.users import is_users, raised_at
 from attnscope.probes.time import Timing
 from attnscope.tracing.asked import Asked
 from attnscope.tracing.borrowing import Inputs, left_as_it_was, moved, moved_inputs
@@ -109,13 +109,24 @@ def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]
 
 
 def measure(found: Found, asked: Asked) -> None:
-    """Time the calls that were found, or say why that cannot be."""
+    """Time the calls that were found, or say why that cannot be.
+
+    Raises:
+        ForwardFailedError: the forward raised, although it had run before.
+    """
     args, keywords = found.inputs
+
+    def forward() -> Any:
+        try:
+            return found.module(*args, **keywords)
+        except Exception as error:
+            raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
+
     try:
         with left_as_it_was(found.module):
             found.timing = time_calls(
                 found.device,
-                lambda: found.module(*args, **keywords),
+                forward,
                 found.watched.calls,
                 asked.budget,
                 asked.telling("the calls"),
