@@ -64,9 +64,9 @@ def _signs(time: Time, threads: int, device: str) -> dict[str, str]:
     signs = {}
     ratio = time.steps_sum_s / time.whole_median_s
     if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
-        signs[f"the steps add up to {ratio:.2f} of the whole"] = "measure longer (--budget 2) or on a quieter machine"
+        signs[f"the steps add up to {ratio:.2f} of the whole"] = "give a longer --budget or a quieter machine"
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_median_s:
-        remedy = "--budget 2" if threads == 1 or device != "cpu" else "--threads 1"
+        remedy = "a longer --budget" if threads == 1 or device != "cpu" else "--threads 1"
         signs[f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}"] = f"{remedy} may steady them"
     return signs
 
@@ -136,7 +136,7 @@ def _busy(time: Disturbed) -> list[str]:
     told = f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves"
     if time.clock == "thread":
         told += ", so these are seconds of the processor, not of the clock"
-    return [f"{told}; wait for a quieter machine or give --budget 2"]
+    return [f"{told}; wait for a quieter machine or give a longer --budget"]
 
 
 def _enough_clean(time: Disturbed) -> bool:

@@ -116,8 +116,15 @@ def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | No
         while not is_too_large(high):
             high *= 2
         largest = of_size(bisect_left(range(high), True, lo=high // 2, key=is_too_large) - 1)
-        return f"{{{field}}} {spell_pair(pair(getattr(largest, field)), 'x')} at most"
+        return f"{{{field}}} {spell_pair(pair(getattr(largest, field)), 'x')} at most{_in_place_of(field, spec)}"
     return None
+
+
+def _in_place_of(field: str, spec: Spec) -> str:
+    """`, in place of --image`, where that field contradicts another one of this Spec."""
+    given = {name for name, value in vars(spec).items() if value is not None}
+    others = [set(pair) - {field} for pair in spec.contradictions(dict.fromkeys({*given, field})) if field in pair]
+    return f", in place of {{{others[0].pop()}}}" if others else ""
 
 
 def gigabytes(size: int) -> str:

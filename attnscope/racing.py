@@ -94,7 +94,7 @@ def doubts(comparison: Comparison) -> list[str]:
     if not spread:
         return []
     told = f"{spread} of {len(times)} times spread by more than {SPREAD_MAY_BE:.0%}"
-    return [f"{told}: --budget 2, or a quieter machine, may steady them"]
+    return [f"{told}: a longer --budget, or a quieter machine, may steady them"]
 
 
 def measured_ratios(times: Mapping[str, Measured], first: str) -> dict[str, float]:

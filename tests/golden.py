@@ -35,7 +35,7 @@ def timed(report: Report) -> Report:
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
     complexity = replace(report.complexity, windowed_s=time.whole_median_s, global_s=12.1 * time.whole_median_s)
-    warnings = ["the runs spread by 12%: --budget 2 may steady them"]
+    warnings = ["the runs spread by 12%: a longer --budget may steady them"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
     return replace(measured, environment=environment, warnings=warnings)

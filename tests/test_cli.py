@@ -202,13 +202,15 @@ def test_a_file_that_is_no_plain_one_stays_what_it_is(attnscope, tmp_path):
     assert reader.communicate()[0].startswith(b"**ViT")
 
 
-def test_where_nothing_can_be_written_it_is_told(tmp_path):
-    """On a limit of 512 bytes a file, as on a disk that is full."""
+@pytest.mark.parametrize(("flag", "shown"), [("-o", False), ("--save", True)])
+def test_where_nothing_can_be_written_it_is_told(flag, shown, tmp_path):
+    """On a limit of 512 bytes a file, as on a disk that is full. What is shown besides is not lost."""
     file = tmp_path / "out.json"
     file.write_text("precious")
-    limited = f"trap '' XFSZ; ulimit -f 1; exec {sys.executable} -B -m attnscope vit --no-time -o {file}"
+    limited = f"trap '' XFSZ; ulimit -f 1; exec {sys.executable} -B -m attnscope vit --no-time {flag} {file}"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (2, f"attnscope: {file} cannot be written: File too large\n")
+    assert ("524,391,936 MACs" in done.stdout) == shown
     assert file.read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 

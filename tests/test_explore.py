@@ -185,6 +185,7 @@ def test_what_would_fit_is_the_most_that_fits():
     tokens = int(said.split()[1])
     fits = [needed_bytes(plan_of(ViTSpec(tokens=n))) <= free for n in (tokens, tokens + 1)]
     assert fits == [True, False]
+    assert largest_that_fits(ViTSpec(image=16000), free) == f"{{tokens}} {tokens} at most, in place of {{image}}"
     assert largest_that_fits(SwinSpec(resolution=4000, window=4000), free) is None
 
 

@@ -194,10 +194,12 @@ def run_attention(
         )
     from attnscope.render import render
 
-    if save is not None:
-        write(lambda screen: render(report, "json", screen), save, color, quiet)
     grid = spec.windows if picture else None
-    write(lambda screen: render(report, form, screen, grid), output, color, quiet)
+    try:
+        if save is not None:
+            write(lambda screen: render(report, "json", screen), save, color, quiet)
+    finally:  # what was measured is not lost with a file that cannot be written
+        write(lambda screen: render(report, form, screen, grid), output, color, quiet)
     if strict:
         hold_strictly(
             {

@@ -14,7 +14,14 @@ from attnscope.probes import process
 ALLOCATORS = ("pinned", "default")
 
 DeviceFlag = Annotated[str, option(**choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")]
-BudgetFlag = Annotated[float, option(parser=number("budget"), metavar="X", help="Seconds of measuring.")]
+BudgetFlag = Annotated[
+    float,
+    option(
+        parser=number("budget"),
+        metavar="X",
+        help="Seconds of measuring, of the steps as of what else is measured; up to twice as many where others are busy.",
+    ),
+]
 ThreadsFlag = Annotated[
     int,
     option(

@@ -36,8 +36,8 @@ def diff_columns() -> list[Column[TimeChange]]:
         Column[TimeChange]("step", "step", lambda row: row.name, right=False, text=_name),
         Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
         Column[TimeChange]("times", "times", lambda row: row.times, rank=None),
-        Column[TimeChange]("before_s", "before", lambda row: row.before_s, words.seconds, rank=2),
-        Column[TimeChange]("after_s", "after", lambda row: row.after_s, words.seconds, rank=1),
+        Column[TimeChange]("before_s", "before", lambda row: row.before_s, _seconds, rank=2),
+        Column[TimeChange]("after_s", "after", lambda row: row.after_s, _seconds, rank=1),
         Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=3),
         Column[TimeChange]("verdict", "", verdict, right=False),
     ]
@@ -105,8 +105,14 @@ def _told(label: str, changes: list[Change], style: str, none: str) -> list[tupl
 def _value(value: Any, none: str) -> str:
     if value is None:
         return none
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _seconds(value: float | None) -> str:
+    return words.NONE if value is None else words.seconds(value)
+
+
 def _ratio(value: float | None) -> str:
-    return words.UNKNOWN if value is None else f"{value:.3f}"
+    return words.NONE if value is None else f"{value:.3f}"
