@@ -124,6 +124,20 @@ def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
     return list(dict.fromkeys(kernel for step in steps for kernel in _kernels(step)))
 
 
+def seen_seconds(steps: Iterable[SizedStep], seconds: Iterable[float]) -> dict[Kernel, float]:
+    """Those kernels, each with the least time in which a step that has it was run: alone it cannot need more.
+
+    Args:
+        steps: the steps.
+        seconds: the shortest run of each.
+    """
+    seen: dict[Kernel, float] = {}
+    for step, shortest in zip(steps, seconds, strict=True):
+        for kernel in _kernels(step):
+            seen[kernel] = min(shortest, seen.get(kernel, math.inf))
+    return seen
+
+
 def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound | None:
     """The lower bound of one call of a step; None for a view on a GPU, which does nothing there.
 

@@ -1,5 +1,6 @@
 """Spec -> Report: the one place that joins plan, module and probes."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from attnscope import __version__, networks
 from attnscope.asked import BUDGET_S, Asked, Progress, check_arguments, check_dtype, may_be
 from attnscope.auditing import audit_counts, hold_against_plan, hold_backward
 from attnscope.backward import backward_bytes, backward_macs
-from attnscope.bounds import Kernel, Peaks, bound, kernels
+from attnscope.bounds import Kernel, Peaks, bound, seen_seconds
 from attnscope.doubts import disturbances, doubts, floor_doubt
 from attnscope.errors import DeviceError, UsageError
 from attnscope.known import most, sum_of
@@ -226,7 +227,9 @@ class _Run:
 
             self.time.eager_s, self.time.graph_s = eager_seconds(module, x), graph_seconds(module, x)
         where = x[0].device, x[0].dtype, asked.threads
-        self.peaks, self.best = peaks_of(*where), best_seconds(kernels(self.plan.steps), *where)
+        shortest = [min(time.samples_s) if time else math.inf for time in self.times]
+        self.peaks = peaks_of(*where)
+        self.best = best_seconds(seen_seconds(self.plan.steps, shortest), *where)
         self.warnings += doubts(self.time, asked.threads, asked.device)
 
     def go_back(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
