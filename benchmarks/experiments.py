@@ -6,22 +6,27 @@
   has it put around and taken away as well. With and without that, the sum of the steps over the whole.
 * Rows are means over the middle half of the watched runs, the whole is one of the untouched runs. Or both of the middle
   half of the pairs: how much each way scatters where only a dozen pairs are there.
+* The kernels of the small matmuls in windows, held against their best: alone on operands at hand; alone after other memory
+  has passed through the caches; and in place. What is in place above the first and below the second waits for operands
+  that neighbours, or the steps between, drove out of the cache.
 """
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from attnscope import SwinSpec, ViTSpec
+from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope.bounds import kernels
 from attnscope.making import build, settled
-from attnscope.probes import clocks, process
+from attnscope.probes import clocks, peaks, process
 from attnscope.probes import time as engine
 from attnscope.spec import Spec
 
 SPECS: dict[str, Spec] = {"ViT-B": ViTSpec(), "Swin stage 1": SwinSpec(), "shifted": SwinSpec(shift=True)}
 BUDGET_S, PAIRS, DRAWS = 6.0, 12, 400
+PASSING_BYTES, RUNS = 128 * 2**20, 40
 
 
 def timing(spec: Spec, alike: bool) -> engine.Timing:
@@ -66,6 +71,35 @@ def scatter(timing: engine.Timing, together: bool) -> float:
     return statistics.stdev(ratios)
 
 
+def waiting_for_operands(spec: Spec) -> Iterator[str]:
+    """A row for each matmul: the kernel's best, and over it the middle of its runs at hand, cold, and in place."""
+    clock, passing = clocks.CpuClock(), torch.ones(PASSING_BYTES // 4)
+    report = explore(spec, device="cpu", budget=2.0)
+    steps = {step.name: step for step in attentions.plan(spec).steps}
+
+    def middle_s(call: Callable[[], object], cold: bool) -> float:
+        runs = []
+        for _ in range(RUNS):
+            if cold:
+                passing.add_(1)
+            runs.append(clocks.run(clock, call, []).total)
+        return statistics.median(runs)
+
+    for row in report.steps:
+        if row.name not in ("score", "mix"):
+            continue
+        (kernel,) = [kernel for kernel in kernels([steps[row.name]]) if kernel.kind == "batched"]
+        with engine.measuring():
+            call = peaks._call(kernel, torch.device("cpu"), torch.float32)
+            at_hand, cold = middle_s(call, cold=False), middle_s(call, cold=True)
+        best = peaks.best_seconds({kernel: 0.0}, torch.device("cpu"), torch.float32, 1)[kernel]
+        assert row.time
+        assert row.bound
+        in_place = row.time.median_s - (row.bound.seconds - best)  # less the copies and the scaling around it
+        ratios = " | ".join(f"{seconds / best:.2f}" for seconds in (at_hand, cold, in_place))
+        yield f"| {row.name} | {best * 1e6:.0f} µs | {ratios} |"
+
+
 def main() -> None:
     process.pin_allocator()
     random.seed(0)
@@ -79,6 +113,10 @@ def main() -> None:
             ]
             told = f"{ratios[0]:.4f} | {ratios[1]:.4f} | {scatter(alike, False):.4f} | {scatter(alike, True):.4f}"
             print(f"| {name} | {told} |", flush=True)
+        print("\n| shifted | at best | at hand | cold | in place |")
+        print("|---|---|---|---|---|")
+        for line in waiting_for_operands(SPECS["shifted"]):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
