@@ -1,15 +1,14 @@
 """How soon `attnscope compare` answers, what a long range costs, and whether the break-even is the exact one.
 
-python benchmarks/compare.py
+python -m benchmarks.compare
 """
 
 import tempfile
 from pathlib import Path
 
-from ratios import HEAD, Ratio, of_processes
-from startup import HELLO
-
 from attnscope.comparing import compare
+from benchmarks.ratios import HEAD, Ratio, of_processes
+from benchmarks.startup import HELLO
 
 
 def break_evens() -> Ratio:

@@ -1,6 +1,6 @@
 """Our modules against timm's with the same weights and kernel, and the plan's costs against counters.
 
-python benchmarks/forward.py
+python -m benchmarks.forward
 """
 
 import warnings
@@ -8,7 +8,6 @@ import warnings
 import timm.layers
 import timm.models.swin_transformer as timm_swin
 import torch
-from ratios import HEAD, Ratio, of_calls
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +15,7 @@ from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentio
 from attnscope.exploring import explore
 from attnscope.probes import process
 from attnscope.probes.audit import count_with_fvcore
+from benchmarks.ratios import HEAD, Ratio, of_calls
 
 process.pin_allocator()
 torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Whole networks: the plan's costs over fvcore's, forwards over timm's, and the commands over a program that says a word.
 
-python benchmarks/networks.py
+python -m benchmarks.networks
 """
 
 import copy
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import timm
 import torch
-from ratios import HEAD, Ratio, of_calls, of_processes
-from startup import HELLO
 from torch import nn
 
 from attnscope import networks
@@ -19,6 +17,8 @@ from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.probes import process
+from benchmarks.ratios import HEAD, Ratio, of_calls, of_processes
+from benchmarks.startup import HELLO
 
 process.pin_allocator()
 torch.set_num_threads(1)

@@ -1,12 +1,12 @@
 """How soon there is an answer, over a Typer program that only prints a word, and over importing torch.
 
-python benchmarks/startup.py
+python -m benchmarks.startup
 """
 
 import tempfile
 from pathlib import Path
 
-from ratios import HEAD, of_processes
+from benchmarks.ratios import HEAD, of_processes
 
 HELLO = 'import typer\n\n\ndef main():\n    print("word")\n\n\ntyper.run(main)\n'
 

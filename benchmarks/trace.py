@@ -1,6 +1,6 @@
 """Figures of `attnscope.trace`: its speed beside other counters, its times beside the untouched forward, its MACs.
 
-    python benchmarks/trace.py [speed] [times] [macs]
+    python -m benchmarks.trace [speed] [times] [macs]
 
 speed  the trace of timm's Swin-B on meta over fvcore's FlopCountAnalysis (at most 0.5; on the CPU, since fvcore cannot run
        on meta) and over torch's FlopCounterMode on meta (at most 3)

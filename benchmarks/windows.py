@@ -1,13 +1,13 @@
 """What `attnscope windows` costs as a whole process, and whether a large plane costs what its sides do.
 
-python benchmarks/windows.py
+python -m benchmarks.windows
 """
 
 import tempfile
 from pathlib import Path
 
-from ratios import HEAD, of_processes
-from startup import HELLO
+from benchmarks.ratios import HEAD, of_processes
+from benchmarks.startup import HELLO
 
 
 def main() -> None:
