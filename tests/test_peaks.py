@@ -90,7 +90,7 @@ def test_every_kernel_can_be_measured(spec):
     assert min(best.values()) > 0
 
 
-@pytest.mark.parametrize(("seen_s", "measured", "best"), [(3.0, 1, 3.0), (2.0, 2, 2.0), (0.1, 3, 1.0)])
+@pytest.mark.parametrize(("seen_s", "measured", "best"), [(3.0, 1, 3.0), (2.0, 2, 2.0), (0.1, 3, 0.1), (9.0, 1, 3.0)])
 def test_a_kernel_that_is_slower_alone_is_measured_again(seen_s, measured, best, monkeypatch):
     took = [3.0, 2.0, 1.0, 0.5]
     monkeypatch.setattr(peaks, "_best", lambda *_: took.pop(0))
