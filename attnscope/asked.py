@@ -24,8 +24,18 @@ Progress = Callable[[str, float], None]
 """Is told now and then what is being measured, and which share of that is done."""
 
 
+class Telling:
+    """What has a `progress` that may be told something."""
+
+    progress: Progress | None
+
+    def telling(self, what: str) -> Callable[[float], None] | None:
+        """What is to be told which share of this is measured."""
+        return partial(self.progress, what) if self.progress else None
+
+
 @dataclass(frozen=True)
-class Asked:
+class Asked(Telling):
     """How a Spec is to be run, and what is to be found out; see `attnscope.explore`."""
 
     device: str = "auto"
@@ -38,10 +48,6 @@ class Asked:
     input_grad: bool = True
     kernels: bool = False
     progress: Progress | None = None
-
-    def telling(self, what: str) -> Callable[[float], None] | None:
-        """What is to be told which share of this is measured."""
-        return partial(self.progress, what) if self.progress else None
 
 
 def may_be(device: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ BudgetFlag = Annotated[
     option(
         parser=number("budget"),
         metavar="X",
-        help="Seconds of measuring, of the steps as of what else is measured; up to twice as many where others are busy.",
+        help="Seconds of measuring the steps, and what else is measured; up to three times that where others are busy.",
     ),
 ]
 ThreadsFlag = Annotated[

@@ -1,16 +1,14 @@
 """How a module that is not ours is to be run, and what is to be found out by it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from attnscope.asked import Progress, check_arguments
+from attnscope.asked import Progress, Telling, check_arguments
 from attnscope.errors import UsageError
 from attnscope.probes.foreign.rows import check_rows
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Telling):
     """What was asked of a trace; see `attnscope.trace`.
 
     `progress` is told what is being measured, and which share of that is done.
@@ -40,7 +38,3 @@ class Asked:
     def runs(self) -> bool:
         """Whether something is computed."""
         return self.time or self.device not in (None, "meta")
-
-    def telling(self, what: str) -> Callable[[float], None] | None:
-        """What is to be told which share of this is measured."""
-        return partial(self.progress, what) if self.progress else None
