@@ -11,6 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnscope.analyses.compare import compare
+    from attnscope.analyses.explore import explore
+    from attnscope.analyses.windows import look_at_windows
     from attnscope.attentions.cross.attention import CrossAttention
     from attnscope.attentions.cross.spec import CrossSpec
     from attnscope.attentions.swin.attention import WindowAttention, window_partition, window_reverse
@@ -19,46 +22,43 @@ if TYPE_CHECKING:
     from attnscope.attentions.swinv2.spec import SwinV2Spec
     from attnscope.attentions.vit.attention import ViTAttention
     from attnscope.attentions.vit.spec import ViTSpec
-    from attnscope.comparing import compare
-    from attnscope.comparison import Comparison
-    from attnscope.errors import AttnscopeError, DeviceError, UsageError
-    from attnscope.exploring import explore
+    from attnscope.core.errors import AttnscopeError, DeviceError, UsageError
     from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
     from attnscope.networks.vit.spec import ViTNetworkSpec
-    from attnscope.probes.shapes import trace_steps
+    from attnscope.profiling.steps import trace_steps
     from attnscope.render import notebook
-    from attnscope.report import Report, TraceReport
-    from attnscope.tracing import trace
-    from attnscope.windowing import look_at_windows
-    from attnscope.windows import WindowsReport
+    from attnscope.reports.comparison import Comparison
+    from attnscope.reports.report import Report, TraceReport
+    from attnscope.reports.windows import WindowsReport
+    from attnscope.tracing.trace import trace
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "AttnscopeError": "errors",
-    "Comparison": "comparison",
+    "AttnscopeError": "core.errors",
+    "Comparison": "reports.comparison",
     "CrossAttention": "attentions.cross.attention",
     "CrossSpec": "attentions.cross.spec",
-    "DeviceError": "errors",
-    "Report": "report",
+    "DeviceError": "core.errors",
+    "Report": "reports.report",
     "SwinNetworkSpec": "networks.swin.spec",
     "SwinSpec": "attentions.swin.spec",
     "SwinV2NetworkSpec": "networks.swin.spec",
     "SwinV2Spec": "attentions.swinv2.spec",
-    "TraceReport": "report",
-    "UsageError": "errors",
+    "TraceReport": "reports.report",
+    "UsageError": "core.errors",
     "ViTAttention": "attentions.vit.attention",
     "ViTNetworkSpec": "networks.vit.spec",
     "ViTSpec": "attentions.vit.spec",
     "WindowAttention": "attentions.swin.attention",
     "WindowAttentionV2": "attentions.swinv2.attention",
-    "WindowsReport": "windows",
-    "compare": "comparing",
-    "explore": "exploring",
-    "look_at_windows": "windowing",
+    "WindowsReport": "reports.windows",
+    "compare": "analyses.compare",
+    "explore": "analyses.explore",
+    "look_at_windows": "analyses.windows",
     "notebook": "render",
-    "trace": "tracing",
-    "trace_steps": "probes.shapes",
+    "trace": "tracing.trace",
+    "trace_steps": "profiling.steps",
     "window_partition": "attentions.swin.attention",
     "window_reverse": "attentions.swin.attention",
 }

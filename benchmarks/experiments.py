@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.bounds import kernels
-from attnscope.making import build, settled
-from attnscope.probes import clocks, peaks, process
-from attnscope.probes import time as engine
-from attnscope.spec import Spec
+from attnscope.attentions.spec import Spec
+from attnscope.plan.roofline import kernels
+from attnscope.profiling import clocks, peaks, process
+from attnscope.profiling import timing as engine
+from attnscope.profiling.building import build, settled
 
 SPECS: dict[str, Spec] = {"ViT-B": ViTSpec(), "Swin stage 1": SwinSpec(), "shifted": SwinSpec(shift=True)}
 BUDGET_S, PAIRS, DRAWS = 6.0, 12, 400

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions
-from attnscope.exploring import explore
-from attnscope.probes import process
-from attnscope.probes.audit import count_with_fvcore
+from attnscope.analyses.explore import explore
+from attnscope.profiling import process
+from attnscope.profiling.counters import count_with_fvcore
 from benchmarks.ratios import HEAD, Ratio, of_calls
 
 process.pin_allocator()

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.making import build
-from attnscope.memory import Memory
-from attnscope.probes.memory import allocated_bytes
-from attnscope.probes.peaks import measure_peaks
+from attnscope.plan.memory import Memory
+from attnscope.profiling.building import build
+from attnscope.profiling.memory import allocated_bytes
+from attnscope.profiling.peaks import measure_peaks
 from attnscope.render.peaks import peak_rows
 from benchmarks.ratios import HEAD, Ratio
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
-from attnscope.probes import process
+from attnscope.profiling import process
 from benchmarks.ratios import HEAD, Ratio, paired
 from benchmarks.turns import PROCESSES, Turns, in_turn
 

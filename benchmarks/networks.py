@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from attnscope import networks
-from attnscope.memory import Memory
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.probes import process
+from attnscope.plan.memory import Memory
+from attnscope.profiling import process
 from benchmarks.ratios import HEAD, Ratio, of_calls, of_processes
 from benchmarks.startup import HELLO
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 
 import attnscope
-from attnscope.probes import process
+from attnscope.profiling import process
 
 ROUNDS = 5
 TIMM = """

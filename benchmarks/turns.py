@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from attnscope.probes import process
+from attnscope.profiling import process
 
 process.pin_allocator()  # before torch is imported, as the command does
 
 from attnscope import SwinSpec, explore  # noqa: E402
-from attnscope.probes.peaks import measure_peaks_by_name  # noqa: E402
+from attnscope.profiling.peaks import measure_peaks_by_name  # noqa: E402
 from attnscope.render.peaks import peak_rows  # noqa: E402
 
 Figures = dict[str, float]

@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, explore
-from attnscope.comparing import compare
-from attnscope.comparison import Comparison, LeftOut, Measured, TimeCrossover
-from attnscope.diff import Diff
-from attnscope.diff import compare as compare_runs
-from attnscope.racing import measured_ratios
+from attnscope.analyses.compare import compare
+from attnscope.analyses.diff import Diff
+from attnscope.analyses.diff import compare as compare_runs
+from attnscope.analyses.timed_comparison import measured_ratios
+from attnscope.analyses.windows import look_at_windows
+from attnscope.networks.stages import SWIN_T
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.diff import render_diff
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
-from attnscope.report import KernelRow, Report, StepRow, StepTime, Time
-from attnscope.stages import SWIN_T
-from attnscope.windowing import look_at_windows
+from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
+from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
 
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "piped": None}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnscope.axes import AxisError, count, parse_pattern, parse_tensor, spell
+from attnscope.core.axes import AxisError, count, parse_pattern, parse_tensor, spell
 
 
 def test_a_pattern_says_its_letters_without_the_names():

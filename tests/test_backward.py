@@ -12,13 +12,13 @@ from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.kernels import FLEX_KNOWS_THE_PROCESSOR
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.auditing import hold_backward
-from attnscope.backward import backward_macs, computes_scores_anew
-from attnscope.known import sum_of
-from attnscope.making import build, build_module, plan_of
+from attnscope.core.optional import sum_of
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.probes.audit import count_backward_with_torch
+from attnscope.plan.backward import backward_macs, computes_scores_anew
+from attnscope.profiling.building import build, build_module, plan_of
+from attnscope.profiling.counters import count_backward_with_torch
+from attnscope.profiling.verification import hold_backward
 from attnscope.render import render
 from attnscope.render.screen import Screen
 from tests.strategies import small_swins, small_vits, specs
@@ -237,7 +237,7 @@ def test_without_running_the_costs_are_told():
 def test_watching_leaves_the_module_as_it_was():
     spec = ViTSpec(dim=12, heads=3, tokens=5)
     module, x = build(spec, CPU)
-    from attnscope.probes.backward import time_backward
+    from attnscope.profiling.backward import time_backward
 
     time_backward(module, x, 0.01, input_grad=True)
     assert all(parameter.grad is None for parameter in module.parameters())

@@ -12,9 +12,9 @@ import sys
 import pytest
 
 from attnscope import attentions
+from attnscope.attentions.spec import own_fields_first
 from attnscope.cli.commands import OTHERS, build
-from attnscope.configs import presets
-from attnscope.spec import own_fields_first
+from attnscope.networks.configs import presets
 
 WRONG = [
     ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.comparing import QUANTITIES, compare, macs
-from attnscope.complexity import Growth, break_even, growth
-from attnscope.contenders import read_contender
-from attnscope.memory import Memory
+from attnscope.analyses.compare import QUANTITIES, compare, macs
+from attnscope.analyses.contenders import read_contender
+from attnscope.attentions.complexity import Growth, break_even, growth
+from attnscope.networks.stages import SWIN_T, read_stages
+from attnscope.plan.memory import Memory
 from attnscope.render.chart import Line, log_log
 from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
 from attnscope.render.findings import finding
 from attnscope.render.screen import Screen
-from attnscope.stages import SWIN_T, read_stages
 from tests.golden import comparisons
 
 GROWTHS = st.builds(Growth, st.integers(0, 500), st.integers(1, 300), st.integers(0, 9))
@@ -197,7 +197,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
     (tmp_path / "flat.toml").write_text("[vit]\ndim = 48\n")
     (tmp_path / "odd.toml").write_text("[net]\ndepths = [1]\nimage = 'large'\n")
     paths = {path.stem: path for path in tmp_path.glob("*.toml")}
-    monkeypatch.setattr("attnscope.configs.presets", lambda: paths)
+    monkeypatch.setattr("attnscope.networks.configs.presets", lambda: paths)
     assert [(s.dim, s.heads, s.resolution, s.window) for s in read_stages("swin-x")] == [
         (48, 2, (16, 16), (8, 8)),
         (96, 4, (8, 8), (8, 8)),

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
-from attnscope.making import build
-from attnscope.memory import Memory
-from attnscope.probes.device import free_memory
+from attnscope.plan.memory import Memory
+from attnscope.profiling.building import build
+from attnscope.profiling.devices import free_memory
 
 
 def adds_up(report):
@@ -34,7 +34,7 @@ def test_steps_are_timed_on_the_device(spec):
 @pytest.mark.cuda
 @pytest.mark.parametrize("spec", [ViTSpec(), ViTSpec(batch=2), SwinSpec(shift=True)], ids=str)
 def test_the_allocator_is_asked_for_what_the_plan_says(spec):
-    from attnscope.probes.memory import allocated_bytes
+    from attnscope.profiling.memory import allocated_bytes
 
     module, x = build(spec, torch.device("cuda"))
     plan = attentions.plan(spec)
@@ -91,7 +91,7 @@ def test_kernels_say_why_they_do_not_run(recwarn):
 
 @pytest.mark.cuda
 def test_peaks_of_the_device():
-    from attnscope.probes.peaks import measure_peaks
+    from attnscope.profiling.peaks import measure_peaks
 
     peaks, _ = measure_peaks(torch.device("cuda"), torch.float32, 1)
     assert peaks.macs_per_s > 1e11

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from attnscope import SwinNetworkSpec, ViTSpec, explore
-from attnscope.diff import compare, middle_half, overlap
-from attnscope.errors import UsageError
-from attnscope.report import KernelRow
-from attnscope.saved import read_report
+from attnscope.analyses.diff import compare, middle_half, overlap
+from attnscope.core.errors import UsageError
+from attnscope.reports.loading import read_report
+from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
 
 NETWORK = SwinNetworkSpec(dim=12, heads=3, depths=(4,), image=(32, 32), window=(4, 4), stage=1)

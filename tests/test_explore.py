@@ -21,11 +21,11 @@ from attnscope import (
     WindowAttention,
     trace_steps,
 )
-from attnscope.asked import Asked
-from attnscope.axes import AxisError
-from attnscope.backward import least_backward_peak
-from attnscope.making import build, largest_that_fits, needed_bytes, plan_of, settled
-from attnscope.memory import Memory
+from attnscope.core.axes import AxisError
+from attnscope.plan.backward import least_backward_peak
+from attnscope.plan.memory import Memory
+from attnscope.profiling.building import build, largest_that_fits, needed_bytes, plan_of, settled
+from attnscope.profiling.options import Asked
 
 SMALL = SwinSpec(dim=12, resolution=(10, 15), window=4, shift=True)
 
@@ -124,7 +124,7 @@ def test_a_wrong_count_is_told_where_it_is_wrong(monkeypatch):
 
 
 def test_fvcore_that_fails_is_not_available(monkeypatch):
-    import attnscope.probes.audit as probe
+    import attnscope.profiling.counters as probe
 
     def broken(*args):
         raise RuntimeError("no tracer here\nand more")
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated():
 
 
 def test_memory_that_runs_out_after_all_is_told(monkeypatch):
-    from attnscope.probes import device
+    from attnscope.profiling import devices as device
 
     monkeypatch.setattr(device, "free_memory", lambda device: 10**18)
     with pytest.raises(DeviceError, match="cpu ran out of memory; type no_time"):
@@ -220,7 +220,7 @@ def test_a_kernel_that_is_measured_alone_may_need_more_than_the_forward():
 
 
 def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeypatch):
-    from attnscope.probes import device
+    from attnscope.profiling import devices as device
 
     spec, asked = ViTNetworkSpec(batch=64), Asked(backward=True)
     free = 2 * 10**9
@@ -356,8 +356,8 @@ class TestTraceSteps:
 
 
 def test_middle_means_add_up_and_ignore_outliers():
-    from attnscope.probes.clocks import Timed
-    from attnscope.probes.time import middle, spread
+    from attnscope.profiling.clocks import Timed
+    from attnscope.profiling.timing import middle, spread
 
     randomness = random.Random(0)
     runs = [Timed([randomness.uniform(1, 2), randomness.uniform(3, 4)], True) for _ in range(20)] + [

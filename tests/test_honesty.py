@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.listening import listening, step_methods
-from attnscope.making import build_module
-from attnscope.probes.audit import count_with_fvcore, count_with_torch
+from attnscope.profiling.building import build_module
+from attnscope.profiling.counters import count_with_fvcore, count_with_torch
+from attnscope.profiling.hooks import listening, step_methods
 from tests.strategies import specs
 
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attnscope import SwinSpec, ViTSpec, attentions, explore, exploring
+from attnscope import SwinSpec, ViTSpec, attentions, explore
+from attnscope.analyses import explore as exploring
 from attnscope.attentions.kernels import (
     BACKENDS,
     FLEX_KNOWS_THE_PROCESSOR,
@@ -17,10 +18,10 @@ from attnscope.attentions.kernels import (
     fused_attention,
     heeded_on_mps,
 )
-from attnscope.errors import DeviceError
-from attnscope.probes import clocks
-from attnscope.probes import device as devices
-from attnscope.probes.kernels import backends_here, compare_kernels, why_not
+from attnscope.core.errors import DeviceError
+from attnscope.profiling import clocks
+from attnscope.profiling import devices as devices
+from attnscope.profiling.kernels import backends_here, compare_kernels, why_not
 from attnscope.render import render
 from attnscope.render.screen import Screen
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from attnscope import DeviceError, ViTSpec, explore
-from attnscope.asked import check_dtype
-from attnscope.comparing import on_paper
-from attnscope.contenders import arrange
-from attnscope.errors import ran_out_of_memory
-from attnscope.making import settled, told_when_kernel_does_not_run, told_when_memory_runs_out
-from attnscope.probes import device as devices
-from attnscope.probes.device import environment, seeded
-from attnscope.probes.host import free_host_memory, nvidia_driver, processor_name
-from attnscope.probes.peaks import measure_peaks_by_name
-from attnscope.probes.process import keep_memory
-from attnscope.racing import race
-from attnscope.tracing import borrowing
+from attnscope.analyses.compare import on_paper
+from attnscope.analyses.contenders import arrange
+from attnscope.analyses.timed_comparison import race
+from attnscope.core.errors import ran_out_of_memory
+from attnscope.profiling import devices as devices
+from attnscope.profiling.building import settled, told_when_kernel_does_not_run, told_when_memory_runs_out
+from attnscope.profiling.devices import environment, seeded
+from attnscope.profiling.host import free_host_memory, nvidia_driver, processor_name
+from attnscope.profiling.options import check_dtype
+from attnscope.profiling.peaks import measure_peaks_by_name
+from attnscope.profiling.process import keep_memory
+from attnscope.tracing import isolation as borrowing
 
 CPU = torch.device("cpu")
 MIB = 2**20

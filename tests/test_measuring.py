@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, explore
-from attnscope.doubts import doubts, faults_remedy
-from attnscope.probes import clocks
-from attnscope.probes import time as engine
-from attnscope.probes.watch import Effort, Watch
-from attnscope.report import Time
+from attnscope.profiling import clocks
+from attnscope.profiling import timing as engine
+from attnscope.profiling.load import Effort, Watch
+from attnscope.profiling.noise import doubts, faults_remedy
+from attnscope.reports.report import Time
 
 FINE = Time(
     whole_median_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,

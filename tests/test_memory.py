@@ -14,14 +14,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from attnscope import SwinSpec, ViTSpec, networks
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.backward import backward_bytes, least_backward_peak
-from attnscope.known import most
-from attnscope.listening import listening
-from attnscope.making import build_module, plan_of
-from attnscope.memory import Memory
+from attnscope.core.optional import most
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.plan import place
+from attnscope.plan.backward import backward_bytes, least_backward_peak
+from attnscope.plan.memory import Memory
+from attnscope.plan.plan import place
+from attnscope.profiling.building import build_module, plan_of
+from attnscope.profiling.hooks import listening
 from tests.strategies import small_swins, small_vits, specs
 
 KNOWN_TO_ONE_LIBRARY = "patch_embed.embed"

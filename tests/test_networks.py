@@ -14,12 +14,12 @@ from torch import nn
 
 import attnscope
 from attnscope import UsageError, networks, trace_steps
-from attnscope.auditing import hold_against_plan
 from attnscope.networks.presets import presets
 from attnscope.networks.published import compare_published
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.probes.audit import count_with_fvcore, count_with_torch
+from attnscope.profiling.counters import count_with_fvcore, count_with_torch
+from attnscope.profiling.verification import hold_against_plan
 from tests.strategies import small_swins, small_vits
 
 PRESETS = {preset.name: preset for preset in presets()}

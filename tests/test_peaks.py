@@ -11,10 +11,10 @@ import torch
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.bounds import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels, seen_seconds
-from attnscope.doubts import floor_doubt
-from attnscope.probes import peaks
-from attnscope.probes.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
+from attnscope.plan.roofline import Bandwidth, Bound, Kernel, Peaks, Rate, bound, kernels, seen_seconds
+from attnscope.profiling import peaks
+from attnscope.profiling.noise import floor_doubt
+from attnscope.profiling.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
 from attnscope.render import render, words
 from attnscope.render.peaks import roofline
 from attnscope.render.screen import Screen

@@ -10,14 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnscope import DeviceError, attentions, racing
-from attnscope.comparing import on_paper
-from attnscope.comparison import Measured
-from attnscope.contenders import arrange
-from attnscope.making import needed_bytes
-from attnscope.probes import clocks
-from attnscope.probes import time as engine
-from attnscope.racing import find_crossover, leads, measured, race
+from attnscope import DeviceError, attentions
+from attnscope.analyses import timed_comparison as racing
+from attnscope.analyses.compare import on_paper
+from attnscope.analyses.contenders import arrange
+from attnscope.analyses.timed_comparison import find_crossover, leads, measured, race
+from attnscope.profiling import clocks
+from attnscope.profiling import timing as engine
+from attnscope.profiling.building import needed_bytes
+from attnscope.reports.comparison import Measured
 
 
 def meet(over, contenders=("vit", "swin"), **settings):
@@ -151,7 +152,7 @@ def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypa
 
 
 def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
-    from attnscope.probes import device
+    from attnscope.profiling import devices as device
 
     comparison, meeting = meet({"resolution": [4, 16, 8]})
     monkeypatch.setattr(device, "free_memory", lambda device: 400_000)
@@ -163,7 +164,7 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
 
 
 def test_what_is_built_together_must_fit_together(monkeypatch):
-    from attnscope.probes import device
+    from attnscope.profiling import devices as device
 
     comparison, meeting = meet({"resolution": [16]})
     needs = [needed_bytes(attentions.plan(spec)) for spec in meeting.specs(meeting.place({"resolution": 16})).values()]
@@ -220,9 +221,9 @@ def test_a_missing_device_is_told():
 
 INTERRUPTED = """
 import os, signal, sys
-from attnscope.probes import process
+from attnscope.profiling import process
 process.import_torch()
-from attnscope.probes import time as engine
+from attnscope.profiling import timing as engine
 real, calls = engine.time_in_turn, []
 
 def stopped(*args):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnscope.errors import UsageError
-from attnscope.ranges import MOST_VALUES, read_over, read_range
+from attnscope.core.errors import UsageError
+from attnscope.core.ranges import MOST_VALUES, read_over, read_range
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 from rich.cells import cell_len
 
 from attnscope import SwinSpec
-from attnscope.bounds import Bound
+from attnscope.analyses.windows import look_at_windows
+from attnscope.plan.roofline import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import UNBOUNDED, Screen
 from attnscope.render.windows import render_windows
-from attnscope.windowing import look_at_windows
 from tests.golden import FOLDER, WIDTHS, reports, screens
 from tests.test_peaks import PEAKS
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import attnscope
-from attnscope.probes.foreign.comments import mismatch, read_shape
+from attnscope.tracing.shape_comments import mismatch, read_shape
 
 SHAPES = {
     "(B, N, C)": ["B", "N", "C"],

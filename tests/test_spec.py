@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.spec import LARGEST
+from attnscope.core.sizes import LARGEST
 
 WRONG = [
     (ViTSpec, {"dim": 770}, "{dim} 770 is not divisible by {heads} 12; nearest: 768 or 780, or {heads} 11 or 14"),

@@ -4,11 +4,11 @@ import pytest
 from torch import nn
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
-from attnscope.axes import AxisError
-from attnscope.listening import listening, step_methods
-from attnscope.memory import Memory
-from attnscope.plan import Plan, SizedStep
-from attnscope.steps import Step
+from attnscope.core.axes import AxisError
+from attnscope.plan.memory import Memory
+from attnscope.plan.plan import Plan, SizedStep
+from attnscope.plan.step import Step
+from attnscope.profiling.hooks import listening, step_methods
 
 
 def test_the_declaration_of_the_design_reads_as_it_stands():

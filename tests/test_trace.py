@@ -16,8 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import attnscope
-from attnscope.probes.foreign.rows import _name_of_all
-from attnscope.tracing import ForwardError
+from attnscope.tracing.folding import _name_of_all
+from attnscope.tracing.trace import ForwardError
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "trace.py"
 
@@ -467,7 +467,7 @@ def test_what_is_no_module_is_told_in_a_line():
 
 def test_what_a_clock_calls_before_a_run_is_no_call_of_the_forward(monkeypatch):
     """A GPU's empties the cache by a torch call."""
-    from attnscope.probes.clocks import CLOCKS, CpuClock
+    from attnscope.profiling.clocks import CLOCKS, CpuClock
 
     class Flushing(CpuClock):
         def prepare(self):

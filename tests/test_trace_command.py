@@ -16,13 +16,13 @@ from torch import nn
 
 import attnscope
 from attnscope.cli import main
-from attnscope.errors import UsageError
-from attnscope.probes.foreign.rows import GROUPS
+from attnscope.core.errors import UsageError
 from attnscope.render import render
 from attnscope.render.columns import ADD_UP
 from attnscope.render.screen import Screen
 from attnscope.render.trace import line_columns, lines_of
-from attnscope.targets import InputSpec, parse_argument, parse_input
+from attnscope.tracing.folding import GROUPS
+from attnscope.tracing.targets import InputSpec, parse_argument, parse_input
 
 FILE = """
 import torch

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError
+from attnscope.analyses.windows import LARGEST_SIDE, look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
 from attnscope.attentions.swin.geometry import Windows, position_row
 from attnscope.render.dots import BRAILLE, BRAILLE_DOTS, HALVES, HALVES_ASCII, braille, halves
@@ -21,7 +22,6 @@ from attnscope.render.plane import Picture, draw
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from attnscope.render.windows.partition import Letters, planes
-from attnscope.windowing import LARGEST_SIDE, look_at_windows
 from tests.test_windows_geometry import grids, image_tokens
 
 VIEWS = {

@@ -10,8 +10,8 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from attnscope.plan import Plan
-from attnscope.spec import Spec
+from attnscope.attentions.spec import Spec
+from attnscope.plan.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn

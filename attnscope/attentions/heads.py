@@ -4,8 +4,8 @@ Fewer heads of keys and values than of queries is grouped-query attention (Ainsl
 is multi-query attention (Shazeer, arXiv 1911.02150).
 """
 
-from attnscope.errors import UsageError, nearest_divisors, nearest_multiples
-from attnscope.spec import Spec
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError, nearest_divisors, nearest_multiples
 
 KV_HEADS = "Heads of keys and values; several queries' heads share one."
 """The help of `kv_heads`."""

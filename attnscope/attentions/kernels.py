@@ -26,7 +26,7 @@ def fused_attention(
     """Attend by one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
 
     Args:
-        kernel: a fused one of `attnscope.spec.KERNELS`.
+        kernel: a fused one of `attnscope.attentions.spec.KERNELS`.
         q, k, v: queries, keys and values.
         bias: added to the scores, (b, h, n, m) or what broadcasts to it.
         drop: dropout of the weights.

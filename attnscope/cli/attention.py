@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from attnscope import attentions, configs, networks
-from attnscope.asked import BUDGET_S
+from attnscope import attentions, networks
+from attnscope.analyses.explore import explore
+from attnscope.attentions.spec import Spec, own_fields_first
 from attnscope.cli.flags import BY_PRESET, choices, examples, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
@@ -26,10 +27,10 @@ from attnscope.cli.running import (
     hold_strictly,
     start_torch,
 )
-from attnscope.errors import UsageError
-from attnscope.exploring import explore
+from attnscope.core.errors import UsageError
+from attnscope.networks import configs
 from attnscope.networks.presets import published_figures
-from attnscope.spec import Spec, own_fields_first
+from attnscope.profiling.options import BUDGET_S
 
 SCOPE = Annotated[
     str,

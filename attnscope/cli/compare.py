@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions
-from attnscope.asked import BUDGET_S
+from attnscope.analyses.compare import QUANTITIES, on_paper
+from attnscope.analyses.contenders import (
+    CONTENDERS,
+    DEFAULT_PATCH,
+    DEFAULT_RESOLUTION,
+    DEFAULTS,
+    GRID_FIELDS,
+    IMAGE,
+    PATCH,
+    RESOLUTION,
+    arrange,
+)
+from attnscope.attentions.spec import kind, own_fields_first
+from attnscope.attentions.spec import option as option_field
 from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
@@ -22,23 +35,10 @@ from attnscope.cli.running import (
     hold_strictly,
     start_torch,
 )
-from attnscope.comparing import QUANTITIES, on_paper
-from attnscope.contenders import (
-    CONTENDERS,
-    DEFAULT_PATCH,
-    DEFAULT_RESOLUTION,
-    DEFAULTS,
-    GRID_FIELDS,
-    IMAGE,
-    PATCH,
-    RESOLUTION,
-    arrange,
-)
-from attnscope.errors import UsageError
-from attnscope.ranges import read_over
-from attnscope.spec import kind, own_fields_first
-from attnscope.spec import option as option_field
-from attnscope.stages import read_stages
+from attnscope.core.errors import UsageError
+from attnscope.core.ranges import read_over
+from attnscope.networks.stages import read_stages
+from attnscope.profiling.options import BUDGET_S
 
 SUMMARY = "When does windowing pay, on paper and on this machine."
 EXAMPLES = (
@@ -110,7 +110,7 @@ def run_comparison(
     meeting = arrange(names, _ranges(over or []), settings, chosen, pad)
     comparison = on_paper(meeting, quantity, shlex.join(["attnscope", *sys.argv[1:]]))
     if time:
-        from attnscope.racing import check_race, race
+        from attnscope.analyses.timed_comparison import check_race, race
 
         check_race(device, budget, threads, seed)
         try:

@@ -16,10 +16,10 @@ from attnscope.cli.output import (
     check_output,
     write,
 )
-from attnscope.errors import UsageError
+from attnscope.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from attnscope.diff import Diff
+    from attnscope.analyses.diff import Diff
 
 
 def diff_command(app: typer.Typer) -> None:
@@ -56,9 +56,9 @@ def show_diff(
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:
         raise UsageError(f"{{fail_above}} {fail_above:g} is no ratio; give a number above 0, such as 1.1")
-    from attnscope.diff import compare
+    from attnscope.analyses.diff import compare
     from attnscope.render.diff import render_diff
-    from attnscope.saved import read_report
+    from attnscope.reports.loading import read_report
 
     diff = compare(read_report(before), read_report(after))
     if fail_above is not None and diff.whole.ratio is None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from attnscope.errors import AttnscopeError, quoted
-from attnscope.spec import Ints, Pair, kind, parse_ints, parse_pair
+from attnscope.attentions.spec import kind
+from attnscope.core.errors import AttnscopeError, quoted
+from attnscope.core.sizes import Ints, Pair, parse_ints, parse_pair
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """Where a value comes from, the weaker first; the default map is a config file's and a preset's."""

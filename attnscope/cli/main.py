@@ -10,7 +10,7 @@ import typer
 from attnscope import __version__
 from attnscope.cli.commands import Group
 from attnscope.cli.flags import option
-from attnscope.errors import AttnscopeError
+from attnscope.core.errors import AttnscopeError
 
 app = typer.Typer(
     name="attnscope",

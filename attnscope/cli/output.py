@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnscope.cli.flags import choices, option, strength
-from attnscope.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen

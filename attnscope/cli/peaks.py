@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from attnscope.asked import DEVICES, check_arguments
 from attnscope.cli.flags import choices, examples, option
 from attnscope.cli.output import (
     TEXT_FORMS,
@@ -17,8 +16,9 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.running import ThreadsFlag, start_torch
-from attnscope.errors import UsageError, did_you_mean
-from attnscope.spec import DTYPE_BYTES
+from attnscope.core.dtypes import DTYPE_BYTES
+from attnscope.core.errors import UsageError, did_you_mean
+from attnscope.profiling.options import DEVICES, check_arguments
 
 
 def peaks_command(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def show_peaks(
     if device == "meta":
         raise UsageError("{device} meta computes nothing, so it has no peaks")
     start_torch("pinned")
-    from attnscope.probes.peaks import measure_peaks_by_name
+    from attnscope.profiling.peaks import measure_peaks_by_name
     from attnscope.render.peaks import render_peaks
 
     peaks, trusted = measure_peaks_by_name(device, dtype, threads)

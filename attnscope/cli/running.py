@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from attnscope.asked import DEVICES
 from attnscope.cli.flags import choices, number, option, whole
-from attnscope.errors import UsageError, quoted
-from attnscope.probes import process
+from attnscope.core.errors import UsageError, quoted
+from attnscope.profiling import process
+from attnscope.profiling.options import DEVICES
 
 ALLOCATORS = ("pinned", "default")
 

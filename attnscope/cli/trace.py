@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from attnscope.asked import BUDGET_S, DEVICES
 from attnscope.cli.flags import choices, examples, option, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, hold_strictly, start_torch
-from attnscope.probes.foreign.rows import GROUPS
-from attnscope.targets import find_target, parse_argument, parse_input
+from attnscope.profiling.options import BUDGET_S, DEVICES
+from attnscope.tracing.folding import GROUPS
+from attnscope.tracing.targets import find_target, parse_argument, parse_input
 
 EXAMPLES = (
     "attnscope trace timm:swin_tiny_patch4_window7_224",
@@ -94,7 +94,7 @@ def run_trace(
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")
     from attnscope.render import render
-    from attnscope.tracing import Asked, trace_target
+    from attnscope.tracing.trace import Asked, trace_target
 
     target = find_target(module, arguments, tensors)
     command = shlex.join(["attnscope", *sys.argv[1:]])

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.cli.flags import examples, flag_of, give_flags, option, place, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
-from attnscope.windowing import look_at_windows
 
 if TYPE_CHECKING:
-    from attnscope.spec import Pair
+    from attnscope.core.sizes import Pair
 
 SUMMARY = "Pictures of windows: partition, shift, mask, relative positions."
 EXAMPLES = (

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from attnscope import attentions
-from attnscope.errors import UsageError, did_you_mean, quoted
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.networks.spec import NetworkSpec
-from attnscope.plan import Plan
-from attnscope.spec import Spec
+from attnscope.plan.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from attnscope import configs, networks
+from attnscope import networks
+from attnscope.networks import configs
 from attnscope.networks.spec import NetworkSpec
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
-from attnscope.axes import count
+from attnscope.core.axes import count
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.plan import Plan
-from attnscope.report import Published, PublishedFigure
+from attnscope.plan.plan import Plan
+from attnscope.reports.report import Published, PublishedFigure
 
 PER_NORM_ELEMENT = 5
 """FLOPs of one element of a LayerNorm in fvcore, which it adds to the MACs."""

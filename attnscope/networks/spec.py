@@ -4,8 +4,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from attnscope.attentions.heads import Headed
-from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Ints, Pair, Spec, option
+from attnscope.attentions.spec import Spec, option
+from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.sizes import Ints, Pair
 
 DEEPEST = 1000
 """No network, and no stage of one, has more blocks than this: what is told of them grows with their number."""

@@ -6,7 +6,7 @@ Letters: b batch, n tokens, c channels, e channels inside the MLP. On a grid of 
 import re
 from dataclasses import replace
 
-from attnscope.steps import Step, name_steps
+from attnscope.plan.step import Step, name_steps
 
 norm1 = Step(
     "x: b n c -> branch: b n c",

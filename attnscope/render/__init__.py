@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from attnscope.report import Report, TraceReport
+from attnscope.reports.report import Report, TraceReport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,12 +6,12 @@ from dataclasses import replace
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.axes import spell
-from attnscope.comparison import Comparison, Point
+from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.columns import Column, Value, fit, rows_table, to_csv, to_markdown
 from attnscope.render.findings import finding, formulas, lines
 from attnscope.render.screen import Screen
+from attnscope.reports.comparison import Comparison, Point
 
 PICTURE_WIDTH = 80
 MOST_ROWS = 60

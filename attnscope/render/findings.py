@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from attnscope.axes import spell
-from attnscope.comparison import Comparison, Crossover, LeftOut, Point, TimeCrossover
+from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.screen import Screen
+from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Point, TimeCrossover
 
 FEW = 3
 """How many of the points that were left out are named."""

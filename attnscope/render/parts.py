@@ -1,9 +1,9 @@
 """The columns of a network's parts, with a subtotal for each stage."""
 
-from attnscope.axes import spell
+from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.columns import Column
-from attnscope.report import PartRow, Report
+from attnscope.reports.report import PartRow, Report
 
 
 def part_columns(report: Report) -> list[Column[PartRow]]:

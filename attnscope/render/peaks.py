@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.bounds import Peaks
+from attnscope.plan.roofline import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
 from attnscope.render.screen import MARGIN, Screen
 from attnscope.render.steps import seconds_of, where
-from attnscope.report import Report, StepRow
+from attnscope.reports.report import Report, StepRow
 
 HEIGHT = 14
 DEFAULT_WIDTH = 80

@@ -11,7 +11,7 @@ from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight, where
-from attnscope.report import Report, StepRow, Time
+from attnscope.reports.report import Report, StepRow, Time
 
 
 def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from attnscope.axes import Shape, spell
+from attnscope.core.axes import Shape, spell
 from attnscope.render import words
 from attnscope.render.columns import Column, adding_up
-from attnscope.report import Report, StepRow
+from attnscope.reports.report import Report, StepRow
 
 Of = Column[StepRow]
 

@@ -7,13 +7,13 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, Value, adding_up, fit, rows_table
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import timing_line
 from attnscope.render.steps import seconds_of, shapes
-from attnscope.report import AttentionFound, CallRow, TraceReport
-from attnscope.spec import plural
+from attnscope.reports.report import AttentionFound, CallRow, TraceReport
 
 INDENT = "  "
 CODE = 34

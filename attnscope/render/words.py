@@ -5,7 +5,7 @@ from typing import Any
 
 import humanize
 
-from attnscope.spec import plural
+from attnscope.core.sizes import plural
 
 NONE = "–"
 UNKNOWN = "?"

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attnscope.axes import spell
-from attnscope.errors import AttnscopeError, ran_out_of_memory
-from attnscope.probes.foreign.calls import ForwardFailedError
-from attnscope.probes.foreign.users import leave_users_frames, spell_line, text_of
+from attnscope.core.axes import spell
+from attnscope.core.errors import AttnscopeError, ran_out_of_memory
+from attnscope.tracing.calls import ForwardFailedError
+from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_of
 
 
 class ForwardError(AttnscopeError):

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from attnscope.known import sum_of
-from attnscope.probes.foreign.calls import Call, Watched
-from attnscope.probes.foreign.rows import Row
-from attnscope.probes.foreign.users import spell_line, text_of
-from attnscope.report import CallRow, Totals, Uncounted
+from attnscope.core.optional import sum_of
+from attnscope.reports.report import CallRow, Totals, Uncounted
+from attnscope.tracing.calls import Call, Watched
+from attnscope.tracing.folding import Row
+from attnscope.tracing.source_lines import spell_line, text_of
 from attnscope.tracing.times import CallTimes
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from attnscope.probes.foreign.calls import Call
-from attnscope.probes.time import Timing, middle, spread
-from attnscope.report import StepTime
+from attnscope.profiling.timing import Timing, middle, spread
+from attnscope.reports.report import StepTime
+from attnscope.tracing.calls import Call
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
-from attnscope.complexity import Complexity, Term, global_attention
-from attnscope.spec import option, plural
+from attnscope.attentions.spec import option
+from attnscope.core.sizes import plural
 
 
 @dataclass(frozen=True, kw_only=True)

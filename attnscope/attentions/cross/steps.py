@@ -9,8 +9,8 @@ from dataclasses import replace
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import letters
 from attnscope.attentions.vit.steps import attend_of, by_steps, merge_of, output_of, share_heads
-from attnscope.plan import Plan
-from attnscope.steps import Step, name_steps
+from attnscope.plan.plan import Plan
+from attnscope.plan.step import Step, name_steps
 
 project_queries = Step(
     "x: b n c -> queries: b n c",

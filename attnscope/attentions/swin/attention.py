@@ -12,7 +12,7 @@ from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.vit.attention import Heads, repeat_heads, split_grouped
-from attnscope.spec import Pair, pair
+from attnscope.core.sizes import Pair, pair
 
 
 class WindowAttention(nn.Module):

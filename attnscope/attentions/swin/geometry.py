@@ -7,7 +7,7 @@ a whole grid is made of `Axis`, and costs what its sides cost and not what its a
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attnscope.spec import Pair, spell_pair
+from attnscope.core.sizes import Pair, spell_pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from attnscope.attentions.heads import letters
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.vit import steps as vit
-from attnscope.plan import Plan
-from attnscope.steps import Step, name_steps
+from attnscope.plan.plan import Plan
+from attnscope.plan.step import Step, name_steps
 
 pad = Step(
     "tokens: b y x c -> tokens: b (r p) (s q) c",

@@ -13,7 +13,7 @@ from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.attentions.vit.attention import Heads
-from attnscope.spec import Pair, pair
+from attnscope.core.sizes import Pair, pair
 
 SHARPEST = math.log(100.0)
 """The logit scale is clamped here, so that no head multiplies its cosines by more than 100."""

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from attnscope.attentions.spec import option
 from attnscope.attentions.swin.spec import SwinSpec
-from attnscope.errors import UsageError
-from attnscope.spec import Pair, option
+from attnscope.core.errors import UsageError
+from attnscope.core.sizes import Pair
 
 HIDDEN = 512
 """Width of the hidden layer of the position bias's MLP, in the paper and in every published network."""

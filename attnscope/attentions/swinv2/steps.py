@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from attnscope.attentions.swin import steps as swin
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.plan import Plan
-from attnscope.steps import Step, name_steps
+from attnscope.plan.plan import Plan
+from attnscope.plan.step import Step, name_steps
 
 project = replace(
     swin.project,

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
-from attnscope.complexity import Complexity, global_attention, windowed_attention
-from attnscope.errors import UsageError, nearest_multiples
-from attnscope.spec import Pair, option, plural
+from attnscope.attentions.spec import option
+from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.sizes import Pair, plural
 
 SWINS, SAVING = (7, 7), "if each saw M² tokens"
 """Swin's window, and what it would save: with a class token there is no grid that falls into windows."""

@@ -7,10 +7,11 @@ where heads share keys and values, g heads of them, each for f heads of queries 
 from dataclasses import replace
 
 from attnscope.attentions.heads import Headed, letters
+from attnscope.attentions.spec import Spec
 from attnscope.attentions.vit.spec import ViTSpec
-from attnscope.plan import Plan
-from attnscope.spec import RECOMPUTING, Spec
-from attnscope.steps import Step, name_steps
+from attnscope.ops.kernels import RECOMPUTING
+from attnscope.plan.plan import Plan
+from attnscope.plan.step import Step, name_steps
 
 project = Step(
     "x: b n c -> qkv: b n (3 c)",

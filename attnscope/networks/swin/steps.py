@@ -10,8 +10,8 @@ from attnscope.networks import steps as sequence
 from attnscope.networks.steps import after, on_grid
 from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
-from attnscope.plan import Part, Plan
-from attnscope.steps import Step, name_steps
+from attnscope.plan.plan import Part, Plan
+from attnscope.plan.step import Step, name_steps
 
 norm1 = on_grid(sequence.norm1)
 residual1 = on_grid(sequence.residual1)

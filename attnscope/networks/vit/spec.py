@@ -4,13 +4,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from attnscope.attentions.complexity import Complexity, Term
 from attnscope.attentions.heads import KV_HEADS
+from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import SAVING, SWINS, ViTSpec
-from attnscope.axes import spell
-from attnscope.complexity import Complexity, Term
-from attnscope.errors import UsageError
+from attnscope.core.axes import spell
+from attnscope.core.errors import UsageError
+from attnscope.core.sizes import plural
 from attnscope.networks.spec import DEEPEST, NetworkSpec
-from attnscope.spec import option, plural
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from attnscope import attentions
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.plan import Part, Plan
-from attnscope.steps import Step, name_steps
+from attnscope.plan.plan import Part, Plan
+from attnscope.plan.step import Step, name_steps
 
 embed = Step(
     "image: b i (y p) (x q) -> planes: b c y x",

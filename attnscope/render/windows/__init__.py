@@ -13,7 +13,7 @@ from attnscope.render.windows.order import order_columns, order_parts
 from attnscope.render.windows.partition import mask_columns, partition_parts
 from attnscope.render.windows.positions import offset_columns, positions_parts
 from attnscope.render.windows.token import sight_columns, token_parts
-from attnscope.windows import WindowsReport
+from attnscope.reports.windows import WindowsReport
 
 SLIDE = 160
 """Columns of an SVG at most; it is as wide as what is on it."""

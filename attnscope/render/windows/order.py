@@ -7,7 +7,7 @@ from attnscope.render.columns import Column
 from attnscope.render.plane import Picture
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import MOST_ROWS, from_to, picture_rows, some, table_parts
-from attnscope.windows import OrderRow, WindowsReport
+from attnscope.reports.windows import OrderRow, WindowsReport
 
 MOST_WINDOWS = 8
 """Windows of an axis, where their places are drawn."""

@@ -12,7 +12,7 @@ from attnscope.render.dots import braille, halves
 from attnscope.render.plane import COLORS, GAP, MOST_LINES, Mark, Picture, Plane, Run, draw, runs
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import picture_rows, room, scale_words, table_parts
-from attnscope.windows import WindowsReport
+from attnscope.reports.windows import WindowsReport
 
 MOST_GROUPS = 8
 """Groups of an axis that have letters of their own, as long as the alphabet lasts."""

@@ -7,11 +7,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.attentions.swin.geometry import position_row
+from attnscope.core.sizes import Pair
 from attnscope.render.columns import Column
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import MOST_ROWS, indented, room, some
-from attnscope.spec import Pair
-from attnscope.windows import WindowsReport
+from attnscope.reports.windows import WindowsReport
 
 MOST_FIELD = 64
 """Tokens of a window whose field has a digit for each pair."""

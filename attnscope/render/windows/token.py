@@ -6,13 +6,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.attentions.swin.geometry import Axis, Windows
+from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.render.plane import COLORS, Mark, Plane, Run, draw, runs
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import from_to, picture_rows, room, scale_words, table_parts
-from attnscope.spec import plural
-from attnscope.windows import Sight, WindowsReport
+from attnscope.reports.windows import Sight, WindowsReport
 
 LAYER_SIGNS = "@123456789abcdefghijklmnopqrstuvwxyz"
 

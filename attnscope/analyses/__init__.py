@@ -1,0 +1,1 @@
+"""The questions, a function each: explore, compare, windows, diff."""

@@ -1,0 +1,306 @@
+"""Contenders -> Comparison: what each costs at each point of a range, and where they break even. No torch."""
+
+import math
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from attnscope import __version__, attentions
+from attnscope.analyses.contenders import (
+    CONTENDERS,
+    IMAGE,
+    RESOLUTION,
+    STAGE,
+    Contender,
+    Meeting,
+    Place,
+    arrange,
+    padding_of,
+    window_of,
+)
+from attnscope.attentions.complexity import Growth, break_even, growth, mlp
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.sizes import Pair
+from attnscope.networks.stages import Stage
+from attnscope.plan.memory import Memory
+from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Number, Point
+from attnscope.reports.comparison import Contender as ContenderWords
+
+KNOWN = {IMAGE: 224, RESOLUTION: 56, "window": 7, "dim": 96, STAGE: 1}
+"""Values that a reader would know, to speak of where the range has them."""
+
+
+LARGEST_SEARCHED = 1000
+"""Sides of grids up to here are searched for where padding no longer matters."""
+
+
+def macs(spec: Spec) -> int:
+    """MACs by the paper's closed form, which the audit holds against the steps."""
+    return sum(spec.closed_form().values())
+
+
+def block_macs(spec: Spec, grid: Pair) -> int:
+    """MACs of the layer and of the MLP that follows it in a block; the MLP sees no padding."""
+    return macs(spec) + spec.batch * mlp(grid[0] * grid[1], dim_of(spec))
+
+
+def attention_bytes(spec: Spec) -> int:
+    """Bytes of the weights that softmax makes; 0 where a fused kernel keeps none."""
+    return sum(step.times * step.output_bytes for step in attentions.plan(spec).steps if step.name == "softmax")
+
+
+def dim_of(spec: Spec) -> int:
+    """Channels of a token: the last axis of the input."""
+    return spec.input_shape[-1]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What can be compared: its title, its unit ("B" for bytes), and how it follows from a Spec on a grid."""
+
+    title: str
+    unit: str
+    of: Callable[[Spec, Pair], Number]
+
+
+QUANTITIES = {
+    "macs": Quantity("MACs of one layer", "", lambda spec, grid: macs(spec)),
+    "block": Quantity("MACs of one block, MLP included", "", block_macs),
+    "flops": Quantity("FLOPs of one layer (2 a MAC)", "", lambda spec, grid: 2 * macs(spec)),
+    "attention": Quantity("bytes of the attention matrix", "B", lambda spec, grid: attention_bytes(spec)),
+    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: Memory(attentions.plan(spec)).peak),
+    "params": Quantity("parameters of one layer", "", lambda spec, grid: attentions.plan(spec).params),
+}
+
+
+def compare(
+    contenders: Sequence[str] = CONTENDERS,
+    over: Mapping[str, Sequence[int]] | None = None,
+    *,
+    quantity: str = "macs",
+    stages: Sequence[Stage] = (),
+    pad: bool = True,
+    command: str | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Compare attentions over a range, on paper: exact counts from their closed forms. Imports no torch.
+
+    Args:
+        contenders: attentions by name, with values of their own where they have any: `swin:window=14,shift`. The others
+            are held against the first one.
+        over: values of one or two fields, such as `{"resolution": [14, 28, 56]}` (tokens), `{"image": [224, 448]}`
+            (pixels), window, dim, heads or batch. Without it: images of 56 to 1792 pixels in patches of 4.
+        quantity: a key of QUANTITIES.
+        stages: go over these instead of images.
+        pad: pad grids that a window does not divide, and tell the waste; without it such points are left out.
+        command: what was typed, for the record.
+        settings: fields of the Specs that all contenders share, and image, patch or resolution.
+
+    Returns:
+        A Comparison: counts are whole numbers, sizes are bytes.
+
+    Raises:
+        UsageError: an argument that cannot be asked for, or a range without a point that can exist.
+
+    The crossovers are those of Liu et al., arXiv 2103.14030, equations 1 and 2, solved in whole numbers.
+    """
+    return on_paper(arrange(contenders, over or {}, settings, stages, pad), quantity, command)
+
+
+def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = None) -> Comparison:
+    """Everything that follows from closed forms and plans.
+
+    Raises:
+        UsageError: an unknown quantity, or no point of the range can exist.
+    """
+    if quantity not in QUANTITIES:
+        raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
+    points, left_out = _points(meeting, quantity)
+    reference = _reference(points)
+    place = meeting.place(points[reference].at)
+    specs = meeting.specs(place)
+    return Comparison(
+        command=command,
+        title=_title(meeting, quantity, specs, place),
+        quantity=quantity,
+        unit=QUANTITIES[quantity].unit,
+        contenders=[
+            ContenderWords(each.label, each.attention, _words(each, specs[each.label], meeting))
+            for each in meeting.contenders
+        ],
+        axes=meeting.axes,
+        settings={"pad": meeting.pad, **meeting.settings},
+        environment={"attnscope": __version__, "python": platform.python_version()},
+        points=points,
+        reference=reference,
+        crossovers=crossovers(meeting, place, specs),
+        agree=all(attentions.plan(spec).macs == macs(spec) for spec in specs.values()),
+        left_out=left_out,
+    )
+
+
+def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]]:
+    names = [axis.field for axis in meeting.axes]
+    points: list[Point] = []
+    left_out: dict[str, LeftOut] = {}
+    for values in product(*(axis.values for axis in meeting.axes)):
+        at = dict(zip(names, values, strict=True))
+        try:
+            place = meeting.place(at)
+            points.append(point_at(place, meeting.specs(place), quantity))
+        except UsageError as error:
+            refused = error
+            # the same rule with other numbers is told once
+            rule = re.sub(r"\d+", "#", str(error))
+            left_out.setdefault(rule, LeftOut(at, str(error), 0)).count += 1
+    if not points:
+        raise refused
+    return points, list(left_out.values())
+
+
+def point_at(place: Place, specs: Mapping[str, Spec], quantity: str) -> Point:
+    """What the contenders cost at one place."""
+    cost = QUANTITIES[quantity].of
+    costs = {label: cost(spec, place.grid) for label, spec in specs.items()}
+    first, *others = costs
+    padding = {label: share for label, spec in specs.items() if (share := padding_of(spec))}
+    return Point(place.at, place.grid, costs, {label: ratio(costs[first], costs[label]) for label in others}, padding)
+
+
+def ratio(first: float | None, other: float | None) -> float | None:
+    """How many times the other the first one is; None where that cannot be said."""
+    return None if first is None or not other else first / other
+
+
+def _reference(points: Sequence[Point]) -> int:
+    """The point that a reader would know, or else the middle one."""
+    for index, point in enumerate(points):
+        if any(KNOWN.get(name) == value for name, value in list(point.at.items())[:1]):
+            return index
+    return len(points) // 2
+
+
+def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> list[Crossover]:
+    """Where each contender and the first one need the same MACs, for a layer and for a block, with this place's values."""
+    first, *others = meeting.contenders
+    grown = {each.label: _growth(each, place, specs[each.label]) for each in meeting.contenders}
+    found = []
+    for other in others:
+        one, two = grown[first.label], grown[other.label]
+        if one is None or two is None:
+            continue
+        dims = dim_of(specs[first.label]), dim_of(specs[other.label])
+        windows = window_of(specs[first.label]), window_of(specs[other.label])
+        layer = _crossover(first.label, other.label, "layer", one, two, dims, windows)
+        layer.padded_from = _padded_from(first, other, (one, two), place, windows[1])
+        blocks = one.with_mlp(dims[0]), two.with_mlp(dims[1])
+        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims, windows)]
+    return found
+
+
+def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
+    """MACs of one image as its tokens grow, on grids that its windows divide."""
+
+    def on_side(side: int) -> int:
+        return macs(contender.at((side, side), {**place.values, "batch": 1}))
+
+    try:
+        return growth(on_side, math.lcm(*window_of(spec)))
+    except UsageError:
+        return None  # beyond the largest size that there is
+
+
+def _crossover(
+    first: str, other: str, scope: str, one: Growth, two: Growth, dims: Pair, windows: tuple[Pair, Pair]
+) -> Crossover:
+    met = break_even(one, two)
+    tokens: int | Pair | None = None
+    if met is not None:
+        tokens = met.low if met.exact else (met.low, met.high)
+    balance = one.balance
+    terms, other_terms = (_terms(*each, scope) for each in zip((one, two), dims, windows, strict=True))
+    formula = values = None
+    if terms and other_terms and dims[0] == dims[1]:
+        letters, values = (f"({theirs}) / ({ours})" for theirs, ours in zip(other_terms, terms, strict=True))
+        formula = letters if terms[0] != other_terms[0] else None
+    always = two.multiple_of(one)
+    return Crossover(
+        first,
+        other,
+        scope,
+        tokens,
+        None if always is None else float(always),
+        formula,
+        values,
+        None,
+        None if balance is None else float(balance),
+    )
+
+
+def _padded_from(
+    first: Contender, other: Contender, grown: tuple[Growth, Growth], place: Place, window: Pair
+) -> int | None:
+    """The side from which on the other one needs fewer MACs than the first, with the padding that its windows need.
+
+    Padding adds less than a window. The first side that pays even with a whole window more ends the search, since what
+    looks at all tokens grows faster than what looks at a window; the last side below that does not pay is then looked for.
+    """
+    one, two = grown
+    if not one.quadratic or two.quadratic or max(window) > LARGEST_SEARCHED:
+        return None
+    enough = next((s for s in range(1, LARGEST_SEARCHED) if two((s + max(window) - 1) ** 2) < one(s * s)), None)
+    if enough is None:
+        return None
+
+    def pays(side: int) -> bool:
+        costs = [macs(each.at((side, side), {**place.values, "batch": 1})) for each in (first, other)]
+        return costs[1] < costs[0]
+
+    return next((side + 1 for side in range(enough - 1, 0, -1) if not pays(side)), 1)
+
+
+def _terms(grown: Growth, dim: int, window: Pair, scope: str) -> tuple[str, str] | None:
+    """MACs of a token over 2C, in letters and in numbers: what is projected, and what the token looks at.
+
+    None where they are of another form, as with shared heads.
+    """
+    projections = 2 if scope == "layer" else 6
+    looked_at = grown.linear - 2 * projections * dim**2
+    if (grown.constant, grown.quadratic, looked_at) == (0, 0, 2 * dim * math.prod(window)):
+        return f"{projections}C + M²", f"{projections}×{dim} + {looked_at // (2 * dim)}"
+    if (grown.constant, grown.quadratic, looked_at) == (0, 2 * dim, 0):
+        return f"{projections}C + hw", f"{projections}×{dim} + hw"
+    return None
+
+
+def _title(meeting: Meeting, quantity: str, specs: Mapping[str, Spec], place: Place) -> str:
+    """What is compared, and what all of it has in common."""
+    ranged = [axis.field for axis in meeting.axes]
+    spec = next(iter(specs.values()))
+    words = [QUANTITIES[quantity].title]
+    if STAGE not in ranged:
+        words += [
+            f"{name} {getattr(spec, name)}" for name in ("dim", "heads") if name not in ranged and hasattr(spec, name)
+        ]
+    if not {IMAGE, RESOLUTION, STAGE} & set(ranged):
+        words.append(f"{place.grid[0]}×{place.grid[1]} tokens")
+    if IMAGE in ranged and "patch" not in ranged:
+        words.append(f"patch {meeting.settings.get('patch', 4)}")
+    words += [f"batch {spec.batch}"] if spec.batch > 1 and "batch" not in ranged else []
+    return " · ".join([*words, spec.dtype])
+
+
+def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
+    """What an attention is, and the values of its own."""
+    words = [spec.title]
+    windows = spec.windows
+    if windows is not None:
+        varied = "window" not in contender.own and any(axis.field == "window" for axis in meeting.axes)
+        words.append("windows" if varied else f"{windows.window[0]}×{windows.window[1]} windows")
+        words += ["shifted"] if any(windows.shift) else []
+    told = ("window", "shift", "shift_size")
+    return ", ".join([*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in told)])

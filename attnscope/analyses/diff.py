@@ -1,0 +1,265 @@
+"""Two Reports beside each other: what changed in the environment, the Spec, the costs and the times."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from attnscope.reports.report import Report, StepRow, StepTime, Time
+
+LOAD_MAY_DIFFER = 0.5
+WHOLE_MAY_DIFFER, STEP_MAY_DIFFER = 0.02, 0.05
+"""How far the same run lies apart from process to process on a quiet machine, as a share: memory falls otherwise."""
+STEP_COSTS = (
+    *("times", "macs", "other_flops", "params", "bytes_read", "bytes_written"),
+    *("bytes_live", "bytes_training", "bytes_backward", "bytes_saved", "bytes_allocated"),
+)
+"""What of a step is exact, by its name in a Report."""
+
+WHOLE = "whole"
+
+Half = tuple[float, float]
+"""Between which seconds the middle half of the samples lies."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value that is not the same in both; None where one has none, or does not know it."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class TimeChange:
+    """A time in both runs, in seconds; None where one of them has none.
+
+    `of` says what is timed: "forward", "backward" or "kernel". A row of `times` identical steps is what all come to
+    together; None where the runs differ in how many. `real` is whether the middle halves of the samples lie apart by more
+    than the same run does from process to process.
+    """
+
+    of: str
+    name: str
+    before_s: float | None
+    after_s: float | None
+    real: bool
+    times: int | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is what steps add up to."""
+        return self.name == WHOLE
+
+    @property
+    def ratio(self) -> float | None:
+        """After over before."""
+        return self.after_s / self.before_s if self.before_s and self.after_s is not None else None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What changed from one run to another; steps and kernels are those that either has timed, in their order."""
+
+    environment: list[Change]
+    spec: list[Change]
+    """And of what else was asked for."""
+    costs: list[Change]
+    steps: list[TimeChange]
+    whole: TimeChange
+    backward_steps: list[TimeChange]
+    backward: TimeChange
+    """The whole of it."""
+    kernels: list[TimeChange]
+    doubts: list[str]
+    """Warnings of either run, with its number in front."""
+
+    @property
+    def timed(self) -> list[TimeChange]:
+        """All that either run has timed: forward and backward, each before its steps, and kernels."""
+        rows = [self.whole, *self.steps, self.backward, *self.backward_steps, *self.kernels]
+        return [row for row in rows if row.before_s is not None or row.after_s is not None]
+
+    def slower(self, ratio: float) -> list[str]:
+        """Of forward and backward what really takes more than `ratio` times as long, in words."""
+        return [
+            f"{name} takes {change.ratio:.3f} times as long"
+            for name, change in (("the whole", self.whole), ("the backward", self.backward))
+            if change.real and change.ratio is not None and change.ratio > ratio
+        ]
+
+
+def compare(before: Report, after: Report) -> Diff:
+    """Hold two runs against each other, step by step; steps are the same if path and name are."""
+    return Diff(
+        environment=_environment(before, after),
+        spec=_changes(_asked(before), _asked(after)),
+        costs=_costs(before, after),
+        steps=_times("forward", _forward_steps(before), _forward_steps(after), STEP_MAY_DIFFER),
+        whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), WHOLE_MAY_DIFFER),
+        backward_steps=_times("backward", _backward_steps(before), _backward_steps(after), STEP_MAY_DIFFER),
+        backward=_time(
+            "backward", WHOLE, _whole(_backward_time(before)), _whole(_backward_time(after)), WHOLE_MAY_DIFFER
+        ),
+        kernels=_times("kernel", _kernels(before), _kernels(after), WHOLE_MAY_DIFFER),
+        doubts=[
+            f"the {which} run: {warning}"
+            for which, report in (("first", before), ("second", after))
+            for warning in report.warnings
+        ],
+    )
+
+
+def middle_half(samples: Sequence[float]) -> Half | None:
+    """Where the middle half of the samples lies; of fewer than two nothing can be told."""
+    if len(samples) < 2:
+        return None
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, high
+
+
+def overlap(before: Half | None, after: Half | None, may_differ: float = 0.0) -> bool:
+    """Whether two middle halves share a value; where nothing can be told of one, they do.
+
+    `may_differ` widens each by that share of itself, half of it to either side.
+    """
+    if before is None or after is None:
+        return True
+    wide, narrow = 1 + may_differ / 2, 1 - may_differ / 2
+    return before[0] * narrow <= after[1] * wide and after[0] * narrow <= before[1] * wide
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What one run has timed: seconds, their middle half, and of how many identical steps together."""
+
+    seconds: float
+    half: Half | None
+    times: int = 1
+
+
+def _forward_steps(report: Report) -> dict[str, _Timed]:
+    return {place: _step(row, row.time) for place, row in _by_place(report.steps).items() if row.time}
+
+
+def _backward_steps(report: Report) -> dict[str, _Timed]:
+    rows = _by_place(report.steps).items()
+    return {place: _step(row, row.backward.time) for place, row in rows if row.backward and row.backward.time}
+
+
+def _step(row: StepRow, time: StepTime) -> _Timed:
+    return _Timed(row.times * time.median_s, middle_half([row.times * s for s in time.samples_s]), row.times)
+
+
+def _whole(time: Time | None) -> _Timed | None:
+    return _Timed(time.whole_median_s, middle_half(time.whole_samples_s)) if time else None
+
+
+def _backward_time(report: Report) -> Time | None:
+    return report.backward.time if report.backward else None
+
+
+def _kernels(report: Report) -> dict[str, _Timed]:
+    """Each kernel by its name; of its samples a Report keeps the spread alone."""
+    return {
+        kernel.name: _Timed(kernel.time_s, (kernel.time_s - kernel.iqr_s / 2, kernel.time_s + kernel.iqr_s / 2))
+        for kernel in report.kernels
+        if kernel.time_s is not None and kernel.iqr_s is not None
+    }
+
+
+def _times(of: str, before: Mapping[str, _Timed], after: Mapping[str, _Timed], may_differ: float) -> list[TimeChange]:
+    names = dict.fromkeys([*before, *after])
+    return [_time(of, name, before.get(name), after.get(name), may_differ) for name in names]
+
+
+def _time(of: str, name: str, before: _Timed | None, after: _Timed | None, may_differ: float) -> TimeChange:
+    times = {timed.times for timed in (before, after) if timed}
+    return TimeChange(
+        of,
+        name,
+        before.seconds if before else None,
+        after.seconds if after else None,
+        real=_differ(before, after, may_differ),
+        times=times.pop() if len(times) == 1 else None,
+    )
+
+
+def _differ(before: _Timed | None, after: _Timed | None, may_differ: float) -> bool:
+    """Whether there are two times, and they and their middle halves lie apart by more than that share."""
+    if before is None or after is None:
+        return False
+    shorter, longer = sorted((before.seconds, after.seconds))
+    return longer > (1 + may_differ) * shorter and not overlap(before.half, after.half, may_differ)
+
+
+def _environment(before: Report, after: Report) -> list[Change]:
+    """What is not the same around the runs, and the clocks that they were told by."""
+    clocks = {"clock": (before.time, after.time), "backward clock": (_backward_time(before), _backward_time(after))}
+    return [
+        *(
+            change
+            for change in _changes(before.environment, after.environment)
+            if change.name != "load" or abs((change.before or 0) - (change.after or 0)) > LOAD_MAY_DIFFER
+        ),
+        *(
+            Change(name, one.clock, other.clock)
+            for name, (one, other) in clocks.items()
+            if one and other and one.clock != other.clock
+        ),
+    ]
+
+
+def _asked(report: Report) -> dict[str, Any]:
+    """The Spec, and whether there was a backward."""
+    back = report.backward
+    asked = f"{'with' if back.input_grad else 'without'} the input's gradient" if back else None
+    return {**report.spec, "backward": asked}
+
+
+def _costs(before: Report, after: Report) -> list[Change]:
+    """Exact figures that differ: of the whole, then of each step, where both runs know it."""
+    changes = _changes(_whole_costs(before), _whole_costs(after))
+    rows, others = _by_place(before.steps), _by_place(after.steps)
+    for place in dict.fromkeys([*rows, *others]):
+        if place in rows and place in others:
+            differing = _changes(_step_costs(rows[place]), _step_costs(others[place]))
+            known = [change for change in differing if None not in (change.before, change.after)]
+            changes += [Change(f"{place} {change.name}", change.before, change.after) for change in known]
+        else:
+            changes.append(Change(place, *("a step" if place in each else "no step" for each in (rows, others))))
+    return changes
+
+
+def _whole_costs(report: Report) -> dict[str, int | None]:
+    return {**vars(report.totals), "backward_macs": report.backward.macs if report.backward else None}
+
+
+def _step_costs(row: StepRow) -> dict[str, int | None]:
+    costs = {name: getattr(row, name) for name in STEP_COSTS}
+    return {**costs, "backward_macs": row.backward.macs if row.backward else None}
+
+
+def _by_place(rows: list[StepRow]) -> dict[str, StepRow]:
+    """The steps by their place in the module; a second one of the same place has its number behind it."""
+    places: dict[str, StepRow] = {}
+    for row in rows:
+        name = f"{row.path}.{row.name}" if row.path else row.name
+        places[next(own for own in (name if n == 1 else f"{name} {n}" for n in count(1)) if own not in places)] = row
+    return places
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    keys = dict.fromkeys([*before, *after])
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in keys
+        if _plain(before.get(key)) != _plain(after.get(key))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON keeps it."""
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,159 @@
+"""The paper's complexity of global and of windowed attention (Liu et al., arXiv 2103.14030, equations 1 and 2).
+
+What an attention costs grows with its tokens as a polynomial of second degree at most. `growth` finds it from the closed
+form that the audit holds against the steps, so that a crossover is solved in whole numbers and not read off a chart.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from attnscope.core.sizes import Pair
+
+
+@dataclass(frozen=True)
+class Term:
+    """One Ω: its name, its formula, and what it comes to in MACs of one layer for one image."""
+
+    name: str
+    formula: str
+    values: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Global and windowed attention on the same tokens."""
+
+    batch: int
+    of_global: Term
+    of_windows: Term
+    saving: str = "in windows"
+    """Where the fewer MACs are, in words."""
+
+    @property
+    def global_macs(self) -> int:
+        return self.batch * self.of_global.macs
+
+    @property
+    def windowed_macs(self) -> int:
+        return self.batch * self.of_windows.macs
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer MACs the windows need."""
+        return self.of_global.macs / self.of_windows.macs
+
+
+def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
+    """Ω(MSA): hw tokens of width C, each looking at all; keys and values of width G where heads share them."""
+    formula, values, macs = _projections(tokens, dim, kv_dim)
+    return Term("Ω(MSA)", f"{formula} + 2(hw)²C", f"hw = {tokens}, {values}", macs + 2 * tokens**2 * dim)
+
+
+def windowed_attention(tokens: int, dim: int, window: Pair, padding: int = 0, kv_dim: int | None = None) -> Term:
+    """Ω(W-MSA): the same where each token looks at the M² of its window; `padding` of the tokens are added ones."""
+    formula, values, macs = _projections(tokens, dim, kv_dim)
+    macs += 2 * window[0] * window[1] * tokens * dim
+    added = f" ({padding} of them padding)" if padding else ""
+    values = f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, {values}"
+    return Term("Ω(W-MSA)", f"{formula} + 2M²hwC", values, macs)
+
+
+def _projections(tokens: int, dim: int, kv_dim: int | None) -> tuple[str, str, int]:
+    """Formula, values and MACs of the projections of q, k, v and the output."""
+    if kv_dim in (None, dim):
+        return "4hwC²", f"C = {dim}", 4 * tokens * dim**2
+    return "2hwC² + 2hwGC", f"G = {kv_dim}, C = {dim}", 2 * tokens * dim**2 + 2 * tokens * kv_dim * dim
+
+
+MLP_RATIO = 4
+"""How much wider than a token the hidden layer of a block's MLP is, in ViT and in Swin."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """MACs of one layer for N tokens: constant + linear·N + quadratic·N²."""
+
+    constant: int
+    linear: int
+    quadratic: int
+
+    def __call__(self, tokens: int) -> int:
+        return self.constant + self.linear * tokens + self.quadratic * tokens**2
+
+    def with_mlp(self, dim: int) -> "Growth":
+        """The same for a whole block: the layer and its MLP, 8C² a token."""
+        return replace(self, linear=self.linear + mlp(1, dim))
+
+    @property
+    def balance(self) -> Fraction | None:
+        """The tokens from which the quadratic term is the largest: hw = 2C for global attention. None without one."""
+        return Fraction(self.linear, self.quadratic) if self.quadratic else None
+
+    def multiple_of(self, other: "Growth") -> Fraction | None:
+        """How many times the other one this one is, if that is the same for any number of tokens."""
+        mine, others = ((g.constant, g.linear, g.quadratic) for g in (self, other))
+        ratio = Fraction(self.linear, other.linear) if other.linear else None
+        return ratio if ratio is not None and all(m == ratio * o for m, o in zip(mine, others, strict=True)) else None
+
+
+def mlp(tokens: int, dim: int) -> int:
+    """MACs of a block's two linear layers: 8hwC²."""
+    return 2 * MLP_RATIO * tokens * dim**2
+
+
+def growth(macs: Callable[[int], int], side: int) -> Growth | None:
+    """The polynomial behind a closed form.
+
+    Args:
+        macs: MACs on a square grid with this side.
+        side: the grids are looked at in multiples of it, on which nothing is padded.
+
+    Returns:
+        The only polynomial of second degree through three values, or None where a fourth one does not lie on it.
+    """
+    tokens = [(side * times) ** 2 for times in (1, 2, 3, 4)]
+    (x, y, z, last), (at_x, at_y, at_z, at_last) = tokens, [macs(side * times) for times in (1, 2, 3, 4)]
+    slope = Fraction(at_y - at_x, y - x)
+    quadratic = (Fraction(at_z - at_y, z - y) - slope) / (z - x)
+    linear = slope - quadratic * (x + y)
+    constant = at_x - linear * x - quadratic * x**2
+    if any(part.denominator != 1 for part in (constant, linear, quadratic)):
+        return None
+    found = Growth(int(constant), int(linear), int(quadratic))
+    return found if found(last) == at_last else None
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Where two growths cross for the last time: between two neighbouring whole numbers, or at one (`low` = `high`)."""
+
+    low: int
+    high: int
+
+    @property
+    def exact(self) -> bool:
+        return self.low == self.high
+
+
+def break_even(one: Growth, other: Growth) -> BreakEven | None:
+    """The largest number of tokens for which both need the same MACs, solved in whole numbers; None where there is none.
+
+    For global attention and windows of M² tokens it is hw = M².
+    """
+    a, b, c = (getattr(one, part) - getattr(other, part) for part in ("quadratic", "linear", "constant"))
+    if a < 0:
+        a, b, c = -a, -b, -c
+    if a:
+        square = b * b - 4 * a * c
+        if square < 0:
+            return None
+        low = (-b + math.isqrt(square)) // (2 * a)
+    elif b:
+        low = -c // b
+    else:
+        return None
+    exact = a * low**2 + b * low + c == 0
+    return BreakEven(low, low if exact else low + 1) if low > 0 else None

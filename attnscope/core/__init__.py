@@ -1,0 +1,1 @@
+"""Letters, sizes, optional arithmetic and errors: what every room may use."""

@@ -1,0 +1,1 @@
+"""Steps, plans and what follows from them by arithmetic: layout, memory, backward, roofline."""

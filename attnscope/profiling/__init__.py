@@ -1,0 +1,1 @@
+"""Running a module: building, hooks, clocks, timing, noise, peaks, memory, verification."""

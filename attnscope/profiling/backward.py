@@ -1,0 +1,140 @@
+"""How long the backward of each step takes, in place, beside the untouched backward.
+
+autograd calls a hook on what a step made right before it goes back through that step, so that a stamp in it ends the step
+behind and begins this one: rows that telescope, as in the forward.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.plan.step import Step
+from attnscope.profiling.clocks import Clock, Timed, run
+from attnscope.profiling.hooks import listening
+from attnscope.profiling.steps import tensors_of
+from attnscope.profiling.timing import Progress, Timing, by_best_clock, device_type, measuring, take_pairs
+
+
+def time_backward(
+    module: nn.Module, x: tuple[Tensor, ...], budget_s: float, input_grad: bool, progress: Progress | None = None
+) -> tuple[Timing, list[bool]]:
+    """Time each step's backward in place, and the whole untouched backward beside it. The forwards are not in the times.
+
+    Args:
+        module: a module whose steps are tied to methods, in evaluation mode, so that nothing is dropped out.
+        x: its inputs.
+        budget_s: how long to measure, forwards included.
+        input_grad: whether the inputs need a gradient.
+        progress: is told the share that is done.
+
+    Returns:
+        Seconds in the order of the forward, and for each step that ran forward whether it went back through it.
+    """
+    inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in x)
+    went = _steps_that_go_back(module, inputs)
+
+    def timed(clock: Clock) -> Timing:
+        @_with_gradients()
+        def whole() -> Timed:
+            return _back(clock, _forward(module, inputs), [])
+
+        @_with_gradients()
+        def chain() -> Timed:
+            stamps: list[Any] = []
+            steps: list[int] = []
+            with listening(module, _stamping(clock, stamps, steps)):
+                result = _forward(module, inputs)
+            back = _back(clock, result, stamps)
+            before, *gaps = back.seconds
+            seconds = [0.0] * len(went)
+            for step, gap in zip(steps, gaps, strict=True):
+                seconds[step] += max(0.0, gap - watching_s)
+            back.seconds = [*seconds, before]
+            return back
+
+        with measuring(), _with_gradients():
+            watching_s = _hook_cost(clock)
+        return take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
+
+    timing = by_best_clock(timed, device_type(x))
+    module.zero_grad(set_to_none=True)
+    return timing, went
+
+
+def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[..., Callable[..., Any]]:
+    """A listener whose steps stamp the moment at which the backward reaches what they made."""
+    count = iter(range(2**31))
+
+    def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            index = next(count)
+
+            def stamp(_: Tensor) -> None:
+                stamps.append(clock.stamp())
+                steps.append(index)
+
+            result = method(*args)
+            for tensor in tensors_of(result):
+                if tensor.requires_grad:
+                    tensor.register_hook(stamp)
+            return result
+
+        return call
+
+    return listener
+
+
+def _steps_that_go_back(module: nn.Module, x: tuple[Tensor, ...]) -> list[bool]:
+    went: list[bool] = []
+
+    def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            result = method(*args)
+            went.append(any(tensor.requires_grad for tensor in tensors_of(result)))
+            return result
+
+        return call
+
+    with _with_gradients(), listening(module, listener):
+        module(*x)
+    return went
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _forward(module: nn.Module, x: tuple[Tensor, ...]) -> Tensor:
+    module.zero_grad(set_to_none=True)
+    for tensor in x:
+        tensor.grad = None
+    return module(*x)
+
+
+def _back(clock: Clock, result: Tensor, stamps: list[Any]) -> Timed:
+    gradient = torch.ones_like(result)
+    return run(clock, lambda: result.backward(gradient), stamps)
+
+
+def _hook_cost(clock: Clock) -> float:
+    """What a hook costs that stamps, in seconds of the clock: a chain of small steps back with hooks less one without."""
+    if not clock.on_processor:
+        return 0.0
+    length = 100
+
+    def seconds(hooked: bool) -> float:
+        stamps: list[Any] = []
+        tensor = start = torch.zeros(1, requires_grad=True)
+        for _ in range(length):
+            tensor = tensor.view(1)
+            if hooked:
+                tensor.register_hook(lambda _: stamps.append(clock.stamp()))
+        return run(clock, lambda: tensor.backward(torch.ones_like(start)), []).total
+
+    costs = sorted((seconds(True) - seconds(False)) / length for _ in range(9))
+    return max(0.0, costs[len(costs) // 2])

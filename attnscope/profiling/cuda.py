@@ -1,0 +1,52 @@
+"""The whole forward on a GPU in two more ways: as the processor launches it, and replayed as a graph without launches."""
+
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.profiling.clocks import CudaClock, run
+from attnscope.profiling.timing import measuring, middle
+
+RUNS = 20
+WARMUP_ROUNDS = 3
+
+
+def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
+    """Seconds of the clock from the call to the end of the last kernel, launches included: the median."""
+    samples = []
+    with measuring():
+        for _ in range(WARMUP_ROUNDS + RUNS):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            module(*x)
+            torch.cuda.synchronize()
+            samples.append(time.perf_counter() - start)
+    return statistics.median(samples[WARMUP_ROUNDS:])
+
+
+def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
+    """Seconds of the forward replayed as a CUDA graph, the floor that no launch can be seen above; None where it cannot be.
+
+    The middle half of the replays, each after a flush of the L2 cache.
+    """
+    stream = torch.cuda.current_stream()
+    try:
+        with measuring(), torch.cuda.stream(stream):  # a capture that fails leaves its own stream behind
+            side = torch.cuda.Stream()
+            side.wait_stream(stream)
+            with torch.cuda.stream(side):
+                for _ in range(WARMUP_ROUNDS):
+                    module(*x)
+            stream.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                module(*x)
+            clock = CudaClock()
+            replays = [run(clock, graph.replay, []) for _ in range(WARMUP_ROUNDS + RUNS)][WARMUP_ROUNDS:]
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return None  # some operations cannot be captured
+    return statistics.fmean(replay.total for replay in middle(replays))

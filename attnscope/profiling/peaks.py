@@ -1,0 +1,267 @@
+"""What this machine can do at its best: matmul, softmax, copies, calls. Measured in half a second, then kept; and what the
+kernels of a run can do at their best on their own sizes.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnscope.core.dtypes import dtype_name
+from attnscope.plan.roofline import Bandwidth, Kernel, Peaks, Rate
+from attnscope.profiling.clocks import CLOCKS, Clock, CudaClock, ThreadClock, run
+from attnscope.profiling.devices import device_name, find_device, seeded
+from attnscope.profiling.load import Watch
+from attnscope.profiling.noise import OTHERS_MAY_KEEP
+from attnscope.profiling.options import check_dtype
+from attnscope.profiling.timing import FEWEST_LONG_RUNS, PATIENCE, measuring
+
+EACH_S, KERNEL_S = 0.024, 0.008
+"""How long each kernel is repeated, of the machine's and of a run's; the fastest run counts."""
+ROUNDS = 4
+FEW = 4096
+"""So many random numbers are drawn."""
+MEBI = 2**20
+
+SIZES: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "matmul": (512, 1024),
+        "batched": ((49, 32, 192), (197, 64, 12)),
+        "softmax": ((49, 9408), (197, 2364)),
+        "copy": (3 * MEBI // 8, 3 * MEBI // 2, 6 * MEBI, 24 * MEBI, 96 * MEBI),
+    },
+    "gpu": {
+        "matmul": (2048, 4096),
+        "batched": ((49, 32, 12288), (197, 64, 768)),
+        "softmax": ((49, 602112), (197, 151296)),
+        "copy": (2 * MEBI, 8 * MEBI, 32 * MEBI, 128 * MEBI, 512 * MEBI),
+    },
+}
+"""Sides of square matrices; tokens, head width and number of batched ones; length and number of rows; working
+sets, for a processor no powers of two, as its caches are: they neither just fit nor just miss."""
+
+
+def peaks_of(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
+    """The peaks that were kept for this machine, or else measured now and kept."""
+    path = _path(device, dtype, threads)
+    try:
+        return from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return measure_peaks(device, dtype, threads)[0]
+
+
+def measure_peaks_by_name(device: str, dtype: str, threads: int) -> tuple[Peaks, bool]:
+    """The same for a device and a dtype by their names.
+
+    Raises:
+        DeviceError: the device is not here, or knows no such numbers.
+    """
+    found = find_device(device)
+    check_dtype(found.type, dtype)
+    return measure_peaks(found, getattr(torch, dtype), threads)
+
+
+def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tuple[Peaks, bool]:
+    """Measure, and keep the result where nobody else was busy, or where one thread can be told apart from others.
+
+    Args:
+        device: where.
+        dtype: type of the numbers.
+        threads: of the processor; torch is set to as many.
+
+    Returns:
+        The peaks, and whether they can be trusted.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        watch = Watch()
+        peaks = _measure(device, dtype, threads)
+        others = watch.load().others
+    finally:
+        torch.set_num_threads(before)
+    alone = device.type != "cpu" or threads == 1 or others is None or others <= OTHERS_MAY_KEEP
+    if alone:
+        _keep(peaks, _path(device, dtype, threads))
+    return peaks, alone
+
+
+def from_plain(data: dict[str, Any]) -> Peaks:
+    """Peaks from what JSON keeps of them.
+
+    Raises:
+        KeyError, TypeError: it is not that.
+    """
+    rates = {name: tuple(Rate(**one) for one in data[name]) for name in ("matmul", "batched", "softmax")}
+    return Peaks(**{**data, **rates, "copy": tuple(Bandwidth(**one) for one in data["copy"])})
+
+
+def best_seconds(
+    kernels: Mapping[Kernel, float], device: torch.device, dtype: torch.dtype, threads: int
+) -> dict[Kernel, float]:
+    """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already.
+
+    Args:
+        kernels: each with the seconds in which it was seen to run within a step. One that takes longer alone was disturbed,
+            and is measured again; it needs no more than it was seen to need.
+        device: where.
+        dtype: type of the numbers.
+        threads: of the processor.
+    """
+    clock = _clock(device, threads)
+
+    def alone(kernel: Kernel, seen_s: float) -> float:
+        call = _call(kernel, device, dtype)  # operands that are gone before those of the next kernel are made
+        call()  # memory and libraries are met for the first time
+        best = _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
+        for _ in range(PATIENCE):
+            if best > seen_s:
+                best = min(best, _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS))
+        return min(best, seen_s)
+
+    with measuring(), seeded(device, 0):
+        return {kernel: alone(kernel, seen_s) for kernel, seen_s in kernels.items()}
+
+
+def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
+    clock = _clock(device, threads)
+    sizes = SIZES["cpu" if device.type == "cpu" else "gpu"]
+    start = time.perf_counter()
+
+    def kernel(kind: str, *sizes: int) -> Callable[[], object]:
+        return _call(Kernel(kind, sizes), device, dtype)
+
+    with measuring(), seeded(device, 0):
+        one = torch.ones(1, device=device, dtype=dtype)
+        calls: dict[object, Callable[[], object]] = {
+            "call": lambda: [one.add_(0) for _ in range(100)],
+            "view": lambda: [one.view(1) for _ in range(100)],
+        }
+        for side in sizes["matmul"]:
+            calls["matmul", side] = kernel("linear", side, side, side)
+        for tokens, width, number in sizes["batched"]:
+            calls["score", tokens] = kernel("batched", number, tokens, width, tokens)
+            calls["mix", tokens] = kernel("batched", number, tokens, tokens, width)
+        for length, rows in sizes["softmax"]:
+            calls["softmax", length] = kernel("softmax", rows, length)
+        for working_set in sizes["copy"]:
+            source = torch.ones(working_set // 8, device=device, dtype=torch.float32)
+            calls["copy", working_set] = partial(torch.empty_like(source).copy_, source)
+        best: dict[object, float] = {}
+        for _ in range(ROUNDS):  # apart in time, so that a moment in which others are busy touches one of them alone
+            for name, call in calls.items():
+                best[name] = min(_best(clock, call, EACH_S / ROUNDS), best.get(name, math.inf))
+    batched = [
+        Rate(tokens, number * tokens**2 * width / min(best["score", tokens], best["mix", tokens]))
+        for tokens, width, number in sizes["batched"]
+    ]
+    return Peaks(
+        device=device_name(device),
+        threads=threads,
+        dtype=dtype_name(dtype),
+        matmul=tuple(Rate(side, side**3 / best["matmul", side]) for side in sizes["matmul"]),
+        batched=tuple(batched),
+        softmax=tuple(Rate(length, rows * length / best["softmax", length]) for length, rows in sizes["softmax"]),
+        copy=tuple(Bandwidth(working_set, working_set / best["copy", working_set]) for working_set in sizes["copy"]),
+        call_s=best["call"] / 100,
+        view_s=best["view"] / 100 if clock.on_processor else None,
+        caches=caches(device),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _clock(device: torch.device, threads: int) -> Clock:
+    """The thread's own time is what one thread can do, whoever else is busy; a GPU finds its operands in the cache."""
+    if device.type == "cuda":
+        return CudaClock(flush=False)
+    return ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
+
+
+def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    """What runs a kernel once, on operands of random normals."""
+
+    def random(*shape: int) -> Tensor:
+        drawn = torch.randn(FEW, device=device).to(dtype)  # the same few again and again: drawing them all takes longer
+        size = math.prod(shape)
+        return drawn.repeat(-(-size // FEW))[:size].view(shape)
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device=device, dtype=dtype)
+
+    match kernel.kind, kernel.sizes:
+        case "linear", (rows, i, o):
+            return partial(torch.mm, random(rows, i), random(o, i).t(), out=empty(rows, o))
+        case "batched", (number, n, inner, m):
+            return partial(torch.bmm, random(number, n, inner), random(number, inner, m), out=empty(number, n, m))
+        case "softmax", (rows, length):
+            # into memory that is there: what is allocated anew each time may be faulted in each time
+            return partial(torch.softmax, random(rows, length), -1, out=empty(rows, length))
+        case "scale", (elements,):
+            return partial(random(elements).mul_, 1.0)
+        case "transpose", sizes:
+            lying = random(*sizes)[:, :, 0].permute(0, 2, 3, 1)
+            return partial(empty(*lying.shape).copy_, lying)
+        case _:
+            raise ValueError(f"no kernel is known as {kernel}")
+
+
+def _best(clock: Clock, call: Callable[[], object], each_s: float, fewest: int = 1) -> float:
+    start = time.perf_counter()
+    runs: list[float] = []
+    while len(runs) < fewest or time.perf_counter() - start < each_s:
+        runs.append(run(clock, call, []).total)
+    return max(min(runs), 1e-9)
+
+
+def caches(device: torch.device) -> dict[str, int]:
+    """Bytes of each data cache that a core can use, the smallest first; empty where the system does not tell."""
+    if device.type == "cuda":
+        size = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
+        return {"L2": size} if size else {}
+    found: dict[str, int] = {}
+    if device.type != "cpu":
+        return found
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
+            if kind != "Instruction":
+                found[f"L{level}"] = int(size.rstrip("KM")) * (MEBI if size.endswith("M") else 1024)
+        except (OSError, ValueError):
+            continue
+    return dict(sorted(found.items(), key=lambda cache: cache[1]))
+
+
+def cache_folder() -> Path:
+    """Where a user's programs keep what they can do without."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "attnscope"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "attnscope" / "cache"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "attnscope"
+
+
+def _path(device: torch.device, dtype: torch.dtype, threads: int) -> Path:
+    capability = torch.backends.cpu.get_cpu_capability()
+    machine = (device_name(device), capability, os.cpu_count(), torch.__version__, str(dtype), threads)
+    measured = (SIZES, ROUNDS, EACH_S)
+    return cache_folder() / f"peaks-{sha256(repr((machine, measured)).encode()).hexdigest()[:16]}.json"
+
+
+def _keep(peaks: Peaks, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(asdict(peaks)), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        pass  # a machine on which nothing can be kept measures each time

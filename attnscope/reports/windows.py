@@ -1,0 +1,217 @@
+"""What there is to see of windows, as plain data: grid, groups, masks, positions, order. Its JSON is the data.
+
+Where a table of a whole plane would be the product of its two axes, the axes are given with the rule that joins them.
+"""
+
+import json
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from attnscope.attentions.swin.geometry import Windows, position_index
+from attnscope.core.sizes import Pair
+
+SCHEMA = 1
+VIEWS = ("partition", "token", "positions", "order")
+LARGEST_MATRIX = 1024
+"""Tokens of the largest window whose matrices (a row and a column for each token) are written out."""
+
+
+@dataclass
+class Sight:
+    """What a token sees: the first and last row and column of the image, and how many of its tokens these are.
+
+    `layer` is None for a single layer, else how many layers have passed. `padding` counts the tokens beyond the image that
+    a single layer looks at as well; nothing masks them.
+    """
+
+    layer: int | None
+    shifted: bool
+    rows: Pair
+    columns: Pair
+    tokens: int
+    share: float
+    padding: int
+
+
+@dataclass
+class OrderRow:
+    """One row of the window batch, and where its tokens lie in the image: rows and columns, padding included."""
+
+    row: int
+    image: int
+    window: int
+    place: Pair
+    rows: list[int]
+    columns: list[int]
+
+
+@dataclass
+class WindowsReport:
+    """The windows of one grid, and which views of them were asked for (some of VIEWS)."""
+
+    command: str | None
+    title: str
+    grid: Windows
+    batch: int
+    views: list[str]
+    token: Pair | None
+    layers: int
+    notes: list[str]
+    next: tuple[str, str]
+
+    @property
+    def looks(self) -> list[Sight]:
+        """What the token sees in one layer: in plain windows, and in shifted ones where the grid is shifted."""
+        assert self.token is not None
+        (y, x), grid, told = self.token, self.grid, []
+        for shifted in (False, True) if grid.is_shifted else (False,):
+            down, across = (grid if shifted else Windows(grid.height, grid.width, grid.window)).axes
+            seen = down.same_group(y), across.same_group(x)
+            told.append(
+                _sight(grid, None, shifted, down.real(seen[0]), across.real(seen[1]), len(seen[0]) * len(seen[1]))
+            )
+        return told
+
+    @property
+    def fields(self) -> list[Sight]:
+        """The token's receptive field after each layer, plain and shifted ones in turn."""
+        assert self.token is not None
+        down, across = self.grid.axes
+        spans = zip(
+            down.receptive_fields(self.token[0], self.layers),
+            across.receptive_fields(self.token[1], self.layers),
+            strict=True,
+        )
+        shifted = self.grid.is_shifted
+        return [
+            _sight(self.grid, layer, shifted and not layer % 2, rows, columns)
+            for layer, (rows, columns) in enumerate(spans, start=1)
+        ]
+
+    @property
+    def order_rows(self) -> int:
+        """Rows of the window batch."""
+        r, s = self.grid.counts
+        return self.batch * r * s
+
+    def order_row(self, row: int) -> OrderRow:
+        """A row of the window batch: row b·nW + w is window w of image b."""
+        (r, s), (down, across) = self.grid.counts, self.grid.axes
+        image, window = divmod(row, r * s)
+        i, j = divmod(window, s)
+        return OrderRow(row, image, window, (i, j), down.window_tokens(i), across.window_tokens(j))
+
+    @property
+    def writes_matrices(self) -> bool:
+        """Whether windows are small enough for their matrices to be written out."""
+        return self.grid.window[0] * self.grid.window[1] <= LARGEST_MATRIX
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and numbers."""
+        return {
+            "schema": SCHEMA,
+            "command": self.command,
+            "title": self.title,
+            "grid": self._grid(),
+            "groups": self._groups(),
+            "masks": self._masks(),
+            "index": self._index(),
+            "order": self._order(),
+            "token": None if self.token is None else self._token(self.token),
+            "left_out": self._left_out(),
+            "notes": self.notes,
+            "next": self.next,
+        }
+
+    def to_json(self) -> str:
+        """The data as JSON, each row of a table on a line of its own."""
+        return _lay_out(self.to_dict())
+
+    def _grid(self) -> dict[str, Any]:
+        grid = self.grid
+        return {
+            "resolution": (grid.height, grid.width),
+            "window": grid.window,
+            "shift": grid.shift,
+            "roll": grid.roll,
+            "windows": grid.counts,
+            "padded": grid.padded,
+            "padding": grid.padding,
+            "waste": grid.waste,
+        }
+
+    def _groups(self) -> dict[str, Any]:
+        down, across = self.grid.axes
+        return {
+            "rule": f"token (y, x) of the padded image is in group down[y]·{across.group_count} + across[x]; "
+            "tokens attend to each other iff their groups are the same",
+            "count": down.group_count * across.group_count,
+            "down": [down.group(token) for token in range(down.padded)],
+            "across": [across.group(token) for token in range(across.padded)],
+        }
+
+    def _masks(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": mask.name,
+                "windows": mask.windows,
+                "window_rows": (mask.rows[0], mask.rows[-1]),
+                "window_columns": (mask.columns[0], mask.columns[-1]),
+                "pairs": mask.pairs,
+                "blocked": mask.blocked,
+                "share": mask.blocked / mask.pairs,
+                "mask": mask.matrix() if self.writes_matrices else None,
+            }
+            for mask in self.grid.masks
+        ]
+
+    def _index(self) -> dict[str, Any]:
+        p, q = self.grid.window
+        return {
+            "rule": f"(dy + {p - 1})·{2 * q - 1} + (dx + {q - 1}), (dy, dx) the query's place less the key's",
+            "table_rows": (2 * p - 1) * (2 * q - 1),
+            "index": position_index((p, q)) if self.writes_matrices else None,
+        }
+
+    def _order(self) -> dict[str, Any]:
+        (r, s), (down, across) = self.grid.counts, self.grid.axes
+        q = self.grid.window[1]
+        return {
+            "rule": f"row b·{r * s} + i·{s} + j of the batch is window (i, j) of image b; its token y·{q} + x is the "
+            "image's token (down[i][y], across[j][x])",
+            "batch": self.batch,
+            "windows": r * s,
+            "down": [down.window_tokens(i) for i in range(r)],
+            "across": [across.window_tokens(j) for j in range(s)],
+        }
+
+    def _token(self, token: Pair) -> dict[str, Any]:
+        return {"place": token, "looks": self.looks, "layers": self.fields}
+
+    def _left_out(self) -> list[str]:
+        if self.writes_matrices:
+            return []
+        return [f"mask and index have a row for each token of a window: they are written up to {LARGEST_MATRIX} tokens"]
+
+
+def _sight(grid: Windows, layer: int | None, shifted: bool, rows: range, columns: range, seen: int = 0) -> Sight:
+    tokens = len(rows) * len(columns)
+    share = tokens / (grid.height * grid.width)
+    places = (rows[0], rows[-1]), (columns[0], columns[-1])
+    return Sight(layer, shifted, *places, tokens, share, max(seen - tokens, 0))
+
+
+def _lay_out(value: Any, indent: str = "") -> str:
+    """JSON with a line for each key, and for each row of a table."""
+    if is_dataclass(value):
+        value = vars(value)
+    inner = indent + "  "
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key)}: {_lay_out(each, inner)}" for key, each in value.items()]
+        ends = "{}"
+    elif isinstance(value, list | tuple) and value and not isinstance(value[0], int | str | float):
+        lines = [_lay_out(each, inner) for each in value]
+        ends = "[]"
+    else:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return ends[0] + "\n" + ",\n".join(inner + line for line in lines) + "\n" + indent + ends[1]

@@ -1,0 +1,115 @@
+"""The attention that was found in a module -> its entries in a TraceReport, with their share of the whole."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from attnscope.analyses.rows import formulas
+from attnscope.attentions.complexity import global_attention, windowed_attention
+from attnscope.reports.report import AttentionFound, Formula, Time
+from attnscope.tracing.calls import Call
+from attnscope.tracing.recognition import Attention
+from attnscope.tracing.times import CallTimes
+
+
+class Cost(NamedTuple):
+    """MACs and seconds of some calls, and their shares of the whole; None where they are not known."""
+
+    macs: int
+    macs_share: float | None
+    seconds: float | None
+    time_share: float | None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """All calls of a forward with their times, where they were measured."""
+
+    calls: Sequence[Call]
+    times: CallTimes
+    whole: Time | None
+
+    @cached_property
+    def macs(self) -> int:
+        """MACs of all calls that have a formula."""
+        return sum(call.macs or 0 for call in self.calls)
+
+    def share(self, macs: int) -> float | None:
+        """The share of all MACs that these are."""
+        return macs / self.macs if self.macs else None
+
+    def cost(self, indices: Iterable[int]) -> Cost:
+        """What these calls cost together."""
+        indices = list(indices)
+        macs = sum(self.calls[index].macs or 0 for index in indices)
+        if self.whole is None:
+            return Cost(macs, self.share(macs), None, None)
+        time = self.times.of(indices)
+        seconds = time.median_s if time else 0.0
+        return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
+
+    def inside(self, paths: Iterable[str]) -> list[int]:
+        """The calls of the modules at these paths, "" being the whole."""
+        heads = tuple(paths)
+        return [
+            index
+            for index, call in enumerate(self.calls)
+            if any(not path or call.path == path or call.path.startswith(f"{path}.") for path in heads)
+        ]
+
+
+def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[AttentionFound]:
+    """Attentions that are alike in one entry, with their share of the whole."""
+    kinds: dict[object, list[Attention]] = {}
+    for attention in attentions:
+        kinds.setdefault(attention.likeness, []).append(attention)
+    return [_found(alike, forward) for alike in kinds.values()]
+
+
+def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
+    first = alike[0]
+    core_macs = sum(one.macs for one in alike)
+    core = forward.cost({index for one in alike for index in range(one.first, one.last + 1)})
+    around = forward.cost(forward.inside({one.path for one in alike}))
+    does_more = core.macs != core_macs and first.first == first.last  # one call, which does more than attend
+    return AttentionFound(
+        path=first.path,
+        kind=first.kind,
+        times=len(alike),
+        tokens=first.tokens,
+        keys=first.keys,
+        heads=first.heads,
+        head_dim=first.head_dim,
+        scope=_scope(first),
+        windows=first.windows,
+        window=first.window,
+        core_macs=core_macs,
+        core_macs_share=forward.share(core_macs),
+        core_s=None if does_more else core.seconds,
+        core_time_share=None if does_more else core.time_share,
+        module_macs=around.macs,
+        module_macs_share=around.macs_share,
+        module_s=around.seconds,
+        module_time_share=around.time_share,
+        complexity=_complexity(first),
+    )
+
+
+def _scope(attention: Attention) -> str:
+    if attention.grid:
+        return "grid"
+    if attention.windows > 1:
+        return "windowed"
+    return "global" if attention.tokens == attention.keys else "cross"
+
+
+def _complexity(attention: Attention) -> list[Formula]:
+    """The paper's formulas for one layer, where each token is a query and a key."""
+    if attention.tokens != attention.keys:
+        return []
+    dim, tokens = attention.heads * attention.head_dim, attention.windows * attention.tokens
+    terms = [global_attention(tokens, dim)]
+    if attention.windows > 1:
+        terms.append(windowed_attention(tokens, dim, attention.window or (attention.tokens, 1)))
+    return formulas(terms)

@@ -1,0 +1,52 @@
+"""Target -> module and inputs: built on a device, the inputs seeded, and told in a line where that fails."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from attnscope.core.dtypes import dtype_name
+from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.profiling.building import settled
+from attnscope.profiling.options import check_dtype
+from attnscope.tracing.failures import ForwardError
+from attnscope.tracing.isolation import Inputs
+from attnscope.tracing.targets import InputSpec, Target
+
+
+def built(target: Target, device: str, otherwise: str | None = None) -> nn.Module:
+    """The module of a target on a device, or else on another.
+
+    Raises:
+        UsageError: it cannot be asked for so.
+        ForwardError: it could not be built.
+    """
+    try:
+        with torch.device(device):
+            return target.build()
+    except UsageError:
+        raise
+    except Exception as error:
+        if otherwise is not None:
+            return built(target, otherwise)
+        if isinstance(error, AttnscopeError):
+            raise
+        raise ForwardError(f"{target.name} could not be built: {type(error).__name__}: {error}") from error
+
+
+def inputs_maker(
+    module: nn.Module, specs: Sequence[InputSpec], threads: int, seed: int
+) -> Callable[[torch.device], Inputs]:
+    """What makes the inputs of a module on a device, always the same."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+    def inputs(device: torch.device) -> Inputs:
+        for spec in specs:
+            check_dtype(device.type, spec.dtype or dtype_name(dtype))
+        with settled(threads, seed, device):
+            return (
+                tuple([spec.tensor(device, dtype) for spec in specs if not spec.name]),
+                {spec.name: spec.tensor(device, dtype) for spec in specs if spec.name},
+            )
+
+    return inputs

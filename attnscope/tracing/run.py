@@ -1,0 +1,135 @@
+"""A module run where it is asked to: watched, from the outside or from one of its submodules on, and timed."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.core.errors import UsageError, did_you_mean
+from attnscope.profiling.timing import Timing
+from attnscope.tracing.call_timing import CallsDifferError, time_calls
+from attnscope.tracing.calls import ForwardFailedError, Watched, watch
+from attnscope.tracing.costs import tensors_in
+from attnscope.tracing.isolation import Inputs, left_as_it_was, moved, moved_inputs
+from attnscope.tracing.options import Asked
+from attnscope.tracing.shape_comments import CommentCheck
+from attnscope.tracing.source_lines import is_users, raised_at
+
+
+@dataclass
+class Found:
+    """What running a module told: `module` is what was opened, the whole or a submodule, and `inputs` what it took.
+
+    `batch` is how many images the whole was given.
+    """
+
+    module: nn.Module
+    inputs: Inputs
+    device: torch.device
+    batch: int
+    watched: Watched
+    comments: CommentCheck
+    timing: Timing | None = None
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_watched(
+    device: torch.device, submodule: str | None, module: nn.Module, inputs: Callable[[torch.device], Inputs]
+) -> Found:
+    """Run a module on a device, or what the whole gives to one of its submodules, and watch its calls.
+
+    Raises:
+        UsageError: there is no such submodule.
+        ForwardFailedError: the forward raised.
+    """
+    check = CommentCheck(is_users, lambda value: isinstance(value, Tensor))
+    tracer = check if sys.gettrace() is None else None  # a debugger's or a coverage tool's stays
+    there = moved(module, device)
+    args, keywords = moved_inputs(inputs(device), device)
+    batch = _batch(there, args, keywords)
+    # tensors that the forward makes are there too
+    made_there = torch.device("meta") if device.type == "meta" else nullcontext()
+    with left_as_it_was(there), made_there:
+        if submodule:
+            there, (args, keywords) = received(there, submodule, args, keywords)
+        watched = watch(there, lambda: there(*args, **keywords), tracer)
+    notes = [] if tracer else ["shape comments were not checked: a debugger or a coverage tool is tracing"]
+    return Found(there, (args, keywords), device, batch, watched, check, notes=notes)
+
+
+def received(
+    module: nn.Module, path: str, args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[nn.Module, Inputs]:
+    """The submodule at `path`, and what it is called with first when the whole module runs.
+
+    Raises:
+        UsageError: there is no such submodule, or the forward never calls it.
+        ForwardFailedError: the forward raised before.
+    """
+    known = dict(module.named_modules())
+    if path not in known:
+        names = [name for name in known if name]
+        first = f"the first are: {', '.join(names[:6])}"
+        raise UsageError(f"{{module}} {path} is not there; {did_you_mean(path, names, many=first)}")
+
+    class Reached(BaseException):
+        pass
+
+    caught: list[Inputs] = []
+
+    def hook(_: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        caught.append((args, keywords))
+        raise Reached
+
+    handle = known[path].register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        watch(module, lambda: module(*args, **keywords))
+    except Reached:
+        return known[path], caught[0]
+    finally:
+        handle.remove()
+    raise UsageError(f"{{module}} {path} is never called by the forward")
+
+
+def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
+    """Images in the input: its first axis, but what torch's own attention takes is `n b c` unless it is `batch_first`."""
+    first = next(tensors_in((args, dict(keywords))), None)
+    if first is None or not first.dim():
+        return 1
+    own = type(module).__module__.startswith("torch.nn.")
+    layouts = {each.batch_first for each in module.modules() if own and isinstance(each, nn.MultiheadAttention)}
+    if layouts and first.dim() == 2:
+        return 1  # `n c`
+    return first.shape[1 if layouts == {False} and first.dim() == 3 else 0] or 1
+
+
+def measure(found: Found, asked: Asked) -> None:
+    """Time the calls that were found, or say why that cannot be.
+
+    Raises:
+        ForwardFailedError: the forward raised, although it had run before.
+    """
+    args, keywords = found.inputs
+
+    def forward() -> Any:
+        try:
+            return found.module(*args, **keywords)
+        except Exception as error:
+            raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
+
+    try:
+        with left_as_it_was(found.module):
+            found.timing = time_calls(
+                found.device,
+                forward,
+                found.watched.calls,
+                asked.budget,
+                asked.telling("the calls"),
+            )
+    except CallsDifferError:
+        found.warnings.append("not timed: the forward makes other calls from run to run")

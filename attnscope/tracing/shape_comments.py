@@ -1,0 +1,313 @@
+"""Shape comments, such as `x = self.qkv(x)  # (B, N, 3*C)`, held against the shapes that their lines really made.
+
+A comment is read as a shape only where it cannot well be anything else; all others are left alone. Its names are those of
+the function around it: a local variable that is a whole number says its size, and any other name keeps, for the length of
+one call of the function, the size that it first came with.
+"""
+
+import ast
+import io
+import linecache
+import math
+import re
+import textwrap
+import tokenize
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import cache
+from types import CodeType, FrameType
+from typing import Any
+
+from attnscope.core.axes import Shape, spell
+from attnscope.reports.report import WrongShape
+
+AXIS_NAME = re.compile(r"[A-Za-z](?:\d|_|')?|[a-z]{1,2}[A-Z]{1,2}|[A-Z][a-z]|[hH][wW]|dim|dims")
+"""Names that are an axis by their looks: `B`, `n`, `B_`, `nW`, `Wh`, `hw`."""
+NO_AXES = frozenset("xyzijkuvqkv")
+"""Letters that name coordinates or tensors, not axes, where nothing else is with them."""
+ENGLISH = frozenset("an as at be by do if in is it no of on or so to up we and the for not with".split())  # noqa: SIM905
+"""Words that are no axes, whatever is with them."""
+ELLIPSIS = "..."
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a comment: a number times names, over a divisor. An ellipsis stands for any number of axes."""
+
+    text: str
+    number: int = 1
+    names: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    under: int = 1
+
+    @property
+    def is_ellipsis(self) -> bool:
+        return self.text == ELLIPSIS
+
+
+def read_shape(comment: str) -> tuple[Axis, ...] | None:
+    """The axes of a comment, or None where it is no shape.
+
+    Read are `(B, N, C)`, `[B, N, C]`, `B, N, C`, `b h n d`, `B x N x C`, axes such as `3*C`, `H/2`, `C // heads`, `2C` and
+    `(h d)`, an ellipsis, a name or `->` in front, and what follows a shape in brackets or an arrow.
+    """
+    text = comment.strip().rstrip(".").strip()
+    if "->" in text or "→" in text:
+        text = re.split("->|→", text)[-1].strip()
+    text = re.sub(r"^(?:shape|[A-Za-z_]\w*)\s*[:=]\s*", "", text)
+    bracketed = re.fullmatch(r"[(\[](.*)[)\]]", text)
+    explained = re.match(r"[(\[]([^()\[\]]*,[^()\[\]]*)[)\]](?=[\s,:;])", text)
+    if bracketed and "," in bracketed[1] and _balanced(bracketed[1]):
+        parts = _split(bracketed[1])
+    elif explained:
+        parts = _split(explained[1])
+    elif "," in text and not bracketed:
+        parts = _split(text)
+    elif re.fullmatch(r"\S+(?: [x×] \S+)+", text):
+        parts = re.split(" [x×] ", text)
+    else:
+        inner = bracketed[1] if bracketed and _balanced(bracketed[1]) else text
+        parts = re.findall(r"\([^()]*\)|\S+", inner) if " " in inner else []
+        if not all(re.fullmatch(r"\([^()]*\)|\.\.\.|…|[\w'*/]+", part) for part in parts):
+            return None
+    if len(parts) < 2:
+        return None
+    axes = [_axis(part) for part in parts]
+    read = [axis for axis in axes if axis is not None]
+    if len(read) < len(axes) or not _is_shape(read):
+        return None
+    return tuple(read)
+
+
+def mismatch(
+    axes: tuple[Axis, ...], shape: Shape, known: Mapping[str, int], bound: MutableMapping[str, int]
+) -> str | None:
+    """Hold a shape against a comment, in the sizes of the names around it; new names are put into `bound`.
+
+    Returns:
+        None where they agree, else what the comment says: `(B, N, C) = 1×49×96`.
+    """
+    written = f"({', '.join(axis.text for axis in axes)})"
+    dots = [index for index, axis in enumerate(axes) if axis.is_ellipsis]
+    if len(dots) > 1:
+        return None
+    if dots:
+        after = len(axes) - dots[0] - 1
+        if len(shape) < len(axes) - 1:
+            return f"{written}, at least {len(axes) - 1} axes"
+        axes = axes[: dots[0]] + axes[len(axes) - after :]
+        shape = shape[: dots[0]] + shape[len(shape) - after :]
+    if len(axes) != len(shape):
+        sizes = [bound.get(axis.text, known.get(axis.text)) for axis in axes]
+        said = f" = {spell(tuple(size for size in sizes if size is not None))}" if None not in sizes else ""
+        return f"{written}{said}, {len(axes)} axes"
+    fresh: dict[str, int] = {}
+    for axis, size in zip(axes, shape, strict=True):
+        sizes_of = {**fresh, **bound, **known}
+        if not _agrees(axis, size, sizes_of, fresh):
+            said = "×".join(str(value) if (value := _value(each, sizes_of)) is not None else "?" for each in axes)
+            return f"{written} = {said}"
+    bound.update(fresh)
+    return None
+
+
+class CommentCheck:
+    """A trace function (see `sys.settrace`) that holds the shape comments of the code that runs against its values."""
+
+    def __init__(self, is_users: Any, is_tensor: Any) -> None:
+        self.is_users, self.is_tensor = is_users, is_tensor
+        self.checked: set[tuple[str, int]] = set()
+        self.wrong: dict[tuple[str, int], WrongShape] = {}
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not self.is_users(frame.f_code):
+            return None
+        statements = commented(frame.f_code)
+        return _FrameCheck(self, statements).event if statements else None
+
+    def hold(self, statement: "Statement", value: Any, frame: FrameType, bound: dict[str, int]) -> None:
+        """Hold what a statement made against the comment behind it."""
+        tensors = [item for item in (value if isinstance(value, tuple | list) else [value]) if self.is_tensor(item)]
+        shapes = {tuple(tensor.shape) for tensor in tensors}
+        if len(shapes) != 1:
+            return  # no tensor, or several that one comment cannot mean
+        shape = shapes.pop()
+        known = {name: size for name, size in frame.f_locals.items() if type(size) is int}
+        if not any(axis.names or axis.over for axis in statement.axes) and len(shape) != len(statement.axes):
+            return  # numbers alone, and another number of them: it may mean something else
+        place = (frame.f_code.co_filename, statement.comment_line)
+        says = mismatch(statement.axes, shape, known, bound)
+        self.checked.add(place)
+        if says is not None:
+            self.wrong.setdefault(place, WrongShape(*place, statement.comment, says, shape))
+
+
+class _FrameCheck:
+    """Follows one call of a function from line to line."""
+
+    def __init__(self, check: CommentCheck, statements: dict[int, "Statement"]) -> None:
+        self.check, self.statements = check, statements
+        self.pending: Statement | None = None
+        self.bound: dict[str, int] = {}
+
+    def event(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "exception":
+            self.pending = None
+        elif event == "return":
+            if self.pending is not None:
+                value = arg if self.pending.returns else self.made(self.pending, frame)
+                self.check.hold(self.pending, value, frame, self.bound)
+        elif event == "line":
+            here = self.statements.get(frame.f_lineno)
+            if self.pending is not None and here is not self.pending and not self.pending.returns:
+                self.check.hold(self.pending, self.made(self.pending, frame), frame, self.bound)
+                self.pending = None
+            self.pending = here or self.pending
+        return self.event
+
+    def made(self, statement: "Statement", frame: FrameType) -> Any:
+        return [frame.f_locals.get(name) for name in statement.targets]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement with a shape comment behind it: the names it binds, or that it returns."""
+
+    axes: tuple[Axis, ...]
+    comment: str
+    comment_line: int
+    targets: tuple[str, ...]
+    returns: bool
+
+
+@cache
+def commented(code: CodeType) -> dict[int, Statement]:
+    """The statements of a function that have a shape comment behind them, by each of their lines."""
+    first = code.co_firstlineno
+    last = max([line for _, _, line in code.co_lines() if line is not None], default=first)
+    lines = linecache.getlines(code.co_filename)[first - 1 : last]
+    if not any("#" in line for line in lines):
+        return {}
+    source = textwrap.dedent("".join(lines))
+    try:
+        comments = {
+            token.start[0]: token.string.lstrip("#").strip()
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
+        shapes = {line: axes for line, comment in comments.items() if (axes := read_shape(comment)) is not None}
+        tree = ast.parse(source) if shapes else ast.Module([], [])
+    except (SyntaxError, tokenize.TokenError, IndentationError):
+        return {}
+    found: dict[int, Statement] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return) and node.end_lineno in shapes:
+            line = node.end_lineno
+            returns = isinstance(node, ast.Return)
+            targets = () if returns else _targets(node)
+            if returns or targets:
+                statement = Statement(shapes[line], comments[line], line + first - 1, targets, returns)
+                found |= dict.fromkeys(range(node.lineno + first - 1, line + first), statement)
+    return found
+
+
+def _targets(node: Any) -> tuple[str, ...]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [item for target in targets for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return tuple(item.id for item in names if isinstance(item, ast.Name))
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that stand in no brackets."""
+    parts, depth, start = [], 0, 0
+    for index, letter in enumerate(text):
+        depth += letter in "(["
+        depth -= letter in ")]"
+        if letter == "," and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [part.strip() for part in [*parts, text[start:]] if part.strip()]
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _axis(text: str) -> Axis | None:
+    """Read `3*C`, `H//2`, `2C`, `(h d)`, `nW*B`, or None."""
+    text = text.strip()
+    if text in (ELLIPSIS, "…"):
+        return Axis(ELLIPSIS)
+    above, slash, below = re.sub(r"\s*//?\s*", "/", text).partition("/")
+    over: tuple[str, ...] = ()
+    under = 1
+    if slash:
+        divisor = _product(below)
+        if divisor is None:
+            return None
+        under, over = divisor
+    product = _product(above)
+    return None if product is None else Axis(text, product[0], product[1], over, under)
+
+
+def _product(text: str) -> tuple[int, tuple[str, ...]] | None:
+    text = text.strip()
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    number, names = 1, []
+    for word in re.split(r"\s*[*·×]\s*|\s+", text.strip()):
+        stuck = re.fullmatch(r"(\d+)?([A-Za-z_]\w*'?)?", word)
+        if stuck is None or not word:
+            return None
+        number *= int(stuck[1] or 1)
+        if stuck[2]:
+            names.append(stuck[2])
+    return number, tuple(names)
+
+
+def _is_shape(axes: list[Axis]) -> bool:
+    """Whether what was read looks like a shape: most of its names are those of axes, and they are no coordinates."""
+    names = [name for axis in axes for name in (*axis.names, *axis.over)]
+    if not names:
+        return len(axes) > 2 or any(axis.number > 9 for axis in axes)
+    if set(names) <= NO_AXES and not any(axis.is_ellipsis or axis.number > 1 for axis in axes):
+        return False
+    short = [name for name in names if AXIS_NAME.fullmatch(name)]
+    words = [name for name in names if not AXIS_NAME.fullmatch(name) and "_" not in name]
+    return (
+        bool(short) and len(words) <= len(short) and all(word.islower() for word in words) and not ENGLISH & set(words)
+    )
+
+
+def _value(axis: Axis, sizes: Mapping[str, int]) -> int | None:
+    """The size that an axis says, or None where a name in it has none."""
+    if axis.is_ellipsis or any(name not in sizes for name in (*axis.names, *axis.over)):
+        return None
+    above = axis.number * math.prod(sizes[name] for name in axis.names)
+    below = axis.under * math.prod(sizes[name] for name in axis.over)
+    return above // below if below else None
+
+
+def _agrees(axis: Axis, size: int, sizes: Mapping[str, int], fresh: MutableMapping[str, int]) -> bool:
+    """Whether a size may be what an axis says; a name that is alone unknown in it is put into `fresh`."""
+    unknown = {name for name in (*axis.names, *axis.over) if name not in sizes}
+    if not unknown:
+        above = axis.number * math.prod(sizes[name] for name in axis.names)
+        below = axis.under * math.prod(sizes[name] for name in axis.over)
+        return below == 0 or size in (above // below, -(-above // below))  # rounded down or up
+    if len(unknown) > 1 or axis.over or axis.under > 1:
+        return True  # it cannot be told
+    name, power = unknown.copy().pop(), sum(name in unknown for name in axis.names)
+    known = axis.number * math.prod(sizes[other] for other in axis.names if other in sizes)
+    if known == 0 or size % known:
+        return known == 0 and size == 0
+    root = round((size // known) ** (1 / power))
+    if root**power != size // known:
+        return False
+    fresh[name] = root
+    return True

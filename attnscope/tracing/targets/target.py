@@ -1,0 +1,77 @@
+"""A module that can be built, and the inputs that it takes."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from attnscope.core.axes import Shape
+from attnscope.core.dtypes import dtype_name
+from attnscope.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One tensor that a forward takes: its shape, its type, and its name where it is given by name."""
+
+    shape: Shape
+    dtype: str | None = None
+    name: str | None = None
+
+    def __str__(self) -> str:
+        said = "×".join(map(str, self.shape)) + (f" {self.dtype}" if self.dtype else "")
+        return f"{self.name} {said}" if self.name else said
+
+    def tensor(self, device: "torch.device", default: "torch.dtype") -> "torch.Tensor":
+        """Random normals; whole numbers of 0 and 1; a mask of ones."""
+        import torch
+
+        dtype = getattr(torch, self.dtype) if self.dtype else default
+        if dtype is torch.bool:
+            return torch.ones(self.shape, dtype=dtype, device=device)
+        if not dtype.is_floating_point and not dtype.is_complex:
+            return torch.randint(0, 2, self.shape, device=device).to(dtype)
+        return torch.randn(self.shape, device=device).to(dtype)
+
+
+@dataclass
+class Target:
+    """A module that can be built on a device, and its inputs where they are known."""
+
+    name: str
+    build: Callable[[], "nn.Module"]
+    inputs: list[InputSpec] = field(default_factory=list)
+    find_inputs: Callable[["nn.Module"], list[InputSpec]] = lambda module: []
+
+    def inputs_of(self, module: "nn.Module") -> list[InputSpec]:
+        """The inputs that were told, or else those that the module is known to take.
+
+        Raises:
+            UsageError: neither.
+        """
+        found = self.inputs or self.find_inputs(module) or known_inputs(module)
+        if not found:
+            takes = ", ".join(inspect.signature(module.forward).parameters)
+            raise UsageError(
+                f"{{input}} is needed: {type(module).__name__} takes {takes or 'nothing'}; "
+                "give shapes such as --input 1,49,96 or --input mask=49,49:bool"
+            )
+        return found
+
+
+def known_inputs(module: "nn.Module") -> list[InputSpec]:
+    """The inputs that a module itself tells of: attnscope's, timm's and Lightning's do."""
+    spec = getattr(module, "spec", None)
+    if shape := getattr(spec, "input_shape", None):
+        return [InputSpec(tuple(shape))]
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if isinstance(config, dict) and (size := config.get("input_size")):
+        return [InputSpec((1, *size))]
+    example = getattr(module, "example_input_array", None)
+    if example is not None and hasattr(example, "shape"):
+        return [InputSpec(tuple(example.shape), dtype_name(example.dtype))]
+    return []
