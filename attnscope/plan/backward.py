@@ -1,22 +1,24 @@
-"""What the backward of each step costs, in MACs and in memory, from the letters of the forward."""
+"""What the backward of each step costs, in MACs and in memory: its nodes run in reverse, as autograd runs them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
-from attnscope.core.axes import count, parse_count
 from attnscope.ops.kernels import RECOMPUTING
-from attnscope.plan.memory import Memory
+from attnscope.ops.tensor import Shape, contiguous_strides, elementwise_strides, is_dense
+from attnscope.plan.effects import BackwardEffects, backward_of
+from attnscope.plan.memory import AtLeast, Memory, Owner, RunOwners
 from attnscope.plan.plan import Plan, SizedStep
 
 
 def backward_macs(
     plan: Plan, kernel: str = "eager", input_grad: bool = True, devices: Sequence[str] = ("cpu",)
 ) -> tuple[int | None, ...]:
-    """For each run of a step, the multiply-accumulates of its backward; None where not known.
+    """Count, for each run of a step, the multiply-accumulates of its backward; None where they are not known.
 
-    A matmul has one more of its size for each of its operands that needs a gradient: a linear layer for its weights, and
-    for its input unless that is the image itself, or what comes to the first of several blocks that are alike. A fused
-    kernel has two matmuls in the forward and five in the backward, where it computes the scores anew.
+    A matmul has one more of its size for each of its operands that needs a gradient. A fused kernel has two matmuls in the
+    forward and five in the backward, where it computes the scores again.
 
     Args:
         plan: the steps of the forward.
@@ -25,23 +27,24 @@ def backward_macs(
         devices: where it may run: cpu, cuda, mps or meta. What is not the same on all of them is not known.
     """
     needs_grad: dict[str, bool] = {}
+    counted: dict[tuple[int, tuple[bool, ...]], int | None] = {}
     macs = []
-    for step in map(plan.steps.__getitem__, plan.runs):
-        needs = [
-            tensor.name not in step.step.constants and needs_grad.get(name, input_grad)
-            for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True)
-        ]
-        macs.append(_macs(step, needs, kernel, devices))
+    for number in plan.runs:
+        step = plan.steps[number]
+        needs = _needs(step, needs_grad, input_grad)
+        if (number, needs) not in counted:
+            counted[number, needs] = _macs(step, needs, kernel, devices)
+        macs.append(counted[number, needs])
         needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
     return tuple(macs)
 
 
 def computes_scores_anew(step: SizedStep, kernel: str, device: str) -> bool | None:
-    """Whether a fused kernel keeps no scores and has to compute them again, going back; None where that is not known.
+    """Return whether a fused kernel keeps no scores and computes them again in the backward; None where that is not known.
 
     So do flash attention (Dao et al., arXiv 2205.14135, algorithm 4) and its like. The math kernel keeps them, and
     scaled_dot_product_attention takes it where no other will do: on the CPU for a learned bias, on CUDA for float64, on
-    others always. What CUDA takes for heads that are no multiples of 16 bytes is for the GPU's generation to say.
+    others always. What CUDA takes for heads that are no multiples of 16 bytes depends on the GPU's generation.
     """
     if kernel not in RECOMPUTING:
         return False if kernel == "math" else None
@@ -56,64 +59,65 @@ def computes_scores_anew(step: SizedStep, kernel: str, device: str) -> bool | No
     return None if step.sizes["d"] * step.itemsize % 16 else True
 
 
-def _macs(step: SizedStep, needs: list[bool], kernel: str, devices: Sequence[str]) -> int | None:
-    if step.step.fused:
-        anew = {computes_scores_anew(step, kernel, device) for device in devices}
-        if anew == {True}:
-            return 5 * step.macs // 2
-        return 2 * step.macs if anew == {False} else None
-    if not step.weights:
-        return step.macs * sum(needs)
-    if len(needs) > 1:  # the weights scale what the operands make
-        return step.macs * sum(needs)
-    # of several layers only the first has the input for its operand
-    first = parse_count(step.step.macs)[0].size(step.sizes) if step.macs else 0
-    return 2 * step.macs - (0 if needs[0] else first)
+def _needs(step: SizedStep, needs_grad: dict[str, bool], input_grad: bool) -> tuple[bool, ...]:
+    return tuple(
+        [
+            tensor.name not in step.step.constants and needs_grad.get(name, input_grad)
+            for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True)
+        ]
+    )
+
+
+def _macs(step: SizedStep, needs: tuple[bool, ...], kernel: str, devices: Sequence[str]) -> int | None:
+    grads = [made.strides for made in step.forward.outputs]
+    macs = backward_of(step.forward, step.outputs, needs, grads, step.itemsize).macs
+    if not step.is_fused:
+        return macs
+    again = {computes_scores_anew(step, kernel, device) for device in devices}
+    if again == {True}:
+        return macs + 5 * step.forward.fused_macs // 2
+    return macs + 2 * step.forward.fused_macs if again == {False} else None
 
 
 def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None, ...]:
-    """For each step, what training holds at the fullest moment of its backward; 0 where nothing goes back through it.
+    """Return, for each step, what training holds at the fullest moment of its backward; 0 where nothing goes back.
 
     Beyond the input and the parameters: what is still kept, the output and its gradient, which the loss holds, and the
-    gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs
-    the fullest counts. None in a fused kernel, and everywhere where one keeps what only it knows.
-
-    It is that of one processor thread, without what the library holds that computes convolutions. Where heads have a single
-    channel, or grids or windows a single row or column, torch may copy a gradient elsewhere than is said here.
+    gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs the
+    fullest counts. None where it is a lower bound: in a fused kernel or a convolution, and everywhere if something is kept
+    that only the device knows.
 
     Args:
         memory: of the forward.
         input_grad: whether what comes from outside needs a gradient.
     """
-    plan, told = memory.plan, memory.kept is not None
-    fullest = zip(plan.runs, _go_back(memory, input_grad), strict=True)
-    return memory.fullest(
-        [held if not held or (told and not plan.steps[number].step.fused) else None for number, held in fullest]
-    )
+    return memory.fullest([held.known for held in _go_back(memory, input_grad)])
+
+
+def backward_bytes_at_least(memory: Memory, input_grad: bool = True) -> tuple[int, ...]:
+    """The same, as lower bounds where they are not known."""
+    runs = memory.plan.by_step([held.size for held in _go_back(memory, input_grad)])
+    return tuple([max(sizes) for sizes in runs])
 
 
 def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:
-    """The most that the backward holds at once, without what a kernel has or keeps for itself."""
-    return max(_go_back(memory, input_grad))
+    """The most that the backward holds at once, as a lower bound where it is not known."""
+    return max([held.size for held in _go_back(memory, input_grad)])
 
 
-def _go_back(memory: Memory, input_grad: bool) -> list[int]:
-    """For each run, in the order of the forward, what its backward holds at the least; 0 where nothing goes back."""
-    plan, held = memory.plan, _Held(memory.end_of_training)
-    runs = list(zip(plan.runs, memory.saved_by_runs, _runs(memory, input_grad), strict=True))
-    fullest = [held.go_back(plan.steps[number], run, saved.size) for number, saved, run in reversed(runs)]
-    return fullest[::-1]
+def _go_back(memory: Memory, input_grad: bool) -> list[AtLeast]:
+    """For each run, in the order of the forward, what its backward holds; 0 where nothing goes back."""
+    plan = memory.plan
+    is_known = memory.kept is not None
+    runs = _runs(memory, input_grad)
+    replay = _Replay(memory.end_of_training)
+    fullest = [
+        replay.go_back(number, plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)
+    ]
+    return [AtLeast(held.size, not held.size or (held.is_all and is_known)) for held in fullest[::-1]]
 
 
-@dataclass(slots=True)
-class _Node:
-    """A tensor of the forward: whether it needs a gradient, and the gradient that it has so far."""
-
-    needs_grad: bool
-    grad: "_Gradient | None" = None
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Gradient:
     """Memory of a gradient, and how many tensors have it for theirs."""
 
@@ -121,81 +125,147 @@ class _Gradient:
     users: int = 0
 
 
-@dataclass(slots=True)
-class _Run:
-    """Tensors that one run took, where they need a gradient, with their names in the step and sizes; and what it made."""
+class _Buffer(NamedTuple):
+    """The gradient that a tensor has so far: its memory and strides."""
 
-    takes: list[tuple[str, _Node, int]]
-    makes: list[_Node]
+    memory: _Gradient
+    strides: Shape
+
+
+@dataclass(slots=True, eq=False)
+class _Value:
+    """A tensor of the forward: its shape and bytes, whether it needs a gradient, and the one that it has so far."""
+
+    shape: Shape
+    size: int
+    needs_grad: bool
+    grad: _Buffer | None = None
+
+
+class _Run(NamedTuple):
+    """What one run took and made, and who owns the memory of what it saved."""
+
+    takes: list[_Value]
+    needs: tuple[bool, ...]
+    makes: list[_Value]
+    owners: RunOwners
 
 
 def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
-    """The tensors of each run, told apart where another one has their name later. The last ones have a gradient."""
-    tensors: dict[str, _Node] = {}
+    """Return the tensors of each run, told apart where another one has their name later. The last ones have a gradient."""
+    values: dict[str, _Value] = {}
     runs: list[_Run] = []
-    for number in memory.plan.runs:
+    for number, owners in zip(memory.plan.runs, memory.owners, strict=True):
         step = memory.plan.steps[number]
-        takes = []
-        for name, tensor in zip(step.takes, step.step.letters.inputs, strict=True):
-            taken = tensors.setdefault(name, _Node(input_grad))
-            if taken.needs_grad and tensor.name not in step.step.constants:
-                takes.append((tensor.name, taken, step.itemsize * tensor.elements(step.sizes)))
-        makes = [_Node(bool(takes or step.weights)) for _ in step.makes]
-        tensors.update(zip(step.makes, makes, strict=True))
-        runs.append(_Run(takes, makes))
+        takes = [
+            values.setdefault(name, _Value(shape, step.itemsize * prod(shape), input_grad))
+            for name, shape in zip(step.takes, step.inputs, strict=True)
+        ]
+        needs = tuple(
+            [
+                value.needs_grad and tensor.name not in step.step.constants
+                for value, tensor in zip(takes, step.step.letters.inputs, strict=True)
+            ]
+        )
+        needed = any(needs) or bool(step.weights)
+        sizes = [step.itemsize * tensor.elements(step.sizes) for tensor in step.step.letters.outputs]
+        makes = [_Value(shape, size, needed) for shape, size in zip(step.outputs, sizes, strict=True)]
+        values.update(zip(step.makes, makes, strict=True))
+        runs.append(_Run(takes, needs, makes, owners))
     for last in runs[-1].makes:
-        last.grad = _Gradient(0, users=2)  # the loss has it too
+        last.grad = _Buffer(_Gradient(0, users=2), contiguous_strides(last.shape))  # the loss has it too
     return runs
 
 
-class _Held:
+class _Replay:
     """The bytes that are held while the backward goes from the last run to the first."""
 
     def __init__(self, held: int) -> None:
-        self.held = held
+        self.held = self.fullest = held
+        self.effects: dict[object, BackwardEffects] = {}
+        self.savers: dict[Owner, int] = {}
+        """How many nodes still refer to what the forward saved."""
 
-    def go_back(self, step: SizedStep, run: _Run, saved: int) -> int:
-        """Through one run, which saved so many bytes; the fullest moment."""
-        gradients = [tensor.grad for tensor in run.makes if tensor.grad is not None]
-        if not any(tensor.needs_grad for tensor in run.makes) or not gradients:
-            return 0
-        if len(run.takes) == len(run.makes) > 1:  # each comes from its own
-            pairs = zip(run.takes, run.makes, strict=True)
-            fullest = max([self.go_back(step, _Run([taken], [made]), 0) for taken, made in pairs])
-            self.held -= saved
-            return fullest
-        of_inputs = [gradients[0] if step.passes_to(name) else _Gradient(size) for name, _, size in run.takes]
-        of_weights = step.itemsize * (step.params + count(step.step.leaves, step.sizes))
-        made = of_weights + sum([gradient.size for gradient in of_inputs if gradient is not gradients[0]])
-        number = step.number_kept_bytes
-        besides = step.itemsize * count(step.step.back, step.sizes) + ("mean" in step.step.work) * step.number_bytes
-        fullest = self.held + max(step.arriving_bytes, made + besides - number)
-        for gradient in of_inputs:
-            gradient.users += 1
-        self.held += made - number - saved
-        for gradient in gradients:
-            self.release(gradient)
-        for (_, tensor, size), gradient in zip(run.takes, of_inputs, strict=True):
-            fullest = max(fullest, self.accumulate(tensor, gradient, size))
-        return fullest
+    def go_back(self, number: int, step: SizedStep, run: _Run) -> AtLeast:
+        """Go back through one run; return the most that is held while it does."""
+        came = [value.grad for value in run.makes]
+        if not any(value.needs_grad for value in run.makes) or not any(came):
+            return AtLeast(0, True)
+        effects = self._effects(number, step, run.needs, came)
+        self.fullest = self.held
+        made: dict[int, _Gradient] = {}
+        for key, nbytes, saved in effects.events:
+            if saved:
+                self._forget(run.owners, key, step)
+            elif nbytes > 0:
+                self._hold(nbytes)
+                made[key] = _Gradient(nbytes, users=1)
+            elif key > 0:
+                self.held -= made.pop(key).size
+            else:
+                self._release(came[-key - 1])
+        users: dict[int, int] = {}
+        for key in [*effects.stays, *[each.key for each in effects.gradients if each is not None]]:
+            users[key] = users.get(key, 0) + 1
+        for key, count in users.items():
+            self._memory(key, made, came).users += count - 1
+        for value in run.makes:
+            value.grad = None
+        for value, gradient in zip(run.takes, effects.gradients, strict=True):
+            if gradient is not None:
+                self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides))
+        return AtLeast(self.fullest, not (effects.holds_more or step.forward.keeps_unknown))
 
-    def accumulate(self, tensor: _Node, gradient: _Gradient, size: int) -> int:
-        """Give a tensor a gradient, or add it to what it has; in place where nobody else has that. The fullest moment."""
-        if tensor.grad is None:
-            tensor.grad = gradient
-            return 0
-        if tensor.grad.users == 1:
-            self.release(gradient)
-            return 0
-        total = _Gradient(size, users=1)
-        self.held += size
-        fullest = self.held
-        self.release(tensor.grad)
-        self.release(gradient)
-        tensor.grad = total
-        return fullest
+    def _effects(
+        self, number: int, step: SizedStep, needs: tuple[bool, ...], came: list[_Buffer | None]
+    ) -> BackwardEffects:
+        strides = tuple([None if grad is None else grad.strides for grad in came])
+        key = number, needs, strides
+        if key not in self.effects:
+            self.effects[key] = backward_of(step.forward, step.outputs, needs, strides, step.itemsize)
+        return self.effects[key]
 
-    def release(self, gradient: _Gradient) -> None:
-        gradient.users -= 1
-        if not gradient.users:
-            self.held -= gradient.size
+    def _hold(self, nbytes: int) -> None:
+        self.held += nbytes
+        self.fullest = max(self.fullest, self.held)
+
+    def _forget(self, owners: RunOwners, key: int, step: SizedStep) -> None:
+        """Drop one node's reference to what the forward saved."""
+        owner = owners.of(key)
+        if owner is None and key in step.forward.bytes_of:
+            size, savers = step.forward.bytes_of[key], step.forward.savers[key]
+            owner = owners.by_key[key] = Owner(size, 0, 0, savers)
+        if owner is None:
+            return  # it comes from outside, or is a parameter
+        self.savers[owner] = self.savers.get(owner, owner.savers) - 1
+        if not self.savers[owner] and not owner.is_output:
+            self.held -= owner.size
+
+    def _memory(self, key: int, made: dict[int, _Gradient], came: list[_Buffer | None]) -> _Gradient:
+        if key > 0:
+            return made[key]
+        buffer = came[-key - 1]
+        assert buffer is not None
+        return buffer.memory
+
+    def _accumulate(self, value: _Value, grad: _Buffer) -> None:
+        """Give a tensor a gradient, or add it to what it has: in place where nobody else has that."""
+        before = value.grad
+        if before is None:
+            value.grad = grad
+            return
+        if before.memory.users == 1 and is_dense(value.shape, before.strides):
+            self._release(grad)
+            return
+        strides = elementwise_strides(value.shape, [(value.shape, before.strides), (value.shape, grad.strides)])
+        total = _Buffer(_Gradient(max(before.memory.size, grad.memory.size, value.size), users=1), strides)
+        self._hold(total.memory.size)
+        self._release(before)
+        self._release(grad)
+        value.grad = total
+
+    def _release(self, grad: _Buffer | None) -> None:
+        assert grad is not None
+        grad.memory.users -= 1
+        if not grad.memory.users:
+            self.held -= grad.memory.size

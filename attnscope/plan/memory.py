@@ -1,42 +1,85 @@
 """What a run holds in memory, step by step: in inference, in the forward of training, and in its backward.
 
-Tensors live by their names: from the step that makes one to the last that takes it, or a view of it; in training what the
-backward needs lives until the backward has been there. Everything is beyond the input and the parameters, and as on the
-processor, where a fused kernel is not the same everywhere. What that takes besides for bfloat16 and float16 is not in it:
-workspaces of its matmul library, and copies in float32 of what it averages or sums up.
+Tensors live by their names: from the step that makes one to the last that takes it, or a view of it, or until the module
+returns whose forward holds it; in training what the backward needs lives until the backward has been there. Everything is
+beyond the input and the parameters, and as on the processor with one thread. Where a kernel or a library holds more than is
+known, the bytes are a lower bound.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from attnscope.core.optional import most, sum_of
-from attnscope.plan.plan import Plan
+from attnscope.plan.plan import Call, Plan
+
+
+class AtLeast(NamedTuple):
+    """Bytes, and whether they are all: otherwise they are a lower bound."""
+
+    size: int
+    is_all: bool
+
+    @property
+    def known(self) -> int | None:
+        """The bytes, if they are all."""
+        return self.size if self.is_all else None
+
+
+@dataclass(slots=True, eq=False)
+class Owner:
+    """Memory of one or several tensors: its bytes, the run that makes it and the last that holds it, and how many nodes of
+    the graph have saved it.
+    """
+
+    size: int
+    born: int
+    dies: int
+    savers: int = 0
+    is_output: bool = False
+
+
+@dataclass(slots=True)
+class RunOwners:
+    """Who owns what one run takes (None: it comes from outside), makes, and saves besides, by the keys of its forward."""
+
+    takes: list[Owner | None]
+    by_key: dict[int, Owner] = field(default_factory=dict)
+    made: int = 0
+    done: int = 0
+    done_in_training: int = 0
+    saved: int = 0
+
+    def of(self, key: int) -> Owner | None:
+        """The owner of a storage of the forward; None for one from outside."""
+        return self.takes[-key - 1] if key < 0 else self.by_key.get(key)
 
 
 class Memory:
-    """What the steps of a plan hold, in bytes. Of several runs of a step the fullest counts.
-
-    What a fused kernel holds is its own and not known: None.
-    """
+    """What the steps of a plan hold, in bytes. Of several runs of a step the fullest counts."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     @property
     def live(self) -> tuple[int | None, ...]:
-        """For each step, what the forward holds at its fullest moment. What a module is given lives until it returns."""
+        """For each step, what the forward holds at its fullest moment; None where that is a lower bound."""
         return self.fullest([held.known for held in self._live])
 
     @property
+    def live_at_least(self) -> tuple[int, ...]:
+        """The same, as a lower bound where it is not known."""
+        return self._largest(self._live)
+
+    @property
     def peak(self) -> int | None:
-        """The most that the forward holds at once."""
+        """The most that the forward holds at once; None where that is a lower bound."""
         return most(self.live)
 
     @property
     def least_peak(self) -> int:
-        """The most that the forward holds at once, without what a fused kernel has for itself."""
+        """The most that the forward holds at once, as a lower bound where it is not known."""
         return max([held.size for held in self._live])
 
     @cached_property
@@ -58,50 +101,59 @@ class Memory:
         """What training keeps for the backward in all."""
         return sum_of([saved.known for saved in self.saved_by_runs])
 
+    @property
+    def least_kept(self) -> int:
+        """What training keeps for the backward in all, as a lower bound where it is not known."""
+        return sum([saved.size for saved in self.saved_by_runs])
+
     @cached_property
     def training(self) -> tuple[int | None, ...]:
-        """For each step, what the forward of training holds at its fullest moment.
+        """For each step, what the forward of training holds at its fullest moment; None where that is a lower bound.
 
-        As `live`, but what the backward needs stays. None behind a kernel that keeps what only it knows, too.
+        As `live`, but what the backward needs stays.
         """
         return self.fullest([held.known for held in self._training])
 
     @property
+    def training_at_least(self) -> tuple[int, ...]:
+        """The same, as a lower bound where it is not known."""
+        return self._largest(self._training)
+
+    @property
     def least_training_peak(self) -> int:
-        """The most that the forward of training holds at once, without what a kernel has or keeps for itself."""
+        """The most that the forward of training holds at once, as a lower bound where it is not known."""
         return max([held.size for held in self._training])
 
     @cached_property
-    def _live(self) -> list["AtLeast"]:
-        """For each run, the tensors that live meanwhile and the step's scratch."""
+    def _live(self) -> list[AtLeast]:
+        """For each run, the tensors that live while it runs, and what the step itself holds besides."""
         tensors, live = 0, []
-        for number, owned in zip(self.plan.runs, self._owned, strict=True):
-            scratch = self.plan.steps[number].scratch_bytes
+        for number, owned in zip(self.plan.runs, self.owners, strict=True):
+            forward = self.plan.steps[number].forward
             tensors += owned.made
-            live.append(AtLeast(tensors + (scratch or 0), scratch is not None))
+            live.append(AtLeast(tensors + forward.scratch, not forward.holds_more))
             tensors -= owned.done
         return live
 
     @cached_property
-    def _training(self) -> list["AtLeast"]:
+    def _training(self) -> list[AtLeast]:
         """For each run, the same in training, and what is kept so far."""
         held, is_all, live = 0, True, []
-        for number, owned in zip(self.plan.runs, self._owned, strict=True):
-            step = self.plan.steps[number]
-            scratch, keeps = step.scratch_bytes, step.kept_bytes
-            is_all &= keeps is not None
+        for number, owned in zip(self.plan.runs, self.owners, strict=True):
+            forward = self.plan.steps[number].forward
+            is_all &= not forward.keeps_unknown
             held += owned.made
-            besides = max(scratch or 0, (keeps or 0) + step.number_bytes)
-            live.append(AtLeast(held + besides, is_all and scratch is not None))
-            held += (keeps or 0) + step.number_kept_bytes - owned.done_in_training
+            live.append(AtLeast(held + forward.training_scratch, is_all and not forward.holds_more))
+            held += forward.kept + forward.kept_numbers - owned.done_in_training
         return live
 
     @cached_property
-    def saved_by_runs(self) -> list["AtLeast"]:
+    def saved_by_runs(self) -> list[AtLeast]:
         """For each run, what it is the first to keep for the backward."""
-        keeps = [self.plan.steps[number].kept_bytes for number in self.plan.runs]
+        forwards = [self.plan.steps[number].forward for number in self.plan.runs]
         return [
-            AtLeast((own or 0) + owned.saved, own is not None) for own, owned in zip(keeps, self._owned, strict=True)
+            AtLeast(forward.kept + owned.saved, not forward.keeps_unknown)
+            for forward, owned in zip(forwards, self.owners, strict=True)
         ]
 
     @property
@@ -110,85 +162,64 @@ class Memory:
 
         At the least, where a kernel keeps what only it knows.
         """
-        kept = sum([saved.size for saved in self.saved_by_runs])
-        numbers = sum([self.plan.steps[number].number_kept_bytes for number in self.plan.runs])
-        gradient = self.plan.steps[self.plan.runs[-1]].output_bytes
-        return kept + numbers + self._owned[-1].output + gradient
+        numbers = sum([self.plan.steps[number].forward.kept_numbers for number in self.plan.runs])
+        outputs = {id(owner): owner for owned in self.owners for owner in owned.by_key.values() if owner.is_output}
+        unsaved = sum([owner.size for owner in outputs.values() if not owner.savers])
+        return self.least_kept + numbers + unsaved + self.plan.steps[self.plan.runs[-1]].output_bytes
 
     def fullest(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
         """For each step the most of its runs; None where one is not known."""
         return tuple(map(most, self.plan.by_step(of_runs)))
 
+    def _largest(self, of_runs: Sequence[AtLeast]) -> tuple[int, ...]:
+        return tuple([max(sizes) for sizes in self.plan.by_step([held.size for held in of_runs])])
+
     @cached_property
-    def _owned(self) -> list["_Owned"]:
-        """For each run, the bytes of the tensors that begin and end their lives with it, from their names."""
-        owned = [_Owned() for _ in self.plan.runs]
-        tensors: list[_Tensor] = []
-        owner_of: dict[str, _Tensor | None] = {}
-        starting = sorted(self.plan.calls, key=lambda call: (-call[0], call[1]))  # the next one last
-        running: list[tuple[int, int]] = []  # the outermost first
-        for now, number in enumerate(self.plan.runs):
+    def owners(self) -> list[RunOwners]:
+        """For each run, who owns its tensors, and the bytes that come and go with it."""
+        runs = self.plan.runs
+        found: list[RunOwners] = []
+        tensors: list[Owner] = []
+        owner_of: dict[str, Owner | None] = {}
+        starting = sorted(self.plan.calls, key=lambda call: (-call.first, call.last))  # the next one last
+        running: list[Call] = []  # the outermost first
+
+        def returns(call: Call) -> None:
+            for name in call.holds:
+                if owner := owner_of.get(name):
+                    owner.dies = max(owner.dies, call.last)
+
+        for now, number in enumerate(runs):
             step = self.plan.steps[number]
-            while running and running[-1][1] < now:
-                running.pop()
-            while starting and starting[-1][0] == now:
+            while running and running[-1].last < now:
+                returns(running.pop())
+            while starting and starting[-1].first == now:
                 running.append(starting.pop())
-            for name in step.takes:
-                owner = owner_of.get(name)
+            owned = RunOwners([owner_of.get(name) for name in step.takes])
+            for owner in owned.takes:
                 if owner is not None:
-                    given = [last for first, last in running if owner.born < first]  # to modules that still run
+                    given = [call.last for call in running if owner.born < call.first]  # to modules that still run
                     owner.dies = max(owner.dies, given[0] if given else now)
-            saved_inputs, saved_outputs = step.step.saved_places
-            needed = [owner_of.get(step.takes[index]) for index in saved_inputs]
-            if step.is_view:
-                owner = owner_of.get(step.takes[0])
-                owner_of.update(dict.fromkeys(step.makes, owner))
-            else:
-                for name, size in zip(step.makes, step.output_sizes, strict=True):
-                    owner_of[name] = owner = _Tensor(size, now, now)
-                    tensors.append(owner)
-                    owned[now].made += size
-            needed += [owner_of[step.makes[index]] for index in saved_outputs]
-            for owner in needed:
-                if owner is not None and not owner.is_saved:
-                    owner.is_saved = True
-                    owned[now].saved += owner.size
-        outputs = {id(owner): owner for owner in map(owner_of.__getitem__, step.makes) if owner}
-        owned[-1].output = sum([owner.size for owner in outputs.values() if not owner.is_saved])
+            forward = step.forward
+            for key, size in forward.sizes.items():
+                owned.by_key[key] = owner = Owner(size, now, now)
+                tensors.append(owner)
+                owned.made += size
+            for name, made in zip(step.makes, forward.outputs, strict=True):
+                owner_of[name] = owned.of(made.key)
+            for key in forward.saved:
+                saved_by = owned.of(key)
+                if saved_by is not None:
+                    owned.saved += 0 if saved_by.savers else saved_by.size
+                    saved_by.savers += forward.savers[key]
+            found.append(owned)
+        for call in reversed([Call(0, len(runs) - 1, self.plan.holds), *running]):
+            returns(call)
+        for name in step.makes:
+            output = owner_of[name]
+            if output is not None:
+                output.is_output = True
         for owner in tensors:
-            owned[owner.dies].done += owner.size
-            owned[owner.dies].done_in_training += 0 if owner.is_saved else owner.size
-        return owned
-
-
-class AtLeast(NamedTuple):
-    """Bytes, and whether they are all: a kernel may have more, which only it knows."""
-
-    size: int
-    is_all: bool
-
-    @property
-    def known(self) -> int | None:
-        """The bytes, where they are all."""
-        return self.size if self.is_all else None
-
-
-@dataclass(slots=True)
-class _Tensor:
-    """Memory that one tensor owns: its bytes, the run that makes it and the last that holds it, and whether it is saved."""
-
-    size: int
-    born: int
-    dies: int
-    is_saved: bool = False
-
-
-@dataclass(slots=True)
-class _Owned:
-    """Bytes of the tensors that a run makes, that end with it (in training those that are not saved), that it saves."""
-
-    made: int = 0
-    done: int = 0
-    done_in_training: int = 0
-    saved: int = 0
-    output: int = 0
+            found[owner.dies].done += owner.size
+            found[owner.dies].done_in_training += 0 if owner.savers else owner.size
+        return found

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
-from typing import TypeVar
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
 
-from attnscope.core.axes import Shape, Sizes, count, parse_tensor
-from attnscope.plan.step import ELEMENTWISE_FLOPS, Step
-
-FLOAT32_BYTES = 4
+from attnscope.core.axes import Shape, Sizes
+from attnscope.ops.recipes import Operands
+from attnscope.ops.tape import Tape
+from attnscope.ops.tensor import Tensor, is_contiguous
+from attnscope.plan.effects import Forward, forward_of
+from attnscope.plan.step import Step
 
 Found = TypeVar("Found")
 
@@ -33,7 +35,8 @@ class SizedStep:
 
     `path` is the module that runs it ("" for the outermost), `also` are others that run it alike, and `times` says how
     many they are together. `itemsize` is the bytes of one element. `takes` and `makes` are the names of its tensors in the
-    whole that it stands in, the Step's own unless given, and `part` is the part of it that it belongs to.
+    whole that it stands in, the Step's own unless given, and `part` is the part of it that it belongs to. `layouts` are the
+    strides of what it takes, None for a contiguous tensor; all are contiguous unless given.
     """
 
     step: Step
@@ -45,6 +48,7 @@ class SizedStep:
     takes: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     part: Part | None = None
+    layouts: tuple[Shape | None, ...] = ()
 
     def __post_init__(self) -> None:
         letters = self.step.letters
@@ -77,125 +81,98 @@ class SizedStep:
         return {name: tensor.shape(self.sizes) for name, tensor in self.step.weight_shapes.items()}
 
     @cached_property
-    def layers(self) -> list[Shape]:
-        """The shapes of the weights of its linear layers: channels out, then in."""
-        return [shape for name, shape in self.weights.items() if name.endswith("weight") and len(shape) > 1]
+    def forward(self) -> Forward:
+        """What running it does, by its operation.
 
-    @cached_property
-    def transposed(self) -> Shape:
-        """The shape of the tensor of which it copies a part transposed, () where it does not."""
-        return parse_tensor(self.step.transposes).shape(self.sizes) if self.step.transposes else ()
+        Raises:
+            ValueError: the operation makes other shapes than the letters say.
+        """
+        tape = Tape(self.itemsize)
+        layouts = self.layouts or (None,) * len(self.inputs)
+        inputs = [
+            tape.external(shape, strides, -index - 1)
+            for index, (shape, strides) in enumerate(zip(self.inputs, layouts, strict=True))
+        ]
+        weights = [tape.external(shape) for shape in self.weights.values()]
+        made = self.step.op(tape, Operands(inputs, weights, self.outputs, self.step.letters, self.sizes))
+        outputs = (made,) if isinstance(made, Tensor) else made
+        shapes = tuple([each.shape for each in outputs])
+        if shapes != self.outputs:
+            raise ValueError(f"{self.name}: the operation makes {shapes}, but {self.step.pattern} says {self.outputs}")
+        return forward_of(tape, inputs, weights, outputs)
 
-    @cached_property
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of matmul-class work."""
-        return count(self.step.macs, self.sizes)
+        return self.forward.macs
 
     @property
     def flops(self) -> int:
         """Two for each MAC."""
-        return 2 * self.macs
+        return 2 * self.forward.macs
 
-    @cached_property
+    @property
     def other_flops(self) -> int:
-        """Elementwise FLOPs, by the convention of ELEMENTWISE_FLOPS."""
-        return sum([ELEMENTWISE_FLOPS[kind] * count(text, self.sizes) for kind, text in self.step.work.items()])
+        """Elementwise FLOPs, by the conventions of `attnscope.ops`."""
+        return self.forward.flops
 
     @cached_property
     def params(self) -> int:
         """Parameters that the step uses."""
         return sum([tensor.elements(self.sizes) for tensor in self.step.weight_shapes.values()])
 
-    @cached_property
+    @property
     def is_view(self) -> bool:
-        """Whether the outputs are the input's own memory, so that nothing is read, written or allocated."""
-        if self.step.memory != "rearrange":
-            return self.step.memory == "view"
-        before, after = (
-            [letter for tensor in tensors for letter in tensor.letters if self.sizes[letter] > 1]
-            for tensors in (self.step.letters.inputs, self.step.letters.outputs)
-        )
-        return before == after
+        """Whether nothing runs: the outputs are the input's own memory."""
+        return not self.forward.runs
 
-    @cached_property
-    def output_sizes(self) -> tuple[int, ...]:
-        """The bytes of each output, whoever owns their memory."""
-        return tuple([self.itemsize * tensor.elements(self.sizes) for tensor in self.step.letters.outputs])
+    @property
+    def is_fused(self) -> bool:
+        """Whether one kernel does the attention."""
+        return self.forward.fused_macs > 0
 
     @property
     def output_bytes(self) -> int:
         """The size of the outputs, whoever owns their memory."""
-        return sum(self.output_sizes)
+        return self.itemsize * sum([tensor.elements(self.sizes) for tensor in self.step.letters.outputs])
 
     @property
     def bytes_read(self) -> int:
-        """Each input and each parameter once; a view reads nothing."""
-        if self.is_view:
-            return 0
-        return self.itemsize * (self.params + sum([tensor.elements(self.sizes) for tensor in self.step.letters.inputs]))
+        """Bytes that its operators read: each tensor that one of them takes, once; a view reads nothing."""
+        return self.forward.bytes_read
 
     @property
     def bytes_written(self) -> int:
-        """Each output once; a view writes nothing."""
-        return 0 if self.is_view else self.output_bytes
+        """Bytes that its operators write: each tensor that one of them makes, once, hidden copies included."""
+        return self.forward.bytes_written
 
-    @cached_property
-    def scratch_bytes(self) -> int | None:
-        """What the step holds besides its inputs and outputs while it runs; None where only its kernel knows."""
-        if self.step.fused:
-            return None
-        phases = [self.itemsize * count(text, self.sizes) for text in self.step.scratch]
-        return max([*phases, self.number_bytes])
+    def moved_to(
+        self, path: str, also: tuple[str, ...], takes: tuple[str, ...], makes: tuple[str, ...], part: Part | None
+    ) -> "SizedStep":
+        """Return the step in another place; what it does stays the same."""
+        moved = SizedStep(
+            self.step, self.sizes, self.itemsize, path, 1 + len(also), also, takes, makes, part, self.layouts
+        )
+        moved.__dict__.update({name: value for name, value in self.__dict__.items() if name in _COMPUTED})
+        return moved
 
-    @property
-    def kept_bytes(self) -> int | None:
-        """What it keeps for the backward besides its tensors; None where only its kernel knows."""
-        if self.step.keeps is None:
-            return None
-        sums = max(self.itemsize, FLOAT32_BYTES) * count(self.step.keeps_sums, self.sizes)
-        return self.itemsize * count(self.step.keeps, self.sizes) + sums
+    def laid(self, layouts: tuple[Shape | None, ...]) -> "SizedStep":
+        """Return the step where what it takes lies with these strides."""
+        return SizedStep(
+            self.step,
+            self.sizes,
+            self.itemsize,
+            self.path,
+            self.times,
+            self.also,
+            self.takes,
+            self.makes,
+            self.part,
+            layouts,
+        )
 
-    @property
-    def scales_by_number(self) -> bool:
-        """Whether its result is multiplied with a number, in a pass of its own behind a matmul."""
-        return "scale" in self.step.work and not self.step.weights and not self.step.fused
 
-    @property
-    def number_kept_bytes(self) -> int:
-        """What the backward keeps of that number: the double."""
-        return 8 if "scale" in self.step.work and not self.step.fused else 0
-
-    def passes_to(self, name: str) -> bool:
-        """Whether the gradient of what it makes is that of the tensor with this name, which it takes."""
-        if self.step.memory != "rearrange":
-            return name in self.step.passes
-        strides, stride = {}, 1
-        for letter in reversed([letter for tensor in self.step.letters.outputs for letter in tensor.letters]):
-            strides[letter], stride = stride, stride * self.sizes[letter]
-        # what lies in the letters' order can be seen as these axes where the letters of each lie at even distances
-        axes = [
-            [letter for letter in axis.letters if self.sizes[letter] > 1] for axis in self.step.letters.inputs[0].axes
-        ]
-        return all([strides[one] == self.sizes[next] * strides[next] for axis in axes for one, next in pairwise(axis)])
-
-    @property
-    def arriving_bytes(self) -> int:
-        """What the backward makes of the gradient that comes, before it makes others: scaled by a number, or copied."""
-        if self.scales_by_number:
-            return self.output_bytes + (0 if self.itemsize == 8 else self.itemsize)
-        return self.itemsize * count(self.step.copied_back, self.sizes)
-
-    @property
-    def number_bytes(self) -> int:
-        """What torch makes of the number by which a result is scaled, and then of the same in the result's type.
-
-        The first is a double, of a mean a whole number; a double that is wanted is there already.
-        """
-        if "mean" in self.step.work:
-            return 8 + self.itemsize
-        if "scale" not in self.step.work:
-            return 0
-        return 8 if self.itemsize == 8 else 8 + self.itemsize
+_COMPUTED = ("inputs", "outputs", "weights", "forward", "params")
 
 
 def place(path: str, name: str) -> str:
@@ -203,27 +180,44 @@ def place(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+class Call(NamedTuple):
+    """One call of a module: its first and its last run, and the names of the tensors that its forward holds to its end."""
+
+    first: int
+    last: int
+    holds: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Plan:
     """The steps of one run, in their order; totals are sums over them, each row as often as it stands there.
 
     Identical modules of a network are one, in the place of the first of them. `runs` tells which step runs when, by its
-    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the first and
-    the last run of each module that is called: as long as it runs, Python holds what it was given.
+    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the modules that
+    are called: as long as one runs, Python holds what it was given and what its forward keeps. `holds` are the tensors that
+    the forward of the whole keeps, by name.
     """
 
     steps: tuple[SizedStep, ...]
     runs: tuple[int, ...] = ()
-    calls: tuple[tuple[int, int], ...] = ()
+    calls: tuple[Call, ...] = ()
+    holds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.runs:
             object.__setattr__(self, "runs", tuple(range(len(self.steps))))
 
     @classmethod
-    def of(cls, steps: list[Step], sizes: Sizes, itemsize: int) -> "Plan":
-        """Steps that share the sizes of their letters."""
-        return cls(tuple([SizedStep(step, sizes, itemsize) for step in steps]))
+    def of(cls, steps: Sequence[Step], sizes: Sizes, itemsize: int, holds: Sequence[str] = ()) -> "Plan":
+        """Return the plan of steps that share the sizes of their letters.
+
+        Args:
+            steps: in the order in which they run.
+            sizes: of their letters.
+            itemsize: bytes of one element.
+            holds: names of tensors that the module's forward keeps in a variable until it returns, beyond their last use.
+        """
+        return cls(laid_out([SizedStep(step, sizes, itemsize) for step in steps]), holds=tuple(holds))
 
     @classmethod
     def join(cls, plans: Sequence["Plan"], order: Iterable[int] | None = None) -> "Plan":
@@ -235,12 +229,13 @@ class Plan:
         """
         starts = list(accumulate([len(plan.steps) for plan in plans], initial=0))
         runs: list[int] = []
-        calls: list[tuple[int, int]] = []
+        calls: list[Call] = []
         for number in range(len(plans)) if order is None else order:
             plan, now = plans[number], len(runs)
-            calls += [(now + first, now + last) for first, last in plan.calls]
+            calls += [Call(now + first, now + last, holds) for first, last, holds in plan.calls]
             runs += [starts[number] + step for step in plan.runs]
-        return cls(tuple([step for plan in plans for step in plan.steps]), tuple(runs), tuple(calls))
+        holds = tuple([name for plan in plans for name in plan.holds])
+        return cls(laid_out([step for plan in plans for step in plan.steps]), tuple(runs), tuple(calls), holds)
 
     def inside(
         self,
@@ -258,29 +253,28 @@ class Plan:
             makes: what the tensors that it makes are called there. All others stay its own.
             part: the part of the whole that it is.
         """
-        outside, inner = dict(takes or {}), dict(makes or {})
+        outside, inner = takes or {}, makes or {}
+        first = paths[0]
         made: set[str] = set()
         steps = []
         for step in self.steps:
             names_in = tuple(
-                [(inner if name in made else outside).get(name) or place(paths[0], name) for name in step.takes]
+                [(inner if name in made else outside).get(name) or place(first, name) for name in step.takes]
             )
             made.update(step.makes)
-            steps.append(
-                SizedStep(
-                    step.step,
-                    step.sizes,
-                    step.itemsize,
-                    _within(paths[0], step.path),
-                    len(paths) * step.times,
-                    tuple([_within(path, own) for path in paths for own in (step.path, *step.also)][1:]),
-                    names_in,
-                    tuple([inner.get(name) or place(paths[0], name) for name in step.makes]),
-                    part or step.part,
-                )
-            )
-        calls = (*self.calls, (0, len(self.runs) - 1)) if paths[0] else self.calls
-        return Plan(tuple(steps), self.runs, calls)
+            also = tuple([_within(path, own) for path in paths for own in (step.path, *step.also)][1:])
+            names_out = tuple([inner.get(name) or place(first, name) for name in step.makes])
+            steps.append(step.moved_to(_within(first, step.path), also, names_in, names_out, part or step.part))
+        holds = tuple([inner.get(name) or place(first, name) for name in self.holds])
+        calls = tuple(
+            [
+                call._replace(holds=tuple([inner.get(name) or place(first, name) for name in call.holds]))
+                for call in self.calls
+            ]
+        )
+        if first:
+            calls, holds = (*calls, Call(0, len(self.runs) - 1, holds)), ()
+        return Plan(tuple(steps), self.runs, calls, holds)
 
     def by_step(self, of_runs: Iterable[Found]) -> list[list[Found]]:
         """What was found of each run, that of a step's several runs together."""
@@ -320,3 +314,17 @@ class Plan:
 
 def _within(path: str, own: str) -> str:
     return f"{path}.{own}" if path and own else path or own
+
+
+def laid_out(steps: Sequence[SizedStep]) -> tuple[SizedStep, ...]:
+    """Return the steps where each takes its tensors with the strides with which they were made."""
+    strides: dict[str, Shape | None] = {}
+    laid = []
+    for step in steps:
+        layouts = tuple([strides.get(name) for name in step.takes])
+        if layouts != step.layouts and any(layouts + step.layouts):
+            step = step.laid(layouts)
+        for name, made, shape in zip(step.makes, step.forward.outputs, step.outputs, strict=True):
+            strides[name] = None if is_contiguous(shape, made.strides) else made.strides
+        laid.append(step)
+    return tuple(laid)

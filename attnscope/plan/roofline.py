@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from attnscope.core.axes import count
+from attnscope.ops.tape import Run
 from attnscope.plan.plan import SizedStep
 
 
@@ -148,13 +148,11 @@ def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound 
     """
     if step.is_view:
         return None if peaks.view_s is None else Bound(peaks.view_s, "call", None)
-    moved = step.bytes_read + step.bytes_written
+    moved = moved_bytes(step)
     memory = moved / peaks.bandwidth(moved)
     own = {kernel: best[kernel] for kernel in _kernels(step)}
     copying = sum([seconds for kernel, seconds in own.items() if kernel.kind in ("scale", "transpose")])
-    compute = sum(own.values()) - copying
-    if step.step.fused:
-        compute += step.macs / peaks.macs_per_s
+    compute = sum(own.values()) - copying + step.forward.fused_macs / peaks.macs_per_s
     copied = _copied_bytes(step)
     passes = copying + copied / peaks.bandwidth(copied)
     intensity = (step.flops + step.other_flops) / moved if moved else None
@@ -166,36 +164,54 @@ def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound 
     return Bound(seconds, binds, intensity)
 
 
+def moved_bytes(step: SizedStep) -> int:
+    """Return the bytes that a step cannot do without: what it takes, its parameters and what it makes, each once."""
+    taken = sum([tensor.elements(step.sizes) for tensor in step.step.letters.inputs])
+    return step.itemsize * (taken + step.params) + step.output_bytes
+
+
 def _kernels(step: SizedStep) -> list[Kernel]:
-    if step.is_view or step.step.fused:
-        return []
-    found = []
-    if step.layers:
-        rows = step.macs // sum([math.prod(layer) for layer in step.layers])
-        found += [Kernel("linear", (rows, math.prod(layer[1:]), layer[0])) for layer in step.layers]
-    if step.macs and not step.layers:
-        *outer, n, m = step.outputs[0]
-        number = math.prod(outer)
-        found.append(Kernel("batched", (number, n, step.macs // (number * n * m), m)))
-    if "softmax" in step.step.work:
-        *outer, length = step.outputs[0]
-        found.append(Kernel("softmax", (math.prod(outer), length)))
-    if step.macs and step.scales_by_number:
-        found.append(Kernel("scale", (count(step.step.work["scale"], step.sizes),)))
-    if step.transposed:
-        found.append(Kernel("transpose", step.transposed))
-    return found
+    found = [kernel for run in step.forward.runs if (kernel := _kernel(run)) is not None]
+    return [] if step.is_fused else found
+
+
+def _kernel(run: Run) -> Kernel | None:
+    """Return the kernel of one operator, None if it is not held against itself."""
+    match run.name, run.inputs:
+        case "addmm", (_, (rows, i), (_, o)):
+            return Kernel("linear", (rows, i, o))
+        case "mm", ((rows, i), (_, o)):
+            return Kernel("linear", (rows, i, o))
+        case "convolution", (_, weight, *_):
+            return Kernel("linear", (math.prod(run.output) // weight[0], math.prod(weight[1:]), weight[0]))
+        case "bmm", ((number, n, inner), (_, _, m)):
+            return Kernel("batched", (number, n, inner, m))
+        case "_softmax", (shape, *_):
+            return Kernel("softmax", (math.prod(shape[:-1]), shape[-1]))
+        case "mul", (shape,):
+            return Kernel("scale", (math.prod(shape),))
+        case "clone", (shape,) if _exchanges(run):
+            batches, heads, channels, tokens = shape
+            return Kernel("transpose", (batches, tokens, run.strides[-1] // (heads * channels), heads, channels))
+        case _:
+            return None
+
+
+def _exchanges(run: Run) -> bool:
+    """Return whether a copy exchanges tokens and channels: of (b, h, d, m) whose channels lie side by side."""
+    return len(run.output) == 4 and run.strides[-1] != 1 and run.strides[-2] == 1
 
 
 def _copied_bytes(step: SizedStep) -> int:
-    """Bytes read and written by the copies that a step makes on the way, but for those that are a kernel of their own."""
-    if step.step.fused:
-        return 0
-    copied = sum([count(text, step.sizes) for text in step.step.scratch])
-    if step.transposed:
-        batches, tokens, _, heads, channels = step.transposed
-        copied -= batches * tokens * heads * channels
-    return 2 * step.itemsize * copied
+    """Return the bytes that copies on the way read and write, but for those that are a kernel of their own, and those that
+    are what the step is for.
+    """
+    runs = step.forward.runs
+    hidden = [run for run in runs if run.name in ("clone", "index", "cat", "repeat") and _kernel(run) is None]
+    if len(hidden) == len(runs):
+        hidden = []
+    extra = sum([run.bytes_read + run.bytes_written for run in hidden])
+    return extra + sum([run.bytes_written * 2 for run in runs if run.name == "roll"]) * (step.forward.scratch > 0)
 
 
 def _between(points: Sequence[tuple[int, float]], at: float) -> float:

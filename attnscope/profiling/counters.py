@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnscope.ops import OPERATIONS, Operation
 from attnscope.plan.plan import place
-from attnscope.plan.step import ELEMENTWISE_FLOPS, Step
+from attnscope.plan.step import Step
 from attnscope.profiling.hooks import listening
 
 
@@ -47,7 +48,7 @@ def count_with_fvcore(module: nn.Module, *inputs: Tensor) -> Counts:
             return steps[-1]
 
         with listening(module, listener), torch.no_grad():
-            analysis = FlopCountAnalysis(_Traced(module, steps), inputs).clear_op_handles().set_op_handle(**_HANDLES)
+            analysis = FlopCountAnalysis(_Traced(module, steps), inputs).clear_op_handles().set_op_handle(**_handles())
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             analysis.ancestor_mode("caller")  # a step counts what its linear layers do
             by_module = analysis.by_module_and_operator()
@@ -118,85 +119,55 @@ class _Traced(nn.Module):
         return self.module(*inputs)
 
 
-def _shape(value: Any) -> list[int]:
-    sizes: list[int] | None = value.type().sizes()
-    if sizes is None:
-        raise ValueError("an operator of unknown shape")
-    return sizes
+class _Value:
+    """A value of a traced graph, with the shape that the formulas of the registry read."""
+
+    def __init__(self, shape: list[int]) -> None:
+        self.shape = tuple(shape)
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def element_size(self) -> int:
+        return 1
 
 
-def _linear(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    made = math.prod(_shape(outputs[0]))
-    bias = 0 if inputs[2].type().kind() == "NoneType" else ELEMENTWISE_FLOPS["bias"] * made
-    return Counter({"mac:linear": made * _shape(inputs[1])[-1], "flop:bias": bias})
+def _value(value: Any) -> Any:
+    """Return a tensor of the graph as a _Value, lists of them too; None for what is no tensor or was left out."""
+    kind = value.type().kind()
+    if kind == "TensorType":
+        sizes = value.type().sizes()
+        if sizes is None:
+            raise ValueError("an operator of unknown shape")
+        return _Value(sizes)
+    if kind == "ListType" and value.node().kind() == "prim::ListConstruct":
+        return [_value(each) for each in value.node().inputs()]
+    return None
 
 
-def _matmul(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter({"mac:matmul": math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1]})
+def _handle(operation: Operation) -> Callable[[list[Any], list[Any]], Counter[str]]:
+    """Return fvcore's handle of an operation: its MACs and its elementwise FLOPs by the registry, under separate names."""
 
-
-def _fused_attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    *batch, queries, width = _shape(inputs[0])
-    pairs = math.prod(batch) * queries * _shape(inputs[1])[-2]
-    each = ELEMENTWISE_FLOPS["scale"] + ELEMENTWISE_FLOPS["softmax"]
-    return Counter({"mac:attend": pairs * (width + _shape(inputs[2])[-1]), "flop:attend": pairs * each})
-
-
-def _elementwise(kind: str) -> Callable[[list[Any], list[Any]], Counter[str]]:
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        shape = _shape(outputs[0])
-        # a number without axes is the tracer's arithmetic on sizes
-        return Counter({f"flop:{kind}": ELEMENTWISE_FLOPS[kind] * math.prod(shape)} if shape else {})
+        if operation.macs is None and operation.flops is None:
+            return Counter()
+        arguments, out = [_value(each) for each in inputs], _value(outputs[0])
+        if out is None or (not out.shape and not any(isinstance(each, _Value) and each.shape for each in arguments)):
+            return Counter()  # numbers without axes are the tracer's arithmetic on sizes
+        counted = {"mac": operation.macs, "flop": operation.flops}
+        return Counter({f"{kind}:{operation.name}": of(arguments, out) for kind, of in counted.items() if of})
 
     return handle
 
 
-def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Views, copies and whole-number arithmetic on sizes: no FLOPs by convention."""
-    return Counter()
-
-
-def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    made = math.prod(_shape(outputs[0]))
-    bias = 0 if inputs[2].type().kind() == "NoneType" else ELEMENTWISE_FLOPS["bias"] * made
-    return Counter({"mac:convolution": made * math.prod(_shape(inputs[1])[1:]), "flop:bias": bias})
-
-
-def _mean(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter({"flop:mean": ELEMENTWISE_FLOPS["mean"] * math.prod(_shape(inputs[0]))})
-
-
-def _length(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter({"flop:normalize": 2 * math.prod(_shape(inputs[0]))})  # squares and their sum; the division is apart
-
-
-def _division(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter({"flop:division": math.prod(_shape(outputs[0]))} if _shape(outputs[0]) else {})
-
-
-_FREE = (
-    "unflatten pad repeat neg sub rsub clamp clamp_min exp expand_as expand select cat repeat_interleave split chunk "
-    "permute contiguous"
-)
-"""Views, copies, whole-number arithmetic on sizes, and a few operations on as many numbers as there are heads or tokens."""
-
-_HANDLES = {
-    "aten::linear": _linear,
-    "aten::matmul": _matmul,
-    "aten::bmm": _matmul,
-    "aten::scaled_dot_product_attention": _fused_attention,
-    "aten::softmax": _elementwise("softmax"),
-    "aten::mul": _elementwise("scale"),
-    "aten::mul_": _elementwise("scale"),
-    "aten::add": _elementwise("bias"),
-    "aten::_convolution": _convolution,
-    "aten::layer_norm": _elementwise("layer_norm"),
-    "aten::gelu": _elementwise("gelu"),
-    "aten::relu": _elementwise("relu"),
-    "aten::relu_": _elementwise("relu"),
-    "aten::sigmoid": _elementwise("sigmoid"),
-    "aten::linalg_vector_norm": _length,
-    "aten::div": _division,
-    "aten::mean": _mean,
-    **{f"aten::{name}": _free for name in _FREE.split()},
-}
+def _handles() -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
+    """Return a handle for each operation, in place too."""
+    return {
+        f"aten::{name}{in_place}": _handle(operation)
+        for name, operation in OPERATIONS.items()
+        if "." not in name
+        for in_place in ("", "_")
+    }

@@ -5,15 +5,22 @@ When nobody listens they are the plain methods, at no cost.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from attnscope.plan.step import Step
 
 
+@cache
 def step_methods(module_class: type) -> dict[str, Step]:
-    """The methods of a class that are tied to a Step, by their names."""
+    """Return the methods of a class that are tied to a Step, by their names.
+
+    A class that says how it spells the letters of inherited steps (`spelling`) has them spelled so.
+    """
     methods: dict[str, Step] = {}
     for base in reversed(module_class.__mro__):
+        if spelling := vars(base).get("spelling"):
+            methods = {name: step.spelled(**spelling) for name, step in methods.items()}
         methods |= {name: method.step for name, method in vars(base).items() if isinstance(_step(method), Step)}
     return methods
 

@@ -119,7 +119,7 @@ def hold_backward(plan: Plan, each: Sequence[int | None], counted: int) -> tuple
     declared = sum_of(each)
     if declared is None or counted == declared:
         return counted, True, []
-    fused = sum([macs or 0 for number, macs in zip(plan.runs, each, strict=True) if plan.steps[number].step.fused])
+    fused = sum([macs or 0 for number, macs in zip(plan.runs, each, strict=True) if plan.steps[number].is_fused])
     if fused and counted == declared - fused:
         # up to torch 2.14 FlopCounterMode has no formula for the fused backward of the CPU
         return None, True, ["torch's FlopCounterMode counts the fused backward on the CPU as 0"]

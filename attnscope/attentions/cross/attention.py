@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
+from attnscope.attentions.attention import Heads, ScaledDotProduct
 from attnscope.attentions.cross import steps
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.attentions.vit.attention import Heads, ScaledDotProduct
+from attnscope.attentions.heads import Headed
 
 
 class CrossAttention(ScaledDotProduct):
@@ -35,40 +36,31 @@ class CrossAttention(ScaledDotProduct):
         proj_drop: float = 0.0,
         kernel: str = "eager",
     ) -> None:
-        spec = CrossSpec(
-            dim=dim,
-            heads=heads,
-            kv_heads=kv_heads,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            kernel=kernel,
+        self.set_up(
+            CrossSpec(
+                dim=dim,
+                heads=heads,
+                kv_heads=kv_heads,
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                attn_drop=attn_drop,
+                proj_drop=proj_drop,
+                kernel=kernel,
+            )
         )
-        super().__init__(dim, heads, kv_heads, qk_scale, attn_drop, proj_drop, kernel)
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.kv = nn.Linear(dim, 2 * spec.kv_dim, bias=qkv_bias)
 
-    # A name is bound anew or deleted where its tensor ends its life, so that nothing is held beyond its last use.
+    def set_up(self, spec: Headed) -> None:
+        super().set_up(spec)
+        self.q = nn.Linear(spec.dim, spec.dim, bias=spec.qkv_bias)
+        self.kv = nn.Linear(spec.dim, 2 * spec.kv_dim, bias=spec.qkv_bias)
+
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = self.queries_keys_values(x, context)
-        if self.kernel == "eager":
-            x = self.score(q, k)
-            del q, k
-            x = self.softmax(x)
-            x = self.mix(x, v)
-        else:
-            x = self.attend(q, k, v)
-            del q, k
-        del v
-        x = self.merge_heads(x)
-        return self.output(x)
+        return self.output(self.merge_heads(self.attention(q, k, v)))
 
     def queries_keys_values(self, x: Tensor, context: Tensor) -> Heads:
-        x = self.project_queries(x)
-        context = self.project_context(context)
-        q = self.split_queries(x)
-        k, v = self.split_context(context)
+        queries, kv = self.project_queries(x), self.project_context(context)
+        q, (k, v) = self.split_queries(queries), self.split_context(kv)
         return (q, k, v) if self.kv_heads == self.heads else (q, *self.share_heads(k, v))
 
     @steps.project_queries
@@ -90,14 +82,5 @@ class CrossAttention(ScaledDotProduct):
 
 
 def build(spec: CrossSpec) -> CrossAttention:
-    """The module that a Spec asks for."""
-    return CrossAttention(
-        spec.dim,
-        spec.heads,
-        spec.kv_heads,
-        spec.qkv_bias,
-        spec.qk_scale,
-        spec.attn_drop,
-        spec.proj_drop,
-        kernel=spec.kernel,
-    )
+    """Return the module that a Spec describes."""
+    return CrossAttention.of(spec)

@@ -1,21 +1,21 @@
 """Swin's attention as a module (Liu et al., arXiv 2103.14030, section 3.2); parameter names are timm's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions.heads import letters
+from attnscope.attentions.attention import SelfAttention
+from attnscope.attentions.heads import Headed
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
-from attnscope.attentions.vit.attention import Heads, repeat_heads, split_grouped
 from attnscope.core.sizes import Pair, pair
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(SelfAttention):
     """Multi-head self-attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
 
     The roll, the mask, the partition and its inverse are inside. A grid that is no multiple of the window is padded at the
@@ -40,7 +40,9 @@ class WindowAttention(nn.Module):
             smaller than the window.
     """
 
+    spelling: ClassVar[dict[str, str]] = steps.WINDOWS
     relative_position_index: Tensor
+    shift_mask: Tensor | None
 
     def __init__(
         self,
@@ -55,60 +57,43 @@ class WindowAttention(nn.Module):
         kernel: str = "eager",
         kv_heads: int | None = None,
     ) -> None:
-        spec = SwinSpec(
-            dim=dim,
-            heads=heads,
-            kv_heads=kv_heads,
-            window=pair(window),
-            shift_size=pair(shift),
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            kernel=kernel,
+        self.set_up(
+            SwinSpec(
+                dim=dim,
+                heads=heads,
+                kv_heads=kv_heads,
+                window=pair(window),
+                shift_size=pair(shift),
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                attn_drop=attn_drop,
+                proj_drop=proj_drop,
+                kernel=kernel,
+            )
         )
-        super().__init__()
-        self.heads = heads
-        self.kv_heads = kv_heads or heads
+
+    def set_up(self, spec: Headed) -> None:
+        super().set_up(spec)
+        assert isinstance(spec, SwinSpec)
         self.window = spec.window
-        self.shift_size = spec.shift_size or (0, 0)
-        self.scale = (dim // heads) ** -0.5 if qk_scale is None else qk_scale
-        self.kernel = kernel
+        self.shift_size = spec.windows.shift
         p, q = self.window
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * p - 1) * (2 * q - 1), heads))
-        self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
-        self.qkv = nn.Linear(dim, dim + 2 * spec.kv_dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-        self._mask: tuple[object, Tensor] | None = None
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * p - 1) * (2 * q - 1), spec.heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
+        self.register_buffer("shift_mask", None, persistent=False)
+        self.masked_grid: Windows | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
         """The letters that the module itself sets."""
         p, q = self.window
-        own = {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1}
-        return own | letters(self.proj.in_features, self.heads, self.kv_heads)
+        return {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1} | super().sizes
 
-    # A name is bound anew or deleted where its tensor ends its life, so that nothing is held beyond its last use.
     def forward(self, x: Tensor) -> Tensor:
         grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
         q, k, v = self.queries_keys_values(self.into_windows(x, grid))
-        if self.kernel == "eager":
-            x = self.score(q, k)
-            del q, k
-            x = self.with_positions(x)
-            if grid.is_shifted:
-                x = self.add_mask(x, self.mask(grid, x))
-            x = self.softmax(x)
-            x = self.mix(x, v)
-        else:
-            x = self.attend_at_once(q, k, v, grid)
-            del q, k
-        del v
-        x = self.merge_heads(x)
-        x = self.output(x)
+        x = self.output(self.merge_heads(self.window_attention(q, k, v, grid)))
         x = self.reverse(x, grid)
         if grid.is_shifted:
             x = self.unshift(x, grid)
@@ -123,19 +108,16 @@ class WindowAttention(nn.Module):
             x = self.shift(x, grid)
         return self.partition(x)
 
-    def queries_keys_values(self, x: Tensor) -> Heads:
-        if self.kv_heads == self.heads:
-            x = self.project(x)
-            return self.split_heads(x)
-        x = self.project_grouped(x)
-        q, k, v = self.split_grouped(x)
-        return q, *self.share_heads(k, v)
-
-    def with_positions(self, scores: Tensor) -> Tensor:
-        return self.add_bias(scores)
-
-    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        return self.attend(q, k, v, grid)
+    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        """What each head finds in each window: softmax(q·kᵀ·scale + B + mask)·v."""
+        if self.kernel != "eager":
+            return self.attend(q, k, v, grid)
+        attn = self.score(q, k)
+        attn = self.add_bias(attn)
+        if grid.is_shifted:
+            attn = self.add_mask(attn, self.mask(grid, attn))
+        attn = self.softmax(attn)
+        return self.mix(attn, v)
 
     # Where letters change places the tensor is copied here, also where torch would put the copy off to the next step: the
     # step that moves the data has the time and the memory of it.
@@ -153,31 +135,6 @@ class WindowAttention(nn.Module):
     def partition(self, x: Tensor) -> Tensor:
         return window_partition(x, self.window).flatten(1, 2).contiguous()
 
-    @steps.project
-    def project(self, windows: Tensor) -> Tensor:
-        return self.qkv(windows)
-
-    @steps.split_heads
-    def split_heads(self, qkv: Tensor) -> Heads:
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
-
-    @steps.project_grouped
-    def project_grouped(self, windows: Tensor) -> Tensor:
-        return self.qkv(windows)
-
-    @steps.split_grouped
-    def split_grouped(self, qkv: Tensor) -> Heads:
-        return split_grouped(qkv, self.heads, self.kv_heads)
-
-    @steps.share_heads
-    def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return repeat_heads(k, v, self.heads)
-
-    @steps.score
-    def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return (q @ k.transpose(-2, -1)).mul_(self.scale)
-
     @steps.add_bias
     def add_bias(self, scores: Tensor) -> Tensor:
         return scores + self.position_bias()
@@ -186,30 +143,18 @@ class WindowAttention(nn.Module):
     def add_mask(self, scores: Tensor, mask: Tensor) -> Tensor:
         return (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
 
-    @steps.softmax
-    def softmax(self, scores: Tensor) -> Tensor:
-        return self.attn_drop(scores.softmax(dim=-1))
-
-    @steps.mix
-    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
-        return weights @ v
-
     @steps.attend
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
+        return self.attend_with(self.position_bias(), q, k, v, grid, self.scale)
+
+    def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, grid: Windows, scale: float) -> Tensor:
+        """Attend in one kernel with a bias of (h, n, m), and the mask of a shifted grid added to it for each image."""
         drop = self.attn_drop.p if self.training else 0.0
-        bias = self.position_bias()[None]
+        bias = bias[None]
         if grid.is_shifted:
             mask = self.mask(grid, q)[:, None]
             bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
-        return fused_attention(self.kernel, q, k, v, bias, drop, self.scale)
-
-    @steps.merge_heads
-    def merge_heads(self, heads: Tensor) -> Tensor:
-        return heads.transpose(1, 2).flatten(2).contiguous()
-
-    @steps.output
-    def output(self, merged: Tensor) -> Tensor:
-        return self.proj_drop(self.proj(merged))
+        return fused_attention(self.kernel, q, k, v, bias, drop, scale)
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
@@ -229,13 +174,17 @@ class WindowAttention(nn.Module):
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
     def mask(self, grid: Windows, like: Tensor) -> Tensor:
-        """The mask of a shifted grid, (r·s, n, m); made once and kept for the next call."""
+        """Return the mask of a shifted grid, (r·s, n, m); it is made once and kept for the next call."""
         if torch.compiler.is_compiling():
             return shift_mask(grid, like)
-        key = (grid, like.dtype, like.device)
-        if self._mask is None or self._mask[0] != key:
-            self._mask = key, shift_mask(grid, like)
-        return self._mask[1]
+        if self.shift_mask is None or self.masked_grid != grid:
+            self.keep_mask(grid, like)
+        assert self.shift_mask is not None
+        return self.shift_mask
+
+    def keep_mask(self, grid: Windows, like: Tensor) -> None:
+        """Make the mask of a shifted grid, with the dtype and the device of another tensor."""
+        self.shift_mask, self.masked_grid = shift_mask(grid, like), grid
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Published checkpoints keep the index among the parameters; it follows from the window.
@@ -307,16 +256,12 @@ def shift_mask(grid: Windows, like: Tensor) -> Tensor:
 
 
 def build(spec: SwinSpec) -> WindowAttention:
-    """The module that a Spec asks for."""
-    return WindowAttention(
-        spec.dim,
-        spec.heads,
-        spec.window,
-        spec.windows.shift,
-        spec.qkv_bias,
-        spec.qk_scale,
-        spec.attn_drop,
-        spec.proj_drop,
-        spec.kernel,
-        spec.kv_heads,
-    )
+    """Return the module that a Spec describes, with the mask of the Spec's grid."""
+    return with_mask(WindowAttention.of(spec), spec)
+
+
+def with_mask(module: WindowAttention, spec: SwinSpec) -> WindowAttention:
+    """Make the mask of the Spec's grid before the first forward."""
+    if spec.windows.is_shifted:
+        module.keep_mask(spec.windows, module.proj.weight)
+    return module

@@ -1,18 +1,19 @@
 """Swin V2's attention as a module (Liu et al., arXiv 2111.09883, section 3); parameter names are timm's."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions.kernels import fused_attention
-from attnscope.attentions.swin.attention import WindowAttention
+from attnscope.attentions.attention import Heads
+from attnscope.attentions.heads import Headed
+from attnscope.attentions.swin.attention import WindowAttention, with_mask
 from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
-from attnscope.attentions.vit.attention import Heads
 from attnscope.core.sizes import Pair, pair
 
 SHARPEST = math.log(100.0)
@@ -55,16 +56,34 @@ class WindowAttentionV2(WindowAttention):
         kernel: str = "eager",
         kv_heads: int | None = None,
     ) -> None:
-        super().__init__(dim, heads, window, shift, False, None, attn_drop, proj_drop, kernel, kv_heads)
+        self.set_up(
+            SwinV2Spec(
+                dim=dim,
+                heads=heads,
+                kv_heads=kv_heads,
+                window=pair(window),
+                shift_size=pair(shift),
+                qkv_bias=qkv_bias,
+                pretrained_window=None if pretrained_window is None else pair(pretrained_window),
+                attn_drop=attn_drop,
+                proj_drop=proj_drop,
+                kernel=kernel,
+            )
+        )
+
+    def set_up(self, spec: Headed) -> None:
+        assert isinstance(spec, SwinV2Spec)
+        super().set_up(replace(spec, qkv_bias=False))  # the biases of queries and values are parameters of their own
         del self.relative_position_bias_table  # an MLP makes it
-        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
-        self.cpb_mlp = nn.Sequential(nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, heads, bias=False))
-        self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
-        kv_dim = dim // heads * self.kv_heads
-        self.v_bias = nn.Parameter(torch.zeros(kv_dim)) if qkv_bias else None
-        if qkv_bias:
-            self.register_buffer("k_bias", torch.zeros(kv_dim), persistent=False)
-        table = log_distances(self.window, pair(pretrained_window or self.window))
+        self.logit_scale = nn.Parameter(torch.full((spec.heads, 1, 1), math.log(10.0)))
+        self.cpb_mlp = nn.Sequential(
+            nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, spec.heads, bias=False)
+        )
+        self.q_bias = nn.Parameter(torch.zeros(spec.dim)) if spec.qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(spec.kv_dim)) if spec.qkv_bias else None
+        if spec.qkv_bias:
+            self.register_buffer("k_bias", torch.zeros(spec.kv_dim), persistent=False)
+        table = log_distances(self.window, spec.pretrained_window or self.window)
         self.register_buffer("relative_coords_table", table.to(torch.get_default_dtype()), persistent=False)
 
     def queries_keys_values(self, x: Tensor) -> Heads:
@@ -77,11 +96,16 @@ class WindowAttentionV2(WindowAttention):
         q, k = self.normalize_grouped(q, k)
         return q, *self.share_heads(k, v)
 
-    def with_positions(self, scores: Tensor) -> Tensor:
-        return self.add_bias(scores, self.bias_mlp(self.relative_coords_table))
-
-    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
+    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+        """What each head finds in each window: softmax(cos(q, k)·τ + B + mask)·v."""
+        if self.kernel != "eager":
+            return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
+        attn = self.score(q, k)
+        attn = self.add_bias(attn, self.bias_mlp(self.relative_coords_table))
+        if grid.is_shifted:
+            attn = self.add_mask(attn, self.mask(grid, attn))
+        attn = self.softmax(attn)
+        return self.mix(attn, v)
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:
@@ -114,12 +138,7 @@ class WindowAttentionV2(WindowAttention):
 
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
-        drop = self.attn_drop.p if self.training else 0.0
-        bias = self.bias_of(table)[None]
-        if grid.is_shifted:
-            mask = self.mask(grid, q)[:, None]
-            bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
-        return fused_attention(self.kernel, q * self.sharpness(), k, v, bias, drop)
+        return self.attend_with(self.bias_of(table), q * self.sharpness(), k, v, grid, 1.0)
 
     def bias_of_heads(self) -> Tensor | None:
         """The bias of q, k and v together, that of k being 0."""
@@ -160,17 +179,6 @@ def log_distances(window: Pair, pretrained: Pair) -> Tensor:
     return distances.sign() * torch.log2(distances.abs() + 1.0) / math.log2(8)
 
 
-def build(spec: SwinV2Spec) -> WindowAttentionV2:
-    """The module that a Spec asks for."""
-    return WindowAttentionV2(
-        spec.dim,
-        spec.heads,
-        spec.window,
-        spec.windows.shift,
-        spec.qkv_bias,
-        spec.pretrained_window,
-        spec.attn_drop,
-        spec.proj_drop,
-        spec.kernel,
-        spec.kv_heads,
-    )
+def build(spec: SwinV2Spec) -> WindowAttention:
+    """Return the module that a Spec describes, with the mask of the Spec's grid."""
+    return with_mask(WindowAttentionV2.of(spec), spec)

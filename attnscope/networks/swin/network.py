@@ -1,11 +1,14 @@
 """Swin and Swin V2 as modules; parameter names are timm's, and torchvision's and Microsoft's state dicts load too."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.attentions import build as build_attention
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.steps import GRID
 from attnscope.networks.swin import steps
 from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
@@ -47,17 +50,7 @@ class PatchEmbed(nn.Module):
 class GridMlp(Mlp):
     """The MLP on a grid of tokens: (b, y, x, c) -> (b, y, x, c)."""
 
-    @steps.expand
-    def expand(self, x: Tensor) -> Tensor:
-        return self.fc1(x)
-
-    @steps.gelu
-    def gelu(self, hidden: Tensor) -> Tensor:
-        return self.drop1(F.gelu(hidden))
-
-    @steps.contract
-    def contract(self, hidden: Tensor) -> Tensor:
-        return self.drop2(self.fc2(hidden))
+    spelling: ClassVar[dict[str, str]] = GRID
 
 
 class SwinBlock(nn.Module):
@@ -123,7 +116,7 @@ class PatchMerging(nn.Module):
     @property
     def sizes(self) -> dict[str, int]:
         """The letters that the module itself sets."""
-        return {"c": self.reduction.in_features // 4}
+        return {"c": self.reduction.in_features // 4, "i": 2, "j": 2}
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] % 2 or x.shape[2] % 2:

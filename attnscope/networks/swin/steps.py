@@ -1,93 +1,77 @@
 """Swin and Swin V2 on one page: what stands before, between and behind their blocks.
 
 Letters: b batch, i image channels, y x tokens down and across (after merging where it merges), p q patch height and width,
-c channels, v w a grid before it is padded to even sides, k classes, e channels inside the MLP.
+c channels, v w a grid before it is padded to even sides, j i the two rows and the two columns that merge, k classes, e channels inside the MLP.
 """
 
 from attnscope import attentions
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
-from attnscope.networks.steps import after, on_grid
+from attnscope.networks.steps import GRID, after
 from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
+from attnscope.ops import recipes as op
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
 
-norm1 = on_grid(sequence.norm1)
-residual1 = on_grid(sequence.residual1)
-norm2 = on_grid(sequence.norm2)
-residual2 = on_grid(sequence.residual2)
-expand = on_grid(sequence.expand)
-gelu = on_grid(sequence.gelu)
-contract = on_grid(sequence.contract)
+norm1 = sequence.norm1.spelled(**GRID)
+residual1 = sequence.residual1.spelled(**GRID)
+norm2 = sequence.norm2.spelled(**GRID)
+residual2 = sequence.residual2.spelled(**GRID)
+expand = sequence.expand.spelled(**GRID)
+gelu = sequence.gelu.spelled(**GRID)
+contract = sequence.contract.spelled(**GRID)
 
 to_grid = Step(
     "planes: b c y x -> patches: b y x c",
-    memory="rearrange",
+    op=op.rearrange,
     doc="the channels come last, so that a token lies in one piece",
 )
 norm_patches = Step(
     "patches: b y x c -> x: b y x c",
-    work={"layer_norm": "b y x c"},
+    op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    scratch=("2 b y x",),
-    saves=("patches",),
-    keeps="2 b y x",
-    back="2 c",
     doc="each patch is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
 )
 pad_odd = Step(
-    "x: b v w c -> x: b (y 2) (x 2) c",
+    "x: b v w c -> x: b (y j) (x i) c",
+    op=op.pad,
     doc="a row or a column of zeros, so that the sides are even",
 )
 gather = Step(
-    "x: b (y 2) (x 2) c -> four: b y x (4 c)",
+    "x: b (y j) (x i) c -> four: b y x (i j c)",
+    op=op.rearrange,
     doc="four neighbours become one token: their channels side by side",
 )
 norm_four = Step(
     "four: b y x (4 c) -> four: b y x (4 c)",
-    work={"layer_norm": "b y x 4 c"},
+    op=op.layer_norm,
     weights={"norm.weight": "(4 c)", "norm.bias": "(4 c)"},
-    scratch=("2 b y x",),
-    saves=("four",),
-    keeps="2 b y x",
-    back="8 c",
     doc="the four neighbours are normed as one",
 )
 reduce = Step(
     "four: b y x (4 c) -> x: b y x (2 c)",
-    macs="b y x 4 c 2 c",
+    op=op.linear,
     weights={"reduction.weight": "(2 c) (4 c)"},
-    saves=("four",),
     doc="4C channels become 2C: a quarter of the tokens, twice as wide",
 )
 norm_reduced = Step(
     "x: b y x (2 c) -> x: b y x (2 c)",
-    work={"layer_norm": "b y x 2 c"},
+    op=op.layer_norm,
     weights={"norm.weight": "(2 c)", "norm.bias": "(2 c)"},
-    scratch=("2 b y x",),
-    saves=("x",),
-    keeps="2 b y x",
-    back="4 c",
     doc="Swin V2 norms what the merging made",
 )
 norm = Step(
     "x: b y x c -> x: b y x c",
-    work={"layer_norm": "b y x c"},
+    op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    scratch=("2 b y x",),
-    saves=("x",),
-    keeps="2 b y x",
-    back="2 c",
     doc="the last norm, of all tokens",
 )
-pool = Step("x: b y x c -> pooled: b c", work={"mean": "b y x c"}, doc="the mean of all tokens")
+pool = Step("x: b y x c -> pooled: b c", op=op.mean, doc="the mean of all tokens")
 head = Step(
     "pooled: b c -> logits: b k",
-    macs="b c k",
-    work={"bias": "b k"},
+    op=op.linear,
     weights={"head.fc.weight": "k c", "head.fc.bias": "k"},
-    saves=("pooled",),
     doc="a number for each class",
 )
 name_steps(globals())
@@ -141,7 +125,7 @@ def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
     """Patch merging of a stage's grid: tokens ÷ 4, channels × 2."""
     height, width = before.grid
     sizes = {"b": spec.batch, "v": height, "w": width, "c": before.dim}
-    sizes |= {"y": (height + 1) // 2, "x": (width + 1) // 2}
+    sizes |= {"y": (height + 1) // 2, "x": (width + 1) // 2, "i": 2, "j": 2}
     reduced = [reduce, norm_reduced] if isinstance(spec, SwinV2NetworkSpec) else [norm_four, reduce]
     padded = [pad_odd] if height % 2 or width % 2 else []
     return Plan.of([*padded, gather, *reduced], sizes, spec.itemsize)

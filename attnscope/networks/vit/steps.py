@@ -4,87 +4,64 @@ Letters: b batch, i image channels, y x patches down and across, p q patch heigh
 in front, k classes, e channels inside the MLP.
 """
 
-from dataclasses import replace
-
 from attnscope import attentions
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.ops import recipes as op
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
 
 embed = Step(
     "image: b i (y p) (x q) -> planes: b c y x",
-    macs="b c y x i p q",
-    work={"bias": "b c y x"},
+    op=op.convolution,
     weights={"proj.weight": "c i p q", "proj.bias": "c"},
-    saves=("image",),
     doc="each patch of the image becomes one token: a convolution whose stride is its width",
 )
 flatten = Step(
     "planes: b c y x -> patches: b (y x) c",
-    memory="view",
-    passes=("planes",),
+    op=op.view,
     doc="the grid of patches becomes a sequence, row by row",
 )
 prepend = Step(
     "patches: b (y x) c -> x: b n c",
+    op=op.prepend,
     weights={"cls_token": "1 1 c"},
-    passes=("patches",),
     doc="a learned token in front, which will gather what the classes are told by",
 )
 prepend_two = Step(
     "patches: b (y x) c -> x: b n c",
+    op=op.prepend,
     weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
-    passes=("patches",),
     doc="two learned tokens in front: one for the classes, one that a teacher taught",
 )
 add_positions = Step(
     "x: b n c -> x: b n c",
-    work={"bias": "b n c"},
+    op=op.add,
     weights={"pos_embed": "1 n c"},
-    passes=("x",),
     doc="a learned vector for each place: without it the tokens would be a bag",
 )
 norm = Step(
     "x: b n c -> x: b n c",
-    work={"layer_norm": "b n c"},
+    op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    scratch=("2 b n",),
-    saves=("x",),
-    keeps="2 b n",
-    back="2 c",
     doc="the last norm, of all tokens",
 )
-pool = Step("x: b n c -> pooled: b c", memory="view", doc="the class token is taken out")
-pool_mean = Step("x: b n c -> pooled: b c", work={"mean": "b n c"}, doc="without a class token: the mean of all tokens")
-pool_two = Step(
-    "x: b n c -> pooled: b c, taught: b c",
-    memory="view",
-    back="b n c - b c",
-    doc="the two tokens in front are taken out",
-)
+pool = Step("x: b n c -> pooled: b c", op=op.select, doc="the class token is taken out")
+pool_mean = Step("x: b n c -> pooled: b c", op=op.mean, doc="without a class token: the mean of all tokens")
+pool_two = Step("x: b n c -> pooled: b c, taught: b c", op=op.select, doc="the two tokens in front are taken out")
 head = Step(
     "pooled: b c -> logits: b k",
-    macs="b c k",
-    work={"bias": "b k"},
+    op=op.linear,
     weights={"head.weight": "k c", "head.bias": "k"},
-    saves=("pooled",),
     doc="a number for each class",
 )
 head_dist = Step(
     "taught: b c -> votes: b k",
-    macs="b c k",
-    work={"bias": "b k"},
+    op=op.linear,
     weights={"head_dist.weight": "k c", "head_dist.bias": "k"},
-    saves=("taught",),
     doc="a number for each class, as the teacher would say",
 )
-average = Step(
-    "logits: b k, votes: b k -> logits: b k",
-    work={"bias": "b k", "scale": "b k"},
-    passes=("votes",),  # of the two that share one gradient, the one that is done with it first
-    doc="both heads have half a say",
-)
+average = Step("logits: b k, votes: b k -> logits: b k", op=op.average, doc="both heads have half a say")
 name_steps(globals())
 
 
@@ -100,8 +77,6 @@ def plan(spec: ViTNetworkSpec) -> Plan:
 
     stream = {"x": "x"}
     first = [prepend_two if spec.distilled else prepend] if spec.cls else []
-    if b == 1:  # the gradients of the tokens in front are pieces of what comes back
-        first = [replace(step, leaves=f"- {spec.prefix} c") for step in first]
     heads = [pool_two, head, head_dist, average] if spec.distilled else [pool if spec.cls else pool_mean, head]
     patches = {"patches": "patches" if first else "x"}
     blocks = [f"blocks.{index}" for index in range(spec.depth)]

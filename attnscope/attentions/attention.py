@@ -1,0 +1,123 @@
+"""Scaled dot-product attention as a module: what all attentions share (Vaswani et al., arXiv 1706.03762, section 3.2)."""
+
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from attnscope.attentions import steps
+from attnscope.attentions.heads import Headed, letters
+from attnscope.attentions.kernels import fused_attention
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""q, k and v in heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
+
+
+class ScaledDotProduct(nn.Module):
+    """softmax(q·kᵀ·scale)·v in heads, and the projection of what they found.
+
+    A subclass has a method for each step of its own, and a `forward` that calls them. `spelling` says how the letters of the
+    steps here are spelled in it.
+    """
+
+    spelling: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def of(cls, spec: Any) -> Self:
+        """Return the module that a Spec describes."""
+        module = cls.__new__(cls)
+        module.set_up(spec)
+        return module
+
+    def set_up(self, spec: Headed) -> None:
+        """Make the parameters that every attention has."""
+        super().__init__()
+        self.heads = spec.heads
+        self.kv_heads = spec.kv_heads or spec.heads
+        self.scale = (spec.dim // spec.heads) ** -0.5 if spec.qk_scale is None else spec.qk_scale
+        self.kernel = spec.kernel
+        self.attn_drop = nn.Dropout(spec.attn_drop)
+        self.proj = nn.Linear(spec.dim, spec.dim)
+        self.proj_drop = nn.Dropout(spec.proj_drop)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The letters that the module itself sets."""
+        return letters(self.proj.in_features, self.heads, self.kv_heads)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What each head finds: softmax(q·kᵀ·scale)·v."""
+        if self.kernel != "eager":
+            return self.attend(q, k, v)
+        weights = self.softmax(self.score(q, k))
+        return self.mix(weights, v)
+
+    @steps.share_heads
+    def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return repeat_heads(k, v, self.heads)
+
+    @steps.score
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q @ k.transpose(-2, -1)).mul_(self.scale)
+
+    @steps.softmax
+    def softmax(self, scores: Tensor) -> Tensor:
+        return self.attn_drop(scores.softmax(dim=-1))
+
+    @steps.mix
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        return weights @ v
+
+    @steps.attend
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        drop = self.attn_drop.p if self.training else 0.0
+        return fused_attention(self.kernel, q, k, v, None, drop, self.scale)
+
+    @steps.merge_heads
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        # with a single channel a head torch would put the copy off to the next step
+        return heads.transpose(1, 2).flatten(2).contiguous()
+
+    @steps.output
+    def output(self, merged: Tensor) -> Tensor:
+        return self.proj_drop(self.proj(merged))
+
+
+class SelfAttention(ScaledDotProduct):
+    """Attention whose queries, keys and values come from the same tokens, by one projection."""
+
+    def set_up(self, spec: Headed) -> None:
+        super().set_up(spec)
+        self.qkv = nn.Linear(spec.dim, spec.dim + 2 * spec.kv_dim, bias=spec.qkv_bias)
+
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            return self.split_heads(x)
+        x = self.project_grouped(x)
+        q, k, v = self.split_grouped(x)
+        return q, *self.share_heads(k, v)
+
+    @steps.project
+    def project(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    @steps.split_heads
+    def split_heads(self, qkv: Tensor) -> Heads:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    @steps.project_grouped
+    def project_grouped(self, x: Tensor) -> Tensor:
+        return self.qkv(x)
+
+    @steps.split_grouped
+    def split_grouped(self, qkv: Tensor) -> Heads:
+        heads = qkv.unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return q, k, v
+
+
+def repeat_heads(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Repeat each head of keys and values for the queries' heads that share it: (b, g, m, d) -> (b, h, m, d)."""
+    times = heads // k.shape[1]
+    return k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)

@@ -1,0 +1,104 @@
+"""Matrix products: linear layers and matmuls, with the copies that torch makes of operands that do not lie in one run."""
+
+from math import prod
+from typing import Any
+
+from attnscope.ops.elementwise import add_
+from attnscope.ops.movement import expand, reshape, sum_to, transpose, view
+from attnscope.ops.operation import Arguments, argument, each_out, register
+from attnscope.ops.tape import Back, Gradients, Tape
+from attnscope.ops.tensor import Tensor
+
+
+def _mm(arguments: Arguments, out: Any) -> int:
+    return arguments[0].numel() * arguments[1].shape[-1]
+
+
+def _added_mm(arguments: Arguments, out: Any) -> int:
+    return arguments[1].numel() * arguments[2].shape[-1]
+
+
+def _linear(arguments: Arguments, out: Any) -> int:
+    return out.numel() * arguments[1].shape[-1]
+
+
+def _linear_bias(arguments: Arguments, out: Any) -> int:
+    return out.numel() if argument(arguments, 2) is not None else 0
+
+
+def _matmul(arguments: Arguments, out: Any) -> int:
+    return out.numel() * arguments[0].shape[-1]
+
+
+register("mm bmm", macs=_mm)
+register("addmm _addmm_activation baddbmm addbmm", macs=_added_mm, flops=each_out())
+register("mv dot vdot", macs=lambda arguments, out: arguments[0].numel())
+register("addmv", macs=lambda arguments, out: arguments[1].numel(), flops=each_out())
+register("addr", macs=each_out(), flops=each_out())
+register("linear mkldnn_linear", macs=_linear, flops=_linear_bias)
+register("matmul", macs=_matmul)
+
+
+def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply by a weight of (channels out, channels in), and add a bias (torch's `F.linear`)."""
+    if bias is None or (x.dim() > 2 and not x.is_contiguous()):
+        made = matmul(tape, x, transpose(tape, weight))
+        return made if bias is None else add_(tape, made, bias)
+    rows = x if x.dim() == 2 else view(tape, x, (prod(x.shape[:-1]), x.shape[-1]))
+    made = addmm(tape, bias, rows, transpose(tape, weight))
+    return made if x.dim() == 2 else view(tape, made, (*x.shape[:-1], weight.shape[0]))
+
+
+def addmm(tape: Tape, bias: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    """Multiply two matrices and add a row: (rows, i), (i, o) -> (rows, o)."""
+    made = tape.tensor((x.shape[0], other.shape[1]))
+    tape.ran("addmm", [bias, x, other], made)
+    tape.remember(_addmm_back, [bias, x, other], [made], saved=[x, other], meta=bias.shape)
+    return made
+
+
+def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
+    """Multiply the last two axes, batch by batch (torch's `matmul`): (…, n, i), (…, i, m) -> (…, n, m)."""
+    if x.dim() == other.dim() == 2:
+        return _product(tape, "mm", x, other)
+    if other.dim() == 2:
+        rows = reshape(tape, x, (prod(x.shape[:-1]), x.shape[-1]))
+        return view(tape, _product(tape, "mm", rows, other), (*x.shape[:-1], other.shape[-1]))
+    batch = x.shape[:-2]
+    one, two = (
+        reshape(tape, expand(tape, each, batch + each.shape[-2:]), (prod(batch), *each.shape[-2:]))
+        for each in (x, other)
+    )
+    return view(tape, _product(tape, "bmm", one, two), (*batch, x.shape[-2], other.shape[-1]))
+
+
+def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
+    made = tape.tensor((*x.shape[:-1], other.shape[-1]))
+    tape.ran(name, [x, other], made)
+    tape.remember(_product_back, [x, other], [made], saved=[x, other], meta=name)
+    return made
+
+
+def _addmm_back(back: Back) -> Gradients:
+    of_x, of_other = _operands_back(back, "mm", back.needs[1:])
+    return [sum_to(back.tape, back.grad, back.meta) if back.needs[0] else None, of_x, of_other]
+
+
+def _product_back(back: Back) -> Gradients:
+    return _operands_back(back, back.meta, back.needs)
+
+
+def _operands_back(back: Back, name: str, needs: Any) -> Gradients:
+    tape, grad, (x, other) = back.tape, back.grad, back.saved
+    of_x = _plain(tape, name, grad, transpose(tape, other)) if needs[0] else None
+    if not needs[1]:
+        return [of_x, None]
+    if name == "mm" and not other.is_contiguous():  # the gradient of a transposed weight lies as the weight does
+        return [of_x, transpose(tape, _plain(tape, name, transpose(tape, grad), x))]
+    return [of_x, _plain(tape, name, transpose(tape, x), grad)]
+
+
+def _plain(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
+    made = tape.tensor((*x.shape[:-1], other.shape[-1]))
+    tape.ran(name, [x, other], made)
+    return made

@@ -1,0 +1,202 @@
+"""Views and copies: what changes the shape, the order or the place of numbers and computes nothing."""
+
+from collections.abc import Sequence
+
+from attnscope.ops.operation import register
+from attnscope.ops.tape import Back, Gradients, Tape
+from attnscope.ops.tensor import Shape, Tensor, view_strides
+
+register(
+    """view reshape _unsafe_view _reshape_alias permute transpose t expand select slice unbind split split_with_sizes
+    unsqueeze squeeze detach alias lift_fresh lift _conj as_strided swapaxes view_as_real chunk unflatten expand_as""",
+    is_view=True,
+)
+register("embedding index index_select gather take slice_scatter", gathers=True)
+register(
+    """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
+    constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle
+    im2col col2im masked_fill where tril triu one_hot meshgrid index_put _index_put_impl scatter
+    select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy
+    empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full scalar_tensor
+    zeros zeros_like ones ones_like full full_like fill zero arange linspace eye
+    rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout
+    sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async"""
+)
+
+
+def view(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """View with another shape; the strides must allow it."""
+    strides = view_strides(x.shape, x.strides, shape)
+    if strides is None:
+        raise ValueError(f"{x.shape} with strides {x.strides} cannot be viewed as {shape}")
+    made = tape.view(x, shape, strides)
+    tape.remember(_reshape_back, [x], [made], meta=x.shape)
+    return made
+
+
+def reshape(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """View with another shape, or copy where the strides do not allow it."""
+    strides = view_strides(x.shape, x.strides, shape)
+    if strides is None:
+        return view(tape, clone(tape, x), shape)
+    made = tape.view(x, shape, strides)
+    tape.remember(_reshape_back, [x], [made], meta=x.shape)
+    return made
+
+
+def clone(tape: Tape, x: Tensor) -> Tensor:
+    """Copy into a contiguous tensor."""
+    made = tape.tensor(x.shape, itemsize=x.itemsize)
+    tape.ran("clone", [x], made)
+    tape.remember(_pass_back, [x], [made])
+    return made
+
+
+def contiguous(tape: Tape, x: Tensor) -> Tensor:
+    """Copy unless the tensor is contiguous."""
+    return x if x.is_contiguous() else clone(tape, x)
+
+
+def permute(tape: Tape, x: Tensor, axes: Sequence[int]) -> Tensor:
+    """View with the axes in another order."""
+    made = tape.view(x, tuple([x.shape[axis] for axis in axes]), tuple([x.strides[axis] for axis in axes]))
+    tape.remember(_permute_back, [x], [made], meta=tuple(axes))
+    return made
+
+
+def transpose(tape: Tape, x: Tensor, one: int = -2, other: int = -1) -> Tensor:
+    """View with two axes exchanged."""
+    axes = list(range(x.dim()))
+    axes[one], axes[other] = axes[other], axes[one]
+    return permute(tape, x, axes)
+
+
+def expand(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """View with axes of one element repeated."""
+    strides = tuple(
+        [
+            0 if size == 1 and wanted != 1 else stride
+            for size, stride, wanted in zip(x.shape, x.strides, shape, strict=True)
+        ]
+    )
+    made = tape.view(x, shape, strides)
+    tape.remember(_sum_back, [x], [made], meta=x.shape)
+    return made
+
+
+def select(tape: Tape, x: Tensor, axis: int, index: int = 0) -> Tensor:
+    """View of one place along an axis."""
+    made = tape.view(x, x.shape[:axis] + x.shape[axis + 1 :], x.strides[:axis] + x.strides[axis + 1 :])
+    tape.remember(_new_back, [x], [made], meta=x.shape)
+    return made
+
+
+def unbind(tape: Tape, x: Tensor) -> tuple[Tensor, ...]:
+    """Views of all places along the first axis."""
+    made = tuple([tape.view(x, x.shape[1:], x.strides[1:]) for _ in range(x.shape[0])])
+    tape.remember(_unbind_back, [x], made, meta=x.shape)
+    return made
+
+
+def split(tape: Tape, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
+    """Views of pieces along an axis."""
+    made = tuple([tape.view(x, _with(x.shape, axis, size), x.strides) for size in sizes])
+    tape.remember(_new_back, [x], made, meta=x.shape)
+    return made
+
+
+def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Join tensors along an axis, into a new one."""
+    shape = _with(parts[0].shape, axis, sum([part.shape[axis] for part in parts]))
+    made = tape.tensor(shape)
+    tape.ran("cat", parts, made)
+    tape.remember(_cat_back, parts, [made], meta=([part.shape for part in parts]))
+    return made
+
+
+def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """Add zeros at the ends of axes, or take elements away, up to this shape."""
+    made = tape.tensor(shape)
+    tape.ran("constant_pad_nd", [x], made)
+    tape.remember(_new_back, [x], [made], meta=x.shape)
+    return made
+
+
+def roll(tape: Tape, x: Tensor, axes: int) -> Tensor:
+    """Roll along so many axes: a pass for each of them, with a whole copy between two."""
+    made = x
+    for _ in range(axes):
+        made = tape.tensor(x.shape)
+    tape.ran("roll", [x], made)
+    tape.remember(_roll_back, [x], [made], meta=axes)
+    return made
+
+
+def gather(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
+    """Take rows of a table by an index of whole numbers."""
+    made = tape.tensor(shape)
+    tape.ran("index", [table], made)
+    tape.remember(_new_back, [table], [made], meta=table.shape)
+    return made
+
+
+def repeat(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """Copy as often as the shape says."""
+    made = tape.tensor(shape)
+    tape.ran("repeat", [x], made)
+    tape.remember(_sum_back, [x], [made], meta=x.shape)
+    return made
+
+
+def sum_to(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """Sum over the axes along which a tensor of this shape was broadcast; the tensor itself where there are none."""
+    if x.shape == shape:
+        return x
+    made = tape.tensor(shape)
+    tape.ran("sum", [x], made)
+    return made
+
+
+def _with(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis:][1:])
+
+
+def _pass_back(back: Back) -> Gradients:
+    return back.grads
+
+
+def _reshape_back(back: Back) -> Gradients:
+    return [reshape(back.tape, back.grad, back.meta)]
+
+
+def _permute_back(back: Back) -> Gradients:
+    axes = back.meta
+    return [permute(back.tape, back.grad, sorted(range(len(axes)), key=axes.__getitem__))]
+
+
+def _sum_back(back: Back) -> Gradients:
+    return [sum_to(back.tape, back.grad, back.meta)]
+
+
+def _new_back(back: Back) -> Gradients:
+    """Return a new tensor as large as what was taken."""
+    return [back.tape.tensor(back.meta)]
+
+
+def _unbind_back(back: Back) -> Gradients:
+    zeros = [back.tape.tensor(back.meta[1:]) for grad in back.grads if grad is None]
+    stacked = back.tape.tensor(back.meta)
+    del zeros
+    return [stacked]
+
+
+def _cat_back(back: Back) -> Gradients:
+    grad = back.grad
+    return [
+        back.tape.view(grad, shape, grad.strides) if needed else None
+        for shape, needed in zip(back.meta, back.needs, strict=True)
+    ]
+
+
+def _roll_back(back: Back) -> Gradients:
+    return [roll(back.tape, back.grad, back.meta)]

@@ -1,0 +1,52 @@
+"""Reductions, pooling and interpolation."""
+
+from math import prod
+from typing import Any
+
+from attnscope.ops.normalization import FLOAT32_BYTES
+from attnscope.ops.operation import Arguments, each_in, each_out, register, tensors_in
+from attnscope.ops.tape import Back, Gradients, Tape
+from attnscope.ops.tensor import Tensor
+
+LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # of 4 and of 16 neighbours: a product for each, and their sum
+
+
+def _pool(arguments: Arguments, out: Any) -> int:
+    pooled, kernel = next(tensors_in(out)), arguments[1]
+    sides = kernel if isinstance(kernel, list | tuple) else [kernel]
+    if len(sides) == 1:
+        return pooled.numel() * sides[0] ** min(pooled.dim() - 2, 2)
+    return pooled.numel() * prod(sides)
+
+
+register("sum mean amax amin aminmax max min argmax argmin prod cumsum any all nansum", flops=each_in())
+register("var std var_mean std_mean", flops=each_in(4))  # add to the mean, subtract it, square, add to the variance
+register("logsumexp", flops=each_in(2))  # exponentiate, add to the sum
+register("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d", flops=each_in())
+register("avg_pool2d max_pool2d_with_indices max_pool2d avg_pool3d max_pool3d_with_indices", flops=_pool)
+register(
+    "upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d grid_sampler_2d",
+    flops=each_out(LINEAR_INTERPOLATION),
+)
+register("upsample_bicubic2d _upsample_bicubic2d_aa", flops=each_out(CUBIC_INTERPOLATION))
+
+
+def mean(tape: Tape, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Take the mean over some axes. Narrow dtypes are summed up as float32, from a copy."""
+    shape = tuple([size for axis, size in enumerate(x.shape) if axis not in axes])
+    made = tape.tensor(shape)
+    wide = None
+    if tape.itemsize < FLOAT32_BYTES:
+        wide = [tape.tensor(x.shape, itemsize=FLOAT32_BYTES), tape.tensor(shape, itemsize=FLOAT32_BYTES)]
+    divisor = tape.number(), tape.tensor((), itemsize=max(tape.itemsize, FLOAT32_BYTES))
+    tape.ran("mean", [x], made)
+    tape.remember(_mean_back, [x], [made], meta=x.shape)
+    del wide, divisor
+    return made
+
+
+def _mean_back(back: Back) -> Gradients:
+    divisor = back.tape.number(), back.tape.cast(is_double=False)
+    made = back.tape.tensor(back.meta)
+    del divisor
+    return [made]

@@ -1,0 +1,172 @@
+"""Tensors without numbers: a shape, strides and a storage, from which copies and views follow as they do in torch.
+
+The attributes and methods that the formulas of the registry read (`shape`, `numel`, `dim`, `element_size`, `nbytes`,
+`stride`) have torch's names, so that one formula prices a step of a plan and a call of a real module alike.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+Shape = tuple[int, ...]
+
+
+class Storage:
+    """Memory of one or several tensors, in bytes; `on_free` is called with it when nothing refers to it any more."""
+
+    __slots__ = ("key", "nbytes", "on_free")
+
+    def __init__(self, key: int, nbytes: int, on_free: "Callable[[int, int], None] | None" = None) -> None:
+        self.key = key
+        self.nbytes = nbytes
+        self.on_free = on_free
+
+    def __del__(self) -> None:
+        if self.on_free is not None:
+            self.on_free(self.key, self.nbytes)
+
+
+class Tensor:
+    """A tensor without numbers. `value` numbers it among the values of a tape, for autograd."""
+
+    __slots__ = ("itemsize", "shape", "storage", "strides", "value")
+
+    def __init__(self, shape: Shape, strides: Shape, storage: Storage, itemsize: int, value: int = -1) -> None:
+        self.shape = shape
+        self.strides = strides
+        self.storage = storage
+        self.itemsize = itemsize
+        self.value = value
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def element_size(self) -> int:
+        return self.itemsize
+
+    def stride(self) -> Shape:
+        return self.strides
+
+    @property
+    def nbytes(self) -> int:
+        return self.itemsize * math.prod(self.shape)
+
+    def is_contiguous(self) -> bool:
+        return is_contiguous(self.shape, self.strides)
+
+
+def contiguous_strides(shape: Sequence[int]) -> Shape:
+    """Return the strides of a tensor whose last axis is the densest."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Return whether the elements lie in the order of the axes without gaps; axes of one element may have any stride."""
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Return whether the elements fill their memory without gaps or overlaps, in any order of the axes."""
+    expected = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def view_strides(shape: Sequence[int], strides: Sequence[int], wanted: Sequence[int]) -> Shape | None:
+    """Return the strides of a view with another shape, None if only a copy can have it (torch's `computeStride`).
+
+    Axes that lie in one run of memory may be merged and split; others may not.
+    """
+    if math.prod(shape) == 0:
+        return contiguous_strides(wanted)
+    found: list[int] = []
+    at = len(wanted) - 1
+    base = strides[-1] if strides else 1
+    in_tensor = in_view = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        in_tensor *= shape[axis]
+        if axis == 0 or (shape[axis - 1] != 1 and strides[axis - 1] != in_tensor * base):
+            while at >= 0 and (in_view < in_tensor or wanted[at] == 1):
+                found.append(in_view * base)
+                in_view *= wanted[at]
+                at -= 1
+            if in_view != in_tensor:
+                return None
+            if axis > 0:
+                base = strides[axis - 1]
+                in_tensor = in_view = 1
+    if not shape:
+        return (1,) * len(wanted)
+    return tuple(reversed(found)) if at < 0 else None
+
+
+def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> Shape:
+    """Return the strides of a new tensor that an elementwise operator makes of operands of these shapes and strides.
+
+    As torch's TensorIterator does: the axes of the result lie in memory in the order in which those of the operands do, the
+    first operand deciding where they differ; a broadcast axis has no say.
+    """
+    if all(is_contiguous(of_shape, strides) and of_shape == shape for of_shape, strides in operands):
+        return contiguous_strides(shape)
+    rank = len(shape)
+    aligned = [
+        (
+            [0] * (rank - len(of_shape))
+            + [0 if size == 1 else stride for size, stride in zip(of_shape, strides, strict=True)]
+        )
+        for of_shape, strides in operands
+    ]
+    order = list(range(rank - 1, -1, -1))  # the densest first
+
+    def compare(first: int, second: int) -> int:
+        for strides in aligned:
+            one, other = strides[first], strides[second]
+            if one == 0 or other == 0:
+                continue
+            if one != other:
+                return -1 if one < other else 1
+            if shape[first] > shape[second]:
+                return 1
+        return 0
+
+    for index in range(1, rank):
+        moving = index
+        for before in range(index - 1, -1, -1):
+            said = compare(order[before], order[moving])
+            if said > 0:
+                order[before], order[moving] = order[moving], order[before]
+                moving = before
+            elif said < 0:
+                break
+    found, step = [0] * rank, 1
+    for axis in order:
+        found[axis] = step
+        step *= shape[axis]
+    return tuple(found)
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """Return the shape to which all of these broadcast."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple([max(sizes) if 0 not in sizes else 0 for sizes in zip(*padded, strict=True)])
+
+
+def distinct_elements(tensor: "Tensor") -> int:
+    """Return how many elements lie in memory: an expanded axis repeats what is there once."""
+    return math.prod([size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride])
