@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from attnscope.ops.normalization import FLOAT32_BYTES, SOFTMAX
 from attnscope.ops.operation import Arguments, argument, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Tensor
+from attnscope.ops.tensor import Shape, Tensor
 
 SCALE = MASK = 1
 """FLOPs of one pair of tokens: a product with a number, and the sum with a mask or a bias."""
@@ -128,19 +128,26 @@ def attention(
             backward (Dao et al., arXiv 2205.14135, algorithm 4). What other kernels keep is not known.
     """
     b, h, n, _ = query.shape
-    d = value.shape[-1]
-    made = tape.tensor((b, h, n, d), (n * h * d, d, h * d, 1))
-    sums = tape.tensor((b, h, n), itemsize=max(tape.itemsize, FLOAT32_BYTES))
+    made = _side_by_side(tape, (b, h, n, value.shape[-1]))
+    sums = tape.tensor((b, h, n), itemsize=max(tape.itemsize, FLOAT32_BYTES)) if keeps else None
     tape.holds_more = True
     tape.keeps_unknown |= not keeps
     tape.ran("scaled_dot_product_attention", [query, key, value, bias], made)
     tape.fused_macs += tape.runs[-1].macs
     taken = [query, key, value] if bias is None else [query, key, value, bias]
-    saved = [query, key, value, made, sums] if keeps else []
+    saved = [] if sums is None else [query, key, value, made, sums]
     tape.remember(_attention_back, taken, [made], saved, meta=[each.shape for each in taken])
     return made
 
 
 def _attention_back(back: Back) -> Gradients:
     back.tape.holds_more = True
-    return [back.tape.tensor(shape) if needed else None for shape, needed in zip(back.meta, back.needs, strict=True)]
+    return [
+        _side_by_side(back.tape, shape) if needed else None for shape, needed in zip(back.meta, back.needs, strict=True)
+    ]
+
+
+def _side_by_side(tape: Tape, shape: Shape) -> Tensor:
+    """Allocate (b, h, n, d) whose heads lie side by side in memory, token by token."""
+    _, h, n, d = shape
+    return tape.tensor(shape, (n * h * d, d, h * d, 1))

@@ -43,8 +43,13 @@ def convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shap
 
 
 def _workspace(tape: Tape, x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> int:
+    """Return what the library holds at least: oneDNN's weights in its own order, or the columns of a matmul.
+
+    torch takes oneDNN for float32 where the input or the kernel is large enough (`ConvParams::use_mkldnn`).
+    """
     columns = shape[0] * prod(weight.shape[1:]) * prod(shape[2:]) * tape.itemsize
-    return weight.nbytes if tape.itemsize == 4 else min(columns, weight.nbytes)
+    is_large = min(weight.shape[2:]) > 3 or x.shape[0] > 1 or x.numel() > 20480
+    return weight.nbytes if tape.itemsize == 4 and is_large else min(columns, weight.nbytes)
 
 
 def _convolution_back(back: Back) -> Gradients:

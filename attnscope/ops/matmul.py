@@ -74,6 +74,7 @@ def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
+    tape.holds_more |= x.shape[-1] == 1 and x.dim() == 3  # BLAS may copy matrices of a single row or column
     tape.ran(name, [x, other], made)
     tape.remember(_product_back, [x, other], [made], saved=[x, other], meta=name)
     return made

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attnscope.ops.operation import register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Shape, Tensor, view_strides
+from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_strides
 
 register(
     """view reshape _unsafe_view _reshape_alias permute transpose t expand select slice unbind split split_with_sizes
@@ -115,10 +115,11 @@ def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """Add zeros at the ends of axes, or take elements away, up to this shape."""
-    made = tape.tensor(shape)
+    """Add zeros at the ends of axes, or take elements away, up to this shape; what is only cut keeps the order of its axes."""
+    is_cut = all(new <= old for new, old in zip(shape, x.shape, strict=True))
+    made = tape.tensor(shape, elementwise_strides(shape, [(shape, x.strides)]) if is_cut else None)
     tape.ran("constant_pad_nd", [x], made)
-    tape.remember(_new_back, [x], [made], meta=x.shape)
+    tape.remember(_pad_back, [x], [made], meta=x.shape)
     return made
 
 
@@ -196,6 +197,10 @@ def _cat_back(back: Back) -> Gradients:
         back.tape.view(grad, shape, grad.strides) if needed else None
         for shape, needed in zip(back.meta, back.needs, strict=True)
     ]
+
+
+def _pad_back(back: Back) -> Gradients:
+    return [pad(back.tape, back.grad, back.meta)]
 
 
 def _roll_back(back: Back) -> Gradients:

@@ -6,7 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 from attnscope.ops.kernels import RECOMPUTING
-from attnscope.ops.tensor import Shape, contiguous_strides, elementwise_strides, is_dense
+from attnscope.ops.tensor import Shape, contiguous_strides, elementwise_strides, is_contiguous, is_dense
 from attnscope.plan.effects import BackwardEffects, backward_of
 from attnscope.plan.memory import AtLeast, Memory, Owner, RunOwners
 from attnscope.plan.plan import Plan, SizedStep
@@ -140,6 +140,7 @@ class _Value:
     size: int
     needs_grad: bool
     grad: _Buffer | None = None
+    is_input: bool = False
 
 
 class _Run(NamedTuple):
@@ -158,7 +159,7 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
     for number, owners in zip(memory.plan.runs, memory.owners, strict=True):
         step = memory.plan.steps[number]
         takes = [
-            values.setdefault(name, _Value(shape, step.itemsize * prod(shape), input_grad))
+            values.setdefault(name, _Value(shape, step.itemsize * prod(shape), input_grad, is_input=True))
             for name, shape in zip(step.takes, step.inputs, strict=True)
         ]
         needs = tuple(
@@ -252,7 +253,7 @@ class _Replay:
         """Give a tensor a gradient, or add it to what it has: in place where nobody else has that."""
         before = value.grad
         if before is None:
-            value.grad = grad
+            value.grad = self._as_leaf(value, grad) if value.is_input else grad
             return
         if before.memory.users == 1 and is_dense(value.shape, before.strides):
             self._release(grad)
@@ -263,6 +264,14 @@ class _Replay:
         self._release(before)
         self._release(grad)
         value.grad = total
+
+    def _as_leaf(self, value: _Value, grad: _Buffer) -> _Buffer:
+        """Copy the gradient of an input that does not lie as the input does."""
+        if is_contiguous(value.shape, grad.strides):
+            return grad
+        self._hold(value.size)
+        self._release(grad)
+        return _Buffer(_Gradient(value.size, users=1), contiguous_strides(value.shape))
 
     def _release(self, grad: _Buffer | None) -> None:
         assert grad is not None
