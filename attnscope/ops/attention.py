@@ -110,7 +110,7 @@ def _encoder_layer_flops(arguments: Arguments, out: Any) -> int:
 
 
 for _name, _at in MASK_AT.items():
-    register(_name, macs=_macs, flops=_flops(_at))
+    register(_name, macs=_macs, flops=_flops(_at), by_products=True)
 register("_native_multi_head_attention", macs=_native_macs, flops=_native_flops)
 register("_transformer_encoder_layer_fwd", macs=_encoder_layer_macs, flops=_encoder_layer_flops)
 

@@ -28,14 +28,15 @@ def _rms_norm(arguments: Arguments, out: Any) -> int:
 
 
 register("_softmax softmax _safe_softmax _log_softmax log_softmax", flops=each_out(SOFTMAX))
-register("native_layer_norm layer_norm", flops=_norm(2))
-register("native_group_norm group_norm", flops=_norm(1))
-register("_fused_rms_norm rms_norm", flops=_rms_norm)
+register("native_layer_norm layer_norm", flops=_norm(2), by_products=True)
+register("native_group_norm group_norm", flops=_norm(1), by_products=True)
+register("_fused_rms_norm rms_norm", flops=_rms_norm, by_products=True)
 # in evaluation mean and variance are known in advance: a product and a sum
 register(
     """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
     _batch_norm_no_update batch_norm""",
     flops=each_in(2),
+    by_products=True,
 )
 register("linalg_vector_norm norm", flops=each_in(2))  # square, add to the sum
 

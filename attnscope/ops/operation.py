@@ -26,9 +26,11 @@ class Operation:
         flops: elementwise FLOPs of a call; None if it has none.
         is_view: the result is the memory of the argument.
         gathers: it reads the elements that it gives, not all there are.
+        by_products: behind its result it makes statistics for the backward, which differ from device to device and are not
+            counted.
     """
 
-    __slots__ = ("flops", "gathers", "is_view", "macs", "name")
+    __slots__ = ("by_products", "flops", "gathers", "is_view", "macs", "name")
 
     def __init__(
         self,
@@ -37,12 +39,14 @@ class Operation:
         flops: Formula | None = None,
         is_view: bool = False,
         gathers: bool = False,
+        by_products: bool = False,
     ) -> None:
         self.name = name
         self.macs = macs
         self.flops = flops
         self.is_view = is_view
         self.gathers = gathers
+        self.by_products = by_products
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -55,12 +59,13 @@ def register(
     flops: Formula | None = None,
     is_view: bool = False,
     gathers: bool = False,
+    by_products: bool = False,
 ) -> None:
     """Declare operators that cost the same; `names` may be one text with several names in it."""
     for name in names.split() if isinstance(names, str) else names:
         if name in OPERATIONS:
             raise ValueError(f"operation {name} is declared twice")
-        OPERATIONS[name] = Operation(name, macs, flops, is_view, gathers)
+        OPERATIONS[name] = Operation(name, macs, flops, is_view, gathers, by_products)
 
 
 def find(name: str) -> Operation | None:
@@ -90,7 +95,8 @@ def bytes_of(tensor: Any) -> int:
 
 def bytes_moved(operation: Operation, arguments: Any, out: Any) -> tuple[int, int]:
     """Return the bytes that a call reads and writes: each tensor that it takes and makes, once."""
-    written = sum([bytes_of(tensor) for tensor in tensors_in(out)])
+    result = out[0] if operation.by_products and isinstance(out, tuple | list) else out
+    written = sum([bytes_of(tensor) for tensor in tensors_in(result)])
     return written if operation.gathers else sum([bytes_of(tensor) for tensor in tensors_in(arguments)]), written
 
 

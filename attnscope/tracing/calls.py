@@ -170,6 +170,8 @@ class _Watcher:
         self.stack: list[nn.Module] = []
         self.calls: list[Call] = []
         self.current: Call | None = None
+        self.is_whole = False
+        """Whether a call is running that is priced as a whole, whatever operators it is made of on this device."""
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = _Memory(module)
         self.functions = _Functions(self, tracer if sys.version_info < (3, 12) else None)
@@ -285,12 +287,17 @@ class _Functions(TorchFunctionMode):
         watcher = self.watcher
         watcher.current = call = watcher.start(name, args, kwargs)
         try:
+            watcher.is_whole = name in WHOLE
             out = func(*args, **kwargs)
+            if watcher.is_whole:
+                out = as_kernels_lay(out)
+                watcher.is_whole = False
+                watcher.ran(WHOLE[name], args, kwargs, out)
         except Exception as error:
             watcher.fail(error, name, args, kwargs)
             raise
         finally:
-            watcher.current = None
+            watcher.current, watcher.is_whole = None, False
         if makes_tensors(out):
             call.outputs = shapes_in(out)
             call.bytes_live = max(call.bytes_live, watcher.memory.live)
@@ -311,7 +318,8 @@ class _Operators(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
-        self.watcher.ran(func, args, kwargs, out)
+        if not self.watcher.is_whole:
+            self.watcher.ran(func, args, kwargs, out)
         return out
 
 
@@ -354,6 +362,18 @@ def subnormal_share(tensor: Tensor) -> float:
 
 def _storage(tensor: Tensor) -> Any:
     return tensor.untyped_storage()
+
+
+WHOLE = {"scaled_dot_product_attention": torch.ops.aten.scaled_dot_product_attention.default}
+"""Calls that are one kernel, by name: on meta torch takes them apart into other operators than a device runs."""
+
+
+def as_kernels_lay(out: Tensor) -> Tensor:
+    """Return what fused attention made on meta with its heads side by side in memory, as the kernels of all devices lay it."""
+    if not out.is_meta or out.dim() != 4:
+        return out
+    b, h, n, d = out.shape
+    return out.new_empty((b, n, h, d)).transpose(1, 2)
 
 
 QUESTIONS = frozenset(
