@@ -30,14 +30,12 @@ def spec_class(name: str) -> type[Spec]:
 
 def plan(spec: Spec) -> Plan:
     """The steps that this Spec runs, with their sizes. No torch."""
-    planned: Plan = _folder(spec.name).plan(spec)
-    return planned
+    return spec.plan()
 
 
 def build(spec: Spec) -> "nn.Module":
     """The module of this Spec, on torch's default device and with torch's default dtype."""
-    module: nn.Module = import_module(f"{__name__}.{spec.name}.attention").build(spec)
-    return module
+    return spec.build()
 
 
 @lru_cache

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from attnscope import __version__
 from attnscope.cli.commands import Group
 from attnscope.cli.flags import option
 from attnscope.core.errors import AttnscopeError
+from attnscope.core.version import __version__
 
 app = typer.Typer(
     name="attnscope",

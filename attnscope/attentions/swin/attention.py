@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from attnscope.attentions.heads import letters
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.vit.attention import Heads, repeat_heads, split_grouped
 from attnscope.core.sizes import Pair, pair
+from attnscope.core.windows import Windows
 
 
 class WindowAttention(nn.Module):

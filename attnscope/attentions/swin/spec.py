@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, pair, plural, spell_pair
+from attnscope.core.windows import Windows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin.attention import WindowAttention
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.attentions.vit.attention import Heads
 from attnscope.core.sizes import Pair, pair
+from attnscope.core.windows import Windows
 
 SHARPEST = math.log(100.0)
 """The logit scale is clamped here, so that no head multiplies its cosines by more than 100."""

@@ -4,7 +4,6 @@ Letters: b batch, i image channels, y x tokens down and across (after merging wh
 c channels, v w a grid before it is padded to even sides, k classes, e channels inside the MLP.
 """
 
-from attnscope import attentions
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
 from attnscope.networks.steps import after, on_grid
@@ -157,7 +156,7 @@ def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
     def of(*steps: Step) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
-    attend = attentions.plan(attention).inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
+    attend = attention.plan().inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
     mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
         "mlp", takes={"branch": source}, makes={"branch": "branch"}
     )
