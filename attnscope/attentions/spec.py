@@ -1,15 +1,14 @@
 """What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from attnscope.core.dtypes import DTYPE_BYTES
-from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted
 from attnscope.core.sizes import LARGEST, Ints, Pair
 from attnscope.ops.kernels import KERNELS
 
@@ -133,7 +132,7 @@ class Spec:
 
     def plan(self) -> "Plan":
         """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch."""
-        plan: Plan = self._file("steps").plan(self)
+        plan: Plan = self._function("steps", "plan")(self)
         return plan
 
     def build(self) -> "nn.Module":
@@ -141,14 +140,22 @@ class Spec:
 
         It is `attention.build(spec)` of the Spec's folder, and `network.build(spec)` of a network's.
         """
-        module: nn.Module = self._file(self.MODULE_FILE).build(self)
+        module: nn.Module = self._function(self.MODULE_FILE, "build")(self)
         return module
 
     @classmethod
-    def _file(cls, name: str) -> ModuleType:
-        """Import a file of the folder whose `spec.py` defines this Spec, or else the Spec that it is derived from."""
+    def _function(cls, file: str, name: str) -> Callable[[Self], Any]:
+        """Import a function of a file beside the `spec.py` that defines this Spec, or else the one it is derived from.
+
+        Raises:
+            AttnscopeError: the file has no such function.
+        """
         home = next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec"))
-        return import_module(f"{home.removesuffix('.spec')}.{name}")
+        module = import_module(f"{home.removesuffix('.spec')}.{file}")
+        function: Callable[[Self], Any] | None = getattr(module, name, None)
+        if function is None:
+            raise AttnscopeError(f"{module.__file__} has no function {name}(spec)")
+        return function
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and their values."""

@@ -5,7 +5,6 @@ Counts are whole numbers, times are seconds, sizes are bytes. What was not measu
 
 import json
 from dataclasses import asdict, dataclass, field
-from pkgutil import resolve_name
 from typing import Any
 
 from attnscope.core.axes import Shape
@@ -312,6 +311,8 @@ class Report:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What a notebook shows."""
+        from pkgutil import resolve_name
+
         notebook = resolve_name(NOTEBOOK)
         return dict(notebook(self))
 
