@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
@@ -64,7 +65,7 @@ class SwinSpec(Headed):
         against = shift is not None and size is not None and shift is not any(pair(size))
         return [("shift", "shift_size")] if against else []
 
-    @property
+    @cached_property
     def windows(self) -> Windows:
         """The geometry: padding, counts and shift."""
         shift = self.shift_size or (0, 0)
