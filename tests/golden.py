@@ -7,7 +7,6 @@ from pathlib import Path
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, explore
 from attnscope.analyses.compare import compare
-from attnscope.analyses.diff import Diff
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows
@@ -18,6 +17,7 @@ from attnscope.render.diff import render_diff
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
+from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
 
 FOLDER = Path(__file__).parent / "screens"

@@ -16,7 +16,7 @@ from attnscope.core.optional import sum_of
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.backward import backward_macs, computes_scores_anew
-from attnscope.profiling.building import build, build_module, plan_of
+from attnscope.profiling.building import build
 from attnscope.profiling.counters import count_backward_with_torch
 from attnscope.profiling.verification import hold_backward
 from attnscope.render import render
@@ -30,7 +30,7 @@ needs_flex = pytest.mark.skipif(
 
 
 def declared(spec, input_grad):
-    return sum_of(backward_macs(plan_of(spec), spec.kernel, input_grad))
+    return sum_of(backward_macs(spec.plan(), spec.kernel, input_grad))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def declared(spec, input_grad):
 def test_backward_is_not_twice_the_forward(kernel, input_grad, ratio):
     """The four cases of a ViT-B attention."""
     spec = ViTSpec(kernel=kernel)
-    assert f"{declared(spec, input_grad) / plan_of(spec).macs:.3f}" == ratio
+    assert f"{declared(spec, input_grad) / spec.plan().macs:.3f}" == ratio
 
 
 @given(specs(kernels=("eager",)))
@@ -115,7 +115,7 @@ def test_rows_add_up_where_the_first_of_several_blocks_goes_back_through_less():
 )
 def test_kernels_that_keep_the_scores_do_not_compute_them_anew(spec):
     """On the CPU a learned bias takes the plain kernel."""
-    assert declared(spec, True) == 2 * plan_of(spec).macs == count_backward_with_torch(*built(spec), input_grad=True)
+    assert declared(spec, True) == 2 * spec.plan().macs == count_backward_with_torch(*built(spec), input_grad=True)
 
 
 def built(spec):
@@ -132,7 +132,7 @@ def test_a_kernel_that_does_not_tell_is_unknown():
 
 
 def test_what_is_not_known_disagrees_with_nobody():
-    plan = plan_of(ViTSpec(kernel="compile"))
+    plan = ViTSpec(kernel="compile").plan()
     assert hold_backward(plan, backward_macs(plan, "compile"), 1) == (1, True, [])
 
 
@@ -174,7 +174,7 @@ def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch
     ],
 )
 def test_which_kernels_compute_the_scores_anew(spec, device, anew):
-    attend = next(step for step in plan_of(spec).steps if step.name == "attend")
+    attend = next(step for step in spec.plan().steps if step.name == "attend")
     assert computes_scores_anew(attend, spec.kernel, device) is anew
 
 
@@ -242,7 +242,7 @@ def test_watching_leaves_the_module_as_it_was():
     time_backward(module, x, 0.01, input_grad=True)
     assert all(parameter.grad is None for parameter in module.parameters())
     assert not x[0].requires_grad
-    assert type(build_module(spec)).score is type(module).score
+    assert type(spec.build()).score is type(module).score
     assert "score" not in vars(module)
     assert attentions.plan(spec)
 

@@ -13,7 +13,8 @@ import pytest
 
 from attnscope import attentions
 from attnscope.attentions.spec import own_fields_first
-from attnscope.cli.commands import OTHERS, build
+from attnscope.cli.commands import build
+from attnscope.cli.extension import OTHERS
 from attnscope.networks.configs import presets
 
 WRONG = [

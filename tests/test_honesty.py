@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.profiling.building import build_module
 from attnscope.profiling.counters import count_with_fvcore, count_with_torch
 from attnscope.profiling.hooks import listening, step_methods
 from tests.strategies import specs
@@ -22,7 +21,7 @@ PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]
 def built(spec):
     """The module and its inputs."""
     dtype = getattr(torch, spec.dtype)
-    return build_module(spec).eval().to(dtype), *(torch.randn(shape, dtype=dtype) for shape in spec.input_shapes)
+    return spec.build().eval().to(dtype), *(torch.randn(shape, dtype=dtype) for shape in spec.input_shapes)
 
 
 def every_step():

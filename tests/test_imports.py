@@ -1,9 +1,13 @@
-"""What must answer at once imports no torch. Which room may import which is checked by import-linter (pyproject.toml)."""
+"""What must answer at once imports no torch, and import-linter's contracts (pyproject.toml) are kept."""
 
+import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import attnscope as public
 
 NO_TORCH = [
     ["--help"],
@@ -69,3 +73,27 @@ def test_help_does_not_draw_tables():
 def test_a_run_does_import_torch():
     """So that the test above can fail."""
     assert "torch" in modules_after(["vit", "--device", "meta", "--tokens", "2"])
+
+
+def test_the_rooms_keep_their_contracts():
+    command = ["lint-imports", "--no-logo", "--no-cache"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_alone_imports_no_room():
+    words = "import sys, attnscope; print(attnscope.__all__, *[m for m in sys.modules if m.startswith('attnscope.')])"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, encoding="utf-8", check=True)
+    assert done.stdout.strip().endswith("]")
+
+
+@pytest.mark.parametrize("name", public.__all__)
+def test_a_public_name_is_documented_and_listed(name):
+    assert name in dir(public)
+    assert inspect.getdoc(getattr(public, name))
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="swin_spec"):
+        public.swin_spec  # noqa: B018
+    assert not hasattr(public, "swin_spec")

@@ -20,7 +20,6 @@ from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.backward import backward_bytes, backward_bytes_at_least, least_backward_peak
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import place
-from attnscope.profiling.building import build_module, plan_of
 from attnscope.profiling.hooks import listening
 from tests.strategies import small_swins, small_vits, specs
 
@@ -124,9 +123,9 @@ def hold_against_torch(spec):
 
     Where a kernel or a library holds more than is known, the prediction is a lower bound.
     """
-    plan, dtype = plan_of(spec), getattr(torch, spec.dtype)
+    plan, dtype = spec.plan(), getattr(torch, spec.dtype)
     memory = Memory(plan)
-    module = build_module(spec).to(dtype)
+    module = spec.build().to(dtype)
     x = [torch.randn(shape, dtype=dtype) for shape in spec.input_shapes]
     for training, exact, least in (
         (False, memory.live, memory.live_at_least),
@@ -141,8 +140,8 @@ def hold_against_torch(spec):
 
 def hold_backward_against_torch(spec, input_grad):
     """The fullest moment of each step's backward."""
-    plan, dtype = plan_of(spec), getattr(torch, spec.dtype)
-    module = build_module(spec).to(dtype).train()
+    plan, dtype = spec.plan(), getattr(torch, spec.dtype)
+    module = spec.build().to(dtype).train()
     x = [torch.randn(shape, dtype=dtype).requires_grad_(input_grad) for shape in spec.input_shapes]
     memory = Memory(plan)
     exact, least = backward_bytes(memory, input_grad), backward_bytes_at_least(memory, input_grad)
@@ -287,9 +286,9 @@ def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
     ids=name_of,
 )
 def test_the_first_of_several_blocks_keeps_no_input_that_comes_from_outside(spec):
-    plan = plan_of(spec)
+    plan = spec.plan()
     memory = Memory(plan)
-    kept = kept_bytes(build_module(spec), torch.randn(spec.input_shape))
+    kept = kept_bytes(spec.build(), torch.randn(spec.input_shape))
     assert sum(memory.saved_together) == memory.kept == sum(kept.values())
     assert memory.kept < sum(step.times * saved for step, saved in zip(plan.steps, memory.saved, strict=True))
     for step, together in zip(plan.steps, memory.saved_together, strict=True):
@@ -310,7 +309,7 @@ FUSED = [
 def test_a_kernel_that_computes_the_scores_anew_keeps_none(spec, dtype):
     """Of each query it keeps one sum, as float32 where the numbers are narrower."""
     spec = replace(spec, dtype=dtype)
-    module, plan = build_module(spec).to(getattr(torch, dtype)), plan_of(spec)
+    module, plan = spec.build().to(getattr(torch, dtype)), spec.plan()
     memory = Memory(plan)
     kept = kept_bytes(module, *(torch.randn(shape).to(getattr(torch, dtype)) for shape in spec.input_shapes))
     assert memory.kept == sum(kept.values())
@@ -320,7 +319,7 @@ def test_a_kernel_that_computes_the_scores_anew_keeps_none(spec, dtype):
 
 @pytest.mark.parametrize("spec", FUSED, ids=name_of)
 def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
-    plan = plan_of(spec)
+    plan = spec.plan()
     memory, rows = Memory(plan), [step.name for step in plan.steps]
     for held in (memory.live, memory.training, backward_bytes(memory)):
         assert [name for name, known in zip(rows, held, strict=True) if known is None] == ["attend"]
@@ -333,7 +332,7 @@ def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
     "spec", [SwinSpec(kernel="sdpa"), SwinV2Spec(kernel="sdpa"), ViTSpec(kernel="math")], ids=name_of
 )
 def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
-    plan = plan_of(spec)
+    plan = spec.plan()
     memory = Memory(plan)
     rows = [step.name for step in plan.steps]
     attend = rows.index("attend")
@@ -347,8 +346,8 @@ def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
 
 def test_nothing_goes_back_through_what_stands_before_the_first_weight_whatever_a_kernel_keeps():
     spec = SwinSpec(dim=12, resolution=14, shift=True, kernel="sdpa")
-    rows = [step.name for step in plan_of(spec).steps]
-    held = dict(zip(rows, backward_bytes(Memory(plan_of(spec)), input_grad=False), strict=True))
+    rows = [step.name for step in spec.plan().steps]
+    held = dict(zip(rows, backward_bytes(Memory(spec.plan()), input_grad=False), strict=True))
     assert [name for name in rows if held[name] is not None] == ["shift", "partition"]
     assert held["shift"] == held["partition"] == 0
 
@@ -360,8 +359,8 @@ def test_what_dropout_keeps_is_unknown():
         (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "output"}),
         (ViTNetworkSpec(scope="block", proj_drop=0.1), {"output", "gelu", "contract"}),
     ):
-        plan = plan_of(spec)
+        plan = spec.plan()
         memory = Memory(plan)
         assert {step.name for step, saved in zip(plan.steps, memory.saved, strict=True) if saved is None} == steps
         assert memory.kept is None
-        assert memory.peak == Memory(plan_of(replace(spec, attn_drop=0.0, proj_drop=0.0))).peak
+        assert memory.peak == Memory(replace(spec, attn_drop=0.0, proj_drop=0.0).plan()).peak

@@ -18,9 +18,9 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions, window_partition, window_reverse
 from attnscope.attentions.swin.attention import relative_position_index, shift_mask
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2.attention import WindowAttentionV2
 from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.core.windows import Windows
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import attnscope
 from attnscope import UsageError, networks, trace_steps
+from attnscope.analyses.published import compare_published
 from attnscope.networks.presets import presets
-from attnscope.networks.published import compare_published
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.profiling.counters import count_with_fvcore, count_with_torch

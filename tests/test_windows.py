@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from attnscope import SwinSpec, UsageError
 from attnscope.analyses.windows import LARGEST_SIDE, look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
-from attnscope.attentions.swin.geometry import Windows, position_row
+from attnscope.core.windows import Windows, position_row
 from attnscope.render.dots import BRAILLE, BRAILLE_DOTS, HALVES, HALVES_ASCII, braille, halves
 from attnscope.render.plane import Picture, draw
 from attnscope.render.screen import Screen

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnscope.attentions.swin.attention import relative_position_index, shift_mask, window_partition
-from attnscope.attentions.swin.geometry import Axis, Windows, position_index, position_row
+from attnscope.core.windows import Axis, Windows, position_index, position_row
 
 
 @st.composite

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from attnscope import __version__, attentions
 from attnscope.analyses.contenders import (
     CONTENDERS,
     IMAGE,
@@ -25,6 +24,7 @@ from attnscope.attentions.complexity import Growth, break_even, growth, mlp
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.sizes import Pair
+from attnscope.core.version import __version__
 from attnscope.networks.stages import Stage
 from attnscope.plan.memory import Memory
 from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Number, Point
@@ -50,7 +50,7 @@ def block_macs(spec: Spec, grid: Pair) -> int:
 
 def attention_bytes(spec: Spec) -> int:
     """Bytes of the weights that softmax makes; 0 where a fused kernel keeps none."""
-    return sum(step.times * step.output_bytes for step in attentions.plan(spec).steps if step.name == "softmax")
+    return sum(step.times * step.output_bytes for step in spec.plan().steps if step.name == "softmax")
 
 
 def dim_of(spec: Spec) -> int:
@@ -72,8 +72,8 @@ QUANTITIES = {
     "block": Quantity("MACs of one block, MLP included", "", block_macs),
     "flops": Quantity("FLOPs of one layer (2 a MAC)", "", lambda spec, grid: 2 * macs(spec)),
     "attention": Quantity("bytes of the attention matrix", "B", lambda spec, grid: attention_bytes(spec)),
-    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: Memory(attentions.plan(spec)).peak),
-    "params": Quantity("parameters of one layer", "", lambda spec, grid: attentions.plan(spec).params),
+    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: Memory(spec.plan()).peak),
+    "params": Quantity("parameters of one layer", "", lambda spec, grid: spec.plan().params),
 }
 
 
@@ -138,7 +138,7 @@ def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = Non
         points=points,
         reference=reference,
         crossovers=crossovers(meeting, place, specs),
-        agree=all(attentions.plan(spec).macs == macs(spec) for spec in specs.values()),
+        agree=all(spec.plan().macs == macs(spec) for spec in specs.values()),
         left_out=left_out,
     )
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attnscope import __version__, networks
-from attnscope.analyses.rows import complexity_figures, part_rows, step_row, step_times, totals, whole_time
+from attnscope import networks
+from attnscope.analyses.rows import complexity_figures, part_rows, step_row, totals
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import DeviceError, UsageError
 from attnscope.core.optional import most, sum_of
+from attnscope.core.version import __version__
 from attnscope.ops.kernels import KERNELS, RECOMPUTING
 from attnscope.plan.backward import backward_bytes, backward_macs
 from attnscope.plan.memory import Memory
@@ -19,11 +20,9 @@ from attnscope.plan.plan import Plan
 from attnscope.plan.roofline import Kernel, Peaks, bound, seen_seconds
 from attnscope.profiling.building import (
     build,
-    build_module,
     lacking,
     largest_that_fits,
     needed_bytes,
-    plan_of,
     settled,
     told_when_kernel_does_not_run,
     told_when_memory_runs_out,
@@ -90,7 +89,7 @@ def explore(
     if not isinstance(spec, Spec):
         raise UsageError(f"explore takes a Spec, such as ViTSpec(), and not {spec!r}; trace takes a module")
     check_arguments(device, budget, threads, seed)
-    plan = plan_of(spec)
+    plan = spec.plan()
     asked = Asked(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
     run = _Run(spec, plan, asked)
     if time or device == "meta" or audit:
@@ -111,7 +110,7 @@ def explore(
             run.notes.append(run.why_backward_is_unknown())
     published = None
     if whole := isinstance(spec, networks.NetworkSpec) and spec.is_whole:
-        from attnscope.networks.published import compare_published
+        from attnscope.analyses.published import compare_published
 
         published = compare_published(spec, plan, figures)
     report = Report(
@@ -216,6 +215,7 @@ class _Run:
     def measure(self, module: "nn.Module", x: "tuple[Tensor, ...]", order: list[int]) -> None:
         """Time the steps and the whole, and say what makes the figures doubtful."""
         from attnscope.profiling.peaks import best_seconds, peaks_of
+        from attnscope.profiling.statistics import step_times, whole_time
         from attnscope.profiling.timing import time_steps
 
         asked = self.asked
@@ -246,6 +246,7 @@ class _Run:
         if not self.timed:
             return
         from attnscope.profiling.backward import time_backward
+        from attnscope.profiling.statistics import step_times, whole_time
 
         timing, went = time_backward(module, x, asked.budget, asked.input_grad, asked.telling("the backward"))
         reached = {row for row, back in zip(order, went, strict=True) if back}
@@ -315,7 +316,7 @@ class _Run:
         self.complexity.windowed_s = self.time.whole_median_s
         if counterpart is None:
             return
-        plan = plan_of(counterpart)
+        plan = counterpart.plan()
         told = lacking(needed_bytes(plan), device)
         expected_s = self.time.whole_median_s * plan.macs / self.plan.macs
         if told is not None:
@@ -334,7 +335,7 @@ def _build_where_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":
     Raises:
         DeviceError: its run needs more memory than there is.
     """
-    told = lacking(needed_bytes(plan_of(spec)), device)
+    told = lacking(needed_bytes(spec.plan()), device)
     if told is not None:
         raise DeviceError(f"it needs {told}")
-    return build_module(spec)
+    return spec.build()

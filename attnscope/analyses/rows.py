@@ -1,19 +1,14 @@
 """A plan and what was measured of it -> the rows of a Report, and what they come to."""
 
-import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from attnscope.attentions.complexity import Complexity, Term
 from attnscope.core.optional import most, sum_of
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.reports.report import Complexity as ComplexityFigures
-from attnscope.reports.report import Formula, PartRow, StepRow, StepTime, Time, Totals
-
-if TYPE_CHECKING:
-    from attnscope.profiling.timing import Timing
+from attnscope.reports.report import Formula, PartRow, StepRow, StepTime, Totals
 
 
 def step_row(step: SizedStep, live: int | None, saved: int | None, time: StepTime | None) -> StepRow:
@@ -121,60 +116,6 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         backward_macs=sum_of([part.backward_macs for part in parts]),
         backward_s=_sum_of_measured([part.backward_s for part in parts if part.backward_s is not None]),
     )
-
-
-def step_times(timing: "Timing", order: list[int]) -> list[StepTime | None]:
-    """A mean over the middle half of the runs for each row, the same runs for all, so that the rows add up.
-
-    `order` tells the row of each step that ran; a row that ran several times tells the mean of them.
-    """
-    from attnscope.profiling.timing import middle, spread
-
-    def rows(seconds: list[float]) -> list[float]:
-        sums = [0.0] * (max(order) + 1)
-        for row, taken in zip(order, seconds[:-1], strict=True):
-            sums[row] += taken
-        return [total / order.count(row) for row, total in enumerate(sums)]
-
-    columns = zip(*(rows(run.seconds) for run in middle(timing.chains)), strict=True)
-    samples = zip(*(rows(run.seconds) for run in timing.chains), strict=True)
-    return [
-        StepTime(median_s=sum(column) / len(column), iqr_s=spread(every), samples_s=list(every))
-        for column, every in zip(columns, samples, strict=True)
-    ]
-
-
-def whole_time(timing: "Timing", threads: int = 1) -> Time:
-    """The untouched forward beside the sum of its steps."""
-    from attnscope.profiling.timing import middle, spread
-
-    wholes = [run.total for run in timing.wholes]
-    kept = middle(timing.wholes)
-    whole = sum(run.total for run in kept) / len(kept)
-    steps = sum(sum(run.seconds[:-1]) for run in middle(timing.chains)) / len(middle(timing.chains))
-    return Time(
-        whole_median_s=whole,
-        whole_iqr_s=spread(wholes),
-        whole_samples_s=wholes,
-        steps_sum_s=steps,
-        remainder_s=whole - steps,
-        runs=len(wholes),
-        clean_runs=timing.clean_runs,
-        stamp_s=timing.stamp_s,
-        tried=timing.tried,
-        clock=timing.clock,
-        cpu_share=median([run.effort.share(threads) for run in timing.wholes if run.effort]),
-        page_faults=median(
-            [run.effort.faults for run in timing.wholes if run.effort and run.effort.faults is not None]
-        ),
-        others=timing.load.others,
-        pressure=timing.load.pressure,
-    )
-
-
-def median(values: Sequence[float]) -> float | None:
-    """The middle one; None where there is none."""
-    return statistics.median(values) if values else None
 
 
 def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:

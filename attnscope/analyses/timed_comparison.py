@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attnscope import attentions
 from attnscope.analyses.compare import macs, point_at
 from attnscope.analyses.contenders import STAGE, Meeting, padding_of
 from attnscope.attentions.spec import Spec
@@ -185,7 +184,7 @@ class _Course:
 
     def _can_run(self, label: str, spec: Spec, beside: Mapping[str, Spec], at: dict[str, int]) -> bool:
         together = {**beside, label: spec}
-        told = lacking(needed_together([attentions.plan(one) for one in together.values()]), self.device)
+        told = lacking(needed_together([one.plan() for one in together.values()]), self.device)
         if told is not None:
             self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {told}")
             return False

@@ -1,9 +1,9 @@
 """Spec -> WindowsReport: what to show of windows, checked. No torch."""
 
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, spell_pair
+from attnscope.core.windows import Windows
 from attnscope.reports.windows import WindowsReport
 
 LARGEST_SIDE = 16_384

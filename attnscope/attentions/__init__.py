@@ -1,45 +1,39 @@
-"""The attentions that attnscope knows: every folder here is one, found by its name.
+"""The attentions: each has a folder, in this package, in an installed distribution, or anywhere (`load`).
 
-A folder holds `spec.py` (what can be asked), `steps.py` (the attention on one page, and the plan of a Spec) and
-`attention.py` (the module). The first two are torch-free; only `build` imports the third.
+A folder holds `spec.py` (the options), `steps.py` (the attention on one page, and the plan of a Spec) and
+`attention.py` (the module). The first two do not import torch; `build` imports the third.
 """
 
-from functools import lru_cache
-from importlib import import_module
-from pkgutil import iter_modules
-from types import ModuleType
 from typing import TYPE_CHECKING
 
+from attnscope.attentions.discovery import find_spec_class, load, names
 from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.plan.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
-
-def names() -> list[str]:
-    """The names of all attentions."""
-    return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
+__all__ = ["Spec", "build", "load", "names", "plan", "spec_class"]
 
 
 def spec_class(name: str) -> type[Spec]:
-    """The Spec of the attention with this name."""
-    spec: type[Spec] = _folder(name).Spec
+    """Return the Spec of the attention with this name.
+
+    Raises:
+        UsageError: there is no such attention, or an installed one of this name cannot be used.
+    """
+    spec = find_spec_class(name)
+    if spec is None:
+        raise UsageError(f"the attention {quoted(name)} is unknown; {did_you_mean(name, names())}")
     return spec
 
 
 def plan(spec: Spec) -> Plan:
-    """The steps that this Spec runs, with their sizes. No torch."""
-    planned: Plan = _folder(spec.name).plan(spec)
-    return planned
+    """Return the steps that this Spec runs, with their sizes. No torch."""
+    return spec.plan()
 
 
 def build(spec: Spec) -> "nn.Module":
-    """The module of this Spec, on torch's default device and with torch's default dtype."""
-    module: nn.Module = import_module(f"{__name__}.{spec.name}.attention").build(spec)
-    return module
-
-
-@lru_cache
-def _folder(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{name}")
+    """Build the module of this Spec, on torch's default device and with torch's default dtype."""
+    return spec.build()

@@ -15,8 +15,8 @@ Heads = tuple[Tensor, Tensor, Tensor]
 class ScaledDotProduct(nn.Module):
     """softmax(q·kᵀ·scale)·v in heads, and the projection of what they found.
 
-    A subclass has a method for each step of its own, and a `forward` that calls them. `spelling` says how the letters of the
-    steps here are spelled in it.
+    A subclass has a method for each step of its own and a `forward` that calls them. `spelling` gives other letters for
+    those of the steps here, if it has any.
     """
 
     spelling: ClassVar[dict[str, str]] = {}

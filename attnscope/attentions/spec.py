@@ -1,19 +1,23 @@
 """What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from attnscope.core.dtypes import DTYPE_BYTES
-from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted
 from attnscope.core.sizes import LARGEST, Ints, Pair
 from attnscope.ops.kernels import KERNELS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from attnscope.attentions.complexity import Complexity
-    from attnscope.attentions.swin.geometry import Windows
+    from attnscope.core.windows import Windows
+    from attnscope.plan.plan import Plan
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -40,6 +44,8 @@ class Spec:
     """Commands worth trying."""
     SIZE_FIELD: ClassVar[str]
     """The field that sets the number of tokens."""
+    MODULE_FILE: ClassVar[str] = "attention"
+    """The file beside the Spec's own that holds the module and its `build(spec)`."""
 
     batch: int = option(1, "Images at a time.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
@@ -123,6 +129,33 @@ class Spec:
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec, a sentence each."""
         return []
+
+    def plan(self) -> "Plan":
+        """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch."""
+        plan: Plan = self._function("steps", "plan")(self)
+        return plan
+
+    def build(self) -> "nn.Module":
+        """Build the module of this Spec, on torch's default device and with torch's default dtype.
+
+        It is `attention.build(spec)` of the Spec's folder, and `network.build(spec)` of a network's.
+        """
+        module: nn.Module = self._function(self.MODULE_FILE, "build")(self)
+        return module
+
+    @classmethod
+    def _function(cls, file: str, name: str) -> Callable[[Self], Any]:
+        """Import a function of a file beside the `spec.py` that defines this Spec, or else the one it is derived from.
+
+        Raises:
+            AttnscopeError: the file has no such function.
+        """
+        home = next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec"))
+        module = import_module(f"{home.removesuffix('.spec')}.{file}")
+        function: Callable[[Self], Any] | None = getattr(module, name, None)
+        if function is None:
+            raise AttnscopeError(f"{module.__file__} has no function {name}(spec)")
+        return function
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and their values."""

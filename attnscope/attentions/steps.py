@@ -1,7 +1,7 @@
 """Scaled dot-product attention on one page: the steps that all attentions share.
 
-Letters: b batch, n query tokens, m key tokens, c channels, h heads, d head width (c = h·d); where heads share keys and values,
-g heads of them, each for f heads of queries (h = g·f), and e channels of q, k and v. Where a batch is one of windows, its
+Letters: b batch, n query tokens, m key tokens, c channels, h heads, d head width (c = h·d). If heads share keys and values:
+g heads of them, each for f heads of queries (h = g·f), and e channels of q, k and v. If the batch is one of windows, its
 letter is spelled out: `score.spelled(b="(b r s)")`.
 """
 

@@ -14,6 +14,7 @@ import typer
 from attnscope import attentions, networks
 from attnscope.analyses.explore import explore
 from attnscope.attentions.spec import Spec, own_fields_first
+from attnscope.cli.extension import typed
 from attnscope.cli.flags import BY_PRESET, choices, examples, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
@@ -89,7 +90,8 @@ def attention_command(app: typer.Typer, name: str) -> None:
         command, [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared]
     )
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
-    app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=examples(spec_class.EXAMPLES))(command)
+    epilog = examples(map(typed, spec_class.EXAMPLES))
+    app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=epilog)(command)
 
 
 def _fields(name: str) -> list[Field[Any]]:
@@ -195,6 +197,8 @@ def run_attention(
         )
     from attnscope.render import render
 
+    command, why = report.next
+    report.next = typed(command), why
     grid = spec.windows if picture else None
     try:
         if save is not None:

@@ -1,4 +1,7 @@
-"""The commands there are. Only the one that is asked for is imported and built, so that each starts at once."""
+"""The commands there are. Only the one that is asked for is imported and built, so that each starts at once.
+
+A command that is no attention's has a file of its name here, with `<name>_command(app)`.
+"""
 
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
@@ -8,37 +11,39 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
+from attnscope.attentions.discovery import find_spec_class, refused
+from attnscope.cli.extension import OTHERS
 from attnscope.cli.flags import key_of
-
-OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
-"""Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
 
 
 class Commands(MutableMapping[str, Any]):
     """Commands by name, each built when it is first looked up."""
 
     def __init__(self) -> None:
-        self._names = [*attentions.names(), *OTHERS]
         self._built: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._built:
-            if name not in self._names:
+            if name not in OTHERS and find_spec_class(name) is None:
                 raise KeyError(name)
             self._built[name] = build(name)
         return self._built[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._names())
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names())
 
     def __setitem__(self, name: str, command: Any) -> None:
         self._built[name] = command
 
     def __delitem__(self, name: str) -> None:
-        self._names.remove(name)
+        del self._built[name]
+
+    def _names(self) -> list[str]:
+        """Installed attentions are looked for here alone: a command that is called by its name need not wait for it."""
+        return [*(name for name in attentions.names() if name not in OTHERS), *OTHERS]
 
 
 class Group(TyperGroup):
@@ -47,6 +52,13 @@ class Group(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, and the installed attentions that cannot be used, each with the reason."""
+        super().format_commands(ctx, formatter)
+        if reasons := refused():
+            with formatter.section("Installed attentions that cannot be used"):
+                formatter.write_dl(sorted(reasons.items()))
 
 
 def build(name: str) -> TyperCommand:

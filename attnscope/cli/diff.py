@@ -19,7 +19,7 @@ from attnscope.cli.output import (
 from attnscope.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from attnscope.analyses.diff import Diff
+    from attnscope.reports.diff import Diff
 
 
 def diff_command(app: typer.Typer) -> None:

@@ -3,14 +3,17 @@
 import errno
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from attnscope import __version__
+from attnscope.attentions.discovery import describe_failure
 from attnscope.cli.commands import Group
+from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import option
 from attnscope.core.errors import AttnscopeError
+from attnscope.core.version import __version__
 
 app = typer.Typer(
     name="attnscope",
@@ -32,6 +35,16 @@ def _print_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
+    attention: Annotated[
+        list[Path] | None,
+        option(
+            "--attention",
+            metavar="FOLDER",
+            callback=load_attentions,
+            is_eager=True,
+            help="Add the attention in this folder as a command. Repeatable.",
+        ),
+    ] = None,
     version: Annotated[
         bool, option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -61,6 +74,10 @@ def main() -> None:
         # the reader has gone, as in `attnscope vit | head`, or the disk is full; python would try once more on the way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
+    except Exception as error:
+        if (told := describe_failure(error)) is None:
+            raise
+        code = _fail(told, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

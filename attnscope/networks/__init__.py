@@ -79,11 +79,9 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
 
 def plan(spec: NetworkSpec) -> Plan:
     """The steps that this Spec runs, with their sizes; identical blocks are one. No torch."""
-    planned: Plan = import_module(f"{__name__}.{_SPECS[spec.name][0]}.steps").plan(spec)
-    return planned
+    return spec.plan()
 
 
 def build(spec: NetworkSpec) -> "nn.Module":
     """The module of this Spec, on torch's default device and with torch's default dtype."""
-    module: nn.Module = import_module(f"{__name__}.{_SPECS[spec.name][0]}.network").build(spec)
-    return module
+    return spec.build()

@@ -3,16 +3,13 @@
 All of them say "FLOPs" or "GFLOPs" and mean MACs; what they leave out or put in differs.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from math import prod
 
-from attnscope.core.axes import count
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.plan import Plan
-from attnscope.reports.report import Published, PublishedFigure
 
 PER_NORM_ELEMENT = 5
 """FLOPs of one element of a LayerNorm in fvcore, which it adds to the MACs."""
@@ -38,32 +35,12 @@ def conventions(spec: NetworkSpec, plan: Plan) -> dict[str, int]:
 
 
 def norm_elements(plan: Plan) -> int:
-    """Elements that go through a LayerNorm."""
-    normed = [(step, step.step.work["layer_norm"]) for step in plan.steps if "layer_norm" in step.step.work]
-    return sum([step.times * count(elements, step.sizes) for step, elements in normed])
-
-
-def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published:
-    """Which conventions give each figure, rounded to its digits, or cut off to them where rounding gives none."""
-    known = conventions(spec, plan)
-
-    def ways(figure: str) -> list[str]:
-        printed = Decimal(figure)
-        exact = {way: Decimal(macs) / spec.batch / 10**9 for way, macs in known.items()}
-        rounded = [way for way, value in exact.items() if value.quantize(printed, rounding=ROUND_HALF_UP) == printed]
-        cut = [
-            f"{way}, cut off" for way, value in exact.items() if value.quantize(printed, rounding=ROUND_DOWN) == printed
+    """Count the elements that go through a LayerNorm."""
+    return sum(
+        [
+            step.times * prod(run.output)
+            for step in plan.steps
+            for run in step.forward.runs
+            if run.name == "native_layer_norm"
         ]
-        return rounded or cut
-
-    return Published(
-        figures=[
-            PublishedFigure(
-                figure=f"{printed['figure']} G",
-                source=printed["source"],
-                explained_by=ways(printed["figure"]),
-            )
-            for printed in figures
-        ],
-        conventions=known,
     )

@@ -20,6 +20,7 @@ class NetworkSpec(Spec):
     """
 
     SIZE_FIELD: ClassVar[str] = "image"
+    MODULE_FILE: ClassVar[str] = "network"
 
     image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
     patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")

@@ -101,7 +101,7 @@ def _encoder_layer_macs(arguments: Arguments, out: Any) -> int:
 
 
 def _encoder_layer_flops(arguments: Arguments, out: Any) -> int:
-    """Scale and softmax, two LayerNorms of 5, five biases, two residuals, and the bias and activation of the hidden layer."""
+    """Count scale and softmax, two LayerNorms of 5, five biases, two residuals; bias and activation of the hidden layer."""
     x, hidden = arguments[0], arguments[14].shape[0]
     activation = 5 if arguments[7] else 1  # a GELU or a ReLU
     tokens = x.numel() // arguments[1]

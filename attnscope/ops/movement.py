@@ -115,7 +115,7 @@ def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """Add zeros at the ends of axes, or take elements away, up to this shape; what is only cut keeps the order of its axes."""
+    """Add zeros at the ends of axes, or cut them off, up to this shape; what is only cut keeps the order of its axes."""
     is_cut = all(new <= old for new, old in zip(shape, x.shape, strict=True))
     made = tape.tensor(shape, elementwise_strides(shape, [(shape, x.strides)]) if is_cut else None)
     tape.ran("constant_pad_nd", [x], made)

@@ -1,8 +1,8 @@
 """The registry: what one operator costs, declared once by its aten name and read by plans, traces and counters alike.
 
-MACs are matmul-class work. Elementwise FLOPs are counted apart: an elementary operation or function (add, multiply, compare,
-exp, erf, square root) on one number is 1 FLOP. Bytes are those of the tensors that the operator takes and makes, each once;
-an expanded axis lies in memory once. Moving data has bytes and no FLOPs; a view has neither.
+MACs are matmul-class work. Elementwise FLOPs are counted apart: an elementary operation or function (add, multiply,
+compare, exp, erf, square root) on one number is 1 FLOP. Bytes are those of the tensors that the operator takes and makes,
+each once; an expanded axis lies in memory once. Moving data has bytes and no FLOPs; a view has neither.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

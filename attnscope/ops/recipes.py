@@ -2,8 +2,8 @@
 
     score = Step("q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True))
 
-An operation takes a tape and the step's operands and returns what the step makes. Where a family needs one that is not here,
-its page writes a function in the same way, from the functions of this room.
+An operation takes a tape and the step's operands and returns what the step makes. A family that needs one that is not here
+writes a function of the same form on its page, from the functions of this room.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from attnscope.ops.tensor import Shape, Tensor
 
 
 class Operands(NamedTuple):
-    """What an operation is given: the tensors that the step takes, its weights in their order, the shapes that it makes, and
-    its letters with their sizes.
+    """What an operation is given: the tensors that the step takes, its weights in their order, the shapes that it makes,
+    and its letters with their sizes.
     """
 
     inputs: Sequence[Tensor]
@@ -198,14 +198,20 @@ def table_bias(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
 
 def attention(keeps: bool) -> Op:
     """softmax(q·kᵀ·scale)·v in one kernel; `keeps` says whether it is known what it keeps for the backward."""
-    return lambda tape, given: kernels.attention(tape, *given.inputs, keeps=keeps)
+
+    def op(tape: Tape, given: Operands) -> Result:
+        q, k, v = given.inputs
+        return kernels.attention(tape, q, k, v, keeps=keeps)
+
+    return op
 
 
 def window_attention(
     tape: Tape, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """Attend in one kernel with a bias of (h, n, m) and a mask of (r·s, n, m), which torch adds up into a tensor as large as
-    the scores, for each image.
+    """Attend in one kernel with a bias of (h, n, m) and a mask of (r·s, n, m).
+
+    With a mask, torch makes a tensor of their sum that is as large as the scores.
     """
     scores = movement.view(tape, bias, (1, *bias.shape))
     if mask is not None:

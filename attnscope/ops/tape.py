@@ -1,8 +1,8 @@
 """A tape: operations run on tensors without numbers, with what each allocates, frees, costs and saves for the backward.
 
-It stands to torch as a plan stands to a run. The functions of this room (`matmul(tape, a, b)`) do what torch's do: they make
-views where the strides allow it, copies where they do not, and drop temporaries when they return. A storage that nothing
-refers to any more is freed, so the events of a tape are the allocator's, and autograd's nodes hold what torch's hold.
+The functions of this room (`matmul(tape, a, b)`) do what torch's do: they make views if the strides allow it and copies if
+they do not, and drop temporaries when they return. A storage that nothing refers to any more is freed, so the events of a
+tape are the allocator's, and its nodes hold what autograd's hold.
 """
 
 import sys

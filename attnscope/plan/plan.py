@@ -193,9 +193,9 @@ class Plan:
     """The steps of one run, in their order; totals are sums over them, each row as often as it stands there.
 
     Identical modules of a network are one, in the place of the first of them. `runs` tells which step runs when, by its
-    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the modules that
-    are called: as long as one runs, Python holds what it was given and what its forward keeps. `holds` are the tensors that
-    the forward of the whole keeps, by name.
+    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the modules
+    that are called: while one runs, Python holds what it was given and what its forward keeps. `holds` are the names of the
+    tensors that the forward of the whole keeps.
     """
 
     steps: tuple[SizedStep, ...]

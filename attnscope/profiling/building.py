@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attnscope import attentions, networks
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, ran_out_of_memory
 from attnscope.core.sizes import pair, spell_pair
@@ -29,23 +28,13 @@ OTHERWISE = "type {no_time} for shapes and costs alone, or a smaller {batch}"
 """What to do instead where an attention does not fit."""
 
 
-def plan_of(spec: Spec) -> Plan:
-    """The steps that this Spec runs, of an attention or of a network."""
-    return networks.plan(spec) if isinstance(spec, networks.NetworkSpec) else attentions.plan(spec)
-
-
-def build_module(spec: Spec) -> "nn.Module":
-    """The module of this Spec, an attention or a network."""
-    return networks.build(spec) if isinstance(spec, networks.NetworkSpec) else attentions.build(spec)
-
-
 def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tensor, ...]"]:
     """The module of a Spec in evaluation mode, and inputs of random normals."""
     import torch
 
     dtype = getattr(torch, spec.dtype)
     with torch.device(device):
-        module = build_module(spec).to(dtype).eval()
+        module = spec.build().to(dtype).eval()
         return module, tuple(torch.randn(shape).to(dtype) for shape in spec.input_shapes)
 
 
@@ -108,7 +97,7 @@ def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | No
 
         def is_too_large(size: int, of_size: Callable[[int], Spec] = of_size) -> bool:
             try:
-                return needed_bytes(plan_of(of_size(size)), asked) > free
+                return needed_bytes(of_size(size).plan(), asked) > free
             except UsageError:  # larger than a size can be
                 return True
 

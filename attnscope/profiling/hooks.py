@@ -1,22 +1,30 @@
-"""Watching a module run step by step: whoever wants to puts himself around the methods that are tied to a Step.
+"""Hooks that wrap a module's step methods, for the length of a with block.
 
-When nobody listens they are the plain methods, at no cost.
+Otherwise they are the plain methods, at no cost.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attnscope.plan.step import Step
 
 
-@cache
-def step_methods(module_class: type) -> dict[str, Step]:
+def step_methods(module_class: type[Any]) -> dict[str, Step]:
     """Return the methods of a class that are tied to a Step, by their names.
 
-    A class that says how it spells the letters of inherited steps (`spelling`) has them spelled so.
+    A class with other letters for those of inherited steps (`spelling`) has them spelled so.
     """
+    if module_class not in _METHODS:
+        _METHODS[module_class] = _step_methods(module_class)
+    return _METHODS[module_class]
+
+
+_METHODS: WeakKeyDictionary[type[Any], dict[str, Step]] = WeakKeyDictionary()
+
+
+def _step_methods(module_class: type[Any]) -> dict[str, Step]:
     methods: dict[str, Step] = {}
     for base in reversed(module_class.__mro__):
         if spelling := vars(base).get("spelling"):

@@ -9,7 +9,7 @@ from attnscope.reports.report import Report, TraceReport
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from attnscope.attentions.swin.geometry import Windows
+    from attnscope.core.windows import Windows
     from attnscope.render.columns import Column
     from attnscope.render.screen import Screen
 

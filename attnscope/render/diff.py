@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.analyses.diff import Change, Diff, TimeChange
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Screen
+from attnscope.reports.diff import Change, Diff, TimeChange
 
 A_SCREENFUL = 36
 """How many changes of a kind, and how many times, a screen tells at most; of more times those that really changed."""

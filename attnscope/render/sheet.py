@@ -5,7 +5,7 @@ from itertools import accumulate
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.attentions.swin.geometry import Windows
+from attnscope.core.windows import Windows
 from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns, part_style

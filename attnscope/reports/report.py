@@ -11,6 +11,8 @@ from attnscope.core.axes import Shape
 from attnscope.plan.roofline import Bound, Peaks
 
 SCHEMA = 1
+NOTEBOOK = "attnscope.render:notebook"
+"""The function that shows a report in a notebook. It is named and not imported: rendering is above reports."""
 
 
 @dataclass
@@ -309,9 +311,10 @@ class Report:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What a notebook shows."""
-        import attnscope
+        from pkgutil import resolve_name
 
-        return attnscope.notebook(self)  # by the front door: a report does not know who shows it
+        notebook = resolve_name(NOTEBOOK)
+        return dict(notebook(self))
 
     def _repr_html_(self) -> str:
         """The table, for notebooks that ask for HTML alone."""

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-from attnscope.attentions.swin.geometry import Windows, position_index
 from attnscope.core.sizes import Pair
+from attnscope.core.windows import Windows, position_index
 
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")

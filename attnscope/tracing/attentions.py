@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from attnscope.analyses.rows import formulas
 from attnscope.attentions.complexity import global_attention, windowed_attention
 from attnscope.reports.report import AttentionFound, Formula, Time
 from attnscope.tracing.calls import Call
@@ -112,4 +111,4 @@ def _complexity(attention: Attention) -> list[Formula]:
     terms = [global_attention(tokens, dim)]
     if attention.windows > 1:
         terms.append(windowed_attention(tokens, dim, attention.window or (attention.tokens, 1)))
-    return formulas(terms)
+    return [Formula(**vars(term)) for term in terms]

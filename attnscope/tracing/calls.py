@@ -369,7 +369,7 @@ WHOLE = {"scaled_dot_product_attention": torch.ops.aten.scaled_dot_product_atten
 
 
 def as_kernels_lay(out: Tensor) -> Tensor:
-    """Return what fused attention made on meta with its heads side by side in memory, as the kernels of all devices lay it."""
+    """Return what fused attention made on meta with its heads side by side in memory, as on other devices."""
     if not out.is_meta or out.dim() != 4:
         return out
     b, h, n, d = out.shape

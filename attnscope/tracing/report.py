@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from attnscope.analyses.rows import whole_time
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
+from attnscope.profiling.statistics import whole_time
 from attnscope.reports.report import ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call

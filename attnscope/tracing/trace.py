@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnscope import __version__
 from attnscope.core.errors import DeviceError, UsageError, in_a_line
+from attnscope.core.version import __version__
 from attnscope.profiling.building import lacking, settled, told_when_memory_runs_out
 from attnscope.profiling.devices import environment, find_device
 from attnscope.profiling.options import BUDGET_S

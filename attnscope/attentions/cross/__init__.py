@@ -3,6 +3,4 @@
 from attnscope.attentions.cross.spec import CrossSpec as Spec
 from attnscope.attentions.cross.steps import plan
 
-ORDER = 4
-
-__all__ = ["ORDER", "Spec", "plan"]
+__all__ = ["Spec", "plan"]

@@ -10,9 +10,9 @@ from attnscope.attentions.attention import SelfAttention
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.sizes import Pair, pair
+from attnscope.core.windows import Windows
 
 
 class WindowAttention(SelfAttention):

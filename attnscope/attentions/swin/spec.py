@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, pair, plural, spell_pair
+from attnscope.core.windows import Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class SwinSpec(Headed):
         against = shift is not None and size is not None and shift is not any(pair(size))
         return [("shift", "shift_size")] if against else []
 
-    @property
+    @cached_property
     def windows(self) -> Windows:
         """The geometry: padding, counts and shift."""
         shift = self.shift_size or (0, 0)

@@ -1,8 +1,8 @@
 """Swin's attention on one page.
 
 Letters: b batch, y x grid of tokens as it came, r s windows down and across, p q window height and width (so r·p by s·q is
-the grid with its padding), n query tokens and m key tokens of a window (both p·q), t u rows of the bias table down and across
-(2p−1 and 2q−1); c h d g f e as in `attnscope.attentions.steps`, whose batch is one of windows here.
+the grid with its padding), n query tokens and m key tokens of a window (both p·q), t u rows of the bias table down and
+across (2p−1 and 2q−1); c h d g f e as in `attnscope.attentions.steps`, whose batch is one of windows here.
 """
 
 from collections.abc import Callable
@@ -122,7 +122,13 @@ def masked(attend: Step, op: Callable[[bool], Op]) -> Step:
 
 
 def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan:
-    """Return the plan between the cut into windows and its inverse: how q, k and v come about, and what is done with them."""
+    """Return the plan of attention in windows.
+
+    Args:
+        spec: the attention.
+        heads: the steps from windows to queries, keys and values.
+        attention: the steps from these to what the heads found.
+    """
     grid = spec.windows
     (r, s), (p, q), (y, x), b = grid.counts, spec.window, spec.resolution, spec.batch
     sizes = {"b": b, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}

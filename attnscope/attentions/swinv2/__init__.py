@@ -3,6 +3,4 @@
 from attnscope.attentions.swinv2.spec import SwinV2Spec as Spec
 from attnscope.attentions.swinv2.steps import plan
 
-ORDER = 3
-
-__all__ = ["ORDER", "Spec", "plan"]
+__all__ = ["Spec", "plan"]

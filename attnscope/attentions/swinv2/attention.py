@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from attnscope.attentions.attention import Heads
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.swin.attention import WindowAttention, with_mask
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.core.sizes import Pair, pair
+from attnscope.core.windows import Windows
 
 SHARPEST = math.log(100.0)
 """The logit scale is clamped here, so that no head multiplies its cosines by more than 100."""

@@ -5,7 +5,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions import build as build_attention
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks.layers import Mlp, initialize
 from attnscope.networks.steps import GRID
@@ -59,7 +58,7 @@ class SwinBlock(nn.Module):
     def __init__(self, attention: SwinSpec, hidden: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(attention.dim)
-        self.attn = build_attention(attention)
+        self.attn = attention.build()
         self.norm2 = nn.LayerNorm(attention.dim)
         self.mlp = GridMlp(attention.dim, hidden, attention.proj_drop)
 

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from attnscope.attentions.complexity import Complexity, Term
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
-from attnscope.attentions.swin.geometry import Windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Ints, Pair, plural, spell_pair
+from attnscope.core.windows import Windows
 from attnscope.networks.spec import DEEPEST, NetworkSpec
 
 

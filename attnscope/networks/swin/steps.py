@@ -1,10 +1,10 @@
 """Swin and Swin V2 on one page: what stands before, between and behind their blocks.
 
 Letters: b batch, i image channels, y x tokens down and across (after merging where it merges), p q patch height and width,
-c channels, v w a grid before it is padded to even sides, j i the two rows and the two columns that merge, k classes, e channels inside the MLP.
+c channels, v w a grid before it is padded to even sides, j i the two rows and the two columns that merge, k classes,
+e channels inside the MLP.
 """
 
-from attnscope import attentions
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
 from attnscope.networks.steps import GRID, after
@@ -141,7 +141,7 @@ def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
     def of(*steps: Step) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
-    attend = attentions.plan(attention).inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
+    attend = attention.plan().inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
     mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
         "mlp", takes={"branch": source}, makes={"branch": "branch"}
     )

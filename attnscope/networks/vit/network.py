@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions import build as build_attention
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.networks import steps as block_steps
 from attnscope.networks.layers import Mlp, initialize
@@ -47,7 +46,7 @@ class Block(nn.Module):
         super().__init__()
         dim = attention.dim
         self.norm1 = nn.LayerNorm(dim, EPS)
-        self.attn = build_attention(attention)
+        self.attn = attention.build()
         self.norm2 = nn.LayerNorm(dim, EPS)
         self.mlp = Mlp(dim, hidden, attention.proj_drop)
 

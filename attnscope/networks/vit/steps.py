@@ -4,7 +4,6 @@ Letters: b batch, i image channels, y x patches down and across, p q patch heigh
 in front, k classes, e channels inside the MLP.
 """
 
-from attnscope import attentions
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.ops import recipes as op
@@ -105,7 +104,7 @@ def block_plan(spec: ViTNetworkSpec) -> Plan:
     return Plan.join(
         [
             of(norm1),
-            attentions.plan(spec.attention()).inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
+            spec.attention().plan().inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
             of(residual1, norm2),
             of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
                 "mlp", takes=branch, makes=branch

@@ -5,7 +5,7 @@ from dataclasses import replace
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.attentions.swin.geometry import Axis, Mask, Windows
+from attnscope.core.windows import Axis, Mask, Windows
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.render.dots import braille, halves

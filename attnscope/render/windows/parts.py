@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.attentions.swin.geometry import Windows
+from attnscope.core.windows import Windows
 from attnscope.render.columns import Column, fit, rows_table
 from attnscope.render.plane import Picture, side_by_side
 from attnscope.render.screen import MARGIN, Screen

@@ -6,8 +6,8 @@ from functools import partial
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.attentions.swin.geometry import position_row
 from attnscope.core.sizes import Pair
+from attnscope.core.windows import position_row
 from attnscope.render.columns import Column
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import MOST_ROWS, indented, room, some

@@ -5,8 +5,8 @@ from dataclasses import replace
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.attentions.swin.geometry import Axis, Windows
 from attnscope.core.sizes import plural
+from attnscope.core.windows import Axis, Windows
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.render.plane import COLORS, Mark, Plane, Run, draw, runs

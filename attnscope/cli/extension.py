@@ -1,0 +1,40 @@
+"""`--attention FOLDER`: attentions that are loaded for one call, and commands that name them again."""
+
+import re
+import shlex
+from pathlib import Path
+
+import typer
+
+from attnscope import attentions
+from attnscope.core.errors import UsageError
+
+OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
+"""Commands that are no attention's: no attention can have their names."""
+
+_folders: dict[str, Path] = {}
+"""The folders that this command line names, by the name of the attention in them."""
+
+
+def load_attentions(context: typer.Context, folders: list[Path] | None) -> list[Path] | None:
+    """Load the attention in each folder.
+
+    Raises:
+        UsageError: one cannot be loaded, or has the name of a command.
+    """
+    source = context.get_parameter_source("attention")
+    for folder in folders or ():
+        name = attentions.load(folder).name
+        if name in OTHERS:
+            raise UsageError(f"{{attention}} {folder}: attnscope {name} is another command; rename the attention")
+        if source is not None and source.name == "COMMANDLINE":
+            _folders[name] = folder
+    return folders
+
+
+def typed(command: str) -> str:
+    """Return a suggested command with `--attention` for each attention in it that would not be known without."""
+    named = set(re.split(r"[\s:]", command))
+    flags = [f"--attention {shlex.quote(str(folder))}" for name, folder in _folders.items() if name in named]
+    program, _, rest = command.partition(" ")
+    return " ".join([program, *flags, rest])
