@@ -1,10 +1,13 @@
 """A Step is declared once; sizes, costs, liveness and listening follow."""
 
+from dataclasses import fields
+
 import pytest
 from torch import nn
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
 from attnscope.core.axes import AxisError
+from attnscope.ops import recipes as op
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.step import Step
@@ -12,20 +15,35 @@ from attnscope.profiling.hooks import listening, step_methods
 
 
 def test_the_declaration_of_the_design_reads_as_it_stands():
-    score = Step("b h n d, b h m d -> b h n m", macs="b h n m d", doc="S = q·kᵀ/√d: how much each token looks")
+    score = Step("b h n d, b h m d -> b h n m", op=op.matmul(scale=True), doc="S = q·kᵀ/√d: how much each token looks")
     row = SizedStep(score, {"b": 1, "h": 12, "n": 197, "m": 197, "d": 64})
-    assert (row.macs, row.flops) == (29_805_312, 59_610_624)
+    assert (row.macs, row.flops, row.other_flops) == (29_805_312, 59_610_624, 465_708)
     assert row.inputs == ((1, 12, 197, 64), (1, 12, 197, 64))
     assert row.outputs == ((1, 12, 197, 197),)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"macs": "b N"}, {"work": {"tanh": "b n"}}, {"work": {"bias": "b n-1"}}, {"memory": "copy"}, {"scratch": ("?",)}],
+    [
+        {"pattern": "b N -> b n"},
+        {"pattern": "b n"},
+        {"weights": {"w": "n-1"}},
+        {"constants": ("mask",)},
+    ],
 )
 def test_a_wrong_declaration_is_refused_where_it_stands(wrong):
     with pytest.raises((AxisError, ValueError)):
-        Step("b n -> b n", **wrong)
+        Step(**{"pattern": "x: b n -> b n", "op": op.softmax, **wrong})
+
+
+def test_a_step_has_eight_fields_at_most():
+    assert len(fields(Step)) <= 8
+
+
+def test_an_operation_that_makes_other_shapes_than_the_letters_is_refused():
+    wrong = Step("q: b h n d, k: b h m d -> scores: b h m n", op=op.matmul())
+    with pytest.raises(ValueError, match=r"makes \(\(2, 3, 5, 7\),\), but .* says \(\(2, 3, 7, 5\),\)"):
+        _ = SizedStep(wrong, {"b": 2, "h": 3, "n": 5, "m": 7, "d": 11}).macs
 
 
 def test_the_numbers_of_the_contract():
@@ -82,23 +100,56 @@ def test_totals_do_not_depend_on_the_kernel():
 
 
 def test_a_tensor_lives_to_its_last_use():
-    sizes = {"n": 10}
+    sizes = {"n": 10, "k": 3}
     steps = [
-        Step("x: n -> a: n"),
-        Step("a: n -> b: n", memory="view"),
-        Step("x: n -> c: n"),
-        Step("b: n, c: n -> d: n"),
-        Step("d: n -> e: n", scratch=("n", "3 n")),
+        Step("x: n -> a: n", op=op.gelu),
+        Step("a: n -> b: n", op=op.view),
+        Step("x: n -> c: n", op=op.gelu),
+        Step("b: n, c: n -> d: n", op=op.add),
+        Step("d: n -> e: n", op=op.roll(axes=2)),  # with a copy between the two passes
     ]
-    assert Memory(Plan.of(steps, sizes, 1)).live == (10, 10, 20, 30, 50)
+    assert Memory(Plan.of(steps, sizes, 1)).live == (10, 10, 20, 30, 30)
+
+
+def test_a_name_that_forward_keeps_holds_its_tensor_to_the_end():
+    steps = [
+        Step("x: n -> a: n", op=op.gelu),
+        Step("a: n -> b: n", op=op.gelu),
+        Step("b: n -> c: n", op=op.gelu),
+        Step("c: n -> d: n", op=op.gelu),
+    ]
+    assert Memory(Plan.of(steps, {"n": 10}, 1)).live == (10, 20, 20, 20)
+    assert Memory(Plan.of(steps, {"n": 10}, 1, holds=["a"])).live == (10, 20, 30, 30)
+    inner = Plan.of(steps[1:3], {"n": 10}, 1, holds=["b"]).inside("inner", takes={"a": "a"}, makes={"c": "c"})
+    called = Plan.join([Plan.of(steps[:1], {"n": 10}, 1), inner, Plan.of(steps[3:], {"n": 10}, 1)])
+    assert Memory(called).live == (10, 20, 30, 20)  # what a module was given and keeps is gone when it returns
 
 
 def test_a_rearrangement_is_a_view_where_nothing_changes_places():
-    swap = Step("x: a b c -> y: b (a c)", memory="rearrange")
+    swap = Step("x: a b c -> y: b (a c)", op=op.rearrange)
     assert not SizedStep(swap, {"a": 2, "b": 3, "c": 5}).is_view
     assert SizedStep(swap, {"a": 1, "b": 3, "c": 5}).is_view
     assert SizedStep(swap, {"a": 2, "b": 1, "c": 5}).is_view
     assert SizedStep(swap, {"a": 2, "b": 1, "c": 5}).bytes_written == 0
+
+
+def test_a_copy_follows_from_how_the_operand_lies():
+    """matmul copies heads that lie apart, and nothing where there is one batch or one head."""
+
+    def copies(**sizes):
+        heads = Step("x: b n (3 h d) -> q: b h n d, k: b h n d, v: b h n d", op=op.unbind)
+        score = Step("q: b h n d, k: b h m d -> scores: b h n m", op=op.matmul())
+        plan = Plan.of([heads, score], {"n": 5, "m": 5, "d": 2, **sizes}, 4)
+        return [run.name for run in plan.steps[1].forward.runs]
+
+    assert copies(b=2, h=3) == ["clone", "clone", "bmm"]
+    assert copies(b=1, h=3) == copies(b=2, h=1) == ["bmm"]
+
+
+def test_letters_are_spelled_out():
+    score = Step("q: b h n d, k: b h m d -> scores: b h n m", op=op.matmul(), weights={"w": "(b n) d"})
+    spelled = score.spelled(b="(b r s)", n="y x")
+    assert spelled.pattern == "q: (b r s) h y x d, k: (b r s) h m d -> scores: (b r s) h y x m"
 
 
 def test_a_row_counts_as_often_as_it_stands():

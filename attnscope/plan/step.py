@@ -81,13 +81,22 @@ class Step:
         """Return the step with other letters for some of its own: `step.spelled(n="y x")` for tokens on a grid."""
 
         def spell(text: str) -> str:
-            return re.sub(r"\b[a-z]\b(?!:)", lambda letter: letters.get(letter[0], letter[0]), text)
+            parts = re.split(r"(\([^()]*\))", text)
+            return "".join([_spelled(part, letters, in_group=part.startswith("(")) for part in parts])
 
         return replace(
             self,
             pattern=spell(self.pattern),
             weights={name: spell(axes) for name, axes in self.weights.items()},
         )
+
+
+def _spelled(text: str, letters: Mapping[str, str], in_group: bool) -> str:
+    def letter(match: re.Match[str]) -> str:
+        other = letters.get(match[0], match[0])
+        return other.strip("()") if in_group else other
+
+    return re.sub(r"\b[a-z]\b(?!:)", letter, text)
 
 
 def name_steps(page: MutableMapping[str, Any]) -> None:
