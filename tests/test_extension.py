@@ -39,6 +39,9 @@ class SharedSpec(ViTSpec):
     SUMMARY: ClassVar[str] = "Global attention with one head of keys and values."
     EXAMPLES: ClassVar[tuple[str, ...]] = ("attnscope NAME --no-time",)
 
+    def next_command(self) -> tuple[str, str]:
+        return "attnscope compare NAME:margin=1 vit", "beside global attention"
+
     kv_heads: int | None = option(1, "Heads of keys and values.")
     margin: int = option(0, "Tokens beyond the image's.", low=0)
 
@@ -99,6 +102,7 @@ def test_a_folder_brings_its_command(attnscope, shared):
     assert report["spec"]["attention"] == "shared"
     assert report["totals"]["macs"] == sum(ViTSpec(tokens=200, kv_heads=1).closed_form().values())
     assert report["steps"][0]["inputs"] == [[1, 200, 768]]
+    assert report["next"][0] == f"attnscope --attention {shared} compare shared:margin=1 vit"
 
 
 def test_it_is_measured_and_verified(attnscope, shared):
@@ -255,9 +259,10 @@ def distribution(tmp_path_factory):
     write(package / "shared")
     write(package / "broken", "broken", spec="import math\nmath.tau2\n")
     write(package / "vit", "vit")
+    write(package / "renamed", "another")
     (package / "__init__.py").touch()
     points = "[attnscope.attentions]\n" + "".join(
-        f"{name} = attnscope_shared.{name}\n" for name in ("shared", "broken", "vit", "gone")
+        f"{name} = attnscope_shared.{name}\n" for name in ("shared", "broken", "vit", "gone", "renamed")
     )
     wheel = home / "attnscope_shared-1.0-py3-none-any.whl"
     info = "attnscope_shared-1.0.dist-info"
@@ -291,6 +296,7 @@ def test_installed_attentions_that_cannot_be_used_are_told(attnscope, distributi
     assert "spec.py:2:AttributeError:module'math'hasnoattribute'tau2'" in refused
     assert "thenamevitisbuiltin;giveSharedSpecanotherone" in refused
     assert "thereisnopackageattnscope_shared.gone" in refused
+    assert "itsentrypointisnamedrenamed,butitsSpecanother" in refused
     done = attnscope("broken", "--no-time", PYTHONPATH=distribution)
     assert done.returncode == 2
     assert done.stderr.startswith("attnscope: the installed attention broken cannot be used: ")
