@@ -1,6 +1,5 @@
 """What must be settled in a process before torch is imported, for times that can be trusted and a quick start."""
 
-import ctypes
 import gc
 import os
 import sys
@@ -29,7 +28,11 @@ def pin_allocator() -> None:
 
 def glibc_mallopt() -> Mallopt | None:
     """What tells glibc how to allocate; None where there is another C library."""
-    return getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def keep_memory(mallopt: Mallopt) -> bool:
