@@ -62,6 +62,15 @@ def test_only_a_chart_needs_plotext(words):
     assert "plotext" not in modules_after(words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["vit", "--no-time"], ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", "/dev/null"]],
+)
+def test_flags_are_read_without_pydantic(words):
+    """typer imports pydantic to validate a value; a flag that is a Flag is read by attnscope."""
+    assert "pydantic" not in modules_after(words)
+
+
 def test_help_does_not_draw_tables():
     assert "rich.table" not in modules_after(["--help"])
 

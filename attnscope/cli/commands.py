@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
-from attnscope.cli.flags import key_of
+from attnscope.cli.flags import as_flags, key_of
 
 OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
@@ -48,6 +48,18 @@ class Group(TyperGroup):
         super().__init__(**settings)
         self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, with --help and those of completion, as Flags."""
+        return as_flags(super().get_params(ctx))
+
+
+class Command(TyperCommand):
+    """A command whose options are Flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return arguments and options, with --help."""
+        return as_flags(super().get_params(ctx))
+
 
 def build(name: str) -> TyperCommand:
     """The command of this name."""
@@ -58,8 +70,9 @@ def build(name: str) -> TyperCommand:
         from attnscope.cli.attention import attention_command
 
         attention_command(app, name)
+    app.registered_commands[0].cls = Command
     command = typer.main.get_command(app)
-    assert isinstance(command, TyperCommand)
+    assert isinstance(command, Command)
     for param in command.params:  # typer goes by the name in Python, which is another where that is taken
         if key := key_of(param.opts):
             param.envvar = f"ATTNSCOPE_{name}_{key}".upper()

@@ -37,7 +37,7 @@ def show_diff(
     fail_above: Annotated[
         float | None,
         option(
-            parser=number("fail_above"),
+            callback=number("fail_above"),
             metavar="X",
             help="Exit with 1 where forward or backward takes more than X times as long, and the difference is real.",
         ),

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import Field
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperOption
 
 from attnscope.attentions.spec import kind
 from attnscope.core.errors import AttnscopeError, quoted
@@ -22,6 +24,30 @@ class FlagError(AttnscopeError):
     """A word on the command line that is not of its flag's kind."""
 
     exit_code = 2
+
+
+class Flag(TyperOption):
+    """An option whose callback reads its value from text.
+
+    typer builds a pydantic validator for every option, given or not, and imports pydantic for the first one. That takes
+    longer than everything else that a command without measurements does. No option of attnscope needs one: a switch is
+    a bool when it comes from the command line, and everything else is text.
+    """
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Return what the callback makes of the text; typer reads switches, and options that may be repeated."""
+        if value is not None and (self.is_flag or self.multiple):
+            return super().process_value(ctx, value)
+        text = None if value is None else str(value)
+        return text if self.callback is None else self.callback(ctx, self, text)
+
+
+def as_flags(params: list[Any]) -> list[Any]:
+    """Turn the options among the parameters of a command into Flags; typer has no place to name a class for them."""
+    for param in params:
+        if type(param) is TyperOption:
+            param.__class__ = Flag
+    return params
 
 
 def whole(name: str) -> Callable[[Any], int]:
@@ -49,6 +75,11 @@ def place(name: str) -> Callable[[Any], Pair]:
     return _reader(name, parse, "no row and column, such as 5,9")
 
 
+def file(value: str | None) -> Path | None:
+    """Read the name of a file."""
+    return None if value is None else Path(value)
+
+
 def give_flags(command: Callable[..., Any], parameters: list[Parameter]) -> None:
     """Let a function that takes any keywords have these flags, as typer sees it."""
     flags = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -68,7 +99,7 @@ def flag_of(field: Field[Any]) -> Parameter:
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
     read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
     if read is not None:
-        settings |= {"parser": read[0](field.name), "metavar": read[1]}
+        settings |= {"callback": read[0](field.name), "metavar": read[1]}
     if "choices" in field.metadata:
         settings |= choices(field.metadata["choices"])
     if "shown" in field.metadata:
@@ -124,7 +155,7 @@ def _finite(text: str) -> float:
 def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         try:
-            return read(str(value))
+            return None if value is None else read(value)
         except ValueError:
             raise FlagError(f"{{{name}}} {quoted(value)} is {otherwise}") from None
 

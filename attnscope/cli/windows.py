@@ -45,10 +45,11 @@ def windows_command(app: typer.Typer) -> None:
 def run_windows(
     spec: SwinSpec,
     token: Annotated[
-        str | None, option(parser=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees.")
+        str | None,
+        option(callback=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees."),
     ] = None,
     layers: Annotated[
-        int | None, option(parser=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
+        int | None, option(callback=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
     ] = None,
     positions: Annotated[bool, option("--positions", help="Show the relative position index.")] = False,
     order: Annotated[bool, option("--order", help="Show how the rows of the window batch map back.")] = False,
