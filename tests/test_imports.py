@@ -64,7 +64,10 @@ def test_only_a_chart_needs_plotext(words):
 
 @pytest.mark.parametrize(
     "words",
-    [["vit", "--no-time"], ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", "/dev/null"]],
+    [
+        ["vit", "--no-time"],
+        ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", "/dev/null"],
+    ],
 )
 def test_flags_are_read_without_pydantic(words):
     """typer imports pydantic to validate a value; a flag that is a Flag is read by attnscope."""

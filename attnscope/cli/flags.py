@@ -36,7 +36,7 @@ class Flag(TyperOption):
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         """Return what the callback makes of the text; typer reads switches, and options that may be repeated."""
-        if value is not None and (self.is_flag or self.multiple):
+        if self.required or (value is not None and (self.is_flag or self.multiple)):
             return super().process_value(ctx, value)
         text = None if value is None else str(value)
         return text if self.callback is None else self.callback(ctx, self, text)

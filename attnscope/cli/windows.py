@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.cli.flags import examples, flag_of, give_flags, option, place, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
@@ -61,6 +60,8 @@ def run_windows(
 ) -> None:
     """Show how a grid of tokens is cut into windows, what the cyclic shift brings together, what the mask keeps apart."""
     form = check_output(form, json, output, color)
+    from attnscope.analyses.windows import look_at_windows
+
     report = look_at_windows(
         spec,
         token=cast("Pair | None", token),  # typer would want two words for a pair; the parser makes one of them
