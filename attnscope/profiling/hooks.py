@@ -5,13 +5,15 @@ When nobody listens they are the plain methods, at no cost.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from attnscope.plan.step import Step
 
 
+@cache  # a timed run listens hundreds of times, each time to the same few classes
 def step_methods(module_class: type) -> dict[str, Step]:
-    """The methods of a class that are tied to a Step, by their names."""
+    """Return the methods of a class that are tied to a Step, by their names."""
     methods: dict[str, Step] = {}
     for base in reversed(module_class.__mro__):
         methods |= {name: method.step for name, method in vars(base).items() if isinstance(_step(method), Step)}
@@ -36,7 +38,7 @@ def listening(module: Any, listener: Listener) -> Iterator[None]:
     shadowed: list[tuple[dict[str, Any], str]] = []
     try:
         for path, submodule in module.named_modules():
-            for name, step in step_methods(type(submodule)).items():
+            for name, step in step_methods(submodule.__class__).items():
                 if name in vars(submodule):
                     raise RuntimeError(f"step {name} of {type(submodule).__name__} is listened to already")
                 vars(submodule)[name] = listener(path, submodule, step, getattr(submodule, name))
