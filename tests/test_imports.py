@@ -34,12 +34,10 @@ NO_TORCH = [
 
 
 RUN_AND_LIST = """
-import runpy, sys
+import atexit, runpy, sys
 sys.argv = ["attnscope", *sys.argv[1:]]
-try:
-    runpy.run_module("attnscope", run_name="__main__")
-finally:
-    print("MODULES", *sys.modules, file=sys.stderr)
+atexit.register(lambda: print("MODULES", *sys.modules, file=sys.stderr))
+runpy.run_module("attnscope", run_name="__main__")
 """
 
 
