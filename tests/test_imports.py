@@ -1,5 +1,6 @@
 """What must answer at once imports no torch. Which room may import which is checked by import-linter (pyproject.toml)."""
 
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,7 @@ def modules_after(words: list[str]) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", RUN_AND_LIST, *words], capture_output=True, text=True, encoding="utf-8"
     )
+    assert "Traceback" not in done.stderr
     return set(done.stderr.rsplit("MODULES", 1)[1].split())
 
 
@@ -64,11 +66,14 @@ def test_only_a_chart_needs_plotext(words):
     "words",
     [
         ["vit", "--no-time"],
-        ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", "/dev/null"],
+        ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", os.devnull],
+        ["compare", "vit", "swin", "--over", "dim=96,192"],
+        ["windows", "--shift"],
     ],
+    ids=" ".join,
 )
-def test_flags_are_read_without_pydantic(words):
-    """typer imports pydantic to validate a value; a flag that is a Flag is read by attnscope."""
+def test_text_is_read_without_pydantic(words):
+    """typer imports pydantic to validate a value; attnscope reads its flags and arguments from text."""
     assert "pydantic" not in modules_after(words)
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
-from attnscope.cli.flags import as_flags, key_of
+from attnscope.cli.flags import as_text, key_of
 
 OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: each has a file of its name here, with `<name>_command(app)`."""
@@ -49,16 +49,16 @@ class Group(TyperGroup):
         self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options, with --help and those of completion, as Flags."""
-        return as_flags(super().get_params(ctx))
+        """Return the options, with --help and those of completion, to be read from text."""
+        return as_text(super().get_params(ctx))
 
 
 class Command(TyperCommand):
-    """A command whose options are Flags."""
+    """A command whose parameters are read from text."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return arguments and options, with --help."""
-        return as_flags(super().get_params(ctx))
+        return as_text(super().get_params(ctx))
 
 
 def build(name: str) -> TyperCommand:

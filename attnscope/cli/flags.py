@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperOption
+from typer.core import TyperArgument, TyperOption
 
 from attnscope.attentions.spec import kind
 from attnscope.core.errors import AttnscopeError, quoted
@@ -27,26 +27,46 @@ class FlagError(AttnscopeError):
 
 
 class Flag(TyperOption):
-    """An option whose callback reads its value from text.
-
-    typer builds a pydantic validator for every option, given or not, and imports pydantic for the first one. That takes
-    longer than everything else that a command without measurements does. No option of attnscope needs one: a switch is
-    a bool when it comes from the command line, and everything else is text.
-    """
+    """An option that is read from text."""
 
     def process_value(self, ctx: Any, value: Any) -> Any:
-        """Return what the callback makes of the text; typer reads switches, and options that may be repeated."""
-        if self.required or (value is not None and (self.is_flag or self.multiple)):
-            return super().process_value(ctx, value)
-        text = None if value is None else str(value)
-        return text if self.callback is None else self.callback(ctx, self, text)
+        """Return what the callback makes of the text."""
+        return read_text(self, ctx, value, super().process_value)
 
 
-def as_flags(params: list[Any]) -> list[Any]:
-    """Turn the options among the parameters of a command into Flags; typer has no place to name a class for them."""
+class Word(TyperArgument):
+    """An argument that is read from text."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Return what the callback makes of the text."""
+        return read_text(self, ctx, value, super().process_value)
+
+
+def read_text(param: Flag | Word, ctx: Any, value: Any, by_typer: Callable[[Any, Any], Any]) -> Any:
+    """Return what the callback of a parameter makes of its text, or of its texts where it may be repeated.
+
+    typer builds a pydantic validator for every parameter, given or not, and imports pydantic for the first one. That
+    takes longer than everything else that a command without measurements does. No parameter of attnscope needs one: a
+    switch is a bool when it comes from the command line, and everything else is text. typer still reads switches that
+    the environment or a file sets, and reports parameters that are missing.
+    """
+    if isinstance(value, list | tuple):
+        value = [str(each) for each in value]
+    elif value is None:
+        if param.required:
+            return by_typer(ctx, value)
+    elif param.nargs != 1 or getattr(param, "multiple", False) or getattr(param, "is_flag", False):
+        return by_typer(ctx, value)
+    else:
+        value = str(value)
+    return value if param.callback is None else param.callback(ctx, param, value)
+
+
+def as_text(params: list[Any]) -> list[Any]:
+    """Turn the parameters of a command into Flags and Words; typer has no place to name a class for them."""
     for param in params:
-        if type(param) is TyperOption:
-            param.__class__ = Flag
+        if type(param) in (TyperOption, TyperArgument):
+            param.__class__ = Flag if type(param) is TyperOption else Word
     return params
 
 
