@@ -1,6 +1,17 @@
-"""`python -m attnscope`."""
+"""`attnscope` and `python -m attnscope`."""
 
-from attnscope.cli import main
+from attnscope.cli import main as run
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    try:
+        run()
+    except SystemExit as end:
+        from attnscope.profiling.process import leave
+
+        leave(end.code)
+
 
 if __name__ == "__main__":
     main()

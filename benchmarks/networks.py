@@ -1,11 +1,9 @@
-"""Whole networks: the plan's costs over fvcore's, forwards over timm's, and the commands over a program that says a word.
+"""Whole networks: the plan's costs over fvcore's, and forwards over timm's.
 
 python -m benchmarks.networks
 """
 
 import copy
-import tempfile
-from pathlib import Path
 
 import timm
 import torch
@@ -17,8 +15,7 @@ from attnscope.networks.swin.spec import SwinNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.memory import Memory
 from attnscope.profiling import process
-from benchmarks.ratios import HEAD, Ratio, of_calls, of_processes
-from benchmarks.startup import HELLO
+from benchmarks.ratios import HEAD, Ratio, of_calls
 
 process.pin_allocator()
 torch.set_num_threads(1)
@@ -62,22 +59,9 @@ def forward(name: str, spec: NetworkSpec, timms: str, kernel: str) -> Ratio:
         )
 
 
-def commands() -> list[Ratio]:
-    """Whole processes over a typer.run program."""
-    with tempfile.TemporaryDirectory() as folder:
-        hello = Path(folder) / "hello.py"
-        hello.write_text(HELLO)
-        return [
-            of_processes(f"`attnscope {words}` over a Typer program", f"-m attnscope {words}", str(hello), bar)
-            for words, bar in [("swin --preset swin-b-224 --scope model --no-time", 2.5), ("presets", 2.0)]
-        ]
-
-
 if __name__ == "__main__":
     print(HEAD)
     print(costs())
     for kernel in ("eager", "sdpa"):
         print(forward("ViT-B", ViTNetworkSpec(kernel=kernel), "vit_base_patch16_224", kernel))
         print(forward("Swin-T", SwinNetworkSpec(kernel=kernel), "swin_tiny_patch4_window7_224", kernel))
-    for ratio in commands():
-        print(ratio)

@@ -17,10 +17,12 @@ def main() -> None:
         hello.write_text(HELLO)
         print(HEAD)
         for words, bar in [
-            ("--help", 1.8),
-            ("--version", 1.8),
-            ("vit --no-time", 2.0),
-            ("swin --window 7 --shift --no-time", 2.0),
+            ("--help", 0.95),
+            ("--version", 0.95),
+            ("vit --no-time", 1.6),
+            ("swin --window 7 --shift --no-time", 1.6),
+            ("swin --preset swin-b-224 --scope model --no-time", 2.5),
+            ("presets", 2.0),
         ]:
             print(of_processes(f"`attnscope {words}` over a Typer program", f"-m attnscope {words}", str(hello), bar))
     print(of_processes("`attnscope vit` over importing torch", "-m attnscope vit", "-c 'import torch'", 1.3))

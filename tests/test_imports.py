@@ -1,6 +1,7 @@
 """What must answer at once imports no torch, and import-linter's contracts (pyproject.toml) are kept."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +39,10 @@ NO_TORCH = [
 
 
 RUN_AND_LIST = """
-import runpy, sys
+import atexit, runpy, sys
 sys.argv = ["attnscope", *sys.argv[1:]]
-try:
-    runpy.run_module("attnscope", run_name="__main__")
-finally:
-    print("MODULES", *sys.modules, file=sys.stderr)
+atexit.register(lambda: print("MODULES", *sys.modules, file=sys.stderr))
+runpy.run_module("attnscope", run_name="__main__")
 """
 
 
@@ -51,6 +50,7 @@ def modules_after(words: list[str]) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", RUN_AND_LIST, *words], capture_output=True, text=True, encoding="utf-8"
     )
+    assert "Traceback" not in done.stderr
     return set(done.stderr.rsplit("MODULES", 1)[1].split())
 
 
@@ -64,6 +64,21 @@ def test_what_must_answer_at_once_does_not_import_torch(words):
 @pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["compare", "--json"], ["vit", "--no-time"]])
 def test_only_a_chart_needs_plotext(words):
     assert "plotext" not in modules_after(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["vit", "--no-time"],
+        ["swin", "--window", "7x7", "--shift", "--dtype", "float16", "--no-time", "-o", os.devnull],
+        ["compare", "vit", "swin", "--over", "dim=96,192"],
+        ["windows", "--shift"],
+    ],
+    ids=" ".join,
+)
+def test_text_is_read_without_pydantic(words):
+    """typer imports pydantic to validate a value; attnscope reads its flags and arguments from text."""
+    assert "pydantic" not in modules_after(words)
 
 
 def test_help_does_not_draw_tables():

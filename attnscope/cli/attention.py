@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, networks
-from attnscope.analyses.explore import explore
 from attnscope.attentions.spec import Spec, own_fields_first
 from attnscope.cli.extension import typed
-from attnscope.cli.flags import BY_PRESET, choices, examples, flag_of, give_flags, key_of, option, strength
+from attnscope.cli.flags import BY_PRESET, choices, examples, file, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
@@ -29,8 +28,6 @@ from attnscope.cli.running import (
     start_torch,
 )
 from attnscope.core.errors import UsageError
-from attnscope.networks import configs
-from attnscope.networks.presets import published_figures
 from attnscope.profiling.options import BUDGET_S
 
 SCOPE = Annotated[
@@ -42,16 +39,28 @@ SCOPE = Annotated[
 ]
 
 
+def _preset_names() -> list[str]:
+    """Return what completes --preset."""
+    from attnscope.networks import configs
+
+    return list(configs.presets())
+
+
 def _preset(context: typer.Context, name: str | None) -> str | None:
     """Let the preset's values stand where neither a flag, the environment nor the config file says otherwise."""
     if name is not None:
+        from attnscope.networks import configs
+
         _defaults(context, lambda command, known: configs.read_preset(name, command, known), weak=True)
     return name
 
 
-def _config(context: typer.Context, path: Path | None) -> Path | None:
+def _config(context: typer.Context, name: str | None) -> Path | None:
     """Let the file's values stand where neither a flag nor the environment says otherwise."""
+    path = file(name)
     if path is not None:
+        from attnscope.networks import configs
+
         _defaults(context, lambda command, known: configs.read_config(path, command, known), weak=False)
     return path
 
@@ -115,7 +124,7 @@ def run_attention(
         str | None,
         option(
             metavar="NAME",
-            autocompletion=lambda: list(configs.presets()),
+            autocompletion=_preset_names,
             help="A published network's values (see attnscope presets); flags override them.",
             callback=_preset,
             is_eager=True,
@@ -154,7 +163,8 @@ def run_attention(
         bool, option("--roofline", help="Draw the steps under the roof that this machine sets.")
     ] = False,
     save: Annotated[
-        Path | None, option(metavar="FILE", help="Write the run to this file as JSON besides; see attnscope diff.")
+        Path | None,
+        option(metavar="FILE", help="Write the run to this file as JSON besides; see attnscope diff.", callback=file),
     ] = None,
     form: FormFlag = None,
     json: JsonFlag = False,
@@ -178,6 +188,13 @@ def run_attention(
             raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
     if time or audit or device == "meta":
         start_torch(alloc)
+    from attnscope.analyses.explore import explore
+
+    figures: Sequence[Mapping[str, str]] = ()
+    if preset is not None:
+        from attnscope.networks.presets import published_figures
+
+        figures = published_figures(preset, spec)
     with progress_line() as progress:
         report = explore(
             spec,
@@ -193,7 +210,7 @@ def run_attention(
             focus=[name for name, wanted in {"memory": memory, "roofline": roofline}.items() if wanted],
             progress=progress,
             command=shlex.join(["attnscope", *sys.argv[1:]]),
-            figures=published_figures(preset, spec),
+            figures=figures,
         )
     from attnscope.render import render
 

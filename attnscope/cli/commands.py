@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from attnscope import attentions
 from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import OTHERS
-from attnscope.cli.flags import key_of
+from attnscope.cli.flags import as_text, key_of
 
 
 class Commands(MutableMapping[str, Any]):
@@ -60,6 +60,18 @@ class Group(TyperGroup):
             with formatter.section("Installed attentions that cannot be used"):
                 formatter.write_dl(sorted(reasons.items()))
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options, with --help and those of completion, to be read from text."""
+        return as_text(super().get_params(ctx))
+
+
+class Command(TyperCommand):
+    """A command whose parameters are read from text."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return arguments and options, with --help."""
+        return as_text(super().get_params(ctx))
+
 
 def build(name: str) -> TyperCommand:
     """The command of this name."""
@@ -70,8 +82,9 @@ def build(name: str) -> TyperCommand:
         from attnscope.cli.attention import attention_command
 
         attention_command(app, name)
+    app.registered_commands[0].cls = Command
     command = typer.main.get_command(app)
-    assert isinstance(command, TyperCommand)
+    assert isinstance(command, Command)
     for param in command.params:  # typer goes by the name in Python, which is another where that is taken
         if key := key_of(param.opts):
             param.envvar = f"ATTNSCOPE_{name}_{key}".upper()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnscope.cli.flags import examples, number, option
+from attnscope.cli.flags import examples, file, number, option
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -32,12 +32,12 @@ def diff_command(app: typer.Typer) -> None:
 
 
 def show_diff(
-    before: Annotated[Path, typer.Argument(help="A run that --save wrote.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    before: Annotated[Path, typer.Argument(help="A run that --save wrote.", show_default=False, callback=file)],
+    after: Annotated[Path, typer.Argument(help="Another one.", show_default=False, callback=file)],
     fail_above: Annotated[
         float | None,
         option(
-            parser=number("fail_above"),
+            callback=number("fail_above"),
             metavar="X",
             help="Exit with 1 where forward or backward takes more than X times as long, and the difference is real.",
         ),

@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import Field
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperOption
 
 from attnscope.attentions.spec import kind
 from attnscope.core.errors import AttnscopeError, quoted
@@ -22,6 +24,50 @@ class FlagError(AttnscopeError):
     """A word on the command line that is not of its flag's kind."""
 
     exit_code = 2
+
+
+class Flag(TyperOption):
+    """An option that is read from text."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Return what the callback makes of the text."""
+        return read_text(self, ctx, value, super().process_value)
+
+
+class Word(TyperArgument):
+    """An argument that is read from text."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Return what the callback makes of the text."""
+        return read_text(self, ctx, value, super().process_value)
+
+
+def read_text(param: Flag | Word, ctx: Any, value: Any, by_typer: Callable[[Any, Any], Any]) -> Any:
+    """Return what the callback of a parameter makes of its text, or of its texts where it may be repeated.
+
+    typer builds a pydantic validator for every parameter, given or not, and imports pydantic for the first one. That
+    takes longer than everything else that a command without measurements does. No parameter of attnscope needs one: a
+    switch is a bool when it comes from the command line, and everything else is text. typer still reads switches that
+    the environment or a file sets, and reports parameters that are missing.
+    """
+    if isinstance(value, list | tuple):
+        value = [str(each) for each in value]
+    elif value is None:
+        if param.required:
+            return by_typer(ctx, value)
+    elif param.nargs != 1 or getattr(param, "multiple", False) or getattr(param, "is_flag", False):
+        return by_typer(ctx, value)
+    else:
+        value = str(value)
+    return value if param.callback is None else param.callback(ctx, param, value)
+
+
+def as_text(params: list[Any]) -> list[Any]:
+    """Turn the parameters of a command into Flags and Words; typer has no place to name a class for them."""
+    for param in params:
+        if type(param) in (TyperOption, TyperArgument):
+            param.__class__ = Flag if type(param) is TyperOption else Word
+    return params
 
 
 def whole(name: str) -> Callable[[Any], int]:
@@ -49,6 +95,11 @@ def place(name: str) -> Callable[[Any], Pair]:
     return _reader(name, parse, "no row and column, such as 5,9")
 
 
+def file(value: str | None) -> Path | None:
+    """Read the name of a file."""
+    return None if value is None else Path(value)
+
+
 def give_flags(command: Callable[..., Any], parameters: list[Parameter]) -> None:
     """Let a function that takes any keywords have these flags, as typer sees it."""
     flags = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -68,7 +119,7 @@ def flag_of(field: Field[Any]) -> Parameter:
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
     read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
     if read is not None:
-        settings |= {"parser": read[0](field.name), "metavar": read[1]}
+        settings |= {"callback": read[0](field.name), "metavar": read[1]}
     if "choices" in field.metadata:
         settings |= choices(field.metadata["choices"])
     if "shown" in field.metadata:
@@ -124,7 +175,7 @@ def _finite(text: str) -> float:
 def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         try:
-            return read(str(value))
+            return None if value is None else read(value)
         except ValueError:
             raise FlagError(f"{{{name}}} {quoted(value)} is {otherwise}") from None
 

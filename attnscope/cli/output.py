@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attnscope.cli.flags import choices, option, strength
+from attnscope.cli.flags import choices, file, option, strength
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
 """Of a command that draws no picture."""
 JsonFlag = Annotated[bool, option("--json", help="The same as --format json.", callback=_json)]
 OutputFlag = Annotated[
-    Path | None, option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
+    Path | None,
+    option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.", callback=file),
 ]
 ColorFlag = Annotated[str, option(**choices(COLORS), help=f"{', '.join(COLORS)}.")]
 QuietFlag = Annotated[bool, option("--quiet", "-q", help="Leave out what to type next.")]

@@ -1,6 +1,5 @@
 """How a module is run: the flags that all commands share which can measure, and what is settled before torch comes."""
 
-import logging
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -8,7 +7,6 @@ import typer
 
 from attnscope.cli.flags import choices, number, option, whole
 from attnscope.core.errors import UsageError, quoted
-from attnscope.profiling import process
 from attnscope.profiling.options import DEVICES
 
 ALLOCATORS = ("pinned", "default")
@@ -17,7 +15,7 @@ DeviceFlag = Annotated[str, option(**choices(DEVICES), help=f"Where to run: {', 
 BudgetFlag = Annotated[
     float,
     option(
-        parser=number("budget"),
+        callback=number("budget"),
         metavar="X",
         help="Seconds of measuring the steps, and what else is measured; up to three times that where others are busy.",
     ),
@@ -25,10 +23,10 @@ BudgetFlag = Annotated[
 ThreadsFlag = Annotated[
     int,
     option(
-        parser=whole("threads"), metavar="N", help="Processor threads; the times of one hold on a busy machine too."
+        callback=whole("threads"), metavar="N", help="Processor threads; the times of one hold on a busy machine too."
     ),
 ]
-SeedFlag = Annotated[int, option(parser=whole("seed"), metavar="N", help="Of the weights and of the input.")]
+SeedFlag = Annotated[int, option(callback=whole("seed"), metavar="N", help="Of the weights and of the input.")]
 AllocFlag = Annotated[
     str,
     option(**choices(ALLOCATORS), help="pinned keeps freed memory, for steady times; default leaves it to the system."),
@@ -50,8 +48,12 @@ def hold_strictly(faults: Mapping[str, bool]) -> None:
 
 def start_torch(alloc: str) -> None:
     """Settle how memory is allocated, and import torch."""
+    from attnscope.profiling import process
+
     if alloc == "pinned":
         process.pin_allocator()
     process.import_torch()
+    import logging
+
     # the compiler tells there that a CUDA toolkit has no GPU, which nobody asked
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

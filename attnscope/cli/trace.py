@@ -59,7 +59,7 @@ def run_trace(
     depth: Annotated[
         int | None,
         option(
-            parser=whole("depth"), metavar="N", help="Levels of modules that are opened.", show_default="a screenful"
+            callback=whole("depth"), metavar="N", help="Levels of modules that are opened.", show_default="a screenful"
         ),
     ] = None,
     time: Annotated[

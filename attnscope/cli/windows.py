@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.cli.flags import examples, flag_of, give_flags, option, place, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
@@ -45,10 +44,11 @@ def windows_command(app: typer.Typer) -> None:
 def run_windows(
     spec: SwinSpec,
     token: Annotated[
-        str | None, option(parser=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees.")
+        str | None,
+        option(callback=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees."),
     ] = None,
     layers: Annotated[
-        int | None, option(parser=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
+        int | None, option(callback=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
     ] = None,
     positions: Annotated[bool, option("--positions", help="Show the relative position index.")] = False,
     order: Annotated[bool, option("--order", help="Show how the rows of the window batch map back.")] = False,
@@ -60,6 +60,8 @@ def run_windows(
 ) -> None:
     """Show how a grid of tokens is cut into windows, what the cyclic shift brings together, what the mask keeps apart."""
     form = check_output(form, json, output, color)
+    from attnscope.analyses.windows import look_at_windows
+
     report = look_at_windows(
         spec,
         token=cast("Pair | None", token),  # typer would want two words for a pair; the parser makes one of them

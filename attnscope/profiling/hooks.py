@@ -51,7 +51,7 @@ def listening(module: Any, listener: Listener) -> Iterator[None]:
     shadowed: list[tuple[dict[str, Any], str]] = []
     try:
         for path, submodule in module.named_modules():
-            for name, step in step_methods(type(submodule)).items():
+            for name, step in step_methods(submodule.__class__).items():
                 if name in vars(submodule):
                     raise RuntimeError(f"step {name} of {type(submodule).__name__} is listened to already")
                 vars(submodule)[name] = listener(path, submodule, step, getattr(submodule, name))

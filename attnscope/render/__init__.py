@@ -45,10 +45,13 @@ def notebook(report: Report) -> dict[str, str]:
 
 
 def _columns(report: Report) -> "Sequence[Column[Any]]":
-    from attnscope.render.steps import step_columns
-    from attnscope.render.trace import call_columns
+    if isinstance(report, TraceReport):
+        from attnscope.render.trace import call_columns
 
-    return call_columns(report) if isinstance(report, TraceReport) else step_columns(report)
+        return call_columns(report)
+    from attnscope.render.steps import step_columns
+
+    return step_columns(report)
 
 
 def _table(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
@@ -61,7 +64,10 @@ def _table(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Calla
 
 
 def _parts(report: Report, screen: "Screen", grid: "Windows | None") -> "list[RenderableType]":
-    from attnscope.render.sheet import report_parts
-    from attnscope.render.trace import trace_parts
+    if isinstance(report, TraceReport):
+        from attnscope.render.trace import trace_parts
 
-    return trace_parts(report, screen) if isinstance(report, TraceReport) else report_parts(report, screen, grid)
+        return trace_parts(report, screen)
+    from attnscope.render.sheet import report_parts
+
+    return report_parts(report, screen, grid)

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -121,6 +120,8 @@ class Screen:
 
     def draw_svg(self, parts: Iterable[RenderableType], title: str) -> str:
         """Parts of a screen as a picture that needs nothing from another host."""
+        from html import escape
+
         console = self._console(record=True)
         for part in parts:
             console.print(part)

@@ -1,11 +1,11 @@
 """A Report on a screen: one table, and below it what the figures come to."""
 
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.core.windows import Windows
 from attnscope.render import words
 from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns, part_style
@@ -13,8 +13,11 @@ from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight, where
 from attnscope.reports.report import Report, StepRow, Time
 
+if TYPE_CHECKING:
+    from attnscope.attentions.swin.geometry import Windows
 
-def report_parts(report: Report, screen: Screen, grid: Windows | None = None) -> list[RenderableType]:
+
+def report_parts(report: Report, screen: Screen, grid: "Windows | None" = None) -> list[RenderableType]:
     """Headline, table, what was left out, a small picture of the grid where one is given, and the lines below."""
     table, dropped = parts_table(report, screen) if report.parts else steps_table(report, screen)
     parts: list[RenderableType] = [screen.headline(report.title), Text(""), table]

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.sizes import Pair
-from attnscope.reports.report import SCHEMA
 
 Number = int | None
+
+SCHEMA = 1
 
 
 @dataclass
