@@ -1,17 +1,6 @@
-"""`attnscope` and `python -m attnscope`."""
+"""`python -m attnscope`."""
 
-from attnscope.cli import main as run
-
-
-def main() -> None:
-    """Run the command line, and end the process with its exit code."""
-    try:
-        run()
-    except SystemExit as end:
-        from attnscope.profiling.process import leave
-
-        leave(end.code)
-
+from attnscope.cli import main
 
 if __name__ == "__main__":
     main()

@@ -39,10 +39,12 @@ NO_TORCH = [
 
 
 RUN_AND_LIST = """
-import atexit, runpy, sys
+import runpy, sys
 sys.argv = ["attnscope", *sys.argv[1:]]
-atexit.register(lambda: print("MODULES", *sys.modules, file=sys.stderr))
-runpy.run_module("attnscope", run_name="__main__")
+try:
+    runpy.run_module("attnscope", run_name="__main__")
+finally:
+    print("MODULES", *sys.modules, file=sys.stderr)
 """
 
 

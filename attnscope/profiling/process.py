@@ -1,11 +1,9 @@
 """What must be settled in a process before torch is imported, for times that can be trusted and a quick start."""
 
-import atexit
 import gc
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 Mallopt = Callable[[int, int], int]
 
@@ -53,19 +51,6 @@ def import_torch() -> None:
     import torch  # noqa: F401
 
     gc.freeze()
-
-
-def leave(code: int | str | None) -> NoReturn:
-    """End the process without freeing torch's objects one by one, which takes a tenth of torch's import.
-
-    Functions registered with atexit run first, and the streams are flushed. Without torch this is `sys.exit`.
-    """
-    if "torch" not in sys.modules or not isinstance(code, int):
-        sys.exit(code)
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def cores() -> int:
