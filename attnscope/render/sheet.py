@@ -14,7 +14,7 @@ from attnscope.render.steps import seconds_of, step_columns, weight, where
 from attnscope.reports.report import Report, StepRow, Time
 
 if TYPE_CHECKING:
-    from attnscope.attentions.swin.geometry import Windows
+    from attnscope.core.windows import Windows
 
 
 def report_parts(report: Report, screen: Screen, grid: "Windows | None" = None) -> list[RenderableType]:
