@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.core.errors import DeviceError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
-from attnscope.profiling.timing import Progress, Turns, mean_of_middle, measuring, spread, time_in_turn
+from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
 from attnscope.reports.report import KernelRow
 
 CLASSES = re.compile(r"^(?:[A-Z]\w+: )+")
@@ -70,24 +70,25 @@ def compare_kernels(
     build_exact: Callable[[], nn.Module] | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[KernelRow], Turns | None]:
-    """Time the untouched forward of each kernel, in turn, so that a drift of the machine touches all alike.
+    """Time the untouched forward of each kernel, in turn, so that a drift of the machine affects all alike.
 
     A kernel that cannot be built or does not run has a row that says why.
 
     Args:
-        builds: what makes the module of each kernel, by name.
-        module: whose weights all share.
+        builds: a function for each kernel, by name, that builds its module.
+        module: the module whose weights all share.
         x: the inputs.
-        budget_s: how long to measure them together, warm-up and compiling aside.
-        build_exact: what makes the module that each output is held against, in float64; None where that is not asked.
-        progress: is told the share that is done.
+        budget_s: seconds to measure them together, without the warm-up and compiling.
+        build_exact: a function that builds the module in float64 from which each error is computed; None for no errors.
+        progress: called with the share that is done.
 
     Returns:
-        A row for each kernel, and how the forwards were run; None where none was.
+        A row for each kernel, and how the forwards were run; None if no kernel runs.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
     ready: dict[str, nn.Module] = {}
-    rows: dict[str, KernelRow] = {}
+    errors: dict[str, float | None] = {}
+    failed: dict[str, str] = {}
     for name, build in builds.items():
         with reasons(name) as said:
             try:
@@ -96,16 +97,15 @@ def compare_kernels(
                 with measuring():
                     result = other(*x)
             except Exception as error:
-                rows[name] = KernelRow(name, None, None, None, why_not(error, said))
+                failed[name] = why_not(error, said)
                 continue
         ready[name] = other
-        rows[name] = KernelRow(name, None, None, None if exact is None else _distance(result, exact), None)
-    if not ready:
-        return list(rows.values()), None
-    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress)
-    for name, seconds in zip(ready, turns.samples, strict=True):
-        rows[name].time_s, rows[name].iqr_s = mean_of_middle(seconds), spread(seconds)
-    return list(rows.values()), turns
+        errors[name] = None if exact is None else _distance(result, exact)
+    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress) if ready else None
+    rows = {name: KernelRow(name, None, None, None, why) for name, why in failed.items()}
+    for name, time in zip(ready, turns.times if turns else [], strict=True):
+        rows[name] = KernelRow(name, time.interquartile_mean_s, time.iqr_s, errors[name], None)
+    return [rows[name] for name in builds], turns
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:

@@ -62,12 +62,14 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
 def _signs(time: Time, threads: int, device: str) -> dict[str, str]:
     """By what the times themselves show that something is amiss, and what helps where the cause is not known."""
     signs = {}
-    ratio = time.steps_sum_s / time.whole_median_s
+    ratio = time.steps_sum_s / time.whole_interquartile_mean_s
     if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
         signs[f"the steps add up to {ratio:.2f} of the whole"] = "give a longer --budget or a quieter machine"
-    if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_median_s:
+    if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s:
         remedy = "a longer --budget" if threads == 1 or device != "cpu" else "--threads 1"
-        signs[f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}"] = f"{remedy} may steady them"
+        signs[f"the runs spread by {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}"] = (
+            f"{remedy} may steady them"
+        )
     return signs
 
 
@@ -91,14 +93,14 @@ def faults_remedy(allocator: str, is_glibc: bool) -> str:
     )
 
 
-def floor_doubt(taken_s: float, least_s: float) -> list[str]:
-    """What makes the floor doubtful: that the steps were faster.
+def floor_doubt(taken_s: float, least_s: float | None) -> list[str]:
+    """Return what makes the roofline lower bound doubtful: that the steps were faster.
 
     Args:
         taken_s: seconds of the steps together.
-        least_s: what the machine's peaks say that they need at the least.
+        least_s: their lower bound by the machine's peaks; None if there is none.
     """
-    if taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
+    if least_s is None or taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
         return []
     return [
         f"the steps took {taken_s / least_s:.2f} of what the machine's peaks say they need: these were kept from a busier "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from attnscope.analyses.rows import formulas
+from attnscope.analyses.assembly import formulas
 from attnscope.attentions.complexity import global_attention, windowed_attention
 from attnscope.reports.report import AttentionFound, Formula, Time
 from attnscope.tracing.calls import Call
@@ -46,7 +46,7 @@ class Forward:
         if self.whole is None:
             return Cost(macs, self.share(macs), None, None)
         time = self.times.of(indices)
-        seconds = time.median_s if time else 0.0
+        seconds = time.interquartile_mean_s if time else 0.0
         return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
 
     def inside(self, paths: Iterable[str]) -> list[int]:
