@@ -12,7 +12,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.optional import most, sum_of
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan, SizedStep
-from attnscope.profiling.noise import floor_doubt
+from attnscope.profiling.noise import disturbances, doubts, floor_doubt
 from attnscope.profiling.options import RunOptions
 from attnscope.reports.report import (
     Backward,
@@ -61,16 +61,11 @@ def assemble_report(
         time=forward.whole,
         audit=measured.verification.audit,
         complexity=complexity_figures(spec.complexity(), measured.counterpart),
-        notes=[*spec.cautions(), *forward.notes, *measured.counterpart.notes, *costs.notes],
-        warnings=[
-            *forward.warnings,
-            *measured.kernels.warnings,
-            *measured.backward.warnings,
-            *(floor_doubt(forward.whole.steps_sum_s, floor_s(rows)) if forward.whole else []),
-        ],
+        notes=[*spec.cautions(), *_notes(measured, options), *costs.notes],
+        warnings=_warnings(measured, options, floor_s(rows)),
         next=spec.next_command(),
         focus=list(focus),
-        peaks=forward.peaks,
+        peaks=measured.roofline.peaks,
         kernels=list(measured.kernels.rows),
         backward=_backward(costs, measured, options) if options.backward else None,
         parameter_bytes=spec.itemsize * plan.params,
@@ -83,6 +78,25 @@ def title_of(spec: Spec) -> str:
     """Return `Swin attention · 56×56 tokens · dim 96 · … · float32 · batch 2`."""
     batch = [f"batch {spec.batch}"] if spec.batch > 1 else []
     return " · ".join([spec.title, *spec.headline(), spec.dtype, *batch])
+
+
+def _notes(measured: Measurements, options: RunOptions) -> list[str]:
+    """Return what to know about how the times were taken, and what was not timed."""
+    waits = "each step waits here for the device to be done, so that its time is an upper bound"
+    return [*([waits] if measured.forward.whole and options.device == "mps" else []), *measured.counterpart.notes]
+
+
+def _warnings(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:
+    """Return what makes the times doubtful; `least_s` is the roofline bound of all steps."""
+    run = options.threads, options.device
+    forward, backward, turns = measured.forward.whole, measured.backward.whole, measured.kernels.turns
+    among_kernels = disturbances(turns, *run) if turns and options.kernels else []
+    return [
+        *(doubts(forward, *run) if forward else []),
+        *(f"among the kernels, {doubt}" for doubt in among_kernels),
+        *(f"in the backward, {doubt}" for doubt in (doubts(backward, *run) if backward else [])),
+        *(floor_doubt(forward.steps_sum_s, least_s) if forward else []),
+    ]
 
 
 def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published | None:
@@ -131,7 +145,7 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
             bytes_training=memory.training[row],
             bytes_backward=costs.backward_bytes[row],
             bytes_allocated=measured.allocated.get(row),
-            bound=forward.bounds.get(row),
+            bound=measured.roofline.bounds.get(row),
             backward=backward[row],
         )
         for row, step in enumerate(plan.steps)

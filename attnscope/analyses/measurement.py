@@ -3,7 +3,6 @@
 A mapping has the figure of each step by its row in the plan.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +26,6 @@ from attnscope.profiling.building import (
     settled,
     shortage,
 )
-from attnscope.profiling.noise import disturbances, doubts
 from attnscope.profiling.options import RunOptions
 from attnscope.profiling.verification import Verification, verify_run
 from attnscope.reports.report import KernelRow, StepTime, Time
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from attnscope.profiling.timing import Timing
+    from attnscope.profiling.timing import Timing, Turns
 
 LONGEST_COUNTERPART_S = 2.0
 """Global attention that would take longer is not timed."""
@@ -46,14 +44,18 @@ LONGEST_FUSED_S = 0.3
 
 @dataclass(frozen=True)
 class ForwardTimes:
-    """The times of the forward and of its steps, and the roofline bounds that they are compared with."""
+    """The times of the forward and of its steps."""
 
     whole: Time | None = None
     steps: Mapping[int, StepTime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What the machine can do at its best, and the lower bound of the time of each step that follows from it."""
+
     peaks: Peaks | None = None
     bounds: Mapping[int, Bound | None] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ class CounterpartTimes:
 
 @dataclass(frozen=True)
 class KernelTimes:
-    """The same attention in other kernels."""
+    """The same attention in other kernels, and how their forwards were run; None if none was."""
 
     rows: tuple[KernelRow, ...] = ()
-    warnings: tuple[str, ...] = ()
+    turns: "Turns | None" = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class BackwardTimes:
 
     whole: Time | None = None
     steps: Mapping[int, StepTime] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Measurements:
     allocated: Mapping[int, int] = field(default_factory=dict)
     """Peak bytes of each step by the device's allocator."""
     forward: ForwardTimes = ForwardTimes()
+    roofline: Roofline = Roofline()
     counterpart: CounterpartTimes = CounterpartTimes()
     kernels: KernelTimes = KernelTimes()
     backward: BackwardTimes = BackwardTimes()
@@ -116,11 +118,12 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         module, x = build(spec, device)
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)
-        forward = measure_forward(plan, module, x, verification.order, options)
+        forward = measure_forward(module, x, verification.order, options)
+        roofline = measure_roofline(plan, x, forward, options)
         counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
         kernels = measure_kernels(spec, module, x, forward.whole, options)
         backward = measure_backward(spec, module, x, verification.order, options)
-    return Measurements(verification, machine, allocated, forward, counterpart, kernels, backward)
+    return Measurements(verification, machine, allocated, forward, roofline, counterpart, kernels, backward)
 
 
 def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int]) -> dict[int, int]:
@@ -136,32 +139,33 @@ def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Seque
 
 
 def measure_forward(
-    plan: Plan, module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
+    module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
 ) -> ForwardTimes:
-    """Time the steps and the whole forward, and find the roofline bound of each step."""
+    """Time the steps and the whole forward."""
     if not options.measures_time:
         return ForwardTimes()
-    from attnscope.profiling.peaks import best_seconds, peaks_of
     from attnscope.profiling.timing import time_steps
 
     timing = time_steps(module, x, options.budget, options.progress_of("the steps"))
-    steps, whole = times_by_row(timing, order), timing.whole
+    whole = timing.whole
     if options.device == "cuda":
         from attnscope.profiling.cuda import eager_seconds, graph_seconds
 
         whole = replace(whole, eager_s=eager_seconds(module, x), graph_s=graph_seconds(module, x))
-    peaks = peaks_of(x[0].device, x[0].dtype, options.threads)
-    shortest = [min(steps[row].samples_s) if row in steps else math.inf for row in range(len(plan.steps))]
-    best = best_seconds(seen_seconds(plan.steps, shortest), x[0].device, x[0].dtype, options.threads)
-    waits = "each step waits here for the device to be done, so that its time is an upper bound"
-    return ForwardTimes(
-        whole=whole,
-        steps=steps,
-        peaks=peaks,
-        bounds={row: bound(step, peaks, best) for row, step in enumerate(plan.steps)},
-        notes=(waits,) if options.device == "mps" else (),
-        warnings=tuple(doubts(whole, options.threads, options.device)),
-    )
+    return ForwardTimes(whole, times_by_row(timing, order))
+
+
+def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
+    """Measure what the machine can do at its best, and return the roofline bound of each step that was timed."""
+    if forward.whole is None:
+        return Roofline()
+    from attnscope.profiling.peaks import best_seconds, peaks_of
+
+    machine = x[0].device, x[0].dtype, options.threads
+    peaks = peaks_of(*machine)
+    shortest = [min(forward.steps[row].samples_s) for row in range(len(plan.steps))]
+    best = best_seconds(seen_seconds(plan.steps, shortest), *machine)
+    return Roofline(peaks, {row: bound(step, peaks, best) for row, step in enumerate(plan.steps)})
 
 
 def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:
@@ -216,8 +220,7 @@ def measure_kernels(
         partial(_build_if_it_fits, replace(spec, kernel="eager", dtype="float64"), device) if options.kernels else None,
         options.progress_of("kernels"),
     )
-    disturbed = disturbances(turns, options.threads, device.type) if turns and options.kernels else []
-    return KernelTimes(tuple(rows), tuple(f"among the kernels, {doubt}" for doubt in disturbed))
+    return KernelTimes(tuple(rows), turns)
 
 
 def measure_backward(
@@ -235,12 +238,8 @@ def measure_backward(
     with kernel_errors_explained(spec, x[0].device, backward=True):
         timing, went = time_backward(module, x, options.budget, options.input_grad, options.progress_of("the backward"))
     reached = {row for row, back in zip(order, went, strict=True) if back}
-    doubted = doubts(timing.whole, options.threads, options.device)
-    return BackwardTimes(
-        whole=timing.whole,
-        steps={row: time for row, time in times_by_row(timing, order).items() if row in reached},
-        warnings=tuple(f"in the backward, {doubt}" for doubt in doubted),
-    )
+    steps = {row: time for row, time in times_by_row(timing, order).items() if row in reached}
+    return BackwardTimes(timing.whole, steps)
 
 
 def _build_if_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":
