@@ -15,7 +15,7 @@ WARMUP_ROUNDS = 3
 
 
 def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
-    """Seconds of the clock from the call to the end of the last kernel, launches included: the median."""
+    """Measure the wall time from the call to the end of the last kernel, launches included; return the median."""
     samples = []
     with measuring():
         for _ in range(WARMUP_ROUNDS + RUNS):
@@ -28,9 +28,9 @@ def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
 
 
 def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
-    """Seconds of the forward replayed as a CUDA graph, the floor that no launch can be seen above; None where it cannot be.
+    """Measure the forward replayed as a CUDA graph, which has no launches; None if it cannot be captured.
 
-    The interquartile mean of the replays, each after a flush of the L2 cache.
+    Return the interquartile mean of the replays, each after a flush of the L2 cache, in seconds.
     """
     stream = torch.cuda.current_stream()
     try:

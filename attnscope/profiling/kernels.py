@@ -1,4 +1,4 @@
-"""The same attention in different kernels: how long each takes, and how far it lies from float64."""
+"""The same attention in different kernels: the time of each, and its error against float64."""
 
 import math
 import re
@@ -18,11 +18,11 @@ from attnscope.reports.report import KernelRow
 CLASSES = re.compile(r"^(?:[A-Z]\w+: )+")
 """The names of the errors that the compiler puts before the words of each."""
 NO_REASON = ("because:", "runtime disabled.")
-"""How the warnings end that say nothing of the kernel that was asked for."""
+"""How the warnings end that say nothing about the requested kernel."""
 
 
 def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """The backends of scaled_dot_product_attention that run on this device, found by trying."""
+    """Return the backends of scaled_dot_product_attention that run on this device, found by trying."""
     tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=dtype)
     return [name for name in BACKENDS if _runs(name, tensor)]
 
@@ -38,7 +38,7 @@ def _runs(kernel: str, tensor: Tensor) -> bool:
 
 @contextmanager
 def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Keeps what torch warns of while a kernel is tried, away from the screen: before it fails, it says why."""
+    """Collect torch's warnings while a kernel is tried: before it fails, they say why. None reaches the screen."""
     if kernel in RUN_EVERYWHERE:
         yield []
         return
@@ -48,15 +48,15 @@ def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
 
 
 def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> str:
-    """Why a kernel does not run, in a few words: those of the error, or of the warnings that came before it."""
+    """Return why a kernel does not run, in a few words: those of the error, or of the warnings before it."""
     if ran_out_of_memory(error):
         return "it needs more memory than there is"
     lines = [line.strip() for line in str(error).splitlines() if line and not line.endswith(":")]
     why = (lines or [type(error).__name__])[0]
     if why.startswith(("No viable backend", "No available kernel")):
-        told = (str(warning.message).split(" (Triggered")[0] for warning in said)
+        texts = (str(warning.message).split(" (Triggered")[0] for warning in said)
         why = next(
-            (each for each in told if not each.endswith(NO_REASON)), "torch has none for this device, type and bias"
+            (text for text in texts if not text.endswith(NO_REASON)), "torch has none for this device, type and bias"
         )
         why = why.split(". ")[0]
     return CLASSES.sub("", why).rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
@@ -109,7 +109,7 @@ def compare_kernels(
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:
-    """The output in float64, on the processor where the device knows no float64; None where it does not fit there."""
+    """Return the output in float64, computed on the CPU if the device has no float64; None if it does not fit."""
     device = torch.device("cpu") if x[0].device.type == "mps" else x[0].device
     try:
         exact = build().to(device, torch.float64).eval()
@@ -123,7 +123,7 @@ def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, .
 
 
 def _distance(result: Tensor, exact: Tensor) -> float | None:
-    """The largest difference over the largest value; None where one of them is no number."""
+    """Return the largest difference over the largest value; None if it is not finite."""
     difference = (result.to(exact.device).to(exact.dtype) - exact).abs().max()
     distance = float(difference / exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     return distance if math.isfinite(distance) else None

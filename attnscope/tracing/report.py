@@ -1,4 +1,4 @@
-"""What running a module told -> TraceReport: rows, attention and comments, and what there is to say of them."""
+"""A run of a third-party module -> TraceReport: rows, attentions and comments, notes and warnings."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Any module -> TraceReport: the one place that joins a module that is not ours, what its forward told, and its times."""
+"""Third-party module -> TraceReport: built, run, measured, reported."""
 
 import platform
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def trace(
     command: str | None = None,
     **keywords: Any,
 ) -> TraceReport:
-    """Lay any module open: the torch calls of its forward, their shapes, exact costs, and times if requested.
+    """Report the torch calls of any module's forward: their shapes, exact costs, and times if requested.
 
     Args:
         module: the module. It runs in evaluation mode and without gradients, and is left as it was: its mode, hooks,
@@ -52,14 +52,14 @@ def trace(
         inputs: what its forward takes.
         time: run it and measure. Without it nothing is computed: shapes and costs come from a copy on the meta device.
         device: where to run; None is meta, or with `time` where the module is. Another device gets a copy of the module.
-        group: "module", "line" or "op": which calls are told in one row.
+        group: "module", "line" or "op": which calls share a row.
         depth: how many levels of modules are opened; None opens as many as fit on about a screen.
         submodule: open this submodule alone, with the inputs that it really receives inside the whole.
-        budget: seconds of measuring.
-        threads: processor threads; with one, times hold on a busy machine too.
-        seed: of what the forward draws at random.
+        budget: seconds to spend on measuring.
+        threads: CPU threads; with one, times are reliable on a busy machine too.
+        seed: random seed of what the forward draws.
         name: what to call the module.
-        command: what was typed, for the record.
+        command: the command line, for the record.
         keywords: what its forward takes by name.
 
     Returns:
@@ -80,7 +80,7 @@ def trace(
 
 
 def trace_target(target: Target, options: TraceOptions) -> TraceReport:
-    """Build a target and lay it open, as `trace` does with a module that is there already.
+    """Build a target and report its torch calls, as `trace` does for a module.
 
     Raises:
         UsageError: there is no such target, or its arguments are not allowed.
@@ -110,9 +110,9 @@ def _refuse_what_does_not_fit(options: TraceOptions, target: Target) -> None:
     except Exception:
         return  # the run itself will tell what is wrong, and better
     need = found.watched.peak_bytes + sum(tensor.nbytes for tensor in tensors_of(module))
-    told = shortage(need, device)
-    if told is not None:
-        raise DeviceError(f"{target.name} needs {told}; {WITHOUT_TIME}")
+    short = shortage(need, device)
+    if short is not None:
+        raise DeviceError(f"{target.name} needs {short}; {WITHOUT_TIME}")
 
 
 def _trace(
