@@ -50,7 +50,7 @@ def timing(spec: Spec, alike: bool) -> engine.Timing:
 
 def sums(timing: engine.Timing) -> tuple[list[float], list[float]]:
     """The sum of the steps of each watched run, and the untouched run beside it."""
-    return [sum(run.seconds[:-1]) for run in timing.chains], [run.total for run in timing.wholes]
+    return [sum(run) for run in zip(*timing.samples_s, strict=True)], timing.whole.whole_samples_s
 
 
 def middle_mean(values: Sequence[float], by: Sequence[float]) -> float:
@@ -96,7 +96,9 @@ def waiting_for_operands(spec: Spec) -> Iterator[str]:
         best = peaks.best_seconds({kernel: math.inf}, torch.device("cpu"), torch.float32, 1)[kernel]
         assert row.time
         assert row.bound
-        in_place = row.time.median_s - (row.bound.seconds - best)  # less the copies and the scaling around it
+        in_place = row.time.interquartile_mean_s - (
+            row.bound.seconds - best
+        )  # less the copies and the scaling around it
         ratios = " | ".join(f"{seconds / best:.2f}" for seconds in (at_hand, cold, in_place))
         yield f"| {row.name} | {best * 1e6:.0f} µs | {ratios} |"
 

@@ -69,9 +69,9 @@ def sums() -> Iterator[Line]:
     yield HEAD
     for name, spec in SPECS.items():
         times = [explore(spec, device=DEVICE, budget=BUDGET_S).time for _ in range(RUNS)]
-        ratios = [time.steps_sum_s / time.whole_median_s for time in times]
+        ratios = [time.steps_sum_s / time.whole_interquartile_mean_s for time in times]
         yield Ratio(f"sum over whole, {name}", ratios, each=(0.97, 1.03))
-        device, eager = times[-1].whole_median_s * 1e3, times[-1].eager_s * 1e3
+        device, eager = times[-1].whole_interquartile_mean_s * 1e3, times[-1].eager_s * 1e3
         took = f"{eager:.3f} ms with launches, {device:.3f} ms on the device"
         if any(time.graph_s is None for time in times):
             yield Held(f"graph over eager, {name}", f"not captured; {took}", "at most 1.03", ok=False)
@@ -112,7 +112,7 @@ def backward() -> Iterator[Line]:
         reports = [explore(spec, device=DEVICE, budget=BUDGET_S, backward=True, audit=not run) for run in range(RUNS)]
         back = reports[0].backward
         yield Held(f"backward MACs, {name}", f"{back.macs}", f"torch's {back.torch}", ok=back.macs == back.torch)
-        ratios = [one.backward.time.whole_median_s / one.time.whole_median_s for one in reports]
+        ratios = [one.backward.time.whole_interquartile_mean_s / one.time.whole_interquartile_mean_s for one in reports]
         yield Ratio(f"backward over forward, {name}", ratios)
 
 
@@ -126,7 +126,7 @@ def bounds() -> Iterator[Line]:
         runs = [explore(spec, device=DEVICE, budget=BUDGET_S).steps for _ in range(RUNS)]
         for step in zip(*runs, strict=True):
             if step[0].bytes_read:
-                ratios = [row.time.median_s / row.bound.seconds for row in step]
+                ratios = [row.time.interquartile_mean_s / row.bound.seconds for row in step]
                 told = f"{step[0].name} over its bound ({step[0].bound.binds}), {name}"
                 yield Ratio(told, ratios, 1.4, 0.95) if step[0].macs else Ratio(told, ratios, least=0.95)
 

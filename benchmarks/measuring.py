@@ -47,7 +47,7 @@ def sums(name: str, command: str, threads: int, runs: int = 5) -> Ratio:
     times = [run(command, "--threads", str(threads))["time"] for _ in range(runs)]
     return Ratio(
         f"sum over whole, {name}, {threads} thread{'s' if threads > 1 else ''}",
-        [time["steps_sum_s"] / time["whole_median_s"] for time in times],
+        [time["steps_sum_s"] / time["whole_interquartile_mean_s"] for time in times],
         1.01,
         0.99,
         each=(0.97, 1.03),
@@ -82,7 +82,7 @@ def busy() -> list[Line]:
     def total(loops_run: bool) -> float:
         for loop in loops:
             loop.send_signal(signal.SIGCONT if loops_run else signal.SIGSTOP)
-        return run("vit")["time"]["whole_median_s"]
+        return run("vit")["time"]["whole_interquartile_mean_s"]
 
     try:
         ratio = Ratio(
@@ -107,7 +107,7 @@ def bounds(runs: int = 3) -> list[Ratio]:
     least, most = [], []
     for _ in range(runs):
         rows = [step for command in SPECS.values() for step in run(command)["steps"] if step["bytes_read"]]
-        over = [step["time"]["median_s"] / step["bound"]["seconds"] for step in rows]
+        over = [step["time"]["interquartile_mean_s"] / step["bound"]["seconds"] for step in rows]
         least.append(min(over))
         most.append(max(ratio for ratio, step in zip(over, rows, strict=True) if step["macs"]))
     return [

@@ -89,7 +89,7 @@ def times() -> None:
         model, x = timm.create_model(name).eval(), torch.randn(1, 3, 224, 224)
         for _ in range(3):
             report = attnscope.trace(model, x, time=True, budget=5)
-            ratio = report.time.steps_sum_s / report.time.whole_median_s
+            ratio = report.time.steps_sum_s / report.time.whole_interquartile_mean_s
             print(f"{name}: sum of rows / forward {ratio:.3f} (0.95 to 1.05), {report.time.clean_runs} clean runs")
 
 

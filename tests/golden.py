@@ -31,10 +31,11 @@ def timed(report: Report) -> Report:
         seconds = 1e-9 * (index + 1) * 7_919 + row.macs * 2e-11
         back = row.backward and replace(row.backward, time=_samples(2.5 * seconds))
         steps.append(replace(row, time=_samples(seconds), backward=back))
-    time = _whole(sum(row.times * row.time.median_s for row in steps if row.time))
+    time = _whole(sum(row.times * row.time.interquartile_mean_s for row in steps if row.time))
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
-    complexity = replace(report.complexity, windowed_s=time.whole_median_s, global_s=12.1 * time.whole_median_s)
+    whole_s = time.whole_interquartile_mean_s
+    complexity = replace(report.complexity, windowed_s=whole_s, global_s=12.1 * whole_s)
     warnings = ["the runs spread by 12%: a longer --budget may steady them"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
@@ -56,8 +57,8 @@ def slowed(report: Report, *, forward: float = 1.0, backward: float = 1.0, steps
         if row.name not in steps or row.time is None:
             return row
         back = row.backward and row.backward.time
-        slower = row.backward and back and replace(row.backward, time=_samples(backward * back.median_s))
-        return replace(row, time=_samples(forward * row.time.median_s), backward=slower)
+        slower = row.backward and back and replace(row.backward, time=_samples(backward * back.interquartile_mean_s))
+        return replace(row, time=_samples(forward * row.time.interquartile_mean_s), backward=slower)
 
     back = report.backward and report.backward.time
     return replace(
@@ -111,17 +112,20 @@ def comparisons() -> dict[str, Comparison]:
 
 def diffs() -> dict[str, Diff]:
     """What the screens of `attnscope diff` show: an attention, and a network of which only one run has a backward."""
-    before = timed(explore(ViTSpec(), time=False, backward=True))
-    before.kernels = [KernelRow(name, 2e-3, 1e-5, 1e-7, None) for name in ("eager", "sdpa", "flash")]
-    after = slowed(before, forward=1.01, backward=1.9, steps=("project", "mix"))
-    after.kernels = [replace(kernel, time_s=1.5e-3) for kernel in before.kernels[:2]]
-    after.steps = [
-        replace(row, bytes_live=2 * row.bytes_live) if row.name == "mix" and row.bytes_live else row
-        for row in after.steps
-    ]
-    after.environment = {**before.environment, "threads": 2}
-    after.time = after.time and replace(after.time, clock="thread")
-    after.warnings = []
+    kernels = [KernelRow(name, 2e-3, 1e-5, 1e-7, None) for name in ("eager", "sdpa", "flash")]
+    before = replace(timed(explore(ViTSpec(), time=False, backward=True)), kernels=kernels)
+    slow = slowed(before, forward=1.01, backward=1.9, steps=("project", "mix"))
+    after = replace(
+        slow,
+        kernels=[replace(kernel, time_s=1.5e-3) for kernel in kernels[:2]],
+        steps=[
+            replace(row, bytes_live=2 * row.bytes_live) if row.name == "mix" and row.bytes_live else row
+            for row in slow.steps
+        ],
+        environment={**before.environment, "threads": 2},
+        time=slow.time and replace(slow.time, clock="thread"),
+        warnings=[],
+    )
     network = SwinNetworkSpec(stage=3)
     both = (timed(explore(network, time=False, backward=backward)) for backward in (True, False))
     return {

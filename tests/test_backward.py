@@ -18,7 +18,7 @@ from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.backward import backward_macs, computes_scores_anew
 from attnscope.profiling.building import build
 from attnscope.profiling.counters import count_backward_with_torch
-from attnscope.profiling.verification import hold_backward
+from attnscope.profiling.verification import CountedBackward, compare_backward
 from attnscope.render import render
 from attnscope.render.screen import Screen
 from tests.strategies import small_swins, small_vits, specs
@@ -133,7 +133,7 @@ def test_a_kernel_that_does_not_tell_is_unknown():
 
 def test_what_is_not_known_disagrees_with_nobody():
     plan = ViTSpec(kernel="compile").plan()
-    assert hold_backward(plan, backward_macs(plan, "compile"), 1) == (1, True, [])
+    assert compare_backward(plan, backward_macs(plan, "compile"), 1) == CountedBackward(1)
 
 
 def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch):
@@ -214,7 +214,7 @@ def test_explore_fills_the_backward():
     assert report.audit.agree
     assert all(row.backward is not None and row.backward.time is not None for row in report.steps)
     assert back.time is not None
-    total = sum(row.backward.time.median_s for row in report.steps)
+    total = sum(row.backward.time.interquartile_mean_s for row in report.steps)
     assert total == pytest.approx(back.time.steps_sum_s)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from attnscope.reports.loading import read_report
 from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
 
+OLD_RUN = Path(__file__).parent / "saved" / "0.1.0.json"
+"""What `attnscope vit --batch 4 --backward --budget 0.05 --save 0.1.0.json` of attnscope 0.1.0 wrote."""
 NETWORK = SwinNetworkSpec(dim=12, heads=3, depths=(4,), image=(32, 32), window=(4, 4), stage=1)
 
 
@@ -24,6 +27,30 @@ def saved(tmp_path, name, report):
 def test_a_saved_run_reads_back_the_same(tmp_path):
     report = timed(explore(ViTSpec(), time=False, backward=True))
     assert json.loads(read_report(saved(tmp_path, "a.json", report)).to_json()) == json.loads(report.to_json())
+
+
+def test_a_run_of_0_1_reads_back_under_the_new_names():
+    data = json.loads(OLD_RUN.read_text(encoding="utf-8"))
+    report = read_report(OLD_RUN)
+    assert "interquartile_mean_s" not in OLD_RUN.read_text(encoding="utf-8")
+    assert report.time.whole_interquartile_mean_s == report.time.whole_median_s == data["time"]["whole_median_s"]
+    backward = data["backward"]["time"]["whole_median_s"]
+    assert report.backward.time.whole_interquartile_mean_s == backward
+    for row, old in zip(report.steps, data["steps"], strict=True):
+        assert row.time.interquartile_mean_s == row.time.median_s == old["time"]["median_s"]
+        if old["backward"]["time"]:
+            assert row.backward.time.interquartile_mean_s == old["backward"]["time"]["median_s"]
+
+
+def test_a_run_of_0_1_is_held_against_one_of_today(attnscope, tmp_path):
+    old = read_report(OLD_RUN)
+    assert compare(old, old).timed
+    assert not any(change.real for change in compare(old, old).timed)
+    assert compare(old, slowed(old, forward=3.0)).whole.real
+    today = str(saved(tmp_path, "today.json", timed(explore(ViTSpec(batch=4), time=False, backward=True))))
+    done = attnscope("diff", str(OLD_RUN), today)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "softmax" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -91,7 +118,9 @@ def test_times_that_are_near_are_no_difference_however_small_their_spread():
     """A mean over the middle half of the runs may lie elsewhere than the middle half of one step's samples."""
     before = timed(explore(ViTSpec(), time=False))
     after = timed(explore(ViTSpec(), time=False))
-    after.steps[0].time.samples_s = [2 * sample for sample in after.steps[0].time.samples_s]
+    time = after.steps[0].time
+    doubled = replace(time, samples_s=[2 * sample for sample in time.samples_s])
+    after.steps[0] = replace(after.steps[0], time=doubled)
     assert not compare(before, after).steps[0].real
 
 
@@ -118,7 +147,7 @@ def test_a_row_of_identical_blocks_is_what_all_of_them_come_to():
     for row in run.steps:
         step = steps[f"{row.path}.{row.name}"]
         assert step.times == row.times
-        assert step.before_s == pytest.approx(row.times * row.time.median_s)
+        assert step.before_s == pytest.approx(row.times * row.time.interquartile_mean_s)
     assert sum(step.before_s for step in steps.values()) == pytest.approx(run.time.steps_sum_s)
 
 
@@ -132,9 +161,10 @@ def test_a_network_that_is_deeper_is_told():
 
 def test_kernels_are_held_by_their_spread():
     before, after = both_ways(), both_ways()
-    before.kernels = [KernelRow("eager", 1.0, 0.2, None, None), KernelRow("sdpa", 1.0, 0.02, None, None)]
-    before.kernels += [KernelRow("flash", 1.0, 0.02, None, None), KernelRow("flex", None, None, None, "not here")]
-    after.kernels = [replace(kernel, time_s=1.1) for kernel in before.kernels[:2]]
+    kernels = [KernelRow("eager", 1.0, 0.2, None, None), KernelRow("sdpa", 1.0, 0.02, None, None)]
+    others = [KernelRow("flash", 1.0, 0.02, None, None), KernelRow("flex", None, None, None, "not here")]
+    before = replace(before, kernels=kernels + others)
+    after = replace(after, kernels=[replace(kernel, time_s=1.1) for kernel in kernels])
     told = {kernel.name: (kernel.real, kernel.after_s) for kernel in compare(before, after).kernels}
     assert told == {"eager": (False, 1.1), "sdpa": (True, 1.1), "flash": (False, None)}
 
@@ -166,7 +196,8 @@ def test_a_backward_that_only_one_has_is_told(attnscope, tmp_path):
 
 def test_another_clock_is_told():
     before, after = both_ways(), both_ways()
-    after.time.clock = after.backward.time.clock = "thread"
+    backward = replace(after.backward, time=replace(after.backward.time, clock="thread"))
+    after = replace(after, time=replace(after.time, clock="thread"), backward=backward)
     assert [(c.name, c.before, c.after) for c in compare(before, after).environment] == [
         ("clock", "wall", "thread"),
         ("backward clock", "wall", "thread"),

@@ -1,7 +1,6 @@
 """Spec -> Report: exact figures, honest times, refusals before anything is allocated."""
 
 import json
-import random
 import re
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ from attnscope.core.axes import AxisError
 from attnscope.plan.backward import least_backward_peak
 from attnscope.plan.memory import Memory
 from attnscope.profiling.building import build, largest_that_fits, needed_bytes, settled
-from attnscope.profiling.options import Asked
+from attnscope.profiling.options import RunOptions
 
 SMALL = SwinSpec(dim=12, resolution=(10, 15), window=4, shift=True)
 
@@ -64,11 +63,13 @@ def test_the_contract(report):
             "params",
         } <= row.keys()
         assert {"bytes_read", "bytes_written", "bytes_saved", "time", "times"} <= row.keys()
-        assert {"median_s", "iqr_s", "samples_s"} <= row["time"].keys()
+        assert {"interquartile_mean_s", "iqr_s", "samples_s"} <= row["time"].keys()
         assert row["flops"] == 2 * row["macs"]
         assert len(row["time"]["samples_s"]) == data["time"]["runs"]
     assert {"macs", "flops", "other_flops", "params", "peak_bytes"} <= data["totals"].keys()
-    assert {"whole_median_s", "steps_sum_s", "remainder_s", "runs"} <= data["time"].keys()
+    assert {"whole_interquartile_mean_s", "steps_sum_s", "remainder_s", "runs"} <= data["time"].keys()
+    assert data["time"]["whole_median_s"] == data["time"]["whole_interquartile_mean_s"]  # the name of 0.1
+    assert all(row["time"]["median_s"] == row["time"]["interquartile_mean_s"] for row in data["steps"])
     assert {"declared", "closed_form", "fvcore", "torch", "agree", "uncounted"} <= data["audit"].keys()
     assert {"global_macs", "windowed_macs", "ratio"} <= data["complexity"].keys()
     assert data["audit"]["torch"] is None  # not asked for, which is not 0
@@ -77,12 +78,12 @@ def test_the_contract(report):
 
 def test_times_add_up(report):
     time = report.time
-    assert sum(row.time.median_s for row in report.steps) == pytest.approx(time.steps_sum_s)
-    assert time.whole_median_s - time.steps_sum_s == pytest.approx(time.remainder_s)
+    assert sum(row.time.interquartile_mean_s for row in report.steps) == pytest.approx(time.steps_sum_s)
+    assert time.whole_interquartile_mean_s - time.steps_sum_s == pytest.approx(time.remainder_s)
     assert time.clean_runs >= 0
     assert time.runs >= 5
     assert report.complexity.global_s > 0
-    assert report.complexity.windowed_s == time.whole_median_s
+    assert report.complexity.windowed_s == time.whole_interquartile_mean_s
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_what_ran_is_what_was_timed(spec, timed):
     """A ViT's attention is the global one itself, cross-attention is the other one, and a network is more than either."""
     report = attnscope.explore(spec, device="cpu", budget=0.01)
     for name in ("global_s", "windowed_s"):
-        assert getattr(report.complexity, name) == (report.time.whole_median_s if name == timed else None)
+        assert getattr(report.complexity, name) == (report.time.whole_interquartile_mean_s if name == timed else None)
 
 
 def test_three_counts_and_a_fourth():
@@ -207,14 +208,14 @@ def test_a_run_needs_what_it_holds_at_its_fullest(spec, input_grad):
     memory = Memory(plan)
     there = spec.itemsize * plan.params + plan.input_bytes
     forward = needed_bytes(plan)
-    back = needed_bytes(plan, Asked(time=False, backward=True, input_grad=input_grad))
+    back = needed_bytes(plan, RunOptions(time=False, backward=True, input_grad=input_grad))
     assert forward == there + memory.least_peak
     assert back == there + max(memory.least_training_peak, least_backward_peak(memory, input_grad)) > forward
 
 
 def test_a_kernel_that_is_measured_alone_may_need_more_than_the_forward():
     plan = ViTSpec(dim=1200, heads=1, tokens=2).plan()
-    assert needed_bytes(plan, Asked()) == needed_bytes(plan) - Memory(plan).least_peak + 4 * (
+    assert needed_bytes(plan, RunOptions()) == needed_bytes(plan) - Memory(plan).least_peak + 4 * (
         2 * 1200 + 1200 * 3600 + 2 * 3600
     )
 
@@ -222,16 +223,16 @@ def test_a_kernel_that_is_measured_alone_may_need_more_than_the_forward():
 def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeypatch):
     from attnscope.profiling import devices as device
 
-    spec, asked = ViTNetworkSpec(batch=64), Asked(backward=True)
+    spec, options = ViTNetworkSpec(batch=64), RunOptions(backward=True)
     free = 2 * 10**9
     monkeypatch.setattr(device, "free_memory", lambda device: free)
-    assert needed_bytes(spec.plan(), Asked()) < free
+    assert needed_bytes(spec.plan(), RunOptions()) < free
     with pytest.raises(DeviceError) as error:
         attnscope.explore(spec, device="cpu", backward=True)
     told = error.value.in_flags()
     assert "this and its backward need 8.8 GiB and cpu has 1.9 GiB free" in told
     said = re.search(r"--no-time for shapes and costs alone, leave out --backward, or --batch (\d+) at most", told)
-    fits = [needed_bytes(replace(spec, batch=int(said[1]) + more).plan(), asked) <= free for more in (0, 1)]
+    fits = [needed_bytes(replace(spec, batch=int(said[1]) + more).plan(), options) <= free for more in (0, 1)]
     assert fits == [True, False]
     with pytest.raises(DeviceError) as error:
         attnscope.explore(spec, device="cpu", time=False, audit=True, backward=True)
@@ -353,18 +354,3 @@ class TestTraceSteps:
 
         with pytest.raises(AxisError, match="mix: heads is b h n d but came as 1×3×5×3: d is 4, not 3"):
             trace_steps(Broken(12, 3), torch.randn(1, 5, 12))
-
-
-def test_middle_means_add_up_and_ignore_outliers():
-    from attnscope.profiling.clocks import Timed
-    from attnscope.profiling.timing import middle, spread
-
-    randomness = random.Random(0)
-    runs = [Timed([randomness.uniform(1, 2), randomness.uniform(3, 4)], True) for _ in range(20)] + [
-        Timed([900.0, 1.0], True)
-    ]
-    kept = middle(runs)
-    assert len(kept) == 11
-    assert max(run.total for run in kept) < 6
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
-    assert spread([1.0]) == 0.0

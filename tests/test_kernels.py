@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.analyses import explore as exploring
+from attnscope.analyses import measurement
 from attnscope.attentions.kernels import (
     BACKENDS,
     FLEX_KNOWS_THE_PROCESSOR,
@@ -170,14 +170,14 @@ def test_a_kernel_that_does_not_fit_leaves_the_others():
 
 def test_kernels_that_others_disturb_say_so(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
-    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa"))
+    monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa"))
     report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
     assert any(told.startswith("among the kernels, another process is busy") for told in report.warnings)
 
 
 def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda device: 92_000)
-    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa", "flash"))
+    monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa", "flash"))
     spec = ViTSpec(dim=32, heads=2, tokens=97, kernel="flash")
     report = explore(spec, device="cpu", budget=0.02, kernels=True)
     rows = {kernel.name: kernel for kernel in report.kernels}
@@ -194,7 +194,7 @@ def test_an_error_that_is_no_number_is_not_known(monkeypatch):
     rows = compared("eager", build_exact=lambda: attentions.build(SMALL))
     assert rows["eager"].error is not None
     spec = ViTSpec(dim=32, heads=2, tokens=9, dtype="float16", qk_scale=1e6)
-    monkeypatch.setattr(exploring, "KERNELS", ("eager", "sdpa", "flash"))
+    monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa", "flash"))
     kernels = explore(spec, device="cpu", budget=0.01, kernels=True)
     assert kernels.kernels[0].error is None
     assert json.loads(kernels.to_json())["kernels"][0]["error"] is None

@@ -13,7 +13,7 @@ from attnscope.analyses.contenders import arrange
 from attnscope.analyses.timed_comparison import race
 from attnscope.core.errors import ran_out_of_memory
 from attnscope.profiling import devices as devices
-from attnscope.profiling.building import settled, told_when_kernel_does_not_run, told_when_memory_runs_out
+from attnscope.profiling.building import kernel_errors_explained, memory_errors_explained, settled
 from attnscope.profiling.devices import environment, seeded
 from attnscope.profiling.host import free_host_memory, nvidia_driver, processor_name
 from attnscope.profiling.options import check_dtype
@@ -94,10 +94,10 @@ def test_more_than_the_limit_leaves_nothing(tmp_path):
 )
 def test_all_allocators_are_understood(error):
     assert ran_out_of_memory(error)
-    with pytest.raises(DeviceError, match="mps ran out of memory"), told_when_memory_runs_out(torch.device("mps")):
+    with pytest.raises(DeviceError, match="mps ran out of memory"), memory_errors_explained(torch.device("mps")):
         raise error
     spec = ViTSpec(kernel="math")
-    with pytest.raises(type(error)), told_when_kernel_does_not_run(spec, CPU):
+    with pytest.raises(type(error)), kernel_errors_explained(spec, CPU):
         raise error  # it is not the kernel's fault
 
 

@@ -15,7 +15,7 @@ from attnscope.profiling.noise import doubts, faults_remedy
 from attnscope.reports.report import Time
 
 FINE = Time(
-    whole_median_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,
+    whole_interquartile_mean_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,
     clean_runs=20, stamp_s=0.0, tried=20, cpu_share=1.0, page_faults=0, others=0.0, pressure=0.0,
 )  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_every_doubt_names_its_remedy(changed, threads, remedy):
 
 
 def test_what_has_one_cause_is_one_doubt():
-    time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9 * FINE.whole_median_s, whole_iqr_s=0.3 * FINE.whole_median_s)
+    time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9, whole_iqr_s=0.3)  # of a whole of 1.0 s
     (told,) = doubts(time, 2, "cpu", 2, "pinned")
     assert told.count("--threads 1") == 1
     assert "--budget" not in told

@@ -19,7 +19,7 @@ from attnscope.networks.presets import presets
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.profiling.counters import count_with_fvcore, count_with_torch
-from attnscope.profiling.verification import hold_against_plan
+from attnscope.profiling.verification import verify_steps
 from tests.strategies import small_swins, small_vits
 
 PRESETS = {preset.name: preset for preset in presets()}
@@ -256,7 +256,7 @@ def test_plan_closed_form_run_and_counters_agree(spec):
     plan = networks.plan(spec)
     network = networks.build(spec).eval()
     inputs = torch.randn(spec.input_shape)
-    hold_against_plan(network, (inputs,), plan)
+    verify_steps(network, (inputs,), plan)
     closed, counted = spec.closed_form(), count_with_fvcore(network, inputs)
     for step in plan.steps:
         assert closed.get(step.places[0], 0) == step.macs

@@ -215,15 +215,19 @@ def test_the_roofline_fits(width, ascii_only):
 
 def test_the_floor_names_where_most_is_lost():
     report = timed(explore(ViTSpec(), time=False))
-    rows = [replace(row, bound=Bound(row.time.median_s / 2, "compute", 1.0)) for row in report.steps]
-    rows[3].bound = Bound(rows[3].time.median_s / 100, "compute", 1.0)
-    rows[0].bound = Bound(rows[0].time.median_s * 2, "compute", 1.0)
+    shares = {3: 1 / 100, 0: 2}
+    rows = [
+        replace(row, bound=Bound(row.time.interquartile_mean_s * shares.get(index, 1 / 2), "compute", 1.0))
+        for index, row in enumerate(report.steps)
+    ]
     least = sum(row.bound.seconds for row in rows)
     held = replace(report, steps=rows, peaks=PEAKS)
     assert held.floor_s == pytest.approx(least)
     assert report.floor_s is None
     told = floor_line(held, held.floor_s)
-    assert told.startswith(f"{sum(row.time.median_s for row in rows) / least:.2f}× the {words.seconds(least)} ")
+    assert told.startswith(
+        f"{sum(row.time.interquartile_mean_s for row in rows) / least:.2f}× the {words.seconds(least)} "
+    )
     assert [name.split()[0] for name in told.split("lost in ")[1].split(", ")] == ["output", "mix", "score"]
 
 
@@ -241,7 +245,7 @@ def test_peaks_of_the_environment_are_these_tests_own():
 def test_a_roofline_of_many_steps_marks_the_longest_and_says_so():
     report = timed(explore(SwinNetworkSpec(), time=False, focus=("roofline",)))
     rows = [
-        replace(row, bound=Bound(row.time.median_s / 2, "compute", 1.0 + index % 5))
+        replace(row, bound=Bound(row.time.interquartile_mean_s / 2, "compute", 1.0 + index % 5))
         for index, row in enumerate(report.steps)
     ]
     drawn = roofline(replace(report, steps=rows, peaks=PEAKS), 120)

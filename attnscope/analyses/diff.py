@@ -1,11 +1,11 @@
 """Two Reports beside each other: what changed in the environment, the Spec, the costs and the times."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from attnscope.profiling.statistics import quartiles
 from attnscope.reports.diff import WHOLE, Change, Diff, TimeChange
 from attnscope.reports.report import Report, StepRow, StepTime, Time
 
@@ -44,10 +44,10 @@ def compare(before: Report, after: Report) -> Diff:
 
 
 def middle_half(samples: Sequence[float]) -> Half | None:
-    """Where the middle half of the samples lies; of fewer than two nothing can be told."""
+    """Return the first and the third quartile of the samples; None for fewer than two."""
     if len(samples) < 2:
         return None
-    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    low, _, high = quartiles(samples)
     return low, high
 
 
@@ -81,11 +81,13 @@ def _backward_steps(report: Report) -> dict[str, _Timed]:
 
 
 def _step(row: StepRow, time: StepTime) -> _Timed:
-    return _Timed(row.times * time.median_s, middle_half([row.times * s for s in time.samples_s]), row.times)
+    return _Timed(
+        row.times * time.interquartile_mean_s, middle_half([row.times * s for s in time.samples_s]), row.times
+    )
 
 
 def _whole(time: Time | None) -> _Timed | None:
-    return _Timed(time.whole_median_s, middle_half(time.whole_samples_s)) if time else None
+    return _Timed(time.whole_interquartile_mean_s, middle_half(time.whole_samples_s)) if time else None
 
 
 def _backward_time(report: Report) -> Time | None:

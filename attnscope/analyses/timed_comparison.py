@@ -1,6 +1,5 @@
 """A Comparison on this machine: each point timed, and where the lead changes found by bisection."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -10,9 +9,10 @@ from attnscope.analyses.contenders import STAGE, Meeting, padding_of
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
-from attnscope.profiling.building import build, lacking, needed_together, settled
+from attnscope.profiling.building import build, needed_together, settled, shortage
 from attnscope.profiling.noise import SPREAD_MAY_BE, disturbances
 from attnscope.profiling.options import check_arguments, check_dtype
+from attnscope.profiling.statistics import quartiles
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class _Course:
 
     def _can_run(self, label: str, spec: Spec, beside: Mapping[str, Spec], at: dict[str, int]) -> bool:
         together = {**beside, label: spec}
-        told = lacking(needed_together([one.plan() for one in together.values()]), self.device)
+        told = shortage(needed_together([one.plan() for one in together.values()]), self.device)
         if told is not None:
             self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {told}")
             return False
@@ -272,8 +272,8 @@ def leads(times: Mapping[str, Measured], first: str, other: str) -> bool | None:
 
 
 def measured(samples: list[float]) -> Measured:
-    """The median and the quartiles of some samples."""
-    low, median, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
+    """Return the median and the quartiles of some samples."""
+    low, median, high = quartiles(samples)
     return Measured(median, low, high, samples)
 
 

@@ -215,7 +215,7 @@ def run_attention(
     from attnscope.render import render
 
     command, why = report.next
-    report.next = typed(command), why
+    report = dataclasses.replace(report, next=(typed(command), why))
     grid = spec.windows if picture else None
     try:
         if save is not None:

@@ -94,13 +94,13 @@ def run_trace(
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")
     from attnscope.render import render
-    from attnscope.tracing.trace import Asked, trace_target
+    from attnscope.tracing.trace import TraceOptions, trace_target
 
     target = find_target(module, arguments, tensors)
     command = shlex.join(["attnscope", *sys.argv[1:]])
     with progress_line() as progress:
-        asked = Asked(time, device, group, depth, submodule, budget, threads, seed, command, progress)
-        report = trace_target(target, asked)
+        options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, progress)
+        report = trace_target(target, options)
     write(lambda screen: render(report, form, screen), output, color, quiet)
     if strict:
         hold_strictly(

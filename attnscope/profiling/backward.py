@@ -6,6 +6,7 @@ behind and begins this one: rows that telescope, as in the forward.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,16 @@ from attnscope.plan.step import Step
 from attnscope.profiling.clocks import Clock, Timed, run
 from attnscope.profiling.hooks import listening
 from attnscope.profiling.steps import tensors_of
-from attnscope.profiling.timing import Progress, Timing, by_best_clock, device_type, measuring, take_pairs
+from attnscope.profiling.timing import (
+    Pairs,
+    Progress,
+    Timing,
+    by_best_clock,
+    device_type,
+    measuring,
+    statistics_of,
+    take_pairs,
+)
 
 
 def time_backward(
@@ -26,17 +36,17 @@ def time_backward(
     Args:
         module: a module whose steps are tied to methods, in evaluation mode, so that nothing is dropped out.
         x: its inputs.
-        budget_s: how long to measure, forwards included.
+        budget_s: seconds to measure, forwards included.
         input_grad: whether the inputs need a gradient.
-        progress: is told the share that is done.
+        progress: called with the share that is done.
 
     Returns:
-        Seconds in the order of the forward, and for each step that ran forward whether it went back through it.
+        The times of the steps in the order of the forward, and for each of them whether the backward went through it.
     """
     inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in x)
     went = _steps_that_go_back(module, inputs)
 
-    def timed(clock: Clock) -> Timing:
+    def pairs_by(clock: Clock) -> Pairs:
         @_with_gradients()
         def whole() -> Timed:
             return _back(clock, _forward(module, inputs), [])
@@ -52,14 +62,13 @@ def time_backward(
             seconds = [0.0] * len(went)
             for step, gap in zip(steps, gaps, strict=True):
                 seconds[step] += max(0.0, gap - watching_s)
-            back.seconds = [*seconds, before]
-            return back
+            return replace(back, seconds=[*seconds, before])
 
         with measuring(), _with_gradients():
             watching_s = _hook_cost(clock)
         return take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
 
-    timing = by_best_clock(timed, device_type(x))
+    timing = statistics_of(by_best_clock(pairs_by, device_type(x)))
     module.zero_grad(set_to_none=True)
     return timing, went
 

@@ -1,4 +1,4 @@
-"""Spec -> plan, module and inputs: made where they fit, seeded, and told in a line where they do not."""
+"""Spec -> plan, module and inputs: built if they fit, seeded; one line says why and what to do if they do not."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +14,16 @@ from attnscope.plan.backward import least_backward_peak
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan
 from attnscope.plan.roofline import kernels
-from attnscope.profiling.options import Asked
+from attnscope.profiling.options import RunOptions
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-FORWARD = Asked(time=False)
-"""A forward, and nothing besides."""
-
-
+FORWARD = RunOptions(time=False)
+"""A forward alone."""
 OTHERWISE = "type {no_time} for shapes and costs alone, or a smaller {batch}"
-"""What to do instead where an attention does not fit."""
+"""What to do instead if an attention does not fit."""
 
 
 def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tensor, ...]"]:
@@ -40,7 +38,7 @@ def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tenso
 
 @contextmanager
 def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
-    """Seeded and with this many threads; both are put back at the end."""
+    """Seed torch and set its number of threads for the length of a with block, and restore both."""
     import torch
 
     from attnscope.profiling.devices import seeded
@@ -54,41 +52,63 @@ def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def needed_bytes(plan: Plan, asked: Asked = FORWARD) -> int:
-    """What a run holds at its fullest: what lies there all the while, and the most of what it does one after the other.
+def needed_bytes(plan: Plan, options: RunOptions = FORWARD) -> int:
+    """Return the peak memory of a run in bytes: parameters and input, and the most that any part of the run holds.
 
-    That is the forward and, as far as they are asked for, the operands of a kernel that is measured alone, and the forward
-    and the backward of training. What fused kernels have for themselves is not known, and not in it.
+    The parts are the forward and, if the options request them, the operands of a kernel that is measured alone, and the
+    forward and the backward of training. What fused kernels allocate internally is not known, and not included.
     """
     memory, itemsize = Memory(plan), plan.steps[0].itemsize
     fullest = [memory.least_peak]
-    if asked.time:
+    if options.time:
         fullest += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
-    if asked.backward:
-        fullest += [memory.least_training_peak, least_backward_peak(memory, asked.input_grad)]
+    if options.backward:
+        fullest += [memory.least_training_peak, least_backward_peak(memory, options.input_grad)]
     return resident_bytes(plan) + max(fullest)
 
 
 def needed_together(plans: Sequence[Plan]) -> int:
-    """What the forwards of several hold that are built at once and run in turn."""
+    """Return the peak memory in bytes of several forwards that are built at once and run in turn."""
     return sum(map(resident_bytes, plans)) + max([needed_bytes(plan) - resident_bytes(plan) for plan in plans])
 
 
 def resident_bytes(plan: Plan) -> int:
-    """Parameters and input."""
+    """Return the bytes of parameters and input."""
     return plan.steps[0].itemsize * plan.params + plan.input_bytes
 
 
-def lacking(need: int, device: "torch.device") -> str | None:
-    """`44.7 TiB and cpu has 12.1 GiB free`, where the device has not as many bytes left; None where it has."""
+def shortage(need: int, device: "torch.device") -> str | None:
+    """Return `44.7 TiB and cpu has 12.1 GiB free` if the device has fewer bytes free than needed, else None."""
     from attnscope.profiling.devices import free_memory
 
     free = free_memory(device)
     return None if free is None or need <= free else f"{gigabytes(need)} and {device.type} has {gigabytes(free)} free"
 
 
-def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | None:
-    """What to ask for so that a run fits in this many bytes: a smaller batch, or else fewer tokens."""
+def check_fit(spec: Spec, plan: Plan, options: RunOptions, device: "torch.device") -> None:
+    """Refuse a run that does not fit in the memory of its device, before anything is allocated.
+
+    Raises:
+        DeviceError: the run needs more memory than the device has free; the line says what would fit.
+    """
+    from attnscope.profiling.devices import free_memory
+
+    short = shortage(needed_bytes(plan, options), device)
+    if short is None:
+        return
+    free = free_memory(device) or 0
+    alone = ["type {no_time}"] * options.time + ["leave out {audit}"] * options.audit
+    ways = [f"{' and '.join(alone)} for shapes and costs alone"]
+    if options.backward and needed_bytes(plan, replace(options, backward=False)) <= free:
+        ways.append("leave out {backward}")
+    ways += filter(None, [largest_that_fits(spec, free, options)])
+    *others, last = ways
+    what = "this and its backward need" if options.backward else "this needs"
+    raise DeviceError(f"{what} {short}; {', '.join(others)}{', or ' if others else ''}{last}")
+
+
+def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> str | None:
+    """Return the flag and value with which a run fits in this many bytes: a smaller batch, or else fewer tokens."""
     sized: dict[str, Callable[[int], Spec]] = {
         "batch": lambda size: replace(spec, batch=size),
         spec.SIZE_FIELD: spec.of_size,
@@ -97,7 +117,7 @@ def largest_that_fits(spec: Spec, free: int, asked: Asked = FORWARD) -> str | No
 
         def is_too_large(size: int, of_size: Callable[[int], Spec] = of_size) -> bool:
             try:
-                return needed_bytes(of_size(size).plan(), asked) > free
+                return needed_bytes(of_size(size).plan(), options) > free
             except UsageError:  # larger than a size can be
                 return True
 
@@ -119,15 +139,15 @@ def _in_place_of(field: str, spec: Spec) -> str:
 
 
 def gigabytes(size: int) -> str:
-    """A size in words, `44.7 TiB`."""
+    """Return a size in words, `44.7 TiB`."""
     import humanize
 
     return humanize.naturalsize(size, binary=True)
 
 
 @contextmanager
-def told_when_memory_runs_out(device: "torch.device", otherwise: str = OTHERWISE) -> Iterator[None]:
-    """Tell in a line when there was less memory than there seemed to be, and what to do instead.
+def memory_errors_explained(device: "torch.device", otherwise: str = OTHERWISE) -> Iterator[None]:
+    """Turn the error of a device that runs out of memory into one line that says what to do instead.
 
     Raises:
         DeviceError: the device ran out of memory.
@@ -141,8 +161,8 @@ def told_when_memory_runs_out(device: "torch.device", otherwise: str = OTHERWISE
 
 
 @contextmanager
-def told_when_kernel_does_not_run(spec: Spec, device: "torch.device", backward: bool = False) -> Iterator[None]:
-    """Raises a DeviceError where the kernel that was asked for does not run, or not backward, and says which do."""
+def kernel_errors_explained(spec: Spec, device: "torch.device", backward: bool = False) -> Iterator[None]:
+    """Turn the error of a kernel that does not run here, or not backward, into a DeviceError that names those that do."""
     import torch
 
     from attnscope.profiling.kernels import backends_here, reasons, why_not

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.profiling.clocks import CudaClock, run
-from attnscope.profiling.timing import measuring, middle
+from attnscope.profiling.statistics import Samples
+from attnscope.profiling.timing import measuring
 
 RUNS = 20
 WARMUP_ROUNDS = 3
 
 
 def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
-    """Seconds of the clock from the call to the end of the last kernel, launches included: the median."""
+    """Measure the wall time from the call to the end of the last kernel, launches included; return the median."""
     samples = []
     with measuring():
         for _ in range(WARMUP_ROUNDS + RUNS):
@@ -27,9 +28,9 @@ def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
 
 
 def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
-    """Seconds of the forward replayed as a CUDA graph, the floor that no launch can be seen above; None where it cannot be.
+    """Measure the forward replayed as a CUDA graph, which has no launches; None if it cannot be captured.
 
-    The middle half of the replays, each after a flush of the L2 cache.
+    Return the interquartile mean of the replays, each after a flush of the L2 cache, in seconds.
     """
     stream = torch.cuda.current_stream()
     try:
@@ -49,4 +50,4 @@ def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
         raise
     except RuntimeError:
         return None  # some operations cannot be captured
-    return statistics.fmean(replay.total for replay in middle(replays))
+    return Samples([replay.total for replay in replays]).interquartile_mean_s

@@ -1,4 +1,4 @@
-"""The same attention in different kernels: how long each takes, and how far it lies from float64."""
+"""The same attention in different kernels: the time of each, and its error against float64."""
 
 import math
 import re
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.core.errors import DeviceError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
-from attnscope.profiling.timing import Progress, Turns, mean_of_middle, measuring, spread, time_in_turn
+from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
 from attnscope.reports.report import KernelRow
 
 CLASSES = re.compile(r"^(?:[A-Z]\w+: )+")
 """The names of the errors that the compiler puts before the words of each."""
 NO_REASON = ("because:", "runtime disabled.")
-"""How the warnings end that say nothing of the kernel that was asked for."""
+"""How the warnings end that say nothing about the requested kernel."""
 
 
 def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """The backends of scaled_dot_product_attention that run on this device, found by trying."""
+    """Return the backends of scaled_dot_product_attention that run on this device, found by trying."""
     tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=dtype)
     return [name for name in BACKENDS if _runs(name, tensor)]
 
@@ -38,7 +38,7 @@ def _runs(kernel: str, tensor: Tensor) -> bool:
 
 @contextmanager
 def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Keeps what torch warns of while a kernel is tried, away from the screen: before it fails, it says why."""
+    """Collect torch's warnings while a kernel is tried: before it fails, they say why. None reaches the screen."""
     if kernel in RUN_EVERYWHERE:
         yield []
         return
@@ -48,15 +48,15 @@ def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
 
 
 def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> str:
-    """Why a kernel does not run, in a few words: those of the error, or of the warnings that came before it."""
+    """Return why a kernel does not run, in a few words: those of the error, or of the warnings before it."""
     if ran_out_of_memory(error):
         return "it needs more memory than there is"
     lines = [line.strip() for line in str(error).splitlines() if line and not line.endswith(":")]
     why = (lines or [type(error).__name__])[0]
     if why.startswith(("No viable backend", "No available kernel")):
-        told = (str(warning.message).split(" (Triggered")[0] for warning in said)
+        texts = (str(warning.message).split(" (Triggered")[0] for warning in said)
         why = next(
-            (each for each in told if not each.endswith(NO_REASON)), "torch has none for this device, type and bias"
+            (text for text in texts if not text.endswith(NO_REASON)), "torch has none for this device, type and bias"
         )
         why = why.split(". ")[0]
     return CLASSES.sub("", why).rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
@@ -70,24 +70,25 @@ def compare_kernels(
     build_exact: Callable[[], nn.Module] | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[KernelRow], Turns | None]:
-    """Time the untouched forward of each kernel, in turn, so that a drift of the machine touches all alike.
+    """Time the untouched forward of each kernel, in turn, so that a drift of the machine affects all alike.
 
     A kernel that cannot be built or does not run has a row that says why.
 
     Args:
-        builds: what makes the module of each kernel, by name.
-        module: whose weights all share.
+        builds: a function for each kernel, by name, that builds its module.
+        module: the module whose weights all share.
         x: the inputs.
-        budget_s: how long to measure them together, warm-up and compiling aside.
-        build_exact: what makes the module that each output is held against, in float64; None where that is not asked.
-        progress: is told the share that is done.
+        budget_s: seconds to measure them together, without the warm-up and compiling.
+        build_exact: a function that builds the module in float64 from which each error is computed; None for no errors.
+        progress: called with the share that is done.
 
     Returns:
-        A row for each kernel, and how the forwards were run; None where none was.
+        A row for each kernel, and how the forwards were run; None if no kernel runs.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
     ready: dict[str, nn.Module] = {}
-    rows: dict[str, KernelRow] = {}
+    errors: dict[str, float | None] = {}
+    failed: dict[str, str] = {}
     for name, build in builds.items():
         with reasons(name) as said:
             try:
@@ -96,20 +97,19 @@ def compare_kernels(
                 with measuring():
                     result = other(*x)
             except Exception as error:
-                rows[name] = KernelRow(name, None, None, None, why_not(error, said))
+                failed[name] = why_not(error, said)
                 continue
         ready[name] = other
-        rows[name] = KernelRow(name, None, None, None if exact is None else _distance(result, exact), None)
-    if not ready:
-        return list(rows.values()), None
-    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress)
-    for name, seconds in zip(ready, turns.samples, strict=True):
-        rows[name].time_s, rows[name].iqr_s = mean_of_middle(seconds), spread(seconds)
-    return list(rows.values()), turns
+        errors[name] = None if exact is None else _distance(result, exact)
+    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress) if ready else None
+    rows = {name: KernelRow(name, None, None, None, why) for name, why in failed.items()}
+    for name, time in zip(ready, turns.times if turns else [], strict=True):
+        rows[name] = KernelRow(name, time.interquartile_mean_s, time.iqr_s, errors[name], None)
+    return [rows[name] for name in builds], turns
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:
-    """The output in float64, on the processor where the device knows no float64; None where it does not fit there."""
+    """Return the output in float64, computed on the CPU if the device has no float64; None if it does not fit."""
     device = torch.device("cpu") if x[0].device.type == "mps" else x[0].device
     try:
         exact = build().to(device, torch.float64).eval()
@@ -123,7 +123,7 @@ def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, .
 
 
 def _distance(result: Tensor, exact: Tensor) -> float | None:
-    """The largest difference over the largest value; None where one of them is no number."""
+    """Return the largest difference over the largest value; None if it is not finite."""
     difference = (result.to(exact.device).to(exact.dtype) - exact).abs().max()
     distance = float(difference / exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     return distance if math.isfinite(distance) else None

@@ -1,4 +1,4 @@
-"""What makes times doubtful, each in a sentence with its remedy."""
+"""Noise: what makes times doubtful, each in a sentence with its remedy."""
 
 from typing import Protocol
 
@@ -11,14 +11,14 @@ SPREAD_MAY_BE = 0.10
 SHARE_SHOULD_BE = 0.9
 FAULTS_MAY_BE = 16
 OTHERS_MAY_KEEP = 0.25
-"""Processors that others may keep busy, of those which this process asks for."""
+"""Processors, of those that this process uses, that other processes may keep busy."""
 WAITING_MAY_BE = 0.05
-"""Share of the time in which somebody may wait for a processor while several threads are timed: up to 0.01 was seen where
-all was quiet, 0.5 where one other process was busy."""
+"""Share of the time in which some process may wait for a processor while several threads are timed: up to 0.01 was seen
+on a quiet machine, 0.5 with one other busy process."""
 
 
 class Disturbed(Protocol):
-    """How much others disturbed what was timed; the attributes are those of a `Time`."""
+    """A timing that other processes may have disturbed; the attributes are those of a `Time`."""
 
     @property
     def clean_runs(self) -> int: ...
@@ -40,14 +40,14 @@ class Disturbed(Protocol):
 
 
 def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
-    """What makes the times doubtful, and what to do about it; what shows in them because of a known cause stands with that.
+    """Return what makes the times doubtful, and what to do about it; a sign with a known cause is part of the cause's line.
 
     Args:
         time: the whole beside its steps.
-        threads: that measured.
+        threads: number of CPU threads that measured.
         device: "cpu", "cuda" or "mps".
-        cores: processors that the process may use; as many as there are unless given.
-        allocator: "pinned" or "default"; that of this process unless given.
+        cores: processors that the process may use; by default all that it may.
+        allocator: "pinned" or "default"; by default that of this process.
     """
     causes = disturbances(time, threads, device, cores)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
@@ -60,19 +60,21 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
 
 
 def _signs(time: Time, threads: int, device: str) -> dict[str, str]:
-    """By what the times themselves show that something is amiss, and what helps where the cause is not known."""
+    """Return what in the times themselves shows that something is wrong, and what helps if the cause is not known."""
     signs = {}
-    ratio = time.steps_sum_s / time.whole_median_s
+    ratio = time.steps_sum_s / time.whole_interquartile_mean_s
     if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
         signs[f"the steps add up to {ratio:.2f} of the whole"] = "give a longer --budget or a quieter machine"
-    if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_median_s:
+    if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s:
         remedy = "a longer --budget" if threads == 1 or device != "cpu" else "--threads 1"
-        signs[f"the runs spread by {time.whole_iqr_s / time.whole_median_s:.0%}"] = f"{remedy} may steady them"
+        signs[f"the runs spread by {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}"] = (
+            f"{remedy} may steady them"
+        )
     return signs
 
 
 def disturbances(time: Disturbed, threads: int, device: str, cores: int | None = None) -> list[str]:
-    """Who took the processor meanwhile, or kept a GPU waiting, and what to do about it; the arguments as in `doubts`."""
+    """Return what took the processor from a run, or kept a GPU waiting, and what to do; the arguments as in `doubts`."""
     if device == "cuda":
         return _waiting(time)
     if device != "cpu":
@@ -81,7 +83,7 @@ def disturbances(time: Disturbed, threads: int, device: str, cores: int | None =
 
 
 def faults_remedy(allocator: str, is_glibc: bool) -> str:
-    """What helps where memory is taken anew each time, by how this process allocates, and whether with glibc."""
+    """Return what helps if memory is allocated again in each run, by this process's allocator and whether it is glibc's."""
     if allocator == "pinned":
         return "blocks of 2 GiB or a preloaded allocator escape --alloc pinned: give a smaller --batch, or unset LD_PRELOAD"
     return (
@@ -91,14 +93,14 @@ def faults_remedy(allocator: str, is_glibc: bool) -> str:
     )
 
 
-def floor_doubt(taken_s: float, least_s: float) -> list[str]:
-    """What makes the floor doubtful: that the steps were faster.
+def floor_doubt(taken_s: float, least_s: float | None) -> list[str]:
+    """Return what makes the roofline lower bound doubtful: that the steps were faster.
 
     Args:
         taken_s: seconds of the steps together.
-        least_s: what the machine's peaks say that they need at the least.
+        least_s: their lower bound by the machine's peaks; None if there is none.
     """
-    if taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
+    if least_s is None or taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
         return []
     return [
         f"the steps took {taken_s / least_s:.2f} of what the machine's peaks say they need: these were kept from a busier "
@@ -107,7 +109,7 @@ def floor_doubt(taken_s: float, least_s: float) -> list[str]:
 
 
 def _waiting(time: Disturbed) -> list[str]:
-    """A GPU that may have done its work before the next was there."""
+    """Return a line if the GPU may have waited for the processor."""
     if _enough_clean(time):
         return []
     return [
@@ -117,7 +119,7 @@ def _waiting(time: Disturbed) -> list[str]:
 
 
 def _shared(time: Disturbed, threads: int, cores: int) -> list[str]:
-    """Several threads that did not have their processors to themselves."""
+    """Return a line if several threads did not have their processors to themselves."""
     share = 1.0 if time.cpu_share is None else time.cpu_share
     wanted = 0.0 if time.others is None else threads + time.others - cores
     waiting = time.pressure or 0.0
@@ -130,13 +132,13 @@ def _shared(time: Disturbed, threads: int, cores: int) -> list[str]:
 
 
 def _busy(time: Disturbed) -> list[str]:
-    """Another process on the processor of a single thread."""
+    """Return a line if another process ran on the processor of a single thread."""
     if _enough_clean(time):
         return []
-    told = f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves"
+    busy = f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves"
     if time.clock == "thread":
-        told += ", so these are seconds of the processor, not of the clock"
-    return [f"{told}; wait for a quieter machine or give a longer --budget"]
+        busy += ", so these are seconds of the processor, not of the clock"
+    return [f"{busy}; wait for a quieter machine or give a longer --budget"]
 
 
 def _enough_clean(time: Disturbed) -> bool:

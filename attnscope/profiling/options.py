@@ -1,4 +1,4 @@
-"""How something is to be run, and what is to be found out by it."""
+"""How to run an attention, and what to find out from the run."""
 
 import sys
 from collections.abc import Callable
@@ -21,22 +21,26 @@ UNKNOWN_DTYPES = {"mps": ("float64", "complex128")}
 BUDGET_S = 0.3
 
 Progress = Callable[[str, float], None]
-"""Is told now and then what is being measured, and which share of that is done."""
+"""Called now and then with what is being measured, and the share of it that is done."""
 
 
-class Telling:
-    """What has a `progress` that may be told something."""
+class ProgressOption:
+    """An option that reports progress while something is measured."""
 
     progress: Progress | None
 
-    def telling(self, what: str) -> Callable[[float], None] | None:
-        """What is to be told which share of this is measured."""
+    def progress_of(self, what: str) -> Callable[[float], None] | None:
+        """Return the callback for the progress of one measurement, or None if nobody wants to know."""
         return partial(self.progress, what) if self.progress else None
 
 
 @dataclass(frozen=True)
-class Asked(Telling):
-    """How a Spec is to be run, and what is to be found out; see `attnscope.explore`."""
+class RunOptions(ProgressOption):
+    """How to run a Spec, and what to find out; see `attnscope.explore`.
+
+    Raises:
+        UsageError: a value that is not allowed.
+    """
 
     device: str = "auto"
     time: bool = True
@@ -49,16 +53,29 @@ class Asked(Telling):
     kernels: bool = False
     progress: Progress | None = None
 
+    def __post_init__(self) -> None:
+        check_arguments(self.device, self.budget, self.threads, self.seed)
 
-def may_be(device: str) -> tuple[str, ...]:
-    """What a device may turn out to be, as far as that is known before torch has looked: `auto` is one of several."""
-    if device != "auto":
-        return (device,)
-    return ("mps", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
+    @property
+    def runs(self) -> bool:
+        """Whether the module is built and run, on meta or where it computes."""
+        return self.time or self.audit or self.device == "meta"
+
+    @property
+    def measures_time(self) -> bool:
+        """Whether anything is timed; on meta nothing can be."""
+        return self.time and self.device != "meta"
+
+    @property
+    def possible_devices(self) -> tuple[str, ...]:
+        """The devices that `device` can stand for before torch has looked: `auto` is one of several."""
+        if self.device != "auto":
+            return (self.device,)
+        return ("mps", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
 
 
 def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
-    """Raises a UsageError where something cannot be asked for."""
+    """Raise a UsageError if a value is not allowed."""
     if device not in DEVICES:
         raise UsageError(f"{{device}} {quoted(device)} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
@@ -71,7 +88,7 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
 
 
 def check_dtype(device: str, dtype: str) -> None:
-    """Raises a DeviceError where this device, such as mps, does not know numbers of this type. No torch."""
+    """Raise a DeviceError if this device, such as mps, does not support the dtype. No torch."""
     unknown = UNKNOWN_DTYPES.get(device, ())
     if dtype in unknown:
         known = ", ".join(name for name in DTYPE_BYTES if name not in unknown)

@@ -1,58 +1,68 @@
-"""What was timed -> the times of a Report: those of the steps, and that of the whole."""
+"""Statistics of samples: the median, the quartiles, and the interquartile mean. No torch.
+
+The interquartile mean is the mean of the middle half of the samples. It is as robust as the median, and means over the same
+runs add up: the steps of a forward add up to their sum exactly, which medians do not.
+"""
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from attnscope.profiling.timing import Timing, middle, spread
-from attnscope.reports.report import StepTime, Time
+Quartiles = tuple[float, float, float]
+"""The first quartile, the median, and the third quartile."""
 
 
-def step_times(timing: Timing, order: list[int]) -> list[StepTime | None]:
-    """A mean over the middle half of the runs for each row, the same runs for all, so that the rows add up.
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one quantity in seconds, and their statistics."""
 
-    `order` tells the row of each step that ran; a row that ran several times tells the mean of them.
+    samples_s: Sequence[float]
+
+    @property
+    def interquartile_mean_s(self) -> float:
+        """The mean of the middle half of the samples."""
+        return mean_at(self.samples_s, middle_half(self.samples_s))
+
+    @property
+    def quartiles_s(self) -> Quartiles:
+        """The first quartile, the median, and the third quartile."""
+        return quartiles(self.samples_s)
+
+    @property
+    def iqr_s(self) -> float:
+        """The interquartile range."""
+        return interquartile_range(self.samples_s)
+
+
+def middle_half(samples: Sequence[float]) -> list[int]:
+    """Return the positions of the samples in the middle half, in ascending order of the samples.
+
+    A quarter of the samples, rounded down, is cut off at each end.
     """
-
-    def rows(seconds: list[float]) -> list[float]:
-        sums = [0.0] * (max(order) + 1)
-        for row, taken in zip(order, seconds[:-1], strict=True):
-            sums[row] += taken
-        return [total / order.count(row) for row, total in enumerate(sums)]
-
-    columns = zip(*(rows(run.seconds) for run in middle(timing.chains)), strict=True)
-    samples = zip(*(rows(run.seconds) for run in timing.chains), strict=True)
-    return [
-        StepTime(median_s=sum(column) / len(column), iqr_s=spread(every), samples_s=list(every))
-        for column, every in zip(columns, samples, strict=True)
-    ]
+    ordered = sorted(range(len(samples)), key=samples.__getitem__)
+    cut = len(ordered) // 4
+    return ordered[cut : len(ordered) - cut]
 
 
-def whole_time(timing: Timing, threads: int = 1) -> Time:
-    """The untouched forward beside the sum of its steps."""
-    wholes = [run.total for run in timing.wholes]
-    kept = middle(timing.wholes)
-    whole = sum(run.total for run in kept) / len(kept)
-    steps = sum(sum(run.seconds[:-1]) for run in middle(timing.chains)) / len(middle(timing.chains))
-    return Time(
-        whole_median_s=whole,
-        whole_iqr_s=spread(wholes),
-        whole_samples_s=wholes,
-        steps_sum_s=steps,
-        remainder_s=whole - steps,
-        runs=len(wholes),
-        clean_runs=timing.clean_runs,
-        stamp_s=timing.stamp_s,
-        tried=timing.tried,
-        clock=timing.clock,
-        cpu_share=median([run.effort.share(threads) for run in timing.wholes if run.effort]),
-        page_faults=median(
-            [run.effort.faults for run in timing.wholes if run.effort and run.effort.faults is not None]
-        ),
-        others=timing.load.others,
-        pressure=timing.load.pressure,
-    )
+def mean_at(samples: Sequence[float], positions: Sequence[int]) -> float:
+    """Return the mean of the samples at these positions, such as the `middle_half`."""
+    return statistics.fmean([samples[position] for position in positions])
 
 
-def median(values: Sequence[float]) -> float | None:
-    """The middle one; None where there is none."""
-    return statistics.median(values) if values else None
+def quartiles(samples: Sequence[float]) -> Quartiles:
+    """Return the three quartiles, interpolated linearly; of a single sample, the sample three times."""
+    if len(samples) == 1:
+        return (samples[0],) * 3
+    first, median, third = statistics.quantiles(samples, n=4, method="inclusive")
+    return first, median, third
+
+
+def interquartile_range(samples: Sequence[float]) -> float:
+    """Return the third quartile less the first; 0 for a single sample."""
+    first, _, third = quartiles(samples)
+    return third - first
+
+
+def median_if_any(samples: Sequence[float]) -> float | None:
+    """Return the median, or None without samples."""
+    return statistics.median(samples) if samples else None

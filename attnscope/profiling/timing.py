@@ -1,16 +1,16 @@
-"""How long each step takes, in place, beside the untouched forward.
+"""Time each step of a forward in place, beside the untouched forward.
 
-One stamp is shared by the end of a step and the beginning of the next, so that the rows add up to the forward without a
-gap. Runs with and without stamps alternate, so that a drift of the machine touches both alike. A time is the mean over the
-middle half of the runs: as steady as a median, and additive, so that the steps add up to their sum exactly.
+The end of a step and the beginning of the next share one stamp, so that the steps add up to the forward without a gap. Runs
+with and without stamps alternate, so that a drift of the machine affects both alike. A time is an interquartile mean over
+the same runs for every step: as robust as a median, and the steps add up to their sum exactly.
 """
 
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ from attnscope.profiling.clocks import CLOCKS, Clock, ThreadClock, Timed, run
 from attnscope.profiling.hooks import Listener, listening
 from attnscope.profiling.load import Load, Watch
 from attnscope.profiling.noise import FEWEST_CLEAN
+from attnscope.profiling.statistics import Samples, interquartile_range, mean_at, median_if_any, middle_half
+from attnscope.reports.report import StepTime, Time
 
 WARMUP_ROUNDS = 5
 WARMUP_S = 0.05
@@ -37,29 +39,49 @@ Inputs = Tensor | tuple[Tensor, ...]
 """What a forward takes: a tensor, or a tuple of them."""
 
 
-@dataclass
-class Timing:
-    """What `time_steps` found, in seconds. The last entry of a chain is what follows the last step.
+@dataclass(frozen=True)
+class Pairs:
+    """Watched and untouched runs of one forward, in pairs. The last entry of a chain is what follows its last step.
 
-    `tried` is how many pairs were run; the clean ones of them are kept, or all where those are too few.
-    `clock` is "wall", or "thread" where others had the processor so often that only the thread's own time could be told.
+    `tried` pairs were run. The clean ones are kept, or all of them if fewer than FEWEST_CLEAN are clean. `clock` is "wall",
+    or "thread" if other processes left so few runs clean that only the thread's processor time is reliable.
     """
 
     chains: list[Timed]
     wholes: list[Timed]
     clean_runs: int
     stamp_s: float
-    tried: int = 0
+    tried: int
+    load: Load
     clock: str = "wall"
-    load: Load = field(default_factory=lambda: Load(None, None))
 
 
-@dataclass
+@dataclass(frozen=True)
+class Timing:
+    """The finished statistics of a forward, or a backward, that was timed step by step.
+
+    Args:
+        whole: the untouched runs beside the sum of the steps.
+        samples_s: seconds of each step in each watched run.
+        middle: the watched runs in the middle half, by their total. Every mean is over these runs, so that steps add up.
+    """
+
+    whole: Time
+    samples_s: Sequence[Sequence[float]]
+    middle: Sequence[int]
+
+    def time_of(self, steps: Iterable[int], instances: int = 1) -> StepTime:
+        """Return the time of some steps together, divided by the number of instances that they are."""
+        runs = [sum(run) / instances for run in zip(*[self.samples_s[step] for step in steps], strict=True)]
+        return StepTime(mean_at(runs, self.middle), interquartile_range(runs), runs)
+
+
+@dataclass(frozen=True)
 class Turns:
-    """Samples in seconds of several forwards that were run in turn, and how much others disturbed them.
+    """Samples in seconds of several forwards that were run in turn, and how much other processes disturbed them.
 
-    `clean_runs` of the `tried` rounds were left alone; these are kept, or all where they are too few. `cpu_share` is what a
-    run had of the processor's time, or of all threads'; None where a GPU had part in it. The rest is as in a Time.
+    `clean_runs` of the `tried` rounds were left alone; these are kept, or all rounds if too few are clean. `cpu_share` is
+    the share of the processors' time that a run had; None if a GPU took part. The rest is as in a Time.
     """
 
     samples: list[list[float]]
@@ -70,25 +92,33 @@ class Turns:
     others: float | None
     pressure: float | None
 
+    @property
+    def times(self) -> list[Samples]:
+        """The statistics of each forward."""
+        return [Samples(samples) for samples in self.samples]
+
 
 Progress = Callable[[float], None]
-"""Is told now and then which share of the measuring is done."""
+"""Called now and then with the share of the measurement that is done."""
 
 
 def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Timing:
     """Time each step of a module in place, and the untouched forward beside it.
 
-    Where another process has the processor so often that fewer than FEWEST_CLEAN pairs are clean, one thread is timed once
-    more by the processor's time that it was given, which holds on a busy machine too.
+    If other processes leave fewer than FEWEST_CLEAN pairs clean, a single thread is timed once more by its processor time,
+    which is reliable on a busy machine too.
 
     Args:
         module: a module whose steps are tied to methods, in evaluation mode.
         x: its input or inputs, on the module's device.
-        budget_s: how long to measure, warm-up aside; up to PATIENCE times that where others are busy.
-        progress: is told the share that is done.
+        budget_s: seconds to measure, without the warm-up; up to PATIENCE times as long on a busy machine.
+        progress: called with the share that is done.
+
+    Returns:
+        The times of the steps in the order in which they ran.
     """
 
-    def timed(clock: Clock) -> Timing:
+    def pairs_by(clock: Clock) -> Pairs:
         def forward() -> Any:
             return module(*as_tuple(x))
 
@@ -110,21 +140,49 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
 
         with measuring():
             watching_s = _watching_cost(clock)
-        timing = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
-        for chained in timing.chains:
-            chained.seconds = [max(0.0, s - watching_s) for s in chained.seconds[:-1]] + chained.seconds[-1:]
-        return timing
+        pairs = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
+        return replace(pairs, chains=[_less_watching(chained, watching_s) for chained in pairs.chains])
 
-    return by_best_clock(timed, device_type(x))
+    return statistics_of(by_best_clock(pairs_by, device_type(x)))
 
 
-def by_best_clock(timed: Callable[[Clock], Timing], device: str) -> Timing:
-    """What the device's own clock tells, or the processor's time of a single thread where too few pairs were clean."""
-    timing = timed(CLOCKS[device]())
-    if timing.clean_runs < FEWEST_CLEAN and device == "cpu" and torch.get_num_threads() == 1:
-        by_thread = timed(ThreadClock())
-        timing = replace(by_thread, clean_runs=timing.clean_runs, tried=timing.tried, clock="thread")
-    return timing
+def by_best_clock(pairs_by: Callable[[Clock], Pairs], device: str) -> Pairs:
+    """Take pairs by the device's own clock, or by a single thread's processor time if too few of them are clean."""
+    pairs = pairs_by(CLOCKS[device]())
+    if pairs.clean_runs < FEWEST_CLEAN and device == "cpu" and torch.get_num_threads() == 1:
+        by_thread = pairs_by(ThreadClock())
+        pairs = replace(by_thread, clean_runs=pairs.clean_runs, tried=pairs.tried, clock="thread")
+    return pairs
+
+
+def statistics_of(pairs: Pairs) -> Timing:
+    """Return the finished statistics of pairs of runs; torch still has the number of threads that they ran with."""
+    middle = middle_half([chain.total for chain in pairs.chains])
+    steps_sums = [sum(chain.seconds[:-1]) for chain in pairs.chains]
+    whole = Samples([run.total for run in pairs.wholes])
+    efforts = [run.effort for run in pairs.wholes if run.effort]
+    threads = torch.get_num_threads()
+    steps_sum_s = mean_at(steps_sums, middle)
+    return Timing(
+        whole=Time(
+            whole_interquartile_mean_s=whole.interquartile_mean_s,
+            whole_iqr_s=whole.iqr_s,
+            whole_samples_s=list(whole.samples_s),
+            steps_sum_s=steps_sum_s,
+            remainder_s=whole.interquartile_mean_s - steps_sum_s,
+            runs=len(pairs.wholes),
+            clean_runs=pairs.clean_runs,
+            stamp_s=pairs.stamp_s,
+            tried=pairs.tried,
+            clock=pairs.clock,
+            cpu_share=median_if_any([effort.share(threads) for effort in efforts]),
+            page_faults=median_if_any([effort.faults for effort in efforts if effort.faults is not None]),
+            others=pairs.load.others,
+            pressure=pairs.load.pressure,
+        ),
+        samples_s=list(zip(*[chain.seconds[:-1] for chain in pairs.chains], strict=True)),
+        middle=middle,
+    )
 
 
 def take_pairs(
@@ -133,13 +191,13 @@ def take_pairs(
     budget_s: float,
     stamp_s: float,
     progress: Progress | None = None,
-) -> Timing:
-    """Pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent."""
+) -> Pairs:
+    """Run pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent."""
     chains: list[Timed] = []
     wholes: list[Timed] = []
-    tell = progress or _nobody
+    report = progress or _ignore
     with measuring():
-        tell(0.0)
+        report(0.0)
         _warm_up(whole, chain)
         watch = Watch()
         start = time.perf_counter()
@@ -154,16 +212,16 @@ def take_pairs(
             if chains[-1].clean and wholes[-1].clean:
                 clean.append(len(chains) - 1)
             expected_s = budget_s if len(clean) >= FEWEST_CLEAN else PATIENCE * budget_s
-            tell(min(1.0, (time.perf_counter() - start) / expected_s, len(chains) / FEWEST_PAIRS))
+            report(min(1.0, (time.perf_counter() - start) / expected_s, len(chains) / FEWEST_PAIRS))
         load = watch.load()
-    tell(1.0)
+    report(1.0)
     kept = clean if len(clean) >= FEWEST_CLEAN else range(len(chains))
-    return Timing([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s, len(chains), load=load)
+    return Pairs([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s, len(chains), load)
 
 
-def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> float:
-    """Seconds of the untouched forward: the mean over the middle half of the runs."""
-    return mean_of_middle(time_in_turn([(module, x)], budget_s, progress).samples[0])
+def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Samples:
+    """Time the untouched forward alone."""
+    return time_in_turn([(module, x)], budget_s, progress).times[0]
 
 
 def time_in_turn(
@@ -173,13 +231,13 @@ def time_in_turn(
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
-        budget_s: how long to measure them together, warm-up aside. Each runs FEWEST_CLEAN times at least, or
-            FEWEST_LONG_RUNS times where one round takes longer than the budget.
-        progress: is told the share that is done.
+        budget_s: seconds to measure them together, without the warm-up. Each runs FEWEST_CLEAN times at least, or
+            FEWEST_LONG_RUNS times if one round takes longer than the budget.
+        progress: called with the share that is done.
 
     Returns:
-        The samples of each, of the rounds that were left alone. Where these are too few, all are kept, and a single thread
-        is told by the processor's time that it was given.
+        The samples of each, from the rounds that were left alone. If these are too few, all rounds are kept, and a single
+        thread is timed by its processor time.
     """
     clocks = {device: CLOCKS[device]() for device in {device_type(x) for _, x in forwards}}
 
@@ -190,9 +248,9 @@ def time_in_turn(
             runs[index] = run(clocks[device_type(x)], partial(module, *as_tuple(x)), [])
         return [runs[index] for index in range(len(forwards))]
 
-    tell = progress or _nobody
+    report = progress or _ignore
     with measuring():
-        tell(0.0)
+        report(0.0)
         start = time.perf_counter()
         turn(False)
         long = time.perf_counter() - start > budget_s
@@ -204,9 +262,9 @@ def time_in_turn(
         fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
         while len(rounds) < fewest or time.perf_counter() - start < budget_s:
             rounds.append(turn(bool(len(rounds) % 2)))
-            tell(min(1.0, (time.perf_counter() - start) / budget_s, len(rounds) / fewest))
+            report(min(1.0, (time.perf_counter() - start) / budget_s, len(rounds) / fewest))
         load = watch.load()
-    tell(1.0)
+    report(1.0)
     clean = [runs for runs in rounds if all(run.clean for run in runs)]
     kept = clean if len(clean) >= fewest else rounds
     threads = torch.get_num_threads()
@@ -227,31 +285,9 @@ def time_in_turn(
     )
 
 
-def middle(runs: list[Timed]) -> list[Timed]:
-    """The middle half of the runs, ordered by their total."""
-    ordered = sorted(runs, key=lambda run: run.total)
-    cut = len(ordered) // 4
-    return ordered[cut : len(ordered) - cut]
-
-
-def mean_of_middle(seconds: Sequence[float]) -> float:
-    """The mean over the middle half."""
-    ordered = sorted(seconds)
-    cut = len(ordered) // 4
-    return statistics.fmean(ordered[cut : len(ordered) - cut])
-
-
-def spread(samples: Sequence[float]) -> float:
-    """The interquartile range."""
-    if len(samples) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return high - low
-
-
 @contextmanager
 def measuring() -> Iterator[None]:
-    """No gradients and no garbage collection while time is measured."""
+    """Turn gradients and garbage collection off for the length of a with block."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -263,17 +299,22 @@ def measuring() -> Iterator[None]:
 
 
 def as_tuple(x: Inputs) -> tuple[Tensor, ...]:
-    """The inputs, also where it is but one."""
+    """Return the inputs as a tuple."""
     return x if isinstance(x, tuple) else (x,)
 
 
 def device_type(x: Inputs) -> str:
-    """cpu, cuda or mps."""
+    """Return the type of the inputs' device: "cpu", "cuda" or "mps"."""
     return as_tuple(x)[0].device.type
 
 
-def _nobody(share: float) -> None:
-    """Nobody is told."""
+def _ignore(share: float) -> None:
+    """Take the place of a progress callback that was not given."""
+
+
+def _less_watching(chain: Timed, watching_s: float) -> Timed:
+    """Subtract the cost of watching from each step."""
+    return replace(chain, seconds=[max(0.0, s - watching_s) for s in chain.seconds[:-1]] + chain.seconds[-1:])
 
 
 def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[Any]) -> Callable[..., Any]:
@@ -299,7 +340,7 @@ def _warm_up(*runs: Callable[[], Timed]) -> None:
 
 
 def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
-    """Whether the budget is spent and enough pairs are clean, or patience is at an end."""
+    """Return whether the budget is spent and enough pairs are clean, or PATIENCE times the budget is spent."""
     fewest = FEWEST_PAIRS if elapsed_s < LONG * budget_s else FEWEST_CLEAN
     if pairs < fewest or elapsed_s < budget_s:
         return False
@@ -307,7 +348,7 @@ def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
 
 
 def _watching_cost(clock: Clock) -> float:
-    """What watching costs a step that does nothing, in seconds of the clock."""
+    """Measure what watching costs a step that does nothing, in seconds of the clock."""
     if not clock.on_processor:
         return 0.0
 

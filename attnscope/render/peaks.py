@@ -80,7 +80,11 @@ def peak_columns() -> list[Column[Peak]]:
 
 def roofline(report: Report, width: int | None) -> list[str]:
     """The roof of this machine and the steps under it: FLOPs for each byte across, FLOPs a second up, both logarithmic."""
-    timed = [row for row in report.steps if row.bound and row.bound.intensity and row.time and row.time.median_s > 0]
+    timed = [
+        row
+        for row in report.steps
+        if row.bound and row.bound.intensity and row.time and row.time.interquartile_mean_s > 0
+    ]
     longest = sorted(timed, key=seconds_of, reverse=True)[: len(MARKS)]  # there are no more letters
     steps = [row for row in timed if any(row is one for one in longest)]
     if report.peaks is None or not steps:
@@ -141,7 +145,7 @@ def roofline(report: Report, width: int | None) -> list[str]:
 
 def _flops_per_s(row: StepRow) -> float:
     assert row.time
-    return max(row.flops + row.other_flops, 1) / row.time.median_s
+    return max(row.flops + row.other_flops, 1) / row.time.interquartile_mean_s
 
 
 def _folded(names: list[str], width: int, indent: str) -> list[str]:

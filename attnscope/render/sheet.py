@@ -235,10 +235,10 @@ def backward_lines(report: Report) -> list[str]:
         )
         told = [f"{back.macs:,} MACs, {ratio}, {of}{counted}"]
     if back.time:
-        line = f"sum of steps / whole {back.time.steps_sum_s / back.time.whole_median_s:.3f} · "
-        line += f"whole {words.seconds(back.time.whole_median_s)}"
+        whole_s = back.time.whole_interquartile_mean_s
+        line = f"sum of steps / whole {back.time.steps_sum_s / whole_s:.3f} · whole {words.seconds(whole_s)}"
         if report.time:
-            line += f", {words.times(back.time.whole_median_s / report.time.whole_median_s)} the forward"
+            line += f", {words.times(whole_s / report.time.whole_interquartile_mean_s)} the forward"
         told.append(f"{line} · {clean_runs(back.time)}")
     return told
 
@@ -254,9 +254,9 @@ def timing_line(report: Report) -> str:
     quiet += [] if time.others is None else [f"others' load {time.others:.1f}"]
     return " · ".join(
         [
-            f"sum of steps / whole {time.steps_sum_s / time.whole_median_s:.3f}",
-            f"whole {words.seconds(time.whole_median_s)}, remainder {words.seconds(time.remainder_s)}",
-            f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_median_s:.0%}",
+            f"sum of steps / whole {time.steps_sum_s / time.whole_interquartile_mean_s:.3f}",
+            f"whole {words.seconds(time.whole_interquartile_mean_s)}, remainder {words.seconds(time.remainder_s)}",
+            f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}",
             threads,
             *quiet,
             words.device(env),
@@ -268,7 +268,10 @@ def timing_line(report: Report) -> str:
 
 def gpu_line(time: Time) -> str:
     """The device's own time beside the clock's, and what is left without launches."""
-    told = [f"device {words.seconds(time.whole_median_s)}", f"with all launches {words.seconds(time.eager_s)}"]
+    told = [
+        f"device {words.seconds(time.whole_interquartile_mean_s)}",
+        f"with all launches {words.seconds(time.eager_s)}",
+    ]
     if time.graph_s is not None:
         told.append(f"as a graph {words.seconds(time.graph_s)}")
     return " · ".join(told)

@@ -92,7 +92,7 @@ def _times(report: Report) -> list[Of]:
         Of(
             "time_s",
             "time",
-            lambda row: row.time.median_s if row.time else None,
+            lambda row: row.time.interquartile_mean_s if row.time else None,
             words.seconds,
             0,
             report.time.steps_sum_s,
@@ -144,7 +144,7 @@ def _if_view_on_gpu(word: str, row: StepRow, report: Report) -> str | None:
 
 
 def _over_bound(row: StepRow) -> float | None:
-    return row.time.median_s / row.bound.seconds if row.time and row.bound else None
+    return row.time.interquartile_mean_s / row.bound.seconds if row.time and row.bound else None
 
 
 def _intensity(flops_per_byte: float | None) -> str:
@@ -161,12 +161,12 @@ def _backward_macs(row: StepRow) -> int | None:
 
 def _backward_s(row: StepRow) -> float | None:
     """0 for a step through which nothing goes back."""
-    return row.backward.time.median_s if row.backward and row.backward.time else 0.0
+    return row.backward.time.interquartile_mean_s if row.backward and row.backward.time else 0.0
 
 
 def seconds_of(row: StepRow) -> float:
     """How long all that a row stands for takes; 0 where it was not measured."""
-    return row.times * row.time.median_s if row.time else 0.0
+    return row.times * row.time.interquartile_mean_s if row.time else 0.0
 
 
 def weight(row: StepRow) -> float:
@@ -200,4 +200,4 @@ def _time_share(row: StepRow, report: Report) -> float | None:
 
 
 def _rate(row: StepRow) -> float | None:
-    return row.macs / row.time.median_s if row.time and row.macs and row.time.median_s else 0
+    return row.macs / row.time.interquartile_mean_s if row.time and row.macs and row.time.interquartile_mean_s else 0

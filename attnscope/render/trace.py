@@ -53,7 +53,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             Column(
                 "time_s",
                 "time",
-                lambda row: row.time.median_s if row.time else None,
+                lambda row: row.time.interquartile_mean_s if row.time else None,
                 words.seconds,
                 0,
                 report.time.steps_sum_s,
@@ -99,7 +99,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         return "" if line.row is None else _macs_share(line.row, report)
 
     def time(line: Line) -> float | str | None:
-        return "" if line.row is None else line.row.time.median_s if line.row.time else None
+        return "" if line.row is None else line.row.time.interquartile_mean_s if line.row.time else None
 
     def time_share(line: Line) -> float | str | None:
         if line.row is None or report.time is None:

@@ -1,6 +1,7 @@
 """Saved runs: a Report read back from its JSON."""
 
 from pathlib import Path
+from typing import Any
 
 from attnscope.core.errors import UsageError
 from attnscope.reports.report import SCHEMA, Report
@@ -27,10 +28,24 @@ def read_report(path: Path) -> Report:
     if data["schema"] != SCHEMA:
         raise UsageError(f"{path} is a run of schema {data['schema']}; this attnscope reads schema {SCHEMA}")
     try:
-        return TypeAdapter(Report).validate_python(data)
+        return TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{path} is no run: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+RENAMED = {"median_s": "interquartile_mean_s", "whole_median_s": "whole_interquartile_mean_s"}
+"""Keys of 0.1 and the keys that took their place."""
+
+
+def _with_new_names(value: Any) -> Any:
+    """Add the keys that a run of 0.1 lacks."""
+    if isinstance(value, list):
+        return [_with_new_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: _with_new_names(item) for key, item in value.items()}
+    return {new: named[old] for old, new in RENAMED.items() if old in named} | named
 
 
 def _refuse(constant: str) -> None:

@@ -4,6 +4,7 @@ Counts are whole numbers, times are seconds, sizes are bytes. What was not measu
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,20 +16,25 @@ NOTEBOOK = "attnscope.render:notebook"
 """The function that shows a report in a notebook. It is named and not imported: rendering is above reports."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepTime:
     """Time of one step, in seconds.
 
-    `median_s` is the mean over the middle half of the runs, ordered by their total: as robust as a median, and the steps
-    add up to their sum exactly. `iqr_s` is the interquartile range of the samples.
+    `interquartile_mean_s` is the mean over the middle half of the runs, ordered by their total: as robust as a median, and
+    the steps add up to their sum exactly. `iqr_s` is the interquartile range of the samples. `median_s` is the same
+    as `interquartile_mean_s`, by the name of 0.1; the next release removes it.
     """
 
-    median_s: float
+    interquartile_mean_s: float
     iqr_s: float
     samples_s: list[float]
+    median_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "median_s", self.interquartile_mean_s)
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepRow:
     """One step: what it means, takes, makes and costs. `bytes_live` is what the forward holds at its fullest moment."""
 
@@ -61,12 +67,12 @@ class StepRow:
     bytes_allocated: int | None = field(default=None, kw_only=True)
     """What the device's own allocator held at the fullest moment of this step; CUDA tells."""
     bound: Bound | None = field(default=None, kw_only=True)
-    """The least time that this machine can need for it."""
+    """The roofline lower bound of its time on this machine."""
     backward: "StepBackward | None" = field(default=None, kw_only=True)
-    """What its backward costs, where that was asked."""
+    """The cost of its backward, if that was requested."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepBackward:
     """The backward of one step: its MACs, None where they are not known, and its time where it was measured.
 
@@ -79,7 +85,7 @@ class StepBackward:
     macs_together: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class PartRow:
     """A part of a network, or a stage with all its parts; counts, saved bytes and seconds are of all that it stands for.
 
@@ -109,7 +115,7 @@ class PartRow:
     backward_s: float | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class PublishedFigure:
     """A figure that somebody printed, what it counts, and the conventions that give it."""
 
@@ -118,7 +124,7 @@ class PublishedFigure:
     explained_by: list[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Published:
     """What others print for a network: figures with their source, and what each convention comes to, in MACs."""
 
@@ -126,7 +132,7 @@ class Published:
     conventions: dict[str, int]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Totals:
     """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters.
 
@@ -146,15 +152,16 @@ class Totals:
     backward_peak_bytes: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Time:
     """Time of the untouched forward beside the sum of its steps, in seconds.
 
-    `whole_median_s` is a mean over the middle half of the runs, as for a step. `remainder_s` is the whole less the steps:
-    what the steps do not explain.
+    `whole_interquartile_mean_s` is the mean over the middle half of the runs, and `steps_sum_s` the mean of the sum of the
+    steps over the middle half of the watched runs. `remainder_s` is the whole less the steps: what they do not explain.
+    `whole_median_s` is the same as `whole_interquartile_mean_s`, by the name of 0.1; the next release removes it.
     """
 
-    whole_median_s: float
+    whole_interquartile_mean_s: float
     whole_iqr_s: float
     whole_samples_s: list[float]
     steps_sum_s: float
@@ -162,11 +169,11 @@ class Time:
     runs: int
     clean_runs: int
     stamp_s: float
-    """What watching one step costs; it is taken off each."""
+    """What watching one step costs; it is subtracted from each step."""
     tried: int | None = None
     """All pairs that were run; of these `clean_runs` had the processor to themselves, and `runs` are kept."""
     clock: str = "wall"
-    """"thread" where others were so busy that only the processor's time of this thread could be told."""
+    """"thread" if other processes were so busy that the times are this thread's processor time."""
     cpu_share: float | None = None
     """The share of the runs for which the process had the processors that it asked for."""
     page_faults: float | None = None
@@ -178,10 +185,14 @@ class Time:
     others: float | None = None
     """How many processors other processes kept busy meanwhile."""
     pressure: float | None = None
-    """The share of the time in which some process waited for a processor; Linux tells."""
+    """The share of the time in which some process waited for a processor; known on Linux."""
+    whole_median_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "whole_median_s", self.whole_interquartile_mean_s)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Backward:
     """The backward of the whole: its MACs, None where they are not known, and whether the input needed a gradient.
 
@@ -194,11 +205,12 @@ class Backward:
     time: Time | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class KernelRow:
-    """A kernel on the same weights and input: seconds of the whole forward, and how far its output lies from float64's.
+    """A kernel on the same weights and input: the time of the whole forward, and the error of its output against float64.
 
-    `error` is the largest difference over the largest value. `why` says why it does not run here, where it does not.
+    `time_s` is the interquartile mean of the runs, and `iqr_s` their interquartile range. `error` is the largest difference
+    over the largest value. `why` is the reason if the kernel does not run here.
     """
 
     name: str
@@ -208,7 +220,7 @@ class KernelRow:
     why: str | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepAudit:
     """MACs of one step by each way of counting; None where that way was not used or not available."""
 
@@ -219,7 +231,7 @@ class StepAudit:
     torch: int | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Audit:
     """MACs counted in independent ways: from the letters, the paper's closed form, fvcore, torch's FlopCounterMode."""
 
@@ -244,7 +256,7 @@ class Audit:
         return [way for way, macs in counted.items() if macs is not None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Formula:
     """One Ω of the paper with this input's values."""
 
@@ -254,7 +266,7 @@ class Formula:
     macs: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Complexity:
     """Global attention beside windowed attention on the same tokens, in MACs, and in seconds where both ran."""
 
@@ -267,7 +279,7 @@ class Complexity:
     saving: str = "in windows"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """What one command found. `Report.to_json` is the file format."""
 
@@ -297,8 +309,8 @@ class Report:
 
     @property
     def floor_s(self) -> float | None:
-        """The least seconds that this machine can need for all steps; None where nothing tells."""
-        return sum([row.times * row.bound.seconds for row in self.steps if row.bound]) or None
+        """The roofline lower bound of all steps, in seconds; None if no step has one."""
+        return floor_s(self.steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers."""
@@ -321,7 +333,12 @@ class Report:
         return self._repr_mimebundle_()["text/html"]
 
 
-@dataclass
+def floor_s(rows: Iterable[StepRow]) -> float | None:
+    """Return the roofline lower bound of these steps together, in seconds; None if no step has one."""
+    return sum([row.times * row.bound.seconds for row in rows if row.bound]) or None
+
+
+@dataclass(frozen=True)
 class CallRow(StepRow):
     """A row of a module that is not ours: one torch call, or several that are told together.
 
@@ -341,7 +358,7 @@ class CallRow(StepRow):
     uncounted: list[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class AttentionFound:
     """Attention that was recognised in a module, all that are alike in one entry; `times` is how many there are.
 
@@ -371,7 +388,7 @@ class AttentionFound:
     complexity: list[Formula]
 
 
-@dataclass
+@dataclass(frozen=True)
 class WrongShape:
     """A shape comment that is not what its line made; `says` is the comment with the sizes of its names."""
 
@@ -382,7 +399,7 @@ class WrongShape:
     made: Shape
 
 
-@dataclass
+@dataclass(frozen=True)
 class ShapeComments:
     """How many shape comments were held against the shapes of their lines, and which are wrong."""
 
@@ -390,7 +407,7 @@ class ShapeComments:
     wrong: list[WrongShape]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Uncounted:
     """An operator without a formula, how often it ran, and the torch calls in which it did."""
 
@@ -399,7 +416,7 @@ class Uncounted:
     within: list[str]
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TraceReport(Report):
     """What `attnscope.trace` found: a Report of a module that is not ours, which has no plan to be held against."""
 

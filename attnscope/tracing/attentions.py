@@ -45,7 +45,7 @@ class Forward:
         if self.whole is None:
             return Cost(macs, self.share(macs), None, None)
         time = self.times.of(indices)
-        seconds = time.median_s if time else 0.0
+        seconds = time.interquartile_mean_s if time else 0.0
         return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
 
     def inside(self, paths: Iterable[str]) -> list[int]:

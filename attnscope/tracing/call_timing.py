@@ -7,7 +7,7 @@ cold as they are in a forward, and taken off for each time that the mode was ask
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import FunctionType
 from typing import Any
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from attnscope.profiling.clocks import CLOCKS, Clock, Timed, run
-from attnscope.profiling.timing import Progress, Timing, measuring, take_pairs
+from attnscope.profiling.timing import Progress, Timing, measuring, statistics_of, take_pairs
 from attnscope.tracing.calls import QUESTIONS, Call, makes_tensors, name_of, only_tensors_override
 
 ROUNDS, LOOPS = 5, 20
@@ -52,8 +52,8 @@ def time_calls(
         device: where it runs.
         forward: runs it once.
         calls: what it calls. Those that were not seen as torch calls get no time of their own.
-        budget_s: how long to measure, warm-up aside.
-        progress: is told the share that is done.
+        budget_s: seconds to measure, without the warm-up.
+        progress: called with the share that is done.
 
     Raises:
         CallsDifferError: the forward makes other calls now.
@@ -70,10 +70,10 @@ def time_calls(
     def chain() -> Timed:
         return _Stamper(clock, cost).time(forward)
 
-    timing = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s, progress)
-    if any(len(timed.seconds) != len(expected) + 1 for timed in timing.chains):
+    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s, progress)
+    if any(len(timed.seconds) != len(expected) + 1 for timed in pairs.chains):
         raise CallsDifferError
-    return timing
+    return statistics_of(pairs)
 
 
 class _Stamper(TorchFunctionMode):
@@ -107,8 +107,7 @@ class _Stamper(TorchFunctionMode):
             timed = run(self.clock, forward, self.stamps)
         sums = [0.0, *self.spent_until, self.spent_s]
         spent = [after - before for before, after in pairwise(sums)]
-        timed.seconds = [max(0.0, s - off) for s, off in zip(timed.seconds, spent, strict=True)]
-        return timed
+        return replace(timed, seconds=[max(0.0, s - off) for s, off in zip(timed.seconds, spent, strict=True)])
 
 
 def _touched(calls: Sequence[Call]) -> int:

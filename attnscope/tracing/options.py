@@ -1,20 +1,20 @@
-"""How a module that is not ours is to be run, and what is to be found out by it."""
+"""How to run a third-party module, and what to find out from the run."""
 
 from dataclasses import dataclass
 
 from attnscope.core.errors import UsageError
-from attnscope.profiling.options import Progress, Telling, check_arguments
+from attnscope.profiling.options import Progress, ProgressOption, check_arguments
 from attnscope.tracing.folding import check_rows
 
 
 @dataclass(frozen=True)
-class Asked(Telling):
-    """What was asked of a trace; see `attnscope.trace`.
+class TraceOptions(ProgressOption):
+    """How to trace a module; see `attnscope.trace`.
 
-    `progress` is told what is being measured, and which share of that is done.
+    `progress` is called with what is being measured, and the share of it that is done.
 
     Raises:
-        UsageError: something that cannot be asked for.
+        UsageError: a value that is not allowed.
     """
 
     time: bool

@@ -1,4 +1,4 @@
-"""What running a module told -> TraceReport: rows, attention and comments, and what there is to say of them."""
+"""A run of a third-party module -> TraceReport: rows, attentions and comments, notes and warnings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,51 +6,52 @@ from typing import Any
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
-from attnscope.profiling.statistics import whole_time
 from attnscope.reports.report import ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call
 from attnscope.tracing.costs import tensors_in
 from attnscope.tracing.folding import rows_of
-from attnscope.tracing.options import Asked
+from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
-from attnscope.tracing.run import Found
+from attnscope.tracing.run import Found, Measured
 from attnscope.tracing.source_lines import spell_line
 from attnscope.tracing.times import call_times
 
 
-def trace_report(asked: Asked, name: str, found: Found, environment: dict[str, Any]) -> TraceReport:
-    """The report of a run of the module with this name."""
+def trace_report(
+    options: TraceOptions, name: str, found: Found, measured: Measured, environment: dict[str, Any]
+) -> TraceReport:
+    """Build the report of a run of the module with this name."""
     calls, module = found.watched.calls, found.module
-    times = call_times(calls, found.timing)
-    whole = None if found.timing is None else whole_time(found.timing, asked.threads)
+    times = call_times(calls, measured.timing)
+    whole = measured.timing.whole if measured.timing else None
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
     args, keywords = found.inputs
     inputs = [spelled for value in (*args, *keywords.values()) if (spelled := _spell_input(value))]
-    opened = f"{name} · {asked.submodule}" if asked.submodule else name
+    opened = f"{name} · {options.submodule}" if options.submodule else name
     taken = [f"input {' and '.join(inputs)}"] if inputs else []
     return TraceReport(
-        command=asked.command,
+        command=options.command,
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),
-        spec={"module": name, "submodule": asked.submodule, "inputs": inputs},
+        spec={"module": name, "submodule": options.submodule, "inputs": inputs},
         environment=environment,
-        steps=[call_row(row, calls, times, classes) for row in rows_of(calls, asked.group, asked.depth)],
+        steps=[call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)],
         totals=totals(found.watched, sum(parameter.numel() for parameter in module.parameters())),
         time=whole,
         audit=None,
         complexity=None,
-        notes=found.notes,
+        notes=list(found.notes),
         warnings=[
-            *found.warnings,
+            *measured.warnings,
             *map(_wrong_comment, wrong),
             *_subnormal(calls),
-            *(doubts(whole, asked.threads, found.device.type) if whole else []),
+            *(doubts(whole, options.threads, found.device.type) if whole else []),
         ],
-        next=_next(asked, name),
-        group=asked.group,
-        depth=asked.depth,
+        next=_next(options, name),
+        group=options.group,
+        depth=options.depth,
         calls=len(calls),
         attentions=attentions_found(find_attention(calls, found.batch), Forward(calls, times, whole)),
         comments=ShapeComments(len(found.comments.checked), wrong),
@@ -79,12 +80,12 @@ def _subnormal(calls: Sequence[Call]) -> list[str]:
     ]
 
 
-def _next(asked: Asked, name: str) -> tuple[str, str]:
+def _next(options: TraceOptions, name: str) -> tuple[str, str]:
     """The command worth typing next, and why."""
     # what was typed has the --arg and --input that it needs, and the --time
-    base = asked.command or f"attnscope trace {name}{' --time' if asked.time else ''}"
-    if not asked.time:
+    base = options.command or f"attnscope trace {name}{' --time' if options.time else ''}"
+    if not options.time:
         return f"{base.replace(' --no-time', '')} --time", "run it, and see where the time goes"
-    if asked.group == "module":
+    if options.group == "module":
         return f"{base} --group op", "the same by torch function"
     return f"{base} --module PATH", "open one submodule with the inputs that it receives"

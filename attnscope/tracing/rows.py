@@ -66,13 +66,9 @@ def totals(watched: Watched, params: int) -> Totals:
 
 
 def uncounted(calls: Sequence[Call]) -> list[Uncounted]:
-    """The operators without a formula, how often each ran, and in which calls."""
-    found: dict[str, Uncounted] = {}
+    """Return the operators without a formula, how often each ran, and in which calls."""
+    places: dict[str, list[str]] = {}
     for call in calls:
         for op in call.uncounted:
-            entry = found.setdefault(op, Uncounted(op, 0, []))
-            entry.calls += 1
-            where = f"{call.path}: {call.name}" if call.path else call.name
-            if where not in entry.within:
-                entry.within.append(where)
-    return list(found.values())
+            places.setdefault(op, []).append(f"{call.path}: {call.name}" if call.path else call.name)
+    return [Uncounted(op, len(within), list(dict.fromkeys(within))) for op, within in places.items()]

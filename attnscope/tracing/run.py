@@ -1,9 +1,9 @@
-"""A module run where it is asked to: watched, from the outside or from one of its submodules on, and timed."""
+"""A module run on a device: watched, as a whole or from one of its submodules on, and timed."""
 
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,16 +15,16 @@ from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.costs import tensors_in
 from attnscope.tracing.isolation import Inputs, left_as_it_was, moved, moved_inputs
-from attnscope.tracing.options import Asked
+from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
 
 
-@dataclass
+@dataclass(frozen=True)
 class Found:
-    """What running a module told: `module` is what was opened, the whole or a submodule, and `inputs` what it took.
+    """What running a module found: `module` is what was opened, the whole or a submodule, and `inputs` what it took.
 
-    `batch` is how many images the whole was given.
+    `batch` is the number of images that the whole was given.
     """
 
     module: nn.Module
@@ -33,9 +33,15 @@ class Found:
     batch: int
     watched: Watched
     comments: CommentCheck
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times of the calls; None, with the reason among the warnings, if they were requested and could not be taken."""
+
     timing: Timing | None = None
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 def run_watched(
@@ -58,7 +64,7 @@ def run_watched(
         if submodule:
             there, (args, keywords) = received(there, submodule, args, keywords)
         watched = watch(there, lambda: there(*args, **keywords), tracer)
-    notes = [] if tracer else ["shape comments were not checked: a debugger or a coverage tool is tracing"]
+    notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is tracing",)
     return Found(there, (args, keywords), device, batch, watched, check, notes=notes)
 
 
@@ -108,12 +114,14 @@ def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]
     return first.shape[1 if layouts == {False} and first.dim() == 3 else 0] or 1
 
 
-def measure(found: Found, asked: Asked) -> None:
-    """Time the calls that were found, or say why that cannot be.
+def measure(found: Found, options: TraceOptions) -> Measured:
+    """Time the calls that were found, if the options request it.
 
     Raises:
         ForwardFailedError: the forward raised, although it had run before.
     """
+    if not options.time:
+        return Measured()
     args, keywords = found.inputs
 
     def forward() -> Any:
@@ -124,12 +132,7 @@ def measure(found: Found, asked: Asked) -> None:
 
     try:
         with left_as_it_was(found.module):
-            found.timing = time_calls(
-                found.device,
-                forward,
-                found.watched.calls,
-                asked.budget,
-                asked.telling("the calls"),
-            )
+            progress = options.progress_of("the calls")
+            return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
     except CallsDifferError:
-        found.warnings.append("not timed: the forward makes other calls from run to run")
+        return Measured(warnings=("not timed: the forward makes other calls from run to run",))

@@ -1,41 +1,34 @@
-"""How long calls took, one or several together."""
+"""The times of calls, one or several together."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from attnscope.profiling.timing import Timing, middle, spread
+from attnscope.profiling.timing import Timing
 from attnscope.reports.report import StepTime
 from attnscope.tracing.calls import Call
 
 
 @dataclass(frozen=True)
 class CallTimes:
-    """Seconds of each call.
+    """The times of the calls of a forward, of which some may not have been timed.
 
     Args:
-        samples: of each call in each run; None for one that was not seen.
-        kept: the runs in the middle half. A time is a mean over these, the same for all calls, so that calls add up.
+        timing: the times of the calls that were timed; None if the forward was not.
+        timed: the position in `timing` of each call that was timed.
     """
 
-    samples: Sequence[Sequence[float] | None]
-    kept: Sequence[int] = ()
+    timing: Timing | None = None
+    timed: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, calls: Iterable[int], instances: int = 1) -> StepTime | None:
-        """The time of some calls together, or its share for each of so many instances; None where none of them was seen."""
-        seen = [samples for call in calls if (samples := self.samples[call]) is not None]
-        if not seen:
-            return None
-        runs = [sum(run) / instances for run in zip(*seen, strict=True)]
-        return StepTime(
-            median_s=sum(runs[run] for run in self.kept) / len(self.kept), iqr_s=spread(runs), samples_s=runs
-        )
+        """Return the time of some calls together, divided by the number of instances; None if none of them was timed."""
+        timed = [self.timed[call] for call in calls if call in self.timed]
+        return self.timing.time_of(timed, instances) if self.timing and timed else None
 
 
 def call_times(calls: Sequence[Call], timing: Timing | None) -> CallTimes:
-    """What timing a forward tells of its calls; nothing where it was not timed."""
+    """Assign the times of a forward to its calls; only those that were seen as torch calls have one."""
     if timing is None:
-        return CallTimes([None] * len(calls))
-    columns = iter(zip(*(run.seconds[:-1] for run in timing.chains), strict=True))
-    inside = {id(run) for run in middle(timing.chains)}
-    kept = [index for index, run in enumerate(timing.chains) if id(run) in inside]
-    return CallTimes([list(next(columns)) if call.seen else None for call in calls], kept)
+        return CallTimes()
+    seen = [index for index, call in enumerate(calls) if call.seen]
+    return CallTimes(timing, {call: position for position, call in enumerate(seen)})

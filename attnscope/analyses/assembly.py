@@ -1,0 +1,256 @@
+"""Costs and measurements -> Report, in which each row is built once."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from attnscope import networks
+from attnscope.analyses.costs import Costs
+from attnscope.analyses.measurement import CounterpartTimes, Measurements
+from attnscope.attentions.complexity import Complexity, Term
+from attnscope.attentions.spec import Spec
+from attnscope.core.optional import most, sum_of
+from attnscope.core.version import __version__
+from attnscope.plan.memory import Memory
+from attnscope.plan.plan import Plan, SizedStep
+from attnscope.profiling.noise import disturbances, doubts, floor_doubt
+from attnscope.profiling.options import RunOptions
+from attnscope.reports.report import (
+    Backward,
+    Formula,
+    PartRow,
+    Published,
+    Report,
+    StepBackward,
+    StepRow,
+    Totals,
+    floor_s,
+)
+from attnscope.reports.report import Complexity as ComplexityFigures
+
+
+def assemble_report(
+    spec: Spec,
+    options: RunOptions,
+    costs: Costs,
+    measured: Measurements,
+    *,
+    command: str | None,
+    focus: Sequence[str],
+    figures: Sequence[Mapping[str, str]],
+) -> Report:
+    """Build the Report of a Spec.
+
+    Args:
+        spec: what was explored.
+        options: how it was run.
+        costs: the costs of its steps.
+        measured: what the run found.
+        command, focus, figures: as in `explore`.
+    """
+    plan, forward = costs.plan, measured.forward
+    is_network = isinstance(spec, networks.NetworkSpec)
+    is_whole = isinstance(spec, networks.NetworkSpec) and spec.is_whole
+    rows = step_rows(costs, measured, options.backward)
+    return Report(
+        command=command,
+        title=title_of(spec),
+        spec={"network" if is_network else "attention": spec.name, **spec.as_dict()},
+        environment={"attnscope": __version__, "python": platform.python_version(), **measured.environment},
+        steps=rows,
+        totals=totals_of(plan, costs.memory, costs.backward_bytes),
+        time=forward.whole,
+        audit=measured.verification.audit,
+        complexity=complexity_figures(spec.complexity(), measured.counterpart),
+        notes=[*spec.cautions(), *_notes(measured, options), *costs.notes],
+        warnings=_warnings(measured, options, floor_s(rows)),
+        next=spec.next_command(),
+        focus=list(focus),
+        peaks=measured.roofline.peaks,
+        kernels=list(measured.kernels.rows),
+        backward=_backward(costs, measured, options) if options.backward else None,
+        parameter_bytes=spec.itemsize * plan.params,
+        parts=part_rows(plan, rows) if is_whole else [],
+        published=_published(spec, plan, figures),
+    )
+
+
+def title_of(spec: Spec) -> str:
+    """Return `Swin attention · 56×56 tokens · dim 96 · … · float32 · batch 2`."""
+    batch = [f"batch {spec.batch}"] if spec.batch > 1 else []
+    return " · ".join([spec.title, *spec.headline(), spec.dtype, *batch])
+
+
+def _notes(measured: Measurements, options: RunOptions) -> list[str]:
+    """Return what to know about how the times were taken, and what was not timed."""
+    waits = "each step waits here for the device to be done, so that its time is an upper bound"
+    return [*([waits] if measured.forward.whole and options.device == "mps" else []), *measured.counterpart.notes]
+
+
+def _warnings(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:
+    """Return what makes the times doubtful; `least_s` is the roofline bound of all steps."""
+    run = options.threads, options.device
+    forward, backward, turns = measured.forward.whole, measured.backward.whole, measured.kernels.turns
+    among_kernels = disturbances(turns, *run) if turns and options.kernels else []
+    return [
+        *(doubts(forward, *run) if forward else []),
+        *(f"among the kernels, {doubt}" for doubt in among_kernels),
+        *(f"in the backward, {doubt}" for doubt in (doubts(backward, *run) if backward else [])),
+        *(floor_doubt(forward.steps_sum_s, least_s) if forward else []),
+    ]
+
+
+def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published | None:
+    if not isinstance(spec, networks.NetworkSpec) or not spec.is_whole:
+        return None
+    from attnscope.analyses.published import compare_published
+
+    return compare_published(spec, plan, figures)
+
+
+def _backward(costs: Costs, measured: Measurements, options: RunOptions) -> Backward:
+    torch_macs = measured.verification.backward_macs
+    return Backward(sum_of(costs.backward_macs), options.input_grad, torch_macs, measured.backward.whole)
+
+
+def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list[StepRow]:
+    """Build the row of each step of the plan."""
+    plan, memory, forward = costs.plan, costs.memory, measured.forward
+    backward: list[StepBackward | None] = [None] * len(plan.steps)
+    if with_backward:
+        backward = [
+            StepBackward(most(macs), measured.backward.steps.get(row), macs_together=sum_of(macs))
+            for row, macs in enumerate(plan.by_step(costs.backward_macs))
+        ]
+    return [
+        StepRow(
+            name=step.name,
+            path=step.path,
+            doc=step.step.doc,
+            pattern=str(step.step.letters),
+            inputs=list(step.inputs),
+            outputs=list(step.outputs),
+            macs=step.macs,
+            flops=step.flops,
+            other_flops=step.other_flops,
+            params=step.params,
+            bytes_read=step.bytes_read,
+            bytes_written=step.bytes_written,
+            bytes_saved=memory.saved[row],
+            bytes_live=memory.live[row],
+            time=forward.steps.get(row),
+            times=step.times,
+            part=step.part.title if step.part else "",
+            stage=step.part.stage if step.part else None,
+            bytes_saved_together=memory.saved_together[row],
+            bytes_training=memory.training[row],
+            bytes_backward=costs.backward_bytes[row],
+            bytes_allocated=measured.allocated.get(row),
+            bound=measured.roofline.bounds.get(row),
+            backward=backward[row],
+        )
+        for row, step in enumerate(plan.steps)
+    ]
+
+
+def totals_of(plan: Plan, memory: Memory, backward_bytes: Sequence[int | None]) -> Totals:
+    """Return the sums over the steps, and the peaks of memory; `backward_bytes` is what each step holds in the backward."""
+    return Totals(
+        macs=plan.macs,
+        flops=plan.flops,
+        other_flops=plan.other_flops,
+        params=plan.params,
+        bytes_read=sum(step.times * step.bytes_read for step in plan.steps),
+        bytes_written=sum(step.times * step.bytes_written for step in plan.steps),
+        peak_bytes=memory.peak,
+        training_peak_bytes=most(memory.training),
+        kept_bytes=memory.kept,
+        backward_peak_bytes=most(backward_bytes),
+    )
+
+
+def part_rows(plan: Plan, rows: list[StepRow]) -> list[PartRow]:
+    """Return the parts of a network, each stage before its parts."""
+    parts = [_part(list(both)) for _, both in groupby(zip(plan.steps, rows, strict=True), lambda both: both[0].part)]
+    listed = []
+    for stage, same in groupby(parts, lambda part: part.stage):
+        members = list(same)
+        if stage is not None:
+            listed.append(_stage(stage, members))
+        listed += members
+    return listed
+
+
+def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
+    first, steps = members[0][0], [step for step, _ in members]
+    rows = [row for _, row in members]
+    assert first.part is not None
+    return PartRow(
+        name=first.part.title,
+        stage=first.part.stage,
+        is_stage=False,
+        path=first.path,
+        times=first.times,
+        outputs=list(steps[-1].outputs),
+        macs=sum(row.times * row.macs for row in rows),
+        flops=sum(row.times * row.flops for row in rows),
+        other_flops=sum(row.times * row.other_flops for row in rows),
+        params=sum(row.times * row.params for row in rows),
+        bytes_live=most([row.bytes_live for row in rows]),
+        bytes_training=most([row.bytes_training for row in rows]),
+        bytes_backward=most([row.bytes_backward for row in rows]),
+        bytes_saved=sum_of([row.bytes_saved_together for row in rows]),
+        sees=first.part.sees,
+        time_s=sum_of([row.times * row.time.interquartile_mean_s if row.time else None for row in rows]),
+        backward_macs=sum_of([row.backward.macs_together if row.backward else None for row in rows]),
+        backward_s=_sum_of_measured(
+            [row.times * row.backward.time.interquartile_mean_s for row in rows if row.backward and row.backward.time]
+        ),
+    )
+
+
+def _sum_of_measured(seconds: list[float]) -> float | None:
+    """Return the sum; None if nothing was measured, which is so if the backward goes through none of the steps."""
+    return sum(seconds) if seconds else None
+
+
+def _stage(number: int, parts: list[PartRow]) -> PartRow:
+    return PartRow(
+        name=f"stage {number}",
+        stage=number,
+        is_stage=True,
+        path=f"layers.{number - 1}",
+        times=1,
+        outputs=parts[-1].outputs,
+        macs=sum(part.macs for part in parts),
+        flops=sum(part.flops for part in parts),
+        other_flops=sum(part.other_flops for part in parts),
+        params=sum(part.params for part in parts),
+        bytes_live=most([part.bytes_live for part in parts]),
+        bytes_training=most([part.bytes_training for part in parts]),
+        bytes_backward=most([part.bytes_backward for part in parts]),
+        bytes_saved=sum_of([part.bytes_saved for part in parts]),
+        sees=parts[-1].sees,
+        time_s=sum_of([part.time_s for part in parts]),
+        backward_macs=sum_of([part.backward_macs for part in parts]),
+        backward_s=_sum_of_measured([part.backward_s for part in parts if part.backward_s is not None]),
+    )
+
+
+def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:
+    """Return formulas of the paper with the MACs of a batch."""
+    return [Formula(term.name, term.formula, term.values, batch * term.macs) for term in terms]
+
+
+def complexity_figures(complexity: Complexity, timed: CounterpartTimes) -> ComplexityFigures:
+    """Return the paper's two formulas with this input's values, and the times of both attentions."""
+    terms = (complexity.of_global, complexity.of_windows)
+    return ComplexityFigures(
+        global_macs=complexity.global_macs,
+        windowed_macs=complexity.windowed_macs,
+        ratio=complexity.ratio,
+        formulas=formulas(terms, complexity.batch),
+        global_s=timed.global_s,
+        windowed_s=timed.windowed_s,
+        saving=complexity.saving,
+    )

@@ -1,0 +1,53 @@
+"""Spec -> Costs: the plan, and all that follows from it without a run. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attnscope.attentions.spec import Spec
+from attnscope.ops.kernels import RECOMPUTING
+from attnscope.plan.backward import backward_bytes, backward_macs
+from attnscope.plan.memory import Memory
+from attnscope.plan.plan import Plan
+from attnscope.profiling.options import RunOptions
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a Spec's steps.
+
+    Args:
+        plan: the steps, with their sizes, MACs and bytes.
+        memory: what the steps hold in inference and in training.
+        backward_bytes: what each step holds in the backward; None if it is not known.
+        backward_macs: MACs of the backward of each run of a step; empty if the backward was not requested.
+        notes: what is not known, and why.
+    """
+
+    plan: Plan
+    memory: Memory
+    backward_bytes: Sequence[int | None]
+    backward_macs: Sequence[int | None] = ()
+    notes: tuple[str, ...] = ()
+
+
+def costs_of(spec: Spec, options: RunOptions) -> Costs:
+    """Return the costs of a Spec's steps, those of the backward if the options request it."""
+    plan = spec.plan()
+    memory = Memory(plan)
+    held = backward_bytes(memory, options.input_grad)
+    if not options.backward:
+        return Costs(plan, memory, held)
+    macs = backward_macs(plan, spec.kernel, options.input_grad, options.possible_devices)
+    notes = (_why_backward_is_unknown(spec.kernel, options.possible_devices),) if None in macs else ()
+    return Costs(plan, memory, held, macs, notes)
+
+
+def _why_backward_is_unknown(kernel: str, devices: Sequence[str]) -> str:
+    """Return why a kernel's backward has no MACs, and the remedy if there is one."""
+    if kernel not in RECOMPUTING:
+        why = f"what {kernel} computes there is its own"
+    elif len(devices) == 1:
+        why = f"which kernel {kernel} takes there is for the GPU to say"
+    else:
+        why = f"{' and '.join(devices)} do not take the same kernel for it; --device tells which"
+    return f"the MACs of the backward are not known: {why}"

@@ -1,0 +1,252 @@
+"""The stages of `explore` that run the module. Each returns what it measured; one that was not requested is empty.
+
+A mapping has the figure of each step by its row in the plan.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attnscope import networks
+from attnscope.analyses.costs import Costs
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import DeviceError
+from attnscope.ops.kernels import KERNELS
+from attnscope.plan.plan import Plan
+from attnscope.plan.roofline import Bound, Peaks, bound, seen_seconds
+from attnscope.profiling.building import (
+    build,
+    check_fit,
+    kernel_errors_explained,
+    memory_errors_explained,
+    needed_bytes,
+    settled,
+    shortage,
+)
+from attnscope.profiling.options import RunOptions
+from attnscope.profiling.verification import Verification, verify_run
+from attnscope.reports.report import KernelRow, StepTime, Time
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from attnscope.profiling.timing import Timing, Turns
+
+LONGEST_COUNTERPART_S = 2.0
+"""Global attention that would take longer is not timed."""
+LONGEST_FUSED_S = 0.3
+"""The fused kernel is not timed beside a forward that takes longer, unless all kernels are requested."""
+
+
+@dataclass(frozen=True)
+class ForwardTimes:
+    """The times of the forward and of its steps."""
+
+    whole: Time | None = None
+    steps: Mapping[int, StepTime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What the machine can do at its best, and the lower bound of the time of each step that follows from it."""
+
+    peaks: Peaks | None = None
+    bounds: Mapping[int, Bound | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CounterpartTimes:
+    """Seconds of global and of windowed attention on the same tokens; None if they were not timed."""
+
+    global_s: float | None = None
+    windowed_s: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelTimes:
+    """The same attention in other kernels, and how their forwards were run; None if none was."""
+
+    rows: tuple[KernelRow, ...] = ()
+    turns: "Turns | None" = None
+
+
+@dataclass(frozen=True)
+class BackwardTimes:
+    """The times of the backward and of the steps that it goes through."""
+
+    whole: Time | None = None
+    steps: Mapping[int, StepTime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a run found."""
+
+    verification: Verification
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    allocated: Mapping[int, int] = field(default_factory=dict)
+    """Peak bytes of each step by the device's allocator."""
+    forward: ForwardTimes = ForwardTimes()
+    roofline: Roofline = Roofline()
+    counterpart: CounterpartTimes = CounterpartTimes()
+    kernels: KernelTimes = KernelTimes()
+    backward: BackwardTimes = BackwardTimes()
+
+
+def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
+    """Build the module, verify it against the plan, and measure what the options request.
+
+    Args:
+        spec: what to build.
+        costs: its plan, and the MACs of its backward.
+        options: with the device that "auto" stands for.
+
+    Raises:
+        DeviceError: the run does not fit in memory, or the kernel does not run on this device.
+    """
+    from attnscope.profiling.devices import environment, find_device
+
+    device, plan = find_device(options.device), costs.plan
+    check_fit(spec, plan, options, device)
+    machine = environment(device, options.threads, options.seed)
+    with memory_errors_explained(device), settled(options.threads, options.seed, device):
+        module, x = build(spec, device)
+        verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
+        allocated = measure_allocated(module, x, verification.order)
+        forward = measure_forward(module, x, verification.order, options)
+        roofline = measure_roofline(plan, x, forward, options)
+        counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
+        kernels = measure_kernels(spec, module, x, forward.whole, options)
+        backward = measure_backward(spec, module, x, verification.order, options)
+    return Measurements(verification, machine, allocated, forward, roofline, counterpart, kernels, backward)
+
+
+def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int]) -> dict[int, int]:
+    """Return the peak bytes of each step by the device's allocator, the most of its several runs. CUDA alone knows them."""
+    if x[0].device.type != "cuda":
+        return {}
+    from attnscope.profiling.memory import allocated_bytes
+
+    peaks: dict[int, int] = {}
+    for row, held in zip(order, allocated_bytes(module, x), strict=True):
+        peaks[row] = max(held, peaks.get(row, 0))
+    return peaks
+
+
+def measure_forward(
+    module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
+) -> ForwardTimes:
+    """Time the steps and the whole forward."""
+    if not options.measures_time:
+        return ForwardTimes()
+    from attnscope.profiling.timing import time_steps
+
+    timing = time_steps(module, x, options.budget, options.progress_of("the steps"))
+    whole = timing.whole
+    if options.device == "cuda":
+        from attnscope.profiling.cuda import eager_seconds, graph_seconds
+
+        whole = replace(whole, eager_s=eager_seconds(module, x), graph_s=graph_seconds(module, x))
+    return ForwardTimes(whole, times_by_row(timing, order))
+
+
+def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
+    """Measure what the machine can do at its best, and return the roofline bound of each step that was timed."""
+    if forward.whole is None:
+        return Roofline()
+    from attnscope.profiling.peaks import best_seconds, peaks_of
+
+    machine = x[0].device, x[0].dtype, options.threads
+    peaks = peaks_of(*machine)
+    shortest = [min(forward.steps[row].samples_s) for row in range(len(plan.steps))]
+    best = best_seconds(seen_seconds(plan.steps, shortest), *machine)
+    return Roofline(peaks, {row: bound(step, peaks, best) for row, step in enumerate(plan.steps)})
+
+
+def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:
+    """Return the time of each row of the plan; that of a row that ran several times is the mean of its runs."""
+    ran: dict[int, list[int]] = {}
+    for position, row in enumerate(order):
+        ran.setdefault(row, []).append(position)
+    return {row: timing.time_of(positions, len(positions)) for row, positions in ran.items()}
+
+
+def measure_counterpart(
+    spec: Spec, plan: Plan, whole: Time | None, device: "torch.device", options: RunOptions
+) -> CounterpartTimes:
+    """Time global attention beside windowed attention, if it fits in memory and does not take too long."""
+    if whole is None or isinstance(spec, networks.NetworkSpec):
+        return CounterpartTimes()
+    from attnscope.profiling.timing import time_forward
+
+    this_s, counterpart = whole.whole_interquartile_mean_s, spec.counterpart()
+    if counterpart is None:
+        is_global = plan.macs == spec.complexity().global_macs
+        return CounterpartTimes(global_s=this_s) if is_global else CounterpartTimes(windowed_s=this_s)
+    other = counterpart.plan()
+    short = shortage(needed_bytes(other), device)
+    expected_s = this_s * other.macs / plan.macs
+    if short is not None:
+        return CounterpartTimes(None, this_s, (f"global attention was not timed: it needs {short}",))
+    if expected_s > LONGEST_COUNTERPART_S:
+        too_long = f"global attention was not timed: it would take some {expected_s:.0f} s a run"
+        return CounterpartTimes(None, this_s, (too_long,))
+    progress = options.progress_of("global attention")
+    time = time_forward(*build(counterpart, device), options.budget / 2, progress)
+    return CounterpartTimes(time.interquartile_mean_s, this_s)
+
+
+def measure_kernels(
+    spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", whole: Time | None, options: RunOptions
+) -> KernelTimes:
+    """Time the fused kernel beside the steps, or every kernel with its error against float64 if they are requested."""
+    if whole is None:
+        return KernelTimes()
+    from attnscope.profiling.kernels import compare_kernels
+
+    is_quick = spec.kernel == "eager" and whole.whole_interquartile_mean_s <= LONGEST_FUSED_S
+    names = list(KERNELS) if options.kernels else ["eager", "sdpa"] if is_quick else []
+    device = x[0].device
+    rows, turns = compare_kernels(
+        {name: partial(_build_if_it_fits, replace(spec, kernel=name), device) for name in names},
+        module,
+        x,
+        options.budget if options.kernels else options.budget / 2,
+        partial(_build_if_it_fits, replace(spec, kernel="eager", dtype="float64"), device) if options.kernels else None,
+        options.progress_of("kernels"),
+    )
+    return KernelTimes(tuple(rows), turns)
+
+
+def measure_backward(
+    spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
+) -> BackwardTimes:
+    """Time the backward of each step and of the whole.
+
+    Raises:
+        DeviceError: the kernel has no backward here.
+    """
+    if not (options.backward and options.measures_time):
+        return BackwardTimes()
+    from attnscope.profiling.backward import time_backward
+
+    with kernel_errors_explained(spec, x[0].device, backward=True):
+        timing, went = time_backward(module, x, options.budget, options.input_grad, options.progress_of("the backward"))
+    reached = {row for row, back in zip(order, went, strict=True) if back}
+    steps = {row: time for row, time in times_by_row(timing, order).items() if row in reached}
+    return BackwardTimes(timing.whole, steps)
+
+
+def _build_if_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":
+    """Build the module of another kernel.
+
+    Raises:
+        DeviceError: its run needs more memory than there is.
+    """
+    short = shortage(needed_bytes(spec.plan()), device)
+    if short is not None:
+        raise DeviceError(f"it needs {short}")
+    return spec.build()
