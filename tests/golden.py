@@ -11,7 +11,7 @@ from attnscope.analyses.diff import Diff
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows
-from attnscope.networks.stages import SWIN_T
+from attnscope.networks.presets import read_stages
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.diff import render_diff
@@ -34,7 +34,7 @@ def timed(report: Report) -> Report:
     time = _whole(sum(row.times * row.time.median_s for row in steps if row.time))
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
-    complexity = replace(report.complexity, windowed_s=time.whole_median_s, global_s=12.1 * time.whole_median_s)
+    complexity = report.complexity.timed(time.whole_median_s, 12.1 * time.whole_median_s)
     warnings = ["the runs spread by 12%: a longer --budget may steady them"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
@@ -102,7 +102,7 @@ def comparisons() -> dict[str, Comparison]:
     measured.interrupted = True
     return {
         "compare": compare(),
-        "compare-stages": compare(stages=SWIN_T),
+        "compare-stages": compare(stages=read_stages()),
         "compare-windows": compare(("vit", "swin"), {"window": [4, 7, 8, 14, 16, 64]}),
         "compare-heat": compare(("vit", "swin"), {"resolution": [14, 28, 56], "dim": [96, 192, 384]}, quantity="peak"),
         "compare-time": measured,

@@ -165,7 +165,8 @@ class _Run:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.audit = audit_counts(spec, plan)
-        self.complexity = complexity_figures(spec.complexity())
+        is_whole = isinstance(spec, networks.NetworkSpec) and spec.is_whole
+        self.complexity = complexity_figures(spec.complexity(), None if is_whole else spec.neighbourhood)
 
     def execute(self) -> None:
         """Build the module, hold its shapes and counts against the plan, and measure."""
@@ -302,30 +303,27 @@ class _Run:
             self.warnings += [f"among the kernels, {doubt}" for doubt in told]
 
     def measure_counterpart(self, device: "torch.device") -> None:
-        """Tell what global and windowed attention took; time the global one where it fits and does not take too long."""
+        """Note what the attention took; time the global one beside it where it fits and does not take too long."""
         from attnscope.profiling.timing import time_forward
 
         assert self.time is not None
         if isinstance(self.spec, networks.NetworkSpec):
             return
+        own_s, reference_s = self.time.whole_median_s, None
         counterpart = self.spec.counterpart()
-        if counterpart is None and self.plan.macs == self.complexity.global_macs:
-            self.complexity.global_s = self.time.whole_median_s
-            return
-        self.complexity.windowed_s = self.time.whole_median_s
-        if counterpart is None:
-            return
-        plan = plan_of(counterpart)
-        told = lacking(needed_bytes(plan), device)
-        expected_s = self.time.whole_median_s * plan.macs / self.plan.macs
-        if told is not None:
-            self.notes.append(f"global attention was not timed: it needs {told}")
-        elif expected_s > LONGEST_COUNTERPART_S:
-            self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
-        else:
-            self.complexity.global_s = time_forward(
-                *build(counterpart, device), self.asked.budget / 2, self.asked.telling("global attention")
-            )
+        if counterpart is not None:
+            plan = plan_of(counterpart)
+            told = lacking(needed_bytes(plan), device)
+            expected_s = own_s * plan.macs / self.plan.macs
+            if told is not None:
+                self.notes.append(f"global attention was not timed: it needs {told}")
+            elif expected_s > LONGEST_COUNTERPART_S:
+                self.notes.append(f"global attention was not timed: it would take some {expected_s:.0f} s a run")
+            else:
+                reference_s = time_forward(
+                    *build(counterpart, device), self.asked.budget / 2, self.asked.telling("global attention")
+                )
+        self.complexity = self.complexity.timed(own_s, reference_s)
 
 
 def _build_where_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":

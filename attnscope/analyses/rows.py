@@ -6,11 +6,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from attnscope.attentions.complexity import Complexity, Term
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.optional import most, sum_of
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.reports.report import Complexity as ComplexityFigures
 from attnscope.reports.report import Formula, PartRow, StepRow, StepTime, Time, Totals
+from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 
 if TYPE_CHECKING:
     from attnscope.profiling.timing import Timing
@@ -182,15 +184,18 @@ def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:
     return [Formula(term.name, term.formula, term.values, batch * term.macs) for term in terms]
 
 
-def complexity_figures(complexity: Complexity) -> ComplexityFigures:
-    """The paper's two formulas with this input's values."""
-    terms = (complexity.of_global, complexity.of_windows)
+def complexity_figures(complexity: Complexity, neighbourhood: Neighbourhood | None) -> ComplexityFigures:
+    """The formulas of an attention and of the global one with this input's values."""
+    printed = formulas(complexity.terms, complexity.batch)
     return ComplexityFigures(
-        global_macs=complexity.global_macs,
-        windowed_macs=complexity.windowed_macs,
+        global_macs=printed[0].macs,
+        windowed_macs=printed[-1].macs,
         ratio=complexity.ratio,
-        formulas=formulas(terms, complexity.batch),
+        formulas=printed,
         global_s=None,
         windowed_s=None,
         saving=complexity.saving,
+        own_macs=complexity.own_macs,
+        reference_macs=complexity.reference_macs,
+        neighbourhood=None if neighbourhood is None else NeighbourhoodFigures.of(neighbourhood),
     )

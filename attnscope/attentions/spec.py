@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
+from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import LARGEST, Ints, Pair
 from attnscope.ops.kernels import KERNELS
-
-if TYPE_CHECKING:
-    from attnscope.attentions.complexity import Complexity
-    from attnscope.attentions.swin.geometry import Windows
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
@@ -40,6 +38,8 @@ class Spec:
     """Commands worth trying."""
     SIZE_FIELD: ClassVar[str]
     """The field that sets the number of tokens."""
+    IS_PLAIN: ClassVar[bool] = False
+    """Whether it is softmax attention and no more, without a position bias or the like: then its neighbourhood names it."""
 
     batch: int = option(1, "Images at a time.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
@@ -69,9 +69,9 @@ class Spec:
         return DTYPE_BYTES[self.dtype]
 
     @property
-    def windows(self) -> "Windows | None":
-        """How the tokens fall into windows; None where every token sees all."""
-        return None
+    def neighbourhood(self) -> Neighbourhood:
+        """What a query attends to."""
+        raise NotImplementedError
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -108,8 +108,8 @@ class Spec:
         """MACs of each step that has any, as the paper counts them, independently of the steps' letters."""
         raise NotImplementedError
 
-    def complexity(self) -> "Complexity":
-        """Global attention beside windowed attention on these tokens."""
+    def complexity(self) -> Complexity:
+        """Return this attention's formula beside that of global attention on the same tokens."""
         raise NotImplementedError
 
     def counterpart(self) -> "Spec | None":

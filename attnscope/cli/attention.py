@@ -14,6 +14,7 @@ import typer
 from attnscope import attentions, networks
 from attnscope.analyses.explore import explore
 from attnscope.attentions.spec import Spec, own_fields_first
+from attnscope.attentions.swin.geometry import Windows
 from attnscope.cli.flags import BY_PRESET, choices, examples, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
@@ -163,12 +164,7 @@ def run_attention(
     """Explore a Spec and print what was found."""
     form = check_output(form, json, output, color)
     check_file("save", save)
-    if picture and spec.windows is None:
-        if isinstance(spec, networks.NetworkSpec) and spec.is_whole and spec.attention().windows:
-            raise UsageError(
-                f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
-            )
-        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+    grid = windows_of(spec) if picture else None
     check_allocator(alloc)
     for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
         if wanted and (device == "meta" or not time):
@@ -195,7 +191,6 @@ def run_attention(
         )
     from attnscope.render import render
 
-    grid = spec.windows if picture else None
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet)
@@ -208,3 +203,19 @@ def run_attention(
                 "the times are in doubt (see the warnings)": bool(report.warnings),
             }
         )
+
+
+def windows_of(spec: Spec) -> Windows:
+    """The windows that --picture draws.
+
+    Raises:
+        UsageError: there are none, or those of several stages.
+    """
+    drawn = spec.neighbourhood
+    if not isinstance(drawn, Windows):
+        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+    if isinstance(spec, networks.NetworkSpec) and spec.is_whole:
+        raise UsageError(
+            f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
+        )
+    return drawn

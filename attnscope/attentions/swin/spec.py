@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
@@ -64,13 +65,18 @@ class SwinSpec(Headed):
         against = shift is not None and size is not None and shift is not any(pair(size))
         return [("shift", "shift_size")] if against else []
 
-    @property
+    @cached_property
     def windows(self) -> Windows:
         """The geometry: padding, counts and shift."""
         shift = self.shift_size or (0, 0)
         if self.shift and self.shift_size is None:
             shift = self.window[0] // 2, self.window[1] // 2
         return Windows(*self.resolution, self.window, shift)
+
+    @property
+    def neighbourhood(self) -> Windows:
+        """The tokens of the query's window."""
+        return self.windows
 
     @property
     def can_shift(self) -> bool:
@@ -92,8 +98,7 @@ class SwinSpec(Headed):
 
         Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2M²NC.
         """
-        height, width = self.windows.padded
-        N, M2, C, G, b = height * width, self.window[0] * self.window[1], self.dim, self.kv_dim, self.batch
+        N, M2, C, G, b = self.windows.tokens, self.windows.keys, self.dim, self.kv_dim, self.batch
         attend = {"score": b * M2 * N * C, "mix": b * M2 * N * C}
         if self.kernel != "eager":
             attend = {"attend": sum(attend.values())}
@@ -101,13 +106,13 @@ class SwinSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """Global attention on the tokens of the grid beside the windows on the padded grid."""
-        (height, width), (padded_height, padded_width) = self.resolution, self.windows.padded
-        tokens, padded = height * width, padded_height * padded_width
+        """Return the formula of windows on the padded grid beside that of global attention on the tokens of the grid."""
+        grid = self.windows
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(tokens, self.dim, self.kv_dim),
-            of_windows=windowed_attention(padded, self.dim, self.window, padded - tokens, self.kv_dim),
+            own=windowed_attention(grid.tokens, self.dim, self.window, grid.padding_tokens, self.kv_dim),
+            reference=global_attention(grid.tokens - grid.padding_tokens, self.dim, self.kv_dim),
+            saving="in windows",
         )
 
     def cautions(self) -> list[str]:
@@ -122,11 +127,10 @@ class SwinSpec(Headed):
                     f"{min(self.window[1], self.resolution[1])}"
                 )
         if grid.is_padded:
-            (height, width), (padded_height, padded_width) = self.resolution, grid.padded
-            waste = 1 - height * width / (padded_height * padded_width)
+            before, after = ("{}×{}".format(*sides) for sides in (self.resolution, grid.padded))
             told.append(
-                f"the grid is padded from {height}×{width} to {padded_height}×{padded_width}: "
-                f"{waste:.1%} of the tokens are padding, and count as tokens in every step"
+                f"the grid is padded from {before} to {after}: "
+                f"{grid.waste:.1%} of the tokens are padding, and count as tokens in every step"
             )
         if self.shift and not any(grid.shift):
             told.append("half a window of 1 is 0: there is nothing to shift")

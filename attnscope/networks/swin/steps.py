@@ -7,8 +7,9 @@ c channels, v w a grid before it is padded to even sides, k classes, e channels 
 from attnscope import attentions
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
+from attnscope.networks.stages import Stage
 from attnscope.networks.steps import after, on_grid
-from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
