@@ -1,8 +1,7 @@
 """The neighbourhood of a query: how many keys it attends to, and which.
 
-Everything that speaks of attentions in general asks this and nothing else: the paper's formulas, comparisons and their
-break-evens, receptive fields, what is printed of a third-party module. An attention whose keys lie in a way of their own
-declares a subclass beside its Spec, as Swin does with its windows.
+Formulas, comparisons, break-evens, receptive fields and `trace` ask nothing else of where an attention looks. An attention
+whose keys lie in another way declares a subclass beside its Spec.
 """
 
 from abc import ABC, abstractmethod
@@ -98,7 +97,6 @@ class OtherSequence(Neighbourhood):
     """Every token of another sequence: cross-attention."""
 
     kind: ClassVar[str] = "cross"
-    letter: ClassVar[str] = "Nk"
 
     count: int
     others: int
@@ -135,7 +133,7 @@ def widen(seen: Seen, neighbourhood: Neighbourhood, axis: int) -> Seen:
     widened = []
     for keys in neighbourhood.reach(axis, len(seen)):
         if keys not in spans:  # the tokens of one window have the same keys
-            places = [seen[key] for key in keys if key < len(seen)]
-            spans[keys] = min(first for first, _ in places), max(last for _, last in places)
+            inside = seen[keys.start : keys.stop : keys.step]  # a slice leaves out what is beyond the end
+            spans[keys] = min(first for first, _ in inside), max(last for _, last in inside)
         widened.append(spans[keys])
     return widened

@@ -12,9 +12,9 @@ from attnscope.core.neighbourhood import AllTokens
 from attnscope.core.sizes import Pair, plural
 
 FEWER = (7, 7)
-"""The keys, M², that global attention is held beside: as many as Swin's query has."""
+"""Keys of a query, M², in the formula that is printed beside that of global attention: as many as in Swin."""
 SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
-"""What that is called, since tokens with a class token among them do not fall into windows."""
+"""The name of that formula, and its words. It is not W-MSA: a class token is in no window."""
 
 
 @dataclass(frozen=True, kw_only=True)
