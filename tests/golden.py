@@ -10,7 +10,7 @@ from attnscope.analyses.compare import compare
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows
-from attnscope.networks.stages import SWIN_T
+from attnscope.networks.presets import read_stages
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.diff import render_diff
@@ -35,7 +35,7 @@ def timed(report: Report) -> Report:
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
     whole_s = time.whole_interquartile_mean_s
-    complexity = replace(report.complexity, windowed_s=whole_s, global_s=12.1 * whole_s)
+    complexity = report.complexity.timed(whole_s, 12.1 * whole_s)
     warnings = ["the runs spread by 12%: a longer --budget may steady them"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
@@ -103,7 +103,7 @@ def comparisons() -> dict[str, Comparison]:
     measured.interrupted = True
     return {
         "compare": compare(),
-        "compare-stages": compare(stages=SWIN_T),
+        "compare-stages": compare(stages=read_stages()),
         "compare-windows": compare(("vit", "swin"), {"window": [4, 7, 8, 14, 16, 64]}),
         "compare-heat": compare(("vit", "swin"), {"resolution": [14, 28, 56], "dim": [96, 192, 384]}, quantity="peak"),
         "compare-time": measured,

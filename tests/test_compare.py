@@ -16,7 +16,7 @@ from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.analyses.compare import QUANTITIES, compare, macs
 from attnscope.analyses.contenders import read_contender
 from attnscope.attentions.complexity import Growth, break_even, growth
-from attnscope.networks.stages import SWIN_T, read_stages
+from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
 from attnscope.render.chart import Line, log_log
 from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
@@ -81,7 +81,7 @@ def test_the_known_figures():
     point = found.points[found.reference]
     assert point.at == {"image": 224}
     assert point.costs == {"vit": 2_003_828_736, "swin": 145_108_992, "swin:shift": 145_108_992}
-    assert [f"{stage.ratio['swin']:.2f}" for stage in compare(stages=SWIN_T).points] == [
+    assert [f"{stage.ratio['swin']:.2f}" for stage in compare(stages=read_stages()).points] == [
         "13.81",
         "2.70",
         "1.18",
@@ -191,19 +191,19 @@ def test_pixels_are_tokens_times_the_patch():
 
 
 def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
-    assert [stage.resolution for stage in SWIN_T] == [(56, 56), (28, 28), (14, 14), (7, 7)]
-    assert compare(stages=SWIN_T, window=14).points[3].ratio["swin"] == 1
-    (tmp_path / "swin-x.toml").write_text("[net]\ndim = 48\nheads = 2\ndepths = [1, 1]\nimage = 64\nwindow = 8\n")
+    assert [stage.grid for stage in read_stages()] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+    assert compare(stages=read_stages(), window=14).points[3].ratio["swin"] == 1
+    (tmp_path / "swin-x.toml").write_text("[swin]\ndim = 48\nheads = 2\ndepths = [1, 1]\nimage = 64\nwindow = 8\n")
     (tmp_path / "flat.toml").write_text("[vit]\ndim = 48\n")
-    (tmp_path / "odd.toml").write_text("[net]\ndepths = [1]\nimage = 'large'\n")
+    (tmp_path / "odd.toml").write_text("[swin]\ndepths = [1]\nimage = 'large'\n")
     paths = {path.stem: path for path in tmp_path.glob("*.toml")}
     monkeypatch.setattr("attnscope.networks.configs.presets", lambda: paths)
-    assert [(s.dim, s.heads, s.resolution, s.window) for s in read_stages("swin-x")] == [
+    assert [(s.dim, s.heads, s.grid, s.window) for s in read_stages("swin-x")] == [
         (48, 2, (16, 16), (8, 8)),
         (96, 4, (8, 8), (8, 8)),
     ]
     mistakes = {"swin-y": "did you mean swin-x", "flit": "there is: odd, swin-x$"}  # what has no stages is no help
-    for name, told in {"flat": "has no stages", "odd": "cannot be read", **mistakes}.items():
+    for name, told in {"flat": "has no stages", "odd": "image 'large' is no whole number", **mistakes}.items():
         with pytest.raises(UsageError, match=told):
             read_stages(name)
 

@@ -71,7 +71,9 @@ def test_the_contract(report):
     assert data["time"]["whole_median_s"] == data["time"]["whole_interquartile_mean_s"]  # the name of 0.1
     assert all(row["time"]["median_s"] == row["time"]["interquartile_mean_s"] for row in data["steps"])
     assert {"declared", "closed_form", "fvcore", "torch", "agree", "uncounted"} <= data["audit"].keys()
-    assert {"global_macs", "windowed_macs", "ratio"} <= data["complexity"].keys()
+    assert {"own_macs", "reference_macs", "own_s", "reference_s", "neighbourhood"} <= data["complexity"].keys()
+    old = {"global_macs", "windowed_macs", "ratio", "formulas", "global_s", "windowed_s", "saving"}
+    assert old <= data["complexity"].keys()  # kept for one release
     assert data["audit"]["torch"] is None  # not asked for, which is not 0
     assert data["steps"][0]["bytes_saved"] == 0  # padding keeps nothing for the backward
 
@@ -82,8 +84,8 @@ def test_times_add_up(report):
     assert time.whole_interquartile_mean_s - time.steps_sum_s == pytest.approx(time.remainder_s)
     assert time.clean_runs >= 0
     assert time.runs >= 5
-    assert report.complexity.global_s > 0
-    assert report.complexity.windowed_s == time.whole_interquartile_mean_s
+    assert report.complexity.reference_s == report.complexity.global_s > 0
+    assert report.complexity.own_s == report.complexity.windowed_s == time.whole_interquartile_mean_s
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,12 @@ def test_times_add_up(report):
     ids=["vit", "cross", "block"],
 )
 def test_what_ran_is_what_was_timed(spec, timed):
-    """A ViT's attention is the global one itself, cross-attention is the other one, and a network is more than either."""
+    """Nothing runs beside a ViT's attention, which is the global one itself, cross-attention, or a network."""
     report = attnscope.explore(spec, device="cpu", budget=0.01)
     for name in ("global_s", "windowed_s"):
         assert getattr(report.complexity, name) == (report.time.whole_interquartile_mean_s if name == timed else None)
+    assert report.complexity.own_s == (report.time.whole_interquartile_mean_s if timed else None)
+    assert report.complexity.reference_s is None
 
 
 def test_three_counts_and_a_fourth():

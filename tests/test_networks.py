@@ -264,15 +264,10 @@ def test_plan_closed_form_run_and_counters_agree(spec):
     assert sum(counted.macs.values()) == plan.macs
     assert counted.uncounted == []
     once = sum(step.times * step.macs for step in plan.steps if step.name == "bias_mlp")  # for all images
-    assert plan.macs == spec.batch * _own_term(spec).macs + once
+    assert plan.macs == spec.complexity().own_macs + once
     if spec.is_whole:
         assert plan.params == spec.params() == count(network)
         assert plan.macs == spec.batch * (spec.macs() - once) + once
-
-
-def _own_term(spec):
-    complexity = spec.complexity()
-    return complexity.of_global if isinstance(spec, ViTNetworkSpec) else complexity.of_windows
 
 
 @pytest.mark.parametrize(
@@ -407,8 +402,8 @@ def test_what_might_surprise_is_said():
     assert SwinNetworkSpec().cautions() == ViTNetworkSpec().cautions() == []
     clipped = SwinNetworkSpec(window=(12, 12))
     assert clipped.cautions()[-1] == "stage 4 clips the window to its grid: 7"
-    assert clipped.complexity().of_windows.values == "M² = 12×12 to 7×7, C = 96"
-    assert SwinNetworkSpec(window=(100, 56)).complexity().of_windows.values == "M² = 56×56 to 7×7, C = 96"
+    assert clipped.complexity().own.values == "M² = 12×12 to 7×7, C = 96"
+    assert SwinNetworkSpec(window=(100, 56)).complexity().own.values == "M² = 56×56 to 7×7, C = 96"
     padded, *_ = SwinNetworkSpec(image=(512, 512)).cautions()
     assert padded == "stage 1 pads its grid from 128×128 to 133×133 for attention: 7.4% of the tokens there are padding"
     (own,) = SwinNetworkSpec(image=(512, 512), stage=2).cautions()
@@ -423,7 +418,7 @@ def test_the_formula_is_of_what_is_asked(kind):
         asked += [kind(stage=1, kv_heads=1), kind(stage=3), kind(scope="block", stage=2, block=2)]
     for spec in asked:
         complexity = spec.complexity()
-        for term in (complexity.of_global, complexity.of_windows):
+        for term in complexity.terms:
             assert evaluated(term.formula, term.values) == term.macs
 
 

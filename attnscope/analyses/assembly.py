@@ -9,6 +9,7 @@ from attnscope.analyses.costs import Costs
 from attnscope.analyses.measurement import CounterpartTimes, Measurements
 from attnscope.attentions.complexity import Complexity, Term
 from attnscope.attentions.spec import Spec
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.optional import most, sum_of
 from attnscope.core.version import __version__
 from attnscope.plan.memory import Memory
@@ -27,6 +28,7 @@ from attnscope.reports.report import (
     floor_s,
 )
 from attnscope.reports.report import Complexity as ComplexityFigures
+from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 
 
 def assemble_report(
@@ -61,7 +63,9 @@ def assemble_report(
         totals=totals_of(plan, costs.memory, costs.backward_bytes),
         time=forward.whole,
         audit=measured.verification.audit,
-        complexity=complexity_figures(spec.complexity(), measured.counterpart),
+        complexity=complexity_figures(
+            spec.complexity(), None if is_whole else spec.neighbourhood, measured.counterpart
+        ),
         notes=[*spec.cautions(), *_notes(measured, options), *costs.notes],
         warnings=_warnings(measured, options, floor_s(rows)),
         next=spec.next_command(),
@@ -242,15 +246,21 @@ def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:
     return [Formula(term.name, term.formula, term.values, batch * term.macs) for term in terms]
 
 
-def complexity_figures(complexity: Complexity, timed: CounterpartTimes) -> ComplexityFigures:
-    """Return the paper's two formulas with this input's values, and the times of both attentions."""
-    terms = (complexity.of_global, complexity.of_windows)
-    return ComplexityFigures(
-        global_macs=complexity.global_macs,
-        windowed_macs=complexity.windowed_macs,
+def complexity_figures(
+    complexity: Complexity, neighbourhood: Neighbourhood | None, timed: CounterpartTimes
+) -> ComplexityFigures:
+    """Return the formulas of an attention and of global attention with this input's values, and the times of both."""
+    printed = formulas(complexity.terms, complexity.batch)
+    figures = ComplexityFigures(
+        global_macs=printed[0].macs,
+        windowed_macs=printed[-1].macs,
         ratio=complexity.ratio,
-        formulas=formulas(terms, complexity.batch),
-        global_s=timed.global_s,
-        windowed_s=timed.windowed_s,
+        formulas=printed,
+        global_s=None,
+        windowed_s=None,
         saving=complexity.saving,
+        own_macs=complexity.own_macs,
+        reference_macs=complexity.reference_macs,
+        neighbourhood=None if neighbourhood is None else NeighbourhoodFigures.of(neighbourhood),
     )
+    return figures if timed.own_s is None else figures.timed(timed.own_s, timed.reference_s)

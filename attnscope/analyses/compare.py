@@ -17,12 +17,11 @@ from attnscope.analyses.contenders import (
     Meeting,
     Place,
     arrange,
-    padding_of,
-    window_of,
 )
 from attnscope.attentions.complexity import Growth, break_even, growth, mlp
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair
 from attnscope.core.version import __version__
 from attnscope.networks.stages import Stage
@@ -96,7 +95,7 @@ def compare(
             (pixels), window, dim, heads or batch. Without it: images of 56 to 1792 pixels in patches of 4.
         quantity: a key of QUANTITIES.
         stages: go over these instead of images.
-        pad: pad grids that a window does not divide, and tell the waste; without it such points are left out.
+        pad: pad grids where an attention needs it, and report the waste; without it such points are left out.
         command: what was typed, for the record.
         settings: fields of the Specs that all contenders share, and image, patch or resolution.
 
@@ -167,7 +166,7 @@ def point_at(place: Place, specs: Mapping[str, Spec], quantity: str) -> Point:
     cost = QUANTITIES[quantity].of
     costs = {label: cost(spec, place.grid) for label, spec in specs.items()}
     first, *others = costs
-    padding = {label: share for label, spec in specs.items() if (share := padding_of(spec))}
+    padding = {label: share for label, spec in specs.items() if (share := spec.neighbourhood.waste)}
     return Point(place.at, place.grid, costs, {label: ratio(costs[first], costs[label]) for label in others}, padding)
 
 
@@ -194,39 +193,47 @@ def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> lis
         if one is None or two is None:
             continue
         dims = dim_of(specs[first.label]), dim_of(specs[other.label])
-        windows = window_of(specs[first.label]), window_of(specs[other.label])
-        layer = _crossover(first.label, other.label, "layer", one, two, dims, windows)
-        layer.padded_from = _padded_from(first, other, (one, two), place, windows[1])
+        looks = specs[first.label].neighbourhood, specs[other.label].neighbourhood
+        layer = _crossover(first.label, other.label, "layer", one, two, dims, looks)
+        layer.padded_from = _padded_from(first, other, (one, two), place, looks[1])
         blocks = one.with_mlp(dims[0]), two.with_mlp(dims[1])
-        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims, windows)]
+        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims, looks)]
     return found
 
 
 def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
-    """MACs of one image as its tokens grow, on grids that its windows divide."""
+    """MACs of one image as its tokens grow, on grids that need no padding."""
 
     def on_side(side: int) -> int:
         return macs(contender.at((side, side), {**place.values, "batch": 1}))
 
     try:
-        return growth(on_side, math.lcm(*window_of(spec)))
+        return growth(on_side, math.lcm(*spec.neighbourhood.alignment))
     except UsageError:
         return None  # beyond the largest size that there is
 
 
 def _crossover(
-    first: str, other: str, scope: str, one: Growth, two: Growth, dims: Pair, windows: tuple[Pair, Pair]
+    first: str,
+    other: str,
+    scope: str,
+    one: Growth,
+    two: Growth,
+    dims: Pair,
+    looks: tuple[Neighbourhood, Neighbourhood],
 ) -> Crossover:
     met = break_even(one, two)
     tokens: int | Pair | None = None
     if met is not None:
         tokens = met.low if met.exact else (met.low, met.high)
     balance = one.balance
-    terms, other_terms = (_terms(*each, scope) for each in zip((one, two), dims, windows, strict=True))
-    formula = values = None
+    terms, other_terms = (_terms(*each, scope) for each in zip((one, two), dims, looks, strict=True))
+    formula = values = equation = None
     if terms and other_terms and dims[0] == dims[1]:
         letters, values = (f"({theirs}) / ({ours})" for theirs, ours in zip(other_terms, terms, strict=True))
-        formula = letters if terms[0] != other_terms[0] else None
+        if terms[0] != other_terms[0]:
+            formula = letters
+            equation = " = ".join(sorted((look.letter for look in looks), key=lambda letter: letter != "hw"))
     always = two.multiple_of(one)
     return Crossover(
         first,
@@ -238,21 +245,24 @@ def _crossover(
         values,
         None,
         None if balance is None else float(balance),
+        equation,
     )
 
 
 def _padded_from(
-    first: Contender, other: Contender, grown: tuple[Growth, Growth], place: Place, window: Pair
+    first: Contender, other: Contender, grown: tuple[Growth, Growth], place: Place, look: Neighbourhood
 ) -> int | None:
-    """The side from which on the other one needs fewer MACs than the first, with the padding that its windows need.
+    """The side from which on the other one needs fewer MACs than the first, with the padding that it needs.
 
-    Padding adds less than a window. The first side that pays even with a whole window more ends the search, since what
-    looks at all tokens grows faster than what looks at a window; the last side below that does not pay is then looked for.
+    Padding adds less than the other's alignment. The first side that pays even with that much more ends the search, since
+    what looks at all tokens grows faster than what looks at a few; the last side below that does not pay is then looked
+    for.
     """
     one, two = grown
-    if not one.quadratic or two.quadratic or max(window) > LARGEST_SEARCHED:
+    unit = max(look.alignment)
+    if not one.quadratic or two.quadratic or unit > LARGEST_SEARCHED:
         return None
-    enough = next((s for s in range(1, LARGEST_SEARCHED) if two((s + max(window) - 1) ** 2) < one(s * s)), None)
+    enough = next((s for s in range(1, LARGEST_SEARCHED) if two((s + unit - 1) ** 2) < one(s * s)), None)
     if enough is None:
         return None
 
@@ -263,17 +273,19 @@ def _padded_from(
     return next((side + 1 for side in range(enough - 1, 0, -1) if not pays(side)), 1)
 
 
-def _terms(grown: Growth, dim: int, window: Pair, scope: str) -> tuple[str, str] | None:
-    """MACs of a token over 2C, in letters and in numbers: what is projected, and what the token looks at.
+def _terms(grown: Growth, dim: int, look: Neighbourhood, scope: str) -> tuple[str, str] | None:
+    """MACs of a token over 2C, in letters and in numbers: what is projected, and the keys that the token attends to.
 
     None where they are of another form, as with shared heads.
     """
     projections = 2 if scope == "layer" else 6
-    looked_at = grown.linear - 2 * projections * dim**2
-    if (grown.constant, grown.quadratic, looked_at) == (0, 0, 2 * dim * math.prod(window)):
-        return f"{projections}C + M²", f"{projections}×{dim} + {looked_at // (2 * dim)}"
-    if (grown.constant, grown.quadratic, looked_at) == (0, 2 * dim, 0):
-        return f"{projections}C + hw", f"{projections}×{dim} + hw"
+    attended = grown.linear - 2 * projections * dim**2
+    if not look.letter or look.keys is None:
+        return None
+    if (grown.constant, grown.quadratic, attended) == (0, 0, 2 * dim * look.keys):
+        return f"{projections}C + {look.letter}", f"{projections}×{dim} + {look.keys}"
+    if (grown.constant, grown.quadratic, attended) == (0, 2 * dim, 0):
+        return f"{projections}C + {look.letter}", f"{projections}×{dim} + {look.letter}"
     return None
 
 
@@ -296,11 +308,7 @@ def _title(meeting: Meeting, quantity: str, specs: Mapping[str, Spec], place: Pl
 
 def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     """What an attention is, and the values of its own."""
-    words = [spec.title]
-    windows = spec.windows
-    if windows is not None:
-        varied = "window" not in contender.own and any(axis.field == "window" for axis in meeting.axes)
-        words.append("windows" if varied else f"{windows.window[0]}×{windows.window[1]} windows")
-        words += ["shifted"] if any(windows.shift) else []
-    told = ("window", "shift", "shift_size")
-    return ", ".join([*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in told)])
+    look = spec.neighbourhood
+    varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
+    words = [*([] if spec.IS_PLAIN else [spec.title]), look.describe(sized=not varied)]
+    return ", ".join([*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in look.told)])

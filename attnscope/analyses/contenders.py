@@ -1,7 +1,6 @@
 """Who is compared, and where: contenders as they are typed, and the places of a range at which they meet."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +8,13 @@ from typing import Any
 from attnscope import attentions
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import UsageError, did_you_mean, nearest_multiples
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair, pair, parse_pair
-from attnscope.networks.stages import Stage, clipped
+from attnscope.networks.stages import Stage
 from attnscope.reports.comparison import Axis
 
 CONTENDERS = ("vit", "swin", "swin:shift")
-"""Global attention against W-MSA and SW-MSA."""
+"""Global attention beside W-MSA and SW-MSA."""
 DEFAULTS = {"dim": 96, "heads": 3}
 """The first stage of Swin-T, for all contenders."""
 RESOLUTION, IMAGE, PATCH, STAGE = "resolution", "image", "patch", "stage"
@@ -90,7 +90,7 @@ class Place:
 class Meeting:
     """Who is compared over what: the contenders, what all have in common, and the axes.
 
-    `stages` are what the axis STAGE numbers, from 1 on. Without `pad` there are no grids that a window does not divide.
+    `stages` are what the axis STAGE numbers, from 1 on. Without `pad` there are no grids that need padding.
     """
 
     contenders: list[Contender]
@@ -108,9 +108,8 @@ class Meeting:
         values = {**self.settings, **at}
         if STAGE in at:
             stage = self.stages[values.pop(STAGE) - 1]
-            values = {**vars(stage), **values}
-            values["window"] = clipped(pair(values["window"]), stage.resolution)
             at = {**at, "dim": stage.dim, "heads": stage.heads}
+            return Place(at, stage.grid, stage.fields(values))
         image, patch = values.pop(IMAGE, None), pair(values.pop(PATCH, DEFAULT_PATCH))
         resolution = pair(values.pop(RESOLUTION, DEFAULT_RESOLUTION))
         if image is None:
@@ -126,38 +125,22 @@ class Meeting:
         """The Spec of each contender there, by its label.
 
         Raises:
-            UsageError: there cannot be one, a window is larger than the grid, or it pads where padding is not wanted.
+            UsageError: there cannot be one, its window is larger than the grid, or it pads where padding is not wanted.
         """
         specs = {contender.label: contender.at(place.grid, place.values) for contender in self.contenders}
         for spec in specs.values():
-            self._check_windows(spec, place.grid)
+            self._check_alignment(spec.neighbourhood, place.grid)
         return specs
 
-    def _check_windows(self, spec: Spec, grid: Pair) -> None:
-        for side, window in zip(grid, window_of(spec), strict=True):
-            if window > side:
-                told = f"{{window}} {window} is larger than the grid of {grid[0]}×{grid[1]} tokens"
+    def _check_alignment(self, neighbourhood: Neighbourhood, grid: Pair) -> None:
+        field = f"{{{neighbourhood.field}}}"
+        for side, unit in zip(grid, neighbourhood.alignment, strict=True):
+            if unit > side:
+                told = f"{field} {unit} is larger than the grid of {grid[0]}×{grid[1]} tokens"
                 raise UsageError(f"{told}; the largest is {min(grid)}")
-            if side % window and not self.pad:
-                nearest = nearest_multiples(side, window)
-                raise UsageError(
-                    f"a grid side of {side} tokens is not divisible by {{window}} {window}; nearest: {nearest}"
-                )
-
-
-def window_of(spec: Spec) -> Pair:
-    """Height and width of a Spec's windows; a single token where it has none."""
-    windows = spec.windows
-    return windows.window if windows else (1, 1)
-
-
-def padding_of(spec: Spec) -> float:
-    """The share of padding among the tokens that it computes with."""
-    windows = spec.windows
-    if windows is None or not windows.is_padded:
-        return 0.0
-    share: float = 1 - windows.height * windows.width / math.prod(windows.padded)
-    return share
+            if side % unit and not self.pad:
+                nearest = nearest_multiples(side, unit)
+                raise UsageError(f"a grid side of {side} tokens is not divisible by {field} {unit}; nearest: {nearest}")
 
 
 def arrange(

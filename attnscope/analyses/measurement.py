@@ -58,10 +58,10 @@ class Roofline:
 
 @dataclass(frozen=True)
 class CounterpartTimes:
-    """Seconds of global and of windowed attention on the same tokens; None if they were not timed."""
+    """Seconds of the attention and of global attention on the same tokens; None if they were not timed."""
 
-    global_s: float | None = None
-    windowed_s: float | None = None
+    own_s: float | None = None
+    reference_s: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -177,26 +177,25 @@ def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:
 def measure_counterpart(
     spec: Spec, plan: Plan, whole: Time | None, device: "torch.device", options: RunOptions
 ) -> CounterpartTimes:
-    """Time global attention beside windowed attention, if it fits in memory and does not take too long."""
+    """Time global attention beside another, if it fits in memory and does not take too long."""
     if whole is None or isinstance(spec, networks.NetworkSpec):
         return CounterpartTimes()
     from attnscope.profiling.timing import time_forward
 
-    this_s, counterpart = whole.whole_interquartile_mean_s, spec.counterpart()
+    own_s, counterpart = whole.whole_interquartile_mean_s, spec.counterpart()
     if counterpart is None:
-        is_global = plan.macs == spec.complexity().global_macs
-        return CounterpartTimes(global_s=this_s) if is_global else CounterpartTimes(windowed_s=this_s)
+        return CounterpartTimes(own_s)
     other = counterpart.plan()
     short = shortage(needed_bytes(other), device)
-    expected_s = this_s * other.macs / plan.macs
+    expected_s = own_s * other.macs / plan.macs
     if short is not None:
-        return CounterpartTimes(None, this_s, (f"global attention was not timed: it needs {short}",))
+        return CounterpartTimes(own_s, notes=(f"global attention was not timed: it needs {short}",))
     if expected_s > LONGEST_COUNTERPART_S:
         too_long = f"global attention was not timed: it would take some {expected_s:.0f} s a run"
-        return CounterpartTimes(None, this_s, (too_long,))
+        return CounterpartTimes(own_s, notes=(too_long,))
     progress = options.progress_of("global attention")
     time = time_forward(*build(counterpart, device), options.budget / 2, progress)
-    return CounterpartTimes(time.interquartile_mean_s, this_s)
+    return CounterpartTimes(own_s, time.interquartile_mean_s)
 
 
 def measure_kernels(

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from attnscope.analyses.compare import macs, point_at
-from attnscope.analyses.contenders import STAGE, Meeting, padding_of
+from attnscope.analyses.contenders import STAGE, Meeting
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
@@ -259,7 +259,7 @@ class _Course:
                 specs = self.meeting.specs(self.meeting.place({axis: value}))
             except UsageError:
                 return False
-            return padded or not any(padding_of(spec) for spec in specs.values())
+            return padded or not any(spec.neighbourhood.padding_tokens for spec in specs.values())
 
         return [value for value in range(values[0] + 1, values[-1]) if possible(value)]
 

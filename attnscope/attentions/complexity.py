@@ -1,4 +1,6 @@
-"""The paper's complexity of global and of windowed attention (Liu et al., arXiv 2103.14030, equations 1 and 2).
+"""The complexity of an attention by its paper's formula, beside that of global attention on the same tokens.
+
+Those of global attention and of attention in windows are Liu et al., arXiv 2103.14030, equations 1 and 2.
 
 What an attention costs grows with its tokens as a polynomial of second degree at most. `growth` finds it from the closed
 form that the audit holds against the steps, so that a crossover is solved in whole numbers and not read off a chart.
@@ -24,26 +26,42 @@ class Term:
 
 @dataclass(frozen=True)
 class Complexity:
-    """Global and windowed attention on the same tokens."""
+    """An attention beside global attention on the same tokens.
+
+    Args:
+        batch: images.
+        own: what this attention costs by its own paper's formula.
+        reference: what global attention costs. Of global attention itself it is `own`.
+        saving: how the attention that needs fewer MACs gets by with them, in words.
+        supposed: where `own` is the reference, another cost to hold beside it.
+    """
 
     batch: int
-    of_global: Term
-    of_windows: Term
-    saving: str = "in windows"
-    """Where the fewer MACs are, in words."""
+    own: Term
+    reference: Term
+    saving: str
+    supposed: Term | None = None
 
     @property
-    def global_macs(self) -> int:
-        return self.batch * self.of_global.macs
+    def terms(self) -> tuple[Term, ...]:
+        """The formulas to print: the reference, then what is held beside it, if there is anything."""
+        beside = self.supposed if self.own == self.reference else self.own
+        return (self.reference, beside) if beside else (self.reference,)
 
     @property
-    def windowed_macs(self) -> int:
-        return self.batch * self.of_windows.macs
+    def own_macs(self) -> int:
+        """MACs of this attention for the batch."""
+        return self.batch * self.own.macs
+
+    @property
+    def reference_macs(self) -> int:
+        """MACs of global attention for the batch."""
+        return self.batch * self.reference.macs
 
     @property
     def ratio(self) -> float:
-        """How many times fewer MACs the windows need."""
-        return self.of_global.macs / self.of_windows.macs
+        """How many times the MACs of the last formula those of the first are."""
+        return self.terms[0].macs / self.terms[-1].macs
 
 
 def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
@@ -52,13 +70,15 @@ def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
     return Term("Ω(MSA)", f"{formula} + 2(hw)²C", f"hw = {tokens}, {values}", macs + 2 * tokens**2 * dim)
 
 
-def windowed_attention(tokens: int, dim: int, window: Pair, padding: int = 0, kv_dim: int | None = None) -> Term:
-    """Ω(W-MSA): the same where each token looks at the M² of its window; `padding` of the tokens are added ones."""
+def windowed_attention(
+    tokens: int, dim: int, window: Pair, padding: int = 0, kv_dim: int | None = None, name: str = "Ω(W-MSA)"
+) -> Term:
+    """Ω(W-MSA): the same where each token attends to M² keys; `padding` of the tokens are added ones."""
     formula, values, macs = _projections(tokens, dim, kv_dim)
     macs += 2 * window[0] * window[1] * tokens * dim
     added = f" ({padding} of them padding)" if padding else ""
     values = f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, {values}"
-    return Term("Ω(W-MSA)", f"{formula} + 2M²hwC", values, macs)
+    return Term(name, f"{formula} + 2M²hwC", values, macs)
 
 
 def _projections(tokens: int, dim: int, kv_dim: int | None) -> tuple[str, str, int]:

@@ -7,16 +7,16 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
+from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES
 from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import LARGEST, Ints, Pair
 from attnscope.ops.kernels import KERNELS
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from attnscope.attentions.complexity import Complexity
-    from attnscope.core.windows import Windows
     from attnscope.plan.plan import Plan
 
 
@@ -46,6 +46,8 @@ class Spec:
     """The field that sets the number of tokens."""
     MODULE_FILE: ClassVar[str] = "attention"
     """The file beside the Spec's own that holds the module and its `build(spec)`."""
+    IS_PLAIN: ClassVar[bool] = False
+    """Whether it is softmax attention and no more, without a position bias or the like: then its neighbourhood names it."""
 
     batch: int = option(1, "Images at a time.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
@@ -75,9 +77,9 @@ class Spec:
         return DTYPE_BYTES[self.dtype]
 
     @property
-    def windows(self) -> "Windows | None":
-        """How the tokens fall into windows; None where every token sees all."""
-        return None
+    def neighbourhood(self) -> Neighbourhood:
+        """What a query attends to."""
+        raise NotImplementedError
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -114,8 +116,8 @@ class Spec:
         """MACs of each step that has any, as the paper counts them, independently of the steps' letters."""
         raise NotImplementedError
 
-    def complexity(self) -> "Complexity":
-        """Global attention beside windowed attention on these tokens."""
+    def complexity(self) -> Complexity:
+        """Return this attention's formula beside that of global attention on the same tokens."""
         raise NotImplementedError
 
     def counterpart(self) -> "Spec | None":

@@ -28,6 +28,7 @@ from attnscope.cli.running import (
     start_torch,
 )
 from attnscope.core.errors import UsageError
+from attnscope.core.windows import Windows
 from attnscope.profiling.options import BUDGET_S
 
 SCOPE = Annotated[
@@ -175,12 +176,7 @@ def run_attention(
     """Explore a Spec and print what was found."""
     form = check_output(form, json, output, color)
     check_file("save", save)
-    if picture and spec.windows is None:
-        if isinstance(spec, networks.NetworkSpec) and spec.is_whole and spec.attention().windows:
-            raise UsageError(
-                f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
-            )
-        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+    grid = windows_of(spec) if picture else None
     check_allocator(alloc)
     for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
         if wanted and (device == "meta" or not time):
@@ -216,7 +212,6 @@ def run_attention(
 
     command, why = report.next
     report = dataclasses.replace(report, next=(typed(command), why))
-    grid = spec.windows if picture else None
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet)
@@ -229,3 +224,19 @@ def run_attention(
                 "the times are in doubt (see the warnings)": bool(report.warnings),
             }
         )
+
+
+def windows_of(spec: Spec) -> Windows:
+    """The windows that --picture draws.
+
+    Raises:
+        UsageError: there are none, or those of several stages.
+    """
+    drawn = spec.neighbourhood
+    if not isinstance(drawn, Windows):
+        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+    if isinstance(spec, networks.NetworkSpec) and spec.is_whole:
+        raise UsageError(
+            f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
+        )
+    return drawn

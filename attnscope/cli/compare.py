@@ -1,4 +1,4 @@
-"""`attnscope compare`: when does windowing pay, on paper and on this machine."""
+"""`attnscope compare`: what attentions cost beside each other, on paper and on this machine."""
 
 import inspect
 import shlex
@@ -37,10 +37,10 @@ from attnscope.cli.running import (
 )
 from attnscope.core.errors import UsageError
 from attnscope.core.ranges import read_over
-from attnscope.networks.stages import read_stages
+from attnscope.networks.presets import read_stages
 from attnscope.profiling.options import BUDGET_S
 
-SUMMARY = "When does windowing pay, on paper and on this machine."
+SUMMARY = "Compare attentions, on paper and on this machine: MACs, memory, time, break-evens."
 EXAMPLES = (
     "attnscope compare",
     "attnscope compare vit swin --over resolution=14:224:2x",
@@ -87,7 +87,7 @@ def run_comparison(
         str, option(**choices(QUANTITIES), help=f"What is compared: {', '.join(QUANTITIES)}.")
     ] = "macs",
     pad: Annotated[
-        bool, option("--pad/--no-pad", help="Pad grids that a window does not divide, or leave these points out.")
+        bool, option("--pad/--no-pad", help="Pad grids to whole windows, or leave out those that need it.")
     ] = True,
     preset: Annotated[str | None, option(metavar="NAME", help="A published network, to go over its stages.")] = None,
     time: Annotated[bool, option("--time", help="Measure too, and find where the lead changes.")] = False,

@@ -6,17 +6,25 @@ a whole grid is made of `Axis`, and costs what its sides cost and not what its a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import ClassVar
 
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair, spell_pair
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(Neighbourhood):
     """A grid of height × width tokens in windows of `window`, shifted by `shift`; per axis, (down, across).
 
     The grid is padded at the bottom and on the right to whole windows, before the shift. An axis with a single window is
     not shifted: every token sees the same ones either way.
     """
+
+    kind: ClassVar[str] = "windowed"
+    letter: ClassVar[str] = "M²"
+    field: ClassVar[str] = "window"
+    told: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 
     height: int
     width: int
@@ -55,10 +63,34 @@ class Windows:
         return any(self.roll)
 
     @property
-    def waste(self) -> float:
-        """The share of the padded grid's tokens that are padding."""
-        height, width = self.padded
-        return 1 - self.height * self.width / (height * width)
+    def tokens(self) -> int:
+        """Tokens of the padded grid: each is a query."""
+        return prod(self.padded)
+
+    @property
+    def keys(self) -> int:
+        """Keys of a query: the tokens of its window, M²."""
+        return prod(self.window)
+
+    @property
+    def padding_tokens(self) -> int:
+        """How many tokens of the padded grid are padding."""
+        return self.tokens - self.height * self.width
+
+    @property
+    def alignment(self) -> Pair:
+        """Sides of the grid that are multiples of the window's need no padding."""
+        return self.window
+
+    def reach(self, axis: int, side: int) -> Sequence[range]:
+        """Return, for each query along an axis, its window's keys, without those that only the roll brought."""
+        along = self.axes[axis]
+        return [along.same_group(token) for token in range(side)]
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `7×7 windows, shifted`."""
+        windows = "{}×{} windows".format(*self.window) if sized else "windows"
+        return f"{windows}, shifted" if self.is_shifted else windows
 
     def headline(self) -> list[str]:
         """The grid in words: `56×56 tokens`, `window 7`, `shift 3`."""

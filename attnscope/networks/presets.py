@@ -6,8 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from attnscope import networks
+from attnscope.core.errors import UsageError
 from attnscope.networks import configs
 from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.stages import Stage
+from attnscope.networks.swin.spec import SwinNetworkSpec
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,23 @@ def presets() -> list[Preset]:
     return sorted(found, key=lambda preset: (families.get(preset.name.split("-")[0], 9), preset.macs))
 
 
+def read_stages(name: str | None = None) -> tuple[Stage, ...]:
+    """The stages of a preset's network, by its own name or by timm's, or of Swin-T without one.
+
+    Raises:
+        UsageError: there is no such preset, or its network has no stages.
+    """
+    if name is None:
+        return SwinNetworkSpec().stages
+    tables = configs.read_tables(configs.preset_path(name, lambda tables: "depths" in _network(tables)[1]))
+    command, fields = _network(tables)
+    if "depths" not in fields:
+        raise UsageError(f"{{preset}} {name} has no stages: no depths stand in it; leave it out for those of Swin-T")
+    spec = _spec(command, fields)
+    assert isinstance(spec, SwinNetworkSpec)
+    return spec.stages
+
+
 def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str], ...]:
     """What others print for a preset, where the Spec is that of the whole preset but for batch, type and kernel."""
     if name is None or not isinstance(spec, NetworkSpec):
@@ -58,15 +78,18 @@ def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str]
 
 
 def _preset(name: str, tables: Mapping[str, Any]) -> Preset:
-    command = next(command for command in networks.names() if command in tables)
-    fields: dict[str, Any] = {
-        field: tuple(value) if isinstance(value, list) else value for field, value in tables[command].items()
+    command, fields = _network(tables)
+    spec = _spec(command, fields)
+    return Preset(name, command, tables["timm"], tables["source"], spec, tuple(tables.get("published", ())))
+
+
+def _network(tables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The command that knows a preset's network, and what the preset sets for it."""
+    return next((command, tables[command]) for command in networks.names() if command in tables)
+
+
+def _spec(command: str, fields: Mapping[str, Any]) -> NetworkSpec:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
-    return Preset(
-        name,
-        command,
-        tables["timm"],
-        tables["source"],
-        networks.spec_class(command)(**fields),
-        tuple(tables.get("published", ())),
-    )
+    return networks.spec_class(command)(**values)

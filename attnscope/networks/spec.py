@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import Spec, option
 from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Ints, Pair
 
 DEEPEST = 1000
@@ -50,6 +51,11 @@ class NetworkSpec(Spec):
     def image_shape(self) -> tuple[int, ...]:
         """Shape of a batch of images: (b, 3, height, width)."""
         return self.batch, 3, *self.image
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """What a query attends to in the block that is asked for, in the first one unless it is said which."""
+        return self.attention().neighbourhood
 
     def attention(self) -> Headed:
         """The attention of the block that is asked for, of the first one unless it is said which."""

@@ -60,7 +60,7 @@ def finding(comparison: Comparison) -> str:
     scope = "block" if comparison.quantity == "block" else "layer"
     crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (other, scope)), None)
     if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
-        named = " (hw = M²)" if crossing.formula else ""
+        named = f" ({crossing.equation})" if crossing.equation else ""
         told += f"; they break even at {_tokens(crossing.tokens)} tokens{named}"
     if crossing and crossing.balance and comparison.quantity in COUNTED_IN_MACS:
         named = f" (hw = {'6C' if scope == 'block' else '2C'})" if crossing.formula else ""

@@ -100,11 +100,13 @@ def cost_line(report: Report) -> str:
 
 
 def paper_lines(report: Report) -> list[str]:
-    """The two formulas with this input's values, and their ratio."""
+    """The formulas with this input's values, and the ratio of the first to the last."""
     formulas = report.complexity.formulas
     names, forms = (max(len(getattr(f, key)) for f in formulas) for key in ("name", "formula"))
     digits = max(len(f"{f.macs:,}") for f in formulas)
     told = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
+    if len(formulas) == 1:
+        return [*told, f"with {formulas[0].values}"]
     ratio = report.complexity.ratio
     verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
     if ratio == 1:
@@ -127,17 +129,16 @@ def published_lines(report: Report) -> list[str]:
 
 
 def here_lines(report: Report) -> list[str]:
-    """Measured: global beside windowed, and where the time goes that no MAC explains."""
+    """Measured: global attention beside this one, and where the time goes that no MAC explains."""
     if report.time is None:
         return []
     told = []
     figures = report.complexity
-    if figures.global_s is not None and figures.windowed_s is not None:
-        ratio = figures.global_s / figures.windowed_s
+    if figures.own_s is not None and figures.reference_s is not None and figures.neighbourhood is not None:
+        ratio = figures.reference_s / figures.own_s
         verdict = f"{words.times(ratio)} faster" if ratio >= 1 else f"{words.times(1 / ratio)} slower"
-        told.append(
-            f"global {words.metric(figures.global_s, 's')}, windowed {words.metric(figures.windowed_s, 's')}   {verdict}"
-        )
+        reference, own = (words.metric(seconds, "s") for seconds in (figures.reference_s, figures.own_s))
+        told.append(f"global {reference}, {figures.neighbourhood.kind} {own}   {verdict}")
     idle = [row for row in report.steps if not row.macs and row.time]
     share = sum(map(seconds_of, idle)) / report.time.steps_sum_s
     by_name: dict[str, float] = {}

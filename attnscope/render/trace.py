@@ -242,18 +242,11 @@ def told(report: TraceReport, screen: Screen) -> list[tuple[str, str, str]]:
 
 
 def attention_line(found: AttentionFound) -> str:
-    """`blocks.0.attn ×12: global, N = 197, 12 heads of 64, fused`."""
+    """`blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
-    size = f"{found.window[0]}×{found.window[1]}" if found.window else f"{found.tokens} tokens"
-    scope = {
-        "global": "global",
-        "cross": "global",
-        "windowed": f"{found.windows} windows of {size}",
-        "grid": f"{found.windows} dilated windows of {size}",
-    }[found.scope]
     tokens = f"N = {found.tokens}" if found.tokens == found.keys else f"{found.tokens} queries, {found.keys} keys"
     heads = f"{plural(found.heads, 'head')} of {found.head_dim}"
-    return f"{where}: {scope}, {tokens}, {heads}, {found.kind}"
+    return f"{where}: {found.neighbourhood.words}, {tokens}, {heads}, {found.kind}"
 
 
 def attention_costs(found: AttentionFound) -> list[str]:

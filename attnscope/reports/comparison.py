@@ -86,7 +86,8 @@ class Crossover:
         scope: "layer", the attention alone, or "block", with an MLP four times as wide.
         tokens: the break-even; a pair of neighbouring numbers where it lies between them, None where there is none.
         always: MACs of the other over those of the first where that is the same at any size, so that none overtakes.
-        formula: MACs of the other over those of the first, hw tokens of width C in windows of M².
+        formula: MACs of the other over those of the first, hw tokens of width C, each with as many keys as a letter says
+            (hw, M² in windows).
         values: the same with this point's numbers.
         padded_from: the side of the square grid from which on the other one needs fewer, whatever has to be padded; None
             where that is not known.
@@ -102,6 +103,8 @@ class Crossover:
     values: str | None
     padded_from: int | None
     balance: float | None
+    equation: str | None = None
+    """The break-even in letters, `hw = M²`, where there is a formula."""
 
 
 @dataclass

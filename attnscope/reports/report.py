@@ -5,9 +5,10 @@ Counts are whole numbers, times are seconds, sizes are bytes. What was not measu
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
 from attnscope.plan.roofline import Bound, Peaks
 
@@ -267,8 +268,33 @@ class Formula:
 
 
 @dataclass(frozen=True)
+class Neighbourhood:
+    """What a query attends to, in words and in numbers.
+
+    `kind` is "global", "windowed", "cross", or what an attention declares; `tokens` are the queries of one image, `padding`
+    of them padding, and `keys` the keys that each is scored against, None where attention does not score tokens.
+    """
+
+    kind: str
+    words: str
+    tokens: int
+    padding: int
+    keys: int | None
+
+    @classmethod
+    def of(cls, look: core.Neighbourhood) -> "Neighbourhood":
+        """Return the words and the numbers of a neighbourhood."""
+        return cls(look.kind, look.describe(), look.tokens, look.padding_tokens, look.keys)
+
+
+@dataclass(frozen=True)
 class Complexity:
-    """Global attention beside windowed attention on the same tokens, in MACs, and in seconds where both ran."""
+    """An attention beside global attention on the same tokens: MACs by the papers' formulas, and seconds where both ran.
+
+    `own_*` is what was explored and `reference_*` global attention. `formulas` are those that are printed, the reference's
+    first, and `ratio` is how many times the MACs of the last those of the first are. `neighbourhood` is None for a whole
+    network. `global_*` and `windowed_*` are kept for one release: the figures of the first and of the last formula.
+    """
 
     global_macs: int
     windowed_macs: int
@@ -277,6 +303,22 @@ class Complexity:
     global_s: float | None
     windowed_s: float | None
     saving: str = "in windows"
+    own_macs: int | None = field(default=None, kw_only=True)
+    reference_macs: int | None = field(default=None, kw_only=True)
+    own_s: float | None = field(default=None, kw_only=True)
+    reference_s: float | None = field(default=None, kw_only=True)
+    neighbourhood: Neighbourhood | None = field(default=None, kw_only=True)
+
+    def timed(self, own_s: float, reference_s: float | None) -> "Complexity":
+        """Return the same with the seconds of both; `reference_s` is None where global attention did not run beside it."""
+        is_global = self.neighbourhood is not None and self.neighbourhood.kind == "global"
+        return replace(
+            self,
+            own_s=own_s,
+            reference_s=reference_s,
+            global_s=own_s if is_global and reference_s is None else reference_s,
+            windowed_s=None if is_global else own_s,
+        )
 
 
 @dataclass(frozen=True)
@@ -386,6 +428,7 @@ class AttentionFound:
     module_s: float | None
     module_time_share: float | None
     complexity: list[Formula]
+    neighbourhood: Neighbourhood
 
 
 @dataclass(frozen=True)

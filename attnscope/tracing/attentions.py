@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from attnscope.attentions.complexity import global_attention, windowed_attention
+from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
+from attnscope.core.sizes import Pair
 from attnscope.reports.report import AttentionFound, Formula, Time
+from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
 from attnscope.tracing.recognition import Attention
 from attnscope.tracing.times import CallTimes
@@ -68,6 +71,7 @@ def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[
 
 def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
     first = alike[0]
+    neighbourhood = neighbourhood_of(first)
     core_macs = sum(one.macs for one in alike)
     core = forward.cost({index for one in alike for index in range(one.first, one.last + 1)})
     around = forward.cost(forward.inside({one.path for one in alike}))
@@ -80,7 +84,7 @@ def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
         keys=first.keys,
         heads=first.heads,
         head_dim=first.head_dim,
-        scope=_scope(first),
+        scope=neighbourhood.kind,
         windows=first.windows,
         window=first.window,
         core_macs=core_macs,
@@ -92,15 +96,71 @@ def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
         module_s=around.seconds,
         module_time_share=around.time_share,
         complexity=_complexity(first),
+        neighbourhood=NeighbourhoodFigures.of(neighbourhood),
     )
 
 
-def _scope(attention: Attention) -> str:
-    if attention.grid:
-        return "grid"
-    if attention.windows > 1:
-        return "windowed"
-    return "global" if attention.tokens == attention.keys else "cross"
+@dataclass(frozen=True, slots=True)
+class Groups(Neighbourhood):
+    """Windows of tokens, each with keys of its own; where they lie on the grid is not known.
+
+    Args:
+        count: windows of one image.
+        size: tokens of a window.
+        own_keys: keys of a window, as many as its tokens unless some are added or pooled.
+        sides: height and width of a window, where they are known.
+    """
+
+    kind: ClassVar[str] = "windowed"
+    noun: ClassVar[str] = "windows"
+
+    count: int
+    size: int
+    own_keys: int
+    sides: Pair | None
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `64 windows of 7×7`, or of `49 tokens` where the sides are not known."""
+        size = "{}×{}".format(*self.sides) if self.sides else f"{self.size} tokens"
+        return f"{self.count} {self.noun} of {size}" if sized else f"{self.count} {self.noun}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all windows of one image."""
+        return self.count * self.size
+
+    @property
+    def keys(self) -> int:
+        """Keys of a query: those of its window."""
+        return self.own_keys
+
+
+class DilatedGroups(Groups):
+    """Windows whose tokens lie apart, so that each spans the image: MaxViT's grid attention."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "grid"
+    noun: ClassVar[str] = "dilated windows"
+
+
+class OtherKeys(OtherSequence):
+    """Keys that are not the queries' tokens: another sequence, or the same one pooled."""
+
+    __slots__ = ()
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `all keys`."""
+        return "all keys"
+
+
+def neighbourhood_of(attention: Attention) -> Neighbourhood:
+    """Return what a query of a recognised attention attends to."""
+    if attention.grid or attention.windows > 1:
+        groups = DilatedGroups if attention.grid else Groups
+        return groups(attention.windows, attention.tokens, attention.keys, attention.window)
+    if attention.tokens == attention.keys:
+        return AllTokens(attention.tokens)
+    return OtherKeys(attention.tokens, attention.keys)
 
 
 def _complexity(attention: Attention) -> list[Formula]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
+from attnscope.core.neighbourhood import OtherSequence
 from attnscope.core.sizes import plural
 
 
@@ -37,6 +38,11 @@ class CrossSpec(Headed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
+
+    @property
+    def neighbourhood(self) -> OtherSequence:
+        """All tokens of the other sequence."""
+        return OtherSequence(self.tokens, self.keys)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -72,13 +78,13 @@ class CrossSpec(Headed):
         }
 
     def complexity(self) -> Complexity:
-        """This attention beside self-attention of both sequences as one."""
+        """Return the formula of cross-attention beside that of self-attention of both sequences as one."""
         macs = sum(self.closed_form().values()) // self.batch
         values = f"Nq = {self.tokens}, Nk = {self.keys}, G = {self.kv_dim}, C = {self.dim}"
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(self.tokens + self.keys, self.dim),
-            of_windows=Term("Ω(cross)", "2NqC² + 2NkGC + 2NqNkC", values, macs),
+            own=Term("Ω(cross)", "2NqC² + 2NkGC + 2NqNkC", values, macs),
+            reference=global_attention(self.tokens + self.keys, self.dim),
             saving="than both sequences attending as one",
         )
 

@@ -74,6 +74,11 @@ class SwinSpec(Headed):
         return Windows(*self.resolution, self.window, shift)
 
     @property
+    def neighbourhood(self) -> Windows:
+        """The tokens of the query's window."""
+        return self.windows
+
+    @property
     def can_shift(self) -> bool:
         """Whether half a window moves anything: an axis with several windows of more than one token."""
         return any(count > 1 and window > 1 for count, window in zip(self.windows.counts, self.window, strict=True))
@@ -93,8 +98,7 @@ class SwinSpec(Headed):
 
         Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2M²NC.
         """
-        height, width = self.windows.padded
-        N, M2, C, G, b = height * width, self.window[0] * self.window[1], self.dim, self.kv_dim, self.batch
+        N, M2, C, G, b = self.windows.tokens, self.windows.keys, self.dim, self.kv_dim, self.batch
         attend = {"score": b * M2 * N * C, "mix": b * M2 * N * C}
         if self.kernel != "eager":
             attend = {"attend": sum(attend.values())}
@@ -102,13 +106,13 @@ class SwinSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """Global attention on the tokens of the grid beside the windows on the padded grid."""
-        (height, width), (padded_height, padded_width) = self.resolution, self.windows.padded
-        tokens, padded = height * width, padded_height * padded_width
+        """Return the formula of windows on the padded grid beside that of global attention on the tokens of the grid."""
+        grid = self.windows
         return Complexity(
             batch=self.batch,
-            of_global=global_attention(tokens, self.dim, self.kv_dim),
-            of_windows=windowed_attention(padded, self.dim, self.window, padded - tokens, self.kv_dim),
+            own=windowed_attention(grid.tokens, self.dim, self.window, grid.padding_tokens, self.kv_dim),
+            reference=global_attention(grid.tokens - grid.padding_tokens, self.dim, self.kv_dim),
+            saving="in windows",
         )
 
     def cautions(self) -> list[str]:
@@ -123,11 +127,10 @@ class SwinSpec(Headed):
                     f"{min(self.window[1], self.resolution[1])}"
                 )
         if grid.is_padded:
-            (height, width), (padded_height, padded_width) = self.resolution, grid.padded
-            waste = 1 - height * width / (padded_height * padded_width)
+            before, after = ("{}×{}".format(*sides) for sides in (self.resolution, grid.padded))
             told.append(
-                f"the grid is padded from {height}×{width} to {padded_height}×{padded_width}: "
-                f"{waste:.1%} of the tokens are padding, and count as tokens in every step"
+                f"the grid is padded from {before} to {after}: "
+                f"{grid.waste:.1%} of the tokens are padding, and count as tokens in every step"
             )
         if self.shift and not any(grid.shift):
             told.append("half a window of 1 is 0: there is nothing to shift")

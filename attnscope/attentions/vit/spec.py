@@ -8,10 +8,13 @@ from attnscope.attentions.complexity import Complexity, global_attention, window
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
 from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.neighbourhood import AllTokens
 from attnscope.core.sizes import Pair, plural
 
-SWINS, SAVING = (7, 7), "if each saw M² tokens"
-"""Swin's window, and what it would save: with a class token there is no grid that falls into windows."""
+FEWER = (7, 7)
+"""Keys of a query, M², in the formula that is printed beside that of global attention: as many as in Swin."""
+SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
+"""The name of that formula, and its words. It is not W-MSA: a class token is in no window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class ViTSpec(Headed):
         "attnscope vit --tokens 1024 --json",
     )
     SIZE_FIELD: ClassVar[str] = "tokens"
+    IS_PLAIN: ClassVar[bool] = True
 
     dim: int = option(768, "Channels of a token.")
     heads: int = option(12, "Attention heads.")
@@ -71,6 +75,11 @@ class ViTSpec(Headed):
         return (self.image[0] // self.patch[0]) * (self.image[1] // self.patch[1]) + bool(self.cls)
 
     @property
+    def neighbourhood(self) -> AllTokens:
+        """All tokens of the image."""
+        return AllTokens(self.sequence)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input: (b, n, c)."""
         return self.batch, self.sequence, self.dim
@@ -97,13 +106,10 @@ class ViTSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """This attention beside one whose tokens see as many as in Swin's 7×7 windows."""
-        return Complexity(
-            batch=self.batch,
-            of_global=global_attention(self.sequence, self.dim, self.kv_dim),
-            of_windows=windowed_attention(self.sequence, self.dim, SWINS, kv_dim=self.kv_dim),
-            saving=SAVING,
-        )
+        """Return the formula of global attention, beside it what fewer keys for each token would cost."""
+        own = global_attention(self.sequence, self.dim, self.kv_dim)
+        fewer = windowed_attention(self.sequence, self.dim, FEWER, kv_dim=self.kv_dim, name=f"Ω({SUPPOSED})")
+        return Complexity(self.batch, own, own, SAVING, supposed=fewer)
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""

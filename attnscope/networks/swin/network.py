@@ -7,9 +7,10 @@ from torch.nn import functional as F
 
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID
 from attnscope.networks.swin import steps
-from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
 from attnscope.networks.weights import LoadsOthers, State, from_official_swin, from_torchvision_swin
 

@@ -11,20 +11,10 @@ from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
+from attnscope.core.neighbourhood import Seen, widen
 from attnscope.core.sizes import Ints, Pair, plural, spell_pair
-from attnscope.core.windows import Windows
 from attnscope.networks.spec import DEEPEST, NetworkSpec
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: its place from 0, the width of its tokens, their heads, its grid, and how many blocks it has."""
-
-    index: int
-    dim: int
-    heads: int
-    grid: Pair
-    depth: int
+from attnscope.networks.stages import Stage, halving
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +62,9 @@ class SwinNetworkSpec(NetworkSpec):
         return self.scope == "block" or self.block is not None
 
     @cached_property
-    def stages(self) -> list[Stage]:
-        """The stages; a grid with an odd side is padded by one before it merges."""
-        found = []
-        height, width = self.grid
-        for index, depth in enumerate(self.depths):
-            found.append(Stage(index, self.dim << index, self.heads << index, (height, width), depth))
-            height, width = (height + 1) // 2, (width + 1) // 2
-        return found
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages; a grid with an odd side is padded by one before it merges, and clips the window."""
+        return halving(self.depths, self.dim, self.heads, self.grid, self.window)
 
     @property
     def opened(self) -> Stage:
@@ -100,23 +85,29 @@ class SwinNetworkSpec(NetworkSpec):
 
     def attention_of(self, stage: Stage, block: int) -> SwinSpec:
         """The attention of one block, from 0: blocks with the same one are alike."""
-        window = self.window_of(stage)
+        known = self._attentions
+        if (stage.index, block % 2) not in known:
+            known[stage.index, block % 2] = self._attention(stage, shifted=block % 2 > 0)
+        return known[stage.index, block % 2]
+
+    @cached_property
+    def _attentions(self) -> dict[tuple[int, int], SwinSpec]:
+        """Those of each stage that were asked for, plain and shifted."""
+        return {}
+
+    def _attention(self, stage: Stage, shifted: bool) -> SwinSpec:
         down, across = (
-            side // 2 if block % 2 and grid > side else 0 for side, grid in zip(window, stage.grid, strict=True)
+            side // 2 if shifted and grid > side else 0 for side, grid in zip(stage.window, stage.grid, strict=True)
         )
         return self.attention_class()(
             dim=stage.dim,
             heads=stage.heads,
             kv_heads=self.kv_heads,
             resolution=stage.grid,
-            window=window,
+            window=stage.window,
             shift_size=(down, across) if down or across else None,
             **self.of_attention(stage),
         )
-
-    def window_of(self, stage: Stage) -> Pair:
-        """The window of a stage: that of the network, clipped to the stage's grid."""
-        return min(self.window[0], stage.grid[0]), min(self.window[1], stage.grid[1])
 
     def attention_class(self) -> type[SwinSpec]:
         """Which attention the blocks have."""
@@ -185,42 +176,36 @@ class SwinNetworkSpec(NetworkSpec):
 
     def macs(self) -> int:
         """MACs for one image: 3p²C·g² + Σ depth·(12hwC² + 2M²hwC) + Σ 2hwC² + C·classes."""
-        bias = sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
-        return self._macs(self.stages, windowed=True) + bias + self._embed() + self.stages[-1].dim * self.classes
+        return self._network_macs() + sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
 
     def complexity(self) -> Complexity:
-        """What is asked for beside the same with global attention."""
-        stage, rest = self.stages[-1] if self.is_whole else self.opened, 0
+        """Return the formula of what is asked for beside that of the same with global attention."""
+        stage = self.stages[-1] if self.is_whole else self.opened
         linear, others = self.formula("hw", self.attention_of(stage, 0))
         block, largest = f"{linear} + 2{{}}", self.stages[0] if self.is_whole else stage
-        windows = dict.fromkeys(spell(self.window_of(one)) for one in (largest, stage))  # grids shrink, and clip them
+        windows = dict.fromkeys(spell(one.window) for one in (largest, stage))  # grids shrink, and clip them
         width = f"C = {self.dim}" if self.is_whole else f"hw = {stage.grid[0] * stage.grid[1]}, C = {stage.dim}"
         values = ", ".join([f"M² = {' to '.join(windows)}", *others, width])
         if self.is_whole:
-            formula, stages = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes", self.stages
-            rest = self._embed() + stage.dim * self.classes
+            formula = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes"
         elif self.is_block:
-            formula, stages = block, [replace(stage, index=0, depth=1)]
+            formula = block
         else:
-            formula, stages = f"{stage.depth}({block})" + (" + 2hwC²" if stage.index else ""), [stage]
+            formula = f"{stage.depth}({block})" + (" + 2hwC²" if stage.index else "")
         return Complexity(
             batch=self.batch,
-            of_global=Term("global", formula.format("(hw)²C"), values, rest + self._macs(stages, windowed=False)),
-            of_windows=Term("windowed", formula.format("M²hwC"), values, rest + self._macs(stages, windowed=True)),
+            own=Term("windowed", formula.format("M²hwC"), values, self._asked_macs()),
+            reference=Term("global", formula.format("(hw)²C"), values, self._asked_macs(everywhere=True)),
+            saving="in windows",
         )
-
-    @property
-    def windows(self) -> Windows | None:
-        """How the tokens of the stage or block that is asked for fall into windows."""
-        return None if self.is_whole else self.attention().windows
 
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec: windows that a stage clips, tokens that it adds."""
         told = []
         for stage in self.stages if self.is_whole else [self.opened]:
-            grid, window = self.attention_of(stage, 0).windows, self.window_of(stage)
-            if window != self.window:
-                told.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(window)}")
+            grid = self.attention_of(stage, 0).windows
+            if stage.window != self.window:
+                told.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(stage.window)}")
             if grid.is_padded:
                 before, after = ("{}×{}".format(*sides) for sides in (stage.grid, grid.padded))
                 told.append(
@@ -240,21 +225,20 @@ class SwinNetworkSpec(NetworkSpec):
     def sees(self) -> dict[tuple[int, int], Pair]:
         """After each block, by stage and block from 0: how many patches one token can see at most, down and across."""
         seen: dict[tuple[int, int], Pair] = {}
-        reach = [[(place, place) for place in range(side)] for side in self.grid]
-        blind = True
+        axes: list[Seen] = [[(place, place) for place in range(side)] for side in self.grid]
+        everything = False
         for stage in self.stages:
             if stage.index:
-                reach = [_merged(axis) for axis in reach]
+                axes = [_merged(axis) for axis in axes]
             for block, attention in zip(range(stage.depth), self._in_turn(stage), strict=False):
-                if blind:
-                    roll = attention.windows.roll
-                    reach = [_in_windows(*axis) for axis in zip(reach, attention.window, roll, strict=True)]
-                    blind = any(
-                        low > 0 or high < side - 1
-                        for axis, side in zip(reach, self.grid, strict=True)
-                        for low, high in axis
+                if not everything:
+                    axes = [widen(each, attention.neighbourhood, axis) for axis, each in enumerate(axes)]
+                    everything = all(
+                        first == 0 and last == side - 1
+                        for axis, side in zip(axes, self.grid, strict=True)
+                        for first, last in axis
                     )
-                down, across = (max(high - low for low, high in axis) + 1 for axis in reach)
+                down, across = (max(last - first for first, last in axis) + 1 for axis in axes)
                 seen[stage.index, block] = down, across
         return seen
 
@@ -273,7 +257,7 @@ class SwinNetworkSpec(NetworkSpec):
 
     def _attention_params(self, stage: Stage) -> int:
         """Parameters of an attention besides its projections' weights and the bias of the last."""
-        p, q = self.window_of(stage)
+        p, q = stage.window
         bias = (stage.dim + 2 * self._kv_dim(stage)) * self.qkv_bias
         return bias + (2 * p - 1) * (2 * q - 1) * stage.heads
 
@@ -283,21 +267,28 @@ class SwinNetworkSpec(NetworkSpec):
         form = {f"attn.{name}": macs for name, macs in attention.closed_form().items()}
         return {**form, "mlp.expand": mlp, "mlp.contract": mlp}
 
-    def _macs(self, stages: list[Stage], windowed: bool) -> int:
-        """MACs of stages for one image, with attention in windows (on the grid with its padding) or to all tokens.
+    def _asked_macs(self, everywhere: bool = False) -> int:
+        """MACs of what is asked for, for one image, without the bias MLP of V2, which runs once for all images.
 
-        Without the bias MLP of V2, which runs once for all images.
+        Args:
+            everywhere: with attention to all tokens, and not in windows on the grid with its padding.
         """
-        total = 0
-        for stage in stages:
-            C, E, tokens = stage.dim, self.hidden(stage.dim), stage.grid[0] * stage.grid[1]
-            total += self._merging(stage) if stage.index else 0
-            p, q = self.window_of(stage)
-            height, width = Windows(*stage.grid, (p, q)).padded if windowed else stage.grid
-            N, seen = height * width, p * q if windowed else tokens
-            attention = 2 * N * C**2 + 2 * N * C * self._kv_dim(stage) + 2 * seen * N * C
-            total += stage.depth * (attention + 2 * tokens * C * E)
-        return total
+        if self.is_whole:
+            return self._network_macs(everywhere)
+        return self._block_macs(self.opened, everywhere) if self.is_block else self._stage_macs(self.opened, everywhere)
+
+    def _network_macs(self, everywhere: bool = False) -> int:
+        stages = sum([self._stage_macs(stage, everywhere) for stage in self.stages])
+        return self._embed() + stages + self.stages[-1].dim * self.classes
+
+    def _stage_macs(self, stage: Stage, everywhere: bool) -> int:
+        return stage.depth * self._block_macs(stage, everywhere) + (self._merging(stage) if stage.index else 0)
+
+    def _block_macs(self, stage: Stage, everywhere: bool) -> int:
+        C, tokens, windows = stage.dim, stage.grid[0] * stage.grid[1], self.attention_of(stage, 0).windows
+        N, keys = (tokens, tokens) if everywhere else (windows.tokens, windows.keys)
+        attention = 2 * N * C**2 + 2 * N * C * self._kv_dim(stage) + 2 * keys * N * C
+        return attention + 2 * tokens * C * self.hidden(C)
 
     def _bias_macs(self, stage: Stage) -> int:
         """MACs of an attention's position bias."""
@@ -327,10 +318,6 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
         if given is not None and len(given) not in (1, stages):
             raise UsageError(f"{{pretrained_windows}} has {len(given)} numbers, and {{depths}} {stages}; one for each")
 
-    def window_of(self, stage: Stage) -> Pair:
-        """The window of a stage: that of the network, clipped to the stage's grid."""
-        return min(self.window[0], stage.grid[0]), min(self.window[1], stage.grid[1])
-
     def attention_class(self) -> type[SwinSpec]:
         """Which attention the blocks have."""
         return SwinV2Spec
@@ -351,24 +338,11 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
         return (C + G) * self.qkv_bias + H + 3 * HIDDEN + HIDDEN * H
 
     def _bias_macs(self, stage: Stage) -> int:
-        p, q = self.window_of(stage)
+        p, q = stage.window
         return (2 * p - 1) * (2 * q - 1) * (2 * HIDDEN + HIDDEN * stage.heads)
 
 
-Reach = list[tuple[int, int]]
-"""For each token along one axis, the first and the last patch that it can see."""
-
-
-def _in_windows(reach: Reach, window: int, roll: int) -> Reach:
-    """After attention in windows each token sees what any token of its window saw; `roll` shifts the windows."""
-    windows: dict[int, tuple[int, int]] = {}
-    for place, (low, high) in enumerate(reach):
-        before = windows.get((place - roll) // window, (low, high))
-        windows[(place - roll) // window] = min(before[0], low), max(before[1], high)
-    return [windows[(place - roll) // window] for place in range(len(reach))]
-
-
-def _merged(reach: Reach) -> Reach:
+def _merged(seen: Seen) -> Seen:
     """After merging a token sees what its two saw; a last one without a partner what it saw itself."""
-    pairs = [reach[start : start + 2] for start in range(0, len(reach), 2)]
-    return [(min(low for low, _ in both), max(high for _, high in both)) for both in pairs]
+    pairs = [seen[start : start + 2] for start in range(0, len(seen), 2)]
+    return [(min(first for first, _ in both), max(last for _, last in both)) for both in pairs]

@@ -7,8 +7,9 @@ e channels inside the MLP.
 
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
+from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID, after
-from attnscope.networks.swin.spec import Stage, SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed
 from attnscope.ops import recipes as op
 from attnscope.plan.plan import Part, Plan

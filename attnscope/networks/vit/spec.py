@@ -7,7 +7,7 @@ from typing import ClassVar
 from attnscope.attentions.complexity import Complexity, Term
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
-from attnscope.attentions.vit.spec import SAVING, SWINS, ViTSpec
+from attnscope.attentions.vit.spec import FEWER, SAVING, SUPPOSED, ViTSpec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import plural
@@ -102,18 +102,14 @@ class ViTNetworkSpec(NetworkSpec):
         return self._macs(attended=self.tokens)
 
     def complexity(self) -> Complexity:
-        """The network beside the same one whose tokens see as many as in Swin's 7×7 windows."""
+        """Return the formula of what is asked for, beside it what fewer keys for each token would cost."""
         linear, others = self.formula("N", self.attention())
         values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", *[f"L = {self.depth}"] * self.is_whole])
         formula = f"3p²Cn + L({linear} + 2{{}}) + C·classes" if self.is_whole else f"{linear} + 2{{}}"
-        return Complexity(
-            batch=self.batch,
-            of_global=Term("global", formula.format("N²C"), values, self._macs(self.tokens)),
-            of_windows=Term(
-                "windowed", formula.format("M²NC"), f"M² = {spell(SWINS)}, {values}", self._macs(math.prod(SWINS))
-            ),
-            saving=SAVING,
-        )
+        own = Term("global", formula.format("N²C"), values, self._macs(self.tokens))
+        fewer = f"M² = {spell(FEWER)}, {values}"
+        supposed = Term(SUPPOSED, formula.format("M²NC"), fewer, self._macs(math.prod(FEWER)))
+        return Complexity(self.batch, own, own, SAVING, supposed)
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
