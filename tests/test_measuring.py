@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -18,26 +17,6 @@ FINE = Time(
     whole_median_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,
     clean_runs=20, stamp_s=0.0, tried=20, cpu_share=1.0, page_faults=0, others=0.0, pressure=0.0,
 )  # fmt: skip
-
-
-class FakeClock(clocks.CpuClock):
-    """Of which every other pair of runs is disturbed."""
-
-    def __init__(self):
-        self.runs = 0
-
-    def is_clean(self, effort, stamps):
-        self.runs += 1
-        return (self.runs - 1) // 2 % 2 == 0
-
-
-def test_only_clean_pairs_are_kept():
-    clock = FakeClock()
-    once = partial(clocks.run, clock, lambda: None, [])
-    timing = engine.take_pairs(once, once, 0.01, 0.0)
-    assert timing.clean_runs >= engine.FEWEST_CLEAN
-    assert len(timing.chains) == len(timing.wholes) == timing.clean_runs < timing.tried
-    assert all(run.clean for run in [*timing.chains, *timing.wholes])
 
 
 @pytest.mark.parametrize(
@@ -181,20 +160,6 @@ def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
     for shares in told.values():
         assert (shares[0], shares[-1]) == (0, 1)
         assert all(0 <= share <= 1 for share in shares)
-
-
-def test_progress_is_not_at_its_end_while_patience_lasts():
-    class NeverClean(clocks.CpuClock):
-        def is_clean(self, effort, stamps):
-            return False
-
-    shares = []
-    once = partial(clocks.run, NeverClean(), lambda: None, [])
-    engine.take_pairs(once, once, 0.02, 0.0, shares.append)
-    assert shares == sorted(shares)
-    *before, end = shares
-    assert sum(share > 0.99 for share in before) < len(before) / 10
-    assert end == 1
 
 
 def test_no_progress_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys):
