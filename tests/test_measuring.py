@@ -9,7 +9,6 @@ import torch
 from attnscope import SwinSpec, ViTSpec, explore
 from attnscope.profiling import clocks
 from attnscope.profiling import timing as engine
-from attnscope.profiling.load import Effort, Watch
 from attnscope.profiling.noise import doubts, faults_remedy
 from attnscope.reports.report import Time
 
@@ -46,19 +45,6 @@ def test_one_thread_falls_back_to_its_own_time_where_no_run_is_clean(monkeypatch
     assert report.time.clean_runs == 0
     assert any("seconds of the processor" in warning for warning in report.warnings)
     assert report.time.steps_sum_s > 0
-
-
-def test_effort_is_what_came_between():
-    effort = Effort(3.0, 2.0, 4.0, 7).since(Effort(1.0, 1.0, 1.0, 2))
-    assert (effort.wall_s, effort.thread_s, effort.process_s, effort.faults) == (2.0, 1.0, 3.0, 5)
-    assert effort.share(1) == 0.5
-    assert effort.share(2) == 0.75
-
-
-def test_a_watch_tells_what_it_can():
-    load = Watch().load()
-    assert load.others is None or load.others >= 0
-    assert load.pressure is None or 0 <= load.pressure <= 1
 
 
 def test_fine_times_are_not_doubted():
