@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from attnscope import ViTSpec, explore
+from attnscope import ViTSpec, explore, trace
 from attnscope.profiling import clocks
 from attnscope.profiling import timing as engine
 from attnscope.profiling.clocks import Timed
@@ -54,6 +54,9 @@ class CountingClock:
         self.now += STAMP_S
         return self.now
 
+    def spend(self, seconds):
+        self.now += seconds
+
     def is_clean(self, effort, stamps):
         return True
 
@@ -66,12 +69,12 @@ def counting(monkeypatch):
     """Time with a CountingClock."""
     clock = CountingClock()
 
-    def spend(module, inputs, output):
+    def spend(module, inputs):
         if isinstance(module, nn.Linear):
-            clock.now += LINEAR_S
+            clock.spend(LINEAR_S)
 
     monkeypatch.setitem(clocks.CLOCKS, "cpu", lambda: clock)
-    handle = register_module_forward_hook(spend)
+    handle = register_module_forward_pre_hook(spend)
     yield clock
     handle.remove()
 
@@ -83,6 +86,34 @@ def test_what_a_stamp_costs_is_not_in_the_time_of_a_step(counting):
         expected = LINEAR_S if row.name in ("project", "output") else 0.0
         assert row.time.samples_s == pytest.approx([expected] * report.time.runs, abs=1e-12), row.name
     assert report.time.steps_sum_s == pytest.approx(2 * LINEAR_S)
+    assert report.time.whole_samples_s == pytest.approx([2 * LINEAR_S + STAMP_S] * report.time.runs)
+
+
+def test_what_a_hook_costs_is_not_in_the_backward_of_a_step(counting):
+    """The backward of the linear layer that is behind the steps takes time, and what comes before the last step does."""
+
+    def spend(module, inputs, output):
+        if isinstance(module, nn.Linear) and output.requires_grad:
+            output.register_hook(lambda gradient: counting.spend(LINEAR_S))
+
+    handle = register_module_forward_hook(spend)
+    report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01, backward=True)
+    handle.remove()
+    back = report.backward.time
+    assert back.stamp_s == pytest.approx(STAMP_S)
+    for row in report.steps:
+        expected = LINEAR_S if row.name == "split_heads" else 0.0  # its gradient is ready when that of project is not
+        assert row.backward.time.samples_s == pytest.approx([expected] * back.runs, abs=1e-12), row.name
+    assert back.whole_samples_s == pytest.approx([2 * LINEAR_S + STAMP_S] * back.runs)
+
+
+def test_what_watching_costs_is_not_in_the_time_of_a_call(counting):
+    report = trace(
+        nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)), torch.zeros(2, 4), time=True, budget=0.01
+    )
+    assert report.time.stamp_s == pytest.approx(STAMP_S)
+    for row, expected in zip(report.steps, [LINEAR_S, 0.0, LINEAR_S], strict=True):
+        assert row.time.samples_s == pytest.approx([expected] * report.time.runs, abs=1e-12), row.name
     assert report.time.whole_samples_s == pytest.approx([2 * LINEAR_S + STAMP_S] * report.time.runs)
 
 

@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from tests.mutation.forks import TREE, copies
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="Try N mutants of each file (default: all).")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="Random seed of the sample (default: 0).")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="Files of tests to use (default: all).")
-    parser.add_argument("--seconds", type=float, default=20.0, help="Seconds of tests for each mutant (default: 20).")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Seconds of tests for each mutant (default: 10).")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="Mutants at a time (default: one a processor)."
     )
@@ -39,9 +40,11 @@ def main() -> None:
         ]
         recorded = record(tests, trees)
         print(f"{len(chosen)} mutants, {len(recorded)} tests", file=sys.stderr)
-        for outcome in try_mutants(chosen, recorded, trees, asked.seconds):
-            outcomes.append(outcome)
-            print(f"{len(outcomes)}/{len(chosen)} {outcome.end}", end="\r", file=sys.stderr, flush=True)
+        with suppress(KeyboardInterrupt):  # what was tried until then is reported
+            for outcome in try_mutants(chosen, recorded, trees, asked.seconds):
+                outcomes.append(outcome)
+                print(f"\r{len(outcomes)}/{len(chosen)} {outcome.end:<8}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     print(_report(outcomes, sources))
     print(f"{len(outcomes)} mutants in {time.monotonic() - began:.0f} s")
 
