@@ -18,6 +18,7 @@ for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(optionalhook=True)  # with -p no:xdist nobody calls it
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Return how many processes `-n auto` starts: none if some tests are named, their output is shown or somebody debugs.
 

@@ -36,6 +36,7 @@ def changes(source):
         ("x = f'{a + 1}'", []),
         ("x: int | None = None", []),
         ("import a", []),
+        ("x = zip(a, strict=True)", []),
     ],
 )
 def test_what_is_changed(source, expected):

@@ -123,7 +123,7 @@ class _Finder:
         if isinstance(node, ast.expr):
             yield from self._change(node)
         for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.stmt):
+            if not isinstance(child, ast.stmt) and not _is_strict(child):
                 yield from self._changes(child)
 
     def _change(self, node: ast.expr) -> Iterator[tuple[int, int, str]]:
@@ -207,6 +207,11 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 def _is_documentation(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _is_strict(node: ast.AST) -> bool:
+    """Whether it is `strict=True` of zip: an assertion, which right code never breaks."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _is_none(node: ast.expr) -> bool:

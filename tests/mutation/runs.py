@@ -60,6 +60,8 @@ def record(test_files: Iterable[Path], trees: list[Path], said: Any = sys.stderr
             print(f"{name} could not be recorded", file=said)
             continue
         print(f"{name}: {len(ran)} tests recorded", file=said, flush=True)
+        if not ran:
+            continue  # so that it is recorded again
         for old in RECORDS.glob(f"{Path(name).stem}-????????????-????????????.json"):
             old.unlink()
         kept.write_text(json.dumps(ran))
@@ -130,24 +132,29 @@ def _users(path: str) -> set[str]:
 
 
 def _record(name: str, tree: Path) -> dict[str, dict[str, Any]]:
-    """Run the tests of one file, in a fork, and return what each that passes ran."""
+    """Run the tests of one file, in a fork, and return what each that passes ran.
+
+    A test that fails only because coverage traces it is run once more without: then it counts for every line of the modules
+    that its file imports.
+    """
     import coverage
     import pytest
 
     watched = coverage.Coverage(data_file=None, include=[f"{tree}/attnscope/*"], config_file=False, messages=False)
     passed: dict[str, float] = {}
 
-    class Recorder:
+    class Contexts:
         @pytest.hookimpl(wrapper=True)
         def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
             watched.switch_context(item.nodeid)
             return (yield)
 
+    class Durations:
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             passed[report.nodeid] = passed.get(report.nodeid, 0.0) + (report.duration if report.passed else math.nan)
 
     watched.start()
-    pytest.main([*OPTIONS, name], plugins=[Recorder()])
+    pytest.main([*OPTIONS, name], plugins=[Contexts(), Durations()])
     watched.stop()
     data = watched.get_data()
     lines: dict[str, dict[str, list[int]]] = {}
@@ -155,9 +162,29 @@ def _record(name: str, tree: Path) -> dict[str, dict[str, Any]]:
         for line, contexts in data.contexts_by_lineno(file).items():
             for test in contexts:
                 lines.setdefault(test, {}).setdefault(str(Path(file).relative_to(tree)), []).append(line)
+
+    failed = [test for test, took in passed.items() if math.isnan(took)]
+    if failed:
+        imported = _lines_imported(tree / name, tree)
+        for test in failed:
+            del passed[test]
+            lines[test] = imported
+        pytest.main([*OPTIONS, *failed], plugins=[Durations()])
     return {
         test: {"seconds": took, "lines": lines.get(test, {})} for test, took in passed.items() if not math.isnan(took)
     }
+
+
+def _lines_imported(file: Path, tree: Path) -> dict[str, list[int]]:
+    """Every line of the modules of the package from which a file imports."""
+    found: dict[str, list[int]] = {}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("attnscope."):
+            path = tree / (node.module.replace(".", "/") + ".py")
+            if path.exists():
+                length = len(path.read_text(encoding="utf-8").splitlines())
+                found[str(path.relative_to(tree))] = list(range(1, length + 1))
+    return found
 
 
 def _try(path: str, mutant: Mutant, chosen: list[str], tree: Path) -> bool:
