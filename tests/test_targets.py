@@ -109,12 +109,3 @@ def test_what_does_not_fit_is_refused_before_it_is_built(free, devices_built_on,
         with pytest.raises(DeviceError, match=f"big needs {NEEDED} Bytes and cpu has {free} Bytes free"):
             trace_target(target, asked)
     assert built_on == devices_built_on
-
-
-def test_a_row_of_several_calls_takes_what_the_first_takes_and_returns_what_the_last_returns():
-    inner = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3))
-    row, relu = attnscope.trace(nn.Sequential(inner, nn.ReLU()), torch.zeros(2, 4), depth=1).steps
-    assert (row.inputs[0], row.outputs[-1]) == ((2, 4), (2, 3))
-    assert (row.calls, row.module, row.op, row.macs) == (3, "Sequential", "", 2 * (32 + 24))
-    assert (relu.calls, relu.module, relu.op) == (1, "ReLU", "relu")
-    assert row.params == 40 + 27
