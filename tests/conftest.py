@@ -18,6 +18,18 @@ for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(optionalhook=True)  # with -p no:xdist nobody calls it
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return how many processes `-n auto` starts: none if some tests are named, their output is shown or somebody debugs.
+
+    One process is quicker for a few tests, and a debugger, `-s` and coverage need the tests in it. None leaves the number
+    to pytest-xdist: one for each core.
+    """
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    traced = sys.gettrace() is not None or config.getoption("trace")
+    return 0 if named or traced or config.getoption("capture") == "no" else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What is marked for a GPU is skipped, with the reason, where there is none."""
     import torch

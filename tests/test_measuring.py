@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ import torch
 from attnscope import SwinSpec, ViTSpec, explore
 from attnscope.profiling import clocks
 from attnscope.profiling import timing as engine
-from attnscope.profiling.load import Effort, Watch
 from attnscope.profiling.noise import doubts, faults_remedy
 from attnscope.reports.report import Time
 
@@ -18,26 +16,6 @@ FINE = Time(
     whole_interquartile_mean_s=1.0, whole_iqr_s=0.01, whole_samples_s=[1.0], steps_sum_s=1.0, remainder_s=0.0, runs=20,
     clean_runs=20, stamp_s=0.0, tried=20, cpu_share=1.0, page_faults=0, others=0.0, pressure=0.0,
 )  # fmt: skip
-
-
-class FakeClock(clocks.CpuClock):
-    """Of which every other pair of runs is disturbed."""
-
-    def __init__(self):
-        self.runs = 0
-
-    def is_clean(self, effort, stamps):
-        self.runs += 1
-        return (self.runs - 1) // 2 % 2 == 0
-
-
-def test_only_clean_pairs_are_kept():
-    clock = FakeClock()
-    once = partial(clocks.run, clock, lambda: None, [])
-    timing = engine.take_pairs(once, once, 0.01, 0.0)
-    assert timing.clean_runs >= engine.FEWEST_CLEAN
-    assert len(timing.chains) == len(timing.wholes) == timing.clean_runs < timing.tried
-    assert all(run.clean for run in [*timing.chains, *timing.wholes])
 
 
 @pytest.mark.parametrize(
@@ -67,19 +45,6 @@ def test_one_thread_falls_back_to_its_own_time_where_no_run_is_clean(monkeypatch
     assert report.time.clean_runs == 0
     assert any("seconds of the processor" in warning for warning in report.warnings)
     assert report.time.steps_sum_s > 0
-
-
-def test_effort_is_what_came_between():
-    effort = Effort(3.0, 2.0, 4.0, 7).since(Effort(1.0, 1.0, 1.0, 2))
-    assert (effort.wall_s, effort.thread_s, effort.process_s, effort.faults) == (2.0, 1.0, 3.0, 5)
-    assert effort.share(1) == 0.5
-    assert effort.share(2) == 0.75
-
-
-def test_a_watch_tells_what_it_can():
-    load = Watch().load()
-    assert load.others is None or load.others >= 0
-    assert load.pressure is None or 0 <= load.pressure <= 1
 
 
 def test_fine_times_are_not_doubted():
@@ -181,20 +146,6 @@ def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
     for shares in told.values():
         assert (shares[0], shares[-1]) == (0, 1)
         assert all(0 <= share <= 1 for share in shares)
-
-
-def test_progress_is_not_at_its_end_while_patience_lasts():
-    class NeverClean(clocks.CpuClock):
-        def is_clean(self, effort, stamps):
-            return False
-
-    shares = []
-    once = partial(clocks.run, NeverClean(), lambda: None, [])
-    engine.take_pairs(once, once, 0.02, 0.0, shares.append)
-    assert shares == sorted(shares)
-    *before, end = shares
-    assert sum(share > 0.99 for share in before) < len(before) / 10
-    assert end == 1
 
 
 def test_no_progress_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys):

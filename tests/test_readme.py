@@ -36,8 +36,9 @@ def test_a_session_shows_what_is_printed(attnscope, command, shown):
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
 def test_a_python_block_runs(block, capsys):
     exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
     for said in re.findall(r"print\(.*\)  # (\d+)$", block, re.MULTILINE):
-        assert said in capsys.readouterr().out
+        assert said in printed
 
 
 def commands() -> list[str]:

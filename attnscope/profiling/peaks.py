@@ -32,6 +32,8 @@ ROUNDS = 4
 FEW = 4096
 """So many random numbers are drawn."""
 MEBI = 2**20
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+"""Where Linux describes the caches that one core can use."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -223,7 +225,7 @@ def _best(clock: Clock, call: Callable[[], object], each_s: float, fewest: int =
     return max(min(runs), 1e-9)
 
 
-def caches(device: torch.device) -> dict[str, int]:
+def caches(device: torch.device, folder: Path = CACHES) -> dict[str, int]:
     """Bytes of each data cache that a core can use, the smallest first; empty where the system does not tell."""
     if device.type == "cuda":
         size = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
@@ -231,9 +233,9 @@ def caches(device: torch.device) -> dict[str, int]:
     found: dict[str, int] = {}
     if device.type != "cpu":
         return found
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for index in sorted(folder.glob("index*")):
         try:
-            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
             if kind != "Instruction":
                 found[f"L{level}"] = int(size.rstrip("KM")) * (MEBI if size.endswith("M") else 1024)
         except (OSError, ValueError):

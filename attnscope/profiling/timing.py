@@ -191,18 +191,22 @@ def take_pairs(
     budget_s: float,
     stamp_s: float,
     progress: Progress | None = None,
+    now: Callable[[], float] = time.perf_counter,
 ) -> Pairs:
-    """Run pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent."""
+    """Run pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent.
+
+    `now` returns the seconds in which the budget and the warm-up are counted.
+    """
     chains: list[Timed] = []
     wholes: list[Timed] = []
     report = progress or _ignore
     with measuring():
         report(0.0)
-        _warm_up(whole, chain)
+        _warm_up(whole, chain, now=now)
         watch = Watch()
-        start = time.perf_counter()
+        start = now()
         clean: list[int] = []
-        while not _enough(len(chains), len(clean), time.perf_counter() - start, budget_s):
+        while not _enough(len(chains), len(clean), now() - start, budget_s):
             if len(chains) % 2 == 0:
                 wholes.append(whole())
                 chains.append(chain())
@@ -212,7 +216,7 @@ def take_pairs(
             if chains[-1].clean and wholes[-1].clean:
                 clean.append(len(chains) - 1)
             expected_s = budget_s if len(clean) >= FEWEST_CLEAN else PATIENCE * budget_s
-            report(min(1.0, (time.perf_counter() - start) / expected_s, len(chains) / FEWEST_PAIRS))
+            report(min(1.0, (now() - start) / expected_s, len(chains) / FEWEST_PAIRS))
         load = watch.load()
     report(1.0)
     kept = clean if len(clean) >= FEWEST_CLEAN else range(len(chains))
@@ -225,7 +229,10 @@ def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progre
 
 
 def time_in_turn(
-    forwards: Sequence[tuple[nn.Module, Inputs]], budget_s: float, progress: Progress | None = None
+    forwards: Sequence[tuple[nn.Module, Inputs]],
+    budget_s: float,
+    progress: Progress | None = None,
+    now: Callable[[], float] = time.perf_counter,
 ) -> Turns:
     """Time several untouched forwards, run in turn, so that a drift of the machine touches all alike.
 
@@ -234,6 +241,7 @@ def time_in_turn(
         budget_s: seconds to measure them together, without the warm-up. Each runs FEWEST_CLEAN times at least, or
             FEWEST_LONG_RUNS times if one round takes longer than the budget.
         progress: called with the share that is done.
+        now: returns the seconds in which the budget and the warm-up are counted.
 
     Returns:
         The samples of each, from the rounds that were left alone. If these are too few, all rounds are kept, and a single
@@ -251,18 +259,18 @@ def time_in_turn(
     report = progress or _ignore
     with measuring():
         report(0.0)
-        start = time.perf_counter()
+        start = now()
         turn(False)
-        long = time.perf_counter() - start > budget_s
+        long = now() - start > budget_s
         if not long:
-            _warm_up(lambda: turn(False)[0])
+            _warm_up(lambda: turn(False)[0], now=now)
         watch = Watch()
-        start = time.perf_counter()
+        start = now()
         rounds: list[list[Timed]] = []
         fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
-        while len(rounds) < fewest or time.perf_counter() - start < budget_s:
+        while len(rounds) < fewest or now() - start < budget_s:
             rounds.append(turn(bool(len(rounds) % 2)))
-            report(min(1.0, (time.perf_counter() - start) / budget_s, len(rounds) / fewest))
+            report(min(1.0, (now() - start) / budget_s, len(rounds) / fewest))
         load = watch.load()
     report(1.0)
     clean = [runs for runs in rounds if all(run.clean for run in runs)]
@@ -328,14 +336,14 @@ def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[
     return call
 
 
-def _warm_up(*runs: Callable[[], Timed]) -> None:
-    start = time.perf_counter()
+def _warm_up(*runs: Callable[[], Timed], now: Callable[[], float]) -> None:
+    start = now()
     rounds = 0
-    while rounds < WARMUP_ROUNDS or time.perf_counter() - start < WARMUP_S:
+    while rounds < WARMUP_ROUNDS or now() - start < WARMUP_S:
         for one in runs:
             one()
         rounds += 1
-        if time.perf_counter() - start > 10 * WARMUP_S:
+        if now() - start > 10 * WARMUP_S:
             return  # a forward this long has warmed what there is to warm
 
 
@@ -356,10 +364,11 @@ def _watching_cost(clock: Clock) -> float:
         return None
 
     def seconds(method: Callable[..., Any]) -> float:
-        start = time.perf_counter_ns()
+        stamps = [clock.stamp()]
         for _ in range(200):
             method(None)
-        return (time.perf_counter_ns() - start) * 1e-9 / 200
+        stamps.append(clock.stamp())
+        return clock.seconds(stamps)[0] / 200
 
     costs = [seconds(_stamped(nothing, clock.stamp, [])) - seconds(nothing) for _ in range(9)]
     return max(0.0, statistics.median(costs))

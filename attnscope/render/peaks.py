@@ -93,7 +93,8 @@ def roofline(report: Report, width: int | None) -> list[str]:
     lowest, highest = (
         find(float(row.bound.intensity) for row in steps if row.bound and row.bound.intensity) for find in (min, max)
     )
-    left, right = math.floor(math.log10(lowest)), max(1, math.ceil(math.log10(highest)))
+    left = math.floor(math.log10(lowest))
+    right = max(1, left + 1, math.ceil(math.log10(highest)))
     roof = 2 * peaks.macs_per_s
     top = math.log10(roof) + 0.3
     bottom = min(math.log10(_flops_per_s(row)) for row in steps) - 0.2

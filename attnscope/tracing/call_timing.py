@@ -5,7 +5,6 @@ cold as they are in a forward, and taken off for each time that the mode was ask
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -130,9 +129,9 @@ def _asking_cost(clock: Clock, touched: int) -> AskingCost:
         samples = []
         for _ in range(LOOPS):
             work()
-            start = time.perf_counter_ns()
+            start = clock.stamp()
             call()
-            samples.append((time.perf_counter_ns() - start) * 1e-9)
+            samples += clock.seconds([start, clock.stamp()])
         return statistics.median(samples)
 
     def watched(call: Callable[[], Any]) -> float:

@@ -1,0 +1,81 @@
+"""When peaks are measured and kept, where, and the caches of a processor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnscope.profiling import load, peaks
+from attnscope.profiling.load import Load
+from attnscope.profiling.peaks import cache_folder, caches, measure_peaks, peaks_of
+from tests.test_roofline import PEAKS
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """How many threads torch had whenever peaks were measured, which takes no time here."""
+    threads = []
+
+    def measure(*_):
+        threads.append(torch.get_num_threads())
+        return PEAKS
+
+    monkeypatch.setattr(peaks, "_measure", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return threads
+
+
+@pytest.mark.parametrize(
+    ("threads", "others", "trusted"), [(2, 0.25, True), (2, 0.26, False), (2, None, True), (1, 9.0, True)]
+)
+def test_peaks_of_a_busy_machine_are_not_kept(threads, others, trusted, measured, monkeypatch):
+    """A single thread is told apart from others."""
+    monkeypatch.setattr(load.Watch, "load", lambda watch: Load(others, None))
+    assert measure_peaks(CPU, torch.float32, threads) == (PEAKS, trusted)
+    assert peaks_of(CPU, torch.float32, threads) == PEAKS
+    assert measured == ([threads] if trusted else [threads, threads])
+    assert torch.get_num_threads() == 1
+
+
+def test_peaks_are_kept_for_each_dtype_and_number_of_threads(measured, monkeypatch):
+    monkeypatch.setattr(load.Watch, "load", lambda watch: Load(0.0, None))
+    for dtype, threads in ((torch.float32, 1), (torch.float32, 2), (torch.float64, 1), (torch.float32, 1)):
+        peaks_of(CPU, dtype, threads)
+    assert measured == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {}, "home/.cache/attnscope"),
+        ("linux", {"XDG_CACHE_HOME": "xdg"}, "xdg/attnscope"),
+        ("darwin", {}, "home/Library/Caches/attnscope"),
+        ("win32", {"LOCALAPPDATA": "local"}, "local/attnscope/cache"),
+        ("win32", {}, "home/attnscope/cache"),
+    ],
+)
+def test_caches_lie_where_each_system_has_them(platform, variables, folder, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Path, "home", lambda: Path("home"))
+    monkeypatch.setattr("sys.platform", platform)
+    assert cache_folder() == Path(folder)
+
+
+def test_the_caches_of_a_core_are_its_data_caches_in_ascending_order(tmp_path):
+    for index, told in enumerate(
+        [("Unified", "3", "32M"), ("Data", "1", "48K"), ("Instruction", "1", "32K"), ("Unified", "2", "2048K")]
+    ):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, value in zip(("type", "level", "size"), told, strict=True):
+            (folder / name).write_text(f"{value}\n")
+    (tmp_path / "index9").mkdir()  # tells nothing
+    found = caches(CPU, tmp_path)
+    assert list(found.items()) == [("L1", 48 * 1024), ("L2", 2 * 2**20), ("L3", 32 * 2**20)]
+    assert caches(CPU, tmp_path / "none") == {}
+    assert caches(torch.device("mps"), tmp_path) == {}

@@ -1,0 +1,111 @@
+"""What a module is given to run on, and whether it fits."""
+
+import pytest
+import torch
+from torch import nn
+
+import attnscope
+from attnscope import DeviceError, UsageError
+from attnscope.profiling import devices
+from attnscope.tracing.options import Asked
+from attnscope.tracing.run import _batch
+from attnscope.tracing.targets.target import InputSpec, Target, known_inputs
+from attnscope.tracing.trace import trace_target
+
+CPU = torch.device("cpu")
+
+
+class Module(nn.Module):
+    """One that tells of its inputs in the ways of several libraries."""
+
+    def __init__(self, **told):
+        super().__init__()
+        for name, value in told.items():
+            setattr(self, name, value)
+
+    def forward(self, x, mask):
+        return x
+
+
+def test_inputs_are_of_their_dtype_or_that_of_the_parameters():
+    x = InputSpec((200, 50)).tensor(CPU, torch.float64)
+    assert (x.dtype, x.shape) == (torch.float64, (200, 50))
+    assert abs(float(x.mean())) < 0.1
+    assert float(x.std()) == pytest.approx(1.0, abs=0.1)
+    whole = InputSpec((200, 50), "int32").tensor(CPU, torch.float64)
+    assert (whole.dtype, whole.unique().tolist()) == (torch.int32, [0, 1])
+    mask = InputSpec((3, 4), "bool", "mask").tensor(CPU, torch.float64)
+    assert (mask.dtype, mask.all().item()) == (torch.bool, True)
+    assert InputSpec((2,), "complex64").tensor(CPU, torch.float64).dtype == torch.complex64
+
+
+def test_inputs_are_spelled_as_they_are_typed():
+    assert str(InputSpec((1, 49, 96))) == "1×49×96"
+    assert str(InputSpec((49, 49), "bool", "mask")) == "mask 49×49 bool"
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        (Module(pretrained_cfg={"input_size": (3, 32, 48)}), [InputSpec((1, 3, 32, 48))]),
+        (Module(default_cfg={"input_size": (3, 32, 48)}), [InputSpec((1, 3, 32, 48))]),
+        (Module(pretrained_cfg={}, example_input_array=torch.zeros(2, 5).half()), [InputSpec((2, 5), "float16")]),
+        (attnscope.ViTAttention(12, 3), []),
+        (Module(), []),
+    ],
+)
+def test_inputs_that_a_module_tells_of(module, inputs):
+    assert known_inputs(module) == inputs
+
+
+def test_inputs_that_nobody_knows_are_asked_for():
+    target = Target("it", Module)
+    with pytest.raises(UsageError, match="Module takes x, mask; give shapes such as"):
+        target.inputs_of(Module())
+    assert Target("it", Module, [InputSpec((2,))]).inputs_of(Module()) == [InputSpec((2,))]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "batch"),
+    [
+        (nn.Linear(4, 4), (5, 3, 4), 5),
+        (nn.Linear(4, 4), (5, 4), 5),
+        (nn.ReLU(), (), 1),
+        (nn.ReLU(), (0, 4), 1),
+        (nn.TransformerEncoderLayer(4, 2, 8), (3, 5, 4), 5),  # n b c
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (5, 3, 4), 5),
+        (nn.TransformerEncoderLayer(4, 2, 8), (3, 4), 1),  # n c
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (3, 4), 1),
+    ],
+)
+def test_images_are_counted_along_the_first_axis_unless_torch_puts_tokens_there(module, shape, batch):
+    assert _batch(module, (torch.zeros(shape),), {}) == batch
+
+
+def test_a_module_without_inputs_has_a_batch_of_one():
+    assert _batch(nn.ReLU(), (), {}) == 1
+
+
+NEEDED = 4 * (110 + 10)
+"""Bytes of a hundred weights, ten biases and ten numbers that are made."""
+
+
+@pytest.mark.parametrize(("free", "devices_built_on"), [(NEEDED, ["meta", "cpu"]), (NEEDED - 1, ["meta"])])
+def test_what_does_not_fit_is_refused_before_it_is_built(free, devices_built_on, monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda device: free)
+    built_on = []
+
+    def build():
+        built_on.append(torch.get_default_device().type)
+        return nn.Linear(10, 10)
+
+    target = Target("big", build, [InputSpec((1, 10))])
+    asked = Asked(
+        device="cpu", time=True, group="op", depth=None, submodule=None, budget=0.01, threads=1, seed=0, command=None
+    )  # fmt: skip
+    if free >= NEEDED:
+        assert trace_target(target, asked).totals.macs == 100
+    else:
+        with pytest.raises(DeviceError, match=f"big needs {NEEDED} Bytes and cpu has {free} Bytes free"):
+            trace_target(target, asked)
+    assert built_on == devices_built_on
