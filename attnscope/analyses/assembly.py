@@ -12,7 +12,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.optional import most, sum_of
 from attnscope.core.version import __version__
-from attnscope.plan.memory import Memory
+from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.profiling.noise import disturbances, doubts, floor_doubt
 from attnscope.profiling.options import RunOptions
@@ -60,7 +60,7 @@ def assemble_report(
         spec={"network" if is_network else "attention": spec.name, **spec.as_dict()},
         environment={"attnscope": __version__, "python": platform.python_version(), **measured.environment},
         steps=rows,
-        totals=totals_of(plan, costs.memory, costs.backward_bytes),
+        totals=totals_of(plan, costs.memory, costs.backward_held),
         time=forward.whole,
         audit=measured.verification.audit,
         complexity=complexity_figures(
@@ -148,7 +148,12 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
             stage=step.part.stage if step.part else None,
             bytes_saved_together=memory.saved_together[row],
             bytes_training=memory.training[row],
-            bytes_backward=costs.backward_bytes[row],
+            bytes_backward=costs.backward_held[row].known,
+            bytes_saved_at_least=memory.saved_at_least[row],
+            bytes_live_at_least=memory.live_at_least[row],
+            bytes_saved_together_at_least=memory.saved_together_at_least[row],
+            bytes_training_at_least=memory.training_at_least[row],
+            bytes_backward_at_least=costs.backward_held[row].size,
             bytes_allocated=measured.allocated.get(row),
             bound=measured.roofline.bounds.get(row),
             backward=backward[row],
@@ -157,8 +162,8 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
     ]
 
 
-def totals_of(plan: Plan, memory: Memory, backward_bytes: Sequence[int | None]) -> Totals:
-    """Return the sums over the steps, and the peaks of memory; `backward_bytes` is what each step holds in the backward."""
+def totals_of(plan: Plan, memory: Memory, backward_held: Sequence[AtLeast]) -> Totals:
+    """Return the sums over the steps, and the peaks of memory; `backward_held` is what each step holds in the backward."""
     return Totals(
         macs=plan.macs,
         flops=plan.flops,
@@ -169,7 +174,11 @@ def totals_of(plan: Plan, memory: Memory, backward_bytes: Sequence[int | None]) 
         peak_bytes=memory.peak,
         training_peak_bytes=most(memory.training),
         kept_bytes=memory.kept,
-        backward_peak_bytes=most(backward_bytes),
+        backward_peak_bytes=most([held.known for held in backward_held]),
+        peak_bytes_at_least=memory.least_peak,
+        training_peak_bytes_at_least=memory.least_training_peak,
+        kept_bytes_at_least=memory.least_kept,
+        backward_peak_bytes_at_least=max([held.size for held in backward_held]),
     )
 
 
@@ -204,6 +213,10 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
         bytes_training=most([row.bytes_training for row in rows]),
         bytes_backward=most([row.bytes_backward for row in rows]),
         bytes_saved=sum_of([row.bytes_saved_together for row in rows]),
+        bytes_live_at_least=most([row.bytes_live_at_least for row in rows]),
+        bytes_training_at_least=most([row.bytes_training_at_least for row in rows]),
+        bytes_backward_at_least=most([row.bytes_backward_at_least for row in rows]),
+        bytes_saved_at_least=sum_of([row.bytes_saved_together_at_least for row in rows]),
         sees=first.part.sees,
         time_s=sum_of([row.times * row.time.interquartile_mean_s if row.time else None for row in rows]),
         backward_macs=sum_of([row.backward.macs_together if row.backward else None for row in rows]),
@@ -234,6 +247,10 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
         bytes_training=most([part.bytes_training for part in parts]),
         bytes_backward=most([part.bytes_backward for part in parts]),
         bytes_saved=sum_of([part.bytes_saved for part in parts]),
+        bytes_live_at_least=most([part.bytes_live_at_least for part in parts]),
+        bytes_training_at_least=most([part.bytes_training_at_least for part in parts]),
+        bytes_backward_at_least=most([part.bytes_backward_at_least for part in parts]),
+        bytes_saved_at_least=sum_of([part.bytes_saved_at_least for part in parts]),
         sees=parts[-1].sees,
         time_s=sum_of([part.time_s for part in parts]),
         backward_macs=sum_of([part.backward_macs for part in parts]),

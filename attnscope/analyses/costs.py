@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from attnscope.attentions.spec import Spec
 from attnscope.ops.kernels import RECOMPUTING
-from attnscope.plan.backward import backward_bytes, backward_macs
-from attnscope.plan.memory import Memory
+from attnscope.plan.backward import backward_held, backward_macs
+from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan
 from attnscope.profiling.options import RunOptions
 
@@ -18,14 +18,14 @@ class Costs:
     Args:
         plan: the steps, with their sizes, MACs and bytes.
         memory: what the steps hold in inference and in training.
-        backward_bytes: what each step holds in the backward; None if it is not known.
+        backward_held: bytes that each step holds in the backward.
         backward_macs: MACs of the backward of each run of a step; empty if the backward was not requested.
         notes: what is not known, and why.
     """
 
     plan: Plan
     memory: Memory
-    backward_bytes: Sequence[int | None]
+    backward_held: Sequence[AtLeast]
     backward_macs: Sequence[int | None] = ()
     notes: tuple[str, ...] = ()
 
@@ -34,7 +34,7 @@ def costs_of(spec: Spec, options: RunOptions) -> Costs:
     """Return the costs of a Spec's steps, those of the backward if the options request it."""
     plan = spec.plan()
     memory = Memory(plan)
-    held = backward_bytes(memory, options.input_grad)
+    held = backward_held(memory, options.input_grad)
     if not options.backward:
         return Costs(plan, memory, held)
     macs = backward_macs(plan, spec.kernel, options.input_grad, options.possible_devices)

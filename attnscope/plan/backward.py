@@ -79,25 +79,20 @@ def _macs(step: SizedStep, needs: tuple[bool, ...], kernel: str, devices: Sequen
     return macs + 2 * step.forward.fused_macs if again == {False} else None
 
 
-def backward_bytes(memory: Memory, input_grad: bool = True) -> tuple[int | None, ...]:
+def backward_held(memory: Memory, input_grad: bool = True) -> tuple[AtLeast, ...]:
     """Return, for each step, what training holds at the fullest moment of its backward; 0 where nothing goes back.
 
     Beyond the input and the parameters: what is still kept, the output and its gradient, which the loss holds, and the
     gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs the
-    fullest counts. None where it is a lower bound: in a fused kernel or a convolution, and everywhere if something is kept
-    that only the device knows.
+    fullest counts. It is a lower bound in a fused kernel or a convolution, and everywhere if something is kept that only
+    the device knows.
 
     Args:
         memory: of the forward.
         input_grad: whether what comes from outside needs a gradient.
     """
-    return memory.fullest([held.known for held in _go_back(memory, input_grad)])
-
-
-def backward_bytes_at_least(memory: Memory, input_grad: bool = True) -> tuple[int, ...]:
-    """The same, as lower bounds where they are not known."""
-    runs = memory.plan.by_step([held.size for held in _go_back(memory, input_grad)])
-    return tuple([max(sizes) for sizes in runs])
+    runs = memory.plan.by_step(_go_back(memory, input_grad))
+    return tuple([AtLeast(max([held.size for held in each]), all([held.is_all for held in each])) for each in runs])
 
 
 def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:

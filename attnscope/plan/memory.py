@@ -62,12 +62,12 @@ class Memory:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    @property
+    @cached_property
     def live(self) -> tuple[int | None, ...]:
         """For each step, what the forward holds at its fullest moment; None where that is a lower bound."""
         return self.fullest([held.known for held in self._live])
 
-    @property
+    @cached_property
     def live_at_least(self) -> tuple[int, ...]:
         """The same, as a lower bound where it is not known."""
         return self._largest(self._live)
@@ -91,10 +91,20 @@ class Memory:
         """
         return self.fullest([saved.known for saved in self.saved_by_runs])
 
-    @property
+    @cached_property
     def saved_together(self) -> tuple[int | None, ...]:
         """For each step, what training keeps of all its runs together."""
         return tuple(map(sum_of, self.plan.by_step([saved.known for saved in self.saved_by_runs])))
+
+    @cached_property
+    def saved_at_least(self) -> tuple[int, ...]:
+        """For each step, what training keeps each time that it runs, as a lower bound where it is not known."""
+        return self._largest(self.saved_by_runs)
+
+    @cached_property
+    def saved_together_at_least(self) -> tuple[int, ...]:
+        """For each step, what training keeps of all its runs, as a lower bound where it is not known."""
+        return tuple(map(sum, self.plan.by_step([saved.size for saved in self.saved_by_runs])))
 
     @property
     def kept(self) -> int | None:
@@ -114,7 +124,7 @@ class Memory:
         """
         return self.fullest([held.known for held in self._training])
 
-    @property
+    @cached_property
     def training_at_least(self) -> tuple[int, ...]:
         """The same, as a lower bound where it is not known."""
         return self._largest(self._training)

@@ -34,6 +34,7 @@ class Column(Generic[Row]):
         text: a row in words, where the value alone does not tell it; None where it does.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
         total: what stands under it, in base units; None where nothing does.
+        at_least, total_at_least: lower bounds of the value and of the total, shown where these are not known.
         right: whether it is flush right.
         drawn: whether it is a picture of another column, which only a screen needs.
         tint: the style of a cell, where it is not that of its row.
@@ -49,16 +50,26 @@ class Column(Generic[Row]):
     drawn: bool = False
     tint: Callable[[Row], str] = lambda row: ""
     text: Callable[[Row], str | None] = lambda row: None
+    at_least: Callable[[Row], Value] | None = None
+    total_at_least: Value = None
 
     def words(self, row: Row) -> str:
         """What stands in a row, in words."""
         told = self.text(row)
-        return self.show(self.value(row)) if told is None else told
+        return self.spell(self.value(row), self.at_least and self.at_least(row)) if told is None else told
+
+    def spell(self, value: Value, at_least: Value) -> str:
+        """Return a value in words, `≥ 1.7 MiB` where only a lower bound is known."""
+        return f"≥ {self.show(at_least)}" if value is None and at_least else self.show(value)
+
+    @property
+    def foot(self) -> str:
+        """What stands under it, in words."""
+        return "" if self.total is None and not self.total_at_least else self.spell(self.total, self.total_at_least)
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Head, a cell for each row, foot."""
-        foot = "" if self.total is None else self.show(self.total)
-        return [screen.text(text) for text in (self.title, *map(self.words, rows), foot)]
+        return [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
 
 
 ADD_UP = (
@@ -186,8 +197,4 @@ def _count(column: Column[Any], value: int) -> str:
 
 
 def _totals(columns: Sequence[Column[Any]]) -> list[str]:
-    totals = [column.total for column in columns]
-    return [
-        "" if total is None else _count(column, total) if isinstance(total, int) else column.show(total)
-        for column, total in zip(columns, totals, strict=True)
-    ]
+    return [_count(column, column.total) if isinstance(column.total, int) else column.foot for column in columns]

@@ -3,6 +3,7 @@
 from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.columns import Column
+from attnscope.render.held import held_column, lower_bounds
 from attnscope.reports.report import PartRow, Report
 
 
@@ -27,24 +28,10 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
     if any(row.sees for row in rows):
         columns.append(Column[PartRow]("sees", "sees", lambda row: spell(row.sees) if row.sees else None, _seen, 3))
     columns += [
-        Column[PartRow]("bytes_live", "live", lambda row: row.bytes_live, words.binary, held(6), totals.peak_bytes),
-        Column[PartRow](
-            "bytes_training",
-            "training",
-            lambda row: row.bytes_training,
-            words.binary,
-            held(8),
-            totals.training_peak_bytes,
-        ),
-        Column[PartRow](
-            "bytes_backward",
-            "bwd live",
-            lambda row: row.bytes_backward,
-            words.binary,
-            held(8),
-            totals.backward_peak_bytes,
-        ),
-        Column[PartRow]("bytes_saved", "kept", lambda row: row.bytes_saved, words.binary, held(5), totals.kept_bytes),
+        held_column("bytes_live", "live", held(6), totals, "peak_bytes"),
+        held_column("bytes_training", "training", held(8), totals, "training_peak_bytes"),
+        held_column("bytes_backward", "bwd live", held(8), totals, "backward_peak_bytes"),
+        held_column("bytes_saved", "kept", held(5), totals, "kept_bytes"),
     ]
     if report.time:
         whole = report.time.steps_sum_s
@@ -73,7 +60,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
                     "backward_s", "bwd time", lambda row: row.backward_s, words.seconds, 1, back.time.steps_sum_s
                 )
             )
-    return columns
+    return [*columns, *lower_bounds(columns)]
 
 
 def part_style(row: PartRow) -> str:

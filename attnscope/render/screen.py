@@ -21,6 +21,7 @@ TIMES = re.compile(r"(?<=\S)·(?=\S)")
 ASCII = str.maketrans(
     {
         "×": "x",
+        "≥": ">=",
         "·": "-",
         "–": "-",
         "─": "-",

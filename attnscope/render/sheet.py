@@ -1,5 +1,6 @@
 """A Report on a screen: one table, and below it what the figures come to."""
 
+from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -191,28 +192,42 @@ def floor_line(report: Report, floor_s: float) -> str:
 
 
 def memory_line(report: Report) -> str:
-    """The fullest moment and where it is."""
-    if report.totals.peak_bytes is None:
-        return "not known: what a fused kernel holds is its own"
-    fullest = max(report.steps, key=lambda row: row.bytes_live or 0)
-    return f"{words.binary(report.totals.peak_bytes)} of activations at the fullest moment, in {where(fullest)}"
+    """The fullest moment and where it is, or a lower bound and where more may be held."""
+    totals = report.totals
+    held = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} of activations at the fullest moment"
+    if totals.peak_bytes is None:
+        names = dict.fromkeys(row.name for row in report.steps if row.bytes_live is None)
+        return f"{held}; what {' and '.join(names)} may hold beyond that is not known"
+    return f"{held}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
 
 
 def training_lines(report: Report) -> list[str]:
     """The fullest moments of training, forward and backward, where they are, and what is kept between them."""
     totals = report.totals
-    if totals.kept_bytes is None:
-        return ["in training not known: what a fused kernel or dropout keeps is its own"]
-    most = max(report.steps, key=lambda row: row.bytes_saved_together or 0)
-    kept = f"{words.binary(totals.kept_bytes)} are kept for the backward, most of them by {where(most)}"
-    if totals.training_peak_bytes is None or totals.backward_peak_bytes is None:
-        return [f"in training not known step by step; {kept}"]
-    forward = max(report.steps, key=lambda row: row.bytes_training or 0)
-    backward = max(report.steps, key=lambda row: row.bytes_backward or 0)
+
+    def within(known: int | None, held: Callable[[StepRow], int | None]) -> str:
+        """Where that is, if it is known."""
+        return "" if known is None else where(max(report.steps, key=lambda row: held(row) or 0))
+
+    forward = within(totals.training_peak_bytes, lambda row: row.bytes_training)
+    backward = within(totals.backward_peak_bytes, lambda row: row.bytes_backward)
+    keeper = within(totals.kept_bytes, lambda row: row.bytes_saved_together)
     return [
-        f"{words.binary(totals.training_peak_bytes)} in the forward of training, in {where(forward)}; {kept}",
-        f"{words.binary(totals.backward_peak_bytes)} in its backward, in {where(backward)}, with the gradients so far",
+        held_words(totals.training_peak_bytes, totals.training_peak_bytes_at_least)
+        + " in the forward of training"
+        + (f", in {forward}" if forward else "")
+        + f"; {held_words(totals.kept_bytes, totals.kept_bytes_at_least)} are kept for the backward"
+        + (f", most of them by {keeper}" if keeper else ""),
+        held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least)
+        + " in its backward"
+        + (f", in {backward}" if backward else "")
+        + ", with the gradients so far",
     ]
+
+
+def held_words(known: int | None, at_least: int | None) -> str:
+    """Return `5.3 MiB`, or `at least 5.3 MiB` if more is not known."""
+    return words.binary(known) if known is not None or not at_least else f"at least {words.binary(at_least)}"
 
 
 def parameters_line(report: Report) -> str:

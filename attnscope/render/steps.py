@@ -6,6 +6,7 @@ from itertools import pairwise
 from attnscope.core.axes import Shape, spell
 from attnscope.render import words
 from attnscope.render.columns import Column, adding_up
+from attnscope.render.held import held_column, lower_bounds
 from attnscope.reports.report import Report, StepRow
 
 Of = Column[StepRow]
@@ -15,7 +16,8 @@ def step_columns(report: Report) -> list[Of]:
     """The columns that this report can fill, in their order on the screen."""
     groups = (_places(report), _work(report), _memory(report), _times(report), _bounds(report), _backward(report))
     columns = adding_up([column for group in groups for column in group], lambda row: row.times)
-    return [*columns, Of("doc", "what it means", lambda row: row.doc, rank=14, right=False)]
+    doc = Of("doc", "what it means", lambda row: row.doc, rank=14, right=False)
+    return [*columns, doc, *lower_bounds(columns)]
 
 
 def _places(report: Report) -> list[Of]:
@@ -67,14 +69,10 @@ def _memory(report: Report) -> list[Of]:
     columns = [
         Of("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
         Of("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
-        Of("bytes_live", "live", lambda row: row.bytes_live, words.binary, 1 if asked else 9, totals.peak_bytes),
-        Of(
-            "bytes_training", "training", lambda row: row.bytes_training, words.binary, held, totals.training_peak_bytes
-        ),
-        Of(
-            "bytes_backward", "bwd live", lambda row: row.bytes_backward, words.binary, held, totals.backward_peak_bytes
-        ),
-        Of("bytes_saved", "kept", lambda row: row.bytes_saved_together, words.binary, kept, totals.kept_bytes),
+        held_column("bytes_live", "live", 1 if asked else 9, totals, "peak_bytes"),
+        held_column("bytes_training", "training", held, totals, "training_peak_bytes"),
+        held_column("bytes_backward", "bwd live", held, totals, "backward_peak_bytes"),
+        held_column("bytes_saved", "kept", kept, totals, "kept_bytes", "bytes_saved_together"),
     ]
     if any(row.bytes_allocated is not None for row in rows):
         columns.append(

@@ -37,7 +37,11 @@ class StepTime:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step: what it means, takes, makes and costs. `bytes_live` is what the forward holds at its fullest moment."""
+    """One step: what it means, takes, makes and costs. `bytes_live` is what the forward holds at its fullest moment.
+
+    Bytes that are not known exactly are None; the field of the same name that ends in `_at_least` is a lower bound then,
+    and equal to them otherwise. It is None where nothing is known.
+    """
 
     name: str
     path: str
@@ -65,6 +69,11 @@ class StepRow:
     """What the forward of training holds at its fullest moment, in this step."""
     bytes_backward: int | None = field(default=None, kw_only=True)
     """What the backward of training holds at its fullest moment, in this step; 0 where nothing goes back through it."""
+    bytes_saved_at_least: int | None = field(default=None, kw_only=True)
+    bytes_live_at_least: int | None = field(default=None, kw_only=True)
+    bytes_saved_together_at_least: int | None = field(default=None, kw_only=True)
+    bytes_training_at_least: int | None = field(default=None, kw_only=True)
+    bytes_backward_at_least: int | None = field(default=None, kw_only=True)
     bytes_allocated: int | None = field(default=None, kw_only=True)
     """What the device's own allocator held at the fullest moment of this step; CUDA tells."""
     bound: Bound | None = field(default=None, kw_only=True)
@@ -93,7 +102,7 @@ class PartRow:
     `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_training` that of the
     forward in training, `bytes_backward` of the backward, `bytes_saved` what training keeps for it. `sees` is how many
     patches of the image one token can see at most, down and across. `backward_macs` and `backward_s` are None where the
-    backward was not asked for, or not measured.
+    backward was not asked for, or not measured. Bytes have lower bounds as in a StepRow.
     """
 
     name: str
@@ -114,6 +123,10 @@ class PartRow:
     time_s: float | None
     backward_macs: int | None = None
     backward_s: float | None = None
+    bytes_live_at_least: int | None = None
+    bytes_training_at_least: int | None = None
+    bytes_backward_at_least: int | None = None
+    bytes_saved_at_least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +151,7 @@ class Totals:
     """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters.
 
     `training_peak_bytes` is the same in the forward of training, `kept_bytes` what of it stays for the backward, and
-    `backward_peak_bytes` the most that the backward holds, gradients included.
+    `backward_peak_bytes` the most that the backward holds, gradients included. They have lower bounds as in a StepRow.
     """
 
     macs: int
@@ -151,6 +164,10 @@ class Totals:
     training_peak_bytes: int | None = None
     kept_bytes: int | None = None
     backward_peak_bytes: int | None = None
+    peak_bytes_at_least: int | None = None
+    training_peak_bytes_at_least: int | None = None
+    kept_bytes_at_least: int | None = None
+    backward_peak_bytes_at_least: int | None = None
 
 
 @dataclass(frozen=True)
