@@ -243,11 +243,11 @@ def test_two_folders_cannot_share_a_name(tmp_path, in_python):
 
 
 def test_a_broken_folder_can_be_mended_and_loaded_again(tmp_path, in_python):
-    folder = write(tmp_path / "mine", steps="1 / 0\n")
-    with pytest.raises(UsageError, match=r"steps\.py:1: ZeroDivisionError") as error:
+    folder = write(tmp_path / "mine", __init__="1 / 0\n")
+    with pytest.raises(UsageError, match=r"__init__\.py:1: ZeroDivisionError") as error:
         attentions.load(folder)
     assert isinstance(error.value.__cause__, ZeroDivisionError)
-    (folder / "steps.py").write_text(STEPS, encoding="utf-8")
+    (folder / "__init__.py").write_text(INIT, encoding="utf-8")
     assert attentions.load(folder).name == "shared"
 
 
