@@ -58,6 +58,15 @@ CASES = [
         )
     ),
     SwinV2Spec(shift=True, kv_heads=1),  # as large as in a network
+    *(
+        spec
+        for dtype in ("float16", "bfloat16")
+        for spec in (
+            ViTSpec(dim=12, heads=3, tokens=7, batch=2, dtype=dtype),
+            SwinV2Spec(dim=12, heads=4, window=7, resolution=(10, 14), shift=True, dtype=dtype),
+            SwinNetworkSpec(dtype=dtype, **SMALL_SWIN),
+        )
+    ),
     ViTNetworkSpec(scope="block", **SMALL_VIT),
     *(
         kind(scope="block", block=block, **SMALL_SWIN)
@@ -271,7 +280,9 @@ def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
     assert sum(step.times * saved for step, saved in zip(plan.steps, memory.saved, strict=True)) == memory.kept
     assert memory.least_peak < memory.least_training_peak < memory.kept * 1.5
     deeper = replace(spec, **({"depth": 13} if spec.name == "vit" else {"depths": (2, 2, 8, 2)}))
-    assert Memory(networks.plan(deeper)).least_peak == memory.least_peak  # what a block held is gone when the next one runs
+    assert (
+        Memory(networks.plan(deeper)).least_peak == memory.least_peak
+    )  # what a block held is gone when the next one runs
     assert Memory(networks.plan(deeper)).kept > memory.kept  # but for what its backward needs
 
 

@@ -129,7 +129,7 @@ KEPT = ('"windowed_macs"', '"windowed_s"')
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_has_no_windows_is_not_called_windowed(name, form):
     report = attnscope.explore(PLAIN[name], budget=0.01, device="cpu", backward=True)
-    report.next = ("", "")  # which is about another attention
+    report = dataclasses.replace(report, next=("", ""))  # which is about another attention
     assert "window" not in without(KEPT, render(report, form, Screen(quiet=True))).lower()
 
 

@@ -56,9 +56,9 @@ def test_kernels_are_held_against_themselves():
     assert {name: own for name, own in found.items() if own} == {
         "project": [Kernel("linear", (3136, 96, 288))],
         "score": [
+            Kernel("transpose", (64, 49, 3, 3, 32)),
             Kernel("batched", (192, 49, 32, 49)),
             Kernel("scale", (460_992,)),
-            Kernel("transpose", (64, 49, 3, 3, 32)),
         ],
         "softmax": [Kernel("softmax", (9408, 49))],
         "mix": [Kernel("batched", (192, 49, 49, 32))],
@@ -68,7 +68,8 @@ def test_kernels_are_held_against_themselves():
 
 def test_layers_of_one_step_are_kernels_each():
     (step,) = [step for step in attentions.plan(SwinV2Spec()).steps if step.name == "bias_mlp"]
-    assert kernels([step]) == [Kernel("linear", (225, 2, 512)), Kernel("linear", (225, 512, 3))]
+    layers = [Kernel("linear", (225, 2, 512)), Kernel("linear", (225, 512, 3))]
+    assert kernels([step]) == [*layers, Kernel("scale", (675,))]  # 16 times the sigmoid
 
 
 def test_a_matmul_over_windows_pays_for_its_copies_and_for_scaling():

@@ -90,7 +90,7 @@ def test_a_report_is_assembled_from_what_was_found_and_leaves_it_as_it_was():
         assert step.bound == found.roofline.bounds[row]
         assert step.backward.time == found.backward.steps.get(row)
     assert (one.complexity.global_s, one.complexity.windowed_s) == (
-        found.counterpart.global_s,
+        found.counterpart.reference_s,
         found.forward.whole.whole_interquartile_mean_s,
     )
 

@@ -167,7 +167,8 @@ def _costs(before: Report, after: Report) -> list[Change]:
 
 
 def _whole_costs(report: Report) -> dict[str, int | None]:
-    return {**vars(report.totals), "backward_macs": report.backward.macs if report.backward else None}
+    exact = {name: cost for name, cost in vars(report.totals).items() if not name.endswith("_at_least")}
+    return {**exact, "backward_macs": report.backward.macs if report.backward else None}
 
 
 def _step_costs(row: StepRow) -> dict[str, int | None]:

@@ -3,10 +3,10 @@
 from math import prod
 from typing import Any, NamedTuple
 
-from attnscope.ops.normalization import FLOAT32_BYTES, SOFTMAX
+from attnscope.ops.normalization import SOFTMAX
 from attnscope.ops.operation import Arguments, argument, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Shape, Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor
 
 SCALE = MASK = 1
 """FLOPs of one pair of tokens: a product with a number, and the sum with a mask or a bias."""

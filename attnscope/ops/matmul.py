@@ -1,5 +1,6 @@
 """Matrix products: linear layers and matmuls, with the copies that torch makes of operands that do not lie in one run."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -7,7 +8,7 @@ from attnscope.ops.elementwise import add_
 from attnscope.ops.movement import expand, reshape, sum_to, transpose, view
 from attnscope.ops.operation import Arguments, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
 
 
 def _mm(arguments: Arguments, out: Any) -> int:
@@ -51,8 +52,7 @@ def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 def addmm(tape: Tape, bias: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Multiply two matrices and add a row: (rows, i), (i, o) -> (rows, o)."""
-    made = tape.tensor((x.shape[0], other.shape[1]))
-    tape.ran("addmm", [bias, x, other], made)
+    made = _multiplied(tape, "addmm", x, other, [bias])
     tape.remember(_addmm_back, [bias, x, other], [made], saved=[x, other], meta=bias.shape)
     return made
 
@@ -73,9 +73,7 @@ def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 
 def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
-    made = tape.tensor((*x.shape[:-1], other.shape[-1]))
-    tape.holds_more |= x.shape[-1] == 1 and x.dim() == 3  # BLAS may copy matrices of a single row or column
-    tape.ran(name, [x, other], made)
+    made = _multiplied(tape, name, x, other)
     tape.remember(_product_back, [x, other], [made], saved=[x, other], meta=name)
     return made
 
@@ -91,15 +89,20 @@ def _product_back(back: Back) -> Gradients:
 
 def _operands_back(back: Back, name: str, needs: Any) -> Gradients:
     tape, grad, (x, other) = back.tape, back.grad, back.saved
-    of_x = _plain(tape, name, grad, transpose(tape, other)) if needs[0] else None
+    of_x = _multiplied(tape, name, grad, transpose(tape, other)) if needs[0] else None
     if not needs[1]:
         return [of_x, None]
     if name == "mm" and not other.is_contiguous():  # the gradient of a transposed weight lies as the weight does
-        return [of_x, transpose(tape, _plain(tape, name, transpose(tape, grad), x))]
-    return [of_x, _plain(tape, name, transpose(tape, x), grad)]
+        return [of_x, transpose(tape, _multiplied(tape, name, transpose(tape, grad), x))]
+    return [of_x, _multiplied(tape, name, transpose(tape, x), grad)]
 
 
-def _plain(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
+def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence[Tensor] = ()) -> Tensor:
+    """Multiply matrices, and add what is given.
+
+    A BLAS may copy matrices of a single row or column, and oneDNN repacks narrow numbers: how much they hold is theirs.
+    """
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
-    tape.ran(name, [x, other], made)
+    tape.holds_more |= tape.itemsize < FLOAT32_BYTES or (x.shape[-1] == 1 and x.dim() == 3)
+    tape.ran(name, [*added, x, other], made)
     return made

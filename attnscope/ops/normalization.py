@@ -9,7 +9,6 @@ from attnscope.ops.operation import Arguments, argument, each_in, each_out, regi
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, elementwise_strides
 
-FLOAT32_BYTES = 4
 SOFTMAX = 5  # compare for the maximum, subtract it, exponentiate, add to the sum, divide by the sum
 NORM = 4  # add to the mean, add to the variance, subtract, divide
 AFFINE = 1  # scale and shift at once: fvcore's convention for a LayerNorm is 5 in all

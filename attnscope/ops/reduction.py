@@ -3,10 +3,9 @@
 from math import prod
 from typing import Any
 
-from attnscope.ops.normalization import FLOAT32_BYTES
 from attnscope.ops.operation import Arguments, each_in, each_out, register, tensors_in
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
 
 LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # of 4 and of 16 neighbours: a product for each, and their sum
 
@@ -35,13 +34,15 @@ def mean(tape: Tape, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Take the mean over some axes. Narrow dtypes are summed up as float32, from a copy."""
     shape = tuple([size for axis, size in enumerate(x.shape) if axis not in axes])
     made = tape.tensor(shape)
-    wide = None
+    total = None
     if tape.itemsize < FLOAT32_BYTES:
-        wide = [tape.tensor(x.shape, itemsize=FLOAT32_BYTES), tape.tensor(shape, itemsize=FLOAT32_BYTES)]
+        wide = tape.tensor(x.shape, itemsize=FLOAT32_BYTES)
+        total = tape.tensor(shape, itemsize=FLOAT32_BYTES)
+        del wide
     divisor = tape.number(), tape.tensor((), itemsize=max(tape.itemsize, FLOAT32_BYTES))
     tape.ran("mean", [x], made)
     tape.remember(_mean_back, [x], [made], meta=x.shape)
-    del wide, divisor
+    del total, divisor
     return made
 
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 
 Shape = tuple[int, ...]
 
+FLOAT32_BYTES = 4
+"""Narrower numbers are summed up as float32, and repacked before they are multiplied."""
+
 
 class Storage:
     """Memory of one or several tensors, in bytes; `on_free` is called with it when nothing refers to it any more."""

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope.core.axes import Shape
-from attnscope.tracing.costs import Attend, cost_of, fused_attention, shapes_in, tensors_in
+from attnscope.tracing.costs import Attend, cost_of, fused_attention, positional, shapes_in, tensors_in
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
@@ -292,7 +292,7 @@ class _Functions(TorchFunctionMode):
             if watcher.is_whole:
                 out = as_kernels_lay(out)
                 watcher.is_whole = False
-                watcher.ran(WHOLE[name], args, kwargs, out)
+                watcher.ran(WHOLE[name], positional(WHOLE[name], args, kwargs), {}, out)
         except Exception as error:
             watcher.fail(error, name, args, kwargs)
             raise
