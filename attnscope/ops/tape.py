@@ -123,7 +123,7 @@ class Tape:
     def view(self, of: Tensor, shape: Shape, strides: Shape) -> Tensor:
         """Return another view of a tensor's memory."""
         self.values += 1
-        return Tensor(shape, strides, of.storage, of.itemsize, self.values - 1)
+        return Tensor(shape, strides, of.storage, of.itemsize, self.values - 1, is_view=True)
 
     def number(self) -> Tensor:
         """Allocate the double that torch makes of a Python number."""
