@@ -9,6 +9,9 @@ from attnscope.ops.operation import Arguments, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor
 
+HALF = 2
+"""Bytes of a number in half precision, for which oneDNN copies matrices as the processor likes them."""
+
 
 def _mm(arguments: Arguments, out: Any) -> int:
     return arguments[0].numel() * arguments[1].shape[-1]
@@ -52,6 +55,7 @@ def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 def addmm(tape: Tape, bias: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Multiply two matrices and add a row: (rows, i), (i, o) -> (rows, o)."""
     made = tape.tensor((x.shape[0], other.shape[1]))
+    tape.holds_more |= tape.itemsize == HALF
     tape.ran("addmm", [bias, x, other], made)
     tape.remember(_addmm_back, [bias, x, other], [made], saved=[x, other], meta=bias.shape)
     return made
@@ -74,7 +78,9 @@ def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
-    tape.holds_more |= x.shape[-1] == 1 and x.dim() == 3  # BLAS may copy matrices of a single row or column
+    tape.holds_more |= tape.itemsize == HALF or (
+        x.dim() == 3 and x.shape[-1] == 1
+    )  # BLAS may copy a single row or column
     tape.ran(name, [x, other], made)
     tape.remember(_product_back, [x, other], [made], saved=[x, other], meta=name)
     return made
@@ -101,5 +107,6 @@ def _operands_back(back: Back, name: str, needs: Any) -> Gradients:
 
 def _plain(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
+    tape.holds_more |= tape.itemsize == HALF
     tape.ran(name, [x, other], made)
     return made
