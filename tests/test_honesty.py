@@ -20,7 +20,6 @@ from attnscope.testing import (
     hold_parameters,
     hold_screens,
     hold_steps,
-    hold_trace,
 )
 from tests.strategies import specs
 
@@ -98,12 +97,6 @@ def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
 @settings(max_examples=30)
 def test_every_parameter_is_in_the_plan(spec):
     hold_parameters(spec)
-
-
-@given(specs(kernels=("eager",)))
-@settings(max_examples=30)
-def test_explore_and_trace_agree(spec):
-    hold_trace(spec)
 
 
 @pytest.mark.parametrize(

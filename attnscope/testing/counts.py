@@ -1,12 +1,16 @@
 """What the steps cost: counted from letters, by the closed form, by fvcore, by FlopCounterMode and by `trace`."""
 
+import torch
+
 from attnscope.attentions.spec import Spec
 from attnscope.ops.kernels import COMPILED
 from attnscope.plan.plan import SizedStep
+from attnscope.profiling.building import build
 from attnscope.profiling.counters import count_with_fvcore, count_with_torch
 from attnscope.testing.comparison import built, fail, hold_equal
 from attnscope.tracing.trace import trace
 
+META = torch.device("meta")
 MACS_HINT = "the step's operation and letters, and closed_form() of the Spec"
 
 
@@ -27,13 +31,13 @@ def hold_macs(spec: Spec) -> None:
         return  # what torch has compiled cannot be traced
     with built(spec) as (module, x):
         module(*x)  # what a module makes once and keeps, such as a mask, is no step
-        fvcore, torch = count_with_fvcore(module, *x), count_with_torch(module, *x).macs
+        fvcore, counted = count_with_fvcore(module, *x), count_with_torch(module, *x).macs
     hold_equal(spec, "MACs by letters and by fvcore", declared, fvcore.macs, MACS_HINT)
     if fvcore.uncounted:
         hint = "declare the operator in attnscope.ops by its aten name"
         fail(spec, "operators without a formula", "the forward", [], fvcore.uncounted, hint)
     fused = {where for step in plan.steps if step.is_fused for where in step.places}
-    by_torch = {where: declared[where] if where in fused else macs for where, macs in torch.items()}
+    by_torch = {where: declared[where] if where in fused else macs for where, macs in counted.items()}
     hold_equal(spec, "MACs by letters and by FlopCounterMode", declared, by_torch, MACS_HINT)
 
 
@@ -55,20 +59,18 @@ def hold_elementwise_flops(spec: Spec) -> None:
 
 
 def hold_trace(spec: Spec) -> None:
-    """Hold the totals of the plan against `trace` of the module that it builds: equal whole numbers.
+    """Hold the totals of the plan against `trace` of the module that it builds, on the meta device: equal whole numbers.
 
-    These are MACs, elementwise FLOPs, parameters, and bytes read and written. In a fused kernel only the device knows which
-    operators run, so that there is nothing to compare.
+    These are MACs, elementwise FLOPs, parameters, and bytes read and written.
 
     Raises:
-        AssertionError: they differ; the message tells the first step where they do, as far as a single step is to blame.
+        AssertionError: they differ.
     """
     plan = spec.plan()
-    if any(step.is_fused for step in plan.steps):
-        return
-    with built(spec) as (module, x):
-        module(*x)
-        totals = trace(module, *x, device="cpu").totals
+    if spec.kernel in COMPILED:
+        return  # what torch has compiled cannot be traced
+    module, x = build(spec, META)
+    totals = trace(module, *x).totals
     predicted = {
         "MACs": plan.macs,
         "elementwise FLOPs": plan.other_flops,
