@@ -187,6 +187,20 @@ def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
 
 
 @pytest.mark.parametrize(
+    "spec",
+    [
+        ViTSpec(dim=12, heads=3, tokens=7, batch=2, kernel="math"),
+        CrossSpec(dim=12, heads=4, kv_heads=2, tokens=5, keys=7, kernel="math"),
+        SwinSpec(dim=12, heads=3, resolution=(10, 15), shift=True, kernel="math"),
+        SwinV2Spec(dim=12, heads=3, resolution=14, kernel="math"),
+    ],
+    ids=name_of,
+)
+def test_a_kernel_that_lays_its_heads_apart_lets_them_be_copied(spec):
+    hold_memory(spec)
+
+
+@pytest.mark.parametrize(
     "spec", [SwinSpec(kernel="sdpa"), SwinV2Spec(kernel="sdpa"), ViTSpec(kernel="math")], ids=name_of
 )
 def test_what_a_kernel_keeps_for_itself_is_unknown(spec):

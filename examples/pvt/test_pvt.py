@@ -32,6 +32,7 @@ class TestBattery(AttentionBattery):
         PVTSpec(**SMALL, batch=2, dtype="float64"),
         PVTSpec(**SMALL, batch=2, dtype="bfloat16"),
         PVTSpec(**SMALL, batch=2, kernel="sdpa"),
+        PVTSpec(**SMALL, batch=2, kernel="math"),
         PVTSpec(**{**SMALL, "reduction": 1}, kernel="sdpa"),
         PVTSpec(**SMALL, attn_drop=0.1, proj_drop=0.1),
         PVTSpec(resolution=28),  # large enough for the library of matrix products to take the convolution
