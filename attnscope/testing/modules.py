@@ -13,7 +13,8 @@ def hold_module(spec: Spec) -> None:
     """Hold the module to what modules can do: it is copied, pickled, and trained, with a gradient for every parameter.
 
     Raises:
-        AssertionError: a copy computes something else, a parameter gets no gradient, or one that is not finite.
+        AssertionError: the output is not finite or of another dtype, a copy computes something else, or a parameter gets no
+            gradient, or one that is not finite.
     """
     with built(spec) as (module, x):
         with torch.no_grad():
@@ -22,6 +23,8 @@ def hold_module(spec: Spec) -> None:
                 fail(
                     spec, "dtype", "the output", x[0].dtype, result.dtype, "a tensor of another dtype inside the module"
                 )
+            if not result.isfinite().all():
+                fail(spec, "numbers", "the output", "finite", "not finite", "what is too small or large for this dtype")
             for how, other in (("deepcopy", copy.deepcopy(module)), ("pickle", pickle.loads(pickle.dumps(module)))):
                 if not torch.equal(other(*x), result):
                     hint = "what the module computes with is a parameter, a buffer or a plain attribute"
