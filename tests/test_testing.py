@@ -1,6 +1,7 @@
 """The battery notices what is wrong with an attention, and says at which step and where to look."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -158,3 +159,36 @@ def test_every_check_has_a_fault_that_it_notices():
 def test_the_battery_runs_every_check():
     tests = {name.removeprefix("test_") for name in vars(testing.AttentionBattery) if name.startswith("test_")}
     assert tests == {name.removeprefix("hold_") for name in testing.__all__ if name.startswith("hold_")}
+
+
+MINE = """
+from attnscope.testing import AttentionBattery
+
+from .spec import PVTSpec
+
+
+class TestMine(AttentionBattery):
+    specs = PVTSpec(dim=12, heads=3, resolution=(4, 10), reduction=2), PVTSpec(resolution=16, kernel="sdpa")
+
+
+class TestNothing(AttentionBattery):
+    pass
+"""
+
+
+def test_a_folder_anywhere_has_the_battery(tmp_path):
+    """As CONTRIBUTING has it, without this repository's settings."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for each in discovery.FILES:
+        shutil.copy(PVT / each, folder)
+    (folder / "test_mine.py").write_text(MINE, encoding="utf-8")
+
+    def run(name):
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"mine/test_mine.py::{name}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
+
+    done = run("TestMine")
+    assert done.returncode == 0, done.stdout
+    assert "30 passed" in done.stdout
+    assert "TestNothing has no specs; give it Specs to test" in run("TestNothing").stdout

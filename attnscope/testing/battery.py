@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError
 from attnscope.testing.backward import hold_backward_macs, hold_backward_memory
 from attnscope.testing.counts import hold_elementwise_flops, hold_macs, hold_trace
 from attnscope.testing.execution import hold_operators, hold_parameters, hold_steps
@@ -23,7 +24,15 @@ class AttentionBattery:
     """The Specs to test, small enough to run in a moment."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each test once for each Spec. pytest calls it."""
+        """Run each test once for each Spec. pytest calls it.
+
+        Raises:
+            UsageError: the class has no Specs.
+        """
+        if not getattr(self, "specs", ()):
+            raise UsageError(
+                f"{type(self).__name__} has no specs; give it Specs to test: specs = MySpec(), MySpec(batch=2)"
+            )
         for values, name in ((self.specs, "spec"), ((True, False), "input_grad")):
             if name in metafunc.fixturenames:
                 metafunc.parametrize(name, values, ids=[_name(value) for value in values])
