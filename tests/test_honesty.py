@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnscope import SwinSpec, ViTSpec, attentions, trace_steps
+from attnscope import SwinSpec, ViTSpec, attentions
 from attnscope.attentions.cross.spec import CrossSpec
-from attnscope.profiling.counters import count_with_fvcore, count_with_torch
-from attnscope.profiling.hooks import listening, step_methods
+from attnscope.profiling.hooks import step_methods
+from attnscope.testing import (
+    hold_elementwise_flops,
+    hold_json,
+    hold_macs,
+    hold_module,
+    hold_operators,
+    hold_parameters,
+    hold_screens,
+    hold_steps,
+)
 from tests.strategies import specs
 
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]
@@ -72,62 +80,23 @@ def test_each_step_alone_on_different_primes(name, step):
 
 @given(specs())
 def test_plan_and_run_are_the_same_steps_on_the_same_shapes(spec):
-    plan = attentions.plan(spec).steps
-    ran = trace_steps(*built(spec))
-    assert [(row.name, row.inputs, row.outputs, row.macs, row.params) for row in plan] == [
-        (row.name, row.inputs, row.outputs, row.macs, row.params) for row in ran
-    ]
+    hold_steps(spec)
 
 
 @given(specs())
 def test_letters_closed_form_and_counters_agree_step_by_step(spec):
-    module, *x = built(spec)
-    module(*x)  # the mask of a shifted grid is made once, and is no step
-    declared = {row.name: row.macs for row in attentions.plan(spec).steps}
-    closed = {name: spec.closed_form().get(name, 0) for name in declared}
-    fvcore = count_with_fvcore(module, *x)
-    assert declared == closed == {name: fvcore.macs[name] for name in declared}
-    assert sum(fvcore.macs.values()) == sum(declared.values())
-    assert fvcore.uncounted == []
+    hold_macs(spec)
 
 
-@given(specs(kernels=("eager",)))
-@settings(max_examples=30)
-def test_torchs_own_counter_agrees_step_by_step(spec):
-    module, *x = built(spec)
-    assert {name: macs for name, macs in count_with_torch(module, *x).macs.items() if macs} == spec.closed_form()
-
-
-@given(specs(kernels=("eager",)))
-@settings(max_examples=30)
+@given(specs())
 def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
-    module, *x = built(spec)
-    counted = count_with_fvcore(module, *x).other_flops
-    assert {row.name: row.other_flops for row in attentions.plan(spec).steps} == {
-        row.name: counted[row.name] for row in attentions.plan(spec).steps
-    }
+    hold_elementwise_flops(spec)
 
 
 @given(specs())
 @settings(max_examples=30)
 def test_every_parameter_is_in_the_plan(spec):
-    module, *_ = built(spec)
-    planned = {name: shape for row in attentions.plan(spec).steps for name, shape in row.weights.items()}
-    assert planned == {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-
-
-class _Operators(TorchDispatchMode):
-    """Notes every operator that runs while no step does."""
-
-    def __init__(self):
-        super().__init__()
-        self.inside = False
-        self.outside = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not self.inside:
-            self.outside.append(str(func))
-        return func(*args, **(kwargs or {}))
+    hold_parameters(spec)
 
 
 @pytest.mark.parametrize(
@@ -140,26 +109,9 @@ class _Operators(TorchDispatchMode):
     ],
     ids=lambda spec: f"{spec.name}-{'grouped' if spec.is_grouped else 'own'}-{spec.kernel}",
 )
-def test_no_operator_runs_outside_a_step(spec):
-    """In the second forward: the mask of a shifted grid is made once, at the first."""
-    module, *x = built(spec)
-    operators = _Operators()
-
-    def listener(path, attention, step, method):
-        def call(*args):
-            operators.inside = True
-            try:
-                return method(*args)
-            finally:
-                operators.inside = False
-
-        return call
-
-    with torch.no_grad():
-        module(*x)
-        with listening(module, listener), operators:
-            module(*x)
-    assert operators.outside == []
+@pytest.mark.parametrize("hold", [hold_operators, hold_module, hold_json, hold_screens])
+def test_each_attention_is_held_to_its_word(hold, spec):
+    hold(spec)
 
 
 def test_bytes_are_each_tensor_once():

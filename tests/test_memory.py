@@ -1,15 +1,11 @@
 """Predicted memory is real memory, to the byte: what is held in inference and in training, and what autograd keeps."""
 
-import itertools
-import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from attnscope import SwinSpec, ViTSpec, networks
 from attnscope.attentions.cross.spec import CrossSpec
@@ -18,8 +14,8 @@ from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.backward import backward_held, least_backward_peak
 from attnscope.plan.memory import Memory
-from attnscope.plan.plan import place
-from attnscope.profiling.hooks import listening
+from attnscope.testing import hold_backward_memory, hold_memory, hold_saved
+from attnscope.testing.memory import kept_bytes
 from tests.strategies import small_swins, small_vits, specs
 
 SMALL_SWIN = {"dim": 12, "heads": 3, "depths": (2, 2, 3, 2), "classes": 7}
@@ -95,7 +91,7 @@ def test_what_is_held_and_kept(spec):
 @pytest.mark.parametrize("input_grad", [True, False])
 @pytest.mark.parametrize("spec", CASES, ids=name_of)
 def test_what_the_backward_holds(spec, input_grad):
-    hold_backward_against_torch(spec, input_grad)
+    hold_backward_memory(spec, input_grad)
 
 
 @given(specs(kernels=("eager",)))
@@ -107,7 +103,7 @@ def test_what_attentions_hold_and_keep(spec):
 @given(specs(kernels=("eager",)), st.booleans())
 @settings(max_examples=60)
 def test_what_the_backward_of_attentions_holds(spec, input_grad):
-    hold_backward_against_torch(spec, input_grad)
+    hold_backward_memory(spec, input_grad)
 
 
 @given(small_vits | small_swins)
@@ -119,158 +115,17 @@ def test_what_networks_hold_and_keep(spec):
 @given(small_vits | small_swins)
 @settings(max_examples=30)
 def test_what_the_backward_of_networks_holds(spec):
-    hold_backward_against_torch(spec, input_grad=True)
+    hold_backward_memory(spec, input_grad=True)
 
 
 def hold_against_torch(spec):
-    """The fullest moment of each step, of several runs the most, and what each step is the first to keep.
-
-    Where a kernel or a library holds more than is known, the prediction is a lower bound.
-    """
-    plan, dtype = spec.plan(), getattr(torch, spec.dtype)
-    memory = Memory(plan)
-    module = spec.build().to(dtype)
-    x = [torch.randn(shape, dtype=dtype) for shape in spec.input_shapes]
-    for training, exact, least in (
-        (False, memory.live, memory.live_at_least),
-        (True, memory.training, memory.training_at_least),
-    ):
-        hold_steps(plan, exact, least, held_bytes(module.train(training), *x))
-    kept = kept_bytes(module, *x)
-    assert sum(kept.values()) == memory.kept
-    for step, saved in zip(plan.steps, memory.saved, strict=True):
-        assert (step.places[0], saved) == (step.places[0], max(kept.get(where, 0) for where in step.places))
-
-
-def hold_backward_against_torch(spec, input_grad):
-    """The fullest moment of each step's backward."""
-    plan, dtype = spec.plan(), getattr(torch, spec.dtype)
-    module = spec.build().to(dtype).train()
-    x = [torch.randn(shape, dtype=dtype).requires_grad_(input_grad) for shape in spec.input_shapes]
-    memory = Memory(plan)
-    held = backward_held(memory, input_grad)
-    exact, least = [each.known for each in held], [each.size for each in held]
-    hold_steps(plan, exact, least, held_backward_bytes(module, *x))
+    assert Memory(spec.plan()).kept is not None
+    hold_memory(spec)
+    hold_saved(spec)
 
 
 def backward_bytes(memory, input_grad=True):
     return [held.known for held in backward_held(memory, input_grad)]
-
-
-def hold_steps(plan, exact, least, held):
-    for step, known, bound in zip(plan.steps, exact, least, strict=True):
-        real = max(held.get(where, 0) for where in step.places)
-        if known is None:
-            assert bound <= real, step.places[0]
-        else:
-            assert (step.places[0], known, bound) == (step.places[0], real, real)
-
-
-def held_bytes(module, *x):
-    """By the profiler: bytes that are alive at the fullest moment of each step, beyond what was there before."""
-
-    def listener(path, owner, step, method):
-        def call(*args):
-            with record_function(f"step:{place(path, step.name)}"):
-                return method(*args)
-
-        return call
-
-    with torch.set_grad_enabled(module.training):
-        module(*x)  # the mask of a shifted grid is made once, and is kept
-        with listening(module, listener), profiling() as profiler:
-            result = module(*x)
-    assert result is not None  # alive until the profile is over
-    return fullest_moments(profiler)
-
-
-def held_backward_bytes(module, *x):
-    """The same of the backward: a step's begins where autograd has the gradient of what it made, and ends with the next."""
-
-    def listener(path, owner, step, method):
-        def call(*args):
-            result = method(*args)
-            for tensor in [result] if isinstance(result, torch.Tensor) else result:
-                if tensor.requires_grad:
-                    tensor.register_hook(lambda _: mark(place(path, step.name)))
-            return result
-
-        return call
-
-    def mark(where):
-        with record_function(f"step:{where}"):
-            pass
-
-    module(*x).sum().backward()
-    module.zero_grad(set_to_none=True)
-    for tensor in x:
-        tensor.grad = None
-    with listening(module, listener), profiling() as profiler:
-        result = module(*x)
-        result.backward(torch.ones_like(result))
-        mark("end")
-    return fullest_moments(profiler, until_the_next=True)
-
-
-@contextmanager
-def profiling():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            yield profiler
-
-
-def fullest_moments(profiler, until_the_next=False):
-    """Bytes at the fullest moment of each step that was marked: of its span, or until the next one is marked."""
-    allocations, spans = [], []
-    events = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while events:
-        event = events.pop()
-        events.extend(event.children)
-        if hasattr(event.extra_fields, "alloc_size"):
-            allocations.append((event.start_time_ns, event.extra_fields.alloc_size))
-        elif event.name.startswith("step:"):
-            spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
-    allocations.sort()
-    spans.sort()
-    if until_the_next:
-        spans = [(start, end, where) for (start, _, where), (end, _, _) in itertools.pairwise(spans)]
-    held = {}
-    for start, end, where in spans:
-        live = sum(size for moment, size in allocations if moment < start)
-        inside = [size for moment, size in allocations if start <= moment <= end]
-        held[where] = max(held.get(where, 0), *itertools.accumulate(inside, initial=live))
-    return held
-
-
-def kept_bytes(module, *x):
-    """By autograd: bytes that each step is the first to keep for the backward, each storage once.
-
-    Without the parameters, the inputs, and what is made once and stays.
-    """
-    module.train()(*x)
-    masks = [owner.shift_mask for owner in module.modules() if getattr(owner, "shift_mask", None) is not None]
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers(), *masks, *x)}
-    kept, alive, now = {}, [], []
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
-            alive.append(tensor)  # so that nothing else comes to lie there
-            kept[now[-1]] = kept.get(now[-1], 0) + storage.nbytes()
-        return tensor
-
-    def listener(path, owner, step, method):
-        def call(*args):
-            now.append(place(path, step.name))
-            return method(*args)
-
-        return call
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), listening(module, listener):
-        module(*x)
-    return kept
 
 
 @pytest.mark.parametrize("spec", [ViTNetworkSpec(), SwinNetworkSpec(), SwinV2NetworkSpec()], ids=lambda spec: spec.name)
@@ -336,8 +191,22 @@ def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
         unknown = [name for name, known in zip(rows, held, strict=True) if known is None]
         assert unknown == [name for name in rows if name in ("embed", "attend")]  # `embed` is a convolution
     hold_against_torch(spec)
-    hold_backward_against_torch(spec, input_grad=True)
-    hold_backward_against_torch(spec, input_grad=False)
+    hold_backward_memory(spec, input_grad=True)
+    hold_backward_memory(spec, input_grad=False)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ViTSpec(dim=12, heads=3, tokens=7, batch=2, kernel="math"),
+        CrossSpec(dim=12, heads=4, kv_heads=2, tokens=5, keys=7, kernel="math"),
+        SwinSpec(dim=12, heads=3, resolution=(10, 15), shift=True, kernel="math"),
+        SwinV2Spec(dim=12, heads=3, resolution=14, kernel="math"),
+    ],
+    ids=name_of,
+)
+def test_a_kernel_that_lays_its_heads_apart_lets_them_be_copied(spec):
+    hold_memory(spec)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from attnscope.render import render, words
 from attnscope.render.peaks import roofline
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import floor_line
+from attnscope.testing.memory import profiling
 from tests.golden import timed
-from tests.test_memory import profiling
 
 PEAKS = Peaks(
     device="a machine", threads=1, dtype="float32",

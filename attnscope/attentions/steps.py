@@ -81,4 +81,9 @@ def attention_of(spec: Headed) -> list[Step]:
     if spec.kernel == "eager":
         return [score, softmax.dropping(spec.attn_drop), mix]
     own = attend if spec.kernel in RECOMPUTING else replace(attend, op=op.attention(keeps=False))
-    return [own.dropping(spec.attn_drop)]
+    return [fused(own, spec).dropping(spec.attn_drop)]
+
+
+def fused(attend: Step, spec: Headed) -> Step:
+    """Return the step of a fused kernel with the heads as the kernel of the Spec lays them."""
+    return replace(attend, op=op.heads_apart(attend.op)) if spec.heads_lie_apart else attend

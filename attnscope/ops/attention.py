@@ -118,7 +118,9 @@ register("_transformer_encoder_layer_fwd", macs=_encoder_layer_macs, flops=_enco
 def attention(
     tape: Tape, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, keeps: bool = False
 ) -> Tensor:
-    """Attend in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d), the heads side by side in memory.
+    """Attend in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
+
+    The heads lie side by side in memory, token by token, unless the tape says that they lie apart.
 
     Args:
         tape: the tape.
@@ -128,7 +130,8 @@ def attention(
             backward (Dao et al., arXiv 2205.14135, algorithm 4). What other kernels keep is not known.
     """
     b, h, n, _ = query.shape
-    made = _side_by_side(tape, (b, h, n, value.shape[-1]))
+    shape = b, h, n, value.shape[-1]
+    made = tape.tensor(shape) if tape.heads_apart else _side_by_side(tape, shape)
     sums = tape.tensor((b, h, n), itemsize=max(tape.itemsize, FLOAT32_BYTES)) if keeps else None
     tape.holds_more = True
     tape.keeps_unknown |= not keeps

@@ -115,6 +115,16 @@ def dropout(op: Op) -> Op:
     return dropped
 
 
+def heads_apart(op: Op) -> Op:
+    """The same by a kernel that makes its heads one behind the other in memory."""
+
+    def made_apart(tape: Tape, given: Operands) -> Result:
+        tape.heads_apart = True
+        return op(tape, given)
+
+    return made_apart
+
+
 def view(tape: Tape, given: Operands) -> Result:
     """The letters in other places, as a view; a copy only where no view has that shape."""
     return _arranged(tape, given)

@@ -97,6 +97,8 @@ class Tape:
         """Whether an operator holds more while it runs than is known: a library's workspace, a kernel's own."""
         self.keeps_unknown = False
         """Whether something is saved for the backward that only the device knows."""
+        self.heads_apart = False
+        """Whether attention kernels make their heads one behind the other, and not side by side for each token."""
         self.numbers: set[int] = set()
         """Storages of numbers that torch makes tensors of, a few bytes each."""
         self.fused_macs = 0
@@ -123,7 +125,7 @@ class Tape:
     def view(self, of: Tensor, shape: Shape, strides: Shape) -> Tensor:
         """Return another view of a tensor's memory."""
         self.values += 1
-        return Tensor(shape, strides, of.storage, of.itemsize, self.values - 1)
+        return Tensor(shape, strides, of.storage, of.itemsize, self.values - 1, is_view=True)
 
     def number(self) -> Tensor:
         """Allocate the double that torch makes of a Python number."""

@@ -29,16 +29,21 @@ class Storage:
 
 
 class Tensor:
-    """A tensor without numbers. `value` numbers it among the values of a tape, for autograd."""
+    """A tensor without numbers. `value` numbers it among the values of a tape, for autograd. `is_view` says that it has the
+    memory of another tensor, to which torch's views refer as long as they live.
+    """
 
-    __slots__ = ("itemsize", "shape", "storage", "strides", "value")
+    __slots__ = ("is_view", "itemsize", "shape", "storage", "strides", "value")
 
-    def __init__(self, shape: Shape, strides: Shape, storage: Storage, itemsize: int, value: int = -1) -> None:
+    def __init__(
+        self, shape: Shape, strides: Shape, storage: Storage, itemsize: int, value: int = -1, is_view: bool = False
+    ) -> None:
         self.shape = shape
         self.strides = strides
         self.storage = storage
         self.itemsize = itemsize
         self.value = value
+        self.is_view = is_view
 
     def numel(self) -> int:
         return math.prod(self.shape)

@@ -121,10 +121,11 @@ class _Gradient:
 
 
 class _Buffer(NamedTuple):
-    """The gradient that a tensor has so far: its memory and strides."""
+    """The gradient that a tensor has so far: its memory and strides, and whether it is a view."""
 
     memory: _Gradient
     strides: Shape
+    is_view: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -209,7 +210,8 @@ class _Replay:
             value.grad = None
         for value, gradient in zip(run.takes, effects.gradients, strict=True):
             if gradient is not None:
-                self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides))
+                is_view = gradient.is_view or (gradient.key < 0 and self._came(gradient.key, came).is_view)
+                self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides, is_view))
         return AtLeast(self.fullest, not (effects.holds_more or step.forward.keeps_unknown))
 
     def _effects(
@@ -238,19 +240,20 @@ class _Replay:
             self.held -= owner.size
 
     def _memory(self, key: int, made: dict[int, _Gradient], came: list[_Buffer | None]) -> _Gradient:
-        if key > 0:
-            return made[key]
+        return made[key] if key > 0 else self._came(key, came).memory
+
+    def _came(self, key: int, came: list[_Buffer | None]) -> _Buffer:
         buffer = came[-key - 1]
         assert buffer is not None
-        return buffer.memory
+        return buffer
 
     def _accumulate(self, value: _Value, grad: _Buffer) -> None:
-        """Give a tensor a gradient, or add it to what it has: in place where nobody else has that."""
+        """Give a tensor a gradient, or add to it: in place if it is no view and nobody else has its memory."""
         before = value.grad
         if before is None:
             value.grad = self._as_leaf(value, grad) if value.is_input else grad
             return
-        if before.memory.users == 1 and is_dense(value.shape, before.strides):
+        if before.memory.users == 1 and not before.is_view and is_dense(value.shape, before.strides):
             self._release(grad)
             return
         strides = elementwise_strides(value.shape, [(value.shape, before.strides), (value.shape, grad.strides)])

@@ -119,10 +119,13 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
 
 
 class Gradient(NamedTuple):
-    """The gradient of an input: the key of its storage (negative: that of the gradient of output -key - 1), its strides."""
+    """The gradient of an input: the key of its storage (negative: that of the gradient of output -key - 1), its strides,
+    and whether it is a view.
+    """
 
     key: int
     strides: Shape
+    is_view: bool
 
 
 class Event(NamedTuple):
@@ -206,7 +209,7 @@ def backward_of(
     gradients = []
     for value, need in zip(forward.inputs, needs, strict=True):
         found = buffers.get(value) if need else None
-        gradients.append(None if found is None else Gradient(found.storage.key, found.strides))
+        gradients.append(None if found is None else Gradient(found.storage.key, found.strides, found.is_view))
     return BackwardEffects(
         tuple(events), tuple(gradients), tuple([storage.key for storage in stays]), tape.macs, tape.holds_more
     )
@@ -216,7 +219,7 @@ _SAVED = Storage(PARAMETER, 0)
 
 
 def _accumulated(tape: Tape, before: Tensor, grad: Tensor) -> Tensor:
-    """Add a gradient to the one that is there: in place where nobody else refers to its memory."""
-    if before.storage.key > 0 and sys.getrefcount(before.storage) == 2:
+    """Add a gradient to the one that is there: in place if nobody else refers to its memory, as the base of a view does."""
+    if not before.is_view and before.storage.key > 0 and sys.getrefcount(before.storage) == 2:
         return before
     return tape.tensor(grad.shape)

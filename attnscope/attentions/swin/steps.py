@@ -107,7 +107,8 @@ def plan(spec: SwinSpec) -> Plan:
     heads = [project_grouped, split_grouped, share_heads] if spec.is_grouped else [project, split_heads]
     if spec.kernel == "eager":
         return in_windows(spec, heads, [score, add_bias, *attention_of(spec)])
-    return in_windows(spec, heads, [masked(attend, attend_in_windows) if spec.windows.is_shifted else attend])
+    own = masked(attend, attend_in_windows) if spec.windows.is_shifted else attend
+    return in_windows(spec, heads, [shared.fused(own, spec)])
 
 
 def attention_of(spec: SwinSpec) -> list[Step]:

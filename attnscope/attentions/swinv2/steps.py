@@ -5,6 +5,7 @@ Letters: those of Swin's page; the rows of the bias table, t u, lie on a grid of
 
 from dataclasses import replace
 
+from attnscope.attentions import steps as shared
 from attnscope.attentions.swin import steps as swin
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.ops import elementwise, matmul, movement
@@ -117,5 +118,5 @@ def plan(spec: SwinV2Spec) -> Plan:
         heads = [project_grouped, swin.split_grouped, normalize_grouped, swin.share_heads]
     if spec.kernel == "eager":
         return swin.in_windows(spec, heads, [score, bias_mlp, add_bias, *swin.attention_of(spec)])
-    fused = swin.masked(attend, attend_sharpened) if spec.windows.is_shifted else attend
-    return swin.in_windows(spec, heads, [bias_mlp, fused])
+    own = swin.masked(attend, attend_sharpened) if spec.windows.is_shifted else attend
+    return swin.in_windows(spec, heads, [bias_mlp, shared.fused(own, spec)])

@@ -1,0 +1,33 @@
+"""The test battery of an attention: what every attention of attnscope's is held to, for one in a folder anywhere too.
+
+    class TestMine(AttentionBattery):
+        specs = MySpec(), MySpec(heads=4, batch=2), MySpec(kernel="sdpa")
+
+Each check is also a function of one Spec, such as `hold_macs(spec)`, for tests that draw Specs at random. A check that
+fails raises an AssertionError with the step, what the plan predicts, what really ran, and a hint.
+"""
+
+from attnscope.testing.backward import hold_backward_macs, hold_backward_memory
+from attnscope.testing.battery import AttentionBattery
+from attnscope.testing.counts import hold_elementwise_flops, hold_macs, hold_trace
+from attnscope.testing.execution import hold_operators, hold_parameters, hold_steps
+from attnscope.testing.memory import hold_memory, hold_saved
+from attnscope.testing.modules import hold_module
+from attnscope.testing.screens import hold_json, hold_screens
+
+__all__ = [
+    "AttentionBattery",
+    "hold_backward_macs",
+    "hold_backward_memory",
+    "hold_elementwise_flops",
+    "hold_json",
+    "hold_macs",
+    "hold_memory",
+    "hold_module",
+    "hold_operators",
+    "hold_parameters",
+    "hold_saved",
+    "hold_screens",
+    "hold_steps",
+    "hold_trace",
+]

@@ -1,0 +1,94 @@
+"""What the steps cost: counted from letters, by the closed form, by fvcore, by FlopCounterMode and by `trace`."""
+
+import torch
+
+from attnscope.attentions.spec import Spec
+from attnscope.ops.kernels import COMPILED
+from attnscope.plan.plan import SizedStep
+from attnscope.profiling.building import build
+from attnscope.profiling.counters import count_with_fvcore, count_with_torch
+from attnscope.testing.comparison import built, fail, hold_equal
+from attnscope.tracing.trace import trace
+
+META = torch.device("meta")
+MACS_HINT = "the step's operation and letters, and closed_form() of the Spec"
+
+
+def hold_macs(spec: Spec) -> None:
+    """Hold the MACs of each step against the closed form, fvcore and torch's FlopCounterMode.
+
+    FlopCounterMode has no formula for fused attention on the CPU; there it is not asked.
+
+    Raises:
+        AssertionError: two of these differ, or fvcore met an operator that the registry does not know.
+    """
+    plan = spec.plan()
+    declared = {where: step.macs for step in plan.steps for where in step.places}
+    closed = spec.closed_form()
+    firsts = {step.places[0]: step.macs for step in plan.steps}
+    hold_equal(spec, "MACs by letters and by closed_form", firsts, closed, MACS_HINT)
+    if spec.kernel in COMPILED:
+        return  # what torch has compiled cannot be traced
+    with built(spec) as (module, x):
+        module(*x)  # what a module makes once and keeps, such as a mask, is no step
+        fvcore, counted = count_with_fvcore(module, *x), count_with_torch(module, *x).macs
+    hold_equal(spec, "MACs by letters and by fvcore", declared, fvcore.macs, MACS_HINT)
+    if fvcore.uncounted:
+        hint = "declare the operator in attnscope.ops by its aten name"
+        fail(spec, "operators without a formula", "the forward", [], fvcore.uncounted, hint)
+    fused = {where for step in plan.steps if step.is_fused for where in step.places}
+    by_torch = {where: declared[where] if where in fused else macs for where, macs in counted.items()}
+    hold_equal(spec, "MACs by letters and by FlopCounterMode", declared, by_torch, MACS_HINT)
+
+
+def hold_elementwise_flops(spec: Spec) -> None:
+    """Hold the elementwise FLOPs of each step against those of the operators that ran in it.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    plan = spec.plan()
+    if spec.kernel in COMPILED:
+        return
+    with built(spec) as (module, x):
+        module(*x)
+        counted = count_with_fvcore(module, *x).other_flops
+    declared = {where: step.other_flops for step in plan.steps for where in step.places}
+    hint = "the step's operation runs other operators than its method"
+    hold_equal(spec, "elementwise FLOPs", declared, counted, hint)
+
+
+def hold_trace(spec: Spec) -> None:
+    """Hold the totals of the plan against `trace` of the module that it builds, on the meta device: equal whole numbers.
+
+    These are MACs, elementwise FLOPs, parameters, and bytes read and written.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    plan = spec.plan()
+    if spec.kernel in COMPILED or spec.kernel == "math":
+        return  # compiled code cannot be traced, and on meta torch takes another kernel in place of math
+    module, x = build(spec, META)
+    totals = trace(module, *x).totals
+    predicted = {
+        "MACs": plan.macs,
+        "elementwise FLOPs": plan.other_flops,
+        "parameters": plan.params,
+        "bytes read": sum([step.times * step.bytes_read for step in plan.steps]),
+        "bytes written": sum([step.times * step.bytes_written for step in plan.steps]),
+    }
+    real = {
+        "MACs": totals.macs,
+        "elementwise FLOPs": totals.other_flops,
+        "parameters": totals.params,
+        "bytes read": totals.bytes_read,
+        "bytes written": totals.bytes_written,
+    }
+    hold_equal(spec, "total in explore and in trace", predicted, real, _hint(plan.steps))
+
+
+def _hint(steps: tuple[SizedStep, ...]) -> str:
+    copying = [step.name for step in steps if any(run.name == "clone" for run in step.forward.runs)]
+    told = f"; the plan has copies in {', '.join(copying)}" if copying else ""
+    return f"a copy in the module that the step's operation does not make, or the other way round{told}"

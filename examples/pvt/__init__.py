@@ -1,0 +1,6 @@
+"""Spatial-reduction attention, as in PVT: all tokens attend to fewer keys, each made of a patch of tokens."""
+
+from .spec import PVTSpec as Spec
+from .steps import plan
+
+__all__ = ["Spec", "plan"]

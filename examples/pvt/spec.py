@@ -1,0 +1,182 @@
+"""The options of spatial-reduction attention, and what the paper says it costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attnscope.attentions.complexity import Complexity, Term, global_attention
+from attnscope.attentions.heads import KV_HEADS, Headed
+from attnscope.attentions.spec import option
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.core.axes import spell
+from attnscope.core.errors import UsageError
+from attnscope.core.neighbourhood import AllTokens, Neighbourhood
+from attnscope.core.sizes import Pair, plural, spell_pair
+
+SAVING = "with the keys of a coarser grid"
+"""Why this attention needs fewer MACs, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedKeys(Neighbourhood):
+    """Keys of a coarser grid: each stands for a patch of tokens, and every query attends to all of them."""
+
+    kind: ClassVar[str] = "reduced"
+    field: ClassVar[str] = "reduction"
+    told: ClassVar[tuple[str, ...]] = ("reduction",)
+
+    height: int
+    width: int
+    side: int
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `keys of 8×8 patches`."""
+        return f"keys of {self.side}×{self.side} patches" if sized else "keys of patches"
+
+    @property
+    def tokens(self) -> int:
+        """Queries of one image: all tokens."""
+        return self.height * self.width
+
+    @property
+    def keys(self) -> int:
+        """Keys of a query: the whole patches."""
+        return (self.height // self.side) * (self.width // self.side)
+
+    @property
+    def alignment(self) -> Pair:
+        """The sides of a grid whose multiples leave no token out of the keys."""
+        return self.side, self.side
+
+    def reach(self, axis: int, side: int) -> Sequence[range]:
+        """Return, for each query along an axis, the tokens of all whole patches."""
+        return [range(side - side % self.side)] * side
+
+
+@dataclass(frozen=True, kw_only=True)
+class PVTSpec(Headed):
+    """Attention to keys and values of a reduced grid (Wang et al., arXiv 2102.12122, section 3.3).
+
+    The defaults are the first stage of PVT at 224 pixels: 56×56 tokens, 64 channels, 1 head, patches of 8×8 tokens. What
+    fills no patch at the bottom and on the right is in no key.
+
+    Raises:
+        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or reduction is larger
+            than the grid.
+    """
+
+    name: ClassVar[str] = "pvt"
+    title: ClassVar[str] = "PVT attention"
+    SUMMARY: ClassVar[str] = "Spatial-reduction attention, as in PVT: keys of a coarser grid."
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "attnscope pvt --resolution 28 --dim 128 --heads 2 --reduction 4",
+        "attnscope pvt --resolution 800x1333 --no-time",
+    )
+    SIZE_FIELD: ClassVar[str] = "resolution"
+
+    dim: int = option(64, "Embedding dimension.")
+    heads: int = option(1, "Attention heads.")
+    kv_heads: int | None = option(None, KV_HEADS, shown="heads")
+    resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
+    reduction: int = option(8, "Side of the patch of tokens that becomes one key and value; 1 is global attention.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_heads()
+        if self.reduction > min(self.resolution):
+            grid, largest = spell_pair(self.resolution, "x"), min(self.resolution)
+            raise UsageError(
+                f"{{reduction}} {self.reduction} is larger than {{resolution}} {grid}; the largest is {largest}"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image: the queries."""
+        return self.resolution[0] * self.resolution[1]
+
+    @property
+    def reduced(self) -> Pair:
+        """The grid of keys and values: whole patches down and across."""
+        return self.resolution[0] // self.reduction, self.resolution[1] // self.reduction
+
+    @property
+    def keys(self) -> int:
+        """Keys and values of one image."""
+        return self.reduced[0] * self.reduced[1]
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """The keys of the coarser grid; without a reduction all tokens."""
+        return ReducedKeys(*self.resolution, self.reduction) if self.reduction > 1 else AllTokens(self.tokens)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the module's input: (b, n, c)."""
+        return self.batch, self.tokens, self.dim
+
+    def headline(self) -> list[str]:
+        """Describe this Spec in a few words each."""
+        heads = [plural(self.heads, "head"), *self.shared_heads()]
+        return [f"{spell(self.resolution)} tokens", f"{spell(self.reduced)} keys", f"dim {self.dim}", *heads]
+
+    def closed_form(self) -> dict[str, int]:
+        """Count the MACs of each step: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC in all, for M = ⌊h/R⌋⌊w/R⌋ keys.
+
+        Keys and values of G channels, where heads share them, are 2MCG instead of 2MC².
+        """
+        b, N, M, C, G = self.batch, self.tokens, self.keys, self.dim, self.kv_dim
+        reduce = {"reduce": b * M * self.reduction**2 * C**2} if self.reduction > 1 else {}
+        attend = {"score": b * N * M * C, "mix": b * N * M * C}
+        if self.kernel != "eager":
+            attend = {"attend": sum(attend.values())}
+        projections = {"project_queries": b * N * C**2, "project_context": 2 * b * M * C * G}
+        return {**reduce, **projections, **attend, "output": b * N * C**2}
+
+    def complexity(self) -> Complexity:
+        """Return this attention's formula beside that of global attention on the same tokens."""
+        reference = global_attention(self.tokens, self.dim, self.kv_dim)
+        if self.reduction == 1:
+            return Complexity(self.batch, reference, reference, SAVING)
+        macs = sum(self.closed_form().values()) // self.batch
+        formula = f"2hwC² + M·{self.reduction}²C² + 2MGC + 2hwMC"
+        values = f"hw = {self.tokens}, M = {self.keys}, G = {self.kv_dim}, C = {self.dim}"
+        return Complexity(
+            batch=self.batch,
+            own=Term("Ω(SRA)", formula, values, macs),
+            reference=reference,
+            saving=SAVING,
+        )
+
+    def cautions(self) -> list[str]:
+        """Say which tokens are in no key."""
+        (height, width), (down, across), side = self.resolution, self.reduced, self.reduction
+        left = height * width - down * across * side**2
+        if not left:
+            return []
+        return [
+            f"{plural(left, 'token')} at the bottom and on the right fill no {side}×{side} patch, and are in no key"
+        ]
+
+    def counterpart(self) -> ViTSpec | None:
+        """Return global attention on the same tokens, to be timed beside this one."""
+        if self.reduction == 1:
+            return None
+        return ViTSpec(
+            dim=self.dim,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            tokens=self.tokens,
+            batch=self.batch,
+            qkv_bias=self.qkv_bias,
+            qk_scale=self.qk_scale,
+            kernel=self.kernel,
+            dtype=self.dtype,
+        )
+
+    def next_command(self) -> tuple[str, str]:
+        """Return the command to type next, and why."""
+        grid = spell_pair(self.resolution, "x")
+        return (
+            f"attnscope compare vit pvt swin --over resolution={grid}",
+            "global attention and windows on these tokens",
+        )

@@ -1,0 +1,67 @@
+"""PVT's spatial-reduction attention on one page: cross-attention from all tokens to a coarser grid of the same tokens.
+
+Letters: those of `attnscope.attentions.steps`, with n = y·x; y x grid of tokens, r side of a patch, p q patches down and
+across, m = p·q key tokens.
+"""
+
+from dataclasses import replace
+
+from attnscope.attentions.cross import steps as cross
+from attnscope.attentions.heads import letters
+from attnscope.attentions.steps import HELD, attention_of, merge_heads, output, share_heads
+from attnscope.ops import recipes as op
+from attnscope.plan.plan import Plan
+from attnscope.plan.step import Step, name_steps
+
+from .spec import PVTSpec
+
+unflatten = Step(
+    "x: b (y x) c -> grid: b c y x",
+    op=op.view,
+    doc="the sequence of tokens becomes their grid again, channels first",
+)
+reduce = Step(
+    "grid: b c y x -> reduced: b c p q",
+    op=op.convolution,
+    weights={"sr.weight": "c c r r", "sr.bias": "c"},
+    doc="each R×R patch becomes one token: a convolution whose stride is R",
+)
+flatten = Step(
+    "reduced: b c p q -> patches: b (p q) c",
+    op=op.view,
+    doc="the coarser grid becomes a sequence, row by row",
+)
+normalize = Step(
+    "patches: b m c -> context: b m c",
+    op=op.layer_norm,
+    weights={"norm.weight": "c", "norm.bias": "c"},
+    doc="SR(x) = Norm(reduced): each token of the coarser grid to mean 0 and variance 1",
+)
+project_queries = replace(cross.project_queries, doc="q = x·Wq + b: what each token asks for")
+project_context = replace(
+    cross.project_context,
+    doc="k, v = SR(x)·Wkv + b: the key and the value of each token of the coarser grid, in one matmul",
+)
+split_queries, split_context = cross.split_queries, cross.split_context
+name_steps(globals())
+
+
+def plan(spec: PVTSpec) -> Plan:
+    """Return the steps that this Spec runs, in their order: without a reduction the tokens are the keys."""
+    (y, x), (p, q) = spec.resolution, spec.reduced
+    sizes = {"b": spec.batch, "n": spec.tokens, "m": spec.keys, "y": y, "x": x, "p": p, "q": q, "r": spec.reduction}
+    reduction, projections = [unflatten, reduce, flatten, normalize], [project_queries, project_context]
+    if spec.reduction == 1:
+        reduction = []
+        projections[1] = replace(project_context, pattern="x: b m c -> kv: b m (2 g d)")
+    steps = [
+        *reduction,
+        *(projections if spec.qkv_bias else [step.without_bias() for step in projections]),
+        split_queries,
+        split_context,
+        *([share_heads] if spec.is_grouped else []),
+        *attention_of(spec),
+        merge_heads,
+        output.dropping(spec.proj_drop),
+    ]
+    return Plan.of(steps, sizes | letters(spec.dim, spec.heads, spec.kv_heads), spec.itemsize, (*HELD, "context"))
