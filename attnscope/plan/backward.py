@@ -106,9 +106,7 @@ def _go_back(memory: Memory, input_grad: bool) -> list[AtLeast]:
     is_known = memory.kept is not None
     runs = _runs(memory, input_grad)
     replay = _Replay(memory.end_of_training)
-    fullest = [
-        replay.go_back(number, plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)
-    ]
+    fullest = [replay.go_back(plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)]
     return [AtLeast(held.size, not held.size or (held.is_all and is_known)) for held in fullest[::-1]]
 
 
@@ -165,8 +163,7 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
             ]
         )
         needed = any(needs) or bool(step.weights)
-        sizes = [step.itemsize * tensor.elements(step.sizes) for tensor in step.step.letters.outputs]
-        makes = [_Value(shape, size, needed) for shape, size in zip(step.outputs, sizes, strict=True)]
+        makes = [_Value(shape, step.itemsize * prod(shape), needed) for shape in step.outputs]
         values.update(zip(step.makes, makes, strict=True))
         runs.append(_Run(takes, needs, makes, owners))
     for last in runs[-1].makes:
@@ -183,12 +180,12 @@ class _Replay:
         self.savers: dict[Owner, int] = {}
         """How many nodes still refer to what the forward saved."""
 
-    def go_back(self, number: int, step: SizedStep, run: _Run) -> AtLeast:
+    def go_back(self, step: SizedStep, run: _Run) -> AtLeast:
         """Go back through one run; return the most that is held while it does."""
         came = [value.grad for value in run.makes]
         if not any(value.needs_grad for value in run.makes) or not any(came):
             return AtLeast(0, True)
-        effects = self._effects(number, step, run.needs, came)
+        effects = self._effects(step, run.needs, came)
         self.fullest = self.held
         made: dict[int, _Gradient] = {}
         for key, nbytes, saved in effects.events:
@@ -214,11 +211,9 @@ class _Replay:
                 self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides, is_view))
         return AtLeast(self.fullest, not (effects.holds_more or step.forward.keeps_unknown))
 
-    def _effects(
-        self, number: int, step: SizedStep, needs: tuple[bool, ...], came: list[_Buffer | None]
-    ) -> BackwardEffects:
+    def _effects(self, step: SizedStep, needs: tuple[bool, ...], came: list[_Buffer | None]) -> BackwardEffects:
         strides = tuple([None if grad is None else grad.strides for grad in came])
-        key = number, needs, strides
+        key = id(step.forward), needs, strides  # steps that are alike have the same one
         if key not in self.effects:
             self.effects[key] = backward_of(step.forward, step.outputs, needs, strides, step.itemsize)
         return self.effects[key]

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-from attnscope.core.axes import Shape, Sizes
-from attnscope.ops.recipes import Operands
+from attnscope.core.axes import Shape, Sizes, parse_pattern
+from attnscope.ops.recipes import Op, Operands
 from attnscope.ops.tape import Tape
 from attnscope.ops.tensor import Tensor, is_contiguous
 from attnscope.plan.effects import Forward, forward_of
@@ -87,19 +87,8 @@ class SizedStep:
         Raises:
             ValueError: the operation makes other shapes than the letters say.
         """
-        tape = Tape(self.itemsize)
-        layouts = self.layouts or (None,) * len(self.inputs)
-        inputs = [
-            tape.external(shape, strides, -index - 1)
-            for index, (shape, strides) in enumerate(zip(self.inputs, layouts, strict=True))
-        ]
-        weights = [tape.external(shape) for shape in self.weights.values()]
-        made = self.step.op(tape, Operands(inputs, weights, self.outputs, self.step.letters, self.sizes))
-        outputs = (made,) if isinstance(made, Tensor) else made
-        shapes = tuple([each.shape for each in outputs])
-        if shapes != self.outputs:
-            raise ValueError(f"{self.name}: the operation makes {shapes}, but {self.step.pattern} says {self.outputs}")
-        return forward_of(tape, inputs, weights, outputs)
+        weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
+        return _forward(self.step.op, self.step.pattern, weights, sizes, self.layouts, self.itemsize)
 
     @property
     def macs(self) -> int:
@@ -150,11 +139,9 @@ class SizedStep:
         self, path: str, also: tuple[str, ...], takes: tuple[str, ...], makes: tuple[str, ...], part: Part | None
     ) -> "SizedStep":
         """Return the step in another place; what it does stays the same."""
-        moved = SizedStep(
+        return SizedStep(
             self.step, self.sizes, self.itemsize, path, 1 + len(also), also, takes, makes, part, self.layouts
         )
-        moved.__dict__.update({name: value for name, value in self.__dict__.items() if name in _COMPUTED})
-        return moved
 
     def laid(self, layouts: tuple[Shape | None, ...]) -> "SizedStep":
         """Return the step where what it takes lies with these strides."""
@@ -172,7 +159,35 @@ class SizedStep:
         )
 
 
-_COMPUTED = ("inputs", "outputs", "weights", "forward", "params")
+@lru_cache(
+    maxsize=4096
+)  # blocks that are alike, kernels of one attention and points of a comparison ask for the same again
+def _forward(
+    op: Op,
+    pattern: str,
+    weights: tuple[Shape, ...],
+    sizes: tuple[tuple[str, int], ...],
+    layouts: tuple[Shape | None, ...],
+    itemsize: int,
+) -> Forward:
+    """Run an operation on a tape, and return what it does; its arguments are those of a SizedStep.
+
+    Raises:
+        ValueError: it makes other shapes than the letters say.
+    """
+    tape, letters, size_of = Tape(itemsize), parse_pattern(pattern), dict(sizes)
+    shapes, expected = ([each.shape(size_of) for each in side] for side in (letters.inputs, letters.outputs))
+    inputs = [
+        tape.external(shape, strides, -index - 1)
+        for index, (shape, strides) in enumerate(zip(shapes, layouts or (None,) * len(shapes), strict=True))
+    ]
+    parameters = [tape.external(shape) for shape in weights]
+    made = op(tape, Operands(inputs, parameters, expected, letters, size_of))
+    outputs = (made,) if isinstance(made, Tensor) else made
+    found = [each.shape for each in outputs]
+    if found != expected:
+        raise ValueError(f"{pattern}: the operation makes {found}, and the letters say {expected}")
+    return forward_of(tape, inputs, parameters, outputs)
 
 
 def place(path: str, name: str) -> str:
@@ -198,14 +213,19 @@ class Plan:
     tensors that the forward of the whole keeps.
     """
 
-    steps: tuple[SizedStep, ...]
+    sized: tuple[SizedStep, ...]
     runs: tuple[int, ...] = ()
     calls: tuple[Call, ...] = ()
     holds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.runs:
-            object.__setattr__(self, "runs", tuple(range(len(self.steps))))
+            object.__setattr__(self, "runs", tuple(range(len(self.sized))))
+
+    @cached_property
+    def steps(self) -> tuple[SizedStep, ...]:
+        """The steps, each of which takes its tensors as they were made to lie in memory."""
+        return laid_out(self.sized)
 
     @classmethod
     def of(cls, steps: Sequence[Step], sizes: Sizes, itemsize: int, holds: Sequence[str] = ()) -> "Plan":
@@ -217,7 +237,7 @@ class Plan:
             itemsize: bytes of one element.
             holds: names of tensors that the module's forward keeps in a variable until it returns, beyond their last use.
         """
-        return cls(laid_out([SizedStep(step, sizes, itemsize) for step in steps]), holds=tuple(holds))
+        return cls(tuple([SizedStep(step, sizes, itemsize) for step in steps]), holds=tuple(holds))
 
     @classmethod
     def join(cls, plans: Sequence["Plan"], order: Iterable[int] | None = None) -> "Plan":
@@ -227,7 +247,7 @@ class Plan:
             plans: pieces of the whole, in the order in which they first run.
             order: which of them runs when, by its number; each once unless given.
         """
-        starts = list(accumulate([len(plan.steps) for plan in plans], initial=0))
+        starts = list(accumulate([len(plan.sized) for plan in plans], initial=0))
         runs: list[int] = []
         calls: list[Call] = []
         for number in range(len(plans)) if order is None else order:
@@ -235,7 +255,7 @@ class Plan:
             calls += [Call(now + first, now + last, holds) for first, last, holds in plan.calls]
             runs += [starts[number] + step for step in plan.runs]
         holds = tuple([name for plan in plans for name in plan.holds])
-        return cls(laid_out([step for plan in plans for step in plan.steps]), tuple(runs), tuple(calls), holds)
+        return cls(tuple([step for plan in plans for step in plan.sized]), tuple(runs), tuple(calls), holds)
 
     def inside(
         self,
@@ -255,16 +275,15 @@ class Plan:
         """
         outside, inner = takes or {}, makes or {}
         first = paths[0]
-        made: set[str] = set()
+        named: dict[str, str] = {}
+        """What its own tensors are called in the whole."""
         steps = []
-        for step in self.steps:
-            names_in = tuple(
-                [(inner if name in made else outside).get(name) or place(first, name) for name in step.takes]
-            )
-            made.update(step.makes)
-            also = tuple([_within(path, own) for path in paths for own in (step.path, *step.also)][1:])
-            names_out = tuple([inner.get(name) or place(first, name) for name in step.makes])
-            steps.append(step.moved_to(_within(first, step.path), also, names_in, names_out, part or step.part))
+        for step in self.sized:
+            names_in = tuple([named.get(name) or outside.get(name) or place(first, name) for name in step.takes])
+            named |= {name: inner.get(name) or place(first, name) for name in step.makes}
+            names_out = tuple([named[name] for name in step.makes])
+            own, *also = [_within(path, own) for path in paths for own in (step.path, *step.also)]
+            steps.append(step.moved_to(own, tuple(also), names_in, names_out, part or step.part))
         holds = tuple([inner.get(name) or place(first, name) for name in self.holds])
         calls = tuple(
             [
