@@ -1,5 +1,7 @@
 """The convention of elementwise FLOPs, by what `trace` counts of real modules: so many for each element of the output."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,3 +49,28 @@ def test_interpolation_weighs_its_neighbours(module, mode, flops):
 @pytest.mark.parametrize(("module", "flops"), [(nn.Softmax(-1), 5), (nn.ReLU(), 1)], ids=str)
 def test_activations(module, flops):
     assert elementwise_flops(module, TOKENS) == flops
+
+
+@pytest.mark.parametrize(
+    ("module", "flops"),
+    [
+        (nn.LayerNorm(12), 5),
+        (nn.LayerNorm((7, 12)), 5),
+        (nn.LayerNorm(12, elementwise_affine=False), 4),
+        (nn.GELU(), 5),
+        (nn.GELU("tanh"), 5),
+        (nn.Softmax(-1), 5),
+        (nn.Sigmoid(), 4),
+        (nn.ReLU(), 1),
+    ],
+    ids=str,
+)
+def test_one_convention_for_explore_and_trace(module, flops):
+    """LayerNorm centers, squares, sums and scales each element: 4, and 5 with weight and bias."""
+    assert elementwise_flops(module, TOKENS) == flops
+
+
+def test_explore_counts_alike():
+    steps = {row.name: row for row in attnscope.explore(attnscope.ViTNetworkSpec(scope="block"), time=False).steps}
+    for name in ("norm1", "norm2", "gelu", "softmax"):
+        assert steps[name].other_flops == 5 * math.prod(steps[name].outputs[0]), name

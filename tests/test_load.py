@@ -14,7 +14,7 @@ Times = namedtuple("Times", ["user", "system", "idle", "iowait", "guest"])
 @pytest.fixture
 def passes(monkeypatch):
     """Let wall and processor seconds pass only as they are given."""
-    now = {"wall": 0.0, "own": 0.0}
+    now = {"wall": 100.0, "own": 30.0}  # of a process that has run for a while
     monkeypatch.setattr(load.time, "perf_counter", lambda: now["wall"])
     monkeypatch.setattr(load.time, "process_time", lambda: now["own"])
     return lambda wall, own: now.update(wall=now["wall"] + wall, own=now["own"] + own)
@@ -25,7 +25,7 @@ def processors(monkeypatch):
     """Four processors, of which this process may use the first and the third."""
     times = [Times(0.0, 0.0, 0.0, 0.0, 0.0)] * 4
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: list(times))
-    monkeypatch.setattr(load.os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    monkeypatch.setattr(load.os, "sched_getaffinity", {0: {0, 2}}.get, raising=False)
     return times
 
 

@@ -204,11 +204,22 @@ class Named(nn.Module):
 )
 def test_forwards_are_run_in_turn_in_alternating_order(run_s, budget_s, warm_up, tried):
     """A first round says how long one takes: of what is longer than the budget three rounds are run, without a warm-up."""
-    now, done, x = Counter(), [], torch.zeros(1)
+    now, done, shares, x = Counter(), [], [], torch.zeros(1)
     forwards = [(Named(name, run_s, now, done), x) for name in "ab"]
-    turns = engine.time_in_turn(forwards, budget_s, now=now)
+    turns = engine.time_in_turn(forwards, budget_s, shares.append, now)
+    assert (shares[0], shares[-1], shares) == (0.0, 1.0, sorted(shares))
     rounds = ["".join(done[index : index + 2]) for index in range(0, len(done), 2)]
     assert turns.tried == tried
     assert rounds[: 1 + warm_up] == ["ab"] * (1 + warm_up)
     assert rounds[1 + warm_up :] == [("ab", "ba")[index % 2] for index in range(tried)]
     assert [len(samples) for samples in turns.samples] == [turns.clean_runs if turns.clean_runs >= 5 else tried] * 2
+
+
+@pytest.mark.parametrize(("clean_from", "clean", "kept", "clock"), [(8, 5, 5, "wall"), (9, 4, 6, "thread")])
+def test_five_clean_rounds_are_enough(clean_from, clean, kept, clock, monkeypatch):
+    """Of twelve runs of 20 ms: the first says how long one takes, five warm up, and six are timed."""
+    now, done = Counter(), []
+    monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda *_: len(done) >= clean_from)
+    turns = engine.time_in_turn([(Named("a", 2e-2, now, done), torch.zeros(1))], 0.11, now=now)
+    assert len(done) == 12
+    assert (turns.tried, turns.clean_runs, len(turns.samples[0]), turns.clock) == (6, clean, kept, clock)
