@@ -7,7 +7,7 @@ from torch import nn
 import attnscope
 from attnscope import DeviceError, UsageError
 from attnscope.profiling import devices
-from attnscope.tracing.options import Asked
+from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.run import _batch
 from attnscope.tracing.targets.target import InputSpec, Target, known_inputs
 from attnscope.tracing.trace import trace_target
@@ -100,12 +100,12 @@ def test_what_does_not_fit_is_refused_before_it_is_built(free, devices_built_on,
         return nn.Linear(10, 10)
 
     target = Target("big", build, [InputSpec((1, 10))])
-    asked = Asked(
+    options = TraceOptions(
         device="cpu", time=True, group="op", depth=None, submodule=None, budget=0.01, threads=1, seed=0, command=None
     )  # fmt: skip
     if free >= NEEDED:
-        assert trace_target(target, asked).totals.macs == 100
+        assert trace_target(target, options).totals.macs == 100
     else:
         with pytest.raises(DeviceError, match=f"big needs {NEEDED} Bytes and cpu has {free} Bytes free"):
-            trace_target(target, asked)
+            trace_target(target, options)
     assert built_on == devices_built_on

@@ -96,7 +96,7 @@ def clamp(tape: Tape, x: Tensor, name: str = "clamp") -> Tensor:
     """Bring each element between bounds."""
     made = _new(tape, x)
     tape.ran(name, [x], made)
-    tape.remember(_clamp_back, [x], [made], saved=[x], meta=2 if name == "clamp" else 1)
+    tape.remember(_clamp_back, [x], [made], saved=[x])
     return made
 
 
@@ -152,9 +152,12 @@ def _activate_view_back(back: Back) -> Gradients:
 
 def _clamp_back(back: Back) -> Gradients:
     (x,) = back.saved
-    masks = [back.tape.tensor(x.shape, itemsize=1) for _ in range(back.meta)]
-    made = _new(back.tape, back.grad, x)
-    del masks
+    tape, zero = back.tape, back.tape.tensor(())
+    bound = tape.number(), tape.cast(is_double=True)
+    mask = tape.tensor(x.shape, itemsize=1)
+    del bound
+    made = _new(tape, back.grad, x)
+    del mask, zero
     return [made]
 
 

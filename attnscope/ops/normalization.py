@@ -101,12 +101,14 @@ def _layer_norm_back(back: Back) -> Gradients:
 
 
 def _length_back(back: Back) -> Gradients:
-    """Return x · (gradient / length), 0 where the length is 0."""
+    """Return gradient · (x / length), 0 where the length is 0."""
     tape, (x, length) = back.tape, back.saved
-    quotient = tape.tensor(length.shape)
+    strides = elementwise_strides(x.shape, [(x.shape, x.strides), (length.shape, length.strides)])
+    quotient = tape.tensor(x.shape, strides)
+    zero = tape.number(), tape.cast(is_double=False)
     mask = tape.tensor(length.shape, itemsize=1)
-    del mask
-    made = tape.tensor(
-        x.shape, elementwise_strides(x.shape, [(x.shape, x.strides), (quotient.shape, quotient.strides)])
-    )
+    del zero
+    grad = back.grad
+    made = tape.tensor(x.shape, elementwise_strides(x.shape, [(grad.shape, grad.strides), (x.shape, strides)]))
+    del quotient, mask
     return [made]

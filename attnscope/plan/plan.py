@@ -88,7 +88,10 @@ class SizedStep:
             ValueError: the operation makes other shapes than the letters say.
         """
         weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
-        return _forward(self.step.op, self.step.pattern, weights, sizes, self.layouts, self.itemsize)
+        try:
+            return _forward(self.step.op, self.step.pattern, weights, sizes, self.layouts, self.itemsize)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     @property
     def macs(self) -> int:
@@ -186,7 +189,7 @@ def _forward(
     outputs = (made,) if isinstance(made, Tensor) else made
     found = [each.shape for each in outputs]
     if found != expected:
-        raise ValueError(f"{pattern}: the operation makes {found}, and the letters say {expected}")
+        raise ValueError(f"the operation makes {tuple(found)}, but {pattern} says {tuple(expected)}")
     return forward_of(tape, inputs, parameters, outputs)
 
 
