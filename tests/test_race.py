@@ -198,6 +198,7 @@ def test_a_missing_device_is_told():
 
 INTERRUPTED = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 from attnscope.profiling import process
 process.import_torch()
 from attnscope.profiling import timing as engine
