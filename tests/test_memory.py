@@ -234,12 +234,13 @@ def test_nothing_goes_back_through_what_stands_before_the_first_weight_whatever_
 
 
 def test_what_dropout_keeps_is_unknown():
-    """A mask of bytes on one device, numbers on another."""
+    """A mask of bytes on one device, numbers on another; and the next step saves what dropout made of its input."""
     for spec, steps in (
-        (ViTSpec(attn_drop=0.1), {"softmax"}),
-        (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "output"}),
+        (ViTSpec(attn_drop=0.1), {"softmax", "mix"}),
+        (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "mix", "output"}),
         (ViTNetworkSpec(scope="block", proj_drop=0.1), {"output", "gelu", "contract"}),
     ):
+        hold_saved(spec)
         plan = spec.plan()
         memory = Memory(plan)
         assert {step.name for step, saved in zip(plan.steps, memory.saved, strict=True) if saved is None} == steps

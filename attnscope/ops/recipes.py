@@ -109,7 +109,7 @@ def dropout(op: Op) -> Op:
 
     def dropped(tape: Tape, given: Operands) -> Result:
         made = op(tape, given)
-        tape.keeps_unknown = True
+        tape.keeps_unknown = tape.drops = True
         return made
 
     return dropped

@@ -97,6 +97,8 @@ class Tape:
         """Whether an operator holds more while it runs than is known: a library's workspace, a kernel's own."""
         self.keeps_unknown = False
         """Whether something is saved for the backward that only the device knows."""
+        self.drops = False
+        """Whether another tensor takes the place of what it makes in training, as dropout has it."""
         self.heads_apart = False
         """Whether attention kernels make their heads one behind the other, and not side by side for each token."""
         self.numbers: set[int] = set()

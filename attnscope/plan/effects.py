@@ -36,6 +36,7 @@ class Forward(NamedTuple):
         kept_numbers: bytes of the numbers that it saves.
         holds_more: it holds more than is known while it runs.
         keeps_unknown: it saves something that only the device knows.
+        drops: another tensor takes the place of what it makes in training.
         nodes: the graph for its backward.
         inputs, weights: the values of what it takes, by number.
         savers: how many of its nodes save each storage, by key.
@@ -57,6 +58,7 @@ class Forward(NamedTuple):
     kept_numbers: int
     holds_more: bool
     keeps_unknown: bool
+    drops: bool
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     weights: tuple[int, ...]
@@ -110,6 +112,7 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
         sum([nbytes for key, nbytes in own.items() if key in tape.numbers]),
         tape.holds_more,
         tape.keeps_unknown,
+        tape.drops,
         tuple(tape.nodes),
         tuple([each.value for each in inputs]),
         tuple([each.value for each in weights]),

@@ -29,8 +29,8 @@ class AtLeast(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Owner:
-    """Memory of one or several tensors: its bytes, the run that makes it and the last that holds it, and how many nodes of
-    the graph have saved it.
+    """Memory of one or several tensors: its bytes, the run that makes it and the last that holds it, how many nodes of the
+    graph have saved it, and whether another tensor takes its place in training.
     """
 
     size: int
@@ -38,6 +38,7 @@ class Owner:
     dies: int
     savers: int = 0
     is_output: bool = False
+    is_replaced: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class RunOwners:
     done: int = 0
     done_in_training: int = 0
     saved: int = 0
+    saves_others: bool = False
 
     def of(self, key: int) -> Owner | None:
         """The owner of a storage of the forward; None for one from outside."""
@@ -162,7 +164,7 @@ class Memory:
         """For each run, what it is the first to keep for the backward."""
         forwards = [self.plan.steps[number].forward for number in self.plan.runs]
         return [
-            AtLeast(forward.kept + owned.saved, not forward.keeps_unknown)
+            AtLeast(forward.kept + owned.saved, not (forward.keeps_unknown or owned.saves_others))
             for forward, owned in zip(forwards, self.owners, strict=True)
         ]
 
@@ -217,9 +219,13 @@ class Memory:
                 owned.made += size
             for name, made in zip(step.makes, forward.outputs, strict=True):
                 owner_of[name] = owned.of(made.key)
+            if forward.drops:
+                for owner in owned.by_key.values():
+                    owner.is_replaced = True
             for key in forward.saved:
                 saved_by = owned.of(key)
                 if saved_by is not None:
+                    owned.saves_others |= saved_by.is_replaced
                     owned.saved += 0 if saved_by.savers else saved_by.size
                     saved_by.savers += forward.savers[key]
             found.append(owned)

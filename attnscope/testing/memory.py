@@ -50,11 +50,7 @@ def hold_saved(spec: Spec) -> None:
     memory = Memory(plan)
     with built(spec) as (module, x):
         kept = kept_bytes(module, *x)
-    exact, is_known = [], True
-    for saved in memory.saved:
-        is_known &= saved is not None
-        exact.append(saved if is_known else None)  # dropout gives the next step a tensor of its own
-    hold_bytes(spec, "bytes saved for the backward", plan, exact, memory.saved_at_least, kept)
+    hold_bytes(spec, "bytes saved for the backward", plan, memory.saved, memory.saved_at_least, kept)
     real = sum(kept.values())
     if real < memory.least_kept or memory.kept not in (None, real):
         fail(spec, "bytes saved for the backward", "all steps", memory.least_kept, real, TOO_LITTLE)
