@@ -50,7 +50,7 @@ class ForwardTimes:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What the machine can do at its best, and the lower bound of the time of each step that follows from it."""
+    """The best rates of the machine, and the lower bound of the time of each step that follows from it."""
 
     peaks: Peaks | None = None
     bounds: Mapping[int, Bound | None] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class BackwardTimes:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a run found."""
+    """The results of a run."""
 
     verification: Verification
     environment: Mapping[str, Any] = field(default_factory=dict)

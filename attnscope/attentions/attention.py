@@ -45,7 +45,7 @@ class ScaledDotProduct(nn.Module):
         return letters(self.proj.in_features, self.heads, self.kv_heads)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What each head finds: softmax(q·kᵀ·scale)·v."""
+        """Return what each head finds: softmax(q·kᵀ·scale)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v)
         weights = self.softmax(self.score(q, k))

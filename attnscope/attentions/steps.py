@@ -73,7 +73,7 @@ output = Step(
 name_steps(globals())
 
 HELD = ("q", "k", "v")
-"""What a forward keeps in variables until it returns."""
+"""Names of the tensors that a forward keeps in variables until it returns."""
 
 
 def attention_of(spec: Headed) -> list[Step]:

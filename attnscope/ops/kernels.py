@@ -13,4 +13,4 @@ RUN_EVERYWHERE = ("eager", "sdpa")
 COMPILED = ("flex", "compile")
 """Kernels that a compiler makes, which takes seconds."""
 RECOMPUTING = ("sdpa", "flash", "efficient")
-"""Kernels that keep no scores and compute them anew in the backward."""
+"""Kernels that keep no scores and compute them again in the backward."""

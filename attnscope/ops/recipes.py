@@ -1,4 +1,4 @@
-"""What a step computes: operations that a page of steps names, each made of torch's operators.
+"""The operations of steps: functions that a page of steps names, each made of torch's operators.
 
     score = Step("q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True))
 
@@ -21,7 +21,7 @@ from attnscope.ops.tensor import Shape, Tensor
 
 
 class Operands(NamedTuple):
-    """What an operation is given: the tensors that the step takes, its weights in their order, the shapes that it makes,
+    """The operands of an operation: the tensors that the step takes, its weights in their order, the shapes that it makes,
     and its letters with their sizes.
     """
 

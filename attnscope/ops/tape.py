@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 class Back(NamedTuple):
-    """What the backward of a node has at hand: the tape, the gradients of what the node made (None where none came), what
+    """The operands of a node's backward: the tape, the gradients of what the node made (None where none came), what
     the node saved, for each of its inputs whether its gradient is needed, and the node's `meta`.
     """
 
@@ -77,7 +77,7 @@ class Node(NamedTuple):
 
 
 class Tape:
-    """What running some operations allocates, costs and remembers.
+    """Records the allocations, costs and autograd nodes of some operations.
 
     Args:
         itemsize: bytes of one number.
@@ -94,13 +94,13 @@ class Tape:
         self.values = 0
         self.keys = PARAMETER
         self.holds_more = False
-        """Whether an operator holds more while it runs than is known: a library's workspace, a kernel's own."""
+        """An operator holds more while it runs than is known: a library's workspace, or a kernel's."""
         self.keeps_unknown = False
-        """Whether something is saved for the backward that only the device knows."""
+        """Something is saved for the backward that only the device knows."""
         self.drops = False
-        """Whether another tensor takes the place of what it makes in training, as dropout has it."""
+        """In training another tensor takes the place of the result, as with dropout."""
         self.heads_apart = False
-        """Whether attention kernels make their heads one behind the other, and not side by side for each token."""
+        """Attention kernels make their heads one behind the other, and not side by side for each token."""
         self.numbers: set[int] = set()
         """Storages of numbers that torch makes tensors of, a few bytes each."""
         self.fused_macs = 0

@@ -1,4 +1,4 @@
-"""What the backward of each step costs, in MACs and in memory: its nodes run in reverse, as autograd runs them."""
+"""The cost of the backward of each step, in MACs and in memory: its nodes run in reverse, as autograd runs them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ class _Value:
 
 
 class _Run(NamedTuple):
-    """What one run took and made, and who owns the memory of what it saved."""
+    """The tensors that one run took and made, and the owners of the memory that it saved."""
 
     takes: list[_Value]
     needs: tuple[bool, ...]
@@ -147,7 +147,7 @@ class _Run(NamedTuple):
 
 
 def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
-    """Return the tensors of each run, told apart where another one has their name later. The last ones have a gradient."""
+    """Return the tensors of each run, distinguished from later ones of the same name. The last ones have a gradient."""
     values: dict[str, _Value] = {}
     runs: list[_Run] = []
     for number, owners in zip(memory.plan.runs, memory.owners, strict=True):
@@ -178,7 +178,7 @@ class _Replay:
         self.held = self.fullest = held
         self.effects: dict[object, BackwardEffects] = {}
         self.savers: dict[Owner, int] = {}
-        """How many nodes still refer to what the forward saved."""
+        """The number of nodes that still refer to what the forward saved."""
 
     def go_back(self, step: SizedStep, run: _Run) -> AtLeast:
         """Go back through one run; return the most that is held while it does."""
@@ -243,7 +243,7 @@ class _Replay:
         return buffer
 
     def _accumulate(self, value: _Value, grad: _Buffer) -> None:
-        """Give a tensor a gradient, or add to it: in place if it is no view and nobody else has its memory."""
+        """Give a tensor a gradient, or add to it: in place if it is not a view and nobody else has its memory."""
         before = value.grad
         if before is None:
             value.grad = self._as_leaf(value, grad) if value.is_input else grad

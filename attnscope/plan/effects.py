@@ -1,4 +1,4 @@
-"""What running one step does: its costs, the storages that come and go, what is saved, and the same for its backward.
+"""The effects of one step: its costs, the storages that come and go, what is saved, and the same for its backward.
 
 A step's operation runs once on a tape, on tensors without numbers. What the tape says is put relative to the step, so that
 the runs of a whole network are added up without running every one of them.
@@ -29,10 +29,10 @@ class Forward(NamedTuple):
         runs: the operators that run.
         outputs: what it makes.
         sizes: bytes of each storage that its outputs own, by key.
-        scratch: bytes that it holds besides its outputs at its fullest moment in inference.
+        scratch: bytes that it holds in addition to its outputs at its fullest moment in inference.
         training_scratch: the same in training, where what is saved stays.
         saved: keys of the storages that it saves, in their order, those of numbers left out.
-        kept: bytes that it saves besides its inputs and outputs.
+        kept: bytes that it saves in addition to its inputs and outputs.
         kept_numbers: bytes of the numbers that it saves.
         holds_more: it holds more than is known while it runs.
         keeps_unknown: it saves something that only the device knows.
@@ -40,7 +40,7 @@ class Forward(NamedTuple):
         nodes: the graph for its backward.
         inputs, weights: the values of what it takes, by number.
         savers: how many of its nodes save each storage, by key.
-        bytes_of: bytes of each storage that it saves besides.
+        bytes_of: bytes of each storage that it saves in addition, by key.
     """
 
     macs: int

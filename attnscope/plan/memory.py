@@ -1,4 +1,4 @@
-"""What a run holds in memory, step by step: in inference, in the forward of training, and in its backward.
+"""The memory that a run holds, step by step: in inference, in the forward of training, and in its backward.
 
 Tensors live by their names: from the step that makes one to the last that takes it, or a view of it, or until the module
 returns whose forward holds it; in training what the backward needs lives until the backward has been there. Everything is
@@ -43,7 +43,7 @@ class Owner:
 
 @dataclass(slots=True)
 class RunOwners:
-    """Who owns what one run takes (None: it comes from outside), makes, and saves besides, by the keys of its forward."""
+    """The owners of what one run takes (None: it comes from outside), makes and saves, by the keys of its forward."""
 
     takes: list[Owner | None]
     by_key: dict[int, Owner] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class RunOwners:
 
 
 class Memory:
-    """What the steps of a plan hold, in bytes. Of several runs of a step the fullest counts."""
+    """The bytes that the steps of a plan hold. Of several runs of a step the fullest counts."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -110,12 +110,12 @@ class Memory:
 
     @property
     def kept(self) -> int | None:
-        """What training keeps for the backward in all."""
+        """All bytes that training keeps for the backward."""
         return sum_of([saved.known for saved in self.saved_by_runs])
 
     @property
     def least_kept(self) -> int:
-        """What training keeps for the backward in all, as a lower bound where it is not known."""
+        """All bytes that training keeps for the backward, as a lower bound where they are not known."""
         return sum([saved.size for saved in self.saved_by_runs])
 
     @cached_property
@@ -138,7 +138,7 @@ class Memory:
 
     @cached_property
     def _live(self) -> list[AtLeast]:
-        """For each run, the tensors that live while it runs, and what the step itself holds besides."""
+        """For each run, the tensors that live while it runs, and what the step itself holds in addition."""
         tensors, live = 0, []
         for number, owned in zip(self.plan.runs, self.owners, strict=True):
             forward = self.plan.steps[number].forward
@@ -170,7 +170,7 @@ class Memory:
 
     @property
     def end_of_training(self) -> int:
-        """What is held between the forward and the backward: what is kept, the output and the output's gradient.
+        """Bytes that are held between the forward and the backward: what is kept, the output and the output's gradient.
 
         At the least, where a kernel keeps what only it knows.
         """

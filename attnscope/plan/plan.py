@@ -82,7 +82,7 @@ class SizedStep:
 
     @cached_property
     def forward(self) -> Forward:
-        """What running it does, by its operation.
+        """The costs and allocations of its operation.
 
         Raises:
             ValueError: the operation makes other shapes than the letters say.
@@ -115,12 +115,12 @@ class SizedStep:
 
     @property
     def is_view(self) -> bool:
-        """Whether nothing runs: the outputs are the input's own memory."""
+        """Return whether no operator runs: the outputs are views of the input."""
         return not self.forward.runs
 
     @property
     def is_fused(self) -> bool:
-        """Whether one kernel does the attention."""
+        """Return whether one kernel does the attention."""
         return self.forward.fused_macs > 0
 
     @property
@@ -279,7 +279,7 @@ class Plan:
         outside, inner = takes or {}, makes or {}
         first = paths[0]
         named: dict[str, str] = {}
-        """What its own tensors are called in the whole."""
+        """The names of its own tensors in the whole."""
         steps = []
         for step in self.sized:
             names_in = tuple([named.get(name) or outside.get(name) or place(first, name) for name in step.takes])
@@ -299,7 +299,7 @@ class Plan:
         return Plan(tuple(steps), self.runs, calls, holds)
 
     def by_step(self, of_runs: Iterable[Found]) -> list[list[Found]]:
-        """What was found of each run, that of a step's several runs together."""
+        """Return the values of the runs, those of each step together."""
         found: list[list[Found]] = [[] for _ in self.steps]
         for number, one in zip(self.runs, of_runs, strict=True):
             found[number].append(one)

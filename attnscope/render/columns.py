@@ -54,9 +54,9 @@ class Column(Generic[Row]):
     total_at_least: Value = None
 
     def words(self, row: Row) -> str:
-        """What stands in a row, in words."""
-        told = self.text(row)
-        return self.spell(self.value(row), self.at_least and self.at_least(row)) if told is None else told
+        """Return the value of a row in words."""
+        text = self.text(row)
+        return self.spell(self.value(row), self.at_least and self.at_least(row)) if text is None else text
 
     def spell(self, value: Value, at_least: Value) -> str:
         """Return a value in words, `≥ 1.7 MiB` where only a lower bound is known."""
@@ -64,7 +64,7 @@ class Column(Generic[Row]):
 
     @property
     def foot(self) -> str:
-        """What stands under it, in words."""
+        """The total in words."""
         return "" if self.total is None and not self.total_at_least else self.spell(self.total, self.total_at_least)
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:

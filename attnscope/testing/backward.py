@@ -38,10 +38,10 @@ def hold_backward_macs(spec: Spec, input_grad: bool = True) -> None:
     with built(spec) as (module, x):
         counted = count_backward_with_torch(module, *x, input_grad=input_grad)
     if None in macs or not compare_backward(plan, macs, counted).agree:
-        told = ", ".join(
+        by_step = ", ".join(
             f"{plan.steps[number].name} {each:,}" for number, each in zip(plan.runs, macs, strict=True) if each
         )
-        hint = f"constants= of a step whose operand needs no gradient; by steps: {told}"
+        hint = f"constants= of a step whose operand needs no gradient; by steps: {by_step}"
         fail(spec, "MACs of the backward", "all steps", sum_of(macs), counted, hint)
 
 

@@ -1,4 +1,4 @@
-"""What the steps cost: counted from letters, by the closed form, by fvcore, by FlopCounterMode and by `trace`."""
+"""Checks of the costs of the steps: by letters, by the closed form, by fvcore, by FlopCounterMode and by `trace`."""
 
 import torch
 
@@ -30,7 +30,7 @@ def hold_macs(spec: Spec) -> None:
     if spec.kernel in COMPILED:
         return  # what torch has compiled cannot be traced
     with built(spec) as (module, x):
-        module(*x)  # what a module makes once and keeps, such as a mask, is no step
+        module(*x)  # what a module makes once and keeps, such as a mask, is not a step
         fvcore, counted = count_with_fvcore(module, *x), count_with_torch(module, *x).macs
     hold_equal(spec, "MACs by letters and by fvcore", declared, fvcore.macs, MACS_HINT)
     if fvcore.uncounted:
@@ -90,5 +90,5 @@ def hold_trace(spec: Spec) -> None:
 
 def _hint(steps: tuple[SizedStep, ...]) -> str:
     copying = [step.name for step in steps if any(run.name == "clone" for run in step.forward.runs)]
-    told = f"; the plan has copies in {', '.join(copying)}" if copying else ""
-    return f"a copy in the module that the step's operation does not make, or the other way round{told}"
+    copies = f"; the plan has copies in {', '.join(copying)}" if copying else ""
+    return f"a copy in the module that the step's operation does not make, or the other way round{copies}"

@@ -1,4 +1,4 @@
-"""What runs: the steps of the plan, on its shapes, with its parameters, and nothing outside them."""
+"""Checks of the module as it runs: the steps of the plan, on its shapes, with its parameters, and nothing outside them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +92,7 @@ def hold_operators(spec: Spec) -> None:
         return call
 
     with built(spec) as (module, x), torch.no_grad():
-        module(*x)  # what a module makes once and keeps, such as a mask, is no step
+        module(*x)  # what a module makes once and keeps, such as a mask, is not a step
         with listening(module, listener), operators:
             module(*x)
     if operators.outside:

@@ -1,4 +1,4 @@
-"""What is held and kept in memory, by torch's profiler and by autograd's hooks, against what the plan predicts."""
+"""Checks of the bytes that are held and kept, by torch's profiler and by autograd's hooks, against the plan."""
 
 import itertools
 import warnings

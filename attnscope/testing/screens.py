@@ -1,4 +1,4 @@
-"""What is shown of an attention: its report as JSON, and on screens of several widths."""
+"""Checks of the output: the report of an attention as JSON, and on screens of several widths."""
 
 import json
 

@@ -171,7 +171,7 @@ class _Watcher:
         self.calls: list[Call] = []
         self.current: Call | None = None
         self.is_whole = False
-        """Whether a call is running that is priced as a whole, whatever operators it is made of on this device."""
+        """A call is running that is priced as a whole, whatever operators it is made of on this device."""
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = _Memory(module)
         self.functions = _Functions(self, tracer if sys.version_info < (3, 12) else None)

@@ -1,6 +1,4 @@
-"""What one aten operator of a real call costs, by the registry of operations. An operator that it does not know is unknown,
-not free.
-"""
+"""The cost of one aten operator of a real call, by the registry of operations; unknown, not free, if it is not there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
