@@ -182,6 +182,16 @@ def test_the_mask_is_the_definition_without_a_roll(resolution, window, data):
     assert not mask.isinf().all(-1).any()  # no row is masked as a whole
 
 
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_the_mask_follows_the_input_to_another_device(kernel):
+    module = WindowAttention(dim=12, heads=3, window=4, shift=2, kernel=kernel)
+    x = torch.randn(1, 8, 8, 12)
+    here = module(x)
+    there = {name: weight.to("meta") for name, weight in module.named_parameters()}
+    assert torch.func.functional_call(module, there, x.to("meta")).is_meta
+    assert torch.equal(module(x), here)
+
+
 MODULES = {"vit": (ViTAttention, {}), "swin": (WindowAttention, {"window": 4, "shift": 2})}
 MODULES["swinv2"] = WindowAttentionV2, MODULES["swin"][1]
 

@@ -177,14 +177,16 @@ class WindowAttention(SelfAttention):
         """Return the mask of a shifted grid, (r·s, n, m); it is made once and kept for the next call."""
         if torch.compiler.is_compiling():
             return shift_mask(grid, like)
-        if self.shift_mask is None or self.masked_grid != grid:
-            self.keep_mask(grid, like)
-        assert self.shift_mask is not None
-        return self.shift_mask
+        kept = self.shift_mask
+        if kept is None or (self.masked_grid, kept.dtype, kept.device) != (grid, like.dtype, like.device):
+            return self.keep_mask(grid, like)
+        return kept
 
-    def keep_mask(self, grid: Windows, like: Tensor) -> None:
-        """Make the mask of a shifted grid, with the dtype and the device of another tensor."""
-        self.shift_mask, self.masked_grid = shift_mask(grid, like), grid
+    def keep_mask(self, grid: Windows, like: Tensor) -> Tensor:
+        """Make and keep the mask of a shifted grid, with the dtype and the device of another tensor."""
+        mask = self.shift_mask = shift_mask(grid, like)
+        self.masked_grid = grid
+        return mask
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Published checkpoints keep the index among the parameters; it follows from the window.
