@@ -311,4 +311,6 @@ def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     look = spec.neighbourhood
     varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
     words = [*([] if spec.IS_PLAIN else [spec.title]), look.describe(sized=not varied)]
-    return ", ".join([*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in look.told)])
+    return ", ".join(
+        [*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in look.described)]
+    )

@@ -136,8 +136,8 @@ class Meeting:
         field = f"{{{neighbourhood.field}}}"
         for side, unit in zip(grid, neighbourhood.alignment, strict=True):
             if unit > side:
-                told = f"{field} {unit} is larger than the grid of {grid[0]}×{grid[1]} tokens"
-                raise UsageError(f"{told}; the largest is {min(grid)}")
+                problem = f"{field} {unit} is larger than the grid of {grid[0]}×{grid[1]} tokens"
+                raise UsageError(f"{problem}; the largest is {min(grid)}")
             if side % unit and not self.pad:
                 nearest = nearest_multiples(side, unit)
                 raise UsageError(f"a grid side of {side} tokens is not divisible by {field} {unit}; nearest: {nearest}")

@@ -10,7 +10,7 @@ from attnscope.reports.report import Published, PublishedFigure
 
 
 def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published:
-    """Which conventions give each figure, rounded to its digits, or cut off to them where rounding gives none."""
+    """Return the conventions that give each figure, rounded to its digits, or cut off to them where rounding gives none."""
     known = conventions(spec, plan)
 
     def ways(figure: str) -> list[str]:

@@ -184,9 +184,9 @@ class _Course:
 
     def _can_run(self, label: str, spec: Spec, beside: Mapping[str, Spec], at: dict[str, int]) -> bool:
         together = {**beside, label: spec}
-        told = shortage(needed_together([one.plan() for one in together.values()]), self.device)
-        if told is not None:
-            self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {told}")
+        short = shortage(needed_together([one.plan() for one in together.values()]), self.device)
+        if short is not None:
+            self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {short}")
             return False
         expected_s = macs(spec) / self.macs_per_s[label] if label in self.macs_per_s else 0.0
         if expected_s > LONGEST_RUN_S:

@@ -60,7 +60,7 @@ class Complexity:
 
     @property
     def ratio(self) -> float:
-        """How many times the MACs of the last formula those of the first are."""
+        """The ratio of the MACs of the first formula to those of the last."""
         return self.terms[0].macs / self.terms[-1].macs
 
 

@@ -23,7 +23,7 @@ class Neighbourhood(ABC):
     """Keys of a query as the paper writes them: `hw`, `M²`."""
     field: ClassVar[str] = ""
     """The field of the Spec that sets its size and `alignment`, for errors."""
-    told: ClassVar[tuple[str, ...]] = ()
+    described: ClassVar[tuple[str, ...]] = ()
     """The fields of the Spec that `describe` speaks of."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ class Windows(Neighbourhood):
     kind: ClassVar[str] = "windowed"
     letter: ClassVar[str] = "M²"
     field: ClassVar[str] = "window"
-    told: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
+    described: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 
     height: int
     width: int

@@ -23,7 +23,7 @@ class ReducedKeys(Neighbourhood):
 
     kind: ClassVar[str] = "reduced"
     field: ClassVar[str] = "reduction"
-    told: ClassVar[tuple[str, ...]] = ("reduction",)
+    described: ClassVar[tuple[str, ...]] = ("reduction",)
 
     height: int
     width: int

@@ -82,9 +82,9 @@ def run(tmp_path):
 
 
 def test_its_command(run):
-    told = run("pvt", "--resolution", "15", "--no-time")
-    assert "15×15 tokens · 1×1 keys" in told
-    assert "161 tokens at the bottom and on the right fill no 8×8 patch, and are in no key" in told
+    screen = run("pvt", "--resolution", "15", "--no-time")
+    assert "15×15 tokens · 1×1 keys" in screen
+    assert "161 tokens at the bottom and on the right fill no 8×8 patch, and are in no key" in screen
     assert "--reduction" in run("pvt", "--help")
 
 
