@@ -31,14 +31,18 @@ register("upsample_bicubic2d _upsample_bicubic2d_aa", flops=each_out(CUBIC_INTER
 
 
 def mean(tape: Tape, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Take the mean over some axes. Narrow dtypes are summed up as float32, from a copy."""
+    """Take the mean over some axes. Narrow dtypes are summed up as float32, from a copy.
+
+    torch 2.14 allocates a narrow result before that copy, 2.5 behind it: the bytes of the later one are a lower bound.
+    """
     shape = tuple([size for axis, size in enumerate(x.shape) if axis not in axes])
-    made = tape.tensor(shape)
     total = None
     if tape.itemsize < FLOAT32_BYTES:
+        tape.holds_more = True
         wide = tape.tensor(x.shape, itemsize=FLOAT32_BYTES)
         total = tape.tensor(shape, itemsize=FLOAT32_BYTES)
         del wide
+    made = tape.tensor(shape)
     divisor = tape.number(), tape.tensor((), itemsize=max(tape.itemsize, FLOAT32_BYTES))
     tape.ran("mean", [x], made)
     tape.remember(_mean_back, [x], [made], meta=x.shape)
