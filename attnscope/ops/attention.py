@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from attnscope.ops.normalization import SOFTMAX
 from attnscope.ops.operation import Arguments, argument, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor, elementwise_strides
 
 SCALE = MASK = 1
 """FLOPs of one pair of tokens: a product with a number, and the sum with a mask or a bias."""
@@ -120,7 +120,8 @@ def attention(
 ) -> Tensor:
     """Attend in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
 
-    The heads lie side by side in memory, token by token, unless the tape says that they lie apart.
+    The result lies in memory as the query does, and gradients lie token by token, the heads side by side, as torch's kernel
+    for the CPU has it; where the tape says that heads lie apart, both lie head by head.
 
     Args:
         tape: the tape.
@@ -131,7 +132,7 @@ def attention(
     """
     b, h, n, _ = query.shape
     shape = b, h, n, value.shape[-1]
-    made = tape.tensor(shape) if tape.heads_apart else _side_by_side(tape, shape)
+    made = tape.tensor(shape, None if tape.heads_apart else elementwise_strides(shape, [(shape, query.strides)]))
     sums = tape.tensor((b, h, n), itemsize=max(tape.itemsize, FLOAT32_BYTES)) if keeps else None
     tape.holds_more = True
     tape.keeps_unknown |= not keeps
@@ -139,18 +140,20 @@ def attention(
     tape.fused_macs += tape.runs[-1].macs
     taken = [query, key, value] if bias is None else [query, key, value, bias]
     saved = [] if sums is None else [query, key, value, made, sums]
-    tape.remember(_attention_back, taken, [made], saved, meta=[each.shape for each in taken])
+    tape.remember(_attention_back, taken, [made], saved, meta=([each.shape for each in taken], tape.heads_apart))
     return made
 
 
 def _attention_back(back: Back) -> Gradients:
     back.tape.holds_more = True
+    shapes, heads_apart = back.meta
     return [
-        _side_by_side(back.tape, shape) if needed else None for shape, needed in zip(back.meta, back.needs, strict=True)
+        back.tape.tensor(shape, None if heads_apart else side_by_side(shape)) if needed else None
+        for shape, needed in zip(shapes, back.needs, strict=True)
     ]
 
 
-def _side_by_side(tape: Tape, shape: Shape) -> Tensor:
-    """Allocate (b, h, n, d) whose heads lie side by side in memory, token by token."""
+def side_by_side(shape: Shape) -> Shape:
+    """Return the strides of (b, h, n, d) whose heads lie side by side in memory, token by token."""
     _, h, n, d = shape
-    return tape.tensor(shape, (n * h * d, d, h * d, 1))
+    return n * h * d, d, h * d, 1

@@ -1,6 +1,6 @@
 """Elementwise operations and activations: their FLOPs by convention, with the reasoning, and their gradients."""
 
-from attnscope.ops.movement import sum_to
+from attnscope.ops.movement import pass_back, sum_to
 from attnscope.ops.operation import each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides
@@ -65,6 +65,16 @@ def scale(tape: Tape, x: Tensor, in_place: bool = False) -> Tensor:
     del cast
     tape.ran("mul", [x], made)
     tape.remember(_scale_back, [x], [made], saved=[number])
+    return made
+
+
+def shift(tape: Tape, x: Tensor, is_whole: bool = False) -> Tensor:
+    """Add a number, whole or a double, which torch makes a tensor of while it runs, and of that one in the dtype of x."""
+    number = tape.number(), tape.cast(is_double=not is_whole)
+    made = _new(tape, x)
+    del number
+    tape.ran("add", [x], made)
+    tape.remember(pass_back, [x], [made])
     return made
 
 

@@ -48,7 +48,7 @@ def clone(tape: Tape, x: Tensor) -> Tensor:
     """Copy into a contiguous tensor."""
     made = tape.tensor(x.shape, itemsize=x.itemsize)
     tape.ran("clone", [x], made)
-    tape.remember(_pass_back, [x], [made])
+    tape.remember(pass_back, [x], [made])
     return made
 
 
@@ -162,7 +162,8 @@ def _with(shape: Shape, axis: int, size: int) -> Shape:
     return (*shape[:axis], size, *shape[axis:][1:])
 
 
-def _pass_back(back: Back) -> Gradients:
+def pass_back(back: Back) -> Gradients:
+    """Return the gradients that came."""
     return back.grads
 
 

@@ -91,7 +91,7 @@ def _softmax_back(back: Back) -> Gradients:
 
 def _layer_norm_back(back: Back) -> Gradients:
     tape, (x, *_) = back.tape, back.saved
-    laid = contiguous(tape, back.grad)
+    laid = contiguous(tape, back.grad), contiguous(tape, x)
     of_x = tape.tensor(x.shape) if back.needs[0] else None
     channels = x.shape[-1:]
     workspace = tape.tensor((2 * prod(channels),))

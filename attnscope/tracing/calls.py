@@ -290,9 +290,10 @@ class _Functions(TorchFunctionMode):
             watcher.is_whole = name in WHOLE
             out = func(*args, **kwargs)
             if watcher.is_whole:
-                out = as_kernels_lay(out)
+                arguments = positional(WHOLE[name], args, kwargs)
+                out = as_kernels_lay(out, arguments[0])
                 watcher.is_whole = False
-                watcher.ran(WHOLE[name], positional(WHOLE[name], args, kwargs), {}, out)
+                watcher.ran(WHOLE[name], arguments, {}, out)
         except Exception as error:
             watcher.fail(error, name, args, kwargs)
             raise
@@ -368,12 +369,9 @@ WHOLE = {"scaled_dot_product_attention": torch.ops.aten.scaled_dot_product_atten
 """Calls that are one kernel, by name: on meta torch takes them apart into other operators than a device runs."""
 
 
-def as_kernels_lay(out: Tensor) -> Tensor:
-    """Return what fused attention made on meta with its heads side by side in memory, as on other devices."""
-    if not out.is_meta or out.dim() != 4:
-        return out
-    b, h, n, d = out.shape
-    return out.new_empty((b, n, h, d)).transpose(1, 2)
+def as_kernels_lay(out: Tensor, query: Tensor) -> Tensor:
+    """Return what fused attention made on meta as it lies on other devices: in the order of the query's axes."""
+    return torch.empty_like(query) if out.is_meta and out.shape == query.shape else out
 
 
 QUESTIONS = frozenset(
