@@ -1,4 +1,5 @@
 # The public names of attnscope: __init__.py reads them here, and type checkers too.
+from . import attentions as attentions
 from .analyses.compare import compare as compare
 from .analyses.explore import explore as explore
 from .analyses.windows import look_at_windows as look_at_windows

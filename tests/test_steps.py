@@ -42,7 +42,7 @@ def test_a_step_has_eight_fields_at_most():
 
 def test_an_operation_that_makes_other_shapes_than_the_letters_is_refused():
     wrong = Step("q: b h n d, k: b h m d -> scores: b h m n", op=op.matmul())
-    with pytest.raises(ValueError, match=r"makes \(\(2, 3, 5, 7\),\), but .* says \(\(2, 3, 7, 5\),\)"):
+    with pytest.raises(ValueError, match=r"a step, q: b .* makes 2×3×5×7, but the letters say 2×3×7×5"):
         _ = SizedStep(wrong, {"b": 2, "h": 3, "n": 5, "m": 7, "d": 11}).macs
 
 

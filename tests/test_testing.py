@@ -42,7 +42,7 @@ FAULTS = {
         {"kernel": "sdpa"},
         [
             "bytes held in inference of split_queries: predicted 5,760, real 6,720",
-            "or context",
+            "as much as context",
             "holds= of Plan.of",
         ],
     ),

@@ -210,11 +210,11 @@ def measure_kernels(
     names = list(KERNELS) if options.kernels else ["eager", "sdpa"] if is_quick else []
     device = x[0].device
     rows, turns = compare_kernels(
-        {name: partial(_build_if_it_fits, replace(spec, kernel=name), device) for name in names},
+        {name: partial(_build_if_it_fits, spec, device, kernel=name) for name in names},
         module,
         x,
         options.budget if options.kernels else options.budget / 2,
-        partial(_build_if_it_fits, replace(spec, kernel="eager", dtype="float64"), device) if options.kernels else None,
+        partial(_build_if_it_fits, spec, device, kernel="eager", dtype="float64") if options.kernels else None,
         options.progress_of("kernels"),
     )
     return KernelTimes(tuple(rows), turns)
@@ -239,12 +239,14 @@ def measure_backward(
     return BackwardTimes(timing.whole, steps)
 
 
-def _build_if_it_fits(spec: Spec, device: "torch.device") -> "nn.Module":
-    """Build the module of another kernel.
+def _build_if_it_fits(spec: Spec, device: "torch.device", **changes: Any) -> "nn.Module":
+    """Build the module of a Spec with another kernel.
 
     Raises:
+        UsageError: the attention does not have that kernel.
         DeviceError: its run needs more memory than there is.
     """
+    spec = replace(spec, **changes)
     short = shortage(needed_bytes(spec.plan()), device)
     if short is not None:
         raise DeviceError(f"it needs {short}")

@@ -29,6 +29,10 @@ class UsageError(AttnscopeError, ValueError):
     exit_code = 2
 
 
+class PlanError(AttnscopeError, ValueError):
+    """A step whose operation and letters contradict each other."""
+
+
 class DeviceError(AttnscopeError, RuntimeError):
     """A device that is missing, or a size that does not fit in its memory."""
 

@@ -6,7 +6,8 @@ from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-from attnscope.core.axes import Shape, Sizes, parse_pattern
+from attnscope.core.axes import Shape, Sizes, parse_pattern, spell
+from attnscope.core.errors import PlanError
 from attnscope.ops.recipes import Op, Operands
 from attnscope.ops.tape import Tape
 from attnscope.ops.tensor import Tensor, is_contiguous
@@ -85,13 +86,15 @@ class SizedStep:
         """The costs and allocations of its operation.
 
         Raises:
-            ValueError: the operation makes other shapes than the letters say.
+            PlanError: the operation cannot run on these tensors, or makes other shapes than the letters say.
         """
-        weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
         try:
+            weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
             return _forward(self.step.op, self.step.pattern, weights, sizes, self.layouts, self.itemsize)
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
+        except Exception as error:
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            name = f"step {self.name}" if self.name else "a step"
+            raise PlanError(f"{name}, {self.step.pattern}: {reason}") from error
 
     @property
     def macs(self) -> int:
@@ -189,8 +192,12 @@ def _forward(
     outputs = (made,) if isinstance(made, Tensor) else made
     found = [each.shape for each in outputs]
     if found != expected:
-        raise ValueError(f"the operation makes {tuple(found)}, but {pattern} says {tuple(expected)}")
+        raise ValueError(f"the operation makes {_spelled(found)}, but the letters say {_spelled(expected)}")
     return forward_of(tape, inputs, parameters, outputs)
+
+
+def _spelled(shapes: Sequence[Shape]) -> str:
+    return ", ".join(map(spell, shapes))
 
 
 def place(path: str, name: str) -> str:

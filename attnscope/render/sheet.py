@@ -196,7 +196,7 @@ def memory_line(report: Report) -> str:
     totals = report.totals
     held = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} of activations at the fullest moment"
     if totals.peak_bytes is None:
-        names = dict.fromkeys(row.name for row in report.steps if row.bytes_live is None)
+        names = dict.fromkeys(row.part if report.parts else row.name for row in report.steps if row.bytes_live is None)
         return f"{held}; what {' and '.join(names)} may hold beyond that is not known"
     return f"{held}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
 

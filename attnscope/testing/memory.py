@@ -19,9 +19,15 @@ from attnscope.profiling.hooks import listening
 from attnscope.testing.comparison import built, fail
 
 TOO_LITTLE = (
-    "a tensor that forward keeps in a variable (holds= of Plan.of), or a copy that the step's operation does not make"
+    "a tensor that forward keeps in a variable (holds= of Plan.of), a copy that the step's operation does not make, "
+    "or another layout or backward of its operator (attnscope/ops)"
 )
-TOO_MUCH = "a name in holds= of Plan.of that forward does not keep, or an operation that copies what torch views"
+TOO_MUCH = (
+    "a name in holds= of Plan.of that forward does not keep, an operation that copies what torch views, "
+    "or another layout or backward of its operator (attnscope/ops)"
+)
+MANY = 4
+"""A hint that names more tensors than these helps nobody."""
 
 
 def hold_memory(spec: Spec) -> None:
@@ -80,21 +86,22 @@ def hold_bytes(
     for step, known, bound in zip(plan.steps, exact, least, strict=True):
         real = max([held.get(where, 0) for where in step.places])
         if known is None and bound > real:
-            fail(spec, what, step.places[0], f"at least {bound:,}", real, TOO_MUCH + _as_much_as(plan, bound - real))
+            fail(spec, what, step.places[0], f"at least {bound:,}", real, TOO_MUCH + _suspects(plan, real - bound))
         if known is not None and not known == bound == real:
             hint = TOO_LITTLE if known < real else TOO_MUCH
-            fail(spec, what, step.places[0], known, real, hint + _as_much_as(plan, abs(known - real)))
+            fail(spec, what, step.places[0], known, real, hint + _suspects(plan, real - known))
 
 
-def _as_much_as(plan: Plan, nbytes: int) -> str:
-    """Return the names of the tensors that have so many bytes, in words."""
-    names = [
+def _suspects(plan: Plan, missing: int) -> str:
+    """Return the names of the tensors that have the missing bytes, in words; of those too many, if it is negative."""
+    kept = {*plan.holds, *[name for call in plan.calls for name in call.holds]}
+    names = {
         name
         for step in plan.steps
         for name, shape in zip((*step.takes, *step.makes), (*step.inputs, *step.outputs), strict=True)
-        if step.itemsize * prod(shape) == nbytes
-    ]
-    return f"; {nbytes:,} bytes are as much as {' or '.join(dict.fromkeys(names))}" if names else ""
+        if step.itemsize * prod(shape) == abs(missing) and (name in kept) == (missing < 0)
+    }
+    return f"; {abs(missing):,} bytes are as much as {' or '.join(sorted(names))}" if 0 < len(names) <= MANY else ""
 
 
 def held_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
