@@ -12,6 +12,7 @@ from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 
 small = st.integers(1, 4)
+KERNELS = ("eager", "sdpa")
 
 
 def kv_heads(heads: int) -> st.SearchStrategy[int | None]:
@@ -20,7 +21,7 @@ def kv_heads(heads: int) -> st.SearchStrategy[int | None]:
 
 
 @st.composite
-def vit_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> ViTSpec:
+def vit_specs(draw: st.DrawFn, kernels: tuple[str, ...] = KERNELS, drops: tuple[float, ...] = (0.0,)) -> ViTSpec:
     heads = draw(small)
     return ViTSpec(
         dim=heads * draw(st.integers(1, 6)),
@@ -31,11 +32,12 @@ def vit_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> 
         qkv_bias=draw(st.booleans()),
         qk_scale=draw(st.none() | st.floats(0.01, 2)),
         kernel=draw(st.sampled_from(kernels)),
+        attn_drop=draw(st.sampled_from(drops)),
     )
 
 
 @st.composite
-def cross_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> CrossSpec:
+def cross_specs(draw: st.DrawFn, kernels: tuple[str, ...] = KERNELS, drops: tuple[float, ...] = (0.0,)) -> CrossSpec:
     heads = draw(small)
     return CrossSpec(
         dim=heads * draw(st.integers(1, 6)),
@@ -46,11 +48,12 @@ def cross_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -
         batch=draw(small),
         qkv_bias=draw(st.booleans()),
         kernel=draw(st.sampled_from(kernels)),
+        attn_drop=draw(st.sampled_from(drops)),
     )
 
 
 @st.composite
-def swin_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) -> SwinSpec:
+def swin_specs(draw: st.DrawFn, kernels: tuple[str, ...] = KERNELS, drops: tuple[float, ...] = (0.0,)) -> SwinSpec:
     heads = draw(small)
     window = draw(st.tuples(small, small))
     return draw(st.sampled_from([SwinSpec, SwinV2Spec]))(
@@ -63,11 +66,12 @@ def swin_specs(draw: st.DrawFn, kernels: tuple[str, ...] = ("eager", "sdpa")) ->
         batch=draw(st.integers(1, 3)),
         qkv_bias=draw(st.booleans()),
         kernel=draw(st.sampled_from(kernels)),
+        attn_drop=draw(st.sampled_from(drops)),
     )
 
 
-def specs(kernels: tuple[str, ...] = ("eager", "sdpa")) -> st.SearchStrategy[Headed]:
-    return vit_specs(kernels) | cross_specs(kernels) | swin_specs(kernels)
+def specs(kernels: tuple[str, ...] = KERNELS, drops: tuple[float, ...] = (0.0,)) -> st.SearchStrategy[Headed]:
+    return vit_specs(kernels, drops) | cross_specs(kernels, drops) | swin_specs(kernels, drops)
 
 
 def of_heads(heads):

@@ -80,7 +80,8 @@ def attention_of(spec: Headed) -> list[Step]:
     """Return the steps from queries, keys and values to what the heads found, by the kernel of the Spec."""
     if spec.kernel == "eager":
         return [score, softmax.dropping(spec.attn_drop), mix]
-    own = attend if spec.kernel in RECOMPUTING else replace(attend, op=op.attention(keeps=False))
+    is_known = spec.kernel in RECOMPUTING and not spec.attn_drop  # with dropout torch may take its math kernel
+    own = attend if is_known else replace(attend, op=op.attention(keeps=False))
     return [fused(own, spec).dropping(spec.attn_drop)]
 
 

@@ -82,8 +82,11 @@ def _laid(tape: Tape, x: Tensor, channels_last: bool) -> Tensor:
 def _workspace(tape: Tape, x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> int:
     """Return what the library holds at least: oneDNN's weights in its own order, or the columns of a matmul.
 
-    torch takes oneDNN for float32 where the input or the kernel is large enough (`ConvParams::use_mkldnn`).
+    torch takes oneDNN for float32 where the input or the kernel is large enough (`ConvParams::use_mkldnn`). A kernel of one
+    element is a matmul of the image as it lies.
     """
+    if prod(weight.shape[2:]) == 1:
+        return 0
     if is_channels_last(x.shape, x.strides):
         return weight.nbytes
     columns = shape[0] * prod(weight.shape[1:]) * prod(shape[2:]) * tape.itemsize

@@ -103,6 +103,7 @@ def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence
     A BLAS may copy matrices of a single row or column, and oneDNN repacks narrow numbers: how much they hold is theirs.
     """
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
-    tape.holds_more |= tape.itemsize < FLOAT32_BYTES or (x.shape[-1] == 1 and x.dim() == 3)
+    is_thin = x.dim() == 3 and 1 in (x.shape[-1], other.shape[-1])
+    tape.holds_more |= tape.itemsize < FLOAT32_BYTES or is_thin
     tape.ran(name, [*added, x, other], made)
     return made

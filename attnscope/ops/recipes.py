@@ -216,19 +216,24 @@ def attention(keeps: bool) -> Op:
     return op
 
 
-def window_attention(
-    tape: Tape, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor | None
-) -> Tensor:
-    """Attend in one kernel with a bias of (h, n, m) and a mask of (r·s, n, m).
+def window_bias(tape: Tape, table: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
+    """Return what is added to the scores of a fused kernel: the bias of each pair of a window's tokens, (1, h, n, m).
 
-    With a mask, torch makes a tensor of their sum that is as large as the scores.
+    With a mask of (r·s, n, m) torch makes a tensor of their sum that is as large as the scores, (b·r·s, h, n, m).
+
+    Args:
+        tape: the tape.
+        table: of the bias, with a row for each distance.
+        shape: of the scores.
+        mask: of a shifted grid.
     """
-    scores = movement.view(tape, bias, (1, *bias.shape))
-    if mask is not None:
-        windows = mask.shape[0]
-        scores = elementwise.add(tape, scores, movement.view(tape, mask, (windows, 1, *mask.shape[1:])))
-        scores = movement.repeat(tape, scores, (query.shape[0], *scores.shape[1:]))
-    return kernels.attention(tape, query, key, value, scores)
+    bias = table_bias(tape, table, shape[1:])
+    bias = movement.view(tape, bias, (1, *bias.shape))
+    if mask is None:
+        return bias
+    windows = mask.shape[0]
+    masked = elementwise.add(tape, bias, movement.view(tape, mask, (windows, 1, *mask.shape[1:])))
+    return movement.repeat(tape, masked, shape)
 
 
 @cache

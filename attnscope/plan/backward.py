@@ -191,13 +191,13 @@ class _Replay:
         for key, nbytes, saved in effects.events:
             if saved:
                 self._forget(run.owners, key, step)
-            elif nbytes > 0:
-                self._hold(nbytes)
-                made[key] = _Gradient(nbytes, users=1)
-            elif key > 0:
+            elif key < 0:
+                self._release(came[-key - 1])
+            elif key in made:
                 self.held -= made.pop(key).size
             else:
-                self._release(came[-key - 1])
+                self._hold(nbytes)
+                made[key] = _Gradient(nbytes, users=1)
         users: dict[int, int] = {}
         for key in [*effects.stays, *[each.key for each in effects.gradients if each is not None]]:
             users[key] = users.get(key, 0) + 1

@@ -132,7 +132,9 @@ class Gradient(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Memory comes (nbytes > 0) or goes. `saved` frees one reference to what the forward saved under this key."""
+    """Memory comes, the first time that its key is there, or goes (nbytes < 0, or 0 if it is empty). `saved` frees one
+    reference to what the forward saved under this key.
+    """
 
     key: int
     nbytes: int

@@ -145,16 +145,19 @@ class WindowAttention(SelfAttention):
 
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
-        return self.attend_with(self.position_bias(), q, k, v, grid, self.scale)
+        return self.attend_with(self.fused_bias(self.position_bias(), q, grid), q, k, v, self.scale)
 
-    def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, grid: Windows, scale: float) -> Tensor:
-        """Attend in one kernel with a bias of (h, n, m), and the mask of a shifted grid added to it for each image."""
+    def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Attend in one kernel with a bias of (1, h, n, m) or (b·r·s, h, n, m)."""
         drop = self.attn_drop.p if self.training else 0.0
-        bias = bias[None]
-        if grid.is_shifted:
-            mask = self.mask(grid, q)[:, None]
-            bias = (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
         return fused_attention(self.kernel, q, k, v, bias, drop, scale)
+
+    def fused_bias(self, bias: Tensor, q: Tensor, grid: Windows) -> Tensor:
+        """Return what a fused kernel adds to the scores: B, (1, h, n, m), or B + mask for each image, (b·r·s, h, n, m)."""
+        if not grid.is_shifted:
+            return bias[None]
+        mask = self.mask(grid, q)[:, None]
+        return (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: Windows) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from attnscope.attentions import steps as shared
 from attnscope.attentions.heads import letters
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.ops import attention as kernels
 from attnscope.ops import recipes as op
 from attnscope.ops.recipes import Op, Operands, Result
 from attnscope.ops.tape import Tape
@@ -27,8 +28,9 @@ def attend_in_windows(masked: bool) -> Op:
 
     def attend(tape: Tape, given: Operands) -> Result:
         q, k, v = given.inputs
-        bias = op.table_bias(tape, given.weights[0], (q.shape[1], q.shape[2], k.shape[2]))
-        return op.window_attention(tape, q, k, v, bias, shift_mask(tape, given) if masked else None)
+        mask = shift_mask(tape, given) if masked else None
+        bias = op.window_bias(tape, given.weights[0], (*q.shape[:-1], k.shape[2]), mask)
+        return kernels.attention(tape, q, k, v, bias)
 
     return attend
 

@@ -138,7 +138,7 @@ class WindowAttentionV2(WindowAttention):
 
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
-        return self.attend_with(self.bias_of(table), q * self.sharpness(), k, v, grid, 1.0)
+        return self.attend_with(self.fused_bias(self.bias_of(table), q, grid), q * self.sharpness(), k, v, 1.0)
 
     def bias_of_heads(self) -> Tensor | None:
         """The bias of q, k and v together, that of k being 0."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from attnscope.attentions import steps as shared
 from attnscope.attentions.swin import steps as swin
 from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.ops import attention as kernels
 from attnscope.ops import elementwise, matmul, movement
 from attnscope.ops import recipes as op
 from attnscope.ops.recipes import Op, Operands, Result
@@ -56,10 +57,10 @@ def attend_sharpened(masked: bool) -> Op:
 
     def attend(tape: Tape, given: Operands) -> Result:
         q, k, v, table = given.inputs
-        bias = op.table_bias(tape, table, (q.shape[1], q.shape[2], k.shape[2]))
         mask = swin.shift_mask(tape, given) if masked else None
+        bias = op.window_bias(tape, table, (*q.shape[:-1], k.shape[2]), mask)
         sharp = elementwise.multiply(tape, q, sharpness(tape, given.weights[0]))
-        return op.window_attention(tape, sharp, k, v, bias, mask)
+        return kernels.attention(tape, sharp, k, v, bias)
 
     return attend
 
