@@ -18,7 +18,7 @@ def backward_macs(
     """Count, for each run of a step, the multiply-accumulates of its backward; None where they are not known.
 
     A matmul has one more of its size for each of its operands that needs a gradient. A fused kernel has two matmuls in the
-    forward and five in the backward, where it computes the scores again.
+    forward and five in the backward, where it computes the scores again. Dropout is off, as in the timed backward.
 
     Args:
         plan: the steps of the forward.

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from math import prod
 from typing import Any
 
@@ -170,15 +171,15 @@ def fullest_moments(profiler: Any, until_the_next: bool = False) -> dict[str, in
     """Return the bytes at the fullest moment of each step that was marked: of its span, or until the next one is marked."""
     allocations: list[tuple[int, int]] = []
     spans: list[tuple[int, int, str]] = []
-    events = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while events:
+    events = profiler.profiler.kineto_results.experimental_event_tree()[::-1]
+    while events:  # in the order of time, so that a sort leaves those of one nanosecond as they came
         event = events.pop()
-        events.extend(event.children)
+        events.extend(event.children[::-1])
         if hasattr(event.extra_fields, "alloc_size"):
             allocations.append((event.start_time_ns, event.extra_fields.alloc_size))
         elif event.name.startswith("step:"):
             spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
-    allocations.sort()
+    allocations.sort(key=itemgetter(0))
     spans.sort()
     if until_the_next:
         spans = [(start, end, where) for (start, _, where), (end, _, _) in itertools.pairwise(spans)]
