@@ -129,6 +129,9 @@ def test_a_compiled_kernel_takes_no_dropout():
 def test_the_fused_kernel_stands_beside_the_steps():
     report = explore(ViTSpec(dim=32, heads=2, tokens=9), device="cpu", budget=0.02)
     assert [kernel.name for kernel in report.kernels] == ["eager", "sdpa"]
+    eager, fused = report.kernels
+    assert (eager.time_s, eager.iqr_s) == (report.time.whole_interquartile_mean_s, report.time.whole_iqr_s)
+    assert 0 < fused.time_s < 10 * eager.time_s
     assert all(kernel.time_s > 0 and kernel.error is None for kernel in report.kernels)
     assert explore(ViTSpec(dim=32, heads=2, tokens=9, kernel="sdpa"), device="cpu", budget=0.02).kernels == []
 
@@ -252,3 +255,8 @@ def test_a_compiled_kernel_is_compiled_with_what_is_around_it(kernel):
     whole = torch.compile(twice, fullgraph=True, backend="eager")
     with torch.inference_mode():
         torch.testing.assert_close(whole(q), 2 * (q @ q.mT).softmax(-1) @ q)
+
+
+def test_no_fused_kernel_is_timed_beside_a_forward_that_takes_long(monkeypatch):
+    monkeypatch.setattr(measurement, "LONGEST_FUSED_S", 0.0)
+    assert explore(ViTSpec(dim=32, heads=2, tokens=9), device="cpu", budget=0.02).kernels == []

@@ -142,7 +142,7 @@ def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
         spec, device="cpu", budget=0.02, backward=True,
         progress=lambda what, share: told.setdefault(what, []).append(share),
     )  # fmt: skip
-    assert list(told) == ["the steps", "global attention", "kernels", "the backward"]
+    assert list(told) == ["the steps", "global attention", "the backward"]
     for shares in told.values():
         assert (shares[0], shares[-1]) == (0, 1)
         assert all(0 <= share <= 1 for share in shares)

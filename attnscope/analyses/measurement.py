@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from attnscope.profiling.kernels import Contenders
+    from attnscope.profiling.statistics import Samples
     from attnscope.profiling.timing import Timing, Turns
 
 LONGEST_COUNTERPART_S = 2.0
@@ -42,10 +44,11 @@ LONGEST_FUSED_S = 0.3
 
 @dataclass(frozen=True)
 class ForwardTimes:
-    """The times of the forward and of its steps."""
+    """The times of the forward and of its steps, and those of the forwards that ran beside it."""
 
     whole: Time | None = None
     steps: Mapping[int, StepTime] = field(default_factory=dict)
+    beside: "Sequence[Samples]" = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,11 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         module, x = build(spec, device)
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)
-        forward = measure_forward(module, x, verification.order, options)
+        fused = build_fused(spec, module, x, options)
+        forward = measure_forward(module, x, verification.order, options, fused)
         roofline = measure_roofline(plan, x, forward, options)
         counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
-        kernels = measure_kernels(spec, module, x, forward.whole, options)
+        kernels = measure_kernels(spec, module, x, forward, fused, options)
         backward = measure_backward(spec, module, x, verification.order, options)
     return Measurements(verification, machine, allocated, forward, roofline, counterpart, kernels, backward)
 
@@ -136,21 +140,38 @@ def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Seque
     return peaks
 
 
+def build_fused(spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", options: RunOptions) -> "Contenders | None":
+    """Build the fused kernel that is timed beside the steps; None if there is none, or the forward takes too long."""
+    if not options.measures_time or options.kernels or spec.kernel != "eager":
+        return None
+    from attnscope.profiling.kernels import contenders
+    from attnscope.profiling.timing import seconds_of
+
+    if seconds_of(module, x) > LONGEST_FUSED_S:
+        return None
+    return contenders({"sdpa": partial(_build_if_it_fits, spec, x[0].device, kernel="sdpa")}, module, x)
+
+
 def measure_forward(
-    module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
+    module: "nn.Module",
+    x: "tuple[Tensor, ...]",
+    order: Sequence[int],
+    options: RunOptions,
+    fused: "Contenders | None" = None,
 ) -> ForwardTimes:
-    """Time the steps and the whole forward."""
+    """Time the steps and the whole forward, and the fused kernel in turn with them."""
     if not options.measures_time:
         return ForwardTimes()
     from attnscope.profiling.timing import time_steps
 
-    timing = time_steps(module, x, options.budget, options.progress_of("the steps"))
+    beside = list(fused.ready.values()) if fused else []
+    timing = time_steps(module, x, options.budget, options.progress_of("the steps"), beside)
     whole = timing.whole
     if options.device == "cuda":
         from attnscope.profiling.cuda import eager_seconds, graph_seconds
 
         whole = replace(whole, eager_s=eager_seconds(module, x), graph_s=graph_seconds(module, x))
-    return ForwardTimes(whole, times_by_row(timing, order))
+    return ForwardTimes(whole, times_by_row(timing, order), timing.beside)
 
 
 def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
@@ -199,22 +220,31 @@ def measure_counterpart(
 
 
 def measure_kernels(
-    spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", whole: Time | None, options: RunOptions
+    spec: Spec,
+    module: "nn.Module",
+    x: "tuple[Tensor, ...]",
+    forward: ForwardTimes,
+    fused: "Contenders | None",
+    options: RunOptions,
 ) -> KernelTimes:
-    """Time the fused kernel beside the steps, or every kernel with its error against float64 if they are requested."""
-    if whole is None:
+    """Return the times of the fused kernel beside the steps; or time every kernel, and its error against float64."""
+    if forward.whole is None:
+        return KernelTimes()
+    if fused is not None:
+        whole = forward.whole
+        eager = KernelRow("eager", whole.whole_interquartile_mean_s, whole.whole_iqr_s, None, None)
+        return KernelTimes((eager, *fused.rows(forward.beside)))
+    if not options.kernels:
         return KernelTimes()
     from attnscope.profiling.kernels import compare_kernels
 
-    is_quick = spec.kernel == "eager" and whole.whole_interquartile_mean_s <= LONGEST_FUSED_S
-    names = list(KERNELS) if options.kernels else ["eager", "sdpa"] if is_quick else []
     device = x[0].device
     rows, turns = compare_kernels(
-        {name: partial(_build_if_it_fits, spec, device, kernel=name) for name in names},
+        {name: partial(_build_if_it_fits, spec, device, kernel=name) for name in KERNELS},
         module,
         x,
-        options.budget if options.kernels else options.budget / 2,
-        partial(_build_if_it_fits, spec, device, kernel="eager", dtype="float64") if options.kernels else None,
+        options.budget,
+        partial(_build_if_it_fits, spec, device, kernel="eager", dtype="float64"),
         options.progress_of("kernels"),
     )
     return KernelTimes(tuple(rows), turns)

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.core.errors import DeviceError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
+from attnscope.profiling.statistics import Samples
 from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
 from attnscope.reports.report import KernelRow
 
@@ -62,33 +64,39 @@ def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> s
     return CLASSES.sub("", why).rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
 
 
-def compare_kernels(
-    builds: Mapping[str, Callable[[], nn.Module]],
-    module: nn.Module,
-    x: tuple[Tensor, ...],
-    budget_s: float,
-    build_exact: Callable[[], nn.Module] | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[KernelRow], Turns | None]:
-    """Time the untouched forward of each kernel, in turn, so that a drift of the machine affects all alike.
+class Contenders(NamedTuple):
+    """The same attention in several kernels: modules of those that run, with their errors; why the others do not."""
 
-    A kernel that cannot be built or does not run has a row that says why.
+    ready: dict[str, nn.Module]
+    errors: dict[str, float | None]
+    failed: dict[str, str]
+
+    def rows(self, times: Iterable[Samples]) -> list[KernelRow]:
+        """Return a row for each kernel, from the times of those that run, in their order."""
+        rows = [
+            KernelRow(name, time.interquartile_mean_s, time.iqr_s, self.errors[name], None)
+            for name, time in zip(self.ready, times, strict=True)
+        ]
+        return rows + [KernelRow(name, None, None, None, why) for name, why in self.failed.items()]
+
+
+Builds = Mapping[str, Callable[[], nn.Module]]
+"""A function for each kernel, by name, that builds its module."""
+
+
+def contenders(
+    builds: Builds, module: nn.Module, x: tuple[Tensor, ...], build_exact: Callable[[], nn.Module] | None = None
+) -> Contenders:
+    """Build the modules of several kernels and run each once.
 
     Args:
-        builds: a function for each kernel, by name, that builds its module.
+        builds: what builds them.
         module: the module whose weights all share.
         x: the inputs.
-        budget_s: seconds to measure them together, without the warm-up and compiling.
         build_exact: a function that builds the module in float64 from which each error is computed; None for no errors.
-        progress: called with the share that is done.
-
-    Returns:
-        A row for each kernel, and how the forwards were run; None if no kernel runs.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
-    ready: dict[str, nn.Module] = {}
-    errors: dict[str, float | None] = {}
-    failed: dict[str, str] = {}
+    found = Contenders({}, {}, {})
     for name, build in builds.items():
         with reasons(name) as said:
             try:
@@ -97,14 +105,35 @@ def compare_kernels(
                 with measuring():
                     result = other(*x)
             except Exception as error:
-                failed[name] = why_not(error, said)
+                found.failed[name] = why_not(error, said)
                 continue
-        ready[name] = other
-        errors[name] = None if exact is None else _distance(result, exact)
-    turns = time_in_turn([(other, x) for other in ready.values()], budget_s, progress) if ready else None
-    rows = {name: KernelRow(name, None, None, None, why) for name, why in failed.items()}
-    for name, time in zip(ready, turns.times if turns else [], strict=True):
-        rows[name] = KernelRow(name, time.interquartile_mean_s, time.iqr_s, errors[name], None)
+        found.ready[name] = other
+        found.errors[name] = None if exact is None else _distance(result, exact)
+    return found
+
+
+def compare_kernels(
+    builds: Builds,
+    module: nn.Module,
+    x: tuple[Tensor, ...],
+    budget_s: float,
+    build_exact: Callable[[], nn.Module] | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[KernelRow], Turns | None]:
+    """Time the untouched forward of each kernel, in turn, so that a drift of the machine affects all alike.
+
+    Args:
+        builds, module, x, build_exact: as in `contenders`.
+        budget_s: seconds to measure them together, without the warm-up and compiling.
+        progress: called with the share that is done.
+
+    Returns:
+        A row for each kernel, with the reason if it cannot be built or does not run, and how the forwards were run; None if
+        no kernel runs.
+    """
+    found = contenders(builds, module, x, build_exact)
+    turns = time_in_turn([(other, x) for other in found.ready.values()], budget_s, progress) if found.ready else None
+    rows = {row.name: row for row in found.rows(turns.times if turns else [])}
     return [rows[name] for name in builds], turns
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from attnscope.profiling.noise import FEWEST_CLEAN
 from attnscope.profiling.statistics import Samples, interquartile_range, mean_at, median_if_any, middle_half
 from attnscope.reports.report import StepTime, Time
 
-WARMUP_ROUNDS = 5
+WARMUP_RUNS = 5
+"""Runs of a forward before it is timed: the first takes up to 2.7 times as long as later ones, the fifth 2 % more."""
 WARMUP_S = 0.05
 FEWEST_PAIRS = 7
 """Of FEWEST_CLEAN three would be in the middle half: too few, with several threads, for a sum within 3 % of the whole."""
@@ -43,8 +45,9 @@ Inputs = Tensor | tuple[Tensor, ...]
 class Pairs:
     """Watched and untouched runs of one forward, in pairs. The last entry of a chain is what follows its last step.
 
-    `tried` pairs were run. The clean ones are kept, or all of them if fewer than FEWEST_CLEAN are clean. `clock` is "wall",
-    or "thread" if other processes left so few runs clean that only the thread's processor time is reliable.
+    `beside` are the runs of each other forward that ran once with every pair. `tried` pairs were run. The clean ones are
+    kept, or all of them if fewer than FEWEST_CLEAN are clean. `clock` is "wall", or "thread" if other processes left so few
+    runs clean that only the thread's processor time is reliable.
     """
 
     chains: list[Timed]
@@ -54,6 +57,7 @@ class Pairs:
     tried: int
     load: Load
     clock: str = "wall"
+    beside: Sequence[Sequence[Timed]] = ()
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ class Timing:
         whole: the untouched runs beside the sum of the steps.
         samples_s: seconds of each step in each watched run.
         middle: the watched runs in the middle half, by their total. Every mean is over these runs, so that steps add up.
+        beside: the untouched runs of each other forward that was timed with it.
     """
 
     whole: Time
     samples_s: Sequence[Sequence[float]]
     middle: Sequence[int]
+    beside: Sequence[Samples] = ()
 
     def time_of(self, steps: Iterable[int], instances: int = 1) -> StepTime:
         """Return the time of some steps together, divided by the number of instances that they are."""
@@ -102,7 +108,13 @@ Progress = Callable[[float], None]
 """Called now and then with the share of the measurement that is done."""
 
 
-def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Timing:
+def time_steps(
+    module: nn.Module,
+    x: Inputs,
+    budget_s: float,
+    progress: Progress | None = None,
+    beside: Sequence[nn.Module] = (),
+) -> Timing:
     """Time each step of a module in place, and the untouched forward beside it.
 
     If other processes leave fewer than FEWEST_CLEAN pairs clean, a single thread is timed once more by its processor time,
@@ -113,6 +125,7 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
         x: its input or inputs, on the module's device.
         budget_s: seconds to measure, without the warm-up; up to PATIENCE times as long on a busy machine.
         progress: called with the share that is done.
+        beside: other modules whose untouched forward of the same inputs is timed in turn with these.
 
     Returns:
         The times of the steps in the order in which they ran.
@@ -121,6 +134,9 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
     def pairs_by(clock: Clock) -> Pairs:
         def forward() -> Any:
             return module(*as_tuple(x))
+
+        def other(beside: nn.Module) -> Timed:
+            return run(clock, partial(beside, *as_tuple(x)), [])
 
         def stamping(stamps: list[Any]) -> Listener:
             def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,7 +156,8 @@ def time_steps(module: nn.Module, x: Inputs, budget_s: float, progress: Progress
 
         with measuring():
             watching_s = _watching_cost(clock)
-        pairs = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
+        others = [partial(other, each) for each in beside]
+        pairs = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress, others)
         return replace(pairs, chains=[_less_watching(chained, watching_s) for chained in pairs.chains])
 
     return statistics_of(by_best_clock(pairs_by, device_type(x)))
@@ -182,6 +199,7 @@ def statistics_of(pairs: Pairs) -> Timing:
         ),
         samples_s=list(zip(*[chain.seconds[:-1] for chain in pairs.chains], strict=True)),
         middle=middle,
+        beside=[Samples([run.total for run in runs]) for runs in pairs.beside],
     )
 
 
@@ -191,36 +209,39 @@ def take_pairs(
     budget_s: float,
     stamp_s: float,
     progress: Progress | None = None,
+    beside: Sequence[Callable[[], Timed]] = (),
     now: Callable[[], float] = time.perf_counter,
 ) -> Pairs:
     """Run pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent.
 
-    `now` returns the seconds in which the budget and the warm-up are counted.
+    `beside` are other runs that take their turn with every pair. `now` returns the seconds in which the budget and the
+    warm-up are counted.
     """
-    chains: list[Timed] = []
-    wholes: list[Timed] = []
+    runs = [whole, chain, *beside]
+    rounds: list[list[Timed]] = []
     report = progress or _ignore
     with measuring():
         report(0.0)
-        _warm_up(whole, chain, now=now)
+        _warm_up(runs, now(), now, rounds=ceil(WARMUP_RUNS / 2))  # each round runs the forward twice
         watch = Watch()
         start = now()
-        clean: list[int] = []
-        while not _enough(len(chains), len(clean), now() - start, budget_s):
-            if len(chains) % 2 == 0:
-                wholes.append(whole())
-                chains.append(chain())
-            else:
-                chains.append(chain())
-                wholes.append(whole())
-            if chains[-1].clean and wholes[-1].clean:
-                clean.append(len(chains) - 1)
+        clean: list[list[Timed]] = []
+        while not _enough(len(rounds), len(clean), now() - start, budget_s):
+            rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))
+            if all(run.clean for run in rounds[-1]):
+                clean.append(rounds[-1])
             expected_s = budget_s if len(clean) >= FEWEST_CLEAN else PATIENCE * budget_s
-            report(min(1.0, (now() - start) / expected_s, len(chains) / FEWEST_PAIRS))
+            report(min(1.0, (now() - start) / expected_s, len(rounds) / FEWEST_PAIRS))
         load = watch.load()
     report(1.0)
-    kept = clean if len(clean) >= FEWEST_CLEAN else range(len(chains))
-    return Pairs([chains[i] for i in kept], [wholes[i] for i in kept], len(clean), stamp_s, len(chains), load)
+    wholes, chains, *others = map(list, zip(*(clean if len(clean) >= FEWEST_CLEAN else rounds), strict=True))
+    return Pairs(chains, wholes, len(clean), stamp_s, len(rounds), load, beside=others)
+
+
+def seconds_of(module: nn.Module, x: Inputs) -> float:
+    """Return the seconds of one untouched forward."""
+    with measuring():
+        return run(CLOCKS[device_type(x)](), partial(module, *as_tuple(x)), []).total
 
 
 def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Samples:
@@ -249,40 +270,37 @@ def time_in_turn(
     """
     clocks = {device: CLOCKS[device]() for device in {device_type(x) for _, x in forwards}}
 
-    def turn(backwards: bool) -> list[Timed]:
-        runs: dict[int, Timed] = {}
-        for index in reversed(range(len(forwards))) if backwards else range(len(forwards)):
-            module, x = forwards[index]
-            runs[index] = run(clocks[device_type(x)], partial(module, *as_tuple(x)), [])
-        return [runs[index] for index in range(len(forwards))]
+    def untouched(module: nn.Module, x: Inputs) -> Timed:
+        return run(clocks[device_type(x)], partial(module, *as_tuple(x)), [])
 
+    runs = [partial(untouched, *forward) for forward in forwards]
     report = progress or _ignore
     with measuring():
         report(0.0)
         start = now()
-        turn(False)
+        _round_of(runs)
         long = now() - start > budget_s
         if not long:
-            _warm_up(lambda: turn(False)[0], now=now)
+            _warm_up(runs, start, now, rounds=WARMUP_RUNS - 1)
         watch = Watch()
         start = now()
         rounds: list[list[Timed]] = []
         fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
         while len(rounds) < fewest or now() - start < budget_s:
-            rounds.append(turn(bool(len(rounds) % 2)))
+            rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))
             report(min(1.0, (now() - start) / budget_s, len(rounds) / fewest))
         load = watch.load()
     report(1.0)
-    clean = [runs for runs in rounds if all(run.clean for run in runs)]
+    clean = [each for each in rounds if all(run.clean for run in each)]
     kept = clean if len(clean) >= fewest else rounds
     threads = torch.get_num_threads()
     on_processor = set(clocks) == {"cpu"}
     by_thread = len(clean) < fewest and on_processor and threads == 1
-    efforts = [one.effort for runs in kept for one in runs if one.effort]
+    efforts = [one.effort for each in kept for one in each if one.effort]
     return Turns(
         samples=[
-            [one.effort.thread_s if by_thread and one.effort else one.total for one in runs]
-            for runs in zip(*kept, strict=True)
+            [one.effort.thread_s if by_thread and one.effort else one.total for one in each]
+            for each in zip(*kept, strict=True)
         ],
         clean_runs=len(clean),
         tried=len(rounds),
@@ -336,13 +354,18 @@ def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[
     return call
 
 
-def _warm_up(*runs: Callable[[], Timed], now: Callable[[], float]) -> None:
-    start = now()
-    rounds = 0
-    while rounds < WARMUP_ROUNDS or now() - start < WARMUP_S:
-        for one in runs:
-            one()
-        rounds += 1
+def _round_of(runs: Sequence[Callable[[], Timed]], backwards: bool = False) -> list[Timed]:
+    """Run each once, from the first to the last or backwards; return the results from the first to the last."""
+    if backwards:
+        return [one() for one in reversed(runs)][::-1]
+    return [one() for one in runs]
+
+
+def _warm_up(runs: Sequence[Callable[[], Timed]], start: float, now: Callable[[], float], rounds: int) -> None:
+    """Run each so many times, and until WARMUP_S have passed since the start."""
+    while rounds > 0 or now() - start < WARMUP_S:
+        _round_of(runs)
+        rounds -= 1
         if now() - start > 10 * WARMUP_S:
             return  # a forward this long has warmed what there is to warm
 

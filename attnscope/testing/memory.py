@@ -4,8 +4,8 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 import torch
