@@ -164,7 +164,7 @@ REFUSED = {
         {"steps": "import no_such_module\n"},
         "steps.py:1: ModuleNotFoundError: No module named 'no_such_module'",
     ),
-    "braces": ({"steps": "raise ValueError('{dim} of\\nmine')\n"}, "steps.py:1: ValueError: (dim) of mine"),
+    "braces": ({"steps": "raise ValueError('{dim} of\\nmine')\n"}, "steps.py:1: ValueError: {dim} of mine"),
     "no Spec": (
         {"__init__": "x = 1\n"},
         "__init__.py has no Spec, a class derived from attnscope.attentions.spec.Spec",

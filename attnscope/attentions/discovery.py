@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from attnscope.attentions.spec import Spec, own_fields
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, literal
 
 GROUP = "attnscope.attentions"
 FILES = ("__init__.py", "spec.py", "steps.py", "attention.py")
@@ -51,7 +51,7 @@ def find_spec_class(name: str) -> type[Spec] | None:
     if name in _loaded:
         return _loaded[name]
     if name in refused():
-        raise UsageError(f"the installed attention {name} cannot be used: {refused()[name]}")
+        raise UsageError(f"the installed attention {name} cannot be used: {literal(refused()[name])}")
     return installed().get(name)
 
 
@@ -70,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> type[Spec]:
     Raises:
         UsageError: there is no such folder, a file is missing or cannot be imported, or its name is taken.
     """
-    folder, origin = Path(path).resolve(), f"{{attention}} {path}"
+    folder, origin = Path(path).resolve(), f"{{attention}} {literal(path)}"
     if not folder.is_dir():
         raise UsageError(f"{origin} is not a folder; give the folder that holds {', '.join(FILES)}")
     try:
@@ -111,7 +111,7 @@ def describe_failure(error: BaseException) -> str | None:
         return None
     said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     file, line = theirs[-1]
-    return _plain(f"{file}:{line}: {type(error).__name__}: {said}")
+    return f"{file}:{line}: {type(error).__name__}: {said}"
 
 
 @lru_cache
@@ -154,7 +154,7 @@ def _import_folder(folder: Path) -> ModuleType:
     except Exception as error:
         for imported in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
             del sys.modules[imported]
-        raise UsageError(describe_failure(error) or _plain(str(error))) from error
+        raise UsageError(literal(describe_failure(error) or error)) from error
     return module
 
 
@@ -163,7 +163,7 @@ def _import_package(name: str) -> ModuleType:
     try:
         location = find_spec(name)
     except Exception as error:  # a package above it cannot be imported
-        raise UsageError(_plain(f"{name}: {type(error).__name__}: {error}")) from error
+        raise UsageError(literal(f"{name}: {type(error).__name__}: {error}")) from error
     if location is None or not location.submodule_search_locations:
         raise UsageError(f"there is no package {name}")
     folder = Path(location.submodule_search_locations[0]).resolve()
@@ -172,13 +172,15 @@ def _import_package(name: str) -> ModuleType:
     try:
         return import_module(name)
     except Exception as error:
-        raise UsageError(describe_failure(error) or _plain(f"{name}: {error}")) from error
+        raise UsageError(literal(describe_failure(error) or f"{name}: {error}")) from error
 
 
 def _check_files(folder: Path) -> None:
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
-        raise UsageError(f"{folder} lacks {', '.join(missing)}; the folder of an attention holds {', '.join(FILES)}")
+        raise UsageError(
+            f"{literal(folder)} lacks {', '.join(missing)}; the folder of an attention holds {', '.join(FILES)}"
+        )
 
 
 def _spec_of(package: ModuleType) -> type[Spec]:
@@ -238,8 +240,3 @@ def _read_group(text: str) -> list[tuple[str, str]]:
     parser = EntryPoints(delimiters=("=",), interpolation=None)
     parser.read_string(text)
     return [(name, value.partition("[")[0].strip()) for name, value in parser[GROUP].items()]
-
-
-def _plain(text: str) -> str:
-    """Keep braces in a message of somebody else's from naming a flag."""
-    return text.replace("{", "(").replace("}", ")")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnscope.cli.flags import choices, file, option, strength
-from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
@@ -80,12 +80,13 @@ def check_file(flag: str, path: Path | None) -> None:
         return
     if path == Path():  # which "" is too
         raise UsageError(f"{{{flag}}} names no file but this folder; name a file in it")
+    shown = f"{{{flag}}} {literal(path)}"
     if path.is_dir():
-        raise UsageError(f"{{{flag}}} {path} is a folder; name a file in it")
+        raise UsageError(f"{shown} is a folder; name a file in it")
     if not path.parent.is_dir():
-        raise UsageError(f"{{{flag}}} {path}: there is no folder {path.parent}")
+        raise UsageError(f"{shown}: there is no folder {literal(path.parent)}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{{{flag}}} {path} cannot be written here")
+        raise UsageError(f"{shown} cannot be written here")
 
 
 def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool) -> None:
@@ -103,7 +104,7 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     try:
         _write_file(text.encode("utf-8", "backslashreplace"), output)
     except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{literal(output)} cannot be written: {error.strerror}") from None
     print(f"written to {output}", file=sys.stderr)
 
 

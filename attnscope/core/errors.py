@@ -3,24 +3,24 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class AttnscopeError(Exception):
     """The value, the rule and the nearest legal value, in one line.
 
     Fields of a Spec stand in braces, `{dim} 770 is not divisible by {heads} 12`, so that the command line can name its
-    flags and Python its arguments.
+    flags and Python its arguments. Text from elsewhere, such as a path, goes through `literal`.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return re.sub(r"\{(\w+)\}", r"\1", self.args[0])
+        return _spelled(self.args[0], str)
 
     def in_flags(self) -> str:
         """The same line in the words of the command line: `--dim 770 is not divisible by --heads 12`."""
-        return re.sub(r"\{(\w+)\}", lambda field: flag(field[1]), self.args[0])
+        return _spelled(self.args[0], flag)
 
 
 class UsageError(AttnscopeError, ValueError):
@@ -57,14 +57,24 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[:100]}"
 
 
+def _spelled(line: str, spell: Callable[[str], str]) -> str:
+    """Spell each field in braces, and undo `literal`."""
+    return re.sub(r"\{\{|\}\}|\{(\w+)\}", lambda found: spell(found[1]) if found[1] else found[0][0], line)
+
+
+def literal(text: object) -> str:
+    """Double the braces of a text, so that in the line of an AttnscopeError it is shown as it is."""
+    return str(text).replace("{", "{{").replace("}", "}}")
+
+
 def flag(field: str) -> str:
     """The flag of a field: `qkv_bias` is `--qkv-bias`."""
     return "--" + field.replace("_", "-")
 
 
 def quoted(word: object) -> str:
-    """The word as it was typed; nothing is told as `''`."""
-    return str(word) or "''"
+    """The word as it was typed; nothing is told as `''`. It stands in the line of an AttnscopeError."""
+    return literal(word) or "''"
 
 
 MANY = 12

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
 Tables = dict[str, dict[str, Any]]
 """The tables of a TOML file by their names."""
@@ -89,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{{config}} {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+            f"{{config}} {literal(path)} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{{config}} {path} is no TOML: {error}") from None
+        raise UsageError(f"{{config}} {literal(path)} is no TOML: {literal(error)}") from None
