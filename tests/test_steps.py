@@ -7,6 +7,7 @@ from torch import nn
 
 from attnscope import SwinSpec, ViTAttention, ViTSpec, attentions
 from attnscope.core.axes import AxisError
+from attnscope.core.errors import PlanError
 from attnscope.ops import recipes as op
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan, SizedStep
@@ -44,6 +45,29 @@ def test_an_operation_that_makes_other_shapes_than_the_letters_is_refused():
     wrong = Step("q: b h n d, k: b h m d -> scores: b h m n", op=op.matmul())
     with pytest.raises(ValueError, match=r"a step, q: b .* makes 2×3×5×7, but the letters say 2×3×7×5"):
         _ = SizedStep(wrong, {"b": 2, "h": 3, "n": 5, "m": 7, "d": 11}).macs
+
+
+@pytest.mark.parametrize(
+    ("pattern", "operation", "said"),
+    [
+        ("x: b n e -> y: b e n", op.view, "no size for e; add it to the sizes of the plan"),
+        ("x: b n (h d) -> y: b h n d", op.unbind, "the operation needs a number in an axis of what it takes"),
+        ("x: b h n d -> y: b h n d", op.add_mask, "the operation takes 2 tensors, but the pattern has 1"),
+        ("x: b h n d -> y: b h n d", op.matmul(), "the operation takes 2 tensors, but the pattern has 1"),
+        ("x: b h n d -> y: b h n d", lambda tape, given: None, "the operation returns None instead of tensors"),
+        ("x: b h n d -> y: b h n d", lambda tape, given: given.nothing, "AttributeError: "),
+    ],
+)
+def test_an_operation_that_cannot_run_names_its_step_and_the_reason(pattern, operation, said):
+    step = SizedStep(Step(pattern, op=operation, name="mine"), {"b": 2, "h": 3, "n": 5, "d": 11})
+    with pytest.raises(PlanError) as error:
+        _ = step.macs
+    assert str(error.value).startswith(f"step mine, {pattern}: {said}")
+
+
+def test_an_operation_is_a_function():
+    with pytest.raises(TypeError, match="op is None; give an operation of"):
+        Step("x: b n c -> y: b n c", op=None)
 
 
 def test_the_numbers_of_the_contract():

@@ -36,6 +36,16 @@ class Operands(NamedTuple):
         """The first tensor."""
         return self.inputs[0]
 
+    def exactly(self, count: int) -> Sequence[Tensor]:
+        """Return the tensors that the step takes.
+
+        Raises:
+            ValueError: the step takes another number of tensors.
+        """
+        if len(self.inputs) != count:
+            raise ValueError(f"the operation takes {count} tensors, but the pattern has {len(self.inputs)}")
+        return self.inputs
+
 
 Result = Tensor | tuple[Tensor, ...]
 Op = Callable[[Tape, Operands], Result]
@@ -50,7 +60,7 @@ def matmul(scale: bool = False) -> Op:
     """Contract the letter that both tensors have and the result has not; then multiply by a number if it is scaled."""
 
     def op(tape: Tape, given: Operands) -> Result:
-        first, second = given.inputs
+        first, second = given.exactly(2)
         contracted = given.letters.inputs[0].axes[-1].letters
         if given.letters.inputs[1].axes[-1].letters == contracted:
             second = movement.transpose(tape, second)
@@ -185,7 +195,7 @@ def select(tape: Tape, given: Operands) -> Result:
 
 def add_mask(tape: Tape, given: Operands) -> Result:
     """Add a mask of each window, (r·s, n, m), to the scores of all images, (b·r·s, h, n, m)."""
-    scores, mask = given.inputs
+    scores, mask = given.exactly(2)
     windows = mask.shape[0]
     images = movement.view(tape, scores, (scores.shape[0] // windows, windows, *scores.shape[1:]))
     masked = elementwise.add(tape, images, movement.view(tape, mask, (windows, 1, *mask.shape[1:])))
@@ -210,7 +220,7 @@ def attention(keeps: bool) -> Op:
     """softmax(q·kᵀ·scale)·v in one kernel; `keeps` says whether it is known what it keeps for the backward."""
 
     def op(tape: Tape, given: Operands) -> Result:
-        q, k, v = given.inputs
+        q, k, v = given.exactly(3)
         return kernels.attention(tape, q, k, v, keeps=keeps)
 
     return op
@@ -257,6 +267,9 @@ def _arranged(tape: Tape, given: Operands) -> Tensor:
 def _parts_of(pattern: Pattern) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], tuple[int, ...]]:
     """Return the axes of (3 h d) apart, each as a number times letters, and the order in which the number is the first and
     the rest are those of each output.
+
+    Raises:
+        ValueError: no axis has a number.
     """
     made = [axis.letters for axis in pattern.outputs[0].axes]
     atoms: list[tuple[int, tuple[str, ...]]] = []
@@ -265,5 +278,7 @@ def _parts_of(pattern: Pattern) -> tuple[tuple[tuple[int, tuple[str, ...]], ...]
             atoms += [(axis.number, ()), *[(1, (letter,)) for letter in axis.letters]]
         else:
             atoms.append((1, axis.letters))
-    number = next(place for place, atom in enumerate(atoms) if not atom[1])
-    return tuple(atoms), (number, *[atoms.index((1, letters)) for letters in made])
+    numbers = [place for place, atom in enumerate(atoms) if not atom[1]]
+    if not numbers:
+        raise ValueError("the operation needs a number in an axis of what it takes, such as (3 h d)")
+    return tuple(atoms), (numbers[0], *[atoms.index((1, letters)) for letters in made])

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from attnscope.core.axes import Shape, Sizes, parse_pattern, spell
-from attnscope.core.errors import PlanError
+from attnscope.core.errors import PlanError, literal
 from attnscope.ops.recipes import Op, Operands
 from attnscope.ops.tape import Tape
 from attnscope.ops.tensor import Tensor, is_contiguous
@@ -92,9 +92,16 @@ class SizedStep:
             weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
             return _forward(self.step.op, self.step.pattern, weights, sizes, self.layouts, self.itemsize)
         except Exception as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             name = f"step {self.name}" if self.name else "a step"
-            raise PlanError(f"{name}, {self.step.pattern}: {reason}") from error
+            raise PlanError(literal(f"{name}, {self.step.pattern}: {self._why(error)}")) from error
+
+    def _why(self, error: Exception) -> str:
+        """Return why the operation failed: letters without a size, or else what the error says."""
+        step = self.step
+        tensors = (*step.letters.inputs, *step.letters.outputs, *step.weight_shapes.values())
+        if unknown := sorted({letter for tensor in tensors for letter in tensor.letters}.difference(self.sizes)):
+            return f"no size for {', '.join(unknown)}; add it to the sizes of the plan"
+        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
     @property
     def macs(self) -> int:
@@ -179,7 +186,7 @@ def _forward(
     """Run an operation on a tape, and return what it does; its arguments are those of a SizedStep.
 
     Raises:
-        ValueError: it makes other shapes than the letters say.
+        ValueError: it makes no tensors, or other shapes than the letters say.
     """
     tape, letters, size_of = Tape(itemsize), parse_pattern(pattern), dict(sizes)
     shapes, expected = ([each.shape(size_of) for each in side] for side in (letters.inputs, letters.outputs))
@@ -190,6 +197,8 @@ def _forward(
     parameters = [tape.external(shape) for shape in weights]
     made = op(tape, Operands(inputs, parameters, expected, letters, size_of))
     outputs = (made,) if isinstance(made, Tensor) else made
+    if not isinstance(outputs, Sequence) or not all(isinstance(each, Tensor) for each in outputs):
+        raise ValueError(f"the operation returns {made!r} instead of tensors")
     found = [each.shape for each in outputs]
     if found != expected:
         raise ValueError(f"the operation makes {_spelled(found)}, but the letters say {_spelled(expected)}")

@@ -37,6 +37,7 @@ class Step:
 
     Raises:
         AxisError: a pattern that cannot be read.
+        TypeError: an operation that is not a function.
     """
 
     pattern: str
@@ -47,7 +48,11 @@ class Step:
     name: str = ""
 
     def __post_init__(self) -> None:
-        # The letters are read here, so that a mistake shows when the page is imported.
+        # Both are checked here, so that a mistake shows when the page is imported.
+        if not callable(self.op):
+            raise TypeError(
+                f"op is {self.op!r}; give an operation of attnscope.ops.recipes, or a function of that form"
+            )
         known = {tensor.name for tensor in self.letters.inputs}
         if not known.issuperset(self.constants):
             raise ValueError(f"constants {', '.join(self.constants)}, but it takes {', '.join(sorted(known))}")
