@@ -23,11 +23,18 @@ class Commands(MutableMapping[str, Any]):
         self._built: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
         if name not in self._built:
-            if name not in OTHERS and find_spec_class(name) is None:
-                raise KeyError(name)
             self._built[name] = build(name)
         return self._built[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._built or name in OTHERS or find_spec_class(str(name)) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a command or the default. A KeyError while a command is built does not mean that there is none."""
+        return self[name] if name in self else default  # noqa: SIM401 # it would call itself
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
