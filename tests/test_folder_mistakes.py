@@ -1,6 +1,7 @@
 """Mistakes in the folder of an attention: each is one line that names the folder and the fix, and never a traceback."""
 
 import gc
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.attentions import discovery
+from attnscope import UsageError, attentions
+from attnscope.attentions import Spec, discovery
 from attnscope.cli import extension, main
 
 PVT = Path(__file__).parent.parent / "examples" / "pvt"
@@ -28,7 +30,7 @@ def run(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(registry, name, type(getattr(registry, name))())
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def run(folder: Path | None, *words: str) -> Shown:
+    def run(folder: Path | str | None, *words: str) -> Shown:
         named = [] if folder is None else ["--attention", str(folder)]
         monkeypatch.setattr(sys, "argv", ["attnscope", *named, *words])
         with pytest.raises(SystemExit) as left:
@@ -45,6 +47,14 @@ def run(monkeypatch, capsys, tmp_path):
 def copy(folder: Path) -> Path:
     """Copy examples/pvt without its tests."""
     shutil.copytree(PVT, folder, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
+    return folder
+
+
+def spoil(folder: Path, file: str, old: str, new: str) -> Path:
+    """Replace a text in a file of a folder, where it is first."""
+    text = (folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     return folder
 
 
@@ -67,3 +77,292 @@ def test_a_path_is_shown_as_it_is(run, tmp_path, name):
     copy(tmp_path / name / "whole")
     shown = run(tmp_path / name / "whole", "pvt", "--no-time")
     assert f"attnscope --attention '{tmp_path / name}/whole' compare" in shown.out
+
+
+REDUCTION = (
+    'reduction: int = option(8, "Side of the patch of tokens that becomes one key and value; 1 is global attention.")'
+)
+EXAMPLES = """(
+        "attnscope pvt --resolution 28 --dim 128 --heads 2 --reduction 4",
+        "attnscope pvt --resolution 800x1333 --no-time",
+    )"""
+FIELD = "    reduction: int"
+NAME = 'name: ClassVar[str] = "pvt"'
+VIEW = 'op=op.view,\n    doc="the sequence'
+
+MISTAKES = {
+    "a field without an option": (
+        "spec.py",
+        REDUCTION,
+        "reduction: int = 8",
+        'PVTSpec has a field reduction without an option; write reduction: int = option(DEFAULT, "help")',
+    ),
+    "a field without a default": (
+        "spec.py",
+        REDUCTION,
+        "reduction: int",
+        "PVTSpec has a field reduction without an option",
+    ),
+    "a help that is no text": ("spec.py", '"Attention heads."', "3", "PVTSpec has a field heads without an option"),
+    "a field that hides a method": (
+        "spec.py",
+        FIELD,
+        f'    plan: int = option(1, "X.")\n{FIELD}',
+        "PVTSpec has a field plan, which hides Spec.plan; rename it",
+    ),
+    "a name that is a field": (
+        "spec.py",
+        NAME,
+        'name: str = "pvt"',
+        "PVTSpec has a field name, which hides Spec.name; rename it, or declare name: ClassVar",
+    ),
+    "a type without a flag": (
+        "spec.py",
+        FIELD,
+        f'    sides: list[int] = option(None, "X.")\n{FIELD}',
+        "PVTSpec has a field sides of the type list[int]; it must be int, float, bool, str, Pair or Ints",
+    ),
+    "two types": (
+        "spec.py",
+        FIELD,
+        f'    side: int | str = option(1, "X.")\n{FIELD}',
+        "PVTSpec has a field side of the type int | str; it must be",
+    ),
+    "types in quotes": (
+        "spec.py",
+        "from collections.abc",
+        "from __future__ import annotations\nfrom collections.abc",
+        "PVTSpec has a field dim of the type int in quotes, as `from __future__ import annotations` puts it",
+    ),
+    "a default that is no choice": (
+        "spec.py",
+        FIELD,
+        f'    mode: str = option("c", "X.", choices=("a", "b"))\n{FIELD}',
+        "PVTSpec has a default that it refuses: --mode c is unknown; there is: a, b",
+    ),
+    "a default that is no pair": (
+        "spec.py",
+        "option((56, 56)",
+        "option(56",
+        "PVTSpec has the default 56 of --resolution; it must be (56, 56)",
+    ),
+    "no dataclass": (
+        "spec.py",
+        "@dataclass(frozen=True, kw_only=True)\nclass PVT",
+        "class PVT",
+        "PVTSpec is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it",
+    ),
+    "no name": ("spec.py", f"    {NAME}\n", "", 'PVTSpec has no name; give it one: name: ClassVar[str] = "…"'),
+    "a built-in name": (
+        "spec.py",
+        NAME,
+        NAME.replace("pvt", "vit"),
+        "the name vit is built in; give PVTSpec another one",
+    ),
+    "a command's name": ("spec.py", NAME, NAME.replace("pvt", "trace"), "attnscope trace is another command; rename"),
+    "a name with a space": (
+        "spec.py",
+        NAME,
+        NAME.replace("pvt", "p vt"),
+        "PVTSpec has the name 'p vt'; it must be small letters, digits, - and _, after a letter",
+    ),
+    "a name with a dash": ("spec.py", NAME, NAME.replace("pvt", "-pvt"), "PVTSpec has the name '-pvt'; it must be"),
+    "examples without a tuple": (
+        "spec.py",
+        EXAMPLES,
+        '"attnscope pvt"',
+        "PVTSpec has EXAMPLES that are not a tuple of commands; write ('attnscope pvt --no-time',)",
+    ),
+    "a size that is no field": (
+        "spec.py",
+        'SIZE_FIELD: ClassVar[str] = "resolution"',
+        'SIZE_FIELD: ClassVar[str] = "size"',
+        "PVTSpec has the SIZE_FIELD 'size', which is not a field of it; there is: batch, ",
+    ),
+    "a size that is none": (
+        "spec.py",
+        'SIZE_FIELD: ClassVar[str] = "resolution"',
+        'SIZE_FIELD: ClassVar[str] = "kernel"',
+        "PVTSpec has the SIZE_FIELD 'kernel', which is not a size; its type must be int or Pair",
+    ),
+    **{
+        f"no {member}": (
+            "spec.py",
+            f"def {member}(",
+            f"def un{member}(",
+            f"PVTSpec lacks {member}; attnscope.attentions.spec.Spec says what each returns",
+        )
+        for member in sorted(Spec.__abstractmethods__)
+    },
+    "a method without a return": (
+        "spec.py",
+        "        return [f",
+        "        [f",
+        "PVTSpec returns None as its headline; return list[str]",
+    ),
+    "a method that raises": (
+        "spec.py",
+        '        """Describe this Spec in a few words each."""',
+        '        raise KeyError("mine")',
+        "spec.py:118: KeyError: 'mine'",
+    ),
+    "defaults that raise": (
+        "spec.py",
+        "        super().__post_init__()\n",
+        "        super().__post_init__()\n        1 / 0\n",
+        "spec.py:85: ZeroDivisionError: division by zero",
+    ),
+    "defaults that are refused": (
+        "spec.py",
+        "option(8,",
+        "option(57,",
+        "PVTSpec refuses its own defaults: --reduction 57 is larger than --resolution 56; the largest is 56",
+    ),
+    "no plan": ("steps.py", "def plan(", "def unplan(", "ImportError: cannot import name 'plan' from"),
+    "no plan, and nobody asks": (
+        "__init__.py",
+        "from .steps import plan\n",
+        "from . import steps\n\ndel steps.plan\nplan = None",
+        "PVTSpec needs a function plan(spec), and {folder}/steps.py has none",
+    ),
+    "no build": (
+        "attention.py",
+        "def build(",
+        "def unbuild(",
+        "PVTSpec needs a function build(spec), and {folder}/attention.py has none",
+    ),
+    **{
+        f"syntax of {file}": (file, '"""', 'class\n"""', f"{file}:1: SyntaxError: invalid syntax")
+        for file in discovery.FILES
+    },
+    "an op that is none": (
+        "steps.py",
+        VIEW,
+        VIEW.replace("op.view", "None"),
+        "steps.py:18: TypeError: op is None; give an op",
+    ),
+    "a letter that is none": (
+        "steps.py",
+        "b c y x",
+        "b c yy x",
+        "steps.py:18: AxisError: cannot read 'grid: b c yy x'",
+    ),
+    "a letter without a size": (
+        "steps.py",
+        '"r": spec',
+        '"s": spec',
+        "step reduce, grid: b c y x -> reduced: b c p q: no size for r; add it to the sizes of the plan",
+    ),
+    "an op that lacks a tensor": (
+        "steps.py",
+        VIEW,
+        VIEW.replace("view", "add_mask"),
+        "step unflatten, x: b (y x) c -> grid: b c y x: the operation takes 2 tensors, but the pattern has 1",
+    ),
+    "an op that returns nothing": (
+        "steps.py",
+        VIEW,
+        VIEW.replace("op.view", "lambda tape, given: None"),
+        "step unflatten, x: b (y x) c -> grid: b c y x: the operation returns None instead of tensors",
+    ),
+    "an op that raises": (
+        "steps.py",
+        VIEW,
+        VIEW.replace("op.view", "lambda tape, given: given.y"),
+        "step unflatten, x: b (y x) c -> grid: b c y x: AttributeError: 'Operands' object has no attribute 'y'",
+    ),
+    "a plan that is none": (
+        "steps.py",
+        "    return Plan",
+        "    Plan",
+        "plan(spec) in steps.py returns None; return Plan.of(",
+    ),
+    "a plan that is a list": (
+        "steps.py",
+        "    return Plan",
+        "    return steps\n    Plan",
+        "plan(spec) in steps.py returns a value of the type list; return Plan.of(",
+    ),
+    "a plan without steps": (
+        "steps.py",
+        "Plan.of(steps",
+        "Plan.of([]",
+        "plan(spec) in steps.py returns a plan without steps; return Plan.of(",
+    ),
+    "a plan that raises": (
+        "steps.py",
+        "spec.reduced\n",
+        "spec.no\n",
+        "steps.py:51: AttributeError: 'PVTSpec' object has no",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_without_torch(run, tmp_path, file, old, new, said):
+    folder = spoil(copy(tmp_path / "mine"), file, old, new)
+    hold_one_line(run(folder, "pvt", "--no-time"), str(folder), said.format(folder=folder))
+
+
+IN_THE_MODULE = {
+    "a module that is none": (
+        "attention.py",
+        "    return Spatial",
+        "    Spatial",
+        "build(spec) in attention.py returns None; return an nn.Module",
+    ),
+    "a module that raises": ("attention.py", "self.sr(grid)", "self.no(grid)", "attention.py:46: AttributeError: "),
+}
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), IN_THE_MODULE.values(), ids=IN_THE_MODULE)
+def test_a_mistake_in_the_module_is_told(run, tmp_path, file, old, new, said):
+    folder = spoil(copy(tmp_path / "mine"), file, old, new)
+    hold_one_line(run(folder, "pvt", "--device", "meta"), str(folder), said.format(folder=folder))
+
+
+@pytest.mark.parametrize(
+    ("field", "words", "said"),
+    [
+        ('gain: float = option(1.0, "X.")', ["--gain", "-2.5"], None),
+        ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain inf is no number"),
+        ('gain: float = option(1.0, "X.", high=2)', ["--gain", "3"], "--gain 3.0 is no number to 2"),
+        ('mode: str = option("a", "X.")', ["--mode", "b"], None),
+    ],
+)
+def test_a_number_needs_no_bounds_and_a_word_no_choices(run, tmp_path, field, words, said):
+    folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f"    {field}\n{FIELD}")
+    shown = run(folder, "pvt", "--no-time", *words)
+    if said is None:
+        assert (shown.code, shown.err) == (0, "")
+    else:
+        hold_one_line(shown, said)
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("2pvt", "attention_2pvt"), ("class", "attention_class"), ("my-pvt", "my_pvt"), ("{x}", "_x_")],
+)
+def test_a_folder_has_the_name_of_a_package(run, tmp_path, name, better):
+    said = f"the folder {name} cannot be a Python package; rename it to {better}"
+    hold_one_line(run(copy(tmp_path / name), "pvt", "--no-time"), said)
+
+
+@pytest.mark.parametrize("mistake", ["a built-in name", "no headline", "defaults that raise"])
+def test_a_folder_that_was_refused_is_read_again(run, tmp_path, mistake):
+    file, old, new, _ = MISTAKES[mistake]
+    folder = spoil(copy(tmp_path / "mine"), file, old, new)
+    with pytest.raises(UsageError):
+        attentions.load(folder)
+    spoil(folder, file, new, old)
+    assert attentions.load(folder).name == "pvt"
+
+
+def test_the_environment_is_blamed_for_what_it_names(run, monkeypatch, tmp_path):
+    folder = copy(tmp_path / "mine")
+    monkeypatch.setenv("ATTNSCOPE_ATTENTION", f"{os.pathsep}{folder}{os.pathsep}")
+    assert run(None, "pvt", "--no-time").code == 0
+    monkeypatch.setenv("ATTNSCOPE_ATTENTION", str(tmp_path / "no"))
+    shown = run(None, "vit", "--no-time")
+    hold_one_line(shown, f"attnscope: ATTNSCOPE_ATTENTION: {tmp_path / 'no'} is not a folder; give the folder that")
+    hold_one_line(run("", "vit", "--no-time"), "--attention '' is not a folder; give the folder that holds")

@@ -8,15 +8,19 @@ metadata is read here; and only when all attentions are listed, or a name is nei
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from keyword import iskeyword
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
-from attnscope.attentions.spec import Spec, own_fields
-from attnscope.core.errors import UsageError, literal
+from attnscope.attentions.contract import check_contract
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import UsageError, in_a_line, literal, quoted
 
 GROUP = "attnscope.attentions"
 FILES = ("__init__.py", "spec.py", "steps.py", "attention.py")
@@ -65,22 +69,24 @@ def load(path: str | os.PathLike[str]) -> type[Spec]:
         path: the folder.
 
     Returns:
-        Its Spec. A folder that was loaded before is not read again.
+        Its Spec. A folder that was loaded before is not read again; one that was refused is.
 
     Raises:
-        UsageError: there is no such folder, a file is missing or cannot be imported, or its name is taken.
+        UsageError: there is no such folder, a file is missing or cannot be imported, something in it is missing or not of
+            its form, or its name is taken.
     """
-    folder, origin = Path(path).resolve(), f"{{attention}} {literal(path)}"
-    if not folder.is_dir():
-        raise UsageError(f"{origin} is not a folder; give the folder that holds {', '.join(FILES)}")
+    folder = Path(path).resolve()
+    if not os.fspath(path) or not folder.is_dir():
+        raise UsageError(f"{quoted(path)} is not a folder; give the folder that holds {', '.join(FILES)}")
     try:
-        package = _import_folder(folder)
-        spec = _spec_of(package)
+        spec = _spec_of(_import_folder(folder))
+        taken = _loaded.get(spec.name)
+        if taken not in (None, spec):
+            other = literal(_folder_of(sys.modules[taken.__module__]))
+            raise UsageError(f"{other} is named {spec.name} too; rename one")
     except UsageError as error:
-        raise UsageError(f"{origin}: {error.args[0]}") from error.__cause__
-    taken = _loaded.get(spec.name)
-    if taken not in (None, spec):
-        raise UsageError(f"{origin}: {_folder_of(sys.modules[taken.__module__])} is named {spec.name} too; rename one")
+        _forget(folder)
+        raise UsageError(f"{literal(path)}: {error.args[0]}") from error.__cause__
     _loaded[spec.name] = spec
     return spec
 
@@ -96,7 +102,7 @@ def refused() -> dict[str, str]:
 
 
 def describe_failure(error: BaseException) -> str | None:
-    """Describe an error that the code of an attention outside this package raised, with its file and line.
+    """Describe an error that the code of an attention outside this package raised or caused, with its file and line.
 
     Returns:
         `/home/me/pvt/steps.py:12: NameError: …`, or None if no such code was running.
@@ -108,7 +114,7 @@ def describe_failure(error: BaseException) -> str | None:
         places.append((Path(error.filename), error.lineno or 0))
     theirs = [(file, line) for file, line in places if not _folders.isdisjoint(file.parents)]
     if not theirs:
-        return None
+        return None if error.__cause__ is None else describe_failure(error.__cause__)
     said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     file, line = theirs[-1]
     return f"{file}:{line}: {type(error).__name__}: {said}"
@@ -135,9 +141,11 @@ def _import_folder(folder: Path) -> ModuleType:
     """Import a folder as the package of its name."""
     _check_files(folder)
     name = folder.name
-    if not name.isidentifier():
+    if not name.isidentifier() or iskeyword(name):
         better = re.sub(r"\W", "_", name)
-        raise UsageError(f"the folder {name} cannot be a Python package; rename it to {better}")
+        if not better.isidentifier() or iskeyword(better):
+            better = f"attention_{better}"
+        raise UsageError(f"the folder {literal(name)} cannot be a Python package; rename it to {better}")
     there = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
     location = spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
     assert location is not None
@@ -149,13 +157,18 @@ def _import_folder(folder: Path) -> ModuleType:
     module = module_from_spec(location)
     sys.modules[name] = module
     _folders.add(folder)
-    try:
+    with _failures_described(folder):
         location.loader.exec_module(module)
-    except Exception as error:
-        for imported in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
-            del sys.modules[imported]
-        raise UsageError(literal(describe_failure(error) or error)) from error
     return module
+
+
+def _forget(folder: Path) -> None:
+    """Let the modules of a folder be imported again."""
+    package = sys.modules.get(folder.name)
+    if package is None or _folder_of(package) != folder:
+        return
+    for name in [each for each in sys.modules if each.partition(".")[0] == folder.name]:
+        del sys.modules[name]
 
 
 def _import_package(name: str) -> ModuleType:
@@ -169,10 +182,24 @@ def _import_package(name: str) -> ModuleType:
     folder = Path(location.submodule_search_locations[0]).resolve()
     _check_files(folder)
     _folders.add(folder)
-    try:
+    with _failures_described(folder):
         return import_module(name)
+
+
+@contextmanager
+def _failures_described(folder: Path) -> Iterator[None]:
+    """Turn an error of the code in a folder into one line.
+
+    Raises:
+        UsageError: there was an error.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
     except Exception as error:
-        raise UsageError(literal(describe_failure(error) or f"{name}: {error}")) from error
+        told = describe_failure(error) or f"{folder}: {in_a_line(error)}"
+        raise UsageError(literal(told)) from error
 
 
 def _check_files(folder: Path) -> None:
@@ -187,24 +214,18 @@ def _spec_of(package: ModuleType) -> type[Spec]:
     """Return the Spec of an attention outside this package.
 
     Raises:
-        UsageError: there is none, it is not in spec.py, it says too little of itself, or its name is taken.
+        UsageError: there is none, it is not in spec.py, it breaks the contract of a folder, or its name is taken.
     """
     spec, file = getattr(package, "Spec", None), _folder_of(package) / "spec.py"
     if not (isinstance(spec, type) and issubclass(spec, Spec)):
-        raise UsageError(f"{package.__file__} has no Spec, a class derived from attnscope.attentions.spec.Spec")
+        home = literal(package.__file__)
+        raise UsageError(f"{home} has no Spec, a class derived from attnscope.attentions.spec.Spec; import it there")
     if Path(sys.modules[spec.__module__].__file__ or "").resolve() != file:
-        raise UsageError(f"{spec.__name__} is not defined in {file}")
-    for attribute in ("name", "title", "SUMMARY", "SIZE_FIELD"):
-        if not isinstance(getattr(spec, attribute, None), str):
-            raise UsageError(f"{file}: {spec.__name__} has no {attribute}")
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
-        raise UsageError(f"{file}: the name {spec.name!r} must be small letters, digits, - and _")
-    if spec.SIZE_FIELD not in own_fields(spec):
-        raise UsageError(
-            f"{file}: SIZE_FIELD {spec.SIZE_FIELD!r} is not a field of {spec.__name__}; is it a dataclass?"
-        )
+        raise UsageError(f"{spec.__name__} is not defined in {literal(file)}; derive a class from it there")
+    with _failures_described(file.parent):
+        check_contract(spec, file)
     if spec.name in built_in():
-        raise UsageError(f"{file}: the name {spec.name} is built in; give {spec.__name__} another one")
+        raise UsageError(f"{literal(file)}: the name {spec.name} is built in; give {spec.__name__} another one")
     return spec
 
 

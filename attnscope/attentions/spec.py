@@ -1,15 +1,19 @@
 """What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
 
 import math
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Union, get_args, get_origin
 
 from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted
+from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import LARGEST, Ints, Pair
 from attnscope.ops.kernels import KERNELS
@@ -23,14 +27,14 @@ if TYPE_CHECKING:
 def option(default: Any, help: str, **rules: Any) -> Any:
     """Declare a field of a Spec once: its flag, its help, its default and its simple rules.
 
-    Rules: `low`, `high` and, of a fraction, `below` for numbers (sizes are whole numbers from 1 to LARGEST unless it says
-    otherwise), `choices`, and `shown`, the default as help shows it where None stands for something.
+    Rules: `low`, `high` and, of a fraction, `below` for numbers (whole numbers are from 1 to LARGEST, others finite, unless
+    it says otherwise), `choices` for words, and `shown`, the default as help shows it where None stands for something.
     """
     return field(default=default, metadata={"help": help, **rules})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class Spec(ABC):
     """What every attention can be asked. Values are checked on construction; a wrong one is a UsageError.
 
     A field with a Pair takes a whole number for both or a pair of them.
@@ -62,7 +66,7 @@ class Spec:
             value = getattr(self, name)
             if value is declared.default:
                 continue  # defaults are legal, and most fields stay at theirs
-            checked = _checked(declared, value)
+            checked = check_value(declared, value)
             if checked is not value:
                 object.__setattr__(self, name, checked)
 
@@ -77,14 +81,14 @@ class Spec:
         return DTYPE_BYTES[self.dtype]
 
     @property
+    @abstractmethod
     def neighbourhood(self) -> Neighbourhood:
         """What a query attends to."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the module's input."""
-        raise NotImplementedError
 
     @classmethod
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
@@ -108,56 +112,91 @@ class Spec:
         sized: dict[str, Any] = {self.SIZE_FIELD: size}
         return replace(self, **sized)
 
+    @abstractmethod
     def headline(self) -> list[str]:
         """What the reader should know of this Spec, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def closed_form(self) -> dict[str, int]:
         """MACs of each step that has any, as the paper counts them, independently of the steps' letters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def complexity(self) -> Complexity:
         """Return this attention's formula beside that of global attention on the same tokens."""
-        raise NotImplementedError
 
     def counterpart(self) -> "Spec | None":
         """The attention that this one should be timed against, if there is one."""
         return None
 
+    @abstractmethod
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
-        raise NotImplementedError
 
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec, a sentence each."""
         return []
 
     def plan(self) -> "Plan":
-        """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch."""
-        plan: Plan = self._function("steps", "plan")(self)
+        """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch.
+
+        Raises:
+            FolderError: it returns no plan, a plan without steps, or one with a step that cannot run. It is another
+                AttnscopeError for an attention of this package.
+        """
+        from attnscope.plan.plan import Plan
+
+        plan = self._function("steps", "plan")(self)
+        if not isinstance(plan, Plan) or not plan.sized:
+            returned = "a plan without steps" if isinstance(plan, Plan) else _spell(plan)
+            raise self.fault(f"plan(spec) in steps.py returns {returned}; return Plan.of(steps, sizes, spec.itemsize)")
+        try:
+            _ = plan.steps
+        except PlanError as error:
+            raise self.fault(error.args[0]) from error.__cause__
         return plan
 
     def build(self) -> "nn.Module":
         """Build the module of this Spec, on torch's default device and with torch's default dtype.
 
         It is `attention.build(spec)` of the Spec's folder, and `network.build(spec)` of a network's.
+
+        Raises:
+            FolderError: it returns no module. It is another AttnscopeError for an attention of this package.
         """
-        module: nn.Module = self._function(self.MODULE_FILE, "build")(self)
+        from torch import nn
+
+        module = self._function(self.MODULE_FILE, "build")(self)
+        if not isinstance(module, nn.Module):
+            raise self.fault(f"build(spec) in {self.MODULE_FILE}.py returns {_spell(module)}; return an nn.Module")
         return module
 
     @classmethod
     def _function(cls, file: str, name: str) -> Callable[[Self], Any]:
-        """Import a function of a file beside the `spec.py` that defines this Spec, or else the one it is derived from.
+        """Import a function of a file in the folder of this Spec.
 
         Raises:
-            AttnscopeError: the file has no such function.
+            FolderError: the file has no such function. It is another AttnscopeError for an attention of this package.
         """
-        home = next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec"))
-        module = import_module(f"{home.removesuffix('.spec')}.{file}")
-        function: Callable[[Self], Any] | None = getattr(module, name, None)
+        function: Callable[[Self], Any] | None = getattr(import_module(f"{cls.home()}.{file}"), name, None)
         if function is None:
-            raise AttnscopeError(f"{module.__file__} has no function {name}(spec)")
+            raise cls.fault(f"{file}.py has no function {name}(spec)")
         return function
+
+    @classmethod
+    def home(cls) -> str:
+        """Return the package that is this Spec's folder: that of the `spec.py` that defines it, or else its base."""
+        return next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec")).removesuffix(".spec")
+
+    @classmethod
+    def fault(cls, what: str) -> AttnscopeError:
+        """Return the error of a Spec, its steps and its module that contradict each other.
+
+        It names the folder of an attention outside this package. In this package it is a bug.
+        """
+        home = cls.home()
+        if home.partition(".")[0] == __name__.partition(".")[0]:
+            return AttnscopeError(f"{what}: please report this as a bug")
+        return FolderError(f"{literal(Path(sys.modules[f'{home}.spec'].__file__ or '').parent)}: {what}")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and their values."""
@@ -182,27 +221,37 @@ def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
 
 @lru_cache
 def kind(declared: Field[Any]) -> Any:
-    """The type of a field without its `| None`: int, float, bool, str, Pair or Ints."""
-    if declared.type in (Pair, Ints):
-        return declared.type
-    return next((arm for arm in get_args(declared.type) if arm is not type(None)), declared.type)
+    """Return the type of a field without its `| None`: one of KINDS."""
+    is_union = get_origin(declared.type) in (UnionType, Union)
+    arms = [arm for arm in get_args(declared.type) if arm is not type(None)] if is_union else []
+    return arms[0] if len(arms) == 1 else declared.type
 
 
-def _checked(declared: Field[Any], value: Any) -> Any:
-    """The value of one field if it is legal, a pair from a single number."""
+KINDS = (int, float, bool, str, Pair, Ints)
+"""The types that a field can have, each also with `| None`."""
+
+
+def check_value(declared: Field[Any], value: Any) -> Any:
+    """Return the value of one field if it is legal, a pair from a single number.
+
+    Raises:
+        UsageError: it is not of the field's type, or breaks its rules.
+    """
     name, rules = declared.name, declared.metadata
     if kind(declared) is bool:
         if not isinstance(value, bool):
             raise UsageError(f"{{{name}}} is {value!r}; it is true or false")
     elif kind(declared) is str:
-        if value not in rules["choices"]:
-            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), rules['choices'])}")
+        choices = rules.get("choices")
+        if choices is not None and value not in choices:
+            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), choices)}")
+        if not isinstance(value, str):
+            raise UsageError(f"{{{name}}} {quoted(value)} is no text")
     elif kind(declared) is float:
-        low, high, below = rules["low"], rules.get("high"), rules.get("below", math.inf)
+        low, high, below = rules.get("low", -math.inf), rules.get("high", math.inf), rules.get("below", math.inf)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not low <= value < below or (high is not None and value > high):
-            to = f"to {high:g}" if high is not None else f"to below {below:g}" if below < math.inf else "on"
-            raise UsageError(f"{{{name}}} {value} is no number from {low:g} {to}")
+        if not is_number or not low <= value <= high or not -math.inf < value < below:
+            raise UsageError(f"{{{name}}} {quoted(value)} is no {_range(rules)}")
         return float(value)
     elif kind(declared) is int:
         _check_size(name, value, rules)
@@ -223,6 +272,13 @@ def _checked(declared: Field[Any], value: Any) -> Any:
     return value
 
 
+def _range(rules: Mapping[str, Any]) -> str:
+    """Return the numbers that the rules of a field allow, in words: `number from 0 to below 1`."""
+    begin = f" from {rules['low']:g}" if "low" in rules else ""
+    end = f" to {rules['high']:g}" if "high" in rules else f" to below {rules['below']:g}" if "below" in rules else ""
+    return f"{'' if begin or end else 'finite '}number{begin}{end or (' on' if begin else '')}"
+
+
 def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
     low, high = rules.get("low", 1), rules.get("high", LARGEST)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -231,3 +287,8 @@ def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
         raise UsageError(f"{{{name}}} {value} is too small; the smallest is {low}")
     if value > high:
         raise UsageError(f"{{{name}}} {value} is too large; the largest is {high}")
+
+
+def _spell(returned: object) -> str:
+    """Return what a function returned instead of what it should, in words."""
+    return "None" if returned is None else f"a value of the type {type(returned).__name__}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from attnscope import attentions
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, literal
 
 OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: no attention can have their names."""
@@ -23,11 +23,18 @@ def load_attentions(context: typer.Context, folders: list[Path] | None) -> list[
         UsageError: one cannot be loaded, or has the name of a command.
     """
     source = context.get_parameter_source("attention")
+    is_typed = source is not None and source.name == "COMMANDLINE"
+    origin = "{attention}" if is_typed else f"{context.auto_envvar_prefix}_ATTENTION:"
     for folder in folders or ():
-        name = attentions.load(folder).name
+        if not is_typed and not str(folder):
+            continue  # as in PATH, whose ends may be separators
+        try:
+            name = attentions.load(folder).name
+        except UsageError as error:
+            raise UsageError(f"{origin} {error.args[0]}") from error.__cause__
         if name in OTHERS:
-            raise UsageError(f"{{attention}} {folder}: attnscope {name} is another command; rename the attention")
-        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{origin} {literal(folder)}: attnscope {name} is another command; rename the attention")
+        if is_typed:
             _folders[name] = folder
     return folders
 

@@ -12,7 +12,7 @@ from attnscope.attentions.discovery import describe_failure
 from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import option
-from attnscope.core.errors import AttnscopeError
+from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.version import __version__
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def main() -> None:
     except Exception as error:
         if (told := describe_failure(error)) is None:
             raise
-        code = _fail(told, 1)
+        code = _fail(told, UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -29,6 +29,10 @@ class UsageError(AttnscopeError, ValueError):
     exit_code = 2
 
 
+class FolderError(UsageError):
+    """The folder of an attention whose Spec, steps and module contradict each other."""
+
+
 class PlanError(AttnscopeError, ValueError):
     """A step whose operation and letters contradict each other."""
 

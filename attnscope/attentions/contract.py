@@ -1,0 +1,109 @@
+"""The contract of an attention's folder: what its Spec declares, and what the files beside it hold. No torch."""
+
+from dataclasses import Field, fields
+from importlib import import_module
+from pathlib import Path
+from re import fullmatch
+from typing import Any
+
+from attnscope.attentions.spec import KINDS, Spec, check_value, kind, own_fields
+from attnscope.core.errors import UsageError, literal
+from attnscope.core.sizes import Pair
+
+
+def check_contract(spec: type[Spec], file: Path) -> None:
+    """Check the Spec that is defined in a file, and the functions beside it.
+
+    Raises:
+        UsageError: something is missing, or not of its form.
+        Exception: whatever the code of the folder raises for the default values.
+    """
+    try:
+        _check_names(spec)
+        for declared in own_fields(spec).values():
+            _check_field(declared)
+        _check_size_field(spec)
+        _check_members(spec)
+        _check_functions(spec, file.parent)
+    except UsageError as error:
+        raise UsageError(f"{literal(file)}: {spec.__name__} {error.args[0]}") from error.__cause__
+
+
+def _check_names(spec: type[Spec]) -> None:
+    """Check what the class says of itself, and that its fields leave alone what every Spec has."""
+    if any(isinstance(value, Field) for value in vars(spec).values()):
+        raise UsageError("is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it")
+    common = [declared.name for declared in fields(Spec)]
+    for name in own_fields(spec):
+        if name not in common and (hasattr(Spec, name) or name in Spec.__annotations__):
+            raise UsageError(f"has a field {name}, which hides Spec.{name}; rename it, or declare {name}: ClassVar")
+    for name in Spec.__annotations__:
+        if not hasattr(Spec, name) and not isinstance(getattr(spec, name, None), str):
+            raise UsageError(f'has no {name}; give it one: {name}: ClassVar[str] = "…"')
+    if not fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
+        raise UsageError(
+            f"has the name {literal(repr(spec.name))}; it must be small letters, digits, - and _, after a letter"
+        )
+    if not isinstance(spec.EXAMPLES, tuple | list) or not all(isinstance(each, str) for each in spec.EXAMPLES):
+        example = f"attnscope {spec.name} --no-time"
+        raise UsageError(f"has EXAMPLES that are not a tuple of commands; write ({example!r},)")
+
+
+def _check_field(declared: Field[Any]) -> None:
+    """Check that a field becomes a flag, and that its default is a value of it."""
+    name, default = declared.name, declared.default
+    if not isinstance(declared.metadata.get("help"), str):
+        written = f'{name}: {spell_type(declared.type)} = option(DEFAULT, "help")'
+        raise UsageError(f"has a field {name} without an option; write {written}")
+    if kind(declared) not in KINDS:
+        quotes = " in quotes, as `from __future__ import annotations` puts it" if isinstance(declared.type, str) else ""
+        kinds = "int, float, bool, str, Pair or Ints"
+        raise UsageError(f"has a field {name} of the type {spell_type(declared.type)}{quotes}; it must be {kinds}")
+    if default is None:
+        return
+    try:
+        checked = check_value(declared, default)
+    except UsageError as error:
+        raise UsageError(f"has a default that it refuses: {error.args[0]}") from None
+    if checked != default:
+        raise UsageError(f"has the default {default!r} of {{{name}}}; it must be {checked!r}")
+
+
+def spell_type(annotation: object) -> str:
+    """Return a type as it is written."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _check_size_field(spec: type[Spec]) -> None:
+    name, declared = spec.SIZE_FIELD, own_fields(spec)
+    if name not in declared:
+        raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a field of it; there is: {', '.join(declared)}")
+    if kind(declared[name]) not in (int, Pair):
+        raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a size; its type must be int or Pair")
+
+
+def _check_members(spec: type[Spec]) -> None:
+    """Check that what every Spec tells of itself is there, and returns something for the defaults."""
+    required = sorted(Spec.__abstractmethods__)
+    if missing := [name for name in required if name in spec.__abstractmethods__]:
+        raise UsageError(f"lacks {', '.join(missing)}; attnscope.attentions.spec.Spec says what each returns")
+    try:
+        default = spec()
+    except UsageError as error:
+        raise UsageError(f"refuses its own defaults: {error.args[0]}") from error
+    for name in required:
+        member, declared = getattr(default, name), vars(Spec)[name]
+        if (member() if callable(member) else member) is None:
+            function = declared.fget if isinstance(declared, property) else declared
+            raise UsageError(f"returns None as its {name}; return {spell_type(function.__annotations__['return'])}")
+
+
+def _check_functions(spec: type[Spec], folder: Path) -> None:
+    """Check that there are `plan(spec)` and `build(spec)`. The module's file is not run, since it imports torch."""
+    steps = import_module(f"{spec.home()}.steps")
+    if not callable(getattr(steps, "plan", None)):
+        raise UsageError(f"needs a function plan(spec), and {literal(steps.__file__)} has none")
+    file = folder / f"{spec.MODULE_FILE}.py"
+    code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+    if "build" not in code.co_names and ("*",) not in code.co_consts:
+        raise UsageError(f"needs a function build(spec), and {literal(file)} has none")
