@@ -366,3 +366,33 @@ def test_the_environment_is_blamed_for_what_it_names(run, monkeypatch, tmp_path)
     shown = run(None, "vit", "--no-time")
     hold_one_line(shown, f"attnscope: ATTNSCOPE_ATTENTION: {tmp_path / 'no'} is not a folder; give the folder that")
     hold_one_line(run("", "vit", "--no-time"), "--attention '' is not a folder; give the folder that holds")
+
+
+@pytest.mark.parametrize(
+    ("field", "taken"),
+    [
+        *[(name, f"--{name}") for name in ("json", "time", "budget", "memory", "preset", "help", "format")],
+        ("no_time", "--no-time"),
+        ("input_grad", "--input-grad"),
+        ("no_qkv_bias", "--no-qkv-bias"),
+        ("form", "form"),
+    ],
+)
+def test_a_field_leaves_the_other_flags_their_names(run, tmp_path, field, taken):
+    folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
+    said = f"{folder}/spec.py: PVTSpec has a field {field}, and another flag is called {taken}; rename the field"
+    hold_one_line(run(folder, "pvt", "--no-time"), said)
+
+
+def test_a_field_leaves_the_flags_of_a_comparison_their_names(run, tmp_path):
+    folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    pad: int = option(1, "X.")\n{FIELD}')
+    said = f"{folder}/spec.py: PVTSpec has a field pad, and another flag is called --pad; rename the field"
+    hold_one_line(run(folder, "compare", "vit", "pvt"), said)
+
+
+@pytest.mark.parametrize("field", ["scope", "context", "spec"])
+def test_a_field_may_have_the_name_of_what_is_no_flag(run, tmp_path, field):
+    folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
+    shown = run(folder, "pvt", "--no-time", f"--{field}", "2", "--json")
+    assert (shown.code, shown.err) == (0, "")
+    assert f'"{field}": 2' in shown.out

@@ -33,8 +33,10 @@ def _check_names(spec: type[Spec]) -> None:
     """Check what the class says of itself, and that its fields leave alone what every Spec has."""
     if any(isinstance(value, Field) for value in vars(spec).values()):
         raise UsageError("is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it")
-    common = [declared.name for declared in fields(Spec)]
-    for name in own_fields(spec):
+    common = {declared.name: declared for declared in fields(Spec)}
+    for name, declared in own_fields(spec).items():
+        if name in common and kind(declared) != kind(common[name]):
+            raise UsageError(f"has a field {name}, whose type must be {spell_type(common[name].type)} as in every Spec")
         if name not in common and (hasattr(Spec, name) or name in Spec.__annotations__):
             raise UsageError(f"has a field {name}, which hides Spec.{name}; rename it, or declare {name}: ClassVar")
     for name in Spec.__annotations__:

@@ -80,24 +80,26 @@ def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str,
 def attention_command(app: typer.Typer, name: str) -> None:
     """Add the command of an attention to the app."""
     spec_class = attentions.spec_class(name)
-    fields = _fields(name)
+    fields, has_networks = _fields(name), name in networks.names()
 
-    def command(context: typer.Context, **flags: Any) -> None:
-        scope = flags.pop("scope", "attention")
+    def command(typer_context: typer.Context, **flags: Any) -> None:
+        scope = flags.pop("scope") if has_networks else "attention"
         asked = {field.name: flags.pop(field.name) for field in fields}
-        given = {field: value for field, value in asked.items() if strength(context, field)}
+        given = {field: value for field, value in asked.items() if strength(typer_context, field)}
         for pair in spec_class.contradictions(given):
-            weaker, stronger = sorted(pair, key=lambda field: strength(context, field))
-            if strength(context, weaker) < strength(context, stronger):
+            weaker, stronger = sorted(pair, key=lambda field: strength(typer_context, field))
+            if strength(typer_context, weaker) < strength(typer_context, stronger):
                 given.pop(weaker, None)
         run_attention(networks.asked(name, given, scope), **flags)
 
     shared = list(inspect.signature(run_attention).parameters.values())[1:]
     own = [flag_of(field) for field in fields]
-    if name in networks.names():
+    if has_networks:
         own.insert(0, inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE))
     give_flags(
-        command, [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared]
+        command,
+        [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared],
+        [spec_class],
     )
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
     epilog = examples(map(typed, spec_class.EXAMPLES))

@@ -71,7 +71,8 @@ def compare_command(app: typer.Typer) -> None:
             ),
         ],
     )  # fmt: skip
-    give_flags(command, [names, *own[:3], *map(flag_of, fields.values()), *own[3:]])
+    specs = map(attentions.spec_class, attentions.names())
+    give_flags(command, [names, *own[:3], *map(flag_of, fields.values()), *own[3:]], specs)
     app.command("compare", help=SUMMARY, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
 
 

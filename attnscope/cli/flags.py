@@ -1,6 +1,7 @@
 """How the words of the command line become values, and how a word that is none is told."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import Field
 from inspect import Parameter, Signature
@@ -10,12 +11,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperOption
 
-from attnscope.attentions.spec import kind
-from attnscope.core.errors import AttnscopeError, quoted
+from attnscope.attentions.spec import Spec, kind, own_fields
+from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quoted
 from attnscope.core.sizes import Ints, Pair, parse_ints, parse_pair
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """Where a value comes from, the weaker first; the default map is a config file's and a preset's."""
+HELP = ("-h", "--help")
+"""The flags of help, which every command has."""
 BY_PRESET = "attnscope.by_preset"
 """Where a context keeps the names of the values that a preset put into the default map."""
 
@@ -100,11 +103,48 @@ def file(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def give_flags(command: Callable[..., Any], parameters: list[Parameter]) -> None:
-    """Let a function that takes any keywords have these flags, as typer sees it."""
+def give_flags(command: Callable[..., Any], parameters: list[Parameter], specs: Iterable[type[Spec]] = ()) -> None:
+    """Let a function that takes any keywords have these flags, as typer sees it.
+
+    Args:
+        command: the function.
+        parameters: its flags, those of fields of Specs included.
+        specs: the Specs that have these fields.
+
+    Raises:
+        UsageError: two flags have the same name, and one of them is that of a field.
+    """
+    _check_names(parameters, specs)
     flags = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     command.__signature__ = Signature(flags)  # type: ignore[attr-defined]
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}
+
+
+def _check_names(parameters: list[Parameter], specs: Iterable[type[Spec]]) -> None:
+    taken = set(HELP)
+    fields = {name: spec for spec in specs for name in own_fields(spec)}
+    # last the fields of the attention itself, which are the first flags: of two they are those to rename
+    for parameter in sorted(reversed(parameters), key=lambda parameter: parameter.name in fields):
+        names = _names_of(parameter)
+        if clash := [name for name in names if name in taken]:
+            spec = fields[parameter.name]
+            where = f"{literal(sys.modules[spec.__module__].__file__)}: {spec.__name__}"
+            raise UsageError(
+                f"{where} has a field {parameter.name}, and another flag is called {clash[0]}; rename the field"
+            )
+        taken.update(names)
+
+
+def _names_of(parameter: Parameter) -> list[str]:
+    """Return how a flag is called: as it is typed, such as --time and --no-time, and in Python."""
+    declared = [
+        name
+        for settings in getattr(parameter.annotation, "__metadata__", ())
+        for name in (settings.default, *(settings.param_decls or ()))  # typer has the first name as the default
+        if isinstance(name, str)
+    ]
+    typed = [name for names in declared for name in names.split("/")]
+    return [*(typed or [flag(parameter.name)]), parameter.name]
 
 
 def ints(name: str) -> Callable[[Any], Ints]:

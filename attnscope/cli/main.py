@@ -11,7 +11,7 @@ import typer
 from attnscope.attentions.discovery import describe_failure
 from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
-from attnscope.cli.flags import option
+from attnscope.cli.flags import HELP, option
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.version import __version__
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     epilog="Try: attnscope vit --dim 768 --heads 12",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": list(HELP)},
 )
 
 
