@@ -164,7 +164,7 @@ def test_a_plan_that_lies_is_caught():
         def plan(self):
             return replace(ViTSpec(**vars(self)), tokens=self.tokens + 1).plan()
 
-    with pytest.raises(attnscope.AttnscopeError, match="the plan says project makes 1×6×36, but project made 1×5×36"):
+    with pytest.raises(attnscope.AttnscopeError, match="project makes 1×6×36, but project made 1×5×36: please report"):
         attnscope.explore(Lying(dim=12, heads=3, tokens=5))
 
 

@@ -311,6 +311,55 @@ IN_THE_MODULE = {
         "    Spatial",
         "build(spec) in attention.py returns None; return an nn.Module",
     ),
+    "a forward that leaves out steps": (
+        "attention.py",
+        "self.output(self.merge_heads(self.attention(q, k, v)))",
+        "self.proj(self.mix(self.softmax(self.score(q, k)), v).transpose(1, 2).flatten(2))",
+        "steps of the plan that did not run: merge_heads, output; forward must call the method of each step",
+    ),
+    "a forward that runs steps again": (
+        "attention.py",
+        "return self.sr(grid)",
+        "return self.sr(self.unflatten(grid.flatten(2).transpose(1, 2)))",
+        "steps that ran more than once: unflatten; forward must",
+    ),
+    "a forward in another order": (
+        "attention.py",
+        "q, k, v = self.queries_keys_values(x, context)",
+        "kv, q = self.project_context(context), self.split_queries(self.project_queries(x))\n"
+        "        k, v = self.split_context(kv)",
+        "a step that ran too early: project_context; forward must",
+    ),
+    "a plan that leaves out steps": (
+        "steps.py",
+        "        merge_heads,\n",
+        "",
+        "steps that ran and are not in the plan: merge_heads; forward must",
+    ),
+    "a plan of other shapes": (
+        "steps.py",
+        '"n": spec.tokens',
+        '"n": spec.tokens + 1',
+        "the plan says project_queries makes 1×3137×64, but project_queries made 1×3136×64",
+    ),
+    "a step that makes another shape": (
+        "attention.py",
+        "reduced.flatten(2).transpose(1, 2)",
+        "reduced.flatten(2)",
+        "flatten: patches is b (p q) c but came as 1×64×49: (p q) is 49, not 64",
+    ),
+    "a step that returns nothing": (
+        "attention.py",
+        "        return self.sr(grid)",
+        "        self.sr(grid)",
+        "reduce: grid: b c y x -> reduced: b c p q has 1 tensors on this side, not 0",
+    ),
+    "no sizes": (
+        "attention.py",
+        '        return {**super().sizes, "y": y, "x": x, "r": self.reduction}\n',
+        "",
+        "SpatialReductionAttention needs a property sizes",
+    ),
     "a module that raises": ("attention.py", "self.sr(grid)", "self.no(grid)", "attention.py:46: AttributeError: "),
 }
 

@@ -123,8 +123,12 @@ def give_flags(command: Callable[..., Any], parameters: list[Parameter], specs: 
 def _check_names(parameters: list[Parameter], specs: Iterable[type[Spec]]) -> None:
     taken = set(HELP)
     fields = {name: spec for spec in specs for name in own_fields(spec)}
-    # last the fields of the attention itself, which are the first flags: of two they are those to rename
-    for parameter in sorted(reversed(parameters), key=lambda parameter: parameter.name in fields):
+    others = [parameter for parameter in parameters if parameter.name not in fields]
+    own = [parameter for parameter in parameters if parameter.name in fields]
+    for parameter in (
+        *others,
+        *reversed(own),
+    ):  # the fields that all attentions have are the last, and keep their names
         names = _names_of(parameter)
         if clash := [name for name in names if name in taken]:
             spec = fields[parameter.name]

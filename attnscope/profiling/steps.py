@@ -1,6 +1,6 @@
 """Which steps a module really ran, on which shapes, held against their letters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attnscope.core.axes import AxisError
 from attnscope.core.axes import Tensor as Letters
+from attnscope.core.errors import PlanError
 from attnscope.plan.plan import SizedStep
 from attnscope.plan.step import Step
 from attnscope.profiling.hooks import listening
@@ -30,13 +31,14 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
 
     Raises:
         AxisError: a shape that is not what a step's letters say, named in these letters.
+        PlanError: a module with steps that does not say the sizes of its letters.
     """
     traced: list[SizedStep] = []
     sizes_of: dict[str, dict[str, int]] = {}
 
     def start(path: str) -> Callable[..., None]:
         def hook(attention: nn.Module, *_: Any) -> None:
-            sizes_of[path] = dict(attention.sizes)  # type: ignore[arg-type]
+            sizes_of[path] = _sizes_of(attention)
 
         return hook
 
@@ -45,7 +47,7 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
             step = step.without_bias()
 
         def call(*args: Any) -> Any:
-            sizes = sizes_of.setdefault(path, dict(attention.sizes))
+            sizes = sizes_of[path] if path in sizes_of else sizes_of.setdefault(path, _sizes_of(attention))
             tensors = [value for value in args if isinstance(value, Tensor)]
             _hold(step, step.letters.inputs, tensors, sizes)
             result = method(*args)
@@ -68,9 +70,21 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
     return traced
 
 
-def tensors_of(result: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """The tensors that a step returned, also where it is but one."""
-    return [result] if isinstance(result, Tensor) else list(result)
+def tensors_of(result: Tensor | Iterable[Tensor] | None) -> list[Tensor]:
+    """Return the tensors that a step returned: several, one or none."""
+    return [result] if isinstance(result, Tensor) else list(result or ())
+
+
+def _sizes_of(attention: nn.Module) -> dict[str, int]:
+    """Return the letters that a module sets, with their sizes.
+
+    Raises:
+        PlanError: it does not say them.
+    """
+    sizes = getattr(attention, "sizes", None)
+    if not isinstance(sizes, Mapping):
+        raise PlanError(f"{type(attention).__name__} needs a property sizes: the letters that the module sets, by name")
+    return dict(sizes)
 
 
 def _hold(step: Step, letters: tuple[Letters, ...], tensors: list[Tensor], sizes: dict[str, int]) -> None:

@@ -1,12 +1,13 @@
 """Verification: the steps that ran against the plan, and MACs that were counted in independent ways against each other."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnscope.attentions.spec import Spec
-from attnscope.core.axes import spell
-from attnscope.core.errors import AttnscopeError, in_a_line
+from attnscope.core.axes import AxisError, spell
+from attnscope.core.errors import PlanError, in_a_line, literal
 from attnscope.core.optional import sum_of
 from attnscope.ops.kernels import COMPILED
 from attnscope.plan.plan import Plan, SizedStep, place
@@ -74,12 +75,15 @@ def verify_run(
         backward_macs: MACs of the backward of each run of a step, as the plan has them.
 
     Raises:
-        AttnscopeError: the steps differ from the plan, which is a bug in attnscope.
+        FolderError: the steps differ from the plan. It is another AttnscopeError for an attention of this package.
         DeviceError: the kernel of the Spec does not run here, or has no backward.
     """
     device = x[0].device
     with kernel_errors_explained(spec, device):
-        order = verify_steps(module, x, plan)
+        try:
+            order = verify_steps(module, x, plan)
+        except PlanError as error:
+            raise spec.fault(error.args[0]) from None
     fvcore = count_by_fvcore(module, x, spec.kernel)
     torch = count_by_torch(module, x, plan) if options.audit else NOT_COUNTED
     backward = BACKWARD_NOT_COUNTED
@@ -100,25 +104,47 @@ def verify_steps(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> li
         For each step that ran, its row in the plan.
 
     Raises:
-        AttnscopeError: they differ, which is a bug in attnscope.
+        PlanError: they differ.
     """
     from attnscope.profiling.steps import trace_steps
 
+    try:
+        steps = trace_steps(module, *x)
+    except AxisError as error:
+        raise PlanError(literal(error)) from error
     rows = {where: index for index, step in enumerate(plan.steps) for where in step.places}
-    order = []
-    for ran in trace_steps(module, *x):
-        (where,) = ran.places
-        planned = plan.steps[rows[where]] if where in rows else None
-        if planned is None or (planned.inputs, planned.outputs) != (ran.inputs, ran.outputs):
-            said = " and ".join(map(spell, planned.outputs)) if planned else "nothing"
-            raise AttnscopeError(
-                f"the plan says {where} makes {said}, but {where} made {' and '.join(map(spell, ran.outputs))}: "
-                "please report this as a bug"
-            )
-        order.append(rows[where])
-    if list(dict.fromkeys(order)) != list(range(len(plan.steps))) or len(order) != len(rows):
-        raise AttnscopeError("the steps did not run in the order of the plan: please report this as a bug")
-    return order
+    ran = [step.places[0] for step in steps]
+    if difference := _difference(rows, ran):
+        raise PlanError(
+            f"{difference}; forward must call the method of each step (@steps.NAME) in the order of the plan"
+        )
+    for where, step in zip(ran, steps, strict=True):
+        planned = plan.steps[rows[where]]
+        if (planned.inputs, planned.outputs) != (step.inputs, step.outputs):
+            said, made = (" and ".join(map(spell, one.outputs)) for one in (planned, step))
+            raise PlanError(f"the plan says {where} makes {said}, but {where} made {made}")
+    return [rows[where] for where in ran]
+
+
+def _difference(rows: Mapping[str, int], ran: Sequence[str]) -> str | None:
+    """Return how the steps that ran differ from those of the plan, or None.
+
+    Args:
+        rows: for each place where a step of the plan runs, its row.
+        ran: the places of the steps that ran, in their order.
+    """
+    counts = Counter(ran)
+    if unplanned := [where for where in counts if where not in rows]:
+        return f"steps that ran and are not in the plan: {', '.join(unplanned)}"
+    if missing := [where for where in rows if where not in counts]:
+        return f"steps of the plan that did not run: {', '.join(missing)}"
+    if again := [where for where, times in counts.items() if times > 1]:
+        return f"steps that ran more than once: {', '.join(again)}"
+    first_of: dict[int, str] = {}  # identical modules are one row: the first of them counts
+    for where in ran:
+        first_of.setdefault(rows[where], where)
+    early = [where for planned, (row, where) in enumerate(first_of.items()) if planned != row]
+    return f"a step that ran too early: {early[0]}" if early else None
 
 
 def count_by_fvcore(module: "nn.Module", x: "tuple[Tensor, ...]", kernel: str) -> Counted:
