@@ -123,6 +123,31 @@ def test_the_next_command_can_be_typed(command):
     assert command(*typed).returncode == 0
 
 
+def test_a_file_in_a_package_imports_relatively(command, folder):
+    package = folder / "outer" / "inner"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package.parent / "__init__.py").write_text("SCALE = 0.25\n")
+    (package / "mine.py").write_text(FILE.replace("from beside", "from .. import SCALE as half\nfrom beside"))
+    report = json.loads(command("outer/inner/mine.py:MyAttention", *OWN[1:], "--json").stdout)
+    assert report["attentions"][0]["heads"] == 3
+    assert sys.modules["outer.inner.mine"].half == 0.25
+    (package / "__init__.py").write_text("import no_such_module\n")
+    del sys.modules["outer.inner"]
+    shown = command("outer/inner/mine.py:MyAttention", *OWN[1:])
+    place = f"{package}/__init__.py:1: ModuleNotFoundError: No module named 'no_such_module'"
+    assert shown.stderr == f"attnscope: outer/inner/mine.py could not be built at {place}\n"
+
+
+def test_a_file_in_a_folder_with_the_name_of_another_package_runs_alone(command, folder):
+    package = folder / "others" / "json"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("1 / 0\n")
+    (package / "mine.py").write_text(FILE)
+    assert command("others/json/mine.py:MyAttention", *OWN[1:]).returncode == 0
+    assert json.dumps({}) == "{}"
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_wider_than_the_screen(command, width):
     shown = command(*OWN, COLUMNS=str(width))

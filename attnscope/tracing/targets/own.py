@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean
+from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal
 from attnscope.tracing.targets.target import Target
 
 if TYPE_CHECKING:
@@ -84,29 +84,57 @@ def _only_module(home: Any, name: str) -> Any:
 def _run_file(path: Path) -> Any:
     """Run a file as Python does on import, with its folder first on the search path.
 
+    A file in a package is a module of it, so that it can import relatively.
+
     Raises:
         UsageError: there is no such file.
-        TargetError: it raised.
+        TargetError: it raised, or its package did.
     """
     if not path.is_file():
-        raise UsageError(f"{path} is not there")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise UsageError(f"{literal(path)} is not there")
+    folder = path.resolve().parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    package = _package_of(folder, str(path))
+    name = f"{package}.{path.stem}" if package else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    folder, before = str(path.resolve().parent), sys.modules.get(path.stem)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    sys.modules[path.stem] = module
+    module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         if before is None:
-            del sys.modules[path.stem]
+            del sys.modules[name]
         else:
-            sys.modules[path.stem] = before
+            sys.modules[name] = before
         raise _theirs(error, str(path)) from error
     return module
+
+
+def _package_of(folder: Path, name: str) -> str:
+    """Import the package that a folder is, and return its name: "" where it is none, or where another one has its name.
+
+    Raises:
+        TargetError: it raised.
+    """
+    root = folder
+    parts: list[str] = []
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    if not parts or not all(part.isidentifier() for part in parts):
+        return ""
+    package = ".".join(parts)
+    sys.path.insert(0, str(root))
+    try:
+        found = importlib.import_module(package)
+    except Exception as error:
+        raise _theirs(error, name) from error
+    finally:
+        sys.path.remove(str(root))
+    return package if Path(found.__file__ or "").resolve().parent == folder else ""
 
 
 def _import(name: str) -> Any:
@@ -131,7 +159,7 @@ def _theirs(error: Exception, name: str) -> TargetError:
             place = f" at {file}:{line}"
     if isinstance(error, SyntaxError) and error.filename:
         place = f" at {error.filename}:{error.lineno}"
-    return TargetError(f"{name} could not be built{place}: {type(error).__name__}: {error}")
+    return TargetError(literal(f"{name} could not be built{place}: {type(error).__name__}: {error}"))
 
 
 def _signature(made: Any) -> str:
