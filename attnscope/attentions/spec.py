@@ -140,8 +140,8 @@ class Spec(ABC):
         """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch.
 
         Raises:
-            FolderError: it returns no plan, a plan without steps, or one with a step that cannot run. It is another
-                AttnscopeError for an attention of this package.
+            FolderError: it returns no plan, a plan without steps, or one with a step that cannot run.
+            AttnscopeError: the same in an attention of this package.
         """
         from attnscope.plan.plan import Plan
 
@@ -149,10 +149,11 @@ class Spec(ABC):
         if not isinstance(plan, Plan) or not plan.sized:
             returned = "a plan without steps" if isinstance(plan, Plan) else _spell(plan)
             raise self.fault(f"plan(spec) in steps.py returns {returned}; return Plan.of(steps, sizes, spec.itemsize)")
-        try:
-            _ = plan.steps
-        except PlanError as error:
-            raise self.fault(error.args[0]) from error.__cause__
+        if not self.is_built_in():
+            try:
+                _ = plan.steps  # so that a step that cannot run is found here, where the folder is known
+            except PlanError as error:
+                raise self.fault(error.args[0]) from error.__cause__
         return plan
 
     def build(self) -> "nn.Module":
@@ -188,15 +189,19 @@ class Spec(ABC):
         return next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec")).removesuffix(".spec")
 
     @classmethod
+    def is_built_in(cls) -> bool:
+        """Return whether this is an attention of this package."""
+        return cls.home().partition(".")[0] == __name__.partition(".")[0]
+
+    @classmethod
     def fault(cls, what: str) -> AttnscopeError:
         """Return the error of a Spec, its steps and its module that contradict each other.
 
         It names the folder of an attention outside this package. In this package it is a bug.
         """
-        home = cls.home()
-        if home.partition(".")[0] == __name__.partition(".")[0]:
+        if cls.is_built_in():
             return AttnscopeError(f"{what}: please report this as a bug")
-        return FolderError(f"{literal(Path(sys.modules[f'{home}.spec'].__file__ or '').parent)}: {what}")
+        return FolderError(f"{literal(Path(sys.modules[f'{cls.home()}.spec'].__file__ or '').parent)}: {what}")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields and their values."""
