@@ -110,12 +110,15 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
     Raises:
         DeviceError: the run does not fit in memory, or the kernel does not run on this device.
     """
+    import torch
+
     from attnscope.profiling.devices import environment, find_device
 
     device, plan = find_device(options.device), costs.plan
     check_fit(spec, plan, options, device)
     machine = environment(device, options.threads, options.seed)
-    with memory_errors_explained(device), settled(options.threads, options.seed, device):
+    # parameters that are made in inference mode never have gradients, so the caller's ends here
+    with memory_errors_explained(device), settled(options.threads, options.seed, device), torch.inference_mode(False):
         module, x = build(spec, device)
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)
@@ -270,14 +273,17 @@ def measure_backward(
 
 
 def _build_if_it_fits(spec: Spec, device: "torch.device", **changes: Any) -> "nn.Module":
-    """Build the module of a Spec with another kernel.
+    """Build the module of a Spec with another kernel, on the CPU, for a run on the device.
 
     Raises:
         UsageError: the attention does not have that kernel.
         DeviceError: its run needs more memory than there is.
     """
+    import torch
+
     spec = replace(spec, **changes)
     short = shortage(needed_bytes(spec.plan()), device)
     if short is not None:
         raise DeviceError(f"it needs {short}")
-    return spec.build()
+    with torch.device("cpu"):
+        return spec.build()

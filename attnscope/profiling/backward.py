@@ -138,7 +138,7 @@ def _hook_cost(clock: Clock) -> float:
 
     def seconds(hooked: bool) -> float:
         stamps: list[Any] = []
-        tensor = start = torch.zeros(1, requires_grad=True)
+        tensor = start = torch.zeros(1, requires_grad=True, device="cpu")
         for _ in range(length):
             tensor = tensor.view(1)
             if hooked:

@@ -78,10 +78,10 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
 
 
 def _denormals(device: torch.device) -> str | None:
-    """Whether the processor reckons with numbers below the smallest normal one, or takes them for 0; both cost time."""
+    """Return whether the CPU computes with subnormal numbers ("kept") or takes them for 0 ("flushed"); None elsewhere."""
     if device.type != "cpu":
         return None
-    tiny = torch.tensor(1e-40)
+    tiny = torch.tensor(1e-40, dtype=torch.float32, device="cpu")  # torch may have other defaults
     return "kept" if float(tiny + tiny) else "flushed"
 
 

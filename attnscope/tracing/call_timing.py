@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attnscope.profiling.clocks import CLOCKS, Clock, Timed, run
@@ -119,8 +120,12 @@ def _asking_cost(clock: Clock, touched: int) -> AskingCost:
     """What the mode costs calls that do next to nothing, between others that leave the caches as a forward does."""
     if not clock.on_processor:
         return AskingCost()
-    tensor, weight = torch.zeros(2, 2), torch.randn(WIDTH, WIDTH)
-    x = torch.randn(max(1, touched // WIDTH), WIDTH)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float32, device="cpu")
+
+    tensor, weight = randn(2, 2), randn(WIDTH, WIDTH)
+    x = randn(max(1, touched // WIDTH), WIDTH)
 
     def work() -> None:
         F.gelu(F.layer_norm(F.linear(x, weight), (WIDTH,))).softmax(-1).t().contiguous()
