@@ -32,6 +32,11 @@ WRONG = [
     ("vit --dim 99999999999999999999", 2, "--dim 99999999999999999999 is too large; the largest is 1000000000000"),
     ("vit --scope model --depth 1001", 2, "--depth 1001 is too large; the largest is 1000"),
     ("vit --scope model --mlp-ratio 1e300", 2, "--mlp-ratio 1e+300 is no number from 0.01 to 1000"),
+    (
+        "vit --scope block --mlp-ratio 0.01 --dim 64",
+        2,
+        "--mlp-ratio must be at least 1/--dim, or the MLP has no hidden channel (got 0.01 with --dim 64); smallest: 0.0157",
+    ),
     ("swin --scope model --depths 2,1000000000", 2, "--depths 1000000000 is too large; the largest is 1000"),
     ("vit --batch x", 2, "--batch x is no whole number"),
     ("vit --image 225", 2, "--image 225 is not divisible by --patch 16; nearest: 224 or 240"),

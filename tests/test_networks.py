@@ -398,6 +398,17 @@ def test_what_cannot_be_asked(given, said):
     assert str(error.value) == said
 
 
+@pytest.mark.parametrize("kind", [ViTNetworkSpec, SwinNetworkSpec])
+def test_an_mlp_has_a_hidden_channel(kind):
+    """A refusal names the smallest ratio, and that one is accepted."""
+    for dim in range(1, 100):
+        with pytest.raises(UsageError, match="mlp_ratio must be at least 1/dim") as refused:
+            kind(dim=dim, heads=1, mlp_ratio=0.01)
+        smallest = float(str(refused.value).split("smallest: ")[1])
+        assert kind(dim=dim, heads=1, mlp_ratio=smallest).hidden(dim) == 1
+    assert kind(dim=100, heads=1, mlp_ratio=0.01).hidden(100) == 1
+
+
 def test_what_might_surprise_is_said():
     assert SwinNetworkSpec().cautions() == ViTNetworkSpec().cautions() == []
     clipped = SwinNetworkSpec(window=(12, 12))

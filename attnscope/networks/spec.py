@@ -1,5 +1,6 @@
 """What can be asked of a network: the base of every network's Spec."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -70,8 +71,19 @@ class NetworkSpec(Spec):
         raise NotImplementedError
 
     def hidden(self, dim: int) -> int:
-        """Width of the MLP of tokens of this width."""
-        return int(dim * self.mlp_ratio)
+        """Return the hidden size of the MLP in a block of this embedding dimension.
+
+        Raises:
+            UsageError: it would be 0.
+        """
+        hidden = int(dim * self.mlp_ratio)
+        if not hidden:
+            smallest = math.ceil(1e4 / dim) / 1e4
+            raise UsageError(
+                f"{{mlp_ratio}} must be at least 1/{{dim}}, or the MLP has no hidden channel "
+                f"(got {self.mlp_ratio:g} with {{dim}} {dim}); smallest: {smallest:g}"
+            )
+        return hidden
 
     def formula(self, tokens: str, attention: Headed) -> tuple[str, list[str]]:
         """MACs of a block's linear layers, such as `12NC²`, and the values of the letters other than N and C in it."""

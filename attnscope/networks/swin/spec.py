@@ -46,6 +46,7 @@ class SwinNetworkSpec(NetworkSpec):
         if len(self.depths) > 32:
             raise UsageError(f"{{depths}} has {len(self.depths)} stages, each twice as wide as the last; at most 32")
         self.attention_of(self.stages[0], 0)  # heads that fit here fit everywhere
+        self.hidden(self.dim)  # wider in all later stages
         self.check_index("stage", self.stage, len(self.depths))
         if self.block is not None and self.stage is None and self.scope == "model":
             raise UsageError("{block} counts within a stage; say which with {stage}")

@@ -38,6 +38,7 @@ class ViTNetworkSpec(NetworkSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.hidden(self.dim)  # refuses a ratio that leaves none
         self.check_index("block", self.block, self.depth)
         if self.distilled and not self.cls:
             raise UsageError("{distilled} needs the class token that {no_cls} takes away; leave one of them out")
