@@ -23,6 +23,7 @@ from attnscope.profiling.building import (
     needed_bytes,
     settled,
     shortage,
+    too_large,
 )
 from attnscope.profiling.options import RunOptions
 from attnscope.profiling.verification import Verification, verify_run
@@ -118,7 +119,11 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
     check_fit(spec, plan, options, device)
     machine = environment(device, options.threads, options.seed)
     # parameters that are made in inference mode never have gradients, so the caller's ends here
-    with memory_errors_explained(device), settled(options.threads, options.seed, device), torch.inference_mode(False):
+    with (
+        memory_errors_explained(device, too_large=too_large(spec)),
+        settled(options.threads, options.seed, device),
+        torch.inference_mode(False),
+    ):
         module, x = build(spec, device)
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)

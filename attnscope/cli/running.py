@@ -57,3 +57,5 @@ def start_torch(alloc: str) -> None:
 
     # the compiler tells there that a CUDA toolkit has no GPU, which nobody asked
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    # the compiler logs there the traceback of an error that it raises too
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)

@@ -47,12 +47,28 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", 
 """How allocators say it: CUDA's and MPS's, the processor's on Windows and elsewhere, Metal's, cuBLAS's."""
 
 
+BEYOND_ADDRESSES = (
+    "storage size calculation overflowed",
+    "integer multiplication overflow",
+    "overflow when unpacking long",
+)
+"""How torch says that a tensor has more bytes, or more elements along an axis, than a 64-bit integer counts."""
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that some device had no memory left. Most allocators have no class for it, but words."""
+    """Return whether a device has too little memory, by an allocator's words, or whether no memory could be enough."""
     words = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(said in words for said in OUT_OF_MEMORY)
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and any(said in words for said in OUT_OF_MEMORY))
+        or exceeds_addresses(error)
     )
+
+
+def exceeds_addresses(error: BaseException) -> bool:
+    """Return whether an error says that a tensor does not fit in a 64-bit address space, as it also may on meta."""
+    words = str(error).lower()
+    return isinstance(error, RuntimeError | TypeError) and any(said in words for said in BEYOND_ADDRESSES)
 
 
 def in_a_line(error: BaseException) -> str:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attnscope.attentions.spec import Spec
-from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, ran_out_of_memory
-from attnscope.core.sizes import pair, spell_pair
+from attnscope.attentions.spec import Spec, kind, own_fields
+from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, exceeds_addresses, ran_out_of_memory
+from attnscope.core.sizes import Pair, pair, spell_pair
 from attnscope.ops.kernels import COMPILED, RUN_EVERYWHERE
 from attnscope.plan.backward import least_backward_peak
 from attnscope.plan.memory import Memory
@@ -138,6 +138,20 @@ def _in_place_of(field: str, spec: Spec) -> str:
     return f", in place of {{{others[0].pop()}}}" if others else ""
 
 
+def too_large(spec: Spec) -> str:
+    """Return the line for a Spec with a tensor that does not fit in a 64-bit address space, with its largest flag."""
+    sizes = {
+        name: value
+        for name, declared in own_fields(type(spec)).items()
+        if kind(declared) in (int, Pair) and (value := getattr(spec, name)) is not None
+    }
+    largest = max(sizes, key=lambda name: max(pair(sizes[name])))
+    return (
+        f"{{{largest}}} is too large for a 64-bit address space (got {spell_pair(pair(sizes[largest]), 'x')}); "
+        "give a smaller one, or {no_time} without {device} meta for shapes and costs alone"
+    )
+
+
 def gigabytes(size: int) -> str:
     """Return a size in words, `44.7 TiB`."""
     import humanize
@@ -146,15 +160,24 @@ def gigabytes(size: int) -> str:
 
 
 @contextmanager
-def memory_errors_explained(device: "torch.device", otherwise: str = OTHERWISE) -> Iterator[None]:
+def memory_errors_explained(
+    device: "torch.device", otherwise: str = OTHERWISE, too_large: str | None = None
+) -> Iterator[None]:
     """Turn the error of a device that runs out of memory into one line that says what to do instead.
 
+    Args:
+        device: where the code inside the with block runs.
+        otherwise: what to do instead.
+        too_large: what to say of a tensor that fits in no memory at all.
+
     Raises:
-        DeviceError: the device ran out of memory.
+        DeviceError: the device ran out of memory, or a tensor does not fit in a 64-bit address space.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, TypeError) as error:
+        if exceeds_addresses(error):
+            raise DeviceError(too_large or f"a tensor does not fit in a 64-bit address space; {otherwise}") from None
         if not ran_out_of_memory(error):
             raise
         raise DeviceError(f"{device.type} ran out of memory; {otherwise}") from None

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from attnscope.core.dtypes import dtype_name
-from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, exceeds_addresses
 from attnscope.profiling.building import settled
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.failures import ForwardError
@@ -19,6 +19,7 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
 
     Raises:
         UsageError: it cannot be asked for so.
+        DeviceError: a tensor of it does not fit in a 64-bit address space.
         ForwardError: it could not be built.
     """
     try:
@@ -27,6 +28,10 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
     except UsageError:
         raise
     except Exception as error:
+        if exceeds_addresses(error):
+            raise DeviceError(
+                f"{target.name} has a tensor that does not fit in a 64-bit address space; smaller values of {{arg}} may fit"
+            ) from error
         if otherwise is not None:
             return built(target, otherwise)
         if isinstance(error, AttnscopeError):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnscope.core.errors import DeviceError, UsageError, in_a_line
+from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, in_a_line
 from attnscope.core.version import __version__
 from attnscope.profiling.building import memory_errors_explained, settled, shortage
 from attnscope.profiling.devices import environment, find_device
@@ -27,6 +27,7 @@ __all__ = ["ForwardError", "TraceOptions", "trace", "trace_target"]
 
 META = torch.device("meta")
 WITHOUT_TIME = "without {time} it shows shapes and costs without running"
+TOO_LARGE = "a tensor does not fit in a 64-bit address space; a smaller {input}, or smaller values of {arg}, may fit"
 
 
 def trace(
@@ -100,13 +101,18 @@ def _refuse_what_does_not_fit(options: TraceOptions, target: Target) -> None:
     """Refuse before anything is allocated, as far as the meta device can tell.
 
     Raises:
-        DeviceError: parameters and the fullest moment of the forward are more than the device has.
+        DeviceError: parameters and the fullest moment of the forward are more than the device has, or a tensor fits in no
+            memory at all.
     """
     device = find_device(options.device or "auto")
     try:
         module = built(target, "meta")
         inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
         found = run_watched(META, options.submodule, module, inputs)
+    except ForwardFailedError as failed:
+        if exceeds_addresses(failed.error):
+            raise DeviceError(TOO_LARGE) from None
+        return
     except Exception:
         return  # the run itself will tell what is wrong, and better
     need = found.watched.peak_bytes + sum(tensor.nbytes for tensor in tensors_of(module))
@@ -135,13 +141,13 @@ def _trace(
     otherwise = WITHOUT_TIME if options.runs else "a smaller {input} may fit"
     with (
         settled(options.threads, options.seed, device),
-        memory_errors_explained(device, otherwise),
+        memory_errors_explained(device, otherwise, TOO_LARGE),
         told_as_theirs(name),
     ):
         try:
             found = run_watched(device if options.runs else META, options.submodule, module, inputs)
         except ForwardFailedError as failed:
-            if options.runs:
+            if options.runs or exceeds_addresses(failed.error):
                 raise
             module = that_computes()
             found = run_watched(home(module), options.submodule, module, inputs)

@@ -16,6 +16,9 @@ from attnscope.core.sizes import Ints, Pair, plural, spell_pair
 from attnscope.networks.spec import DEEPEST, NetworkSpec
 from attnscope.networks.stages import Stage, halving
 
+MOST_FOLLOWED = 2**16
+"""Patches along a side up to which it is followed what each of them sees. That takes a second."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SwinNetworkSpec(NetworkSpec):
@@ -203,6 +206,8 @@ class SwinNetworkSpec(NetworkSpec):
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec: windows that a stage clips, tokens that it adds."""
         told = []
+        if max(self.grid) > MOST_FOLLOWED:
+            told.append(f"how many patches a token sees is not known beyond {MOST_FOLLOWED:,} patches along a side")
         for stage in self.stages if self.is_whole else [self.opened]:
             grid = self.attention_of(stage, 0).windows
             if stage.window != self.window:
@@ -224,7 +229,12 @@ class SwinNetworkSpec(NetworkSpec):
 
     @cached_property
     def sees(self) -> dict[tuple[int, int], Pair]:
-        """After each block, by stage and block from 0: how many patches one token can see at most, down and across."""
+        """After each block, by stage and block from 0: how many patches one token can see at most, down and across.
+
+        Empty for a grid that is too large to follow: every place of it is looked at.
+        """
+        if max(self.grid) > MOST_FOLLOWED:
+            return {}
         seen: dict[tuple[int, int], Pair] = {}
         axes: list[Seen] = [[(place, place) for place in range(side)] for side in self.grid]
         everything = False

@@ -115,7 +115,7 @@ def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
         pieces.append(merging.inside("downsample", part=Part("patch merging", number), takes=stream, makes=stream))
     for attention, blocks in spec.kinds(stage):
         title = f"{'SW' if attention.windows.is_shifted else 'W'}-MSA block"
-        part = Part(title, number, sees[stage.index, blocks[-1]])
+        part = Part(title, number, sees.get((stage.index, blocks[-1])))
         paths = [f"blocks.{block}" for block in blocks]
         pieces.append(block_plan(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
         turns |= {block: len(pieces) - 1 for block in blocks}

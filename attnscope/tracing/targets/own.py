@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal
+from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, exceeds_addresses, literal
 from attnscope.tracing.targets.target import Target
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 takes = _signature(made)
                 raise UsageError(f"{attribute}{takes}: {error}; give its arguments as --arg NAME=VALUE") from None
-            raise _theirs(error, name) from error
+            raise error if exceeds_addresses(error) else _theirs(error, name) from error
         except Exception as error:
-            raise _theirs(error, name) from error
+            raise error if exceeds_addresses(error) else _theirs(error, name) from error
         if not isinstance(module, nn.Module):
             raise UsageError(f"{name} made a {type(module).__name__}, not an nn.Module")
         return module

@@ -1,0 +1,129 @@
+"""Values at the limits of what is accepted: counted, or refused in one line that names the flag."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attnscope import CrossSpec, DeviceError, SwinNetworkSpec, SwinSpec, SwinV2Spec, ViTNetworkSpec, ViTSpec, explore
+from attnscope.core.errors import exceeds_addresses, ran_out_of_memory
+from attnscope.tracing.construction import built
+from attnscope.tracing.targets import find_target, parse_input
+from tests.conftest import Run
+
+HUGE = 10**12
+META = [
+    (ViTNetworkSpec(dim=HUGE, heads=1, image=16), "--dim"),
+    (ViTNetworkSpec(scope="block", dim=HUGE, heads=1, mlp_ratio=1000.0), "--dim"),
+    (ViTNetworkSpec(image=HUGE, patch=HUGE), "--image"),
+    (ViTSpec(tokens=HUGE), "--tokens"),
+    (ViTSpec(tokens=HUGE, kernel="sdpa"), "--tokens"),
+    (ViTSpec(image=HUGE, patch=1), "--image"),
+    (SwinSpec(resolution=HUGE), "--resolution"),
+    (SwinSpec(window=HUGE), "--window"),
+    (SwinV2Spec(window=10**6), "--window"),
+    (SwinNetworkSpec(dim=96 * 10**9), "--dim"),
+    (SwinNetworkSpec(image=HUGE), "--image"),
+    (CrossSpec(tokens=HUGE, keys=HUGE), "--tokens"),
+    (CrossSpec(keys=HUGE, batch=HUGE), "--batch"),
+]
+SIZES = {ViTSpec: "tokens", SwinSpec: "resolution", SwinV2Spec: "resolution", CrossSpec: "tokens"}
+
+
+@pytest.mark.parametrize(("spec", "flag"), META, ids=str)
+def test_on_meta_what_no_address_reaches_is_refused(spec, flag):
+    with pytest.raises(DeviceError) as refused:
+        explore(spec, device="meta")
+    largest = max(max(value) if isinstance(value, tuple) else value for value in vars(spec).values() if _is_size(value))
+    assert refused.value.in_flags() == (
+        f"{flag} is too large for a 64-bit address space (got {largest}); give a smaller one, or --no-time without "
+        "--device meta for shapes and costs alone"
+    )
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int or (isinstance(value, tuple) and all(type(side) is int for side in value))
+
+
+@pytest.mark.parametrize(("spec", "flag"), META, ids=str)
+def test_on_paper_it_is_counted(spec, flag):
+    report = explore(spec, time=False)
+    assert report.audit.agree
+    assert report.totals.macs > 10**12
+
+
+@settings(max_examples=15)
+@given(
+    kind=st.sampled_from(list(SIZES)),
+    powers=st.tuples(*[st.integers(0, 12)] * 3),
+    kernel=st.sampled_from(["eager", "sdpa", "math"]),
+)
+def test_every_size_runs_on_meta_or_is_refused(kind, powers, kernel):
+    dim, size, batch = (10**power for power in powers)
+    spec = kind(dim=dim, heads=1, batch=batch, kernel=kernel, **{SIZES[kind]: size})
+    try:
+        agree = explore(spec, device="meta").audit.agree
+    except DeviceError as refused:
+        agree = "is too large for a 64-bit address space" in str(refused)
+    assert agree
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ({"in_features": HUGE, "out_features": HUGE}, "1,4"),
+        ({"in_features": 10**20, "out_features": 1}, "1,4"),
+    ],
+)
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_traced_module_is_refused(arguments, given, device):
+    target = find_target("torch.nn:Linear", arguments, [parse_input(given)])
+    with pytest.raises(DeviceError) as refused:
+        built(target, device, otherwise="cpu")
+    assert refused.value.in_flags() == (
+        "torch.nn:Linear has a tensor that does not fit in a 64-bit address space; smaller values of --arg may fit"
+    )
+
+
+@pytest.mark.parametrize("shape", ["1000000000000,10", "1000000000000,1000000000000,10", "100000000000000000000,10"])
+@pytest.mark.parametrize("time", [[], ["--time"]])
+def test_a_traced_input_is_refused(attnscope: Run, shape, time):
+    words = ["--arg", "in_features=10", "--arg", "out_features=10000000", "--input", shape]
+    done = attnscope("trace", "torch.nn:Linear", *words, *time)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "attnscope: a tensor does not fit in a 64-bit address space; a smaller --input, or smaller values of --arg, "
+        "may fit\n"
+    )
+
+
+def test_the_command_says_it_in_a_line(attnscope: Run):
+    done = attnscope("vit", "--tokens", str(HUGE), "--device", "meta", "--kernel", "compile")
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"attnscope: --tokens is too large for a 64-bit address space (got {HUGE}); ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.empty(HUGE, HUGE, device="meta"),
+        lambda: torch.randn(HUGE, HUGE, device="meta"),
+        lambda: torch.empty(10**20, device="meta"),
+        lambda: nn.Linear(HUGE, HUGE),
+    ],
+)
+def test_torchs_words_are_understood(make):
+    with pytest.raises((RuntimeError, TypeError)) as error:
+        make()
+    assert exceeds_addresses(error.value)
+    assert ran_out_of_memory(error.value)
+
+
+def test_beyond_some_size_it_is_not_followed_what_a_token_sees():
+    spec = SwinNetworkSpec(image=2**18 + 4)
+    report = explore(spec, time=False)
+    assert all(part.sees is None for part in report.parts)
+    assert "how many patches a token sees is not known beyond 65,536 patches along a side" in report.notes
+    assert explore(SwinNetworkSpec(), time=False).parts[1].sees == (14, 14)
