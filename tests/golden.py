@@ -23,6 +23,21 @@ from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "piped": None}
 
+NEXT = {
+    "compare": ("attnscope compare --over resolution=7:56:7 --time", "where windows pay on this machine"),
+    "compare-stages": ("attnscope compare --stages --time", "measure it on this machine"),
+    "compare-windows": (
+        "attnscope compare vit swin --over window=4,7,8,14,16,64 --time",
+        "measure it on this machine",
+    ),
+    "compare-heat": (
+        "attnscope compare vit swin --over resolution=14:56:2x --over dim=96:384:2x --quantity peak --time",
+        "measure it on this machine",
+    ),
+    "compare-time": ("attnscope compare --over resolution=7,14,28,56,60 --time", "measure it on this machine"),
+}
+"""What the command line suggests after these comparisons."""
+
 
 def timed(report: Report) -> Report:
     """The report as if it had been measured: times that are the same on every machine."""
@@ -101,13 +116,16 @@ def comparisons() -> dict[str, Comparison]:
     measured.environment |= {"torch": "2.15.0", "device": "cpu", "cpu_capability": "AVX512", "threads": 1, "cores": 2}
     measured.environment |= {"allocator": "pinned"}
     measured.interrupted = True
-    return {
+    drawn = {
         "compare": compare(),
         "compare-stages": compare(stages=read_stages()),
         "compare-windows": compare(("vit", "swin"), {"window": [4, 7, 8, 14, 16, 64]}),
         "compare-heat": compare(("vit", "swin"), {"resolution": [14, 28, 56], "dim": [96, 192, 384]}, quantity="peak"),
         "compare-time": measured,
     }
+    for name, comparison in drawn.items():
+        comparison.next = NEXT[name]
+    return drawn
 
 
 def diffs() -> dict[str, Diff]:
@@ -154,8 +172,8 @@ def screens() -> dict[str, str]:
     drawn |= {
         f"diff.{form}": render_diff(diffs()["diff"], ("a.json", "b.json"), form, Screen()) for form in ("csv", "md")
     }
-    drawn["compare-80-ascii.txt"] = render_comparison(compare(), "table", Screen(width=80, ascii=True))
-    drawn["compare-80-color.txt"] = render_comparison(compare(), "table", Screen(width=80, color=True))
+    drawn["compare-80-ascii.txt"] = render_comparison(comparisons()["compare"], "table", Screen(width=80, ascii=True))
+    drawn["compare-80-color.txt"] = render_comparison(comparisons()["compare"], "table", Screen(width=80, color=True))
     drawn["compare-time.csv"] = render_comparison(comparisons()["compare-time"], "csv", Screen())
     drawn["compare-time.md"] = render_comparison(comparisons()["compare-time"], "md", Screen())
     swin = reports()["swin-shift"]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError
-from attnscope.analyses.windows import LARGEST_SIDE, look_at_windows
+from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
-from attnscope.core.windows import Windows, position_row
+from attnscope.core.windows import LARGEST_DRAWN, Windows, position_row
 from attnscope.render.dots import BRAILLE, BRAILLE_DOTS, HALVES, HALVES_ASCII, braille, halves
 from attnscope.render.plane import Picture, draw
 from attnscope.render.screen import Screen
@@ -118,7 +118,7 @@ class TestPictures:
         assert all(letter in rolled for letter in "ABCDEFGHI")
         assert "scaled: a letter is about" in text
 
-    @pytest.mark.parametrize("sides", [(LARGEST_SIDE, LARGEST_SIDE), (1, LARGEST_SIDE), (LARGEST_SIDE, 1)])
+    @pytest.mark.parametrize("sides", [(LARGEST_DRAWN, LARGEST_DRAWN), (1, LARGEST_DRAWN), (LARGEST_DRAWN, 1)])
     def test_the_largest_plane_is_drawn(self, sides: tuple[int, int]) -> None:
         spec = SwinSpec(resolution=sides, window=7, shift=True)
         for asked in ({}, {"token": (0, 0), "layers": 35}):

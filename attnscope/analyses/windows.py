@@ -3,10 +3,9 @@
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, spell_pair
-from attnscope.core.windows import Windows
+from attnscope.core.windows import LARGEST_DRAWN, Windows
 from attnscope.reports.windows import WindowsReport
 
-LARGEST_SIDE = 16_384
 MOST_LAYERS = 35
 """A layer is one sign in a picture: 1 to 9, a to z."""
 
@@ -35,8 +34,8 @@ def look_at_windows(
     """
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):
-        if max(sides) > LARGEST_SIDE:
-            raise UsageError(f"{{{name}}} {max(sides)} is too large for a picture; the largest is {LARGEST_SIDE}")
+        if max(sides) > LARGEST_DRAWN:
+            raise UsageError(f"{{{name}}} {max(sides)} is too large for a picture; the largest is {LARGEST_DRAWN}")
     if token is not None:
         for name, place, side in (("row", token[0], grid.height), ("column", token[1], grid.width)):
             if not 0 <= place < side:

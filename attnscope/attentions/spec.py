@@ -15,7 +15,7 @@ from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES
 from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import LARGEST, Ints, Pair
+from attnscope.core.sizes import LARGEST, Ints, Pair, spell_pair
 from attnscope.ops.kernels import KERNELS
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Spec(ABC):
     """The field that sets the number of tokens."""
     MODULE_FILE: ClassVar[str] = "attention"
     """The file beside the Spec's own that holds the module and its `build(spec)`."""
+    SAID: ClassVar[tuple[str, ...]] = ()
+    """Fields whose flags a command needs even with the default."""
     IS_PLAIN: ClassVar[bool] = False
     """Whether it is softmax attention and no more, without a position bias or the like: then its neighbourhood names it."""
 
@@ -131,6 +133,23 @@ class Spec(ABC):
     @abstractmethod
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
+
+    def command(self, **others: Any) -> str:
+        """Return the command that explores this Spec, with `others` in place of some fields."""
+        asked = replace(self, **others)
+        words = ["attnscope", self.name]
+        for name, declared in own_fields(type(asked)).items():
+            value = getattr(asked, name)
+            if value is None or (value == declared.default and name not in self.SAID):
+                continue
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif isinstance(value, tuple):
+                words += [f"--{flag}", spell_pair(value, "x") if kind(declared) == Pair else ",".join(map(str, value))]
+            else:
+                words += [f"--{flag}", str(value)]
+        return " ".join(words)
 
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec, a sentence each."""

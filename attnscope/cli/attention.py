@@ -13,7 +13,7 @@ import typer
 
 from attnscope import attentions, networks
 from attnscope.attentions.spec import Spec, own_fields_first
-from attnscope.cli.extension import typed
+from attnscope.cli.extension import OTHERS, typed
 from attnscope.cli.flags import BY_PRESET, choices, examples, file, flag_of, give_flags, key_of, option, strength
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
@@ -213,7 +213,7 @@ def run_attention(
     from attnscope.render import render
 
     command, why = report.next
-    report = dataclasses.replace(report, next=(typed(command), why))
+    report = dataclasses.replace(report, next=(typed(command + _how(command, device, time)), why))
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet)
@@ -226,6 +226,13 @@ def run_attention(
                 "the times are in doubt (see the warnings)": bool(report.warnings),
             }
         )
+
+
+def _how(command: str, device: str, time: bool) -> str:
+    """Return the flags with which a suggested attention is run as this one was: it may be too large to run otherwise."""
+    if command.split()[1] in OTHERS:
+        return ""
+    return (f" --device {device}" if device != "auto" else "") + ("" if time else " --no-time")
 
 
 def windows_of(spec: Spec) -> Windows:

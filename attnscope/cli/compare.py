@@ -21,9 +21,12 @@ from attnscope.analyses.contenders import (
     RESOLUTION,
     arrange,
 )
+from attnscope.analyses.suggestion import suggest
 from attnscope.attentions.spec import kind, own_fields_first
 from attnscope.attentions.spec import option as option_field
+from attnscope.cli.extension import typed, typed_again
 from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
+from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
     AllocFlag,
@@ -54,12 +57,14 @@ EXAMPLES = (
 def compare_command(app: typer.Typer) -> None:
     """Add the command to the app: its own flags, and one for each field that the attentions share."""
 
-    def command(names: list[str] | None, **flags: Any) -> None:
+    def command(context: typer.Context, names: list[str] | None, **flags: Any) -> None:
         settings = {name: flags.pop(name) for name in fields}
-        run_comparison(names or list(CONTENDERS), settings, **flags)
+        again = typed_again(context, without=(*OUTPUT_FLAGS, "time"))
+        run_comparison(names or list(CONTENDERS), settings, again, **flags)
 
     fields = {declared.name: declared for declared in shared_fields()}
-    own = list(inspect.signature(run_comparison).parameters.values())[2:]
+    own = list(inspect.signature(run_comparison).parameters.values())[3:]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     names = inspect.Parameter(
         "names", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
         annotation=Annotated[
@@ -72,13 +77,14 @@ def compare_command(app: typer.Typer) -> None:
         ],
     )  # fmt: skip
     specs = map(attentions.spec_class, attentions.names())
-    give_flags(command, [names, *own[:3], *map(flag_of, fields.values()), *own[3:]], specs)
+    give_flags(command, [context, names, *own[:3], *map(flag_of, fields.values()), *own[3:]], specs)
     app.command("compare", help=SUMMARY, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
 
 
 def run_comparison(
     names: list[str],
     settings: dict[str, Any],
+    again: str,
     over: Annotated[
         list[str] | None,
         option(metavar="FIELD=RANGE", help="Go over a size: 14:224:2x, 14:56:7 or 4,7,8; twice for a table of two."),
@@ -122,6 +128,8 @@ def run_comparison(
                 race(comparison, meeting, device=device, budget=budget, threads=threads, seed=seed, progress=progress)
         except KeyboardInterrupt:
             comparison.interrupted = True
+    command, why = suggest(comparison, meeting, again, time)
+    comparison.next = typed(command), why
     if form == "json":
         write(lambda screen: comparison.to_json() + "\n", output, color, quiet)
     else:

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Container
 from pathlib import Path
 
 import typer
+from typer.core import TyperOption
 
 from attnscope import attentions
 from attnscope.core.errors import UsageError, literal
+from attnscope.core.sizes import spell_pair
 
 OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
 """Commands that are no attention's: no attention can have their names."""
@@ -37,6 +40,25 @@ def load_attentions(context: typer.Context, folders: list[Path] | None) -> list[
         if is_typed:
             _folders[name] = folder
     return folders
+
+
+def typed_again(context: typer.Context, without: Container[str]) -> str:
+    """Return the command line with the arguments and flags that were typed, but those with these names in Python."""
+    words = ["attnscope", str(context.info_name)]
+    for param in context.command.params:
+        name = str(param.name)
+        source = context.get_parameter_source(name)
+        if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        flag = max(param.opts, key=len) if isinstance(param, TyperOption) else None
+        if isinstance(value, bool):
+            words.append(str(flag) if value else max(param.secondary_opts, key=len))
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            words += [flag] if flag else []
+            words.append(spell_pair(each, "x") if isinstance(each, tuple) else str(each))
+    return shlex.join(words)
 
 
 def typed(command: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TEXT_FORMS = ("table", "json", "csv", "md")
 FORM_NAMES = (*TEXT_FORMS, "svg")
+FLAGS = ("form", "json", "output", "color", "quiet")
+"""The flags of this module, by their names in Python."""
 COLORS = ("auto", "always", "never")
 
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from attnscope.cli.extension import typed_again
 from attnscope.cli.flags import choices, examples, option, whole
+from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, hold_strictly, start_torch
@@ -31,6 +33,7 @@ def trace_command(app: typer.Typer) -> None:
 
 
 def run_trace(
+    context: typer.Context,
     module: Annotated[
         str,
         typer.Argument(
@@ -98,8 +101,9 @@ def run_trace(
 
     target = find_target(module, arguments, tensors)
     command = shlex.join(["attnscope", *sys.argv[1:]])
+    again = typed_again(context, (*OUTPUT_FLAGS, "submodule", "time", "group", *["device"] * (device == "meta")))
     with progress_line() as progress:
-        options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, progress)
+        options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, progress, again)
         report = trace_target(target, options)
     write(lambda screen: render(report, form, screen), output, color, quiet)
     if strict:

@@ -12,6 +12,9 @@ from typing import ClassVar
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair, spell_pair
 
+LARGEST_DRAWN = 16_384
+"""Pictures of windows show sides of a grid, and of a window, up to this many tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Windows(Neighbourhood):

@@ -1,14 +1,14 @@
 """What can be asked of a network: the base of every network's Spec."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import Spec, option
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Ints, Pair
+from attnscope.core.sizes import Pair
 
 DEEPEST = 1000
 """No network, and no stage of one, has more blocks than this: what is told of them grows with their number."""
@@ -22,6 +22,7 @@ class NetworkSpec(Spec):
     """
 
     SIZE_FIELD: ClassVar[str] = "image"
+    SAID: ClassVar[tuple[str, ...]] = ("scope",)
     MODULE_FILE: ClassVar[str] = "network"
 
     image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
@@ -103,23 +104,6 @@ class NetworkSpec(Spec):
         """The fields of this Spec that all attentions have."""
         return {field.name: getattr(self, field.name) for field in fields(Spec)}
 
-    def command(self, **others: Any) -> str:
-        """The command that asks for this, with `others` in place of some fields."""
-        asked = replace(self, **others)
-        words = ["attnscope", self.name]
-        for field in fields(asked):
-            value = getattr(asked, field.name)
-            if value == field.default and field.name != "scope":
-                continue
-            name = field.name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{name}" if value else f"--no-{name}")
-            else:
-                sides = "," if field.type in (Ints, Ints | None) else "x"
-                shown = sides.join(map(str, _short(value, sides))) if isinstance(value, tuple) else value
-                words += [f"--{name}", str(shown)]
-        return " ".join(words)
-
     def check_index(self, name: str, index: int | None, last: int) -> None:
         """Whether there is a block or stage of this number.
 
@@ -128,8 +112,3 @@ class NetworkSpec(Spec):
         """
         if index is not None and index > last:
             raise UsageError(f"{{{name}}} {index} is not there; the last is {last}")
-
-
-def _short(value: tuple[int, ...], sides: str) -> tuple[int, ...]:
-    """A square's sides are one number."""
-    return value[:1] if sides == "x" and len(set(value)) == 1 else value

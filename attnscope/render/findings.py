@@ -34,8 +34,8 @@ def lines(comparison: Comparison, screen: Screen) -> list[tuple[str, str, str]]:
     told += (
         [("stopped", "by Ctrl-C; what was measured until then is above", "yellow")] if comparison.interrupted else []
     )
-    if not screen.quiet:
-        told += [("", "", ""), ("next", "   ".join(next_command(comparison)), "cyan")]
+    if comparison.next and not screen.quiet:
+        told += [("", "", ""), ("next", "   ".join(comparison.next), "cyan")]
     return told
 
 
@@ -148,15 +148,6 @@ def timing_line(comparison: Comparison) -> str:
             f"allocator {env['allocator']}",
         ]
     )
-
-
-def next_command(comparison: Comparison) -> tuple[str, str]:
-    """The command worth typing next, and why."""
-    if not comparison.timed and len(comparison.axes) == 1 and comparison.axes[0].field != "stage":
-        return "attnscope compare --over resolution=7:56:7 --time", "where windows pay on this machine"
-    if comparison.timed:
-        return "attnscope compare --stages", "what windows save at each stage of Swin-T"
-    return "attnscope swin --window 7 --shift", "the steps behind these figures"
 
 
 def _told(left_out: Sequence[LeftOut]) -> list[str]:

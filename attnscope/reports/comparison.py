@@ -164,6 +164,8 @@ class Comparison:
     not_timed: list[LeftOut] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    next: tuple[str, str] | None = None
+    """The command to type next, and why; None in Python."""
     schema: int = SCHEMA
 
     @property

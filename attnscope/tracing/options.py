@@ -11,7 +11,8 @@ from attnscope.tracing.folding import check_rows
 class TraceOptions(ProgressOption):
     """How to trace a module; see `attnscope.trace`.
 
-    `progress` is called with what is being measured, and the share of it that is done.
+    `progress` is called with what is being measured, and the share of it that is done. `again` is the command that builds
+    the module again, without what these options say of submodule, time and rows; None in Python.
 
     Raises:
         UsageError: a value that is not allowed.
@@ -27,6 +28,7 @@ class TraceOptions(ProgressOption):
     seed: int
     command: str | None
     progress: Progress | None = None
+    again: str | None = None
 
     def __post_init__(self) -> None:
         if self.time and self.device == "meta":

@@ -1,12 +1,13 @@
 """A run of a third-party module -> TraceReport: rows, attentions and comments, notes and warnings."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
-from attnscope.reports.report import ShapeComments, TraceReport, WrongShape
+from attnscope.reports.report import AttentionFound, ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call
 from attnscope.tracing.costs import tensors_in
@@ -26,6 +27,7 @@ def trace_report(
     calls, module = found.watched.calls, found.module
     times = call_times(calls, measured.timing)
     whole = measured.timing.whole if measured.timing else None
+    attentions = attentions_found(find_attention(calls, found.batch), Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
     args, keywords = found.inputs
@@ -49,11 +51,11 @@ def trace_report(
             *_subnormal(calls),
             *(doubts(whole, options.threads, found.device.type) if whole else []),
         ],
-        next=_next(options, name),
+        next=_next(options, calls, attentions),
         group=options.group,
         depth=options.depth,
         calls=len(calls),
-        attentions=attentions_found(find_attention(calls, found.batch), Forward(calls, times, whole)),
+        attentions=attentions,
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
     )
@@ -80,12 +82,29 @@ def _subnormal(calls: Sequence[Call]) -> list[str]:
     ]
 
 
-def _next(options: TraceOptions, name: str) -> tuple[str, str]:
-    """The command worth typing next, and why."""
-    # what was typed has the --arg and --input that it needs, and the --time
-    base = options.command or f"attnscope trace {name}{' --time' if options.time else ''}"
+def _next(options: TraceOptions, calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> tuple[str, str]:
+    """Return the command to type next, or in Python the call, and why."""
+    if options.again is None:
+        return "attnscope.trace(module, ..., time=True)", "run it, and see where the time goes"
+    opened = f"{options.again} --module {options.submodule}" if options.submodule else options.again
     if not options.time:
-        return f"{base.replace(' --no-time', '')} --time", "run it, and see where the time goes"
+        rows = "" if options.group == "module" else f" --group {options.group}"
+        return f"{opened} --time{rows}", "run it, and see where the time goes"
     if options.group == "module":
-        return f"{base} --group op", "the same by torch function"
-    return f"{base} --module PATH", "open one submodule with the inputs that it receives"
+        return f"{opened} --time --group op", "the same by torch function"
+    if options.group == "op" and not options.submodule and (path := _worth_opening(calls, attentions)):
+        return f"{options.again} --module {path} --time", "open one submodule with the inputs that it receives"
+    if options.group == "op":
+        return f"{opened} --time --group line", "the same by source line"
+    return f"{opened} --time", "the same by module"
+
+
+def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> str:
+    """Return the path of the first attention, or else of the submodule whose own calls have the most MACs, or ""."""
+    if paths := [found.path for found in attentions if found.path]:
+        return paths[0]
+    macs: Counter[str] = Counter()
+    for call in calls:
+        if call.path:
+            macs[call.path] += call.macs or 0
+    return max(macs, key=lambda path: macs[path], default="")

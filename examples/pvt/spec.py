@@ -15,6 +15,8 @@ from attnscope.core.sizes import Pair, plural, spell_pair
 
 SAVING = "with the keys of a coarser grid"
 """Why this attention needs fewer MACs, in words."""
+WINDOW = 7
+"""Side of a window in Swin; on a smaller grid windows are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,7 @@ class PVTSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """Return the command to type next, and why."""
-        grid = spell_pair(self.resolution, "x")
-        return (
-            f"attnscope compare vit pvt swin --over resolution={grid}",
-            "global attention and windows on these tokens",
-        )
+        compared, why = f"vit pvt:reduction={self.reduction}", "global attention"
+        if min(self.resolution) >= WINDOW:
+            compared, why = f"{compared} swin", f"{why} and windows"
+        return f"attnscope compare {compared} --resolution {spell_pair(self.resolution, 'x')}", f"{why} on these tokens"

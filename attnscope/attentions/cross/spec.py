@@ -7,7 +7,7 @@ from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
 from attnscope.core.neighbourhood import OtherSequence
-from attnscope.core.sizes import plural
+from attnscope.core.sizes import LARGEST, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,4 +94,6 @@ class CrossSpec(Headed):
             command = f"attnscope cross --dim {self.dim} --heads {self.heads} --tokens {self.tokens} --keys {self.keys}"
             return f"{command} --kv-heads 1", "all heads share one of keys and values"
         tokens = self.tokens + self.keys
+        if tokens > LARGEST:
+            return "attnscope vit", "self-attention"
         return f"attnscope vit --dim {self.dim} --heads {self.heads} --tokens {tokens}", "both sequences as one"

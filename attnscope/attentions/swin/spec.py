@@ -10,8 +10,8 @@ from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.errors import UsageError
-from attnscope.core.sizes import Pair, pair, plural, spell_pair
-from attnscope.core.windows import Windows
+from attnscope.core.sizes import LARGEST, Pair, pair, plural, spell_pair
+from attnscope.core.windows import LARGEST_DRAWN, Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +154,14 @@ class SwinSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """The command worth typing next, and why."""
-        if self.windows.is_shifted:
+        if self.windows.is_shifted and max(*self.resolution, *self.window) <= LARGEST_DRAWN:
             return f"attnscope windows {self.grid_flags()}", "see the shift and its mask"
         own = f"--dim {self.dim} --heads {self.heads}" + (f" --kv-heads {self.kv_heads}" if self.is_grouped else "")
-        if self.can_shift:
+        if self.can_shift and not self.windows.is_shifted:
             return f"attnscope {self.name} {own} {self.grid_flags()} --shift", "what the shift and its mask add"
         tokens = self.resolution[0] * self.resolution[1]
+        if tokens > LARGEST:
+            return "attnscope vit", "global attention"
         return f"attnscope vit {own} --tokens {tokens}", "global attention on these tokens"
 
     def grid_flags(self) -> str:

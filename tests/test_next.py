@@ -1,0 +1,141 @@
+"""The command that a screen suggests next: it keeps what was typed, and it runs."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from attnscope import SwinSpec, ViTSpec
+from tests.conftest import Run
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PVT = f"--attention {EXAMPLES / 'pvt'}"
+QKNORM = f"--attention {EXAMPLES / 'qk_norm'}"
+QUICK = "--budget 0.01"
+
+ON_PAPER = {
+    "compare": "compare --over resolution=7:56:7 --time",
+    "compare vit swin:window=14 --over resolution=14:28:14": (
+        "compare vit swin:window=14 --over resolution=14:28:14 --time"
+    ),
+    "compare vit swin --over window=4,7 --resolution 28 --dim 48 --heads 3 --no-pad --quantity peak": (
+        "compare vit swin --over window=4,7 --quantity peak --dim 48 --heads 3 --resolution 28 --no-pad --time"
+    ),
+    "compare --stages -q --color never": "compare --stages --time",
+    "compare --preset swin-s-224": "compare --preset swin-s-224 --time",
+    "compare --threads 1 --window 14x7": "compare --window 14x7 --threads 1 --time",
+    f"{PVT} compare vit pvt:reduction=4 --over resolution=14,28": (
+        f"{PVT} compare vit pvt:reduction=4 --over resolution=14,28 --time"
+    ),
+    "vit --no-time": "swin --window 7 --shift --no-time",
+    "vit --device meta": "swin --window 7 --shift --device meta",
+    "vit --tokens 1000000 --kv-heads 1 --no-time": "swin --window 7 --shift --no-time",
+    "vit --scope model --no-time": "vit --scope block --no-time",
+    "vit --scope block --batch 2 --no-time": "vit --batch 2 --scope model --no-time",
+    "swin --scope model --no-time": "swin --scope model --stage 3 --no-time",
+    "swin --no-time": "swin --dim 96 --heads 3 --resolution 56 --window 7 --shift --no-time",
+    "swin --shift --resolution 28x14 --no-time": "windows --resolution 28x14 --window 7 --shift",
+    "swin --shift --resolution 20000 --no-time": "vit --dim 96 --heads 3 --tokens 400000000 --no-time",
+    "swin --shift --resolution 1000000000000 --no-time": "vit --no-time",
+    "swin --window 56 --no-time": "vit --dim 96 --heads 3 --tokens 3136 --no-time",
+    "cross --tokens 100000 --keys 100000 --no-time": (
+        "cross --dim 768 --heads 12 --tokens 100000 --keys 100000 --kv-heads 1 --no-time"
+    ),
+    "cross --kv-heads 1 --tokens 1000000000000 --keys 1000000000000 --no-time": "vit --no-time",
+    f"{PVT} pvt --no-time": f"{PVT} compare vit pvt:reduction=8 swin --resolution 56",
+    f"{PVT} pvt --resolution 4x10 --reduction 2 --no-time": f"{PVT} compare vit pvt:reduction=2 --resolution 4x10",
+    f"{QKNORM} qknorm --no-time": "vit --tokens 197 --dim 768 --heads 12 --no-time",
+    "windows --resolution 14": "windows --resolution 14 --window 7 --shift",
+    "windows --resolution 14 --shift --order": "swin --resolution 14 --window 7 --shift",
+}
+"""What is typed, and what is suggested. All but what is timed runs at once."""
+
+
+@pytest.mark.parametrize(("typed", "suggested"), ON_PAPER.items(), ids=list(ON_PAPER))
+def test_the_next_command(attnscope: Run, typed: str, suggested: str):
+    assert following(attnscope, typed) == suggested
+    if "--time" not in suggested.split():
+        done = attnscope(*shlex.split(suggested), *["--no-time"] * suggested.startswith("swin"))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        ("compare --over resolution=7,14 --dim 24 --heads 3 --time", "compare --stages"),
+        (
+            "compare vit swin:window=4,shift --over resolution=7,14 --dim 24 --heads 3 --time",
+            "swin --dim 24 --resolution 14 --window 4 --shift",
+        ),
+        (
+            f"{PVT} compare vit pvt:reduction=2 --over resolution=7,14 --dim 24 --heads 3 --time",
+            f"{PVT} pvt --dim 24 --heads 3 --resolution 14 --reduction 2",
+        ),
+        # nothing fits
+        ("compare vit swin --resolution 50000 --time", "swin --resolution 50000 --no-time"),
+    ],
+)
+def test_after_a_measured_comparison(attnscope: Run, typed: str, suggested: str):
+    assert following(attnscope, f"{typed} {QUICK}") == suggested
+    done = attnscope(*shlex.split(suggested), *([] if suggested.startswith("compare") else shlex.split(QUICK)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_comparison_is_repeated_with_times(attnscope: Run, tmp_path: Path):
+    """Where it is written goes, and how it is measured stays."""
+    out = tmp_path / "out.txt"
+    typed = f"compare vit swin --over resolution=7,14 --dim 24 --heads 3 {QUICK} --seed 3 -o {out}"
+    assert attnscope(*shlex.split(typed)).returncode == 0
+    said = " ".join(out.read_text(encoding="utf-8").split())
+    suggested = f"compare vit swin --over resolution=7,14 --dim 24 --heads 3 {QUICK} --seed 3 --time"
+    assert f"next attnscope {suggested} measure it on this machine" in said
+    done = attnscope(*shlex.split(suggested))
+    assert done.returncode == 0, done.stderr
+    assert "vit here" in done.stdout
+
+
+OWN = "trace torch.nn:TransformerEncoderLayer --arg d_model=16 --arg nhead=2 --input 1,5,16"
+
+
+def test_trace(attnscope: Run):
+    """Each suggested command runs, and suggests the next one."""
+    seen = [f"{OWN} {QUICK} --device meta"]
+    while len(seen) < 6:
+        seen.append(following(attnscope, seen[-1]))
+    assert [each.removeprefix(OWN).strip() for each in seen[1:]] == [
+        f"{QUICK} --time",
+        f"{QUICK} --time --group op",
+        f"{QUICK} --module self_attn --time",
+        f"{QUICK} --module self_attn --time --group op",
+        f"{QUICK} --module self_attn --time --group line",
+    ]
+
+
+def test_a_traced_module_without_submodules(attnscope: Run):
+    typed = f"trace torch.nn:Linear --arg in_features=8 --arg out_features=8 --input 1,8 {QUICK} --time"
+    assert following(attnscope, f"{typed} --group op") == f"{typed} --group line"
+    assert following(attnscope, f"{typed} --group line") == typed
+
+
+def following(attnscope: Run, typed: str) -> str:
+    """The suggested command, without the program's name."""
+    done = attnscope(*shlex.split(typed), "--json")
+    assert done.returncode == 0, done.stderr
+    command: str = json.loads(done.stdout)["next"][0]
+    return command.removeprefix("attnscope ")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ViTSpec(tokens=49, dim=24, heads=3, kv_heads=1, dtype="float64", qk_scale=0.5),
+        ViTSpec(image=(32, 64), patch=16, cls=False, qkv_bias=False),
+        SwinSpec(resolution=(14, 21), window=(2, 7), shift_size=(0, 3), kernel="sdpa"),
+    ],
+)
+def test_the_command_of_a_spec(attnscope: Run, spec):
+    done = attnscope(*spec.command().split()[1:], "--no-time", "--json")
+    shown = json.loads(done.stdout)["spec"]
+    assert shown.pop("attention") == spec.name
+    assert {name: tuple(value) if isinstance(value, list) else value for name, value in shown.items()} == spec.as_dict()
