@@ -20,7 +20,7 @@ from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
 from attnscope.render.chart import Line, log_log
 from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
-from attnscope.render.findings import finding
+from attnscope.render.findings import finding, formulas
 from attnscope.render.screen import Screen
 from tests.golden import comparisons
 
@@ -92,6 +92,15 @@ def test_the_known_figures():
         "At 224 px (56×56 tokens) swin needs 13.8× fewer MACs than vit; they break even at 49 tokens (hw = M²), "
         "and from 192 tokens (hw = 2C) on, vit's quadratic term outweighs its projections."
     )
+
+
+def test_a_break_even_between_two_numbers_of_tokens():
+    found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
+    assert "; they break even between 95 and 96 tokens, " in finding(found)
+    assert formulas(found)[0] == (
+        "layer: swinv2:window=8 / vit, break-even between 95 and 96 tokens; fewer from 18×18 tokens on, even with padding"
+    )
+    assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("no break-even")
 
 
 def test_shared_heads_are_not_told_in_the_letters_of_heads_of_their_own():
@@ -251,7 +260,7 @@ def test_every_form_of_every_comparison(name):
 def test_the_papers_macs_stand_only_beside_macs(form):
     for quantity in QUANTITIES:
         told = render_comparison(compare(quantity=quantity), form, Screen())
-        assert ("even at 49 tokens" in told) is (quantity in ("macs", "block", "flops")), quantity
+        assert ("break-even at 49 tokens" in told) is (quantity in ("macs", "block", "flops")), quantity
 
 
 def test_a_small_ratio_is_not_nothing():
@@ -333,7 +342,7 @@ def test_a_mistake_is_one_line_with_the_fix(attnscope, words, told):
 def test_the_command_without_flags(attnscope):
     screen = attnscope("compare", COLUMNS="80").stdout
     assert "13.8× fewer MACs" in screen
-    assert "even at 49 tokens" in screen
+    assert "break-even at 49 tokens" in screen
     assert "next" not in attnscope("compare", "-q").stdout
 
 

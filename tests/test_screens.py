@@ -12,14 +12,14 @@ from typing import ClassVar
 import pytest
 from rich.cells import cell_len
 
-from attnscope import SwinSpec
+from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore
 from attnscope.analyses.windows import look_at_windows
 from attnscope.plan.roofline import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import UNBOUNDED, Screen
 from attnscope.render.windows import render_windows
-from tests.golden import FOLDER, WIDTHS, reports, screens
+from tests.golden import FOLDER, WIDTHS, reports, screens, timed
 from tests.test_peaks import PEAKS
 
 SCREENS = screens()
@@ -58,6 +58,48 @@ def test_what_is_left_out_is_named(name):
         heads, every = (_heads(text) for text in (screen, piped))
         said = " ".join(screen.split("not shown", 1)[1].split("\n\n")[0].split()) if "not shown" in screen else ""
         assert all(head in heads or head in said for head in every)
+
+
+def test_two_columns_with_one_title_are_named_apart():
+    narrow, wide = (
+        " ".join(render(reports()["swin-shift"], "table", Screen(width=width)).split()) for width in (40, 60)
+    )
+    assert "share of MACs, FLOPs" in narrow
+    assert "share of time, IQR" in narrow
+    assert "share of MACs, FLOPs" in wide
+    assert "share of time" not in wide
+
+
+@pytest.mark.parametrize("spec", [SwinSpec(), SwinNetworkSpec()], ids=["steps", "parts"])
+def test_with_memory_in_focus_live_goes_last(spec):
+    """Then what is kept, then training, and the backward first."""
+    report = explore(spec, time=False, focus=["memory"])
+    order = ["live", "kept", "training", "bwd live"]
+    shown = []
+    for width in range(30, 120):
+        heads = _heads(render(report, "table", Screen(width=width)))
+        shown.append([head for head in order if head in heads])
+        assert shown[-1] == order[: len(shown[-1])]
+        assert "output shape" not in heads or len(shown[-1]) == 4
+    assert order[:1] in shown
+    assert order in shown
+
+
+def test_a_remainder_below_nothing_is_said_in_words():
+    report = reports()["swin-shift"]
+    assert "whole 3.63 ms, remainder 3.62 μs ·" in render(report, "table", Screen())
+    negative = replace(report, time=replace(report.time, remainder_s=-24.3e-6))
+    assert "whole 3.63 ms, exceeded by the steps by 24.3 μs ·" in render(negative, "table", Screen())
+
+
+def test_what_is_global_too_goes_by_its_name():
+    report = timed(explore(ViTSpec(), time=False))
+    named = replace(report, spec={**report.spec, "attention": "qknorm"})
+    assert re.search(r"here +global 130 ms, qknorm 10.7 ms   12.1× faster", render(named, "table", Screen()))
+
+
+def test_numbers_and_units_are_parted_by_one_kind_of_space():
+    assert not re.search("[\u00a0\u2007\u2009\u202f]", "".join(SCREENS.values()))
 
 
 def test_ascii_is_ascii_and_color_adds_only_color():

@@ -17,6 +17,8 @@ from attnscope.render.screen import MARGIN, Screen
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 GAP = 2
+SHARE_OF_MACS, SHARE_OF_TIME = "share of MACs", "share of time"
+"""Names of the columns that are titled `share`, each behind the column of which it is the share."""
 
 Value = int | float | str | None
 Row = TypeVar("Row")
@@ -33,6 +35,7 @@ class Column(Generic[Row]):
         show: that value in words.
         text: a row in words, where the value alone does not tell it; None where it does.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
+        named: its name in the list of what is not shown, if its title says too little there.
         total: what stands under it, in base units; None where nothing does.
         at_least, total_at_least: lower bounds of the value and of the total, shown where these are not known.
         right: whether it is flush right.
@@ -44,7 +47,7 @@ class Column(Generic[Row]):
     title: str
     value: Callable[[Row], Value]
     show: Callable[[Any], str] = str
-    rank: int | None = 0
+    rank: float | None = 0
     total: Value = None
     right: bool = True
     drawn: bool = False
@@ -52,6 +55,7 @@ class Column(Generic[Row]):
     text: Callable[[Row], str | None] = lambda row: None
     at_least: Callable[[Row], Value] | None = None
     total_at_least: Value = None
+    named: str = ""
 
     def words(self, row: Row) -> str:
         """Return the value of a row in words."""
@@ -93,7 +97,7 @@ def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> li
 
 
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
-    """The columns that fit on the screen, and the titles of those that had to go: the highest rank first."""
+    """The columns that fit on the screen, and the names of those that had to go: the highest rank first."""
     kept = [column for column in columns if column.rank is not None]
     widths = {column.key: max(map(cell_len, column.cells(rows, screen))) for column in kept}
     dropped = []
@@ -103,8 +107,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
             break
         kept.remove(last)
         dropped.append(last)
-    titles = [column.title for column in columns if column in dropped and column.title]
-    return kept, list(dict.fromkeys(titles))
+    return kept, [column.named or column.title for column in columns if column in dropped and column.title]
 
 
 def rows_table(

@@ -61,7 +61,7 @@ def finding(comparison: Comparison) -> str:
     crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (other, scope)), None)
     if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
         named = f" ({crossing.equation})" if crossing.equation else ""
-        told += f"; they break even at {_tokens(crossing.tokens)} tokens{named}"
+        told += f"; they break even {_tokens(crossing.tokens)} tokens{named}"
     if crossing and crossing.balance and comparison.quantity in COUNTED_IN_MACS:
         named = f" (hw = {'6C' if scope == 'block' else '2C'})" if crossing.formula else ""
         told += (
@@ -107,15 +107,15 @@ def _formula(crossing: Crossover, others: str) -> str:
     if crossing.always is not None:
         even = "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
     else:
-        even = "never even" if crossing.tokens is None else f"even at {_tokens(crossing.tokens)} tokens"
+        even = "no break-even" if crossing.tokens is None else f"break-even {_tokens(crossing.tokens)} tokens"
     if crossing.padded_from is not None:
-        even += f"; fewer from {crossing.padded_from}×{crossing.padded_from} on, whatever is padded"
+        even += f"; fewer from {crossing.padded_from}×{crossing.padded_from} tokens on, even with padding"
     return f"{crossing.scope}: {' = '.join([f'{others} / {crossing.first}', *ratio])}, {even}"
 
 
 def _tokens(tokens: int | tuple[int, ...]) -> str:
     if isinstance(tokens, int):
-        return f"{tokens:,}"
+        return f"at {tokens:,}"
     return f"between {tokens[0]:,} and {tokens[1]:,}"
 
 

@@ -6,9 +6,12 @@ from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.reports.report import Totals
 
+LAST_TO_GO = {"bytes_live": 0.5, "bytes_saved": 0.6, "bytes_training": 0.7, "bytes_backward": 0.8}
+"""Ranks of the columns of memory if memory is the focus, by key: they go after all others, and live last."""
+
 
 def held_column(
-    key: str, title: str, rank: int | None, totals: Totals, total: str, field: str | None = None
+    key: str, title: str, rank: float | None, totals: Totals, total: str, field: str | None = None
 ) -> Column[Any]:
     """Declare a column of bytes that rows know as `field`, or at least as its lower bound.
 

@@ -2,43 +2,46 @@
 
 from attnscope.core.axes import spell
 from attnscope.render import words
-from attnscope.render.columns import Column
-from attnscope.render.held import held_column, lower_bounds
+from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column
+from attnscope.render.held import LAST_TO_GO, held_column, lower_bounds
 from attnscope.reports.report import PartRow, Report
+
+RANKS = {"bytes_live": 6, "bytes_saved": 5, "bytes_training": 8, "bytes_backward": 8}
+"""Ranks of the columns of memory, by key, unless memory is the focus."""
 
 
 def part_columns(report: Report) -> list[Column[PartRow]]:
     """The columns that this report can fill, in their order on the screen."""
-    rows, totals, memory = report.parts, report.totals, "memory" in report.focus
+    rows, totals = report.parts, report.totals
     parts = [row for row in rows if not row.is_stage]
     blocks = sum([row.times for row in parts])
-
-    def held(rank: int) -> int:
-        """What is asked for goes last."""
-        return 1 if memory else rank
-
+    ranks = LAST_TO_GO if "memory" in report.focus else RANKS
     columns = [
         Column[PartRow]("part", "part", lambda row: row.name, rank=0, total=f"{blocks} parts", right=False, text=_name),
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
         Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
-        Column[PartRow]("macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4),
+        Column[PartRow](
+            "macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4, named=SHARE_OF_MACS
+        ),
         Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 9, totals.other_flops),
         Column[PartRow]("params", "params", lambda row: row.params, words.metric, 2, totals.params),
     ]
     if any(row.sees for row in rows):
         columns.append(Column[PartRow]("sees", "sees", lambda row: spell(row.sees) if row.sees else None, _seen, 3))
     columns += [
-        held_column("bytes_live", "live", held(6), totals, "peak_bytes"),
-        held_column("bytes_training", "training", held(8), totals, "training_peak_bytes"),
-        held_column("bytes_backward", "bwd live", held(8), totals, "backward_peak_bytes"),
-        held_column("bytes_saved", "kept", held(5), totals, "kept_bytes"),
+        held_column("bytes_live", "live", ranks["bytes_live"], totals, "peak_bytes"),
+        held_column("bytes_training", "training", ranks["bytes_training"], totals, "training_peak_bytes"),
+        held_column("bytes_backward", "bwd live", ranks["bytes_backward"], totals, "backward_peak_bytes"),
+        held_column("bytes_saved", "kept", ranks["bytes_saved"], totals, "kept_bytes"),
     ]
     if report.time:
         whole = report.time.steps_sum_s
         longest = max([row.time_s or 0.0 for row in parts])
         columns += [
             Column[PartRow]("time_s", "time", lambda row: row.time_s, words.seconds, 0, whole),
-            Column[PartRow]("time_share", "share", lambda row: (row.time_s or 0.0) / whole, words.percent, 7),
+            Column[PartRow](
+                "time_share", "share", lambda row: (row.time_s or 0.0) / whole, words.percent, 7, named=SHARE_OF_TIME
+            ),
             Column[PartRow](
                 "time_bar",
                 "",

@@ -139,7 +139,7 @@ def here_lines(report: Report) -> list[str]:
         ratio = figures.reference_s / figures.own_s
         verdict = f"{words.times(ratio)} faster" if ratio >= 1 else f"{words.times(1 / ratio)} slower"
         reference, own = (words.metric(seconds, "s") for seconds in (figures.reference_s, figures.own_s))
-        told.append(f"global {reference}, {figures.neighbourhood.kind} {own}   {verdict}")
+        told.append(f"global {reference}, {_own_name(report, figures.neighbourhood.kind)} {own}   {verdict}")
     idle = [row for row in report.steps if not row.macs and row.time]
     share = sum(map(seconds_of, idle)) / report.time.steps_sum_s
     by_name: dict[str, float] = {}
@@ -148,6 +148,11 @@ def here_lines(report: Report) -> list[str]:
     most = f", most of it to {', '.join(_leading(by_name))}" if round(share, 2) else ""
     told.append(f"{share:.0%} of the time goes to steps without a MAC{most}")
     return told
+
+
+def _own_name(report: Report, kind: str) -> str:
+    """Return the kind of neighbourhood, or the name of an attention that is global too."""
+    return kind if kind != "global" else report.spec.get("attention", kind)
 
 
 def kernel_lines(report: Report) -> list[str]:
@@ -269,7 +274,7 @@ def timing_line(report: Report) -> str:
     return " · ".join(
         [
             f"sum of steps / whole {time.steps_sum_s / time.whole_interquartile_mean_s:.3f}",
-            f"whole {words.seconds(time.whole_interquartile_mean_s)}, remainder {words.seconds(time.remainder_s)}",
+            f"whole {words.seconds(time.whole_interquartile_mean_s)}, {_remainder(time)}",
             f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}",
             threads,
             *quiet,
@@ -278,6 +283,13 @@ def timing_line(report: Report) -> str:
             f"allocator {env['allocator']}",
         ]
     )
+
+
+def _remainder(time: Time) -> str:
+    """Return the part of the whole that the steps do not explain, or by how much they exceed it."""
+    if time.remainder_s < 0:
+        return f"exceeded by the steps by {words.seconds(-time.remainder_s)}"
+    return f"remainder {words.seconds(time.remainder_s)}"
 
 
 def gpu_line(time: Time) -> str:

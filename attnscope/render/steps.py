@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from attnscope.core.axes import Shape, spell
 from attnscope.render import words
-from attnscope.render.columns import Column, adding_up
-from attnscope.render.held import held_column, lower_bounds
+from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, adding_up
+from attnscope.render.held import LAST_TO_GO, held_column, lower_bounds
 from attnscope.reports.report import Report, StepRow
 
 Of = Column[StepRow]
@@ -54,7 +54,7 @@ def _work(report: Report) -> list[Of]:
         Of("inputs", "input shape", lambda row: shapes(row.inputs), rank=15, right=False),
         Of("outputs", "output shape", lambda row: shapes(row.outputs), rank=1, right=False),
         Of("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
-        Of("macs_share", "share", lambda row: _macs_share(row, report), words.percent, 4),
+        Of("macs_share", "share", lambda row: _macs_share(row, report), words.percent, 4, named=SHARE_OF_MACS),
         Of("flops", "FLOPs", lambda row: row.flops, words.metric, 12, totals.flops),
         Of("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 7, totals.other_flops),
         Of("params", "params", lambda row: row.params, words.metric, 6, totals.params),
@@ -62,17 +62,17 @@ def _work(report: Report) -> list[Of]:
 
 
 def _memory(report: Report) -> list[Of]:
-    """What is moved, and what is held; what is not asked for is in CSV alone."""
+    """Return the bytes that are moved and held; unless memory is the focus, some are in CSV alone."""
     rows, totals, asked = report.steps, report.totals, "memory" in report.focus
-    held = 1 if asked else None
-    kept = held or (3 if report.backward else None)
+    kept = 3 if report.backward else None
+    ranks = LAST_TO_GO if asked else {"bytes_live": 9, "bytes_saved": kept}
     columns = [
         Of("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
         Of("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
-        held_column("bytes_live", "live", 1 if asked else 9, totals, "peak_bytes"),
-        held_column("bytes_training", "training", held, totals, "training_peak_bytes"),
-        held_column("bytes_backward", "bwd live", held, totals, "backward_peak_bytes"),
-        held_column("bytes_saved", "kept", kept, totals, "kept_bytes", "bytes_saved_together"),
+        held_column("bytes_live", "live", ranks["bytes_live"], totals, "peak_bytes"),
+        held_column("bytes_training", "training", ranks.get("bytes_training"), totals, "training_peak_bytes"),
+        held_column("bytes_backward", "bwd live", ranks.get("bytes_backward"), totals, "backward_peak_bytes"),
+        held_column("bytes_saved", "kept", ranks["bytes_saved"], totals, "kept_bytes", "bytes_saved_together"),
     ]
     if any(row.bytes_allocated is not None for row in rows):
         columns.append(
@@ -103,6 +103,7 @@ def _times(report: Report) -> list[Of]:
             words.percent,
             2,
             text=lambda row: _if_view_on_gpu(words.NONE, row, report),
+            named=SHARE_OF_TIME,
         ),
         Of("time_bar", "", lambda row: seconds_of(row) / longest, words.bar, 3, right=False, drawn=True),
         Of("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),

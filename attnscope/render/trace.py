@@ -9,7 +9,7 @@ from rich.text import Text
 
 from attnscope.core.sizes import plural
 from attnscope.render import words
-from attnscope.render.columns import Column, Value, adding_up, fit, rows_table
+from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value, adding_up, fit, rows_table
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import timing_line
 from attnscope.render.steps import seconds_of, shapes
@@ -116,13 +116,13 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
             right=False,
         ),
         Column("macs", "MACs", of("macs"), maybe(words.metric), 0, totals.macs),
-        Column("macs_share", "share", share, maybe(words.percent), 3),
+        Column("macs_share", "share", share, maybe(words.percent), 3, named=SHARE_OF_MACS),
     ]
     if report.time:
         longest = max(map(seconds_of, report.steps), default=0.0) or 1.0
         columns += [
             Column("time_s", "time", time, maybe(words.seconds), 0, report.time.steps_sum_s),
-            Column("time_share", "share", time_share, maybe(words.percent), 2),
+            Column("time_share", "share", time_share, maybe(words.percent), 2, named=SHARE_OF_TIME),
             Column(
                 "time_bar",
                 "",
