@@ -1,6 +1,7 @@
 """Two saved runs: what is read back, what changed, and the gate that it makes."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from attnscope import SwinNetworkSpec, ViTSpec, explore
 from attnscope.analyses.diff import compare, middle_half, overlap
 from attnscope.core.errors import UsageError
+from attnscope.render.diff import render_diff
+from attnscope.render.screen import Screen
 from attnscope.reports.loading import read_report
 from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
@@ -127,6 +130,24 @@ def test_times_that_are_near_are_no_difference_however_small_their_spread():
 def both_ways(spec=NETWORK, **asked):
     """A run as if measured, forward and backward."""
     return timed(explore(spec, time=False, backward=True, **asked))
+
+
+def test_what_a_step_may_be_off_by_is_no_difference():
+    """In the forward steps and whole disagree by 20 µs: that much may be missing from each of them."""
+    before = timed(explore(ViTSpec(), time=False, backward=True))
+    before = replace(before, time=replace(before.time, remainder_s=-2e-5))
+    after = slowed(before, forward=1.5, backward=2.0, steps=("softmax", "merge_heads", "project"))
+    for diff in (compare(before, after), compare(after, before)):
+        assert {step.name for step in diff.steps if step.real} == {"merge_heads", "project"}
+        assert [step.name for step in diff.steps if step.within_error] == ["softmax"]
+        assert {step.name for step in diff.backward_steps if step.real} == {"softmax", "merge_heads", "project"}
+        screen = render_diff(diff, ("a", "b"), "table", Screen())
+        assert re.search(r"softmax .* cannot tell$", screen, re.MULTILINE)
+        assert screen.count("cannot tell") == 1
+        assert diff.whole.real
+        assert not diff.whole.within_error
+    on_mps = [replace(run, environment={**run.environment, "device": "mps"}) for run in (before, after)]
+    assert [step.name for step in compare(*on_mps).steps if step.real] == ["project", "softmax", "merge_heads"]
 
 
 def test_the_backward_is_held_step_by_step():

@@ -1,6 +1,6 @@
 """Two Reports beside each other: what changed in the environment, the Spec, the costs and the times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -28,9 +28,21 @@ def compare(before: Report, after: Report) -> Diff:
         environment=_environment(before, after),
         spec=_changes(_asked(before), _asked(after)),
         costs=_costs(before, after),
-        steps=_times("forward", _forward_steps(before), _forward_steps(after), STEP_MAY_DIFFER),
+        steps=_times(
+            "forward",
+            _forward_steps(before),
+            _forward_steps(after),
+            STEP_MAY_DIFFER,
+            _error_s(before, after, _forward_time),
+        ),
         whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), WHOLE_MAY_DIFFER),
-        backward_steps=_times("backward", _backward_steps(before), _backward_steps(after), STEP_MAY_DIFFER),
+        backward_steps=_times(
+            "backward",
+            _backward_steps(before),
+            _backward_steps(after),
+            STEP_MAY_DIFFER,
+            _error_s(before, after, _backward_time),
+        ),
         backward=_time(
             "backward", WHOLE, _whole(_backward_time(before)), _whole(_backward_time(after)), WHOLE_MAY_DIFFER
         ),
@@ -90,6 +102,20 @@ def _whole(time: Time | None) -> _Timed | None:
     return _Timed(time.whole_interquartile_mean_s, middle_half(time.whole_samples_s)) if time else None
 
 
+def _forward_time(report: Report) -> Time | None:
+    return report.time
+
+
+def _error_s(before: Report, after: Report, time_of: Callable[[Report], Time | None]) -> float:
+    """Return by how many seconds the time of a single step may be off in either run, as far as the runs tell.
+
+    It is what the steps leave unexplained of the whole, or exceed it by. On MPS that is the cost of waiting for the device
+    at each step, which both runs have.
+    """
+    times = [time_of(report) for report in (before, after) if report.environment.get("device") != "mps"]
+    return max([abs(time.remainder_s) for time in times if time], default=0.0)
+
+
 def _backward_time(report: Report) -> Time | None:
     return report.backward.time if report.backward else None
 
@@ -103,20 +129,29 @@ def _kernels(report: Report) -> dict[str, _Timed]:
     }
 
 
-def _times(of: str, before: Mapping[str, _Timed], after: Mapping[str, _Timed], may_differ: float) -> list[TimeChange]:
+def _times(
+    of: str, before: Mapping[str, _Timed], after: Mapping[str, _Timed], may_differ: float, error_s: float = 0.0
+) -> list[TimeChange]:
     names = dict.fromkeys([*before, *after])
-    return [_time(of, name, before.get(name), after.get(name), may_differ) for name in names]
+    return [_time(of, name, before.get(name), after.get(name), may_differ, error_s) for name in names]
 
 
-def _time(of: str, name: str, before: _Timed | None, after: _Timed | None, may_differ: float) -> TimeChange:
+def _time(
+    of: str, name: str, before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0
+) -> TimeChange:
     times = {timed.times for timed in (before, after) if timed}
+    differ = _differ(before, after, may_differ)
+    within_error = (
+        differ and before is not None and after is not None and abs(after.seconds - before.seconds) <= error_s
+    )
     return TimeChange(
         of,
         name,
         before.seconds if before else None,
         after.seconds if after else None,
-        real=_differ(before, after, may_differ),
+        real=differ and not within_error,
         times=times.pop() if len(times) == 1 else None,
+        within_error=within_error,
     )
 
 

@@ -50,8 +50,9 @@ def show_diff(
 ) -> None:
     """Tell what changed between two runs: environment, exact costs, and the times of forward, backward and kernels.
 
-    Where the middle halves of the samples overlap, or lie apart by no more than the same run does from process to process
-    (2 % of a whole, 5 % of a step), there is no real difference.
+    There is no real difference if the middle halves of the samples overlap, or differ by no more than the same run does
+    from process to process (2% of the whole, 5% of a step). "cannot tell" is a step that differs by no more than the steps
+    and the whole disagree in either run.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:

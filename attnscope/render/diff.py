@@ -44,9 +44,11 @@ def diff_columns() -> list[Column[TimeChange]]:
 
 
 def verdict(change: TimeChange) -> str:
-    """Slower, faster, or no real difference; or which run alone has timed it."""
+    """Return slower, faster, cannot tell or no real difference; or which run alone has timed it."""
     if change.before_s is None or change.after_s is None:
         return f"only in the {'second' if change.before_s is None else 'first'} run"
+    if change.within_error:
+        return "cannot tell"
     if not change.real or change.ratio is None:
         return "no real difference"
     return "slower" if change.ratio > 1 else "faster"
@@ -68,7 +70,7 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
         parts += [Text(""), rows_table(columns, rows, screen, _style)]
     if len(rows) < len(diff.timed):
         alike = plural(len(diff.timed) - len(rows), "step")
-        parts.append(screen.aside(f"not shown: {alike} of no real difference; --format csv has all"))
+        parts.append(screen.aside(f"not shown: {alike} without a real difference; --format csv has all"))
     if dropped:
         parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
     if diff.doubts:

@@ -22,7 +22,8 @@ class TimeChange:
 
     `of` says what is timed: "forward", "backward" or "kernel". A row of `times` identical steps is what all come to
     together; None where the runs differ in how many. `real` is whether the middle halves of the samples lie apart by more
-    than the same run does from process to process.
+    than the same run does from process to process, and by more than a step's time may be off; `within_error` is whether
+    they lie apart, but by no more than the latter, so that it cannot be told.
     """
 
     of: str
@@ -31,6 +32,7 @@ class TimeChange:
     after_s: float | None
     real: bool
     times: int | None
+    within_error: bool = False
 
     @property
     def is_whole(self) -> bool:
