@@ -20,38 +20,42 @@ from attnscope.networks.configs import presets
 WRONG = [
     ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
     ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
-    ("vit --dim=", 2, "--dim '' is no whole number"),
+    ("vit --dim=", 2, "--dim must be a whole number (got '')"),
     ("vit --dtype=", 2, "--dtype '' is unknown; there is: "),
     ("vit --format=", 2, "--format '' is unknown; there is: "),
     ("vit --output=", 2, "--output names no file but this folder; name a file in it"),
     ("trace timm:", 2, "timm has no ''; "),
-    ("vit --dim abc", 2, "--dim abc is no whole number"),
-    ("vit --dim 1e3", 2, "--dim 1e3 is no whole number"),
+    ("vit --dim abc", 2, "--dim must be a whole number (got abc)"),
+    ("vit --dim 1e3", 2, "--dim must be a whole number (got 1e3)"),
     ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
     ("vit --heads -1", 2, "--heads -1 is too small; the smallest is 1"),
     ("vit --dim 99999999999999999999", 2, "--dim 99999999999999999999 is too large; the largest is 1000000000000"),
     ("vit --scope model --depth 1001", 2, "--depth 1001 is too large; the largest is 1000"),
-    ("vit --scope model --mlp-ratio 1e300", 2, "--mlp-ratio 1e+300 is no number from 0.01 to 1000"),
+    (
+        "vit --scope model --mlp-ratio 1e300",
+        2,
+        "--mlp-ratio must be a number of at least 0.01 and at most 1000 (got 1e+300)",
+    ),
     (
         "vit --scope block --mlp-ratio 0.01 --dim 64",
         2,
         "--mlp-ratio must be at least 1/--dim, or the MLP has no hidden channel (got 0.01 with --dim 64); smallest: 0.0157",
     ),
     ("swin --scope model --depths 2,1000000000", 2, "--depths 1000000000 is too large; the largest is 1000"),
-    ("vit --batch x", 2, "--batch x is no whole number"),
+    ("vit --batch x", 2, "--batch must be a whole number (got x)"),
     ("vit --image 225", 2, "--image 225 is not divisible by --patch 16; nearest: 224 or 240"),
-    ("vit --image 224x", 2, "--image 224x is neither a whole number nor height x width, such as 56 or 56x48"),
+    ("vit --image 224x", 2, "--image must be a whole number or height x width, such as 56 or 56x48 (got 224x)"),
     ("vit --tokens 5 --image 224", 2, "--tokens and --image both set the number of tokens; give one of them"),
     ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
-    ("vit --qk-scale nan", 2, "--qk-scale nan is no number"),
-    ("vit --attn-drop 1", 2, "--attn-drop 1.0 is no number from 0 to below 1"),
+    ("vit --qk-scale nan", 2, "--qk-scale must be a number (got nan)"),
+    ("vit --attn-drop 1", 2, "--attn-drop must be a number of at least 0 and below 1 (got 1.0)"),
     ("vit --kernel fast", 2, "--kernel fast is unknown; did you mean flash?"),
     ("vit --dtype float23", 2, "--dtype float23 is unknown; did you mean float32?"),
     ("vit --device tpu", 2, "--device tpu is unknown; there is: auto, cpu, cuda, mps, meta"),
-    ("vit --budget 0", 2, "--budget 0 is no time to measure in; give seconds above 0, up to 3600"),
-    ("vit --budget nan", 2, "--budget nan is no number"),
-    ("vit --seed -1", 2, "--seed -1 is no seed; give a whole number from 0 to 9223372036854775807"),
-    ("vit --seed 1.5", 2, "--seed 1.5 is no whole number"),
+    ("vit --budget 0", 2, "--budget must be above 0 and at most 3600 s (got 0)"),
+    ("vit --budget nan", 2, "--budget must be a number (got nan)"),
+    ("vit --seed -1", 2, "--seed must be a whole number from 0 to 9223372036854775807 (got -1)"),
+    ("vit --seed 1.5", 2, "--seed must be a whole number (got 1.5)"),
     ("vit --alloc x", 2, "--alloc x is unknown; there is: pinned, default"),
     ("vit --format xml", 2, "--format xml is unknown; there is: csv, json, md, svg, table"),
     ("vit --color red", 2, "--color red is unknown; there is: auto, always, never"),
@@ -72,8 +76,16 @@ WRONG = [
     ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
     ("vti", 2, "No such command 'vti'. Did you mean 'vit'"),
     ("swin --window 0", 2, "--window 0 is too small; the smallest is 1"),
-    ("swin --window --shift", 2, "--window --shift is neither a whole number nor height x width, such as 56 or 56x48"),
-    ("swin --resolution 56x48x3", 2, "--resolution 56x48x3 is neither a whole number nor height x width"),
+    (
+        "swin --window --shift",
+        2,
+        "--window must be a whole number or height x width, such as 56 or 56x48 (got --shift)",
+    ),
+    (
+        "swin --resolution 56x48x3",
+        2,
+        "--resolution must be a whole number or height x width, such as 56 or 56x48 (got 56x48x3)",
+    ),
     ("swin --shift-size 7", 2, "--shift-size 7 is not smaller than --window 7; the largest is 6"),
     ("swin --no-shift --shift-size 3", 2, "--no-shift and --shift-size contradict each other; give one of them"),
     (
@@ -278,9 +290,9 @@ def test_a_switch_is_true_or_false_wherever_it_stands(attnscope, tmp_path):
     maybe = tmp_path / "maybe.toml"
     maybe.write_text('[vit]\ncls = "maybe"\n')
     assert attnscope("vit", ATTNSCOPE_VIT_CLS="may be").stderr == (
-        "attnscope: ATTNSCOPE_VIT_CLS is 'may be'; it is true or false\n"
+        "attnscope: ATTNSCOPE_VIT_CLS must be true or false (got 'may be')\n"
     )
-    assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls is 'maybe'; it is true or false\n"
+    assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls must be true or false (got 'maybe')\n"
 
 
 def test_the_same_source_cannot_say_both(attnscope, tmp_path):

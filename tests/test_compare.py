@@ -212,7 +212,11 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
         (96, 4, (8, 8), (8, 8)),
     ]
     mistakes = {"swin-y": "did you mean swin-x", "flit": "there is: odd, swin-x$"}  # what has no stages is no help
-    for name, told in {"flat": "has no stages", "odd": "image 'large' is no whole number", **mistakes}.items():
+    for name, told in {
+        "flat": "has no stages",
+        "odd": r"image must be a whole number \(got 'large'\)",
+        **mistakes,
+    }.items():
         with pytest.raises(UsageError, match=told):
             read_stages(name)
 

@@ -210,7 +210,7 @@ def test_a_backward_that_only_one_has_is_told(attnscope, tmp_path):
     assert "only in the first run" in line
     gate = attnscope("diff", str(tmp_path / "0.json"), str(tmp_path / "1.json"), "--fail-above", "1.1")
     assert gate.returncode == 0
-    assert "--fail-above does not hold the backward" in gate.stderr
+    assert "--fail-above does not check the backward" in gate.stderr
     without_gradient = both_ways(input_grad=False)
     assert [change.name for change in compare(with_it, without_gradient).spec] == ["backward"]
 

@@ -374,8 +374,8 @@ def test_a_mistake_in_the_module_is_told(run, tmp_path, file, old, new, said):
     ("field", "words", "said"),
     [
         ('gain: float = option(1.0, "X.")', ["--gain", "-2.5"], None),
-        ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain inf is no number"),
-        ('gain: float = option(1.0, "X.", high=2)', ["--gain", "3"], "--gain 3.0 is no number to 2"),
+        ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain must be a number (got inf)"),
+        ('gain: float = option(1.0, "X.", high=2)', ["--gain", "3"], "--gain must be a number of at most 2 (got 3.0)"),
         ('mode: str = option("a", "X.")', ["--mode", "b"], None),
     ],
 )

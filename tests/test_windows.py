@@ -247,8 +247,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            ("--token 5", "--token 5 is no row and column, such as 5,9"),
-            ("--token 5,x", "--token 5,x is no row and column, such as 5,9"),
+            ("--token 5", "--token must be a row and a column, such as 5,9 (got 5)"),
+            ("--token 5,x", "--token must be a row and a column, such as 5,9 (got 5,x)"),
             ("--token 14,0", "--token 14,0 is outside of the grid: row 14 is not from 0 to 13"),
             ("--layers 4", "--layers 4 needs a token to start from; such as --token 7,7"),
             ("--token 0,0 --layers 0", "--layers 0 is not from 1 to 35"),

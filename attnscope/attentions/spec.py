@@ -55,13 +55,13 @@ class Spec(ABC):
     IS_PLAIN: ClassVar[bool] = False
     """Whether it is softmax attention and no more, without a position bias or the like: then its neighbourhood names it."""
 
-    batch: int = option(1, "Images at a time.")
+    batch: int = option(1, "Batch size.")
     qkv_bias: bool = option(True, "Give q, k and v a bias.")
     qk_scale: float | None = option(None, "Multiply q·kᵀ with this.", low=0.0, shown="1/√(dim/heads)")
     attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, below=1.0)
     proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, below=1.0)
     kernel: str = option("eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS))
-    dtype: str = option("float32", "Type of the numbers.", choices=tuple(DTYPE_BYTES))
+    dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES))
 
     def __post_init__(self) -> None:
         for name, declared in own_fields(type(self)).items():
@@ -264,18 +264,18 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     name, rules = declared.name, declared.metadata
     if kind(declared) is bool:
         if not isinstance(value, bool):
-            raise UsageError(f"{{{name}}} is {value!r}; it is true or false")
+            raise UsageError(f"{{{name}}} must be true or false (got {value!r})")
     elif kind(declared) is str:
         choices = rules.get("choices")
         if choices is not None and value not in choices:
             raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), choices)}")
         if not isinstance(value, str):
-            raise UsageError(f"{{{name}}} {quoted(value)} is no text")
+            raise UsageError(f"{{{name}}} must be text (got {quoted(value)})")
     elif kind(declared) is float:
         low, high, below = rules.get("low", -math.inf), rules.get("high", math.inf), rules.get("below", math.inf)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or not -math.inf < value < below:
-            raise UsageError(f"{{{name}}} {quoted(value)} is no {_range(rules)}")
+            raise UsageError(f"{{{name}}} must be {_range(rules)} (got {quoted(value)})")
         return float(value)
     elif kind(declared) is int:
         _check_size(name, value, rules)
@@ -289,7 +289,7 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     else:
         sides = value if isinstance(value, tuple | list) else (value, value)
         if len(sides) != 2:
-            raise UsageError(f"{{{name}}} {value} is neither a whole number nor a pair of them")
+            raise UsageError(f"{{{name}}} must be a whole number or a pair of them (got {value})")
         for side in sides:
             _check_size(name, side, rules)
         return tuple(sides)
@@ -297,16 +297,18 @@ def check_value(declared: Field[Any], value: Any) -> Any:
 
 
 def _range(rules: Mapping[str, Any]) -> str:
-    """Return the numbers that the rules of a field allow, in words: `number from 0 to below 1`."""
-    begin = f" from {rules['low']:g}" if "low" in rules else ""
-    end = f" to {rules['high']:g}" if "high" in rules else f" to below {rules['below']:g}" if "below" in rules else ""
-    return f"{'' if begin or end else 'finite '}number{begin}{end or (' on' if begin else '')}"
+    """Return the numbers that the rules of a field allow, in words: `a number of at least 0 and below 1`."""
+    known = {"low": "of at least", "high": "of at most", "below": "below"}
+    limits = [f"{words} {rules[rule]:g}" for rule, words in known.items() if rule in rules]
+    if not limits:
+        return "a finite number"
+    return f"a number {' and '.join(limits).replace('and of', 'and')}"
 
 
 def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
     low, high = rules.get("low", 1), rules.get("high", LARGEST)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{{{name}}} {value!r} is no whole number")
+        raise UsageError(f"{{{name}}} must be a whole number (got {value!r})")
     if value < low:
         raise UsageError(f"{{{name}}} {value} is too small; the smallest is {low}")
     if value > high:

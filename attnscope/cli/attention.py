@@ -35,7 +35,7 @@ SCOPE = Annotated[
     str,
     option(
         **choices(networks.SCOPES),
-        help=f"How much to look at: {', '.join(networks.SCOPES)}. Below model, --stage and --block say which.",
+        help=f"What to explore: {', '.join(networks.SCOPES)}. Below model, --stage and --block choose which.",
     ),
 ]
 
@@ -138,9 +138,7 @@ def run_attention(
         option(metavar="FILE", help="A TOML file's values; flags override them.", callback=_config, is_eager=True),
     ] = None,
     device: DeviceFlag = "auto",
-    time: Annotated[
-        bool, option("--time/--no-time", help="Run it and measure, or tell shapes and costs at once.")
-    ] = True,
+    time: Annotated[bool, option("--time/--no-time", help="Run and time it, or report shapes and costs only.")] = True,
     budget: BudgetFlag = BUDGET_S,
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
@@ -151,13 +149,13 @@ def run_attention(
     ] = False,
     picture: Annotated[bool, option("--picture", help="Draw the windows below the table.")] = False,
     backward: Annotated[
-        bool, option("--backward", help="Tell what the backward of each step costs, and measure it.")
+        bool, option("--backward", help="Report the cost of the backward of each step, and time it.")
     ] = False,
     input_grad: Annotated[
         bool, option("--input-grad/--no-input-grad", help="Whether the input needs a gradient, in the backward.")
     ] = True,
     memory: Annotated[
-        bool, option("--memory", help="Show what is held at each step's fullest moment, in inference and in training.")
+        bool, option("--memory", help="Show the peak memory of each step, in inference and in training.")
     ] = False,
     kernels: Annotated[
         bool, option("--kernels", help="Compare all kernels that run here: time, and error against float64.")
@@ -167,7 +165,7 @@ def run_attention(
     ] = False,
     save: Annotated[
         Path | None,
-        option(metavar="FILE", help="Write the run to this file as JSON besides; see attnscope diff.", callback=file),
+        option(metavar="FILE", help="Also write the run to this file as JSON; see attnscope diff.", callback=file),
     ] = None,
     form: FormFlag = None,
     json: JsonFlag = False,

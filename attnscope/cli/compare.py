@@ -72,7 +72,7 @@ def compare_command(app: typer.Typer) -> None:
             typer.Argument(
                 metavar="[ATTENTION]...", show_default=False, autocompletion=attentions.names,
                 help=f"Two or more of {', '.join(attentions.names())}, with values of their own: swin:window=14,shift. "
-                f"The others are held against the first. Without any: {' '.join(CONTENDERS)}.",
+                f"Each is compared with the first. Default: {' '.join(CONTENDERS)}.",
             ),
         ],
     )  # fmt: skip
@@ -97,7 +97,7 @@ def run_comparison(
         bool, option("--pad/--no-pad", help="Pad grids to whole windows, or leave out those that need it.")
     ] = True,
     preset: Annotated[str | None, option(metavar="NAME", help="A published network, to go over its stages.")] = None,
-    time: Annotated[bool, option("--time", help="Measure too, and find where the lead changes.")] = False,
+    time: Annotated[bool, option("--time", help="Time them too, and find where the lead changes.")] = False,
     device: DeviceFlag = "auto",
     budget: BudgetFlag = BUDGET_S,
     threads: ThreadsFlag = 1,

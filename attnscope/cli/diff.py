@@ -56,7 +56,7 @@ def show_diff(
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:
-        raise UsageError(f"{{fail_above}} {fail_above:g} is no ratio; give a number above 0, such as 1.1")
+        raise UsageError(f"{{fail_above}} must be above 0, such as 1.1 (got {fail_above:g})")
     from attnscope.analyses.diff import compare
     from attnscope.render.diff import render_diff
     from attnscope.reports.loading import read_report
@@ -75,6 +75,6 @@ def hold(diff: "Diff", fail_above: float) -> None:
     for told in slower:
         typer.echo(f"attnscope: {told}, which is more than --fail-above {fail_above:g}", err=True)
     if diff.backward in diff.timed and diff.backward.ratio is None:
-        typer.echo("attnscope: --fail-above does not hold the backward, which only one of the runs has timed", err=True)
+        typer.echo("attnscope: --fail-above does not check the backward: only one of the runs has timed it", err=True)
     if slower:
         raise typer.Exit(1)

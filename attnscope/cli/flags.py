@@ -1,4 +1,4 @@
-"""How the words of the command line become values, and how a word that is none is told."""
+"""How the words of the command line become values, and how a word that cannot be read is refused."""
 
 import math
 import sys
@@ -75,17 +75,17 @@ def as_text(params: list[Any]) -> list[Any]:
 
 def whole(name: str) -> Callable[[Any], int]:
     """Read a whole number for the flag of this name."""
-    return _reader(name, lambda text: int(text, 10), "no whole number")
+    return _reader(name, lambda text: int(text, 10), "a whole number")
 
 
 def number(name: str) -> Callable[[Any], float]:
     """Read a number for the flag of this name."""
-    return _reader(name, _finite, "no number")
+    return _reader(name, _finite, "a number")
 
 
 def pair(name: str) -> Callable[[Any], Pair]:
     """Read `56` or `56x48` for the flag of this name."""
-    return _reader(name, parse_pair, "neither a whole number nor height x width, such as 56 or 56x48")
+    return _reader(name, parse_pair, "a whole number or height x width, such as 56 or 56x48")
 
 
 def place(name: str) -> Callable[[Any], Pair]:
@@ -95,7 +95,7 @@ def place(name: str) -> Callable[[Any], Pair]:
         row, column = text.split(",")
         return int(row, 10), int(column, 10)
 
-    return _reader(name, parse, "no row and column, such as 5,9")
+    return _reader(name, parse, "a row and a column, such as 5,9")
 
 
 def file(value: str | None) -> Path | None:
@@ -153,7 +153,7 @@ def _names_of(parameter: Parameter) -> list[str]:
 
 def ints(name: str) -> Callable[[Any], Ints]:
     """Read `2,2,6,2` for the flag of this name."""
-    return _reader(name, parse_ints, "no list of whole numbers such as 2,2,6,2")
+    return _reader(name, parse_ints, "a list of whole numbers, such as 2,2,6,2")
 
 
 def flag_of(field: Field[Any]) -> Parameter:
@@ -216,11 +216,11 @@ def _finite(text: str) -> float:
     return value
 
 
-def _reader(name: str, read: Callable[[str], Any], otherwise: str) -> Callable[[Any], Any]:
+def _reader(name: str, read: Callable[[str], Any], rule: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         try:
             return None if value is None else read(value)
         except ValueError:
-            raise FlagError(f"{{{name}}} {quoted(value)} is {otherwise}") from None
+            raise FlagError(f"{{{name}}} must be {rule} (got {quoted(value)})") from None
 
     return parse

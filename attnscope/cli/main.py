@@ -88,7 +88,7 @@ def _told(error: typer.BadParameter) -> str:
     if param is None or not isinstance(name, str):
         return error.format_message()
     told = name if (value := os.environ.get(name)) else max(param.opts, key=len)
-    return f"{told} is {value or defaults.get(param.name)!r}; it is true or false"
+    return f"{told} must be true or false (got {value or defaults.get(param.name)!r})"
 
 
 def _fail(message: str, code: int) -> int:

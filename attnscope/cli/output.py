@@ -47,7 +47,7 @@ OutputFlag = Annotated[
     option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.", callback=file),
 ]
 ColorFlag = Annotated[str, option(**choices(COLORS), help=f"{', '.join(COLORS)}.")]
-QuietFlag = Annotated[bool, option("--quiet", "-q", help="Leave out what to type next.")]
+QuietFlag = Annotated[bool, option("--quiet", "-q", help="Hide the suggested next command.")]
 
 
 def check_output(

@@ -32,7 +32,7 @@ def peaks_command(app: typer.Typer) -> None:
 
 def show_peaks(
     device: Annotated[str, option(**choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Type of the numbers.")] = "float32",
+    dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Tensor dtype.")] = "float32",
     threads: ThreadsFlag = 1,
     form: TextFormFlag = None,
     json: JsonFlag = False,

@@ -17,16 +17,16 @@ BudgetFlag = Annotated[
     option(
         callback=number("budget"),
         metavar="X",
-        help="Seconds of measuring the steps, and what else is measured; up to three times that where others are busy.",
+        help="Seconds to spend on each measurement (up to 3× on a busy machine).",
     ),
 ]
 ThreadsFlag = Annotated[
     int,
     option(
-        callback=whole("threads"), metavar="N", help="Processor threads; the times of one hold on a busy machine too."
+        callback=whole("threads"), metavar="N", help="CPU threads; with one, times are reliable on a busy machine too."
     ),
 ]
-SeedFlag = Annotated[int, option(callback=whole("seed"), metavar="N", help="Of the weights and of the input.")]
+SeedFlag = Annotated[int, option(callback=whole("seed"), metavar="N", help="Random seed for weights and inputs.")]
 AllocFlag = Annotated[
     str,
     option(**choices(ALLOCATORS), help="pinned keeps freed memory, for steady times; default leaves it to the system."),

@@ -67,7 +67,7 @@ def run_trace(
     ] = None,
     time: Annotated[
         bool,
-        option("--time/--no-time", help="Run it and measure, or tell shapes and costs without computing anything."),
+        option("--time/--no-time", help="Run and time it, or report shapes and costs without computing anything."),
     ] = False,
     device: Annotated[
         str | None,
@@ -87,10 +87,10 @@ def run_trace(
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
 ) -> None:
-    """Lay any module open: its torch calls, their shapes, costs and times, and the attention in it.
+    """Trace any module: its torch calls, their shapes, costs and times, and the attention in it.
 
     Networks are built with random weights; nothing is downloaded. FILE.py is run as Python runs it on import, with its
-    folder first on the search path: what stands at its top level is executed.
+    folder first on the search path: its top-level code is executed.
     """
     form = check_output(form, json, output, color)
     tensors = [parse_input(text) for text in inputs or []]

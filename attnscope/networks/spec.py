@@ -27,8 +27,8 @@ class NetworkSpec(Spec):
 
     image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
     patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")
-    mlp_ratio: float = option(4.0, "Width of the MLP, in widths of a token.", low=0.01, high=1000)
-    classes: int = option(1000, "Classes to tell apart.")
+    mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
+    classes: int = option(1000, "Number of classes.")
     scope: str = option("model", "block or model.", choices=("block", "model"))
     block: int | None = option(None, "Open this block, from 1.", shown="all of them")
 

@@ -79,12 +79,14 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
     if device not in DEVICES:
         raise UsageError(f"{{device}} {quoted(device)} is unknown; there is: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
-        raise UsageError(f"{{budget}} {budget:g} is no time to measure in; give seconds above 0, up to 3600")
+        raise UsageError(f"{{budget}} must be above 0 and at most 3600 s (got {budget:g})")
     if not 1 <= threads <= process.cores():
-        here = f"are 1 to {process.cores()}" if process.cores() > 1 else "is 1"
-        raise UsageError(f"{{threads}} {threads} cannot be had here; there {here}")
+        here = (
+            f"from 1 to {process.cores()}, the CPUs available" if process.cores() > 1 else "1, the only CPU available"
+        )
+        raise UsageError(f"{{threads}} must be {here} (got {threads})")
     if not 0 <= seed < 2**63:
-        raise UsageError(f"{{seed}} {seed} is no seed; give a whole number from 0 to {2**63 - 1}")
+        raise UsageError(f"{{seed}} must be a whole number from 0 to {2**63 - 1} (got {seed})")
 
 
 def check_dtype(device: str, dtype: str) -> None:

@@ -100,7 +100,7 @@ def _told(label: str, changes: list[Change], style: str, none: str) -> list[tupl
         return [(label, "the same", "dim")]
     lines = [f"{c.name}: {_value(c.before, none)} → {_value(c.after, none)}" for c in changes[:A_SCREENFUL]]
     if len(changes) > A_SCREENFUL:
-        lines.append(f"and {len(changes) - A_SCREENFUL} more, which --json tells")
+        lines.append(f"and {len(changes) - A_SCREENFUL} more; --json lists all")
     return [("" if index else label, line, style) for index, line in enumerate(lines)]
 
 

@@ -55,7 +55,11 @@ def finding(comparison: Comparison) -> str:
     measured = point.measured_ratio.get(other)
     if measured is not None:
         apart = point.times[first].apart(point.times[other])
-        ran = f"ran {_factor(measured, 'faster', 'slower', 'as fast')}" if apart else "cannot be told apart in time"
+        ran = (
+            f"ran {_factor(measured, 'faster', 'slower', 'as fast')}"
+            if apart
+            else "takes the same time within the spread"
+        )
         told += f" and {ran} here"
     scope = "block" if comparison.quantity == "block" else "layer"
     crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (other, scope)), None)
@@ -126,7 +130,7 @@ def time_finding(comparison: Comparison, each: TimeCrossover) -> str:
     unclear = f"; not separable at {', '.join(map(str, each.unclear))}: the spreads overlap" if each.unclear else ""
     if each.low is None or each.high is None:
         other = each.first if each.leader == each.other else each.other
-        return f"{each.leader} is faster than {other} wherever they can be told apart{unclear}"
+        return f"{each.leader} is faster than {other} wherever the spreads do not overlap{unclear}"
     grids = {point.at[each.axis]: point.grid for point in [*comparison.points, *comparison.bisected]}
     low, high = (math.prod(grids[value]) for value in (each.low, each.high))
     tokens = f" ({low:,} and {high:,} tokens)" if low != high else ""

@@ -62,7 +62,7 @@ def lines(report: Report, screen: Screen) -> list[tuple[str, str, str]]:
         for note in report.audit.notes
     ]
     if report.audit.uncounted:
-        told.append(("", f"counted by nobody: {', '.join(report.audit.uncounted)}", "yellow"))
+        told.append(("", f"not counted: {', '.join(report.audit.uncounted)}", "yellow"))
     told += [("paper" if not index else "", line, "") for index, line in enumerate(paper_lines(report))]
     told += [("printed" if not index else "", line, "") for index, line in enumerate(published_lines(report))]
     told += [("here" if not index else "", line, "") for index, line in enumerate(here_lines(report))]
@@ -145,8 +145,8 @@ def here_lines(report: Report) -> list[str]:
     by_name: dict[str, float] = {}
     for row in idle:
         by_name[row.name] = by_name.get(row.name, 0.0) + weight(row)
-    most = f", most of it to {', '.join(_leading(by_name))}" if round(share, 2) else ""
-    told.append(f"{share:.0%} of the time goes to steps without a MAC{most}")
+    most = f", mostly {', '.join(_leading(by_name))}" if round(share, 2) else ""
+    told.append(f"{share:.0%} of the time is spent in steps without MACs{most}")
     return told
 
 
@@ -185,13 +185,13 @@ def _leading(amounts: dict[str, float]) -> list[str]:
 
 
 def floor_line(report: Report, floor_s: float) -> str:
-    """How far the whole is from the least time that this machine can need for its steps, and where most of it is lost."""
+    """Return how far the whole is from the roofline lower bound of its steps, and which steps are farthest from theirs."""
     above = [(seconds_of(row) - row.times * row.bound.seconds, where(row)) for row in report.steps if row.bound]
     lost = sorted(above, reverse=True)[:3]
-    lost_in = ", ".join(f"{name} ({words.seconds(seconds)})" for seconds, name in lost if seconds > 0)
+    gaps = ", ".join(f"{name} {words.seconds(seconds)}" for seconds, name in lost if seconds > 0)
     ratio = sum(map(seconds_of, report.steps)) / floor_s
-    told = f"{words.times(ratio)} the {words.seconds(floor_s)} that this machine can need at the least"
-    return f"{told}; most is lost in {lost_in}" if lost_in else told
+    told = f"{words.times(ratio)} the roofline lower bound ({words.seconds(floor_s)})"
+    return f"{told}; largest gaps: {gaps}" if gaps else told
 
 
 def memory_line(report: Report) -> str:
