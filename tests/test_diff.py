@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from attnscope import SwinNetworkSpec, ViTSpec, explore
+from attnscope import SwinNetworkSpec, ViTSpec, explore, trace
 from attnscope.analyses.diff import compare, middle_half, overlap
 from attnscope.core.errors import UsageError
 from attnscope.render.diff import render_diff
@@ -65,6 +67,13 @@ def test_a_file_that_is_no_run_is_one_line(tmp_path, text, said):
     path = tmp_path / "no.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
+        read_report(path)
+
+
+def test_a_trace_cannot_be_compared(tmp_path):
+    path = tmp_path / "trace.json"
+    path.write_text(trace(nn.Linear(3, 3), torch.zeros(2, 3)).to_json())
+    with pytest.raises(UsageError, match="is a trace of a module; only runs of an attention or a network can be"):
         read_report(path)
 
 

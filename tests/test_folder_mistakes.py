@@ -103,6 +103,12 @@ MISTAKES = {
         "reduction: int",
         "PVTSpec has a field reduction without an option",
     ),
+    "a field that heads need": (
+        "spec.py",
+        '    kv_heads: int | None = option(None, KV_HEADS, shown="heads")\n',
+        "",
+        "PVTSpec has no kv_heads, which every Headed has; give it a field, or kv_heads: ClassVar = VALUE",
+    ),
     "a help that is no text": ("spec.py", '"Attention heads."', "3", "PVTSpec has a field heads without an option"),
     "a field that hides a method": (
         "spec.py",

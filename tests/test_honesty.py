@@ -16,6 +16,7 @@ from attnscope.testing import (
     hold_json,
     hold_macs,
     hold_module,
+    hold_neighbourhood,
     hold_operators,
     hold_parameters,
     hold_screens,
@@ -109,7 +110,7 @@ def test_every_parameter_is_in_the_plan(spec):
     ],
     ids=lambda spec: f"{spec.name}-{'grouped' if spec.is_grouped else 'own'}-{spec.kernel}",
 )
-@pytest.mark.parametrize("hold", [hold_operators, hold_module, hold_json, hold_screens])
+@pytest.mark.parametrize("hold", [hold_operators, hold_module, hold_neighbourhood, hold_json, hold_screens])
 def test_each_attention_is_held_to_its_word(hold, spec):
     hold(spec)
 

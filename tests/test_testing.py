@@ -134,6 +134,12 @@ FAULTS = {
         {},
         ["verification of the report", "letters 11,520, closed form 5,760"],
     ),
+    "a neighbourhood that is too large": (
+        "hold_neighbourhood",
+        ("spec.py", "range(side - side % self.side)", "range(side)"),
+        {"resolution": (5, 10)},
+        ["tokens in reach of query 0 along axis 0: predicted [0, 1, 2, 3, 4], real [0, 1, 2, 3]", "reach(axis, side)"],
+    ),
     "a step without a meaning": (
         "hold_screens",
         ("steps.py", 'doc="the coarser grid becomes a sequence, row by row"', 'doc=""'),
@@ -145,7 +151,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("check", "fault", "fields", "told"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_noticed(copied, check, fault, fields, told):
-    spec = copied(*fault)(**SMALL, **fields)
+    spec = copied(*fault)(**SMALL | fields)
     with pytest.raises(AssertionError) as error:
         getattr(testing, check)(spec)
     for words in [*told, "predicted" if check != "hold_steps" else "hint: ", "hint: ", "spec: PVTSpec("]:
@@ -190,5 +196,5 @@ def test_a_folder_anywhere_has_the_battery(tmp_path):
 
     done = run("TestMine")
     assert done.returncode == 0, done.stdout
-    assert "30 passed" in done.stdout
+    assert "32 passed" in done.stdout
     assert "TestNothing has no specs; give it Specs to test" in run("TestNothing").stdout

@@ -42,6 +42,12 @@ def _check_names(spec: type[Spec]) -> None:
     for name in Spec.__annotations__:
         if not hasattr(Spec, name) and not isinstance(getattr(spec, name, None), str):
             raise UsageError(f'has no {name}; give it one: {name}: ClassVar[str] = "…"')
+    for base in spec.__mro__[1:]:
+        for name in vars(base).get("__annotations__", ()):
+            if not hasattr(spec, name) and name not in own_fields(spec):
+                raise UsageError(
+                    f"has no {name}, which every {base.__name__} has; give it a field, or {name}: ClassVar = VALUE"
+                )
     if not fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
         raise UsageError(
             f"has the name {literal(repr(spec.name))}; it must be small letters, digits, - and _, after a letter"

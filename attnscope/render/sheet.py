@@ -220,7 +220,7 @@ def training_lines(report: Report) -> list[str]:
         + " in the forward of training"
         + (f", in {forward}" if forward else "")
         + f"; {held_words(totals.kept_bytes, totals.kept_bytes_at_least)} are kept for the backward"
-        + (f", most of them by {keeper}" if keeper else ""),
+        + (f", the largest part by {keeper}" if keeper else ""),
         held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least)
         + " in its backward"
         + (f", in {backward}" if backward else "")

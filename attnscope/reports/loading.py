@@ -11,7 +11,7 @@ def read_report(path: Path) -> Report:
     """The Report of a file that `--save` or `--json` wrote.
 
     Raises:
-        UsageError: the file cannot be read, or is no run.
+        UsageError: the file cannot be read, or holds something other than a run.
     """
     import json
 
@@ -27,6 +27,8 @@ def read_report(path: Path) -> Report:
         raise UsageError(f"{path} is no run: it names no schema; --save writes one")
     if data["schema"] != SCHEMA:
         raise UsageError(f"{path} is a run of schema {data['schema']}; this attnscope reads schema {SCHEMA}")
+    if data.get("audit", {}) is None:
+        raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:
         return TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:

@@ -13,6 +13,7 @@ from attnscope.testing.counts import hold_elementwise_flops, hold_macs, hold_tra
 from attnscope.testing.execution import hold_operators, hold_parameters, hold_steps
 from attnscope.testing.memory import hold_memory, hold_saved
 from attnscope.testing.modules import hold_module
+from attnscope.testing.neighbourhood import hold_neighbourhood
 from attnscope.testing.screens import hold_json, hold_screens
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "hold_macs",
     "hold_memory",
     "hold_module",
+    "hold_neighbourhood",
     "hold_operators",
     "hold_parameters",
     "hold_saved",

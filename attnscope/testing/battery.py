@@ -10,6 +10,7 @@ from attnscope.testing.counts import hold_elementwise_flops, hold_macs, hold_tra
 from attnscope.testing.execution import hold_operators, hold_parameters, hold_steps
 from attnscope.testing.memory import hold_memory, hold_saved
 from attnscope.testing.modules import hold_module
+from attnscope.testing.neighbourhood import hold_neighbourhood
 from attnscope.testing.screens import hold_json, hold_screens
 
 
@@ -69,6 +70,9 @@ class AttentionBattery:
 
     def test_module(self, spec: Spec) -> None:
         hold_module(spec)
+
+    def test_neighbourhood(self, spec: Spec) -> None:
+        hold_neighbourhood(spec)
 
     def test_json(self, spec: Spec) -> None:
         hold_json(spec)

@@ -15,7 +15,10 @@ from attnscope.profiling.steps import trace_steps
 from attnscope.testing.comparison import built, fail, hold_equal
 
 STEPS_HINT = "forward calls the methods of the steps that plan(spec) lists, in that order, and each is tied to its Step"
-SHAPES_HINT = "the letters of the step's pattern, and the sizes that plan(spec) gives them"
+SHAPES_HINT = (
+    "the letters of the step's pattern, the sizes that plan(spec) gives them, "
+    "and the module's `spelling` of the letters of inherited steps"
+)
 
 
 def hold_steps(spec: Spec) -> None:
