@@ -8,7 +8,8 @@ from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_stride
 
 register(
     """view reshape _unsafe_view _reshape_alias permute transpose t expand select slice unbind split split_with_sizes
-    unsqueeze squeeze detach alias lift_fresh lift _conj as_strided swapaxes view_as_real chunk unflatten expand_as""",
+    unsafe_split unsafe_split_with_sizes unsafe_chunk unsqueeze squeeze detach alias lift_fresh lift _conj as_strided
+    swapaxes view_as_real chunk unflatten expand_as""",
     is_view=True,
 )
 register("embedding index index_select gather take slice_scatter", gathers=True)
@@ -101,7 +102,7 @@ def unbind(tape: Tape, x: Tensor) -> tuple[Tensor, ...]:
 def split(tape: Tape, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
     """Views of pieces along an axis."""
     made = tuple([tape.view(x, _with(x.shape, axis, size), x.strides) for size in sizes])
-    tape.remember(_new_back, [x], made, meta=x.shape)
+    tape.remember(_split_back, [x], made, meta=(x.shape, [part.shape for part in made]))
     return made
 
 
@@ -186,10 +187,20 @@ def _new_back(back: Back) -> Gradients:
 
 
 def _unbind_back(back: Back) -> Gradients:
-    zeros = [back.tape.tensor(back.meta[1:]) for grad in back.grads if grad is None]
+    """Stack the gradients; a missing one is a single 0, expanded."""
+    zeros = [back.tape.tensor(()) for grad in back.grads if grad is None]
     stacked = back.tape.tensor(back.meta)
     del zeros
     return [stacked]
+
+
+def _split_back(back: Back) -> Gradients:
+    """Join the gradients; a missing one is a tensor of zeros."""
+    shape, parts = back.meta
+    zeros = [back.tape.tensor(part) for grad, part in zip(back.grads, parts, strict=True) if grad is None]
+    joined = back.tape.tensor(shape)
+    del zeros
+    return [joined]
 
 
 def _cat_back(back: Back) -> Gradients:

@@ -94,7 +94,7 @@ def _layer_norm_back(back: Back) -> Gradients:
     laid = contiguous(tape, back.grad), contiguous(tape, x)
     of_x = tape.tensor(x.shape) if back.needs[0] else None
     channels = x.shape[-1:]
-    workspace = tape.tensor((2 * prod(channels),))
+    workspace = tape.tensor((2 * prod(channels),)) if back.needs[1:] else None  # sums for the gradients of the weights
     of_weights = [tape.tensor(channels) for _ in back.needs[1:]]
     del workspace, laid
     return [of_x, *of_weights]
