@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import attnscope
+from attnscope.tracing.costs import cost_of
 
 FEATURES = (2, 3, 8, 10)
 TOKENS = (2, 7, 12)
@@ -56,18 +57,95 @@ def test_activations(module, flops):
     [
         (nn.LayerNorm(12), 5),
         (nn.LayerNorm((7, 12)), 5),
+        (nn.LayerNorm(12, bias=False), 5),
         (nn.LayerNorm(12, elementwise_affine=False), 4),
+        (nn.GroupNorm(7, 7), 5),
+        (nn.GroupNorm(7, 7, affine=False), 4),
+        (nn.BatchNorm1d(7), 2),
         (nn.GELU(), 5),
         (nn.GELU("tanh"), 5),
         (nn.Softmax(-1), 5),
+        (nn.LogSoftmax(-1), 5),
         (nn.Sigmoid(), 4),
         (nn.ReLU(), 1),
+        (nn.SiLU(), 5),
+        (nn.Tanh(), 1),
+        (nn.LeakyReLU(), 2),
+        (nn.PReLU(), 2),
+        (nn.ELU(), 3),
+        (nn.SELU(), 4),
+        (nn.CELU(), 4),
+        (nn.Hardtanh(), 2),
+        (nn.ReLU6(), 2),
+        (nn.Hardsigmoid(), 4),
+        (nn.Hardswish(), 5),
+        (nn.Softplus(), 3),
+        (nn.LogSigmoid(), 4),
+        (nn.Mish(), 5),
+        (nn.GLU(), 5),
     ],
     ids=str,
 )
 def test_one_convention_for_explore_and_trace(module, flops):
     """LayerNorm centers, squares, sums and scales each element: 4, and 5 with weight and bias."""
     assert elementwise_flops(module, TOKENS) == flops
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "flops"),
+    [
+        (nn.AvgPool2d(2), FEATURES, 2 * 2),
+        (nn.AvgPool2d((2, 5)), FEATURES, 2 * 5),
+        (nn.AvgPool2d([2]), FEATURES[1:], 2 * 2),
+        (nn.MaxPool2d((2, 5)), FEATURES, 2 * 5),
+        (nn.AvgPool1d(5), (*TOKENS[:2], 10), 5),
+        (nn.AvgPool3d([2]), FEATURES, 2 * 2 * 2),
+        (nn.MaxPool3d((1, 2, 5)), FEATURES, 1 * 2 * 5),
+        (nn.AdaptiveAvgPool2d((4, 2)), FEATURES, 2 * 5),
+        (nn.AdaptiveAvgPool3d((3, 4, 2)), FEATURES, 1 * 2 * 5),
+        (nn.AdaptiveMaxPool2d((4, 2)), FEATURES, 2 * 5),
+    ],
+    ids=str,
+)
+def test_pooling_takes_each_element_of_its_window(module, shape, flops):
+    assert elementwise_flops(module, shape) == flops
+
+
+class Reduced(nn.Module):
+    """A function of x that reduces its last axis."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x):
+        return getattr(torch, self.name)(x, dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        ("sum", 1),
+        ("mean", 1),
+        ("amax", 1),
+        ("argmin", 1),
+        ("var", 4),  # add to the mean, subtract it, square, add to the variance
+        ("std", 4),
+        ("logsumexp", 2),  # exponentiate, add to the sum
+        ("norm", 2),  # square, add to the sum
+    ],
+)
+def test_reductions_take_each_element(name, flops):
+    assert elementwise_flops(Reduced(name), TOKENS) == flops * TOKENS[-1]
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.aten, "_fused_rms_norm"), reason="torch has no kernel for it before 2.8")
+@pytest.mark.parametrize(("weight", "flops"), [(None, 3), (torch.ones(12), 4)])
+def test_the_kernel_of_an_rms_norm(weight, flops):
+    """Square, add to the sum, divide, and multiply by the weight. On the CPU torch runs operators in its place."""
+    x, statistic = torch.ones(TOKENS), torch.ones(2, 7, 1)
+    cost = cost_of(torch.ops.aten._fused_rms_norm.default, (x, [12], weight, 1e-5), {}, (x, statistic))
+    assert (cost.other_flops, cost.bytes_written) == (flops * x.numel(), 4 * x.numel())
 
 
 def test_explore_counts_alike():

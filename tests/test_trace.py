@@ -101,6 +101,12 @@ EXACT = {
         (Q, K),
         2 * 3 * 5 * 13 * (8 + 8),
     ),
+    "sdpa of one head": (
+        lambda q, k: F.scaled_dot_product_attention(q, k, k),
+        (Q[:, 0], K[:, 0]),
+        2 * 5 * 13 * (8 + 8),
+    ),
+    "sdpa of matrices": (lambda q, k: F.scaled_dot_product_attention(q, k, k), (Q[0, 0], K[0, 0]), 5 * 13 * (8 + 8)),
     "conv": (
         lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=2),
         (torch.randn(2, 4, 9, 9), torch.randn(6, 2, 3, 3)),
@@ -132,15 +138,36 @@ def test_native_fast_paths_are_taken_and_counted():
     x = torch.randn(2, 10, 64)
     attention = nn.MultiheadAttention(64, 4, batch_first=True)
     layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
-    for module, inputs, native in (
-        (attention, (x, x, x), "_native_multi_head_attention"),
-        (layer, (x,), "_transformer_encoder_layer_fwd"),
+    scores, tokens = 2 * 4 * 10 * 10, 2 * 10
+    of_attention = 6 * scores + 4 * 64 * tokens  # scale and softmax; the biases of q, k, v and the output
+    of_layer = (2 * 5 + 1 + 2) * 64 * tokens + (
+        1 + 1
+    ) * 128 * tokens  # norms, bias, residuals; bias and ReLU of the MLP
+    for module, inputs, native, other_flops in (
+        (attention, (x, x, x), "_native_multi_head_attention", of_attention),
+        (layer, (x,), "_transformer_encoder_layer_fwd", of_attention + of_layer),
     ):
         on_cpu, on_meta = attnscope.trace(module, *inputs, device="cpu"), attnscope.trace(module, *inputs)
         assert [row.op for row in on_cpu.steps] == [native]
         assert on_cpu.totals.macs == on_meta.totals.macs == flop_counter_macs(module, *inputs)
+        assert on_cpu.totals.other_flops == other_flops
         [found] = on_cpu.attentions
         assert (found.tokens, found.heads, found.head_dim, found.core_macs) == (10, 4, 16, 2 * 2 * 4 * 10 * 10 * 16)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.LSTM(8, 5, num_layers=2, bidirectional=True), nn.LSTM(8, 5, bias=False), nn.GRU(8, 5), nn.RNN(8, 5)],
+    ids=str,
+)
+def test_recurrent_layers_cost_the_same_in_one_kernel_and_in_many(module):
+    """oneDNN has a kernel for an LSTM on the CPU; on meta torch runs its operators."""
+    x = torch.randn(7, 3, 8)
+    on_cpu, on_meta = (attnscope.trace(module, x, device=device) for device in ("cpu", "meta"))
+    assert not on_cpu.uncounted
+    assert not on_meta.uncounted
+    assert on_cpu.totals.macs == on_meta.totals.macs == flop_counter_macs(module, x) > 0
+    assert on_cpu.totals.other_flops == on_meta.totals.other_flops
 
 
 def test_views_cost_nothing():

@@ -1,7 +1,9 @@
 """Elementwise operations and activations: their FLOPs by convention, with the reasoning, and their gradients."""
 
+from typing import Any
+
 from attnscope.ops.movement import pass_back, sum_to
-from attnscope.ops.operation import each_out, register
+from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides
 
@@ -13,6 +15,7 @@ ACTIVATIONS = {
     "tanh": 1,  # an elementary function, as exp and erf are
     "leaky_relu": 2,  # compare, multiply
     "prelu": 2,
+    "_prelu_kernel": 2,
     "elu": 3,  # compare, exponentiate, subtract 1
     "selu": 4,  # an elu, scale
     "celu": 4,  # divide, an elu
@@ -22,14 +25,22 @@ ACTIVATIONS = {
     "hardswish": 5,  # a hardsigmoid, multiply by x
     "softplus": 3,  # exponentiate, add 1, logarithm
     "log_sigmoid": 4,  # negate, a softplus
-    "log_sigmoid_forward": 4,
     "mish": 5,  # a softplus, tanh, multiply by x
     "glu": 5,  # a sigmoid, multiply
 }
 """FLOPs of one element of an activation. Elementary functions count 1, as additions do."""
 
-for _name, _flops in ACTIVATIONS.items():
-    register(_name, flops=each_out(_flops))
+
+def _elu(arguments: Arguments, out: Any) -> int:
+    """An elu with a scale is what torch makes of a selu."""
+    is_scaled = argument(arguments, 2) not in (None, 1)
+    return ACTIVATIONS["selu" if is_scaled else "elu"] * out.numel()
+
+
+for _name in ACTIVATIONS.keys() - {"elu"}:
+    register(_name, flops=each_out(ACTIVATIONS[_name]))
+register("elu", flops=_elu)
+register("log_sigmoid_forward", flops=each_in(ACTIVATIONS["log_sigmoid"]), by_products=True)
 register("add sub rsub mul div exp clamp clamp_min clamp_max erfinv neg", flops=each_out())
 
 

@@ -2,12 +2,28 @@
 
 from typing import Any
 
+from attnscope.ops.elementwise import ACTIVATIONS
 from attnscope.ops.operation import Arguments, register
 
+GATES = 4
+HAS_BIASES_AT = 12
+"""Among the arguments of oneDNN's layer."""
 
-def _lstm_layer(arguments: Arguments, out: Any) -> int:
+
+def _lstm_macs(arguments: Arguments, out: Any) -> int:
+    """Count the products of each input and each state with the weights of all gates."""
     steps_and_batch = out[0].numel() // out[0].shape[-1]
     return steps_and_batch * (arguments[1].numel() + arguments[2].numel())
 
 
-register("mkldnn_rnn_layer", macs=_lstm_layer)
+def _lstm_flops(arguments: Arguments, out: Any) -> int:
+    """Count as where torch runs the operators of the layer: c' = σ(f)·c + σ(i)·tanh(g) and h' = σ(o)·tanh(c').
+
+    Each gate is the sum of two products, each with its bias if there is one.
+    """
+    gates = GATES * (1 + 2 * bool(arguments[HAS_BIASES_AT]))
+    functions = 3 * ACTIVATIONS["sigmoid"] + 2 * ACTIVATIONS["tanh"]
+    return out[0].numel() * (gates + functions + 4)  # three products and a sum
+
+
+register("mkldnn_rnn_layer", macs=_lstm_macs, flops=_lstm_flops)

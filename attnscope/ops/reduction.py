@@ -3,26 +3,29 @@
 from math import prod
 from typing import Any
 
-from attnscope.ops.operation import Arguments, each_in, each_out, register, tensors_in
+from attnscope.ops.operation import Arguments, Formula, each_in, each_out, register, tensors_in
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
 
 LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # of 4 and of 16 neighbours: a product for each, and their sum
 
 
-def _pool(arguments: Arguments, out: Any) -> int:
-    pooled, kernel = next(tensors_in(out)), arguments[1]
-    sides = kernel if isinstance(kernel, list | tuple) else [kernel]
-    if len(sides) == 1:
-        return pooled.numel() * sides[0] ** min(pooled.dim() - 2, 2)
-    return pooled.numel() * prod(sides)
+def _pool(axes: int) -> Formula:
+    """Count a FLOP for each element of the kernel's window; a kernel of one number has that side on each of its axes."""
+
+    def flops(arguments: Arguments, out: Any) -> int:
+        pooled, sides = next(tensors_in(out)), arguments[1]
+        return pooled.numel() * (sides[0] ** axes if len(sides) == 1 else prod(sides))
+
+    return flops
 
 
 register("sum mean amax amin aminmax max min argmax argmin prod cumsum any all nansum", flops=each_in())
 register("var std var_mean std_mean", flops=each_in(4))  # add to the mean, subtract it, square, add to the variance
 register("logsumexp", flops=each_in(2))  # exponentiate, add to the sum
 register("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d", flops=each_in())
-register("avg_pool2d max_pool2d_with_indices max_pool2d avg_pool3d max_pool3d_with_indices", flops=_pool)
+register("avg_pool2d max_pool2d_with_indices max_pool2d", flops=_pool(2))
+register("avg_pool3d max_pool3d_with_indices", flops=_pool(3))
 register(
     "upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d grid_sampler_2d",
     flops=each_out(LINEAR_INTERPOLATION),
