@@ -12,8 +12,16 @@ from torch.nn import functional as F
 import attnscope
 from attnscope.networks.presets import presets
 from attnscope.ops import OPERATIONS
+from attnscope.ops.attention import MASK_AT
 from attnscope.ops.tape import Tape
-from attnscope.ops.tensor import contiguous_strides, elementwise_strides, is_contiguous, is_dense, view_strides
+from attnscope.ops.tensor import (
+    broadcast,
+    contiguous_strides,
+    elementwise_strides,
+    is_contiguous,
+    is_dense,
+    view_strides,
+)
 from attnscope.testing import hold_trace
 from attnscope.tracing.costs import cost_of
 from tests.strategies import small_swins, small_vits, specs
@@ -72,6 +80,42 @@ def test_fused_attention_on_meta_is_one_kernel():
     assert (row.bytes_read, row.bytes_written) == (4 * 3 * q.numel(), 4 * q.numel())
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        nn.LayerNorm(4),
+        nn.GroupNorm(3, 3),
+        nn.BatchNorm2d(3).train(),
+        nn.LogSigmoid(),
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+    ],
+)
+def test_statistics_for_the_backward_are_not_written(call):
+    """They differ from device to device."""
+    x = torch.randn(2, 3, 5, 4)
+    report = attnscope.trace(_Calls(call), x, device="cpu")
+    assert report.totals.bytes_written == 4 * x.numel()
+
+
+def test_every_result_that_is_asked_for_is_written():
+    report = attnscope.trace(_Calls(lambda x: x.sort(-1)), torch.randn(2, 3, 4))
+    assert report.totals.bytes_written == 24 * (4 + 8)  # values and their places
+
+
+def test_a_tensor_that_is_given_by_name_is_read():
+    x = torch.empty(5, 4)
+    cost = cost_of(torch.ops.aten.add.Tensor, (x,), {"other": x}, x)
+    assert (cost.bytes_read, cost.bytes_written) == (2 * 4 * 20, 4 * 20)
+
+
+@pytest.mark.parametrize("name", [name for name in MASK_AT if hasattr(torch.ops.aten, name)])
+def test_fused_attention_has_its_mask_where_torchs_schema_has_it(name):
+    packet = getattr(torch.ops.aten, name)
+    arguments = [argument.name for argument in getattr(packet, packet.overloads()[0])._schema.arguments]
+    masks = [place for place, argument in enumerate(arguments) if argument in ("attn_mask", "attn_bias")]
+    assert masks == ([] if MASK_AT[name] is None else [MASK_AT[name]])
+
+
 def test_an_expanded_axis_lies_in_memory_once():
     x = torch.empty(1, 4).expand(5, 4)
     cost = cost_of(torch.ops.aten.add.Tensor, (x, x), {}, torch.empty(5, 4))
@@ -86,31 +130,75 @@ def test_an_operation_is_declared_once():
     assert OPERATIONS["addmm"].macs is not None
 
 
-shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+shapes = st.lists(st.integers(1, 4), max_size=4).map(tuple)
+
+
+def of_long_axes(strides, shape):
+    """Strides of axes of one element differ without consequence."""
+    return [stride for stride, size in zip(strides, shape, strict=True) if size > 1]
+
+
+def reordered(shape, random):
+    """A real tensor of this shape whose axes lie in memory in any order."""
+    order = random.sample(range(len(shape)), len(shape))
+    real = torch.empty([shape[axis] for axis in order]).permute([order.index(axis) for axis in range(len(shape))])
+    assert tuple(real.shape) == shape
+    return real
 
 
 @given(shapes, st.randoms(use_true_random=False))
 def test_strides_are_torchs(shape, random):
-    """Views, copies and the layout of what elementwise operators make, against real tensors."""
-    order = random.sample(range(len(shape)), len(shape))
-    real = torch.empty([shape[axis] for axis in order]).permute([order.index(axis) for axis in range(len(shape))])
-    assert tuple(real.shape) == shape
+    """Of copies, and of what an elementwise operator makes, against real tensors."""
+    real = reordered(shape, random)
     strides = real.stride()
     assert contiguous_strides(shape) == torch.empty(shape).stride()
-
-    def of_long_axes(strides, sizes):
-        return [stride for stride, size in zip(strides, sizes, strict=True) if size > 1]
-
     assert is_contiguous(shape, strides) == real.is_contiguous()
     assert is_dense(shape, strides)
     made = elementwise_strides(shape, [(shape, strides)])
     assert of_long_axes(made, shape) == of_long_axes((real + 1).stride(), shape)
-    wanted = tuple(random.sample(shape, len(shape)))
+
+
+@given(shapes, st.randoms(use_true_random=False))
+def test_what_is_cut_or_expanded_is_dense_where_torch_says_so(shape, random):
+    real = reordered((*shape, 3), random)
+    for part in (real[..., :2], real[..., 0], real[None].expand(2, *real.shape)):
+        assert is_dense(part.shape, part.stride()) == torch.ops.aten.is_non_overlapping_and_dense(part)
+        assert is_contiguous(part.shape, part.stride()) == part.is_contiguous()
+
+
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple), st.integers(2, 3), st.randoms(use_true_random=False)
+)
+@settings(max_examples=300)
+def test_operands_that_lie_differently_make_torchs_layout(shape, number, random):
+    """Each operand has its axes in an order of its own, and repeats or lacks some."""
+    operands = []
+    for _ in range(number):
+        smaller = tuple(random.choice([size, 1]) for size in shape)[random.randrange(len(shape)) :]
+        operands.append(reordered(random.choice([smaller, shape]), random))
+    wanted = broadcast(*[tuple(each.shape) for each in operands])
+    real = torch.add(*operands) if number == 2 else torch.addcmul(*operands)
+    assert wanted == tuple(real.shape)
+    made = elementwise_strides(wanted, [(tuple(each.shape), each.stride()) for each in operands])
+    assert of_long_axes(made, wanted) == of_long_axes(real.stride(), wanted)
+
+
+@given(shapes, st.randoms(use_true_random=False))
+@settings(max_examples=200)
+def test_a_view_has_torchs_strides_or_is_refused_as_by_torch(shape, random):
+    """Axes change places, are split off and merged; and some shapes have another number of elements."""
+    real = reordered(shape, random)
+    wanted = random.sample(shape, len(shape))
+    if len(wanted) > 1 and random.random() < 0.5:
+        at = random.randrange(len(wanted) - 1)
+        wanted[at : at + 2] = [wanted[at] * wanted[at + 1]]
+    for _ in range(random.randrange(3)):
+        wanted.insert(random.randint(0, len(wanted)), random.choice([1, 1, 1, 2]))
     try:
         viewed = real.view(wanted).stride()
     except RuntimeError:
         viewed = None
-    found = view_strides(shape, strides, wanted)
+    found = view_strides(shape, real.stride(), wanted)
     assert (found is None) == (viewed is None)
     if viewed is not None:
         assert of_long_axes(found, wanted) == of_long_axes(viewed, wanted)

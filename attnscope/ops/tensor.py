@@ -100,11 +100,14 @@ def view_strides(shape: Sequence[int], strides: Sequence[int], wanted: Sequence[
 
     Axes that lie in one run of memory may be merged and split; others may not.
     """
-    if math.prod(shape) == 0:
+    elements = math.prod(shape)
+    if math.prod(wanted) != elements:
+        return None
+    if not shape or not elements:
         return contiguous_strides(wanted)
     found: list[int] = []
     at = len(wanted) - 1
-    base = strides[-1] if strides else 1
+    base = strides[-1]
     in_tensor = in_view = 1
     for axis in range(len(shape) - 1, -1, -1):
         in_tensor *= shape[axis]
@@ -118,9 +121,7 @@ def view_strides(shape: Sequence[int], strides: Sequence[int], wanted: Sequence[
             if axis > 0:
                 base = strides[axis - 1]
                 in_tensor = in_view = 1
-    if not shape:
-        return (1,) * len(wanted)
-    return tuple(reversed(found)) if at < 0 else None
+    return tuple(reversed(found))
 
 
 def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> Shape:
