@@ -135,6 +135,7 @@ NEW = {
         X, on_tape(normalization.layer_norm), lambda x, *weights: F.layer_norm(x, (5,), *weights), AFFINE),
     "layer_norm without a bias": (
         X, on_tape(normalization.layer_norm), lambda x, weight: F.layer_norm(x, (5,), weight), {"weight": "c"}),
+    "length": ("x: a b c -> made: a b 1", on_tape(normalization.length), lambda x: x.norm(dim=-1, keepdim=True)),
     "normalize": (X, on_tape(normalization.normalize), lambda x: F.normalize(x, dim=-1)),
     "mean": ("x: a b c -> made: a c", on_tape(reduction.mean, (1,)), lambda x: x.mean(1)),
     "mean over two axes": ("x: a b c -> made: b", on_tape(reduction.mean, (0, 2)), lambda x: x.mean((0, 2))),
@@ -227,6 +228,8 @@ TAKING_TURNED = {
     "gelu": ("turned: c b a -> made: c b a", on_tape(gelu), F.gelu),
     "softmax": ("turned: c b a -> made: c b a", on_tape(normalization.softmax), lambda x: x.softmax(-1)),
     "layer_norm": ("turned: c b a -> made: c b a", on_tape(normalization.layer_norm), lambda x: F.layer_norm(x, (2,))),
+    "length": (
+        "turned: c b a -> made: c b 1", on_tape(normalization.length), lambda x: x.norm(dim=-1, keepdim=True)),
     "normalize": ("turned: c b a -> made: c b a", on_tape(normalization.normalize), lambda x: F.normalize(x, dim=-1)),
     "reshape": ("turned: c b a -> made: c (b a)", on_tape(movement.reshape, (5, 6)), lambda x: x.reshape(5, 6)),
     "select": ("turned: c b a -> made: c a", on_tape(movement.select, 1, 2), lambda x: x[:, 2]),
@@ -297,6 +300,17 @@ def test_two_steps_take_the_same_input(dtype):
     first = step("x: a b c -> y: a b c", on_tape(gelu), "first"), F.gelu
     second = step(BOTH, on_tape(elementwise.multiply), "second"), torch.mul
     hold(chain(first, second), dtype)
+
+
+def times_turned(tape, y, turned):
+    return elementwise.multiply(tape, y, movement.permute(tape, turned, (2, 1, 0)))
+
+
+@both_dtypes
+def test_the_first_of_two_gradients_of_an_input_lies_in_another_order(dtype):
+    first = step("x: a b c -> y: a b c", on_tape(gelu), "first"), F.gelu
+    last = step("y: a b c, turned: c b a -> made: a b c", on_tape(times_turned), "last")
+    hold(chain(first, TURNED, (last, lambda y, turned: y * turned.permute(2, 1, 0))), dtype)
 
 
 APART = {

@@ -85,7 +85,7 @@ def test_fused_attention_on_meta_is_one_kernel():
     [
         nn.LayerNorm(4),
         nn.GroupNorm(3, 3),
-        nn.BatchNorm2d(3).train(),
+        lambda x: F.batch_norm(x, None, None, training=True),
         nn.LogSigmoid(),
         lambda x: F.scaled_dot_product_attention(x, x, x),
     ],
@@ -131,6 +131,7 @@ def test_an_operation_is_declared_once():
 
 
 shapes = st.lists(st.integers(1, 4), max_size=4).map(tuple)
+shapes_with_zeros = st.lists(st.sampled_from([0, 1, 1, 3]), max_size=3).map(tuple)
 
 
 def of_long_axes(strides, shape):
@@ -181,6 +182,15 @@ def test_operands_that_lie_differently_make_torchs_layout(shape, number, random)
     assert wanted == tuple(real.shape)
     made = elementwise_strides(wanted, [(tuple(each.shape), each.stride()) for each in operands])
     assert of_long_axes(made, wanted) == of_long_axes(real.stride(), wanted)
+
+
+@given(st.lists(shapes_with_zeros, min_size=1, max_size=3))
+def test_shapes_broadcast_as_in_torch(operands):
+    try:
+        together = torch.broadcast_shapes(*operands)
+    except RuntimeError:
+        return
+    assert broadcast(*operands) == tuple(together)
 
 
 @given(shapes, st.randoms(use_true_random=False))

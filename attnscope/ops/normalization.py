@@ -63,24 +63,15 @@ def layer_norm(tape: Tape, x: Tensor, weight: Tensor | None = None, bias: Tensor
 
 def normalize(tape: Tape, x: Tensor) -> Tensor:
     """Bring each row to length 1 (torch's `F.normalize`)."""
-    return divide(tape, x, expand(tape, clamp(tape, _length(tape, x), "clamp_min"), x.shape))
+    return divide(tape, x, expand(tape, clamp(tape, length(tape, x), "clamp_min"), x.shape))
 
 
-def _length(tape: Tape, x: Tensor) -> Tensor:
-    shape = (*x.shape[:-1], 1)
-    made = tape.tensor(shape, _reduced(shape, elementwise_strides(x.shape, [(x.shape, x.strides)])))
+def length(tape: Tape, x: Tensor) -> Tensor:
+    """Take the length of each row (torch's `linalg.vector_norm`), which stays an axis of one element."""
+    made = tape.tensor((*x.shape[:-1], 1))
     tape.ran("linalg_vector_norm", [x], made)
     tape.remember(_length_back, [x], [made], saved=[x, made])
     return made
-
-
-def _reduced(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
-    """Return dense strides whose axes lie in the order of these."""
-    found, step = [1] * len(shape), 1
-    for axis in sorted(range(len(shape)), key=lambda axis: (strides[axis], -axis)):
-        found[axis] = step
-        step *= shape[axis]
-    return tuple(found)
 
 
 def _softmax_back(back: Back) -> Gradients:
@@ -102,11 +93,11 @@ def _layer_norm_back(back: Back) -> Gradients:
 
 def _length_back(back: Back) -> Gradients:
     """Return gradient · (x / length), 0 where the length is 0."""
-    tape, (x, length) = back.tape, back.saved
-    strides = elementwise_strides(x.shape, [(x.shape, x.strides), (length.shape, length.strides)])
+    tape, (x, lengths) = back.tape, back.saved
+    strides = elementwise_strides(x.shape, [(x.shape, x.strides), (lengths.shape, lengths.strides)])
     quotient = tape.tensor(x.shape, strides)
     zero = tape.number(), tape.cast(is_double=False)
-    mask = tape.tensor(length.shape, itemsize=1)
+    mask = tape.tensor(lengths.shape, itemsize=1)
     del zero
     grad = back.grad
     made = tape.tensor(x.shape, elementwise_strides(x.shape, [(grad.shape, grad.strides), (x.shape, strides)]))
