@@ -89,7 +89,9 @@ def test_the_numbers_of_the_contract():
     ],
 )
 def test_published_figures(spec, macs):
-    assert attentions.plan(spec).macs == macs == sum(spec.closed_form().values())
+    plan = attentions.plan(spec)
+    assert plan.macs == macs == sum(spec.closed_form().values())
+    assert plan.flops == 2 * macs
 
 
 def test_the_plan_has_what_runs_and_nothing_else():
