@@ -302,6 +302,42 @@ def test_two_steps_take_the_same_input(dtype):
     hold(chain(first, second), dtype)
 
 
+def add_turned(tape, made, other):
+    return elementwise.add(tape, movement.permute(tape, made, (2, 1, 0)), other)
+
+
+LEAVE = step("made: a b c -> after: a b c", on_tape(gelu), "leave"), F.gelu
+TO_INPUTS = {
+    "one gradient for both": [(step(BOTH, on_tape(elementwise.add)), torch.add), LEAVE],
+    "the gradient of the loss for both": [(step(BOTH, on_tape(elementwise.add)), torch.add)],
+    "the gradient of the loss": [(step("x: a b c, y: b 1 -> made: a b c", on_tape(elementwise.add)), torch.add)],
+    "one gradient, a step apart": [
+        (step(BOTH, on_tape(elementwise.add)), torch.add),
+        (step("x: a b c, made: a b c -> after: a b c", on_tape(elementwise.add), "again"), torch.add),
+        (step("after: a b c -> last: a b c", on_tape(gelu), "leave"), F.gelu),
+    ],
+    "a view of a gradient": [(step("x: a b c -> made: (a b) c", on_tape(movement.view, (6, 5))), lambda x: x.view(6, 5)),
+                             (step("made: (a b) c -> after: (a b) c", on_tape(gelu), "leave"), F.gelu)],
+    "a view of the gradient of the loss": [
+        (step("x: a b c -> made: (a b) c", on_tape(movement.view, (6, 5))), lambda x: x.view(6, 5))],
+    "a turned gradient": [TURNED, (step("turned: c b a -> after: c b a", on_tape(gelu), "leave"), F.gelu)],
+    "a turned gradient and another": [
+        TURNED,
+        (step("turned: c b a -> made: c b a", on_tape(gelu), "first"), F.gelu),
+        (step("x: a b c -> other: a b c", on_tape(gelu), "second"), F.gelu),
+        (step("made: c b a, other: a b c -> last: a b c", on_tape(add_turned), "last"),
+         lambda made, other: made.permute(2, 1, 0) + other),
+    ],
+}  # fmt: skip
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", TO_INPUTS)
+def test_what_an_input_has_for_its_gradient(name, dtype):
+    """torch copies what somebody else still refers to, and what does not lie as the input does, once all is summed."""
+    hold(chain(*TO_INPUTS[name]), dtype)
+
+
 def two_gelus(tape, x, y):
     return gelu(tape, x), gelu(tape, y)
 

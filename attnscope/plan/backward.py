@@ -128,13 +128,17 @@ class _Buffer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Value:
-    """A tensor of the forward: its shape and bytes, whether it needs a gradient, and the one that it has so far."""
+    """A tensor of the forward: its shape and bytes, whether it needs a gradient, and the one that it has so far.
+
+    `pending` are the takings through which the backward has not gone yet.
+    """
 
     shape: Shape
     size: int
     needs_grad: bool
     grad: _Buffer | None = None
     is_input: bool = False
+    pending: int = 0
 
 
 class _Run(NamedTuple):
@@ -165,6 +169,8 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
         needed = any(needs) or bool(step.weights)
         makes = [_Value(shape, step.itemsize * prod(shape), needed) for shape in step.outputs]
         values.update(zip(step.makes, makes, strict=True))
+        for value in takes:
+            value.pending += 1
         runs.append(_Run(takes, needs, makes, owners))
     for last in runs[-1].makes:
         last.grad = _Buffer(_Gradient(0, users=2), contiguous_strides(last.shape))  # the loss has it too
@@ -184,6 +190,7 @@ class _Replay:
         """Go back through one run; return the most that is held while it does."""
         came = [value.grad for value in run.makes]
         if not any(value.needs_grad for value in run.makes) or not any(came):
+            self._leave(run)
             return AtLeast(0, True)
         effects = self._effects(step, run.needs, came)
         self.fullest = self.held
@@ -209,6 +216,7 @@ class _Replay:
             if gradient is not None:
                 is_view = gradient.is_view or (gradient.key < 0 and self._came(gradient.key, came).is_view)
                 self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides, is_view))
+        self._leave(run)
         return AtLeast(self.fullest, not (effects.holds_more or step.forward.keeps_unknown))
 
     def _effects(self, step: SizedStep, needs: tuple[bool, ...], came: list[_Buffer | None]) -> BackwardEffects:
@@ -246,7 +254,7 @@ class _Replay:
         """Give a tensor a gradient, or add to it: in place if it is not a view and nobody else has its memory."""
         before = value.grad
         if before is None:
-            value.grad = self._as_leaf(value, grad) if value.is_input else grad
+            value.grad = grad
             return
         if before.memory.users == 1 and not before.is_view and is_dense(value.shape, before.strides):
             self._release(grad)
@@ -258,9 +266,17 @@ class _Replay:
         self._release(grad)
         value.grad = total
 
-    def _as_leaf(self, value: _Value, grad: _Buffer) -> _Buffer:
-        """Copy the gradient of an input that does not lie as the input does."""
-        if is_contiguous(value.shape, grad.strides):
+    def _leave(self, run: _Run) -> None:
+        """Give its gradient to each input whose last taking, from the end of the forward, this was."""
+        for value in run.takes:
+            value.pending -= 1
+            if value.is_input and value.grad is not None and not value.pending:
+                value.grad = self._own(value, value.grad)
+
+    def _own(self, value: _Value, grad: _Buffer) -> _Buffer:
+        """Copy the gradient of an input if it does not lie as the input does, or if that very tensor is referred to."""
+        is_shared = grad.memory.users > 1 and not grad.is_view
+        if is_contiguous(value.shape, grad.strides) and not is_shared:
             return grad
         self._hold(value.size)
         self._release(grad)

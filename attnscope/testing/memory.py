@@ -1,5 +1,6 @@
 """Checks of the bytes that are held and kept, by torch's profiler and by autograd's hooks, against the plan."""
 
+import gc
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,11 +161,17 @@ def kept_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
 
 @contextmanager
 def profiling() -> Iterator[Any]:
-    """Profile memory on the CPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            yield profiler
+    """Profile memory on the CPU, without the garbage collector: what it frees was there before."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+                yield profiler
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def fullest_moments(profiler: Any, until_the_next: bool = False) -> dict[str, int]:
