@@ -29,6 +29,8 @@ def option(default: Any, help: str, **rules: Any) -> Any:
 
     Rules: `low`, `high` and, of a fraction, `below` for numbers (whole numbers are from 1 to LARGEST, others finite, unless
     it says otherwise), `choices` for words, and `shown`, the default as help shows it where None stands for something.
+    `group` is the group of flags in which help lists it, "Attention" or for a network "Network" unless it is given.
+    `selects` says that it selects a part of a network, and does not change it.
     """
     return field(default=default, metadata={"help": help, **rules})
 
@@ -60,8 +62,10 @@ class Spec(ABC):
     qk_scale: float | None = option(None, "Multiply q·kᵀ with this.", low=0.0, shown="1/√(dim/heads)")
     attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, below=1.0)
     proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, below=1.0)
-    kernel: str = option("eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS))
-    dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES))
+    kernel: str = option(
+        "eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS), group="Run"
+    )
+    dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES), group="Run")
 
     def __post_init__(self) -> None:
         for name, declared in own_fields(type(self)).items():

@@ -12,9 +12,24 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, networks
-from attnscope.attentions.spec import Spec, own_fields_first
+from attnscope.attentions.spec import Spec, own_fields, own_fields_first
 from attnscope.cli.extension import OTHERS, typed
-from attnscope.cli.flags import BY_PRESET, choices, examples, file, flag_of, give_flags, key_of, option, strength
+from attnscope.cli.flags import (
+    ATTENTION,
+    BY_PRESET,
+    MEASURE,
+    NETWORK,
+    OUTPUT,
+    RUN,
+    choices,
+    examples,
+    file,
+    flag_of,
+    give_flags,
+    key_of,
+    option,
+    strength,
+)
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
@@ -34,6 +49,7 @@ from attnscope.profiling.options import BUDGET_S
 SCOPE = Annotated[
     str,
     option(
+        group=NETWORK,
         **choices(networks.SCOPES),
         help=f"What to explore: {', '.join(networks.SCOPES)}. Below model, --stage and --block choose which.",
     ),
@@ -92,31 +108,26 @@ def attention_command(app: typer.Typer, name: str) -> None:
                 given.pop(weaker, None)
         run_attention(networks.asked(name, given, scope), **flags)
 
-    shared = list(inspect.signature(run_attention).parameters.values())[1:]
-    own = [flag_of(field) for field in fields]
-    if has_networks:
-        own.insert(0, inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE))
-    give_flags(
-        command,
-        [inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context), *own, *shared],
-        [spec_class],
-    )
+    of_attention = own_fields(spec_class)
+    own = [flag_of(field, ATTENTION if field.name in of_attention else NETWORK) for field in fields]
+    context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
+    preset, *others = list(inspect.signature(run_attention).parameters.values())[1:]
+    give_flags(command, [context, *[scope] * has_networks, preset, *own, *others], [spec_class])
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
-    epilog = examples(map(typed, spec_class.EXAMPLES))
-    app.command(name, help=summary, short_help=spec_class.SUMMARY, epilog=epilog)(command)
+    app.command(name, help=summary, epilog=examples(map(typed, spec_class.EXAMPLES)))(command)
 
 
 def _fields(name: str) -> list[Field[Any]]:
-    """What the command can be asked: of the attention, then of networks made of it, then what all have."""
+    """Return the fields that are flags: those of the attention, then of networks made of it, then those that all have."""
     fields = {field.name: field for field in own_fields_first(attentions.spec_class(name))}
     if name not in networks.names():
         return list(fields.values())
     common = {field.name for field in dataclasses.fields(Spec)}
-    others = {
-        field.name: field
-        for field in own_fields_first(networks.spec_class(name))
-        if field.name not in fields and field.name != "scope"
-    }
+    of_networks = [field for field in own_fields_first(networks.spec_class(name)) if field.name != "scope"]
+    of_all_networks = {field.name for field in dataclasses.fields(networks.NetworkSpec)}
+    of_networks.sort(key=lambda field: (not field.metadata.get("selects"), field.name in of_all_networks))
+    others = {field.name: field for field in of_networks if field.name not in fields}
     own = {field: fields[field] for field in fields if field not in common}
     return list({**own, **others, **fields}.values())
 
@@ -126,6 +137,7 @@ def run_attention(
     preset: Annotated[
         str | None,
         option(
+            group=NETWORK,
             metavar="NAME",
             autocompletion=_preset_names,
             help="A published network's values (see attnscope presets); flags override them.",
@@ -133,43 +145,64 @@ def run_attention(
             is_eager=True,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        option(metavar="FILE", help="A TOML file's values; flags override them.", callback=_config, is_eager=True),
-    ] = None,
     device: DeviceFlag = "auto",
-    time: Annotated[bool, option("--time/--no-time", help="Run and time it, or report shapes and costs only.")] = True,
-    budget: BudgetFlag = BUDGET_S,
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
     alloc: AllocFlag = "pinned",
-    audit: Annotated[bool, option("--audit", help="Count with torch's FlopCounterMode too.")] = False,
-    strict: Annotated[
-        bool, option("--strict", help="Exit with 1 where counts disagree or times are in doubt.")
-    ] = False,
-    picture: Annotated[bool, option("--picture", help="Draw the windows below the table.")] = False,
-    backward: Annotated[
-        bool, option("--backward", help="Report the cost of the backward of each step, and time it.")
-    ] = False,
-    input_grad: Annotated[
-        bool, option("--input-grad/--no-input-grad", help="Whether the input needs a gradient, in the backward.")
+    config: Annotated[
+        Path | None,
+        option(
+            group=RUN,
+            metavar="FILE",
+            help="A TOML file's values; flags override them.",
+            callback=_config,
+            is_eager=True,
+        ),
+    ] = None,
+    time: Annotated[
+        bool, option("--time/--no-time", group=MEASURE, help="Run and time it, or report shapes and costs only.")
     ] = True,
+    backward: Annotated[
+        bool,
+        option("--backward", group=MEASURE, help="Report the cost of the backward of each step, and time it."),
+    ] = False,
     memory: Annotated[
-        bool, option("--memory", help="Show the peak memory of each step, in inference and in training.")
+        bool,
+        option("--memory", group=MEASURE, help="Show the peak memory of each step, in inference and in training."),
     ] = False,
     kernels: Annotated[
-        bool, option("--kernels", help="Compare all kernels that run here: time, and error against float64.")
+        bool,
+        option("--kernels", group=MEASURE, help="Compare all kernels that run here: time, and error against float64."),
     ] = False,
     roofline: Annotated[
-        bool, option("--roofline", help="Draw the steps under the roof that this machine sets.")
+        bool, option("--roofline", group=MEASURE, help="Draw the steps under the roof that this machine sets.")
     ] = False,
-    save: Annotated[
-        Path | None,
-        option(metavar="FILE", help="Also write the run to this file as JSON; see attnscope diff.", callback=file),
-    ] = None,
+    budget: BudgetFlag = BUDGET_S,
+    strict: Annotated[
+        bool, option("--strict", group=MEASURE, help="Exit with 1 where counts disagree or times are in doubt.")
+    ] = False,
+    audit: Annotated[bool, option("--audit", group=MEASURE, help="Count with torch's FlopCounterMode too.")] = False,
+    input_grad: Annotated[
+        bool,
+        option(
+            "--input-grad/--no-input-grad",
+            group=MEASURE,
+            help="Whether the input needs a gradient, in the backward.",
+        ),
+    ] = True,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
+    save: Annotated[
+        Path | None,
+        option(
+            group=OUTPUT,
+            metavar="FILE",
+            help="Also write the run to this file as JSON; see attnscope diff.",
+            callback=file,
+        ),
+    ] = None,
+    picture: Annotated[bool, option("--picture", group=OUTPUT, help="Draw the windows below the table.")] = False,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
 ) -> None:

@@ -12,8 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from attnscope import attentions
 from attnscope.attentions.discovery import find_spec_class, refused
-from attnscope.cli.extension import OTHERS
+from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
 from attnscope.cli.flags import as_text, key_of
+from attnscope.cli.help import write_examples, write_flags, write_sections, write_usage
 
 
 class Commands(MutableMapping[str, Any]):
@@ -60,12 +61,24 @@ class Group(TyperGroup):
         super().__init__(**settings)
         self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write how attnscope is called."""
+        write_usage(self, ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """List the commands in their groups, then the options."""
+        self.format_commands(ctx, formatter)
+        write_flags(self.get_params(ctx), ctx, formatter, ungrouped="Options")
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands, and the installed attentions that cannot be used, each with the reason."""
-        super().format_commands(ctx, formatter)
+        """List the commands in their groups, and the installed attentions that cannot be used, each with the reason."""
+        sections: dict[str, list[tuple[str, str]]] = {group: [] for group in COMMAND_GROUPS}
+        for name in self.commands:
+            group, summary = describe(name)
+            sections[group].append((name, summary))
         if reasons := refused():
-            with formatter.section("Installed attentions that cannot be used"):
-                formatter.write_dl(sorted(reasons.items()))
+            sections["Installed attentions that cannot be used"] = sorted(reasons.items())
+        write_sections(ctx, formatter, sections)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options, with --help and those of completion, to be read from text."""
@@ -73,11 +86,29 @@ class Group(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose parameters are read from text."""
+    """A command whose parameters are read from text, and whose flags help lists in groups."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write how the command is called."""
+        write_usage(self, ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """List the arguments and the flags in their groups."""
+        write_flags(self.get_params(ctx), ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        if self.epilog:
+            write_examples(self.epilog, ctx, formatter)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return arguments and options, with --help."""
         return as_text(super().get_params(ctx))
+
+
+def describe(name: str) -> tuple[str, str]:
+    """Return the group and the summary of a command, without building it."""
+    return OTHERS[name] if name in OTHERS else (LEARN, attentions.spec_class(name).SUMMARY)
 
 
 def build(name: str) -> TyperCommand:
@@ -90,6 +121,7 @@ def build(name: str) -> TyperCommand:
 
         attention_command(app, name)
     app.registered_commands[0].cls = Command
+    app.registered_commands[0].short_help = describe(name)[1]
     command = typer.main.get_command(app)
     assert isinstance(command, Command)
     for param in command.params:  # typer goes by the name in Python, which is another where that is taken

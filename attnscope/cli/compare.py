@@ -24,8 +24,8 @@ from attnscope.analyses.contenders import (
 from attnscope.analyses.suggestion import suggest
 from attnscope.attentions.spec import kind, own_fields_first
 from attnscope.attentions.spec import option as option_field
-from attnscope.cli.extension import typed, typed_again
-from attnscope.cli.flags import choices, examples, flag_of, give_flags, option
+from attnscope.cli.extension import OTHERS, typed, typed_again
+from attnscope.cli.flags import COMPARISON, MEASURE, choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
@@ -43,7 +43,6 @@ from attnscope.core.ranges import read_over
 from attnscope.networks.presets import read_stages
 from attnscope.profiling.options import BUDGET_S
 
-SUMMARY = "Compare attentions, on paper and on this machine: MACs, memory, time, break-evens."
 EXAMPLES = (
     "attnscope compare",
     "attnscope compare vit swin --over resolution=14:224:2x",
@@ -70,7 +69,7 @@ def compare_command(app: typer.Typer) -> None:
         annotation=Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[ATTENTION]...", show_default=False, autocompletion=attentions.names,
+                metavar="ATTENTION", show_default=False, autocompletion=attentions.names,
                 help=f"Two or more of {', '.join(attentions.names())}, with values of their own: swin:window=14,shift. "
                 f"Each is compared with the first. Default: {' '.join(CONTENDERS)}.",
             ),
@@ -78,7 +77,7 @@ def compare_command(app: typer.Typer) -> None:
     )  # fmt: skip
     specs = map(attentions.spec_class, attentions.names())
     give_flags(command, [context, names, *own[:3], *map(flag_of, fields.values()), *own[3:]], specs)
-    app.command("compare", help=SUMMARY, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
+    app.command("compare", help=OTHERS["compare"][1], epilog=examples(EXAMPLES))(command)
 
 
 def run_comparison(
@@ -87,23 +86,34 @@ def run_comparison(
     again: str,
     over: Annotated[
         list[str] | None,
-        option(metavar="FIELD=RANGE", help="Go over a size: 14:224:2x, 14:56:7 or 4,7,8; twice for a table of two."),
+        option(
+            group=COMPARISON,
+            metavar="FIELD=RANGE",
+            help="Go over a size: 14:224:2x, 14:56:7 or 4,7,8; twice for a table of two.",
+        ),
     ] = None,
-    stages: Annotated[bool, option("--stages", help="Go over the stages of Swin-T, or of the preset.")] = False,
+    stages: Annotated[
+        bool, option("--stages", group=COMPARISON, help="Go over the stages of Swin-T, or of the preset.")
+    ] = False,
     quantity: Annotated[
-        str, option(**choices(QUANTITIES), help=f"What is compared: {', '.join(QUANTITIES)}.")
+        str, option(group=COMPARISON, **choices(QUANTITIES), help=f"What is compared: {', '.join(QUANTITIES)}.")
     ] = "macs",
     pad: Annotated[
-        bool, option("--pad/--no-pad", help="Pad grids to whole windows, or leave out those that need it.")
+        bool,
+        option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or leave out those that need it."),
     ] = True,
-    preset: Annotated[str | None, option(metavar="NAME", help="A published network, to go over its stages.")] = None,
-    time: Annotated[bool, option("--time", help="Time them too, and find where the lead changes.")] = False,
+    preset: Annotated[
+        str | None, option(group=COMPARISON, metavar="NAME", help="A published network, to go over its stages.")
+    ] = None,
+    time: Annotated[
+        bool, option("--time", group=MEASURE, help="Time them too, and find where the lead changes.")
+    ] = False,
     device: DeviceFlag = "auto",
     budget: BudgetFlag = BUDGET_S,
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
     alloc: AllocFlag = "pinned",
-    strict: Annotated[bool, option("--strict", help="Exit with 1 where times are in doubt.")] = False,
+    strict: Annotated[bool, option("--strict", group=MEASURE, help="Exit with 1 where times are in doubt.")] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnscope.cli.flags import examples, file, number, option
+from attnscope.cli.flags import MEASURE, examples, file, number, option
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -26,7 +26,6 @@ def diff_command(app: typer.Typer) -> None:
     """Add `attnscope diff` to the app."""
     app.command(
         "diff",
-        short_help="Two saved runs: what changed.",
         epilog=examples(("attnscope vit --save a.json", "attnscope diff a.json b.json --fail-above 1.1")),
     )(show_diff)
 
@@ -37,6 +36,7 @@ def show_diff(
     fail_above: Annotated[
         float | None,
         option(
+            group=MEASURE,
             callback=number("fail_above"),
             metavar="X",
             help="Exit with 1 where forward or backward takes more than X times as long, and the difference is real.",

@@ -12,8 +12,19 @@ from attnscope import attentions
 from attnscope.core.errors import UsageError, literal
 from attnscope.core.sizes import spell_pair
 
-OTHERS: tuple[str, ...] = ("compare", "diff", "peaks", "presets", "trace", "windows")
-"""Commands that are no attention's: no attention can have their names."""
+COMMAND_GROUPS = ("Learn", "Compare", "Measure and guard", "Other")
+"""The groups of commands, in the order in which help lists them."""
+LEARN, COMPARE, GUARD, OTHER = COMMAND_GROUPS
+
+OTHERS: dict[str, tuple[str, str]] = {
+    "windows": (LEARN, "Pictures of windows: partition, shift, mask, relative positions."),
+    "compare": (COMPARE, "Compare attentions, on paper and on this machine: MACs, memory, time, break-evens."),
+    "trace": (GUARD, "Any module: timm, torchvision, Hugging Face, your own."),
+    "diff": (GUARD, "Two saved runs: what changed."),
+    "peaks": (GUARD, "What this machine can do at its best: matmul, softmax, copies."),
+    "presets": (OTHER, "Published networks: their parameters and MACs."),
+}
+"""Commands that are no attention's, each with its group and its summary: no attention can have their names."""
 
 _folders: dict[str, Path] = {}
 """The folders that this command line names, by the name of the attention in them."""

@@ -17,6 +17,9 @@ from attnscope.core.sizes import Ints, Pair, parse_ints, parse_pair
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """Where a value comes from, the weaker first; the default map is a config file's and a preset's."""
+GROUPS = ("Comparison", "Module", "Attention", "Network", "Pictures", "Run", "Measure", "Output")
+"""The groups of flags, in the order in which help lists them."""
+COMPARISON, MODULE, ATTENTION, NETWORK, PICTURES, RUN, MEASURE, OUTPUT = GROUPS
 HELP = ("-h", "--help")
 """The flags of help, which every command has."""
 BY_PRESET = "attnscope.by_preset"
@@ -36,9 +39,18 @@ class Flag(TyperOption):
         """Return what the callback makes of the text."""
         return read_text(self, ctx, value, super().process_value)
 
+    def _get_default_string(self, *, show_default_is_str: bool, **settings: Any) -> str:
+        """Return the default as help shows it; typer puts a default in words into parentheses."""
+        default = super()._get_default_string(show_default_is_str=show_default_is_str, **settings)
+        return str(self.show_default) if show_default_is_str else default
+
 
 class Word(TyperArgument):
     """An argument that is read from text."""
+
+    def display_type_rich(self, ctx: Any) -> str | None:
+        """Return the type as help shows it beside the name; none where the name says what to give."""
+        return super().display_type_rich(ctx) if self.metavar is None else None
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         """Return what the callback makes of the text."""
@@ -68,6 +80,7 @@ def read_text(param: Flag | Word, ctx: Any, value: Any, by_typer: Callable[[Any,
 def as_text(params: list[Any]) -> list[Any]:
     """Turn the parameters of a command into Flags and Words; typer has no place to name a class for them."""
     for param in params:
+        param.show_envvar = False  # as in `option`; typer declares --help and the flags of completion itself
         if type(param) in (TyperOption, TyperArgument):
             param.__class__ = Flag if type(param) is TyperOption else Word
     return params
@@ -156,10 +169,10 @@ def ints(name: str) -> Callable[[Any], Ints]:
     return _reader(name, parse_ints, "a list of whole numbers, such as 2,2,6,2")
 
 
-def flag_of(field: Field[Any]) -> Parameter:
-    """The flag of a Spec's field: its name, type, help and default are the field's."""
+def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
+    """The flag of a Spec's field: its name, type, help and default are the field's, and its group unless it names none."""
     base, name = kind(field), field.name.replace("_", "-")
-    settings: dict[str, Any] = {"help": field.metadata["help"]}
+    settings: dict[str, Any] = {"help": field.metadata["help"], "group": field.metadata.get("group", group)}
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
     read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
     if read is not None:
@@ -179,9 +192,12 @@ def flag_of(field: Field[Any]) -> Parameter:
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def option(*names: str, **settings: Any) -> Any:
-    """A flag. Every flag has an environment variable of its name; help need not say so each time."""
-    return typer.Option(*names, show_envvar=False, **settings)
+def option(*names: str, group: str | None, **settings: Any) -> Any:
+    """Declare a flag and the group in which help lists it.
+
+    Every flag has an environment variable of its name; help need not say so each time.
+    """
+    return typer.Option(*names, rich_help_panel=group, show_envvar=False, **settings)
 
 
 def key_of(opts: Iterable[str]) -> str | None:
@@ -205,8 +221,8 @@ def choices(known: Iterable[str]) -> dict[str, Any]:
 
 
 def examples(commands: Iterable[str]) -> str:
-    """The end of a help page: commands worth trying."""
-    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+    """Return the end of a help page: commands worth trying, one a line."""
+    return "\n".join(commands)
 
 
 def _finite(text: str) -> float:

@@ -12,17 +12,19 @@ from attnscope.attentions.discovery import describe_failure
 from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import HELP, option
+from attnscope.cli.help import WIDEST, start_page
 from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.core.terminal import shows_color
 from attnscope.core.version import __version__
 
 app = typer.Typer(
     name="attnscope",
     cls=Group,
     help="A microscope for vision attention: shapes, exact MACs and trustworthy times of every step.",
-    epilog="Try: attnscope vit --dim 768 --heads 12",
+    epilog="attnscope COMMAND --help lists the flags of a command. attnscope alone shows where to start.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": list(HELP)},
+    context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": list(HELP), "max_content_width": WIDEST},
 )
 
 
@@ -39,6 +41,7 @@ def _root(
         list[Path] | None,
         option(
             "--attention",
+            group=None,
             metavar="FOLDER",
             callback=load_attentions,
             is_eager=True,
@@ -46,11 +49,14 @@ def _root(
         ),
     ] = None,
     version: Annotated[
-        bool, option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        option(
+            "--version", "-V", group=None, callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        typer.echo(start_page(context), color=context.color)
 
 
 def main() -> None:
@@ -59,7 +65,7 @@ def main() -> None:
         if getattr(sys, stream) is None:  # closed by the shell, as in `attnscope vit >&-`
             setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
-        code = app(prog_name="attnscope", standalone_mode=False)
+        code = app(prog_name="attnscope", standalone_mode=False, color=shows_color(sys.stdout))
     except AttnscopeError as error:
         code = _fail(error.in_flags(), error.exit_code)
     except typer.BadParameter as error:

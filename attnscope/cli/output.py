@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attnscope.cli.flags import choices, file, option, strength
+from attnscope.cli.flags import OUTPUT, choices, file, option, strength
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
 if TYPE_CHECKING:
@@ -35,19 +35,26 @@ def _form_unless_json(context: typer.Context, form: str | None) -> str | None:
 
 def _form(names: tuple[str, ...]) -> Any:
     told = f"{', '.join(names)}; a table unless the file's ending says otherwise."
-    return option("--format", **choices(names), help=told, callback=_form_unless_json)
+    return option("--format", group=OUTPUT, **choices(names), help=told, callback=_form_unless_json)
 
 
 FormFlag = Annotated[str | None, _form(FORM_NAMES)]
 TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
 """Of a command that draws no picture."""
-JsonFlag = Annotated[bool, option("--json", help="The same as --format json.", callback=_json)]
+JsonFlag = Annotated[bool, option("--json", group=OUTPUT, help="The same as --format json.", callback=_json)]
 OutputFlag = Annotated[
     Path | None,
-    option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.", callback=file),
+    option(
+        "--output",
+        "-o",
+        group=OUTPUT,
+        metavar="FILE",
+        help="Write to this file instead of the terminal.",
+        callback=file,
+    ),
 ]
-ColorFlag = Annotated[str, option(**choices(COLORS), help=f"{', '.join(COLORS)}.")]
-QuietFlag = Annotated[bool, option("--quiet", "-q", help="Hide the suggested next command.")]
+ColorFlag = Annotated[str, option(group=OUTPUT, **choices(COLORS), help=f"{', '.join(COLORS)}.")]
+QuietFlag = Annotated[bool, option("--quiet", "-q", group=OUTPUT, help="Hide the suggested next command.")]
 
 
 def check_output(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import choices, examples, option
+from attnscope.cli.flags import RUN, choices, examples, option
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -25,14 +25,13 @@ def peaks_command(app: typer.Typer) -> None:
     """Add `attnscope peaks` to the app."""
     app.command(
         "peaks",
-        short_help="What this machine can do at its best: matmul, softmax, copies.",
         epilog=examples(("attnscope peaks", "attnscope peaks --threads 2 --json")),
     )(show_peaks)
 
 
 def show_peaks(
-    device: Annotated[str, option(**choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, option(**choices(DTYPE_BYTES), help="Tensor dtype.")] = "float32",
+    device: Annotated[str, option(group=RUN, **choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, option(group=RUN, **choices(DTYPE_BYTES), help="Tensor dtype.")] = "float32",
     threads: ThreadsFlag = 1,
     form: TextFormFlag = None,
     json: JsonFlag = False,

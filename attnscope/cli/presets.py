@@ -22,7 +22,6 @@ def presets_command(app: typer.Typer) -> None:
     """Add `attnscope presets` to the app."""
     app.command(
         "presets",
-        short_help="Published networks: their parameters and MACs.",
         epilog=examples(("attnscope presets", "attnscope presets --format csv")),
     )(list_presets)
 

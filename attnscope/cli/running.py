@@ -5,16 +5,17 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import choices, number, option, whole
+from attnscope.cli.flags import MEASURE, RUN, choices, number, option, whole
 from attnscope.core.errors import UsageError, quoted
 from attnscope.profiling.options import DEVICES
 
 ALLOCATORS = ("pinned", "default")
 
-DeviceFlag = Annotated[str, option(**choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")]
+DeviceFlag = Annotated[str, option(group=RUN, **choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")]
 BudgetFlag = Annotated[
     float,
     option(
+        group=MEASURE,
         callback=number("budget"),
         metavar="X",
         help="Seconds to spend on each measurement (up to 3× on a busy machine).",
@@ -23,13 +24,22 @@ BudgetFlag = Annotated[
 ThreadsFlag = Annotated[
     int,
     option(
-        callback=whole("threads"), metavar="N", help="CPU threads; with one, times are reliable on a busy machine too."
+        group=RUN,
+        callback=whole("threads"),
+        metavar="N",
+        help="CPU threads; with one, times are reliable on a busy machine too.",
     ),
 ]
-SeedFlag = Annotated[int, option(callback=whole("seed"), metavar="N", help="Random seed for weights and inputs.")]
+SeedFlag = Annotated[
+    int, option(group=RUN, callback=whole("seed"), metavar="N", help="Random seed for weights and inputs.")
+]
 AllocFlag = Annotated[
     str,
-    option(**choices(ALLOCATORS), help="pinned keeps freed memory, for steady times; default leaves it to the system."),
+    option(
+        group=RUN,
+        **choices(ALLOCATORS),
+        help="pinned keeps freed memory, for steady times; default leaves it to the system.",
+    ),
 ]
 
 

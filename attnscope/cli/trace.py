@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import choices, examples, option, whole
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, option, whole
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.progress import progress_line
@@ -27,7 +27,6 @@ def trace_command(app: typer.Typer) -> None:
     """Add the command to the app."""
     app.command(
         "trace",
-        short_help="Any module: timm, torchvision, Hugging Face, your own.",
         epilog=examples(EXAMPLES),
     )(run_trace)
 
@@ -42,44 +41,70 @@ def run_trace(
         ),
     ],
     arg: Annotated[
-        list[str] | None, option("--arg", metavar="NAME=VALUE", help="What it is built with; may be given again.")
+        list[str] | None,
+        option("--arg", group=MODULE, metavar="NAME=VALUE", help="What it is built with; may be given again."),
     ] = None,
     inputs: Annotated[
         list[str] | None,
         option(
             "--input",
+            group=MODULE,
             metavar="[NAME=]SHAPE[:DTYPE]",
             help="What it takes, such as 1,49,96 or mask=49,49:bool; may be given again; known networks need none.",
         ),
     ] = None,
     submodule: Annotated[
         str | None,
-        option("--module", metavar="PATH", help="Open this submodule, with the inputs that it really receives."),
+        option(
+            "--module",
+            group=MODULE,
+            metavar="PATH",
+            help="Open this submodule, with the inputs that it really receives.",
+        ),
     ] = None,
     group: Annotated[
-        str, option(**choices(GROUPS), help=f"What a row is: {', '.join(f'{k} ({v})' for k, v in GROUPS.items())}.")
+        str,
+        option(
+            group=OUTPUT,
+            **choices(GROUPS),
+            help=f"What a row is: {', '.join(f'{k} ({v})' for k, v in GROUPS.items())}.",
+        ),
     ] = "module",
     depth: Annotated[
         int | None,
         option(
-            callback=whole("depth"), metavar="N", help="Levels of modules that are opened.", show_default="a screenful"
+            group=OUTPUT,
+            callback=whole("depth"),
+            metavar="N",
+            help="Levels of modules that are opened.",
+            show_default="a screenful",
         ),
     ] = None,
     time: Annotated[
         bool,
-        option("--time/--no-time", help="Run and time it, or report shapes and costs without computing anything."),
+        option(
+            "--time/--no-time",
+            group=MEASURE,
+            help="Run and time it, or report shapes and costs without computing anything.",
+        ),
     ] = False,
     device: Annotated[
         str | None,
         option(
-            **choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.", show_default="meta, or auto with --time"
+            group=RUN,
+            **choices(DEVICES),
+            help=f"Where to run: {', '.join(DEVICES)}.",
+            show_default="meta, or auto with --time",
         ),
     ] = None,
     budget: BudgetFlag = BUDGET_S,
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
     strict: Annotated[
-        bool, option("--strict", help="Exit with 1 where a comment is wrong, a formula missing, a time in doubt.")
+        bool,
+        option(
+            "--strict", group=MEASURE, help="Exit with 1 where a comment is wrong, a formula missing, a time in doubt."
+        ),
     ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,

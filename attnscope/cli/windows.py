@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from attnscope.attentions.swin.spec import SwinSpec
-from attnscope.cli.flags import examples, flag_of, give_flags, option, place, whole
+from attnscope.cli.flags import PICTURES, examples, flag_of, give_flags, option, place, whole
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 
 if TYPE_CHECKING:
     from attnscope.core.sizes import Pair
 
-SUMMARY = "Pictures of windows: partition, shift, mask, relative positions."
 EXAMPLES = (
     "attnscope windows --resolution 14 --window 7 --shift",
     "attnscope windows --resolution 28 --shift --token 5,9 --layers 4",
@@ -38,20 +37,28 @@ def windows_command(app: typer.Typer) -> None:
     declared["resolution"] = declared["resolution"].replace(default=RESOLUTION)
     shared = list(inspect.signature(run_windows).parameters.values())[1:]
     give_flags(command, [*(declared[name] for name in SPEC_FIELDS), *shared])
-    app.command("windows", help=run_windows.__doc__, short_help=SUMMARY, epilog=examples(EXAMPLES))(command)
+    app.command("windows", help=run_windows.__doc__, epilog=examples(EXAMPLES))(command)
 
 
 def run_windows(
     spec: SwinSpec,
     token: Annotated[
         str | None,
-        option(callback=place("token"), metavar="ROW,COLUMN", help="Show what this token of the image sees."),
+        option(
+            group=PICTURES,
+            callback=place("token"),
+            metavar="ROW,COLUMN",
+            help="Show what this token of the image sees.",
+        ),
     ] = None,
     layers: Annotated[
-        int | None, option(callback=whole("layers"), metavar="N", help="And how far it sees after up to N layers.")
+        int | None,
+        option(group=PICTURES, callback=whole("layers"), metavar="N", help="And how far it sees after up to N layers."),
     ] = None,
-    positions: Annotated[bool, option("--positions", help="Show the relative position index.")] = False,
-    order: Annotated[bool, option("--order", help="Show how the rows of the window batch map back.")] = False,
+    positions: Annotated[bool, option("--positions", group=PICTURES, help="Show the relative position index.")] = False,
+    order: Annotated[
+        bool, option("--order", group=PICTURES, help="Show how the rows of the window batch map back.")
+    ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,

@@ -30,7 +30,7 @@ class NetworkSpec(Spec):
     mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
     classes: int = option(1000, "Number of classes.")
     scope: str = option("model", "block or model.", choices=("block", "model"))
-    block: int | None = option(None, "Open this block, from 1.", shown="all of them")
+    block: int | None = option(None, "Open this block, from 1.", shown="all of them", selects=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from attnscope.core.terminal import shows_color
+
 MARGIN = 1
 UNBOUNDED = 10_000
 
@@ -83,9 +85,7 @@ class Screen:
         width = min(int(columns), UNBOUNDED) if columns.isdigit() and int(columns) > 0 else None
         if width is None and terminal:
             width = os.get_terminal_size(stream.fileno()).columns or 80
-        wants = color == "always" or (color == "auto" and (terminal or bool(env.get("FORCE_COLOR"))))
-        if color == "auto" and (env.get("NO_COLOR") or env.get("TERM") == "dumb"):
-            wants = False
+        wants = color == "always" or (color == "auto" and shows_color(stream, env))
         return cls(width, wants, not _speaks_unicode(stream), quiet)
 
     def text(self, words: str) -> str:

@@ -42,7 +42,7 @@ class SwinNetworkSpec(NetworkSpec):
     depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.", high=DEEPEST)
     window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
     patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
-    stage: int | None = option(None, "Open this stage, from 1.", shown="all of them")
+    stage: int | None = option(None, "Open this stage, from 1.", shown="all of them", selects=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

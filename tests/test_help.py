@@ -1,0 +1,127 @@
+"""The page that a newcomer sees, and help: groups, widths, colours."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from attnscope import attentions
+from attnscope.cli.commands import build, describe
+from attnscope.cli.extension import COMMAND_GROUPS, OTHERS
+from attnscope.cli.flags import GROUPS
+from attnscope.cli.help import WAYS_IN, fold
+from tests.conftest import Run
+
+COMMANDS = (*attentions.names(), *OTHERS)
+ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+
+
+def titles(page: str) -> list[str]:
+    """The titles of the lists on a page of help."""
+    return re.findall(r"^(\S.*):$", page, re.MULTILINE)
+
+
+def listed(page: str) -> dict[str, list[str]]:
+    """What stands in each list of a page of help: flags or commands, by title."""
+    found: dict[str, list[str]] = {}
+    for line in page.splitlines():
+        if line and not line.startswith(" "):
+            rows = found.setdefault(line.rstrip(":"), [])
+        elif re.match(r"  \S", line) and found:
+            rows.append(line.split()[0].rstrip(","))
+    return found
+
+
+def test_alone_it_shows_three_ways_in_and_how_to_get_help(attnscope: Run):
+    done = attnscope()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert titles(done.stdout) == list(WAYS_IN)
+    assert len(done.stdout.splitlines()) <= 24
+    commands = [command for rows in WAYS_IN.values() for command, _ in rows]
+    assert all(command in done.stdout for command in commands)
+    for command in commands:
+        assert command.split()[1] in {*COMMANDS, "COMMAND", "--help"}
+
+
+def test_the_ways_in_run(attnscope: Run, tmp_path):
+    """All but `trace`, which needs a module; the runs that `diff` compares are saved by the line above it."""
+    commands = [command for rows in WAYS_IN.values() for command, _ in rows if not re.search("[A-Z]", command)]
+    for command in commands:
+        words = [str(tmp_path / "a.json") if word.endswith(".json") else word for word in shlex.split(command)[1:]]
+        done = attnscope(*words, *["--budget=0.02"] * (words[0] in ("vit", "swin")))
+        assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_all_commands_in_their_groups(attnscope: Run):
+    groups = listed(attnscope("--help").stdout)
+    assert [title for title in groups if title in COMMAND_GROUPS] == list(COMMAND_GROUPS)
+    for name in COMMANDS:
+        assert name in groups[describe(name)[0]]
+        assert build(name).get_short_help_str() == describe(name)[1]
+    assert "-h" in groups["Options"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_flag_is_in_the_group_that_it_declares(attnscope: Run, name: str):
+    groups = listed(attnscope(name, "--help").stdout)
+    known = [title for title in groups if title in GROUPS]
+    assert known == [group for group in GROUPS if group in known]
+    assert "Options" not in groups
+    for param in build(name).params:
+        if param.param_type_name == "option":
+            assert param.rich_help_panel in GROUPS
+            assert {*param.opts} & {*groups[param.rich_help_panel]}
+    assert groups["Output"][-1] == "-h"
+
+
+def test_what_is_used_first_is_listed_first(attnscope: Run):
+    groups = listed(attnscope("swin", "--help").stdout)
+    assert groups["Attention"][:2] == ["--dim", "--heads"]
+    assert groups["Network"][:4] == ["--scope", "--preset", "--stage", "--block"]
+    assert groups["Run"][:3] == ["--kernel", "--dtype", "--device"]
+    assert groups["Measure"][0] == "--time"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("words", [[], ["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_no_line_is_wider_than_the_terminal(attnscope: Run, words: list[str], width: int):
+    page = attnscope(*words, COLUMNS=str(width)).stdout
+    assert max(map(len, page.splitlines())) <= width
+
+
+def test_a_folded_example_is_one_command():
+    command = "attnscope trace 'my file.py:Attention' --arg dim=96 --input 1,49,96"
+    lines = fold(command, 30)
+    assert max(map(len, lines)) <= 30
+    echoed = subprocess.run(
+        ["bash", "-c", "\n".join(lines).replace("attnscope", "printf '%s\\n'", 1)], capture_output=True
+    )
+    assert echoed.stdout.decode().splitlines() == shlex.split(command)[1:]
+    assert fold(command, 100) == [command]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["vit", "--help"]], ids=" ".join)
+def test_colors_are_for_terminals(attnscope: Run, words: list[str]):
+    plain = attnscope(*words).stdout
+    assert "\x1b" not in plain
+    colored = attnscope(*words, FORCE_COLOR="1", TERM="xterm").stdout
+    assert "\x1b[1m" in colored
+    assert "\x1b[36m" in colored
+    assert ESCAPE.sub("", colored) == plain
+    assert attnscope(*words, FORCE_COLOR="1", NO_COLOR="1").stdout == plain
+    assert attnscope(*words, FORCE_COLOR="1", TERM="dumb").stdout == plain
+
+
+def test_help_has_colors_on_a_real_terminal():
+    import pty
+
+    master, slave = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen([sys.executable, "-m", "attnscope"], stdout=slave, env=env):
+        os.close(slave)
+        read = os.read(master, 4096)
+    os.close(master)
+    assert b"\x1b[1m" in read
