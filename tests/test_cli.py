@@ -60,6 +60,14 @@ WRONG = [
     ("vit --format xml", 2, "--format xml is unknown; there is: csv, json, md, svg, table"),
     ("vit --color red", 2, "--color red is unknown; there is: auto, always, never"),
     ("vit --json --format csv", 2, "--json and --format csv contradict each other; give one of them"),
+    (
+        "vit -o {tmp}/x.html",
+        2,
+        "--output {tmp}/x.html: the ending must be .txt, .json, .csv, .md or .svg; or give the format with --format",
+    ),
+    ("trace no.py:X -o x.pdf", 2, "--output x.pdf: the ending must be .txt, .json, .csv, .md or .svg; or give"),
+    ("compare -o x.PNG", 2, "--output x.PNG: the ending must be .txt, .json, .csv, .md or .svg; or give the format"),
+    ("diff a b -o x.svg", 2, "--output x.svg: the ending must be .txt, .json, .csv or .md; or give the format with"),
     ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
@@ -141,7 +149,7 @@ def test_the_examples_of_the_help_work(attnscope, name):
 
 @pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
 def test_help_offers_the_forms_that_there_are(attnscope, name):
-    offers = "md, svg;" in " ".join(attnscope(name, "--help").stdout.split())
+    offers = "md, svg; by default" in " ".join(attnscope(name, "--help").stdout.split())
     words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
     refused = "--format svg has no place" in attnscope(name, *words, "--format", "svg").stderr
     assert offers is not refused
@@ -185,16 +193,31 @@ def test_csv_can_be_read(attnscope):
 
 
 @pytest.mark.parametrize(
-    ("ending", "begins"), [("json", "{"), ("csv", "step,"), ("md", "**ViT"), ("svg", "<svg"), ("txt", " ViT")]
+    ("ending", "begins"),
+    [
+        (".json", "{"),
+        (".csv", "step,"),
+        (".md", "**ViT"),
+        (".svg", "<svg"),
+        (".txt", " ViT"),
+        (".MD", "**ViT"),
+        ("", " ViT"),
+    ],
 )
 def test_a_file_is_written_in_the_form_of_its_ending(attnscope, tmp_path, ending, begins):
-    file = tmp_path / f"out.{ending}"
+    file = tmp_path / f"out{ending}"
     file.write_text("before")
     done = attnscope("vit", "--no-time", "-o", str(file))
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == f"written to {file}\n"
     assert file.read_text(encoding="utf-8").startswith(begins)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_format_that_is_given_goes_before_the_ending(attnscope, tmp_path):
+    for words in (["--format", "csv"], ["--json"]):
+        assert attnscope("vit", "--no-time", "-o", str(tmp_path / "x.html"), *words).returncode == 0
+    assert (tmp_path / "x.html").read_text(encoding="utf-8").startswith("{")
 
 
 def test_a_mistake_leaves_the_file_as_it_was(attnscope, tmp_path):

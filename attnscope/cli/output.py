@@ -15,8 +15,10 @@ from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
-TEXT_FORMS = ("table", "json", "csv", "md")
-FORM_NAMES = (*TEXT_FORMS, "svg")
+FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".md": "md", ".svg": "svg"}
+"""The format of a file by the ending of its name."""
+FORM_NAMES = tuple(FORMATS.values())
+TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
 FLAGS = ("form", "json", "output", "color", "quiet")
 """The flags of this module, by their names in Python."""
 COLORS = ("auto", "always", "never")
@@ -34,7 +36,7 @@ def _form_unless_json(context: typer.Context, form: str | None) -> str | None:
 
 
 def _form(names: tuple[str, ...]) -> Any:
-    told = f"{', '.join(names)}; a table unless the file's ending says otherwise."
+    told = f"{', '.join(names)}; by default that of the file's ending, or a table."
     return option("--format", group=OUTPUT, **choices(names), help=told, callback=_form_unless_json)
 
 
@@ -60,10 +62,10 @@ QuietFlag = Annotated[bool, option("--quiet", "-q", group=OUTPUT, help="Hide the
 def check_output(
     form: str | None, json: bool, output: Path | None, color: str, forms: tuple[str, ...] = FORM_NAMES
 ) -> str:
-    """The form to write in, of those that the command has, once it is sure that it can be written.
+    """Return the format to write in, of those that the command has, once it is sure that it can be written.
 
     Raises:
-        UsageError: an unknown form or colour, two forms at once, or a file that cannot be written.
+        UsageError: an unknown format or colour, two formats at once, or a file that cannot be written.
     """
     if form is not None and form not in FORM_NAMES:
         raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, forms)}")
@@ -72,11 +74,30 @@ def check_output(
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     check_file("output", output)
-    ending = output.suffix.removeprefix(".") if output else ""
-    chosen = form or ("json" if json else ending if ending in FORM_NAMES else "table")
+    if form is None and not json:
+        return _form_of(output, forms)
+    chosen = form or "json"
     if chosen not in forms:
         raise UsageError(f"--format {chosen} has no place here; there is: {', '.join(forms)}")
     return chosen
+
+
+def _form_of(output: Path | None, forms: tuple[str, ...]) -> str:
+    """Return the format that the ending of a file asks for; a table without a file or an ending, as for /dev/null.
+
+    Raises:
+        UsageError: the command has no such format.
+    """
+    if output is None or not output.suffix:
+        return "table"
+    form = FORMATS.get(output.suffix.lower())
+    if form not in forms:
+        known = [ending for ending, form in FORMATS.items() if form in forms]
+        raise UsageError(
+            f"{{output}} {literal(output)}: the ending must be {', '.join(known[:-1])} or {known[-1]}; "
+            "or give the format with --format"
+        )
+    return form
 
 
 def check_file(flag: str, path: Path | None) -> None:
