@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from attnscope import attentions
+from attnscope import attentions, networks
 from attnscope.attentions.spec import own_fields_first
 from attnscope.cli.commands import build
 from attnscope.cli.extension import OTHERS
@@ -437,8 +437,11 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert done.stderr == ""
 
 
-def test_completion_knows_commands_flags_and_words(attnscope):
-    def completed(words):
+@pytest.fixture
+def completed(attnscope):
+    """What a shell offers after these words."""
+
+    def complete(words):
         env = {
             "_ATTNSCOPE_COMPLETE": "complete_bash",
             "COMP_WORDS": words,
@@ -446,9 +449,22 @@ def test_completion_knows_commands_flags_and_words(attnscope):
         }
         return attnscope(**env).stdout.split()
 
+    return complete
+
+
+def test_completion_knows_commands_flags_and_words(completed):
     assert {"vit", "swin"} <= set(completed("attnscope "))
     assert "--window" in completed("attnscope swin --win")
     assert "sdpa" in completed("attnscope vit --kernel ")
+
+
+def test_completion_offers_the_presets_of_the_command(completed):
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in presets().values()}
+    for name in networks.names():
+        assert set(completed(f"attnscope {name} --preset ")) == {each for each in texts if f"[{name}]" in texts[each]}
+    assert completed("attnscope cross --preset ") == []
+    assert completed("attnscope vit --preset deit-s-d") == ["deit-s-distilled-224"]
+    assert set(completed("attnscope compare --preset ")) == {each for each in texts if "depths" in texts[each]}
 
 
 def test_presets_are_listed_and_answer_to_timms_names(attnscope):

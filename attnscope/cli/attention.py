@@ -56,11 +56,11 @@ SCOPE = Annotated[
 ]
 
 
-def _preset_names() -> list[str]:
-    """Return what completes --preset."""
+def _preset_names(context: typer.Context) -> list[str]:
+    """Return what completes --preset: the presets of the command."""
     from attnscope.networks import configs
 
-    return list(configs.presets())
+    return configs.suiting(lambda tables: context.info_name in tables)
 
 
 def _preset(context: typer.Context, name: str | None) -> str | None:

@@ -40,7 +40,7 @@ from attnscope.cli.running import (
 )
 from attnscope.core.errors import UsageError
 from attnscope.core.ranges import read_over
-from attnscope.networks.presets import read_stages
+from attnscope.networks.presets import names_with_stages, read_stages
 from attnscope.profiling.options import BUDGET_S
 
 EXAMPLES = (
@@ -103,7 +103,13 @@ def run_comparison(
         option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or leave out those that need it."),
     ] = True,
     preset: Annotated[
-        str | None, option(group=COMPARISON, metavar="NAME", help="A published network, to go over its stages.")
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="NAME",
+            autocompletion=names_with_stages,
+            help="A published network, to go over its stages.",
+        ),
     ] = None,
     time: Annotated[
         bool, option("--time", group=MEASURE, help="Time them too, and find where the lead changes.")

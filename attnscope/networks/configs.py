@@ -18,6 +18,11 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+def suiting(suits: Callable[[Tables], bool]) -> list[str]:
+    """Return the names of the presets whose tables suit."""
+    return [name for name, path in presets().items() if suits(read_tables(path))]
+
+
 def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]:
     """The flags that a preset sets for a command.
 
@@ -43,8 +48,8 @@ def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True
     by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
     if name in by_timm:
         return by_timm[name]
-    suiting = [path for path in paths.values() if suits(read_tables(path))]
-    ours, timms = ([each for each, path in named.items() if path in suiting] for named in (paths, by_timm))
+    known = {paths[each] for each in suiting(suits)}
+    ours, timms = ([each for each, path in named.items() if path in known] for named in (paths, by_timm))
     raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, ours, timms)}")
 
 

@@ -48,6 +48,11 @@ def presets() -> list[Preset]:
     return sorted(found, key=lambda preset: (families.get(preset.name.split("-")[0], 9), preset.macs))
 
 
+def names_with_stages() -> list[str]:
+    """Return the names of the presets whose networks have stages."""
+    return configs.suiting(_has_stages)
+
+
 def read_stages(name: str | None = None) -> tuple[Stage, ...]:
     """The stages of a preset's network, by its own name or by timm's, or of Swin-T without one.
 
@@ -56,9 +61,9 @@ def read_stages(name: str | None = None) -> tuple[Stage, ...]:
     """
     if name is None:
         return SwinNetworkSpec().stages
-    tables = configs.read_tables(configs.preset_path(name, lambda tables: "depths" in _network(tables)[1]))
+    tables = configs.read_tables(configs.preset_path(name, _has_stages))
     command, fields = _network(tables)
-    if "depths" not in fields:
+    if not _has_stages(tables):
         raise UsageError(f"{{preset}} {name} has no stages: no depths stand in it; leave it out for those of Swin-T")
     spec = _spec(command, fields)
     assert isinstance(spec, SwinNetworkSpec)
@@ -75,6 +80,11 @@ def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str]
         preset.spec, dtype="float32", kernel="eager"
     )
     return preset.published if same else ()
+
+
+def _has_stages(tables: Mapping[str, Any]) -> bool:
+    """Return whether the network of a preset has stages."""
+    return "depths" in _network(tables)[1]
 
 
 def _preset(name: str, tables: Mapping[str, Any]) -> Preset:
