@@ -21,11 +21,13 @@ from attnscope.cli.flags import (
     NETWORK,
     OUTPUT,
     RUN,
+    Needs,
     choices,
     examples,
     file,
     flag_of,
     give_flags,
+    is_typed,
     key_of,
     option,
     strength,
@@ -42,6 +44,7 @@ from attnscope.cli.running import (
     hold_strictly,
     start_torch,
 )
+from attnscope.cli.without_effect import warn
 from attnscope.core.errors import UsageError
 from attnscope.core.windows import Windows
 from attnscope.profiling.options import BUDGET_S
@@ -106,7 +109,11 @@ def attention_command(app: typer.Typer, name: str) -> None:
             weaker, stronger = sorted(pair, key=lambda field: strength(typer_context, field))
             if strength(typer_context, weaker) < strength(typer_context, stronger):
                 given.pop(weaker, None)
-        run_attention(networks.asked(name, given, scope), **flags)
+        spec = networks.asked(name, given, scope)
+        run_attention(spec, **flags)
+        for field, needed in networks.without_effect(name, given, scope).items():
+            if is_typed(typer_context, field):
+                warn(f"{{{field}}} has no effect with {{scope}} {scope}; it needs {needed}")
 
     of_attention = own_fields(spec_class)
     own = [flag_of(field, ATTENTION if field.name in of_attention else NETWORK) for field in fields]
@@ -189,6 +196,7 @@ def run_attention(
             group=MEASURE,
             help="Whether the input needs a gradient, in the backward.",
         ),
+        Needs("backward"),
     ] = True,
     form: FormFlag = None,
     json: JsonFlag = False,

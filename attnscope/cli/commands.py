@@ -3,8 +3,9 @@
 A command that is no attention's has a file of its name here, with `<name>_command(app)`.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -13,8 +14,9 @@ from typer.core import TyperCommand, TyperGroup
 from attnscope import attentions
 from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
-from attnscope.cli.flags import as_text, key_of
+from attnscope.cli.flags import as_text, key_of, needs_of
 from attnscope.cli.help import write_examples, write_flags, write_sections, write_usage
+from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
 
 
 class Commands(MutableMapping[str, Any]):
@@ -86,7 +88,26 @@ class Group(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose parameters are read from text, and whose flags help lists in groups."""
+    """A command whose parameters are read from text, and whose flags help lists in groups.
+
+    `needs` is the switch that a flag needs, both by their names in Python.
+    """
+
+    needs: Mapping[str, str] = MappingProxyType({})
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and warn of what had no effect; an error is one line, without warnings."""
+        try:
+            result = super().invoke(ctx)
+        except typer.Exit:
+            self._warn(ctx)
+            raise
+        self._warn(ctx)
+        return result
+
+    def _warn(self, ctx: Any) -> None:
+        warn_of_variables(ctx)
+        warn_of_flags(ctx, self.needs)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write how the command is called."""
@@ -124,6 +145,7 @@ def build(name: str) -> TyperCommand:
     app.registered_commands[0].short_help = describe(name)[1]
     command = typer.main.get_command(app)
     assert isinstance(command, Command)
+    command.needs = needs_of(app.registered_commands[0].callback or command.invoke)
     for param in command.params:  # typer goes by the name in Python, which is another where that is taken
         if key := key_of(param.opts):
             param.envvar = f"ATTNSCOPE_{name}_{key}".upper()

@@ -25,7 +25,7 @@ from attnscope.analyses.suggestion import suggest
 from attnscope.attentions.spec import kind, own_fields_first
 from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS, typed, typed_again
-from attnscope.cli.flags import COMPARISON, MEASURE, choices, examples, flag_of, give_flags, option
+from attnscope.cli.flags import COMPARISON, MEASURE, Needs, choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
 from attnscope.cli.running import (
@@ -114,11 +114,11 @@ def run_comparison(
     time: Annotated[
         bool, option("--time", group=MEASURE, help="Time them too, and find where the lead changes.")
     ] = False,
-    device: DeviceFlag = "auto",
+    device: Annotated[DeviceFlag, Needs("time")] = "auto",
     budget: BudgetFlag = BUDGET_S,
-    threads: ThreadsFlag = 1,
-    seed: SeedFlag = 0,
-    alloc: AllocFlag = "pinned",
+    threads: Annotated[ThreadsFlag, Needs("time")] = 1,
+    seed: Annotated[SeedFlag, Needs("time")] = 0,
+    alloc: Annotated[AllocFlag, Needs("time")] = "pinned",
     strict: Annotated[bool, option("--strict", group=MEASURE, help="Exit with 1 where times are in doubt.")] = False,
     form: FormFlag = None,
     json: JsonFlag = False,

@@ -3,13 +3,14 @@
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import Field
-from inspect import Parameter, Signature
+from dataclasses import Field, dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperOption
+from typer.models import ParameterInfo
 
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quoted
@@ -24,6 +25,13 @@ HELP = ("-h", "--help")
 """The flags of help, which every command has."""
 BY_PRESET = "attnscope.by_preset"
 """Where a context keeps the names of the values that a preset put into the default map."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Annotates a flag that has no effect without a switch, by the switch's name in Python."""
+
+    switch: str
 
 
 class FlagError(AttnscopeError):
@@ -157,6 +165,7 @@ def _names_of(parameter: Parameter) -> list[str]:
     declared = [
         name
         for settings in getattr(parameter.annotation, "__metadata__", ())
+        if isinstance(settings, ParameterInfo)
         for name in (settings.default, *(settings.param_decls or ()))  # typer has the first name as the default
         if isinstance(name, str)
     ]
@@ -212,6 +221,22 @@ def strength(context: typer.Context, name: str) -> int:
         return 0
     by_preset = source.name == "DEFAULT_MAP" and name in context.meta.get(BY_PRESET, ())
     return 2 * SOURCES.index(source.name) - by_preset
+
+
+def is_typed(context: Any, name: str) -> bool:
+    """Return whether a value stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def needs_of(command: Callable[..., Any]) -> dict[str, str]:
+    """Return which switch a flag needs, for each flag of a function that is annotated with Needs."""
+    return {
+        name: note.switch
+        for name, parameter in signature(command).parameters.items()
+        for note in getattr(parameter.annotation, "__metadata__", ())
+        if isinstance(note, Needs)
+    }
 
 
 def choices(known: Iterable[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, RUN, choices, number, option, whole
+from attnscope.cli.flags import MEASURE, RUN, Needs, choices, number, option, whole
 from attnscope.core.errors import UsageError, quoted
 from attnscope.profiling.options import DEVICES
 
@@ -20,6 +20,7 @@ BudgetFlag = Annotated[
         metavar="X",
         help="Seconds to spend on each measurement (up to 3× on a busy machine).",
     ),
+    Needs("time"),
 ]
 ThreadsFlag = Annotated[
     int,

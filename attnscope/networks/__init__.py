@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from attnscope import attentions
-from attnscope.attentions.spec import Spec
+from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.plan import Plan
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCOPES = ("attention", "block", "model")
 """How much is looked at."""
 
-__all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_class"]
+__all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_class", "without_effect"]
 
 _SPECS = {
     "vit": ("vit", "ViTNetworkSpec"),
@@ -69,12 +69,57 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
     whole = {field: value for field, value in given.items() if field in of_network}
     if scope != "attention":
         for field in of_one:
-            raise UsageError(f"{{{field}}} is of one attention, and has no place beside {{scope}} {scope}")
+            instead = {attention.SIZE_FIELD: f"{{{network.SIZE_FIELD}}}", **network.INSTEAD}.get(field)
+            fix = f"give {instead} in its place" if instead else "leave one of them out"
+            raise UsageError(f"{{{field}}} is of one attention, and {{scope}} {scope} has no such flag; {fix}")
         return network(scope=scope, **whole)
     of_block: Spec = network(scope="block", **whole).attention()
     if attention.SIZE_FIELD in of_one:
         of_block = of_block.of_size(of_one.pop(attention.SIZE_FIELD))
     return replace(of_block, **of_one)
+
+
+def without_effect(name: str, given: Mapping[str, Any], scope: str) -> dict[str, str]:
+    """Return the fields of a network that change nothing in a scope, each with the flags that it needs.
+
+    A field changes nothing if the Spec, or of a part of a network its attention and its plan, are the same without it.
+
+    Args:
+        name: an attention.
+        given: fields as `asked` takes them.
+        scope: attention, block or model.
+    """
+    if name not in _SPECS:
+        return {}
+    network, of_attention = own_fields(spec_class(name)), own_fields(attentions.spec_class(name))
+    own = {
+        field: value
+        for field, value in given.items()
+        if field in network and field not in of_attention and value != network[field].default
+    }
+    selecting = [field for field in own if network[field].metadata.get("selects")]
+    needed = {}
+    for field in own:
+        if field not in selecting and not _changes(name, given, scope, field):
+            wider = [each for each in SCOPES[SCOPES.index(scope) + 1 :] if _changes(name, own, each, field)]
+            rest = "".join(f" without {{{each}}}" for each in selecting)
+            needed[field] = f"{{scope}} {wider[0]}" if wider else f"{{scope}} model{rest}"
+    return needed
+
+
+def _changes(name: str, given: Mapping[str, Any], scope: str, field: str) -> bool:
+    """Return whether what is explored in a scope is another without a field, or is not there at all."""
+    others = {each: value for each, value in given.items() if each != field}
+    try:
+        return _explored(asked(name, given, scope)) != _explored(asked(name, others, scope))
+    except UsageError:
+        return True
+
+
+def _explored(spec: Spec) -> object:
+    """Return what the fields of a Spec decide: all of a whole network; of a part of one, its attention and its plan."""
+    is_part = isinstance(spec, NetworkSpec) and not spec.is_whole
+    return (spec.attention(), spec.plan()) if is_part else spec  # type: ignore[attr-defined]
 
 
 def plan(spec: NetworkSpec) -> Plan:

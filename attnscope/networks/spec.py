@@ -1,6 +1,7 @@
 """What can be asked of a network: the base of every network's Spec."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ class NetworkSpec(Spec):
     SIZE_FIELD: ClassVar[str] = "image"
     SAID: ClassVar[tuple[str, ...]] = ("scope",)
     MODULE_FILE: ClassVar[str] = "network"
+    INSTEAD: ClassVar[Mapping[str, str]] = {}
+    """What to give in place of a field that only the attention has, in the words of an error."""
 
     image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
     patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")

@@ -1,5 +1,6 @@
 """What can be asked of Swin and Swin V2, and what the papers say they cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -35,6 +36,9 @@ class SwinNetworkSpec(NetworkSpec):
     name: ClassVar[str] = "swin"
     title: ClassVar[str] = "Swin"
     SUMMARY: ClassVar[str] = "Swin, whole or in stages and blocks."
+    INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("shift", "shift_size"), "{scope} block {block} 2, the first block with shifted windows,"
+    )
 
     dim: int = option(96, "Channels of a token, in the first stage.")
     heads: int = option(3, "Attention heads, in the first stage.")
@@ -316,6 +320,7 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
     name: ClassVar[str] = "swinv2"
     title: ClassVar[str] = "Swin V2"
     SUMMARY: ClassVar[str] = "Swin V2, whole or in stages and blocks."
+    INSTEAD: ClassVar[Mapping[str, str]] = {**SwinNetworkSpec.INSTEAD, "pretrained_window": "{pretrained_windows}"}
 
     image: Pair = option((256, 256), "Side of the image in pixels, or HxW.")
     window: Pair = option((8, 8), "Side of a window in tokens, or HxW.")

@@ -1,0 +1,143 @@
+"""Warnings about what was given and has no effect. The result and the exit code stay as they are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from attnscope import attentions, networks
+from attnscope.attentions.spec import own_fields
+from attnscope.core.errors import UsageError
+from tests.conftest import Run
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "nearest"),
+    [
+        ("vit", "ATTNSCOPE_VIT_HEDS", "ATTNSCOPE_VIT_HEADS"),
+        ("vit", "ATTNSCOPE_VIT_HEADSS", "ATTNSCOPE_VIT_HEADS"),
+        ("vit", "ATTNSCOPE_VTI_DIM", "ATTNSCOPE_VIT_DIM"),
+        ("vit", "ATTNSCOPE_ATENTION", "ATTNSCOPE_ATTENTION"),
+        ("vit", "ATTNSCOPE_SWIN_DEPTH", "ATTNSCOPE_SWIN_DEPTHS"),
+        ("vit", "ATTNSCOPE_SWINV2_HEAD", "ATTNSCOPE_SWINV2_HEADS"),
+        ("presets", "ATTNSCOPE_PRESETS_FORMT", "ATTNSCOPE_PRESETS_FORMAT"),
+        (f"--attention {EXAMPLES / 'pvt'} pvt", "ATTNSCOPE_PVT_REDUCTIONS", "ATTNSCOPE_PVT_REDUCTION"),
+    ],
+)
+def test_a_misspelt_variable_is_told_the_nearest(attnscope: Run, words: str, name: str, nearest: str):
+    line = [*words.split(), *["--no-time"] * (words != "presets")]
+    done = attnscope(*line, **{name: "3"})
+    said = f"attnscope: warning: the environment variable {name} is unknown and has no effect; did you mean {nearest}"
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (0, attnscope(*line).stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ATTNSCOPE_VIT_DIM", "96"),
+        ("ATTNSCOPE_SWIN_PRESET", "swin-t-224"),
+        ("ATTNSCOPE_TRACE_INPUT", "1,49,96"),
+        ("ATTNSCOPE_TRACE_INPUTS", "1,49,96"),  # as the parameter is called in Python
+        ("ATTNSCOPE_ATTENTION", str(EXAMPLES / "pvt")),
+        ("ATTNSCOPE_UNALIKE", "1"),
+        ("ATTNSCOPE_PVT_REDUCTION", "2"),  # of an attention that is not loaded
+        ("_ATTNSCOPE_VIT_HEDS", "1"),
+    ],
+)
+def test_other_variables_are_no_warning(attnscope: Run, name: str, value: str):
+    assert attnscope("vit", "--no-time", **{name: value}).stderr == ""
+
+
+def test_help_does_not_warn(attnscope: Run):
+    assert attnscope("vit", "--help", ATTNSCOPE_VIT_HEDS="3").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("vit --no-time --budget 1", ["--budget has no effect with --no-time; leave one of them out"]),
+        ("vit --no-time --no-input-grad", ["--no-input-grad has no effect without --backward; add it"]),
+        ("vit --no-time --input-grad", ["--input-grad has no effect without --backward; add it"]),
+        (
+            "compare --device cuda --threads 2",
+            [f"{flag} has no effect without --time; add it" for flag in ("--device", "--threads")],
+        ),
+        ("vit --no-time --backward --no-input-grad", []),
+        ("vit --budget 0.01", []),
+    ],
+)
+def test_a_flag_that_needs_another_one_says_so(attnscope: Run, line: str, said: list[str]):
+    done = attnscope(*line.split())
+    assert done.stderr.splitlines() == [f"attnscope: warning: {each}" for each in said]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "flag", "scope", "needed"),
+    [
+        ("vit --depth 3", "--depth", "attention", "--scope model"),
+        ("vit --mlp-ratio 2", "--mlp-ratio", "attention", "--scope block"),
+        ("vit --mlp-ratio 2 --classes 9 --scope block", "--classes", "block", "--scope model"),
+        ("swin --classes 9 --scope model --stage 3", "--classes", "model", "--scope model without --stage"),
+        ("swin --depths 2,2,18,2 --stage 2", "--depths", "attention", "--scope model without --stage"),
+    ],
+)
+def test_a_field_that_changes_nothing_in_its_scope_says_which_it_needs(attnscope: Run, line, flag, scope, needed):
+    done = attnscope(*line.split(), "--no-time")
+    assert done.stderr == f"attnscope: warning: {flag} has no effect with --scope {scope}; it needs {needed}\n"
+    assert done.returncode == 0
+    wider, _, without = needed.partition(" without ")
+    fixed = re.sub(rf"{without} \d", "", line) if without else line
+    assert attnscope(*fixed.split(), *wider.split(), "--no-time").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vit --scope model --depth 3 --classes 9 --mlp-ratio 2",
+        "vit --scope block --mlp-ratio 2 --block 2",
+        "vit --depth 12 --classes 1000",  # as they are without the flags
+        "vit --distilled",
+        "vit --block 3",
+        "vit --image 384",
+        "vit --preset vit-l-16-384",
+        "swin --image 448",
+        "swin --stage 5 --depths 2,2,2,2,2",
+        "swin --stage 3 --block 17 --depths 2,2,18,2",
+        "swin --scope model --stage 3 --depths 2,2,18,2",
+        "swinv2 --pretrained-windows 12,12,12,6",
+        "swinv2 --scope block --pretrained-windows 12,12,12,6",
+        "swinv2 --scope model --pretrained-windows 12,12,12,6",
+    ],
+)
+def test_a_field_that_changes_something_is_no_warning(attnscope: Run, line: str):
+    assert attnscope(*line.split(), "--no-time").stderr == ""
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_a_field_of_one_attention_is_told_what_a_network_has_in_its_place(attnscope: Run, name: str):
+    of_attention, of_network = (own_fields(spec) for spec in (attentions.spec_class(name), networks.spec_class(name)))
+    values = {"shift": True}
+    for field in of_attention.keys() - of_network.keys():
+        with pytest.raises(UsageError) as error:
+            networks.asked(name, {field: values.get(field, 4)}, "block")
+        fix = re.search("; give (.*) in its place", error.value.in_flags())
+        assert fix is not None
+        for flag in re.findall("--([a-z_-]+)", fix[1]):
+            assert flag.replace("-", "_") in of_network
+
+
+def test_a_shifted_block_is_typed_as_it_is_told(attnscope: Run):
+    done = attnscope("swin", "--scope", "block", "--shift")
+    assert done.returncode == 2
+    said = "--shift is of one attention, and --scope block has no such flag; give --scope block --block 2, "
+    assert done.stderr.startswith(f"attnscope: {said}")
+    assert "shift 3" in attnscope("swin", "--scope", "block", "--block", "2", "--no-time").stdout
+
+
+def test_only_what_is_typed_is_a_warning(attnscope: Run):
+    assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_BUDGET="1").stderr == ""
