@@ -10,16 +10,24 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+import torch
 from rich.cells import cell_len
 
-from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore
+from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore, trace
 from attnscope.analyses.windows import look_at_windows
 from attnscope.plan.roofline import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
+from attnscope.render.compare import point_columns
+from attnscope.render.diff import diff_columns
+from attnscope.render.parts import part_columns
+from attnscope.render.peaks import peak_columns
 from attnscope.render.screen import UNBOUNDED, Screen
+from attnscope.render.steps import step_columns
+from attnscope.render.trace import call_columns, line_columns
 from attnscope.render.windows import render_windows
-from tests.golden import FOLDER, WIDTHS, reports, screens, timed
+from attnscope.tracing.folding import GROUPS
+from tests.golden import FOLDER, WIDTHS, comparisons, reports, screens, timed
 from tests.test_peaks import PEAKS
 
 SCREENS = screens()
@@ -60,14 +68,47 @@ def test_what_is_left_out_is_named(name):
         assert all(head in heads or head in said for head in every)
 
 
-def test_two_columns_with_one_title_are_named_apart():
-    narrow, wide = (
-        " ".join(render(reports()["swin-shift"], "table", Screen(width=width)).split()) for width in (40, 60)
-    )
-    assert "share of MACs, FLOPs" in narrow
-    assert "share of time, IQR" in narrow
-    assert "share of MACs, FLOPs" in wide
-    assert "share of time" not in wide
+TABLES = (
+    "vit --no-time --backward --memory",
+    "swin --scope model --no-time",
+    "compare vit swin swin:shift cross --over resolution=7,10",
+    "compare --over resolution=7,14 --over window=2,7",
+    "compare --stages --quantity peak",
+    "windows --resolution 14 --shift",
+    "windows --resolution 10 --shift --token 5,9 --layers 4",
+    "windows --positions --order",
+    "presets",
+)
+
+
+@pytest.mark.parametrize("line", TABLES)
+def test_no_two_columns_have_the_same_name(attnscope, line):
+    """On a terminal the heads stand above a rule, with two spaces or more between them."""
+    in_csv, markdown, screen = (attnscope(*line.split(), "--format", form).stdout for form in ("csv", "md", "table"))
+    lines = itertools.pairwise(markdown.splitlines())
+    heads = [in_csv.splitlines()[0].split(",")]
+    heads += [above.strip("| ").split(" | ") for above, rule in lines if rule.startswith("| --")]
+    for block in re.split(r"\n\n+", screen):  # a second rule stands above the totals
+        ruled = [above for above, rule in itertools.pairwise(block.splitlines()) if re.fullmatch(" *──+", rule)]
+        heads += [re.split("  +", head.strip()) for head in ruled[:1]]
+    assert len(heads) >= 3 or line.startswith("windows")  # of which most are pictures
+    for names in heads:
+        assert len(set(names)) == len(names), names
+
+
+def test_no_two_columns_of_what_is_measured_have_the_same_name():
+    full = replace(timed(explore(ViTSpec(), time=False, backward=True)), peaks=PEAKS, focus=("memory", "roofline"))
+    network = timed(explore(SwinNetworkSpec(), time=False, backward=True))
+    module = torch.nn.MultiheadAttention(8, 2)
+    traced = trace(module, *[torch.zeros(5, 1, 8)] * 3, time=True, budget=0.01)
+    tables = [step_columns(full), step_columns(network), part_columns(network), call_columns(traced)]
+    tables += [line_columns(replace(traced, group=group)) for group in GROUPS]
+    tables += [point_columns(comparisons()["compare-time"]), diff_columns(), peak_columns()]
+    for columns in tables:
+        keys = [column.key for column in columns]
+        titles = [column.title for column in columns if column.rank is not None]
+        assert len(set(keys)) == len(keys), keys
+        assert len(set(titles)) == len(titles), titles
 
 
 @pytest.mark.parametrize("spec", [SwinSpec(), SwinNetworkSpec()], ids=["steps", "parts"])

@@ -17,8 +17,8 @@ from attnscope.render.screen import MARGIN, Screen
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 GAP = 2
-SHARE_OF_MACS, SHARE_OF_TIME = "share of MACs", "share of time"
-"""Names of the columns that are titled `share`, each behind the column of which it is the share."""
+SHARE_OF_MACS, SHARE_OF_TIME = "% MACs", "% time"
+"""Titles of columns that are in several tables: no two columns of one have the same title."""
 
 Value = int | float | str | None
 Row = TypeVar("Row")
@@ -35,7 +35,6 @@ class Column(Generic[Row]):
         show: that value in words.
         text: a row in words, where the value alone does not tell it; None where it does.
         rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
-        named: its name in the list of what is not shown, if its title says too little there.
         total: what stands under it, in base units; None where nothing does.
         at_least, total_at_least: lower bounds of the value and of the total, shown where these are not known.
         right: whether it is flush right.
@@ -55,7 +54,6 @@ class Column(Generic[Row]):
     text: Callable[[Row], str | None] = lambda row: None
     at_least: Callable[[Row], Value] | None = None
     total_at_least: Value = None
-    named: str = ""
 
     def words(self, row: Row) -> str:
         """Return the value of a row in words."""
@@ -107,7 +105,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
             break
         kept.remove(last)
         dropped.append(last)
-    return kept, [column.named or column.title for column in columns if column in dropped and column.title]
+    return kept, [column.title for column in columns if column in dropped and column.title]
 
 
 def rows_table(

@@ -20,9 +20,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         Column[PartRow]("part", "part", lambda row: row.name, rank=0, total=f"{blocks} parts", right=False, text=_name),
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
         Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
-        Column[PartRow](
-            "macs_share", "share", lambda row: row.macs / (totals.macs or 1), words.percent, 4, named=SHARE_OF_MACS
-        ),
+        Column[PartRow]("macs_share", SHARE_OF_MACS, lambda row: row.macs / (totals.macs or 1), words.percent, 4),
         Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 9, totals.other_flops),
         Column[PartRow]("params", "params", lambda row: row.params, words.metric, 2, totals.params),
     ]
@@ -39,9 +37,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         longest = max([row.time_s or 0.0 for row in parts])
         columns += [
             Column[PartRow]("time_s", "time", lambda row: row.time_s, words.seconds, 0, whole),
-            Column[PartRow](
-                "time_share", "share", lambda row: (row.time_s or 0.0) / whole, words.percent, 7, named=SHARE_OF_TIME
-            ),
+            Column[PartRow]("time_share", SHARE_OF_TIME, lambda row: (row.time_s or 0.0) / whole, words.percent, 7),
             Column[PartRow](
                 "time_bar",
                 "",

@@ -116,13 +116,13 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
             right=False,
         ),
         Column("macs", "MACs", of("macs"), maybe(words.metric), 0, totals.macs),
-        Column("macs_share", "share", share, maybe(words.percent), 3, named=SHARE_OF_MACS),
+        Column("macs_share", SHARE_OF_MACS, share, maybe(words.percent), 3),
     ]
     if report.time:
         longest = max(map(seconds_of, report.steps), default=0.0) or 1.0
         columns += [
             Column("time_s", "time", time, maybe(words.seconds), 0, report.time.steps_sum_s),
-            Column("time_share", "share", time_share, maybe(words.percent), 2, named=SHARE_OF_TIME),
+            Column("time_share", SHARE_OF_TIME, time_share, maybe(words.percent), 2),
             Column(
                 "time_bar",
                 "",
