@@ -15,9 +15,9 @@ from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
-FORMATS = {".txt": "table", ".json": "json", ".csv": "csv", ".md": "md", ".svg": "svg"}
+FORMATS = {".txt": "table", ".log": "table", ".json": "json", ".csv": "csv", ".md": "md", ".svg": "svg"}
 """The format of a file by the ending of its name."""
-FORM_NAMES = tuple(FORMATS.values())
+FORM_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
 FLAGS = ("form", "json", "output", "color", "quiet")
 """The flags of this module, by their names in Python."""
