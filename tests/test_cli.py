@@ -66,8 +66,16 @@ WRONG = [
         "--output {tmp}/x.html: the ending must be .txt, .log, .json, .csv, .md or .svg; or give the format with --format",
     ),
     ("trace no.py:X -o x.pdf", 2, "--output x.pdf: the ending must be .txt, .log, .json, .csv, .md or .svg; or give"),
-    ("compare -o x.PNG", 2, "--output x.PNG: the ending must be .txt, .log, .json, .csv, .md or .svg; or give the format"),
-    ("diff a b -o x.svg", 2, "--output x.svg: the ending must be .txt, .log, .json, .csv or .md; or give the format with"),
+    (
+        "compare -o x.PNG",
+        2,
+        "--output x.PNG: the ending must be .txt, .log, .json, .csv, .md or .svg; or give the format",
+    ),
+    (
+        "diff a b -o x.svg",
+        2,
+        "--output x.svg: the ending must be .txt, .log, .json, .csv or .md; or give the format with",
+    ),
     ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),

@@ -12,6 +12,7 @@ import pytest
 from attnscope import UsageError, attentions
 from attnscope.attentions import Spec, discovery
 from attnscope.cli import extension, main
+from attnscope.ops.operation import OPERATIONS
 
 PVT = Path(__file__).parent.parent / "examples" / "pvt"
 
@@ -89,6 +90,10 @@ EXAMPLES = """(
 FIELD = "    reduction: int"
 NAME = 'name: ClassVar[str] = "pvt"'
 VIEW = 'op=op.view,\n    doc="the sequence'
+
+NEXT = (
+    'return f"attnscope compare {compared} --resolution {spell_pair(self.resolution, \'x\')}", f"{why} on these tokens"'
+)
 
 MISTAKES = {
     "a field without an option": (
@@ -200,6 +205,30 @@ MISTAKES = {
         )
         for member in sorted(Spec.__abstractmethods__)
     },
+    "a next command without a reason": (
+        "spec.py",
+        NEXT,
+        'return "attnscope vit"',
+        "PVTSpec returns 'attnscope vit' as its next_command; return tuple[str, str]",
+    ),
+    "a next command without a program": (
+        "spec.py",
+        NEXT,
+        'return "pvt", "x"',
+        "PVTSpec suggests the next command 'pvt'; give \"attnscope COMMAND …\"",
+    ),
+    "a neighbourhood that is a tuple": (
+        "spec.py",
+        "return ReducedKeys(*self.resolution, self.reduction) if",
+        "return (1, 2) if",
+        "PVTSpec returns (1, 2) as its neighbourhood; return Neighbourhood",
+    ),
+    "no list of cautions": (
+        "spec.py",
+        "            return []\n",
+        "            return None\n",
+        "returns None as its cautions",
+    ),
     "a method without a return": (
         "spec.py",
         "        return [f",
@@ -411,6 +440,18 @@ def test_a_folder_that_was_refused_is_read_again(run, tmp_path, mistake):
         attentions.load(folder)
     spoil(folder, file, new, old)
     assert attentions.load(folder).name == "pvt"
+
+
+def test_a_folder_that_was_refused_declares_its_operations_again(run, tmp_path):
+    folder = copy(tmp_path / "mine")
+    steps = folder / "steps.py"
+    declaring = "from attnscope.ops.operation import register\nregister('of_a_folder')\n"
+    steps.write_text(steps.read_text(encoding="utf-8") + declaring + "no_such_name\n", encoding="utf-8")
+    with pytest.raises(UsageError):
+        attentions.load(folder)
+    spoil(folder, "steps.py", "no_such_name\n", "")
+    assert attentions.load(folder).name == "pvt"
+    del OPERATIONS["of_a_folder"]
 
 
 def test_the_environment_is_blamed_for_what_it_names(run, monkeypatch, tmp_path):

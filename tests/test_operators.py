@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnscope.ops import elementwise, movement, normalization, reduction
+from attnscope.ops import elementwise, matmul, movement, normalization, reduction
 from attnscope.plan.backward import backward_held
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan
@@ -195,6 +195,16 @@ def test_one_element(name, dtype):
     run = step(pattern, op)
     after = step("made: 1 -> after: 1", on_tape(gelu), "leave"), F.gelu
     hold(chain(*map(before, run.letters.inputs), (run, call), after), dtype)
+
+
+@both_dtypes
+def test_the_gradient_of_a_matrix_lies_as_the_matrix_does(dtype):
+    turn = step("x: a b -> turned: b a", on_tape(movement.permute, (1, 0)), "turn"), lambda x: x.permute(1, 0)
+    enter, leave = before(turn[0].letters.inputs[0]), (step("made: b c -> after: b c", on_tape(gelu), "leave"), F.gelu)
+    hold(
+        chain(enter, turn, (step("turned: b a, y: a c -> made: b c", on_tape(matmul.matmul)), torch.matmul), leave),
+        dtype,
+    )
 
 
 @both_dtypes

@@ -4,7 +4,7 @@ from dataclasses import Field, fields
 from importlib import import_module
 from pathlib import Path
 from re import fullmatch
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from attnscope.attentions.spec import KINDS, Spec, check_value, kind, own_fields
 from attnscope.core.errors import UsageError, literal
@@ -99,11 +99,29 @@ def _check_members(spec: type[Spec]) -> None:
         default = spec()
     except UsageError as error:
         raise UsageError(f"refuses its own defaults: {error.args[0]}") from error
-    for name in required:
+    for name in (*required, "cautions"):
         member, declared = getattr(default, name), vars(Spec)[name]
-        if (member() if callable(member) else member) is None:
-            function = declared.fget if isinstance(declared, property) else declared
-            raise UsageError(f"returns None as its {name}; return {spell_type(function.__annotations__['return'])}")
+        returned = member() if callable(member) else member
+        function = declared.fget if isinstance(declared, property) else declared
+        expected = function.__annotations__["return"]
+        if not _is_of(returned, expected):
+            raise UsageError(f"returns {literal(repr(returned))} as its {name}; return {spell_type(expected)}")
+    command = default.next_command()[0]
+    if len(command.split()) < 2 or command.split()[0] != "attnscope":
+        raise UsageError(f'suggests the next command {literal(repr(command))}; give "attnscope COMMAND …"')
+
+
+def _is_of(value: object, expected: Any) -> bool:
+    """Return whether a value is of a type, and what it holds of those in its brackets."""
+    # pydantic could tell, but takes longer to import than all else
+    kind, of = get_origin(expected) or expected, get_args(expected)
+    if not isinstance(value, kind):
+        return False
+    if isinstance(value, dict):
+        return all(_is_of(key, of[0]) and _is_of(each, of[1]) for key, each in value.items())
+    if isinstance(value, list) or of[1:] == (...,):
+        return all(_is_of(each, of[0]) for each in value)
+    return not of or (len(value) == len(of) and all(map(_is_of, value, of)))
 
 
 def _check_functions(spec: type[Spec], folder: Path) -> None:

@@ -21,6 +21,7 @@ from types import ModuleType
 from attnscope.attentions.contract import check_contract
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, in_a_line, literal, quoted
+from attnscope.ops.operation import OPERATIONS
 
 GROUP = "attnscope.attentions"
 FILES = ("__init__.py", "spec.py", "steps.py", "attention.py")
@@ -78,6 +79,7 @@ def load(path: str | os.PathLike[str]) -> type[Spec]:
     folder = Path(path).resolve()
     if not os.fspath(path) or not folder.is_dir():
         raise UsageError(f"{quoted(path)} is not a folder; give the folder that holds {', '.join(FILES)}")
+    operations = dict(OPERATIONS)
     try:
         spec = _spec_of(_import_folder(folder))
         taken = _loaded.get(spec.name)
@@ -86,6 +88,8 @@ def load(path: str | os.PathLike[str]) -> type[Spec]:
             raise UsageError(f"{other} is named {spec.name} too; rename one")
     except UsageError as error:
         _forget(folder)
+        OPERATIONS.clear()
+        OPERATIONS.update(operations)  # without those that the folder declared, which it declares again
         raise UsageError(f"{literal(path)}: {error.args[0]}") from error.__cause__
     _loaded[spec.name] = spec
     return spec

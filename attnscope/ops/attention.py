@@ -121,7 +121,8 @@ def attention(
     """Attend in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
 
     The result lies in memory as the query does, and gradients lie token by token, the heads side by side, as torch's kernel
-    for the CPU has it; where the tape says that heads lie apart, both lie head by head.
+    for the CPU has it. Where the tape says that heads lie apart, both lie head by head, and so do the gradients if what is
+    kept is not known: then torch takes its math kernel.
 
     Args:
         tape: the tape.
@@ -140,7 +141,9 @@ def attention(
     tape.fused_macs += tape.runs[-1].macs
     taken = [query, key, value] if bias is None else [query, key, value, bias]
     saved = [] if sums is None else [query, key, value, made, sums]
-    tape.remember(_attention_back, taken, [made], saved, meta=([each.shape for each in taken], tape.heads_apart))
+    tape.remember(
+        _attention_back, taken, [made], saved, meta=([each.shape for each in taken], tape.heads_apart or not keeps)
+    )
     return made
 
 

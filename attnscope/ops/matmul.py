@@ -89,21 +89,32 @@ def _product_back(back: Back) -> Gradients:
 
 def _operands_back(back: Back, name: str, needs: Any) -> Gradients:
     tape, grad, (x, other) = back.tape, back.grad, back.saved
-    of_x = _multiplied(tape, name, grad, transpose(tape, other)) if needs[0] else None
-    if not needs[1]:
-        return [of_x, None]
-    if name == "mm" and not other.is_contiguous():  # the gradient of a transposed weight lies as the weight does
-        return [of_x, transpose(tape, _multiplied(tape, name, transpose(tape, grad), x))]
-    return [of_x, _multiplied(tape, name, transpose(tape, x), grad)]
+    of_x = of_other = None
+    if needs[0] and name == "mm" and _is_column_major(x):  # the gradient of a matrix lies as the matrix does
+        of_x = transpose(tape, _multiplied(tape, name, other, transpose(tape, grad)))
+    elif needs[0]:
+        of_x = _multiplied(tape, name, grad, transpose(tape, other))
+    if needs[1] and name == "mm" and _is_column_major(other):
+        of_other = transpose(tape, _multiplied(tape, name, transpose(tape, grad), x))
+    elif needs[1]:
+        of_other = _multiplied(tape, name, transpose(tape, x), grad)
+    return [of_x, of_other]
+
+
+def _is_column_major(matrix: Tensor) -> bool:
+    return matrix.strides[0] == 1 and matrix.strides[1] == matrix.shape[0]
 
 
 def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence[Tensor] = ()) -> Tensor:
     """Multiply matrices, and add what is given.
 
-    A BLAS may copy matrices of a single row or column, and oneDNN repacks narrow numbers: how much they hold is theirs.
+    A BLAS may copy matrices of a single row or column, and those whose numbers lie side by side in neither direction;
+    oneDNN repacks narrow numbers: how much they hold is theirs.
     """
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
-    is_thin = x.dim() == 3 and 1 in (x.shape[-1], other.shape[-1])
-    tape.holds_more |= tape.itemsize < FLOAT32_BYTES or is_thin
+    thin = (x.shape[-1] == 1, other.shape[-1] == 1)
+    is_thin = any(thin) if x.dim() == 3 else all(thin)
+    is_scattered = any(1 not in operand.strides[-2:] for operand in (x, other))
+    tape.holds_more |= tape.itemsize < FLOAT32_BYTES or is_thin or is_scattered
     tape.ran(name, [*added, x, other], made)
     return made

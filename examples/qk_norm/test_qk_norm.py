@@ -17,6 +17,7 @@ class TestBattery(AttentionBattery):
         QKNormSpec(**S, batch=2, kernel="sdpa"),
         QKNormSpec(**S, batch=2, kernel="math"),
         QKNormSpec(**S, attn_drop=0.1, proj_drop=0.1),
+        QKNormSpec(dim=9, heads=3, tokens=2, attn_drop=0.1, kernel="sdpa"),
         QKNormSpec(kernel="sdpa"),
         QKNormSpec(),
     )
