@@ -18,10 +18,11 @@ from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
 from attnscope.core.windows import LARGEST_DRAWN, Windows, position_row
 from attnscope.render.dots import BRAILLE, BRAILLE_DOTS, HALVES, HALVES_ASCII, braille, halves
-from attnscope.render.plane import Picture, draw
+from attnscope.render.plane import MOST_LINES, Picture, draw
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
-from attnscope.render.windows.partition import Letters, planes
+from attnscope.render.windows.partition import SMALL, Letters, plane_parts, planes
+from attnscope.render.windows.parts import room
 from tests.test_windows_geometry import grids, image_tokens
 
 VIEWS = {
@@ -40,6 +41,16 @@ def letters_of(picture: Picture) -> list[list[str]]:
     return [list(row) for row in rows]
 
 
+def windows_of(picture: Picture) -> tuple[int, int]:
+    """The windows that a picture shows, down and across: its borders and one more."""
+    texts = [line.plain for line in picture.lines]
+    rows = [text for text in texts if re.fullmatch(r"[A-Z+](?: ?[A-Z+│┊])*", text)]
+    rules = [text for text in texts if re.fullmatch("[─┼│]*─[─┼│]*", text)]
+    (across,) = {row.count("│") for row in rows}
+    assert all(rule.count("┼") == across for rule in rules)
+    return len(rules) + 1, across + 1
+
+
 @st.composite
 def specs(draw: st.DrawFn, largest: int = 500) -> SwinSpec:
     window = draw(st.integers(1, 40)), draw(st.integers(1, 40))
@@ -51,8 +62,8 @@ def specs(draw: st.DrawFn, largest: int = 500) -> SwinSpec:
 class TestPictures:
     @given(grids())
     def test_tokens_of_one_letter_are_those_that_attend_to_each_other(self, grid: Windows) -> None:
-        pictures, scale = draw(planes(grid), 200, Screen(), most=100)
-        assert scale == 1
+        drawing = draw(planes(grid), 200, Screen(), most=100)
+        assert drawing.letter == (1, 1)
         (height, width), letters = grid.padded, Letters(grid)
         down, across = grid.axes
         groups = [[(down.group(y), across.group(x)) for x in range(width)] for y in range(height)]
@@ -61,13 +72,13 @@ class TestPictures:
         for number, expected in planes_of.items():
             if not grid.is_shifted or not letters.each:
                 continue
-            shown = letters_of(pictures[number])
+            shown = letters_of(drawing.pictures[number])
             pairs = {(expected[y][x], shown[y][x]) for y in range(height) for x in range(width) if shown[y][x] != "+"}
             assert len({group for group, _ in pairs}) == len({letter for _, letter in pairs}) == len(pairs)
 
     @given(grids())
     def test_padding_and_nothing_else_is_a_plus(self, grid: Windows) -> None:
-        pictures, _ = draw(planes(grid), 200, Screen(), most=100)
+        pictures = draw(planes(grid), 200, Screen(), most=100).pictures
         (height, width), (down, across) = grid.padded, grid.axes
         plain = [[y >= grid.height or x >= grid.width for x in range(width)] for y in range(height)]
         rolled = [[plain[y][x] for x in across.rolled] for y in down.rolled]
@@ -84,7 +95,7 @@ class TestPictures:
                 assert len({group for group, _ in pairs}) == len({kind for _, kind in pairs}) == len(pairs)
 
     def test_lines_stand_between_windows_and_dots_where_groups_meet(self) -> None:
-        pictures, _ = draw(planes(Windows(4, 4, (2, 2), (1, 1))), 80, Screen())
+        pictures = draw(planes(Windows(4, 4, (2, 2), (1, 1))), 80, Screen()).pictures
         assert [line.plain for line in pictures[2].lines if line][-6:] == [
             "A A │ B ┊ C",
             "A A │ B ┊ C",
@@ -116,7 +127,38 @@ class TestPictures:
         text = render_windows(look_at_windows(SwinSpec(resolution=448, shift=True)), "table", Screen(width=80))
         rolled = text.split("kernel")[1]
         assert all(letter in rolled for letter in "ABCDEFGHI")
-        assert "scaled: a letter is about" in text
+        assert "scaled: a letter is up to " in text
+        assert "drawn coarser than the windows: not all borders of 64×64 windows fit" in text
+
+    @settings(max_examples=200)
+    @given(specs(), st.integers(40, 200), st.booleans())
+    def test_each_window_has_its_border_or_a_line_says_that_some_have_none(
+        self, spec: SwinSpec, width: int, small: bool
+    ) -> None:
+        grid, screen, most = spec.windows, Screen(width=width), SMALL if small else MOST_LINES
+        drawing = draw(planes(grid), room(screen), screen, most)
+        text = screen.draw(plane_parts(grid, screen, most))
+        drawn = [windows_of(picture) for picture in drawing.pictures]
+        if "drawn coarser than the windows" in text:
+            assert not drawing.complete
+            down, across = (2 * axis.group_count - 1 for axis in grid.axes)
+            runs = [2 * count + 2 for count in (down, across)]  # padding or a cut window is one letter more
+            assert runs[0] > most or runs[1] > room(screen)
+        else:
+            groups = tuple(axis.group_count for axis in grid.axes)
+            assert drawn == [grid.counts, groups, grid.counts][: len(drawn)]
+
+    @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+    def test_the_windows_of_the_examples_are_all_there(self, width: int) -> None:
+        screen = Screen(width=width)
+        for spec, most in (
+            (SwinSpec(resolution=(50, 60), window=8), MOST_LINES),
+            (SwinSpec(shift=True), MOST_LINES),
+            (SwinSpec(shift=True), SMALL),
+        ):
+            drawing = draw(planes(spec.windows), room(screen), screen, most)
+            assert windows_of(drawing.pictures[0]) == spec.windows.counts
+            assert drawing.complete
 
     @pytest.mark.parametrize("sides", [(LARGEST_DRAWN, LARGEST_DRAWN), (1, LARGEST_DRAWN), (LARGEST_DRAWN, 1)])
     def test_the_largest_plane_is_drawn(self, sides: tuple[int, int]) -> None:
@@ -287,7 +329,7 @@ class TestCommand:
 
     def test_swin_shows_a_small_version(self, attnscope) -> None:
         done = attnscope("swin", "--shift", "--no-time", "--picture", COLUMNS="80")
-        assert "I│GG" in done.stdout
+        assert "I│G│G│G│G│G│G│G│H" in done.stdout
         assert "49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner" in done.stdout
         plain = attnscope("swin", "--shift", "--no-time", COLUMNS="80")
         assert "without a mask" not in plain.stdout

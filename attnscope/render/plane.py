@@ -7,10 +7,11 @@ from textwrap import wrap
 
 from rich.text import Text
 
+from attnscope.core.sizes import Pair
 from attnscope.render.screen import Screen
 
 MOST_LINES = 36
-MOST_LINES_SCALED = 24
+MOST_LINES_SCALED = 26
 GAP = 4
 """Columns between pictures, where there is room."""
 NARROWEST_TITLE = 15
@@ -78,23 +79,62 @@ def runs(tokens: Sequence[tuple[Label, int]], window: int = 0) -> list[Run]:
     return found
 
 
-def draw(planes: Sequence[Plane], room: int, screen: Screen, most: int = MOST_LINES) -> tuple[list[Picture], int]:
-    """The planes in one scale: the largest that fits in `room` columns and `most` lines; and that scale.
+@dataclass(frozen=True)
+class Drawing:
+    """Planes drawn in one scale.
 
-    The scale is how many tokens of an axis a letter stands for.
+    Args:
+        pictures: one for each plane.
+        letter: tokens, down and across, that a letter stands for at most.
+        complete: whether every line between runs is drawn; False where the planes are coarser than their windows.
     """
+
+    pictures: list[Picture]
+    letter: Pair
+    complete: bool
+
+
+def draw(planes: Sequence[Plane], room: int, screen: Screen, most: int = MOST_LINES) -> Drawing:
+    """Draw planes in one scale that fits in `room` columns and `most` lines.
+
+    It is the largest scale in which every line between runs is drawn, preferably in a few lines of text. Where no scale has
+    room for all lines, neighbours that look alike become one run.
+    """
+    for lines in dict.fromkeys((min(most, MOST_LINES_SCALED), most)):
+        for scale in _complete_scales(planes, most):
+            pitch = _pitch(planes, scale, room, most if scale == 1 else lines)
+            if pitch:
+                return _drawing(planes, scale, pitch, screen, complete=True)
     longest = max(sum(run.tokens for run in axis) for plane in planes for axis in (plane.down, plane.across))
     for scale in _scales(longest, most):
         shrunk = [Plane(p.title, _merged(p.down, scale), _merged(p.across, scale), p.mark) for p in planes]
-        pitch = _pitch(shrunk, scale, room, most)
+        pitch = _pitch(shrunk, scale, room, min(most, MOST_LINES_SCALED))
         if pitch or scale > longest:
-            return _pictures(shrunk, scale, pitch or 1, screen), scale
+            return _drawing(shrunk, scale, pitch or 1, screen, complete=False)
     raise AssertionError("scales have no end")
+
+
+def _drawing(planes: Sequence[Plane], scale: int, pitch: int, screen: Screen, complete: bool) -> Drawing:
+    down, across = (
+        max(-(-run.tokens // run.cells(scale)) for axis in axes for run in axis)
+        for axes in ([plane.down for plane in planes], [plane.across for plane in planes])
+    )
+    return Drawing(_pictures(planes, scale, pitch, screen), (down, across), complete)
+
+
+def _complete_scales(planes: Sequence[Plane], most: int) -> Iterator[int]:
+    """Yield the scales in which planes may have all their lines: up to the one in which a letter stands for each run."""
+    axes = [axis for plane in planes for axis in (plane.down, plane.across)]
+    widest = max(run.tokens for axis in axes for run in axis)
+    for scale in _scales(max(sum(run.tokens for run in axis) for axis in axes), most):
+        yield min(scale, widest)
+        if scale >= widest:
+            return
 
 
 def _pitch(planes: Sequence[Plane], scale: int, room: int, most: int) -> int | None:
     """Columns from letter to letter: 2, which looks square, or 1; None where the planes do not fit in this scale."""
-    if max(_length(plane.down, scale, 1) for plane in planes) > (most if scale == 1 else min(most, MOST_LINES_SCALED)):
+    if max(_length(plane.down, scale, 1) for plane in planes) > most:
         return None
     widths = {pitch: [_length(plane.across, scale, pitch) for plane in planes] for pitch in (2, 1)}
     fitting = [pitch for pitch in widths if max(widths[pitch]) <= room]

@@ -16,7 +16,7 @@ from attnscope.reports.windows import WindowsReport
 
 MOST_GROUPS = 8
 """Groups of an axis that have letters of their own, as long as the alphabet lasts."""
-SMALL = 16
+SMALL = 20
 """Lines of a small picture."""
 MOST_DOTS = 64
 """Tokens of a window whose mask is drawn with a dot for each pair."""
@@ -40,15 +40,15 @@ def small_picture(grid: Windows, screen: Screen) -> list[RenderableType]:
 
 def plane_parts(grid: Windows, screen: Screen, most: int = MOST_LINES) -> list[RenderableType]:
     """The plane in letters: in windows and, where it is shifted, on the image and rolled; and what the letters mean."""
-    pictures, scale = draw(planes(grid), room(screen), screen, most)
+    drawing = draw(planes(grid), room(screen), screen, most)
     told = [f"{'' if Letters(grid).each else 'in a window, '}tokens of one letter attend to each other"]
     if grid.is_shifted:
         told.append("the roll brings groups together, the mask parts them")
     if grid.is_padded:
         rows, columns = grid.padding
         told.append(f"+ is padding: {rows:,} rows, {columns:,} columns, {grid.waste:.1%} waste, not masked")
-    told += scale_words(scale, grid)
-    return [picture_rows(pictures, screen), *(screen.aside(line) for line in told)]
+    told += scale_words(drawing, grid)
+    return [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in told)]
 
 
 def planes(grid: Windows) -> list[Plane]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from attnscope.core.windows import Windows
 from attnscope.render.columns import Column, fit, rows_table
-from attnscope.render.plane import Picture, side_by_side
+from attnscope.render.plane import Drawing, Picture, side_by_side
 from attnscope.render.screen import MARGIN, Screen
 
 ROOM = 100
@@ -30,12 +30,14 @@ def table_parts(columns: list[Column[Any]], rows: list[Any], screen: Screen) -> 
     return parts
 
 
-def scale_words(scale: int, grid: Windows) -> list[str]:
-    """What a letter stands for where it is not one token."""
-    if scale == 1:
-        return []
-    told = [f"scaled: a letter is about {scale}×{scale} tokens, or fewer"]
-    return [*told, "windows this small have no lines between them"] if min(grid.window) < 2 * scale else told
+def scale_words(drawing: Drawing, grid: Windows) -> list[str]:
+    """Say what a letter stands for where it is not one token, and which borders have no room."""
+    down, across = drawing.letter
+    told = [f"scaled: a letter is up to {down}×{across} tokens"] if down * across > 1 else []
+    if not drawing.complete:
+        r, s = grid.counts
+        told.append(f"drawn coarser than the windows: not all borders of {r:,}×{s:,} windows fit")
+    return told
 
 
 def some(size: int, most: int) -> list[int | None]:

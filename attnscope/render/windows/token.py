@@ -29,15 +29,15 @@ def token_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
     if report.layers:
         title = f"after {plural(report.layers, 'layer')}"
         planes.append(_reach_plane(title, replace(grid, shift=(0, 0)), report.token, report.fields, LAYER_SIGNS))
-    pictures, scale = draw(planes, room(screen), screen)
+    drawing = draw(planes, room(screen), screen)
     told = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o is what it looks at, . what it does not"]
     if report.layers:
         turns = "plain and shifted in turn" if grid.is_shifted else "all plain, so that it never grows"
         told += ["1 2 3 …: after how many layers it is seen,", f"layers {turns}"]
     if grid.is_padded:
         told.append("+ is padding: no mask hides it; it passes nothing on")
-    told += scale_words(scale, grid)
-    parts = [picture_rows(pictures, screen), *(screen.aside(line) for line in told)]
+    told += scale_words(drawing, grid)
+    parts = [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in told)]
     parts += [Text(""), *table_parts(sight_columns(grid), [*report.looks, *report.fields], screen)]
     return parts
 
