@@ -239,13 +239,13 @@ MISTAKES = {
         "spec.py",
         '        """Describe this Spec in a few words each."""',
         '        raise KeyError("mine")',
-        "spec.py:120: KeyError: 'mine'",
+        "spec.py:121: KeyError: 'mine'",
     ),
     "defaults that raise": (
         "spec.py",
         "        super().__post_init__()\n",
         "        super().__post_init__()\n        1 / 0\n",
-        "spec.py:87: ZeroDivisionError: division by zero",
+        "spec.py:88: ZeroDivisionError: division by zero",
     ),
     "defaults that are refused": (
         "spec.py",

@@ -17,6 +17,7 @@ import attnscope
 from attnscope import CrossSpec, SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions
 from attnscope.analyses.compare import _crossover, compare
 from attnscope.attentions.complexity import Complexity, Term, global_attention, growth
+from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence, widen
 from attnscope.core.windows import Windows
 from attnscope.render import render
@@ -411,8 +412,8 @@ def test_global_attention_may_stand_alone():
     """An attention of another kind, all of whose tokens attend to all, has nothing that it is held beside."""
     own = global_attention(9, C)
     alone = Complexity(2, own, own, "")
-    assert (alone.terms, alone.ratio, alone.own_macs) == ((own,), 1, 2 * own.macs)
-    other = Term("Ω(SRA)", "", "", own.macs // 2)
+    assert (alone.terms, alone.ratio, alone.own_macs) == ((own.of_batch(2),), 1, 2 * own.macs)
+    other = Term("Ω(SRA)", 2 * symbol("hw", 9))
     assert Complexity(1, other, own, "with pooled keys").terms == (own, other)
 
 

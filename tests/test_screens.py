@@ -156,6 +156,10 @@ def test_a_dot_that_multiplies_is_no_minus_in_ascii():
     assert "row = (dy + 2)*5 + (dx + 2)" in look
 
 
+def test_the_stage_of_a_letter_can_be_read_in_ascii():
+    assert Screen(ascii=True).text("3p²hw₁C₁₂ + Σ(hwC²)") == "3p^2hw_1C_12 + sum (hwC^2)"
+
+
 def test_quiet_leaves_out_what_to_type_next():
     assert "next" in SCREENS["swin-shift-80.txt"]
     assert "next" not in SCREENS["swin-shift-quiet.txt"]

@@ -314,7 +314,7 @@ def test_torchs_own_attention_takes_the_sequence_first(n, b):
     module = nn.MultiheadAttention(64, 4)
     assert attentions(module, x, x, x)[0][2:7] == (n, n, 4, 16, "global")
     [formula] = attnscope.trace(module, x, x, x).attentions[0].complexity
-    assert formula.macs == 4 * n * 64**2 + 2 * n**2 * 64
+    assert formula.macs == b * (4 * n * 64**2 + 2 * n**2 * 64)
     [inside] = attentions(nn.TransformerEncoderLayer(64, 4, 128), x)
     assert inside[2:7] == (n, n, 4, 16, "global")
     assert attentions(module, *[torch.randn(n, 64)] * 3)[0][2:7] == (n, n, 4, 16, "global")

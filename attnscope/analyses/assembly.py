@@ -1,13 +1,13 @@
 """Costs and measurements -> Report, in which each row is built once."""
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from attnscope import networks
 from attnscope.analyses.costs import Costs
 from attnscope.analyses.measurement import CounterpartTimes, Measurements
-from attnscope.attentions.complexity import Complexity, Term
+from attnscope.attentions.complexity import Complexity
 from attnscope.attentions.spec import Spec
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.optional import most, sum_of
@@ -258,16 +258,11 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
     )
 
 
-def formulas(terms: Iterable[Term], batch: int = 1) -> list[Formula]:
-    """Return formulas of the paper with the MACs of a batch."""
-    return [Formula(term.name, term.formula, term.values, batch * term.macs) for term in terms]
-
-
 def complexity_figures(
     complexity: Complexity, neighbourhood: Neighbourhood | None, timed: CounterpartTimes
 ) -> ComplexityFigures:
     """Return the formulas of an attention and of global attention with this input's values, and the times of both."""
-    printed = formulas(complexity.terms, complexity.batch)
+    printed = [Formula.of(term.name, term.cost) for term in complexity.terms]
     figures = ComplexityFigures(
         global_macs=printed[0].macs,
         windowed_macs=printed[-1].macs,

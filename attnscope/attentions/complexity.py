@@ -11,17 +11,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from attnscope.core.axes import spell
+from attnscope.core.formula import Expression, symbol
 from attnscope.core.sizes import Pair
 
 
 @dataclass(frozen=True)
 class Term:
-    """One Ω: its name, its formula, and what it comes to in MACs of one layer for one image."""
+    """One Ω: its name, and its cost in MACs of one layer for one image, of which formula, values and number follow."""
 
     name: str
-    formula: str
-    values: str
-    macs: int
+    cost: Expression
+
+    @property
+    def formula(self) -> str:
+        """The cost in letters: `4hwC² + 2(hw)²C`."""
+        return str(self.cost)
+
+    @property
+    def values(self) -> str:
+        """The values of its letters: `hw = 3136, C = 96`."""
+        return ", ".join(letter.words for letter in self.cost.symbols)
+
+    @property
+    def macs(self) -> int:
+        """The cost as a number."""
+        return self.cost.value
+
+    def of_batch(self, batch: int) -> "Term":
+        """Return the cost of a batch, `b(4hwC² + 2(hw)²C)`; a batch of 1 has no letter."""
+        return self if batch == 1 else Term(self.name, symbol("b", batch) * self.cost)
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,9 @@ class Complexity:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The formulas to print: the reference, then what is held beside it, if there is anything."""
+        """The formulas of the batch to print: the reference, then what is held beside it, if there is anything."""
         beside = self.supposed if self.own == self.reference else self.own
-        return (self.reference, beside) if beside else (self.reference,)
+        return tuple(term.of_batch(self.batch) for term in (self.reference, beside) if term)
 
     @property
     def own_macs(self) -> int:
@@ -65,27 +84,54 @@ class Complexity:
 
 
 def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
-    """Ω(MSA): hw tokens of width C, each looking at all; keys and values of width G where heads share them."""
-    formula, values, macs = _projections(tokens, dim, kv_dim)
-    return Term("Ω(MSA)", f"{formula} + 2(hw)²C", f"hw = {tokens}, {values}", macs + 2 * tokens**2 * dim)
+    """Return Ω(MSA): hw tokens of width C, each looking at all; keys and values of width G where heads share them."""
+    hw, (C, G) = symbol("hw", tokens), widths(dim, kv_dim)
+    return Term("Ω(MSA)", projections(hw, C, G) + 2 * hw**2 * C)
 
 
 def windowed_attention(
-    tokens: int, dim: int, window: Pair, padding: int = 0, kv_dim: int | None = None, name: str = "Ω(W-MSA)"
+    tokens: int,
+    dim: int,
+    window: Pair | int,
+    padding: int = 0,
+    kv_dim: int | None = None,
+    name: str = "Ω(W-MSA)",
 ) -> Term:
-    """Ω(W-MSA): the same where each token attends to M² keys; `padding` of the tokens are added ones."""
-    formula, values, macs = _projections(tokens, dim, kv_dim)
-    macs += 2 * window[0] * window[1] * tokens * dim
-    added = f" ({padding} of them padding)" if padding else ""
-    values = f"M² = {window[0]}×{window[1]}, hw = {tokens}{added}, {values}"
-    return Term(name, f"{formula} + 2M²hwC", values, macs)
+    """Return Ω(W-MSA): the same where each token attends to M² keys.
+
+    Args:
+        tokens: tokens of the image; with the padding they are HW.
+        dim: channels of a token.
+        window: height and width of a window, or its tokens where the sides are not known.
+        padding: tokens that are added to the image.
+        kv_dim: channels of the keys, and of the values.
+        name: what the formula is called.
+    """
+    padded, (C, G) = padded_tokens((tokens,), (tokens + padding,)), widths(dim, kv_dim)
+    return Term(name, projections(padded, C, G) + 2 * window_keys(window) * padded * C)
 
 
-def _projections(tokens: int, dim: int, kv_dim: int | None) -> tuple[str, str, int]:
-    """Formula, values and MACs of the projections of q, k, v and the output."""
-    if kv_dim in (None, dim):
-        return "4hwC²", f"C = {dim}", 4 * tokens * dim**2
-    return "2hwC² + 2hwGC", f"G = {kv_dim}, C = {dim}", 2 * tokens * dim**2 + 2 * tokens * kv_dim * dim
+def widths(dim: int, kv_dim: int | None) -> tuple[Expression, Expression]:
+    """Return the letters of the channels of a token, and of its key and value: C twice where these are as many."""
+    C = symbol("C", dim)
+    return C, C if kv_dim in (None, dim) else symbol("G", kv_dim or dim)
+
+
+def window_keys(*windows: Pair | int) -> Expression:
+    """Return M², the keys of a query in a window; several windows are those of a network's stages."""
+    keys = [window if isinstance(window, int) else window[0] * window[1] for window in windows]
+    spelled = tuple(str(window) if isinstance(window, int) else spell(window) for window in windows)
+    return symbol("M²", *keys, spelled=spelled)
+
+
+def padded_tokens(tokens: tuple[int, ...], padded: tuple[int, ...]) -> Expression:
+    """Return the tokens that attention in windows has: HW with padding, hw where there is none."""
+    return symbol("hw", *tokens) if tokens == padded else symbol("HW", *padded, note="with padding")
+
+
+def projections(hw: Expression, C: Expression, G: Expression) -> Expression:
+    """Return the MACs of the projections of q, k, v and the output."""
+    return 2 * hw * C**2 + 2 * hw * G * C
 
 
 MLP_RATIO = 4

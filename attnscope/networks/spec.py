@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from attnscope.attentions.complexity import MLP_RATIO, projections
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import Spec, option
+from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.formula import Expression, symbol
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair
 
@@ -46,6 +49,11 @@ class NetworkSpec(Spec):
     def grid(self) -> Pair:
         """Patches down and across."""
         return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+
+    @property
+    def patch_pixels(self) -> Expression:
+        """The letter p², pixels of a patch."""
+        return symbol("p²", self.patch[0] * self.patch[1], spelled=(spell(self.patch),))
 
     @property
     def is_whole(self) -> bool:
@@ -89,19 +97,29 @@ class NetworkSpec(Spec):
             )
         return hidden
 
-    def formula(self, tokens: str, attention: Headed) -> tuple[str, list[str]]:
-        """MACs of a block's linear layers, such as `12NC²`, and the values of the letters other than N and C in it."""
-        own, values = 4, []
-        more = ""
-        if attention.is_grouped:
-            own, more = 2, f" + 2{tokens}GC"
-            values.append(f"G = {attention.kv_dim}")
-        if self.mlp_ratio == 4:
-            own += 8
-        else:
-            more += f" + 2{tokens}CE"
-            values.append(f"E = {self.mlp_ratio:g}C")
-        return f"{own}{tokens}C²{more}", values
+    def block_cost(
+        self,
+        tokens: Expression,
+        dims: tuple[int, ...],
+        kv_dims: tuple[int, ...],
+        keys: Expression,
+        attending: Expression | None = None,
+    ) -> Expression:
+        """Return the MACs of a block, such as `12hwC² + 2M²hwC`.
+
+        Args:
+            tokens: tokens of one image.
+            dims: channels of a token, in each stage.
+            kv_dims: channels of the keys, and of the values, in each stage.
+            keys: keys of a query.
+            attending: tokens with the padding that attention needs, if it needs any.
+        """
+        C, attending = symbol("C", *dims), attending or tokens
+        G = C if kv_dims == dims else symbol("G", *kv_dims)
+        hidden = tuple(map(self.hidden, dims))
+        is_usual = hidden == tuple(MLP_RATIO * dim for dim in dims)
+        mlp = 2 * MLP_RATIO * tokens * C**2 if is_usual else 2 * tokens * C * symbol("E", *hidden)
+        return projections(attending, C, G) + mlp + 2 * keys * attending * C
 
     def shared(self) -> dict[str, Any]:
         """The fields of this Spec that all attentions have."""

@@ -20,6 +20,10 @@ UNBOUNDED = 10_000
 TIMES = re.compile(r"(?<=\S)·(?=\S)")
 """The dot that multiplies, `2·3`; with spaces around it, it keeps things apart."""
 
+SUBSCRIPT = re.compile("[₀-₉]+")
+"""The number of a stage: `C₄` is `C_4` in ASCII."""
+DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
 ASCII = str.maketrans(
     {
         "×": "x",
@@ -92,7 +96,8 @@ class Screen:
         """The words in the letters that this screen has."""
         if not self.ascii:
             return words
-        return TIMES.sub("*", words).translate(ASCII).encode("ascii", "replace").decode("ascii")
+        words = SUBSCRIPT.sub(lambda found: f"_{found[0].translate(DIGITS)}", TIMES.sub("*", words))
+        return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
 
     def headline(self, words: str) -> RenderableType:
         """The first line of a screen."""

@@ -12,7 +12,7 @@ from attnscope.render.columns import fit, rows_table
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.screen import Screen
 from attnscope.render.steps import seconds_of, step_columns, weight, where
-from attnscope.reports.report import Report, StepRow, Time
+from attnscope.reports.report import Report, StepRow, Time, formula_values
 
 if TYPE_CHECKING:
     from attnscope.core.windows import Windows
@@ -107,12 +107,12 @@ def paper_lines(report: Report) -> list[str]:
     digits = max(len(f"{f.macs:,}") for f in formulas)
     told = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
     if len(formulas) == 1:
-        return [*told, f"with {formulas[0].values}"]
+        return [*told, f"with {formula_values(formulas)}"]
     ratio = report.complexity.ratio
     verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
     if ratio == 1:
         verdict = "as many"
-    return [*told, f"{verdict} {report.complexity.saving}, with {formulas[-1].values}"]
+    return [*told, f"{verdict} {report.complexity.saving}, with {formula_values(formulas)}"]
 
 
 def published_lines(report: Report) -> list[str]:

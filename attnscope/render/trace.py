@@ -13,7 +13,7 @@ from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value
 from attnscope.render.screen import Screen
 from attnscope.render.sheet import timing_line
 from attnscope.render.steps import seconds_of, shapes
-from attnscope.reports.report import AttentionFound, CallRow, TraceReport
+from attnscope.reports.report import AttentionFound, CallRow, TraceReport, formula_values
 
 INDENT = "  "
 CODE = 34
@@ -258,9 +258,12 @@ def attention_costs(found: AttentionFound) -> list[str]:
     ):
         time = f", {words.seconds(spent)}, {words.percent(time_share)} of the time" if spent is not None else ""
         told.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
-    told += [f"{f.name} = {f.formula} = {f.macs:,} MACs, {f.values}" for f in found.complexity]
-    if len(found.complexity) == 2:
-        ratio = found.complexity[0].macs / found.complexity[1].macs
+    formulas = found.complexity
+    told += [f"{each.name} = {each.formula} = {each.macs:,} MACs" for each in formulas]
+    if formulas:
+        told.append(f"with {formula_values(formulas)}")
+    if len(formulas) == 2:
+        ratio = formulas[0].macs / formulas[1].macs
         told[-1] += f": {words.times(ratio)} fewer" if ratio >= 1 else f": {words.times(1 / ratio)} more"
     return told
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
+from attnscope.core.formula import Expression
 from attnscope.plan.roofline import Bound, Peaks
 
 SCHEMA = 1
@@ -275,13 +276,43 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Letter:
+    """A letter of a formula: its value, or one for each stage of a network, and both in words, `M² = 7×7`."""
+
+    name: str
+    value: int | list[int]
+    words: str
+
+
+@dataclass(frozen=True)
 class Formula:
-    """One Ω of the paper with this input's values."""
+    """One Ω of the paper with this input's values: put into `formula`, the values of its letters give `macs`.
+
+    `letters` is empty in a run that an earlier version saved.
+    """
 
     name: str
     formula: str
     values: str
     macs: int
+    letters: list[Letter] = field(default_factory=list, kw_only=True)
+
+    @classmethod
+    def of(cls, name: str, cost: Expression) -> "Formula":
+        """Return a cost in letters and as a number."""
+        symbols = cost.symbols
+        letters = [
+            Letter(each.name, list(each.values) if len(each.values) > 1 else each.values[0], each.words)
+            for each in symbols
+        ]
+        return cls(name, str(cost), ", ".join(each.words for each in symbols), cost.value, letters=letters)
+
+
+def formula_values(formulas: Iterable[Formula]) -> str:
+    """Return the values of the letters of several formulas, each once: `hw = 3136, C = 96, M² = 7×7`."""
+    formulas = list(formulas)
+    told = dict.fromkeys(letter.words for formula in formulas for letter in formula.letters)
+    return ", ".join(told) or formulas[-1].values
 
 
 @dataclass(frozen=True)

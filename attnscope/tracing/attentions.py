@@ -164,11 +164,12 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
 
 
 def _complexity(attention: Attention) -> list[Formula]:
-    """The paper's formulas for one layer, where each token is a query and a key."""
+    """Return the paper's formulas for one layer and the batch, where each token is a query and a key."""
     if attention.tokens != attention.keys:
         return []
-    dim, tokens = attention.heads * attention.head_dim, attention.windows * attention.tokens
+    dim, padded = attention.heads * attention.head_dim, attention.windows * attention.tokens
+    tokens = padded - attention.padding
     terms = [global_attention(tokens, dim)]
     if attention.windows > 1:
-        terms.append(windowed_attention(tokens, dim, attention.window or (attention.tokens, 1)))
-    return [Formula(**vars(term)) for term in terms]
+        terms.append(windowed_attention(tokens, dim, attention.window or attention.tokens, attention.padding))
+    return [Formula.of(term.name, term.cost) for term in (each.of_batch(attention.batch) for each in terms)]

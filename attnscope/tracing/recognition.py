@@ -25,6 +25,7 @@ class Attention:
     are those of the two.
 
     `windows` is how many windows an image is cut into: 1 is global attention. `window` is their size where it is known.
+    `padding` is how many tokens of an image's windows are padding, and `batch` the images.
     """
 
     path: str
@@ -39,11 +40,23 @@ class Attention:
     window: Pair | None
     grid: bool
     macs: int
+    padding: int
+    batch: int
 
     @property
     def likeness(self) -> tuple[object, ...]:
         """Attentions that are alike in this are told together."""
-        return self.kind, self.tokens, self.keys, self.heads, self.head_dim, self.windows, self.window, self.grid
+        return (
+            self.kind,
+            self.tokens,
+            self.keys,
+            self.heads,
+            self.head_dim,
+            self.windows,
+            self.window,
+            self.grid,
+            self.padding,
+        )
 
 
 def find_attention(calls: "Sequence[Call]", batch: int) -> list[Attention]:
@@ -121,7 +134,23 @@ def _attention(
     tokens, keys, heads, head_dim = sizes
     windows = rows // batch if rows % batch == 0 else 1
     window, grid = _window(calls, span[0], tokens, windows, batch) if windows > 1 else (None, False)
-    return Attention(_around(calls, *span), kind, *span, tokens, keys, heads, head_dim, windows, window, grid, macs)
+    padding = _padding(calls, span[0], windows * tokens, batch * heads * head_dim) if windows > 1 else 0
+    return Attention(
+        path=_around(calls, *span),
+        kind=kind,
+        first=span[0],
+        last=span[1],
+        tokens=tokens,
+        keys=keys,
+        heads=heads,
+        head_dim=head_dim,
+        windows=windows,
+        window=window,
+        grid=grid,
+        macs=macs,
+        padding=padding,
+        batch=batch,
+    )
 
 
 def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
@@ -141,6 +170,22 @@ def _window(calls: "Sequence[Call]", first: int, tokens: int, windows: int, batc
                 return found
     side = math.isqrt(tokens)
     return ((side, side) if side * side == tokens else None), False
+
+
+def _padding(calls: "Sequence[Call]", first: int, tokens: int, width: int) -> int:
+    """Tokens of an image that are padding, from the call in front of the attention that made as many tokens by padding.
+
+    Args:
+        calls: all calls of the forward.
+        first: the index of the attention's first call.
+        tokens: tokens of all windows of an image.
+        width: numbers of a token in all images.
+    """
+    for call in reversed(calls[max(0, first - LOOK_BACK) : first]):
+        if call.name == "pad" and [math.prod(shape) for shape in call.outputs] == [tokens * width]:
+            real = sum(map(math.prod, call.inputs[:1])) // width
+            return max(tokens - real, 0)
+    return 0
 
 
 def _partition(shape: Shape, tokens: int, windows: int, batch: int) -> tuple[Pair, bool] | None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attnscope.attentions.complexity import Complexity, Term, global_attention
+from attnscope.attentions.complexity import Complexity, Term, global_attention, widths
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
+from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood
 from attnscope.core.sizes import Pair, plural, spell_pair
 
@@ -139,12 +140,11 @@ class PVTSpec(Headed):
         reference = global_attention(self.tokens, self.dim, self.kv_dim)
         if self.reduction == 1:
             return Complexity(self.batch, reference, reference, SAVING)
-        macs = sum(self.closed_form().values()) // self.batch
-        formula = f"2hwC² + M·{self.reduction}²C² + 2MGC + 2hwMC"
-        values = f"hw = {self.tokens}, M = {self.keys}, G = {self.kv_dim}, C = {self.dim}"
+        hw, M, R = symbol("hw", self.tokens), symbol("M", self.keys), symbol("R", self.reduction)
+        C, G = widths(self.dim, self.kv_dim)
         return Complexity(
             batch=self.batch,
-            own=Term("Ω(SRA)", formula, values, macs),
+            own=Term("Ω(SRA)", 2 * hw * C**2 + M * R**2 * C**2 + 2 * M * G * C + 2 * hw * M * C),
             reference=reference,
             saving=SAVING,
         )

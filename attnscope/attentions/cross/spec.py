@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from attnscope.attentions.complexity import Complexity, Term, global_attention
+from attnscope.attentions.complexity import Complexity, Term, global_attention, widths
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
+from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import OtherSequence
 from attnscope.core.sizes import LARGEST, plural
 
@@ -79,11 +80,10 @@ class CrossSpec(Headed):
 
     def complexity(self) -> Complexity:
         """Return the formula of cross-attention beside that of self-attention of both sequences as one."""
-        macs = sum(self.closed_form().values()) // self.batch
-        values = f"Nq = {self.tokens}, Nk = {self.keys}, G = {self.kv_dim}, C = {self.dim}"
+        Nq, Nk, (C, G) = symbol("Nq", self.tokens), symbol("Nk", self.keys), widths(self.dim, self.kv_dim)
         return Complexity(
             batch=self.batch,
-            own=Term("Ω(cross)", "2NqC² + 2NkGC + 2NqNkC", values, macs),
+            own=Term("Ω(cross)", 2 * Nq * C**2 + 2 * Nk * G * C + 2 * Nq * Nk * C),
             reference=global_attention(self.tokens + self.keys, self.dim),
             saving="than both sequences attending as one",
         )

@@ -107,11 +107,11 @@ class SwinSpec(Headed):
 
     def complexity(self) -> Complexity:
         """Return the formula of windows on the padded grid beside that of global attention on the tokens of the grid."""
-        grid = self.windows
+        grid, tokens = self.windows, self.resolution[0] * self.resolution[1]
         return Complexity(
             batch=self.batch,
-            own=windowed_attention(grid.tokens, self.dim, self.window, grid.padding_tokens, self.kv_dim),
-            reference=global_attention(grid.tokens - grid.padding_tokens, self.dim, self.kv_dim),
+            own=windowed_attention(tokens, self.dim, self.window, grid.padding_tokens, self.kv_dim),
+            reference=global_attention(tokens, self.dim, self.kv_dim),
             saving="in windows",
         )
 

@@ -1,17 +1,17 @@
 """What can be asked of Swin and Swin V2, and what the papers say they cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from attnscope.attentions.complexity import Complexity, Term
+from attnscope.attentions.complexity import Complexity, Term, padded_tokens, window_keys
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
-from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
+from attnscope.core.formula import Expression, over_stages, symbol
 from attnscope.core.neighbourhood import Seen, widen
 from attnscope.core.sizes import Ints, Pair, plural, spell_pair
 from attnscope.networks.spec import DEEPEST, NetworkSpec
@@ -183,29 +183,16 @@ class SwinNetworkSpec(NetworkSpec):
         return total + 2 * C + (C + 1) * self.classes
 
     def macs(self) -> int:
-        """MACs for one image: 3p²C·g² + Σ depth·(12hwC² + 2M²hwC) + Σ 2hwC² + C·classes."""
-        return self._network_macs() + sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
+        """MACs for one image: 3p²hw₁C₁ + Σ(L(12hwC² + 2M²hwC) + 2mhwC²) + C₄·classes, and V2's position bias."""
+        return self._network_cost().value + sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
 
     def complexity(self) -> Complexity:
-        """Return the formula of what is asked for beside that of the same with global attention."""
-        stage = self.stages[-1] if self.is_whole else self.opened
-        linear, others = self.formula("hw", self.attention_of(stage, 0))
-        block, largest = f"{linear} + 2{{}}", self.stages[0] if self.is_whole else stage
-        windows = dict.fromkeys(spell(one.window) for one in (largest, stage))  # grids shrink, and clip them
-        width = f"C = {self.dim}" if self.is_whole else f"hw = {stage.grid[0] * stage.grid[1]}, C = {stage.dim}"
-        values = ", ".join([f"M² = {' to '.join(windows)}", *others, width])
-        if self.is_whole:
-            formula = f"3p²Cg² + Σ({block}) + Σ2hwC² + C·classes"
-        elif self.is_block:
-            formula = block
-        else:
-            formula = f"{stage.depth}({block})" + (" + 2hwC²" if stage.index else "")
-        return Complexity(
-            batch=self.batch,
-            own=Term("windowed", formula.format("M²hwC"), values, self._asked_macs()),
-            reference=Term("global", formula.format("(hw)²C"), values, self._asked_macs(everywhere=True)),
-            saving="in windows",
-        )
+        """Return the formula of what is asked for beside that of the same with global attention.
+
+        The bias MLP of V2, which runs once for all images, is in neither.
+        """
+        own, reference = (self._asked_cost(everywhere) for everywhere in (False, True))
+        return Complexity(self.batch, Term("windowed", own), Term("global", reference), saving="in windows")
 
     def cautions(self) -> list[str]:
         """What might surprise the reader of this Spec: windows that a stage clips, tokens that it adds."""
@@ -282,28 +269,39 @@ class SwinNetworkSpec(NetworkSpec):
         form = {f"attn.{name}": macs for name, macs in attention.closed_form().items()}
         return {**form, "mlp.expand": mlp, "mlp.contract": mlp}
 
-    def _asked_macs(self, everywhere: bool = False) -> int:
-        """MACs of what is asked for, for one image, without the bias MLP of V2, which runs once for all images.
-
-        Args:
-            everywhere: with attention to all tokens, and not in windows on the grid with its padding.
-        """
+    def _asked_cost(self, everywhere: bool) -> Expression:
+        """MACs of what is asked for; `everywhere` is with attention to all tokens, not in windows on the padded grid."""
         if self.is_whole:
-            return self._network_macs(everywhere)
-        return self._block_macs(self.opened, everywhere) if self.is_block else self._stage_macs(self.opened, everywhere)
+            return self._network_cost(everywhere)
+        stage = self.opened
+        block = self._block_cost([stage], everywhere)
+        if self.is_block:
+            return block
+        hw, C = self._tokens([stage]), symbol("C", stage.dim)
+        return stage.depth * block + 2 * hw * C**2 if stage.index else stage.depth * block
 
-    def _network_macs(self, everywhere: bool = False) -> int:
-        stages = sum([self._stage_macs(stage, everywhere) for stage in self.stages])
-        return self._embed() + stages + self.stages[-1].dim * self.classes
+    def _network_cost(self, everywhere: bool = False) -> Expression:
+        stages, hw, C = self.stages, self._tokens(self.stages), symbol("C", *(stage.dim for stage in self.stages))
+        summand = symbol("L", *self.depths, note="blocks") * self._block_cost(stages, everywhere)
+        if len(stages) > 1:
+            merging = symbol("m", *(int(stage.index > 0) for stage in stages), note="mergings")
+            summand += 2 * merging * hw * C**2
+        embedding = 3 * self.patch_pixels * hw.in_stage(1) * C.in_stage(1)
+        head = C.in_stage(len(stages)) * symbol("classes", self.classes)
+        return embedding + over_stages(len(stages), summand) + head
 
-    def _stage_macs(self, stage: Stage, everywhere: bool) -> int:
-        return stage.depth * self._block_macs(stage, everywhere) + (self._merging(stage) if stage.index else 0)
+    def _block_cost(self, stages: Sequence[Stage], everywhere: bool) -> Expression:
+        """MACs of a block, with letters that have a value for each of these stages."""
+        hw, grids = self._tokens(stages), [self.attention_of(stage, 0).windows for stage in stages]
+        dims, kv_dims = tuple(stage.dim for stage in stages), tuple(map(self._kv_dim, stages))
+        if everywhere:
+            return self.block_cost(hw, dims, kv_dims, keys=hw)
+        tokens = tuple(stage.grid[0] * stage.grid[1] for stage in stages)
+        padded = padded_tokens(tokens, tuple(grid.tokens for grid in grids))
+        return self.block_cost(hw, dims, kv_dims, window_keys(*(grid.window for grid in grids)), padded)
 
-    def _block_macs(self, stage: Stage, everywhere: bool) -> int:
-        C, tokens, windows = stage.dim, stage.grid[0] * stage.grid[1], self.attention_of(stage, 0).windows
-        N, keys = (tokens, tokens) if everywhere else (windows.tokens, windows.keys)
-        attention = 2 * N * C**2 + 2 * N * C * self._kv_dim(stage) + 2 * keys * N * C
-        return attention + 2 * tokens * C * self.hidden(C)
+    def _tokens(self, stages: Sequence[Stage]) -> Expression:
+        return symbol("hw", *(stage.grid[0] * stage.grid[1] for stage in stages))
 
     def _bias_macs(self, stage: Stage) -> int:
         """MACs of an attention's position bias."""

@@ -1,15 +1,14 @@
 """What can be asked of ViT and DeiT, and what the papers say they cost."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from attnscope.attentions.complexity import Complexity, Term
+from attnscope.attentions.complexity import Complexity, Term, window_keys
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import FEWER, SAVING, SUPPOSED, ViTSpec
-from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
+from attnscope.core.formula import Expression, symbol
 from attnscope.core.sizes import plural
 from attnscope.networks.spec import DEEPEST, NetworkSpec
 
@@ -99,17 +98,13 @@ class ViTNetworkSpec(NetworkSpec):
         return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.tokens + 2) * C + L * block + heads
 
     def macs(self) -> int:
-        """MACs for one image: 3p²C·n + L(12NC² + 2N²C) + C·classes."""
-        return self._macs(attended=self.tokens)
+        """MACs for one image: 3p²nC + L(12NC² + 2N²C) + C·classes."""
+        return self._network_cost(self._tokens).value
 
     def complexity(self) -> Complexity:
         """Return the formula of what is asked for, beside it what fewer keys for each token would cost."""
-        linear, others = self.formula("N", self.attention())
-        values = ", ".join([f"N = {self.tokens}", *others, f"C = {self.dim}", *[f"L = {self.depth}"] * self.is_whole])
-        formula = f"3p²Cn + L({linear} + 2{{}}) + C·classes" if self.is_whole else f"{linear} + 2{{}}"
-        own = Term("global", formula.format("N²C"), values, self._macs(self.tokens))
-        fewer = f"M² = {spell(FEWER)}, {values}"
-        supposed = Term(SUPPOSED, formula.format("M²NC"), fewer, self._macs(math.prod(FEWER)))
+        cost = self._network_cost if self.is_whole else self._block_cost
+        own, supposed = Term("global", cost(self._tokens)), Term(SUPPOSED, cost(window_keys(FEWER)))
         return Complexity(self.batch, own, own, SAVING, supposed)
 
     def next_command(self) -> tuple[str, str]:
@@ -118,11 +113,16 @@ class ViTNetworkSpec(NetworkSpec):
             return self.command(scope="block"), "one block, step by step"
         return self.command(scope="model", block=None), "the whole network"
 
-    def _macs(self, attended: int) -> int:
-        """MACs of what is asked for where each token looks at so many."""
-        N, C, E, G = self.tokens, self.dim, self.hidden(self.dim), self.attention().kv_dim
-        block = 2 * N * C**2 + 2 * N * C * G + 2 * N * attended * C + 2 * N * C * E
-        if not self.is_whole:
-            return block
-        embed = 3 * self.patch[0] * self.patch[1] * C * self.grid[0] * self.grid[1]
-        return embed + self.depth * block + C * self.classes * (1 + self.distilled)
+    @property
+    def _tokens(self) -> Expression:
+        return symbol("N", self.tokens)
+
+    def _network_cost(self, keys: Expression) -> Expression:
+        """MACs of the whole network where each token attends to so many keys."""
+        n, C = symbol("n", self.grid[0] * self.grid[1]), symbol("C", self.dim)
+        heads = (1 + self.distilled) * C * symbol("classes", self.classes)
+        return 3 * self.patch_pixels * n * C + symbol("L", self.depth, note="blocks") * self._block_cost(keys) + heads
+
+    def _block_cost(self, keys: Expression) -> Expression:
+        """MACs of one block where each token attends to so many keys."""
+        return self.block_cost(self._tokens, (self.dim,), (self.attention().kv_dim,), keys)

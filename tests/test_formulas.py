@@ -1,0 +1,288 @@
+"""Printed formulas: with the printed values of their letters they give the printed number, in every command."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import attnscope
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions
+from attnscope.analyses.compare import compare
+from attnscope.analyses.windows import look_at_windows
+from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.spec import Spec
+from attnscope.core.formula import over_stages, symbol
+from attnscope.networks.swin.spec import SwinV2NetworkSpec
+from attnscope.render import render
+from attnscope.render.compare import render_comparison
+from attnscope.render.screen import Screen
+from attnscope.render.windows import render_windows
+from tests.strategies import cross_specs, small_swins, small_vits, specs, swin_specs, vit_specs
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PVTSpec, QKNormSpec = (attentions.load(EXAMPLES / name) for name in ("pvt", "qk_norm"))
+
+LINE = re.compile(r" = (\S.*?) += +([\d,]+) MACs$")
+VALUE = re.compile(r"(?P<name>[^\s,=()]+) = (?P<value>\([^)]*\)|[\d×]+)")
+SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
+POWERS = {"²": 2, "³": 3}
+
+
+class Reader:
+    """Reads a formula as mathematicians do, and evaluates it with values for its letters.
+
+    Letters that stand beside each other are multiplied; Σ adds up what follows over the stages; an index picks a stage.
+    """
+
+    def __init__(self, formula: str, values: dict[str, tuple[int, ...]]) -> None:
+        self.text, self.values, self.at = formula.replace(" ", "").replace("·", ""), values, 0
+        self.names = sorted(values, key=len, reverse=True)
+        self.stages = max(map(len, values.values()))
+
+    def evaluate(self) -> int:
+        total = self.sum(stage=0)
+        assert self.at == len(self.text), self.text[self.at :]
+        return total
+
+    def takes(self, words: str) -> bool:
+        found = self.text.startswith(words, self.at)
+        self.at += len(words) * found
+        return found
+
+    def sum(self, stage: int) -> int:
+        total = self.product(stage)
+        while self.takes("+"):
+            total += self.product(stage)
+        return total
+
+    def product(self, stage: int) -> int:
+        value = self.factor(stage)
+        while self.at < len(self.text) and self.text[self.at] not in "+)":
+            value *= self.factor(stage)
+        return value
+
+    def factor(self, stage: int) -> int:
+        value = self.base(stage)
+        for sign, power in POWERS.items():
+            if self.takes(sign):
+                return value**power
+        return value
+
+    def base(self, stage: int) -> int:
+        if self.takes("Σ("):
+            start = self.at
+            return sum(self.again(start, each) for each in range(self.stages))
+        if self.takes("("):
+            return self.again(self.at, stage)
+        if number := re.compile(r"\d+").match(self.text, self.at):
+            self.at = number.end()
+            return int(number[0])
+        name = next((name for name in self.names if self.takes(name)), None)
+        assert name, f"no value is printed for what follows in {self.text[self.at :]}"
+        if index := re.compile(f"[{SUBSCRIPTS}]+").match(self.text, self.at):
+            self.at = index.end()
+            stage = int("".join(str(SUBSCRIPTS.index(digit)) for digit in index[0])) - 1
+        return self.values[name][stage if len(self.values[name]) > 1 else 0]
+
+    def again(self, start: int, stage: int) -> int:
+        self.at = start
+        value = self.sum(stage)
+        assert self.takes(")")
+        return value
+
+
+def values_in(text: str) -> dict[str, tuple[int, ...]]:
+    """The values of the letters in `hw = (196, 49), M² = 7×7`."""
+    told = {found["name"]: found["value"].strip("()").split(", ") for found in VALUE.finditer(text)}
+    return {name: tuple(math.prod(map(int, each.split("×"))) for each in values) for name, values in told.items()}
+
+
+def printed(screen: str) -> Iterator[tuple[str, dict[str, tuple[int, ...]], int]]:
+    """Each formula on a screen, the values that are printed below it, and its number."""
+    lines = screen.splitlines()
+    for index, line in enumerate(lines):
+        if found := LINE.search(line):
+            below = next(text for text in lines[index:] if "with " in text)
+            yield found[1], values_in(below.split("with ", 1)[1]), int(found[2].replace(",", ""))
+
+
+def hold_formulas(screen: str, at_least: int = 1) -> None:
+    """Raise an AssertionError if a formula on a screen does not give its number."""
+    found = list(printed(screen))
+    assert len(found) >= at_least
+    for formula, values, macs in found:
+        assert Reader(formula, values).evaluate() == macs, (formula, values)
+
+
+def screen_of(spec: Spec) -> str:
+    return render(attnscope.explore(spec, time=False), "table", Screen())
+
+
+heads = st.integers(1, 3)
+pvt_specs = st.builds(
+    lambda heads, width, **rest: PVTSpec(dim=heads * width, heads=heads, **rest),
+    heads=heads,
+    width=st.integers(1, 4),
+    kv_heads=st.sampled_from([None, 1]),
+    resolution=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    reduction=st.integers(1, 4),
+    batch=st.integers(1, 3),
+)
+qk_norm_specs = st.builds(
+    lambda heads, width, **rest: QKNormSpec(dim=heads * width, heads=heads, **rest),
+    heads=heads,
+    width=st.integers(1, 4),
+    kv_heads=st.sampled_from([None, 1]),
+    tokens=st.integers(1, 12),
+    batch=st.integers(1, 3),
+)
+
+
+@settings(max_examples=100)
+@given(specs() | small_vits | small_swins | pvt_specs | qk_norm_specs)
+@example(SwinSpec(dim=8, heads=4, kv_heads=2, resolution=(50, 60), window=(7, 8), shift=True, batch=2))
+@example(CrossSpec(kv_heads=1, batch=3))
+@example(SwinNetworkSpec(image=(256, 200), kv_heads=1, mlp_ratio=2.5, batch=2))
+@example(SwinNetworkSpec(depths=(1,) * 11, dim=2, heads=1, image=64))
+@example(SwinV2NetworkSpec(stage=3, image=200))
+@example(ViTNetworkSpec(distilled=True, kv_heads=4, mlp_ratio=3.0, batch=2))
+def test_a_formula_gives_the_number_beside_it(spec):
+    hold_formulas(screen_of(spec))
+
+
+@settings(max_examples=100)
+@given(vit_specs() | cross_specs() | swin_specs() | pvt_specs | qk_norm_specs)
+def test_a_formula_is_that_of_the_steps(spec):
+    """But for the bias MLP of Swin V2, which runs once for all images."""
+    form = spec.closed_form()
+    form.pop("bias_mlp", None)
+    own = spec.complexity().own.of_batch(spec.batch)
+    assert own.macs == sum(form.values()) == spec.complexity().own_macs
+
+
+@settings(max_examples=50)
+@given(swin_specs(kernels=("eager",)) | vit_specs(kernels=("eager",)) | cross_specs(kernels=("eager",)))
+def test_a_formula_of_trace_gives_the_number_beside_it(spec):
+    with torch.device("meta"):
+        inputs = [torch.empty(shape) for shape in spec.input_shapes]
+    traced = attnscope.trace(attentions.build(spec), *inputs)
+    hold_formulas(render(traced, "table", Screen()), at_least=0)
+    for found in traced.attentions:
+        for formula in found.complexity:
+            assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
+
+
+def test_trace_knows_padding_and_batch_as_explore_does():
+    spec = SwinSpec(dim=24, heads=3, resolution=(10, 12), window=7, batch=2)
+    traced = attnscope.trace(attentions.build(spec), torch.randn(2, 10, 12, 24))
+    [found] = traced.attentions
+    own = attnscope.explore(spec, time=False).complexity.formulas
+    assert found.complexity == own
+    assert "hw = 120, C = 24, HW = 196 with padding, M² = 7×7" in render(traced, "table", Screen())
+
+
+def test_padding_has_a_letter_of_its_own():
+    reference, own = SwinSpec(resolution=(50, 60), window=(7, 8)).complexity().terms
+    assert (reference.formula, reference.values) == ("4hwC² + 2(hw)²C", "hw = 3000, C = 96")
+    assert (own.formula, own.values) == ("4HWC² + 2M²HWC", "HW = 3584 with padding, C = 96, M² = 7×8")
+
+
+def test_a_batch_has_a_letter_where_there_is_one():
+    assert [term.formula for term in ViTSpec(batch=2).complexity().terms] == [
+        "b(4hwC² + 2(hw)²C)",
+        "b(4hwC² + 2M²hwC)",
+    ]
+    assert ViTSpec().complexity().own.values == "hw = 197, C = 768"
+
+
+def test_a_network_has_the_values_of_each_stage():
+    own = SwinNetworkSpec(window=(12, 12)).complexity().own
+    assert own.formula == "3p²hw₁C₁ + Σ(L(4HWC² + 8hwC² + 2M²HWC) + 2mhwC²) + C₄·classes"
+    assert own.values == (
+        "p² = 4×4, hw = (3136, 784, 196, 49), C = (96, 192, 384, 768), L = (2, 2, 6, 2) blocks, "
+        "HW = (3600, 1296, 576, 49) with padding, M² = (12×12, 12×12, 12×12, 7×7), m = (0, 1, 1, 1) mergings, "
+        "classes = 1000"
+    )
+
+
+def test_the_json_has_the_values_as_numbers():
+    formula = attnscope.explore(SwinNetworkSpec(), time=False).to_dict()["complexity"]["formulas"][-1]
+    assert {letter["name"]: letter["value"] for letter in formula["letters"]} == {
+        "p²": 16,
+        "hw": [3136, 784, 196, 49],
+        "C": [96, 192, 384, 768],
+        "L": [2, 2, 6, 2],
+        "M²": [49, 49, 49, 49],
+        "m": [0, 1, 1, 1],
+        "classes": 1000,
+    }
+
+
+# ratios in a comparison
+
+
+@pytest.mark.parametrize("quantity", ["macs", "block"])
+@given(width=st.integers(1, 64), window=st.integers(1, 9), batch=st.integers(1, 3))
+@settings(max_examples=20)
+def test_a_printed_ratio_is_that_of_the_table(quantity, width, window, batch):
+    sides = [window, 2 * window, 3 * window]
+    compared = compare(
+        ("vit", "swin"), {"resolution": sides}, quantity=quantity, dim=2 * width, heads=2, window=window, batch=batch
+    )
+    scope = "layer" if quantity == "macs" else "block"
+    text = render_comparison(compared, "table", Screen())
+    line = next(line for line in text.splitlines() if f"{scope}: " in line)
+    letters, numbers = re.search(r"= (\(.*?\) / \(.*?\)) = (\(.*?\) / \(.*?\)),", line).groups()
+    values = {"C": (2 * width,), "M²": (window**2,)}
+    for point in compared.points:
+        hw = math.prod(point.grid)
+        in_letters = (Reader(part[1:-1], {**values, "hw": (hw,)}).evaluate() for part in letters.split(" / "))
+        in_numbers = (_with_numbers(part[1:-1], hw) for part in numbers.split(" / "))
+        for over, under in (in_letters, in_numbers):
+            assert under / over == pytest.approx(point.ratio["swin"], rel=1e-12)
+
+
+def _with_numbers(words: str, hw: int) -> int:
+    """`2×96 + hw`."""
+    return sum(
+        math.prod(hw if each == "hw" else int(each) for each in product.split("×")) for product in words.split(" + ")
+    )
+
+
+@given(window=st.tuples(st.integers(1, 12), st.integers(1, 12)))
+def test_the_row_of_a_pair_is_what_its_formula_gives(window):
+    report = look_at_windows(SwinSpec(resolution=14, window=window), positions=True)
+    text = render_windows(report, "table", Screen()).replace("−", "-")
+    formula, row = re.search(r"row (\(.*?\) \+ \(.*?\)|\(.*?\)·.*\)) = (\d+)", text).groups()
+    p, q = window
+    dy, dx = re.search(r"dy = (-?\d+), dx = (-?\d+)", text).groups()
+    assert formula == f"({dy} + {p - 1})·{2 * q - 1} + ({dx} + {q - 1})"
+    assert (int(dy) + p - 1) * (2 * q - 1) + int(dx) + q - 1 == int(row)
+
+
+# the algebra
+
+
+def test_products_of_the_same_letters_are_added_up():
+    hw, C = symbol("hw", 4), symbol("C", 3)
+    cost = 4 * hw * C**2 + 2 * hw**2 * C + 8 * C * hw * C
+    assert (str(cost), cost.value) == ("12hwC² + 2(hw)²C", 12 * 4 * 9 + 2 * 16 * 3)
+
+
+def test_a_sum_that_is_multiplied_is_put_in_parentheses():
+    a, b = symbol("A", 2), symbol("B", 3)
+    assert (str(5 * (a + b)), (5 * (a + b)).value) == ("5(A + B)", 25)
+    assert str(1 * (a + b)) == "A + B"
+    assert str((a + b) * (a + b)) == "(A + B)²"
+
+
+def test_a_sum_over_stages_has_each_stages_values():
+    a, b = symbol("A", 1, 2, 3), symbol("B", 10)
+    cost = over_stages(3, a * b) + a.in_stage(3)
+    assert (str(cost), cost.value) == ("Σ(AB) + A₃", 60 + 3)
+    assert [each.words for each in cost.symbols] == ["A = (1, 2, 3)", "B = 10"]
