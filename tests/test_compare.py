@@ -18,7 +18,7 @@ from attnscope.analyses.contenders import read_contender
 from attnscope.attentions.complexity import Growth, break_even, growth
 from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
-from attnscope.render.chart import Line, log_log
+from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
 from attnscope.render.findings import finding, formulas
 from attnscope.render.screen import Screen
@@ -287,13 +287,14 @@ def test_a_long_range_is_thinned_on_a_terminal_alone():
 
 
 def test_charts_stand_what_is_hard_to_draw():
+    across, up = Axis("side (px)", str), Axis("MACs", str)
     constant = [Line("one", [(7, 5.0), (7000, 5.0)]), Line("two", [(7, 5.0), (7000, 5.0)])]
-    rows = [row.plain for row in log_log(constant, str, str, "px", Screen(width=60))]
+    rows = [row.plain for row in log_log(constant, across, up, Screen(width=60))]
     assert any(row.endswith("one, two") for row in rows)
     steep = [Line("a very long label", [(x, 10.0**x) for x in range(1, 200)])]
     for width in (60, 80, None):
-        assert all(cell_len(row.plain) <= (width or 100) for row in log_log(steep, str, str, "", Screen(width=width)))
-    assert "⣀" not in "".join(row.plain for row in log_log(steep, str, str, "", Screen(width=60, ascii=True)))
+        assert all(cell_len(row.plain) <= (width or 100) for row in log_log(steep, across, up, Screen(width=width)))
+    assert "⣀" not in "".join(row.plain for row in log_log(steep, across, up, Screen(width=60, ascii=True)))
     for found in (compare(kernel="sdpa", quantity="attention"), compare(kernel="sdpa", quantity="peak")):
         assert "swin" in render_comparison(found, "table", Screen(width=80))  # nothing to draw: 0, or not known
 

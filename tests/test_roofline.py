@@ -1,134 +1,163 @@
-"""The chart of the roofline: where a step stands in it, beside the roof and its axes."""
+"""The chart of the roofline: a step is as far below the roof as the table says."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attnscope import ViTSpec, explore
 from attnscope.plan.roofline import Bandwidth, Bound, Peaks, Rate
-from attnscope.render.peaks import roofline
+from attnscope.render import render
+from attnscope.render.roofline import LETTERS, roofline
+from attnscope.render.screen import Screen
+from attnscope.render.words import times
 from attnscope.reports.report import StepTime
 
-ROOF, CACHE, MEMORY = 2e11, 5e10, 1e10
 PEAKS = Peaks(
-    device="a machine", threads=1, dtype="float32", matmul=(Rate(512, 5e10), Rate(1024, ROOF / 2)),
-    batched=(Rate(49, 2e10),), softmax=(Rate(49, 1e9),), copy=(Bandwidth(2**19, CACHE), Bandwidth(2**27, MEMORY)),
+    device="a machine", threads=1, dtype="float32", matmul=(Rate(512, 5e10), Rate(1024, 1e11)),
+    batched=(Rate(49, 2e10),), softmax=(Rate(49, 1e9),), copy=(Bandwidth(2**19, 5e10), Bandwidth(2**27, 1e10)),
     call_s=5e-6, view_s=1e-6, caches={"L1": 2**15}, seconds=0.5,
 )  # fmt: skip
-PREFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-EDGE = "│"
+REPORT = explore(ViTSpec(), time=False)
+EDGE = re.compile("[│┤]")
+
+
+def with_steps(*steps):
+    """A report whose steps have these intensities and times over their bounds, in their order."""
+    rows = [
+        replace(row, bound=Bound(1e-3, "compute", intensity), time=StepTime(1e-3 * ratio, 0.0, []))
+        for row, (intensity, ratio) in zip(REPORT.steps * 3, steps, strict=False)
+    ]
+    return replace(REPORT, steps=rows, peaks=PEAKS, focus=["roofline"])
 
 
 class Chart:
-    """The roofline of steps that are given as FLOP/byte and FLOP/s, marked A, B, C in their order."""
+    """The roofline of steps that are given as FLOP/byte and time/bound, marked A, B, C in their order."""
 
-    def __init__(self, *steps, peaks=PEAKS, width=80):
-        report = explore(ViTSpec(), time=False)
-        rows = [row for row in report.steps if row.flops][: len(steps)]
-        drawn = [
-            replace(row, bound=Bound(1.0, "compute", intensity), time=StepTime(row.flops / per_s, 0.0, []))
-            for row, (intensity, per_s) in zip([replace(row, other_flops=0) for row in rows], steps, strict=True)
-        ]
-        self.lines = roofline(replace(report, steps=drawn, peaks=peaks), width)
-        self.left = self.lines[0].index(EDGE) + 1
-        self.grid = [line[self.left :] for line in self.lines if EDGE in line]
-        self.labels = {
-            index: float(number) * PREFIXES["".join(prefix)]
-            for index, line in enumerate(self.lines[: len(self.grid)])
-            if (words := line[: self.left - 1].split())
-            for number, *prefix in [words]
+    def __init__(self, *steps, width=80):
+        self.lines = [line.plain for line in roofline(with_steps(*steps), Screen(width=width))]
+        rows = [line for line in self.lines if EDGE.search(line)]
+        self.left = EDGE.search(rows[0]).start() + 1
+        self.grid = [line[self.left :].split(" the bound")[0] for line in rows]
+        self.down = {row: float(words[0].rstrip("×")) for row, line in enumerate(rows) if (words := _tick(line))}
+        axis, numbers = self.lines[1 + len(rows)], self.lines[2 + len(rows)]
+        self.across = {
+            axis.index("┬", at.start() - 2 if at.start() > 1 else 0) - self.left: float(at[0])
+            for at in re.finditer(r"[\d.]+", numbers)
         }
-        self.columns = self.lines[len(self.grid)].count("─")
-        self.axis = self.lines[len(self.grid) + 1][self.left :]
+        self.columns = axis.count("─") + axis.count("┬")
 
-    def place(self, mark):
+    def place(self, letter):
         """Row from the top and column."""
-        ((row, line),) = [(row, line) for row, line in enumerate(self.grid) if mark in line]
-        return row, line.index(mark)
+        ((row, line),) = [(row, line) for row, line in enumerate(self.grid) if letter in line]
+        return row, line.index(letter)
 
-    def rows_of(self, marks, column):
-        """The rows in which one of these marks stands in a column or beside it."""
-        return {row for row, line in enumerate(self.grid) if set(line[max(0, column - 1) : column + 2]) & set(marks)}
+    def ratio(self, row):
+        """Time over bound in a row, from the ticks."""
+        (top, low), *_, (bottom, high) = sorted(self.down.items())
+        return low * (high / low) ** ((row - top) / (bottom - top))
 
-
-def test_a_step_at_the_peak_stands_on_the_roof():
-    chart = Chart((50.0, ROOF), (50.0, ROOF / 10))
-    row, column = chart.place("A")
-    assert chart.rows_of("─", column) == {row}
-    assert chart.grid[row].endswith("─")
-    assert len(chart.grid[row]) == chart.columns
-    assert chart.place("B")[0] > row
+    @property
+    def roof(self):
+        ((row, _),) = [(row, line) for row, line in enumerate(self.grid) if "──" in line]
+        return row
 
 
-def test_a_step_that_moves_its_bytes_at_a_bandwidth_stands_on_that_slope():
-    chart = Chart((0.5, 0.5 * CACHE), (0.5, 0.5 * MEMORY), (90.0, ROOF))
-    for mark, slope in (("A", "/"), ("B", ".")):
-        row, column = chart.place(mark)
-        assert row in chart.rows_of(slope, column)
+def _tick(line):
+    return re.findall(r"([\d.]+×)┤", line)
 
 
-def test_a_slope_meets_the_roof_where_the_machine_is_balanced():
-    """At 4 FLOP/byte from cache, and at 20 from memory."""
-    chart = Chart((ROOF / CACHE, ROOF), (ROOF / MEMORY, ROOF), (90.0, ROOF))
-    roof, cache = chart.place("A")
-    _, memory = chart.place("B")
-    assert "/" in chart.grid[roof + 1][cache - 6 : cache]
-    assert "/" not in "".join(line[cache + 1 :] for line in chart.grid)
-    assert "." in chart.grid[roof + 1][memory - 6 : memory]
-    assert "." not in "".join(line[memory + 1 :] for line in chart.grid)
+RATIOS = st.floats(0.5, 500)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1000), RATIOS), min_size=1, max_size=8), st.sampled_from([60, 80, 120]))
+def test_a_step_is_as_far_below_the_roof_as_the_table_says(steps, width):
+    chart = Chart(*steps, width=width)
+    (top, low), *_, (bottom, high) = sorted(chart.down.items())
+    row = math.log(high / low) / (bottom - top)  # of a chart
+    for letter, (_, ratio) in zip(LETTERS, steps, strict=False):
+        below = chart.place(letter)[0] - chart.roof
+        assert below == pytest.approx(math.log(ratio) / row, abs=1.3)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.1])
+def test_softmax_at_its_bound_is_at_the_roof(ratio):
+    """Its bound is that of softmax on this machine, which is far from what a matmul does."""
+    chart = Chart((0.6, ratio), (40.0, 8.0))
+    assert abs(chart.place("A")[0] - chart.roof) <= 1
+    assert chart.place("B")[0] > chart.roof + 5
+
+
+def test_the_roof_is_at_one():
+    chart = Chart((1.0, 3.0))
+    assert chart.down[chart.roof] == 1
+    assert chart.lines[1 + chart.roof].endswith("the bound")
+
+
+def test_a_step_faster_than_its_bound_is_above_the_roof():
+    chart = Chart((1.0, 0.5), (1.0, 2.0))
+    assert chart.place("A")[0] < chart.roof < chart.place("B")[0]
 
 
 def test_a_decade_is_as_wide_and_as_high_everywhere():
-    chart = Chart((1.0, ROOF / 1000), (10.0, ROOF / 100), (99.0, ROOF / 10))
+    chart = Chart((1.0, 1.0), (10.0, 10.0), (100.0, 100.0))
     (row_a, column_a), (row_b, column_b), (row_c, column_c) = map(chart.place, "ABC")
-    assert row_a - row_b == pytest.approx(row_b - row_c, abs=1)
+    assert row_b - row_a == pytest.approx(row_c - row_b, abs=1)
     assert column_b - column_a == pytest.approx(column_c - column_b, abs=1)
-    assert min(row_a - row_b, column_b - column_a) > 2
+    assert min(row_b - row_a, column_b - column_a) > 2
 
 
-def test_labels_and_marks_agree_on_the_height():
-    """A label has one digit, and a row of this chart is a fifth of a decade."""
-    rates = [ROOF, ROOF / 7, ROOF / 40, ROOF / 100]
-    chart = Chart(*((10.0 + index, rate) for index, rate in enumerate(rates)))
-    (top, high), *_, (bottom, low) = sorted(chart.labels.items())
-    for mark, rate in zip("ABCD", rates, strict=True):
-        share = (chart.place(mark)[0] - top) / (bottom - top)
-        assert math.log10(high) + share * math.log10(low / high) == pytest.approx(math.log10(rate), abs=0.2)
+@given(st.lists(st.tuples(st.floats(0.01, 1000), RATIOS), min_size=1, max_size=8), st.sampled_from([60, 80, 120]))
+def test_axes_have_names_and_three_ticks(steps, width):
+    chart = Chart(*steps, width=width)
+    assert chart.lines[0].strip() == "time / bound (×)"
+    assert "arithmetic intensity (FLOP/byte)" in chart.lines[len(chart.grid) + 3]
+    assert len(chart.down) >= 3
+    assert len(chart.across) >= 3
+    assert max(map(len, chart.lines)) <= width
 
 
 def test_ticks_and_marks_agree_on_the_place_across():
-    chart = Chart((0.1, ROOF / 100), (1.0, ROOF / 50), (10.0, ROOF / 10))
-    assert chart.axis.split() == ["0.1", "1", "FLOP/byte"]
-    assert chart.place("A")[1] == 0
-    assert chart.place("B")[1] == pytest.approx(chart.axis.index(" 1 ") + 1, abs=1)
-    assert chart.place("C")[1] == chart.columns - 1
+    chart = Chart((0.1, 2.0), (1.0, 2.0), (10.0, 5.0))
+    where = {value: column for column, value in chart.across.items()}
+    for letter, intensity in zip("ABC", (0.1, 1.0, 10.0), strict=True):
+        assert chart.place(letter)[1] == pytest.approx(where[intensity], abs=1)
 
 
-def test_steps_of_one_intensity_have_a_chart_too():
-    """Also where that is a power of ten, so that the axis would have no width."""
-    chart = Chart((10.0, ROOF), (10.0, ROOF / 10))
-    assert chart.place("A")[1] == chart.place("B")[1] == 0
-    assert chart.axis.split()[0] == "10"
+def test_one_step_does_not_hide_another():
+    chart = Chart(*[(5.0, 2.0)] * 5)
+    places = [chart.place(letter) for letter in "ABCDE"]
+    assert len({row for row, _ in places}) == 1
+    columns = sorted(column for _, column in places)
+    assert columns == list(range(columns[0], columns[0] + 5))
 
 
-def test_the_legend_names_the_roof_and_both_slopes():
-    legend = Chart((10.0, ROOF), width=100).lines[-1].strip()
-    assert legend == "─ 200 GFLOP/s at most  / 50.0 GB/s from cache  . 10.0 GB/s from memory"
+def test_the_legend_has_the_numbers_of_the_table():
+    report = with_steps((5.0, 1.1), (2.0, 22.2))
+    screen = render(report, "table", Screen())
+    for letter, row in zip("AB", report.steps, strict=True):
+        assert f"{letter} {row.name} {times(row.time.interquartile_mean_s / row.bound.seconds)}" in screen
 
 
-def test_faster_batched_matmuls_raise_the_roof():
-    faster = replace(PEAKS, batched=(Rate(49, 3e11),))
-    assert "─ 600 GFLOP/s at most" in "".join(Chart((10.0, ROOF), peaks=faster).lines)
+def test_the_legend_says_what_has_no_place():
+    steps = [(1.0, 2.0)] * 28
+    lines = Chart(*steps[:19]).lines
+    report = with_steps((1.0, 2.0), (None, 2.0), (0.0, 2.0))
+    told = " ".join(line.plain for line in roofline(report, Screen(width=80)))
+    assert "and 2 steps without FLOPs" in told
+    assert "shorter" not in " ".join(lines)
 
 
-def test_elementwise_operations_count_for_a_step():
-    report = explore(ViTSpec(), time=False)
-    rows = [
-        replace(row, bound=Bound(1.0, "compute", 10.0), time=StepTime((row.flops + row.other_flops) / ROOF, 0.0, []))
-        for row in report.steps
-        if row.name in ("project", "softmax")
-    ]
-    drawn = roofline(replace(report, steps=rows, peaks=PEAKS), 80)
-    ((line,),) = [[line for line in drawn if EDGE in line and "A" in line]]
-    assert "AB" in line  # side by side, both on the roof
+def test_the_legend_says_what_the_machine_can_do():
+    told = " ".join(" ".join(Chart((10.0, 2.0)).lines).split())
+    assert (
+        "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; balanced at 4 and 20 FLOP/byte" in told
+    )
+
+
+def test_without_peaks_there_is_no_roofline():
+    assert roofline(replace(with_steps((1.0, 2.0)), peaks=None), Screen()) == []
+    assert roofline(with_steps((None, 2.0)), Screen()) == []

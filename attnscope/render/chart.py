@@ -1,8 +1,13 @@
-"""A chart in letters: lines on logarithmic axes, drawn by plotext behind `log_log`, the only place that knows it."""
+"""Charts in letters: lines and marks on two logarithmic axes. All charts are drawn here, by plotext.
+
+An axis has a name, its unit, and three ticks or more. It spans at least a decade, or a factor of eight if its ticks are
+powers of two, so that values that hardly differ look as they are.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -16,44 +21,102 @@ FRAME = str.maketrans({"│": "|", "┤": "|", "├": "|", "└": "+", "┘": "+
 WIDEST = 100
 NARROWEST = 20
 HEIGHT = 14
+ROWS = HEIGHT - 2
+"""Rows for values: the last two are the axis and its ticks."""
+FEWEST_TICKS, MOST_TICKS = 3, 5
+
+SERIES = {10: ((1,), (1, 3), (1, 2, 5)), 2: ((1,),)}
+"""First digits of the ticks on an axis, by its base; a later series has more of them."""
+FINE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+"""First digits of ticks beside the values that were measured, where these are too few."""
+LEAST_SPAN = {10: 10.0, 2: 8.0}
+LEAST_SPANS_OF_SIZES = 2.0, 5.0
+"""Spans of an axis of sizes: the second one has three whole numbers wherever it lies."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One logarithmic axis.
+
+    Args:
+        title: its name and, in parentheses, its unit.
+        words: a value in words, for the ticks.
+        base: ticks are powers of 10 and simple multiples of them, or powers of 2.
+        includes: values that the axis reaches in any case.
+        is_falling: whether values grow downwards.
+        is_of_sizes: whether values are whole numbers that were chosen; then these have the ticks.
+    """
+
+    title: str
+    words: Callable[[float], str]
+    base: int = 10
+    includes: tuple[float, ...] = ()
+    is_falling: bool = False
+    is_of_sizes: bool = False
+
+    def bounds(self, values: Iterable[float]) -> tuple[float, float]:
+        """Return the smallest and the largest value of the axis, as far apart as its least span or farther."""
+        reached = [*values, *self.includes]
+        for span in LEAST_SPANS_OF_SIZES if self.is_of_sizes else (LEAST_SPAN[self.base],):
+            low, high = min(reached), max(reached)
+            missing = math.sqrt(max(span * low / high, 1.0))
+            low, high = low / missing, high * missing
+            if math.floor(high) - math.ceil(low) + 1 >= FEWEST_TICKS:
+                break
+        return low, high
+
+    def ticks(self, low: float, high: float) -> list[float]:
+        """Return three ticks or more between two bounds: of powers of the base, or of multiples if powers are too few."""
+        ticks: list[float] = []
+        for digits in SERIES[self.base]:
+            ticks = [*_multiples(digits, self.base, low, high)]
+            if len(ticks) >= FEWEST_TICKS:
+                break
+        return ticks[:: -(-len(ticks) // MOST_TICKS)] if len(ticks) > MOST_TICKS + 1 else ticks
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: what stands at its end, and its points, all above 0."""
+    """A line of a chart: what stands at its end, its points, all above 0, and the sign that draws it, if not dots."""
 
     label: str
     points: Sequence[tuple[float, float]]
+    sign: str = ""
 
 
-def log_log(
-    lines: Sequence[Line],
-    across: Callable[[float], str],
-    up: Callable[[float], str],
-    unit: str,
-    screen: Screen,
-    base: int = 10,
-) -> list[Text]:
-    """Lines on two logarithmic axes, one row of text each.
+@dataclass(frozen=True)
+class Mark:
+    """A letter at a point."""
+
+    letter: str
+    x: float
+    y: float
+
+
+def log_log(lines: Sequence[Line], across: Axis, up: Axis, screen: Screen, marks: Sequence[Mark] = ()) -> list[Text]:
+    """Draw lines and marks on two logarithmic axes, one row of text each.
 
     Args:
         lines: what is drawn; lines that lie on one another share their label.
-        across, up: a value in words, for the ticks of either axis.
-        unit: what the values across are.
+        across, up: the axes.
         screen: its width, and whether it has braille.
-        base: ticks on the upright axis are powers of it.
+        marks: letters on top of the lines; one that another one hides moves aside.
     """
     import plotext
 
     lines = _merged(lines)
-    marks = _cycle(MARKERS, lines)
-    labels = [f"{mark} {line.label}" if screen.ascii else line.label for line, mark in zip(lines, marks, strict=True)]
+    signs = _cycle(MARKERS, lines)
+    labels = [f"{sign} {line.label}" if screen.ascii else line.label for line, sign in zip(lines, signs, strict=True)]
     right = max(map(cell_len, labels)) + 2
-    xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
-    marks_up = {math.log(y): up(y) for y in _ticks_up(min(ys), max(ys), base)}
+    points = [*(point for line in lines for point in line.points), *((mark.x, mark.y) for mark in marks)]
+    xs, ys = ([point[axis] for point in points] for axis in (0, 1))
+    bounds_across, bounds_up = across.bounds(xs), up.bounds(ys)
+    rising = -1 if up.is_falling else 1
+    marks_up = {rising * math.log(y): screen.text(up.words(y)) for y in up.ticks(*bounds_up)}
     left = max(map(cell_len, marks_up.values())) + 1
-    width = max(NARROWEST, min(screen.width or WIDEST - 20, WIDEST) - MARGIN - right)
-    bounds_across, bounds_up = _bounds(xs), _bounds(ys)
+    width = max(NARROWEST + left, min(screen.width or WIDEST - 20, WIDEST) - MARGIN - right)
+    grid = _Grid(_logs(bounds_across), _logs(bounds_up), width - left, up.is_falling)
+    marks_across = _ticks_across(sorted(set(xs)) if across.is_of_sizes else [], across, grid)
 
     plotext.clear_figure()
     plotext.limit_size(False, False)
@@ -61,75 +124,122 @@ def log_log(
     plotext.theme("clear")
     plotext.xaxes(True, False)
     plotext.yaxes(True, False)
-    plotext.xlim(*bounds_across)
-    plotext.ylim(*bounds_up)
-    ticks = _ticks_across(sorted(set(xs)), across, bounds_across, width - left)
-    plotext.xticks([math.log(x) for x in ticks], [across(x) for x in ticks])
-    plotext.yticks(list(marks_up), [screen.text(words) for words in marks_up.values()])
-    for line, color, mark in zip(lines, _cycle(COLORS, lines), marks, strict=True):
-        logs = [[math.log(point[axis]) for point in line.points] for axis in (0, 1)]
-        plotext.plot(*logs, marker=mark if screen.ascii else "braille", color=f"{color}+")
+    plotext.xlim(*grid.across)
+    plotext.ylim(*sorted(rising * bound for bound in grid.up))
+    plotext.xticks([math.log(x) for x in marks_across], [screen.text(across.words(x)) for x in marks_across])
+    plotext.yticks(list(marks_up), list(marks_up.values()))
+    for line, color, sign in zip(lines, _cycle(COLORS, lines), signs, strict=True):
+        dots = screen.text(line.sign) if line.sign else sign if screen.ascii else "braille"
+        logs = [[math.log(x) for x, _ in line.points], [rising * math.log(y) for _, y in line.points]]
+        plotext.plot(*logs, marker=dots, color=f"{color}+")
+    for mark, (column, row) in zip(marks, grid.places(marks), strict=True):
+        plotext.scatter(*([value] for value in grid.at(column, row)), marker=mark.letter, color="yellow+")
     drawn = [Text.from_ansi(row) for row in plotext.build().splitlines()]
     if screen.ascii:
-        for row in drawn:
-            row.plain = row.plain.translate(FRAME)
-    ends = _rows_of_ends(lines, bounds_up, rows=len(drawn) - 2)
-    for index, label in enumerate(labels):
-        row = drawn[ends[index]]
-        row.pad_right(max(0, width - row.cell_len))
-        row.append(f" {screen.text(label)}", style=f"bright_{COLORS[index % len(COLORS)]}")
-    drawn[-1].rstrip()
-    drawn[-1].append(f" {unit}")
-    return [Text(" " * MARGIN).append_text(row) for row in drawn]
+        for row_of_text in drawn:
+            row_of_text.plain = row_of_text.plain.translate(FRAME)
+    for index, (label, at) in enumerate(zip(labels, _rows_of_ends(lines, grid), strict=True)):
+        drawn[at].pad_right(max(0, width - drawn[at].cell_len))
+        drawn[at].append(f" {screen.text(label)}", style=f"bright_{COLORS[index % len(COLORS)]}")
+    title = screen.text(across.title)
+    below = " " * max(0, left + (width - left - cell_len(title)) // 2) + title
+    named = [Text(screen.text(up.title), style="dim"), *drawn, Text(below, style="dim")]
+    for row_of_text in named:
+        row_of_text.rstrip()
+    return [Text(" " * MARGIN).append_text(row_of_text) for row_of_text in named]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The cells for values: logarithms at their edges, columns, and whether values grow downwards."""
+
+    across: tuple[float, float]
+    up: tuple[float, float]
+    columns: int
+    is_falling: bool
+
+    def column(self, x: float) -> int:
+        """Return the column of a value, from the left."""
+        return round(_share(math.log(x), self.across) * (self.columns - 1))
+
+    def row(self, y: float) -> int:
+        """Return the row of a value, from the top."""
+        share = _share(math.log(y), self.up)
+        return round((share if self.is_falling else 1 - share) * (ROWS - 1))
+
+    def at(self, column: int, row: int) -> tuple[float, float]:
+        """Return what plotext takes for the middle of a cell."""
+        low, high = sorted(-bound for bound in self.up) if self.is_falling else self.up
+        x = self.across[0] + column / (self.columns - 1) * (self.across[1] - self.across[0])
+        return x, high - row / (ROWS - 1) * (high - low)
+
+    def places(self, marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
+        """Yield a cell for each mark: its own, or the next free one in its row."""
+        taken: set[tuple[int, int]] = set()
+        for mark in marks:
+            column, row = self.column(mark.x), self.row(mark.y)
+            beside = (near for step in count() for near in (column + step, column - step) if 0 <= near < self.columns)
+            place = next(((near, row) for near in beside if (near, row) not in taken), (column, row))
+            taken.add(place)
+            yield place
+
+
+def _logs(bounds: tuple[float, float]) -> tuple[float, float]:
+    return math.log(bounds[0]), math.log(bounds[1])
+
+
+def _share(value: float, bounds: tuple[float, float]) -> float:
+    return (value - bounds[0]) / (bounds[1] - bounds[0])
 
 
 def _merged(lines: Sequence[Line]) -> list[Line]:
     """Lines that lie on one another are one, with both labels."""
-    labels: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    labels: dict[tuple[str, tuple[tuple[float, float], ...]], list[str]] = {}
     for line in lines:
-        labels.setdefault(tuple(line.points), []).append(line.label)
-    return [Line(", ".join(names), points) for points, names in labels.items()]
+        labels.setdefault((line.sign, tuple(line.points)), []).append(line.label)
+    return [Line(", ".join(names), points, sign) for (sign, points), names in labels.items()]
 
 
 def _cycle(marks: Sequence[str], lines: Sequence[Line]) -> list[str]:
     return [marks[index % len(marks)] for index in range(len(lines))]
 
 
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The logarithms of the smallest and the largest value, apart even where these are one."""
-    low, high = math.log(min(values)), math.log(max(values))
-    return (low, high) if high > low else (low - 1, high + 1)
+def _multiples(digits: Sequence[float], base: int, low: float, high: float) -> Iterator[float]:
+    """Yield these digits times the powers of the base, between two bounds."""
+    for power in range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 1):
+        for digit in digits:
+            value = digit * float(base) ** power
+            if low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+                yield value
 
 
-def _ticks_up(low: float, high: float, base: int) -> list[float]:
-    """Some five powers of the base between the bounds, or the bounds where there are not two."""
-    first, last = math.ceil(math.log(low, base) - 1e-9), math.floor(math.log(high, base) + 1e-9)
-    stride = max(1, -(-(last - first) // 5))
-    powers = [float(base) ** power for power in range(first, last + 1, stride)]
-    return powers if len(powers) > 1 else sorted({low, high})
-
-
-def _ticks_across(
-    xs: Sequence[float], words: Callable[[float], str], bounds: tuple[float, float], width: int
-) -> list[float]:
-    """As many of the points' own values as have room for their words."""
-    kept: list[float] = []
-    free = -math.inf
-    for x in xs:
-        middle = (math.log(x) - bounds[0]) / (bounds[1] - bounds[0]) * (width - 1)
-        half = cell_len(words(x)) / 2
-        if middle - half > free:
-            kept.append(x)
-            free = middle + half + 1
+def _ticks_across(own: Sequence[float], axis: Axis, grid: _Grid) -> list[float]:
+    """As many of these values as have room for their words; where they are too few, simple numbers beside them."""
+    low, high = map(math.exp, grid.across)
+    kept = _with_room(own, axis, grid)
+    for digits in (*SERIES[axis.base], FINE):
+        if len(kept) >= FEWEST_TICKS:
+            break
+        simple = [x for x in _multiples(digits, axis.base, low, high) if not axis.is_of_sizes or x == round(x)]
+        kept = sorted(_with_room([*kept, *simple], axis, grid))
     return kept
 
 
-def _rows_of_ends(lines: Sequence[Line], bounds: tuple[float, float], rows: int) -> list[int]:
+def _with_room(values: Iterable[float], axis: Axis, grid: _Grid) -> list[float]:
+    """Those values, the first of them first, whose words do not touch those of another one."""
+    kept: dict[float, tuple[float, float]] = {}
+    for value in values:
+        middle, half = grid.column(value), (cell_len(axis.words(value)) + 1) / 2
+        if all(middle + half <= start or end <= middle - half for start, end in kept.values()):
+            kept[value] = middle - half, middle + half
+    return list(kept)
+
+
+def _rows_of_ends(lines: Sequence[Line], grid: _Grid) -> list[int]:
     """The row, from the top, in which each line ends; no two in the same one while there is another."""
     taken: list[int] = []
     for line in lines:
-        height = (math.log(line.points[-1][1]) - bounds[0]) / (bounds[1] - bounds[0])
-        wanted = round((1 - height) * (rows - 1))
-        free = [row for row in range(rows) if row not in taken] or [wanted]
+        wanted = grid.row(line.points[-1][1])
+        free = [row for row in range(ROWS) if row not in taken] or [wanted]
         taken.append(min(free, key=lambda row: abs(row - wanted)))
     return taken

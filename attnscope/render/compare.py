@@ -8,12 +8,33 @@ from rich.text import Text
 
 from attnscope.core.axes import spell
 from attnscope.render import words
+from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.columns import Column, Value, fit, rows_table, to_csv, to_markdown
 from attnscope.render.findings import finding, formulas, lines
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Comparison, Point
 
 PICTURE_WIDTH = 80
+AXES = {
+    "image": "image side (px)",
+    "patch": "patch side (px)",
+    "resolution": "grid side (tokens)",
+    "window": "window side (tokens)",
+    "dim": "embedding dimension (channels)",
+    "heads": "attention heads",
+    "kv_heads": "heads of keys and values",
+    "batch": "batch size (images)",
+    "keys": "keys (tokens)",
+}
+"""What fields are called beside a chart, with their units; others by their own names."""
+QUANTITY_TITLES = {
+    "macs": "MACs of one layer",
+    "block": "MACs of one block, MLP included",
+    "flops": "FLOPs of one layer",
+    "attention": "attention matrix (bytes)",
+    "peak": "peak of activations (bytes)",
+    "params": "parameters of one layer",
+}
 MOST_ROWS = 60
 """How many points a terminal shows."""
 
@@ -65,28 +86,29 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
         label: [(p.at[field], p.times[label].median_s) for p in comparison.points if label in p.times]
         for label in comparison.labels
     }
+    across = Axis(AXES.get(field, field.replace("_", " ")), lambda value: f"{value:.0f}", is_of_sizes=True)
     in_bytes = comparison.unit == "B"
-    shown = _chart(costs, field, lambda size: _amount(comparison, size), screen, 32 if in_bytes else 10)
+    up = Axis(
+        QUANTITY_TITLES[comparison.quantity],
+        (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
+        base=2 if in_bytes else 10,
+    )
+    shown = _chart(costs, across, up, screen)
+    seconds = Axis("median time of one forward (s)", lambda value: words.rounded(value, "s"))
     if any(times.values()):
-        shown += [Text(""), screen.aside("seconds of one forward"), *_chart(times, field, words.seconds, screen)]
+        shown += [Text(""), *_chart(times, across, seconds, screen)]
     return shown
 
 
 def _chart(
-    series: Mapping[str, Sequence[tuple[int, float | None]]],
-    field: str,
-    up: Callable[[float], str],
-    screen: Screen,
-    base: int = 10,
+    series: Mapping[str, Sequence[tuple[int, float | None]]], across: Axis, up: Axis, screen: Screen
 ) -> list[RenderableType]:
     """Only what is above 0 has a logarithm."""
-    from attnscope.render.chart import Line, log_log
-
     drawn = [Line(label, sorted((x, float(y)) for x, y in points if y)) for label, points in series.items()]
     drawn = [line for line in drawn if line.points]
     if len({x for line in drawn for x, _ in line.points}) < 2:
         return []
-    return [*log_log(drawn, lambda x: f"{x:.0f}", up, _unit(field) or field, screen, base)]
+    return [*log_log(drawn, across, up, screen)]
 
 
 def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:

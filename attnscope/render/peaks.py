@@ -1,7 +1,6 @@
-"""What a machine can do at its best, and the roofline that it makes."""
+"""What a machine can do at its best."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 
 from rich.console import RenderableType
@@ -10,13 +9,7 @@ from rich.text import Text
 from attnscope.plan.roofline import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
-from attnscope.render.screen import MARGIN, Screen
-from attnscope.render.steps import seconds_of, where
-from attnscope.reports.report import Report, StepRow
-
-HEIGHT = 14
-DEFAULT_WIDTH = 80
-MARKS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from attnscope.render.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -76,86 +69,6 @@ def peak_columns() -> list[Column[Peak]]:
         Column[Peak]("per_s", "at best", lambda row: row.per_s, words.metric),
         Column[Peak]("unit", "", lambda row: row.unit, right=False),
     ]
-
-
-def roofline(report: Report, width: int | None) -> list[str]:
-    """The roof of this machine and the steps under it: FLOPs for each byte across, FLOPs a second up, both logarithmic."""
-    timed = [
-        row
-        for row in report.steps
-        if row.bound and row.bound.intensity and row.time and row.time.interquartile_mean_s > 0
-    ]
-    longest = sorted(timed, key=seconds_of, reverse=True)[: len(MARKS)]  # there are no more letters
-    steps = [row for row in timed if any(row is one for one in longest)]
-    if report.peaks is None or not steps:
-        return []
-    peaks = report.peaks
-    lowest, highest = (
-        find(float(row.bound.intensity) for row in steps if row.bound and row.bound.intensity) for find in (min, max)
-    )
-    left = math.floor(math.log10(lowest))
-    right = max(1, left + 1, math.ceil(math.log10(highest)))
-    roof = 2 * peaks.macs_per_s
-    top = math.log10(roof) + 0.3
-    bottom = min(math.log10(_flops_per_s(row)) for row in steps) - 0.2
-    margin = 9
-    columns = min(width or DEFAULT_WIDTH, 100) - margin - MARGIN
-    grid = [[" "] * columns for _ in range(HEIGHT)]
-
-    def put(intensity: float, flops_per_s: float, mark: str) -> None:
-        x = round((math.log10(intensity) - left) / (right - left) * (columns - 1))
-        y = round((top - math.log10(flops_per_s)) / (top - bottom) * (HEIGHT - 1))
-        if mark in MARKS:  # one step does not hide another
-            x = next((free for free in range(x, columns) if grid[y][free] not in MARKS), x)
-        if 0 <= x < columns and 0 <= y < HEIGHT:
-            grid[y][x] = mark
-
-    slopes = {"/": max(peaks.copy, key=lambda copy: copy.bytes_per_s), ".": peaks.copy[-1]}
-    for mark, copy in slopes.items():
-        for column in range(columns):
-            intensity = 10 ** (left + (right - left) * column / (columns - 1))
-            attained = intensity * copy.bytes_per_s
-            put(intensity, min(roof, attained), "─" if attained >= roof else mark)
-    for mark, row in zip(MARKS, steps, strict=False):
-        assert row.bound
-        assert row.bound.intensity
-        put(row.bound.intensity, _flops_per_s(row), mark)
-
-    def label(line: int) -> str:
-        value = 10 ** (top - (top - bottom) * line / (HEIGHT - 1))
-        return words.rounded(value) if line % 4 == 1 else ""
-
-    axis = "".join(f"{10.0**power:<{columns // (right - left)}g}" for power in range(left, right))
-    names = [f"{mark} {where(row)}" for mark, row in zip(MARKS, steps, strict=False)]
-    if len(timed) > len(steps):
-        names.append(f"and {len(timed) - len(steps)} shorter ones")
-    legend = [
-        f"─ {words.metric(roof, 'FLOP/s')} at most",
-        f"/ {words.metric(slopes['/'].bytes_per_s, 'B/s')} from cache",
-        f". {words.metric(slopes['.'].bytes_per_s, 'B/s')} from memory",
-    ]
-    return [
-        *(f"{label(line):>{margin - 2}} │{''.join(cells).rstrip()}" for line, cells in enumerate(grid)),
-        f"{'':>{margin - 2}} └{'─' * columns}",
-        f"{'FLOP/s':>{margin - 2}}  {axis.rstrip()}  FLOP/byte",
-        "",
-        *_folded(names, columns, " " * margin),
-        *_folded(legend, columns, " " * margin),
-    ]
-
-
-def _flops_per_s(row: StepRow) -> float:
-    assert row.time
-    return max(row.flops + row.other_flops, 1) / row.time.interquartile_mean_s
-
-
-def _folded(names: list[str], width: int, indent: str) -> list[str]:
-    lines = [""]
-    for name in names:
-        if len(lines[-1]) + len(name) + 2 > width:
-            lines.append("")
-        lines[-1] += f"{name}  "
-    return [indent + line.rstrip() for line in lines]
 
 
 def _title(peaks: Peaks) -> str:

@@ -30,10 +30,9 @@ def report_parts(report: Report, screen: Screen, grid: "Windows | None" = None) 
         parts += [Text(""), *small_picture(grid, screen)]
     parts += [Text(""), screen.lines(lines(report, screen))]
     if "roofline" in report.focus:
-        from attnscope.render.peaks import roofline
+        from attnscope.render.roofline import roofline
 
-        drawn = [Text(screen.text(line), no_wrap=True, overflow="crop") for line in roofline(report, screen.width)]
-        parts += [Text(""), *drawn]
+        parts += [Text(""), *roofline(report, screen)]
     return parts
 
 

@@ -118,7 +118,7 @@ def _bounds(report: Report) -> list[Of]:
     columns = [
         Of("intensity", "FLOP/B", lambda row: row.bound.intensity if row.bound else None, _intensity, intensity),
         Of("bound_s", "bound", lambda row: row.bound.seconds if row.bound else None, words.seconds, 16),
-        Of("over_bound", "time/bound", _over_bound, words.times, ratio),
+        Of("over_bound", "time/bound", over_bound, words.times, ratio),
         Of("bound_by", "bound by", lambda row: row.bound.binds if row.bound else None, _word, limit, right=False),
     ]
     return [replace(column, text=lambda row: _if_view_on_gpu(words.NONE, row, report)) for column in columns]
@@ -141,7 +141,8 @@ def _if_view_on_gpu(word: str, row: StepRow, report: Report) -> str | None:
     return word if on_gpu and row.time and not row.bytes_read + row.bytes_written else None
 
 
-def _over_bound(row: StepRow) -> float | None:
+def over_bound(row: StepRow) -> float | None:
+    """Return how many times its lower bound a step takes; None where one of them is not known."""
     return row.time.interquartile_mean_s / row.bound.seconds if row.time and row.bound else None
 
 

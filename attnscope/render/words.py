@@ -24,9 +24,9 @@ def metric(value: float | None, unit: str = "") -> str:
     return humanize.metric(value, unit)
 
 
-def rounded(value: float) -> str:
-    """One digit and a prefix, for an axis: `30 G`."""
-    return humanize.metric(float(f"{value:.1g}"), precision=1)
+def rounded(value: float, unit: str = "") -> str:
+    """Return one digit and a prefix, for an axis: `30 G`, `10 ms`."""
+    return humanize.metric(float(f"{value:.1g}"), unit, precision=1)
 
 
 def billions(count: int) -> str:
