@@ -15,13 +15,15 @@ from rich.cells import cell_len
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.analyses.compare import QUANTITIES, compare, macs
 from attnscope.analyses.contenders import read_contender
+from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.attentions.complexity import Growth, break_even, growth
 from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
 from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
-from attnscope.render.findings import finding, formulas
+from attnscope.render.findings import finding, formulas, time_finding
 from attnscope.render.screen import Screen
+from attnscope.reports.comparison import Measured, TimeCrossover
 from tests.golden import comparisons
 
 GROWTHS = st.builds(Growth, st.integers(0, 500), st.integers(1, 300), st.integers(0, 9))
@@ -89,8 +91,8 @@ def test_the_known_figures():
     ]
     assert {(each.tokens, each.balance) for each in found.crossovers} == {(49, 192.0), (49, 576.0)}
     assert finding(found) == (
-        "At 224 px (56×56 tokens) swin needs 13.8× fewer MACs than vit; they break even at 49 tokens (hw = M²), "
-        "and from 192 tokens (hw = 2C) on, vit's quadratic term outweighs its projections."
+        "At 224 px (56×56 tokens) swin needs 13.8× fewer MACs than global attention; they break even at 49 tokens "
+        "(hw = M²), and from 192 tokens (hw = 2C) on, global attention's quadratic term outweighs its projections."
     )
 
 
@@ -98,7 +100,8 @@ def test_a_break_even_between_two_numbers_of_tokens():
     found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
     assert "; they break even between 95 and 96 tokens, " in finding(found)
     assert formulas(found)[0] == (
-        "layer: swinv2:window=8 / vit, break-even between 95 and 96 tokens; fewer from 18×18 tokens on, even with padding"
+        "layer: swinv2:window=8 / global attention, break-even between 95 and 96 tokens; "
+        "fewer from 18×18 tokens on, even with padding"
     )
     assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("no break-even")
 
@@ -297,6 +300,58 @@ def test_charts_stand_what_is_hard_to_draw():
     assert "⣀" not in "".join(row.plain for row in log_log(steep, across, up, Screen(width=60, ascii=True)))
     for found in (compare(kernel="sdpa", quantity="attention"), compare(kernel="sdpa", quantity="peak")):
         assert "swin" in render_comparison(found, "table", Screen(width=80))  # nothing to draw: 0, or not known
+
+
+def test_global_attention_is_not_called_by_the_name_of_a_network():
+    compared = compare(("vit", "vit:kv_heads=1", "swin"), {"resolution": [14, 28]})
+    assert list(compared.names.values()) == ["global attention", "global attention, kv_heads 1", "swin"]
+    assert compared.labels == ["vit", "vit:kv_heads=1", "swin"]  # as typed, in JSON and CSV
+    for form in ("table", "md"):
+        shown = render_comparison(compared, form, Screen(quiet=True))
+        as_typed = shown.replace("(vit)", "").replace("(vit:kv_heads=1)", "")
+        assert "vit" not in as_typed
+    assert "global attention, kv_heads 1 (vit:kv_heads=1)" in render_comparison(compared, "table", Screen())
+
+
+def timed(first, other):
+    """A comparison of which one point was measured: medians and quartiles in ms."""
+    compared = compare(("vit", "swin"), {"resolution": [14, 28]})
+    point = compared.points[compared.reference]
+    point.times = {
+        label: Measured(median / 1e3, low / 1e3, high / 1e3, [median / 1e3] * 3)
+        for label, (low, median, high) in {"vit": first, "swin": other}.items()
+    }
+    point.measured_ratio = measured_ratios(point.times, "vit")
+    compared.environment |= {"torch": "2.15.0", "device": "cpu", "cpu_capability": "AVX512", "threads": 1, "cores": 2}
+    compared.environment |= {"allocator": "pinned"}
+    return compared
+
+
+def test_what_cannot_be_told_has_no_exact_ratio():
+    apart, alike = timed((9, 10, 11), (5, 6, 7)), timed((7, 10, 13), (6, 8.13, 12))
+    told, untold = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
+    assert "1.67×" in told
+    assert "ran 1.67× faster here" in told
+    assert "≈" not in told
+    assert "1.23×" not in untold
+    assert "≈ 1×" in untold
+    assert "≈: cannot tell which is faster, the interquartile ranges overlap" in untold
+    assert "; which one is faster here cannot be told: the interquartile ranges overlap" in untold
+    rows = list(csv.DictReader(io.StringIO(render_comparison(alike, "csv", Screen()))))
+    assert [float(row["measured_vit_over_swin"] or 0) for row in rows] == pytest.approx([0, 10 / 8.13])
+
+
+def test_a_lead_that_cannot_be_told_is_said_so():
+    compared = compare(("vit", "swin"), {"resolution": [14, 28]})
+    never = TimeCrossover("vit", "swin", "resolution", None, None, None, [14, 28], [])
+    assert time_finding(compared, never) == (
+        "swin and global attention: cannot tell which is faster, the interquartile ranges overlap everywhere"
+    )
+    once = TimeCrossover("vit", "swin", "resolution", None, None, "vit", [14], [])
+    assert time_finding(compared, once) == (
+        "global attention is faster than swin wherever the times can be told apart; "
+        "cannot tell at 14: the interquartile ranges overlap"
+    )
 
 
 # what the command says

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +21,9 @@ from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
+from examples.pvt.spec import PVTSpec
+from examples.qk_norm.spec import QKNormSpec
 from tests.strategies import cross_specs, small_swins, small_vits, specs, swin_specs, vit_specs
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-PVTSpec, QKNormSpec = (attentions.load(EXAMPLES / name) for name in ("pvt", "qk_norm"))
 
 LINE = re.compile(r" = (\S.*?) += +([\d,]+) MACs$")
 VALUE = re.compile(r"(?P<name>[^\s,=()]+) = (?P<value>\([^)]*\)|[\d×]+)")

@@ -92,7 +92,7 @@ def test_a_comparison_is_repeated_with_times(attnscope: Run, tmp_path: Path):
     assert f"next attnscope {suggested} measure it on this machine" in said
     done = attnscope(*shlex.split(suggested))
     assert done.returncode == 0, done.stderr
-    assert "vit here" in done.stdout
+    assert "global here" in done.stdout
 
 
 OWN = "trace torch.nn:TransformerEncoderLayer --arg d_model=16 --arg nhead=2 --input 1,5,16"

@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [set(point.times) for point in comparison.points] == [{"vit", "swin"}, {"swin"}, {"vit", "swin"}]
     assert [each.at for each in comparison.not_timed] == [{"resolution": 16}]
-    assert "vit needs" in comparison.not_timed[0].reason
+    assert "global attention needs" in comparison.not_timed[0].reason
     assert comparison.points[1].measured_ratio == {}
 
 
@@ -148,7 +148,7 @@ def test_what_is_built_together_must_fit_together(monkeypatch):
     monkeypatch.setattr(device, "free_memory", lambda device: max(needs))
     race(comparison, meeting, device="cpu", budget=0.001)
     assert comparison.points[0].times.keys() == {"vit"}
-    assert comparison.not_timed[0].reason.startswith("vit and swin need ")
+    assert comparison.not_timed[0].reason.startswith("global attention and swin need ")
 
 
 def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
@@ -162,7 +162,7 @@ def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
     comparison, meeting = meet({"resolution": [4, 8, 6]})
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [bool(point.times) for point in comparison.points] == [True, False, True]
-    assert comparison.not_timed[0].reason == "vit and swin did not fit in the memory of cpu"
+    assert comparison.not_timed[0].reason == "global attention and swin did not fit in the memory of cpu"
 
 
 def test_a_kernel_that_does_not_run_is_left_out():
@@ -170,7 +170,7 @@ def test_a_kernel_that_does_not_run_is_left_out():
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [set(point.times) for point in comparison.points] == [{"swin"}, {"swin"}]
     assert [each.reason for each in comparison.not_timed] == [
-        "vit:kernel=efficient does not run here: torch has none for this device, type and bias"
+        "global attention, kernel efficient does not run here: torch has none for this device, type and bias"
     ] * 2
     assert comparison.time_crossovers == []
 

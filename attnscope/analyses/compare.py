@@ -21,7 +21,7 @@ from attnscope.analyses.contenders import (
 from attnscope.attentions.complexity import Growth, break_even, growth, mlp
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, did_you_mean, quoted
-from attnscope.core.neighbourhood import Neighbourhood
+from attnscope.core.neighbourhood import AllTokens, Neighbourhood
 from attnscope.core.sizes import Pair
 from attnscope.core.version import __version__
 from attnscope.networks.stages import Stage
@@ -127,10 +127,7 @@ def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = Non
         title=_title(meeting, quantity, specs, place),
         quantity=quantity,
         unit=QUANTITIES[quantity].unit,
-        contenders=[
-            ContenderWords(each.label, each.attention, _words(each, specs[each.label], meeting))
-            for each in meeting.contenders
-        ],
+        contenders=[_contender(each, specs[each.label], meeting) for each in meeting.contenders],
         axes=meeting.axes,
         settings={"pad": meeting.pad, **meeting.settings},
         environment={"attnscope": __version__, "python": platform.python_version()},
@@ -304,6 +301,12 @@ def _title(meeting: Meeting, quantity: str, specs: Mapping[str, Spec], place: Pl
         words.append(f"patch {meeting.settings.get('patch', 4)}")
     words += [f"batch {spec.batch}"] if spec.batch > 1 and "batch" not in ranged else []
     return " · ".join([*words, spec.dtype])
+
+
+def _contender(contender: Contender, spec: Spec, meeting: Meeting) -> ContenderWords:
+    words = _words(contender, spec, meeting)
+    is_plain_global = spec.IS_PLAIN and spec.neighbourhood.kind == AllTokens.kind
+    return ContenderWords(contender.label, contender.attention, words, words if is_plain_global else "")
 
 
 def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:

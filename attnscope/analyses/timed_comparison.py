@@ -1,6 +1,6 @@
 """A Comparison on this machine: each point timed, and where the lead changes found by bisection."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -148,6 +148,7 @@ class _Course:
         self.bisected = comparison.bisected
         self.labels = [contender.label for contender in meeting.contenders]
         self.first = self.labels[0]
+        self.names = comparison.names
         self.macs_per_s: dict[str, float] = {}
         self.not_timed: dict[str, LeftOut] = {}
         self.turns: list[Turns] = []
@@ -170,7 +171,7 @@ class _Course:
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
-            self._leave_out(at, f"{' and '.join(runs)} did not fit in the memory of {self.device.type}")
+            self._leave_out(at, f"{self._named(runs)} did not fit in the memory of {self.device.type}")
             return {}
         self.turns.append(turns)
         times = {label: measured(of_run) for label, of_run in zip(forwards, turns.samples, strict=True)}
@@ -186,11 +187,11 @@ class _Course:
         together = {**beside, label: spec}
         short = shortage(needed_together([one.plan() for one in together.values()]), self.device)
         if short is not None:
-            self._leave_out(at, f"{' and '.join(together)} need{'' if beside else 's'} {short}")
+            self._leave_out(at, f"{self._named(together)} need{'' if beside else 's'} {short}")
             return False
         expected_s = macs(spec) / self.macs_per_s[label] if label in self.macs_per_s else 0.0
         if expected_s > LONGEST_RUN_S:
-            self._leave_out(at, f"{label} would take some {expected_s:.0f} s a run")
+            self._leave_out(at, f"{self.names[label]} would take some {expected_s:.0f} s a run")
             return False
         return True
 
@@ -210,9 +211,12 @@ class _Course:
             except Exception as error:
                 if ran_out_of_memory(error):
                     raise
-                self._leave_out(at, f"{label} does not run here: {why_not(error, said)}")
+                self._leave_out(at, f"{self.names[label]} does not run here: {why_not(error, said)}")
                 return False
         return True
+
+    def _named(self, labels: Iterable[str]) -> str:
+        return " and ".join(self.names[label] for label in labels)
 
     def _leave_out(self, at: dict[str, int], reason: str) -> None:
         self.not_timed[f"{at} {reason}"] = LeftOut(at, reason)

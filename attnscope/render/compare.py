@@ -9,10 +9,10 @@ from rich.text import Text
 from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.chart import Axis, Line, log_log
-from attnscope.render.columns import Column, Value, fit, rows_table, to_csv, to_markdown
-from attnscope.render.findings import finding, formulas, lines
+from attnscope.render.columns import Column, Row, Value, fit, rows_table, to_csv, to_markdown
+from attnscope.render.findings import OVERLAP, finding, formulas, lines
 from attnscope.render.screen import Screen
-from attnscope.reports.comparison import Comparison, Point
+from attnscope.reports.comparison import Comparison, Contender, Point
 
 PICTURE_WIDTH = 80
 AXES = {
@@ -57,11 +57,17 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
 def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Headline, who is who, chart, table, and the lines below."""
     shown: list[RenderableType] = [screen.headline(comparison.title)]
-    shown += [screen.aside(f"{each.label}: {each.words}") for each in comparison.contenders]
+    shown += [screen.aside(_legend(each)) for each in comparison.contenders]
     chart = charts(comparison, screen)
     shown += [Text(""), *chart] if chart else []
     shown += [Text(""), *tables(comparison, screen), Text(""), screen.lines(lines(comparison, screen))]
     return shown
+
+
+def _legend(contender: Contender) -> str:
+    """Return `swin: Swin attention, 7×7 windows`, or `global attention (vit)` where the words are the name."""
+    is_named = contender.name == contender.words
+    return f"{contender.words} ({contender.label})" if is_named else f"{contender.label}: {contender.words}"
 
 
 def picture_parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
@@ -81,10 +87,11 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
         return []
     field = comparison.axes[0].field
-    costs = {label: [(p.at[field], p.costs[label]) for p in comparison.points] for label in comparison.labels}
+    points, names = comparison.points, comparison.names
+    costs = {name: [(p.at[field], p.costs[label]) for p in points] for label, name in names.items()}
     times = {
-        label: [(p.at[field], p.times[label].median_s) for p in comparison.points if label in p.times]
-        for label in comparison.labels
+        name: [(p.at[field], p.times[label].median_s) for p in points if label in p.times]
+        for label, name in names.items()
     }
     across = Axis(AXES.get(field, field.replace("_", " ")), lambda value: f"{value:.0f}", is_of_sizes=True)
     in_bytes = comparison.unit == "B"
@@ -125,7 +132,13 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
         shown.append(screen.aside(f"{len(points)} of {len(comparison.points):,} points; --format csv has all"))
     if dropped:
         shown.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
-    return shown
+    return [*shown, *_sign(columns, points, screen)]
+
+
+def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> list[RenderableType]:
+    """Explain the sign of a ratio that is not certain, where there is one."""
+    cells = (column.words(row) for column in columns for row in rows)
+    return [screen.aside(f"≈: cannot tell which is faster, {OVERLAP}")] if any("≈" in cell for cell in cells) else []
 
 
 def thinned(points: Sequence[Point], kept: int) -> list[Point]:
@@ -137,7 +150,7 @@ def thinned(points: Sequence[Point], kept: int) -> list[Point]:
 def point_columns(comparison: Comparison) -> list[Column[Point]]:
     """The columns that this comparison can fill."""
     first, *others = comparison.labels
-    points, timed = comparison.points, comparison.timed
+    points, timed, heads = comparison.points, comparison.timed, _heads(comparison)
     names = list(dict.fromkeys(name for point in points for name in point.at))
     columns = [
         Column[Point](name, _heading(name), lambda p, name=name: p.at.get(name), str, rank=0 if index < 2 else 20)  # type: ignore[misc]
@@ -149,7 +162,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
         columns.append(
             Column(
                 f"{label}_{comparison.quantity}",
-                label,
+                heads[label],
                 lambda p, label=label: p.costs[label],  # type: ignore[misc]
                 lambda size: _amount(comparison, size),
                 12 + index if timed else index and 5 + index,
@@ -159,7 +172,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
         columns.append(
             Column(
                 f"{first}_over_{label}",
-                f"{first}/{label}",
+                f"{heads[first]}/{heads[label]}",
                 lambda p, label=label: p.ratio[label],  # type: ignore[misc]
                 words.times,
                 index and 7 + index,
@@ -178,7 +191,7 @@ def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
     return [
         Column(
             "padding" if len(padded) == 1 else f"{labels[0]}_padding",
-            "padding" if len(padded) == 1 else f"padding {', '.join(labels)}",
+            "padding" if len(padded) == 1 else f"padding {', '.join(_heads(comparison)[label] for label in labels)}",
             lambda p, label=labels[0]: p.padding.get(label, 0.0),  # type: ignore[misc]
             words.percent,
             9,
@@ -189,12 +202,13 @@ def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
 
 def _time_columns(comparison: Comparison) -> list[Column[Point]]:
     first, *others = comparison.labels
+    heads = _heads(comparison)
 
     def time(label: str, key: str) -> Callable[[Point], Value]:
         return lambda point: getattr(point.times[label], key) if label in point.times else None
 
     columns = [
-        Column(f"{label}_median_s", f"{label} here", time(label, "median_s"), words.seconds, 1 + index)
+        Column(f"{label}_median_s", f"{heads[label]} here", time(label, "median_s"), words.seconds, 1 + index)
         for index, label in enumerate([first, *others])
     ]
     for label in [first, *others]:
@@ -204,13 +218,25 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
         columns.append(
             Column(
                 f"measured_{first}_over_{label}",
-                f"{first}/{label} here",
+                f"{heads[first]}/{heads[label]} here",
                 lambda p, label=label: p.measured_ratio.get(label),  # type: ignore[misc]
                 words.times,
                 index and 7 + index,
+                text=lambda p, label=label: _roughly(p, first, label),  # type: ignore[misc]
             )
         )
     return columns
+
+
+def _heads(comparison: Comparison) -> dict[str, str]:
+    """What the contenders are called in a table, where `global` is enough for global attention."""
+    return {label: name.replace("global attention", "global") for label, name in comparison.names.items()}
+
+
+def _roughly(point: Point, first: str, other: str) -> str | None:
+    """Return a measured ratio in one digit if the times cannot be told apart; None if they can, or there are none."""
+    ratio = point.measured_ratio.get(other)
+    return None if ratio is None or point.can_tell(first, other) else f"≈ {float(f'{ratio:.1g}'):g}×"
 
 
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:
@@ -220,15 +246,23 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     rows = list(dict.fromkeys(point.at[down] for point in comparison.points))
     heads = sorted({point.at[across] for point in comparison.points})
     shown: list[RenderableType] = []
-    measures: list[tuple[str, Callable[[Point], float | None]]] = [("on paper", lambda point: point.ratio[other])]
+    first, called = comparison.labels[0], _heads(comparison)
+    measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
+        ("on paper", lambda point: point.ratio[other], lambda point: None)
+    ]
     if comparison.timed:
-        measures.append(("here", lambda point: point.measured_ratio.get(other)))
-    for where, measure in measures:
+        measures.append(
+            ("here", lambda point: point.measured_ratio.get(other), lambda point: _roughly(point, first, other))
+        )
+    for where, measure, roughly in measures:
         columns = [Column[int](down, _heading(down), lambda row: row, str, 0)]
         for index, head in enumerate(heads):
 
             def value(row: int, head: int = head, measure: Callable[[Point], float | None] = measure) -> float | None:
                 return measure(cells[row, head]) if (row, head) in cells else None
+
+            def text(row: int, head: int = head, roughly: Callable[[Point], str | None] = roughly) -> str | None:
+                return roughly(cells[row, head]) if (row, head) in cells else None
 
             columns.append(
                 Column[int](
@@ -237,14 +271,16 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
                     value,
                     words.times,
                     index and index + 1,
-                    tint=lambda row, v=value: _heat(v(row)),  # type: ignore[misc]
+                    text=text,
+                    tint=lambda row, v=value, t=text: "dim" if t(row) else _heat(v(row)),  # type: ignore[misc]
                 )
             )
         kept, dropped = fit(columns, rows, screen)
-        shown.append(screen.aside(f"{comparison.labels[0]}/{other} {where}, {across} across"))
+        shown.append(screen.aside(f"{called[first]}/{called[other]} {where}, {across} across"))
         shown.append(rows_table(kept, rows, screen))
         if dropped:
             shown.append(screen.aside(f"not shown at {screen.width} columns: {across} {', '.join(dropped)}"))
+        shown += _sign(kept, rows, screen)
         shown.append(Text(""))
     return shown[:-1]
 

@@ -18,6 +18,7 @@ NOUNS = {
     "peak": "peak bytes",
     "params": "parameters",
 }
+OVERLAP = "the interquartile ranges overlap"
 COUNTED_IN_MACS = ("macs", "block", "flops")
 
 
@@ -41,9 +42,10 @@ def lines(comparison: Comparison, screen: Screen) -> list[tuple[str, str, str]]:
 
 def finding(comparison: Comparison) -> str:
     """What was found, in one sentence: a ratio that the reader would know, the break-even, and what outgrows what."""
-    first, other = comparison.labels[:2]
+    labels = comparison.labels[:2]
+    first, other = (comparison.names[label] for label in labels)
     point = comparison.points[comparison.reference]
-    ratio = point.ratio[other]
+    ratio = point.ratio[labels[1]]
     noun = NOUNS[comparison.quantity]
     where = _where(comparison, point)
     if ratio is None:
@@ -52,17 +54,13 @@ def finding(comparison: Comparison) -> str:
         told = f"{where}{other} needs as many {noun} as {first}"
     else:
         told = f"{where}{other} needs {_factor(ratio, 'fewer', 'more', '')} {noun} than {first}"
-    measured = point.measured_ratio.get(other)
-    if measured is not None:
-        apart = point.times[first].apart(point.times[other])
-        ran = (
-            f"ran {_factor(measured, 'faster', 'slower', 'as fast')}"
-            if apart
-            else "takes the same time within the spread"
-        )
-        told += f" and {ran} here"
+    measured = point.measured_ratio.get(labels[1])
+    if measured is not None and point.can_tell(*labels):
+        told += f" and ran {_factor(measured, 'faster', 'slower', 'as fast')} here"
+    elif measured is not None:
+        told += f"; which one is faster here cannot be told: {OVERLAP}"
     scope = "block" if comparison.quantity == "block" else "layer"
-    crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (other, scope)), None)
+    crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (labels[1], scope)), None)
     if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
         named = f" ({crossing.equation})" if crossing.equation else ""
         told += f"; they break even {_tokens(crossing.tokens)} tokens{named}"
@@ -103,10 +101,14 @@ def formulas(comparison: Comparison) -> list[str]:
         alike.setdefault(
             (each.scope, each.formula, each.values, each.tokens, each.always, each.padded_from), []
         ).append(each)
-    return [_formula(of_all[0], ", ".join(each.other for each in of_all)) for of_all in alike.values()]
+    names = comparison.names
+    return [
+        _formula(of_all[0], f"{', '.join(names[each.other] for each in of_all)} / {names[of_all[0].first]}")
+        for of_all in alike.values()
+    ]
 
 
-def _formula(crossing: Crossover, others: str) -> str:
+def _formula(crossing: Crossover, quotient: str) -> str:
     ratio = [part for part in (crossing.formula, crossing.values) if part]
     if crossing.always is not None:
         even = "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
@@ -114,7 +116,7 @@ def _formula(crossing: Crossover, others: str) -> str:
         even = "no break-even" if crossing.tokens is None else f"break-even {_tokens(crossing.tokens)} tokens"
     if crossing.padded_from is not None:
         even += f"; fewer from {crossing.padded_from}×{crossing.padded_from} tokens on, even with padding"
-    return f"{crossing.scope}: {' = '.join([f'{others} / {crossing.first}', *ratio])}, {even}"
+    return f"{crossing.scope}: {' = '.join([quotient, *ratio])}, {even}"
 
 
 def _tokens(tokens: int | tuple[int, ...]) -> str:
@@ -125,18 +127,19 @@ def _tokens(tokens: int | tuple[int, ...]) -> str:
 
 def time_finding(comparison: Comparison, each: TimeCrossover) -> str:
     """Where the lead changes in measured time, and how surely that is known."""
+    names = comparison.names
     if each.leader is None:
-        return f"{each.other} and {each.first}: not separable, the spreads overlap everywhere"
-    unclear = f"; not separable at {', '.join(map(str, each.unclear))}: the spreads overlap" if each.unclear else ""
+        return f"{names[each.other]} and {names[each.first]}: cannot tell which is faster, {OVERLAP} everywhere"
+    unclear = f"; cannot tell at {', '.join(map(str, each.unclear))}: {OVERLAP}" if each.unclear else ""
+    leader = names[each.leader]
     if each.low is None or each.high is None:
-        other = each.first if each.leader == each.other else each.other
-        return f"{each.leader} is faster than {other} wherever the spreads do not overlap{unclear}"
+        other = names[each.first if each.leader == each.other else each.other]
+        return f"{leader} is faster than {other} wherever the times can be told apart{unclear}"
     grids = {point.at[each.axis]: point.grid for point in [*comparison.points, *comparison.bisected]}
     low, high = (math.prod(grids[value]) for value in (each.low, each.high))
     tokens = f" ({low:,} and {high:,} tokens)" if low != high else ""
     return (
-        f"{each.leader} takes the lead between {each.axis} {each.low} and {each.high}{tokens}, "
-        f"two measured points{unclear}"
+        f"{leader} takes the lead between {each.axis} {each.low} and {each.high}{tokens}, two measured points{unclear}"
     )
 
 

@@ -16,11 +16,18 @@ SCHEMA = 1
 
 @dataclass
 class Contender:
-    """One attention that is compared: what was typed, which attention it is, and what it is in words."""
+    """One attention that is compared: what was typed, which attention it is, what it is in words, and what it is called.
+
+    It is called as it was typed, but for plain global attention, which is no ViT on any grid: its words are its name.
+    """
 
     label: str
     attention: str
     words: str
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.label
 
 
 @dataclass
@@ -66,6 +73,10 @@ class Point:
     padding: dict[str, float]
     times: dict[str, Measured] = field(default_factory=dict)
     measured_ratio: dict[str, float] = field(default_factory=dict)
+
+    def can_tell(self, first: str, other: str) -> bool:
+        """Whether both were measured, and their times lie apart."""
+        return {first, other} <= self.times.keys() and self.times[first].apart(self.times[other])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers; the times only where there are any."""
@@ -116,7 +127,7 @@ class TimeCrossover:
         axis: the field whose values are meant.
         low, high: neighbouring measured values; between them the lead changes. None where one led all along.
         leader: who is faster from `high` on, or all along; None where nothing could be told apart.
-        unclear: values in between at which the spreads overlap: not separable.
+        unclear: values in between at which the interquartile ranges overlap, so that nothing can be told.
         bisected: values that were measured to find it.
     """
 
@@ -172,6 +183,11 @@ class Comparison:
     def labels(self) -> list[str]:
         """What the contenders are called, the first one first."""
         return [each.label for each in self.contenders]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the contenders are called on screens, by their labels."""
+        return {each.label: each.name for each in self.contenders}
 
     @property
     def timed(self) -> bool:
