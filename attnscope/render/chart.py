@@ -126,7 +126,7 @@ def log_log(lines: Sequence[Line], across: Axis, up: Axis, screen: Screen, marks
     plotext.yaxes(True, False)
     plotext.xlim(*grid.across)
     plotext.ylim(*sorted(rising * bound for bound in grid.up))
-    plotext.xticks([math.log(x) for x in marks_across], [screen.text(across.words(x)) for x in marks_across])
+    plotext.xticks([math.log(x) for x in marks_across], "." * len(marks_across))
     plotext.yticks(list(marks_up), list(marks_up.values()))
     for line, color, sign in zip(lines, _cycle(COLORS, lines), signs, strict=True):
         dots = screen.text(line.sign) if line.sign else sign if screen.ascii else "braille"
@@ -134,7 +134,8 @@ def log_log(lines: Sequence[Line], across: Axis, up: Axis, screen: Screen, marks
         plotext.plot(*logs, marker=dots, color=f"{color}+")
     for mark, (column, row) in zip(marks, grid.places(marks), strict=True):
         plotext.scatter(*([value] for value in grid.at(column, row)), marker=mark.letter, color="yellow+")
-    drawn = [Text.from_ansi(row) for row in plotext.build().splitlines()]
+    drawn = [Text.from_ansi(row) for row in plotext.build().splitlines()[:-1]]
+    drawn.append(Text(screen.text(_numbers(marks_across, across, grid, left))))
     if screen.ascii:
         for row_of_text in drawn:
             row_of_text.plain = row_of_text.plain.translate(FRAME)
@@ -226,13 +227,28 @@ def _ticks_across(own: Sequence[float], axis: Axis, grid: _Grid) -> list[float]:
 
 
 def _with_room(values: Iterable[float], axis: Axis, grid: _Grid) -> list[float]:
-    """Those values, the first of them first, whose words do not touch those of another one."""
-    kept: dict[float, tuple[float, float]] = {}
+    """Those values, the first of them first, whose words have a space between them and those of another one."""
+    kept: dict[float, tuple[int, int]] = {}
     for value in values:
-        middle, half = grid.column(value), (cell_len(axis.words(value)) + 1) / 2
-        if all(middle + half <= start or end <= middle - half for start, end in kept.values()):
-            kept[value] = middle - half, middle + half
+        start, end = _span(value, axis, grid)
+        if all(end < first or last < start for first, last in kept.values()):
+            kept[value] = start, end
     return list(kept)
+
+
+def _span(value: float, axis: Axis, grid: _Grid) -> tuple[int, int]:
+    """Where the words of a tick begin and end: below the middle of it, but not beyond the chart."""
+    length = cell_len(axis.words(value))
+    start = max(0, min(grid.column(value) - length // 2, grid.columns - length))
+    return start, start + length
+
+
+def _numbers(values: Iterable[float], axis: Axis, grid: _Grid, left: int) -> str:
+    """The row of the words of ticks; plotext would move them, and leave out some in no fixed order."""
+    row = " " * left
+    for value in sorted(values):
+        row = row.ljust(left + _span(value, axis, grid)[0]) + axis.words(value)
+    return row
 
 
 def _rows_of_ends(lines: Sequence[Line], grid: _Grid) -> list[int]:
