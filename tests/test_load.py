@@ -1,5 +1,6 @@
 """What this process and others took of the machine, by what the system tells."""
 
+import mmap
 from collections import namedtuple
 
 import psutil
@@ -57,8 +58,8 @@ def test_a_share_is_of_this_thread_or_of_all_threads():
 
 def test_effort_of_now_is_in_seconds_and_page_faults():
     start = Effort.now()
-    blocks = bytearray(2**24)
-    blocks[:: 2**12] = b"1" * 2**12
+    blocks = mmap.mmap(-1, 2**24)  # never memory that was freed before and needs no page fault
+    blocks.write(b"1" * 2**24)
     effort = Effort.now().since(start)
     assert min(effort.wall_s, effort.thread_s, effort.process_s) > 0
     assert load.resource is None or effort.faults > 0
