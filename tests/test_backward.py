@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import nn
 
 from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.cross.spec import CrossSpec
@@ -260,3 +261,13 @@ def test_a_counter_that_fails_is_not_available():
     report = explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flex"), device="cpu", time=False, audit=True)
     assert report.audit.torch is None
     assert any("FlopCounterMode is not available" in note for note in report.audit.notes)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_the_gradient_of_a_weight_is_counted_in_its_groups(groups, input_grad):
+    """Each weight meets as many pairs of numbers as in the forward; so does each input, if it needs a gradient."""
+    convolution = nn.Conv2d(12, 12, 3, padding=1, groups=groups)
+    forward = 12 * 4 * 5 * 12 // groups * 9
+    found = count_backward_with_torch(convolution, torch.randn(1, 12, 4, 5), input_grad=input_grad)
+    assert found == forward * (1 + input_grad)

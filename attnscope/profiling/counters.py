@@ -90,10 +90,27 @@ def count_backward_with_torch(module: nn.Module, *inputs: Tensor, input_grad: bo
     inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in inputs)
     with torch.enable_grad():
         result = module(*inputs)
-        with FlopCounterMode(display=False) as counter:
+        mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
             result.backward(torch.ones_like(result))
     module.zero_grad(set_to_none=True)
     return counter.get_total_flops() // 2
+
+
+def _convolution_backward(*shapes: Any, out_shape: Any) -> int:
+    """Return the FLOPs of a convolution's backward as torch counts them, but the gradient of a weight in its groups.
+
+    torch 2.14 counts that as if each output channel saw the channels of all groups.
+    """
+    from torch.utils.flop_counter import flop_registry
+
+    count: Callable[..., int] = flop_registry[torch.ops.aten.convolution_backward]
+    (*operands, groups, (of_input, of_weight, _)) = shapes
+
+    def flops(*mask: bool) -> int:
+        return count(*operands, groups, mask, out_val=out_shape)
+
+    return flops(of_input, False, False) + flops(False, of_weight, False) // groups
 
 
 class _StepModule(nn.Module):
