@@ -202,8 +202,8 @@ def _failures_described(folder: Path) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        told = describe_failure(error) or f"{folder}: {in_a_line(error)}"
-        raise UsageError(literal(told)) from error
+        why = describe_failure(error) or f"{folder}: {in_a_line(error)}"
+        raise UsageError(literal(why)) from error
 
 
 def _check_files(folder: Path) -> None:
