@@ -1,4 +1,4 @@
-"""Screens as they should look, kept as files. `python -m tests.golden` writes them anew, to be looked at."""
+"""Screens as they should look, kept as files. `python -m tests.golden` writes them again, for a look at the difference."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
 
 FOLDER = Path(__file__).parent / "screens"
-WIDTHS = {"60": 60, "80": 80, "120": 120, "piped": None}
+WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
 
 NEXT = {
     "compare": ("attnscope compare --over resolution=7:56:7 --time", "where windows pay on this machine"),
@@ -54,7 +54,7 @@ def timed(report: Report) -> Report:
     warnings = ["the runs spread by 12%: a longer --budget may steady them"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
-    return replace(measured, environment=environment, warnings=warnings)
+    return replace(measured, environment=environment, warnings=warnings, noise=warnings)
 
 
 def _samples(seconds: float) -> StepTime:
@@ -181,6 +181,13 @@ def screens() -> dict[str, str]:
     drawn["compare-time.csv"] = render_comparison(comparisons()["compare-time"], "csv", Screen())
     drawn["compare-time.md"] = render_comparison(comparisons()["compare-time"], "md", Screen())
     swin = reports()["swin-shift"]
+    steady = replace(swin, warnings=[], noise=[])
+    details, explained = (replace(steady, focus=[focus]) for focus in ("details", "explain"))
+    network = replace(reports()["swin-model"], focus=["details"])
+    drawn["swin-shift-steady-80.txt"] = render(steady, "table", Screen(width=80))
+    drawn |= {f"swin-shift-details-{width}.txt": render(details, "table", Screen(width=width)) for width in (60, 80)}
+    drawn |= {f"swin-shift-explain-{width}.txt": render(explained, "table", Screen(width=width)) for width in (60, 120)}
+    drawn["swin-model-details-80.txt"] = render(network, "table", Screen(width=80))
     drawn["swin-shift-80-ascii.txt"] = render(swin, "table", Screen(width=80, ascii=True))
     drawn["swin-shift-80-color.txt"] = render(swin, "table", Screen(width=80, color=True))
     drawn["swin-shift-quiet.txt"] = render(swin, "table", Screen(width=80, quiet=True))

@@ -182,9 +182,74 @@ def test_a_timed_run(attnscope):
     done = attnscope("swin", "--window", "7", "--shift", "--budget", "0.05")
     assert done.returncode == 0
     assert done.stderr == ""
-    assert "counted three ways: 145,108,992 MACs ✓ letters = closed form = fvcore" in done.stdout
-    for words in ("sum of steps / whole", "13.8× fewer", "faster", "allocator", "next", "Ω(W-MSA) = 4hwC² + 2M²hwC"):
+    assert "145,108,992 MACs (290 MFLOPs): shapes, closed form, fvcore agree ✓" in done.stdout
+    for words in ("13.8× fewer", "global attention", "faster)", "timing ", "next", "Ω(W-MSA) = 4hwC² + 2M²hwC"):
         assert words in done.stdout
+
+
+@pytest.mark.parametrize(("words", "most"), [("vit", 24), ("swin --window 7 --shift", 30)])
+def test_a_first_result_fits_a_terminal(attnscope, words, most):
+    lines = attnscope(*words.split(), COLUMNS="80").stdout.splitlines()
+    assert len(lines) <= most, lines
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "vit --budget 0.05",
+        "vit --no-time --backward --memory --details --explain",
+        "swin --window 7 --shift --no-time --picture",
+        "swin --scope model --no-time --details",
+        "cross --no-time --explain",
+        "compare",
+        "compare --stages",
+        "compare vit swin --over resolution=14:56:2x --over dim=96:384:2x",
+        "windows --resolution 224 --shift",
+        "windows --positions --order",
+        "presets",
+        "trace torchvision:swin_t",
+        "peaks",
+    ],
+)
+def test_a_pipe_is_at_most_120_columns_wide(attnscope, words):
+    done = attnscope(*words.split())
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_wide_shows_every_column(attnscope, tmp_path):
+    narrow, wide = attnscope("vit", "--no-time").stdout, attnscope("vit", "--no-time", "--wide").stdout
+    assert "columns hidden (--wide shows all): " in narrow
+    assert "hidden" not in wide
+    for title in ("letters", "input shape", "FLOPs", "elementwise", "read", "written", "live", "what it means"):
+        assert f"  {title}" in wide.splitlines()[2]
+    for flags, shown in (([], narrow), (["--wide"], wide)):
+        file = tmp_path / "run.txt"
+        assert attnscope("vit", "--no-time", *flags, "-o", str(file)).returncode == 0
+        assert file.read_text(encoding="utf-8") == shown
+
+
+def test_details_has_the_evidence(attnscope):
+    shown = attnscope("vit", "--budget", "0.05", "--details").stdout
+    labels = [line.split()[0] for line in shown.splitlines() if re.match(r" \w", line)]
+    for label in ("kernels", "work", "counts", "formulas", "roofline", "runs", "machine"):
+        assert label in labels
+    for words in ("--kernel sdpa", "1,048,783,872 FLOPs: 2 for each MAC", "sum of steps / whole", "allocator pinned"):
+        assert words in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_explain_has_each_step_and_each_column(attnscope, width):
+    shown = attnscope("swin", "--shift", "--no-time", "--explain", COLUMNS=str(width)).stdout
+    assert max(map(len, shown.splitlines())) <= width
+    table, rest = shown.split("\n Steps\n")
+    steps, columns = rest.split("\n Columns\n")
+    heads = re.findall(r"\S+(?: \S+)*", next(line for line in table.splitlines() if line.startswith(" step ")))
+    explained = re.findall(r"^ (\S+(?: \S+)*) {2,}\S", columns.split("\n\n")[0], re.MULTILINE)
+    assert explained == heads
+    named = re.findall(r"^ (\w+)  ", steps, re.MULTILINE)
+    assert named == re.findall(r"^ (\w+)  ", table.split("──\n")[1], re.MULTILINE)
 
 
 def test_json_names_the_command(attnscope):
@@ -365,7 +430,7 @@ def test_strict_is_an_exit_code(attnscope, tmp_path):
             [sys.executable, str(lying), "vit", "--no-time", *words], capture_output=True, text=True, encoding="utf-8"
         )
         assert done.returncode == code
-        assert "they disagree" in done.stdout
+        assert "disagree ✗" in done.stdout
         assert done.stderr == ("attnscope: the counts disagree, which --strict refuses\n" if words else "")
 
 
@@ -373,7 +438,7 @@ def test_narrow_wide_and_quiet(attnscope):
     for width in (60, 80, 120):
         screen = attnscope("swin", "--shift", "--no-time", COLUMNS=str(width)).stdout
         assert max(map(len, screen.splitlines())) <= width
-        assert f"not shown at {width} columns" in screen
+        assert "columns hidden (--wide shows all): letters" in screen
     assert "next" not in attnscope("vit", "--no-time", "-q").stdout
 
 
@@ -435,7 +500,7 @@ def test_a_real_terminal_has_colors_and_its_own_width():
     assert "\x1b[" in text
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 70
-    assert "not shown at 70 columns" in plain
+    assert "columns hidden (--wide shows all)" in plain
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -77,7 +77,8 @@ def test_a_path_is_shown_as_it_is(run, tmp_path, name):
     hold_one_line(run(folder, "pvt", "--no-time"), f"{folder} lacks spec.py")
     copy(tmp_path / name / "whole")
     shown = run(tmp_path / name / "whole", "pvt", "--no-time")
-    assert f"attnscope --attention '{tmp_path / name}/whole' compare" in shown.out
+    suggested = " ".join(shown.out.replace("\\\n", " ").split())
+    assert f"attnscope --attention '{tmp_path / name}/whole' compare" in suggested
 
 
 REDUCTION = (

@@ -12,7 +12,8 @@ from attnscope import attentions
 from attnscope.cli.commands import build, describe
 from attnscope.cli.extension import COMMAND_GROUPS, OTHERS
 from attnscope.cli.flags import GROUPS
-from attnscope.cli.help import WAYS_IN, fold
+from attnscope.cli.help import WAYS_IN
+from attnscope.core.terminal import fold
 from tests.conftest import Run
 
 COMMANDS = (*attentions.names(), *OTHERS)

@@ -188,7 +188,7 @@ def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
     assert rows["sdpa"].time_s > 0
     assert all(kernel.error is None for kernel in report.kernels)
     screen = render(report, "table", Screen(width=120))
-    assert "eager  not here: it needs 212.0 KiB and cpu has 89.8 KiB free" in screen
+    assert "eager  not available: it needs 212.0 KiB and cpu has 89.8 KiB free" in screen
     assert "?× eager  error not known" in screen
     assert "error: the largest difference from float64, over its largest value" in screen
 

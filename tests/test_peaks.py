@@ -16,9 +16,9 @@ from attnscope.profiling import peaks
 from attnscope.profiling.noise import floor_doubt
 from attnscope.profiling.peaks import best_seconds, cache_folder, measure_peaks, peaks_of
 from attnscope.render import render, words
+from attnscope.render.details import roofline_lines
 from attnscope.render.roofline import roofline
 from attnscope.render.screen import Screen
-from attnscope.render.sheet import floor_line
 from attnscope.testing.memory import profiling
 from tests.golden import timed
 
@@ -207,7 +207,7 @@ def test_the_roofline_fits(width, ascii_only):
     held = replace(report, steps=rows, peaks=PEAKS)
     screen = render(held, "table", Screen(width=width, ascii=ascii_only))
     assert "time/bound" in screen
-    assert " floor " in screen
+    assert " roofline " in screen
     assert "FLOP/byte" in screen
     assert "A project" in screen
     assert max(map(len, screen.splitlines())) <= width
@@ -225,7 +225,7 @@ def test_the_floor_names_the_largest_gaps():
     held = replace(report, steps=rows, peaks=PEAKS)
     assert held.floor_s == pytest.approx(least)
     assert report.floor_s is None
-    told = floor_line(held, held.floor_s)
+    (told,) = roofline_lines(held)
     ratio = sum(row.time.interquartile_mean_s for row in rows) / least
     assert told.startswith(f"{ratio:.2f}× the roofline lower bound ({words.seconds(least)}); largest gaps: ")
     assert [gap.split()[0] for gap in told.split("largest gaps: ")[1].split(", ")] == ["output", "mix", "score"]

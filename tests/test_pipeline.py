@@ -230,4 +230,4 @@ def test_every_field_of_a_row_comes_from_its_stage():
         for field in fields(reports.StepRow)
         if all(getattr(row, field.name) in (None, "") for row in report.steps)
     }
-    assert empty == never | {"part", "path", "stage"}  # these a network has
+    assert empty == never | {"part", "path", "stage", "why"}  # these a network has

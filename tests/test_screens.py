@@ -20,9 +20,10 @@ from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.compare import point_columns
 from attnscope.render.diff import diff_columns
+from attnscope.render.meanings import MEANINGS
 from attnscope.render.parts import part_columns
 from attnscope.render.peaks import peak_columns
-from attnscope.render.screen import UNBOUNDED, Screen
+from attnscope.render.screen import PIPE, UNBOUNDED, Screen
 from attnscope.render.steps import step_columns
 from attnscope.render.trace import call_columns, line_columns
 from attnscope.render.windows import render_windows
@@ -59,13 +60,17 @@ def _heads(screen):
 @pytest.mark.parametrize("name", reports())
 def test_what_is_left_out_is_named(name):
     report = reports()[name]
-    piped = render(report, "table", Screen())
-    assert "not shown" not in piped
+    wide = render(report, "table", Screen())
+    assert "hidden" not in wide
     for width in filter(None, WIDTHS.values()):
         screen = render(report, "table", Screen(width=width))
-        heads, every = (_heads(text) for text in (screen, piped))
-        said = " ".join(screen.split("not shown", 1)[1].split("\n\n")[0].split()) if "not shown" in screen else ""
-        assert all(head in heads or head in said for head in every)
+        heads, every = (_heads(text) for text in (screen, wide))
+        (line,) = re.findall(r"^ (\d+) columns? hidden \(--wide shows all\): (.*)$", screen, re.MULTILINE) or [(0, "")]
+        missing = [head for head in every if head not in heads]
+        assert len(missing) == int(line[0])
+        named = line[1].removesuffix(", …").split(", ") if missing else []
+        assert named == missing[: len(named)]
+        assert len(named) == len(missing) or line[1].endswith(", …")
 
 
 TABLES = (
@@ -127,7 +132,7 @@ def test_with_memory_in_focus_live_goes_last(spec):
 
 
 def test_a_remainder_below_nothing_is_said_in_words():
-    report = reports()["swin-shift"]
+    report = replace(reports()["swin-shift"], focus=["details"])
     assert "whole 3.63 ms, remainder 3.62 μs ·" in render(report, "table", Screen())
     negative = replace(report, time=replace(report.time, remainder_s=-24.3e-6))
     assert "whole 3.63 ms, exceeded by the steps by 24.3 μs ·" in render(negative, "table", Screen())
@@ -136,7 +141,7 @@ def test_a_remainder_below_nothing_is_said_in_words():
 def test_what_is_global_too_goes_by_its_name():
     report = timed(explore(ViTSpec(), time=False))
     named = replace(report, spec={**report.spec, "attention": "qknorm"})
-    assert re.search(r"here +global 130 ms, qknorm 10.7 ms   12.1× faster", render(named, "table", Screen()))
+    assert " measured  global attention 130 ms, qknorm 10.7 ms (12.1× faster)\n" in render(named, "table", Screen())
 
 
 def test_numbers_and_units_are_parted_by_one_kind_of_space():
@@ -193,7 +198,7 @@ def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
 
 
 def test_no_step_is_named_where_none_without_a_mac_takes_time():
-    report = reports()["swin-shift"]
+    report = replace(reports()["swin-shift"], focus=["details"])
     assert "without MACs, mostly" in render(report, "table", Screen())
     steps = [
         row if row.macs else replace(row, time=replace(row.time, interquartile_mean_s=0.0)) for row in report.steps
@@ -245,7 +250,7 @@ def test_a_screen_shows_what_the_json_has():
         assert row.name in screen
         assert row.doc in screen
         assert row.pattern in screen
-    assert f"counted two ways: {report.totals.macs:,} MACs ✓" in screen
+    assert f"{report.totals.macs:,} MACs (290 MFLOPs): shapes, closed form agree ✓" in screen
     assert "12.1× faster" in screen
 
 
@@ -264,7 +269,7 @@ def test_a_disagreement_is_told():
     audit = replace(report.audit, agree=False, notes=notes, uncounted=["aten::mystery"])
     report = replace(report, audit=audit)
     screen = render(report, "table", Screen())
-    assert "they disagree ✗" in screen
+    assert "shapes, closed form disagree ✗" in screen
     assert "score: letters 300, closed form 1" in screen
     assert "not counted: aten::mystery" in screen
 
@@ -325,8 +330,58 @@ class TestColumns:
 )
 def test_the_environment_of_a_pipe(color, env, expected):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    assert Screen.of(stream, color, env=env) == Screen(width=None, color=expected)
+    assert Screen.of(stream, color, env=env) == Screen(width=PIPE, color=expected, pages=False)
     assert Screen.of(stream, env={"COLUMNS": "72"}).width == 72
-    assert Screen.of(stream, env={"COLUMNS": "wide"}).width is None
+    assert Screen.of(stream, env={"COLUMNS": "wide"}).width == PIPE
+    assert Screen.of(stream, wide=True, env={}).width is None
     assert Screen.of(stream, env={"COLUMNS": "9" * 30}).width == UNBOUNDED
     assert Screen.of(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), env={}).ascii
+
+
+def test_every_column_has_a_meaning():
+    full = replace(timed(explore(ViTSpec(), time=False, backward=True)), peaks=PEAKS, focus=("memory", "roofline"))
+    network = timed(explore(SwinNetworkSpec(), time=False, backward=True))
+    traced = trace(torch.nn.MultiheadAttention(8, 2), *[torch.zeros(5, 1, 8)] * 3, time=True, budget=0.01)
+    tables = [step_columns(full), step_columns(network), part_columns(network), line_columns(traced)]
+    shown = {column.key for columns in tables for column in columns if column.title and column.rank is not None}
+    assert not shown - MEANINGS.keys()
+    assert all(meaning.endswith(".") for meaning in MEANINGS.values())
+
+
+def test_noise_is_named_with_its_remedy_and_the_rest_under_details():
+    report = reports()["swin-shift"]
+    reasons = ["another process was busy: wait", "the runs spread by 12%: raise --budget"]
+    noisy = replace(report, noise=reasons, warnings=[*reasons, "something else"])
+    screen = render(noisy, "table", Screen(width=100))
+    assert " timing    noisy: another process was busy: wait (and 1 more: --details)\n" in screen
+    assert " warning   something else\n" in screen
+    full = render(replace(noisy, focus=["details"]), "table", Screen(width=100))
+    assert all(f"noisy: {reason}\n" in full for reason in reasons)
+    steady = render(replace(report, noise=[], warnings=[]), "table", Screen(width=100))
+    assert " timing    steady ±1% (60 runs, 1 thread)\n" in steady
+
+
+def test_the_conclusion_is_about_time_only_if_much_of_it_has_no_macs():
+    report = reports()["swin-shift"]
+    assert " result    80% of the MACs are in the projections; attention itself is 20%\n" in render(
+        report, "table", Screen(width=100)
+    )
+    steps = [
+        row if row.name != "softmax" else replace(row, time=replace(row.time, interquartile_mean_s=2e-3))
+        for row in report.steps
+    ]
+    total = sum(row.time.interquartile_mean_s for row in steps)
+    slow = replace(report, steps=steps, time=replace(report.time, steps_sum_s=total))
+    share = sum(row.time.interquartile_mean_s for row in steps if not row.macs) / total
+    assert f" result    {share:.0%} of the time is spent in steps without MACs, most in softmax\n" in render(
+        slow, "table", Screen(width=100)
+    )
+
+
+def test_columns_that_do_not_fit_are_counted_and_named():
+    names = ["one", "two", "three"]
+    for width, shown in ((100, "one, two, three"), (50, "one, two, …"), (20, "one, …")):
+        (line,) = Screen(width=width).draw(Screen(width=width).hidden(names)).splitlines()[:1]
+        assert line.startswith(" 3 columns hidden") or width == 20
+        assert width == 20 or line == f" 3 columns hidden (--wide shows all): {shown}"
+    assert Screen(width=80).hidden([]) == []

@@ -547,6 +547,6 @@ def test_attributes_are_the_keys_of_the_json(vit):
 def test_a_notebook_shows_a_table(vit):
     report = attnscope.trace(*vit)
     html = report._repr_html_()
-    assert html.startswith("<table>")
+    assert html.startswith("<div><strong>VisionTransformer")
     assert html.count("<tr>") == len(report.steps) + 2
     assert "197" in report._repr_mimebundle_()["text/plain"]

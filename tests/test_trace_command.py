@@ -82,6 +82,7 @@ class Shown:
 @pytest.fixture
 def command(folder, monkeypatch, capsys):
     """Run the command in this process, where torch is imported already."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(*words, **env):
         for name, value in env.items():
@@ -116,7 +117,7 @@ def test_the_next_command_can_be_typed(command):
     """It keeps what the module is built with and what it takes, and says no flag twice."""
     typed = [*OWN, "--budget", "0.02"]
     for added in (["--time"], ["--group", "op"]):
-        shown = command(*typed)
+        shown = command(*typed, COLUMNS="400")
         following = re.search(r"^ next +attnscope trace (.*?)   ", shown.stdout, re.MULTILINE)[1].split()
         assert following == [*typed, *added]
         typed = following

@@ -54,6 +54,7 @@ def assemble_report(
     is_network = isinstance(spec, networks.NetworkSpec)
     is_whole = isinstance(spec, networks.NetworkSpec) and spec.is_whole
     rows = step_rows(costs, measured, options.backward)
+    noise = _noise(measured, options, floor_s(rows))
     return Report(
         command=command,
         title=title_of(spec),
@@ -67,9 +68,10 @@ def assemble_report(
             spec.complexity(), None if is_whole else spec.neighbourhood, measured.counterpart
         ),
         notes=[*spec.cautions(), *_notes(measured, options), *costs.notes],
-        warnings=_warnings(measured, options, floor_s(rows)),
+        warnings=noise,
         next=spec.next_command(),
         focus=list(focus),
+        noise=list(noise),
         peaks=measured.roofline.peaks,
         kernels=list(measured.kernels.rows),
         backward=_backward(costs, measured, options) if options.backward else None,
@@ -91,8 +93,8 @@ def _notes(measured: Measurements, options: RunOptions) -> list[str]:
     return [*([waits] if measured.forward.whole and options.device == "mps" else []), *measured.counterpart.notes]
 
 
-def _warnings(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:
-    """Return what makes the times doubtful; `least_s` is the roofline bound of all steps."""
+def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:
+    """Return what makes the times noisy; `least_s` is the roofline bound of all steps."""
     run = options.threads, options.device
     forward, backward, turns = measured.forward.whole, measured.backward.whole, measured.kernels.turns
     among_kernels = disturbances(turns, *run) if turns and options.kernels else []
@@ -131,6 +133,7 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
             name=step.name,
             path=step.path,
             doc=step.step.doc,
+            why=step.step.why,
             pattern=str(step.step.letters),
             inputs=list(step.inputs),
             outputs=list(step.outputs),

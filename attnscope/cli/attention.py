@@ -32,7 +32,19 @@ from attnscope.cli.flags import (
     option,
     strength,
 )
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_file, check_output, write
+from attnscope.cli.output import (
+    ColorFlag,
+    DetailsFlag,
+    ExplainFlag,
+    FormFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    WideFlag,
+    check_file,
+    check_output,
+    write,
+)
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
     AllocFlag,
@@ -210,9 +222,12 @@ def run_attention(
             callback=file,
         ),
     ] = None,
+    details: DetailsFlag = False,
+    explain: ExplainFlag = False,
     picture: Annotated[bool, option("--picture", group=OUTPUT, help="Draw the windows below the table.")] = False,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Explore a Spec and print what was found."""
     form = check_output(form, json, output, color)
@@ -223,6 +238,7 @@ def run_attention(
         if wanted and (device == "meta" or not time):
             none = "{device} meta computes nothing" if device == "meta" else "{no_time} takes none"
             raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
+    shown = {"memory": memory, "roofline": roofline, "details": details, "explain": explain}
     if time or audit or device == "meta":
         start_torch(alloc)
     from attnscope.analyses.explore import explore
@@ -244,7 +260,7 @@ def run_attention(
             backward=backward,
             input_grad=input_grad,
             kernels=kernels,
-            focus=[name for name, wanted in {"memory": memory, "roofline": roofline}.items() if wanted],
+            focus=[name for name, wanted in shown.items() if wanted],
             progress=progress,
             command=shlex.join(["attnscope", *sys.argv[1:]]),
             figures=figures,
@@ -255,9 +271,9 @@ def run_attention(
     report = dataclasses.replace(report, next=(typed(command + _how(command, device, time)), why))
     try:
         if save is not None:
-            write(lambda screen: render(report, "json", screen), save, color, quiet)
+            write(lambda screen: render(report, "json", screen), save, color, quiet, wide)
     finally:  # what was measured is not lost with a file that cannot be written
-        write(lambda screen: render(report, form, screen, grid), output, color, quiet)
+        write(lambda screen: render(report, form, screen, grid), output, color, quiet, wide)
     if strict:
         hold_strictly(
             {

@@ -27,7 +27,7 @@ from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS, typed, typed_again
 from attnscope.cli.flags import COMPARISON, MEASURE, Needs, choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
 from attnscope.cli.running import (
     AllocFlag,
     BudgetFlag,
@@ -125,6 +125,7 @@ def run_comparison(
     output: OutputFlag = None,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Compare, measure where asked, and print what was found."""
     form = check_output(form, json, output, color)
@@ -151,7 +152,7 @@ def run_comparison(
     else:
         from attnscope.render.compare import render_comparison
 
-        write(lambda screen: render_comparison(comparison, form, screen), output, color, quiet)
+        write(lambda screen: render_comparison(comparison, form, screen), output, color, quiet, wide)
     if comparison.interrupted:
         raise typer.Exit(130)
     if strict:

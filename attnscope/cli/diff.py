@@ -13,6 +13,7 @@ from attnscope.cli.output import (
     OutputFlag,
     QuietFlag,
     TextFormFlag,
+    WideFlag,
     check_output,
     write,
 )
@@ -47,6 +48,7 @@ def show_diff(
     output: OutputFlag = None,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Tell what changed between two runs: environment, exact costs, and the times of forward, backward and kernels.
 
@@ -64,7 +66,7 @@ def show_diff(
     diff = compare(read_report(before), read_report(after))
     if fail_above is not None and diff.whole.ratio is None:
         raise UsageError(f"{{fail_above}} {fail_above:g} needs times in both runs; save them without --no-time")
-    write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet)
+    write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet, wide)
     if fail_above is not None:
         hold(diff, fail_above)
 

@@ -1,19 +1,17 @@
 """How help is laid out: flags and commands in named groups, in colour on a terminal, and the page that a newcomer sees."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import typer
 
 from attnscope.cli.flags import GROUPS, OUTPUT
+from attnscope.core.terminal import fold
 
 WIDEST = 100
 """Columns beyond which lines of prose are hard to read."""
 NAMES_END = 30
 """Columns for the names of flags and commands; a longer name has its help on the next line."""
-WORDS = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
-"""The words of a command line; quotes keep spaces in a word."""
 
 Row = tuple[str, str]
 """A name, and its help."""
@@ -94,19 +92,6 @@ def write_examples(commands: str, context: Any, formatter: Any) -> None:
     with formatter.section(_bold(context, "Examples")):
         for command in commands.splitlines():
             formatter.write("".join(f"  {line}\n" for line in fold(command, formatter.width - 2)))
-
-
-def fold(command: str, width: int) -> list[str]:
-    """Break a command into lines of at most `width` columns that a shell reads as one; a longer word has its own."""
-    lines: list[str] = []
-    line = ""
-    for word in WORDS.findall(command):
-        if line and len(line) + len(word) + len("  \\") > width:
-            lines.append(f"{line} \\")
-            line = f"    {word}"
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
 
 
 def _bold(context: Any, text: str) -> str:

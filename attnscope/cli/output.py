@@ -19,7 +19,7 @@ FORMATS = {".txt": "table", ".log": "table", ".json": "json", ".csv": "csv", ".m
 """The format of a file by the ending of its name."""
 FORM_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
-FLAGS = ("form", "json", "output", "color", "quiet")
+FLAGS = ("form", "json", "output", "color", "details", "explain", "quiet", "wide")
 """The flags of this module, by their names in Python."""
 COLORS = ("auto", "always", "never")
 
@@ -57,6 +57,19 @@ OutputFlag = Annotated[
 ]
 ColorFlag = Annotated[str, option(group=OUTPUT, **choices(COLORS), help=f"{', '.join(COLORS)}.")]
 QuietFlag = Annotated[bool, option("--quiet", "-q", group=OUTPUT, help="Hide the suggested next command.")]
+DetailsFlag = Annotated[
+    bool,
+    option(
+        "--details", group=OUTPUT, help="Show kernels, roofline, conventions, environment and how times were taken."
+    ),
+]
+ExplainFlag = Annotated[
+    bool, option("--explain", group=OUTPUT, help="Explain each step, why it is there, and each column.")
+]
+WideFlag = Annotated[
+    bool,
+    option("--wide", group=OUTPUT, help="Show all columns (default: those that fit, 120 characters in a pipe)."),
+]
 
 
 def check_output(
@@ -119,8 +132,8 @@ def check_file(flag: str, path: Path | None) -> None:
         raise UsageError(f"{shown} cannot be written here")
 
 
-def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool) -> None:
-    """Print what `render` makes of the screen, or write it to a file.
+def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool, wide: bool = False) -> None:
+    """Print the text that `render` returns for the screen, or write it to a file.
 
     Raises:
         UsageError: the file cannot be written.
@@ -128,9 +141,9 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     from attnscope.render.screen import Screen
 
     if output is None:
-        _print(render(Screen.of(sys.stdout, color, quiet)))
+        _print(render(Screen.of(sys.stdout, color, quiet, wide)))
         return
-    text = render(Screen(color=color == "always", quiet=quiet))
+    text = render(Screen.of_file(color, quiet, wide))
     try:
         _write_file(text.encode("utf-8", "backslashreplace"), output)
     except OSError as error:

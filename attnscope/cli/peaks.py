@@ -12,6 +12,7 @@ from attnscope.cli.output import (
     OutputFlag,
     QuietFlag,
     TextFormFlag,
+    WideFlag,
     check_output,
     write,
 )
@@ -38,6 +39,7 @@ def show_peaks(
     output: OutputFlag = None,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Measure what this machine can do at its best, and keep it: every timed run holds its steps against it."""
     form = check_output(form, json, output, color, TEXT_FORMS)
@@ -51,4 +53,4 @@ def show_peaks(
     from attnscope.render.peaks import render_peaks
 
     peaks, trusted = measure_peaks_by_name(device, dtype, threads)
-    write(lambda screen: render_peaks(peaks, trusted, form, screen), output, color, quiet)
+    write(lambda screen: render_peaks(peaks, trusted, form, screen), output, color, quiet, wide)

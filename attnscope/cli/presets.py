@@ -12,6 +12,7 @@ from attnscope.cli.output import (
     OutputFlag,
     QuietFlag,
     TextFormFlag,
+    WideFlag,
     check_output,
     write,
 )
@@ -32,6 +33,7 @@ def list_presets(
     output: OutputFlag = None,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """List the published networks that --preset knows, with their parameters and MACs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
@@ -54,4 +56,4 @@ def list_presets(
         return
     from attnscope.render.presets import render_presets
 
-    write(lambda screen: render_presets(found, form, screen), output, color, quiet)
+    write(lambda screen: render_presets(found, form, screen), output, color, quiet, wide)

@@ -9,7 +9,18 @@ import typer
 from attnscope.cli.extension import typed_again
 from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, option, whole
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import (
+    ColorFlag,
+    DetailsFlag,
+    ExplainFlag,
+    FormFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    WideFlag,
+    check_output,
+    write,
+)
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, hold_strictly, start_torch
 from attnscope.profiling.options import BUDGET_S, DEVICES
@@ -110,7 +121,10 @@ def run_trace(
     json: JsonFlag = False,
     output: OutputFlag = None,
     color: ColorFlag = "auto",
+    details: DetailsFlag = False,
+    explain: ExplainFlag = False,
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Trace any module: its torch calls, their shapes, costs and times, and the attention in it.
 
@@ -127,10 +141,13 @@ def run_trace(
     target = find_target(module, arguments, tensors)
     command = shlex.join(["attnscope", *sys.argv[1:]])
     again = typed_again(context, (*OUTPUT_FLAGS, "submodule", "time", "group", *["device"] * (device == "meta")))
+    focus = tuple(name for name, wanted in {"details": details, "explain": explain}.items() if wanted)
     with progress_line() as progress:
-        options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, progress, again)
+        options = TraceOptions(
+            time, device, group, depth, submodule, budget, threads, seed, command, progress, again, focus
+        )
         report = trace_target(target, options)
-    write(lambda screen: render(report, form, screen), output, color, quiet)
+    write(lambda screen: render(report, form, screen), output, color, quiet, wide)
     if strict:
         hold_strictly(
             {

@@ -10,7 +10,7 @@ import typer
 
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.cli.flags import PICTURES, examples, flag_of, give_flags, option, place, whole
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, check_output, write
+from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
 
 if TYPE_CHECKING:
     from attnscope.core.sizes import Pair
@@ -64,6 +64,7 @@ def run_windows(
     output: OutputFlag = None,
     color: ColorFlag = "auto",
     quiet: QuietFlag = False,
+    wide: WideFlag = False,
 ) -> None:
     """Show how a grid of tokens is cut into windows, what the cyclic shift brings together, what the mask keeps apart."""
     form = check_output(form, json, output, color)
@@ -79,4 +80,4 @@ def run_windows(
     )
     from attnscope.render.windows import render_windows
 
-    write(lambda screen: render_windows(report, form, screen), output, color, quiet)
+    write(lambda screen: render_windows(report, form, screen), output, color, quiet, wide)

@@ -32,6 +32,7 @@ class Step:
         weights: parameters that the step uses, by their names in the module: their shapes. The operation takes them in this
             order.
         doc: what the step means, in a line.
+        why: why the step is there, in a line.
         constants: which of the tensors that it takes never need a gradient, by name.
         name: the name that it is bound to on its page.
 
@@ -44,6 +45,7 @@ class Step:
     op: Op
     weights: Mapping[str, str] = field(default_factory=dict)
     doc: str = ""
+    why: str = field(default="", kw_only=True)
     constants: tuple[str, ...] = ()
     name: str = ""
 

@@ -17,34 +17,36 @@ PICTURE_WIDTH = 100
 
 
 def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
-    """The report as a table, json, csv, md or svg; with a small picture of the grid on a screen and in svg."""
+    """Return the report as a table, json, csv, md or svg.
+
+    Args:
+        report: what was found.
+        form: "table", "json", "csv", "md" or "svg".
+        screen: where a table goes.
+        grid: windows to draw below a table and in an SVG.
+    """
     # imported here: what shows something else, such as windows, need not wait for it
     from attnscope.render.columns import to_csv, to_markdown
 
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
-        return to_csv(_columns(report), report.steps)
+        return to_csv(columns_of(report), report.steps)
     if form == "md":
-        return f"**{report.title}**\n\n{to_markdown(*_table(report))}"
+        return f"**{report.title}**\n\n{to_markdown(*table_of(report))}"
     if form == "svg":
-        screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
-        return screen.draw_svg(_parts(report, screen, grid), report.command or report.title)
-    return screen.draw(_parts(report, screen, grid))
+        screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
+        return screen.draw_svg(parts_of(report, screen, grid), report.command or report.title)
+    return screen.draw(parts_of(report, screen, grid))
 
 
 def notebook(report: Report) -> dict[str, str]:
-    """What a notebook shows of a report, by media type."""
-    from attnscope.render.columns import to_html
-    from attnscope.render.screen import Screen
-
-    return {
-        "text/plain": render(report, "table", Screen(quiet=True)),
-        "text/html": to_html(report.title, *_table(report)),
-    }
+    """Return the forms of a report that a notebook chooses from, by media type."""
+    return report._repr_mimebundle_()
 
 
-def _columns(report: Report) -> "Sequence[Column[Any]]":
+def columns_of(report: Report) -> "Sequence[Column[Any]]":
+    """Return the columns of a report's file: those of its steps or calls."""
     if isinstance(report, TraceReport):
         from attnscope.render.trace import call_columns
 
@@ -54,16 +56,17 @@ def _columns(report: Report) -> "Sequence[Column[Any]]":
     return step_columns(report)
 
 
-def _table(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
-    """The table of a report as a screen has it: the parts of a network, or steps; and how its rows look."""
+def table_of(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
+    """Return the columns, the rows and the style of a row of a report's screen: the parts of a network, or steps."""
     from attnscope.render.parts import part_columns, part_style
 
     if not isinstance(report, TraceReport) and report.parts:
         return part_columns(report), report.parts, part_style
-    return _columns(report), report.steps, lambda row: ""
+    return columns_of(report), report.steps, lambda row: ""
 
 
-def _parts(report: Report, screen: "Screen", grid: "Windows | None") -> "list[RenderableType]":
+def parts_of(report: Report, screen: "Screen", grid: "Windows | None" = None) -> "list[RenderableType]":
+    """Return all parts of a report's screen."""
     if isinstance(report, TraceReport):
         from attnscope.render.trace import trace_parts
 
@@ -71,3 +74,14 @@ def _parts(report: Report, screen: "Screen", grid: "Windows | None") -> "list[Re
     from attnscope.render.sheet import report_parts
 
     return report_parts(report, screen, grid)
+
+
+def parts_below(report: Report, screen: "Screen", grid: "Windows | None" = None) -> "list[RenderableType]":
+    """Return the parts of a report's screen below its table."""
+    if isinstance(report, TraceReport):
+        from attnscope.render.trace import lines_below
+
+        return [screen.lines(lines_below(report, screen))]
+    from attnscope.render.sheet import parts_below
+
+    return parts_below(report, screen, grid)

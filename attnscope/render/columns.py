@@ -167,24 +167,29 @@ def to_markdown(
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def to_html(
-    title: str, columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: ""
-) -> str:
-    """An HTML table for a notebook, with exact counts and the rest in words; what is bold on a screen is so here."""
-    columns = [column for column in columns if column.rank is not None and not column.drawn]
+def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: "") -> str:
+    """Return an HTML table with exact counts, bars and the rest in words; rows that are bold on a screen are bold."""
+    columns = [column for column in columns if column.rank is not None]
 
     def line(tag: str, cells: Sequence[str]) -> str:
         sides = ["right" if column.right else "left" for column in columns]
-        told = [
-            f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>' for side, cell in zip(sides, cells, strict=True)
-        ]
-        return f"<tr>{''.join(told)}</tr>"
+        drawn = [f'<{tag} style="text-align:{side}">{cell}</{tag}>' for side, cell in zip(sides, cells, strict=True)]
+        return f"<tr>{''.join(drawn)}</tr>"
 
-    body = [line("th" if style(row) == "bold" else "td", [_exact(column, row) for column in columns]) for row in rows]
+    def cell(column: Column[Row], row: Row) -> str:
+        return _bar(column.value(row)) if column.drawn else escape(_exact(column, row))
+
+    body = [line("th" if style(row) == "bold" else "td", [cell(column, row) for column in columns]) for row in rows]
     if any(column.total is not None for column in columns):
-        body.append(line("th", _totals(columns)))
-    head = line("th", [column.title for column in columns])
-    return f"<table><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+        body.append(line("th", list(map(escape, _totals(columns)))))
+    head = line("th", [escape(column.title) for column in columns])
+    return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _bar(share: Value) -> str:
+    """Return a bar whose length is a share of that of the longest."""
+    width = 100 * share if isinstance(share, int | float) else 0
+    return f'<div style="background:#4c8dd6;height:0.8em;width:{width:.1f}px"></div>'
 
 
 def _exact(column: Column[Row], row: Row) -> str:

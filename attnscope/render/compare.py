@@ -49,7 +49,7 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
         told = "".join(f"* {line}\n" for line in [finding(comparison), *formulas(comparison)])
         return f"**{comparison.title}**\n\n{to_markdown(point_columns(comparison), comparison.points)}\n{told}"
     if form == "svg":
-        screen = replace(screen, width=screen.width or PICTURE_WIDTH, color=True, ascii=False)
+        screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
         return screen.draw_svg(picture_parts(comparison, screen), comparison.command or comparison.title)
     return screen.draw(parts(comparison, screen))
 
@@ -122,7 +122,9 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """A row for each point; or, over two axes, how many times fewer in a field of rows and columns."""
     if len(comparison.axes) == 2:
         return [part for other in comparison.labels[1:] for part in heat_table(comparison, other, screen)]
-    points = comparison.points if screen.width is None else thinned(comparison.points, comparison.reference)
+    points = comparison.points
+    if screen.pages and screen.width is not None:
+        points = thinned(points, comparison.reference)
     columns, dropped = fit(point_columns(comparison), points, screen)
     known = comparison.points[comparison.reference]
     shown: list[RenderableType] = [
@@ -130,8 +132,7 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     ]
     if len(points) < len(comparison.points):
         shown.append(screen.aside(f"{len(points)} of {len(comparison.points):,} points; --format csv has all"))
-    if dropped:
-        shown.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    shown += screen.hidden(dropped)
     return [*shown, *_sign(columns, points, screen)]
 
 
@@ -278,8 +279,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
         kept, dropped = fit(columns, rows, screen)
         shown.append(screen.aside(f"{called[first]}/{called[other]} {where}, {across} across"))
         shown.append(rows_table(kept, rows, screen))
-        if dropped:
-            shown.append(screen.aside(f"not shown at {screen.width} columns: {across} {', '.join(dropped)}"))
+        shown += screen.hidden([f"{across} {value}" for value in dropped])
         shown += _sign(kept, rows, screen)
         shown.append(Text(""))
     return shown[:-1]

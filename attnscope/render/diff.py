@@ -1,7 +1,5 @@
 """Two runs beside each other on a screen, as CSV or as Markdown."""
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import RenderableType
@@ -10,7 +8,7 @@ from rich.text import Text
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
-from attnscope.render.screen import Screen
+from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.reports.diff import Change, Diff, TimeChange
 
 A_SCREENFUL = 36
@@ -20,7 +18,7 @@ A_SCREENFUL = 36
 def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -> str:
     """The difference as a table, json, csv or md."""
     if form == "json":
-        return json.dumps(asdict(diff), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        return diff.to_json() + "\n"
     columns = diff_columns()
     if form == "csv":
         return to_csv(columns, diff.timed)
@@ -55,13 +53,9 @@ def verdict(change: TimeChange) -> str:
 
 
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
-    """Environment first, then what was asked, the exact costs, and the times."""
-    told = [
-        *_told("environment", diff.environment, "yellow", "nothing"),
-        *_told("spec", diff.spec, "yellow", "nothing"),
-        *_told("costs", diff.costs, "", "not known"),
-    ]
-    parts: list[RenderableType] = [screen.headline(f"{names[0]} → {names[1]}"), Text(""), screen.lines(told)]
+    """Return the changes of the environment, of the Spec and of the exact costs, then the times."""
+    headline = screen.headline(f"{names[0]} → {names[1]}")
+    parts: list[RenderableType] = [headline, Text(""), screen.lines(change_lines(diff))]
     rows = diff.timed
     if len(rows) > A_SCREENFUL:
         rows = [row for row in rows if row.real or row.is_whole or row.of == "kernel"]
@@ -71,11 +65,24 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     if len(rows) < len(diff.timed):
         alike = plural(len(diff.timed) - len(rows), "step")
         parts.append(screen.aside(f"not shown: {alike} without a real difference; --format csv has all"))
-    if dropped:
-        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    parts += screen.hidden(dropped)
     if diff.doubts:
-        parts += [Text(""), screen.lines([("warning", doubt, "yellow") for doubt in diff.doubts])]
+        parts += [Text(""), screen.lines(warning_lines(diff))]
     return parts
+
+
+def change_lines(diff: Diff) -> list[Labelled]:
+    """Return label, words and style of each change that is not a time."""
+    return [
+        *_changes("environment", diff.environment, "yellow", "nothing"),
+        *_changes("spec", diff.spec, "yellow", "nothing"),
+        *_changes("costs", diff.costs, "", "not known"),
+    ]
+
+
+def warning_lines(diff: Diff) -> list[Labelled]:
+    """Return label, words and style of each warning of the two runs."""
+    return [("warning", doubt, "yellow") for doubt in diff.doubts]
 
 
 def _style(row: TimeChange) -> str:
@@ -94,14 +101,14 @@ def _name(row: TimeChange) -> str:
     return f"  {row.name} ×{row.times}" if (row.times or 1) > 1 else f"  {row.name}"
 
 
-def _told(label: str, changes: list[Change], style: str, none: str) -> list[tuple[str, str, str]]:
-    """The changes of a kind, as many as a reader can take in."""
+def _changes(label: str, changes: list[Change], style: str, none: str) -> list[Labelled]:
+    """Return the changes of a kind, at most a screenful."""
     if not changes:
         return [(label, "the same", "dim")]
     lines = [f"{c.name}: {_value(c.before, none)} → {_value(c.after, none)}" for c in changes[:A_SCREENFUL]]
     if len(changes) > A_SCREENFUL:
         lines.append(f"and {len(changes) - A_SCREENFUL} more; --json lists all")
-    return [("" if index else label, line, style) for index, line in enumerate(lines)]
+    return labelled(label, lines, style)
 
 
 def _value(value: Any, none: str) -> str:

@@ -35,9 +35,7 @@ def lines(comparison: Comparison, screen: Screen) -> list[tuple[str, str, str]]:
     told += (
         [("stopped", "by Ctrl-C; what was measured until then is above", "yellow")] if comparison.interrupted else []
     )
-    if comparison.next and not screen.quiet:
-        told += [("", "", ""), ("next", "   ".join(comparison.next), "cyan")]
-    return told
+    return told + (screen.suggestion(*comparison.next) if comparison.next else [])
 
 
 def finding(comparison: Comparison) -> str:

@@ -21,6 +21,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         Column[PartRow]("outputs", "output shape", lambda row: ", ".join(map(spell, row.outputs)), rank=1, right=False),
         Column[PartRow]("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Column[PartRow]("macs_share", SHARE_OF_MACS, lambda row: row.macs / (totals.macs or 1), words.percent, 4),
+        *([] if report.time else [_macs_bar(parts)]),
         Column[PartRow]("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 9, totals.other_flops),
         Column[PartRow]("params", "params", lambda row: row.params, words.metric, 2, totals.params),
     ]
@@ -60,6 +61,16 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
                 )
             )
     return [*columns, *lower_bounds(columns)]
+
+
+def _macs_bar(parts: list[PartRow]) -> Column[PartRow]:
+    """Declare bars of MACs, for a network without times."""
+    most = max([row.macs for row in parts]) or 1
+
+    def share(row: PartRow) -> float | None:
+        return None if row.is_stage else row.macs / most
+
+    return Column("macs_bar", "", share, words.bar, 10, right=False, drawn=True)
 
 
 def part_style(row: PartRow) -> str:

@@ -40,8 +40,7 @@ def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
     ]
     if not trusted:
         told.append(("warning", "other processes were busy, so this was not kept: use --threads 1, or wait", "yellow"))
-    if not screen.quiet:
-        told += [("", "", ""), ("next", "attnscope vit --roofline   the steps of an attention under this roof", "cyan")]
+    told += screen.suggestion("attnscope vit --roofline", "the steps of an attention under this roofline")
     parts: list[RenderableType] = [screen.headline(_title(peaks)), Text(""), rows_table(columns, rows, screen)]
     return screen.draw([*parts, Text(""), screen.lines(told)])
 

@@ -24,22 +24,18 @@ COLUMNS = [
 
 
 def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
-    """The presets as a table, csv or md."""
+    """Return the presets as a table, csv or md."""
     if form == "csv":
         return to_csv(COLUMNS, presets)
     if form == "md":
         return to_markdown(COLUMNS, presets)
     columns, dropped = fit(COLUMNS, presets, screen)
     parts: list[RenderableType] = [rows_table(columns, presets, screen)]
-    if dropped:
-        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
-    told = [
-        ("MACs", "of one image; FLOPs are twice as many. Others print MACs and call them FLOPs", ""),
-        ("printed", "in billions, by others; with --scope model each is explained", ""),
+    parts += screen.hidden(dropped)
+    lines = [
+        ("MACs", "of one image; FLOPs are twice as many, but papers often print MACs as FLOPs", ""),
+        ("printed", "published figures, in billions; --scope model explains each", ""),
     ]
-    if not screen.quiet:
-        told += [
-            ("", "", ""),
-            ("next", f"attnscope {presets[0].command} --preset {presets[0].name} --scope model --no-time", "cyan"),
-        ]
-    return screen.draw([*parts, Text(""), screen.lines(told)])
+    command = f"attnscope {presets[0].command} --preset {presets[0].name} --scope model --no-time"
+    lines += screen.suggestion(command, "one of them, part by part")
+    return screen.draw([*parts, Text(""), screen.lines(lines)])

@@ -1,9 +1,9 @@
-"""What the output can show: its width, its colours, its letters."""
+"""The screen: its width, its colors, its characters."""
 
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -12,10 +12,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from attnscope.core.terminal import shows_color
+from attnscope.core.sizes import plural
+from attnscope.core.terminal import fold, shows_color
 
 MARGIN = 1
 UNBOUNDED = 10_000
+PIPE = 120
+"""Columns of a table that goes into a pipe or a file, unless all columns are requested."""
+
+LABELS = 12
+"""Columns for the margin and the labels of the lines below a table."""
+
+Labelled = tuple[str, str, str]
+"""Label, words and style of a line below a table."""
 
 TIMES = re.compile(r"(?<=\S)·(?=\S)")
 """The dot that multiplies, `2·3`; with spaces around it, it keeps things apart."""
@@ -70,55 +79,106 @@ ASCII = str.maketrans(
 
 @dataclass(frozen=True)
 class Screen:
-    """Width in columns (None: as wide as it takes), whether there are colours, and whether only ASCII can be shown."""
+    """The terminal, pipe or file that a result goes to.
+
+    Args:
+        width: its columns; None is as wide as the result.
+        color: whether it shows colors.
+        ascii: whether it can only show ASCII.
+        quiet: whether the suggested next command is hidden.
+        pages: whether it shows a screenful at a time, as a terminal does, so that long tables are thinned.
+    """
 
     width: int | None = None
     color: bool = False
     ascii: bool = False
     quiet: bool = False
+    pages: bool = True
 
     @classmethod
     def of(
-        cls, stream: TextIO, color: str = "auto", quiet: bool = False, env: Mapping[str, str] = os.environ
+        cls,
+        stream: TextIO,
+        color: str = "auto",
+        quiet: bool = False,
+        wide: bool = False,
+        env: Mapping[str, str] = os.environ,
     ) -> "Screen":
-        """The screen behind a stream: COLUMNS, NO_COLOR and FORCE_COLOR are obeyed, and a pipe has no width.
+        """Return the screen behind a stream, by COLUMNS, NO_COLOR and FORCE_COLOR.
 
-        `color` is auto, always or never; the last two win over the environment.
+        Args:
+            stream: what is written to.
+            color: "auto", "always" or "never"; the last two override the environment.
+            quiet: hide the suggested next command.
+            wide: show all columns, however wide they are.
+            env: the environment variables.
         """
-        terminal = stream.isatty()
         columns = env.get("COLUMNS", "")
         width = min(int(columns), UNBOUNDED) if columns.isdigit() and int(columns) > 0 else None
-        if width is None and terminal:
-            width = os.get_terminal_size(stream.fileno()).columns or 80
+        pages = width is not None or stream.isatty()
+        if width is None:
+            width = os.get_terminal_size(stream.fileno()).columns or 80 if stream.isatty() else PIPE
         wants = color == "always" or (color == "auto" and shows_color(stream, env))
-        return cls(width, wants, not _speaks_unicode(stream), quiet)
+        return cls(None if wide else width, wants, not _speaks_unicode(stream), quiet, pages)
+
+    @classmethod
+    def of_file(cls, color: str = "auto", quiet: bool = False, wide: bool = False) -> "Screen":
+        """Return the screen of a text file."""
+        return cls(None if wide else PIPE, color == "always", quiet=quiet, pages=False)
+
+    def picture_width(self, usual: int) -> int:
+        """Return the columns of an SVG: those of a terminal, or the usual number."""
+        return self.width if self.width is not None and self.pages else usual
 
     def text(self, words: str) -> str:
-        """The words in the letters that this screen has."""
+        """Return the words in the characters that this screen can show."""
         if not self.ascii:
             return words
         words = SUBSCRIPT.sub(lambda found: f"_{found[0].translate(DIGITS)}", TIMES.sub("*", words))
         return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
 
     def headline(self, words: str) -> RenderableType:
-        """The first line of a screen."""
-        return Padding(Text(self.text(words), style="bold"), (0, MARGIN))
+        """Return the first line of a screen."""
+        return Padding(Text(self.text(words), style="bold"), (0, 0, 0, MARGIN))
 
     def aside(self, words: str) -> RenderableType:
-        """Something secondary."""
-        return Padding(Text(self.text(words), style="dim"), (0, MARGIN))
+        """Return a line of secondary words."""
+        return Padding(Text(self.text(words), style="dim"), (0, 0, 0, MARGIN))
 
-    def lines(self, told: Iterable[tuple[str, str, str]]) -> RenderableType:
-        """Label, words and style of each line; long words fold under themselves."""
+    def hidden(self, columns: Sequence[str]) -> list[RenderableType]:
+        """Return a line that names the columns that did not fit, as many as it can, or nothing if all did."""
+        if not columns:
+            return []
+        assert self.width is not None
+        all_of_them, hint = "", f"{plural(len(columns), 'column')} hidden (--wide shows all): "
+        for count in range(len(columns), 0, -1):
+            all_of_them = hint + ", ".join(columns[:count]) + (", …" if count < len(columns) else "")
+            if MARGIN + len(all_of_them) <= self.width:
+                break
+        return [self.aside(all_of_them)]
+
+    def lines(self, lines: Iterable[Labelled]) -> RenderableType:
+        """Return a label and words for each line; long words fold under themselves."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
-        for label, text, style in told:
+        for label, text, style in lines:
             grid.add_row(" " * MARGIN + self.text(label), Text(self.text(text), style=style))
         return grid
 
+    def suggestion(self, command: str, why: str) -> list[Labelled]:
+        """Return the lines with the command to type next, and the reason if it fits beside it.
+
+        A long command is broken so that a shell reads it as one.
+        """
+        if self.quiet:
+            return []
+        room = UNBOUNDED if self.width is None else max(self.width - LABELS, 1)
+        both = f"{command}   {why}"
+        return labelled("next", [both] if len(both) <= room else fold(command, room), "cyan")
+
     def draw(self, parts: Iterable[RenderableType]) -> str:
-        """Parts of a screen as text, with colours where the screen has them."""
+        """Return the parts of a screen as text, in color if the screen has colors."""
         console = self._console(record=False)
         for part in parts:
             console.print(part)
@@ -126,13 +186,20 @@ class Screen:
         return "".join(line.rstrip() + "\n" for line in console.file.getvalue().splitlines())
 
     def draw_svg(self, parts: Iterable[RenderableType], title: str) -> str:
-        """Parts of a screen as a picture that needs nothing from another host."""
+        """Return the parts of a screen as an SVG that loads nothing from another host."""
         from html import escape
 
         console = self._console(record=True)
         for part in parts:
             console.print(part)
         return console.export_svg(title=escape(title), code_format=SVG)
+
+    def draw_html(self, parts: Iterable[RenderableType]) -> str:
+        """Return the parts of a screen as preformatted HTML with inline colors."""
+        console = self._console(record=True)
+        for part in parts:
+            console.print(part)
+        return console.export_html(inline_styles=True, code_format=HTML)
 
     def _console(self, record: bool) -> Console:
         return Console(
@@ -148,6 +215,11 @@ class Screen:
         )
 
 
+def labelled(label: str, lines: Sequence[str], style: str = "") -> list[Labelled]:
+    """Return lines of which the first has a label."""
+    return [("" if index else label, line, style) for index, line in enumerate(lines)]
+
+
 def _speaks_unicode(stream: TextIO) -> bool:
     try:
         "Ω─█✓ᵀ".encode(stream.encoding or "ascii")
@@ -155,6 +227,9 @@ def _speaks_unicode(stream: TextIO) -> bool:
         return False
     return True
 
+
+HTML = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</pre>'
+"""Preformatted text in the font and the colors of the page around it."""
 
 # rich's own SVG frame without its fonts from another host
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">

@@ -49,12 +49,15 @@ def _places(report: Report) -> list[Of]:
 def _work(report: Report) -> list[Of]:
     """Shapes, and what they cost."""
     totals = report.totals
+    most = max(row.times * row.macs for row in report.steps) or 1
+    bar = Of("macs_bar", "", lambda row: row.times * row.macs / most, words.bar, 5, right=False, drawn=True)
     return [
         Of("letters", "letters", lambda row: row.pattern, rank=8, right=False),
         Of("inputs", "input shape", lambda row: shapes(row.inputs), rank=15, right=False),
         Of("outputs", "output shape", lambda row: shapes(row.outputs), rank=1, right=False),
         Of("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Of("macs_share", SHARE_OF_MACS, lambda row: _macs_share(row, report), words.percent, 4),
+        *([] if report.time else [bar]),
         Of("flops", "FLOPs", lambda row: row.flops, words.metric, 12, totals.flops),
         Of("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 7, totals.other_flops),
         Of("params", "params", lambda row: row.params, words.metric, 6, totals.params),

@@ -10,9 +10,11 @@ from rich.text import Text
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value, adding_up, fit, rows_table
-from attnscope.render.screen import Screen
-from attnscope.render.sheet import timing_line
+from attnscope.render.details import cost_lines, environment_lines, timing_lines
+from attnscope.render.explanation import column_lines
+from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
+from attnscope.render.summary import quality_lines
 from attnscope.reports.report import AttentionFound, CallRow, TraceReport, formula_values
 
 INDENT = "  "
@@ -80,9 +82,10 @@ def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
 
     parts: list[RenderableType] = [screen.headline(report.title), Text("")]
     parts.append(rows_table(columns, table_lines, screen, style))
-    if dropped:
-        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
-    return [*parts, Text(""), screen.lines(told(report, screen))]
+    parts += screen.hidden(dropped)
+    if "explain" in report.focus:
+        parts += [Text(""), screen.headline("Columns"), screen.lines(column_lines(columns))]
+    return [*parts, Text(""), screen.lines(lines_below(report, screen))]
 
 
 def line_columns(report: TraceReport) -> list[Column[Line]]:
@@ -206,20 +209,14 @@ def _repeats(steps: list[CallRow], around: list[str], heads: list[str]) -> str:
     return f" ×{times}" if times > 1 else ""
 
 
-def told(report: TraceReport, screen: Screen) -> list[tuple[str, str, str]]:
-    """Label, words and style of each line below the table."""
+def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
+    """Return label, words and style of each line below the table."""
     totals = report.totals
     at_least = "at least " if report.uncounted else ""
-    lines = [
-        ("MACs", f"{at_least}{totals.macs:,}, by a formula for each operator that ran", ""),
-        (
-            "",
-            f"{words.metric(totals.flops)} FLOPs (2 a MAC), and {words.metric(totals.other_flops)} elementwise "
-            f"· {totals.params:,} parameters",
-            "",
-        ),
-        ("memory", f"{words.binary(totals.peak_bytes)} of activations at the fullest moment", ""),
-    ]
+    macs = (
+        f"{at_least}{totals.macs:,} MACs ({words.metric(totals.flops, 'FLOPs')}), by a formula for each torch operator"
+    )
+    lines: list[Labelled] = [("counts", macs, "")]
     for entry in report.uncounted:
         more = f" and {len(entry.within) - 2} more" if len(entry.within) > 2 else ""
         lines.append(("unknown", f"{entry.op}, {entry.calls}×, in {', '.join(entry.within[:2])}{more}", "yellow"))
@@ -230,15 +227,14 @@ def told(report: TraceReport, screen: Screen) -> list[tuple[str, str, str]]:
         right = report.comments.checked - len(report.comments.wrong)
         mark = "✓" if not report.comments.wrong else "✗"
         lines.append(("comments", f"{right} of {report.comments.checked} shape comments are right {mark}", ""))
-    if report.time:
-        lines.append(("timing", timing_line(report), ""))
-    else:
+    lines.append(("memory", f"{words.binary(totals.peak_bytes)} peak activation memory", ""))
+    if not report.time:
         lines.append(("run on", _where(report), ""))
-    lines += [("note", note, "") for note in report.notes]
-    lines += [("warning", warning, "yellow") for warning in report.warnings]
-    if not screen.quiet:
-        lines += [("", "", ""), ("next", f"{report.next[0]}   {report.next[1]}", "cyan")]
-    return lines
+    lines += [*labelled("note", report.notes), *quality_lines(report)]
+    if "details" in report.focus:
+        lines += [*labelled("counts", cost_lines(report)), *labelled("runs", timing_lines(report))]
+        lines += labelled("machine", environment_lines(report))
+    return lines + screen.suggestion(*report.next)
 
 
 def attention_line(found: AttentionFound) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.sizes import Pair
+from attnscope.reports.shown import Shown
 
 Number = int | None
 
@@ -151,7 +152,7 @@ class LeftOut:
 
 
 @dataclass
-class Comparison:
+class Comparison(Shown):
     """What `compare` found. `Comparison.to_json` is the file format."""
 
     command: str | None

@@ -1,7 +1,10 @@
 """The Diff: what changed from one saved run to another, as plain data."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from attnscope.reports.shown import Shown
 
 WHOLE = "whole"
 """The name of what the steps add up to."""
@@ -46,7 +49,7 @@ class TimeChange:
 
 
 @dataclass(frozen=True)
-class Diff:
+class Diff(Shown):
     """What changed from one run to another; steps and kernels are those that either has timed, in their order."""
 
     environment: list[Change]
@@ -67,6 +70,14 @@ class Diff:
         """All that either run has timed: forward and backward, each before its steps, and kernels."""
         rows = [self.whole, *self.steps, self.backward, *self.backward_steps, *self.kernels]
         return [row for row in rows if row.before_s is not None or row.after_s is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists and numbers."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the difference as JSON, without NaN or infinity, which JSON does not have."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
 
     def slower(self, ratio: float) -> list[str]:
         """Of forward and backward what really takes more than `ratio` times as long, in words."""

@@ -12,10 +12,9 @@ from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
 from attnscope.core.formula import Expression
 from attnscope.plan.roofline import Bound, Peaks
+from attnscope.reports.shown import Shown
 
 SCHEMA = 1
-NOTEBOOK = "attnscope.render:notebook"
-"""The function that shows a report in a notebook. It is named and not imported: rendering is above reports."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class StepRow:
     bytes_live: int | None
     time: StepTime | None
     times: int
+    why: str = field(default="", kw_only=True)
+    """The reason why the step is there, in a line."""
     part: str = field(default="", kw_only=True)
     """The part of a network that the step belongs to."""
     stage: int | None = field(default=None, kw_only=True)
@@ -370,7 +371,7 @@ class Complexity:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Shown):
     """What one command found. `Report.to_json` is the file format."""
 
     command: str | None
@@ -386,7 +387,9 @@ class Report:
     warnings: list[str]
     next: tuple[str, str]
     focus: list[str] = field(default_factory=list, kw_only=True)
-    """What was asked to be seen above the rest."""
+    """Parts of the result that were requested: "memory", "roofline", "details", "explain"."""
+    noise: list[str] = field(default_factory=list, kw_only=True)
+    """The warnings that make the times noisy; `warnings` has all."""
     parameter_bytes: int = field(default=0, kw_only=True)
     parts: list[PartRow] = field(default_factory=list, kw_only=True)
     published: Published | None = field(default=None, kw_only=True)
@@ -410,17 +413,6 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON, without NaN or infinity, which JSON does not have."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook shows."""
-        from pkgutil import resolve_name
-
-        notebook = resolve_name(NOTEBOOK)
-        return dict(notebook(self))
-
-    def _repr_html_(self) -> str:
-        """The table, for notebooks that ask for HTML alone."""
-        return self._repr_mimebundle_()["text/html"]
 
 
 def floor_s(rows: Iterable[StepRow]) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import Windows, position_index
+from attnscope.reports.shown import Shown
 
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")
@@ -46,7 +47,7 @@ class OrderRow:
 
 
 @dataclass
-class WindowsReport:
+class WindowsReport(Shown):
     """The windows of one grid, and which views of them were asked for (some of VIEWS)."""
 
     command: str | None

@@ -11,8 +11,10 @@ from attnscope.tracing.folding import check_rows
 class TraceOptions(ProgressOption):
     """How to trace a module; see `attnscope.trace`.
 
-    `progress` is called with what is being measured, and the share of it that is done. `again` is the command that builds
-    the module again, without what these options say of submodule, time and rows; None in Python.
+    Args:
+        progress: called with what is being measured, and the share of it that is done.
+        again: the command that builds the module again, without its flags for the submodule, time and rows.
+        focus: parts of the result that are requested: "details", "explain".
 
     Raises:
         UsageError: a value that is not allowed.
@@ -29,6 +31,7 @@ class TraceOptions(ProgressOption):
     command: str | None
     progress: Progress | None = None
     again: str | None = None
+    focus: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.time and self.device == "meta":

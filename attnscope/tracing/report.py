@@ -34,6 +34,7 @@ def trace_report(
     inputs = [spelled for value in (*args, *keywords.values()) if (spelled := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name
     taken = [f"input {' and '.join(inputs)}"] if inputs else []
+    noise = doubts(whole, options.threads, found.device.type) if whole else []
     return TraceReport(
         command=options.command,
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),
@@ -49,9 +50,11 @@ def trace_report(
             *measured.warnings,
             *map(_wrong_comment, wrong),
             *_subnormal(calls),
-            *(doubts(whole, options.threads, found.device.type) if whole else []),
+            *noise,
         ],
         next=_next(options, calls, attentions),
+        focus=list(options.focus),
+        noise=noise,
         group=options.group,
         depth=options.depth,
         calls=len(calls),

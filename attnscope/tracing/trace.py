@@ -1,7 +1,7 @@
 """Third-party module -> TraceReport: built, run, measured, reported."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,7 @@ def trace(
     seed: int = 0,
     name: str | None = None,
     command: str | None = None,
+    focus: Sequence[str] = (),
     **keywords: Any,
 ) -> TraceReport:
     """Report the torch calls of any module's forward: their shapes, exact costs, and times if requested.
@@ -61,6 +62,7 @@ def trace(
         seed: random seed of what the forward draws.
         name: what to call the module.
         command: the command line, for the record.
+        focus: parts of the result to show as well: "details", "explain".
         keywords: what its forward takes by name.
 
     Returns:
@@ -74,7 +76,7 @@ def trace(
     """
     if not hasattr(module, "named_modules"):
         raise UsageError(f"trace takes a module, such as nn.MultiheadAttention(64, 4), and not {module!r}")
-    options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command)
+    options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
     if options.runs and _on_meta(module):
         raise UsageError("the module is on meta, where nothing can be computed; leave out {time} and {device}")
     return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)

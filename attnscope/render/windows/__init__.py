@@ -28,7 +28,7 @@ def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
     if form == "md":
         return "\n".join([f"**{report.title}**\n", *(to_markdown(*table) for table in tables(report))])
     if form == "svg":
-        screen = replace(screen, width=screen.width or SLIDE, color=True, ascii=False, quiet=True)
+        screen = replace(screen, width=screen.picture_width(SLIDE), color=True, ascii=False, quiet=True)
         parts = windows_parts(report, screen)
         widest = max(map(cell_len, replace(screen, color=False).draw(parts).splitlines()))
         return replace(screen, width=widest + MARGIN).draw_svg(parts, report.command or report.title)
@@ -42,9 +42,7 @@ def windows_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]
     for view in report.views:
         parts += [Text(""), *shown[view](report, screen)]
     told = [("note", note, "") for note in report.notes]
-    if not screen.quiet:
-        told += [("", "", "")] if told else []
-        told += [("next", report.next[0], "cyan"), ("", report.next[1], "dim")]
+    told += screen.suggestion(*report.next)
     return [*parts, Text(""), screen.lines(told)] if told else parts
 
 

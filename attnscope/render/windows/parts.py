@@ -25,8 +25,7 @@ def table_parts(columns: list[Column[Any]], rows: list[Any], screen: Screen) -> 
     """A table of the columns that fit, and which do not."""
     kept, dropped = fit(columns, rows, screen)
     parts: list[RenderableType] = [rows_table(kept, rows, screen)]
-    if dropped:
-        parts.append(screen.aside(f"not shown at {screen.width} columns: {', '.join(dropped)}"))
+    parts += screen.hidden(dropped)
     return parts
 
 

@@ -1,0 +1,67 @@
+"""The conclusion: where the work of a report goes, in one sentence."""
+
+from itertools import accumulate
+
+from attnscope.render.steps import seconds_of, weight
+from attnscope.reports.report import Report, StepRow
+
+NOTABLE = 0.2
+"""The share of the time without MACs from which it is the conclusion."""
+
+
+def conclusion(report: Report) -> str:
+    """Return where the MACs are; or where the time goes, if much of it goes to steps without MACs."""
+    if report.time and (share := idle_share(report)) >= NOTABLE:
+        names = leading(report)
+        return f"{share:.0%} of the time is spent in steps without MACs" + (f", most in {names[0]}" if names else "")
+    return macs_sentence(report)
+
+
+def macs_sentence(report: Report) -> str:
+    """Return `89% of the MACs are in the projections; attention itself is 11%`, the largest share first."""
+    total = report.totals.macs
+    if not total:
+        return "no step has MACs"
+    shares: dict[str, int] = {}
+    for row in report.steps:
+        if row.macs:
+            name = _kind(row)
+            shares[name] = shares.get(name, 0) + row.times * row.macs
+    ranked = sorted(shares, key=lambda name: shares[name], reverse=True)
+    largest, *others = [(name, f"{shares[name] / total:.0%}") for name in ranked]
+    rest = ", ".join(f"{name} {'is' if name == ATTENTION else 'are'} {share}" for name, share in others)
+    return f"{largest[1]} of the MACs are in {largest[0]}" + (f"; {rest}" if rest else "")
+
+
+ATTENTION = "attention itself"
+
+
+def _kind(row: StepRow) -> str:
+    """Return which kind of work a step with MACs is."""
+    home = row.path.rpartition(".")[2]
+    if not row.params:
+        return ATTENTION
+    if home == "mlp":
+        return "the MLPs"
+    return "the projections" if home in ("attn", "") else "embedding, merging and head"
+
+
+def idle_share(report: Report) -> float:
+    """Return the share of the measured time that steps without MACs take."""
+    assert report.time is not None
+    return sum(seconds_of(row) for row in report.steps if not row.macs) / report.time.steps_sum_s
+
+
+def leading(report: Report) -> list[str]:
+    """Return the steps without MACs that take the most time: four fifths of their time together, at most three."""
+    amounts: dict[str, float] = {}
+    for row in report.steps:
+        if not row.macs and row.time:
+            amounts[row.name] = amounts.get(row.name, 0.0) + weight(row)
+    total = sum(amounts.values())
+    if not total:
+        return []
+    names = sorted(amounts, key=lambda name: amounts[name], reverse=True)
+    sums = accumulate(amounts[name] for name in names)
+    enough = next((count for count, reached in enumerate(sums, 1) if reached >= 0.8 * total), len(names))
+    return names[: min(enough, 3)]

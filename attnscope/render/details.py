@@ -1,0 +1,157 @@
+"""The lines of --details: conventions, both formulas, kernels, roofline, the full timing line, the environment."""
+
+from attnscope.render import words
+from attnscope.render.conclusion import idle_share, leading, macs_sentence
+from attnscope.render.screen import Labelled, labelled
+from attnscope.render.steps import seconds_of, where
+from attnscope.reports.report import Report, Time, formula_values
+
+
+def details(report: Report) -> list[Labelled]:
+    """Return the evidence behind the summary."""
+    idle = []
+    if report.time:
+        names = leading(report)
+        mostly = f", mostly {', '.join(names)}" if names else ""
+        idle.append(f"{idle_share(report):.0%} of the time is spent in steps without MACs{mostly}")
+    return [
+        *labelled("work", [macs_sentence(report), *idle]),
+        *labelled("counts", [*cost_lines(report), *report.audit.notes]),
+        *labelled("formulas", formula_lines(report)),
+        *labelled("others", convention_lines(report)),
+        *labelled("roofline", roofline_lines(report)),
+        *labelled("runs", timing_lines(report)),
+        *labelled("machine", environment_lines(report)),
+    ]
+
+
+def cost_lines(report: Report) -> list[str]:
+    """Return FLOPs, elementwise FLOPs and parameters, with the conventions that they follow."""
+    totals = report.totals
+    return [
+        f"{totals.flops:,} FLOPs: 2 for each MAC (multiply-accumulate) of a matmul or convolution",
+        f"{totals.other_flops:,} elementwise FLOPs of bias, softmax, norm and activation, counted apart",
+        f"{totals.params:,} parameters",
+    ]
+
+
+def formula_lines(report: Report) -> list[str]:
+    """Return the formulas with this input's values, and the ratio of the first to the last."""
+    formulas = report.complexity.formulas
+    if len(formulas) == 1:
+        return []
+    names, forms = (max(len(getattr(f, key)) for f in formulas) for key in ("name", "formula"))
+    digits = max(len(f"{f.macs:,}") for f in formulas)
+    lines = [f"{f.name:<{names}} = {f.formula:<{forms}} = {f.macs:>{digits},} MACs" for f in formulas]
+    ratio = report.complexity.ratio
+    verdict = f"{words.times(ratio)} fewer" if ratio >= 1 else f"{words.times(1 / ratio)} more"
+    if ratio == 1:
+        verdict = "as many"
+    return [*lines, f"{verdict} {report.complexity.saving}, with {formula_values(formulas)}"]
+
+
+def convention_lines(report: Report) -> list[str]:
+    """Return the figures that other conventions of counting give for this network."""
+    published = report.published
+    if published is None:
+        return []
+    used = {printed.explained_by[0] for printed in published.figures if printed.explained_by}
+    return [
+        f"{words.billions(macs)} by the convention: {way}"
+        for way, macs in published.conventions.items()
+        if way not in used and way != "MACs"
+    ]
+
+
+def kernel_lines(report: Report) -> list[str]:
+    """Return the fused kernel beside the steps, in one line; or every kernel, if all were compared."""
+    kernels = {kernel.name: kernel for kernel in report.kernels}
+    eager_s, fused_s = (kernels[name].time_s if name in kernels else None for name in ("eager", "sdpa"))
+    if not compares_all_kernels(report):
+        if not eager_s or fused_s is None:
+            return []
+        ratio = f"{fused_s / eager_s:.2f}×, interleaved"
+        return [f"--kernel sdpa {words.seconds(fused_s)}, eager {words.seconds(eager_s)} ({ratio})"]
+    width = max(map(len, kernels))
+    lines = []
+    for kernel in report.kernels:
+        if kernel.time_s is None:
+            lines.append(f"{kernel.name:<{width}}  not available: {kernel.why}")
+        else:
+            ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
+            error = "not known" if kernel.error is None else f"{kernel.error:.1e}"
+            lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
+    return [*lines, "error: the largest difference from float64, over its largest value"]
+
+
+def compares_all_kernels(report: Report) -> bool:
+    """Return whether all kernels were requested; by default only the fused one is timed."""
+    return len(report.kernels) > 2
+
+
+def roofline_lines(report: Report) -> list[str]:
+    """Return how far the whole is from the roofline lower bound, and which steps are farthest from theirs."""
+    floor_s = report.floor_s
+    if not floor_s:
+        return []
+    above = [(seconds_of(row) - row.times * row.bound.seconds, where(row)) for row in report.steps if row.bound]
+    lost = sorted(above, reverse=True)[:3]
+    gaps = ", ".join(f"{name} {words.seconds(seconds)}" for seconds, name in lost if seconds > 0)
+    ratio = sum(map(seconds_of, report.steps)) / floor_s
+    line = f"{words.times(ratio)} the roofline lower bound ({words.seconds(floor_s)})"
+    return [f"{line}; largest gaps: {gaps}" if gaps else line]
+
+
+def timing_lines(report: Report) -> list[str]:
+    """Return how the times were taken, and by which signs their quality was judged."""
+    time, env = report.time, report.environment
+    if time is None:
+        return []
+    threads = words.threads(env)
+    if time.cpu_share is not None and env["device"] == "cpu":
+        threads += f" with {time.cpu_share:.0%} of the time"
+    quiet = [] if time.page_faults is None else [f"{time.page_faults:,.0f} page faults"]
+    quiet += [] if time.others is None else [f"load of other processes {time.others:.1f}"]
+    line = [
+        f"sum of steps / whole {time.steps_sum_s / time.whole_interquartile_mean_s:.3f}",
+        f"whole {words.seconds(time.whole_interquartile_mean_s)}, {_remainder(time)}",
+        f"{clean_runs(time)}, IQR {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}",
+        threads,
+        *quiet,
+    ]
+    return [" · ".join(line), *([_gpu_line(time)] if time.eager_s is not None else [])]
+
+
+def environment_lines(report: Report) -> list[str]:
+    """Return the device and the versions of torch and attnscope."""
+    env = report.environment
+    if "torch" not in env:
+        return []
+    return [
+        f"{words.device(env)} · torch {env['torch']} · allocator {env['allocator']} · seed {env['seed']}",
+    ]
+
+
+def _remainder(time: Time) -> str:
+    """Return the part of the whole that the steps do not explain, or by how much they exceed it."""
+    if time.remainder_s < 0:
+        return f"exceeded by the steps by {words.seconds(-time.remainder_s)}"
+    return f"remainder {words.seconds(time.remainder_s)}"
+
+
+def _gpu_line(time: Time) -> str:
+    """Return the device's own time beside the clock's, and the time without launches."""
+    parts = [
+        f"device {words.seconds(time.whole_interquartile_mean_s)}",
+        f"with all launches {words.seconds(time.eager_s)}",
+    ]
+    if time.graph_s is not None:
+        parts.append(f"as a graph {words.seconds(time.graph_s)}")
+    return " · ".join(parts)
+
+
+def clean_runs(time: Time) -> str:
+    """Return `60 runs, all clean`, or `12 of 60 runs clean`; and whether they are in processor time."""
+    tried = time.tried or time.runs
+    runs = f"{tried} runs, all clean" if time.clean_runs == tried else f"{time.clean_runs} of {tried} runs clean"
+    return f"{runs}, in processor time" if time.clock == "thread" else runs

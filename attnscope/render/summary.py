@@ -1,0 +1,175 @@
+"""The lines below a table: the conclusion, then the evidence, a line each."""
+
+import math
+from collections.abc import Callable
+
+from attnscope.core.sizes import plural
+from attnscope.render import words
+from attnscope.render.conclusion import conclusion
+from attnscope.render.screen import Labelled, labelled
+from attnscope.render.steps import where
+from attnscope.reports.report import Report, StepRow, Time, formula_values
+
+WAYS = {"letters": "shapes"}
+"""Words for ways of counting; others are their own words."""
+
+
+def summary(report: Report) -> list[Labelled]:
+    """Return what was found: the conclusion, verification, complexity, times, memory and the quality of the timing."""
+    audit = report.audit
+    return [
+        ("result", conclusion(report), ""),
+        ("verified" if audit.agree else "counts", verified_line(report), "" if audit.agree else "yellow"),
+        *(("", note, "yellow") for note in ([] if audit.agree else audit.notes)),
+        *(("", f"not counted: {', '.join(audit.uncounted)}", "yellow") for _ in audit.uncounted[:1]),
+        *labelled("paper", paper_lines(report)),
+        *labelled("published", published_lines(report)),
+        *labelled("measured", measured_lines(report)),
+        *labelled("backward", backward_lines(report)),
+        *labelled("memory", memory_lines(report)),
+        *labelled("note", report.notes),
+        *quality_lines(report),
+    ]
+
+
+def verified_line(report: Report) -> str:
+    """Return `524,391,936 MACs (1.05 GFLOPs): shapes, closed form, fvcore agree ✓`."""
+    audit = report.audit
+    ways = ", ".join([WAYS.get(way, way) for way in audit.ways])
+    if not audit.agree:
+        return f"{ways} disagree ✗"
+    return f"{audit.declared:,} MACs ({words.metric(report.totals.flops, 'FLOPs')}): {ways} agree ✓"
+
+
+def paper_lines(report: Report) -> list[str]:
+    """Return the paper's formula of this attention, then its values and the ratio to global attention."""
+    formulas = report.complexity.formulas
+    own = next((formula for formula in formulas if formula.macs == report.complexity.own_macs), formulas[-1])
+    ratio = f"; {_compared(formulas[0].macs / own.macs)} {formulas[0].name}" if own is not formulas[0] else ""
+    return [f"{own.name} = {own.formula} = {own.macs:,} MACs", f"with {formula_values([own])}{ratio}"]
+
+
+def _compared(ratio: float) -> str:
+    if ratio == 1:
+        return "as many as"
+    return f"{words.times(ratio)} fewer than" if ratio > 1 else f"{words.times(1 / ratio)} more than"
+
+
+def published_lines(report: Report) -> list[str]:
+    """Return each published figure of this network, and the convention that gives it."""
+    if report.published is None:
+        return []
+    return [
+        f"{printed.figure} in {printed.source}: {' or '.join(printed.explained_by) or 'no known convention gives it'}"
+        for printed in report.published.figures
+    ]
+
+
+def measured_lines(report: Report) -> list[str]:
+    """Return the times of global attention and of this one, and every kernel's if all were requested."""
+    lines = []
+    figures = report.complexity
+    if figures.own_s is not None and figures.reference_s is not None and figures.neighbourhood is not None:
+        ratio = figures.reference_s / figures.own_s
+        verdict = f"{words.times(ratio)} faster" if ratio >= 1 else f"{words.times(1 / ratio)} slower"
+        reference, own = (words.seconds(seconds) for seconds in (figures.reference_s, figures.own_s))
+        lines.append(f"global attention {reference}, {_own_name(report, figures.neighbourhood.kind)} {own} ({verdict})")
+    return lines
+
+
+def _own_name(report: Report, kind: str) -> str:
+    """Return the kind of neighbourhood, or the name of an attention that is global too."""
+    return kind if kind != "global" else report.spec.get("attention", kind)
+
+
+def backward_lines(report: Report) -> list[str]:
+    """Return the backward's MACs and time beside the forward's."""
+    back = report.backward
+    if back is None:
+        return []
+    of = "with the input's gradient" if back.input_grad else "without the input's gradient"
+    if back.macs is None:
+        lines = [f"MACs not known; {of}"]
+    else:
+        verified = "; shapes and torch agree ✓" if back.torch == back.macs else ""
+        ratio = (
+            f"{back.macs / report.totals.macs:.3f}× the forward's" if report.totals.macs else "no MACs in the forward"
+        )
+        lines = [f"{back.macs:,} MACs, {ratio}, {of}{verified}"]
+    if back.time:
+        whole_s = back.time.whole_interquartile_mean_s
+        line = f"{words.seconds(whole_s)}"
+        if report.time:
+            line += f", {words.times(whole_s / report.time.whole_interquartile_mean_s)} the forward"
+        lines.append(f"{line}; {spread(back.time)}; sum of steps / whole {back.time.steps_sum_s / whole_s:.3f}")
+    return lines
+
+
+def memory_lines(report: Report) -> list[str]:
+    """Return the peak activation memory; of a network, or on request, also that of training and the parameters."""
+    lines = [_inference_line(report)]
+    if "memory" in report.focus or report.parts:
+        lines += _training_lines(report)
+    if report.parts:
+        itemsize = report.parameter_bytes // max(report.totals.params, 1)
+        lines.append(f"{words.binary(report.parameter_bytes)} of parameters, {itemsize} bytes each")
+    return lines
+
+
+def _inference_line(report: Report) -> str:
+    """Return the peak and its step, or a lower bound and the steps that may hold more."""
+    totals = report.totals
+    peak = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} peak activation memory"
+    if totals.peak_bytes is None:
+        names = dict.fromkeys(row.part if report.parts else row.name for row in report.steps if row.bytes_live is None)
+        return f"{peak}; the full size of {' and '.join(names)} is not known"
+    return f"{peak}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
+
+
+def _training_lines(report: Report) -> list[str]:
+    """Return the peaks of the forward and the backward of training with their steps, and what is saved in between."""
+    totals = report.totals
+
+    def within(known: int | None, held: Callable[[StepRow], int | None]) -> str:
+        """Return `, in gelu`, or nothing if the peak is not known."""
+        return "" if known is None else f", in {where(max(report.steps, key=lambda row: held(row) or 0))}"
+
+    saved = within(totals.kept_bytes, lambda row: row.bytes_saved_together).replace(", in", ", most of it by")
+    forward = within(totals.training_peak_bytes, lambda row: row.bytes_training)
+    backward = within(totals.backward_peak_bytes, lambda row: row.bytes_backward)
+    sizes = (
+        held_words(totals.training_peak_bytes, totals.training_peak_bytes_at_least),
+        held_words(totals.kept_bytes, totals.kept_bytes_at_least),
+        held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least),
+    )
+    return [
+        f"{sizes[0]} in the forward of training{forward}",
+        f"{sizes[1]} saved for backward{saved}",
+        f"{sizes[2]} in the backward, gradients included{backward}",
+    ]
+
+
+def held_words(known: int | None, at_least: int | None) -> str:
+    """Return `5.3 MiB`, or `at least 5.3 MiB` if more is not known."""
+    return words.binary(known) if known is not None or not at_least else f"at least {words.binary(at_least)}"
+
+
+def quality_lines(report: Report) -> list[Labelled]:
+    """Return whether the times are steady, or the first reason why they are noisy, and other warnings."""
+    others = labelled("warning", [warning for warning in report.warnings if warning not in report.noise], "yellow")
+    if report.time is None:
+        return others
+    if not report.noise:
+        runs = plural(report.time.tried or report.time.runs, "run")
+        threads = plural(report.environment["threads"], "thread")
+        return [("timing", f"steady {spread(report.time)} ({runs}, {threads})", ""), *others]
+    shown = report.noise if "details" in report.focus else report.noise[:1]
+    hidden = len(report.noise) - len(shown)
+    more = f" (and {hidden} more: --details)" if hidden else ""
+    return [*labelled("timing", [f"noisy: {reason}{more}" for reason in shown], "yellow"), *others]
+
+
+def spread(time: Time) -> str:
+    """Return `±1%`: half of the interquartile range over the time of the whole, in whole percents rounded up."""
+    half = math.ceil(100 * time.whole_iqr_s / time.whole_interquartile_mean_s / 2)
+    return f"±{max(half, 1)}%"
