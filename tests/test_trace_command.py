@@ -82,7 +82,7 @@ class Shown:
 @pytest.fixture
 def command(folder, monkeypatch, capsys):
     """Run the command in this process, where torch is imported already."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
 
     def run(*words, **env):
         for name, value in env.items():
@@ -95,7 +95,10 @@ def command(folder, monkeypatch, capsys):
         gc.unfreeze()
         return Shown(left.value.code, *capsys.readouterr())
 
-    return run
+    yield run
+    for name, module in list(sys.modules.items()):
+        if str(folder) in (getattr(module, "__file__", None) or "") and "." not in name:
+            del sys.modules[name]
 
 
 @pytest.fixture
