@@ -1,4 +1,4 @@
-"""How soon `attnscope compare` answers, what a long range costs, and whether the break-even is the exact one.
+"""Start-up time of `attnscope compare`, cost of a long range, and accuracy of the break-even points.
 
 python -m benchmarks.compare
 """
@@ -12,7 +12,7 @@ from benchmarks.startup import HELLO
 
 
 def break_evens() -> Ratio:
-    """The break-even that was solved over M², for many widths and windows: 1 as integers."""
+    """Return the computed break-even over the exact one, M² tokens, for several widths and windows; it must be 1."""
     ratios = []
     for heads in (1, 3, 8):
         for window in (2, 7, 8, 12):

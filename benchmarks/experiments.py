@@ -1,14 +1,14 @@
-"""Experiments behind the way in which times are measured. What they gave stands in README.md beside this file.
+"""Experiments that justify how attnscope measures times. The results are in README.md in this folder.
 
     python -m benchmarks.experiments
 
-* Both runs of a pair begin with the same caches: what puts a listener around the steps disturbs them, so the untouched run
-  has it put around and taken away as well. With and without that, the sum of the steps over the whole.
-* Rows are means over the middle half of the watched runs, the whole is one of the untouched runs. Or both of the middle
-  half of the pairs: how much each way scatters where only a dozen pairs are there.
-* The kernels of the small matmuls in windows, held against their best: alone on operands at hand; alone after other memory
-  has passed through the caches; and in place. What is in place above the first and below the second waits for operands
-  that neighbours, or the steps between, drove out of the cache.
+* Equal caches: wrapping the steps in hooks disturbs the caches, so the untouched run of each pair also wraps and unwraps
+  them. The table gives the sum of the steps over the whole forward, with and without this.
+* Choice of runs: step times are means over the middle half of the hooked runs, and the whole over that of the untouched
+  runs. The alternative takes both over the middle half of the pairs. The table gives the scatter with a dozen pairs.
+* Small matmuls in windows, relative to their best time: alone with cached operands, alone after other memory has passed
+  through the caches, and within the forward. A time between the first two means that operands were evicted from the
+  cache, by neighbours or by other steps.
 """
 
 import math
@@ -30,10 +30,10 @@ BUDGET_S, PAIRS, DRAWS = 6.0, 12, 400
 PASSING_BYTES, RUNS = 128 * 2**20, 40
 
 
-def timing(spec: Spec, alike: bool) -> engine.Timing:
-    """Many pairs of a Spec; the two runs of each begin alike, or not."""
+def timing(spec: Spec, same_caches: bool) -> engine.Timing:
+    """Time many pairs of runs; if `same_caches`, both runs of a pair start with the same caches."""
     module, x = build(spec, torch.device("cpu"))
-    if alike:
+    if same_caches:
         return engine.time_steps(module, x, BUDGET_S)
     take_pairs = engine.take_pairs
 
@@ -49,19 +49,19 @@ def timing(spec: Spec, alike: bool) -> engine.Timing:
 
 
 def sums(timing: engine.Timing) -> tuple[list[float], list[float]]:
-    """The sum of the steps of each watched run, and the untouched run beside it."""
+    """Return the sum of the steps of each hooked run, and the time of each untouched run, in seconds."""
     return [sum(run) for run in zip(*timing.samples_s, strict=True)], timing.whole.whole_samples_s
 
 
 def middle_mean(values: Sequence[float], by: Sequence[float]) -> float:
-    """The mean of the values of the middle half, in the order of `by`."""
+    """Return the mean of the middle half of the values if they are sorted by `by`."""
     order = sorted(range(len(values)), key=by.__getitem__)
     cut = len(order) // 4
     return statistics.fmean(values[index] for index in order[cut : len(order) - cut])
 
 
 def scatter(timing: engine.Timing, together: bool) -> float:
-    """The standard deviation of sum over whole, of PAIRS pairs in a row drawn again and again."""
+    """Return the standard deviation of sum over whole, of DRAWS random samples of PAIRS consecutive pairs."""
     steps, wholes = sums(timing)
     ratios = []
     for _ in range(DRAWS):
@@ -73,12 +73,12 @@ def scatter(timing: engine.Timing, together: bool) -> float:
 
 
 def waiting_for_operands(spec: Spec) -> Iterator[str]:
-    """A row for each matmul: the kernel's best, and over it the middle of its runs at hand, cold, and in place."""
+    """Yield a row for each matmul: the kernel's best time, then its median over it if cached, cold and in place."""
     clock, passing = clocks.CpuClock(), torch.ones(PASSING_BYTES // 4)
     report = explore(spec, device="cpu", budget=2.0)
     steps = {step.name: step for step in attentions.plan(spec).steps}
 
-    def middle_s(call: Callable[[], object], cold: bool) -> float:
+    def median_s(call: Callable[[], object], cold: bool) -> float:
         runs = []
         for _ in range(RUNS):
             if cold:
@@ -92,31 +92,29 @@ def waiting_for_operands(spec: Spec) -> Iterator[str]:
         (kernel,) = [kernel for kernel in kernels([steps[row.name]]) if kernel.kind == "batched"]
         with engine.measuring():
             call = peaks._call(kernel, torch.device("cpu"), torch.float32)
-            at_hand, cold = middle_s(call, cold=False), middle_s(call, cold=True)
+            cached, cold = median_s(call, cold=False), median_s(call, cold=True)
         best = peaks.best_seconds({kernel: math.inf}, torch.device("cpu"), torch.float32, 1)[kernel]
         assert row.time
         assert row.bound
         in_place = row.time.interquartile_mean_s - (
             row.bound.seconds - best
-        )  # less the copies and the scaling around it
-        ratios = " | ".join(f"{seconds / best:.2f}" for seconds in (at_hand, cold, in_place))
+        )  # without the copies and the scaling of the step
+        ratios = " | ".join(f"{seconds / best:.2f}" for seconds in (cached, cold, in_place))
         yield f"| {row.name} | {best * 1e6:.0f} µs | {ratios} |"
 
 
 def main() -> None:
     process.pin_allocator()
     random.seed(0)
-    print("| | sum over whole, alike | not | scatter of a dozen pairs, each by itself | together |")
+    print("| | sum over whole, same caches | not | scatter of a dozen pairs, separate halves | joint half |")
     print("|---|---|---|---|---|")
     with settled(threads=1, seed=0, device=torch.device("cpu")):
         for name, spec in SPECS.items():
-            alike, bare = timing(spec, alike=True), timing(spec, alike=False)
-            ratios = [
-                statistics.median(steps) / statistics.median(wholes) for steps, wholes in map(sums, (alike, bare))
-            ]
-            told = f"{ratios[0]:.4f} | {ratios[1]:.4f} | {scatter(alike, False):.4f} | {scatter(alike, True):.4f}"
-            print(f"| {name} | {told} |", flush=True)
-        print("\n| shifted | at best | at hand | cold | in place |")
+            same, bare = timing(spec, same_caches=True), timing(spec, same_caches=False)
+            ratios = [statistics.median(steps) / statistics.median(wholes) for steps, wholes in map(sums, (same, bare))]
+            cells = f"{ratios[0]:.4f} | {ratios[1]:.4f} | {scatter(same, False):.4f} | {scatter(same, True):.4f}"
+            print(f"| {name} | {cells} |", flush=True)
+        print("\n| shifted | best | cached | cold | in place |")
         print("|---|---|---|---|---|")
         for line in waiting_for_operands(SPECS["shifted"]):
             print(line, flush=True)

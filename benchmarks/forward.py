@@ -1,4 +1,4 @@
-"""Our modules against timm's with the same weights and kernel, and the plan's costs against counters.
+"""Forward of attnscope's modules against timm's with the same weights and kernel, and planning against counting.
 
 python -m benchmarks.forward
 """
@@ -35,7 +35,7 @@ class TimmSwin(nn.Module):
 
 
 def modules() -> None:
-    """Forward over timm's, nobody listening."""
+    """Print the forward time over timm's, without hooks."""
     for kernel in ("eager", "sdpa"):
         theirs = timm.layers.Attention(768, num_heads=12, qkv_bias=True).eval()
         theirs.fused_attn = kernel == "sdpa"
@@ -51,13 +51,13 @@ def modules() -> None:
 
 
 def compare(name: str, ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> None:
-    """Time both on one input, once it is sure that they compute the same."""
+    """Check that both modules return the same output, then print the ratio of their times."""
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-4)
     print(of_calls(f"{name}: ours over timm's", lambda: ours(x), lambda: theirs(x), 1.02, pairs=60))
 
 
 def costs() -> None:
-    """What the plan takes over what the counters take, on the same module."""
+    """Print the time of planning over that of the counters, on the same module."""
     from fvcore.nn import FlopCountAnalysis
 
     for spec in (ViTSpec(), SwinSpec(), SwinSpec(shift=True)):
@@ -79,13 +79,13 @@ def costs() -> None:
             return counter.get_total_flops()
 
         name = f"{spec.name}{' shifted' if 'shift' in ' '.join(spec.headline()) else ''}"
-        print(of_calls(f"{name}: the plan's costs over fvcore's", plan, fvcore, 0.02))
-        print(of_calls(f"{name}: the plan's costs over FlopCounterMode's", plan, torchs))
+        print(of_calls(f"{name}: planning over fvcore's counting", plan, fvcore, 0.02))
+        print(of_calls(f"{name}: planning over FlopCounterMode's counting", plan, torchs))
         print(of_calls(f"{name}: our audit over fvcore alone", lambda m=module, t=x: count_with_fvcore(m, t), fvcore))
 
 
 def sums() -> None:
-    """Sum of the steps over the untouched whole."""
+    """Print the sum of the steps over the untouched forward."""
     for spec in (ViTSpec(), ViTSpec(batch=8), SwinSpec(), SwinSpec(shift=True), SwinSpec(resolution=50, shift=True)):
         ratios = []
         for _ in range(7):

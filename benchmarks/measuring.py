@@ -1,9 +1,15 @@
-"""The figures of attnscope's measurements, on a quiet machine: how far the steps add up, how steady a total is from process
-to process, what a busy machine does to it, and how close a step comes to its bound.
+"""Accuracy of attnscope's measurements on a quiet machine.
 
     python -m benchmarks.measuring [figure ...]
 
-What a neighbour on the same machine may change from minute to minute is measured side by side with what is held against it.
+The figures are:
+
+* the sum of the steps over the whole;
+* the variation between processes;
+* the effect of a busy machine;
+* the ratio of each step to its lower bound.
+
+Figures that depend on the machine's load are interleaved with their baseline.
 """
 
 import argparse
@@ -20,7 +26,7 @@ from unittest import mock
 
 from attnscope.profiling import process
 from benchmarks.ratios import HEAD, Ratio, paired
-from benchmarks.turns import PROCESSES, Turns, in_turn
+from benchmarks.turns import PROCESSES, Turns, interleaved
 
 SPECS = {
     "ViT-B": "vit",
@@ -37,13 +43,13 @@ Line = str
 
 
 def run(command: str, *flags: str) -> dict[str, Any]:
-    """A run of the command in a process of its own, as its JSON."""
+    """Run the command in a new process and return its JSON."""
     words = [sys.executable, "-m", "attnscope", *command.split(), "--json", *flags]
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
 
 
 def sums(name: str, command: str, threads: int, runs: int = 5) -> Ratio:
-    """Sum of the steps over the untouched whole, of each run and in the middle."""
+    """Measure the sum of the steps over the untouched forward; limit each run and the median."""
     times = [run(command, "--threads", str(threads))["time"] for _ in range(runs)]
     return Ratio(
         f"sum over whole, {name}, {threads} thread{'s' if threads > 1 else ''}",
@@ -55,8 +61,8 @@ def sums(name: str, command: str, threads: int, runs: int = 5) -> Ratio:
 
 
 def steadiness() -> list[Line]:
-    """How the total and the steps of 5 % and more vary from process to process."""
-    found = in_turn("steps")
+    """Return the variation between processes of the total and of steps with at least 5 % of it."""
+    found = interleaved("steps")
     total = statistics.fmean(map(statistics.fmean, found["total"].rounds))
     shares = {name: statistics.fmean(map(statistics.fmean, turns.rounds)) / total for name, turns in found.items()}
     return [
@@ -67,16 +73,16 @@ def steadiness() -> list[Line]:
 
 
 def variation_line(name: str, turns: Turns, bar: float) -> Line:
-    """How far processes differ in one figure, beside how far they seem to where each measures but once."""
+    """Return a row with the variation between interleaved processes, and that in a single round."""
     verdict = "ok" if turns.between <= bar else "MISSED"
     return (
-        f"| variation of {name} between {PROCESSES} processes in turn | {turns.between:.3f} | measured but once "
-        f"{turns.as_they_came:.3f} | at most {bar} | {verdict} |"
+        f"| variation of {name} between {PROCESSES} interleaved processes | {turns.between:.3f} | single round "
+        f"{turns.within_a_round:.3f} | at most {bar} | {verdict} |"
     )
 
 
 def busy() -> list[Line]:
-    """A total under two busy loops over the same when quiet; and how many contended two-thread runs are flagged."""
+    """Return the total under two busy loops over the quiet one, and how many contended two-thread runs warn."""
     loops = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
 
     def total(loops_run: bool) -> float:
@@ -90,52 +96,52 @@ def busy() -> list[Line]:
         )
         for loop in loops:
             loop.send_signal(signal.SIGCONT)
-        flagged = [any("--threads 1" in told for told in run("vit", "--threads", "2")["warnings"]) for _ in range(5)]
+        warned = [any("--threads 1" in text for text in run("vit", "--threads", "2")["warnings"]) for _ in range(5)]
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
-    verdict = "ok" if all(flagged) else "MISSED"
+    verdict = "ok" if all(warned) else "MISSED"
     return [
         str(ratio),
-        f"| contended two-thread runs that are flagged | {sum(flagged)} of {len(flagged)} | | all | {verdict} |",
+        f"| contended two-thread runs with a warning | {sum(warned)} of {len(warned)} | | all | {verdict} |",
     ]
 
 
 def bounds(runs: int = 3) -> list[Ratio]:
-    """Measured over the lower bound: the least of all steps that are no views, and the most of the matmuls."""
-    least, most = [], []
+    """Measure time over the lower bound: the minimum of all steps except views, and the maximum of the matmuls."""
+    lowest, highest = [], []
     for _ in range(runs):
         rows = [step for command in SPECS.values() for step in run(command)["steps"] if step["bytes_read"]]
         over = [step["time"]["interquartile_mean_s"] / step["bound"]["seconds"] for step in rows]
-        least.append(min(over))
-        most.append(max(ratio for ratio, step in zip(over, rows, strict=True) if step["macs"]))
+        lowest.append(min(over))
+        highest.append(max(ratio for ratio, step in zip(over, rows, strict=True) if step["macs"]))
     return [
-        Ratio("measured over bound, least of all steps", least, least=0.95),
-        Ratio("measured over bound, most of all matmuls", most, 1.4),
+        Ratio("measured over bound, minimum of all steps", lowest, least=0.95),
+        Ratio("measured over bound, maximum of all matmuls", highest, 1.4),
     ]
 
 
 def peaks() -> list[Line]:
-    """How long the peaks take, and how far they spread from process to process."""
+    """Return the seconds that the peaks take, and their variation between processes."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, XDG_CACHE_HOME=folder):
-        found = in_turn("peaks")
+        found = interleaved("peaks")
     seconds = statistics.median(map(statistics.median, found.pop("seconds").rounds))
     verdict = "ok" if seconds <= 0.6 else "MISSED"
     return [
-        f"| peaks, seconds of measuring | {seconds:.2f} | | at most 0.6 | {verdict} |",
+        f"| peaks, seconds to measure | {seconds:.2f} | | at most 0.6 | {verdict} |",
         *(variation_line(name, turns, 0.03) for name, turns in found.items()),
     ]
 
 
 def instrumentation() -> list[Line]:
-    """What watching costs a step, in microseconds; it is taken off."""
+    """Return the cost of the hooks in microseconds for each step; attnscope subtracts it."""
     stamp = statistics.median(run("vit")["time"]["stamp_s"] for _ in range(3)) * 1e6
     return [f"| instrumentation per step, µs | {stamp:.2f} | | at most 0.3 | {'ok' if stamp <= 0.3 else 'MISSED'} |"]
 
 
 def every_sum() -> Iterator[Ratio]:
-    """Sums over wholes, of all Specs, with one thread and with two."""
+    """Yield the sum over the whole for each Spec, with one thread and with two."""
     for threads in range(1, min(2, process.cores()) + 1):
         for name, command in SPECS.items():
             yield sums(name, command, threads)
@@ -153,14 +159,14 @@ FIGURES: dict[str, Callable[[], Iterable[object]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.measuring", description="The figures of attnscope's measurements."
+        prog="python -m benchmarks.measuring", description="Measure the accuracy of attnscope's measurements."
     )
-    parser.add_argument("figures", nargs="*", metavar="figure", help=f"{', '.join(FIGURES)}; all unless given")
-    asked = parser.parse_args().figures
-    if unknown := set(asked) - set(FIGURES):
-        parser.error(f"{', '.join(sorted(unknown))}: there is {', '.join(FIGURES)}")
+    parser.add_argument("figures", nargs="*", metavar="figure", help=f"One of {', '.join(FIGURES)} (default: all).")
+    names = parser.parse_args().figures
+    if unknown := set(names) - set(FIGURES):
+        parser.error(f"figure must be one of {', '.join(FIGURES)}, got {', '.join(sorted(unknown))}")
     print(HEAD)
-    for name in asked or FIGURES:
+    for name in names or FIGURES:
         for line in FIGURES[name]():
             print(line, flush=True)
 

@@ -1,4 +1,4 @@
-"""Whole networks: the plan's costs over fvcore's, and forwards over timm's.
+"""Whole networks: planning time over fvcore's counting time, and forward time over timm's.
 
 python -m benchmarks.networks
 """
@@ -25,7 +25,7 @@ SWIN_B = SwinNetworkSpec(dim=128, heads=4, depths=(2, 2, 18, 2))
 
 
 def costs() -> Ratio:
-    """What the plan of Swin-B takes over fvcore's FlopCountAnalysis on timm's."""
+    """Measure the time to plan Swin-B over that of fvcore's FlopCountAnalysis on timm's Swin-B."""
     from fvcore.nn import FlopCountAnalysis
 
     theirs, image = timm.create_model("swin_base_patch4_window7_224").eval(), torch.randn(1, 3, 224, 224)
@@ -40,11 +40,11 @@ def costs() -> Ratio:
         assert analysis.total()
 
     with torch.no_grad():
-        return of_calls("Swin-B: the plan's costs over fvcore's", plan, count, 0.01, pairs=5)
+        return of_calls("Swin-B: planning over fvcore's counting", plan, count, 0.01, pairs=5)
 
 
 def forward(name: str, spec: NetworkSpec, timms: str, kernel: str) -> Ratio:
-    """Our forward over timm's, same weights and kernel, nobody listening."""
+    """Measure the forward time over timm's, with the same weights and kernel and without hooks."""
     theirs = timm.create_model(timms).eval()
     for module in theirs.modules():
         if hasattr(module, "fused_attn"):

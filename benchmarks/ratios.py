@@ -1,4 +1,4 @@
-"""Ratios measured side by side in one run: pairs in alternating order, and the median of the pairwise ratios."""
+"""Ratios of two times measured in interleaved pairs: the order alternates, and the median of the ratios counts."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Ratio:
-    """A figure: its ratios, what their median must be at most and at least, and between what each of them must lie."""
+    """A figure with a limit: its ratios, the largest and the smallest median allowed, and the range of each ratio."""
 
     name: str
     ratios: list[float]
@@ -36,7 +36,7 @@ class Ratio:
 
 
 def between(least: float, most: float) -> str:
-    """What a figure must be, in words; nothing where it may be anything."""
+    """Return the allowed range in words; empty without a limit."""
     if most == math.inf:
         return f"at least {least}" if least else ""
     return f"{least} to {most}" if least else f"at most {most}"
@@ -46,9 +46,9 @@ HEAD = "| figure | median | quartiles | must be | |\n|---|---|---|---|---|"
 
 
 def of_processes(name: str, command: str, base: str, bar: float, pairs: int = 15) -> Ratio:
-    """Wall time of one command over another's, as whole processes that find compiled bytecode.
+    """Measure the wall time of one command over another's, as whole processes that find compiled bytecode.
 
-    pip compiles a package when it installs it; of a checkout, the pair that is not counted compiles it.
+    pip compiles a package when it installs it; in a checkout, the warm-up pair compiles it.
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
@@ -63,18 +63,18 @@ def of_processes(name: str, command: str, base: str, bar: float, pairs: int = 15
 def of_calls(
     name: str, call: Callable[[], object], base: Callable[[], object], bar: float = math.inf, pairs: int = 30
 ) -> Ratio:
-    """Time of one call over another's, in this process."""
+    """Measure the time of one call over another's, in this process."""
 
-    def run(what: Callable[[], object]) -> float:
+    def run(function: Callable[[], object]) -> float:
         start = time.perf_counter()
-        what()
+        function()
         return time.perf_counter() - start
 
     return Ratio(name, paired(lambda: run(call), lambda: run(base), pairs), bar)
 
 
 def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> list[float]:
-    """Ratios of pairs in alternating order, after one pair that is not counted."""
+    """Return the ratios of pairs in alternating order, after one warm-up pair."""
     first(), second()
     ratios = []
     for pair in range(pairs):

@@ -1,4 +1,4 @@
-"""How soon there is an answer, over a Typer program that only prints a word, and over importing torch.
+"""Start-up time of the command, over a Typer program that only prints a word and over importing torch.
 
 python -m benchmarks.startup
 """
@@ -27,7 +27,7 @@ def main() -> None:
             print(of_processes(f"`attnscope {words}` over a Typer program", f"-m attnscope {words}", str(hello), bar))
     print(of_processes("`attnscope vit` over importing torch", "-m attnscope vit", "-c 'import torch'", 1.3))
     few, many = ("-m attnscope vit --no-time --tokens " + tokens for tokens in ("197", "1000000000"))
-    print(of_processes("a thousand million tokens over 197", many, few, 1.1))
+    print(of_processes("one billion tokens over 197", many, few, 1.1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Figures of `attnscope.trace`: its speed beside other counters, its times beside the untouched forward, its MACs.
+"""Figures of `attnscope.trace`: speed against other counters, times against the untouched forward, and MACs.
 
     python -m benchmarks.trace [speed] [times] [macs]
 
-speed  the trace of timm's Swin-B on meta over fvcore's FlopCountAnalysis (at most 0.5; on the CPU, since fvcore cannot run
-       on meta) and over torch's FlopCounterMode on meta (at most 3)
-times  the sum of the rows' times over the untouched forward, timm's ViT-B and Swin-T (0.95 to 1.05)
-macs   the MACs of timm and torchvision networks beside FlopCounterMode's with the native fast path off (equal)
+* speed: time to trace timm's Swin-B on meta, over fvcore's FlopCountAnalysis on the CPU (at most 0.5) and over torch's
+  FlopCounterMode on meta (at most 3). fvcore cannot run on meta.
+* times: the sum of the rows' times over the untouched forward, for timm's ViT-B and Swin-T (0.95 to 1.05).
+* macs: the MACs of timm and torchvision networks against FlopCounterMode's without the native fast path (equal).
 """
 
 import statistics
@@ -33,14 +33,14 @@ TORCHVISION = """
 
 
 def main() -> None:
-    asked = sys.argv[1:] or ["speed", "times", "macs"]
+    names = sys.argv[1:] or ["speed", "times", "macs"]
     process.pin_allocator()
     import torch
 
-    warnings.simplefilter("ignore")  # fvcore's and torch's own
+    warnings.simplefilter("ignore")  # fvcore and torch warn about their own deprecated parts
     torch.set_num_threads(1)
     for name, figure in (("speed", speed), ("times", times), ("macs", macs)):
-        if name in asked:
+        if name in names:
             figure()
 
 
@@ -51,32 +51,32 @@ def speed() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     name = "swin_base_patch4_window7_224"
-    here, x = timm.create_model(name).eval(), torch.randn(1, 3, 224, 224)
+    on_cpu, x = timm.create_model(name).eval(), torch.randn(1, 3, 224, 224)
     with torch.device("meta"):
-        on_meta, shadow = timm.create_model(name).eval(), torch.empty(1, 3, 224, 224)
+        on_meta, meta_x = timm.create_model(name).eval(), torch.empty(1, 3, 224, 224)
 
     def with_fvcore() -> None:
         with torch.no_grad():
-            FlopCountAnalysis(here, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+            FlopCountAnalysis(on_cpu, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
     def with_torch() -> None:
         with torch.no_grad(), FlopCounterMode(display=False):
-            on_meta(shadow)
+            on_meta(meta_x)
 
-    ours, fvcore, mode = side_by_side(lambda: attnscope.trace(on_meta, shadow), with_fvcore, with_torch)
+    ours, fvcore, mode = side_by_side(lambda: attnscope.trace(on_meta, meta_x), with_fvcore, with_torch)
     print(f"trace of Swin-B on meta: {ours:.2f} s")
     print(f"  over fvcore {fvcore:.2f} s: {ours / fvcore:.2f} (at most 0.5)")
     print(f"  over FlopCounterMode {mode:.2f} s: {ours / mode:.2f} (at most 3)")
 
 
 def side_by_side(*runs: Callable[[], object]) -> list[float]:
-    """The median seconds of each, taken in turns."""
+    """Return the median seconds of each run; the runs are interleaved."""
     samples: list[list[float]] = [[] for _ in runs]
     for index in range(ROUNDS + 1):
         for run, seconds in zip(runs, samples, strict=True):
             start = time.perf_counter()
             run()
-            if index:  # the first warms up
+            if index:  # the first round is the warm-up
                 seconds.append(time.perf_counter() - start)
     return [statistics.median(seconds) for seconds in samples]
 

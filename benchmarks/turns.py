@@ -1,8 +1,7 @@
-"""Processes that stand side by side and measure the same in turn: what they differ by, apart from what the machine does.
+"""Interleaved processes that measure the same figure: their variation without that of the machine over time.
 
-Processes that come one after the other also differ by what the machine's neighbours did meanwhile. Those that take turns,
-again and again, meet the same on the whole, and what stays between them is their own: where their memory lies, what their
-allocator does.
+Processes that run one after the other also differ by the load of the machine at that time. Interleaved processes meet the
+same load on average. The remaining variation is their own: the addresses of their memory, the state of their allocator.
 """
 
 import json
@@ -22,7 +21,7 @@ from attnscope.profiling.peaks import measure_peaks_by_name  # noqa: E402
 from attnscope.render.peaks import peak_rows  # noqa: E402
 
 Figures = dict[str, float]
-"""Seconds or rates, by name."""
+"""Seconds or rates by name."""
 
 PROCESSES = 8
 ROUNDS = 9
@@ -30,58 +29,64 @@ ROUNDS = 9
 
 @dataclass
 class Turns:
-    """What one figure was: in each round, of each process."""
+    """The values of one figure: a list of rounds, each with one value for each process."""
 
     rounds: list[list[float]]
 
     @property
     def between(self) -> float:
-        """The coefficient of variation over the processes, of each one's median of its shares of the rounds' means."""
-        shares = [[value / statistics.fmean(one) for value in one] for one in self.rounds]
-        return variation([statistics.median(of_one) for of_one in zip(*shares, strict=True)])
+        """Return the coefficient of variation between processes.
+
+        Each value is divided by the mean of its round; a process counts with the median of its quotients.
+        """
+        quotients = [[value / statistics.fmean(one) for value in one] for one in self.rounds]
+        return variation([statistics.median(of_one) for of_one in zip(*quotients, strict=True)])
 
     @property
-    def as_they_came(self) -> float:
-        """The same in a single round, which holds what the machine does between one process and the next."""
+    def within_a_round(self) -> float:
+        """Return the median over the rounds of the coefficient of variation in one round.
+
+        This includes what changes on the machine between one process and the next.
+        """
         return statistics.median(variation(one) for one in self.rounds)
 
 
-def in_turn(figure: str) -> dict[str, Turns]:
-    """Measure a figure of MEASURES in PROCESSES processes, ROUNDS times in turn, each time from another on."""
+def interleaved(figure: str) -> dict[str, Turns]:
+    """Measure a figure of MEASURES in PROCESSES processes, ROUNDS times; each round starts with another process."""
     with ExitStack() as stack:
-        ask = [stack.enter_context(standing(figure)) for _ in range(PROCESSES)]
-        told: list[list[Figures]] = []
+        measurers = [stack.enter_context(worker(figure)) for _ in range(PROCESSES)]
+        rounds: list[list[Figures]] = []
         for turn in range(ROUNDS):
             order = [(turn + place) % PROCESSES for place in range(PROCESSES)]
-            found = {index: ask[index]() for index in (order if turn % 2 else reversed(order))}
-            told.append([found[index] for index in range(PROCESSES)])
-    return {name: Turns([[one[name] for one in found] for found in told]) for name in told[0][0]}
+            found = {index: measurers[index]() for index in (order if turn % 2 else reversed(order))}
+            rounds.append([found[index] for index in range(PROCESSES)])
+    return {name: Turns([[one[name] for one in found] for found in rounds]) for name in rounds[0][0]}
 
 
 @contextmanager
-def standing(figure: str) -> Iterator[Callable[[], Figures]]:
-    """A process of its own that measures a figure whenever it is asked."""
+def worker(figure: str) -> Iterator[Callable[[], Figures]]:
+    """Start a process, and yield a function that measures the figure in it."""
     words = [sys.executable, "-m", "benchmarks.turns", figure]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin
         assert child.stdout
-        to, of = child.stdin, child.stdout
+        requests, replies = child.stdin, child.stdout
 
-        def ask() -> Figures:
-            print(file=to, flush=True)
-            return json.loads(of.readline())
+        def measure() -> Figures:
+            print(file=requests, flush=True)
+            return json.loads(replies.readline())
 
-        yield ask
-        to.close()
+        yield measure
+        requests.close()
 
 
 def variation(values: Sequence[float]) -> float:
-    """The standard deviation over the mean."""
+    """Return the coefficient of variation: the standard deviation over the mean."""
     return statistics.stdev(values) / statistics.fmean(values)
 
 
 def steps() -> Figures:
-    """Seconds of shifted Swin, of the whole and of each step."""
+    """Measure the seconds of shifted Swin, of the whole forward and of each step."""
     report = explore(SwinSpec(shift=True), threads=1)
     assert report.time is not None
     return {"total": report.time.whole_interquartile_mean_s} | {
@@ -90,7 +95,7 @@ def steps() -> Figures:
 
 
 def peaks() -> Figures:
-    """What the machine can do at its best in a second, and how many seconds it took to tell."""
+    """Measure the machine's peak rates per second, and the seconds that this takes."""
     found = measure_peaks_by_name("cpu", "float32", 1)[0]
     return {"seconds": found.seconds} | {f"{row.kernel}, {row.size}": row.per_s for row in peak_rows(found)}
 

@@ -1,4 +1,4 @@
-"""What `attnscope windows` costs as a whole process, and whether a large plane costs what its sides do.
+"""Time of `attnscope windows` as a whole process, and how it grows with the resolution.
 
 python -m benchmarks.windows
 """

@@ -1,4 +1,4 @@
-"""What the benchmarks call missed, and that nothing of it is lost."""
+"""Verdicts of the benchmarks, and pages whose parts fail."""
 
 import pytest
 
@@ -21,26 +21,26 @@ from benchmarks.ratios import HEAD, Ratio
         ),
     ],
 )
-def test_a_ratio_is_held_in_the_middle_and_each_time(ratios, bars, row):
+def test_a_ratio_has_a_limit_for_the_median_and_for_each_run(ratios, bars, row):
     ratio = Ratio("x", ratios, **bars)
     assert str(ratio) == row
     assert ratio.ok is ("MISSED" not in row)
 
 
 def good():
-    """A part in which all is well."""
+    """Yield rows without a miss."""
     yield HEAD
     yield Ratio("x", [1.0, 1.0, 1.0], 1.01)
-    yield gpu.Held("y", "0", "0", ok=True)
+    yield gpu.Figure("y", "0", "0", ok=True)
 
 
 def bad():
-    """One that misses a figure, and then breaks."""
-    yield gpu.Held("z", "1", "0", ok=False)
+    """Yield a row that missed its limit, then raise."""
+    yield gpu.Figure("z", "1", "0", ok=False)
     raise RuntimeError("out of luck")
 
 
-def test_a_part_that_breaks_is_missed_and_loses_no_other(tmp_path):
+def test_a_part_that_raises_counts_as_missed_and_keeps_the_other_parts(tmp_path):
     path = tmp_path / "page.md"
     assert gpu.write_page(path, "here", [bad, good]) == 2
     page = path.read_text(encoding="utf-8")
