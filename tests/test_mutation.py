@@ -1,4 +1,4 @@
-"""The mutants that mutation testing tries."""
+"""Mutants, forks and the choice of tests in mutation testing."""
 
 import os
 
@@ -10,7 +10,7 @@ from tests.mutation.mutants import mutants
 
 
 def changes(source):
-    """Each mutant of a source in one line, without what stays the same."""
+    """Return the changed line of each mutant of a source."""
     return [mutant.diff(source).split("\n+ ")[1] for mutant in mutants(source)]
 
 
@@ -39,11 +39,11 @@ def changes(source):
         ("x = zip(a, strict=True)", []),
     ],
 )
-def test_what_is_changed(source, expected):
+def test_each_mutant_has_one_change(source, expected):
     assert changes(source) == expected
 
 
-def test_statements_know_their_lines_and_whether_a_call_runs_them():
+def test_a_mutant_has_the_lines_of_its_statement_and_is_marked_if_a_call_runs_it():
     source = "A = 1\n\n\ndef f(x=2):\n    if (x and\n            y):\n        return x\n    raise ValueError\n"
     found = {(mutant.line, mutant.lines, mutant.function) for mutant in mutants(source)}
     assert found == {
@@ -56,7 +56,7 @@ def test_statements_know_their_lines_and_whether_a_call_runs_them():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_fork_works_in_a_copy_and_one_that_takes_too_long_leaves_nothing_behind():
+def test_a_fork_works_in_a_copy_and_leaves_nothing_behind_if_it_exceeds_its_limit():
     def change(tree):
         (tree / "pyproject.toml").write_text("changed")
         while True:
@@ -69,7 +69,7 @@ def test_a_fork_works_in_a_copy_and_one_that_takes_too_long_leaves_nothing_behin
         assert list(run_in_forks([("sum", lambda tree: 1 + 1, 60.0)], trees)) == [("sum", 2)]
 
 
-def test_what_an_import_runs_is_tested_by_those_that_use_it():
+def test_statements_that_an_import_runs_are_covered_by_tests_that_use_the_module():
     (threshold, *_) = mutants("FEWEST = 5")
     users = runs._users("attnscope/profiling/noise.py")
     assert "attnscope/profiling/timing.py" in users

@@ -17,31 +17,38 @@ ROOMS = ("ops", "plan", "profiling", "tracing")
 
 
 def main() -> None:
-    """Try the mutants of some files; print each file's score, and the mutants that no test noticed."""
+    """Run the mutants of some files; print each file's score and the mutants that no test killed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=main.__doc__)
     parser.add_argument("files", nargs="*", help=f"Files or folders of attnscope (default: {', '.join(ROOMS)}).")
-    parser.add_argument("--sample", type=int, metavar="N", help="Try N mutants of each file (default: all).")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="Random seed of the sample (default: 0).")
-    parser.add_argument("--tests", nargs="+", metavar="FILE", help="Files of tests to use (default: all).")
-    parser.add_argument("--seconds", type=float, default=10.0, help="Seconds of tests for each mutant (default: 10).")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count(), help="Mutants at a time (default: one a processor)."
+        "--sample", type=int, metavar="N", help="Number of mutants to run for each file (default: all)."
     )
-    asked = parser.parse_args()
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="Random seed of the sample (default: 0).")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="Test files to run (default: all).")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="Seconds of tests to run for each mutant (default: 10)."
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="Number of mutants to run in parallel (default: one for each CPU).",
+    )
+    options = parser.parse_args()
 
-    names = [*_sources(asked.files or [f"attnscope/{room}" for room in ROOMS])]
-    tests = [Path(path).resolve() for path in asked.tests or sorted((TREE / "tests").glob("test_*.py"))]
+    names = [*_sources(options.files or [f"attnscope/{room}" for room in ROOMS])]
+    tests = [Path(path).resolve() for path in options.tests or sorted((TREE / "tests").glob("test_*.py"))]
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    with copies(asked.jobs) as trees:
+    with copies(options.jobs) as trees:
         sources = {name: (trees[0] / name).read_text(encoding="utf-8") for name in names}
         chosen = [
-            (name, mutant) for name in names for mutant in _sample(mutants(sources[name]), asked.sample, asked.seed)
+            (name, mutant) for name in names for mutant in _sample(mutants(sources[name]), options.sample, options.seed)
         ]
         recorded = record(tests, trees)
         print(f"{len(chosen)} mutants, {len(recorded)} tests", file=sys.stderr)
-        with suppress(KeyboardInterrupt):  # what was tried until then is reported
-            for outcome in try_mutants(chosen, recorded, trees, asked.seconds):
+        with suppress(KeyboardInterrupt):  # the mutants that were run so far are reported
+            for outcome in try_mutants(chosen, recorded, trees, options.seconds):
                 outcomes.append(outcome)
                 print(f"\r{len(outcomes)}/{len(chosen)} {outcome.end:<8}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -63,7 +70,7 @@ def _sample(every: list[Mutant], number: int | None, seed: int) -> list[Mutant]:
 
 
 def _report(outcomes: list[Outcome], sources: dict[str, str]) -> str:
-    lines = [f"{'file':<48} {'mutants':>7} {'killed':>6} {'lived':>6} {'not run':>7} {'score':>6}"]
+    lines = [f"{'file':<48} {'mutants':>7} {'killed':>6} {'survived':>8} {'not run':>7} {'score':>6}"]
     total: Counter[str] = Counter()
     for name in sources:
         ends = Counter(outcome.end for outcome in outcomes if outcome.path == name)
@@ -73,15 +80,19 @@ def _report(outcomes: list[Outcome], sources: dict[str, str]) -> str:
     lines.append(_row("all", total))
     for outcome in sorted(outcomes, key=lambda outcome: (outcome.path, outcome.mutant.start)):
         if outcome.end in ("survived", "not run"):
-            told = "no test runs it" if outcome.end == "not run" else f"survives {outcome.tests} tests"
-            lines += ["", f"{outcome.path}:{outcome.mutant.line}: {told}", outcome.mutant.diff(sources[outcome.path])]
+            verdict = "no test runs it" if outcome.end == "not run" else f"survives {outcome.tests} tests"
+            lines += [
+                "",
+                f"{outcome.path}:{outcome.mutant.line}: {verdict}",
+                outcome.mutant.diff(sources[outcome.path]),
+            ]
     return "\n".join(lines)
 
 
 def _row(name: str, ends: Counter[str]) -> str:
     tried, killed = ends.total(), ends["killed"] + ends["timeout"]
     score = f"{killed / tried:.0%}" if tried else ""
-    return f"{name:<48} {tried:>7} {killed:>6} {ends['survived']:>6} {ends['not run']:>7} {score:>6}"
+    return f"{name:<48} {tried:>7} {killed:>6} {ends['survived']:>8} {ends['not run']:>7} {score:>6}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processes that run tests: each is a fork of one that has imported torch, and works in a copy of the tree of its own."""
+"""Processes that run tests: each is a fork of one that has imported torch, and works in its own copy of the tree."""
 
 import importlib
 import json
@@ -22,12 +22,12 @@ UNTOUCHED = "untouched"
 OURS = ("attnscope", "tests")
 
 Job = tuple[Any, Callable[[Path], Any], float]
-"""A key, what a fork does in its copy of the tree and returns as JSON, and how many seconds it may take."""
+"""A key, a function that a fork calls with its copy of the tree and whose result is JSON, and a time limit in seconds."""
 
 
 @contextmanager
 def copies(number: int) -> Iterator[list[Path]]:
-    """Copies of the tree as it is now, committed or not; they are removed at the end."""
+    """Copy the tree as it is now, committed or not, and remove the copies at the end."""
     names = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     files = subprocess.run(names, cwd=TREE, capture_output=True, text=True, check=True).stdout.split("\0")
     with tempfile.TemporaryDirectory(prefix="attnscope-mutation-") as folder:
@@ -43,10 +43,10 @@ def copies(number: int) -> Iterator[list[Path]]:
 
 
 def run_in_forks(jobs: Iterable[Job], trees: list[Path]) -> Iterator[tuple[Any, Any]]:
-    """Run each job in a fork, as many at a time as there are copies of the tree.
+    """Run each job in a fork, one job at a time for each copy of the tree.
 
     Yields:
-        The key and the result of each job as it ends; None for one that was ended because it took too long or crashed.
+        The key and the result of each job as it ends. The result is None if the job exceeded its limit or crashed.
     """
     for name in HEAVY:
         importlib.import_module(name)
@@ -83,20 +83,20 @@ def run_in_forks(jobs: Iterable[Job], trees: list[Path]) -> Iterator[tuple[Any, 
 
 def _fork(work: Callable[[Path], Any], tree: Path, result: Path) -> int:
     with warnings.catch_warnings():
-        # from Python 3.12 on it warns of threads; those of torch wait until the first operation that needs them
+        # Python 3.12 warns about forks of processes with threads; those of torch wait until an operation needs them
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
         return pid
     try:
-        os.setsid()  # so that what the tests start ends with them
+        os.setsid()  # so that the processes that tests start end with them
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         log = os.open(tree.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(log, stream)
         os.chdir(tree)
         for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
-            del sys.modules[name]  # those of the tree that was copied
+            del sys.modules[name]  # they come from the original tree
         sys.path[:] = [str(tree), *(path for path in sys.path if path and Path(path) != TREE)]
         os.environ["PYTHONPATH"] = str(tree)
         unfinished = result.with_suffix(".unfinished")
@@ -110,7 +110,7 @@ def _fork(work: Callable[[Path], Any], tree: Path, result: Path) -> int:
 
 
 def _renew(tree: Path) -> None:
-    """Make a copy what it was: a fork that was ended leaves its mutant there."""
+    """Restore a copy: a fork that was killed leaves its mutant in it."""
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(tree.with_name(UNTOUCHED), tree)
 

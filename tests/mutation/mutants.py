@@ -1,4 +1,4 @@
-"""The mutants of a source file: each replaces one piece of its text."""
+"""Mutants of a source file: each replaces one piece of its text."""
 
 import ast
 import re
@@ -24,8 +24,8 @@ FLOAT_CHANGES = ("* 1.1", "* 0.9")
 class Mutant:
     """One change: `source[start:end]` becomes `text`.
 
-    `lines` are those of the statement that is changed, from 1. `function` is whether the statement is in a function, and
-    so is run by calls of it; other statements are run by an import.
+    `lines` are those of the changed statement, from 1. `function` is True if the statement is in a function, so that calls
+    run it; an import runs all other statements.
     """
 
     start: int
@@ -52,7 +52,7 @@ class Mutant:
 
 
 def mutants(source: str) -> list[Mutant]:
-    """Return every mutant of a source text, in the order of the text; each of them compiles."""
+    """Return every mutant of a source text that compiles, in the order of the text."""
     found = {}
     for mutant in _Finder(source).find():
         try:
@@ -64,7 +64,7 @@ def mutants(source: str) -> list[Mutant]:
 
 
 class _Finder:
-    """Walks the syntax tree of a source text, and turns places in it into offsets of the text."""
+    """A visitor of the syntax tree of a source text that finds mutants as offsets in the text."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -102,7 +102,7 @@ class _Finder:
         return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
 
     def _removals(self, statement: ast.stmt) -> Iterator[tuple[int, int, str]]:
-        """A statement that is left out, or that returns nothing, or goes the other way."""
+        """Yield changes that drop a statement, make it return None or negate its condition."""
         start, end = self._span(statement)
         match statement:
             case ast.Expr() | ast.AugAssign() | ast.Raise() | ast.Delete() | ast.Assert():
@@ -117,9 +117,9 @@ class _Finder:
                 yield from self._negated(test)
 
     def _changes(self, node: ast.AST) -> Iterator[tuple[int, int, str]]:
-        """What can be changed in an expression and in those below it."""
+        """Yield the changes in an expression and its subexpressions."""
         if isinstance(node, ast.JoinedStr):
-            return  # Python 3.11 does not say where the parts of an f-string are
+            return  # Python 3.11 has no offsets for the parts of an f-string
         if isinstance(node, ast.expr):
             yield from self._change(node)
         for child in ast.iter_child_nodes(node):
@@ -163,12 +163,12 @@ class _Finder:
     def _negated(self, test: ast.expr) -> Iterator[tuple[int, int, str]]:
         start, end = self._span(test)
         if not isinstance(test, ast.Compare) or len(test.ops) > 1 or isinstance(test.ops[0], ORDERS):
-            yield start, end, f"(not ({self._source[start:end]}))"  # of a == b, a != b is a mutant already
+            yield start, end, f"(not ({self._source[start:end]}))"  # a != b is a mutant of a == b already
 
     def _between(
         self, before: ast.expr, after: ast.expr, change: tuple[str, str] | None
     ) -> Iterator[tuple[int, int, str]]:
-        """The operator between two expressions."""
+        """Yield the change of the operator between two expressions."""
         if change is None:
             return
         pattern, text = change
@@ -180,7 +180,7 @@ class _Finder:
 
 
 def _own_parts(statement: ast.stmt) -> Iterator[ast.AST]:
-    """The expressions of a statement, without annotations, decorators and the statements in it."""
+    """Yield the expressions of a statement, without annotations, decorators and nested statements."""
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield from [*statement.args.defaults, *filter(None, statement.args.kw_defaults)]
@@ -210,7 +210,7 @@ def _is_documentation(statement: ast.stmt) -> bool:
 
 
 def _is_strict(node: ast.AST) -> bool:
-    """Whether it is `strict=True` of zip: an assertion, which right code never breaks."""
+    """Return True for `strict=True` of zip: an assertion that never fails in correct code."""
     return isinstance(node, ast.keyword) and node.arg == "strict"
 
 

@@ -1,4 +1,4 @@
-"""Which tests run which lines, and whether any of them notices a mutant."""
+"""Coverage of lines by tests, and test runs against mutants."""
 
 import ast
 import hashlib
@@ -22,19 +22,19 @@ OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins that w
 
 @dataclass(frozen=True)
 class Ran:
-    """A test that passes: how long it took, and which lines of which files it ran in its own process."""
+    """A test that passes: its seconds, and the lines of each file that it runs in its own process."""
 
     seconds: float
     lines: dict[str, list[int]]
 
 
 Map = dict[str, Ran]
-"""What each test ran, by its name."""
+"""The record of each test, by its name."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant: `killed`, `timeout`, `survived`, or `not run` where no test runs its statement."""
+    """A result for one mutant: `killed`, `timeout`, `survived`, or `not run` if no test runs its statement."""
 
     path: str
     mutant: Mutant
@@ -42,8 +42,8 @@ class Outcome:
     tests: int
 
 
-def record(test_files: Iterable[Path], trees: list[Path], said: Any = sys.stderr) -> Map:
-    """Return what each test runs; a file of tests is run again only if it or the package has changed since."""
+def record(test_files: Iterable[Path], trees: list[Path], stream: Any = sys.stderr) -> Map:
+    """Return the lines that each test runs; run a test file again only if it or the package has changed."""
     RECORDS.mkdir(exist_ok=True)
     found: Map = {}
     jobs: list[Job] = []
@@ -57,11 +57,11 @@ def record(test_files: Iterable[Path], trees: list[Path], said: Any = sys.stderr
             jobs.append(((name, kept), partial(_record, name), RECORDING_S))
     for (name, kept), ran in run_in_forks(jobs, trees):
         if ran is None:
-            print(f"{name} could not be recorded", file=said)
+            print(f"{name} could not be recorded", file=stream)
             continue
-        print(f"{name}: {len(ran)} tests recorded", file=said, flush=True)
+        print(f"{name}: {len(ran)} tests recorded", file=stream, flush=True)
         if not ran:
-            continue  # so that it is recorded again
+            continue  # not saved, so that the next run records it again
         for old in RECORDS.glob(f"{Path(name).stem}-????????????-????????????.json"):
             old.unlink()
         kept.write_text(json.dumps(ran))
@@ -70,19 +70,19 @@ def record(test_files: Iterable[Path], trees: list[Path], said: Any = sys.stderr
 
 
 def try_mutants(
-    asked: Sequence[tuple[str, Mutant]], tests: Map, trees: list[Path], seconds: float
+    chosen_mutants: Sequence[tuple[str, Mutant]], tests: Map, trees: list[Path], seconds: float
 ) -> Iterator[Outcome]:
-    """Run each mutant against the tests that run its statement, the quickest first, until one of them fails.
+    """Run each mutant against the tests that run its statement, fastest first, until one fails.
 
     Args:
-        asked: mutants, each with the path of its file.
-        tests: what each test runs.
+        chosen_mutants: mutants, each with the path of its file.
+        tests: the lines that each test runs.
         trees: copies of the tree.
-        seconds: how long the chosen tests may have taken together when they were recorded.
+        seconds: limit of the total recorded time of the chosen tests.
     """
-    users = {path: _users(path) for path in {path for path, _ in asked}}
+    users = {path: _users(path) for path in {path for path, _ in chosen_mutants}}
     jobs: list[Job] = []
-    for path, mutant in asked:
+    for path, mutant in chosen_mutants:
         chosen = _choose(path, mutant, tests, users[path], seconds)
         if not chosen:
             yield Outcome(path, mutant, "not run", 0)
@@ -94,9 +94,9 @@ def try_mutants(
 
 
 def _choose(path: str, mutant: Mutant, tests: Map, users: set[str], seconds: float) -> list[str]:
-    """Names of tests, the quickest first.
+    """Return the names of the tests to run, fastest first.
 
-    What an import runs is felt by whatever uses the file or imports from it.
+    A statement that an import runs is covered by tests that use its file or one that imports from it.
     """
 
     def runs(ran: Ran) -> bool:
@@ -115,7 +115,7 @@ def _choose(path: str, mutant: Mutant, tests: Map, users: set[str], seconds: flo
 
 
 def _users(path: str) -> set[str]:
-    """A file, and those of the package that import from it."""
+    """Return a file and the files of the package that import from it."""
     module = ".".join(Path(path).with_suffix("").parts).removesuffix(".__init__")
     package, _, name = module.rpartition(".")
     found = {path}
@@ -132,10 +132,10 @@ def _users(path: str) -> set[str]:
 
 
 def _record(name: str, tree: Path) -> dict[str, dict[str, Any]]:
-    """Run the tests of one file, in a fork, and return what each that passes ran.
+    """Run the tests of one file in a fork, and return the record of each that passes.
 
-    A test that fails only because coverage traces it is run once more without: then it counts for every line of the modules
-    that its file imports.
+    A test that fails only because coverage traces it runs again without coverage. It then counts for every line of the
+    modules that its file imports.
     """
     import coverage
     import pytest
@@ -176,7 +176,7 @@ def _record(name: str, tree: Path) -> dict[str, dict[str, Any]]:
 
 
 def _lines_imported(file: Path, tree: Path) -> dict[str, list[int]]:
-    """Every line of the modules of the package from which a file imports."""
+    """Return every line of the modules of the package from which a file imports."""
     found: dict[str, list[int]] = {}
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("attnscope."):
@@ -188,7 +188,7 @@ def _lines_imported(file: Path, tree: Path) -> dict[str, list[int]]:
 
 
 def _try(path: str, mutant: Mutant, chosen: list[str], tree: Path) -> bool:
-    """Return whether a test fails, in a fork, with the mutant in the copy of the tree."""
+    """Return True if a test fails, in a fork, with the mutant in the copy of the tree."""
     import pytest
 
     class Chosen:
@@ -198,7 +198,7 @@ def _try(path: str, mutant: Mutant, chosen: list[str], tree: Path) -> bool:
     order = {test: place for place, test in enumerate(chosen)}
     file = tree / path
     source = file.read_text(encoding="utf-8")
-    # a file of the same size, written in the same second, would be taken for the one that was compiled
+    # Python would reuse bytecode of the original if the mutant has the same size and is written in the same second
     sys.dont_write_bytecode = True
     for compiled in file.parent.glob(f"__pycache__/{file.stem}.*.pyc"):
         compiled.unlink()
