@@ -1,4 +1,4 @@
-"""Settings of all tests: the same examples each time, one thread, a seed."""
+"""Settings of all tests: fixed examples, one thread, a fixed seed."""
 
 import os
 import subprocess
@@ -18,12 +18,12 @@ for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
     os.environ.pop(name, None)
 
 
-@pytest.hookimpl(optionalhook=True)  # with -p no:xdist nobody calls it
+@pytest.hookimpl(optionalhook=True)  # not called with -p no:xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return how many processes `-n auto` starts: none if some tests are named, their output is shown or somebody debugs.
+    """Return the number of processes for `-n auto`.
 
-    One process is quicker for a few tests, and a debugger, `-s` and coverage need the tests in it. None leaves the number
-    to pytest-xdist: one for each core.
+    It is 0 for named tests, `-s` and debuggers. One process is faster for a few tests, and a debugger, `-s` and coverage
+    need the tests in it. Otherwise it is None: pytest-xdist starts one process for each core.
     """
     named = config.args_source is pytest.Config.ArgsSource.ARGS
     traced = sys.gettrace() is not None or config.getoption("trace")
@@ -31,12 +31,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What is marked for a GPU is skipped, with the reason, where there is none."""
+    """Skip tests marked for a GPU, with the reason, if the machine has none."""
     import torch
 
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     for marker in item.iter_markers():
-        if not here.get(marker.name, True):
+        if not available.get(marker.name, True):
             pytest.skip(f"no {marker.name.upper()} device here")
 
 
@@ -46,7 +46,7 @@ def _settled() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    torch.set_flush_denormal(False)  # compiled code may switch it on when it is loaded, as that of torch 2.5 does
+    torch.set_flush_denormal(False)  # loading compiled code can enable it, as in torch 2.5
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,7 +54,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def attnscope() -> Run:
-    """Run the real command: `attnscope("vit", "--no-time", COLUMNS="80")`; keywords are environment variables."""
+    """Return a function that runs the command; keywords are environment variables.
+
+    Example: `attnscope("vit", "--no-time", COLUMNS="80")`.
+    """
 
     def run(*words: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -72,5 +75,5 @@ def attnscope() -> Run:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Peaks are kept in a folder of these tests, and not in the user's."""
+    """Keep measured peaks in a temporary folder instead of the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

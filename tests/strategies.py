@@ -1,4 +1,4 @@
-"""Random Specs, small enough to run in a moment."""
+"""Random Specs that run in milliseconds."""
 
 import math
 
@@ -16,7 +16,7 @@ KERNELS = ("eager", "sdpa")
 
 
 def kv_heads(heads: int) -> st.SearchStrategy[int | None]:
-    """As many as heads, or fewer that several of them share."""
+    """Draw None (one key/value head for each query head), or a divisor of `heads`."""
     return st.none() | st.sampled_from([number for number in range(1, heads + 1) if heads % number == 0])
 
 
@@ -75,7 +75,7 @@ def specs(kernels: tuple[str, ...] = KERNELS, drops: tuple[float, ...] = (0.0,))
 
 
 def of_heads(heads):
-    """Heads of keys and values, and how many heads share each: (2, 1) are two heads as ever."""
+    """Return the fields `heads` and `kv_heads` for a pair: key/value heads, and query heads that share each of them."""
     kv_heads, sharing = heads
     return {"heads": kv_heads * sharing, "kv_heads": kv_heads if sharing > 1 else None}
 

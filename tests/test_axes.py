@@ -1,4 +1,4 @@
-"""Letters are read, evaluated and held against real shapes, in their own terms."""
+"""Patterns of axis letters: parsing, evaluation and binding to real shapes."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from attnscope.core.axes import AxisError, count, parse_pattern, parse_tensor, spell
 
 
-def test_a_pattern_says_its_letters_without_the_names():
+def test_the_letters_of_a_pattern_exclude_the_tensor_names():
     pattern = parse_pattern("q: b h n d, k: b h m d -> scores: b h n m")
     assert str(pattern) == "b h n d, b h m d -> b h n m"
     assert [tensor.name for tensor in pattern.inputs] == ["q", "k"]
@@ -32,7 +32,7 @@ def test_binding_finds_the_sizes_that_made_a_shape(sizes):
     assert found == sizes
 
 
-def test_a_letter_of_a_group_is_solved_once_the_others_are_known():
+def test_a_letter_of_a_group_is_solved_if_the_others_have_sizes():
     sizes = {"p": 7}
     parse_tensor("b (r p)").bind((2, 56), sizes)
     assert sizes == {"b": 2, "p": 7, "r": 8}
@@ -52,14 +52,14 @@ def test_a_letter_of_a_group_is_solved_once_the_others_are_known():
         ("b (3 c)", (1, 10), {"c": 3}, "a tensor is b (3 c) but came as 1×10: (3 c) is 9, not 10"),
     ],
 )
-def test_a_wrong_shape_is_told_in_its_letters(pattern, shape, sizes, said):
+def test_the_error_for_a_wrong_shape_names_its_letters(pattern, shape, sizes, said):
     with pytest.raises(AxisError) as error:
         parse_tensor(pattern).bind(shape, dict(sizes))
     assert str(error.value) == said
 
 
 @pytest.mark.parametrize("text", ["b N c", "b nn c", "q r: b n", "b (n c", "b n-c"])
-def test_a_slip_of_the_pen_is_refused(text):
+def test_a_malformed_pattern_raises(text):
     with pytest.raises(AxisError, match="cannot read"):
         parse_tensor(text)
 
@@ -70,11 +70,11 @@ def test_a_pattern_has_one_arrow(text):
         parse_pattern(text)
 
 
-def test_a_count_has_letters_and_numbers_only():
+def test_a_count_only_has_letters_and_numbers():
     with pytest.raises(AxisError, match="'n-1' is neither"):
         count("b n-1", {"b": 1, "n": 2})
 
 
-def test_shapes_are_spelt_for_people():
+def test_shapes_are_printed_with_multiplication_signs():
     assert spell((1, 12, 197)) == "1×12×197"
     assert spell(()) == "a single number"

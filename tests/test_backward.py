@@ -1,4 +1,4 @@
-"""The backward: MACs held against torch's count of the real one, what is kept for it, and its times."""
+"""The backward: MACs against torch's count, tensors saved for it, and times."""
 
 import csv
 import io
@@ -40,21 +40,21 @@ def declared(spec, input_grad):
     [("eager", True, "2.000"), ("eager", False, "1.335"), ("sdpa", True, "2.057"), ("sdpa", False, "1.392")],
 )
 def test_backward_is_not_twice_the_forward(kernel, input_grad, ratio):
-    """The four cases of a ViT-B attention."""
+    """Check all four cases of a ViT-B attention."""
     spec = ViTSpec(kernel=kernel)
     assert f"{declared(spec, input_grad) / spec.plan().macs:.3f}" == ratio
 
 
 @given(specs(kernels=("eager",)))
 @settings(max_examples=20)
-def test_letters_agree_with_torchs_count_of_the_real_backward(spec):
+def test_backward_macs_of_an_attention_equal_torchs_count(spec):
     for input_grad in (True, False):
         hold_backward_macs(spec, input_grad)
 
 
 @pytest.mark.parametrize("spec", [SwinV2Spec(dim=12, resolution=14, shift=True), CrossSpec(dim=12, heads=3)], ids=str)
 @pytest.mark.parametrize("input_grad", [True, False])
-def test_attentions_with_other_steps_agree_too(spec, input_grad):
+def test_backward_macs_of_swinv2_and_cross_attention_equal_torchs_count(spec, input_grad):
     hold_backward_macs(spec, input_grad)
 
 
@@ -65,31 +65,31 @@ ALIKE = [
     for depths, image, scope in (
         ((4, 3), (56, 56), {}),
         ((4, 3), (56, 56), {"stage": 1}),
-        ((4, 3), (28, 28), {"stage": 1}),  # a single window, which is no copy of its grid
+        ((4, 3), (28, 28), {"stage": 1}),  # a single window: the partition is a view, not a copy
         ((3, 5), (60, 44), {"stage": 1}),
         ((4, 3), (56, 56), {"stage": 2}),
         ((4, 3), (56, 56), {"stage": 1, "block": 2}),
         ((4, 3), (56, 56), {"scope": "block"}),
     )
 ] + [ViTNetworkSpec(dim=12, heads=3, depth=3, classes=5, image=(32, 48), scope=scope) for scope in ("model", "block")]
-"""Networks of blocks that are alike, whole and in stages and blocks."""
+"""Networks of identical blocks, as a whole and by stage and block."""
 
 
 @pytest.mark.parametrize("spec", ALIKE, ids=lambda spec: f"{spec.name}-{'x'.join(map(str, spec.input_shape))}")
 @pytest.mark.parametrize("input_grad", [True, False])
-def test_blocks_that_are_alike_are_counted_each(spec, input_grad):
-    """What comes to the first of them may need no gradient, what comes to the others does."""
+def test_each_of_several_identical_blocks_is_counted(spec, input_grad):
+    """The first block may get an input without a gradient; the others never do."""
     hold_backward_macs(spec, input_grad)
 
 
 @given(small_vits | small_swins)
 @settings(max_examples=15)
-def test_networks_agree_with_torchs_count_of_the_real_backward(spec):
+def test_backward_macs_of_a_network_equal_torchs_count(spec):
     for input_grad in (True, False):
         hold_backward_macs(spec, input_grad)
 
 
-def test_rows_add_up_where_the_first_of_several_blocks_goes_back_through_less():
+def test_rows_add_up_if_the_first_of_several_blocks_has_a_smaller_backward():
     spec = SwinV2NetworkSpec(stage=1, depths=(4,), image=(28, 28), window=7, **SMALL)
     report = explore(spec, device="cpu", time=False, backward=True, input_grad=False, audit=True, focus=["memory"])
     assert report.audit.agree
@@ -115,8 +115,8 @@ def test_rows_add_up_where_the_first_of_several_blocks_goes_back_through_less():
 @pytest.mark.parametrize(
     "spec", [SwinSpec(dim=12, resolution=14, kernel="sdpa"), ViTSpec(dim=12, heads=3, kernel="math")]
 )
-def test_kernels_that_keep_the_scores_do_not_compute_them_anew(spec):
-    """On the CPU a learned bias takes the plain kernel."""
+def test_kernels_that_save_the_scores_do_not_recompute_them(spec):
+    """On the CPU, torch uses the math kernel for a learned bias."""
     assert declared(spec, True) == 2 * spec.plan().macs == count_backward_with_torch(*built(spec), input_grad=True)
 
 
@@ -125,7 +125,7 @@ def built(spec):
     return module, *x
 
 
-def test_a_kernel_that_does_not_tell_is_unknown():
+def test_backward_macs_of_a_compiled_kernel_are_unknown():
     assert declared(ViTSpec(kernel="compile"), True) is None
     report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
     assert report.backward.macs is None
@@ -133,12 +133,12 @@ def test_a_kernel_that_does_not_tell_is_unknown():
     assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
 
 
-def test_what_is_not_known_disagrees_with_nobody():
+def test_unknown_backward_macs_do_not_disagree_with_torch():
     plan = ViTSpec(kernel="compile").plan()
     assert compare_backward(plan, backward_macs(plan, "compile"), 1) == CountedBackward(1)
 
 
-def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch):
+def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
     spec = SwinSpec(dim=12, resolution=14, kernel="sdpa")
     timed = explore(spec, device="cpu", budget=0.01, backward=True)
     assert timed.backward.macs == 2 * timed.totals.macs
@@ -175,7 +175,7 @@ def test_which_kernel_goes_back_is_told_alike_with_and_without_times(monkeypatch
         (SwinSpec(kernel="flex"), "cuda", None),
     ],
 )
-def test_which_kernels_compute_the_scores_anew(spec, device, anew):
+def test_fused_kernels_recompute_the_scores_and_the_math_kernel_does_not(spec, device, anew):
     attend = next(step for step in spec.plan().steps if step.name == "attend")
     assert computes_scores_anew(attend, spec.kernel, device) is anew
 
@@ -184,25 +184,26 @@ def test_which_kernels_compute_the_scores_anew(spec, device, anew):
     "device",
     [
         pytest.param(
-            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="none")]
+            "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
         ),
         pytest.param(
-            "mps", marks=[pytest.mark.mps, pytest.mark.skipif(not torch.backends.mps.is_available(), reason="none")]
+            "mps",
+            marks=[pytest.mark.mps, pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device")],
         ),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("kind", [ViTSpec, SwinSpec, SwinV2Spec])
-def test_the_kernel_that_a_gpu_takes_backward_is_foretold(kind, dtype, device):
+def test_the_backward_kernel_of_a_gpu_is_predicted(kind, dtype, device):
     if (device, dtype) == ("mps", "float64"):
-        pytest.skip("MPS knows no float64")
+        pytest.skip("MPS does not support float64")
     report = explore(kind(kernel="sdpa", dtype=dtype), device=device, time=False, audit=True, backward=True)
     assert report.audit.agree
     assert report.backward.macs == report.backward.torch
 
 
 @pytest.mark.parametrize("spec", [ViTSpec(dim=12, heads=3, kernel="sdpa"), SwinSpec(dim=12, kernel="sdpa")])
-def test_on_meta_torch_takes_its_math_kernel(spec):
+def test_torch_uses_its_math_kernel_on_meta(spec):
     report = explore(spec, device="meta", audit=True, backward=True)
     assert report.audit.agree
     assert report.backward.macs == report.backward.torch == 2 * report.totals.macs
@@ -220,7 +221,7 @@ def test_explore_fills_the_backward():
     assert total == pytest.approx(back.time.steps_sum_s)
 
 
-def test_nothing_goes_back_through_steps_before_the_first_weight():
+def test_steps_before_the_first_weight_have_no_backward_without_an_input_gradient():
     spec = SwinSpec(dim=12, resolution=14, shift=True)
     report = explore(spec, device="cpu", budget=0.01, backward=True, input_grad=False)
     timed = {row.name: row.backward.time is not None for row in report.steps}
@@ -230,13 +231,13 @@ def test_nothing_goes_back_through_steps_before_the_first_weight():
     assert report.steps[2].backward.macs == report.steps[2].macs
 
 
-def test_without_running_the_costs_are_told():
+def test_backward_macs_are_reported_without_running():
     report = explore(ViTSpec(), time=False, backward=True)
     assert report.backward.macs == 1_048_783_872
     assert report.backward.time is None
 
 
-def test_watching_leaves_the_module_as_it_was():
+def test_timing_the_backward_leaves_no_hooks_on_the_module():
     spec = ViTSpec(dim=12, heads=3, tokens=5)
     module, x = build(spec, CPU)
     from attnscope.profiling.backward import time_backward
@@ -250,7 +251,7 @@ def test_watching_leaves_the_module_as_it_was():
 
 
 @pytest.mark.parametrize("kernel", [pytest.param("flex", marks=needs_flex), "flash"])
-def test_a_kernel_without_a_backward_is_told_in_a_line(kernel):
+def test_a_kernel_without_a_backward_raises_a_device_error(kernel):
     spec = SwinSpec(dim=12, resolution=14, kernel=kernel)
     with pytest.raises(DeviceError, match=f"kernel {kernel} has no backward here"):
         explore(spec, device="cpu", budget=0.01, backward=True)
@@ -266,7 +267,7 @@ def test_a_counter_that_fails_is_not_available():
 @pytest.mark.parametrize("groups", [1, 3, 12])
 @pytest.mark.parametrize("input_grad", [True, False])
 def test_the_gradient_of_a_weight_is_counted_in_its_groups(groups, input_grad):
-    """Each weight meets as many pairs of numbers as in the forward; so does each input, if it needs a gradient."""
+    """The gradients of weight and input each cost as many MACs as the forward."""
     convolution = nn.Conv2d(12, 12, 3, padding=1, groups=groups)
     forward = 12 * 4 * 5 * 12 // groups * 9
     found = count_backward_with_torch(convolution, torch.randn(1, 12, 4, 5), input_grad=input_grad)

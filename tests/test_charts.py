@@ -1,4 +1,4 @@
-"""The chart engine: where values are drawn, and what its axes say."""
+"""The chart engine: positions of values, and labels of axes."""
 
 import math
 import re
@@ -22,7 +22,7 @@ def drawn(lines, marks=(), width=80, across=ACROSS, up=UP):
 
 
 def ticks_up(rows):
-    """The row from the top of each tick on the upright axis."""
+    """Map the row of each tick of the vertical axis, from the top, to its label."""
     return {row: line.split("┤")[0].strip() for row, line in enumerate(rows[1 : HEIGHT - 1]) if "┤" in line}
 
 
@@ -45,7 +45,7 @@ def test_axes_have_names_units_and_three_ticks(series, width):
 
 
 @given(POINTS, st.sampled_from([60, 80, 120]))
-def test_a_mark_is_where_the_ticks_say(points, width):
+def test_the_position_of_a_mark_agrees_with_the_ticks(points, width):
     top, bottom = (find(y for _, y in points) for find in (max, min))
     rows = drawn([Line("line", sorted(points))], [Mark("A", points[0][0], points[0][1])], width)
     ((row, line),) = [(row, line) for row, line in enumerate(rows[1 : HEIGHT - 1]) if "A" in line]
@@ -60,7 +60,7 @@ def test_a_mark_is_where_the_ticks_say(points, width):
 
 
 @given(st.floats(1e-6, 1e13), st.floats(1, 1.2))
-def test_a_range_that_is_nearly_flat_is_not_stretched(cost, factor):
+def test_a_nearly_constant_line_is_drawn_flat(cost, factor):
     rows = drawn([Line("flat", [(7, cost), (14, cost * factor), (28, cost)])])
     used = [row for row, line in enumerate(rows[1 : HEIGHT - 1]) if re.search("[⠁-⣿]", line)]
     assert max(used) - min(used) <= 2
@@ -89,17 +89,17 @@ def test_ticks_are_powers_or_simple_multiples(low, high, base, ticks):
 
 
 @given(st.floats(1e-9, 1e15), st.floats(1, 1e12), st.sampled_from([2, 10]))
-def test_any_range_has_three_ticks_and_not_many_more(low, factor, base):
+def test_any_range_has_three_to_six_ticks(low, factor, base):
     axis = Axis("", str, base)
     assert 3 <= len(axis.ticks(*axis.bounds([low, low * factor]))) <= 6
 
 
-def test_ticks_across_are_the_values_that_were_measured():
+def test_ticks_of_the_horizontal_axis_are_the_measured_values():
     assert ticks_across(drawn([Line("line", [(x, 1.0) for x in (56, 112, 224, 448)])])) == ["56", "112", "224", "448"]
     assert ticks_across(drawn([Line("line", [(7, 1.0), (8, 1.0)])])) == ["7", "8", "10"]
 
 
-def test_a_falling_axis_has_its_least_value_at_the_top():
+def test_a_falling_axis_has_its_smallest_value_at_the_top():
     rows = drawn([Line("line", [(1, 1.0), (10, 100.0)])], up=Axis("", lambda y: f"{y:g}", is_falling=True))
     assert list(ticks_up(rows).values()) == ["1", "10", "100"]
 

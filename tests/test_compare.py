@@ -1,4 +1,4 @@
-"""Comparing: exact costs and crossovers against brute force, what is left out, and what the command says."""
+"""Comparisons: exact costs and crossovers against brute force, omitted points, and output of the command."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ from tests.golden import comparisons
 GROWTHS = st.builds(Growth, st.integers(0, 500), st.integers(1, 300), st.integers(0, 9))
 
 
-# what is solved
+# solving for break-even points
 
 
 @given(GROWTHS, GROWTHS)
@@ -48,11 +48,11 @@ def test_break_even_is_the_last_change_of_sign(one, other):
 
 
 @given(growths=GROWTHS, side=st.integers(1, 9))
-def test_growth_is_read_off_any_closed_form(growths, side):
+def test_growth_is_derived_from_any_closed_form(growths, side):
     assert growth(lambda s: growths(s * s), side) == growths
 
 
-def test_what_is_no_polynomial_has_no_growth():
+def test_costs_that_are_not_quadratic_in_tokens_have_no_growth():
     for macs_of in (lambda side: side**6, lambda side: side**6 + 2**side):
         assert growth(macs_of, 1) is None
 
@@ -60,7 +60,7 @@ def test_what_is_no_polynomial_has_no_growth():
 @given(
     heads=st.integers(1, 8), width=st.integers(1, 64), window=st.integers(1, 16), batch=st.integers(1, 3),
 )  # fmt: skip
-def test_the_crossover_is_exact_and_that_of_the_closed_forms(heads, width, window, batch):
+def test_the_crossover_equals_that_of_the_closed_forms(heads, width, window, batch):
     dim = heads * width
     found = compare(
         ("vit", "swin"), {"resolution": [window, 3 * window]}, dim=dim, heads=heads, window=window, batch=batch
@@ -78,7 +78,7 @@ def test_the_crossover_is_exact_and_that_of_the_closed_forms(heads, width, windo
     assert found.points[1].ratio["swin"] == pytest.approx(float(exact), rel=1e-12)
 
 
-def test_the_known_figures():
+def test_figures_of_swins_first_stage_at_224_px():
     found = compare()
     point = found.points[found.reference]
     assert point.at == {"image": 224}
@@ -106,14 +106,14 @@ def test_a_break_even_between_two_numbers_of_tokens():
     assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("no break-even")
 
 
-def test_shared_heads_are_not_told_in_the_letters_of_heads_of_their_own():
+def test_a_crossover_with_shared_heads_has_no_formula():
     for layer in compare(("swin", "swin:kv_heads=1"), {"resolution": [14, 28]}).crossovers:
         assert layer.formula is layer.values is None
         assert layer.always < 1
 
 
 @pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
-def test_from_where_on_padding_no_longer_matters(dim, window):
+def test_the_size_from_which_padding_no_longer_matters(dim, window):
     found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]
     common = {"dim": dim, "heads": 2, "window": window}
     sides = range(1, 200)
@@ -122,7 +122,7 @@ def test_from_where_on_padding_no_longer_matters(dim, window):
     assert found.padded_from == dear[-1] + 1
 
 
-def test_windows_beside_windows_never_cross():
+def test_two_window_attentions_never_break_even():
     found = compare(("swin", "swin:window=14"), {"resolution": [28, 56]})
     layer = found.crossovers[0]
     assert (layer.tokens, layer.formula, layer.balance) == (None, None, None)
@@ -130,7 +130,7 @@ def test_windows_beside_windows_never_cross():
     assert found.crossovers[0].values == "(2×96 + 196) / (2×96 + 49)"
 
 
-# what is compared
+# compared quantities and points
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -159,13 +159,13 @@ def test_costs_are_those_of_the_plans(kernel):
                 assert point.costs[label] == expected[quantity]
 
 
-def test_attention_bytes_are_those_of_the_paper():
+def test_attention_bytes_are_the_size_of_the_scores():
     point = compare(over={"resolution": [56]}, quantity="attention").points[0]
     assert point.costs["vit"] == 4 * 3 * 3136**2
     assert point.costs["swin"] == point.costs["swin:shift"] == 4 * 3 * 3136 * 49
 
 
-def test_padding_is_told_or_left_out():
+def test_padded_points_are_marked_or_omitted():
     over = {"resolution": [14, 15, 28]}
     padded = compare(over=over)
     assert [set(point.padding) for point in padded.points] == [set(), {"swin", "swin:shift"}, set()]
@@ -176,7 +176,7 @@ def test_padding_is_told_or_left_out():
     assert "nearest: 14 or 21" in whole.left_out[0].reason
 
 
-def test_what_cannot_exist_is_left_out_and_told_once_a_rule():
+def test_invalid_points_are_omitted_and_reported_once_per_rule():
     found = compare(("vit", "swin"), {"window": [4, 57, 58, 59, 7]})
     assert [point.at["window"] for point in found.points] == [4, 7]
     assert [(each.at, each.count) for each in found.left_out] == [({"window": 57}, 3)]
@@ -196,7 +196,7 @@ def test_a_contender_keeps_its_own_values():
     }
 
 
-def test_pixels_are_tokens_times_the_patch():
+def test_an_image_has_one_token_per_patch():
     in_pixels = compare(over={"image": [64, 128]}, patch=16)
     assert [point.grid for point in compare(over={"image": [224, 448]}, patch=16).points] == [(14, 14), (28, 28)]
     assert [point.grid for point in in_pixels.points] == [(8, 8)]  # a window of 7 is larger than 4×4
@@ -214,7 +214,10 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
         (48, 2, (16, 16), (8, 8)),
         (96, 4, (8, 8), (8, 8)),
     ]
-    mistakes = {"swin-y": "did you mean swin-x", "flit": "there is: odd, swin-x$"}  # what has no stages is no help
+    mistakes = {
+        "swin-y": "did you mean swin-x",
+        "flit": "there is: odd, swin-x$",
+    }  # a preset without stages is not suggested
     for name, told in {
         "flat": "has no stages",
         "odd": r"image must be a whole number \(got 'large'\)",
@@ -224,7 +227,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
             read_stages(name)
 
 
-# what is shown
+# rendering
 
 
 def test_json_is_the_data():
@@ -264,13 +267,13 @@ def test_every_form_of_every_comparison(name):
 
 
 @pytest.mark.parametrize("form", ["table", "md"])
-def test_the_papers_macs_stand_only_beside_macs(form):
+def test_the_break_even_is_only_shown_for_macs_and_flops(form):
     for quantity in QUANTITIES:
         told = render_comparison(compare(quantity=quantity), form, Screen())
         assert ("break-even at 49 tokens" in told) is (quantity in ("macs", "block", "flops")), quantity
 
 
-def test_a_small_ratio_is_not_nothing():
+def test_a_small_ratio_is_not_rounded_to_zero():
     found = compare(("cross", "vit"))
     assert found.points[-1].ratio["vit"] < 0.005
     shown = render_comparison(found, "table", Screen())
@@ -278,7 +281,7 @@ def test_a_small_ratio_is_not_nothing():
     assert "0.00×" not in shown
 
 
-def test_a_long_range_is_thinned_on_a_terminal_alone():
+def test_a_long_range_is_thinned_only_on_a_terminal():
     found = compare(("vit", "swin"), {"resolution": range(7, 1407, 7)})
     assert len(found.points) == 200
     shown = thinned(found.points, found.reference)
@@ -289,7 +292,7 @@ def test_a_long_range_is_thinned_on_a_terminal_alone():
     assert "of 200 points" not in render_comparison(found, "table", Screen())
 
 
-def test_charts_stand_what_is_hard_to_draw():
+def test_charts_handle_constant_steep_and_empty_lines():
     across, up = Axis("side (px)", str), Axis("MACs", str)
     constant = [Line("one", [(7, 5.0), (7000, 5.0)]), Line("two", [(7, 5.0), (7000, 5.0)])]
     rows = [row.plain for row in log_log(constant, across, up, Screen(width=60))]
@@ -299,10 +302,12 @@ def test_charts_stand_what_is_hard_to_draw():
         assert all(cell_len(row.plain) <= (width or 100) for row in log_log(steep, across, up, Screen(width=width)))
     assert "⣀" not in "".join(row.plain for row in log_log(steep, across, up, Screen(width=60, ascii=True)))
     for found in (compare(kernel="sdpa", quantity="attention"), compare(kernel="sdpa", quantity="peak")):
-        assert "swin" in render_comparison(found, "table", Screen(width=80))  # nothing to draw: 0, or not known
+        assert "swin" in render_comparison(
+            found, "table", Screen(width=80)
+        )  # nothing to draw: all values are 0 or unknown
 
 
-def test_global_attention_is_not_called_by_the_name_of_a_network():
+def test_global_attention_is_not_called_vit():
     compared = compare(("vit", "vit:kv_heads=1", "swin"), {"resolution": [14, 28]})
     assert list(compared.names.values()) == ["global attention", "global attention, kv_heads 1", "swin"]
     assert compared.labels == ["vit", "vit:kv_heads=1", "swin"]  # as typed, in JSON and CSV
@@ -314,7 +319,7 @@ def test_global_attention_is_not_called_by_the_name_of_a_network():
 
 
 def timed(first, other):
-    """A comparison of which one point was measured: medians and quartiles in ms."""
+    """Return a comparison with one measured point; `first` and `other` are quartile, median and quartile in ms."""
     compared = compare(("vit", "swin"), {"resolution": [14, 28]})
     point = compared.points[compared.reference]
     point.times = {
@@ -327,7 +332,7 @@ def timed(first, other):
     return compared
 
 
-def test_what_cannot_be_told_has_no_exact_ratio():
+def test_overlapping_interquartile_ranges_have_no_exact_ratio():
     apart, alike = timed((9, 10, 11), (5, 6, 7)), timed((7, 10, 13), (6, 8.13, 12))
     told, untold = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
     assert "1.67×" in told
@@ -341,7 +346,7 @@ def test_what_cannot_be_told_has_no_exact_ratio():
     assert [float(row["measured_vit_over_swin"] or 0) for row in rows] == pytest.approx([0, 10 / 8.13])
 
 
-def test_a_lead_that_cannot_be_told_is_said_so():
+def test_the_finding_reports_where_interquartile_ranges_overlap():
     compared = compare(("vit", "swin"), {"resolution": [14, 28]})
     never = TimeCrossover("vit", "swin", "resolution", None, None, None, [14, 28], [])
     assert time_finding(compared, never) == (
@@ -354,7 +359,7 @@ def test_a_lead_that_cannot_be_told_is_said_so():
     )
 
 
-# what the command says
+# output of the command
 
 WRONG = [
     (["vit"], "vit is compared with nothing; give two attentions"),
@@ -390,7 +395,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "told"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
-def test_a_mistake_is_one_line_with_the_fix(attnscope, words, told):
+def test_an_error_is_one_line_with_the_fix(attnscope, words, told):
     done = attnscope("compare", *words)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -406,7 +411,7 @@ def test_the_command_without_flags(attnscope):
     assert "next" not in attnscope("compare", "-q").stdout
 
 
-def test_the_picture_goes_where_it_is_asked_for(attnscope, tmp_path):
+def test_the_chart_is_written_to_the_output_path(attnscope, tmp_path):
     path = tmp_path / "chart.svg"
     done = attnscope("compare", "-o", str(path))
     assert (done.returncode, done.stdout) == (0, "")

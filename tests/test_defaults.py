@@ -1,4 +1,4 @@
-"""Defaults and modes that a program sets in torch: they change neither what is found nor whether it runs."""
+"""Defaults and modes that a program sets in torch: they do not affect results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ around = pytest.mark.parametrize("around", [default_device, default_dtype, torch
 
 
 @around
-def test_explore(around):
+def test_explore_ignores_torchs_defaults(around):
     plain = explore(SPEC, time=False)
     with around():
         report = explore(SPEC, device="cpu", budget=0.01, backward=True, audit=True, kernels=True)
@@ -47,12 +47,12 @@ def test_explore(around):
     assert report.backward.torch == report.backward.macs
     assert report.environment["denormals"] == "kept"
     errors = {kernel.name: kernel.error for kernel in report.kernels}
-    assert 0 < errors["eager"] < 1e-5  # float32 beside float64
+    assert 0 < errors["eager"] < 1e-5  # float32 against float64
     assert 0 < errors["sdpa"] < 1e-5
 
 
 @around
-def test_explore_on_meta(around):
+def test_explore_on_meta_ignores_torchs_defaults(around):
     with around():
         report = explore(SPEC, device="meta", backward=True, audit=True)
     assert report.audit.agree
@@ -60,7 +60,7 @@ def test_explore_on_meta(around):
 
 
 @around
-def test_compare(around):
+def test_compare_ignores_torchs_defaults(around):
     meeting = arrange(["vit", "swin"], {"resolution": [7, 14]}, {"dim": 12, "heads": 3})
     comparison = on_paper(meeting)
     with around():
@@ -70,7 +70,7 @@ def test_compare(around):
 
 @around
 @pytest.mark.parametrize("time", [False, True])
-def test_trace(around, time):
+def test_trace_ignores_torchs_defaults(around, time):
     module, x = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), torch.randn(2, 8)
     with around():
         report = trace(module, x, time=time, budget=0.01)

@@ -1,4 +1,4 @@
-"""GPUs: what only they can tell. Skipped, with the reason, where there is none."""
+"""Tests that need a GPU; they are skipped, with the reason, if the machine has none."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from attnscope.profiling.devices import free_memory
 
 
 def adds_up(report):
-    """Every step has a time, and the rows and the remainder come to the whole."""
+    """Assert that every step has a time, and that the rows and the remainder add up to the whole."""
     time = report.time
     assert min(row.time.interquartile_mean_s for row in report.steps) >= 0
     assert sum(row.time.interquartile_mean_s for row in report.steps) == pytest.approx(time.steps_sum_s)
@@ -21,7 +21,7 @@ def adds_up(report):
 @pytest.mark.cuda
 @pytest.mark.parametrize("spec", [ViTSpec(), SwinSpec(shift=True)], ids=lambda spec: spec.name)
 def test_steps_are_timed_on_the_device(spec):
-    """How close they come to the whole is a figure of `benchmarks/gpu.py`."""
+    """`benchmarks/gpu.py` measures how close their sum is to the whole."""
     report = explore(spec, device="cuda", budget=0.2, audit=True)
     assert report.audit.agree
     adds_up(report)
@@ -33,7 +33,7 @@ def test_steps_are_timed_on_the_device(spec):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("spec", [ViTSpec(), ViTSpec(batch=2), SwinSpec(shift=True)], ids=str)
-def test_the_allocator_is_asked_for_what_the_plan_says(spec):
+def test_bytes_requested_from_the_allocator_equal_the_plans(spec):
     from attnscope.profiling.memory import allocated_bytes
 
     module, x = build(spec, torch.device("cuda"))
@@ -41,7 +41,7 @@ def test_the_allocator_is_asked_for_what_the_plan_says(spec):
     for step, held, live in zip(
         plan.steps, allocated_bytes(module, x, "requested_bytes"), Memory(plan).live, strict=True
     ):
-        assert live - step.number_bytes <= held <= live, step.name  # the number lies on the processor
+        assert live - step.number_bytes <= held <= live, step.name  # scalars are in CPU memory
 
 
 @pytest.mark.cuda
@@ -52,7 +52,7 @@ def test_backward_is_timed_on_the_device():
 
 
 @pytest.mark.cuda
-def test_what_torch_keeps_of_freed_memory_is_free():
+def test_freed_memory_that_torch_caches_counts_as_free():
     device = torch.device("cuda")
     tensor = torch.empty(2**28, device=device)
     held = free_memory(device)
@@ -62,27 +62,27 @@ def test_what_torch_keeps_of_freed_memory_is_free():
 
 
 @pytest.mark.cuda
-def test_the_users_random_numbers_are_left_alone_on_cuda():
+def test_the_random_state_is_unchanged_on_cuda():
     before = torch.cuda.get_rng_state()
     explore(ViTSpec(), device="cuda", budget=0.01)
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 @pytest.mark.mps
-def test_the_users_random_numbers_are_left_alone_on_mps():
+def test_the_random_state_is_unchanged_on_mps():
     before = torch.mps.get_rng_state()
     explore(ViTSpec(), device="mps", budget=0.01)
     assert torch.equal(torch.mps.get_rng_state(), before)
 
 
 @pytest.mark.mps
-def test_numbers_of_64_bits_are_one_line_on_mps():
+def test_float64_raises_a_device_error_on_mps():
     with pytest.raises(DeviceError, match="mps knows no float64"):
         explore(ViTSpec(dtype="float64"), device="mps")
 
 
 @pytest.mark.cuda
-def test_kernels_say_why_they_do_not_run(recwarn):
+def test_kernels_that_do_not_run_give_the_reason(recwarn):
     report = explore(ViTSpec(), device="cuda", budget=0.01, kernels=True)
     flash = next(kernel for kernel in report.kernels if kernel.name == "flash")
     assert "dtype" in flash.why
@@ -90,7 +90,7 @@ def test_kernels_say_why_they_do_not_run(recwarn):
 
 
 @pytest.mark.cuda
-def test_peaks_of_the_device():
+def test_peaks_are_measured_on_the_device():
     from attnscope.profiling.peaks import measure_peaks
 
     peaks, _ = measure_peaks(torch.device("cuda"), torch.float32, 1)

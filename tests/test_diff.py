@@ -1,4 +1,4 @@
-"""Two saved runs: what is read back, what changed, and the gate that it makes."""
+"""Comparisons of two saved runs: reading, differences, and `--fail-above`."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
 
 OLD_RUN = Path(__file__).parent / "saved" / "0.1.0.json"
-"""What `attnscope vit --batch 4 --backward --budget 0.05 --save 0.1.0.json` of attnscope 0.1.0 wrote."""
+"""A run that attnscope 0.1.0 saved: `attnscope vit --batch 4 --backward --budget 0.05 --save 0.1.0.json`."""
 NETWORK = SwinNetworkSpec(dim=12, heads=3, depths=(4,), image=(32, 32), window=(4, 4), stage=1)
 
 
@@ -34,7 +34,7 @@ def test_a_saved_run_reads_back_the_same(tmp_path):
     assert json.loads(read_report(saved(tmp_path, "a.json", report)).to_json()) == json.loads(report.to_json())
 
 
-def test_a_run_of_0_1_reads_back_under_the_new_names():
+def test_a_run_of_0_1_is_read_with_the_new_names():
     data = json.loads(OLD_RUN.read_text(encoding="utf-8"))
     report = read_report(OLD_RUN)
     assert "interquartile_mean_s" not in OLD_RUN.read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def test_a_run_of_0_1_reads_back_under_the_new_names():
             assert row.backward.time.interquartile_mean_s == old["backward"]["time"]["median_s"]
 
 
-def test_a_run_of_0_1_is_held_against_one_of_today(attnscope, tmp_path):
+def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
     old = read_report(OLD_RUN)
     assert compare(old, old).timed
     assert not any(change.real for change in compare(old, old).timed)
@@ -63,7 +63,7 @@ def test_a_run_of_0_1_is_held_against_one_of_today(attnscope, tmp_path):
     [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
      ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is no JSON"), ("[" * 100_000, "is no JSON")],
 )  # fmt: skip
-def test_a_file_that_is_no_run_is_one_line(tmp_path, text, said):
+def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, said):
     path = tmp_path / "no.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
@@ -77,7 +77,7 @@ def test_a_trace_cannot_be_compared(tmp_path):
         read_report(path)
 
 
-def test_diff_tells_environment_first_and_what_is_real():
+def test_diff_has_environment_changes_and_marks_real_differences():
     before = timed(explore(ViTSpec(), time=False))
     after = replace(slowed(before, forward=1.5), environment={**before.environment, "threads": 2, "load": 0.2})
     diff = compare(before, after)
@@ -88,11 +88,11 @@ def test_diff_tells_environment_first_and_what_is_real():
     assert diff.costs == diff.spec == []
 
 
-def test_diff_tells_steps_that_only_one_has():
+def test_diff_lists_steps_that_only_one_run_has():
     diff = compare(explore(ViTSpec(), time=False), explore(ViTSpec(kernel="sdpa"), time=False))
     of_steps = [name for name in (change.name for change in diff.costs) if " " in name]
     assert of_steps
-    assert {name.split()[0] for name in of_steps} == {"merge_heads", "output"}  # they take what another kernel made
+    assert {name.split()[0] for name in of_steps} == {"merge_heads", "output"}  # their input comes from another kernel
     assert {change.name for change in diff.costs} - set(of_steps) == {
         "bytes_read",
         "bytes_written",
@@ -112,12 +112,12 @@ def test_diff_tells_steps_that_only_one_has():
     ("before", "after", "same"),
     [([1, 2, 3], [2, 3, 4], True), ([1, 2, 3], [7, 8, 9], False), ([1], [9], True), ([5, 5, 5], [5, 5, 5], True)],
 )
-def test_spreads_that_overlap_are_no_difference(before, after, same):
+def test_overlapping_spreads_are_not_a_difference(before, after, same):
     halves = middle_half(before), middle_half(after)
     assert overlap(*halves) is overlap(*reversed(halves)) is same
 
 
-def test_runs_that_differ_as_processes_do_are_no_difference():
+def test_the_variation_between_processes_is_not_a_difference():
     assert not overlap((1.0, 1.0), (1.015, 1.015))
     assert overlap((1.0, 1.0), (1.015, 1.015), 0.02)
     assert not overlap((1.0, 1.0), (1.025, 1.025), 0.02)
@@ -126,8 +126,8 @@ def test_runs_that_differ_as_processes_do_are_no_difference():
     assert compare(before, slowed(before, forward=1.025)).whole.real
 
 
-def test_times_that_are_near_are_no_difference_however_small_their_spread():
-    """A mean over the middle half of the runs may lie elsewhere than the middle half of one step's samples."""
+def test_close_times_with_a_small_spread_are_not_a_difference():
+    """The mean over the middle half of the runs can be outside the middle half of one step's samples."""
     before = timed(explore(ViTSpec(), time=False))
     after = timed(explore(ViTSpec(), time=False))
     time = after.steps[0].time
@@ -137,12 +137,12 @@ def test_times_that_are_near_are_no_difference_however_small_their_spread():
 
 
 def both_ways(spec=NETWORK, **asked):
-    """A run as if measured, forward and backward."""
+    """Return a run with artificial times of forward and backward."""
     return timed(explore(spec, time=False, backward=True, **asked))
 
 
-def test_what_a_step_may_be_off_by_is_no_difference():
-    """In the forward steps and whole disagree by 20 µs: that much may be missing from each of them."""
+def test_a_difference_within_the_error_of_a_step_is_not_real():
+    """Steps and whole disagree by 20 µs in the forward, so each step may be off by that much."""
     before = timed(explore(ViTSpec(), time=False, backward=True))
     before = replace(before, time=replace(before.time, remainder_s=-2e-5))
     after = slowed(before, forward=1.5, backward=2.0, steps=("softmax", "merge_heads", "project"))
@@ -159,7 +159,7 @@ def test_what_a_step_may_be_off_by_is_no_difference():
     assert [step.name for step in compare(*on_mps).steps if step.real] == ["project", "softmax", "merge_heads"]
 
 
-def test_the_backward_is_held_step_by_step():
+def test_the_backward_is_compared_step_by_step():
     diff = compare(both_ways(), slowed(both_ways(), backward=1.9, steps=("score",)))
     assert not diff.whole.real
     assert diff.backward.real
@@ -171,7 +171,7 @@ def test_the_backward_is_held_step_by_step():
     assert diff.slower(2.0) == []
 
 
-def test_a_row_of_identical_blocks_is_what_all_of_them_come_to():
+def test_a_row_of_identical_blocks_has_their_total_time():
     run = both_ways()
     steps = {step.name: step for step in compare(run, run).steps}
     for row in run.steps:
@@ -181,7 +181,7 @@ def test_a_row_of_identical_blocks_is_what_all_of_them_come_to():
     assert sum(step.before_s for step in steps.values()) == pytest.approx(run.time.steps_sum_s)
 
 
-def test_a_network_that_is_deeper_is_told():
+def test_a_deeper_network_is_a_difference_in_costs():
     diff = compare(both_ways(), both_ways(replace(NETWORK, depths=(8,))))
     assert ("blocks.0.attn.score times", 2, 4) in [(one.name, one.before, one.after) for one in diff.costs]
     (score,) = (step for step in diff.steps if step.name == "blocks.0.attn.score")
@@ -189,7 +189,7 @@ def test_a_network_that_is_deeper_is_told():
     assert score.ratio == pytest.approx(2)
 
 
-def test_kernels_are_held_by_their_spread():
+def test_kernels_are_compared_by_their_spread():
     before, after = both_ways(), both_ways()
     kernels = [KernelRow("eager", 1.0, 0.2, None, None), KernelRow("sdpa", 1.0, 0.02, None, None)]
     others = [KernelRow("flash", 1.0, 0.02, None, None), KernelRow("flex", None, None, None, "not here")]
@@ -199,17 +199,17 @@ def test_kernels_are_held_by_their_spread():
     assert told == {"eager": (False, 1.1), "sdpa": (True, 1.1), "flash": (False, None)}
 
 
-def test_what_a_step_holds_is_told():
+def test_a_change_of_the_bytes_of_a_step_is_a_difference_in_costs():
     before, after = both_ways(), both_ways()
     after.steps[0] = replace(before.steps[0], bytes_live=7, bytes_saved=8, bytes_training=None)
     place = f"{before.steps[0].path}.{before.steps[0].name}"
     assert [(change.name, change.after) for change in compare(before, after).costs] == [
         (f"{place} bytes_live", 7),
         (f"{place} bytes_saved", 8),
-    ]  # what one of them does not know is no change
+    ]  # a value that one run does not have is not a change
 
 
-def test_a_backward_that_only_one_has_is_told(attnscope, tmp_path):
+def test_a_backward_that_only_one_run_has_is_reported(attnscope, tmp_path):
     with_it, without = both_ways(), timed(explore(NETWORK, time=False))
     diff = compare(with_it, without)
     assert ("backward", "with the input's gradient", None) in [(c.name, c.before, c.after) for c in diff.spec]
@@ -224,7 +224,7 @@ def test_a_backward_that_only_one_has_is_told(attnscope, tmp_path):
     assert [change.name for change in compare(with_it, without_gradient).spec] == ["backward"]
 
 
-def test_another_clock_is_told():
+def test_a_different_clock_is_a_change_of_the_environment():
     before, after = both_ways(), both_ways()
     backward = replace(after.backward, time=replace(after.backward.time, clock="thread"))
     after = replace(after, time=replace(after.time, clock="thread"), backward=backward)
@@ -241,8 +241,8 @@ def test_runs_without_times_have_no_table(attnscope, tmp_path):
     assert "step" not in shown
 
 
-def test_a_run_that_an_older_attnscope_saved_is_read(attnscope, tmp_path):
-    """Before there was a backward, kernels, and what training holds."""
+def test_a_run_without_newer_fields_is_read(attnscope, tmp_path):
+    """The file is from before backward, kernels and memory in training were added."""
     run = timed(explore(ViTSpec(), time=False))
     plain = run.to_dict()
     for key in ("backward", "kernels", "peaks", "parts", "published", "focus", "parameter_bytes"):
@@ -260,7 +260,7 @@ def test_a_run_that_an_older_attnscope_saved_is_read(attnscope, tmp_path):
     assert attnscope("diff", str(old), str(saved(tmp_path, "new.json", run)), "--fail-above", "1.1").returncode == 0
 
 
-def test_diff_repeats_what_made_a_run_doubtful(attnscope, tmp_path):
+def test_diff_repeats_the_warnings_of_the_runs(attnscope, tmp_path):
     before = timed(explore(ViTSpec(), time=False))
     doubtful = replace(before, warnings=["the runs spread by 17%"])
     assert compare(before, doubtful).doubts == [
@@ -271,7 +271,7 @@ def test_diff_repeats_what_made_a_run_doubtful(attnscope, tmp_path):
     assert "the second run: the runs spread by 17%" in attnscope("diff", str(a), str(b)).stdout
 
 
-def test_fail_above_is_a_gate(attnscope, tmp_path):
+def test_fail_above_exits_with_1_if_a_run_is_slower(attnscope, tmp_path):
     before = timed(explore(ViTSpec(), time=False))
     a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", slowed(before, forward=1.2))
     assert attnscope("diff", str(a), str(b)).returncode == 0

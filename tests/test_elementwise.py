@@ -1,4 +1,4 @@
-"""The convention of elementwise FLOPs, by what `trace` counts of real modules: so many for each element of the output."""
+"""Elementwise FLOPs for each element of the output, as `trace` counts them on real modules."""
 
 import math
 
@@ -15,7 +15,7 @@ TOKENS = (2, 7, 12)
 
 
 class Resize(nn.Module):
-    """Interpolation to a size of its own on each axis."""
+    """An interpolation to a fixed size for each axis."""
 
     def __init__(self, mode):
         super().__init__()
@@ -27,14 +27,14 @@ class Resize(nn.Module):
 
 
 class Enlarge(Resize):
-    """Interpolation by a factor."""
+    """An interpolation by a factor."""
 
     def forward(self, x):
         return F.interpolate(x, scale_factor=2, mode=self.mode)
 
 
 def elementwise_flops(module, shape):
-    """What trace counts, for each element of the output."""
+    """Return the elementwise FLOPs that `trace` counts, for each element of the output."""
     totals = attnscope.trace(module, torch.randn(shape)).totals
     assert totals.macs == 0
     return totals.other_flops / module(torch.randn(shape)).numel()
@@ -42,13 +42,13 @@ def elementwise_flops(module, shape):
 
 @pytest.mark.parametrize("module", [Resize, Enlarge])
 @pytest.mark.parametrize(("mode", "flops"), [("nearest", 0), ("bilinear", 7), ("bicubic", 31)])
-def test_interpolation_weighs_its_neighbours(module, mode, flops):
-    """A product for each of 4 or 16 neighbours and their sum; the nearest one is copied."""
+def test_interpolation_costs_a_weighted_sum_of_neighbours(module, mode, flops):
+    """It is a product for each of 4 or 16 neighbours and their sum; mode "nearest" only copies."""
     assert elementwise_flops(module(mode), FEATURES) == flops
 
 
 @pytest.mark.parametrize(("module", "flops"), [(nn.Softmax(-1), 5), (nn.ReLU(), 1)], ids=str)
-def test_activations(module, flops):
+def test_activations_cost_flops_for_each_element(module, flops):
     assert elementwise_flops(module, TOKENS) == flops
 
 
@@ -86,8 +86,8 @@ def test_activations(module, flops):
     ],
     ids=str,
 )
-def test_one_convention_for_explore_and_trace(module, flops):
-    """LayerNorm centers, squares, sums and scales each element: 4, and 5 with weight and bias."""
+def test_modules_cost_the_flops_of_the_convention(module, flops):
+    """LayerNorm centers, squares, sums and scales each element: 4 FLOPs, and 5 with weight and bias."""
     assert elementwise_flops(module, TOKENS) == flops
 
 
@@ -107,7 +107,7 @@ def test_one_convention_for_explore_and_trace(module, flops):
     ],
     ids=str,
 )
-def test_pooling_takes_each_element_of_its_window(module, shape, flops):
+def test_pooling_costs_one_flop_for_each_element_of_its_window(module, shape, flops):
     assert elementwise_flops(module, shape) == flops
 
 
@@ -135,20 +135,20 @@ class Reduced(nn.Module):
         ("norm", 2),  # square, add to the sum
     ],
 )
-def test_reductions_take_each_element(name, flops):
+def test_reductions_cost_flops_for_each_input_element(name, flops):
     assert elementwise_flops(Reduced(name), TOKENS) == flops * TOKENS[-1]
 
 
 @pytest.mark.skipif(not hasattr(torch.ops.aten, "_fused_rms_norm"), reason="torch has no kernel for it before 2.8")
 @pytest.mark.parametrize(("weight", "flops"), [(None, 3), (torch.ones(12), 4)])
-def test_the_kernel_of_an_rms_norm(weight, flops):
-    """Square, add to the sum, divide, and multiply by the weight. On the CPU torch runs operators in its place."""
+def test_the_fused_rms_norm_costs_as_many_flops_as_its_operators(weight, flops):
+    """It squares, sums, divides, and multiplies by the weight. On the CPU, torch runs separate operators instead."""
     x, statistic = torch.ones(TOKENS), torch.ones(2, 7, 1)
     cost = cost_of(torch.ops.aten._fused_rms_norm.default, (x, [12], weight, 1e-5), {}, (x, statistic))
     assert (cost.other_flops, cost.bytes_written) == (flops * x.numel(), 4 * x.numel())
 
 
-def test_explore_counts_alike():
+def test_explore_counts_the_same_elementwise_flops():
     steps = {row.name: row for row in attnscope.explore(attnscope.ViTNetworkSpec(scope="block"), time=False).steps}
     for name in ("norm1", "norm2", "gelu", "softmax"):
         assert steps[name].other_flops == 5 * math.prod(steps[name].outputs[0]), name
