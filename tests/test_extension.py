@@ -1,4 +1,4 @@
-"""An attention outside the package: from a folder or an installed distribution, with nothing edited anywhere else."""
+"""Attentions outside the package: from a folder or an installed distribution, without changes to the package."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def build(spec):
 
 
 def write(folder: Path, name: str = "shared", **files: str) -> Path:
-    """Write the folder of an attention; keywords replace the text of files."""
+    """Write the folder of an attention; keyword arguments replace the text of files."""
     folder.mkdir(parents=True)
     texts = {"__init__": INIT, "spec": SPEC, "steps": STEPS, "attention": ATTENTION, **files}
     for file, text in texts.items():
@@ -82,7 +82,7 @@ def shared(tmp_path):
 
 @pytest.fixture
 def in_python(monkeypatch, tmp_path):
-    """What a test loads is forgotten after it."""
+    """Unload the attentions that a test loads, after the test."""
     monkeypatch.setattr(discovery, "_loaded", {})
     monkeypatch.setattr(discovery, "_folders", set())
     yield
@@ -91,7 +91,7 @@ def in_python(monkeypatch, tmp_path):
             del sys.modules[name]
 
 
-def test_a_folder_brings_its_command(attnscope, shared):
+def test_a_folder_adds_a_command(attnscope, shared):
     helped = attnscope("--attention", str(shared), "--help").stdout
     assert "  shared   Global attention with one head of keys and values.\n" in helped
     own = attnscope("--attention", str(shared), "shared", "--help", COLUMNS="100").stdout
@@ -105,7 +105,7 @@ def test_a_folder_brings_its_command(attnscope, shared):
     assert report["next"][0] == f"attnscope --attention {shared} compare shared:margin=1 vit"
 
 
-def test_it_is_measured_and_verified(attnscope, shared):
+def test_an_attention_in_a_folder_is_measured_and_verified(attnscope, shared):
     words = ("shared", "--tokens", "8", "--budget", "0.05", "--audit", "--backward", "--json")
     report = json.loads(attnscope("--attention", str(shared), *words).stdout)
     assert report["audit"]["agree"]
@@ -114,7 +114,7 @@ def test_it_is_measured_and_verified(attnscope, shared):
     assert report["backward"]["macs"]
 
 
-def test_the_environment_names_folders_too(attnscope, shared, tmp_path):
+def test_the_environment_variable_names_folders(attnscope, shared, tmp_path):
     other = write(tmp_path / "other_heads", "other")
     folders = os.pathsep.join(map(str, (shared, other)))
     for name in ("shared", "other"):
@@ -122,7 +122,7 @@ def test_the_environment_names_folders_too(attnscope, shared, tmp_path):
         assert "5 tokens" in done.stdout
 
 
-def test_it_is_a_contender(attnscope, shared):
+def test_an_attention_in_a_folder_can_be_compared(attnscope, shared):
     done = attnscope("--attention", str(shared), "compare", "shared", "shared:margin=4", "swin", "--json")
     comparison = json.loads(done.stdout)
     assert done.returncode == 0
@@ -130,20 +130,20 @@ def test_it_is_a_contender(attnscope, shared):
     assert "margin" in attnscope("--attention", str(shared), "compare", "--help").stdout
 
 
-def test_a_config_file_has_a_table_for_it(attnscope, shared, tmp_path):
+def test_a_config_file_has_a_table_for_an_attention_in_a_folder(attnscope, shared, tmp_path):
     (tmp_path / "mine.toml").write_text("[shared]\nmargin = 7\n", encoding="utf-8")
     done = attnscope("--attention", str(shared), "shared", "--config", str(tmp_path / "mine.toml"), "--no-time")
     assert "204 tokens" in done.stdout
 
 
 @pytest.mark.parametrize(("typed", "word", "completed"), [("sha", 3, "shared"), ("shared --mar", 4, "--margin")])
-def test_shells_complete_it(attnscope, shared, typed, word, completed):
+def test_shells_complete_an_attention_in_a_folder(attnscope, shared, typed, word, completed):
     line = f"attnscope --attention {shared} {typed}"
     done = attnscope(_ATTNSCOPE_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(word))
     assert done.stdout.split() == [completed]
 
 
-def test_python_loads_it_once(shared, in_python):
+def test_python_loads_a_folder_once(shared, in_python):
     spec = attentions.load(shared)
     assert attentions.load(str(shared)) is spec
     assert attentions.spec_class("shared") is spec
@@ -188,7 +188,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("files", "told"), REFUSED.values(), ids=REFUSED)
-def test_a_broken_folder_is_one_line(attnscope, tmp_path, files, told):
+def test_a_broken_folder_is_a_one_line_error(attnscope, tmp_path, files, told):
     folder = write(tmp_path / "mine", **files)
     done = attnscope("--attention", str(folder), "shared", "--no-time")
     assert (done.returncode, done.stdout) == (2, "")
@@ -214,7 +214,7 @@ def test_a_broken_folder_is_one_line(attnscope, tmp_path, files, told):
     ],
     ids=["plan", "import", "build"],
 )
-def test_what_fails_later_is_one_line_too(attnscope, tmp_path, files, words, told):
+def test_a_later_failure_is_a_one_line_error(attnscope, tmp_path, files, words, told):
     folder = write(tmp_path / "mine", **files)
     done = attnscope("--attention", str(folder), "shared", *words)
     assert done.returncode == 2
@@ -222,7 +222,7 @@ def test_what_fails_later_is_one_line_too(attnscope, tmp_path, files, words, tol
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_that_is_none(attnscope, tmp_path):
+def test_a_missing_folder_is_an_error_with_the_expected_files(attnscope, tmp_path):
     done = attnscope("--attention", str(tmp_path / "no"), "vit", "--no-time")
     assert done.returncode == 2
     assert "no is not a folder; give the folder that holds __init__.py, spec.py" in done.stderr
@@ -235,7 +235,7 @@ def test_a_folder_that_is_none(attnscope, tmp_path):
         ("shared-heads", "the folder shared-heads cannot be a Python package; rename it to shared_heads"),
     ],
 )
-def test_a_folder_needs_a_name_of_its_own(tmp_path, in_python, name, told):
+def test_the_name_of_a_folder_must_be_a_free_package_name(tmp_path, in_python, name, told):
     with pytest.raises(UsageError, match=told):
         attentions.load(write(tmp_path / name))
     assert json.dumps({}) == "{}"
@@ -247,7 +247,7 @@ def test_two_folders_cannot_share_a_name(tmp_path, in_python):
         attentions.load(write(tmp_path / "two"))
 
 
-def test_a_broken_folder_can_be_mended_and_loaded_again(tmp_path, in_python):
+def test_a_broken_folder_can_be_fixed_and_loaded_again(tmp_path, in_python):
     folder = write(tmp_path / "mine", __init__="1 / 0\n")
     with pytest.raises(UsageError, match=r"__init__\.py:1: ZeroDivisionError") as error:
         attentions.load(folder)
@@ -258,7 +258,11 @@ def test_a_broken_folder_can_be_mended_and_loaded_again(tmp_path, in_python):
 
 @pytest.fixture(scope="module")
 def distribution(tmp_path_factory):
-    """A folder into which pip has installed a distribution: an attention, a broken one, and one that is called vit."""
+    """Install a distribution with pip and return its PYTHONPATH.
+
+    It contains an attention, a broken one, one named vit, and one whose entry point has a different name. A fifth entry
+    point has no package.
+    """
     home = tmp_path_factory.mktemp("distribution")
     package = home / "attnscope_shared"
     write(package / "shared")
@@ -292,7 +296,7 @@ def test_an_installed_attention_is_a_command(attnscope, distribution):
     assert attnscope("compare", "shared", "vit", PYTHONPATH=distribution).returncode == 0
 
 
-def test_installed_attentions_that_cannot_be_used_are_told(attnscope, distribution):
+def test_installed_attentions_that_cannot_be_used_are_reported(attnscope, distribution):
     helped = attnscope("--help", PYTHONPATH=distribution).stdout
     commands, _, told = helped.partition(" cannot be used:")
     refused = "".join(told.split())
@@ -308,12 +312,12 @@ def test_installed_attentions_that_cannot_be_used_are_told(attnscope, distributi
     assert done.stderr.count("\n") == 1
 
 
-def test_a_built_in_attention_stays_what_it_is(attnscope, distribution):
+def test_an_installed_attention_does_not_replace_a_built_in_one(attnscope, distribution):
     there = attnscope("vit", "--no-time", "--json", PYTHONPATH=distribution)
     assert json.loads(there.stdout)["title"].startswith("ViT attention")
 
 
-def test_no_attention_is_looked_for_without_need(distribution, monkeypatch):
+def test_installed_attentions_are_only_loaded_if_needed(distribution, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", distribution)
     assert not [module for module in modules_after(["vit", "--no-time"]) if module.startswith("attnscope_shared")]
     loaded = modules_after(["--help"])
@@ -321,7 +325,7 @@ def test_no_attention_is_looked_for_without_need(distribution, monkeypatch):
     assert not {"torch", "importlib.metadata"} & loaded
 
 
-def test_a_folder_needs_no_torch(shared):
+def test_loading_a_folder_does_not_import_torch(shared):
     loaded = modules_after(["--attention", str(shared), "shared", "--no-time"])
     assert "shared_heads.steps" in loaded
     assert "torch" not in loaded
@@ -331,6 +335,6 @@ def test_no_attention_has_the_name_of_another_command():
     assert not set(OTHERS) & set(attentions.names())
 
 
-def test_an_unknown_attention_is_one_line():
+def test_an_unknown_attention_is_an_error_with_the_nearest_name():
     with pytest.raises(UsageError, match=r"the attention svin is unknown; did you mean swin\?"):
         attentions.spec_class("svin")

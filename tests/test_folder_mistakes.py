@@ -1,4 +1,4 @@
-"""Mistakes in the folder of an attention: each is one line that names the folder and the fix, and never a traceback."""
+"""Mistakes in the folder of an attention: each is a one-line error that names the folder and the fix."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ class Shown:
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Run the command in this process, with `--attention` for a folder; what it loads is forgotten."""
+    """Return a function that runs the command in this process with `--attention`; unload what it loads after the test."""
     for registry, name in ((discovery, "_loaded"), (discovery, "_folders"), (extension, "_folders")):
         monkeypatch.setattr(registry, name, type(getattr(registry, name))())
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -36,7 +36,7 @@ def run(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["attnscope", *named, *words])
         with pytest.raises(SystemExit) as left:
             main()
-        gc.enable()  # which the command leaves off
+        gc.enable()  # the command disables it
         return Shown(left.value.code, *capsys.readouterr())
 
     yield run
@@ -52,7 +52,7 @@ def copy(folder: Path) -> Path:
 
 
 def spoil(folder: Path, file: str, old: str, new: str) -> Path:
-    """Replace a text in a file of a folder, where it is first."""
+    """Replace the first occurrence of a text in a file of a folder."""
     text = (folder / file).read_text(encoding="utf-8")
     assert old in text
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -60,7 +60,7 @@ def spoil(folder: Path, file: str, old: str, new: str) -> Path:
 
 
 def hold_one_line(shown: Shown, *words: str) -> None:
-    """Hold that a command failed with one line, which has these words, and exit code 2."""
+    """Assert that a command failed with exit code 2 and one line that contains these words."""
     assert (shown.code, shown.out) == (2, "")
     assert shown.err.startswith("attnscope: ")
     assert shown.err.count("\n") == 1
@@ -69,7 +69,7 @@ def hold_one_line(shown: Shown, *words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["{dim}", "[red]x[/red]"])
-def test_a_path_is_shown_as_it_is(run, tmp_path, name):
+def test_a_path_is_printed_verbatim(run, tmp_path, name):
     missing = tmp_path / name / "mine"
     hold_one_line(run(missing, "vit", "--no-time"), f"--attention {missing} is not a folder")
     folder = copy(missing)
@@ -115,7 +115,12 @@ MISTAKES = {
         "",
         "PVTSpec has no kv_heads, which every Headed has; give it a field, or kv_heads: ClassVar = VALUE",
     ),
-    "a help that is no text": ("spec.py", '"Attention heads."', "3", "PVTSpec has a field heads without an option"),
+    "a help that is not a string": (
+        "spec.py",
+        '"Attention heads."',
+        "3",
+        "PVTSpec has a field heads without an option",
+    ),
     "a field that hides a method": (
         "spec.py",
         FIELD,
@@ -146,19 +151,19 @@ MISTAKES = {
         "from __future__ import annotations\nfrom collections.abc",
         "PVTSpec has a field dim of the type int in quotes, as `from __future__ import annotations` puts it",
     ),
-    "a default that is no choice": (
+    "a default that is not a choice": (
         "spec.py",
         FIELD,
         f'    mode: str = option("c", "X.", choices=("a", "b"))\n{FIELD}',
         "PVTSpec has a default that it refuses: --mode c is unknown; there is: a, b",
     ),
-    "a default that is no pair": (
+    "a default that is not a pair": (
         "spec.py",
         "option((56, 56)",
         "option(56",
         "PVTSpec has the default 56 of --resolution; it must be (56, 56)",
     ),
-    "no dataclass": (
+    "not a dataclass": (
         "spec.py",
         "@dataclass(frozen=True, kw_only=True)\nclass PVT",
         "class PVT",
@@ -185,13 +190,13 @@ MISTAKES = {
         '"attnscope pvt"',
         "PVTSpec has EXAMPLES that are not a tuple of commands; write ('attnscope pvt --no-time',)",
     ),
-    "a size that is no field": (
+    "a size that is not a field": (
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "size"',
         "PVTSpec has the SIZE_FIELD 'size', which is not a field of it; there is: batch, ",
     ),
-    "a size that is none": (
+    "a field that is not a size": (
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "kernel"',
@@ -255,7 +260,7 @@ MISTAKES = {
         "PVTSpec refuses its own defaults: --reduction 57 is larger than --resolution 56; the largest is 56",
     ),
     "no plan": ("steps.py", "def plan(", "def unplan(", "ImportError: cannot import name 'plan' from"),
-    "no plan, and nobody asks": (
+    "no plan and no import of it": (
         "__init__.py",
         "from .steps import plan\n",
         "from . import steps\n\ndel steps.plan\nplan = None",
@@ -271,13 +276,13 @@ MISTAKES = {
         f"syntax of {file}": (file, '"""', 'class\n"""', f"{file}:1: SyntaxError: invalid syntax")
         for file in discovery.FILES
     },
-    "an op that is none": (
+    "an op that is None": (
         "steps.py",
         VIEW,
         VIEW.replace("op.view", "None"),
         "steps.py:18: TypeError: op is None; give an op",
     ),
-    "a letter that is none": (
+    "a malformed letter": (
         "steps.py",
         "b c y x",
         "b c yy x",
@@ -307,7 +312,7 @@ MISTAKES = {
         VIEW.replace("op.view", "lambda tape, given: given.y"),
         "step unflatten, x: b (y x) c -> grid: b c y x: AttributeError: 'Operands' object has no attribute 'y'",
     ),
-    "a plan that is none": (
+    "a plan that is None": (
         "steps.py",
         "    return Plan",
         "    Plan",
@@ -335,13 +340,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("file", "old", "new", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_without_torch(run, tmp_path, file, old, new, said):
+def test_a_mistake_in_the_spec_is_a_one_line_error(run, tmp_path, file, old, new, said):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
     hold_one_line(run(folder, "pvt", "--no-time"), str(folder), said.format(folder=folder))
 
 
 IN_THE_MODULE = {
-    "a module that is none": (
+    "a module that is None": (
         "attention.py",
         "    return Spatial",
         "    Spatial",
@@ -401,7 +406,7 @@ IN_THE_MODULE = {
 
 
 @pytest.mark.parametrize(("file", "old", "new", "said"), IN_THE_MODULE.values(), ids=IN_THE_MODULE)
-def test_a_mistake_in_the_module_is_told(run, tmp_path, file, old, new, said):
+def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, new, said):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
     hold_one_line(run(folder, "pvt", "--device", "meta"), str(folder), said.format(folder=folder))
 
@@ -415,7 +420,7 @@ def test_a_mistake_in_the_module_is_told(run, tmp_path, file, old, new, said):
         ('mode: str = option("a", "X.")', ["--mode", "b"], None),
     ],
 )
-def test_a_number_needs_no_bounds_and_a_word_no_choices(run, tmp_path, field, words, said):
+def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, field, words, said):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f"    {field}\n{FIELD}")
     shown = run(folder, "pvt", "--no-time", *words)
     if said is None:
@@ -428,13 +433,13 @@ def test_a_number_needs_no_bounds_and_a_word_no_choices(run, tmp_path, field, wo
     ("name", "better"),
     [("2pvt", "attention_2pvt"), ("class", "attention_class"), ("my-pvt", "my_pvt"), ("{x}", "_x_")],
 )
-def test_a_folder_has_the_name_of_a_package(run, tmp_path, name, better):
+def test_the_name_of_a_folder_must_be_a_package_name(run, tmp_path, name, better):
     said = f"the folder {name} cannot be a Python package; rename it to {better}"
     hold_one_line(run(copy(tmp_path / name), "pvt", "--no-time"), said)
 
 
 @pytest.mark.parametrize("mistake", ["a built-in name", "no headline", "defaults that raise"])
-def test_a_folder_that_was_refused_is_read_again(run, tmp_path, mistake):
+def test_a_rejected_folder_is_loaded_again(run, tmp_path, mistake):
     file, old, new, _ = MISTAKES[mistake]
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
     with pytest.raises(UsageError):
@@ -443,7 +448,7 @@ def test_a_folder_that_was_refused_is_read_again(run, tmp_path, mistake):
     assert attentions.load(folder).name == "pvt"
 
 
-def test_a_folder_that_was_refused_declares_its_operations_again(run, tmp_path):
+def test_a_rejected_folder_registers_its_operations_again(run, tmp_path):
     folder = copy(tmp_path / "mine")
     steps = folder / "steps.py"
     declaring = "from attnscope.ops.operation import register\nregister('of_a_folder')\n"
@@ -455,7 +460,7 @@ def test_a_folder_that_was_refused_declares_its_operations_again(run, tmp_path):
     del OPERATIONS["of_a_folder"]
 
 
-def test_the_environment_is_blamed_for_what_it_names(run, monkeypatch, tmp_path):
+def test_the_error_names_the_environment_variable_that_names_the_folder(run, monkeypatch, tmp_path):
     folder = copy(tmp_path / "mine")
     monkeypatch.setenv("ATTNSCOPE_ATTENTION", f"{os.pathsep}{folder}{os.pathsep}")
     assert run(None, "pvt", "--no-time").code == 0
@@ -475,20 +480,20 @@ def test_the_environment_is_blamed_for_what_it_names(run, monkeypatch, tmp_path)
         ("form", "form"),
     ],
 )
-def test_a_field_leaves_the_other_flags_their_names(run, tmp_path, field, taken):
+def test_a_field_cannot_have_the_name_of_another_flag(run, tmp_path, field, taken):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
     said = f"{folder}/spec.py: PVTSpec has a field {field}, and another flag is called {taken}; rename the field"
     hold_one_line(run(folder, "pvt", "--no-time"), said)
 
 
-def test_a_field_leaves_the_flags_of_a_comparison_their_names(run, tmp_path):
+def test_a_field_cannot_have_the_name_of_a_flag_of_compare(run, tmp_path):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    pad: int = option(1, "X.")\n{FIELD}')
     said = f"{folder}/spec.py: PVTSpec has a field pad, and another flag is called --pad; rename the field"
     hold_one_line(run(folder, "compare", "vit", "pvt"), said)
 
 
 @pytest.mark.parametrize("field", ["scope", "context", "spec"])
-def test_a_field_may_have_the_name_of_what_is_no_flag(run, tmp_path, field):
+def test_a_field_may_have_a_name_that_is_not_a_flag(run, tmp_path, field):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
     shown = run(folder, "pvt", "--no-time", f"--{field}", "2", "--json")
     assert (shown.code, shown.err) == (0, "")

@@ -1,4 +1,4 @@
-"""Which modules of a trace are one row: those that repeat, alone or in turns."""
+"""Folding of repeated modules of a trace into one row, alone or as a repeated sequence."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ KINDS = (nn.ReLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.SiLU)
 
 
 def block(kind, width=4):
-    """Two calls, so that a block is a row of its own at a depth of one."""
+    """Return a block of two calls, so that it is a separate row at depth 1."""
     return nn.Sequential(nn.Linear(width, width), kind())
 
 
 def rows(*modules, **settings):
-    """Path, repeats and calls of each row."""
+    """Return path, repeats and calls of each row."""
     report = attnscope.trace(nn.Sequential(*modules), torch.zeros(2, 4), **{"depth": 1, **settings})
     assert sum(row.times * row.calls for row in report.steps) == report.calls
     assert sum(row.times * row.macs for row in report.steps) == report.totals.macs
@@ -29,29 +29,29 @@ def rows(*modules, **settings):
         (4, 3, "0,4…8"),
     ],
 )  # fmt: skip
-def test_blocks_that_repeat_in_turns_of_up_to_four_are_folded(period, times, path):
+def test_a_repeated_sequence_of_up_to_four_blocks_is_folded(period, times, path):
     first, *others = rows(*[block(kind) for _ in range(times) for kind in KINDS[:period]])
     assert first == (path, times, 2)
     assert [row[1:] for row in others] == [(times, 2)] * (period - 1)
 
 
-def test_a_longer_turn_is_not_a_repeat():
+def test_a_longer_sequence_is_not_folded():
     assert rows(*[block(kind) for _ in range(2) for kind in KINDS]) == [(str(index), 1, 2) for index in range(10)]
 
 
-def test_what_comes_before_and_after_a_repeat_stands_alone():
+def test_blocks_before_and_after_a_repeat_are_separate_rows():
     found = rows(block(nn.GELU), *[block(nn.ReLU) for _ in range(3)], block(nn.GELU))
     assert found == [("0", 1, 2), ("1–3", 3, 2), ("4", 1, 2)]
 
 
-def test_the_repeat_that_covers_most_wins():
-    """Two of a kind begin a turn of three that repeats."""
+def test_the_repeat_that_covers_the_most_blocks_is_folded():
+    """A repeated sequence of three starts with two identical blocks."""
     turn = [nn.ReLU, nn.ReLU, nn.GELU]
     found = rows(*[block(kind) for _ in range(2) for kind in turn])
     assert found == [("0,3", 2, 2), ("1,4", 2, 2), ("2,5", 2, 2)]
 
 
-def test_blocks_of_other_sizes_are_no_repeats():
+def test_blocks_of_different_sizes_are_not_folded():
     wide = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
     assert rows(block(nn.ReLU), wide, block(nn.ReLU)) == [("0", 1, 2), ("1", 1, 3), ("2", 1, 2)]
 
@@ -72,12 +72,12 @@ def test_calls_of_the_forward_itself_are_not_folded():
     assert [(row.name, row.times, row.calls) for row in report.steps] == [("relu", 1, 1), ("relu", 1, 1)]
 
 
-def test_other_groups_add_up_all_calls_of_a_function():
+def test_grouping_by_op_adds_up_all_calls_of_a_function():
     report = attnscope.trace(nn.Sequential(block(nn.ReLU), block(nn.GELU)), torch.zeros(2, 4), group="op")
     assert {row.name: row.times * row.calls for row in report.steps} == {"linear": 2, "relu": 1, "gelu": 1}
 
 
-def test_a_row_takes_what_its_first_call_takes_and_returns_what_its_last_returns():
+def test_a_row_has_the_inputs_of_its_first_call_and_the_outputs_of_its_last():
     inner = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3))
     row, relu = attnscope.trace(nn.Sequential(inner, nn.ReLU()), torch.zeros(2, 4), depth=1).steps
     assert (row.inputs[0], row.outputs[-1]) == ((2, 4), (2, 3))

@@ -1,4 +1,4 @@
-"""Printed formulas: with the printed values of their letters they give the printed number, in every command."""
+"""Printed formulas: each gives the printed number if evaluated with the printed values of its letters."""
 
 import math
 import re
@@ -32,9 +32,9 @@ POWERS = {"²": 2, "³": 3}
 
 
 class Reader:
-    """Reads a formula as mathematicians do, and evaluates it with values for its letters.
+    """A parser of formulas in mathematical notation, which evaluates them with values for their letters.
 
-    Letters that stand beside each other are multiplied; Σ adds up what follows over the stages; an index picks a stage.
+    Adjacent letters are multiplied; Σ sums the following product over the stages; an index selects a stage.
     """
 
     def __init__(self, formula: str, values: dict[str, tuple[int, ...]]) -> None:
@@ -95,13 +95,13 @@ class Reader:
 
 
 def values_in(text: str) -> dict[str, tuple[int, ...]]:
-    """The values of the letters in `hw = (196, 49), M² = 7×7`."""
+    """Return the values of the letters in a text such as `hw = (196, 49), M² = 7×7`."""
     told = {found["name"]: found["value"].strip("()").split(", ") for found in VALUE.finditer(text)}
     return {name: tuple(math.prod(map(int, each.split("×"))) for each in values) for name, values in told.items()}
 
 
 def printed(screen: str) -> Iterator[tuple[str, dict[str, tuple[int, ...]], int]]:
-    """Each formula on a screen, the values that are printed below it, and its number."""
+    """Yield each formula on a screen with the values printed below it and its number."""
     lines = screen.splitlines()
     for index, line in enumerate(lines):
         if found := LINE.search(line):
@@ -155,8 +155,8 @@ def test_a_formula_gives_the_number_beside_it(spec):
 
 @settings(max_examples=100)
 @given(vit_specs() | cross_specs() | swin_specs() | pvt_specs | qk_norm_specs)
-def test_a_formula_is_that_of_the_steps(spec):
-    """But for the bias MLP of Swin V2, which runs once for all images."""
+def test_a_formula_equals_the_sum_of_the_steps(spec):
+    """The bias MLP of Swin V2 is excluded: it runs once for all images."""
     form = spec.closed_form()
     form.pop("bias_mlp", None)
     own = spec.complexity().own.of_batch(spec.batch)
@@ -175,7 +175,7 @@ def test_a_formula_of_trace_gives_the_number_beside_it(spec):
             assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
 
 
-def test_trace_knows_padding_and_batch_as_explore_does():
+def test_trace_has_the_same_formula_with_padding_and_batch_as_explore():
     spec = SwinSpec(dim=24, heads=3, resolution=(10, 12), window=7, batch=2)
     traced = attnscope.trace(attentions.build(spec), torch.randn(2, 10, 12, 24))
     [found] = traced.attentions
@@ -184,13 +184,13 @@ def test_trace_knows_padding_and_batch_as_explore_does():
     assert "hw = 120, C = 24, HW = 196 with padding, M² = 7×7" in render(traced, "table", Screen())
 
 
-def test_padding_has_a_letter_of_its_own():
+def test_padding_has_its_own_letter():
     reference, own = SwinSpec(resolution=(50, 60), window=(7, 8)).complexity().terms
     assert (reference.formula, reference.values) == ("4hwC² + 2(hw)²C", "hw = 3000, C = 96")
     assert (own.formula, own.values) == ("4HWC² + 2M²HWC", "HW = 3584 with padding, C = 96, M² = 7×8")
 
 
-def test_a_batch_has_a_letter_where_there_is_one():
+def test_a_batch_size_above_one_has_a_letter():
     assert [term.formula for term in ViTSpec(batch=2).complexity().terms] == [
         "b(4hwC² + 2(hw)²C)",
         "b(4hwC² + 2M²hwC)",
@@ -227,7 +227,7 @@ def test_the_json_has_the_values_as_numbers():
 @pytest.mark.parametrize("quantity", ["macs", "block"])
 @given(width=st.integers(1, 64), window=st.integers(1, 9), batch=st.integers(1, 3))
 @settings(max_examples=20)
-def test_a_printed_ratio_is_that_of_the_table(quantity, width, window, batch):
+def test_a_printed_ratio_equals_that_of_the_table(quantity, width, window, batch):
     sides = [window, 2 * window, 3 * window]
     compared = compare(
         ("vit", "swin"), {"resolution": sides}, quantity=quantity, dim=2 * width, heads=2, window=window, batch=batch
@@ -246,14 +246,14 @@ def test_a_printed_ratio_is_that_of_the_table(quantity, width, window, batch):
 
 
 def _with_numbers(words: str, hw: int) -> int:
-    """`2×96 + hw`."""
+    """Evaluate a sum of products such as `2×96 + hw`."""
     return sum(
         math.prod(hw if each == "hw" else int(each) for each in product.split("×")) for product in words.split(" + ")
     )
 
 
 @given(window=st.tuples(st.integers(1, 12), st.integers(1, 12)))
-def test_the_row_of_a_pair_is_what_its_formula_gives(window):
+def test_the_formula_of_a_position_index_gives_its_row(window):
     report = look_at_windows(SwinSpec(resolution=14, window=window), positions=True)
     text = render_windows(report, "table", Screen()).replace("−", "-")
     formula, row = re.search(r"row (\(.*?\) \+ \(.*?\)|\(.*?\)·.*\)) = (\d+)", text).groups()
@@ -263,7 +263,7 @@ def test_the_row_of_a_pair_is_what_its_formula_gives(window):
     assert (int(dy) + p - 1) * (2 * q - 1) + int(dx) + q - 1 == int(row)
 
 
-# the algebra
+# algebra of formulas
 
 
 def test_products_of_the_same_letters_are_added_up():
@@ -272,7 +272,7 @@ def test_products_of_the_same_letters_are_added_up():
     assert (str(cost), cost.value) == ("12hwC² + 2(hw)²C", 12 * 4 * 9 + 2 * 16 * 3)
 
 
-def test_a_sum_that_is_multiplied_is_put_in_parentheses():
+def test_a_sum_in_a_product_is_printed_in_parentheses():
     a, b = symbol("A", 2), symbol("B", 3)
     assert (str(5 * (a + b)), (5 * (a + b)).value) == ("5(A + B)", 25)
     assert str(1 * (a + b)) == "A + B"

@@ -1,4 +1,4 @@
-"""The page that a newcomer sees, and help: groups, widths, colours."""
+"""The start page and help pages: groups, widths, colors."""
 
 import os
 import re
@@ -21,12 +21,12 @@ ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 
 
 def titles(page: str) -> list[str]:
-    """The titles of the lists on a page of help."""
+    """Return the titles of the lists on a help page."""
     return re.findall(r"^(\S.*):$", page, re.MULTILINE)
 
 
 def listed(page: str) -> dict[str, list[str]]:
-    """What stands in each list of a page of help: flags or commands, by title."""
+    """Return the flags or commands in each list of a help page, by title."""
     found: dict[str, list[str]] = {}
     for line in page.splitlines():
         if line and not line.startswith(" "):
@@ -36,7 +36,7 @@ def listed(page: str) -> dict[str, list[str]]:
     return found
 
 
-def test_alone_it_shows_three_ways_in_and_how_to_get_help(attnscope: Run):
+def test_the_start_page_shows_example_commands_and_help(attnscope: Run):
     done = attnscope()
     assert (done.returncode, done.stderr) == (0, "")
     assert titles(done.stdout) == list(WAYS_IN)
@@ -47,8 +47,8 @@ def test_alone_it_shows_three_ways_in_and_how_to_get_help(attnscope: Run):
         assert command.split()[1] in {*COMMANDS, "COMMAND", "--help"}
 
 
-def test_the_ways_in_run(attnscope: Run, tmp_path):
-    """All but `trace`, which needs a module; the runs that `diff` compares are saved by the line above it."""
+def test_the_commands_of_the_start_page_run(attnscope: Run, tmp_path):
+    """`trace` is excluded: it needs a module. The line before `diff` saves the runs that `diff` compares."""
     commands = [command for rows in WAYS_IN.values() for command, _ in rows if not re.search("[A-Z]", command)]
     for command in commands:
         words = [str(tmp_path / "a.json") if word.endswith(".json") else word for word in shlex.split(command)[1:]]
@@ -78,7 +78,7 @@ def test_each_flag_is_in_the_group_that_it_declares(attnscope: Run, name: str):
     assert groups["Output"][-1] == "-h"
 
 
-def test_what_is_used_first_is_listed_first(attnscope: Run):
+def test_the_most_used_flags_are_listed_first(attnscope: Run):
     groups = listed(attnscope("swin", "--help").stdout)
     assert groups["Attention"][:2] == ["--dim", "--heads"]
     assert groups["Network"][:4] == ["--scope", "--preset", "--stage", "--block"]
@@ -93,7 +93,7 @@ def test_no_line_is_wider_than_the_terminal(attnscope: Run, words: list[str], wi
     assert max(map(len, page.splitlines())) <= width
 
 
-def test_a_folded_example_is_one_command():
+def test_a_wrapped_example_is_one_command():
     command = "attnscope trace 'my file.py:Attention' --arg dim=96 --input 1,49,96"
     lines = fold(command, 30)
     assert max(map(len, lines)) <= 30
@@ -105,7 +105,7 @@ def test_a_folded_example_is_one_command():
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["vit", "--help"]], ids=" ".join)
-def test_colors_are_for_terminals(attnscope: Run, words: list[str]):
+def test_only_terminals_get_colors(attnscope: Run, words: list[str]):
     plain = attnscope(*words).stdout
     assert "\x1b" not in plain
     colored = attnscope(*words, FORCE_COLOR="1", TERM="xterm").stdout

@@ -1,4 +1,4 @@
-"""What is shown is what runs: steps, shapes, counts and memory of real modules against the plan."""
+"""Steps, shapes, counts and memory of real modules against the plan."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23]
 
 
 def built(spec):
-    """The module and its inputs."""
+    """Return the module and its inputs."""
     dtype = getattr(torch, spec.dtype)
     return spec.build().eval().to(dtype), *(torch.randn(shape, dtype=dtype) for shape in spec.input_shapes)
 
@@ -40,7 +40,7 @@ def every_step():
 
 
 def smallest(name, grouped):
-    """A Spec whose axes are different primes: of each attention, and with shared heads where it has them."""
+    """Return a Spec whose axes are different primes, with shared heads if `grouped` and the attention has them."""
     h, d, p, q, r, s, b, _, g = PRIMES
     if name == "vit":
         return ViTSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, batch=b)
@@ -59,8 +59,8 @@ def smallest(name, grouped):
 
 
 @pytest.mark.parametrize(("name", "step"), [pytest.param(n, s, id=f"{n}.{s.name}") for n, s in every_step()])
-def test_each_step_alone_on_different_primes(name, step):
-    """Every letter is another prime, so that no two axes can be mistaken for each other."""
+def test_each_step_has_its_planned_shapes_on_different_primes(name, step):
+    """Each letter is a different prime, so that no two axes can be confused."""
     specs = [replace(smallest(name, grouped), kernel=k) for grouped in (False, True) for k in ("eager", "sdpa")]
     spec, planned = next(
         (spec, attentions.plan(spec).steps)
@@ -80,17 +80,17 @@ def test_each_step_alone_on_different_primes(name, step):
 
 
 @given(specs())
-def test_plan_and_run_are_the_same_steps_on_the_same_shapes(spec):
+def test_plan_and_run_have_the_same_steps_and_shapes(spec):
     hold_steps(spec)
 
 
 @given(specs())
-def test_letters_closed_form_and_counters_agree_step_by_step(spec):
+def test_shapes_closed_form_and_counters_agree_on_the_macs_of_each_step(spec):
     hold_macs(spec)
 
 
 @given(specs())
-def test_elementwise_work_agrees_with_the_operators_that_ran(spec):
+def test_elementwise_flops_agree_with_the_operators_that_run(spec):
     hold_elementwise_flops(spec)
 
 
@@ -111,11 +111,11 @@ def test_every_parameter_is_in_the_plan(spec):
     ids=lambda spec: f"{spec.name}-{'grouped' if spec.is_grouped else 'own'}-{spec.kernel}",
 )
 @pytest.mark.parametrize("hold", [hold_operators, hold_module, hold_neighbourhood, hold_json, hold_screens])
-def test_each_attention_is_held_to_its_word(hold, spec):
+def test_each_attention_passes_the_battery(hold, spec):
     hold(spec)
 
 
-def test_bytes_are_each_tensor_once():
+def test_bytes_count_each_tensor_once():
     row = next(row for row in attentions.plan(SwinSpec(shift=True)).steps if row.name == "add_mask")
     scores, mask = math.prod(row.inputs[0]), math.prod(row.inputs[1])
     assert (row.bytes_read, row.bytes_written) == (4 * (scores + mask), 4 * scores)

@@ -1,4 +1,4 @@
-"""Values at the limits of what is accepted: counted, or refused in one line that names the flag."""
+"""Huge sizes: they are counted, or rejected with a one-line error that names the flag."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ SIZES = {ViTSpec: "tokens", SwinSpec: "resolution", SwinV2Spec: "resolution", Cr
 
 
 @pytest.mark.parametrize(("spec", "flag"), META, ids=str)
-def test_on_meta_what_no_address_reaches_is_refused(spec, flag):
+def test_a_tensor_that_exceeds_the_address_space_is_an_error_on_meta(spec, flag):
     with pytest.raises(DeviceError) as refused:
         explore(spec, device="meta")
     largest = max(max(value) if isinstance(value, tuple) else value for value in vars(spec).values() if _is_size(value))
@@ -47,7 +47,7 @@ def _is_size(value: object) -> bool:
 
 
 @pytest.mark.parametrize(("spec", "flag"), META, ids=str)
-def test_on_paper_it_is_counted(spec, flag):
+def test_huge_sizes_are_counted_without_running(spec, flag):
     report = explore(spec, time=False)
     assert report.audit.agree
     assert report.totals.macs > 10**12
@@ -59,7 +59,7 @@ def test_on_paper_it_is_counted(spec, flag):
     powers=st.tuples(*[st.integers(0, 12)] * 3),
     kernel=st.sampled_from(["eager", "sdpa", "math"]),
 )
-def test_every_size_runs_on_meta_or_is_refused(kind, powers, kernel):
+def test_every_size_runs_on_meta_or_is_an_error(kind, powers, kernel):
     dim, size, batch = (10**power for power in powers)
     spec = kind(dim=dim, heads=1, batch=batch, kernel=kernel, **{SIZES[kind]: size})
     try:
@@ -77,7 +77,7 @@ def test_every_size_runs_on_meta_or_is_refused(kind, powers, kernel):
     ],
 )
 @pytest.mark.parametrize("device", ["meta", "cpu"])
-def test_a_traced_module_is_refused(arguments, given, device):
+def test_a_huge_traced_module_is_an_error(arguments, given, device):
     target = find_target("torch.nn:Linear", arguments, [parse_input(given)])
     with pytest.raises(DeviceError) as refused:
         built(target, device, otherwise="cpu")
@@ -88,7 +88,7 @@ def test_a_traced_module_is_refused(arguments, given, device):
 
 @pytest.mark.parametrize("shape", ["1000000000000,10", "1000000000000,1000000000000,10", "100000000000000000000,10"])
 @pytest.mark.parametrize("time", [[], ["--time"]])
-def test_a_traced_input_is_refused(attnscope: Run, shape, time):
+def test_a_huge_traced_input_is_an_error(attnscope: Run, shape, time):
     words = ["--arg", "in_features=10", "--arg", "out_features=10000000", "--input", shape]
     done = attnscope("trace", "torch.nn:Linear", *words, *time)
     assert done.returncode == 3
@@ -98,7 +98,7 @@ def test_a_traced_input_is_refused(attnscope: Run, shape, time):
     )
 
 
-def test_the_command_says_it_in_a_line(attnscope: Run):
+def test_the_command_reports_a_huge_size_in_one_line(attnscope: Run):
     done = attnscope("vit", "--tokens", str(HUGE), "--device", "meta", "--kernel", "compile")
     assert done.returncode == 3
     assert done.stderr.startswith(f"attnscope: --tokens is too large for a 64-bit address space (got {HUGE}); ")
@@ -114,14 +114,14 @@ def test_the_command_says_it_in_a_line(attnscope: Run):
         lambda: nn.Linear(HUGE, HUGE),
     ],
 )
-def test_torchs_words_are_understood(make):
+def test_torchs_errors_for_huge_sizes_are_recognized(make):
     with pytest.raises((RuntimeError, TypeError)) as error:
         make()
     assert exceeds_addresses(error.value)
     assert ran_out_of_memory(error.value)
 
 
-def test_beyond_some_size_it_is_not_followed_what_a_token_sees():
+def test_receptive_fields_are_unknown_beyond_a_limit():
     spec = SwinNetworkSpec(image=2**18 + 4)
     report = explore(spec, time=False)
     assert all(part.sees is None for part in report.parts)

@@ -1,4 +1,4 @@
-"""What must answer at once imports no torch, and import-linter's contracts (pyproject.toml) are kept."""
+"""Commands that must start fast do not import torch, and the package keeps import-linter's contracts."""
 
 import inspect
 import os
@@ -57,14 +57,14 @@ def modules_after(words: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("words", NO_TORCH, ids=" ".join)
-def test_what_must_answer_at_once_does_not_import_torch(words):
+def test_a_command_that_does_not_run_a_module_does_not_import_torch(words):
     loaded = modules_after(words)
     assert "attnscope.cli.main" in loaded
     assert not {"torch", "fvcore", "numpy"} & loaded
 
 
 @pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["compare", "--json"], ["vit", "--no-time"]])
-def test_only_a_chart_needs_plotext(words):
+def test_only_a_chart_imports_plotext(words):
     assert "plotext" not in modules_after(words)
 
 
@@ -78,27 +78,27 @@ def test_only_a_chart_needs_plotext(words):
     ],
     ids=" ".join,
 )
-def test_text_is_read_without_pydantic(words):
-    """typer imports pydantic to validate a value; attnscope reads its flags and arguments from text."""
+def test_parsing_the_command_line_does_not_import_pydantic(words):
+    """Typer imports pydantic to validate values; attnscope parses its flags and arguments from text."""
     assert "pydantic" not in modules_after(words)
 
 
-def test_help_does_not_draw_tables():
+def test_help_does_not_import_tables():
     assert "rich.table" not in modules_after(["--help"])
 
 
-def test_a_run_does_import_torch():
-    """So that the test above can fail."""
+def test_a_run_imports_torch():
+    """This shows that the test above can fail."""
     assert "torch" in modules_after(["vit", "--device", "meta", "--tokens", "2"])
 
 
-def test_the_rooms_keep_their_contracts():
+def test_import_linters_contracts_hold():
     command = ["lint-imports", "--no-logo", "--no-cache"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_package_alone_imports_no_room():
+def test_importing_the_package_imports_none_of_its_rooms():
     words = "import sys, attnscope; print(attnscope.__all__, *[m for m in sys.modules if m.startswith('attnscope.')])"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, encoding="utf-8", check=True)
     assert done.stdout.strip().endswith("]")
@@ -110,7 +110,7 @@ def test_a_public_name_is_documented_and_listed(name):
     assert inspect.getdoc(getattr(public, name))
 
 
-def test_a_name_that_is_not_public_is_an_attribute_error():
+def test_an_unknown_name_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="swin_spec"):
         public.swin_spec  # noqa: B018
     assert not hasattr(public, "swin_spec")

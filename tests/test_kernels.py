@@ -1,4 +1,4 @@
-"""The same attention by every kernel that runs here."""
+"""The same attention by every kernel that runs on this machine."""
 
 import json
 import os
@@ -34,7 +34,7 @@ compiler = pytest.mark.skipif(
 
 
 def compared(*kernels, spec=SMALL, build_exact=None):
-    """The rows of these kernels by name, and the eager module whose weights they share."""
+    """Return the rows of these kernels by name; they share the weights of an eager module."""
     specs = {kernel: replace(spec, kernel=kernel) for kernel in kernels}
     module = attentions.build(spec).eval()
     builds = {name: (lambda spec=spec: attentions.build(spec)) for name, spec in specs.items()}
@@ -56,19 +56,19 @@ def test_kernels_agree(kernel, spec):
         torch.testing.assert_close(other(x), module(x))
 
 
-def test_what_runs_here_is_found_by_trying():
+def test_flash_and_math_run_on_the_cpu():
     assert set(backends_here(CPU, torch.float32)) == {"flash", "math"} < BACKENDS.keys()
 
 
-def test_a_backend_that_torch_would_not_take_is_not_here():
+def test_backends_that_mps_ignores_are_not_available():
     assert heeded_on_mps("math")
     assert heeded_on_mps("flash") == heeded_on_mps("efficient") == MPS_HEEDS_THEM
     assert torch._C._dispatch_has_kernel_for_dispatch_key(
         "aten::_fused_sdp_choice", "CPU"
-    )  # what MPS is asked for is there
+    )  # the query finds the operator on the CPU
 
 
-def test_a_kernel_that_is_not_here_is_one_line():
+def test_an_unavailable_kernel_raises_a_device_error():
     with pytest.raises(DeviceError) as told:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="efficient"), device="cpu", budget=0.01)
     assert told.value.args == (
@@ -77,7 +77,7 @@ def test_a_kernel_that_is_not_here_is_one_line():
     )
 
 
-def test_a_kernel_that_failed_is_not_among_those_that_are_here(monkeypatch):
+def test_a_kernel_that_fails_is_not_listed_as_available(monkeypatch):
     def failing(q, k, v, **settings):
         if q.shape[-2] == 5:
             raise RuntimeError("it did not run.")
@@ -91,7 +91,7 @@ def test_a_kernel_that_failed_is_not_among_those_that_are_here(monkeypatch):
     )
 
 
-def test_the_reason_is_that_of_the_warnings_where_the_error_has_none():
+def test_the_reason_comes_from_the_warnings_if_the_error_has_none():
     q = torch.randn(1, 2, 9, 16)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -103,15 +103,15 @@ def test_the_reason_is_that_of_the_warnings_where_the_error_has_none():
     assert why_not(RuntimeError("backend='inductor' raised:\nLoweringException: no driver\n")) == "no driver"
 
 
-@pytest.mark.skipif(TORCH < (2, 6), reason="FlexAttention knew meta before torch 2.6")
-def test_the_reason_is_that_of_the_code_which_is_compiled(attnscope):
-    """In a process of its own: where compiling fails, torch leaves its hook on all Python calls, and they hold more."""
+@pytest.mark.skipif(TORCH < (2, 6), reason="FlexAttention supports meta before torch 2.6")
+def test_the_reason_comes_from_the_compiled_code(attnscope):
+    """It runs in a separate process: after a failed compilation, torch's hook on Python calls stays and keeps memory."""
     told = attnscope("vit", "--device", "meta", "--kernel", "flex").stderr
     assert told.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), told
 
 
-def test_flex_says_where_it_has_no_kernel_for_the_processor(monkeypatch):
-    """As in torch 2.5, whose own words are of a GPU's driver, although none was asked for."""
+def test_flex_reports_that_it_has_no_cpu_kernel(monkeypatch):
+    """torch 2.5 has no such kernel; its own error is about a GPU driver."""
     monkeypatch.setattr("attnscope.attentions.kernels.FLEX_KNOWS_THE_PROCESSOR", False)
     why = "FlexAttention has no kernel for the processor before torch 2.6"
     with pytest.raises(DeviceError) as told:
@@ -120,13 +120,13 @@ def test_flex_says_where_it_has_no_kernel_for_the_processor(monkeypatch):
     assert compared("flex")["flex"].why == why
 
 
-def test_a_compiled_kernel_takes_no_dropout():
+def test_a_compiled_kernel_does_not_support_dropout():
     tensor = torch.randn(1, 1, 16, 16)
     with pytest.raises(RuntimeError, match="no dropout"):
         fused_attention("flex", tensor, tensor, tensor, drop=0.5)
 
 
-def test_the_fused_kernel_stands_beside_the_steps():
+def test_the_fused_kernel_is_timed_with_the_steps():
     report = explore(ViTSpec(dim=32, heads=2, tokens=9), device="cpu", budget=0.02)
     assert [kernel.name for kernel in report.kernels] == ["eager", "sdpa"]
     eager, fused = report.kernels
@@ -136,7 +136,7 @@ def test_the_fused_kernel_stands_beside_the_steps():
     assert explore(ViTSpec(dim=32, heads=2, tokens=9, kernel="sdpa"), device="cpu", budget=0.02).kernels == []
 
 
-def test_comparing_tells_errors_and_what_does_not_run():
+def test_a_comparison_has_errors_and_reasons_of_kernels_that_do_not_run():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = compared("eager", "flash", "efficient", build_exact=lambda: attentions.build(SMALL))
@@ -159,7 +159,7 @@ def test_kernels_share_the_weights(monkeypatch):
     assert others == [one, one]
 
 
-def test_a_kernel_that_does_not_fit_leaves_the_others():
+def test_the_other_kernels_run_if_one_does_not_fit_in_memory():
     def too_large():
         return torch.empty(2**60)
 
@@ -171,14 +171,14 @@ def test_a_kernel_that_does_not_fit_leaves_the_others():
     assert (math.time_s, math.why) == (None, "it needs more memory than there is")
 
 
-def test_kernels_that_others_disturb_say_so(monkeypatch):
+def test_a_disturbed_comparison_of_kernels_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa"))
     report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
     assert any(told.startswith("among the kernels, another process is busy") for told in report.warnings)
 
 
-def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
+def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda device: 92_000)
     monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa", "flash"))
     spec = ViTSpec(dim=32, heads=2, tokens=97, kernel="flash")
@@ -193,7 +193,7 @@ def test_kernels_that_would_not_fit_are_not_built(monkeypatch):
     assert "error: the largest difference from float64, over its largest value" in screen
 
 
-def test_an_error_that_is_no_number_is_not_known(monkeypatch):
+def test_an_error_that_is_nan_is_unknown(monkeypatch):
     rows = compared("eager", build_exact=lambda: attentions.build(SMALL))
     assert rows["eager"].error is not None
     spec = ViTSpec(dim=32, heads=2, tokens=9, dtype="float16", qk_scale=1e6)
@@ -205,11 +205,11 @@ def test_an_error_that_is_no_number_is_not_known(monkeypatch):
 
 @compiler
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses deprecated parts of torch
 @pytest.mark.parametrize("kernel", ["flex", "compile"])
 def test_compiled_kernels_agree(kernel):
     if kernel == "flex" and not FLEX_KNOWS_THE_PROCESSOR:
-        pytest.skip("FlexAttention has no kernel for the processor before torch 2.6")
+        pytest.skip("FlexAttention has no CPU kernel before torch 2.6")
     q, k, v = torch.randn(3, 2, 2, 16, 16)
     bias = torch.randn(1, 2, 16, 16)
     expected = (q @ k.mT * 0.2 + bias).softmax(-1) @ v
@@ -219,8 +219,8 @@ def test_compiled_kernels_agree(kernel):
 
 @compiler
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
-def test_why_a_compiled_kernel_is_not_counted_by_fvcore():
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses deprecated parts of torch
+def test_the_audit_gives_the_reason_why_fvcore_does_not_count_a_compiled_kernel():
     audit = explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="compile"), device="cpu", time=False, audit=True).audit
     assert audit.agree
     assert audit.fvcore is None
@@ -231,9 +231,9 @@ def test_why_a_compiled_kernel_is_not_counted_by_fvcore():
 
 @compiler
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses deprecated parts of torch
 @pytest.mark.parametrize("shape", [lambda n: (n, 3), lambda n: (7, 3 * n)], ids=["sizes", "strides"])
-def test_every_kind_of_call_is_compiled(shape):
+def test_each_new_size_or_stride_is_compiled_separately(shape):
     from torch._dynamo.utils import counters
 
     before = counters["stats"]["unique_graphs"]
@@ -245,9 +245,9 @@ def test_every_kind_of_call_is_compiled(shape):
     assert counters["stats"]["unique_graphs"] - before == 9
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses deprecated parts of torch
 @pytest.mark.parametrize("kernel", ["flex", "compile"])
-def test_a_compiled_kernel_is_compiled_with_what_is_around_it(kernel):
+def test_a_compiled_kernel_is_compiled_with_its_caller(kernel):
     def twice(q):
         return 2 * fused_attention(kernel, q, q, q)
 
@@ -257,6 +257,6 @@ def test_a_compiled_kernel_is_compiled_with_what_is_around_it(kernel):
         torch.testing.assert_close(whole(q), 2 * (q @ q.mT).softmax(-1) @ q)
 
 
-def test_no_fused_kernel_is_timed_beside_a_forward_that_takes_long(monkeypatch):
+def test_the_fused_kernel_is_not_timed_with_a_long_forward(monkeypatch):
     monkeypatch.setattr(measurement, "LONGEST_FUSED_S", 0.0)
     assert explore(ViTSpec(dim=32, heads=2, tokens=9), device="cpu", budget=0.02).kernels == []

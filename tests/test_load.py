@@ -1,4 +1,4 @@
-"""What this process and others took of the machine, by what the system tells."""
+"""CPU time and memory pressure of this process and of others, as the system reports them."""
 
 import mmap
 from collections import namedtuple
@@ -14,8 +14,8 @@ Times = namedtuple("Times", ["user", "system", "idle", "iowait", "guest"])
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Let wall and processor seconds pass only as they are given."""
-    now = {"wall": 100.0, "own": 30.0}  # of a process that has run for a while
+    """Replace the clocks with counters of wall and CPU seconds."""
+    now = {"wall": 100.0, "own": 30.0}  # a process that has already run for a while
     monkeypatch.setattr(load.time, "perf_counter", lambda: now["wall"])
     monkeypatch.setattr(load.time, "process_time", lambda: now["own"])
     return lambda wall, own: now.update(wall=now["wall"] + wall, own=now["own"] + own)
@@ -23,7 +23,7 @@ def passes(monkeypatch):
 
 @pytest.fixture
 def processors(monkeypatch):
-    """Four processors, of which this process may use the first and the third."""
+    """Simulate four CPUs, of which this process may use the first and the third."""
     times = [Times(0.0, 0.0, 0.0, 0.0, 0.0)] * 4
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: list(times))
     monkeypatch.setattr(load.os, "sched_getaffinity", {0: {0, 2}}.get, raising=False)
@@ -32,7 +32,7 @@ def processors(monkeypatch):
 
 @pytest.fixture
 def pressure(monkeypatch, tmp_path):
-    """Linux's file of who waited, in microseconds."""
+    """Replace Linux's file of CPU pressure, in microseconds."""
     file = tmp_path / "cpu"
     monkeypatch.setattr(load, "PRESSURE", file)
 
@@ -43,45 +43,45 @@ def pressure(monkeypatch, tmp_path):
     return waited
 
 
-def test_effort_is_what_came_between():
+def test_effort_is_the_difference_of_two_readings():
     effort = Effort(3.0, 2.0, 4.0, 7).since(Effort(1.0, 1.0, 1.0, 2))
     assert (effort.wall_s, effort.thread_s, effort.process_s, effort.faults) == (2.0, 1.0, 3.0, 5)
     assert Effort(3.0, 2.0, 4.0, None).since(Effort(1.0, 1.0, 1.0, 2)).faults is None
 
 
-def test_a_share_is_of_this_thread_or_of_all_threads():
+def test_a_cpu_share_is_that_of_the_thread_or_of_all_threads():
     effort = Effort(2.0, 1.0, 3.0, 0)
     assert effort.share(1) == 0.5
     assert effort.share(2) == 0.75
-    assert Effort(0.0, 0.0, 0.0, 0).share(1) == 1.0  # a run too short for the clock
+    assert Effort(0.0, 0.0, 0.0, 0).share(1) == 1.0  # the run is shorter than the clock's resolution
 
 
 def test_effort_of_now_is_in_seconds_and_page_faults():
     start = Effort.now()
-    blocks = mmap.mmap(-1, 2**24)  # never memory that was freed before and needs no page fault
+    blocks = mmap.mmap(-1, 2**24)  # a new mapping, since reused memory causes no page faults
     blocks.write(b"1" * 2**24)
     effort = Effort.now().since(start)
     assert min(effort.wall_s, effort.thread_s, effort.process_s) > 0
     assert load.resource is None or effort.faults > 0
 
 
-def test_others_are_what_is_busy_on_our_processors_less_ourselves(passes, processors, pressure):
+def test_others_are_the_busy_time_of_our_cpus_without_this_process(passes, processors, pressure):
     watch = Watch()
     passes(10.0, own=4.0)
-    processors[0] = Times(user=5.0, system=1.0, idle=3.0, iowait=1.0, guest=2.0)  # a guest's seconds are the user's too
+    processors[0] = Times(user=5.0, system=1.0, idle=3.0, iowait=1.0, guest=2.0)  # user time includes guest time
     processors[1] = Times(99.0, 99.0, 0.0, 0.0, 0.0)
     processors[2] = Times(3.0, 0.0, 7.0, 0.0, 0.0)
     assert watch.load().others == pytest.approx((6.0 + 3.0 - 4.0) / 10.0)
 
 
-def test_others_take_no_less_than_nothing(passes, processors, pressure):
-    """The system's seconds are counted in steps of 10 ms and may be behind ours."""
+def test_the_cpu_time_of_others_is_never_negative(passes, processors, pressure):
+    """The system counts in steps of 10 ms and may be behind the process clock."""
     watch = Watch()
     passes(1.0, own=0.5)
     assert watch.load().others == 0.0
 
 
-def test_pressure_is_the_share_of_the_time_in_which_somebody_waited(passes, processors, pressure):
+def test_pressure_is_the_share_of_time_in_which_a_process_waited(passes, processors, pressure):
     pressure(7.0)
     watch = Watch()
     passes(4.0, own=0.0)
@@ -91,7 +91,7 @@ def test_pressure_is_the_share_of_the_time_in_which_somebody_waited(passes, proc
     assert watch.load().pressure == 1.0
 
 
-def test_what_the_system_does_not_tell_is_none(monkeypatch, passes, pressure):
+def test_values_that_the_system_does_not_report_are_null(monkeypatch, passes, pressure):
     def denied(percpu):
         raise PermissionError
 

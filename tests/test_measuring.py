@@ -1,4 +1,4 @@
-"""The times: which runs are kept, and what is doubtful."""
+"""Timing: clean runs, warnings about noisy times, and progress."""
 
 import sys
 from dataclasses import replace
@@ -31,13 +31,16 @@ FINE = Time(
         (5, 0, 11.0, True),
     ],
 )
-def test_when_measuring_stops(pairs, clean, elapsed, enough):
-    """At a budget of a second: once it is spent, seven pairs are run and five of them clean, or twice the budget is spent;
-    with five pairs where these take ten times the budget."""
+def test_measuring_stops_if_the_budget_is_spent_and_enough_runs_are_clean(pairs, clean, elapsed, enough):
+    """The budget is 1 s.
+
+    Once it is spent, measuring stops with seven pairs of which five are clean, or after twice the budget. If five pairs
+    take ten times the budget, it stops with five.
+    """
     assert engine._enough(pairs, clean, elapsed, 1.0) is enough
 
 
-def test_one_thread_falls_back_to_its_own_time_where_no_run_is_clean(monkeypatch):
+def test_one_thread_falls_back_to_thread_time_if_no_run_is_clean(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     spec = ViTSpec(dim=12, heads=3, tokens=5)
     report = explore(spec, device="cpu", budget=0.01)
@@ -47,7 +50,7 @@ def test_one_thread_falls_back_to_its_own_time_where_no_run_is_clean(monkeypatch
     assert report.time.steps_sum_s > 0
 
 
-def test_fine_times_are_not_doubted():
+def test_times_without_noise_have_no_warning():
     assert doubts(FINE, 1, "cpu", 2, "pinned") == []
     assert doubts(FINE, 2, "cpu", 2, "pinned") == []
 
@@ -67,33 +70,33 @@ def test_fine_times_are_not_doubted():
     ],
     ids=str,
 )
-def test_every_doubt_names_its_remedy(changed, threads, remedy):
+def test_each_warning_names_its_remedy(changed, threads, remedy):
     (told,) = doubts(replace(FINE, **changed), threads, "cpu", 2, "default")
     assert remedy in told
 
 
-def test_what_has_one_cause_is_one_doubt():
-    time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9, whole_iqr_s=0.3)  # of a whole of 1.0 s
+def test_signs_of_one_cause_are_one_warning():
+    time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9, whole_iqr_s=0.3)  # the whole takes 1.0 s
     (told,) = doubts(time, 2, "cpu", 2, "pinned")
     assert told.count("--threads 1") == 1
     assert "--budget" not in told
     assert told.endswith(". As it is, the steps add up to 0.90 of the whole and the runs spread by 30%")
 
 
-def test_what_helps_against_page_faults_depends_on_the_allocator():
+def test_the_remedy_for_page_faults_depends_on_the_allocator():
     assert faults_remedy("default", is_glibc=True) == "--alloc pinned keeps it"
     assert "glibc's on Linux can" in faults_remedy("default", is_glibc=False)
     assert "LD_PRELOAD" in faults_remedy("pinned", is_glibc=True)
 
 
-def test_a_gpu_does_not_care_for_the_processor_unless_it_waits_for_it():
+def test_cpu_noise_gives_no_warning_on_a_gpu_unless_launches_are_late():
     assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
     (told,) = doubts(replace(FINE, clean_runs=2, steps_sum_s=7.0, whole_iqr_s=1.0), 1, "cuda", 2, "default")
     assert "hold launches" in told
 
 
-def test_the_gap_of_nothing_is_that_of_a_clean_run():
-    """The first runs of a GPU's clock are not: the processor feeds it too slowly."""
+def test_the_empty_gap_is_measured_in_a_clean_run():
+    """The first runs on a GPU are not clean: the CPU launches too slowly."""
 
     class Starting(clocks.CpuClock):
         runs = 0
@@ -110,11 +113,11 @@ def test_the_gap_of_nothing_is_that_of_a_clean_run():
     assert clocks.empty_gap(Starting()) == 1e-6
 
 
-def test_steps_that_wait_for_their_device_need_not_add_up():
+def test_steps_that_synchronize_may_exceed_the_whole():
     assert doubts(replace(FINE, steps_sum_s=1.8), 1, "mps", 2, "default") == []
 
 
-def test_environment_says_what_is_needed_to_repeat_a_run():
+def test_the_environment_has_what_is_needed_to_reproduce_a_run():
     report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01, seed=7)
     env = report.environment
     assert env["seed"] == 7
@@ -135,7 +138,7 @@ def test_environment_says_what_is_needed_to_repeat_a_run():
     } <= env.keys()
 
 
-def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
+def test_progress_names_each_measurement_and_ends_at_one():
     told = {}
     spec = SwinSpec(dim=12, resolution=14)
     explore(
@@ -148,7 +151,7 @@ def test_progress_tells_what_is_measured_and_ends_with_all_of_it():
         assert all(0 <= share <= 1 for share in shares)
 
 
-def test_no_progress_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys):
+def test_progress_is_hidden_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys):
     from attnscope.cli.progress import progress_line
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -158,7 +161,7 @@ def test_no_progress_on_a_terminal_that_cannot_clear_a_line(monkeypatch, capsys)
             assert (progress is not None) is told
 
 
-def test_no_progress_where_nobody_sees_it(capsys):
+def test_progress_is_hidden_without_a_terminal(capsys):
     from attnscope.cli.progress import progress_line
 
     assert not sys.stderr.isatty()
