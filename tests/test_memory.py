@@ -1,4 +1,4 @@
-"""Predicted memory is real memory, to the byte: what is held in inference and in training, and what autograd keeps."""
+"""Predicted against real memory, to the byte: inference, training, backward, and tensors saved for it."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ CASES = [
     CrossSpec(dim=12, heads=4, kv_heads=2, tokens=5, keys=7),
     CrossSpec(dim=12, heads=4, kv_heads=1, tokens=5, keys=7, batch=2),
     CrossSpec(dim=12, heads=4, tokens=1, keys=7, batch=2),
-    SwinV2Spec(dim=2, heads=2, resolution=(3, 7), window=(3, 7)),  # matrices of one column in the backward
+    SwinV2Spec(dim=2, heads=2, resolution=(3, 7), window=(3, 7)),  # the backward has matrices of one column
     *(
         kind(**{"dim": 12, "heads": 4, "window": 7, **fields})
         for kind in (SwinSpec, SwinV2Spec)
@@ -54,7 +54,7 @@ CASES = [
             {"resolution": (10, 15), "kv_heads": 1, "shift": True, "batch": 2, "dtype": "float64"},
         )
     ),
-    SwinV2Spec(shift=True, kv_heads=1),  # as large as in a network
+    SwinV2Spec(shift=True, kv_heads=1),  # of the size in a network
     *(
         spec
         for dtype in ("float16", "bfloat16")
@@ -70,12 +70,14 @@ CASES = [
         for kind in (SwinNetworkSpec, SwinV2NetworkSpec)
         for block in (1, 2)
     ),
-    *(kind(stage=3, image=(100, 60), **SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)),  # merging too
+    *(
+        kind(stage=3, image=(100, 60), **SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)
+    ),  # with patch merging
     ViTNetworkSpec(**SMALL_VIT),
     ViTNetworkSpec(cls=False, batch=2, **SMALL_VIT),
     ViTNetworkSpec(
         dim=192, heads=3, depth=1, patch=1, image=32
-    ),  # a convolution that is a matmul of the image as it lies
+    ),  # torch runs the convolution as a matmul without a copy of the image
     ViTNetworkSpec(cls=False, dtype="float64", **SMALL_VIT),
     ViTNetworkSpec(distilled=True, kv_heads=1, **SMALL_VIT),
     *(kind(**SMALL_SWIN) for kind in (SwinNetworkSpec, SwinV2NetworkSpec)),
@@ -84,17 +86,17 @@ CASES = [
 
 
 BOUNDS = [
-    # with dropout torch takes its math kernel, which keeps less than the operands of a fused one
+    # with dropout, torch uses its math kernel, which saves fewer bytes than the operands of a fused kernel
     CrossSpec(dim=64, heads=4, tokens=64, keys=2, attn_drop=0.1, kernel="sdpa"),
     ViTSpec(dim=64, heads=4, tokens=16, attn_drop=0.1, kernel="sdpa"),
-    # the bias with the mask is repeated for each image, and what it is made of is gone before the kernel runs
+    # the bias with the mask is repeated for each image; its parts are freed before the kernel runs
     *(
         kind(dim=96, heads=3, resolution=14, shift=True, batch=2, kernel="sdpa", dtype=dtype)
         for kind in (SwinSpec, SwinV2Spec)
         for dtype in ("float32", "float64")
     ),
 ]
-"""What torch's own kernel keeps is unknown."""
+"""Specs for which the bytes that torch's kernel saves are unknown."""
 
 
 def name_of(spec):
@@ -102,12 +104,12 @@ def name_of(spec):
 
 
 @pytest.mark.parametrize("spec", CASES, ids=name_of)
-def test_what_is_held_and_kept(spec):
+def test_held_and_saved_bytes_equal_torchs(spec):
     hold_against_torch(spec)
 
 
 @pytest.mark.parametrize("spec", BOUNDS, ids=name_of)
-def test_a_lower_bound_is_one(spec):
+def test_unknown_bytes_have_a_lower_bound(spec):
     assert Memory(spec.plan()).kept is None
     hold_memory(spec)
     hold_saved(spec)
@@ -115,13 +117,13 @@ def test_a_lower_bound_is_one(spec):
 
 @pytest.mark.parametrize("input_grad", [True, False])
 @pytest.mark.parametrize("spec", [*CASES, *BOUNDS], ids=name_of)
-def test_what_the_backward_holds(spec, input_grad):
+def test_bytes_held_in_the_backward_equal_torchs(spec, input_grad):
     hold_backward_memory(spec, input_grad)
 
 
 @given(specs(kernels=("eager", "sdpa", "math"), drops=(0.0, 0.1)))
 @settings(max_examples=100)
-def test_what_attentions_hold_and_keep(spec):
+def test_held_and_saved_bytes_of_random_attentions_equal_torchs(spec):
     assert (Memory(spec.plan()).kept is not None) == keeps_known(spec)
     hold_memory(spec)
     hold_saved(spec)
@@ -129,24 +131,24 @@ def test_what_attentions_hold_and_keep(spec):
 
 @given(specs(kernels=("eager", "sdpa", "math"), drops=(0.0, 0.1)), st.booleans())
 @settings(max_examples=100)
-def test_what_the_backward_of_attentions_holds(spec, input_grad):
+def test_bytes_held_in_the_backward_of_random_attentions_equal_torchs(spec, input_grad):
     hold_backward_memory(spec, input_grad)
 
 
 @given(small_vits | small_swins)
 @settings(max_examples=30)
-def test_what_networks_hold_and_keep(spec):
+def test_held_and_saved_bytes_of_random_networks_equal_torchs(spec):
     hold_against_torch(spec)
 
 
 @given(small_vits | small_swins)
 @settings(max_examples=30)
-def test_what_the_backward_of_networks_holds(spec):
+def test_bytes_held_in_the_backward_of_random_networks_equal_torchs(spec):
     hold_backward_memory(spec, input_grad=True)
 
 
 def keeps_known(spec):
-    """Fused kernels without a bias have known savings; dropout's are the device's own."""
+    """Return True if the saved bytes are known: without dropout, for eager and for sdpa without a bias."""
     is_biased = isinstance(spec, SwinSpec | SwinV2Spec)
     return not spec.attn_drop and (spec.kernel == "eager" or (spec.kernel == "sdpa" and not is_biased))
 
@@ -162,7 +164,7 @@ def backward_bytes(memory, input_grad=True):
 
 
 @pytest.mark.parametrize("spec", [ViTNetworkSpec(), SwinNetworkSpec(), SwinV2NetworkSpec()], ids=lambda spec: spec.name)
-def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
+def test_the_bytes_of_a_row_are_those_of_each_of_its_blocks(spec):
     plan = networks.plan(spec)
     memory = Memory(plan)
     assert sum(step.times * saved for step, saved in zip(plan.steps, memory.saved, strict=True)) == memory.kept
@@ -170,8 +172,8 @@ def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
     deeper = replace(spec, **({"depth": 13} if spec.name == "vit" else {"depths": (2, 2, 8, 2)}))
     assert (
         Memory(networks.plan(deeper)).least_peak == memory.least_peak
-    )  # what a block held is gone when the next one runs
-    assert Memory(networks.plan(deeper)).kept > memory.kept  # but for what its backward needs
+    )  # the tensors of a block are freed before the next one runs
+    assert Memory(networks.plan(deeper)).kept > memory.kept  # except tensors saved for the backward
 
 
 @pytest.mark.parametrize(
@@ -180,11 +182,11 @@ def test_a_rows_figures_are_those_of_each_of_its_runs(spec):
         SwinNetworkSpec(stage=1, image=(56, 56), **SMALL_SWIN | {"depths": (5,)}),
         SwinV2NetworkSpec(
             stage=1, image=(28, 28), window=7, **SMALL_SWIN | {"depths": (4,)}
-        ),  # no copy for its windows
+        ),  # the partition makes no copy
     ],
     ids=name_of,
 )
-def test_the_first_of_several_blocks_keeps_no_input_that_comes_from_outside(spec):
+def test_the_first_of_several_blocks_does_not_save_the_input_of_the_network(spec):
     plan = spec.plan()
     memory = Memory(plan)
     kept = kept_bytes(spec.build(), torch.randn(spec.input_shape))
@@ -200,13 +202,13 @@ FUSED = [
     CrossSpec(dim=12, heads=3, tokens=5, keys=7, batch=2, kernel="sdpa"),
     ViTNetworkSpec(kernel="sdpa", **SMALL_VIT),
 ]
-"""Kernels that compute the scores anew in the backward."""
+"""Specs whose kernel recomputes the scores in the backward."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 @pytest.mark.parametrize("spec", FUSED, ids=name_of)
-def test_a_kernel_that_computes_the_scores_anew_keeps_none(spec, dtype):
-    """Of each query it keeps one sum, as float32 where the numbers are narrower."""
+def test_a_kernel_that_recomputes_the_scores_does_not_save_them(spec, dtype):
+    """It saves one sum for each query, as float32 if the dtype is narrower."""
     spec = replace(spec, dtype=dtype)
     module, plan = spec.build().to(getattr(torch, dtype)), spec.plan()
     memory = Memory(plan)
@@ -217,7 +219,7 @@ def test_a_kernel_that_computes_the_scores_anew_keeps_none(spec, dtype):
 
 
 @pytest.mark.parametrize("spec", FUSED, ids=name_of)
-def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
+def test_only_the_bytes_held_inside_kernels_are_unknown(spec):
     plan = spec.plan()
     memory, rows = Memory(plan), [step.name for step in plan.steps]
     for held in (memory.live, memory.training, backward_bytes(memory)):
@@ -238,27 +240,27 @@ def test_what_a_kernel_holds_meanwhile_is_unknown_and_nothing_else(spec):
     ],
     ids=name_of,
 )
-def test_a_kernel_that_lays_its_heads_apart_lets_them_be_copied(spec):
+def test_the_copies_of_heads_by_the_math_kernel_are_predicted(spec):
     hold_memory(spec)
 
 
 @pytest.mark.parametrize(
     "spec", [SwinSpec(kernel="sdpa"), SwinV2Spec(kernel="sdpa"), ViTSpec(kernel="math")], ids=name_of
 )
-def test_what_a_kernel_keeps_for_itself_is_unknown(spec):
+def test_bytes_that_a_kernel_saves_internally_are_unknown(spec):
     plan = spec.plan()
     memory = Memory(plan)
     rows = [step.name for step in plan.steps]
     attend = rows.index("attend")
     assert memory.saved[attend] is memory.kept is memory.live[attend] is None
-    assert set(memory.training[attend:]) == {None}  # behind it nobody knows what is held
+    assert set(memory.training[attend:]) == {None}  # unknown from this step on
     assert None not in memory.live[attend + 1 :]
-    assert set(backward_bytes(memory)) == {None}  # it is held from the end of the forward on
+    assert set(backward_bytes(memory)) == {None}  # the saved tensors are held from the start of the backward
     for least in (memory.least_peak, memory.least_training_peak, least_backward_peak(memory)):
         assert least > max(step.output_bytes for step in plan.steps)
 
 
-def test_nothing_goes_back_through_what_stands_before_the_first_weight_whatever_a_kernel_keeps():
+def test_steps_before_the_first_weight_have_no_backward_with_any_kernel():
     spec = SwinSpec(dim=12, resolution=14, shift=True, kernel="sdpa")
     rows = [step.name for step in spec.plan().steps]
     held = dict(zip(rows, backward_bytes(Memory(spec.plan()), input_grad=False), strict=True))
@@ -266,8 +268,8 @@ def test_nothing_goes_back_through_what_stands_before_the_first_weight_whatever_
     assert held["shift"] == held["partition"] == 0
 
 
-def test_what_dropout_keeps_is_unknown():
-    """A mask of bytes on one device, numbers on another; and the next step saves what dropout made of its input."""
+def test_bytes_that_dropout_saves_are_unknown():
+    """The mask has bytes on one device and numbers on another, and the next step saves the output of dropout."""
     for spec, steps in (
         (ViTSpec(attn_drop=0.1), {"softmax", "mix"}),
         (SwinV2Spec(attn_drop=0.1, proj_drop=0.1), {"softmax", "mix", "output"}),

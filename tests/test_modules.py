@@ -1,4 +1,4 @@
-"""The modules are ordinary ones: equal to timm's and torchvision's, trainable, pickled, exported, compiled."""
+"""Attention modules: equal to timm's and torchvision's; they can be trained, pickled, exported and compiled."""
 
 import copy
 import io
@@ -26,7 +26,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
 def assert_same(ours, theirs, x, tolerance):
-    """Outputs, and the gradients of the input and of every parameter."""
+    """Assert that outputs and gradients of the input and of all parameters agree."""
     results = []
     for module in (ours, theirs):
         leaf = x.clone().requires_grad_()
@@ -44,7 +44,7 @@ def assert_same(ours, theirs, x, tolerance):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.mark.parametrize("qkv_bias", [True, False])
-def test_vit_is_timms(dtype, kernel, qkv_bias):
+def test_vit_equals_timms(dtype, kernel, qkv_bias):
     theirs = timm.layers.Attention(24, num_heads=3, qkv_bias=qkv_bias).to(dtype)
     theirs.fused_attn = kernel == "sdpa"
     ours = ViTAttention(24, 3, qkv_bias=qkv_bias, kernel=kernel).to(dtype)
@@ -53,7 +53,7 @@ def test_vit_is_timms(dtype, kernel, qkv_bias):
 
 
 class TimmBlock(nn.Module):
-    """The attention of timm's Swin block: roll, partition, attend, reverse, roll back, but nothing around it."""
+    """The attention of timm's Swin block with partition and roll, without norm and MLP."""
 
     def __init__(self, resolution, heads, window, shift, dim):
         super().__init__()
@@ -77,7 +77,7 @@ class TimmBlock(nn.Module):
     ("resolution", "window", "shift"),
     [((8, 12), 4, 0), ((8, 12), 4, 2), ((6, 8), (3, 4), (1, 2)), ((14, 14), 7, 3)],
 )
-def test_swin_is_timms(dtype, kernel, resolution, window, shift):
+def test_swin_equals_timms(dtype, kernel, resolution, window, shift):
     theirs = TimmBlock(resolution, 3, window, shift, 12).to(dtype)
     theirs.block.attn.fused_attn = False
     ours = WindowAttention(12, 3, window, shift, kernel=kernel).to(dtype)
@@ -91,28 +91,28 @@ def test_swin_is_timms(dtype, kernel, resolution, window, shift):
     st.data(),
 )
 @settings(max_examples=40)
-def test_swin_is_torchvisions_padded_and_shifted(resolution, window, data):
+def test_padded_and_shifted_swin_equals_torchvisions(resolution, window, data):
     shift = data.draw(st.tuples(*(st.integers(0, side - 1) for side in window)))
     theirs = ShiftedWindowAttention(6, list(window), list(shift), 3).double()
     nn.init.normal_(theirs.relative_position_bias_table)
     ours = WindowAttention(6, 3, window, shift, kernel=data.draw(st.sampled_from(["eager", "sdpa"]))).double()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, *resolution, 6, dtype=torch.float64)
-    # its mask has −100 where ours has −inf; exp(−100) is 1e-44
+    # its mask has −100 and ours −inf; exp(−100) is 1e-44
     assert_same(ours, theirs, x, 1e-10)
 
 
 @pytest.mark.parametrize("resolution", [(10, 15), (3, 3), (7, 20)])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_swin_is_torchvisions(dtype, resolution):
+def test_swin_without_padding_equals_torchvisions(dtype, resolution):
     theirs = ShiftedWindowAttention(12, [7, 7], [3, 3], 3).to(dtype)
     ours = WindowAttention(12, 3, 7, 3).to(dtype)
     ours.load_state_dict(theirs.state_dict())
     assert_same(ours, theirs, torch.randn(2, *resolution, 12, dtype=dtype), TOLERANCE[dtype])
 
 
-def test_the_padding_takes_part_in_the_softmax():
-    """3×3 tokens in a 7×7 window, uniform scores, no biases: the output is 9/49 of the mean."""
+def test_softmax_includes_the_padding():
+    """With 3×3 tokens in a 7×7 window, uniform scores and no biases, the output is 9/49 of the mean."""
     module = WindowAttention(4, 1, 7, qkv_bias=False).double()
     with torch.no_grad():
         module.relative_position_bias_table.zero_()
@@ -136,30 +136,30 @@ def test_reverse_is_the_inverse_of_partition(shape, p, q):
     assert windows.shape == (b * r * s, p, q, c)
     assert torch.equal(window_reverse(windows, (p, q), r * p, s * q), x)
     assert torch.equal(window_reverse(windows.flatten(1, 2), (p, q), r * p, s * q), x)
-    strided = torch.stack([x, x], -1)[..., 0].transpose(1, 2)  # as a channels-last image or a slice comes
+    strided = torch.stack([x, x], -1)[..., 0].transpose(1, 2)  # not contiguous, as a channels-last image or a slice
     assert torch.equal(window_reverse(window_partition(strided, (q, p)), (q, p), s * q, r * p), strided)
 
 
-def test_the_batch_is_the_slow_index_of_the_windows():
+def test_windows_are_ordered_by_image_first():
     x = torch.arange(2)[:, None, None, None].expand(2, 4, 4, 1)
     assert window_partition(x, 2).flatten(1).unique(dim=1).flatten().tolist() == [0] * 4 + [1] * 4
 
 
-def test_a_grid_that_does_not_fall_into_windows_is_refused():
+def test_a_grid_that_windows_do_not_divide_raises():
     with pytest.raises(ValueError, match="a grid of 5×4 tokens does not fall into windows of 2×2"):
         window_partition(torch.zeros(1, 5, 4, 1), 2)
     with pytest.raises(ValueError, match="do not fill a grid of 4×5"):
         window_reverse(torch.zeros(4, 2, 2, 1), 2, 4, 5)
 
 
-def test_the_relative_position_index():
+def test_the_relative_position_index_is_that_of_the_paper():
     assert relative_position_index((2, 2)).tolist() == [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
     assert relative_position_index((2, 3))[0].tolist() == [7, 6, 5, 2, 1, 0]
     index = relative_position_index((7, 7))
     assert (index[0, 0], index[0, 48], index[48, 0], index.unique().numel()) == (84, 0, 168, 169)
 
 
-def test_the_mask():
+def test_the_mask_has_the_expected_number_of_masked_pairs():
     def masked(height, window, shift):
         return shift_mask(Windows(height, height, window, shift), torch.zeros(1)).isinf().sum((1, 2)).tolist()
 
@@ -168,8 +168,8 @@ def test_the_mask():
 
 
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.data())
-def test_the_mask_is_the_definition_without_a_roll(resolution, window, data):
-    """Token i belongs to window ⌊(i − s)/M⌋ on each axis; a pair attends iff both tokens belong to the same window."""
+def test_the_mask_follows_from_the_definition_without_a_roll(resolution, window, data):
+    """Token i is in window ⌊(i − s)/M⌋ on each axis; a pair attends iff both tokens are in the same window."""
     grid = Windows(*resolution, window, data.draw(st.tuples(*(st.integers(0, side - 1) for side in window))))
     mask = shift_mask(grid, torch.zeros(1, dtype=torch.float64))
     places = torch.stack(torch.meshgrid(*map(torch.arange, grid.padded), indexing="ij"), -1)[None]
@@ -179,7 +179,7 @@ def test_the_mask_is_the_definition_without_a_roll(resolution, window, data):
     home = window_partition(home, window).flatten(1, 2)
     apart = (home[:, :, None] != home[:, None, :]).any(-1)
     assert torch.equal(mask.isinf(), apart)
-    assert not mask.isinf().all(-1).any()  # no row is masked as a whole
+    assert not mask.isinf().all(-1).any()  # no row is masked completely
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -204,7 +204,7 @@ def case(request):
     return kind(12, 4, **fields, kernel=kernel, kv_heads=kv_heads).eval(), x
 
 
-def test_pickled_and_copied(case):
+def test_a_pickled_or_copied_module_has_the_same_output(case):
     module, x = case
     y = module(x)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
@@ -215,23 +215,23 @@ def test_pickled_and_copied(case):
     module.load_state_dict(torch.load(file, weights_only=True))
 
 
-def test_exported(case):
+def test_an_exported_module_has_the_same_output(case):
     module, x = case
     exported = torch.export.export(module, (x,)).module()
     torch.testing.assert_close(exported(x), module(x))
 
 
 @pytest.mark.slow
-# the compiler uses parts of torch that it has itself deprecated
+# torch's compiler uses deprecated parts of torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_compiled_as_one_graph(case):
+def test_a_module_compiled_as_one_graph_has_the_same_output(case):
     module, x = case
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), module(x))
 
 
-def test_trained_after_it_was_used_without_gradients(case):
-    """The mask that a forward in inference mode made must not keep a later one from being differentiated."""
+def test_a_module_can_be_trained_after_inference_mode(case):
+    """A mask from a forward in inference mode must not prevent a later backward."""
     module, x = case
     with torch.inference_mode():
         module(x)
@@ -252,7 +252,7 @@ def test_the_mask_follows_the_grid_the_dtype_and_the_module():
         assert torch.equal(module(x), fresh(x))
 
 
-def test_dropout_drops_in_training_only(case):
+def test_dropout_applies_in_training(case):
     module, x = case
     kind, fields = next((kind, fields) for kind, fields in MODULES.values() if kind is type(module))
     shared = {"kernel": module.kernel, "kv_heads": module.kv_heads}
@@ -263,7 +263,7 @@ def test_dropout_drops_in_training_only(case):
 
 
 def own_heads(name, tensor, dim, heads, kv_heads):
-    """A parameter of a module whose heads share keys and values, as the module has it whose heads have their own."""
+    """Convert a parameter with shared key/value heads to one with a key/value head for each query head."""
     if not name.startswith(("qkv.", "v_bias")):
         return tensor
     queries = dim if name.startswith("qkv.") else 0
@@ -274,8 +274,8 @@ def own_heads(name, tensor, dim, heads, kv_heads):
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.mark.parametrize("kv_heads", [1, 2])
 @pytest.mark.parametrize("kind", [ViTSpec, SwinSpec, SwinV2Spec], ids=lambda kind: kind.name)
-def test_shared_heads_are_heads_of_their_own_that_are_alike(kind, kv_heads, kernel):
-    """Outputs, and gradients: that of a shared head is the sum over those that share it."""
+def test_shared_heads_equal_separate_heads_with_the_same_weights(kind, kv_heads, kernel):
+    """Outputs and gradients agree; the gradient of a shared head is the sum over its query heads."""
     spec = kind.on_grid((6, 9), {"dim": 24, "heads": 4, "window": (4, 4), "shift": True, "batch": 2, "kernel": kernel})
     own, shared = (attentions.build(replace(spec, kv_heads=number)).double() for number in (None, kv_heads))
     for parameter in shared.parameters():
@@ -294,8 +294,8 @@ def test_shared_heads_are_heads_of_their_own_that_are_alike(kind, kv_heads, kern
         torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-8, msg=name)
 
 
-def test_as_many_heads_of_keys_as_of_queries_is_the_same_module():
-    """timm's names and shapes, and the same steps, whether it is said or not."""
+def test_kv_heads_equal_to_heads_is_the_same_module():
+    """Names and shapes are timm's, and the steps are the same."""
     for kind in (ViTSpec, SwinSpec, SwinV2Spec):
         plain, said = kind(), kind(kv_heads=kind().heads)
         assert attentions.plan(plain) == attentions.plan(said)
@@ -303,7 +303,7 @@ def test_as_many_heads_of_keys_as_of_queries_is_the_same_module():
         assert len({tuple((name, tensor.shape) for name, tensor in state.items()) for state in states}) == 1
 
 
-def test_a_scale_of_ones_own():
+def test_qk_scale_replaces_the_default_scale():
     module, theirs = ViTAttention(12, 3, qk_scale=0.3).double(), ViTAttention(12, 3).double()
     theirs.load_state_dict(module.state_dict())
     with torch.no_grad():
@@ -322,6 +322,6 @@ def test_a_scale_of_ones_own():
         (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; did you mean flash?"),
     ],
 )
-def test_a_wrong_argument_is_told_in_pythons_words(make, said):
+def test_the_error_for_a_wrong_argument_has_the_python_name(make, said):
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         make()

@@ -1,4 +1,4 @@
-"""Neighbourhoods: against the weights of real attentions, in words, and those of families that are still to come."""
+"""Neighbourhoods: against the weights of real attentions, in words, and for other families of attention."""
 
 import dataclasses
 import json
@@ -27,11 +27,11 @@ from attnscope.reports.report import Neighbourhood as Figures
 from tests.golden import timed
 from tests.strategies import specs
 
-# against the weights of real attentions
+# neighbourhoods against the weights of real attentions
 
 
 class Weights(TorchDispatchMode):
-    """Keeps what softmax returns."""
+    """A dispatch mode that keeps the outputs of softmax."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -41,7 +41,7 @@ class Weights(TorchDispatchMode):
 
 
 def weights_of(spec):
-    """The weights of one head of the first image: (windows, queries, keys)."""
+    """Return the weights of one head of the first image: (windows, queries, keys)."""
     module = attentions.build(spec).eval()
     seen = Weights()
     with torch.no_grad(), seen:
@@ -50,7 +50,7 @@ def weights_of(spec):
 
 
 def places_of(spec):
-    """The grid with its padding, and where its tokens lie in the rows of the weights: (windows, queries)."""
+    """Return the padded grid, and the token of each row of the weights: (windows, queries)."""
     if not isinstance(spec, SwinSpec):
         tokens = spec.input_shape[1]
         return (tokens,), torch.arange(tokens)[None]
@@ -63,8 +63,8 @@ def places_of(spec):
 @given(specs(kernels=("eager",)))
 @example(SwinSpec(dim=2, heads=1, resolution=(5, 9), window=(3, 4), shift=True))
 @example(SwinSpec(dim=2, heads=1, resolution=(2, 9), window=(3, 4), shift=True))
-def test_a_query_has_the_keys_that_its_neighbourhood_says(spec):
-    """Of every query, padding included: the keys with a weight are those in reach, and no others."""
+def test_a_query_attends_to_the_keys_of_its_neighbourhood(spec):
+    """For every query, padding included, exactly the keys in reach have a weight."""
     look, weights, (sides, places) = spec.neighbourhood, weights_of(spec), places_of(spec)
     windows, queries, keys = weights.shape
     assert (windows * queries, keys) == (look.tokens, look.keys)
@@ -82,7 +82,7 @@ def test_a_query_has_the_keys_that_its_neighbourhood_says(spec):
 
 
 @given(specs())
-def test_the_waste_is_the_share_of_padding(spec):
+def test_waste_is_the_share_of_padding(spec):
     look = spec.neighbourhood
     real = math.prod(spec.input_shape[1:-1])
     assert look.waste == 1 - real / look.tokens
@@ -92,15 +92,15 @@ def test_the_waste_is_the_share_of_padding(spec):
 
 
 @given(specs())
-def test_the_complexity_is_of_this_attention_and_of_the_global_one(spec):
+def test_the_complexity_has_terms_of_this_and_of_global_attention(spec):
     own = {**spec.closed_form()}
-    own.pop("bias_mlp", None)  # once for all images, and not in the paper's formula
+    own.pop("bias_mlp", None)  # runs once for all images and is not in the paper's formula
     complexity = spec.complexity()
     assert complexity.own_macs == sum(own.values())
     assert (complexity.own is complexity.reference) == (spec.neighbourhood.kind == "global")
 
 
-# a command builds one geometry, whatever it asks of it
+# each Spec builds its geometry once
 
 
 def test_a_spec_has_one_geometry():
@@ -113,7 +113,7 @@ def test_a_spec_has_one_geometry():
     assert network.attention_of(network.stages[2], 4) is network.attention_of(network.stages[2], 0)
 
 
-# in words
+# neighbourhoods in words
 
 PLAIN = {
     "vit": ViTSpec(dim=12, heads=3, tokens=50),
@@ -123,30 +123,30 @@ PLAIN = {
     "cross": CrossSpec(dim=12, heads=3),
 }
 KEPT = ('"windowed_macs"', '"windowed_s"')
-"""Keys of schema 1 that are kept for one release."""
+"""Deprecated keys of schema 1, which stay for one release."""
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_has_no_windows_is_not_called_windowed(name, form):
+def test_a_report_without_windows_does_not_mention_windows(name, form):
     report = attnscope.explore(PLAIN[name], budget=0.01, device="cpu", backward=True)
-    report = dataclasses.replace(report, next=("", ""))  # which is about another attention
+    report = dataclasses.replace(report, next=("", ""))  # the suggested command is about another attention
     assert "window" not in without(KEPT, render(report, form, Screen(quiet=True))).lower()
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
 @pytest.mark.parametrize("quantity", ["macs", "peak"])
-def test_a_comparison_without_windows_speaks_of_none(form, quantity):
+def test_a_comparison_without_windows_does_not_mention_windows(form, quantity):
     compared = compare(("vit", "cross", "vit:kv_heads=1"), quantity=quantity)
     assert "window" not in render_comparison(compared, form, Screen(quiet=True)).lower()
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
-def test_a_trace_without_windows_speaks_of_none(form):
+def test_a_trace_without_windows_does_not_mention_windows(form):
     for name in ("vit", "cross"):
         inputs = [torch.randn(shape) for shape in PLAIN[name].input_shapes]
         traced = attnscope.trace(attentions.build(PLAIN[name]), *inputs)
-        keys = ('"windows"', '"window"')  # one window, and None
+        keys = ('"windows"', '"window"')  # keys of every trace
         assert "window" not in without(keys, render(traced, form, Screen(quiet=True))).lower()
 
 
@@ -156,13 +156,13 @@ def without(keys: Sequence[str], text: str) -> str:
     return text
 
 
-def test_windows_are_called_windowed():
-    """So that the tests above can fail."""
+def test_a_report_with_windows_mentions_them():
+    """This shows that the tests above can fail."""
     report = attnscope.explore(SwinSpec(dim=12, heads=3, resolution=14), budget=0.01, device="cpu")
     assert ", windowed " in render(report, "table", Screen(quiet=True))
 
 
-def test_what_is_timed_beside_global_attention_is_called_by_its_kind():
+def test_the_time_compared_with_global_attention_has_the_name_of_its_kind():
     report = timed(attnscope.explore(SwinSpec(), time=False))
     pooled = dataclasses.replace(report.complexity, neighbourhood=Figures("pooled", "49 pooled keys", 3136, 0, 49))
     shown = render(dataclasses.replace(report, complexity=pooled), "table", Screen(quiet=True))
@@ -170,7 +170,7 @@ def test_what_is_timed_beside_global_attention_is_called_by_its_kind():
     assert ", windowed " not in shown
 
 
-def test_a_comparison_says_what_each_attends_to():
+def test_a_comparison_describes_the_neighbourhood_of_each_contender():
     compared = compare(("vit", "swin", "swin:shift", "swin:window=14", "cross"))
     assert [each.words for each in compared.contenders] == [
         "global attention",
@@ -199,7 +199,7 @@ def test_a_comparison_says_what_each_attends_to():
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_the_json_says_what_a_query_attends_to(spec, figures):
+def test_the_json_has_the_neighbourhood(spec, figures):
     told = json.loads(attnscope.explore(spec, time=False).to_json())["complexity"]["neighbourhood"]
     assert told == dict(zip(("kind", "words", "tokens", "padding", "keys"), figures, strict=True))
 
@@ -233,7 +233,7 @@ REACHES = st.integers(1, 9).flatmap(
 
 @given(st.lists(REACHES, min_size=1, max_size=1), st.integers(1, 4))
 def test_layers_widen_what_a_token_depends_on(reaches, layers):
-    """Against sets that are joined layer by layer."""
+    """The expected sets are joined layer by layer."""
     (reach,) = reaches
 
     class Given(AllTokens):
@@ -248,12 +248,12 @@ def test_layers_widen_what_a_token_depends_on(reaches, layers):
     assert [tuple(each) for each in seen] == [(min(each), max(each)) for each in sets]
 
 
-# families that are still to come: what generic code asks is enough for each
+# families that attnscope does not have: the interface is sufficient for each of them
 
 
 @dataclass(frozen=True, slots=True)
 class Toy(Neighbourhood):
-    """A neighbourhood on a square grid."""
+    """A base of neighbourhoods on a square grid."""
 
     kind: ClassVar[str] = "toy"
 
@@ -272,7 +272,7 @@ class Toy(Neighbourhood):
 
 
 class Pooled(Toy):
-    """PVT: every R×R tokens are one key (Wang et al., arXiv 2102.12122); R = 4."""
+    """PVT: each patch of R×R tokens is one key (Wang et al., arXiv 2102.12122); R = 4."""
 
     letter, field = "hw/R²", "sr_ratio"
 
@@ -319,7 +319,7 @@ class Near(Toy):
     def reach(self, axis: int, side: int) -> Sequence[range]:
         found = []
         for token in range(side):
-            last = (side - 1 - token % 2) // 2  # of the tokens at even, or at odd places
+            last = (side - 1 - token % 2) // 2  # of the tokens at even or odd positions
             start = min(max(token // 2 - 1, 0), last - 2)
             found.append(range(token % 2 + 2 * start, token % 2 + 2 * start + 6, 2))
         return found
@@ -359,7 +359,7 @@ class MaskUnits(Toy):
 
 SIDE, C, D = 16, 12, 4
 FAMILIES = {
-    # what FACTS has for q·kᵀ and the weighted sum, in MACs
+    # MACs of q·kᵀ and the weighted sum, from the papers
     Pooled(SIDE): 2 * (SIDE**4 // 16) * C,
     Stripes(SIDE): SIDE**2 * C * 2 * (SIDE + SIDE),
     Windows(SIDE, SIDE, (4, 4)): 2 * 16 * SIDE**2 * C,
@@ -389,14 +389,14 @@ def test_every_family_has_a_neighbourhood(look):
         assert [last - first for first, last in widened] == [keys[-1] - keys[0] for keys in reach]
 
 
-def test_dilated_layers_see_far():
+def test_dilated_layers_have_large_receptive_fields():
     first = widen([(token, token) for token in range(SIDE)], Near(SIDE), 0)
     assert first[8] == (6, 10)
     assert widen(first, Near(SIDE), 0)[8] == (4, 12)
     assert widen(first, Grid(SIDE), 0)[8] == (0, 14)
 
 
-def test_a_formula_is_in_the_familys_own_letters():
+def test_a_formula_uses_the_letters_of_its_family():
     both = [
         growth(lambda side: 4 * side**2 * C**2 + 2 * side**4 * C, 1),
         growth(lambda side: 4 * side**2 * C**2 + 2 * 9 * side**2 * C, 1),
@@ -408,8 +408,8 @@ def test_a_formula_is_in_the_familys_own_letters():
     assert (turned.formula, turned.equation, turned.tokens) == ("(2C + hw) / (2C + K²)", "hw = K²", 9)
 
 
-def test_global_attention_may_stand_alone():
-    """An attention of another kind, all of whose tokens attend to all, has nothing that it is held beside."""
+def test_global_attention_has_a_complexity_without_a_reference():
+    """There is a single term if an attention is its own reference, and two terms otherwise."""
     own = global_attention(9, C)
     alone = Complexity(2, own, own, "")
     assert (alone.terms, alone.ratio, alone.own_macs) == ((own.of_batch(2),), 1, 2 * own.macs)

@@ -1,4 +1,4 @@
-"""Whole networks: equal to timm's and torchvision's, counted to the last MAC, trainable, and seeing as far as they say."""
+"""Networks: equal to timm's and torchvision's; exact MACs, training and receptive fields."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ ALL = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: pre
 
 
 def noisy(network: nn.Module) -> nn.Module:
-    """No parameter is left at 0 or 1, where a mistake would not show."""
+    """Randomize all parameters, since a value of 0 or 1 can hide a mistake."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -34,7 +34,7 @@ def noisy(network: nn.Module) -> nn.Module:
 
 
 def shallow(spec, **others):
-    """The same network with few narrow blocks, so that it runs in a moment."""
+    """Return arguments for a small version of the network, with few narrow blocks."""
     if isinstance(spec, ViTNetworkSpec):
         return {"dim": 24, "heads": 3, "depth": 2, "classes": 7, **others}
     return {"dim": 12, "heads": 3, "depths": (2, 2, 3, 2), "classes": 7, **others}
@@ -44,7 +44,7 @@ SMALL_VIT = {"embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 7}
 SMALL_SWIN = {"embed_dim": 12, "num_heads": (3, 6, 12, 24), "depths": (2, 2, 3, 2), "num_classes": 7}
 
 AGREEMENT = [
-    # our Spec, timm's name and arguments: own resolutions and others, odd grids too
+    # Spec, timm's name and arguments, for pretraining and other resolutions and odd grids
     (ViTNetworkSpec(**shallow(ViTNetworkSpec())), "vit_base_patch16_224", SMALL_VIT),
     (
         ViTNetworkSpec(image=(96, 64), patch=(8, 8), **shallow(ViTNetworkSpec())),
@@ -97,7 +97,7 @@ AGREEMENT = [
 @pytest.mark.parametrize(
     ("spec", "name", "arguments"), AGREEMENT, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_outputs_are_timms(spec, name, arguments, kernel, dtype, close):
+def test_outputs_equal_timms(spec, name, arguments, kernel, dtype, close):
     theirs = noisy(timm.create_model(name, **arguments)).to(dtype)
     ours = networks.build(attnscope_with(spec, kernel=kernel)).to(dtype).eval()
     for buffer, same in zip(_tables(ours), _tables(theirs), strict=True):
@@ -126,7 +126,7 @@ def _tables(network):
 
 
 def _rebuilt_in_double(spec, kernel, name, arguments, theirs):
-    """Both built as they are used, so that V2's distances are of the same type."""
+    """Build both networks again in float64, so that the distances of V2 have the same dtype."""
     state = theirs.state_dict()
     ours = networks.build(attnscope_with(spec, kernel=kernel)).double().eval()
     again = timm.create_model(name, **arguments).double().eval()
@@ -142,8 +142,8 @@ TORCHVISION = [
 
 
 @pytest.mark.parametrize(("spec", "family"), TORCHVISION, ids=lambda value: value if isinstance(value, str) else "")
-def test_outputs_are_torchvisions(spec, family):
-    """torchvision pads before it rolls, as we do: odd grids agree too."""
+def test_outputs_equal_torchvisions(spec, family):
+    """Odd grids agree too, since both pad before they roll."""
     if family == "VisionTransformer":
         theirs = torchvision.models.VisionTransformer(64, 16, 2, 3, 24, 96, num_classes=7)
     else:
@@ -166,13 +166,13 @@ def test_outputs_are_torchvisions(spec, family):
 
 
 def _unclipped(spec):
-    """torchvision keeps its window where the grid is smaller; so large an image that no stage's is."""
+    """Return the Spec with an image so large that no stage clips its window; torchvision does not clip."""
     side = 8 * 4 * spec.window[0]
     return attnscope_with(spec, image=(side + 4, side + 20))
 
 
 def test_official_checkpoints_load():
-    """Microsoft's merge at the end of a stage, name the head otherwise, and bring buffers."""
+    """Microsoft's checkpoints merge at the end of a stage, name the head differently and include buffers."""
     spec = SwinNetworkSpec(**shallow(SwinNetworkSpec()))
     source = networks.build(spec)
     official = {}
@@ -192,7 +192,7 @@ def test_official_checkpoints_load():
         assert torch.equal(ours, theirs)
 
 
-def test_positions_of_another_size_are_resampled_as_timm_does():
+def test_position_embeddings_of_another_size_are_resampled_as_in_timm():
     theirs = noisy(timm.create_model("vit_base_patch16_224", **SMALL_VIT))
     ours = networks.build(ViTNetworkSpec(image=(320, 256), **shallow(ViTNetworkSpec())))
     ours.load_state_dict(theirs.state_dict())
@@ -228,13 +228,13 @@ def _weights(path, step):
 
 
 @ALL
-def test_every_printed_figure_is_explained(preset):
+def test_every_published_figure_is_explained(preset):
     figures = compare_published(preset.spec, networks.plan(preset.spec), preset.published).figures
     assert [figure.explained_by for figure in figures if not figure.explained_by] == []
 
 
 def test_conventions_are_those_of_the_sources():
-    """Exact figures of networks that were counted elsewhere."""
+    """The exact figures come from independent counts of these networks."""
     swin = SwinNetworkSpec()
     conventions = compare_published(swin, networks.plan(swin), []).conventions
     assert conventions["MACs"] == 4_490_566_656
@@ -262,7 +262,7 @@ def test_plan_closed_form_run_and_counters_agree(spec):
         assert [counted.macs[where] for where in step.places] == [step.macs] * step.times
     assert sum(counted.macs.values()) == plan.macs
     assert counted.uncounted == []
-    once = sum(step.times * step.macs for step in plan.steps if step.name == "bias_mlp")  # for all images
+    once = sum(step.times * step.macs for step in plan.steps if step.name == "bias_mlp")  # runs once for all images
     assert plan.macs == spec.complexity().own_macs + once
     if spec.is_whole:
         assert plan.params == spec.params() == count(network)
@@ -274,7 +274,7 @@ def test_plan_closed_form_run_and_counters_agree(spec):
     [ViTNetworkSpec(**shallow(ViTNetworkSpec())), SwinV2NetworkSpec(**shallow(SwinV2NetworkSpec()))],
     ids=["vit", "swinv2"],
 )
-def test_torchs_own_counter_agrees(spec):
+def test_macs_equal_flop_counter_mode(spec):
     network, plan = networks.build(spec).eval(), networks.plan(spec)
     counted = count_with_torch(network, torch.randn(spec.input_shape)).macs
     assert {where: macs for where, macs in counted.items() if macs} == {
@@ -284,8 +284,8 @@ def test_torchs_own_counter_agrees(spec):
 
 @pytest.mark.parametrize("kind", [SwinNetworkSpec, SwinV2NetworkSpec], ids=["swin", "swinv2"])
 @pytest.mark.parametrize(("grid", "window", "depths"), [((20, 14), 4, (3, 2)), ((13, 9), 3, (2, 2, 1))])
-def test_what_a_token_sees_is_where_its_gradient_is(kind, grid, window, depths):
-    """The receptive field in the table, against the gradient of a real network's tokens."""
+def test_the_receptive_field_of_a_token_is_where_its_gradient_is_not_zero(kind, grid, window, depths):
+    """Compare the receptive field of the plan with the gradient of a real network's tokens."""
     spec = kind(image=grid, patch=(1, 1), dim=4, heads=1, depths=depths, window=(window, window), classes=2)
     network = noisy(networks.build(spec)).double()
     x = torch.randn(1, *grid, spec.dim, dtype=torch.float64, requires_grad=True)
@@ -318,7 +318,7 @@ def test_receptive_field_of_the_papers_windows():
     ],
     ids=lambda spec: spec.name,
 )
-def test_training_overfits(spec):
+def test_training_overfits_four_images(spec):
     network = networks.build(spec).train()
     images, labels = torch.randn(4, 3, *spec.image), torch.tensor([0, 1, 2, 3])
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -340,7 +340,7 @@ def test_training_overfits(spec):
     ],
     ids=lambda spec: spec.name,
 )
-def test_networks_are_ordinary_modules(spec):
+def test_networks_can_be_copied_pickled_and_exported(spec):
     network, image = networks.build(spec).eval(), torch.randn(spec.input_shape)
     with torch.no_grad():
         expected = network(image)
@@ -353,13 +353,13 @@ def test_networks_are_ordinary_modules(spec):
     assert names[-1] == "head"
 
 
-def test_a_new_v2_block_does_nothing():
+def test_a_new_v2_block_is_the_identity():
     spec = SwinV2NetworkSpec(scope="block", **shallow(SwinV2NetworkSpec()))
     x = torch.randn(spec.input_shape)
     assert torch.equal(networks.build(spec)(x), x)
 
 
-def test_a_report_of_a_whole_network():
+def test_the_parts_of_a_network_add_up_to_its_totals():
     spec = SwinNetworkSpec(**shallow(SwinNetworkSpec(), image=(64, 64), window=(4, 4)))
     report = attnscope.explore(spec, budget=0.02, audit=True)
     assert report.audit.agree
@@ -373,7 +373,7 @@ def test_a_report_of_a_whole_network():
     assert math.isclose(sum(row.time_s for row in parts), report.time.steps_sum_s, rel_tol=1e-9)
     assert [(row.name, row.times) for row in parts if row.stage == 3][1:] == [
         ("W-MSA block", 3)
-    ]  # one window: no shift
+    ]  # a single window is not shifted
     assert [row.sees for row in stages] == [(8, 8), (16, 16), (16, 16), (16, 16)]
 
 
@@ -391,7 +391,7 @@ def test_a_report_of_a_whole_network():
         ({"depths": ()}, "depths is empty; give a whole number for each stage, such as 2,2,6,2"),
     ],
 )
-def test_what_cannot_be_asked(given, said):
+def test_an_invalid_network_raises_a_usage_error(given, said):
     with pytest.raises(UsageError) as error:
         SwinNetworkSpec(**given)
     assert str(error.value) == said
@@ -399,7 +399,7 @@ def test_what_cannot_be_asked(given, said):
 
 @pytest.mark.parametrize("kind", [ViTNetworkSpec, SwinNetworkSpec])
 def test_an_mlp_has_a_hidden_channel(kind):
-    """A refusal names the smallest ratio, and that one is accepted."""
+    """The error names the smallest ratio, and that ratio is accepted."""
     for dim in range(1, 100):
         with pytest.raises(UsageError, match="mlp_ratio must be at least 1/dim") as refused:
             kind(dim=dim, heads=1, mlp_ratio=0.01)
@@ -408,7 +408,7 @@ def test_an_mlp_has_a_hidden_channel(kind):
     assert kind(dim=100, heads=1, mlp_ratio=0.01).hidden(100) == 1
 
 
-def test_what_might_surprise_is_said():
+def test_clipped_windows_and_padding_are_cautions():
     assert SwinNetworkSpec().cautions() == ViTNetworkSpec().cautions() == []
     clipped = SwinNetworkSpec(window=(12, 12))
     assert clipped.cautions()[-1] == "stage 4 clips the window to its grid: 7"

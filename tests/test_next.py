@@ -1,4 +1,4 @@
-"""The command that a screen suggests next: it keeps what was typed, and it runs."""
+"""The suggested next command: it keeps the flags of the current one, and it runs."""
 
 import json
 import shlex
@@ -49,11 +49,11 @@ ON_PAPER = {
     "windows --resolution 14": "windows --resolution 14 --window 7 --shift",
     "windows --resolution 14 --shift --order": "swin --resolution 14 --window 7 --shift",
 }
-"""What is typed, and what is suggested. All but what is timed runs at once."""
+"""Commands and their suggested next commands. The test runs all suggestions without --time."""
 
 
 @pytest.mark.parametrize(("typed", "suggested"), ON_PAPER.items(), ids=list(ON_PAPER))
-def test_the_next_command(attnscope: Run, typed: str, suggested: str):
+def test_the_next_command_keeps_the_flags_and_runs(attnscope: Run, typed: str, suggested: str):
     assert following(attnscope, typed) == suggested
     if "--time" not in suggested.split():
         done = attnscope(*shlex.split(suggested), *["--no-time"] * suggested.startswith("swin"))
@@ -72,18 +72,18 @@ def test_the_next_command(attnscope: Run, typed: str, suggested: str):
             f"{PVT} compare vit pvt:reduction=2 --over resolution=7,14 --dim 24 --heads 3 --time",
             f"{PVT} pvt --dim 24 --heads 3 --resolution 14 --reduction 2",
         ),
-        # nothing fits
+        # no contender fits in memory
         ("compare vit swin --resolution 50000 --time", "swin --resolution 50000 --no-time"),
     ],
 )
-def test_after_a_measured_comparison(attnscope: Run, typed: str, suggested: str):
+def test_the_next_command_after_a_measured_comparison(attnscope: Run, typed: str, suggested: str):
     assert following(attnscope, f"{typed} {QUICK}") == suggested
     done = attnscope(*shlex.split(suggested), *([] if suggested.startswith("compare") else shlex.split(QUICK)))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_comparison_is_repeated_with_times(attnscope: Run, tmp_path: Path):
-    """Where it is written goes, and how it is measured stays."""
+def test_the_next_command_after_a_comparison_adds_times(attnscope: Run, tmp_path: Path):
+    """The flags of the measurement stay; the output path is dropped."""
     out = tmp_path / "out.txt"
     typed = f"compare vit swin --over resolution=7,14 --dim 24 --heads 3 {QUICK} --seed 3 -o {out}"
     assert attnscope(*shlex.split(typed)).returncode == 0
@@ -98,8 +98,8 @@ def test_a_comparison_is_repeated_with_times(attnscope: Run, tmp_path: Path):
 OWN = "trace torch.nn:TransformerEncoderLayer --arg d_model=16 --arg nhead=2 --input 1,5,16"
 
 
-def test_trace(attnscope: Run):
-    """Each suggested command runs, and suggests the next one."""
+def test_the_next_commands_after_a_trace_form_a_chain(attnscope: Run):
+    """Each suggested command runs and suggests the next one."""
     seen = [f"{OWN} {QUICK} --device meta"]
     while len(seen) < 6:
         seen.append(following(attnscope, seen[-1]))
@@ -112,14 +112,14 @@ def test_trace(attnscope: Run):
     ]
 
 
-def test_a_traced_module_without_submodules(attnscope: Run):
+def test_the_next_command_after_a_trace_without_submodules(attnscope: Run):
     typed = f"trace torch.nn:Linear --arg in_features=8 --arg out_features=8 --input 1,8 {QUICK} --time"
     assert following(attnscope, f"{typed} --group op") == f"{typed} --group line"
     assert following(attnscope, f"{typed} --group line") == typed
 
 
 def following(attnscope: Run, typed: str) -> str:
-    """The suggested command, without the program's name."""
+    """Return the suggested command without the program's name."""
     done = attnscope(*shlex.split(typed), "--json")
     assert done.returncode == 0, done.stderr
     command: str = json.loads(done.stdout)["next"][0]
@@ -134,7 +134,7 @@ def following(attnscope: Run, typed: str) -> str:
         SwinSpec(resolution=(14, 21), window=(2, 7), shift_size=(0, 3), kernel="sdpa"),
     ],
 )
-def test_the_command_of_a_spec(attnscope: Run, spec):
+def test_the_command_of_a_spec_gives_the_same_spec(attnscope: Run, spec):
     done = attnscope(*spec.command().split()[1:], "--no-time", "--json")
     shown = json.loads(done.stdout)["spec"]
     assert shown.pop("attention") == spec.name

@@ -1,4 +1,4 @@
-"""The thresholds that make times doubtful: just below each there is no warning, just above it there is one."""
+"""Thresholds for warnings about noisy times: a value just below has no warning, a value just above has one."""
 
 from dataclasses import fields, replace
 
@@ -14,7 +14,7 @@ def warnings(threads=1, device="cpu", cores=2, time=FINE, **changed):
 
 
 def seconds_times(factor, time):
-    """The same runs on a machine that is slower by a factor."""
+    """Return the same runs on a machine that is slower by a factor."""
     values = {field.name: getattr(time, field.name) for field in fields(time) if field.init}
     return replace(
         time, **{name: factor * s for name, s in values.items() if name.endswith("_s") and isinstance(s, float)}
@@ -35,47 +35,47 @@ def seconds_times(factor, time):
     ],
     ids=["sum above", "sum below", "spread", "clean runs", "page faults", "CPU share", "others", "pressure"],
 )
-def test_a_threshold_lies_where_it_is_documented(threads, fine, doubtful, told):
+def test_thresholds_have_their_documented_values(threads, fine, doubtful, told):
     assert warnings(threads, **fine) == []
     (warning,) = warnings(threads, **doubtful)
     assert told in warning
 
 
 @pytest.mark.parametrize("factor", [0.25, 8.0])
-def test_what_is_doubtful_does_not_depend_on_how_fast_the_machine_is(factor):
+def test_thresholds_are_relative_to_the_speed_of_the_machine(factor):
     for changed in ({"steps_sum_s": 1.02}, {"whole_iqr_s": 0.09}):
         assert warnings(time=seconds_times(factor, replace(FINE, **changed))) == []
     for changed in ({"steps_sum_s": 1.04}, {"whole_iqr_s": 0.11}):
         assert len(warnings(time=seconds_times(factor, replace(FINE, **changed)))) == 1
 
 
-def test_others_disturb_only_if_threads_and_others_do_not_find_room():
+def test_others_disturb_if_they_and_the_threads_need_more_than_the_cpus():
     assert disturbances(replace(FINE, others=2.0), 2, "cpu", 4) == []
     assert disturbances(replace(FINE, others=2.5), 2, "cpu", 4)
     assert disturbances(replace(FINE, others=1.25), 3, "cpu", 4) == []
     assert disturbances(replace(FINE, others=1.5), 3, "cpu", 4)
 
 
-def test_the_processors_are_those_that_the_process_may_use(monkeypatch):
+def test_the_number_of_cpus_is_that_available_to_the_process(monkeypatch):
     monkeypatch.setattr(process, "cores", lambda: 8)
     assert disturbances(replace(FINE, others=4.0), 2, "cpu") == []
     assert disturbances(replace(FINE, others=4.0), 2, "cpu", 4)
 
 
-def test_what_the_system_does_not_tell_is_no_cause():
+def test_values_that_the_system_does_not_report_give_no_warning():
     unknown = {"cpu_share": None, "others": None, "pressure": None, "page_faults": None}
     assert warnings(threads=1, **unknown) == warnings(threads=2, **unknown) == []
     (warning,) = warnings(threads=2, **unknown | {"pressure": 0.5})
     assert "others kept" not in warning
 
 
-def test_fewer_runs_than_are_wanted_are_enough_if_all_are_clean():
+def test_a_few_runs_are_enough_if_all_are_clean():
     assert warnings(tried=3, clean_runs=3) == []
     assert warnings(tried=3, clean_runs=2)
     assert warnings(tried=None, clean_runs=0) == []  # a report of an earlier release
 
 
-def test_every_cause_has_a_warning_and_the_last_names_the_signs():
+def test_each_cause_has_a_warning_and_the_last_one_names_the_signs():
     first, last = warnings(clean_runs=1, page_faults=99, whole_iqr_s=0.5)
     assert first.startswith("another process is busy")
     assert "As it is" not in first
@@ -83,7 +83,7 @@ def test_every_cause_has_a_warning_and_the_last_names_the_signs():
     assert last.endswith(". As it is, the runs spread by 50%")
 
 
-def test_the_allocator_is_that_of_the_process_unless_it_is_given(monkeypatch):
+def test_the_allocator_defaults_to_that_of_the_process(monkeypatch):
     monkeypatch.setattr(process, "allocator", "pinned")
     (pinned,) = doubts(replace(FINE, page_faults=99), 1, "cpu", 2)
     (default,) = doubts(replace(FINE, page_faults=99), 1, "cpu", 2, "default")
@@ -91,7 +91,7 @@ def test_the_allocator_is_that_of_the_process_unless_it_is_given(monkeypatch):
     assert "LD_PRELOAD" not in default
 
 
-def test_a_lower_bound_may_be_undercut_by_as_much_as_a_sum_may_differ():
+def test_the_sum_may_be_below_the_lower_bound_by_the_tolerance_of_a_sum():
     assert floor_doubt(2 * (1 - noise.SUM_MAY_DIFFER), 2.0) == []
     assert floor_doubt(1.9399, 2.0)
     assert floor_doubt(0.0097, 0.01) == []

@@ -1,4 +1,4 @@
-"""Each operator alone, in torch and on a tape: the layout of its result, and the bytes of its forward and its backward."""
+"""Single operators in torch and on a tape: the layout of the result, and the bytes of forward and backward."""
 
 import gc
 
@@ -22,14 +22,14 @@ both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], i
 
 @pytest.fixture(autouse=True)
 def uncollected():
-    """Let no garbage of earlier tests be freed while a test counts what is freed."""
+    """Prevent that garbage of earlier tests is freed while a test counts freed bytes."""
     gc.disable()
     yield
     gc.enable()
 
 
 class Chain(nn.Module):
-    """Steps one after the other, each in torch. A tensor is dropped after the last step that takes it."""
+    """A sequence of steps in torch, which frees each tensor after the last step that takes it."""
 
     def __init__(self, steps):
         super().__init__()
@@ -79,7 +79,7 @@ def step(pattern, op, name="run", **fields):
 
 
 def hold(module, dtype=torch.float32):
-    """Hold every figure of the plan of a Chain against torch."""
+    """Assert that every figure of the plan of a Chain equals torch's."""
     module = module.to(dtype)
     plan = Plan.of(module.steps, SIZES, dtype.itemsize)
     memory = Memory(plan)
@@ -102,7 +102,7 @@ def hold(module, dtype=torch.float32):
 
 
 def of_long_axes(strides, shape):
-    """Strides of axes of one element differ without consequence."""
+    """Return the strides of axes with more than one element; others have no effect."""
     return [stride for stride, size in zip(strides, shape, strict=True) if size > 1]
 
 
@@ -149,7 +149,7 @@ NEW = {
         on_tape(lambda tape, x: movement.contiguous(tape, movement.permute(tape, x, (2, 0, 1)))),
         lambda x: x.permute(2, 0, 1).contiguous()),
 }  # fmt: skip
-"""Operators that make a new gradient: a step's letters, its operation on a tape, the same in torch, and its weights."""
+"""Operators that allocate a new gradient: the letters of the step, its operation on a tape and in torch, its weights."""
 PASSING = {
     "add": (BOTH, on_tape(elementwise.add), torch.add),
     "add a row": (ROW, on_tape(elementwise.add), torch.add),
@@ -159,20 +159,20 @@ PASSING = {
     "reshape": ("x: a b c -> made: a (b c)", on_tape(movement.reshape, (2, 15)), lambda x: x.reshape(2, 15)),
     "cat": ("x: a b d, y: a c d -> made: a i d", on_tape(cat), lambda *parts: torch.cat(parts, 1)),
 }
-"""The same of operators that pass on the gradient that comes, or a view of it."""
+"""The same for operators that return the incoming gradient or a view of it."""
 
 
 @both_dtypes
 @pytest.mark.parametrize("name", NEW)
-def test_an_operator_alone(name, dtype):
+def test_a_single_operator_agrees_with_torch(name, dtype):
     pattern, op, call, *weights = NEW[name]
     hold(chain((step(pattern, op, weights=weights[0] if weights else {}), call)), dtype)
 
 
 @both_dtypes
 @pytest.mark.parametrize("name", NEW | PASSING)
-def test_an_operator_between_others(name, dtype):
-    """What it takes is made by a step, and so is the gradient that comes."""
+def test_an_operator_between_two_steps_agrees_with_torch(name, dtype):
+    """A step computes its input, and another step its incoming gradient."""
     pattern, op, call, *weights = (NEW | PASSING)[name]
     run = step(pattern, op, weights=weights[0] if weights else {})
     made = run.letters.outputs[0]
@@ -181,15 +181,15 @@ def test_an_operator_between_others(name, dtype):
 
 
 def before(tensor):
-    """Return a step that makes a tensor of the same name."""
+    """Return a step whose output has the same name as its input."""
     name = tensor.name
     return step(f"{name}: {tensor} -> {name}: {tensor}", on_tape(exp), f"enter_{name}"), torch.exp
 
 
 @both_dtypes
 @pytest.mark.parametrize("name", ["multiply", "divide", "scale", "clamp", "shift", "shift by a whole number"])
-def test_one_element(name, dtype):
-    """The numbers that torch makes tensors of are then what is held at the fullest moment."""
+def test_an_operator_on_one_element_agrees_with_torch(name, dtype):
+    """At peak memory, torch then only holds the scalars that it converts to tensors."""
     pattern, op, call = (NEW | PASSING)[name]
     pattern = pattern.replace("a b c", "1")
     run = step(pattern, op)
@@ -198,7 +198,7 @@ def test_one_element(name, dtype):
 
 
 @both_dtypes
-def test_the_gradient_of_a_matrix_lies_as_the_matrix_does(dtype):
+def test_the_gradient_of_a_matrix_has_the_layout_of_the_matrix(dtype):
     turn = step("x: a b -> turned: b a", on_tape(movement.permute, (1, 0)), "turn"), lambda x: x.permute(1, 0)
     enter, leave = before(turn[0].letters.inputs[0]), (step("made: b c -> after: b c", on_tape(gelu), "leave"), F.gelu)
     hold(
@@ -208,7 +208,7 @@ def test_the_gradient_of_a_matrix_lies_as_the_matrix_does(dtype):
 
 
 @both_dtypes
-def test_both_parts_are_used(dtype):
+def test_two_used_parts_of_a_split_agree_with_torch(dtype):
     apart = step("x: a i d -> one: a b d, two: a c d", on_tape(movement.split, (3, 5), 1), "apart")
     enter = [(step(f"{name}: {axes} -> {name}: {axes}", on_tape(gelu), name), F.gelu)
              for name, axes in (("one", "a b d"), ("two", "a c d"))]  # fmt: skip
@@ -217,8 +217,8 @@ def test_both_parts_are_used(dtype):
 
 
 @both_dtypes
-def test_a_function_in_place_on_a_view(dtype):
-    """As behind a linear layer; its gradient takes a copy for the whole and one for the part."""
+def test_an_inplace_function_on_a_view_agrees_with_torch(dtype):
+    """This occurs after a linear layer; the gradient needs a copy of the base and one of the view."""
     run = step("x: a b c -> made: (a b) c", on_tape(view_in_place))
     after = step("made: (a b) c -> after: (a b) c", on_tape(gelu), "leave"), F.gelu
     hold(chain(before(run.letters.inputs[0]), (run, lambda x: F.gelu(x).view(6, 5).relu_()), after), dtype)
@@ -251,7 +251,7 @@ TAKING_TURNED = {
 
 @both_dtypes
 @pytest.mark.parametrize("name", TAKING_TURNED)
-def test_an_operator_takes_what_lies_in_another_order(name, dtype):
+def test_an_operator_on_a_permuted_input_agrees_with_torch(name, dtype):
     pattern, op, call = TAKING_TURNED[name]
     run = step(pattern, op)
     others = [before(each) for each in run.letters.inputs if each.name != "turned"]
@@ -261,7 +261,7 @@ def test_an_operator_takes_what_lies_in_another_order(name, dtype):
 @both_dtypes
 @pytest.mark.parametrize("constant", ["x", "y"])
 @pytest.mark.parametrize("name", ["multiply", "multiply by a row", "divide", "divide by a row"])
-def test_only_one_operand_needs_a_gradient(name, constant, dtype):
+def test_an_operator_with_one_constant_operand_agrees_with_torch(name, constant, dtype):
     pattern, op, call = NEW[name]
     hold(chain((step(pattern, op, constants=(constant,)), call)), dtype)
 
@@ -298,7 +298,7 @@ WITHIN = {
 
 @both_dtypes
 @pytest.mark.parametrize("name", WITHIN)
-def test_several_operators_in_one_step(name, dtype):
+def test_several_operators_in_one_step_agree_with_torch(name, dtype):
     pattern, op, call, *constants = WITHIN[name]
     run = step(pattern, op, constants=constants[0] if constants else ())
     others = [before(each) for each in run.letters.inputs if each.name not in run.constants]
@@ -306,7 +306,7 @@ def test_several_operators_in_one_step(name, dtype):
 
 
 @both_dtypes
-def test_two_steps_take_the_same_input(dtype):
+def test_two_steps_with_the_same_input_agree_with_torch(dtype):
     first = step("x: a b c -> y: a b c", on_tape(gelu), "first"), F.gelu
     second = step(BOTH, on_tape(elementwise.multiply), "second"), torch.mul
     hold(chain(first, second), dtype)
@@ -343,8 +343,8 @@ TO_INPUTS = {
 
 @both_dtypes
 @pytest.mark.parametrize("name", TO_INPUTS)
-def test_what_an_input_has_for_its_gradient(name, dtype):
-    """torch copies what somebody else still refers to, and what does not lie as the input does, once all is summed."""
+def test_the_gradient_of_an_input_is_copied_as_in_torch(name, dtype):
+    """After the sum, torch copies a gradient that is still referenced or whose layout differs from the input's."""
     hold(chain(*TO_INPUTS[name]), dtype)
 
 
@@ -353,7 +353,7 @@ def two_gelus(tape, x, y):
 
 
 @both_dtypes
-def test_nothing_goes_back_through_operators_that_no_operand_with_a_gradient_reaches(dtype):
+def test_operators_without_an_operand_that_needs_a_gradient_have_no_backward(dtype):
     first = step("x: a b c, y: a b c -> one: a b c, two: a b c", on_tape(two_gelus), "first", constants=("y",))
     last = step("one: a b c, two: a b c -> made: a b c", on_tape(elementwise.add), "last")
     hold(chain((first, lambda x, y: (F.gelu(x), F.gelu(y))), (last, torch.add)), dtype)
@@ -367,7 +367,7 @@ APART = {
 
 @both_dtypes
 @pytest.mark.parametrize("name", APART)
-def test_only_one_part_is_used(name, dtype):
+def test_one_used_part_of_a_split_agrees_with_torch(name, dtype):
     used, call, axes, op = APART[name]
     apart = step("x: a i d -> one: a b d, two: a c d", op, "apart"), call
     hold(chain(apart, (step(f"{used}: {axes} -> made: {axes}", on_tape(gelu)), F.gelu)), dtype)
@@ -375,7 +375,7 @@ def test_only_one_part_is_used(name, dtype):
 
 @both_dtypes
 @pytest.mark.parametrize("used", [("one",), ("two",), ("one", "two")])
-def test_some_parts_of_what_is_unbound_are_used(used, dtype):
+def test_used_parts_of_an_unbind_agree_with_torch(used, dtype):
     apart = step("x: 2 b c -> one: b c, two: b c", on_tape(movement.unbind), "apart"), lambda x: x.unbind(0)
     if len(used) == 1:
         after = step(f"{used[0]}: b c -> made: b c", on_tape(gelu)), F.gelu

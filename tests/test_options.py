@@ -1,4 +1,4 @@
-"""What can be asked of a run: the first value that is refused, and the last that is not."""
+"""Bounds of the options of a run: the last accepted and the first rejected value."""
 
 import os
 
@@ -27,7 +27,7 @@ def test_arguments_have_bounds(name, accepted, refused, monkeypatch):
             check_arguments(**{"device": "cpu", name: value})
 
 
-def test_the_processors_are_those_of_this_process(monkeypatch):
+def test_cores_are_the_cpus_available_to_this_process(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", {0: {1, 4, 7}}.get, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert process.cores() == 3

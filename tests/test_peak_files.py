@@ -1,4 +1,4 @@
-"""When peaks are measured and kept, where, and the caches of a processor."""
+"""The files of measured peaks, and the caches of a CPU."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """How many threads torch had whenever peaks were measured, which takes no time here."""
+    """Replace the measurement of peaks; return a list that records torch's number of threads at each call."""
     threads = []
 
     def measure(*_):
@@ -30,8 +30,8 @@ def measured(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("threads", "others", "trusted"), [(2, 0.25, True), (2, 0.26, False), (2, None, True), (1, 9.0, True)]
 )
-def test_peaks_of_a_busy_machine_are_not_kept(threads, others, trusted, measured, monkeypatch):
-    """A single thread is told apart from others."""
+def test_peaks_of_a_busy_machine_are_not_saved(threads, others, trusted, measured, monkeypatch):
+    """A single thread is not affected by the load of others."""
     monkeypatch.setattr(load.Watch, "load", lambda watch: Load(others, None))
     assert measure_peaks(CPU, torch.float32, threads) == (PEAKS, trusted)
     assert peaks_of(CPU, torch.float32, threads) == PEAKS
@@ -39,7 +39,7 @@ def test_peaks_of_a_busy_machine_are_not_kept(threads, others, trusted, measured
     assert torch.get_num_threads() == 1
 
 
-def test_peaks_are_kept_for_each_dtype_and_number_of_threads(measured, monkeypatch):
+def test_peaks_are_saved_for_each_dtype_and_number_of_threads(measured, monkeypatch):
     monkeypatch.setattr(load.Watch, "load", lambda watch: Load(0.0, None))
     for dtype, threads in ((torch.float32, 1), (torch.float32, 2), (torch.float64, 1), (torch.float32, 1)):
         peaks_of(CPU, dtype, threads)
@@ -56,7 +56,7 @@ def test_peaks_are_kept_for_each_dtype_and_number_of_threads(measured, monkeypat
         ("win32", {}, "home/attnscope/cache"),
     ],
 )
-def test_caches_lie_where_each_system_has_them(platform, variables, folder, monkeypatch):
+def test_the_cache_folder_is_that_of_the_operating_system(platform, variables, folder, monkeypatch):
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -66,7 +66,7 @@ def test_caches_lie_where_each_system_has_them(platform, variables, folder, monk
     assert cache_folder() == Path(folder)
 
 
-def test_the_caches_of_a_core_are_its_data_caches_in_ascending_order(tmp_path):
+def test_the_caches_of_a_core_are_its_data_caches_from_small_to_large(tmp_path):
     for index, told in enumerate(
         [("Unified", "3", "32M"), ("Data", "1", "48K"), ("Instruction", "1", "32K"), ("Unified", "2", "2048K")]
     ):
@@ -74,7 +74,7 @@ def test_the_caches_of_a_core_are_its_data_caches_in_ascending_order(tmp_path):
         folder.mkdir()
         for name, value in zip(("type", "level", "size"), told, strict=True):
             (folder / name).write_text(f"{value}\n")
-    (tmp_path / "index9").mkdir()  # tells nothing
+    (tmp_path / "index9").mkdir()  # an empty folder is ignored
     found = caches(CPU, tmp_path)
     assert list(found.items()) == [("L1", 48 * 1024), ("L2", 2 * 2**20), ("L3", 32 * 2**20)]
     assert caches(CPU, tmp_path / "none") == {}

@@ -1,4 +1,4 @@
-"""What the machine can do at its best, and the least time of a step."""
+"""Peak rates of the machine, and roofline lower bounds of steps."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ PEAKS = Peaks(
 
 
 def bounds(spec, each_s=1e-3):
-    """Each step with its bound, where every kernel of its own takes as long."""
+    """Return each step with its bound if every kernel takes `each_s` seconds."""
     steps = attentions.plan(spec).steps
     return {step.name: (step, bound(step, PEAKS, dict.fromkeys(kernels([step]), each_s))) for step in steps}
 
@@ -51,7 +51,7 @@ def test_a_fused_kernel_is_bound_by_the_fastest_matmul():
     assert least.seconds == pytest.approx(step.macs / 1e11)
 
 
-def test_kernels_are_held_against_themselves():
+def test_steps_have_the_kernels_that_bound_them():
     found = {step.name: kernels([step]) for step in attentions.plan(SwinSpec()).steps}
     assert {name: own for name, own in found.items() if own} == {
         "project": [Kernel("linear", (3136, 96, 288))],
@@ -66,13 +66,13 @@ def test_kernels_are_held_against_themselves():
     }
 
 
-def test_layers_of_one_step_are_kernels_each():
+def test_each_layer_of_a_step_is_a_kernel():
     (step,) = [step for step in attentions.plan(SwinV2Spec()).steps if step.name == "bias_mlp"]
     layers = [Kernel("linear", (225, 2, 512)), Kernel("linear", (225, 512, 3))]
     assert kernels([step]) == [*layers, Kernel("scale", (675,))]  # 16 times the sigmoid
 
 
-def test_a_matmul_over_windows_pays_for_its_copies_and_for_scaling():
+def test_the_bound_of_a_matmul_over_windows_includes_copies_and_scaling():
     _, least = bounds(SwinSpec())["score"]
     q = 4 * 64 * 3 * 49 * 32
     assert least.seconds == pytest.approx(3e-3 + 2 * q / PEAKS.bandwidth(2 * q))
@@ -100,7 +100,7 @@ def test_a_kernel_that_is_slower_alone_is_measured_again(seen_s, measured, best,
     assert len(took) == 4 - measured
 
 
-def test_a_kernel_was_seen_in_the_shortest_run_of_any_step_that_has_it():
+def test_the_observed_time_of_a_kernel_is_its_shortest_in_any_step():
     steps = [step for _ in range(2) for step in attentions.plan(ViTSpec()).steps if step.name in ("score", "mix")]
     seen = seen_seconds(steps, [4.0, 3.0, 2.0, 5.0])
     assert seen == {**dict.fromkeys(kernels(steps[:1]), 2.0), **dict.fromkeys(kernels(steps[1:2]), 3.0)}
@@ -114,8 +114,8 @@ def test_a_copy_is_bound_by_the_memory_that_holds_it():
     assert least.intensity == 0
 
 
-def test_the_operands_of_one_kernel_are_there_at_a_time():
-    """As many bytes as each says, and a few: numbers that are repeated in them, or multiplied with."""
+def test_only_the_operands_of_one_kernel_are_in_memory_at_once():
+    """Peak memory is the bytes of the operands and a few scalars."""
     every = [
         Kernel("linear", (512, 512, 1024)),
         Kernel("batched", (16, 128, 64, 256)),
@@ -132,7 +132,7 @@ def test_the_operands_of_one_kernel_are_there_at_a_time():
 
 
 def fullest(profiler):
-    """Bytes that were there at once."""
+    """Return the peak of allocated bytes."""
     events, found = list(profiler.profiler.kineto_results.experimental_event_tree()), []
     while events:
         event = events.pop()
@@ -142,41 +142,41 @@ def fullest(profiler):
     return max(itertools.accumulate(size for _, size in sorted(found)))
 
 
-def test_what_is_small_is_bound_by_the_call():
+def test_a_small_step_is_bound_by_the_call():
     assert bounds(ViTSpec(dim=4, heads=1, tokens=2), 1e-7)["softmax"][1].binds == "call"
     view = bounds(ViTSpec())["split_heads"][1]
     assert (view.binds, view.intensity, view.seconds) == ("call", None, 1e-6)
     step = next(step for step in attentions.plan(ViTSpec()).steps if step.is_view)
-    assert bound(step, replace(PEAKS, view_s=None), {}) is None  # a GPU hears of no view
+    assert bound(step, replace(PEAKS, view_s=None), {}) is None  # a view launches nothing on a GPU
 
 
-def test_bandwidth_lies_between_what_was_measured():
+def test_bandwidth_is_interpolated_between_measured_sizes():
     assert PEAKS.bandwidth(1) == 64e9
     assert PEAKS.bandwidth(2**20) == pytest.approx(48e9)
     assert PEAKS.bandwidth(2**40) == 8e9
     assert PEAKS.level(2**40) == "DRAM"
 
 
-def test_peaks_are_kept(tmp_path, monkeypatch):
+def test_peaks_are_saved_and_read(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu = torch.device("cpu")
     first, _ = measure_peaks(cpu, torch.float32, 1)
     assert peaks_of(cpu, torch.float32, 1) == first
     (kept,) = cache_folder().iterdir()
     kept.write_text("{}")
-    assert peaks_of(cpu, torch.float32, 1) != first  # what cannot be read is measured anew
+    assert peaks_of(cpu, torch.float32, 1) != first  # an invalid file is measured again
     assert all(rate.per_s > 0 for rate in (*first.matmul, *first.batched, *first.softmax))
     assert first.call_s > 0
 
 
-def test_a_folder_that_cannot_be_written_is_no_matter(tmp_path, monkeypatch):
+def test_peaks_are_measured_if_the_cache_folder_cannot_be_written(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     assert peaks_of(torch.device("cpu"), torch.float32, 1).threads == 1
 
 
-def test_the_command_shows_them(attnscope, tmp_path):
+def test_the_command_shows_peaks(attnscope, tmp_path):
     env = {"XDG_CACHE_HOME": str(tmp_path)}
     data = json.loads(attnscope("peaks", "--json", **env).stdout)
     assert data["threads"] == 1
@@ -198,7 +198,7 @@ def test_every_timed_step_has_a_bound():
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("ascii_only", [False, True])
-def test_the_roofline_fits(width, ascii_only):
+def test_the_roofline_fits_the_screen(width, ascii_only):
     report = timed(explore(SwinSpec(shift=True), time=False, focus=("roofline",)))
     rows = [
         replace(row, bound=least)
@@ -214,7 +214,7 @@ def test_the_roofline_fits(width, ascii_only):
     assert screen.isascii() or not ascii_only
 
 
-def test_the_floor_names_the_largest_gaps():
+def test_the_lower_bound_line_names_the_largest_gaps():
     report = timed(explore(ViTSpec(), time=False))
     shares = {3: 1 / 100, 0: 2}
     rows = [
@@ -231,18 +231,18 @@ def test_the_floor_names_the_largest_gaps():
     assert [gap.split()[0] for gap in told.split("largest gaps: ")[1].split(", ")] == ["output", "mix", "score"]
 
 
-def test_a_floor_that_was_undercut_is_doubted():
+def test_a_time_below_the_lower_bound_has_a_warning():
     assert floor_doubt(1.0, 1.0) == floor_doubt(0.98, 1.0) == []
     (told,) = floor_doubt(0.9, 1.0)
     assert "0.90 of" in told
     assert "attnscope peaks" in told
 
 
-def test_peaks_of_the_environment_are_these_tests_own():
+def test_the_cache_folder_of_the_tests_is_temporary():
     assert "pytest" in os.environ["XDG_CACHE_HOME"]
 
 
-def test_a_roofline_of_many_steps_marks_the_longest_and_says_so():
+def test_a_roofline_of_many_steps_marks_the_longest():
     report = timed(explore(SwinNetworkSpec(), time=False, focus=("roofline",)))
     rows = [
         replace(row, bound=Bound(row.time.interquartile_mean_s / 2, "compute", 1.0 + index % 5))
@@ -253,10 +253,10 @@ def test_a_roofline_of_many_steps_marks_the_longest_and_says_so():
     assert f"and {len(rows) - 26} shorter steps" in legend
     assert "(SW-MSA block of stage 1) 2.00×" in legend
     marks = "".join(drawn[1:13])
-    assert all(mark in marks for mark in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # none hides another
+    assert all(mark in marks for mark in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # each mark is visible
 
 
-def test_the_backward_of_a_network_stands_beside_its_parts():
+def test_the_parts_of_a_network_have_the_macs_of_their_backward():
     report = explore(SwinNetworkSpec(), time=False, backward=True)
     parts = [part for part in report.parts if not part.is_stage]
     assert sum(part.backward_macs for part in parts) == report.backward.macs == 2 * report.totals.macs

@@ -1,4 +1,4 @@
-"""The stages of explore: each returns what it found, is empty if it was not requested, and changes nothing else."""
+"""The stages of explore: each returns its results, is empty if not requested, and changes nothing else."""
 
 import copy
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
@@ -45,11 +45,11 @@ STAGES = [
 
 
 @pytest.mark.parametrize("found", STAGES, ids=lambda found: found.__name__)
-def test_what_a_stage_returns_cannot_be_assigned_to(found):
+def test_the_result_of_a_stage_is_frozen(found):
     assert found.__dataclass_params__.frozen
 
 
-def test_nothing_of_a_report_can_be_assigned_to():
+def test_a_report_and_its_rows_are_frozen():
     kinds = [kind for kind in vars(reports).values() if isinstance(kind, type) and is_dataclass(kind)]
     assert {kind.__name__ for kind in kinds} >= {"Report", "TraceReport", "StepRow", "CallRow", "Time", "KernelRow"}
     assert all(kind.__dataclass_params__.frozen for kind in kinds)
@@ -75,8 +75,8 @@ def test_a_run_without_times_has_no_backward_times():
     )
 
 
-def test_a_report_is_assembled_from_what_was_found_and_leaves_it_as_it_was():
-    """Twice the same from the same, rows included: nothing is patched, and nothing is shared that is patched later."""
+def test_assembling_a_report_does_not_change_the_measurements():
+    """Two reports from the same measurements are equal and do not share their rows."""
     options = RunOptions(device="cpu", budget=0.01, backward=True)
     costs = costs_of(SHIFTED, options)
     found = measure(SHIFTED, costs, options)
@@ -95,8 +95,8 @@ def test_a_report_is_assembled_from_what_was_found_and_leaves_it_as_it_was():
     )
 
 
-def test_what_makes_times_doubtful_is_said_of_what_was_timed():
-    """Fine times but for one thing: too few clean runs, and steps that are faster than their lower bound."""
+def test_a_warning_names_the_measurement_that_it_is_about():
+    """The times have one fault each: too few clean runs, or steps faster than their lower bound."""
     options = RunOptions(device="cpu", budget=0.01, backward=True)
     costs = costs_of(SMALL, options)
     found = measure(SMALL, costs, options)
@@ -120,7 +120,7 @@ def test_what_makes_times_doubtful_is_said_of_what_was_timed():
     assert last == of_bound
 
 
-def test_times_that_wait_for_their_device_are_an_upper_bound():
+def test_step_times_with_synchronization_are_an_upper_bound():
     options = RunOptions(device="cpu", budget=0.01)
     costs = costs_of(SMALL, options)
     found = measure(SMALL, costs, options)
@@ -132,7 +132,7 @@ def test_times_that_wait_for_their_device_are_an_upper_bound():
     assert notes["cpu"] == []
 
 
-def test_costs_without_a_backward_have_none():
+def test_costs_only_have_backward_macs_if_requested():
     assert costs_of(SMALL, RunOptions()).backward_macs == ()
     known = costs_of(SMALL, RunOptions(device="cpu", backward=True))
     assert (sum(known.backward_macs), known.notes) == (2 * known.plan.macs, ())
@@ -141,7 +141,7 @@ def test_costs_without_a_backward_have_none():
     assert unknown.notes == ("the MACs of the backward are not known: what compile computes there is its own",)
 
 
-def test_options_are_checked_when_they_are_made():
+def test_options_are_validated_at_construction():
     with pytest.raises(UsageError, match="budget"):
         RunOptions(budget=0)
     with pytest.raises(UsageError, match="threads"):
@@ -158,11 +158,11 @@ def test_options_are_checked_when_they_are_made():
         (RunOptions(device="meta"), True, False),
     ],
 )
-def test_what_is_run_and_what_is_timed(options, runs, measures_time):
+def test_options_determine_what_runs_and_what_is_timed(options, runs, measures_time):
     assert (options.runs, options.measures_time) == (runs, measures_time)
 
 
-def test_a_row_that_ran_several_times_is_the_mean_of_its_runs():
+def test_the_time_of_a_row_is_the_mean_of_its_calls():
     from attnscope.profiling.timing import Timing
 
     whole = explore(SMALL, device="cpu", budget=0.01).time
@@ -195,7 +195,7 @@ def test_counts_are_compared_step_by_step():
     assert not compare_counts(plan, closed, backward=CountedBackward(1, False, ("they differ",))).agree
 
 
-def test_torch_that_does_not_see_the_fused_kernel_is_not_available():
+def test_torchs_count_is_unavailable_if_it_misses_the_fused_kernel():
     spec = replace(SMALL, kernel="sdpa")
     module, x = build(spec, torch.device("cpu"))
     counted = count_by_torch(module, x, spec.plan())
@@ -213,7 +213,7 @@ def test_the_backward_is_compared_as_a_whole():
     assert found.notes == (f"backward: letters {sum(macs):,}, torch 1 MACs",)
 
 
-def test_global_attention_that_would_take_too_long_is_not_timed(monkeypatch):
+def test_global_attention_is_not_timed_if_it_would_take_too_long(monkeypatch):
     monkeypatch.setattr(measurement, "LONGEST_COUNTERPART_S", 0.0)
     report = explore(SHIFTED, device="cpu", budget=0.01)
     assert report.complexity.global_s is None
@@ -221,13 +221,13 @@ def test_global_attention_that_would_take_too_long_is_not_timed(monkeypatch):
     assert any(note.startswith("global attention was not timed: it would take some") for note in report.notes)
 
 
-def test_every_field_of_a_row_comes_from_its_stage():
-    """A field that is added to the row and not to the assembly keeps its default, and this fails."""
+def test_every_field_of_a_row_is_set_by_a_stage():
+    """This fails if a field is added to the row but not to the assembly."""
     report = explore(SHIFTED, device="cpu", budget=0.01, backward=True)
-    never = {"bytes_allocated"}  # CUDA alone knows it
+    never = {"bytes_allocated"}  # only known on CUDA
     empty = {
         field.name
         for field in fields(reports.StepRow)
         if all(getattr(row, field.name) in (None, "") for row in report.steps)
     }
-    assert empty == never | {"part", "path", "stage", "why"}  # these a network has
+    assert empty == never | {"part", "path", "stage", "why"}  # only set for a network

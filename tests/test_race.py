@@ -1,4 +1,4 @@
-"""Measured comparisons: bisection, what does not fit, what Ctrl-C keeps."""
+"""Measured comparisons: bisection, points that do not fit in memory, and Ctrl-C."""
 
 import json
 import os
@@ -32,8 +32,8 @@ def meet(over, contenders=("vit", "swin"), **settings):
     haze=st.integers(0, 12),
     more=st.lists(st.integers(0, 300), max_size=4),
 )
-def test_bisection_brackets_the_change_as_closely_as_can_be(ends, at, haze, more):
-    """The other one leads from `at` on; nearer to it than `haze` nobody can tell."""
+def test_bisection_brackets_the_change_as_closely_as_possible(ends, at, haze, more):
+    """The other one is faster from `at` on; within `haze` of it, the leader is unclear."""
 
     def truth(value):
         return None if at - haze <= value < at + haze else value >= at
@@ -53,16 +53,16 @@ def test_bisection_brackets_the_change_as_closely_as_can_be(ends, at, haze, more
     assert len(probed) <= 20
 
 
-def test_bisection_says_what_it_cannot_say():
+def test_bisection_returns_none_and_the_unclear_points_without_a_leader():
     assert find_crossover({}, [], bool)[:3] == (None, None, None)
     assert find_crossover({1: None, 2: None}, [], bool)[:4] == (None, None, None, [1, 2])
     assert find_crossover({1: True, 2: None, 3: True}, [2], bool)[:4] == (None, None, True, [2])
     assert find_crossover({1: False, 5: True}, [], bool) == (1, 5, True, [], [])
-    # of several changes the last one, since the question is from where on
+    # the last of several changes counts, since the leader must stay the same from there on
     assert find_crossover({1: False, 2: True, 3: False, 4: True}, [], bool)[:3] == (3, 4, True)
 
 
-def test_who_leads_is_only_said_where_the_spreads_lie_apart():
+def test_a_leader_is_only_reported_if_the_spreads_do_not_overlap():
     slow, fast = measured([2.0, 2.1, 2.2, 2.3]), measured([1.0, 1.1, 1.2, 1.3])
     wide = measured([1.0, 1.5, 2.05, 2.4])
     assert leads({"a": slow, "b": fast}, "a", "b") is True
@@ -73,7 +73,7 @@ def test_who_leads_is_only_said_where_the_spreads_lie_apart():
 
 
 @pytest.mark.parametrize(("clean", "clock"), [(True, "wall"), (False, "thread")])
-def test_forwards_that_others_disturb_are_told_by_the_processors_time(clean, clock, monkeypatch):
+def test_disturbed_forwards_are_timed_by_thread_time(clean, clock, monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda *_: clean)
     turns = engine.time_in_turn([(torch.nn.Identity(), torch.zeros(3))] * 3, 0.01)
     assert (turns.clock, turns.clean_runs) == (clock, turns.tried if clean else 0)
@@ -81,14 +81,14 @@ def test_forwards_that_others_disturb_are_told_by_the_processors_time(clean, clo
     assert all(seconds > 0 for samples in turns.samples for seconds in samples)
 
 
-def test_a_race_among_others_says_so(monkeypatch):
+def test_a_disturbed_comparison_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     comparison, meeting = meet({"resolution": [2, 4]})
     race(comparison, meeting, device="cpu", budget=0.01)
     assert "at 2 of 2 points, another process is busy: only 0 of" in comparison.warnings[0]
 
 
-def test_a_real_race():
+def test_a_measured_comparison_has_times_ratios_and_crossovers():
     comparison, meeting = meet({"resolution": [2, 4, 8]}, ("vit", "swin", "swin:shift"))
     told = []
     race(comparison, meeting, device="cpu", budget=0.01, progress=lambda *words: told.append(words))
@@ -110,7 +110,7 @@ def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypa
     comparison, meeting = meet({"resolution": [2, 40]})
 
     def timed(forwards, budget):
-        """Windows cost as much as 20 tokens a side, whatever the grid; the other one grows with it."""
+        """Return times: windows cost as much as a 20×20 grid for any grid; global attention grows with the grid."""
         seconds = [side * side if side else 441.0 for side in (_side(module, x) for module, x in forwards)]
         return engine.Turns([[s, s * 1.01, s * 1.02] for s in seconds], 3, 3, "wall", 1.0, 0.0, 0.0)
 
@@ -128,7 +128,7 @@ def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypa
     assert all(point.measured_ratio for point in comparison.bisected)
 
 
-def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
+def test_points_that_do_not_fit_in_memory_are_reported_and_the_rest_is_timed(monkeypatch):
     from attnscope.profiling import devices as device
 
     comparison, meeting = meet({"resolution": [4, 16, 8]})
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_named_and_the_rest_goes_on(monkeypatch):
     assert comparison.points[1].measured_ratio == {}
 
 
-def test_what_is_built_together_must_fit_together(monkeypatch):
+def test_contenders_that_are_built_together_must_fit_in_memory_together(monkeypatch):
     from attnscope.profiling import devices as device
 
     comparison, meeting = meet({"resolution": [16]})
@@ -151,7 +151,7 @@ def test_what_is_built_together_must_fit_together(monkeypatch):
     assert comparison.not_timed[0].reason.startswith("global attention and swin need ")
 
 
-def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
+def test_the_comparison_continues_after_an_out_of_memory_error(monkeypatch):
     def build(spec, device):
         if spec.input_shape[1] == 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -165,7 +165,7 @@ def test_a_device_that_runs_out_of_memory_is_survived(monkeypatch):
     assert comparison.not_timed[0].reason == "global attention and swin did not fit in the memory of cpu"
 
 
-def test_a_kernel_that_does_not_run_is_left_out():
+def test_a_kernel_that_does_not_run_is_not_timed():
     comparison, meeting = meet({"resolution": [4, 8]}, ("vit:kernel=efficient", "swin"))
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [set(point.times) for point in comparison.points] == [{"swin"}, {"swin"}]
@@ -175,14 +175,14 @@ def test_a_kernel_that_does_not_run_is_left_out():
     assert comparison.time_crossovers == []
 
 
-def test_another_error_is_not_swallowed(monkeypatch):
+def test_other_errors_are_raised(monkeypatch):
     monkeypatch.setattr(racing, "build", lambda spec, device: torch.zeros(2) @ torch.zeros(3))
     comparison, meeting = meet({"resolution": [4]})
     with pytest.raises(RuntimeError, match="size"):
         race(comparison, meeting, device="cpu")
 
 
-def test_what_would_take_too_long_is_named(monkeypatch):
+def test_points_that_would_take_too_long_are_reported(monkeypatch):
     monkeypatch.setattr(racing, "LONGEST_RUN_S", 1e-9)
     comparison, meeting = meet({"resolution": [4, 8]})
     race(comparison, meeting, device="cpu", budget=0.001)
@@ -190,7 +190,7 @@ def test_what_would_take_too_long_is_named(monkeypatch):
     assert "would take some" in comparison.not_timed[0].reason
 
 
-def test_a_missing_device_is_told():
+def test_a_missing_device_is_an_error_with_the_available_ones():
     comparison, meeting = meet({"resolution": [4]})
     with pytest.raises(DeviceError, match="there is: cpu"):
         race(comparison, meeting, device="mps" if not torch.backends.mps.is_available() else "cuda")
@@ -217,8 +217,8 @@ main()
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to oneself")
-def test_ctrl_c_keeps_what_is_there():
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot send SIGINT to itself")
+def test_ctrl_c_keeps_the_measured_points():
     words = ["compare", "--dim", "24", "--heads", "2", "--over", "resolution=7,14,21", "--time", "--budget", "0.01"]
 
     def run(*more):
@@ -240,7 +240,7 @@ def test_ctrl_c_keeps_what_is_there():
     assert "stopped  by Ctrl-C; what was measured until then is above" in run().stdout
 
 
-def test_a_bar_is_drawn_on_a_terminal_alone(capsys, monkeypatch):
+def test_a_progress_bar_is_only_drawn_on_a_terminal(capsys, monkeypatch):
     from attnscope.render.progress import progress_bar
 
     for terminal, quiet, drawn in [(True, False, True), (True, True, False), (False, False, False)]:
