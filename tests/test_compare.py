@@ -78,7 +78,7 @@ def test_the_crossover_equals_that_of_the_closed_forms(heads, width, window, bat
     assert found.points[1].ratio["swin"] == pytest.approx(float(exact), rel=1e-12)
 
 
-def test_figures_of_swins_first_stage_at_224_px():
+def test_the_default_comparison_has_the_expected_figures():
     found = compare()
     point = found.points[found.reference]
     assert point.at == {"image": 224}
@@ -96,7 +96,7 @@ def test_figures_of_swins_first_stage_at_224_px():
     )
 
 
-def test_a_break_even_between_two_numbers_of_tokens():
+def test_a_break_even_can_be_between_two_numbers_of_tokens():
     found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
     assert "; they break even between 95 and 96 tokens, " in finding(found)
     assert formulas(found)[0] == (
@@ -113,7 +113,7 @@ def test_a_crossover_with_shared_heads_has_no_formula():
 
 
 @pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
-def test_the_size_from_which_padding_no_longer_matters(dim, window):
+def test_padding_no_longer_matters_from_a_given_size_on(dim, window):
     found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]
     common = {"dim": dim, "heads": 2, "window": window}
     sides = range(1, 200)
@@ -404,7 +404,7 @@ def test_an_error_is_one_line_with_the_fix(attnscope, words, told):
     assert told in done.stderr
 
 
-def test_the_command_without_flags(attnscope):
+def test_the_command_runs_without_flags(attnscope):
     screen = attnscope("compare", COLUMNS="80").stdout
     assert "13.8× fewer MACs" in screen
     assert "break-even at 49 tokens" in screen

@@ -76,7 +76,7 @@ def test_the_next_command_keeps_the_flags_and_runs(attnscope: Run, typed: str, s
         ("compare vit swin --resolution 50000 --time", "swin --resolution 50000 --no-time"),
     ],
 )
-def test_the_next_command_after_a_measured_comparison(attnscope: Run, typed: str, suggested: str):
+def test_the_next_command_after_a_measured_comparison_runs(attnscope: Run, typed: str, suggested: str):
     assert following(attnscope, f"{typed} {QUICK}") == suggested
     done = attnscope(*shlex.split(suggested), *([] if suggested.startswith("compare") else shlex.split(QUICK)))
     assert done.returncode == 0, done.stderr
@@ -112,7 +112,7 @@ def test_the_next_commands_after_a_trace_form_a_chain(attnscope: Run):
     ]
 
 
-def test_the_next_command_after_a_trace_without_submodules(attnscope: Run):
+def test_the_next_command_after_a_trace_without_submodules_changes_the_group(attnscope: Run):
     typed = f"trace torch.nn:Linear --arg in_features=8 --arg out_features=8 --input 1,8 {QUICK} --time"
     assert following(attnscope, f"{typed} --group op") == f"{typed} --group line"
     assert following(attnscope, f"{typed} --group line") == typed

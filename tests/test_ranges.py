@@ -1,4 +1,4 @@
-"""Ranges as they are typed."""
+"""Parsing of ranges."""
 
 import pytest
 from hypothesis import given
@@ -22,22 +22,22 @@ from attnscope.core.ranges import MOST_VALUES, read_over, read_range
         ("7, 14:28:7, 7", [7, 14, 21, 28]),
     ],
 )
-def test_a_range_is_what_it_says(text, values):
+def test_a_range_has_the_expected_values(text, values):
     assert read_range("resolution", text) == values
 
 
-def test_a_field_and_its_range():
+def test_over_has_a_field_and_its_range():
     assert read_over(" shift-size = 1:3") == ("shift_size", [1, 2, 3])
 
 
 @given(start=st.integers(1, 50), steps=st.integers(0, 20), step=st.integers(1, 9))
-def test_steps_meet_their_stop(start, steps, step):
+def test_an_additive_range_includes_its_stop(start, steps, step):
     values = read_range("dim", f"{start}:{start + steps * step}:{step}")
     assert values == [start + step * index for index in range(steps + 1)]
 
 
 @given(start=st.integers(1, 50), stop=st.integers(50, 5000), percent=st.integers(101, 900))
-def test_factors_rise_and_stay_within(start, stop, percent):
+def test_a_geometric_range_increases_and_does_not_exceed_its_stop(start, stop, percent):
     values = read_range("dim", f"{start}:{stop}:{percent / 100}x")
     assert values[0] == start
     assert values == sorted(set(values))
@@ -62,7 +62,7 @@ def test_factors_rise_and_stay_within(start, stop, percent):
         ("1:99999999999999", f"{MOST_VALUES} values are the most"),
     ],
 )
-def test_what_is_no_range_is_told_in_a_line(text, told):
+def test_an_invalid_range_is_a_one_line_error(text, told):
     with pytest.raises(UsageError, match=told.replace("(", r"\(")) as error:
         read_range("window", text)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""One registry of operations: what a plan says and what a trace of the built module counts are equal integers."""
+"""The registry of operations: a plan and a trace of the built module have equal integer costs."""
 
 from dataclasses import replace
 
@@ -29,12 +29,12 @@ from tests.strategies import small_swins, small_vits, specs
 
 @given(specs() | small_vits | small_swins, st.sampled_from(["float32", "float64", "bfloat16", "float16"]))
 @settings(max_examples=200)
-def test_explore_and_trace_agree(spec, dtype):
+def test_explore_and_trace_have_equal_costs(spec, dtype):
     hold_trace(replace(spec, dtype=dtype))
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
-def test_explore_and_trace_agree_on_every_preset(preset):
+def test_explore_and_trace_have_equal_costs_for_every_preset(preset):
     hold_trace(preset.spec)
 
 
@@ -56,7 +56,7 @@ def test_explore_and_trace_agree_on_every_preset(preset):
         (lambda x: x.clone(), 24, 0),
     ],
 )
-def test_elementwise_conventions(call, elements, each):
+def test_elementwise_operators_cost_the_flops_of_the_convention(call, elements, each):
     report = attnscope.trace(_Calls(call), torch.randn(2, 3, 4))
     assert report.totals.other_flops == elements * each
 
@@ -71,7 +71,7 @@ class _Calls(nn.Module):
 
 
 def test_fused_attention_on_meta_is_one_kernel():
-    """torch takes it apart there, into scores that no device makes."""
+    """On meta, torch decomposes it into scores that no device computes."""
     q = torch.randn(2, 3, 7, 4)
     report = attnscope.trace(_Calls(lambda x: F.scaled_dot_product_attention(x, x, x)), q)
     (row,) = report.steps
@@ -90,39 +90,39 @@ def test_fused_attention_on_meta_is_one_kernel():
         lambda x: F.scaled_dot_product_attention(x, x, x),
     ],
 )
-def test_statistics_for_the_backward_are_not_written(call):
-    """They differ from device to device."""
+def test_bytes_written_exclude_statistics_for_the_backward(call):
+    """These statistics depend on the device."""
     x = torch.randn(2, 3, 5, 4)
     report = attnscope.trace(_Calls(call), x, device="cpu")
     assert report.totals.bytes_written == 4 * x.numel()
 
 
-def test_every_result_that_is_asked_for_is_written():
+def test_bytes_written_include_every_result():
     report = attnscope.trace(_Calls(lambda x: x.sort(-1)), torch.randn(2, 3, 4))
-    assert report.totals.bytes_written == 24 * (4 + 8)  # values and their places
+    assert report.totals.bytes_written == 24 * (4 + 8)  # values and indices
 
 
-def test_a_tensor_that_is_given_by_name_is_read():
+def test_bytes_read_include_keyword_arguments():
     x = torch.empty(5, 4)
     cost = cost_of(torch.ops.aten.add.Tensor, (x,), {"other": x}, x)
     assert (cost.bytes_read, cost.bytes_written) == (2 * 4 * 20, 4 * 20)
 
 
 @pytest.mark.parametrize("name", [name for name in MASK_AT if hasattr(torch.ops.aten, name)])
-def test_fused_attention_has_its_mask_where_torchs_schema_has_it(name):
+def test_the_position_of_the_mask_is_that_of_torchs_schema(name):
     packet = getattr(torch.ops.aten, name)
     arguments = [argument.name for argument in getattr(packet, packet.overloads()[0])._schema.arguments]
     masks = [place for place, argument in enumerate(arguments) if argument in ("attn_mask", "attn_bias")]
     assert masks == ([] if MASK_AT[name] is None else [MASK_AT[name]])
 
 
-def test_an_expanded_axis_lies_in_memory_once():
+def test_bytes_read_count_an_expanded_axis_once():
     x = torch.empty(1, 4).expand(5, 4)
     cost = cost_of(torch.ops.aten.add.Tensor, (x, x), {}, torch.empty(5, 4))
     assert (cost.bytes_read, cost.bytes_written) == (2 * 4 * 4, 4 * 20)
 
 
-def test_an_operation_is_declared_once():
+def test_an_operation_cannot_be_registered_twice():
     from attnscope.ops.operation import register
 
     with pytest.raises(ValueError, match="addmm is declared twice"):
@@ -135,12 +135,12 @@ shapes_with_zeros = st.lists(st.sampled_from([0, 1, 1, 3]), max_size=3).map(tupl
 
 
 def of_long_axes(strides, shape):
-    """Strides of axes of one element differ without consequence."""
+    """Return the strides of axes with more than one element; others have no effect."""
     return [stride for stride, size in zip(strides, shape, strict=True) if size > 1]
 
 
 def reordered(shape, random):
-    """A real tensor of this shape whose axes lie in memory in any order."""
+    """Return a real tensor of this shape whose axes have a random order in memory."""
     order = random.sample(range(len(shape)), len(shape))
     real = torch.empty([shape[axis] for axis in order]).permute([order.index(axis) for axis in range(len(shape))])
     assert tuple(real.shape) == shape
@@ -148,8 +148,8 @@ def reordered(shape, random):
 
 
 @given(shapes, st.randoms(use_true_random=False))
-def test_strides_are_torchs(shape, random):
-    """Of copies, and of what an elementwise operator makes, against real tensors."""
+def test_strides_equal_torchs(shape, random):
+    """Compare strides of copies and of elementwise results with real tensors."""
     real = reordered(shape, random)
     strides = real.stride()
     assert contiguous_strides(shape) == torch.empty(shape).stride()
@@ -160,7 +160,7 @@ def test_strides_are_torchs(shape, random):
 
 
 @given(shapes, st.randoms(use_true_random=False))
-def test_what_is_cut_or_expanded_is_dense_where_torch_says_so(shape, random):
+def test_a_slice_or_expansion_is_dense_if_it_is_in_torch(shape, random):
     real = reordered((*shape, 3), random)
     for part in (real[..., :2], real[..., 0], real[None].expand(2, *real.shape)):
         assert is_dense(part.shape, part.stride()) == torch.ops.aten.is_non_overlapping_and_dense(part)
@@ -171,8 +171,8 @@ def test_what_is_cut_or_expanded_is_dense_where_torch_says_so(shape, random):
     st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple), st.integers(2, 3), st.randoms(use_true_random=False)
 )
 @settings(max_examples=300)
-def test_operands_that_lie_differently_make_torchs_layout(shape, number, random):
-    """Each operand has its axes in an order of its own, and repeats or lacks some."""
+def test_operands_with_different_layouts_have_a_result_with_torchs_layout(shape, number, random):
+    """Each operand has a different order of axes, and expands or lacks some."""
     operands = []
     for _ in range(number):
         smaller = tuple(random.choice([size, 1]) for size in shape)[random.randrange(len(shape)) :]
@@ -195,8 +195,8 @@ def test_shapes_broadcast_as_in_torch(operands):
 
 @given(shapes, st.randoms(use_true_random=False))
 @settings(max_examples=200)
-def test_a_view_has_torchs_strides_or_is_refused_as_by_torch(shape, random):
-    """Axes change places, are split off and merged; and some shapes have another number of elements."""
+def test_a_view_has_torchs_strides_or_is_invalid_as_in_torch(shape, random):
+    """The shapes permute, split and merge axes, and some have a different number of elements."""
     real = reordered(shape, random)
     wanted = random.sample(shape, len(shape))
     if len(wanted) > 1 and random.random() < 0.5:
@@ -214,7 +214,7 @@ def test_a_view_has_torchs_strides_or_is_refused_as_by_torch(shape, random):
         assert of_long_axes(found, wanted) == of_long_axes(viewed, wanted)
 
 
-def test_a_tape_frees_what_nothing_refers_to():
+def test_a_tape_frees_tensors_without_references():
     tape = Tape(4)
     kept = tape.tensor((3,))
     tape.tensor((5,))

@@ -1,4 +1,4 @@
-"""The chart of the roofline: a step is as far below the roof as the table says."""
+"""The roofline chart: its marks agree with the time/bound column of the table."""
 
 import math
 import re
@@ -26,7 +26,7 @@ EDGE = re.compile("[│┤]")
 
 
 def with_steps(*steps):
-    """A report whose steps have these intensities and times over their bounds, in their order."""
+    """Return a report whose steps have these pairs of intensity and time/bound."""
     rows = [
         replace(row, bound=Bound(1e-3, "compute", intensity), time=StepTime(1e-3 * ratio, 0.0, []))
         for row, (intensity, ratio) in zip(REPORT.steps * 3, steps, strict=False)
@@ -35,7 +35,7 @@ def with_steps(*steps):
 
 
 class Chart:
-    """The roofline of steps that are given as FLOP/byte and time/bound, marked A, B, C in their order."""
+    """A roofline chart of steps given as pairs of FLOP/byte and time/bound, marked A, B, C in this order."""
 
     def __init__(self, *steps, width=80):
         self.lines = [line.plain for line in roofline(with_steps(*steps), Screen(width=width))]
@@ -51,12 +51,12 @@ class Chart:
         self.columns = axis.count("─") + axis.count("┬")
 
     def place(self, letter):
-        """Row from the top and column."""
+        """Return the row of a mark, from the top, and its column."""
         ((row, line),) = [(row, line) for row, line in enumerate(self.grid) if letter in line]
         return row, line.index(letter)
 
     def ratio(self, row):
-        """Time over bound in a row, from the ticks."""
+        """Return time/bound of a row, interpolated between the ticks."""
         (top, low), *_, (bottom, high) = sorted(self.down.items())
         return low * (high / low) ** ((row - top) / (bottom - top))
 
@@ -74,10 +74,10 @@ RATIOS = st.floats(0.5, 500)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1000), RATIOS), min_size=1, max_size=8), st.sampled_from([60, 80, 120]))
-def test_a_step_is_as_far_below_the_roof_as_the_table_says(steps, width):
+def test_the_distance_of_a_step_from_the_roof_is_that_of_the_table(steps, width):
     chart = Chart(*steps, width=width)
     (top, low), *_, (bottom, high) = sorted(chart.down.items())
-    row = math.log(high / low) / (bottom - top)  # of a chart
+    row = math.log(high / low) / (bottom - top)  # log(time/bound) per row of the chart
     for letter, (_, ratio) in zip(LETTERS, steps, strict=False):
         below = chart.place(letter)[0] - chart.roof
         assert below == pytest.approx(math.log(ratio) / row, abs=1.3)
@@ -85,7 +85,7 @@ def test_a_step_is_as_far_below_the_roof_as_the_table_says(steps, width):
 
 @pytest.mark.parametrize("ratio", [1.0, 1.1])
 def test_softmax_at_its_bound_is_at_the_roof(ratio):
-    """Its bound is that of softmax on this machine, which is far from what a matmul does."""
+    """Its bound is the rate of softmax on this machine, which is far below that of a matmul."""
     chart = Chart((0.6, ratio), (40.0, 8.0))
     assert abs(chart.place("A")[0] - chart.roof) <= 1
     assert chart.place("B")[0] > chart.roof + 5
@@ -102,7 +102,7 @@ def test_a_step_faster_than_its_bound_is_above_the_roof():
     assert chart.place("A")[0] < chart.roof < chart.place("B")[0]
 
 
-def test_a_decade_is_as_wide_and_as_high_everywhere():
+def test_both_axes_are_logarithmic():
     chart = Chart((1.0, 1.0), (10.0, 10.0), (100.0, 100.0))
     (row_a, column_a), (row_b, column_b), (row_c, column_c) = map(chart.place, "ABC")
     assert row_b - row_a == pytest.approx(row_c - row_b, abs=1)
@@ -111,7 +111,7 @@ def test_a_decade_is_as_wide_and_as_high_everywhere():
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1000), RATIOS), min_size=1, max_size=8), st.sampled_from([60, 80, 120]))
-def test_axes_have_names_and_three_ticks(steps, width):
+def test_roofline_axes_have_names_and_three_ticks(steps, width):
     chart = Chart(*steps, width=width)
     assert chart.lines[0].strip() == "time / bound (×)"
     assert "arithmetic intensity (FLOP/byte)" in chart.lines[len(chart.grid) + 3]
@@ -120,14 +120,14 @@ def test_axes_have_names_and_three_ticks(steps, width):
     assert max(map(len, chart.lines)) <= width
 
 
-def test_ticks_and_marks_agree_on_the_place_across():
+def test_the_column_of_a_mark_agrees_with_the_ticks():
     chart = Chart((0.1, 2.0), (1.0, 2.0), (10.0, 5.0))
     where = {value: column for column, value in chart.across.items()}
     for letter, intensity in zip("ABC", (0.1, 1.0, 10.0), strict=True):
         assert chart.place(letter)[1] == pytest.approx(where[intensity], abs=1)
 
 
-def test_one_step_does_not_hide_another():
+def test_steps_at_the_same_point_are_drawn_side_by_side():
     chart = Chart(*[(5.0, 2.0)] * 5)
     places = [chart.place(letter) for letter in "ABCDE"]
     assert len({row for row, _ in places}) == 1
@@ -142,7 +142,7 @@ def test_the_legend_has_the_numbers_of_the_table():
         assert f"{letter} {row.name} {times(row.time.interquartile_mean_s / row.bound.seconds)}" in screen
 
 
-def test_the_legend_says_what_has_no_place():
+def test_the_legend_counts_steps_without_flops():
     steps = [(1.0, 2.0)] * 28
     lines = Chart(*steps[:19]).lines
     report = with_steps((1.0, 2.0), (None, 2.0), (0.0, 2.0))
@@ -151,13 +151,13 @@ def test_the_legend_says_what_has_no_place():
     assert "shorter" not in " ".join(lines)
 
 
-def test_the_legend_says_what_the_machine_can_do():
+def test_the_legend_has_the_peaks_of_the_machine():
     told = " ".join(" ".join(Chart((10.0, 2.0)).lines).split())
     assert (
         "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; balanced at 4 and 20 FLOP/byte" in told
     )
 
 
-def test_without_peaks_there_is_no_roofline():
+def test_a_report_without_peaks_or_flops_has_no_roofline():
     assert roofline(replace(with_steps((1.0, 2.0)), peaks=None), Screen()) == []
     assert roofline(with_steps((None, 2.0)), Screen()) == []

@@ -1,4 +1,4 @@
-"""Shape comments: which are read as shapes, and which lines they are wrong about."""
+"""Shape comments: which comments are shapes, and which of them are wrong."""
 
 from pathlib import Path
 
@@ -54,14 +54,14 @@ https://example.org/a, b
 
 
 @pytest.mark.parametrize("comment", SHAPES)
-def test_shapes_are_read(comment):
+def test_shape_comments_are_parsed(comment):
     axes = read_shape(comment)
     assert axes is not None
     assert [axis.text for axis in axes] == SHAPES[comment]
 
 
 @pytest.mark.parametrize("comment", ["", *NO_SHAPES])
-def test_other_comments_are_left_alone(comment):
+def test_other_comments_are_ignored(comment):
     assert read_shape(comment) is None
 
 
@@ -85,13 +85,13 @@ def test_other_comments_are_left_alone(comment):
         ("B, 4, C", (1, 5, 8), {}, False),
     ],
 )
-def test_a_comment_is_held_against_a_shape(comment, shape, known, right):
+def test_a_comment_is_compared_with_a_shape(comment, shape, known, right):
     axes = read_shape(comment)
     assert axes is not None
     assert (mismatch(axes, shape, known, {}) is None) == right
 
 
-def test_a_name_keeps_the_size_that_it_came_with():
+def test_a_name_keeps_its_first_size():
     bound = {}
     assert mismatch(read_shape("b n d"), (1, 4, 8), {}, bound) is None
     assert mismatch(read_shape("b d n"), (1, 4, 8), {}, bound) == "(b, d, n) = 1×8×4"
@@ -121,7 +121,7 @@ class Commented(nn.Module):
         return s @ z.transpose(1, 2), n  # the result, and nothing
 
 
-def test_wrong_comments_are_told_with_file_and_line():
+def test_wrong_comments_are_reported_with_file_and_line():
     report = attnscope.trace(Commented(), torch.randn(2, 5, 8))
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     wrong = {(lines[wrong.line - 1].strip(), wrong.says, tuple(wrong.made)) for wrong in report.comments.wrong}
@@ -134,7 +134,7 @@ def test_wrong_comments_are_told_with_file_and_line():
     assert all(f":{wrong.line}: the comment says" in " ".join(report.warnings) for wrong in report.comments.wrong)
 
 
-def test_somebody_elses_trace_function_stays():
+def test_an_existing_trace_function_is_not_replaced():
     import sys
 
     seen = []

@@ -1,4 +1,4 @@
-"""What can be asked, and how a mistake is told: the value, the rule, the nearest legal value."""
+"""Valid Specs, and errors of invalid ones: the value, the rule and the nearest valid value."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("spec", "fields", "said"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_mistake_is_one_line(spec, fields, said):
+def test_an_invalid_field_is_a_one_line_error(spec, fields, said):
     with pytest.raises(UsageError) as error:
         spec(**fields)
     assert str(error.value) == said.replace("{", "").replace("}", "")
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line(spec, fields, said):
 
 
 @pytest.mark.parametrize("name", attentions.names())
-def test_any_two_fields_wrong_at_once_are_still_one_line(name):
+def test_two_invalid_fields_are_a_one_line_error(name):
     spec = attentions.spec_class(name)
     wrong = [0, -1, 10**30, "x", None, 2.5, (1, 2, 3), float("nan"), True]
     fields = [field.name for field in dataclasses.fields(spec)]
@@ -92,7 +92,7 @@ def test_defaults_are_the_published_networks():
     assert SwinSpec(shift=True, window=(4, 6)).windows.shift == (2, 3)
 
 
-def test_tokens_of_an_image():
+def test_an_image_has_one_token_per_patch_and_a_class_token():
     assert ViTSpec(image=384).sequence == 577
     assert ViTSpec(image=384, cls=False).sequence == 576
     assert ViTSpec(image=(224, 448), patch=(16, 32)).sequence == 197
@@ -100,7 +100,7 @@ def test_tokens_of_an_image():
     assert dataclasses.replace(ViTSpec(), image=(32, 32)).sequence == 5
 
 
-def test_what_might_surprise_is_said():
+def test_padding_and_shifts_without_effect_are_cautions():
     assert SwinSpec().cautions() == []
     (padded,) = SwinSpec(resolution=50).cautions()
     assert padded.startswith("the grid is padded from 50×50 to 56×56: 20.3% of the tokens are padding")
@@ -112,7 +112,7 @@ def test_what_might_surprise_is_said():
     assert nothing == "half a window of 1 is 0: there is nothing to shift"
 
 
-def test_the_paper():
+def test_complexities_are_those_of_the_swin_paper():
     complexity = SwinSpec().complexity()
     assert (complexity.reference_macs, complexity.own_macs) == (2_003_828_736, 145_108_992)
     assert complexity.ratio == pytest.approx(13.81, abs=0.005)

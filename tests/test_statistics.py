@@ -1,4 +1,4 @@
-"""Statistics of samples, and the finished statistics of a timing."""
+"""Statistics of samples and of timings."""
 
 import random
 import statistics
@@ -30,31 +30,31 @@ def pairs_of(chains: list[list[float]], wholes: list[float]) -> Pairs:
     ("samples", "kept"),
     [([5.0], [5.0]), ([3.0, 1.0, 2.0], [1.0, 2.0, 3.0]), ([9.0, 1.0, 2.0, 3.0], [2.0, 3.0]), (range(9), range(2, 7))],
 )
-def test_the_middle_half_leaves_out_a_quarter_at_each_end(samples, kept):
+def test_the_middle_half_excludes_a_quarter_at_each_end(samples, kept):
     assert [samples[position] for position in middle_half(samples)] == list(kept)
 
 
 def test_the_interquartile_mean_is_not_the_median():
-    """Of the middle half 2, 3, 4, 9 the mean is 4.5 and the median 3.5; outliers move neither."""
+    """The middle half 2, 3, 4, 9 has mean 4.5 and median 3.5; outliers affect neither."""
     samples = Samples([0.0, 2.0, 3.0, 4.0, 9.0, 1000.0])
     assert samples.interquartile_mean_s == 4.5
     assert samples.quartiles_s[1] == 3.5
 
 
-def test_quartiles():
+def test_quartiles_are_interpolated():
     assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
     assert quartiles([7.0]) == (7.0, 7.0, 7.0)
     assert interquartile_range([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
     assert interquartile_range([1.0]) == 0.0
 
 
-def test_the_median_of_nothing_is_not_known():
+def test_the_median_of_an_empty_list_is_unknown():
     assert median_if_any([]) is None
     assert median_if_any([3.0, 1.0, 2.0]) == 2.0
 
 
 @given(st.lists(seconds, min_size=1, max_size=40))
-def test_the_interquartile_mean_lies_among_the_samples(samples):
+def test_the_interquartile_mean_is_within_the_range_of_the_samples(samples):
     found = Samples(samples).interquartile_mean_s
     assert min(samples) <= found * (1 + 1e-12)
     assert found <= max(samples) * (1 + 1e-12)
@@ -63,8 +63,8 @@ def test_the_interquartile_mean_lies_among_the_samples(samples):
         assert Samples([min(samples) / 10, *rest, 10 * max(samples)]).interquartile_mean_s == found
 
 
-def test_steps_add_up_whichever_runs_are_in_the_middle():
-    """Medians of these steps do not: 1.3 % are missing."""
+def test_interquartile_means_of_steps_add_up_to_that_of_their_sum():
+    """Medians of these steps do not add up: 1.3% is missing."""
     randomness = random.Random(0)
     chains = [[randomness.uniform(1, 2), randomness.uniform(3, 4), 0.1] for _ in range(20)] + [[900.0, 1.0, 0.1]]
     timing = statistics_of(pairs_of(chains, [5.0] * 21))
@@ -77,14 +77,14 @@ def test_steps_add_up_whichever_runs_are_in_the_middle():
     assert sum(medians) != pytest.approx(timing.whole.steps_sum_s, rel=1e-3)
 
 
-def test_a_row_of_several_steps_is_the_mean_of_its_instances_in_the_same_runs():
+def test_a_row_of_several_steps_has_their_mean_in_each_run():
     timing = statistics_of(pairs_of([[1.0, 3.0, 0.0], [2.0, 6.0, 0.0], [3.0, 3.0, 0.0]], [5.0, 8.0, 6.0]))
     time = timing.time_of([0, 1], instances=2)
     assert time.samples_s == [2.0, 4.0, 3.0]
     assert time.interquartile_mean_s == mean_at(time.samples_s, timing.middle) == 3.0
 
 
-def test_the_whole_is_the_untouched_runs_and_the_rest_of_a_chain_is_no_step():
+def test_the_whole_is_that_of_untouched_runs_and_the_remainder_is_not_a_step():
     whole = statistics_of(pairs_of([[1.0, 2.0, 0.5]] * 5, [4.0, 3.0, 4.0, 5.0, 99.0])).whole
     assert whole.whole_samples_s == [4.0, 3.0, 4.0, 5.0, 99.0]
     assert whole.whole_interquartile_mean_s == pytest.approx(13 / 3)

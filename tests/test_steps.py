@@ -1,4 +1,4 @@
-"""A Step is declared once; sizes, costs, liveness and listening follow."""
+"""Steps: sizes, costs, liveness and listeners follow from one declaration."""
 
 from dataclasses import fields
 
@@ -15,7 +15,7 @@ from attnscope.plan.step import Step
 from attnscope.profiling.hooks import listening, step_methods
 
 
-def test_the_declaration_of_the_design_reads_as_it_stands():
+def test_costs_and_shapes_follow_from_the_declaration():
     score = Step("b h n d, b h m d -> b h n m", op=op.matmul(scale=True), doc="S = q·kᵀ/√d: how much each token looks")
     row = SizedStep(score, {"b": 1, "h": 12, "n": 197, "m": 197, "d": 64})
     assert (row.macs, row.flops, row.other_flops) == (29_805_312, 59_610_624, 465_708)
@@ -32,16 +32,16 @@ def test_the_declaration_of_the_design_reads_as_it_stands():
         {"constants": ("mask",)},
     ],
 )
-def test_a_wrong_declaration_is_refused_where_it_stands(wrong):
+def test_a_wrong_declaration_raises(wrong):
     with pytest.raises((AxisError, ValueError)):
         Step(**{"pattern": "x: b n -> b n", "op": op.softmax, **wrong})
 
 
-def test_a_step_has_eight_fields_at_most():
+def test_a_step_has_at_most_eight_fields():
     assert len(fields(Step)) <= 8
 
 
-def test_an_operation_that_makes_other_shapes_than_the_letters_is_refused():
+def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
     wrong = Step("q: b h n d, k: b h m d -> scores: b h m n", op=op.matmul())
     with pytest.raises(ValueError, match=r"a step, q: b .* makes 2×3×5×7, but the letters say 2×3×7×5"):
         _ = SizedStep(wrong, {"b": 2, "h": 3, "n": 5, "m": 7, "d": 11}).macs
@@ -58,19 +58,19 @@ def test_an_operation_that_makes_other_shapes_than_the_letters_is_refused():
         ("x: b h n d -> y: b h n d", lambda tape, given: given.nothing, "AttributeError: "),
     ],
 )
-def test_an_operation_that_cannot_run_names_its_step_and_the_reason(pattern, operation, said):
+def test_the_error_of_an_operation_names_its_step_and_the_reason(pattern, operation, said):
     step = SizedStep(Step(pattern, op=operation, name="mine"), {"b": 2, "h": 3, "n": 5, "d": 11})
     with pytest.raises(PlanError) as error:
         _ = step.macs
     assert str(error.value).startswith(f"step mine, {pattern}: {said}")
 
 
-def test_an_operation_is_a_function():
+def test_an_operation_must_be_a_function():
     with pytest.raises(TypeError, match="op is None; give an operation of"):
         Step("x: b n c -> y: b n c", op=None)
 
 
-def test_the_numbers_of_the_contract():
+def test_the_scores_of_vit_b_have_the_expected_costs():
     score = attentions.plan(ViTSpec()).steps[2]
     assert score.name == "score"
     assert (score.macs, score.flops, score.other_flops) == (29_805_312, 59_610_624, 465_708)
@@ -88,13 +88,13 @@ def test_the_numbers_of_the_contract():
         (ViTSpec(tokens=10**9), 4 * 10**9 * 768**2 + 2 * 10**18 * 768),
     ],
 )
-def test_published_figures(spec, macs):
+def test_macs_equal_published_figures(spec, macs):
     plan = attentions.plan(spec)
     assert plan.macs == macs == sum(spec.closed_form().values())
     assert plan.flops == 2 * macs
 
 
-def test_the_plan_has_what_runs_and_nothing_else():
+def test_the_plan_has_exactly_the_steps_that_run():
     def names(**fields):
         return [step.name for step in attentions.plan(SwinSpec(**fields)).steps]
 
@@ -122,7 +122,7 @@ def test_totals_do_not_depend_on_the_kernel():
     for spec in (ViTSpec, SwinSpec):
         eager, fused = (attentions.plan(spec(kernel=kernel)) for kernel in ("eager", "sdpa"))
         assert (eager.macs, eager.other_flops, eager.params) == (fused.macs, fused.other_flops, fused.params)
-        assert Memory(fused).peak is None  # what the kernel holds is not known, which is not 0
+        assert Memory(fused).peak is None  # unknown, not 0
 
 
 def test_a_tensor_lives_to_its_last_use():
@@ -132,12 +132,12 @@ def test_a_tensor_lives_to_its_last_use():
         Step("a: n -> b: n", op=op.view),
         Step("x: n -> c: n", op=op.gelu),
         Step("b: n, c: n -> d: n", op=op.add),
-        Step("d: n -> e: n", op=op.roll(axes=2)),  # with a copy between the two passes
+        Step("d: n -> e: n", op=op.roll(axes=2)),  # two passes with a copy in between
     ]
     assert Memory(Plan.of(steps, sizes, 1)).live == (10, 10, 20, 30, 30)
 
 
-def test_a_name_that_forward_keeps_holds_its_tensor_to_the_end():
+def test_a_variable_of_forward_keeps_its_tensor_until_the_end():
     steps = [
         Step("x: n -> a: n", op=op.gelu),
         Step("a: n -> b: n", op=op.gelu),
@@ -148,10 +148,10 @@ def test_a_name_that_forward_keeps_holds_its_tensor_to_the_end():
     assert Memory(Plan.of(steps, {"n": 10}, 1, holds=["a"])).live == (10, 20, 30, 30)
     inner = Plan.of(steps[1:3], {"n": 10}, 1, holds=["b"]).inside("inner", takes={"a": "a"}, makes={"c": "c"})
     called = Plan.join([Plan.of(steps[:1], {"n": 10}, 1), inner, Plan.of(steps[3:], {"n": 10}, 1)])
-    assert Memory(called).live == (10, 20, 30, 20)  # what a module was given and keeps is gone when it returns
+    assert Memory(called).live == (10, 20, 30, 20)  # the variables of a module are freed when it returns
 
 
-def test_a_rearrangement_is_a_view_where_nothing_changes_places():
+def test_a_rearrangement_that_keeps_the_memory_order_is_a_view():
     swap = Step("x: a b c -> y: b (a c)", op=op.rearrange)
     assert not SizedStep(swap, {"a": 2, "b": 3, "c": 5}).is_view
     assert SizedStep(swap, {"a": 1, "b": 3, "c": 5}).is_view
@@ -159,8 +159,8 @@ def test_a_rearrangement_is_a_view_where_nothing_changes_places():
     assert SizedStep(swap, {"a": 2, "b": 1, "c": 5}).bytes_written == 0
 
 
-def test_a_copy_follows_from_how_the_operand_lies():
-    """matmul copies heads that lie apart, and nothing where there is one batch or one head."""
+def test_a_copy_depends_on_the_layout_of_the_operand():
+    """matmul copies heads that are not contiguous; with one image or one head it copies nothing."""
 
     def copies(**sizes):
         heads = Step("x: b n (3 h d) -> q: b h n d, k: b h n d, v: b h n d", op=op.unbind)
@@ -172,20 +172,20 @@ def test_a_copy_follows_from_how_the_operand_lies():
     assert copies(b=1, h=3) == copies(b=2, h=1) == ["bmm"]
 
 
-def test_letters_are_spelled_out():
+def test_spelled_replaces_letters_by_groups():
     score = Step("q: b h n d, k: b h m d -> scores: b h n m", op=op.matmul(), weights={"w": "(b n) d"})
     spelled = score.spelled(b="(b r s)", n="y x")
     assert spelled.pattern == "q: (b r s) h y x d, k: (b r s) h m d -> scores: (b r s) h y x m"
 
 
-def test_a_row_counts_as_often_as_it_stands():
+def test_a_row_counts_as_often_as_it_runs():
     row = attentions.plan(ViTSpec()).steps[0]
     twice = SizedStep(row.step, row.sizes, times=2)
     assert Plan((twice,)).macs == 2 * row.macs
     assert Plan((twice,)).params == 2 * row.params
 
 
-def test_listening_shadows_the_steps_and_bares_them_again():
+def test_listening_replaces_the_step_methods_and_restores_them():
     module = nn.Sequential(ViTAttention(8, 2), ViTAttention(8, 2))
     heard = []
 
@@ -204,15 +204,15 @@ def test_listening_shadows_the_steps_and_bares_them_again():
     assert not set(step_methods(ViTAttention)) & set(vars(module[0]))
 
 
-def test_two_listeners_at_once_are_refused():
+def test_a_second_listener_raises():
     module = ViTAttention(8, 2)
     with listening(module, lambda *event: event[-1]):
         with pytest.raises(RuntimeError, match="listened to already"), listening(module, lambda *event: event[-1]):
             pass
-        assert "score" in vars(module)  # the first one still listens
+        assert "score" in vars(module)  # the first listener stays
 
 
-def test_when_nobody_listens_a_step_is_the_plain_method():
+def test_without_a_listener_a_step_is_the_plain_method():
     module = ViTAttention(8, 2)
     assert module.score.__func__ is ViTAttention.score
     assert ViTAttention.score.__code__.co_name == "score"  # no wrapper around it

@@ -1,4 +1,4 @@
-"""What a module is given to run on, and whether it fits."""
+"""Targets of trace: inputs, batch size and memory."""
 
 import pytest
 import torch
@@ -16,18 +16,18 @@ CPU = torch.device("cpu")
 
 
 class Module(nn.Module):
-    """One that tells of its inputs in the ways of several libraries."""
+    """A module that declares its inputs in the way of timm or Lightning."""
 
-    def __init__(self, **told):
+    def __init__(self, **attributes):
         super().__init__()
-        for name, value in told.items():
+        for name, value in attributes.items():
             setattr(self, name, value)
 
     def forward(self, x, mask):
         return x
 
 
-def test_inputs_are_of_their_dtype_or_that_of_the_parameters():
+def test_inputs_have_their_dtype_or_that_of_the_parameters():
     x = InputSpec((200, 50)).tensor(CPU, torch.float64)
     assert (x.dtype, x.shape) == (torch.float64, (200, 50))
     assert abs(float(x.mean())) < 0.1
@@ -39,7 +39,7 @@ def test_inputs_are_of_their_dtype_or_that_of_the_parameters():
     assert InputSpec((2,), "complex64").tensor(CPU, torch.float64).dtype == torch.complex64
 
 
-def test_inputs_are_spelled_as_they_are_typed():
+def test_the_string_of_an_input_has_name_shape_and_dtype():
     assert str(InputSpec((1, 49, 96))) == "1×49×96"
     assert str(InputSpec((49, 49), "bool", "mask")) == "mask 49×49 bool"
 
@@ -54,11 +54,11 @@ def test_inputs_are_spelled_as_they_are_typed():
         (Module(), []),
     ],
 )
-def test_inputs_that_a_module_tells_of(module, inputs):
+def test_inputs_declared_by_a_module_are_found(module, inputs):
     assert known_inputs(module) == inputs
 
 
-def test_inputs_that_nobody_knows_are_asked_for():
+def test_unknown_inputs_are_an_error_with_the_parameter_names():
     target = Target("it", Module)
     with pytest.raises(UsageError, match="Module takes x, mask; give shapes such as"):
         target.inputs_of(Module())
@@ -78,7 +78,7 @@ def test_inputs_that_nobody_knows_are_asked_for():
         (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (3, 4), 1),
     ],
 )
-def test_images_are_counted_along_the_first_axis_unless_torch_puts_tokens_there(module, shape, batch):
+def test_the_batch_size_is_the_first_axis_unless_torch_puts_tokens_there(module, shape, batch):
     assert _batch(module, (torch.zeros(shape),), {}) == batch
 
 
@@ -87,11 +87,11 @@ def test_a_module_without_inputs_has_a_batch_of_one():
 
 
 NEEDED = 4 * (110 + 10)
-"""Bytes of a hundred weights, ten biases and ten numbers that are made."""
+"""Bytes of 100 weights, 10 biases and 10 outputs."""
 
 
 @pytest.mark.parametrize(("free", "devices_built_on"), [(NEEDED, ["meta", "cpu"]), (NEEDED - 1, ["meta"])])
-def test_what_does_not_fit_is_refused_before_it_is_built(free, devices_built_on, monkeypatch):
+def test_a_module_that_does_not_fit_in_memory_is_an_error_before_it_is_built(free, devices_built_on, monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda device: free)
     built_on = []
 

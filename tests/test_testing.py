@@ -1,4 +1,4 @@
-"""The battery notices what is wrong with an attention, and says at which step and where to look."""
+"""The test battery detects faults of an attention and names the step and the cause."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ SMALL = {"dim": 12, "heads": 3, "resolution": (4, 10), "reduction": 2, "batch": 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-    """Load a copy of PVT's folder with a fault in it, and forget it after the test."""
+    """Load a copy of PVT's folder with a fault, and unload it after the test."""
     monkeypatch.setattr(discovery, "_loaded", {})
     monkeypatch.setattr(discovery, "_folders", set())
 
@@ -140,7 +140,7 @@ FAULTS = {
         {"resolution": (5, 10)},
         ["tokens in reach of query 0 along axis 0: predicted [0, 1, 2, 3, 4], real [0, 1, 2, 3]", "reach(axis, side)"],
     ),
-    "a step without a meaning": (
+    "a step without a description": (
         "hold_screens",
         ("steps.py", 'doc="the coarser grid becomes a sequence, row by row"', 'doc=""'),
         {},
@@ -150,7 +150,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("check", "fault", "fields", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_noticed(copied, check, fault, fields, told):
+def test_a_fault_is_detected(copied, check, fault, fields, told):
     spec = copied(*fault)(**SMALL | fields)
     with pytest.raises(AssertionError) as error:
         getattr(testing, check)(spec)
@@ -158,7 +158,7 @@ def test_a_fault_is_noticed(copied, check, fault, fields, told):
         assert words in str(error.value)
 
 
-def test_every_check_has_a_fault_that_it_notices():
+def test_every_check_detects_a_fault():
     assert {check for check, *_ in FAULTS.values()} == {name for name in testing.__all__ if name.startswith("hold_")}
 
 
@@ -182,8 +182,8 @@ class TestNothing(AttentionBattery):
 """
 
 
-def test_a_folder_anywhere_has_the_battery(tmp_path):
-    """As CONTRIBUTING has it, without this repository's settings."""
+def test_the_battery_runs_in_any_folder(tmp_path):
+    """The folder is used as in CONTRIBUTING.md, without this repository's settings."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for each in discovery.FILES:

@@ -1,4 +1,4 @@
-"""How forwards are timed, by clocks that count what is done in place of seconds: nothing here depends on the machine."""
+"""Timing of forwards, with clocks that count operations instead of seconds: no test depends on the machine."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +17,7 @@ STAMP_S, LINEAR_S = 1e-6, 1e-3
 
 
 class Counter:
-    """Seconds that pass only if something is done."""
+    """A counter of seconds that only pass if something runs."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -26,7 +26,7 @@ class Counter:
         return self.seconds
 
     def runs(self, seconds, clean=True, done=None):
-        """A forward that takes these seconds; what is timed is the moment at which it began."""
+        """Return a forward that takes these seconds and whose measured time is its start."""
 
         def run():
             began = self.seconds
@@ -39,7 +39,7 @@ class Counter:
 
 
 class CountingClock:
-    """A clock of the processor on which a stamp takes STAMP_S and a linear layer LINEAR_S, and nothing else any time."""
+    """A CPU clock on which a time stamp takes STAMP_S, a linear layer LINEAR_S, and everything else 0 s."""
 
     on_processor = True
     empty_s = 0.0
@@ -66,7 +66,7 @@ class CountingClock:
 
 @pytest.fixture
 def counting(monkeypatch):
-    """Time with a CountingClock."""
+    """Replace the CPU clock by a CountingClock."""
     clock = CountingClock()
 
     def spend(module, inputs):
@@ -79,7 +79,7 @@ def counting(monkeypatch):
     handle.remove()
 
 
-def test_what_a_stamp_costs_is_not_in_the_time_of_a_step(counting):
+def test_the_time_of_a_step_excludes_the_time_stamp(counting):
     report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01)
     assert report.time.stamp_s == pytest.approx(STAMP_S)
     for row in report.steps:
@@ -89,8 +89,8 @@ def test_what_a_stamp_costs_is_not_in_the_time_of_a_step(counting):
     assert report.time.whole_samples_s == pytest.approx([2 * LINEAR_S + STAMP_S] * report.time.runs)
 
 
-def test_what_a_hook_costs_is_not_in_the_backward_of_a_step(counting):
-    """The backward of the linear layer that is behind the steps takes time, and what comes before the last step does."""
+def test_the_backward_time_of_a_step_excludes_the_hook(counting):
+    """The output gradient of each linear layer takes LINEAR_S; that of the last layer precedes the backward of all steps."""
 
     def spend(module, inputs, output):
         if isinstance(module, nn.Linear) and output.requires_grad:
@@ -102,12 +102,12 @@ def test_what_a_hook_costs_is_not_in_the_backward_of_a_step(counting):
     back = report.backward.time
     assert back.stamp_s == pytest.approx(STAMP_S)
     for row in report.steps:
-        expected = LINEAR_S if row.name == "split_heads" else 0.0  # its gradient is ready when that of project is not
+        expected = LINEAR_S if row.name == "split_heads" else 0.0  # its gradient is ready before that of project
         assert row.backward.time.samples_s == pytest.approx([expected] * back.runs, abs=1e-12), row.name
     assert back.whole_samples_s == pytest.approx([2 * LINEAR_S + STAMP_S] * back.runs)
 
 
-def test_what_watching_costs_is_not_in_the_time_of_a_call(counting):
+def test_the_time_of_a_call_excludes_the_instrumentation(counting):
     report = trace(
         nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)), torch.zeros(2, 4), time=True, budget=0.01
     )
@@ -118,7 +118,7 @@ def test_what_watching_costs_is_not_in_the_time_of_a_call(counting):
 
 
 def test_pairs_alternate_after_a_warm_up():
-    """Whole then chain, chain then whole: a drift of the machine does not favour one of them."""
+    """The order alternates between whole first and chain first, so that a drift of the machine favors neither."""
     now, done = Counter(), []
     pairs = engine.take_pairs(now.runs(1e-3, done=done), now.runs(1e-3, done=done), 0.1, 0.0, now=now)
     assert len(pairs.wholes) == len(pairs.chains) == pairs.tried >= 7
@@ -126,8 +126,8 @@ def test_pairs_alternate_after_a_warm_up():
         assert chain.total - whole.total == pytest.approx(1e-3 if index % 2 == 0 else -1e-3)
 
 
-def test_what_runs_beside_a_pair_takes_its_turn_with_every_pair():
-    """The order alternates for it too, and a pair during which it was disturbed is not clean."""
+def test_a_third_forward_is_interleaved_with_every_pair():
+    """Its order alternates too, and a pair in which it is disturbed is not clean."""
     now, order = Counter(), []
 
     def named(name, seconds, clean=lambda: True):
@@ -139,7 +139,7 @@ def test_what_runs_beside_a_pair_takes_its_turn_with_every_pair():
 
         return one
 
-    quiet = iter([True] * 3 + [True, False] * 50)  # three rounds warm up
+    quiet = iter([True] * 3 + [True, False] * 50)  # the warm-up has three rounds
     runs = [named("whole", 2e-2), named("chain", 2e-2), named("fused", 1e-2, lambda: next(quiet))]
     pairs = engine.take_pairs(*runs[:2], 0.5, 0.0, beside=runs[2:], now=now)
     rounds = [order[index : index + 3] for index in range(0, len(order), 3)][3:]
@@ -154,7 +154,7 @@ def test_what_runs_beside_a_pair_takes_its_turn_with_every_pair():
     ("run_s", "rounds"), [(1e-3, 25), (8e-3, 4), (9e-3, 3), (50e-3, 3), (0.13, 2), (0.26, 1)], ids=str
 )
 def test_a_warm_up_takes_five_runs_and_50_ms_unless_a_forward_is_long(run_s, rounds):
-    """A round is a whole and a chain, two runs of one forward; after half a second what there is to warm is warm."""
+    """A round is a whole and a chain, two runs of one forward; the warm-up ends after half a second."""
     now, done = Counter(), []
     pairs = engine.take_pairs(now.runs(run_s, done=done), now.runs(run_s, done=done), 0.1, 0.0, now=now)
     assert len(done) - 2 * pairs.tried == 2 * rounds
@@ -164,17 +164,17 @@ def test_a_warm_up_takes_five_runs_and_50_ms_unless_a_forward_is_long(run_s, rou
 @pytest.mark.parametrize(
     ("run_s", "clean", "tried"),
     [(1e-3, True, 50), (1e-2, True, 7), (0.2, True, 5), (1e-3, False, 100), (1e-2, False, 10)],
-    ids=["the budget is spent", "seven at least", "five if they are long", "twice the budget", "twice, and ten"],
+    ids=["the budget is spent", "at least seven", "five if they are long", "twice the budget", "twice, and ten"],
 )
 def test_pairs_are_taken_until_the_budget_is_spent(run_s, clean, tried):
-    """A budget of 0.1 s, or twice that while fewer than five pairs are clean."""
+    """The budget is 0.1 s, and 0.2 s if fewer than five pairs are clean."""
     now = Counter()
     pairs = engine.take_pairs(now.runs(run_s, clean), now.runs(run_s), 0.1, 0.0, now=now)
     assert (pairs.tried, pairs.clean_runs) == (tried, tried if clean else 0)
-    assert len(pairs.wholes) == tried  # all are kept if too few are clean
+    assert len(pairs.wholes) == tried  # all pairs are kept if too few are clean
 
 
-def test_a_pair_is_clean_if_both_of_its_runs_are():
+def test_a_pair_is_clean_if_both_of_its_runs_are_clean():
     now = Counter()
     for clean in ((True, False), (False, True)):
         pairs = engine.take_pairs(*(now.runs(1e-3, one) for one in clean), 0.1, 0.0, now=now)
@@ -182,8 +182,8 @@ def test_a_pair_is_clean_if_both_of_its_runs_are():
 
 
 @pytest.mark.parametrize(("every", "tried", "clean_runs"), [(2, 50, 25), (10, 50, 5), (20, 81, 5), (30, 100, 4)])
-def test_only_clean_pairs_are_kept_unless_they_are_fewer_than_five(every, tried, clean_runs):
-    """At a budget of 0.1 s one pair in so many is clean; while they are fewer than five, up to 0.2 s are spent."""
+def test_only_clean_pairs_are_kept_if_there_are_at_least_five(every, tried, clean_runs):
+    """One pair in `every` is clean; the budget of 0.1 s grows to 0.2 s if fewer than five pairs are clean."""
     now, warm_up = Counter(), 25
     whole, chain = now.runs(1e-3), now.runs(1e-3)
     number = iter(range(-warm_up, 1000))
@@ -197,10 +197,10 @@ def test_only_clean_pairs_are_kept_unless_they_are_fewer_than_five(every, tried,
     assert all(run.clean for run in pairs.chains) is (clean_runs >= 5)
 
 
-def test_progress_follows_the_budget_and_what_is_still_wanted():
+def test_progress_follows_the_budget_and_the_missing_clean_pairs():
     now, shares = Counter(), []
     engine.take_pairs(now.runs(5e-3, clean=False), now.runs(5e-3), 0.2, 0.0, shares.append, now=now)
-    assert shares == pytest.approx([0.0, *[0.025 * n for n in range(1, 41)], 1.0])  # patience is twice the budget
+    assert shares == pytest.approx([0.0, *[0.025 * n for n in range(1, 41)], 1.0])  # the limit is twice the budget
     shares.clear()
     engine.take_pairs(now.runs(5e-3), now.runs(5e-3), 0.2, 0.0, shares.append, now=now)
     assert shares == pytest.approx([0.0, *[0.025 * n for n in range(1, 5)], *[0.05 * n for n in range(5, 21)], 1.0])
@@ -210,7 +210,7 @@ def test_progress_follows_the_budget_and_what_is_still_wanted():
 
 
 class Named(nn.Module):
-    """A forward that takes some seconds of a counter and writes its name down."""
+    """A module whose forward takes some seconds of a counter and records its name."""
 
     def __init__(self, name, seconds, now, done):
         super().__init__()
@@ -226,8 +226,8 @@ class Named(nn.Module):
     ("run_s", "budget_s", "warm_up", "tried"),
     [(1e-3, 0.1, 24, 50), (2e-2, 0.1, 4, 5), (0.2, 0.1, 0, 3), (0.04, 0.1, 4, 5)],
 )
-def test_forwards_are_run_in_turn_in_alternating_order(run_s, budget_s, warm_up, tried):
-    """The first round of the warm-up says how long one takes: of what is longer than the budget three rounds are run."""
+def test_forwards_are_interleaved_in_alternating_order(run_s, budget_s, warm_up, tried):
+    """The first warm-up round measures the length of a round; if it exceeds the budget, three rounds are timed."""
     now, done, shares, x = Counter(), [], [], torch.zeros(1)
     forwards = [(Named(name, run_s, now, done), x) for name in "ab"]
     turns = engine.time_in_turn(forwards, budget_s, shares.append, now)
@@ -241,7 +241,7 @@ def test_forwards_are_run_in_turn_in_alternating_order(run_s, budget_s, warm_up,
 
 @pytest.mark.parametrize(("clean_from", "clean", "kept", "clock"), [(7, 5, 5, "wall"), (8, 4, 6, "thread")])
 def test_five_clean_rounds_are_enough(clean_from, clean, kept, clock, monkeypatch):
-    """Of eleven runs of 20 ms five warm up, the first of which says how long one takes, and six are timed."""
+    """Of eleven runs of 20 ms, five are the warm-up and six are timed."""
     now, done = Counter(), []
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda *_: len(done) >= clean_from)
     turns = engine.time_in_turn([(Named("a", 2e-2, now, done), torch.zeros(1))], 0.11, now=now)

@@ -1,4 +1,4 @@
-"""`attnscope.trace`: costs against FlopCounterMode, attention, rows, times, and that nothing is left behind."""
+"""`attnscope.trace`: costs against FlopCounterMode, rows, attention, restored state, and times."""
 
 import copy
 import json
@@ -23,12 +23,15 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "trace.py"
 
 
 def flop_counter_macs(module, *inputs, **keywords):
-    """FlopCounterMode's count with the native fast path off, and on meta: it sees into neither that nor fused kernels."""
+    """Return FlopCounterMode's count on meta without the native fast path.
+
+    FlopCounterMode cannot count native fast paths and fused kernels.
+    """
     module, inputs = copy.deepcopy(module).to("meta"), [tensor.to("meta") for tensor in inputs]
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        module.eval().requires_grad_(False)  # its module tracker fails on some networks with gradients
+        module.eval().requires_grad_(False)  # FlopCounterMode's module tracker fails on some networks with gradients
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module(*inputs, **keywords)
     finally:
@@ -44,7 +47,7 @@ def network(library, name):
 
 
 class Calls(nn.Module):
-    """A module whose forward is a function."""
+    """A module that calls a function in its forward."""
 
     def __init__(self, forward):
         super().__init__()
@@ -122,24 +125,24 @@ EXACT = {
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 @pytest.mark.parametrize("name", EXACT)
-def test_macs_of_one_call(name, device):
+def test_macs_of_one_call_are_exact(name, device):
     function, inputs, macs = EXACT[name]
     assert macs_of(function, *inputs, device=device) == macs
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
-def test_inference_tensors_are_counted_too(device):
+def test_calls_on_inference_tensors_are_counted(device):
     with torch.inference_mode():
         x, w = torch.randn(4, 7), torch.randn(9, 7)
     assert macs_of(F.linear, x, w, device=device) == 4 * 7 * 9
 
 
-def test_native_fast_paths_are_taken_and_counted():
+def test_native_fast_paths_run_and_are_counted():
     x = torch.randn(2, 10, 64)
     attention = nn.MultiheadAttention(64, 4, batch_first=True)
     layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
     scores, tokens = 2 * 4 * 10 * 10, 2 * 10
-    of_attention = 6 * scores + 4 * 64 * tokens  # scale and softmax; the biases of q, k, v and the output
+    of_attention = 6 * scores + 4 * 64 * tokens  # scale, softmax, and biases of q, k, v and the output
     of_layer = (2 * 5 + 1 + 2) * 64 * tokens + (
         1 + 1
     ) * 128 * tokens  # norms, bias, residuals; bias and ReLU of the MLP
@@ -160,8 +163,8 @@ def test_native_fast_paths_are_taken_and_counted():
     [nn.LSTM(8, 5, num_layers=2, bidirectional=True), nn.LSTM(8, 5, bias=False), nn.GRU(8, 5), nn.RNN(8, 5)],
     ids=str,
 )
-def test_recurrent_layers_cost_the_same_in_one_kernel_and_in_many(module):
-    """oneDNN has a kernel for an LSTM on the CPU; on meta torch runs its operators."""
+def test_recurrent_layers_cost_the_same_in_one_kernel_and_as_operators(module):
+    """oneDNN has an LSTM kernel for the CPU; on meta, torch runs separate operators."""
     x = torch.randn(7, 3, 8)
     on_cpu, on_meta = (attnscope.trace(module, x, device=device) for device in ("cpu", "meta"))
     assert not on_cpu.uncounted
@@ -179,7 +182,7 @@ def test_views_cost_nothing():
         assert (row.macs, row.other_flops, row.bytes_read, row.bytes_written) == (0, 0, 0, 0)
 
 
-def test_an_operator_without_a_formula_is_unknown_not_free():
+def test_an_operator_without_a_formula_has_unknown_costs():
     @torch.library.custom_op("attnscope_tests::puzzle", mutates_args=())
     def puzzle(x: torch.Tensor) -> torch.Tensor:
         return x.clone()
@@ -222,7 +225,7 @@ def test_repeated_blocks_are_folded(vit):
     assert [row.params for row in report.steps if row.path == "blocks.0–11.attn.qkv"] == [3 * 192 * 192 + 3 * 192]
 
 
-def test_blocks_that_take_turns_are_folded():
+def test_alternating_blocks_are_folded():
     report = attnscope.trace(*network("timm", "swin_tiny_patch4_window7_224"), depth=4)
     stage = [(row.path, row.times) for row in report.steps if row.path.startswith("layers.2.blocks")]
     assert stage == [("layers.2.blocks.0,2…4", 3), ("layers.2.blocks.1,3…5", 3)]
@@ -238,12 +241,12 @@ def test_blocks_that_take_turns_are_folded():
         (["0", "5", "6"], "0…6"),
     ],
 )
-def test_names_of_folded_modules(names, told):
+def test_the_name_of_folded_modules_lists_their_indices(names, told):
     assert _name_of_all(names) == told
 
 
-def test_memory_is_what_the_forward_holds():
-    # x + 1 lives while its product is made, and is freed then
+def test_memory_is_that_of_the_tensors_alive():
+    # x + 1 is freed after the product
     report = attnscope.trace(Calls(lambda x: (x + 1) * 2 + 3), torch.randn(1000))
     assert [row.bytes_live for row in report.steps] == [4000, 8000, 8000]
     assert report.totals.peak_bytes == 8000
@@ -259,12 +262,12 @@ def attentions(module, *inputs, **keywords):
     ]
 
 
-def test_attention_of_a_vit(vit):
+def test_the_attention_of_a_vit_is_recognized(vit):
     assert attentions(*vit) == [("fused", 12, 197, 197, 3, 64, "global", None)]
 
 
 @pytest.mark.parametrize(("library", "name"), [("timm", "swin_tiny_patch4_window7_224"), ("torchvision", "swin_t")])
-def test_attention_of_swin(library, name):
+def test_the_attention_of_swin_is_recognized(library, name):
     kind = "score-softmax-value"
     assert attentions(*network(library, name)) == [
         (kind, 2, 49, 49, 3, 32, "windowed", (7, 7)),
@@ -274,13 +277,13 @@ def test_attention_of_swin(library, name):
     ]
 
 
-def test_windows_are_those_of_an_image_in_a_batch_too():
+def test_the_number_of_windows_is_that_of_one_image():
     module, _ = network("timm", "swin_tiny_patch4_window7_224")
     report = attnscope.trace(module, torch.empty(3, 3, 224, 224, device="meta"))
     assert [found.windows for found in report.attentions] == [64, 16, 4, 1]
 
 
-def test_complexity_is_that_of_our_own_command():
+def test_the_complexity_is_that_of_explore():
     report = attnscope.trace(*network("torchvision", "swin_t"))
     own = attnscope.explore(attnscope.SwinSpec(dim=96, heads=3, resolution=56, window=7), time=False).complexity
     assert [formula.macs for formula in report.attentions[0].complexity] == [own.global_macs, own.windowed_macs]
@@ -297,19 +300,19 @@ class Einsum(nn.Module):
         return torch.einsum("bhnm,bmhd->bnhd", weights, v)
 
 
-def test_attention_by_einsum_and_one_that_is_none():
+def test_attention_by_einsum_is_recognized_and_a_lone_softmax_is_not():
     assert attentions(Einsum(), torch.randn(2, 10, 24)) == [("score-softmax-value", 1, 10, 10, 4, 6, "global", None)]
     assert attentions(nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1)), torch.randn(2, 8)) == []
 
 
-def test_cross_attention_has_as_many_keys_as_there_are():
+def test_cross_attention_has_the_keys_of_the_other_sequence():
     q, k = torch.randn(1, 10, 64), torch.randn(1, 30, 64)
     [found] = attentions(nn.MultiheadAttention(64, 4, batch_first=True), q, k, k)
     assert found[2:7] == (10, 30, 4, 16, "cross")
 
 
 @pytest.mark.parametrize(("n", "b"), [(10, 1), (10, 20), (4, 2), (1, 8)])
-def test_torchs_own_attention_takes_the_sequence_first(n, b):
+def test_multihead_attention_has_the_sequence_first_by_default(n, b):
     x = torch.randn(n, b, 64)
     module = nn.MultiheadAttention(64, 4)
     assert attentions(module, x, x, x)[0][2:7] == (n, n, 4, 16, "global")
@@ -321,7 +324,7 @@ def test_torchs_own_attention_takes_the_sequence_first(n, b):
 
 
 @pytest.mark.parametrize("images_first", [True, False])
-def test_a_module_around_it_has_heads_in_any_order(images_first):
+def test_multihead_attention_in_a_module_is_recognized_with_any_axis_order(images_first):
     class Around(nn.Module):
         def __init__(self):
             super().__init__()
@@ -335,19 +338,19 @@ def test_a_module_around_it_has_heads_in_any_order(images_first):
     assert found[2:7] == (10, 10, 4, 16, "global")
 
 
-# what it is given, and how it is left
+# inputs, and state after a trace
 
 
-def test_a_submodule_is_opened_with_what_it_receives():
+def test_a_submodule_is_traced_with_its_real_inputs():
     module, x = network("timm", "swin_tiny_patch4_window7_224")
     report = attnscope.trace(module, x, submodule="layers.0.blocks.1.attn")
     assert report.steps[0].inputs == [(64, 49, 96)]
     assert report.totals.macs == 145_108_992
     assert report.attentions[0].windows == 64
-    assert any("+" in row.code or row.op == "add" for row in report.steps)  # the mask that the shifted block gives it
+    assert any("+" in row.code or row.op == "add" for row in report.steps)  # adds the mask of the shifted block
 
 
-def test_a_submodule_that_is_not_there_or_not_called(vit):
+def test_a_submodule_that_is_missing_or_not_called_is_an_error(vit):
     with pytest.raises(attnscope.UsageError, match=r"blocks\.0\.atn is not there; did you mean blocks\.0\.attn\?"):
         attnscope.trace(*vit, submodule="blocks.0.atn")
     with pytest.raises(
@@ -379,7 +382,7 @@ class Counting(nn.Module):
     "settings", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=["meta", "cpu", "timed"]
 )
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_is_left_behind(settings, fails):
+def test_trace_restores_all_state(settings, fails):
     module, x = Counting(fails).train(), torch.randn(3, 4)
     module.drop.eval()
     hook = module.register_forward_hook(lambda *_: None)
@@ -402,7 +405,7 @@ def test_nothing_is_left_behind(settings, fails):
     assert not torch.overrides._get_current_function_mode_stack()
 
 
-def test_an_error_of_the_user_is_told_as_theirs():
+def test_an_error_in_the_users_forward_has_the_users_traceback():
     with pytest.raises(ForwardError) as raised:
         attnscope.trace(Counting(fails=True), torch.randn(3, 4))
     message = str(raised.value)
@@ -420,24 +423,24 @@ def test_an_error_of_the_user_is_told_as_theirs():
     assert set(files) == {"test_trace.py"}
 
 
-def test_what_cannot_run_on_meta_runs_on_the_cpu_and_says_so():
+def test_a_forward_that_cannot_run_on_meta_runs_on_the_cpu_with_a_note():
     report = attnscope.trace(Calls(lambda x: x * 2 if x.sum().item() > 0 else x), torch.ones(3))
     assert report.environment["device"] == "cpu"
     assert any("cannot run on meta" in note for note in report.notes)
 
 
-def test_tensors_that_the_forward_makes_are_on_meta_too():
+def test_tensors_created_in_the_forward_are_on_meta():
     report = attnscope.trace(Calls(lambda x: x @ torch.ones(3, 3) + torch.arange(3)), torch.ones(3, 3))
     assert report.environment["device"] == "meta"
     assert report.totals.macs == 27
 
 
-def test_a_tensor_that_is_given_twice_stays_one():
+def test_the_same_tensor_as_two_inputs_stays_the_same():
     x = torch.randn(1, 4)
     assert [row.op for row in attnscope.trace(Calls(lambda a, b: a * 2 if a is b else a), x, x).steps] == ["mul"]
 
 
-def test_keywords_and_nested_inputs():
+def test_keyword_and_nested_inputs_are_traced():
     report = attnscope.trace(
         Calls(lambda x, *, pair: x + pair[0] @ pair[1]), torch.ones(2, 2), pair=[torch.ones(2, 2)] * 2
     )
@@ -447,11 +450,11 @@ def test_keywords_and_nested_inputs():
 # times
 
 
-def test_times_stand_beside_the_calls():
+def test_the_times_of_rows_add_up():
     module = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
     report = attnscope.trace(module, torch.randn(32, 64), time=True, budget=0.02)
     assert [row.op for row in report.steps] == ["linear", "gelu", "linear"]
-    # how far all runs spread is shown, not only those of the middle
+    # the samples include all runs, not only those of the middle half
     assert all(len(row.time.samples_s) == report.time.runs for row in report.steps)
     means = [row.time.interquartile_mean_s for row in report.steps]
     assert all(
@@ -463,7 +466,7 @@ def test_times_stand_beside_the_calls():
     assert report.environment["device"] == "cpu"
 
 
-def test_a_forward_that_fails_while_it_is_timed_is_told_as_theirs():
+def test_an_error_during_timing_names_the_users_line():
     class Late(nn.Module):
         runs = 0
 
@@ -478,7 +481,7 @@ def test_a_forward_that_fails_while_it_is_timed_is_told_as_theirs():
 
 
 @pytest.mark.parametrize(("mask", "share"), [(-100.0, 0.5), (float("-inf"), 0.0)])
-def test_weights_that_slow_a_processor_are_told_with_the_remedy(mask, share):
+def test_subnormal_weights_of_softmax_have_a_warning_with_the_remedy(mask, share):
     """exp(−100) is a subnormal float32, and exp(−inf) is 0."""
     masked = torch.zeros(4, 8)
     masked[:, 4:] = mask
@@ -491,13 +494,13 @@ def test_weights_that_slow_a_processor_are_told_with_the_remedy(mask, share):
         assert "−inf" in told[0]
 
 
-def test_what_is_no_module_is_told_in_a_line():
+def test_an_argument_that_is_not_a_module_is_a_usage_error():
     with pytest.raises(attnscope.UsageError, match="trace takes a module"):
         attnscope.trace(3)
 
 
-def test_what_a_clock_calls_before_a_run_is_no_call_of_the_forward(monkeypatch):
-    """A GPU's empties the cache by a torch call."""
+def test_calls_of_a_clock_before_a_run_are_not_traced(monkeypatch):
+    """The clock of a GPU clears the cache with a torch call."""
     from attnscope.profiling.clocks import CLOCKS, CpuClock
 
     class Flushing(CpuClock):
@@ -509,13 +512,13 @@ def test_what_a_clock_calls_before_a_run_is_no_call_of_the_forward(monkeypatch):
     assert [(row.name, row.time is not None) for row in report.steps] == [("linear", True)]
 
 
-def test_time_on_meta_is_refused():
+def test_timing_on_meta_is_a_usage_error():
     with pytest.raises(attnscope.UsageError, match="meta computes nothing"):
         attnscope.trace(nn.Linear(2, 2), torch.ones(2), time=True, device="meta")
 
 
 @pytest.mark.parametrize("settings", [{"time": True}, {"device": "cpu"}], ids=["time", "device"])
-def test_a_module_that_is_on_meta_cannot_compute(settings):
+def test_a_module_on_meta_cannot_be_timed_or_moved(settings):
     module = nn.Linear(2, 2, device="meta")
     with pytest.raises(attnscope.UsageError, match="the module is on meta, where nothing can be computed"):
         attnscope.trace(module, torch.ones(2), **settings)

@@ -1,4 +1,4 @@
-"""`attnscope trace`: the real command, what it can be pointed at, its screens and its errors."""
+"""`attnscope trace`: the command, its targets, its screens and its errors."""
 
 import csv
 import gc
@@ -81,7 +81,7 @@ class Shown:
 
 @pytest.fixture
 def command(folder, monkeypatch, capsys):
-    """Run the command in this process, where torch is imported already."""
+    """Return a function that runs the command in this process, which has already imported torch."""
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
 
     def run(*words, **env):
@@ -91,7 +91,7 @@ def command(folder, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["attnscope", "trace", *words])
         with pytest.raises(SystemExit) as left:
             main()
-        gc.enable()  # which the command leaves off
+        gc.enable()  # the command disables it
         gc.unfreeze()
         return Shown(left.value.code, *capsys.readouterr())
 
@@ -103,7 +103,7 @@ def command(folder, monkeypatch, capsys):
 
 @pytest.fixture
 def process(folder):
-    """Run it as a process of its own."""
+    """Return a function that runs a command in a new process."""
 
     def run(*words, **env):
         return subprocess.run(
@@ -116,8 +116,8 @@ def process(folder):
 OWN = ["my_file.py:MyAttention", "--arg", "dim=96", "--arg", "heads=3", "--input", "1,49,96"]
 
 
-def test_the_next_command_can_be_typed(command):
-    """It keeps what the module is built with and what it takes, and says no flag twice."""
+def test_the_next_command_runs_and_keeps_the_flags(command):
+    """It keeps the arguments and inputs of the module and repeats no flag."""
     typed = [*OWN, "--budget", "0.02"]
     for added in (["--time"], ["--group", "op"]):
         shown = command(*typed, COLUMNS="400")
@@ -127,7 +127,7 @@ def test_the_next_command_can_be_typed(command):
     assert command(*typed).returncode == 0
 
 
-def test_a_file_in_a_package_imports_relatively(command, folder):
+def test_a_file_in_a_package_can_use_relative_imports(command, folder):
     package = folder / "outer" / "inner"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -143,7 +143,7 @@ def test_a_file_in_a_package_imports_relatively(command, folder):
     assert shown.stderr == f"attnscope: outer/inner/mine.py could not be built at {place}\n"
 
 
-def test_a_file_in_a_folder_with_the_name_of_another_package_runs_alone(command, folder):
+def test_a_file_in_a_folder_with_the_name_of_another_package_is_not_in_a_package(command, folder):
     package = folder / "others" / "json"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("1 / 0\n")
@@ -162,13 +162,13 @@ def test_no_line_is_wider_than_the_screen(command, width):
     assert shown.stdout.isascii() is False
 
 
-def test_ascii(process):
+def test_the_table_is_ascii_on_an_ascii_stream(process):
     plain = process(sys.executable, "-W", "error", "-m", "attnscope", "trace", *OWN, PYTHONIOENCODING="ascii")
     assert plain.stdout.isascii()
     assert "1x3x49x49" in plain.stdout
 
 
-def test_forms(command):
+def test_the_report_is_written_as_json_csv_and_markdown(command):
     report = json.loads(command(*OWN, "--json").stdout)
     assert report["attentions"][0]["heads"] == 3
     assert report["command"].startswith("attnscope trace my_file.py:MyAttention")
@@ -179,8 +179,8 @@ def test_forms(command):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_columns_add_up_to_their_foot(group):
-    """A row that stands for several identical blocks has what all of them come to; JSON has one of them, and how many."""
+def test_columns_add_up_to_their_total(group):
+    """A row of identical blocks has their total; JSON has the values of one block and the number of blocks."""
     blocks = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3)))
     report = attnscope.trace(blocks, torch.zeros(2, 8), group=group, depth=1, time=True, budget=0.02)
     assert max(row.times * row.calls for row in report.steps) > 1
@@ -195,13 +195,13 @@ def test_columns_add_up_to_their_foot(group):
     assert sum(row.times * (row.macs or 0) for row in report.steps) == report.totals.macs == 3 * 2 * 8 * 8
 
 
-def test_one_call_is_one():
+def test_one_call_is_singular():
     screen = render(attnscope.trace(nn.ReLU(), torch.zeros(3)), "table", Screen())
     assert "1 call " in screen
     assert "1 calls" not in screen
 
 
-def test_keywords_masks_and_factories(command):
+def test_keyword_inputs_masks_and_factories_are_accepted(command):
     masked = command(*OWN, "--input", "mask=49,49:bool", "--json")
     assert "masked_fill" in masked.stdout
     half = json.loads(command("my_file.py:factory", "--arg", "dim=96", "--input", "1,49,96", "--json").stdout)
@@ -237,7 +237,7 @@ def test_keywords_masks_and_factories(command):
         ([*OWN, "--strict"], 1, r"something is in doubt .see the warnings., which --strict refuses"),
     ],
 )
-def test_mistakes_are_told_in_one_line(command, words, code, told):
+def test_an_error_of_trace_is_one_line(command, words, code, told):
     shown = command(*words)
     assert shown.returncode == code
     assert "Traceback" not in shown.stderr
@@ -245,7 +245,7 @@ def test_mistakes_are_told_in_one_line(command, words, code, told):
     assert re.search(told, shown.stderr)
 
 
-def test_what_is_not_installed_is_one_line(process):
+def test_a_missing_library_is_a_one_line_error(process):
     hidden = (
         "import sys; sys.modules['timm'] = None; sys.argv = ['attnscope', 'trace', 'timm:vit_tiny_patch16_224']; "
         "from attnscope.cli import main; main()"
@@ -266,7 +266,7 @@ def test_hugging_face_is_built_from_its_config(command):
     assert "nothing is downloaded" in hub.stderr
 
 
-def test_help_needs_no_torch(process):
+def test_help_of_trace_does_not_import_torch(process):
     asked = "import sys; sys.argv = ['attnscope', 'trace', '--help']\ntry:\n from attnscope.cli import main; main()\n"
     shown = process(sys.executable, "-c", asked + "except SystemExit: pass\nprint('torch' in sys.modules)")
     assert shown.stdout.splitlines()[-1] == "False"
@@ -282,16 +282,16 @@ def test_help_needs_no_torch(process):
         ("mask=49,49:bool", InputSpec((49, 49), "bool", "mask")),
     ],
 )
-def test_inputs_are_read(text, spec):
+def test_inputs_are_parsed(text, spec):
     assert parse_input(text) == spec
 
 
 @pytest.mark.parametrize("text", ["1,-2", "a b=1", "1,2:float3", "one"])
-def test_inputs_that_are_none(text):
+def test_invalid_inputs_raise(text):
     with pytest.raises(UsageError):
         parse_input(text)
 
 
-def test_arguments_are_read():
+def test_arguments_are_parsed():
     values = dict(map(parse_argument, ["dim=96", "bias=False", "sizes=(7, 7)", "act=gelu"]))
     assert values == {"dim": 96, "bias": False, "sizes": (7, 7), "act": "gelu"}

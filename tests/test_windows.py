@@ -1,4 +1,4 @@
-"""`attnscope windows`: its data, its pictures, and the real command."""
+"""`attnscope windows`: its data, its pictures and the command."""
 
 import csv
 import io
@@ -35,14 +35,14 @@ VIEWS = {
 
 
 def letters_of(picture: Picture) -> list[list[str]]:
-    """The letters of a picture without its title and lines."""
+    """Return the letters of a picture without its title and lines."""
     texts = [line.plain for line in picture.lines]
     rows = [re.sub(r"[ │┊]", "", text) for text in texts if re.fullmatch(r"[A-Z+](?: ?[A-Z+│┊])*", text)]
     return [list(row) for row in rows]
 
 
 def windows_of(picture: Picture) -> tuple[int, int]:
-    """The windows that a picture shows, down and across: its borders and one more."""
+    """Return the number of windows in a picture, down and across: its borders plus one."""
     texts = [line.plain for line in picture.lines]
     rows = [text for text in texts if re.fullmatch(r"[A-Z+](?: ?[A-Z+│┊])*", text)]
     rules = [text for text in texts if re.fullmatch("[─┼│]*─[─┼│]*", text)]
@@ -61,7 +61,7 @@ def specs(draw: st.DrawFn, largest: int = 500) -> SwinSpec:
 
 class TestPictures:
     @given(grids())
-    def test_tokens_of_one_letter_are_those_that_attend_to_each_other(self, grid: Windows) -> None:
+    def test_tokens_with_the_same_letter_attend_to_each_other(self, grid: Windows) -> None:
         drawing = draw(planes(grid), 200, Screen(), most=100)
         assert drawing.letter == (1, 1)
         (height, width), letters = grid.padded, Letters(grid)
@@ -77,7 +77,7 @@ class TestPictures:
             assert len({group for group, _ in pairs}) == len({letter for _, letter in pairs}) == len(pairs)
 
     @given(grids())
-    def test_padding_and_nothing_else_is_a_plus(self, grid: Windows) -> None:
+    def test_exactly_the_padding_is_drawn_as_plus(self, grid: Windows) -> None:
         pictures = draw(planes(grid), 200, Screen(), most=100).pictures
         (height, width), (down, across) = grid.padded, grid.axes
         plain = [[y >= grid.height or x >= grid.width for x in range(width)] for y in range(height)]
@@ -86,7 +86,7 @@ class TestPictures:
             assert [[letter == "+" for letter in row] for row in letters_of(picture)] == expected
 
     @given(grids())
-    def test_within_a_window_kinds_are_groups(self, grid: Windows) -> None:
+    def test_kinds_of_tokens_in_a_window_are_its_groups(self, grid: Windows) -> None:
         letters = Letters(grid, each=False)
         for axis in grid.axes:
             for window in range(axis.count):
@@ -94,7 +94,7 @@ class TestPictures:
                 pairs = {(axis.group(token), letters.number(axis, token)) for token in tokens}
                 assert len({group for group, _ in pairs}) == len({kind for _, kind in pairs}) == len(pairs)
 
-    def test_lines_stand_between_windows_and_dots_where_groups_meet(self) -> None:
+    def test_windows_are_separated_by_lines_and_groups_by_dots(self) -> None:
         pictures = draw(planes(Windows(4, 4, (2, 2), (1, 1))), 80, Screen()).pictures
         assert [line.plain for line in pictures[2].lines if line][-6:] == [
             "A A │ B ┊ C",
@@ -107,7 +107,7 @@ class TestPictures:
 
     @settings(max_examples=40)
     @given(specs(), st.sampled_from(sorted(VIEWS)), st.sampled_from([60, 80, 120]), st.booleans())
-    def test_nothing_is_wider_than_the_screen_nor_very_long(
+    def test_a_picture_fits_the_screen_and_has_fewer_than_250_lines(
         self, spec: SwinSpec, view: str, width: int, ascii: bool
     ) -> None:
         text = render_windows(look_at_windows(spec, **VIEWS[view]), "table", Screen(width=width, ascii=ascii))
@@ -123,7 +123,7 @@ class TestPictures:
         stripped = re.sub(r"\x1b\[[\d;]*m", "", colored)
         assert [line.rstrip() for line in stripped.splitlines()] == plain.splitlines()
 
-    def test_a_scaled_plane_keeps_its_edges_and_says_so(self) -> None:
+    def test_a_scaled_plane_keeps_its_edges_and_has_a_note(self) -> None:
         text = render_windows(look_at_windows(SwinSpec(resolution=448, shift=True)), "table", Screen(width=80))
         rolled = text.split("kernel")[1]
         assert all(letter in rolled for letter in "ABCDEFGHI")
@@ -132,7 +132,7 @@ class TestPictures:
 
     @settings(max_examples=200)
     @given(specs(), st.integers(40, 200), st.booleans())
-    def test_each_window_has_its_border_or_a_line_says_that_some_have_none(
+    def test_every_window_has_a_border_or_a_note_says_that_some_do_not(
         self, spec: SwinSpec, width: int, small: bool
     ) -> None:
         grid, screen, most = spec.windows, Screen(width=width), SMALL if small else MOST_LINES
@@ -142,14 +142,14 @@ class TestPictures:
         if "drawn coarser than the windows" in text:
             assert not drawing.complete
             down, across = (2 * axis.group_count - 1 for axis in grid.axes)
-            runs = [2 * count + 2 for count in (down, across)]  # padding or a cut window is one letter more
+            runs = [2 * count + 2 for count in (down, across)]  # one more letter for padding or a cut window
             assert runs[0] > most or runs[1] > room(screen)
         else:
             groups = tuple(axis.group_count for axis in grid.axes)
             assert drawn == [grid.counts, groups, grid.counts][: len(drawn)]
 
     @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
-    def test_the_windows_of_the_examples_are_all_there(self, width: int) -> None:
+    def test_pictures_of_the_examples_show_all_windows(self, width: int) -> None:
         screen = Screen(width=width)
         for spec, most in (
             (SwinSpec(resolution=(50, 60), window=8), MOST_LINES),
@@ -167,7 +167,7 @@ class TestPictures:
             text = render_windows(look_at_windows(spec, **asked), "table", Screen(width=60))
             assert max(map(cell_len, text.splitlines())) <= 60
 
-    def test_a_picture_for_a_slide_needs_nothing_from_another_host(self) -> None:
+    def test_an_svg_does_not_load_external_resources(self) -> None:
         for asked in VIEWS.values():
             svg = render_windows(look_at_windows(SwinSpec(resolution=14, shift=True), **asked), "svg", Screen())
             ET.fromstring(svg)
@@ -176,7 +176,7 @@ class TestPictures:
             assert "@font-face" not in svg
 
     @given(st.lists(st.lists(st.integers(0, 1), min_size=7, max_size=7), min_size=1, max_size=9))
-    def test_dots_are_the_matrix(self, matrix: list[list[int]]) -> None:
+    def test_braille_dots_equal_the_matrix(self, matrix: list[list[int]]) -> None:
         height, width = len(matrix), len(matrix[0])
         cells = braille(matrix)
         dots = [
@@ -193,7 +193,7 @@ class TestPictures:
 
 class TestData:
     @given(grids())
-    def test_json_is_what_the_module_computes(self, grid: Windows) -> None:
+    def test_masks_and_index_of_the_json_equal_the_modules(self, grid: Windows) -> None:
         spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift, batch=2)
         data = json.loads(look_at_windows(spec).to_json())
         r, s = grid.counts
@@ -210,7 +210,7 @@ class TestData:
         assert data["index"]["table_rows"] == len(module.relative_position_bias_table)
 
     @given(grids())
-    def test_groups_of_the_json_say_who_attends_to_whom(self, grid: Windows) -> None:
+    def test_groups_of_the_json_give_the_mask(self, grid: Windows) -> None:
         spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift)
         groups = look_at_windows(spec).to_dict()["groups"]
         pitch = int(re.search(r"down\[y\]·(\d+)", groups["rule"])[1])
@@ -222,7 +222,7 @@ class TestData:
         assert len(numbers.unique()) == groups["count"]
 
     @given(grids())
-    def test_order_is_that_of_the_window_batch(self, grid: Windows) -> None:
+    def test_the_order_is_that_of_the_window_batch(self, grid: Windows) -> None:
         spec = SwinSpec(resolution=(grid.height, grid.width), window=grid.window, shift_size=grid.shift, batch=2)
         report, (height, width) = look_at_windows(spec, order=True), grid.padded
         images = torch.arange(2 * height * width).reshape(2, height, width, 1)
@@ -233,7 +233,7 @@ class TestData:
             line = report.order_row(row)
             assert tokens == [(line.image * height + y) * width + x for y in line.rows for x in line.columns]
 
-    def test_one_token_is_followed(self) -> None:
+    def test_a_token_has_its_windows_and_receptive_fields(self) -> None:
         report = look_at_windows(SwinSpec(resolution=14, shift=True), token=(5, 9), layers=2)
         plain, shifted = report.looks
         assert (plain.rows, plain.columns, plain.tokens) == ((0, 6), (7, 13), 49)
@@ -243,12 +243,12 @@ class TestData:
             (2, True, 1),
         ]
 
-    def test_padding_is_looked_at_but_no_part_of_the_image(self) -> None:
+    def test_attended_padding_is_not_part_of_the_image(self) -> None:
         look = look_at_windows(SwinSpec(resolution=3, window=7), token=(1, 1)).looks[0]
         assert (look.rows, look.tokens, look.share, look.padding) == ((0, 2), 9, 1, 40)
 
     @pytest.mark.parametrize("view", VIEWS)
-    def test_csv_holds_the_rows_of_the_view(self, view: str) -> None:
+    def test_csv_has_the_rows_of_the_view(self, view: str) -> None:
         report = look_at_windows(SwinSpec(resolution=56, shift=True), **VIEWS[view])
         rows = list(csv.DictReader(io.StringIO(render_windows(report, "csv", Screen()))))
         if view == "partition":
@@ -261,7 +261,7 @@ class TestData:
         assert len(rows) == {"partition": 5, "token": 2, "layers": 7, "positions": 169, "order": 64}[view]
         assert render_windows(report, "md", Screen()).count("\n| ") >= len(rows)
 
-    def test_large_windows_leave_their_matrices_out_and_say_so(self) -> None:
+    def test_large_windows_omit_their_matrices_with_a_note(self) -> None:
         data = look_at_windows(SwinSpec(resolution=64, window=64)).to_dict()
         assert data["index"]["index"] is None
         assert data["masks"][0]["mask"] is None
@@ -279,7 +279,7 @@ class TestData:
             ({"window": 10**9}, {}, "window 1000000000 is too large for a picture; the largest is 16384"),
         ],
     )
-    def test_what_cannot_be_shown_is_told(self, spec: dict, asked: dict, message: str) -> None:
+    def test_invalid_views_raise_a_usage_error(self, spec: dict, asked: dict, message: str) -> None:
         with pytest.raises(UsageError) as error:
             look_at_windows(SwinSpec(**spec), **asked)
         assert str(error.value) == message
@@ -299,11 +299,11 @@ class TestCommand:
             ("--resolution 70000", "--resolution 70000 is too large for a picture; the largest is 16384"),
         ],
     )
-    def test_mistakes_are_told_in_one_line(self, attnscope, words: str, message: str) -> None:
+    def test_an_error_of_windows_is_one_line(self, attnscope, words: str, message: str) -> None:
         done = attnscope("windows", *words.split())
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"attnscope: {message}\n")
 
-    def test_the_example_of_the_help_shows_the_whole_story(self, attnscope) -> None:
+    def test_the_example_of_the_help_shows_windows_groups_and_masks(self, attnscope) -> None:
         done = attnscope("windows", "--resolution", "14", "--window", "7", "--shift", COLUMNS="80")
         assert done.returncode == 0
         assert "14×14 tokens in 4 windows of 7×7, shifted by 3" in done.stdout
@@ -312,7 +312,7 @@ class TestCommand:
         assert "1 window without a mask, 1 right edge, 1 bottom edge, 1 corner" in done.stdout
         assert "49.0% of pairs blocked" in done.stdout
 
-    def test_every_next_command_can_be_typed(self, attnscope) -> None:
+    def test_every_next_command_runs(self, attnscope) -> None:
         command = "attnscope swin --resolution 14 --no-time"
         seen = []
         while command not in seen and len(seen) < 8:
@@ -327,7 +327,7 @@ class TestCommand:
             "--order",
         ]
 
-    def test_swin_shows_a_small_version(self, attnscope) -> None:
+    def test_swin_with_picture_shows_a_small_version(self, attnscope) -> None:
         done = attnscope("swin", "--shift", "--no-time", "--picture", COLUMNS="80")
         assert "I│G│G│G│G│G│G│G│H" in done.stdout
         assert "49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner" in done.stdout
@@ -339,7 +339,7 @@ class TestCommand:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "attnscope: --picture draws windows, and ViT attention has none; attnscope swin has\n"
 
-    def test_forms(self, attnscope, tmp_path) -> None:
+    def test_the_picture_is_svg_and_the_data_is_json(self, attnscope, tmp_path) -> None:
         picture = tmp_path / "picture.svg"
         assert attnscope("windows", "--shift", "-o", str(picture)).returncode == 0
         ET.fromstring(picture.read_text(encoding="utf-8"))
@@ -347,6 +347,6 @@ class TestCommand:
         assert data["grid"]["roll"] == [3, 3]
         assert [mask["blocked"] for mask in data["masks"]] == [0, 1176, 1176, 1776]
 
-    def test_quiet_leaves_out_what_to_type_next(self) -> None:
+    def test_quiet_hides_the_suggested_next_command(self) -> None:
         report = look_at_windows(replace(SwinSpec(), shift=True))
         assert "next" not in render_windows(report, "table", Screen(quiet=True))

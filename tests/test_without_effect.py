@@ -1,4 +1,4 @@
-"""Warnings about what was given and has no effect. The result and the exit code stay as they are."""
+"""Warnings about flags and variables without effect; result and exit code do not change."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         (f"--attention {EXAMPLES / 'pvt'} pvt", "ATTNSCOPE_PVT_REDUCTIONS", "ATTNSCOPE_PVT_REDUCTION"),
     ],
 )
-def test_a_misspelt_variable_is_told_the_nearest(attnscope: Run, words: str, name: str, nearest: str):
+def test_the_warning_about_a_misspelled_variable_has_the_nearest_name(
+    attnscope: Run, words: str, name: str, nearest: str
+):
     line = [*words.split(), *["--no-time"] * (words != "presets")]
     done = attnscope(*line, **{name: "3"})
     said = f"attnscope: warning: the environment variable {name} is unknown and has no effect; did you mean {nearest}"
@@ -41,14 +43,14 @@ def test_a_misspelt_variable_is_told_the_nearest(attnscope: Run, words: str, nam
         ("ATTNSCOPE_VIT_DIM", "96"),
         ("ATTNSCOPE_SWIN_PRESET", "swin-t-224"),
         ("ATTNSCOPE_TRACE_INPUT", "1,49,96"),
-        ("ATTNSCOPE_TRACE_INPUTS", "1,49,96"),  # as the parameter is called in Python
+        ("ATTNSCOPE_TRACE_INPUTS", "1,49,96"),  # the name of the parameter in Python
         ("ATTNSCOPE_ATTENTION", str(EXAMPLES / "pvt")),
         ("ATTNSCOPE_UNALIKE", "1"),
-        ("ATTNSCOPE_PVT_REDUCTION", "2"),  # of an attention that is not loaded
+        ("ATTNSCOPE_PVT_REDUCTION", "2"),  # a variable of an attention that is not loaded
         ("_ATTNSCOPE_VIT_HEDS", "1"),
     ],
 )
-def test_other_variables_are_no_warning(attnscope: Run, name: str, value: str):
+def test_other_variables_have_no_warning(attnscope: Run, name: str, value: str):
     assert attnscope("vit", "--no-time", **{name: value}).stderr == ""
 
 
@@ -70,7 +72,7 @@ def test_help_does_not_warn(attnscope: Run):
         ("vit --budget 0.01", []),
     ],
 )
-def test_a_flag_that_needs_another_one_says_so(attnscope: Run, line: str, said: list[str]):
+def test_a_flag_without_the_flag_that_it_needs_has_a_warning(attnscope: Run, line: str, said: list[str]):
     done = attnscope(*line.split())
     assert done.stderr.splitlines() == [f"attnscope: warning: {each}" for each in said]
     assert done.returncode == 0
@@ -86,7 +88,9 @@ def test_a_flag_that_needs_another_one_says_so(attnscope: Run, line: str, said: 
         ("swin --depths 2,2,18,2 --stage 2", "--depths", "attention", "--scope model without --stage"),
     ],
 )
-def test_a_field_that_changes_nothing_in_its_scope_says_which_it_needs(attnscope: Run, line, flag, scope, needed):
+def test_the_warning_about_a_field_without_effect_has_the_scope_that_it_needs(
+    attnscope: Run, line, flag, scope, needed
+):
     done = attnscope(*line.split(), "--no-time")
     assert done.stderr == f"attnscope: warning: {flag} has no effect with --scope {scope}; it needs {needed}\n"
     assert done.returncode == 0
@@ -100,7 +104,7 @@ def test_a_field_that_changes_nothing_in_its_scope_says_which_it_needs(attnscope
     [
         "vit --scope model --depth 3 --classes 9 --mlp-ratio 2",
         "vit --scope block --mlp-ratio 2 --block 2",
-        "vit --depth 12 --classes 1000",  # as they are without the flags
+        "vit --depth 12 --classes 1000",  # the defaults
         "vit --distilled",
         "vit --block 3",
         "vit --image 384",
@@ -114,12 +118,12 @@ def test_a_field_that_changes_nothing_in_its_scope_says_which_it_needs(attnscope
         "swinv2 --scope model --pretrained-windows 12,12,12,6",
     ],
 )
-def test_a_field_that_changes_something_is_no_warning(attnscope: Run, line: str):
+def test_a_field_with_an_effect_has_no_warning(attnscope: Run, line: str):
     assert attnscope(*line.split(), "--no-time").stderr == ""
 
 
 @pytest.mark.parametrize("name", networks.names())
-def test_a_field_of_one_attention_is_told_what_a_network_has_in_its_place(attnscope: Run, name: str):
+def test_the_error_for_a_field_of_an_attention_has_the_field_of_the_network(attnscope: Run, name: str):
     of_attention, of_network = (own_fields(spec) for spec in (attentions.spec_class(name), networks.spec_class(name)))
     values = {"shift": True}
     for field in of_attention.keys() - of_network.keys():
@@ -131,7 +135,7 @@ def test_a_field_of_one_attention_is_told_what_a_network_has_in_its_place(attnsc
             assert flag.replace("-", "_") in of_network
 
 
-def test_a_shifted_block_is_typed_as_it_is_told(attnscope: Run):
+def test_the_error_for_shift_with_scope_block_has_the_flags_of_a_shifted_block(attnscope: Run):
     done = attnscope("swin", "--scope", "block", "--shift")
     assert done.returncode == 2
     said = "--shift is of one attention, and --scope block has no such flag; give --scope block --block 2, "
@@ -139,5 +143,5 @@ def test_a_shifted_block_is_typed_as_it_is_told(attnscope: Run):
     assert "shift 3" in attnscope("swin", "--scope", "block", "--block", "2", "--no-time").stdout
 
 
-def test_only_what_is_typed_is_a_warning(attnscope: Run):
+def test_a_variable_without_effect_in_this_run_has_no_warning(attnscope: Run):
     assert attnscope("vit", "--no-time", ATTNSCOPE_VIT_BUDGET="1").stderr == ""
