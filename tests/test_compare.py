@@ -230,7 +230,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
 # rendering
 
 
-def test_json_is_the_data():
+def test_the_json_has_the_data_of_the_comparison():
     found = compare(("vit", "swin"), {"resolution": [14, 28], "dim": [96, 192]})
     plain = json.loads(found.to_json())
     assert plain == json.loads(json.dumps(found.to_dict()))
@@ -246,7 +246,7 @@ def test_json_is_the_data():
 
 
 @pytest.mark.parametrize("name", comparisons())
-def test_every_form_of_every_comparison(name):
+def test_every_comparison_renders_in_every_form(name):
     comparison = comparisons()[name]
     assert json.loads(render_comparison(comparison, "json", Screen()))["points"]
     rows = list(csv.DictReader(io.StringIO(render_comparison(comparison, "csv", Screen()))))

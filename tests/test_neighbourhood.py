@@ -290,7 +290,7 @@ class Stripes(Toy):
 
 
 class Grid(Toy):
-    """MaxViT's grid attention: P×P tokens at even distances (Tu et al., arXiv 2204.01697); P = 4."""
+    """MaxViT's grid attention: P×P tokens at equal distances (Tu et al., arXiv 2204.01697); P = 4."""
 
     kind, letter, field = "grid", "P²", "partition"
 
@@ -308,7 +308,7 @@ class Grid(Toy):
 
 
 class Near(Toy):
-    """DiNAT: the K×K tokens around, pushed inward, at a distance of δ (Hassani et al., arXiv 2209.15001); K = 3, δ = 2."""
+    """DiNAT: the nearest K×K tokens with dilation δ, moved inward at the border (Hassani et al., arXiv 2209.15001); K = 3, δ = 2."""
 
     letter, field = "K²", "kernel_size"
 
@@ -326,7 +326,7 @@ class Near(Toy):
 
 
 class Linear(Toy):
-    """Linear attention: keys and values are summed before a query meets them (Katharopoulos et al., arXiv 2006.16236)."""
+    """Linear attention: keys and values are summed without the query (Katharopoulos et al., arXiv 2006.16236)."""
 
     @property
     def keys(self) -> None:
@@ -334,11 +334,11 @@ class Linear(Toy):
 
 
 class Channels(Linear):
-    """XCiT: channels attend to channels, and every token is in each of them (El-Nouby et al., arXiv 2106.09681)."""
+    """XCiT: channels attend to channels, and each channel includes every token (El-Nouby et al., arXiv 2106.09681)."""
 
 
 class Focal(Toy):
-    """Focal attention: the window, tokens around it, and pooled windows (Yang et al., arXiv 2107.00641); M 7, e 3, f 7."""
+    """Focal attention: the window, its surrounding tokens, and pooled windows (Yang et al., arXiv 2107.00641); M 7, e 3, f 7."""
 
     @property
     def keys(self) -> int:

@@ -304,7 +304,7 @@ def test_the_receptive_field_of_a_token_is_where_its_gradient_is_not_zero(kind, 
             assert spec.sees[stage.index, index] == tuple(seen)
 
 
-def test_receptive_field_of_the_papers_windows():
+def test_the_receptive_field_of_7x7_windows_doubles_from_1_to_8_layers():
     sees = SwinNetworkSpec(depths=(16,)).sees
     assert [sees[0, layers - 1] for layers in (1, 2, 4, 8)] == [(7, 7), (14, 14), (28, 28), (56, 56)]
 

@@ -106,7 +106,7 @@ def test_a_measured_comparison_has_times_ratios_and_crossovers():
     assert plain["interrupted"] is False
 
 
-def test_the_change_of_the_lead_is_bisected_over_values_without_padding(monkeypatch):
+def test_the_time_crossover_is_bisected_over_values_without_padding(monkeypatch):
     comparison, meeting = meet({"resolution": [2, 40]})
 
     def timed(forwards, budget):

@@ -90,7 +90,7 @@ def test_the_time_of_a_step_excludes_the_time_stamp(counting):
 
 
 def test_the_backward_time_of_a_step_excludes_the_hook(counting):
-    """The output gradient of each linear layer takes LINEAR_S; that of the last layer precedes the backward of all steps."""
+    """The output gradient of each linear layer takes LINEAR_S; that of the last one precedes the steps' backward."""
 
     def spend(module, inputs, output):
         if isinstance(module, nn.Linear) and output.requires_grad:
