@@ -308,7 +308,7 @@ class Grid(Toy):
 
 
 class Near(Toy):
-    """DiNAT: the nearest K×K tokens with dilation δ, moved inward at the border (Hassani et al., arXiv 2209.15001); K = 3, δ = 2."""
+    """DiNAT: the nearest K×K tokens, dilated by δ (Hassani et al., arXiv 2209.15001); K = 3, δ = 2."""
 
     letter, field = "K²", "kernel_size"
 
@@ -338,7 +338,7 @@ class Channels(Linear):
 
 
 class Focal(Toy):
-    """Focal attention: the window, its surrounding tokens, and pooled windows (Yang et al., arXiv 2107.00641); M 7, e 3, f 7."""
+    """Focal attention: the window, tokens around it, pooled windows (Yang et al., arXiv 2107.00641); M 7, e 3, f 7."""
 
     @property
     def keys(self) -> int:
