@@ -44,7 +44,7 @@ def test_a_letter_of_a_group_is_solved_if_the_others_have_sizes():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "shape", "sizes", "said"),
+    ("pattern", "shape", "sizes", "message"),
     [
         ("k: b h m d", (1, 12, 197, 63), {"d": 64}, "k is b h m d but came as 1×12×197×63: d is 64, not 63"),
         ("x: b n c", (1, 197), {}, "x is b n c but came as 1×197: 3 axes, not 2"),
@@ -52,10 +52,10 @@ def test_a_letter_of_a_group_is_solved_if_the_others_have_sizes():
         ("b (3 c)", (1, 10), {"c": 3}, "a tensor is b (3 c) but came as 1×10: (3 c) is 9, not 10"),
     ],
 )
-def test_the_error_for_a_wrong_shape_names_its_letters(pattern, shape, sizes, said):
+def test_the_error_for_a_wrong_shape_names_its_letters(pattern, shape, sizes, message):
     with pytest.raises(AxisError) as error:
         parse_tensor(pattern).bind(shape, dict(sizes))
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("text", ["b N c", "b nn c", "q r: b n", "b (n c", "b n-c"])

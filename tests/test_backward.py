@@ -145,10 +145,10 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
     assert explore(spec, device="cpu", time=False, backward=True).backward.macs == timed.backward.macs
     for platform, devices in (("linux", "cuda and cpu"), ("win32", "cuda and cpu")):
         monkeypatch.setattr(sys, "platform", platform)
-        told = explore(spec, time=False, backward=True)
-        assert told.backward.macs is None
-        assert [row.name for row in told.steps if row.backward.macs is None] == ["attend"]
-        assert told.notes == [
+        untimed = explore(spec, time=False, backward=True)
+        assert untimed.backward.macs is None
+        assert [row.name for row in untimed.steps if row.backward.macs is None] == ["attend"]
+        assert untimed.notes == [
             f"the MACs of the backward are not known: {devices} do not take the same kernel for it; --device tells which"
         ]
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -156,7 +156,7 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("spec", "device", "anew"),
+    ("spec", "device", "recomputed"),
     [
         (ViTSpec(kernel="sdpa"), "cpu", True),
         (ViTSpec(kernel="sdpa", dtype="float64"), "cpu", True),
@@ -175,9 +175,9 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
         (SwinSpec(kernel="flex"), "cuda", None),
     ],
 )
-def test_fused_kernels_recompute_the_scores_and_the_math_kernel_does_not(spec, device, anew):
+def test_fused_kernels_recompute_the_scores_and_the_math_kernel_does_not(spec, device, recomputed):
     attend = next(step for step in spec.plan().steps if step.name == "attend")
-    assert computes_scores_anew(attend, spec.kernel, device) is anew
+    assert computes_scores_anew(attend, spec.kernel, device) is recomputed
 
 
 @pytest.mark.parametrize(

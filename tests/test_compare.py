@@ -118,8 +118,8 @@ def test_padding_no_longer_matters_from_a_given_size_on(dim, window):
     common = {"dim": dim, "heads": 2, "window": window}
     sides = range(1, 200)
     costs = [[macs(attentions.spec_class(name).on_grid((s, s), common)) for s in sides] for name in ("vit", "swin")]
-    dear = [side for side, ours, theirs in zip(sides, *costs, strict=True) if theirs >= ours]
-    assert found.padded_from == dear[-1] + 1
+    not_cheaper = [side for side, ours, theirs in zip(sides, *costs, strict=True) if theirs >= ours]
+    assert found.padded_from == not_cheaper[-1] + 1
 
 
 def test_two_window_attentions_never_break_even():
@@ -218,12 +218,12 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
         "swin-y": "did you mean swin-x",
         "flit": "there is: odd, swin-x$",
     }  # a preset without stages is not suggested
-    for name, told in {
+    for name, message in {
         "flat": "has no stages",
         "odd": r"image must be a whole number \(got 'large'\)",
         **mistakes,
     }.items():
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             read_stages(name)
 
 
@@ -269,8 +269,8 @@ def test_every_comparison_renders_in_every_form(name):
 @pytest.mark.parametrize("form", ["table", "md"])
 def test_the_break_even_is_only_shown_for_macs_and_flops(form):
     for quantity in QUANTITIES:
-        told = render_comparison(compare(quantity=quantity), form, Screen())
-        assert ("break-even at 49 tokens" in told) is (quantity in ("macs", "block", "flops")), quantity
+        shown = render_comparison(compare(quantity=quantity), form, Screen())
+        assert ("break-even at 49 tokens" in shown) is (quantity in ("macs", "block", "flops")), quantity
 
 
 def test_a_small_ratio_is_not_rounded_to_zero():
@@ -334,14 +334,14 @@ def timed(first, other):
 
 def test_overlapping_interquartile_ranges_have_no_exact_ratio():
     apart, alike = timed((9, 10, 11), (5, 6, 7)), timed((7, 10, 13), (6, 8.13, 12))
-    told, untold = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
-    assert "1.67×" in told
-    assert "ran 1.67× faster here" in told
-    assert "≈" not in told
-    assert "1.23×" not in untold
-    assert "≈ 1×" in untold
-    assert "≈: cannot tell which is faster, the interquartile ranges overlap" in untold
-    assert "; which one is faster here cannot be told: the interquartile ranges overlap" in untold
+    distinct, overlapping = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
+    assert "1.67×" in distinct
+    assert "ran 1.67× faster here" in distinct
+    assert "≈" not in distinct
+    assert "1.23×" not in overlapping
+    assert "≈ 1×" in overlapping
+    assert "≈: cannot tell which is faster, the interquartile ranges overlap" in overlapping
+    assert "; which one is faster here cannot be told: the interquartile ranges overlap" in overlapping
     rows = list(csv.DictReader(io.StringIO(render_comparison(alike, "csv", Screen()))))
     assert [float(row["measured_vit_over_swin"] or 0) for row in rows] == pytest.approx([0, 10 / 8.13])
 
@@ -394,14 +394,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("words", "told"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
-def test_an_error_is_one_line_with_the_fix(attnscope, words, told):
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_an_error_is_one_line_with_the_fix(attnscope, words, message):
     done = attnscope("compare", *words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("attnscope: ")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_the_command_runs_without_flags(attnscope):

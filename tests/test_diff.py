@@ -59,14 +59,14 @@ def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
      ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is no JSON"), ("[" * 100_000, "is no JSON")],
 )  # fmt: skip
-def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, said):
+def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, message):
     path = tmp_path / "no.json"
     path.write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_report(path)
 
 
@@ -136,9 +136,9 @@ def test_close_times_with_a_small_spread_are_not_a_difference():
     assert not compare(before, after).steps[0].real
 
 
-def both_ways(spec=NETWORK, **asked):
+def both_ways(spec=NETWORK, **options):
     """Return a run with artificial times of forward and backward."""
-    return timed(explore(spec, time=False, backward=True, **asked))
+    return timed(explore(spec, time=False, backward=True, **options))
 
 
 def test_a_difference_within_the_error_of_a_step_is_not_real():
@@ -195,8 +195,8 @@ def test_kernels_are_compared_by_their_spread():
     others = [KernelRow("flash", 1.0, 0.02, None, None), KernelRow("flex", None, None, None, "not here")]
     before = replace(before, kernels=kernels + others)
     after = replace(after, kernels=[replace(kernel, time_s=1.1) for kernel in kernels])
-    told = {kernel.name: (kernel.real, kernel.after_s) for kernel in compare(before, after).kernels}
-    assert told == {"eager": (False, 1.1), "sdpa": (True, 1.1), "flash": (False, None)}
+    found = {kernel.name: (kernel.real, kernel.after_s) for kernel in compare(before, after).kernels}
+    assert found == {"eager": (False, 1.1), "sdpa": (True, 1.1), "flash": (False, None)}
 
 
 def test_a_change_of_the_bytes_of_a_step_is_a_difference_in_costs():
@@ -214,8 +214,8 @@ def test_a_backward_that_only_one_run_has_is_reported(attnscope, tmp_path):
     diff = compare(with_it, without)
     assert ("backward", "with the input's gradient", None) in [(c.name, c.before, c.after) for c in diff.spec]
     assert (diff.backward.after_s, diff.backward.real, diff.backward.ratio) == (None, False, None)
-    told = attnscope("diff", *(str(saved(tmp_path, f"{i}.json", run)) for i, run in enumerate((with_it, without))))
-    (line,) = (line for line in told.stdout.splitlines() if line.startswith(" backward"))
+    done = attnscope("diff", *(str(saved(tmp_path, f"{i}.json", run)) for i, run in enumerate((with_it, without))))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(" backward"))
     assert "only in the first run" in line
     gate = attnscope("diff", str(tmp_path / "0.json"), str(tmp_path / "1.json"), "--fail-above", "1.1")
     assert gate.returncode == 0
@@ -262,12 +262,12 @@ def test_a_run_without_newer_fields_is_read(attnscope, tmp_path):
 
 def test_diff_repeats_the_warnings_of_the_runs(attnscope, tmp_path):
     before = timed(explore(ViTSpec(), time=False))
-    doubtful = replace(before, warnings=["the runs spread by 17%"])
-    assert compare(before, doubtful).doubts == [
+    noisy = replace(before, warnings=["the runs spread by 17%"])
+    assert compare(before, noisy).doubts == [
         *(f"the first run: {warning}" for warning in before.warnings),
         "the second run: the runs spread by 17%",
     ]
-    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", doubtful)
+    a, b = saved(tmp_path, "a.json", before), saved(tmp_path, "b.json", noisy)
     assert "the second run: the runs spread by 17%" in attnscope("diff", str(a), str(b)).stdout
 
 
@@ -297,6 +297,6 @@ def test_save_writes_what_diff_reads(attnscope, tmp_path):
     assert done.returncode == 0
     assert "ViT attention" in done.stdout
     assert read_report(path).totals.macs == 524_391_936
-    told = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
-    assert told.returncode == 2
-    assert "needs times in both runs" in told.stderr
+    failed = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
+    assert failed.returncode == 2
+    assert "needs times in both runs" in failed.stderr

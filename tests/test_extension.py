@@ -187,18 +187,18 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("files", "told"), REFUSED.values(), ids=REFUSED)
-def test_a_broken_folder_is_a_one_line_error(attnscope, tmp_path, files, told):
+@pytest.mark.parametrize(("files", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_broken_folder_is_a_one_line_error(attnscope, tmp_path, files, message):
     folder = write(tmp_path / "mine", **files)
     done = attnscope("--attention", str(folder), "shared", "--no-time")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"attnscope: --attention {folder}: ")
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("files", "words", "told"),
+    ("files", "words", "message"),
     [
         ({"steps": STEPS.replace("vit.plan", "vit.plam")}, ["--no-time"], "steps.py:6: AttributeError: "),
         (
@@ -214,11 +214,11 @@ def test_a_broken_folder_is_a_one_line_error(attnscope, tmp_path, files, told):
     ],
     ids=["plan", "import", "build"],
 )
-def test_a_later_failure_is_a_one_line_error(attnscope, tmp_path, files, words, told):
+def test_a_later_failure_is_a_one_line_error(attnscope, tmp_path, files, words, message):
     folder = write(tmp_path / "mine", **files)
     done = attnscope("--attention", str(folder), "shared", *words)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -229,14 +229,14 @@ def test_a_missing_folder_is_an_error_with_the_expected_files(attnscope, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("json", "there is another Python module named json; rename the folder"),
         ("shared-heads", "the folder shared-heads cannot be a Python package; rename it to shared_heads"),
     ],
 )
-def test_the_name_of_a_folder_must_be_a_free_package_name(tmp_path, in_python, name, told):
-    with pytest.raises(UsageError, match=told):
+def test_the_name_of_a_folder_must_be_a_free_package_name(tmp_path, in_python, name, message):
+    with pytest.raises(UsageError, match=message):
         attentions.load(write(tmp_path / name))
     assert json.dumps({}) == "{}"
 
@@ -298,8 +298,8 @@ def test_an_installed_attention_is_a_command(attnscope, distribution):
 
 def test_installed_attentions_that_cannot_be_used_are_reported(attnscope, distribution):
     helped = attnscope("--help", PYTHONPATH=distribution).stdout
-    commands, _, told = helped.partition(" cannot be used:")
-    refused = "".join(told.split())
+    commands, _, unusable = helped.partition(" cannot be used:")
+    refused = "".join(unusable.split())
     assert "Global attention, as in ViT" in commands
     assert "broken" not in commands
     assert "spec.py:2:AttributeError:module'math'hasnoattribute'tau2'" in refused

@@ -64,8 +64,8 @@ def hold_one_line(shown: Shown, *words: str) -> None:
     assert (shown.code, shown.out) == (2, "")
     assert shown.err.startswith("attnscope: ")
     assert shown.err.count("\n") == 1
-    for said in words:
-        assert said in shown.err
+    for text in words:
+        assert text in shown.err
 
 
 @pytest.mark.parametrize("name", ["{dim}", "[red]x[/red]"])
@@ -339,10 +339,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("file", "old", "new", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_in_the_spec_is_a_one_line_error(run, tmp_path, file, old, new, said):
+@pytest.mark.parametrize(("file", "old", "new", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_the_spec_is_a_one_line_error(run, tmp_path, file, old, new, message):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
-    hold_one_line(run(folder, "pvt", "--no-time"), str(folder), said.format(folder=folder))
+    hold_one_line(run(folder, "pvt", "--no-time"), str(folder), message.format(folder=folder))
 
 
 IN_THE_MODULE = {
@@ -405,14 +405,14 @@ IN_THE_MODULE = {
 }
 
 
-@pytest.mark.parametrize(("file", "old", "new", "said"), IN_THE_MODULE.values(), ids=IN_THE_MODULE)
-def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, new, said):
+@pytest.mark.parametrize(("file", "old", "new", "message"), IN_THE_MODULE.values(), ids=IN_THE_MODULE)
+def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, new, message):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
-    hold_one_line(run(folder, "pvt", "--device", "meta"), str(folder), said.format(folder=folder))
+    hold_one_line(run(folder, "pvt", "--device", "meta"), str(folder), message.format(folder=folder))
 
 
 @pytest.mark.parametrize(
-    ("field", "words", "said"),
+    ("field", "words", "message"),
     [
         ('gain: float = option(1.0, "X.")', ["--gain", "-2.5"], None),
         ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain must be a number (got inf)"),
@@ -420,13 +420,13 @@ def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, n
         ('mode: str = option("a", "X.")', ["--mode", "b"], None),
     ],
 )
-def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, field, words, said):
+def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, field, words, message):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f"    {field}\n{FIELD}")
     shown = run(folder, "pvt", "--no-time", *words)
-    if said is None:
+    if message is None:
         assert (shown.code, shown.err) == (0, "")
     else:
-        hold_one_line(shown, said)
+        hold_one_line(shown, message)
 
 
 @pytest.mark.parametrize(
@@ -434,8 +434,8 @@ def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, 
     [("2pvt", "attention_2pvt"), ("class", "attention_class"), ("my-pvt", "my_pvt"), ("{x}", "_x_")],
 )
 def test_the_name_of_a_folder_must_be_a_package_name(run, tmp_path, name, better):
-    said = f"the folder {name} cannot be a Python package; rename it to {better}"
-    hold_one_line(run(copy(tmp_path / name), "pvt", "--no-time"), said)
+    message = f"the folder {name} cannot be a Python package; rename it to {better}"
+    hold_one_line(run(copy(tmp_path / name), "pvt", "--no-time"), message)
 
 
 @pytest.mark.parametrize("mistake", ["a built-in name", "no headline", "defaults that raise"])
@@ -482,14 +482,14 @@ def test_the_error_names_the_environment_variable_that_names_the_folder(run, mon
 )
 def test_a_field_cannot_have_the_name_of_another_flag(run, tmp_path, field, taken):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
-    said = f"{folder}/spec.py: PVTSpec has a field {field}, and another flag is called {taken}; rename the field"
-    hold_one_line(run(folder, "pvt", "--no-time"), said)
+    message = f"{folder}/spec.py: PVTSpec has a field {field}, and another flag is called {taken}; rename the field"
+    hold_one_line(run(folder, "pvt", "--no-time"), message)
 
 
 def test_a_field_cannot_have_the_name_of_a_flag_of_compare(run, tmp_path):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    pad: int = option(1, "X.")\n{FIELD}')
-    said = f"{folder}/spec.py: PVTSpec has a field pad, and another flag is called --pad; rename the field"
-    hold_one_line(run(folder, "compare", "vit", "pvt"), said)
+    message = f"{folder}/spec.py: PVTSpec has a field pad, and another flag is called --pad; rename the field"
+    hold_one_line(run(folder, "compare", "vit", "pvt"), message)
 
 
 @pytest.mark.parametrize("field", ["scope", "context", "spec"])

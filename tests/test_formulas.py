@@ -96,8 +96,8 @@ class Reader:
 
 def values_in(text: str) -> dict[str, tuple[int, ...]]:
     """Return the values of the letters in a text such as `hw = (196, 49), M² = 7×7`."""
-    told = {found["name"]: found["value"].strip("()").split(", ") for found in VALUE.finditer(text)}
-    return {name: tuple(math.prod(map(int, each.split("×"))) for each in values) for name, values in told.items()}
+    texts = {found["name"]: found["value"].strip("()").split(", ") for found in VALUE.finditer(text)}
+    return {name: tuple(math.prod(map(int, each.split("×"))) for each in values) for name, values in texts.items()}
 
 
 def printed(screen: str) -> Iterator[tuple[str, dict[str, tuple[int, ...]], int]]:

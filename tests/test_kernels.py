@@ -69,9 +69,9 @@ def test_backends_that_mps_ignores_are_not_available():
 
 
 def test_an_unavailable_kernel_raises_a_device_error():
-    with pytest.raises(DeviceError) as told:
+    with pytest.raises(DeviceError) as error:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="efficient"), device="cpu", budget=0.01)
-    assert told.value.args == (
+    assert error.value.args == (
         "{kernel} efficient does not run here (torch has none for this device, type and bias); "
         "there is: eager, sdpa, flash, math; {kernels} tries flex and compile too",
     )
@@ -84,20 +84,20 @@ def test_a_kernel_that_fails_is_not_listed_as_available(monkeypatch):
         return q
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", failing)
-    with pytest.raises(DeviceError) as told:
+    with pytest.raises(DeviceError) as error:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flash"), device="cpu", budget=0.01)
-    assert str(told.value).startswith(
+    assert str(error.value).startswith(
         "kernel flash does not run here (it did not run); there is: eager, sdpa, efficient, math; "
     )
 
 
 def test_the_reason_comes_from_the_warnings_if_the_error_has_none():
     q = torch.randn(1, 2, 9, 16)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(RuntimeError) as error:
             fused_attention("flash", q, q, q, drop=0.5)
-    assert why_not(error.value, said) == "Both fused kernels do not support non-zero dropout"
+    assert why_not(error.value, caught) == "Both fused kernels do not support non-zero dropout"
     assert why_not(error.value) == "torch has none for this device, type and bias"
     assert why_not(RuntimeError("Of {Half}.\nMore")) == "Of (Half)"
     assert why_not(RuntimeError("backend='inductor' raised:\nLoweringException: no driver\n")) == "no driver"
@@ -106,17 +106,19 @@ def test_the_reason_comes_from_the_warnings_if_the_error_has_none():
 @pytest.mark.skipif(TORCH < (2, 6), reason="FlexAttention supports meta before torch 2.6")
 def test_the_reason_comes_from_the_compiled_code(attnscope):
     """It runs in a separate process: after a failed compilation, torch's hook on Python calls stays and keeps memory."""
-    told = attnscope("vit", "--device", "meta", "--kernel", "flex").stderr
-    assert told.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), told
+    message = attnscope("vit", "--device", "meta", "--kernel", "flex").stderr
+    assert message.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), (
+        message
+    )
 
 
 def test_flex_reports_that_it_has_no_cpu_kernel(monkeypatch):
     """torch 2.5 has no such kernel; its own error is about a GPU driver."""
     monkeypatch.setattr("attnscope.attentions.kernels.FLEX_KNOWS_THE_PROCESSOR", False)
     why = "FlexAttention has no kernel for the processor before torch 2.6"
-    with pytest.raises(DeviceError) as told:
+    with pytest.raises(DeviceError) as error:
         explore(replace(SMALL, kernel="flex"), device="cpu", budget=0.01)
-    assert str(told.value).startswith(f"kernel flex does not run here ({why}); there is: eager, sdpa, flash, math; ")
+    assert str(error.value).startswith(f"kernel flex does not run here ({why}); there is: eager, sdpa, flash, math; ")
     assert compared("flex")["flex"].why == why
 
 
@@ -175,7 +177,7 @@ def test_a_disturbed_comparison_of_kernels_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa"))
     report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
-    assert any(told.startswith("among the kernels, another process is busy") for told in report.warnings)
+    assert any(warning.startswith("among the kernels, another process is busy") for warning in report.warnings)
 
 
 def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):

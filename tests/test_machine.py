@@ -116,9 +116,9 @@ def test_mps_does_not_support_float64():
     for device in ("cpu", "cuda", "meta"):
         check_dtype(device, "float64")
     check_dtype("mps", "bfloat16")
-    with pytest.raises(DeviceError) as told:
+    with pytest.raises(DeviceError) as error:
         check_dtype("mps", "float64")
-    assert told.value.in_flags() == "mps knows no float64; there is: float32, bfloat16, float16, or --device cpu"
+    assert error.value.in_flags() == "mps knows no float64; there is: float32, bfloat16, float16, or --device cpu"
 
 
 def test_an_unsupported_dtype_is_an_error_before_anything_is_built(monkeypatch):
@@ -182,16 +182,16 @@ def test_the_environment_always_has_the_cpu_name():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/cpuinfo is on Linux only")
 def test_the_cpu_name_is_that_of_proc_cpuinfo():
-    told = subprocess.run(["grep", "-m1", "model name", "/proc/cpuinfo"], capture_output=True, text=True).stdout
-    if not told:
+    line = subprocess.run(["grep", "-m1", "model name", "/proc/cpuinfo"], capture_output=True, text=True).stdout
+    if not line:
         pytest.skip("this CPU has no name")
-    assert told.strip().endswith(processor_name())
+    assert line.strip().endswith(processor_name())
 
 
 class TestKeepMemory:
     """Calls of glibc's mallopt: -3 is M_MMAP_THRESHOLD, -4 M_MMAP_MAX, -1 M_TRIM_THRESHOLD."""
 
-    def told(self, accepts):
+    def keep(self, accepts):
         calls = []
 
         def mallopt(option, value):
@@ -201,14 +201,14 @@ class TestKeepMemory:
         return keep_memory(mallopt), calls
 
     def test_glibc_since_2_35_gets_two_large_thresholds(self):
-        assert self.told(lambda option, value: True) == (True, [(-3, 2**31 - 1), (-1, 2**31 - 1)])
+        assert self.keep(lambda option, value: True) == (True, [(-3, 2**31 - 1), (-1, 2**31 - 1)])
 
     def test_glibc_before_2_35_gets_a_map_limit_of_zero(self):
-        kept, calls = self.told(lambda option, value: option != -3 or value <= 2**25)
+        kept, calls = self.keep(lambda option, value: option != -3 or value <= 2**25)
         assert kept
         assert calls == [(-3, 2**31 - 1), (-4, 0), (-1, 2**31 - 1)]
 
     def test_the_heap_is_kept_even_if_blocks_are_mapped(self):
-        kept, calls = self.told(lambda option, value: option == -1)
+        kept, calls = self.keep(lambda option, value: option == -1)
         assert not kept
         assert calls[-1] == (-1, 2**31 - 1)

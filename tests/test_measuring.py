@@ -71,16 +71,16 @@ def test_times_without_noise_have_no_warning():
     ids=str,
 )
 def test_each_warning_names_its_remedy(changed, threads, remedy):
-    (told,) = doubts(replace(FINE, **changed), threads, "cpu", 2, "default")
-    assert remedy in told
+    (warning,) = doubts(replace(FINE, **changed), threads, "cpu", 2, "default")
+    assert remedy in warning
 
 
 def test_signs_of_one_cause_are_one_warning():
     time = replace(FINE, cpu_share=0.6, steps_sum_s=0.9, whole_iqr_s=0.3)  # the whole takes 1.0 s
-    (told,) = doubts(time, 2, "cpu", 2, "pinned")
-    assert told.count("--threads 1") == 1
-    assert "--budget" not in told
-    assert told.endswith(". As it is, the steps add up to 0.90 of the whole and the runs spread by 30%")
+    (warning,) = doubts(time, 2, "cpu", 2, "pinned")
+    assert warning.count("--threads 1") == 1
+    assert "--budget" not in warning
+    assert warning.endswith(". As it is, the steps add up to 0.90 of the whole and the runs spread by 30%")
 
 
 def test_the_remedy_for_page_faults_depends_on_the_allocator():
@@ -91,8 +91,8 @@ def test_the_remedy_for_page_faults_depends_on_the_allocator():
 
 def test_cpu_noise_gives_no_warning_on_a_gpu_unless_launches_are_late():
     assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
-    (told,) = doubts(replace(FINE, clean_runs=2, steps_sum_s=7.0, whole_iqr_s=1.0), 1, "cuda", 2, "default")
-    assert "hold launches" in told
+    (warning,) = doubts(replace(FINE, clean_runs=2, steps_sum_s=7.0, whole_iqr_s=1.0), 1, "cuda", 2, "default")
+    assert "hold launches" in warning
 
 
 def test_the_empty_gap_is_measured_in_a_clean_run():
@@ -139,14 +139,14 @@ def test_the_environment_has_what_is_needed_to_reproduce_a_run():
 
 
 def test_progress_names_each_measurement_and_ends_at_one():
-    told = {}
+    reported = {}
     spec = SwinSpec(dim=12, resolution=14)
     explore(
         spec, device="cpu", budget=0.02, backward=True,
-        progress=lambda what, share: told.setdefault(what, []).append(share),
+        progress=lambda what, share: reported.setdefault(what, []).append(share),
     )  # fmt: skip
-    assert list(told) == ["the steps", "global attention", "the backward"]
-    for shares in told.values():
+    assert list(reported) == ["the steps", "global attention", "the backward"]
+    for shares in reported.values():
         assert (shares[0], shares[-1]) == (0, 1)
         assert all(0 <= share <= 1 for share in shares)
 
@@ -155,10 +155,10 @@ def test_progress_is_hidden_on_a_terminal_that_cannot_clear_a_line(monkeypatch, 
     from attnscope.cli.progress import progress_line
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for terminal, told in [("dumb", False), ("xterm", True)]:
+    for terminal, shown in [("dumb", False), ("xterm", True)]:
         monkeypatch.setenv("TERM", terminal)
         with progress_line() as progress:
-            assert (progress is not None) is told
+            assert (progress is not None) is shown
 
 
 def test_progress_is_hidden_without_a_terminal(capsys):

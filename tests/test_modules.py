@@ -297,9 +297,9 @@ def test_shared_heads_equal_separate_heads_with_the_same_weights(kind, kv_heads,
 def test_kv_heads_equal_to_heads_is_the_same_module():
     """Names and shapes are timm's, and the steps are the same."""
     for kind in (ViTSpec, SwinSpec, SwinV2Spec):
-        plain, said = kind(), kind(kv_heads=kind().heads)
-        assert attentions.plan(plain) == attentions.plan(said)
-        states = [attentions.build(spec).state_dict() for spec in (plain, said)]
+        plain, explicit = kind(), kind(kv_heads=kind().heads)
+        assert attentions.plan(plain) == attentions.plan(explicit)
+        states = [attentions.build(spec).state_dict() for spec in (plain, explicit)]
         assert len({tuple((name, tensor.shape) for name, tensor in state.items()) for state in states}) == 1
 
 
@@ -314,7 +314,7 @@ def test_qk_scale_replaces_the_default_scale():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12, or heads 2 or 5"),
         (lambda: WindowAttention(12, 3, 4, 4), "shift_size 4 is not smaller than window 4; the largest is 3"),
@@ -322,6 +322,6 @@ def test_qk_scale_replaces_the_default_scale():
         (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; did you mean flash?"),
     ],
 )
-def test_the_error_for_a_wrong_argument_has_the_python_name(make, said):
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+def test_the_error_for_a_wrong_argument_has_the_python_name(make, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make()

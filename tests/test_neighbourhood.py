@@ -200,8 +200,8 @@ def test_a_comparison_describes_the_neighbourhood_of_each_contender():
     ids=lambda value: str(value)[:30],
 )
 def test_the_json_has_the_neighbourhood(spec, figures):
-    told = json.loads(attnscope.explore(spec, time=False).to_json())["complexity"]["neighbourhood"]
-    assert told == dict(zip(("kind", "words", "tokens", "padding", "keys"), figures, strict=True))
+    found = json.loads(attnscope.explore(spec, time=False).to_json())["complexity"]["neighbourhood"]
+    assert found == dict(zip(("kind", "words", "tokens", "padding", "keys"), figures, strict=True))
 
 
 @pytest.mark.parametrize("spec", [SwinNetworkSpec(), ViTNetworkSpec()], ids=["swin", "vit"])

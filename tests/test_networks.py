@@ -378,7 +378,7 @@ def test_the_parts_of_a_network_add_up_to_its_totals():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"stage": 5}, "stage 5 is not there; the last is 4"),
         ({"stage": 1, "block": 3}, "block 3 is not there; the last is 2"),
@@ -391,10 +391,10 @@ def test_the_parts_of_a_network_add_up_to_its_totals():
         ({"depths": ()}, "depths is empty; give a whole number for each stage, such as 2,2,6,2"),
     ],
 )
-def test_an_invalid_network_raises_a_usage_error(given, said):
+def test_an_invalid_network_raises_a_usage_error(given, message):
     with pytest.raises(UsageError) as error:
         SwinNetworkSpec(**given)
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("kind", [ViTNetworkSpec, SwinNetworkSpec])

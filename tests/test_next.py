@@ -87,9 +87,9 @@ def test_the_next_command_after_a_comparison_adds_times(attnscope: Run, tmp_path
     out = tmp_path / "out.txt"
     typed = f"compare vit swin --over resolution=7,14 --dim 24 --heads 3 {QUICK} --seed 3 -o {out}"
     assert attnscope(*shlex.split(typed)).returncode == 0
-    said = " ".join(out.read_text(encoding="utf-8").split())
+    text = " ".join(out.read_text(encoding="utf-8").split())
     suggested = f"compare vit swin --over resolution=7,14 --dim 24 --heads 3 {QUICK} --seed 3 --time"
-    assert f"next attnscope {suggested} measure it on this machine" in said
+    assert f"next attnscope {suggested} measure it on this machine" in text
     done = attnscope(*shlex.split(suggested))
     assert done.returncode == 0, done.stderr
     assert "global here" in done.stdout

@@ -22,7 +22,7 @@ def seconds_times(factor, time):
 
 
 @pytest.mark.parametrize(
-    ("threads", "fine", "doubtful", "told"),
+    ("threads", "fine", "noisy", "message"),
     [
         (1, {"steps_sum_s": 1.0299}, {"steps_sum_s": 1.0301}, "the steps add up to 1.03 of the whole"),
         (1, {"steps_sum_s": 0.9701}, {"steps_sum_s": 0.9699}, "the steps add up to 0.97 of the whole"),
@@ -35,10 +35,10 @@ def seconds_times(factor, time):
     ],
     ids=["sum above", "sum below", "spread", "clean runs", "page faults", "CPU share", "others", "pressure"],
 )
-def test_thresholds_have_their_documented_values(threads, fine, doubtful, told):
+def test_thresholds_have_their_documented_values(threads, fine, noisy, message):
     assert warnings(threads, **fine) == []
-    (warning,) = warnings(threads, **doubtful)
-    assert told in warning
+    (warning,) = warnings(threads, **noisy)
+    assert message in warning
 
 
 @pytest.mark.parametrize("factor", [0.25, 8.0])

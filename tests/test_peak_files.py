@@ -67,12 +67,12 @@ def test_the_cache_folder_is_that_of_the_operating_system(platform, variables, f
 
 
 def test_the_caches_of_a_core_are_its_data_caches_from_small_to_large(tmp_path):
-    for index, told in enumerate(
+    for index, values in enumerate(
         [("Unified", "3", "32M"), ("Data", "1", "48K"), ("Instruction", "1", "32K"), ("Unified", "2", "2048K")]
     ):
         folder = tmp_path / f"index{index}"
         folder.mkdir()
-        for name, value in zip(("type", "level", "size"), told, strict=True):
+        for name, value in zip(("type", "level", "size"), values, strict=True):
             (folder / name).write_text(f"{value}\n")
     (tmp_path / "index9").mkdir()  # an empty folder is ignored
     found = caches(CPU, tmp_path)

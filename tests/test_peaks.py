@@ -225,17 +225,17 @@ def test_the_lower_bound_line_names_the_largest_gaps():
     held = replace(report, steps=rows, peaks=PEAKS)
     assert held.floor_s == pytest.approx(least)
     assert report.floor_s is None
-    (told,) = roofline_lines(held)
+    (line,) = roofline_lines(held)
     ratio = sum(row.time.interquartile_mean_s for row in rows) / least
-    assert told.startswith(f"{ratio:.2f}× the roofline lower bound ({words.seconds(least)}); largest gaps: ")
-    assert [gap.split()[0] for gap in told.split("largest gaps: ")[1].split(", ")] == ["output", "mix", "score"]
+    assert line.startswith(f"{ratio:.2f}× the roofline lower bound ({words.seconds(least)}); largest gaps: ")
+    assert [gap.split()[0] for gap in line.split("largest gaps: ")[1].split(", ")] == ["output", "mix", "score"]
 
 
 def test_a_time_below_the_lower_bound_has_a_warning():
     assert floor_doubt(1.0, 1.0) == floor_doubt(0.98, 1.0) == []
-    (told,) = floor_doubt(0.9, 1.0)
-    assert "0.90 of" in told
-    assert "attnscope peaks" in told
+    (warning,) = floor_doubt(0.9, 1.0)
+    assert "0.90 of" in warning
+    assert "attnscope peaks" in warning
 
 
 def test_the_cache_folder_of_the_tests_is_temporary():

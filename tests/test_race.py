@@ -29,14 +29,14 @@ def meet(over, contenders=("vit", "swin"), **settings):
 @given(
     ends=st.tuples(st.integers(0, 80), st.integers(150, 300)),
     at=st.integers(100, 130),
-    haze=st.integers(0, 12),
+    margin=st.integers(0, 12),
     more=st.lists(st.integers(0, 300), max_size=4),
 )
-def test_bisection_brackets_the_change_as_closely_as_possible(ends, at, haze, more):
-    """The other one is faster from `at` on; within `haze` of it, the leader is unclear."""
+def test_bisection_brackets_the_change_as_closely_as_possible(ends, at, margin, more):
+    """The other one is faster from `at` on; within `margin` of it, the leader is unclear."""
 
     def truth(value):
-        return None if at - haze <= value < at + haze else value >= at
+        return None if at - margin <= value < at + margin else value >= at
 
     probes = []
 
@@ -48,7 +48,7 @@ def test_bisection_brackets_the_change_as_closely_as_possible(ends, at, haze, mo
     low, high, leader, unclear, probed = find_crossover({v: truth(v) for v in (*ends, *more)}, candidates, probe)
     assert probed == probes
     assert leader is True
-    assert (low, high) == (at - haze - 1, at + haze)
+    assert (low, high) == (at - margin - 1, at + margin)
     assert all(truth(value) is None for value in unclear)
     assert len(probed) <= 20
 
@@ -90,16 +90,16 @@ def test_a_disturbed_comparison_has_a_warning(monkeypatch):
 
 def test_a_measured_comparison_has_times_ratios_and_crossovers():
     comparison, meeting = meet({"resolution": [2, 4, 8]}, ("vit", "swin", "swin:shift"))
-    told = []
-    race(comparison, meeting, device="cpu", budget=0.01, progress=lambda *words: told.append(words))
+    reported = []
+    race(comparison, meeting, device="cpu", budget=0.01, progress=lambda *words: reported.append(words))
     for point in comparison.points:
         assert point.times.keys() == {"vit", "swin", "swin:shift"}
         for label, ratio in point.measured_ratio.items():
             assert ratio == point.times["vit"].median_s / point.times[label].median_s
         assert all(time.low_s <= time.median_s <= time.high_s for time in point.times.values())
     assert [each.other for each in comparison.time_crossovers] == ["swin", "swin:shift"]
-    assert told[0] == (0, 3, "resolution 2")
-    assert told[-1] == (3, 3, "done")
+    assert reported[0] == (0, 3, "resolution 2")
+    assert reported[-1] == (3, 3, "done")
     assert comparison.environment["threads"] == 1
     plain = json.loads(comparison.to_json())
     assert len(plain["points"][0]["times"]["vit"]["samples_s"]) >= engine.FEWEST_LONG_RUNS
@@ -247,6 +247,6 @@ def test_a_progress_bar_is_only_drawn_on_a_terminal(capsys, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         with progress_bar(quiet) as progress:
             progress(1, 3, "resolution 14")
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert bool(told.err) == drawn
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert bool(captured.err) == drawn

@@ -45,7 +45,7 @@ def test_a_geometric_range_increases_and_does_not_exceed_its_stop(start, stop, p
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "no range of whole numbers"),
         ("4,,7", "no range of whole numbers"),
@@ -62,8 +62,8 @@ def test_a_geometric_range_increases_and_does_not_exceed_its_stop(start, stop, p
         ("1:99999999999999", f"{MOST_VALUES} values are the most"),
     ],
 )
-def test_an_invalid_range_is_a_one_line_error(text, told):
-    with pytest.raises(UsageError, match=told.replace("(", r"\(")) as error:
+def test_an_invalid_range_is_a_one_line_error(text, message):
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")) as error:
         read_range("window", text)
     assert "\n" not in str(error.value)
 

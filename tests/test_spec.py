@@ -59,14 +59,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "fields", "said"), WRONG, ids=lambda value: str(value)[:40])
-def test_an_invalid_field_is_a_one_line_error(spec, fields, said):
+@pytest.mark.parametrize(("spec", "fields", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_an_invalid_field_is_a_one_line_error(spec, fields, message):
     with pytest.raises(UsageError) as error:
         spec(**fields)
-    assert str(error.value) == said.replace("{", "").replace("}", "")
+    assert str(error.value) == message.replace("{", "").replace("}", "")
     in_flags = error.value.in_flags()
     for field in dataclasses.fields(spec):
-        if f"{{{field.name}}}" in said:
+        if f"{{{field.name}}}" in message:
             assert f"--{field.name.replace('_', '-')} " in in_flags
     assert "{" not in in_flags
 
@@ -104,10 +104,10 @@ def test_padding_and_shifts_without_effect_are_cautions():
     assert SwinSpec().cautions() == []
     (padded,) = SwinSpec(resolution=50).cautions()
     assert padded.startswith("the grid is padded from 50×50 to 56×56: 20.3% of the tokens are padding")
-    told = " ".join(SwinSpec(resolution=3, shift=True).cautions())
-    assert "larger than the grid" in told
-    assert "--window 3x3" in told
-    assert "a single window is not shifted" in told
+    text = " ".join(SwinSpec(resolution=3, shift=True).cautions())
+    assert "larger than the grid" in text
+    assert "--window 3x3" in text
+    assert "a single window is not shifted" in text
     (nothing,) = SwinSpec(window=1, shift=True).cautions()
     assert nothing == "half a window of 1 is 0: there is nothing to shift"
 

@@ -48,7 +48,7 @@ def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "operation", "said"),
+    ("pattern", "operation", "message"),
     [
         ("x: b n e -> y: b e n", op.view, "no size for e; add it to the sizes of the plan"),
         ("x: b n (h d) -> y: b h n d", op.unbind, "the operation needs a number in an axis of what it takes"),
@@ -58,11 +58,11 @@ def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
         ("x: b h n d -> y: b h n d", lambda tape, given: given.nothing, "AttributeError: "),
     ],
 )
-def test_the_error_of_an_operation_names_its_step_and_the_reason(pattern, operation, said):
+def test_the_error_of_an_operation_names_its_step_and_the_reason(pattern, operation, message):
     step = SizedStep(Step(pattern, op=operation, name="mine"), {"b": 2, "h": 3, "n": 5, "d": 11})
     with pytest.raises(PlanError) as error:
         _ = step.macs
-    assert str(error.value).startswith(f"step mine, {pattern}: {said}")
+    assert str(error.value).startswith(f"step mine, {pattern}: {message}")
 
 
 def test_an_operation_must_be_a_function():
@@ -187,10 +187,10 @@ def test_a_row_counts_as_often_as_it_runs():
 
 def test_listening_replaces_the_step_methods_and_restores_them():
     module = nn.Sequential(ViTAttention(8, 2), ViTAttention(8, 2))
-    heard = []
+    calls = []
 
     def listener(path, attention, step, method):
-        heard.append((path, step.name))
+        calls.append((path, step.name))
         return method
 
     def broken(*shapes):
@@ -199,8 +199,8 @@ def test_listening_replaces_the_step_methods_and_restores_them():
 
     with pytest.raises(ZeroDivisionError), listening(module, listener):
         broken()
-    assert {("0", "project"), ("0", "split_heads"), ("1", "score")} <= set(heard)
-    assert {path for path, _ in heard} == {"0", "1"}
+    assert {("0", "project"), ("0", "split_heads"), ("1", "score")} <= set(calls)
+    assert {path for path, _ in calls} == {"0", "1"}
     assert not set(step_methods(ViTAttention)) & set(vars(module[0]))
 
 

@@ -149,12 +149,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("check", "fault", "fields", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_detected(copied, check, fault, fields, told):
+@pytest.mark.parametrize(("check", "fault", "fields", "expected"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_detected(copied, check, fault, fields, expected):
     spec = copied(*fault)(**SMALL | fields)
     with pytest.raises(AssertionError) as error:
         getattr(testing, check)(spec)
-    for words in [*told, "predicted" if check != "hold_steps" else "hint: ", "hint: ", "spec: PVTSpec("]:
+    for words in [*expected, "predicted" if check != "hold_steps" else "hint: ", "hint: ", "spec: PVTSpec("]:
         assert words in str(error.value)
 
 

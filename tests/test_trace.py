@@ -232,7 +232,7 @@ def test_alternating_blocks_are_folded():
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "expected"),
     [
         (["0", "1", "2"], "0–2"),
         (["0", "2", "4"], "0,2…4"),
@@ -241,8 +241,8 @@ def test_alternating_blocks_are_folded():
         (["0", "5", "6"], "0…6"),
     ],
 )
-def test_the_name_of_folded_modules_lists_their_indices(names, told):
-    assert _name_of_all(names) == told
+def test_the_name_of_folded_modules_lists_their_indices(names, expected):
+    assert _name_of_all(names) == expected
 
 
 def test_memory_is_that_of_the_tensors_alive():
@@ -487,11 +487,11 @@ def test_subnormal_weights_of_softmax_have_a_warning_with_the_remedy(mask, share
     masked[:, 4:] = mask
     report = attnscope.trace(Calls(lambda scores, masked: (scores + masked).softmax(-1)), torch.zeros(4, 8), masked,
                              device="cpu")  # fmt: skip
-    told = [warning for warning in report.warnings if "subnormal" in warning]
-    assert bool(told) == bool(share)
-    if told:
-        assert told[0].startswith("50.0% of the weights of softmax in the module are subnormal")
-        assert "−inf" in told[0]
+    subnormal = [warning for warning in report.warnings if "subnormal" in warning]
+    assert bool(subnormal) == bool(share)
+    if subnormal:
+        assert subnormal[0].startswith("50.0% of the weights of softmax in the module are subnormal")
+        assert "−inf" in subnormal[0]
 
 
 def test_an_argument_that_is_not_a_module_is_a_usage_error():

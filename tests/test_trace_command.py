@@ -211,7 +211,7 @@ def test_keyword_inputs_masks_and_factories_are_accepted(command):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["my_file.py:Broken", "--input", "2,3"], 1, r"matmul of 2×3 and 2×3 failed at my_file.py:25 `return x @ x`: "),
         (["my_file.py:fails", "--input", "2"], 1, r"could not be built at .*my_file.py:33: ZeroDivisionError"),
@@ -237,12 +237,12 @@ def test_keyword_inputs_masks_and_factories_are_accepted(command):
         ([*OWN, "--strict"], 1, r"something is in doubt .see the warnings., which --strict refuses"),
     ],
 )
-def test_an_error_of_trace_is_one_line(command, words, code, told):
+def test_an_error_of_trace_is_one_line(command, words, code, message):
     shown = command(*words)
     assert shown.returncode == code
     assert "Traceback" not in shown.stderr
     assert shown.stderr.count("\n") <= 1
-    assert re.search(told, shown.stderr)
+    assert re.search(message, shown.stderr)
 
 
 def test_a_missing_library_is_a_one_line_error(process):
@@ -267,8 +267,8 @@ def test_hugging_face_is_built_from_its_config(command):
 
 
 def test_help_of_trace_does_not_import_torch(process):
-    asked = "import sys; sys.argv = ['attnscope', 'trace', '--help']\ntry:\n from attnscope.cli import main; main()\n"
-    shown = process(sys.executable, "-c", asked + "except SystemExit: pass\nprint('torch' in sys.modules)")
+    script = "import sys; sys.argv = ['attnscope', 'trace', '--help']\ntry:\n from attnscope.cli import main; main()\n"
+    shown = process(sys.executable, "-c", script + "except SystemExit: pass\nprint('torch' in sys.modules)")
     assert shown.stdout.splitlines()[-1] == "False"
     assert "run as Python runs it" in " ".join(shown.stdout.split())
 

@@ -163,13 +163,13 @@ class TestPictures:
     @pytest.mark.parametrize("sides", [(LARGEST_DRAWN, LARGEST_DRAWN), (1, LARGEST_DRAWN), (LARGEST_DRAWN, 1)])
     def test_the_largest_plane_is_drawn(self, sides: tuple[int, int]) -> None:
         spec = SwinSpec(resolution=sides, window=7, shift=True)
-        for asked in ({}, {"token": (0, 0), "layers": 35}):
-            text = render_windows(look_at_windows(spec, **asked), "table", Screen(width=60))
+        for options in ({}, {"token": (0, 0), "layers": 35}):
+            text = render_windows(look_at_windows(spec, **options), "table", Screen(width=60))
             assert max(map(cell_len, text.splitlines())) <= 60
 
     def test_an_svg_does_not_load_external_resources(self) -> None:
-        for asked in VIEWS.values():
-            svg = render_windows(look_at_windows(SwinSpec(resolution=14, shift=True), **asked), "svg", Screen())
+        for options in VIEWS.values():
+            svg = render_windows(look_at_windows(SwinSpec(resolution=14, shift=True), **options), "svg", Screen())
             ET.fromstring(svg)
             assert set(re.findall(r"https?://[^\"')\s]+", svg)) == {"http://www.w3.org/2000/svg"}
             assert "@import" not in svg
@@ -269,7 +269,7 @@ class TestData:
         assert look_at_windows(SwinSpec(resolution=64, window=32)).to_dict()["left_out"] == []
 
     @pytest.mark.parametrize(
-        ("spec", "asked", "message"),
+        ("spec", "options", "message"),
         [
             ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid: row 56 is not from 0 to 55"),
             ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid: column -1 is not from 0 to 55"),
@@ -279,9 +279,9 @@ class TestData:
             ({"window": 10**9}, {}, "window 1000000000 is too large for a picture; the largest is 16384"),
         ],
     )
-    def test_invalid_views_raise_a_usage_error(self, spec: dict, asked: dict, message: str) -> None:
+    def test_invalid_views_raise_a_usage_error(self, spec: dict, options: dict, message: str) -> None:
         with pytest.raises(UsageError) as error:
-            look_at_windows(SwinSpec(**spec), **asked)
+            look_at_windows(SwinSpec(**spec), **options)
         assert str(error.value) == message
 
 
