@@ -106,10 +106,8 @@ def test_the_reason_comes_from_the_warnings_if_the_error_has_none():
 @pytest.mark.skipif(TORCH < (2, 6), reason="FlexAttention supports meta before torch 2.6")
 def test_the_reason_comes_from_the_compiled_code(attnscope):
     """It runs in a separate process: after a failed compilation, torch's hook on Python calls stays and keeps memory."""
-    message = attnscope("vit", "--device", "meta", "--kernel", "flex").stderr
-    assert message.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), (
-        message
-    )
+    text = attnscope("vit", "--device", "meta", "--kernel", "flex").stderr
+    assert text.startswith("attnscope: --kernel flex does not run here (FlexAttention is only supported on CUDA"), text
 
 
 def test_flex_reports_that_it_has_no_cpu_kernel(monkeypatch):

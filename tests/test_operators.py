@@ -144,7 +144,7 @@ NEW = {
     "pad": ("x: a b c -> made: a c d", on_tape(movement.pad, (2, 5, 7)), lambda x: F.pad(x, (0, 2, 0, 2))),
     "cut": ("x: a c d -> made: a b c", on_tape(movement.pad, (2, 3, 5)), lambda x: F.pad(x, (0, -2, 0, -2))),
     "roll": (X, on_tape(movement.roll, 2), lambda x: x.roll((1, 2), (1, 2))),
-    "a copy of what is turned": (
+    "a copy of a permuted tensor": (
         "x: a b c -> made: c a b",
         on_tape(lambda tape, x: movement.contiguous(tape, movement.permute(tape, x, (2, 0, 1)))),
         lambda x: x.permute(2, 0, 1).contiguous()),
@@ -199,10 +199,15 @@ def test_an_operator_on_one_element_agrees_with_torch(name, dtype):
 
 @both_dtypes
 def test_the_gradient_of_a_matrix_has_the_layout_of_the_matrix(dtype):
-    turn = step("x: a b -> turned: b a", on_tape(movement.permute, (1, 0)), "turn"), lambda x: x.permute(1, 0)
-    enter, leave = before(turn[0].letters.inputs[0]), (step("made: b c -> after: b c", on_tape(gelu), "leave"), F.gelu)
+    permute = step("x: a b -> permuted: b a", on_tape(movement.permute, (1, 0)), "permute"), lambda x: x.permute(1, 0)
+    enter, leave = (
+        before(permute[0].letters.inputs[0]),
+        (step("made: b c -> after: b c", on_tape(gelu), "leave"), F.gelu),
+    )
     hold(
-        chain(enter, turn, (step("turned: b a, y: a c -> made: b c", on_tape(matmul.matmul)), torch.matmul), leave),
+        chain(
+            enter, permute, (step("permuted: b a, y: a c -> made: b c", on_tape(matmul.matmul)), torch.matmul), leave
+        ),
         dtype,
     )
 
@@ -228,34 +233,37 @@ def view_in_place(tape, x):
     return elementwise.activate_(tape, "relu", movement.view(tape, gelu(tape, x), (6, 5)))
 
 
-TURNED = step("x: a b c -> turned: c b a", on_tape(movement.permute, (2, 1, 0)), "turn"), lambda x: x.permute(2, 1, 0)
-TAKING_TURNED = {
-    "a sum": ("turned: c b a, y: c b a -> made: c b a", on_tape(elementwise.add), torch.add),
-    "a sum that is taken from": ("y: c b a, turned: c b a -> made: c b a", on_tape(elementwise.add), torch.add),
-    "a product with a row": ("turned: c b a, y: b 1 -> made: c b a", on_tape(elementwise.multiply), torch.mul),
-    "a product with a matrix": ("y: 1 b a, turned: c b a -> made: c b a", on_tape(elementwise.multiply), torch.mul),
-    "a quotient": ("turned: c b a, y: c b a -> made: c b a", on_tape(elementwise.divide), torch.div),
-    "gelu": ("turned: c b a -> made: c b a", on_tape(gelu), F.gelu),
-    "softmax": ("turned: c b a -> made: c b a", on_tape(normalization.softmax), lambda x: x.softmax(-1)),
-    "layer_norm": ("turned: c b a -> made: c b a", on_tape(normalization.layer_norm), lambda x: F.layer_norm(x, (2,))),
+PERMUTE = (
+    step("x: a b c -> permuted: c b a", on_tape(movement.permute, (2, 1, 0)), "permute"),
+    lambda x: x.permute(2, 1, 0),
+)
+ON_PERMUTED = {
+    "a sum": ("permuted: c b a, y: c b a -> made: c b a", on_tape(elementwise.add), torch.add),
+    "a sum, permuted second": ("y: c b a, permuted: c b a -> made: c b a", on_tape(elementwise.add), torch.add),
+    "a product with a row": ("permuted: c b a, y: b 1 -> made: c b a", on_tape(elementwise.multiply), torch.mul),
+    "a product with a matrix": ("y: 1 b a, permuted: c b a -> made: c b a", on_tape(elementwise.multiply), torch.mul),
+    "a quotient": ("permuted: c b a, y: c b a -> made: c b a", on_tape(elementwise.divide), torch.div),
+    "gelu": ("permuted: c b a -> made: c b a", on_tape(gelu), F.gelu),
+    "softmax": ("permuted: c b a -> made: c b a", on_tape(normalization.softmax), lambda x: x.softmax(-1)),
+    "layer_norm": ("permuted: c b a -> made: c b a", on_tape(normalization.layer_norm), lambda x: F.layer_norm(x, (2,))),
     "length": (
-        "turned: c b a -> made: c b 1", on_tape(normalization.length), lambda x: x.norm(dim=-1, keepdim=True)),
-    "normalize": ("turned: c b a -> made: c b a", on_tape(normalization.normalize), lambda x: F.normalize(x, dim=-1)),
-    "reshape": ("turned: c b a -> made: c (b a)", on_tape(movement.reshape, (5, 6)), lambda x: x.reshape(5, 6)),
-    "select": ("turned: c b a -> made: c a", on_tape(movement.select, 1, 2), lambda x: x[:, 2]),
-    "roll": ("turned: c b a -> made: c b a", on_tape(movement.roll, 1), lambda x: x.roll(1, 1)),
-    "cut": ("turned: c b a -> made: c b 1", on_tape(movement.pad, (5, 3, 1)), lambda x: F.pad(x, (0, -1))),
-    "pad": ("turned: c b a -> made: d b a", on_tape(movement.pad, (7, 3, 2)), lambda x: F.pad(x, (0, 0, 0, 0, 0, 2))),
+        "permuted: c b a -> made: c b 1", on_tape(normalization.length), lambda x: x.norm(dim=-1, keepdim=True)),
+    "normalize": ("permuted: c b a -> made: c b a", on_tape(normalization.normalize), lambda x: F.normalize(x, dim=-1)),
+    "reshape": ("permuted: c b a -> made: c (b a)", on_tape(movement.reshape, (5, 6)), lambda x: x.reshape(5, 6)),
+    "select": ("permuted: c b a -> made: c a", on_tape(movement.select, 1, 2), lambda x: x[:, 2]),
+    "roll": ("permuted: c b a -> made: c b a", on_tape(movement.roll, 1), lambda x: x.roll(1, 1)),
+    "cut": ("permuted: c b a -> made: c b 1", on_tape(movement.pad, (5, 3, 1)), lambda x: F.pad(x, (0, -1))),
+    "pad": ("permuted: c b a -> made: d b a", on_tape(movement.pad, (7, 3, 2)), lambda x: F.pad(x, (0, 0, 0, 0, 0, 2))),
 }  # fmt: skip
 
 
 @both_dtypes
-@pytest.mark.parametrize("name", TAKING_TURNED)
+@pytest.mark.parametrize("name", ON_PERMUTED)
 def test_an_operator_on_a_permuted_input_agrees_with_torch(name, dtype):
-    pattern, op, call = TAKING_TURNED[name]
+    pattern, op, call = ON_PERMUTED[name]
     run = step(pattern, op)
-    others = [before(each) for each in run.letters.inputs if each.name != "turned"]
-    hold(chain(*others, TURNED, (run, call)), dtype)
+    others = [before(each) for each in run.letters.inputs if each.name != "permuted"]
+    hold(chain(*others, PERMUTE, (run, call)), dtype)
 
 
 @both_dtypes
@@ -278,14 +286,14 @@ def square(tape, x):
     return elementwise.multiply(tape, x, x)
 
 
-def thrice(tape, x):
+def triple_product(tape, x):
     return elementwise.multiply(tape, exp(tape, x), elementwise.multiply(tape, gelu(tape, x), exp(tape, x)))
 
 
 WITHIN = {
     "x + gelu(x)": (X, on_tape(twice), lambda x: x + F.gelu(x)),
     "exp(x) gelu(x)": (X, on_tape(twice_new), lambda x: x.exp() * F.gelu(x)),
-    "exp(x) (gelu(x) exp(x))": (X, on_tape(thrice), lambda x: x.exp() * (F.gelu(x) * x.exp())),
+    "exp(x) (gelu(x) exp(x))": (X, on_tape(triple_product), lambda x: x.exp() * (F.gelu(x) * x.exp())),
     "x x": (X, on_tape(square), lambda x: x * x),
     "exp(x) + mask": (
         BOTH, on_tape(lambda tape, x, y: elementwise.add(tape, exp(tape, x), elementwise.shift(tape, y))),
@@ -312,7 +320,7 @@ def test_two_steps_with_the_same_input_agree_with_torch(dtype):
     hold(chain(first, second), dtype)
 
 
-def add_turned(tape, made, other):
+def add_permuted(tape, made, other):
     return elementwise.add(tape, movement.permute(tape, made, (2, 1, 0)), other)
 
 
@@ -330,12 +338,12 @@ TO_INPUTS = {
                              (step("made: (a b) c -> after: (a b) c", on_tape(gelu), "leave"), F.gelu)],
     "a view of the gradient of the loss": [
         (step("x: a b c -> made: (a b) c", on_tape(movement.view, (6, 5))), lambda x: x.view(6, 5))],
-    "a turned gradient": [TURNED, (step("turned: c b a -> after: c b a", on_tape(gelu), "leave"), F.gelu)],
-    "a turned gradient and another": [
-        TURNED,
-        (step("turned: c b a -> made: c b a", on_tape(gelu), "first"), F.gelu),
+    "a permuted gradient": [PERMUTE, (step("permuted: c b a -> after: c b a", on_tape(gelu), "leave"), F.gelu)],
+    "a permuted gradient and another": [
+        PERMUTE,
+        (step("permuted: c b a -> made: c b a", on_tape(gelu), "first"), F.gelu),
         (step("x: a b c -> other: a b c", on_tape(gelu), "second"), F.gelu),
-        (step("made: c b a, other: a b c -> last: a b c", on_tape(add_turned), "last"),
+        (step("made: c b a, other: a b c -> last: a b c", on_tape(add_permuted), "last"),
          lambda made, other: made.permute(2, 1, 0) + other),
     ],
 }  # fmt: skip

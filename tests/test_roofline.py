@@ -146,16 +146,15 @@ def test_the_legend_counts_steps_without_flops():
     steps = [(1.0, 2.0)] * 28
     lines = Chart(*steps[:19]).lines
     report = with_steps((1.0, 2.0), (None, 2.0), (0.0, 2.0))
-    legend = " ".join(line.plain for line in roofline(report, Screen(width=80)))
-    assert "and 2 steps without FLOPs" in legend
+    text = " ".join(line.plain for line in roofline(report, Screen(width=80)))
+    assert "and 2 steps without FLOPs" in text
     assert "shorter" not in " ".join(lines)
 
 
 def test_the_legend_has_the_peaks_of_the_machine():
-    legend = " ".join(" ".join(Chart((10.0, 2.0)).lines).split())
+    text = " ".join(" ".join(Chart((10.0, 2.0)).lines).split())
     assert (
-        "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; balanced at 4 and 20 FLOP/byte"
-        in legend
+        "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; balanced at 4 and 20 FLOP/byte" in text
     )
 
 

@@ -31,10 +31,8 @@ def test_the_warning_about_a_misspelled_variable_has_the_nearest_name(
 ):
     line = [*words.split(), *["--no-time"] * (words != "presets")]
     done = attnscope(*line, **{name: "3"})
-    message = (
-        f"attnscope: warning: the environment variable {name} is unknown and has no effect; did you mean {nearest}"
-    )
-    assert done.stderr.startswith(message)
+    text = f"attnscope: warning: the environment variable {name} is unknown and has no effect; did you mean {nearest}"
+    assert done.stderr.startswith(text)
     assert done.stderr.count("\n") == 1
     assert (done.returncode, done.stdout) == (0, attnscope(*line).stdout)
 
@@ -61,7 +59,7 @@ def test_help_does_not_warn(attnscope: Run):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "messages"),
     [
         ("vit --no-time --budget 1", ["--budget has no effect with --no-time; leave one of them out"]),
         ("vit --no-time --no-input-grad", ["--no-input-grad has no effect without --backward; add it"]),
@@ -74,9 +72,9 @@ def test_help_does_not_warn(attnscope: Run):
         ("vit --budget 0.01", []),
     ],
 )
-def test_a_flag_without_the_flag_that_it_needs_has_a_warning(attnscope: Run, line: str, message: list[str]):
+def test_a_flag_without_the_flag_that_it_needs_has_a_warning(attnscope: Run, line: str, messages: list[str]):
     done = attnscope(*line.split())
-    assert done.stderr.splitlines() == [f"attnscope: warning: {each}" for each in message]
+    assert done.stderr.splitlines() == [f"attnscope: warning: {each}" for each in messages]
     assert done.returncode == 0
 
 
@@ -140,8 +138,8 @@ def test_the_error_for_a_field_of_an_attention_has_the_field_of_the_network(attn
 def test_the_error_for_shift_with_scope_block_has_the_flags_of_a_shifted_block(attnscope: Run):
     done = attnscope("swin", "--scope", "block", "--shift")
     assert done.returncode == 2
-    message = "--shift is of one attention, and --scope block has no such flag; give --scope block --block 2, "
-    assert done.stderr.startswith(f"attnscope: {message}")
+    text = "--shift is of one attention, and --scope block has no such flag; give --scope block --block 2, "
+    assert done.stderr.startswith(f"attnscope: {text}")
     assert "shift 3" in attnscope("swin", "--scope", "block", "--block", "2", "--no-time").stdout
 
 
