@@ -1,4 +1,4 @@
-"""`python -m attnscope`."""
+"""Entry point of `python -m attnscope`."""
 
 from attnscope.cli import main
 

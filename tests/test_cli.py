@@ -21,8 +21,8 @@ WRONG = [
     ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
     ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
     ("vit --dim=", 2, "--dim must be a whole number (got '')"),
-    ("vit --dtype=", 2, "--dtype '' is unknown; there is: "),
-    ("vit --format=", 2, "--format '' is unknown; there is: "),
+    ("vit --dtype=", 2, "--dtype '' is unknown; available: "),
+    ("vit --format=", 2, "--format '' is unknown; available: "),
     ("vit --output=", 2, "--output names no file but this folder; name a file in it"),
     ("trace timm:", 2, "timm has no ''; "),
     ("vit --dim abc", 2, "--dim must be a whole number (got abc)"),
@@ -57,7 +57,7 @@ WRONG = [
     ("vit --seed -1", 2, "--seed must be a whole number from 0 to 9223372036854775807 (got -1)"),
     ("vit --seed 1.5", 2, "--seed must be a whole number (got 1.5)"),
     ("vit --alloc x", 2, "--alloc x is unknown; there is: pinned, default"),
-    ("vit --format xml", 2, "--format xml is unknown; there is: csv, json, md, svg, table"),
+    ("vit --format xml", 2, "--format xml is unknown; available: csv, json, md, svg, table"),
     ("vit --color red", 2, "--color red is unknown; there is: auto, always, never"),
     ("vit --json --format csv", 2, "--json and --format csv contradict each other; give one of them"),
     (
@@ -563,7 +563,7 @@ def test_presets_are_listed_and_answer_to_timms_names(attnscope):
 
 
 def test_an_unknown_preset_is_told_those_of_its_command_once(attnscope):
-    told = attnscope("swin", "--preset", "resnet50").stderr.partition("there is: ")[2].strip().split(", ")
+    told = attnscope("swin", "--preset", "resnet50").stderr.partition("available: ")[2].strip().split(", ")
     assert set(told) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
     assert len(told) == len(set(told))
 

@@ -216,7 +216,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
     ]
     mistakes = {
         "swin-y": "did you mean swin-x",
-        "flit": "there is: odd, swin-x$",
+        "flit": "available: odd, swin-x$",
     }  # a preset without stages is not suggested
     for name, message in {
         "flat": "has no stages",
@@ -369,9 +369,9 @@ WRONG = [
     (["vit", "swin:window=x"], "window takes a whole number or HxW, not 'x'"),
     (["vit:kernel", "swin"], "vit:kernel: kernel needs a value, as in vit:kernel=VALUE"),
     (["vit", "swin:resolution=4"], "all are compared on the same grid; give --resolution or --image"),
-    (["--over", "resolution"], "--over resolution says no field and its values"),
+    (["--over", "resolution"], "--over must be FIELD=RANGE (got resolution), such as --over resolution=14:224:2x"),
     (["--over", "windoww=3"], "--over windoww is no size of these attentions; did you mean window?"),
-    (["--over", "window=9:3"], "turn them round: 3:9:1"),
+    (["--over", "window=9:3"], "--over window=9:3 must start at or below its stop (got 9 and 3); swap them: 3:9:1"),
     (["--over", "window=9", "--over", "window=3"], "--over window is there twice"),
     (["--over", "window=9", "--over", "dim=3", "--over", "heads=3"], "the most are two"),
     (["--over", "window=7", "--window", "7"], "--over window and --window both set it"),

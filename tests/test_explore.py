@@ -346,7 +346,9 @@ class TestTraceSteps:
         assert not network[0]._forward_pre_hooks
 
     def test_a_wrong_shape_is_told_in_letters(self):
-        with pytest.raises(AxisError, match="project: x is b n c but came as 1×5×13: c is 12, not 13"):
+        with pytest.raises(
+            AxisError, match=r"project: x must have shape b n c \(got 1×5×13\): c must be 12 \(got 13\)"
+        ):
             trace_steps(ViTAttention(12, 3), torch.randn(1, 5, 13))
 
     def test_a_step_that_breaks_its_contract_is_told_after_the_call(self):
@@ -356,5 +358,7 @@ class TestTraceSteps:
 
             mix.step = ViTAttention.mix.step
 
-        with pytest.raises(AxisError, match="mix: heads is b h n d but came as 1×3×5×3: d is 4, not 3"):
+        with pytest.raises(
+            AxisError, match=r"mix: heads must have shape b h n d \(got 1×3×5×3\): d must be 4 \(got 3\)"
+        ):
             trace_steps(Broken(12, 3), torch.randn(1, 5, 12))

@@ -155,7 +155,7 @@ MISTAKES = {
         "spec.py",
         FIELD,
         f'    mode: str = option("c", "X.", choices=("a", "b"))\n{FIELD}',
-        "PVTSpec has a default that it refuses: --mode c is unknown; there is: a, b",
+        "PVTSpec has a default that it refuses: --mode c is unknown; available: a, b",
     ),
     "a default that is not a pair": (
         "spec.py",
@@ -286,7 +286,7 @@ MISTAKES = {
         "steps.py",
         "b c y x",
         "b c yy x",
-        "steps.py:18: AxisError: cannot read 'grid: b c yy x'",
+        "steps.py:18: AxisError: cannot parse 'grid: b c yy x'",
     ),
     "a letter without a size": (
         "steps.py",
@@ -387,7 +387,7 @@ IN_THE_MODULE = {
         "attention.py",
         "reduced.flatten(2).transpose(1, 2)",
         "reduced.flatten(2)",
-        "flatten: patches is b (p q) c but came as 1×64×49: (p q) is 49, not 64",
+        "flatten: patches must have shape b (p q) c (got 1×64×49): (p q) must be 49 (got 64)",
     ),
     "a step that returns nothing": (
         "attention.py",

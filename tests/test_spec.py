@@ -36,7 +36,7 @@ WRONG = [
     (ViTSpec, {"attn_drop": 1.0}, "{attn_drop} must be a number of at least 0 and below 1 (got 1.0)"),
     (ViTSpec, {"proj_drop": -0.1}, "{proj_drop} must be a number of at least 0 and below 1 (got -0.1)"),
     (ViTSpec, {"dtype": "float23"}, "{dtype} float23 is unknown; did you mean float32?"),
-    (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; there is: compile, eager, efficient, flash, flex, math, sdpa"),
+    (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; available: compile, eager, efficient, flash, flex, math, sdpa"),
     (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102, or {heads} 2 or 4"),
     (SwinSpec, {"window": (7, 0)}, "{window} 0 is too small; the smallest is 1"),
     (SwinSpec, {"resolution": -1}, "{resolution} -1 is too small; the smallest is 1"),

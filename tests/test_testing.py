@@ -74,7 +74,7 @@ FAULTS = {
         "hold_steps",
         ("steps.py", "grid: b c y x -> reduced: b c p q", "grid: b c x y -> reduced: b c p q"),
         {},
-        ["reduce: grid is b c x y but came as 2×12×4×10", "the letters of the step's pattern"],
+        ["reduce: grid must have shape b c x y (got 2×12×4×10)", "the letters of the step's pattern"],
     ),
     "a step that does not run": (
         "hold_steps",

@@ -1,1 +1,1 @@
-"""Letters, sizes, optional arithmetic and errors: what every room may use."""
+"""Foundations that every subpackage may import: axis letters, sizes, optional arithmetic and errors."""

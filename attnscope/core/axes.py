@@ -1,12 +1,12 @@
-"""Axis letters: a shape written as text, read once, then bound to sizes and evaluated.
+"""Axis letters: shapes written as text, parsed once, then bound to sizes and evaluated.
 
     q: b h n d, k: b h m d -> scores: b h n m
 
-A letter is the size of an axis, brackets make one axis of several letters, numbers are themselves, and the name in front
-of a colon says which tensor is meant (it may be left out). The notation is that of einops (Rogozhnikov, "Einops: Clear
-and Reliable Tensor Manipulations with Einstein-like Notation", ICLR 2022).
+A letter is the size of an axis. Parentheses merge several letters into one axis, and numbers are literal sizes. The
+optional name before a colon is the name of the tensor. The notation follows einops (Rogozhnikov, "Einops: Clear and
+Reliable Tensor Manipulations with Einstein-like Notation", ICLR 2022).
 
-A count is written in the same letters, side by side to multiply, with a plus or a minus between terms: `3 c c + 3 c`.
+A count uses the same letters. Adjacent letters are multiplied, and terms are joined by a plus or a minus: `3 c c + 3 c`.
 """
 
 import math
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 class AxisError(ValueError):
-    """A pattern that cannot be read, or a shape that is not what its letters say."""
+    """An error for a pattern that cannot be parsed, or for a shape that does not match its letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,11 @@ class Factors:
         return self.text
 
     def size(self, sizes: Sizes) -> int:
-        """The product, with `sizes` for the letters. A letter that has no size is a KeyError."""
+        """Return the product for the given sizes of the letters.
+
+        Raises:
+            KeyError: a letter has no size.
+        """
         product = self.number
         for letter in self.letters:
             product *= sizes[letter]
@@ -44,7 +48,7 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a pattern: its name ("" where it has none) and its axes."""
+    """One tensor of a pattern: its name (empty if it is unnamed) and its axes."""
 
     name: str
     axes: tuple[Factors, ...]
@@ -54,42 +58,46 @@ class Tensor:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """All letters in the order in which the tensor lies in memory."""
+        """Return all letters, from the first axis to the last."""
         return tuple(letter for axis in self.axes for letter in axis.letters)
 
     def shape(self, sizes: Sizes) -> Shape:
-        """The shape of this tensor where the letters have these sizes."""
+        """Return the shape of this tensor for the given sizes of the letters."""
         return tuple([axis.size(sizes) for axis in self.axes])
 
     def elements(self, sizes: Sizes) -> int:
-        """How many elements it has where the letters have these sizes."""
+        """Return the number of elements for the given sizes of the letters."""
         return math.prod(self.shape(sizes))
 
     def bind(self, shape: Shape, sizes: dict[str, int]) -> None:
-        """Hold a real shape against the letters, and put the letters it tells for the first time into `sizes`.
+        """Check a shape against the letters, and add the size of each new letter to `sizes`.
 
-        An axis with two or more letters that are still unknown tells none of them.
+        An axis with two or more new letters determines the size of neither.
+
+        Args:
+            shape: the shape to check.
+            sizes: the sizes of the letters so far; updated in place.
 
         Raises:
-            AxisError: the shape has another number of axes, or an axis another size, than the letters say.
+            AxisError: the number of axes, or the size of an axis, does not match the letters.
         """
-        came = f"{self.name or 'a tensor'} is {self} but came as {spell(shape)}"
+        mismatch = f"{self.name or 'a tensor'} must have shape {self} (got {spell(shape)})"
         if len(shape) != len(self.axes):
-            raise AxisError(f"{came}: {len(self.axes)} axes, not {len(shape)}")
+            raise AxisError(f"{mismatch}: the number of axes must be {len(self.axes)} (got {len(shape)})")
         for axis, size in zip(self.axes, shape, strict=True):
-            known = axis.number * math.prod([sizes[letter] for letter in axis.letters if letter in sizes])
-            unknown = [letter for letter in axis.letters if letter not in sizes]
-            if not unknown and known != size:
-                raise AxisError(f"{came}: {axis} is {known}, not {size}")
-            if unknown and (size % known if known else size):
-                raise AxisError(f"{came}: {axis} is a multiple of {known}, and {size} is not")
-            if len(unknown) == 1:
-                sizes[unknown[0]] = size // known if known else 0
+            bound = axis.number * math.prod([sizes[letter] for letter in axis.letters if letter in sizes])
+            unbound = [letter for letter in axis.letters if letter not in sizes]
+            if not unbound and bound != size:
+                raise AxisError(f"{mismatch}: {axis} must be {bound} (got {size})")
+            if unbound and (size % bound if bound else size):
+                raise AxisError(f"{mismatch}: {axis} must be a multiple of {bound} (got {size})")
+            if len(unbound) == 1:
+                sizes[unbound[0]] = size // bound if bound else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What goes in and what comes out, in letters."""
+    """The inputs and outputs of an operation, in axis letters."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -99,47 +107,54 @@ class Pattern:
 
 
 def spell(shape: Shape) -> str:
-    """A shape for people: `1×12×197×64`."""
-    return "×".join(map(str, shape)) or "a single number"
+    """Format a shape for display: `1×12×197×64`."""
+    return "×".join(map(str, shape)) or "a scalar"
 
 
 @cache
 def parse_tensor(text: str) -> Tensor:
-    """Read `q: b h n d` or `b n (3 h d)`.
+    """Parse `q: b h n d` or `b n (3 h d)`.
 
     Raises:
-        AxisError: something in it is neither a letter, a number nor a bracketed group of them.
+        AxisError: the name is not an identifier, or an axis is not a letter, a number or a group in parentheses.
     """
     name, colon, axes = text.rpartition(":")
     if colon and not name.strip().isidentifier():
-        raise AxisError(f"cannot read {text.strip()!r}: a tensor's name is a word, such as 'q: b h n d'")
+        raise AxisError(
+            f"cannot parse {text.strip()!r}: the name of a tensor must be an identifier (got {name.strip()!r}), "
+            "such as q in 'q: b h n d'"
+        )
     if re.sub(r"\([^()]*\)|[a-z]\b|\d+|\s", "", axes):
-        raise AxisError(f"cannot read {text.strip()!r}: axes are single letters, numbers and groups such as (3 h d)")
+        raise AxisError(
+            f"cannot parse {text.strip()!r}: an axis must be a lowercase letter, a number or a group such as (3 h d)"
+        )
     return Tensor(name.strip(), tuple(_factors(axis) for axis in re.findall(r"\([^()]*\)|[a-z]|\d+", axes)))
 
 
 @cache
 def parse_pattern(text: str) -> Pattern:
-    """Read `q: b h n d, k: b h m d -> scores: b h n m`.
+    """Parse `q: b h n d, k: b h m d -> scores: b h n m`.
 
     Raises:
-        AxisError: it has not exactly one arrow, or a tensor in it cannot be read.
+        AxisError: the number of arrows is not one, or a tensor cannot be parsed.
     """
     sides = text.split("->")
     if len(sides) != 2:
-        raise AxisError(f"cannot read {text!r}: one arrow between what goes in and what comes out, 'b n c -> b n c'")
+        raise AxisError(
+            f"cannot parse {text!r}: a pattern must have one arrow (got {len(sides) - 1}), such as 'b n c -> b n c'"
+        )
     inputs, outputs = (tuple(map(parse_tensor, side.split(","))) for side in sides)
     return Pattern(inputs, outputs)
 
 
 @cache
 def parse_count(text: str) -> tuple[Factors, ...]:
-    """Read `3 c c + 3 c` into its terms, or `3 c c - c`; nothing is no term."""
+    """Parse `3 c c + 3 c` or `3 c c - c` into its terms; an empty text has no terms."""
     return tuple(map(_factors, filter(str.strip, re.sub(r"(^|\s)-\s", r"\1+ -1 ", text).split("+"))))
 
 
 def count(text: str, sizes: Sizes) -> int:
-    """The value of a count such as `3 c c + 3 c` for these sizes."""
+    """Return the value of a count such as `3 c c + 3 c` for the given sizes."""
     return sum([term.size(sizes) for term in parse_count(text)])
 
 
@@ -147,6 +162,8 @@ def _factors(text: str) -> Factors:
     words = text.strip("() ").replace("(", " ").replace(")", " ").split()
     for word in words:
         if not re.fullmatch(r"[a-z]|-?\d+", word):
-            raise AxisError(f"cannot read {text.strip()!r}: {word!r} is neither a single letter nor a number")
+            raise AxisError(
+                f"cannot parse {text.strip()!r}: a factor must be a lowercase letter or a number (got {word!r})"
+            )
     number = math.prod([int(word) for word in words if not word.isalpha()])
     return Factors(number, tuple(word for word in words if word.isalpha()), text.strip())

@@ -1,8 +1,8 @@
-"""Dtypes by name. No torch."""
+"""Dtypes by name, without importing torch."""
 
 DTYPE_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 
 
 def dtype_name(dtype: object) -> str:
-    """`float32`, whether that is the name or torch's own type."""
+    """Return the name of a dtype, such as `float32`, from a name or a `torch.dtype`."""
     return str(dtype).removeprefix("torch.")

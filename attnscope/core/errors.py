@@ -1,4 +1,4 @@
-"""Mistakes and refusals that are told to the user in one line, never as a traceback."""
+"""Errors that are reported to the user in one line, without a traceback."""
 
 import difflib
 import math
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 
 class AttnscopeError(Exception):
-    """The value, the rule and the nearest legal value, in one line.
+    """Base class of errors whose message is one line: the field, the rule, the value and the nearest legal value.
 
-    Fields of a Spec stand in braces, `{dim} 770 is not divisible by {heads} 12`, so that the command line can name its
-    flags and Python its arguments. Text from elsewhere, such as a path, goes through `literal`.
+    The message has fields of a Spec in braces, as in `{dim} 770 is not divisible by {heads} 12`. The command line shows
+    them as flags, and Python as arguments. Escape any other text, such as a path, with `literal`.
     """
 
     exit_code = 1
@@ -19,32 +19,32 @@ class AttnscopeError(Exception):
         return _spelled(self.args[0], str)
 
     def in_flags(self) -> str:
-        """The same line in the words of the command line: `--dim 770 is not divisible by --heads 12`."""
+        """Return the message with the fields as flags: `--dim 770 is not divisible by --heads 12`."""
         return _spelled(self.args[0], flag)
 
 
 class UsageError(AttnscopeError, ValueError):
-    """A value that cannot be asked for."""
+    """An error for an illegal value of a flag, an argument or a field."""
 
     exit_code = 2
 
 
 class FolderError(UsageError):
-    """The folder of an attention whose Spec, steps and module contradict each other."""
+    """An error for an attention folder whose Spec, steps and module contradict each other."""
 
 
 class PlanError(AttnscopeError, ValueError):
-    """A step whose operation and letters contradict each other."""
+    """An error for a step whose operation and axis letters contradict each other."""
 
 
 class DeviceError(AttnscopeError, RuntimeError):
-    """A device that is missing, or a size that does not fit in its memory."""
+    """An error for a device that is not available, or for a size that exceeds its memory."""
 
     exit_code = 3
 
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size: ", "alloc_failed")
-"""How allocators say it: CUDA's and MPS's, the processor's on Windows and elsewhere, Metal's, cuBLAS's."""
+"""Parts of out-of-memory messages: of CUDA and MPS, of the CPU on Windows and elsewhere, of Metal and of cuBLAS."""
 
 
 BEYOND_ADDRESSES = (
@@ -52,69 +52,76 @@ BEYOND_ADDRESSES = (
     "integer multiplication overflow",
     "overflow when unpacking long",
 )
-"""How torch says that a tensor has more bytes, or more elements along an axis, than a 64-bit integer counts."""
+"""Parts of torch's messages for a tensor whose bytes, or elements along an axis, overflow a 64-bit integer."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device has too little memory, by an allocator's words, or whether no memory could be enough."""
-    words = str(error).lower()
+    """Return whether an allocator ran out of memory, or a tensor exceeds the 64-bit address space."""
+    message = str(error).lower()
     return (
         isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and any(said in words for said in OUT_OF_MEMORY))
+        or (isinstance(error, RuntimeError) and any(part in message for part in OUT_OF_MEMORY))
         or exceeds_addresses(error)
     )
 
 
 def exceeds_addresses(error: BaseException) -> bool:
-    """Return whether an error says that a tensor does not fit in a 64-bit address space, as it also may on meta."""
-    words = str(error).lower()
-    return isinstance(error, RuntimeError | TypeError) and any(said in words for said in BEYOND_ADDRESSES)
+    """Return whether a tensor exceeds the 64-bit address space, which also happens on the meta device."""
+    message = str(error).lower()
+    return isinstance(error, RuntimeError | TypeError) and any(part in message for part in BEYOND_ADDRESSES)
 
 
 def in_a_line(error: BaseException) -> str:
-    """`ValueError: what it says first`, of an error that is not ours."""
-    said = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {said[:100]}"
+    """Return the type and the first line of a third-party error: `ValueError: first line`.
+
+    The line is cut after 100 characters.
+    """
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line[:100]}"
 
 
 def _spelled(line: str, spell: Callable[[str], str]) -> str:
-    """Spell each field in braces, and undo `literal`."""
+    """Replace each field in braces by its spelling, and undo `literal`."""
     return re.sub(r"\{\{|\}\}|\{(\w+)\}", lambda found: spell(found[1]) if found[1] else found[0][0], line)
 
 
 def literal(text: object) -> str:
-    """Double the braces of a text, so that in the line of an AttnscopeError it is shown as it is."""
+    """Return a text with its braces escaped for the message of an AttnscopeError."""
     return str(text).replace("{", "{{").replace("}", "}}")
 
 
 def flag(field: str) -> str:
-    """The flag of a field: `qkv_bias` is `--qkv-bias`."""
+    """Return the flag of a field: `--qkv-bias` for `qkv_bias`."""
     return "--" + field.replace("_", "-")
 
 
 def quoted(word: object) -> str:
-    """The word as it was typed; nothing is told as `''`. It stands in the line of an AttnscopeError."""
+    """Return a word escaped for the message of an AttnscopeError, `''` if it is empty."""
     return literal(word) or "''"
 
 
 MANY = 12
-"""Names that are told in a line, at the most, where there may be hundreds."""
+"""The largest number of names that one message lists."""
 
 
-def did_you_mean(word: str, known: Iterable[str], also: Iterable[str] = (), many: str = "") -> str:
-    """` Did you mean vit-b-16-224?` where something close to `word` is known, else all that is known.
+def did_you_mean(word: str, names: Iterable[str], also: Iterable[str] = (), many: str = "") -> str:
+    """Suggest the name closest to a word, `did you mean vit-b-16-224?`, or list the available names if none is close.
 
-    `also` are other names of the same, told only where they are close; `many` is told in place of more than MANY names.
+    Args:
+        word: the word that is not among the names.
+        names: the available names.
+        also: aliases, which are suggested but never listed.
+        many: replaces a list of more than MANY names, if it is not empty.
     """
-    known = sorted(known)
-    close = difflib.get_close_matches(word, [*known, *also], n=1, cutoff=0.5)
+    names = sorted(names)
+    close = difflib.get_close_matches(word, [*names, *also], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]}?"
-    return many if many and len(known) > MANY else f"there is: {', '.join(known) or 'none'}"
+    return many if many and len(names) > MANY else f"available: {', '.join(names) or 'none'}"
 
 
 def nearest_divisors(value: int, of: int) -> str:
-    """`1 or 3`, the divisors of 3 around 2."""
+    """Return the divisors of `of` closest to a value, below and above it: `1 or 3` for the value 2 and `of` 3."""
     small = [number for number in range(1, math.isqrt(of) + 1) if of % number == 0]
     divisors = {*small, *(of // number for number in small)}
     below, above = (number for number in divisors if number < value), (number for number in divisors if number > value)
@@ -122,6 +129,6 @@ def nearest_divisors(value: int, of: int) -> str:
 
 
 def nearest_multiples(value: int, divisor: int) -> str:
-    """`768 or 780`, the multiples of 12 around 770."""
+    """Return the multiples of a divisor closest to a value, below and above it: `768 or 780` for 770 and 12."""
     below = value // divisor * divisor
     return " or ".join(str(multiple) for multiple in (below, below + divisor) if multiple > 0)

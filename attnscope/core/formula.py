@@ -1,7 +1,8 @@
-"""Formulas in letters, as papers print them: declared once, then printed, evaluated, and listed with their values.
+"""Symbolic formulas as papers print them. A formula is declared once, then printed and evaluated; its symbols are listed.
 
 hw, C = symbol("hw", 3136), symbol("C", 96)
 cost = 4 * hw * C**2 + 2 * hw**2 * C
+
 str(cost)  # 4hwC² + 2(hw)²C
 cost.value  # 2003828736
 """
@@ -18,14 +19,14 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 @dataclass(frozen=True)
 class Symbol:
-    """A letter with its value.
+    """A symbol with its value.
 
     Args:
-        name: as it is printed: `hw`, `M²`.
-        values: one whole number, or one for each stage of a network.
-        spelled: the values in words where numbers are not enough: `7×7`.
-        note: what follows the value: `with padding`.
-        stage: the stage, from 1, if the letter stands for the value of that stage alone: `C₄`.
+        name: its printed name: `hw`, `M²`.
+        values: one integer, or one for each stage of a network.
+        spelled: the values as text, if they are not printed as integers: `7×7`.
+        note: the text after the value: `with padding`.
+        stage: the stage, from 1, if the symbol is the value in that stage alone: `C₄`.
     """
 
     name: str
@@ -36,13 +37,13 @@ class Symbol:
 
     @property
     def words(self) -> str:
-        """The value in words: `hw = 3000`, `C = (96, 192)`."""
-        told = self.spelled or tuple(map(str, self.values))
-        value = told[0] if len(set(told)) == 1 else f"({', '.join(told)})"
+        """Return the name with its value: `hw = 3000`, `C = (96, 192)`."""
+        values = self.spelled or tuple(map(str, self.values))
+        value = values[0] if len(set(values)) == 1 else f"({', '.join(values)})"
         return f"{self.name} = {value} {self.note}".strip()
 
     def value(self, stage: int) -> int:
-        """Return the value in a stage, from 0; a single value holds in all stages."""
+        """Return the value in a stage, counted from 0; a single value applies to all stages."""
         index = stage if self.stage is None else self.stage - 1
         return self.values[index if len(self.values) > 1 else 0]
 
@@ -53,13 +54,13 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Group:
-    """A sum in parentheses; with `stages`, the sum of it over so many stages of a network."""
+    """A sum in parentheses; if `stages` is not 0, its sum over that number of stages."""
 
     inner: "Expression"
     stages: int = 0
 
     def value(self, stage: int) -> int:
-        """Return the value in a stage, or of all stages."""
+        """Return the value in one stage, or the sum over all stages."""
         return sum(map(self.inner.at, range(self.stages))) if self.stages else self.inner.at(stage)
 
     def __str__(self) -> str:
@@ -71,42 +72,42 @@ Factor = Symbol | Group
 
 @dataclass(frozen=True)
 class Product:
-    """A whole coefficient and factors; a factor that is there twice is squared."""
+    """A product of an integer coefficient and factors; repeated factors are printed as powers."""
 
     coefficient: int
     factors: tuple[Factor, ...]
 
     def __str__(self) -> str:
-        told = "" if self.coefficient == 1 and self.factors else str(self.coefficient)
+        text = "" if self.coefficient == 1 and self.factors else str(self.coefficient)
         for factor, power in Counter(self.factors).items():
             name = str(factor)
             is_word = len(name) > 2 and name.isalpha()
             base = f"({name})" if power > 1 and isinstance(factor, Symbol) and len(name) > 1 else name
-            told += ("·" if is_word and told else "") + base + POWERS[power]
-        return told
+            text += ("·" if is_word and text else "") + base + POWERS[power]
+        return text
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A sum of products. `+`, `*` and `**` with expressions and whole numbers make further ones.
+    """A sum of products, which supports `+`, `*` and `**` with expressions and integers.
 
-    Products of the same factors are added up; a sum that is multiplied is put in parentheses.
+    Products with the same factors are merged; a sum is put in parentheses before it is multiplied.
     """
 
     products: tuple[Product, ...]
 
     @property
     def value(self) -> int:
-        """The number that it comes to."""
+        """Return the value of the expression, in the first stage if it depends on the stage."""
         return self.at(0)
 
     def at(self, stage: int) -> int:
-        """Return the number that it comes to in a stage of a network, from 0."""
+        """Return the value of the expression in a stage of a network, counted from 0."""
         return sum(product.coefficient * prod(f.value(stage) for f in product.factors) for product in self.products)
 
     @property
     def symbols(self) -> list[Symbol]:
-        """The letters in it with all their values, each once, in the order in which they appear."""
+        """Return the distinct symbols with all their values, in the order in which they appear."""
         return list(dict.fromkeys(self._symbols()))
 
     def _symbols(self) -> Iterator[Symbol]:
@@ -117,7 +118,7 @@ class Expression:
                 yield Symbol(factor.name, factor.values, factor.spelled, factor.note)
 
     def in_stage(self, stage: int) -> "Expression":
-        """Return a single letter as it is in one stage, from 1: `C₄`."""
+        """Return a single symbol restricted to one stage, counted from 1: `C₄`."""
         ((symbol,),) = (product.factors for product in self.products)
         assert isinstance(symbol, Symbol)
         return _of(Symbol(symbol.name, symbol.values, symbol.spelled, symbol.note, stage))
@@ -151,7 +152,7 @@ class Expression:
 
 
 def symbol(name: str, *values: int, spelled: tuple[str, ...] = (), note: str = "") -> Expression:
-    """Return a letter with its value, or with one value for each stage of a network."""
+    """Return an expression of one symbol, with one value or one for each stage of a network."""
     return _of(Symbol(name, values, spelled, note))
 
 

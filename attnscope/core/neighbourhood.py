@@ -1,7 +1,7 @@
-"""The neighbourhood of a query: how many keys it attends to, and which.
+"""The neighbourhood of a query: the number and the positions of the keys that it attends to.
 
-Formulas, comparisons, break-evens, receptive fields and `trace` ask nothing else of where an attention looks. An attention
-whose keys lie in another way declares a subclass beside its Spec.
+Formulas, comparisons, break-even points, receptive fields and `trace` read all they need from this class. An attention
+with another neighbourhood declares a subclass next to its Spec.
 """
 
 from abc import ABC, abstractmethod
@@ -13,64 +13,68 @@ from attnscope.core.sizes import Pair, plural
 
 
 class Neighbourhood(ABC):
-    """The keys that a query attends to. A subclass is a small frozen value."""
+    """The keys that a query attends to; subclasses are small frozen dataclasses."""
 
     __slots__ = ()
 
     kind: ClassVar[str]
-    """One word for the screen and the JSON: "global", "windowed", "cross"."""
+    """One word for screens and JSON: "global", "windowed" or "cross"."""
     letter: ClassVar[str] = ""
-    """Keys of a query as the paper writes them: `hw`, `M²`."""
+    """The number of keys of a query in the paper's notation: `hw`, `M²`."""
     field: ClassVar[str] = ""
-    """The field of the Spec that sets its size and `alignment`, for errors."""
+    """The field of the Spec that sets the size and `alignment`; errors name it."""
     described: ClassVar[tuple[str, ...]] = ()
-    """The fields of the Spec that `describe` speaks of."""
+    """The fields of the Spec that `describe` covers."""
 
     @abstractmethod
     def describe(self, sized: bool = True) -> str:
-        """Return it in words, `7×7 windows, shifted`; without its size where that varies."""
+        """Return a description such as `7×7 windows, shifted`.
+
+        Args:
+            sized: include the size; False if it varies.
+        """
 
     @property
     @abstractmethod
     def tokens(self) -> int:
-        """Queries of one image, padding included."""
+        """Return the number of queries of one image, including padding."""
 
     @property
     @abstractmethod
     def keys(self) -> int | None:
-        """Keys that a query is scored against, masked ones included; None where queries and keys are not scored by token.
+        """Return the number of keys that a query is scored against, including masked ones.
 
-        That is so in linear attention and where attention runs over channels.
+        It is None if tokens have no scores, as in linear attention and channel attention.
         """
 
     @property
     def padding_tokens(self) -> int:
-        """How many of the tokens are padding."""
+        """Return the number of padding tokens."""
         return 0
 
     @property
     def waste(self) -> float:
-        """The share of the tokens that is padding."""
+        """Return the fraction of the tokens that is padding."""
         return 1 - (self.tokens - self.padding_tokens) / self.tokens
 
     @property
     def alignment(self) -> Pair:
-        """The sides of a grid, down and across, whose multiples need no padding."""
+        """Return the sides, down and across, such that a grid with multiples of them needs no padding."""
         return 1, 1
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
-        """Return, for each query along an axis, the keys that it attends to at most: masked ones left out, padding not.
+        """Return the largest range of keys that each query along an axis attends to, with padding but without masked keys.
 
         Args:
             axis: 0 is down, 1 is across; a sequence has axis 0.
-            side: queries along the axis.
+            side: number of queries along the axis.
         """
         return [range(side)] * side
 
 
 @dataclass(frozen=True, slots=True)
 class AllTokens(Neighbourhood):
-    """Every token of the same image: global attention."""
+    """All tokens of the same image: global attention."""
 
     kind: ClassVar[str] = "global"
     letter: ClassVar[str] = "hw"
@@ -83,18 +87,18 @@ class AllTokens(Neighbourhood):
 
     @property
     def tokens(self) -> int:
-        """Queries of one image."""
+        """Return the number of queries of one image."""
         return self.count
 
     @property
     def keys(self) -> int:
-        """Keys of a query: all tokens."""
+        """Return the number of keys of a query: all tokens."""
         return self.count
 
 
 @dataclass(frozen=True, slots=True)
 class OtherSequence(Neighbourhood):
-    """Every token of another sequence: cross-attention."""
+    """All tokens of another sequence: cross-attention."""
 
     kind: ClassVar[str] = "cross"
 
@@ -107,33 +111,33 @@ class OtherSequence(Neighbourhood):
 
     @property
     def tokens(self) -> int:
-        """Queries of one image."""
+        """Return the number of queries of one image."""
         return self.count
 
     @property
     def keys(self) -> int:
-        """Keys of a query: all tokens of the other sequence."""
+        """Return the number of keys of a query: all tokens of the other sequence."""
         return self.others
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
-        """Return all tokens of the other sequence for each query."""
+        """Return, for each query, all tokens of the other sequence."""
         return [range(self.others)] * side
 
 
 Seen = Sequence[Pair]
-"""For each token along one axis, the first and the last place of the image that it depends on."""
+"""The first and last position of the image that each token along one axis depends on."""
 
 
 def widen(seen: Seen, neighbourhood: Neighbourhood, axis: int) -> Seen:
-    """Return what each token along an axis depends on after self-attention: what any key of its query depended on.
+    """Return the positions that each token along an axis depends on after a self-attention layer.
 
-    Padding carries nothing from layer to layer.
+    They span the positions that the keys of its query depend on. Padding does not carry information between layers.
     """
     spans: dict[range, Pair] = {}
     widened = []
     for keys in neighbourhood.reach(axis, len(seen)):
-        if keys not in spans:  # the tokens of one window have the same keys
-            inside = seen[keys.start : keys.stop : keys.step]  # a slice leaves out what is beyond the end
+        if keys not in spans:  # all tokens of a window share their keys
+            inside = seen[keys.start : keys.stop : keys.step]  # slicing drops padding, which is beyond the end
             spans[keys] = min(first for first, _ in inside), max(last for _, last in inside)
         widened.append(spans[keys])
     return widened

@@ -1,4 +1,4 @@
-"""Reckoning with what may not be known: unknown is unknown, and never 0."""
+"""Arithmetic with unknown values: a result is None, and never 0, if an operand is None."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,12 +7,12 @@ Number = TypeVar("Number", int, float)
 
 
 def sum_of(values: Sequence[Number | None]) -> Number | None:
-    """The sum; None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+    """Return the sum, or None if a value is None."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if len(numbers) == len(values) else None
 
 
 def most(values: Sequence[Number | None]) -> Number | None:
-    """The largest; None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(values) else None
+    """Return the largest value, or None if a value is None."""
+    numbers = [value for value in values if value is not None]
+    return max(numbers) if len(numbers) == len(values) else None

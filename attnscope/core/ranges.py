@@ -1,45 +1,50 @@
-"""Ranges of whole numbers as they are typed: `4,7,8`, `14:56:7`, `14:224:2x`."""
+"""Ranges of integers on the command line: `4,7,8`, `14:56:7`, `14:224:2x`."""
 
 import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, quoted
 
 MOST_VALUES = 100_000
-FORMS = "4,7,8 or 14:56:7 (steps of 7) or 14:224:2x (each twice the last)"
+FORMS = "4,7,8 or 14:56:7 (step 7) or 14:224:2x (factor 2)"
 
 
 def read_over(text: str) -> tuple[str, list[int]]:
-    """Read `resolution=14:224:2x` into the name of a field and its values.
+    """Parse `resolution=14:224:2x` into the name of a field and its values.
 
     Raises:
-        UsageError: there is no name, or what follows it is no range (see `read_range`).
+        UsageError: the name is missing, or the text after `=` is not a range (see `read_range`).
     """
     name, equals, values = text.partition("=")
     name = name.strip().lower().replace("-", "_")
     if not equals or not name.isidentifier():
-        raise UsageError(f"{{over}} {text} says no field and its values, such as --over resolution=14:224:2x")
+        raise UsageError(f"{{over}} must be FIELD=RANGE (got {quoted(text)}), such as --over resolution=14:224:2x")
     return name, read_range(name, values)
 
 
 def read_range(name: str, text: str) -> list[int]:
-    """Read values, `start:stop:step` or `start:stop:factor x`, or a list of these; a stop that is met belongs to it.
+    """Parse a comma-separated list of values and of ranges, `start:stop:step` or `start:stop:factor x`.
 
-    A factor need not be whole: what falls between two whole numbers is rounded. Values come once each, in their order.
+    A range includes its stop if a step reaches it. Values from a fractional factor are rounded. Duplicates are removed;
+    the order is kept.
+
+    Args:
+        name: the name of the field, for errors.
+        text: the text to parse.
 
     Raises:
-        UsageError: it is none of these, it is empty or endless, or a value is no size.
+        UsageError: the text has another form, a range is empty or infinite, or a value is less than 1.
     """
     values: dict[int, None] = {}
     for part in text.split(","):
         for value in _part(name, part.strip()):
             if value < 1:
-                raise UsageError(f"{{over}} {name}={text} has {value} in it; the smallest is 1")
+                raise UsageError(f"{{over}} {name}={text} must have values of at least 1 (got {value})")
             values[value] = None
             if len(values) > MOST_VALUES:
-                raise UsageError(f"{{over}} {name}={text} is too long; {MOST_VALUES} values are the most")
+                raise UsageError(f"{{over}} {name}={text} must have at most {MOST_VALUES} values; use a larger step")
     return list(values)
 
 
@@ -49,19 +54,19 @@ def _part(name: str, text: str) -> Iterator[int]:
         yield _whole(name, text, text)
         return
     if len(pieces) > 3:
-        raise UsageError(f"{{over}} {name}={text} is no range; it is {FORMS}")
+        raise UsageError(f"{{over}} {name} must be a list or a range of integers (got {quoted(text)}), such as {FORMS}")
     start, stop = (_whole(name, piece, text) for piece in pieces[:2])
     step = pieces[2].strip().lower() if len(pieces) == 3 else "1"
     if start > stop:
-        told = f"{{over}} {name}={text} is empty: {start} is more than {stop}"
-        raise UsageError(f"{told}; turn them round: {stop}:{start}:{step}")
+        rule = f"{{over}} {name}={text} must start at or below its stop (got {start} and {stop})"
+        raise UsageError(f"{rule}; swap them: {stop}:{start}:{step}")
     if step.endswith(("x", "×")):
         yield from _by_factor(start, stop, _factor(name, step[:-1], text))
     else:
         stride = _whole(name, step, text)
         if stride < 1:
-            told = f"{{over}} {name}={text} never ends: the step is {stride}"
-            raise UsageError(f"{told}; the smallest is 1, or a factor such as 2x")
+            rule = f"{{over}} {name}={text} must have a step of at least 1 (got {stride})"
+            raise UsageError(f"{rule}; use 1, or a factor such as 2x")
         yield from range(start, stop + 1, stride)
 
 
@@ -70,7 +75,7 @@ def _by_factor(start: int, stop: int, factor: Fraction) -> Iterator[int]:
     while exact <= stop:
         value = _nearest(exact)
         yield value
-        # digits that no size has are dropped, and a factor close to 1 still moves on
+        # limit_denominator keeps the fraction small, and the fallback makes progress if the factor is close to 1
         grown = (exact * factor).limit_denominator(1_000_000)
         exact = grown if _nearest(grown) > value else Fraction(value + 1)
 
@@ -83,12 +88,13 @@ def _whole(name: str, text: str, of: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"{{over}} {name}={of} is no range of whole numbers; it is {FORMS}") from None
+        raise UsageError(
+            f"{{over}} {name} must be a list or a range of integers (got {quoted(of)}), such as {FORMS}"
+        ) from None
 
 
 def _factor(name: str, text: str, of: str) -> Fraction:
     factor = Fraction(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else Fraction(0)
     if factor <= 1:
-        told = f"the factor is {text or 'missing'}"
-        raise UsageError(f"{{over}} {name}={of} never ends: {told}; it is more than 1, such as 2x")
+        raise UsageError(f"{{over}} {name}={of} must have a factor above 1, such as 2x (got {quoted(text)})")
     return factor

@@ -1,20 +1,20 @@
-"""Whole numbers and pairs of them: how they are read and spelled."""
+"""Parsing and formatting of integers and pairs of integers."""
 
 LARGEST = 10**12
-"""No size is larger than this: the sizes of a tensor are 64-bit integers, and so is their product with a few others."""
+"""The largest size: tensor sizes, and their products with a few other sizes, must fit in 64-bit integers."""
 
 Pair = tuple[int, int]
-"""Height and width. A single number stands for both."""
+"""Height and width; a single number on the command line sets both."""
 
 Ints = tuple[int, ...]
-"""A whole number for each stage of a network."""
+"""One integer for each stage of a network."""
 
 
 def parse_pair(text: str) -> Pair:
-    """Read `56` or `56x48` (height x width).
+    """Parse `56` or `56x48` (height × width).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text has another form.
     """
     sides = [int(side) for side in text.lower().replace("×", "x").split("x")]
     if len(sides) not in (1, 2):
@@ -23,24 +23,24 @@ def parse_pair(text: str) -> Pair:
 
 
 def parse_ints(text: str) -> Ints:
-    """Read `2,2,6,2`, or `2x2x6x2`.
+    """Parse `2,2,6,2` or `2x2x6x2`.
 
     Raises:
-        ValueError: one of them is no whole number.
+        ValueError: a part is not an integer.
     """
     return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
 
 
 def pair(value: int | Pair) -> Pair:
-    """A whole number for both sides, or the pair itself."""
+    """Return a pair as it is, and a single integer as a pair of equal sides."""
     return (value, value) if isinstance(value, int) else value
 
 
 def spell_pair(sides: Pair, by: str = "×") -> str:
-    """`7`, or `7×5` where the sides differ."""
+    """Format a pair: `7×5`, or `7` if the sides are equal."""
     return by.join(map(str, dict.fromkeys(sides)))
 
 
 def plural(count: int, word: str) -> str:
-    """`1 head`, `12 heads`."""
+    """Format a count with its noun: `1 head`, `12 heads`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

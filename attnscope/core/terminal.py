@@ -10,7 +10,7 @@ WORDS = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
 
 
 def shows_color(stream: TextIO, env: Mapping[str, str] = os.environ) -> bool:
-    """Return whether to write colours to a stream: to a terminal, or with FORCE_COLOR, but never with NO_COLOR."""
+    """Return whether to write colours to a stream: to a terminal, or if FORCE_COLOR is set, but never with NO_COLOR."""
     if env.get("NO_COLOR") or env.get("TERM") == "dumb":
         return False
     return stream.isatty() or bool(env.get("FORCE_COLOR"))

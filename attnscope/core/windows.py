@@ -1,7 +1,7 @@
-"""How a grid of tokens falls into windows: padding, cyclic shift, groups, masks, positions. Plain arithmetic, no torch.
+"""Partition of a token grid into windows: padding, cyclic shift, groups, masks and positions, without torch.
 
-Everything is a product of the two axes: two tokens may attend to each other if they may on each axis. So every function of
-a whole grid is made of `Axis`, and costs what its sides cost and not what its area does.
+The two axes are independent: two tokens may attend to each other if they may on each axis. Functions of a grid therefore
+combine two `Axis` objects, so that their cost grows with the sides and not with the area.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair, spell_pair
 
 LARGEST_DRAWN = 16_384
-"""Pictures of windows show sides of a grid, and of a window, up to this many tokens."""
+"""The largest side, in tokens, of a grid or a window that pictures of windows show."""
 
 
 @dataclass(frozen=True, slots=True)
 class Windows(Neighbourhood):
-    """A grid of height × width tokens in windows of `window`, shifted by `shift`; per axis, (down, across).
+    """A grid of height × width tokens in windows of size `window`, shifted by `shift`; both are (down, across).
 
-    The grid is padded at the bottom and on the right to whole windows, before the shift. An axis with a single window is
-    not shifted: every token sees the same ones either way.
+    The grid is padded at the bottom and on the right to whole windows before the shift. An axis with a single window is
+    not shifted, because the shift would not change which tokens attend to each other.
     """
 
     kind: ClassVar[str] = "windowed"
@@ -36,24 +36,24 @@ class Windows(Neighbourhood):
 
     @property
     def counts(self) -> Pair:
-        """Windows down and across: r and s."""
+        """Return the number of windows down and across, r and s."""
         return -(-self.height // self.window[0]), -(-self.width // self.window[1])
 
     @property
     def padded(self) -> Pair:
-        """The sides of the grid with its padding: r·p and s·q."""
+        """Return the sides of the padded grid, r·p and s·q."""
         (r, s), (p, q) = self.counts, self.window
         return r * p, s * q
 
     @property
     def padding(self) -> Pair:
-        """Rows added at the bottom, columns added on the right."""
+        """Return the number of padding rows at the bottom and of padding columns on the right."""
         height, width = self.padded
         return height - self.height, width - self.width
 
     @property
     def roll(self) -> Pair:
-        """The shift that is really made, down and across."""
+        """Return the effective shift down and across: 0 along an axis with a single window."""
         (r, s), (down, across) = self.counts, self.shift
         return down if r > 1 else 0, across if s > 1 else 0
 
@@ -67,48 +67,48 @@ class Windows(Neighbourhood):
 
     @property
     def tokens(self) -> int:
-        """Tokens of the padded grid: each is a query."""
+        """Return the number of tokens of the padded grid, each of which is a query."""
         return prod(self.padded)
 
     @property
     def keys(self) -> int:
-        """Keys of a query: the tokens of its window, M²."""
+        """Return the number of keys of a query: the tokens of its window, M²."""
         return prod(self.window)
 
     @property
     def padding_tokens(self) -> int:
-        """How many tokens of the padded grid are padding."""
+        """Return the number of padding tokens in the padded grid."""
         return self.tokens - self.height * self.width
 
     @property
     def alignment(self) -> Pair:
-        """Sides of the grid that are multiples of the window's need no padding."""
+        """Return the window: a grid whose sides are multiples of it needs no padding."""
         return self.window
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
-        """Return, for each query along an axis, its window's keys, without those that only the roll brought."""
+        """Return, for each query along an axis, the keys of its window, without those that the roll wraps around."""
         along = self.axes[axis]
         return [along.same_group(token) for token in range(side)]
 
     def describe(self, sized: bool = True) -> str:
-        """Return `7×7 windows, shifted`."""
+        """Return a description such as `7×7 windows, shifted`."""
         windows = "{}×{} windows".format(*self.window) if sized else "windows"
         return f"{windows}, shifted" if self.is_shifted else windows
 
     def headline(self) -> list[str]:
-        """The grid in words: `56×56 tokens`, `window 7`, `shift 3`."""
+        """Return a description of the grid: `56×56 tokens`, `window 7`, `shift 3`."""
         words = [f"{self.height}×{self.width} tokens", f"window {spell_pair(self.window)}"]
         return [*words, f"shift {spell_pair(self.roll)}"] if self.is_shifted else words
 
     @property
     def axes(self) -> "tuple[Axis, Axis]":
-        """Down and across, each on its own."""
+        """Return the axes down and across."""
         down, across = map(Axis, (self.height, self.width), self.padded, self.window, self.roll)
         return down, across
 
     @property
     def masks(self) -> "list[Mask]":
-        """The distinct masks, four at most, each with the windows that have it."""
+        """Return the distinct masks, at most four, each with the windows that use it."""
         down, across = self.axes
         names = {
             (False, False): "none",
@@ -134,55 +134,55 @@ class Axis:
 
     @property
     def count(self) -> int:
-        """Windows along the axis."""
+        """Return the number of windows along the axis."""
         return self.padded // self.window
 
     @property
     def group_count(self) -> int:
-        """Groups along the axis: a window each, and one more where the roll cuts the last window in two."""
+        """Return the number of groups along the axis: one for each window, and one more if the roll splits the last."""
         return self.count + (self.roll > 0)
 
     @property
     def rolled(self) -> list[int]:
-        """The token at each place of the rolled axis."""
+        """Return the token at each position of the rolled axis."""
         return [*range(self.roll, self.padded), *range(self.roll)]
 
     def group(self, token: int) -> int:
-        """The group of a token: tokens attend to each other where their groups are the same, ⌊(token − roll)/window⌋.
+        """Return the group of a token, ⌊(token − roll)/window⌋; tokens of the same group attend to each other.
 
-        The roll brings the first tokens, −1 by this formula, to the end: their group is the last.
+        The formula gives −1 for the first tokens, which the roll moves to the end; their group is the last one.
         """
         return (token - self.roll) // self.window % (self.count + 1)
 
     def same_group(self, token: int) -> range:
-        """The tokens of this one's group, with the padding."""
+        """Return the tokens of the group of a token, including padding."""
         start = (token - self.roll) // self.window * self.window + self.roll
         return range(max(start, 0), min(start + self.window, self.padded))
 
     def real(self, tokens: range) -> range:
-        """These tokens without the padding."""
+        """Return these tokens without padding."""
         return range(tokens.start, min(tokens.stop, self.side))
 
     def window_tokens(self, window: int) -> list[int]:
-        """The tokens of a window of the rolled axis, in their order there."""
+        """Return the tokens of a window of the rolled axis, in rolled order."""
         start = window * self.window + self.roll
         return [token % self.padded for token in range(start, start + self.window)]
 
     def window_groups(self, window: int) -> list[int]:
-        """The group of each token of a window of the rolled axis."""
+        """Return the group of each token of a window of the rolled axis."""
         return [self.group(token) for token in self.window_tokens(window)]
 
     def window_kinds(self) -> list[tuple[bool, range]]:
-        """The windows with one group in them (False), and the last one where the roll made it two (True)."""
+        """Return the windows with one group (False), and the last window if the roll splits it into two (True)."""
         if not self.roll:
             return [(False, range(self.count))]
         return [(False, range(self.count - 1)), (True, range(self.count - 1, self.count))]
 
     def receptive_fields(self, token: int, layers: int) -> list[range]:
-        """What a token depends on after 1, 2, … `layers` layers that take turns: plain, shifted, plain, …
+        """Return the tokens that a token depends on after 1, 2, …, `layers` layers that alternate: plain, shifted, plain, …
 
-        The last layer looks first: its group, then all groups that those tokens looked at in the layer before, and so on
-        down. Padding carries nothing from layer to layer.
+        Each range is traced from the last layer back to the first: the group of the token, then the groups of all tokens
+        in it, and so on. Padding does not carry information between layers.
         """
         plain = replace(self, roll=0)
         fields = []
@@ -197,12 +197,14 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """One of the distinct masks of a shifted grid, and the windows that have it.
+    """One of the distinct masks of a shifted grid, with the windows that use it.
 
     Args:
         name: "none", "right edge", "bottom edge" or "corner".
-        rows: where the windows that have it lie, down (a range of window numbers); columns: across.
-        down: the group of each row of such a window; across: of each column.
+        rows: indices of these windows, down.
+        columns: indices of these windows, across.
+        down: the group of each row of tokens in such a window.
+        across: the group of each column of tokens in such a window.
     """
 
     name: str
@@ -213,31 +215,34 @@ class Mask:
 
     @property
     def windows(self) -> int:
-        """How many windows have this mask."""
+        """Return the number of windows with this mask."""
         return len(self.rows) * len(self.columns)
 
     @property
     def pairs(self) -> int:
-        """Pairs of tokens in one window: (p·q)²."""
+        """Return the number of pairs of tokens in one window, (p·q)²."""
         return (len(self.down) * len(self.across)) ** 2
 
     @property
     def blocked(self) -> int:
-        """Pairs of one window that may not attend."""
+        """Return the number of masked pairs in one window."""
         return self.pairs - _same_pairs(self.down) * _same_pairs(self.across)
 
     def matrix(self) -> list[list[int]]:
-        """1 where a query (a row) may not attend to a key (a column), 0 elsewhere: (p·q, p·q)."""
+        """Return the mask, (p·q, p·q): 1 where a query (row) may not attend to a key (column), 0 elsewhere."""
         groups = [(y, x) for y in self.down for x in self.across]
         rows = {group: [int(group != key) for key in groups] for group in set(groups)}
         return [rows[group] for group in groups]
 
 
 def position_index(window: Pair) -> list[list[int]]:
-    """The row of the bias table for each pair of a window's tokens: (p·q, p·q), query by key.
+    """Return the row of the bias table for each query and key of a window, (p·q, p·q).
 
-    (dy + p − 1)(2q − 1) + (dx + q − 1), with (dy, dx) the query's place less the key's. That is one number for the query
-    less one for the key, plus a constant.
+    For the offset (dy, dx), the query's position minus the key's, the row is
+
+        (dy + p − 1)(2q − 1) + (dx + q − 1)
+
+    It equals an index of the query minus an index of the key, plus a constant.
     """
     p, q = window
     places = [y * (2 * q - 1) + x for y in range(p) for x in range(q)]
@@ -245,7 +250,7 @@ def position_index(window: Pair) -> list[list[int]]:
 
 
 def position_row(window: Pair, dy: int, dx: int) -> int:
-    """The row of the bias table for a query that lies (dy, dx) from its key."""
+    """Return the row of the bias table for a query at the offset (dy, dx) from its key."""
     p, q = window
     return (dy + p - 1) * (2 * q - 1) + dx + q - 1
 
