@@ -298,7 +298,7 @@ MISTAKES = {
         "steps.py",
         VIEW,
         VIEW.replace("view", "add_mask"),
-        "step unflatten, x: b (y x) c -> grid: b c y x: the operation takes 2 tensors, but the pattern has 1",
+        "step unflatten, x: b (y x) c -> grid: b c y x: the pattern must have 2 input tensors for this operation (got 1)",
     ),
     "an op that returns nothing": (
         "steps.py",

@@ -51,9 +51,9 @@ def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
     ("pattern", "operation", "message"),
     [
         ("x: b n e -> y: b e n", op.view, "no size for e; add it to the sizes of the plan"),
-        ("x: b n (h d) -> y: b h n d", op.unbind, "the operation needs a number in an axis of what it takes"),
-        ("x: b h n d -> y: b h n d", op.add_mask, "the operation takes 2 tensors, but the pattern has 1"),
-        ("x: b h n d -> y: b h n d", op.matmul(), "the operation takes 2 tensors, but the pattern has 1"),
+        ("x: b n (h d) -> y: b h n d", op.unbind, "the input of this operation must have an axis with a number"),
+        ("x: b h n d -> y: b h n d", op.add_mask, "the pattern must have 2 input tensors for this operation (got 1)"),
+        ("x: b h n d -> y: b h n d", op.matmul(), "the pattern must have 2 input tensors for this operation (got 1)"),
         ("x: b h n d -> y: b h n d", lambda tape, given: None, "the operation returns None instead of tensors"),
         ("x: b h n d -> y: b h n d", lambda tape, given: given.nothing, "AttributeError: "),
     ],

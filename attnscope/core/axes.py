@@ -6,7 +6,8 @@ A letter is the size of an axis. Parentheses merge several letters into one axis
 optional name before a colon is the name of the tensor. The notation follows einops (Rogozhnikov, "Einops: Clear and
 Reliable Tensor Manipulations with Einstein-like Notation", ICLR 2022).
 
-A count uses the same letters. Adjacent letters are multiplied, and terms are joined by a plus or a minus: `3 c c + 3 c`.
+A count such as `3 c c + 3 c` uses the same letters. Adjacent letters are multiplied, and terms are joined by a plus or
+a minus.
 """
 
 import math

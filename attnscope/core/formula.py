@@ -1,10 +1,12 @@
-"""Symbolic formulas as papers print them. A formula is declared once, then printed and evaluated; its symbols are listed.
+"""Symbolic formulas as papers print them.
 
-hw, C = symbol("hw", 3136), symbol("C", 96)
-cost = 4 * hw * C**2 + 2 * hw**2 * C
+A formula is declared once, then printed, evaluated, and listed with the values of its symbols.
 
-str(cost)  # 4hwC² + 2(hw)²C
-cost.value  # 2003828736
+    hw, C = symbol("hw", 3136), symbol("C", 96)
+    cost = 4 * hw * C**2 + 2 * hw**2 * C
+
+    str(cost)  # 4hwC² + 2(hw)²C
+    cost.value  # 2003828736
 """
 
 from collections import Counter

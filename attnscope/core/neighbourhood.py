@@ -63,7 +63,7 @@ class Neighbourhood(ABC):
         return 1, 1
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
-        """Return the largest range of keys that each query along an axis attends to, with padding but without masked keys.
+        """Return the range of keys that each query along an axis attends to, with padding but without masked keys.
 
         Args:
             axis: 0 is down, 1 is across; a sequence has axis 0.

@@ -1,7 +1,7 @@
 """Partition of a token grid into windows: padding, cyclic shift, groups, masks and positions, without torch.
 
-The two axes are independent: two tokens may attend to each other if they may on each axis. Functions of a grid therefore
-combine two `Axis` objects, so that their cost grows with the sides and not with the area.
+The two axes are independent: two tokens may attend to each other if they may on each axis. Functions of a grid
+therefore combine two `Axis` objects, so that their cost grows with the sides and not with the area.
 """
 
 from collections.abc import Sequence
@@ -179,10 +179,11 @@ class Axis:
         return [(False, range(self.count - 1)), (True, range(self.count - 1, self.count))]
 
     def receptive_fields(self, token: int, layers: int) -> list[range]:
-        """Return the tokens that a token depends on after 1, 2, …, `layers` layers that alternate: plain, shifted, plain, …
+        """Return the tokens that a token depends on after 1, 2, …, `layers` layers.
 
-        Each range is traced from the last layer back to the first: the group of the token, then the groups of all tokens
-        in it, and so on. Padding does not carry information between layers.
+        The layers alternate: plain, shifted, plain, … Each range is traced from the last layer back to the first: the
+        group of the token, then the groups of all tokens in it, and so on. Padding does not carry information between
+        layers.
         """
         plain = replace(self, roll=0)
         fields = []

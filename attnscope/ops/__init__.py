@@ -1,8 +1,8 @@
-"""The registry of operations: what each costs, reads, writes, allocates and saves, and its backward. No torch.
+"""The registry of operations: MACs, FLOPs, bytes, allocations, saved tensors and backward of each, without torch.
 
-`OPERATIONS` has one declaration for each operator, by its aten name; importing this room declares them all. Plans run
-operations on tensors without numbers (`attnscope.ops.tape`), traces price real calls, counters price a traced graph: all of
-them read the same declarations.
+`OPERATIONS` has one declaration for each operator, by its aten name; importing this package declares all of them. Plans
+run operations on abstract tensors (`attnscope.ops.tape`), traces price real calls, and counters price a traced graph.
+All three read the same declarations.
 """
 
 from attnscope.ops import (

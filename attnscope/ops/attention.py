@@ -1,4 +1,4 @@
-"""Attention in one kernel: its counts are those of the steps that it replaces; what it holds is its own."""
+"""Fused attention kernels: they count the same operations as the steps that they replace, but hold other memory."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -9,11 +9,20 @@ from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor, elementwise_strides
 
 SCALE = MASK = 1
-"""FLOPs of one pair of tokens: a product with a number, and the sum with a mask or a bias."""
+"""FLOPs of one query-key pair: one to multiply by the scale, and one to add a mask or a bias."""
 
 
 class Attend(NamedTuple):
-    """One fused attention: `rows` are images times windows; `macs` are those of q·kᵀ and of the weighted sum."""
+    """The sizes of one fused attention.
+
+    Args:
+        rows: number of images times windows.
+        heads: number of attention heads.
+        queries: number of queries of a head.
+        keys: number of keys of a head.
+        head_dim: channels of a head.
+        macs: MACs of q·kᵀ and of the weighted sum of the values.
+    """
 
     rows: int
     heads: int
@@ -24,14 +33,17 @@ class Attend(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """Pairs of a query and a key, in all heads."""
+        """Return the number of query-key pairs in all heads."""
         return self.rows * self.heads * self.queries * self.keys
 
 
 def attend(query: Any, key: Any, value: Any) -> Attend:
-    """Describe scaled_dot_product_attention of (…, heads, queries, width) against (…, heads, keys, width).
+    """Describe scaled_dot_product_attention of its query, key and value.
 
-    Tensors without an axis for the heads are one head. Fewer heads of keys than of queries are shared among these.
+    Args:
+        query: (…, heads, queries, head_dim); a tensor with fewer than four axes has one head.
+        key: (…, heads, keys, head_dim); it may have fewer heads than the query, which then share them.
+        value: (…, heads, keys, channels).
     """
     *rows, queries, width = query.shape
     heads = rows.pop() if len(query.shape) > 3 else 1
@@ -40,13 +52,19 @@ def attend(query: Any, key: Any, value: Any) -> Attend:
 
 
 def attend_natively(query: Any, key: Any, heads: int) -> Attend:
-    """Describe the attention inside torch's own layers, (b, n, c)."""
+    """Describe the attention inside torch's `nn.MultiheadAttention` and `nn.TransformerEncoderLayer`.
+
+    Args:
+        query: (b, n, c).
+        key: (b, m, c).
+        heads: number of attention heads.
+    """
     rows, queries, dim = query.shape
     return Attend(rows, heads, queries, key.shape[1], dim // heads, 2 * rows * queries * key.shape[1] * dim)
 
 
 def fused_attention(name: str, arguments: Arguments) -> Attend | None:
-    """Describe the attention that an operator of this aten name computes, None if it computes none."""
+    """Describe the attention that an operator computes, by its aten name; return None for any other operator."""
     if name in FUSED:
         return attend(*arguments[:3])
     if name == "_native_multi_head_attention":
@@ -65,7 +83,7 @@ MASK_AT = {
     "_scaled_dot_product_fused_attention_overrideable": 3,
     "scaled_dot_product_attention": 3,
 }
-"""Where each fused operator has its mask or bias among its arguments."""
+"""The index of the mask or bias among the arguments of each fused operator; None if it has no such argument."""
 FUSED = tuple(MASK_AT)
 
 
@@ -88,7 +106,7 @@ def _native_macs(arguments: Arguments, out: Any) -> int:
 
 
 def _native_flops(arguments: Arguments, out: Any) -> int:
-    """Scale and softmax of each pair, and the biases of q, k, v and the output."""
+    """Count the scale and the softmax of each pair, and the biases of q, k, v and the output."""
     return (
         attend_natively(arguments[0], arguments[1], arguments[4]).pairs * (SCALE + SOFTMAX) + 4 * arguments[0].numel()
     )
@@ -101,7 +119,11 @@ def _encoder_layer_macs(arguments: Arguments, out: Any) -> int:
 
 
 def _encoder_layer_flops(arguments: Arguments, out: Any) -> int:
-    """Count scale and softmax, two LayerNorms of 5, five biases, two residuals; bias and activation of the hidden layer."""
+    """Count the elementwise FLOPs of an encoder layer.
+
+    These are the scale and softmax of each pair, two LayerNorms of 5 for each element, five biases and two residual
+    sums. The hidden layer adds its bias and activation.
+    """
     x, hidden = arguments[0], arguments[14].shape[0]
     activation = 5 if arguments[7] else 1  # a GELU or a ReLU
     tokens = x.numel() // arguments[1]
@@ -118,18 +140,22 @@ register("_transformer_encoder_layer_fwd", macs=_encoder_layer_macs, flops=_enco
 def attention(
     tape: Tape, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, keeps: bool = False
 ) -> Tensor:
-    """Attend in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
+    """Compute attention in one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
 
-    The result lies in memory as the query does, and gradients lie token by token, the heads side by side, as torch's kernel
-    for the CPU has it. Where the tape says that heads lie apart, both lie head by head, and so do the gradients if what is
-    kept is not known: then torch takes its math kernel.
+    The result has the memory layout of the query. Gradients are laid out token by token, with the heads of a token side
+    by side, as in torch's CPU kernel.
+
+    If `tape.heads_apart` is set, both are laid out head by head instead. If `keeps` is False, the gradients are too,
+    because torch then uses its math kernel.
 
     Args:
-        tape: the tape.
-        query, key, value: the operands.
+        tape: the tape that records the operation.
+        query: (b, h, n, d).
+        key: (b, h, m, d).
+        value: (b, h, m, d).
         bias: added to the scores.
-        keeps: it keeps its operands, its result and a float32 sum for each query, and computes the scores again in the
-            backward (Dao et al., arXiv 2205.14135, algorithm 4). What other kernels keep is not known.
+        keeps: the kernel saves its operands, its result and a float32 sum for each query, and recomputes the scores in
+            the backward (Dao et al., arXiv 2205.14135, algorithm 4). The tensors that other kernels save are unknown.
     """
     b, h, n, _ = query.shape
     shape = b, h, n, value.shape[-1]
@@ -157,6 +183,6 @@ def _attention_back(back: Back) -> Gradients:
 
 
 def side_by_side(shape: Shape) -> Shape:
-    """Return the strides of (b, h, n, d) whose heads lie side by side in memory, token by token."""
+    """Return the strides of (b, h, n, d) that is contiguous as (b, n, h, d)."""
     _, h, n, d = shape
     return n * h * d, d, h * d, 1

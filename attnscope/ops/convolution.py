@@ -1,4 +1,4 @@
-"""Convolutions."""
+"""Convolutions: their costs, their memory formats and their backward."""
 
 from math import prod
 from typing import Any
@@ -9,7 +9,7 @@ from attnscope.ops.tensor import Shape, Tensor, contiguous_strides, is_contiguou
 
 
 def _macs(arguments: Arguments, out: Any) -> int:
-    """Each output takes the kernel's window of the channels of its group; transposed, each input gives it."""
+    """Count the products of each output with its kernel window and group; of each input if transposed."""
     weight, transposed = arguments[1], bool(argument(arguments, 6))
     return (arguments[0] if transposed else out).numel() * prod(weight.shape[1:])
 
@@ -28,12 +28,12 @@ register("cudnn_convolution _conv_depthwise2d torchvision.deform_conv2d", macs=_
 
 
 def convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """Convolve (b, i, height, width) with (o, i, p, q) into this shape.
+    """Convolve (b, i, height, width) with (o, i, p, q) into an output of the given shape.
 
-    If the channels of the input lie side by side, so do those of the result, and the weights are copied to lie so too; an
-    input that lies otherwise is copied into one run of memory. While it runs, the library holds its operands in an order of
-    its own: at least the weights with oneDNN (float32 and bfloat16), else the columns of the matmul that it makes of them.
-    How much more depends on the processor.
+    A channels-last input gives a channels-last result, with a channels-last copy of the weights. Any other input is
+    copied if it is not contiguous. The library also holds a workspace while it runs. It is at least the reordered
+    weights with oneDNN (float32 and bfloat16), or else the columns of the equivalent matmul. Any further workspace
+    depends on the CPU.
     """
     laid = _laid(tape, x, is_channels_last(x.shape, x.strides))
     made = tape.tensor(shape, _strides(shape, is_channels_last(x.shape, x.strides)))
@@ -47,9 +47,9 @@ def convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shap
 
 
 def is_channels_last(shape: Shape, strides: Shape) -> bool:
-    """Return whether torch takes these strides of a (b, c, height, width) for channels last, `suggest_memory_format`.
+    """Return whether torch's `suggest_memory_format` is channels last for a (b, c, height, width) of these strides.
 
-    An image of one channel and one place is in doubt, and is not.
+    A tensor with one channel and one pixel is ambiguous; it is not channels last.
     """
     if len(shape) != 4 or strides[1] == 0:
         return False
@@ -62,7 +62,7 @@ def is_channels_last(shape: Shape, strides: Shape) -> bool:
 
 
 def _strides(shape: Shape, channels_last: bool) -> Shape:
-    """Return the strides of a new tensor, channels last or contiguous."""
+    """Return the strides of a new tensor in channels-last or contiguous format."""
     if not channels_last:
         return contiguous_strides(shape)
     _, c, height, width = shape
@@ -70,7 +70,7 @@ def _strides(shape: Shape, channels_last: bool) -> Shape:
 
 
 def _laid(tape: Tape, x: Tensor, channels_last: bool) -> Tensor:
-    """Return the tensor in this order of memory: itself, or a copy."""
+    """Return the tensor in channels-last or contiguous format: itself if it has the format, else a copy."""
     if channels_last:
         order = (0, 2, 3, 1)
         there = is_contiguous([x.shape[axis] for axis in order], [x.strides[axis] for axis in order])
@@ -80,10 +80,10 @@ def _laid(tape: Tape, x: Tensor, channels_last: bool) -> Tensor:
 
 
 def _workspace(tape: Tape, x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> int:
-    """Return what the library holds at least: oneDNN's weights in its own order, or the columns of a matmul.
+    """Return a lower bound of the library's workspace in bytes: oneDNN's reordered weights, or the columns of a matmul.
 
-    torch takes oneDNN for float32 where the input or the kernel is large enough (`ConvParams::use_mkldnn`). A kernel of one
-    element is a matmul of the image as it lies.
+    torch uses oneDNN for float32 if the input or the kernel is large enough (`ConvParams::use_mkldnn`). A 1×1 kernel is
+    a matmul that reads the image in place and needs no workspace.
     """
     if prod(weight.shape[2:]) == 1:
         return 0

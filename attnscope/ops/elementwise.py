@@ -1,4 +1,4 @@
-"""Elementwise operations and activations: their FLOPs by convention, with the reasoning, and their gradients."""
+"""Elementwise operations and activations: the convention for their FLOPs, and their gradients."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ ACTIVATIONS = {
     "relu": 1,  # compare
     "sigmoid": 4,  # negate, exponentiate, add 1, divide
     "silu": 5,  # a sigmoid, multiply by x
-    "tanh": 1,  # an elementary function, as exp and erf are
+    "tanh": 1,  # an elementary function, like exp and erf
     "leaky_relu": 2,  # compare, multiply
     "prelu": 2,
     "_prelu_kernel": 2,
     "elu": 3,  # compare, exponentiate, subtract 1
     "selu": 4,  # an elu, scale
     "celu": 4,  # divide, an elu
-    "hardtanh": 2,  # compare with either end
+    "hardtanh": 2,  # compare with both bounds
     "relu6": 2,
     "hardsigmoid": 4,  # add, compare twice, divide
     "hardswish": 5,  # a hardsigmoid, multiply by x
@@ -28,11 +28,11 @@ ACTIVATIONS = {
     "mish": 5,  # a softplus, tanh, multiply by x
     "glu": 5,  # a sigmoid, multiply
 }
-"""FLOPs of one element of an activation. Elementary functions count 1, as additions do."""
+"""FLOPs of one element of an activation. An elementary function counts 1, like an addition."""
 
 
 def _elu(arguments: Arguments, out: Any) -> int:
-    """An elu with a scale is what torch makes of a selu."""
+    """Count the FLOPs of an elu, or of a selu, which torch runs as an elu with a scale."""
     is_scaled = argument(arguments, 2) not in (None, 1)
     return ACTIVATIONS["selu" if is_scaled else "elu"] * out.numel()
 
@@ -45,7 +45,7 @@ register("add sub rsub mul div exp clamp clamp_min clamp_max erfinv neg", flops=
 
 
 def add(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Add two tensors that broadcast, into a new one."""
+    """Add two tensors with broadcasting."""
     made = _new(tape, x, other)
     tape.ran("add", [x, other], made)
     tape.remember(_add_back, [x, other], [made], meta=(x.shape, other.shape))
@@ -53,7 +53,7 @@ def add(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 
 def add_(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Add in place."""
+    """Add a tensor in place."""
     made = tape.view(x, x.shape, x.strides)
     tape.ran("add", [x, other], made)
     tape.remember(_add_back, [x, other], [made], meta=(x.shape, other.shape))
@@ -61,7 +61,7 @@ def add_(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 
 def multiply(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Multiply two tensors that broadcast, into a new one."""
+    """Multiply two tensors with broadcasting."""
     made = _new(tape, x, other)
     tape.ran("mul", [x, other], made)
     tape.remember(_multiply_back, [x, other], [made], saved=[x, other])
@@ -69,7 +69,15 @@ def multiply(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 
 def scale(tape: Tape, x: Tensor, in_place: bool = False) -> Tensor:
-    """Multiply by a number, which torch makes a tensor of: a double, and the same in the dtype of x while it runs."""
+    """Multiply by a Python number, which torch saves as a float64 tensor for the backward.
+
+    While the operator runs, torch also holds the number as a tensor in the dtype of `x`.
+
+    Args:
+        tape: the tape that records the operation.
+        x: any shape.
+        in_place: overwrite `x`.
+    """
     number = tape.number()
     cast = tape.cast(is_double=True)
     made = tape.view(x, x.shape, x.strides) if in_place else _new(tape, x)
@@ -80,7 +88,15 @@ def scale(tape: Tape, x: Tensor, in_place: bool = False) -> Tensor:
 
 
 def shift(tape: Tape, x: Tensor, is_whole: bool = False) -> Tensor:
-    """Add a number, whole or a double, which torch makes a tensor of while it runs, and of that one in the dtype of x."""
+    """Add a Python number.
+
+    While the operator runs, torch holds the number as a tensor, and as another tensor in the dtype of `x`.
+
+    Args:
+        tape: the tape that records the operation.
+        x: any shape.
+        is_whole: the number is an integer.
+    """
     number = tape.number(), tape.cast(is_double=not is_whole)
     made = _new(tape, x)
     del number
@@ -90,7 +106,7 @@ def shift(tape: Tape, x: Tensor, is_whole: bool = False) -> Tensor:
 
 
 def divide(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Divide two tensors that broadcast, into a new one."""
+    """Divide two tensors with broadcasting."""
     made = _new(tape, x, other)
     tape.ran("div", [x, other], made)
     tape.remember(_divide_back, [x, other], [made], saved=[x, other])
@@ -98,7 +114,14 @@ def divide(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
 
 
 def activate(tape: Tape, name: str, x: Tensor, saves: str = "input") -> Tensor:
-    """Apply a function to each element; `saves` says which of "input" and "output" its gradient is computed from."""
+    """Apply an activation to each element.
+
+    Args:
+        tape: the tape that records the operation.
+        name: the aten name of the activation.
+        x: any shape.
+        saves: the tensor that the backward needs, "input" or "output".
+    """
     made = _new(tape, x)
     tape.ran(name, [x], made)
     tape.remember(_activate_back, [x], [made], saved=[x if saves == "input" else made])
@@ -106,7 +129,7 @@ def activate(tape: Tape, name: str, x: Tensor, saves: str = "input") -> Tensor:
 
 
 def activate_(tape: Tape, name: str, x: Tensor) -> Tensor:
-    """Apply a function in place, on a view such as a linear layer makes; its gradient is computed from the result."""
+    """Apply an activation in place to a view, such as the output of a linear layer; the backward needs the output."""
     made = tape.view(x, x.shape, x.strides)
     tape.ran(name, [x], made)
     tape.remember(_activate_view_back, [x], [made], saved=[made])
@@ -114,7 +137,7 @@ def activate_(tape: Tape, name: str, x: Tensor) -> Tensor:
 
 
 def clamp(tape: Tape, x: Tensor, name: str = "clamp") -> Tensor:
-    """Bring each element between bounds."""
+    """Clip each element to bounds."""
     made = _new(tape, x)
     tape.ran(name, [x], made)
     tape.remember(_clamp_back, [x], [made], saved=[x])
@@ -161,8 +184,10 @@ def _activate_back(back: Back) -> Gradients:
 
 
 def _activate_view_back(back: Back) -> Gradients:
-    """Return the gradient as autograd's CopySlices makes it: a copy for the whole, a clone of its slice, what the function
-    makes of that, and the same copied back.
+    """Return the gradient of an in-place operation on a view, as autograd's CopySlices computes it.
+
+    CopySlices copies the whole gradient, clones its slice, applies the function's backward to the clone, and copies the
+    result back into the whole.
     """
     whole = _new(back.tape, back.grad)
     clone = _new(back.tape, back.grad)
@@ -184,7 +209,7 @@ def _clamp_back(back: Back) -> Gradients:
 
 def _divide_back(back: Back) -> Gradients:
     tape, (x, other) = back.tape, back.saved
-    of_other = _divisor_back(back) if back.needs[1] else None  # torch's order: the names of the arguments
+    of_other = _divisor_back(back) if back.needs[1] else None  # torch computes them by argument name: other, then self
     of_x = _new(tape, back.grad, other) if back.needs[0] else None
     return [
         None if of_x is None else sum_to(tape, of_x, x.shape),

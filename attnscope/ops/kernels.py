@@ -1,16 +1,16 @@
-"""Kernels of attention by name. No torch."""
+"""Attention kernels by name, without torch."""
 
 KERNELS = {
-    "eager": "every step on its own",
-    "sdpa": "torch's fused scaled_dot_product_attention, by the backend that it chooses",
-    "flash": "its FlashAttention",
-    "efficient": "its memory-efficient attention, on CUDA",
-    "math": "its plain one, which other backends are held against",
+    "eager": "each step as separate operators",
+    "sdpa": "torch's scaled_dot_product_attention, with the backend that torch selects",
+    "flash": "its FlashAttention backend",
+    "efficient": "its memory-efficient backend, on CUDA",
+    "math": "its unfused reference backend",
     "flex": "FlexAttention, compiled",
-    "compile": "the steps as torch.compile fuses them",
+    "compile": "the steps, fused by torch.compile",
 }
 RUN_EVERYWHERE = ("eager", "sdpa")
 COMPILED = ("flex", "compile")
-"""Kernels that a compiler makes, which takes seconds."""
+"""Kernels that are compiled before their first run, which takes seconds."""
 RECOMPUTING = ("sdpa", "flash", "efficient")
-"""Kernels that keep no scores and compute them again in the backward."""
+"""Kernels that do not save the scores and recompute them in the backward."""

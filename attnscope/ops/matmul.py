@@ -1,4 +1,4 @@
-"""Matrix products: linear layers and matmuls, with the copies that torch makes of operands that do not lie in one run."""
+"""Matrix products: linear layers and matmuls, with the copies that torch makes of non-contiguous operands."""
 
 from collections.abc import Sequence
 from math import prod
@@ -41,7 +41,7 @@ register("matmul", macs=_matmul)
 
 
 def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply by a weight of (channels out, channels in), and add a bias (torch's `F.linear`)."""
+    """Multiply by a weight of shape (out channels, in channels) and add a bias, like torch's `F.linear`."""
     if bias is None or (x.dim() > 2 and not x.is_contiguous()):
         made = matmul(tape, x, transpose(tape, weight))
         return made if bias is None else add_(tape, made, bias)
@@ -51,14 +51,14 @@ def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 
 def addmm(tape: Tape, bias: Tensor, x: Tensor, other: Tensor) -> Tensor:
-    """Multiply two matrices and add a row: (rows, i), (i, o) -> (rows, o)."""
+    """Multiply two matrices and add a bias of shape (o,): (rows, i), (i, o) -> (rows, o)."""
     made = _multiplied(tape, "addmm", x, other, [bias])
     tape.remember(_addmm_back, [bias, x, other], [made], saved=[x, other], meta=bias.shape)
     return made
 
 
 def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Multiply the last two axes, batch by batch (torch's `matmul`): (…, n, i), (…, i, m) -> (…, n, m)."""
+    """Multiply batches of matrices, like torch's `matmul`: (…, n, i), (…, i, m) -> (…, n, m)."""
     if x.dim() == other.dim() == 2:
         return _product(tape, "mm", x, other)
     if other.dim() == 2:
@@ -90,7 +90,7 @@ def _product_back(back: Back) -> Gradients:
 def _operands_back(back: Back, name: str, needs: Any) -> Gradients:
     tape, grad, (x, other) = back.tape, back.grad, back.saved
     of_x = of_other = None
-    if needs[0] and name == "mm" and _is_column_major(x):  # the gradient of a matrix lies as the matrix does
+    if needs[0] and name == "mm" and _is_column_major(x):  # torch gives the gradient the memory layout of the matrix
         of_x = transpose(tape, _multiplied(tape, name, other, transpose(tape, grad)))
     elif needs[0]:
         of_x = _multiplied(tape, name, grad, transpose(tape, other))
@@ -106,10 +106,17 @@ def _is_column_major(matrix: Tensor) -> bool:
 
 
 def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence[Tensor] = ()) -> Tensor:
-    """Multiply matrices, and add what is given.
+    """Multiply matrices and add a bias.
 
-    A BLAS may copy matrices of a single row or column, and those whose numbers lie side by side in neither direction;
-    oneDNN repacks narrow numbers: how much they hold is theirs.
+    The peak memory is a lower bound in some cases. BLAS may copy a matrix that has a single row or column, or no axis
+    of stride 1. oneDNN repacks dtypes narrower than float32.
+
+    Args:
+        tape: the tape that records the operation.
+        name: the aten name of the operator.
+        x: (…, n, i).
+        other: (…, i, m).
+        added: the bias, if the operator adds one.
     """
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
     thin = (x.shape[-1] == 1, other.shape[-1] == 1)

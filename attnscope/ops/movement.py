@@ -1,4 +1,4 @@
-"""Views and copies: what changes the shape, the order or the place of numbers and computes nothing."""
+"""Views and copies: operations that change shape, order or position of elements without arithmetic."""
 
 from collections.abc import Sequence
 
@@ -26,17 +26,23 @@ register(
 
 
 def view(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """View with another shape; the strides must allow it."""
+    """Return a view with another shape.
+
+    Raises:
+        ValueError: the strides do not allow a view of this shape.
+    """
     strides = view_strides(x.shape, x.strides, shape)
     if strides is None:
-        raise ValueError(f"{x.shape} with strides {x.strides} cannot be viewed as {shape}")
+        raise ValueError(
+            f"shape {x.shape} with strides {x.strides} cannot be viewed as {shape}; use reshape, which copies"
+        )
     made = tape.view(x, shape, strides)
     tape.remember(_reshape_back, [x], [made], meta=x.shape)
     return made
 
 
 def reshape(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """View with another shape, or copy where the strides do not allow it."""
+    """Return a view with another shape, or a copy if the strides do not allow a view."""
     strides = view_strides(x.shape, x.strides, shape)
     if strides is None:
         return view(tape, clone(tape, x), shape)
@@ -46,7 +52,7 @@ def reshape(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
 
 
 def clone(tape: Tape, x: Tensor) -> Tensor:
-    """Copy into a contiguous tensor."""
+    """Return a contiguous copy."""
     made = tape.tensor(x.shape, itemsize=x.itemsize)
     tape.ran("clone", [x], made)
     tape.remember(pass_back, [x], [made])
@@ -54,26 +60,26 @@ def clone(tape: Tape, x: Tensor) -> Tensor:
 
 
 def contiguous(tape: Tape, x: Tensor) -> Tensor:
-    """Copy unless the tensor is contiguous."""
+    """Return the tensor itself if it is contiguous, else a contiguous copy."""
     return x if x.is_contiguous() else clone(tape, x)
 
 
 def permute(tape: Tape, x: Tensor, axes: Sequence[int]) -> Tensor:
-    """View with the axes in another order."""
+    """Return a view with the axes in another order."""
     made = tape.view(x, tuple([x.shape[axis] for axis in axes]), tuple([x.strides[axis] for axis in axes]))
     tape.remember(_permute_back, [x], [made], meta=tuple(axes))
     return made
 
 
 def transpose(tape: Tape, x: Tensor, one: int = -2, other: int = -1) -> Tensor:
-    """View with two axes exchanged."""
+    """Return a view with two axes exchanged."""
     axes = list(range(x.dim()))
     axes[one], axes[other] = axes[other], axes[one]
     return permute(tape, x, axes)
 
 
 def expand(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """View with axes of one element repeated."""
+    """Return a view with axes of size 1 expanded to this shape."""
     strides = tuple(
         [
             0 if size == 1 and wanted != 1 else stride
@@ -86,28 +92,28 @@ def expand(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
 
 
 def select(tape: Tape, x: Tensor, axis: int, index: int = 0) -> Tensor:
-    """View of one place along an axis."""
+    """Return a view of one index along an axis, without that axis."""
     made = tape.view(x, x.shape[:axis] + x.shape[axis + 1 :], x.strides[:axis] + x.strides[axis + 1 :])
     tape.remember(_new_back, [x], [made], meta=x.shape)
     return made
 
 
 def unbind(tape: Tape, x: Tensor) -> tuple[Tensor, ...]:
-    """Views of all places along the first axis."""
+    """Return a view of each index along the first axis."""
     made = tuple([tape.view(x, x.shape[1:], x.strides[1:]) for _ in range(x.shape[0])])
     tape.remember(_unbind_back, [x], made, meta=x.shape)
     return made
 
 
 def split(tape: Tape, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
-    """Views of pieces along an axis."""
+    """Return views of consecutive pieces along an axis, of the given sizes."""
     made = tuple([tape.view(x, _with(x.shape, axis, size), x.strides) for size in sizes])
     tape.remember(_split_back, [x], made, meta=(x.shape, [part.shape for part in made]))
     return made
 
 
 def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Join tensors along an axis, into a new one."""
+    """Concatenate tensors along an axis."""
     shape = _with(parts[0].shape, axis, sum([part.shape[axis] for part in parts]))
     made = tape.tensor(shape)
     tape.ran("cat", parts, made)
@@ -116,7 +122,10 @@ def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """Add zeros at the ends of axes, or cut them off, up to this shape; what is only cut keeps the order of its axes."""
+    """Pad with zeros or crop at the end of each axis, to this shape.
+
+    If axes are only cropped, the result keeps their memory order; otherwise it is contiguous.
+    """
     is_cut = all(new <= old for new, old in zip(shape, x.shape, strict=True))
     made = tape.tensor(shape, elementwise_strides(shape, [(shape, x.strides)]) if is_cut else None)
     tape.ran("constant_pad_nd", [x], made)
@@ -125,7 +134,7 @@ def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
 
 
 def roll(tape: Tape, x: Tensor, axes: int) -> Tensor:
-    """Roll along so many axes: a pass for each of them, with a whole copy between two."""
+    """Roll along a number of axes, with one full copy for each axis."""
     made = x
     for _ in range(axes):
         made = tape.tensor(x.shape)
@@ -135,7 +144,7 @@ def roll(tape: Tape, x: Tensor, axes: int) -> Tensor:
 
 
 def gather(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
-    """Take rows of a table by an index of whole numbers."""
+    """Gather rows of a table by an integer index into this shape."""
     made = tape.tensor(shape)
     tape.ran("index", [table], made)
     tape.remember(_new_back, [table], [made], meta=table.shape)
@@ -143,7 +152,7 @@ def gather(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
 
 
 def repeat(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """Copy as often as the shape says."""
+    """Repeat a tensor, by copying, to this shape."""
     made = tape.tensor(shape)
     tape.ran("repeat", [x], made)
     tape.remember(_sum_back, [x], [made], meta=x.shape)
@@ -151,7 +160,7 @@ def repeat(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
 
 
 def sum_to(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """Sum over the axes along which a tensor of this shape was broadcast; the tensor itself where there are none."""
+    """Sum over the axes along which a tensor of this shape was broadcast; return `x` itself if no axis was."""
     if x.shape == shape:
         return x
     made = tape.tensor(shape)
@@ -164,7 +173,7 @@ def _with(shape: Shape, axis: int, size: int) -> Shape:
 
 
 def pass_back(back: Back) -> Gradients:
-    """Return the gradients that came."""
+    """Return the incoming gradients unchanged."""
     return back.grads
 
 
@@ -182,12 +191,12 @@ def _sum_back(back: Back) -> Gradients:
 
 
 def _new_back(back: Back) -> Gradients:
-    """Return a new tensor as large as what was taken."""
+    """Return a new tensor with the shape of the input."""
     return [back.tape.tensor(back.meta)]
 
 
 def _unbind_back(back: Back) -> Gradients:
-    """Stack the gradients; a missing one is a single 0, expanded."""
+    """Stack the gradients; a missing one is an expanded scalar 0."""
     zeros = [back.tape.tensor(()) for grad in back.grads if grad is None]
     stacked = back.tape.tensor(back.meta)
     del zeros
@@ -195,7 +204,7 @@ def _unbind_back(back: Back) -> Gradients:
 
 
 def _split_back(back: Back) -> Gradients:
-    """Join the gradients; a missing one is a tensor of zeros."""
+    """Concatenate the gradients; a missing one is a tensor of zeros."""
     shape, parts = back.meta
     zeros = [back.tape.tensor(part) for grad, part in zip(back.grads, parts, strict=True) if grad is None]
     joined = back.tape.tensor(shape)

@@ -1,4 +1,4 @@
-"""Softmax, normalization over channels, and lengths: operations that reduce over a row and give it back."""
+"""Softmax, normalization layers and vector norms: operations that reduce over a row."""
 
 from math import prod
 from typing import Any
@@ -9,9 +9,12 @@ from attnscope.ops.operation import Arguments, argument, each_in, each_out, regi
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, elementwise_strides
 
-SOFTMAX = 5  # compare for the maximum, subtract it, exponentiate, add to the sum, divide by the sum
-NORM = 4  # add to the mean, add to the variance, subtract, divide
-AFFINE = 1  # scale and shift at once: fvcore's convention for a LayerNorm is 5 in all
+SOFTMAX = 5
+"""FLOPs of one element of a softmax: compare for the maximum, subtract it, exponentiate, add to the sum, divide."""
+NORM = 4
+"""FLOPs of one element of a normalization: add to the mean, add to the variance, subtract, divide."""
+AFFINE = 1
+"""FLOPs of scale and shift together, so that an element of a LayerNorm counts 5, as in fvcore."""
 
 
 def _norm(weight_at: int) -> Any:
@@ -22,7 +25,7 @@ def _norm(weight_at: int) -> Any:
 
 
 def _rms_norm(arguments: Arguments, out: Any) -> int:
-    """Square, add to the sum, divide; multiply by the weight where there is one."""
+    """Count the FLOPs of each element: square, add to the sum, divide, and multiply by the weight if there is one."""
     return (3 + (argument(arguments, 2) is not None)) * arguments[0].numel()
 
 
@@ -30,7 +33,7 @@ register("_softmax softmax _safe_softmax _log_softmax log_softmax", flops=each_o
 register("native_layer_norm layer_norm", flops=_norm(2), by_products=True)
 register("native_group_norm group_norm", flops=_norm(1), by_products=True)
 register("_fused_rms_norm rms_norm", flops=_rms_norm, by_products=True)
-# in evaluation mean and variance are known in advance: a product and a sum
+# in evaluation mode, mean and variance are constants, so that a product and a sum remain
 register(
     """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
     _batch_norm_no_update batch_norm""",
@@ -41,8 +44,8 @@ register("linalg_vector_norm norm", flops=each_in(2))  # square, add to the sum
 
 
 def softmax(tape: Tape, x: Tensor) -> Tensor:
-    """Turn each row into weights that sum to 1."""
-    laid = x if x.is_contiguous() else tape.tensor(x.shape)  # torch copies it inside the operator
+    """Compute the softmax of each row."""
+    laid = x if x.is_contiguous() else tape.tensor(x.shape)  # torch makes this copy inside the operator
     made = tape.tensor(x.shape)
     tape.ran("_softmax", [x], made)
     tape.remember(_softmax_back, [x], [made], saved=[made])
@@ -51,8 +54,8 @@ def softmax(tape: Tape, x: Tensor) -> Tensor:
 
 
 def layer_norm(tape: Tape, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """Bring each row of channels to mean 0 and variance 1, then scale and shift."""
-    laid = x if x.is_contiguous() else tape.tensor(x.shape)  # torch copies it inside the operator
+    """Normalize each row of channels to mean 0 and variance 1, then scale and shift it."""
+    laid = x if x.is_contiguous() else tape.tensor(x.shape)  # torch makes this copy inside the operator
     made = tape.tensor(x.shape)
     mean, deviation = (tape.tensor((*x.shape[:-1], 1)) for _ in range(2))
     tape.ran("native_layer_norm", [x, x.shape[-1:], weight, bias], (made, mean, deviation))
@@ -63,12 +66,12 @@ def layer_norm(tape: Tape, x: Tensor, weight: Tensor | None = None, bias: Tensor
 
 
 def normalize(tape: Tape, x: Tensor) -> Tensor:
-    """Bring each row to length 1 (torch's `F.normalize`)."""
+    """Normalize each row to length 1, like torch's `F.normalize`."""
     return divide(tape, x, expand(tape, clamp(tape, length(tape, x), "clamp_min"), x.shape))
 
 
 def length(tape: Tape, x: Tensor) -> Tensor:
-    """Take the length of each row (torch's `linalg.vector_norm`), which stays an axis of one element."""
+    """Compute the length of each row, (…, c) -> (…, 1), like torch's `linalg.vector_norm`."""
     made = tape.tensor((*x.shape[:-1], 1))
     tape.ran("linalg_vector_norm", [x], made)
     tape.remember(_length_back, [x], [made], saved=[x, made])
@@ -86,14 +89,14 @@ def _layer_norm_back(back: Back) -> Gradients:
     laid = contiguous(tape, back.grad), contiguous(tape, x)
     of_x = tape.tensor(x.shape) if back.needs[0] else None
     channels = x.shape[-1:]
-    workspace = tape.tensor((2 * prod(channels),)) if back.needs[1:] else None  # sums for the gradients of the weights
+    workspace = tape.tensor((2 * prod(channels),)) if back.needs[1:] else None  # partial sums of the weight gradients
     of_weights = [tape.tensor(channels) for _ in back.needs[1:]]
     del workspace, laid
     return [of_x, *of_weights]
 
 
 def _length_back(back: Back) -> Gradients:
-    """Return gradient · (x / length), 0 where the length is 0."""
+    """Return gradient · (x / length), or 0 for a row of length 0."""
     tape, (x, lengths) = back.tape, back.saved
     strides = elementwise_strides(x.shape, [(x.shape, x.strides), (lengths.shape, lengths.strides)])
     quotient = tape.tensor(x.shape, strides)

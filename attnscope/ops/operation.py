@@ -1,8 +1,8 @@
-"""The registry: what one operator costs, declared once by its aten name and read by plans, traces and counters alike.
+"""The registry of operator costs, by aten name, which plans, traces and counters share.
 
-MACs are matmul-class work. Elementwise FLOPs are counted apart: an elementary operation or function (add, multiply,
-compare, exp, erf, square root) on one number is 1 FLOP. Bytes are those of the tensors that the operator takes and makes,
-each once; an expanded axis lies in memory once. Moving data has bytes and no FLOPs; a view has neither.
+MACs are the work of matmuls and convolutions. Elementwise FLOPs are counted separately: an elementary operation or
+function (add, multiply, compare, exp, erf, square root) on one element is 1 FLOP. Bytes count each input and output
+tensor once; an expanded axis occupies memory once. Moving data has bytes but no FLOPs; a view has neither.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,23 +11,22 @@ from typing import Any
 from attnscope.ops.tensor import distinct_elements
 
 Arguments = Sequence[Any]
-"""Arguments in the order of the operator's schema; those left out at the end have their defaults."""
+"""Arguments in the order of the operator's schema; omitted trailing arguments have their defaults."""
 
 Formula = Callable[[Arguments, Any], int]
-"""Counts from the arguments and the result of one call."""
+"""A function that counts the cost of one call from its arguments and its result."""
 
 
 class Operation:
-    """One operator: its costs.
+    """The costs of one operator.
 
     Args:
         name: the aten name without its overload, such as `addmm`.
-        macs: multiply-accumulates of a call; None if it has none.
-        flops: elementwise FLOPs of a call; None if it has none.
-        is_view: the result is the memory of the argument.
-        gathers: it reads the elements that it gives, not all there are.
-        by_products: behind its result it makes statistics for the backward, which differ from device to device and are not
-            counted.
+        macs: counts the multiply-accumulates of a call; None if it has none.
+        flops: counts the elementwise FLOPs of a call; None if it has none.
+        is_view: the result shares the memory of the argument.
+        gathers: it reads only the elements that it returns.
+        by_products: it also returns statistics for the backward. They depend on the device and are not counted.
     """
 
     __slots__ = ("by_products", "flops", "gathers", "is_view", "macs", "name")
@@ -50,7 +49,7 @@ class Operation:
 
 
 OPERATIONS: dict[str, Operation] = {}
-"""Every operator that is known, by its aten name."""
+"""All registered operators, by aten name."""
 
 
 def register(
@@ -61,7 +60,15 @@ def register(
     gathers: bool = False,
     by_products: bool = False,
 ) -> None:
-    """Declare operators that cost the same; `names` may be one text with several names in it."""
+    """Register operators that share their costs.
+
+    Args:
+        names: aten names, or one text with names separated by whitespace.
+        macs, flops, is_view, gathers, by_products: see `Operation`.
+
+    Raises:
+        ValueError: an operator is registered already.
+    """
     for name in names.split() if isinstance(names, str) else names:
         if name in OPERATIONS:
             raise ValueError(f"operation {name} is declared twice")
@@ -69,7 +76,7 @@ def register(
 
 
 def find(name: str) -> Operation | None:
-    """Return the operation with this aten name; `relu_` is `relu` in place. None if it is unknown."""
+    """Return the operation with this aten name, in place (`relu_`) or not; None if it is not registered."""
     return OPERATIONS.get(name) or OPERATIONS.get(name.removesuffix("_"))
 
 
@@ -86,30 +93,30 @@ def tensors_in(value: Any) -> Iterator[Any]:
 
 
 def bytes_of(tensor: Any) -> int:
-    """Return the bytes of a tensor's elements as they lie in memory; an expanded axis lies there once."""
+    """Return the bytes of a tensor in memory, where an expanded axis counts once."""
     try:
         return int(tensor.element_size() * distinct_elements(tensor))
-    except (RuntimeError, NotImplementedError):  # a real tensor without strides, such as a sparse one
+    except (RuntimeError, NotImplementedError):  # a tensor without strides, such as a sparse one
         return int(tensor.element_size() * tensor.numel())
 
 
 def bytes_moved(operation: Operation, arguments: Any, out: Any) -> tuple[int, int]:
-    """Return the bytes that a call reads and writes: each tensor that it takes and makes, once."""
+    """Return the bytes that a call reads and writes; each input and output tensor counts once."""
     result = out[0] if operation.by_products and isinstance(out, tuple | list) else out
     written = sum([bytes_of(tensor) for tensor in tensors_in(result)])
     return written if operation.gathers else sum([bytes_of(tensor) for tensor in tensors_in(arguments)]), written
 
 
 def argument(arguments: Arguments, index: int) -> Any:
-    """Return an argument that may have been left out."""
+    """Return an argument by index, or None if it is omitted."""
     return arguments[index] if len(arguments) > index else None
 
 
 def each_out(flops: int = 1) -> Formula:
-    """Count so many FLOPs for each element of the result."""
+    """Return a formula that counts the given FLOPs for each element of the result."""
     return lambda arguments, out: flops * sum([tensor.numel() for tensor in tensors_in(out)])
 
 
 def each_in(flops: int = 1) -> Formula:
-    """Count so many FLOPs for each element of the first argument."""
+    """Return a formula that counts the given FLOPs for each element of the first argument."""
     return lambda arguments, out: flops * sum([tensor.numel() for tensor in tensors_in(arguments[0])])

@@ -1,9 +1,9 @@
-"""The operations of steps: functions that a page of steps names, each made of torch's operators.
+"""The operations of steps, each composed of torch's operators.
 
     score = Step("q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True))
 
-An operation takes a tape and the step's operands and returns what the step makes. A family that needs one that is not here
-writes a function of the same form on its page, from the functions of this room.
+An operation takes a tape and the operands of the step, and returns the outputs of the step. An attention that needs
+another operation defines a function of the same form in its `steps.py`, from the functions of this package.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,14 @@ from attnscope.ops.tensor import Shape, Tensor
 
 
 class Operands(NamedTuple):
-    """The operands of an operation: the tensors that the step takes, its weights in their order, the shapes that it makes,
-    and its letters with their sizes.
+    """The operands of an operation.
+
+    Args:
+        inputs: the input tensors of the step.
+        weights: the parameters of the step, in the order of its declaration.
+        shapes: the shapes of its outputs.
+        letters: its pattern.
+        sizes: the sizes of the letters.
     """
 
     inputs: Sequence[Tensor]
@@ -33,17 +39,17 @@ class Operands(NamedTuple):
 
     @property
     def x(self) -> Tensor:
-        """The first tensor."""
+        """Return the first input."""
         return self.inputs[0]
 
     def exactly(self, count: int) -> Sequence[Tensor]:
-        """Return the tensors that the step takes.
+        """Return the inputs after a check of their number.
 
         Raises:
-            ValueError: the step takes another number of tensors.
+            ValueError: the step has another number of inputs.
         """
         if len(self.inputs) != count:
-            raise ValueError(f"the operation takes {count} tensors, but the pattern has {len(self.inputs)}")
+            raise ValueError(f"the pattern must have {count} input tensors for this operation (got {len(self.inputs)})")
         return self.inputs
 
 
@@ -52,12 +58,16 @@ Op = Callable[[Tape, Operands], Result]
 
 
 def linear(tape: Tape, given: Operands) -> Result:
-    """x·Wᵀ + b; weights are W and, if there is one, b."""
+    """Compute x·Wᵀ + b; the weights are W and, if there is a bias, b."""
     return products.linear(tape, given.x, *given.weights)
 
 
 def matmul(scale: bool = False) -> Op:
-    """Contract the letter that both tensors have and the result has not; then multiply by a number if it is scaled."""
+    """Return an operation that multiplies two tensors over the letter that the result lacks.
+
+    Args:
+        scale: multiply the result by a number, in place.
+    """
 
     def op(tape: Tape, given: Operands) -> Result:
         first, second = given.exactly(2)
@@ -71,51 +81,51 @@ def matmul(scale: bool = False) -> Op:
 
 
 def softmax(tape: Tape, given: Operands) -> Result:
-    """Weights that sum to 1 along the last axis."""
+    """Compute the softmax along the last axis."""
     return normalization.softmax(tape, given.x)
 
 
 def layer_norm(tape: Tape, given: Operands) -> Result:
-    """Mean 0 and variance 1 along the last axis; weights are scale and shift."""
+    """Normalize the last axis to mean 0 and variance 1; the weights are scale and shift."""
     return normalization.layer_norm(tape, given.x, *given.weights)
 
 
 def normalize(tape: Tape, given: Operands) -> Result:
-    """Length 1 along the last axis, for each tensor, the last one first."""
+    """Normalize the last axis of each tensor to length 1; the last tensor is normalized first."""
     return tuple(reversed([normalization.normalize(tape, each) for each in reversed(given.inputs)]))
 
 
 def add(tape: Tape, given: Operands) -> Result:
-    """The sum of two tensors, or of a weight and a tensor."""
+    """Add two tensors, or a weight and a tensor."""
     one, other = [*given.weights, *given.inputs]
     return elementwise.add(tape, one, other)
 
 
 def average(tape: Tape, given: Operands) -> Result:
-    """Half the sum of two tensors."""
+    """Average two tensors."""
     return elementwise.scale(tape, elementwise.add(tape, *given.inputs), in_place=True)
 
 
 def gelu(tape: Tape, given: Operands) -> Result:
-    """x·Φ(x)."""
+    """Compute the GELU x·Φ(x)."""
     return elementwise.activate(tape, "gelu", given.x)
 
 
 def convolution(tape: Tape, given: Operands) -> Result:
-    """A convolution whose stride is its kernel; weights are the kernel and, if there is one, the bias."""
+    """Convolve with a stride equal to the kernel size; the weights are the kernel and, if there is one, the bias."""
     weight, *bias = given.weights
     return convolutions.convolution(tape, given.x, weight, bias[0] if bias else None, given.shapes[0])
 
 
 def mean(tape: Tape, given: Operands) -> Result:
-    """The mean over the axes that the result does not have."""
+    """Average over the axes that the result lacks."""
     kept = given.letters.outputs[0].letters
     axes = [place for place, axis in enumerate(given.letters.inputs[0].axes) if axis.letters[0] not in kept]
     return reduction.mean(tape, given.x, tuple(axes))
 
 
 def dropout(op: Op) -> Op:
-    """The same, with dropout behind it: what that keeps in training is the device's own."""
+    """Return an operation followed by dropout; the tensors that dropout saves in training depend on the device."""
 
     def dropped(tape: Tape, given: Operands) -> Result:
         made = op(tape, given)
@@ -126,7 +136,7 @@ def dropout(op: Op) -> Op:
 
 
 def heads_apart(op: Op) -> Op:
-    """The same by a kernel that makes its heads one behind the other in memory."""
+    """Return an operation whose kernel lays its heads out one after another in memory."""
 
     def made_apart(tape: Tape, given: Operands) -> Result:
         tape.heads_apart = True
@@ -136,31 +146,31 @@ def heads_apart(op: Op) -> Op:
 
 
 def view(tape: Tape, given: Operands) -> Result:
-    """The letters in other places, as a view; a copy only where no view has that shape."""
+    """Arrange the letters in the order of the output, as a view, or as a copy if no view has the shape."""
     return _arranged(tape, given)
 
 
 def rearrange(tape: Tape, given: Operands) -> Result:
-    """The letters in other places, in memory too: a view where they keep their order, else a copy."""
+    """Arrange the letters into a contiguous tensor: a view if their order stays the same, else a copy."""
     return movement.contiguous(tape, _arranged(tape, given))
 
 
 def unbind(tape: Tape, given: Operands) -> Result:
-    """Views of the parts that lie side by side in an axis such as (3 h d), whose number says how many."""
+    """Return views of the parts of an axis such as (3 h d); its number is the number of parts."""
     atoms, order = _parts_of(given.letters)
     shape = tuple([number * prod([given.sizes[letter] for letter in letters]) for number, letters in atoms])
     return movement.unbind(tape, movement.permute(tape, movement.view(tape, given.x, shape), order))
 
 
 def split_heads(tape: Tape, given: Operands) -> Result:
-    """Views of the heads of queries, keys and values, which lie one behind the other in the last axis."""
+    """Split the last axis, which holds the heads of queries, keys and values one after another, into views."""
     heads = [shape[1] for shape in given.shapes]
     apart = movement.view(tape, given.x, (*given.x.shape[:-1], sum(heads), given.shapes[0][-1]))
     return movement.split(tape, movement.transpose(tape, apart, 1, 2), heads, axis=1)
 
 
 def repeat_heads(tape: Tape, given: Operands) -> Result:
-    """Each head repeated for those that share it: copies."""
+    """Repeat each head, by copying, for the heads that share it."""
     made = []
     for each, shape in zip(given.inputs, given.shapes, strict=True):
         b, g, m, d = each.shape
@@ -171,30 +181,30 @@ def repeat_heads(tape: Tape, given: Operands) -> Result:
 
 
 def pad(tape: Tape, given: Operands) -> Result:
-    """Zeros at the ends of axes, or elements taken away there."""
+    """Pad axes with zeros, or crop them, at their ends."""
     return movement.pad(tape, given.x, given.shapes[0])
 
 
 def roll(axes: int) -> Op:
-    """Roll along so many axes."""
+    """Return an operation that rolls along the given number of axes."""
     return lambda tape, given: movement.roll(tape, given.x, axes)
 
 
 def prepend(tape: Tape, given: Operands) -> Result:
-    """Learned tokens in front of others: (1, 1, c) each, and (b, n, c)."""
+    """Insert learned tokens, (1, 1, c) each, before the tokens, (b, n, c)."""
     b, _, c = given.x.shape
     tokens = [movement.expand(tape, token, (b, 1, c)) for token in given.weights]
     return movement.cat(tape, [*tokens, given.x], axis=1)
 
 
 def select(tape: Tape, given: Operands) -> Result:
-    """The first tokens, a view each."""
+    """Return a view of each of the first tokens."""
     made = tuple([movement.select(tape, given.x, 1, place) for place in range(len(given.shapes))])
     return made if len(made) > 1 else made[0]
 
 
 def add_mask(tape: Tape, given: Operands) -> Result:
-    """Add a mask of each window, (r·s, n, m), to the scores of all images, (b·r·s, h, n, m)."""
+    """Add the mask of each window, (r·s, n, m), to the scores of all images, (b·r·s, h, n, m)."""
     scores, mask = given.exactly(2)
     windows = mask.shape[0]
     images = movement.view(tape, scores, (scores.shape[0] // windows, windows, *scores.shape[1:]))
@@ -203,13 +213,13 @@ def add_mask(tape: Tape, given: Operands) -> Result:
 
 
 def add_table_bias(tape: Tape, given: Operands) -> Result:
-    """Add the bias of each pair of a window's tokens, gathered from a table with a row for each distance."""
+    """Add a bias for each pair of tokens of a window, gathered from a table with a row for each relative position."""
     table = given.weights[0] if given.weights else given.inputs[1]
     return elementwise.add(tape, given.x, table_bias(tape, table, given.x.shape[1:]))
 
 
 def table_bias(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
-    """Gather (h, n, m) from a table of (…, h): rows of the table, then heads first, then in one run of memory."""
+    """Gather a contiguous bias of (h, n, m) from the rows of a table of (…, h)."""
     h, n, m = shape
     rows = table if table.dim() == 2 else movement.view(tape, table, (prod(table.shape[:-1]), h))
     gathered = movement.gather(tape, rows, (n, m, h))
@@ -217,7 +227,11 @@ def table_bias(tape: Tape, table: Tensor, shape: Shape) -> Tensor:
 
 
 def attention(keeps: bool) -> Op:
-    """softmax(q·kᵀ·scale)·v in one kernel; `keeps` says whether it is known what it keeps for the backward."""
+    """Return an operation that computes softmax(q·kᵀ·scale)·v in one kernel.
+
+    Args:
+        keeps: see `attnscope.ops.attention.attention`.
+    """
 
     def op(tape: Tape, given: Operands) -> Result:
         q, k, v = given.exactly(3)
@@ -227,15 +241,15 @@ def attention(keeps: bool) -> Op:
 
 
 def window_bias(tape: Tape, table: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
-    """Return what is added to the scores of a fused kernel: the bias of each pair of a window's tokens, (1, h, n, m).
+    """Return the bias of each pair of tokens of a window, as a fused kernel adds it to the scores.
 
-    With a mask of (r·s, n, m) torch makes a tensor of their sum that is as large as the scores, (b·r·s, h, n, m).
+    It is (1, h, n, m). With a mask, torch expands the sum of both to the shape of the scores, by copying.
 
     Args:
-        tape: the tape.
-        table: of the bias, with a row for each distance.
-        shape: of the scores.
-        mask: of a shifted grid.
+        tape: the tape that records the operations.
+        table: the table of the bias, with a row for each relative position.
+        shape: the shape of the scores, (b·r·s, h, n, m).
+        mask: the mask of a shifted grid, (r·s, n, m).
     """
     bias = table_bias(tape, table, shape[1:])
     bias = movement.view(tape, bias, (1, *bias.shape))
@@ -248,7 +262,7 @@ def window_bias(tape: Tape, table: Tensor, shape: Shape, mask: Tensor | None) ->
 
 @cache
 def _plan_of(pattern: Pattern) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the letters in the order of the input, and for each letter of the output its place there."""
+    """Return the letters of the input, and for each letter of the output its index among them."""
     letters = [letter for axis in pattern.inputs[0].axes for letter in axis.letters]
     return tuple(letters), tuple([letters.index(letter) for letter in pattern.outputs[0].letters])
 
@@ -265,8 +279,11 @@ def _arranged(tape: Tape, given: Operands) -> Tensor:
 
 @cache
 def _parts_of(pattern: Pattern) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], tuple[int, ...]]:
-    """Return the axes of (3 h d) apart, each as a number times letters, and the order in which the number is the first and
-    the rest are those of each output.
+    """Split axes such as (3 h d) into factors.
+
+    Returns:
+        The factors, each a number and letters, and a permutation of them. It moves the number to the front and gives
+        the other factors the order of the output.
 
     Raises:
         ValueError: no axis has a number.
@@ -280,5 +297,5 @@ def _parts_of(pattern: Pattern) -> tuple[tuple[tuple[int, tuple[str, ...]], ...]
             atoms.append((1, axis.letters))
     numbers = [place for place, atom in enumerate(atoms) if not atom[1]]
     if not numbers:
-        raise ValueError("the operation needs a number in an axis of what it takes, such as (3 h d)")
+        raise ValueError("the input of this operation must have an axis with a number, such as (3 h d)")
     return tuple(atoms), (numbers[0], *[atoms.index((1, letters)) for letters in made])

@@ -7,19 +7,19 @@ from attnscope.ops.operation import Arguments, register
 
 GATES = 4
 HAS_BIASES_AT = 12
-"""Among the arguments of oneDNN's layer."""
+"""The index of `has_biases` among the arguments of oneDNN's layer."""
 
 
 def _lstm_macs(arguments: Arguments, out: Any) -> int:
-    """Count the products of each input and each state with the weights of all gates."""
+    """Count the products of each input and each hidden state with the weights of all gates."""
     steps_and_batch = out[0].numel() // out[0].shape[-1]
     return steps_and_batch * (arguments[1].numel() + arguments[2].numel())
 
 
 def _lstm_flops(arguments: Arguments, out: Any) -> int:
-    """Count as where torch runs the operators of the layer: c' = σ(f)·c + σ(i)·tanh(g) and h' = σ(o)·tanh(c').
+    """Count the FLOPs that the unfused layer has: c' = σ(f)·c + σ(i)·tanh(g) and h' = σ(o)·tanh(c').
 
-    Each gate is the sum of two products, each with its bias if there is one.
+    Each gate is the sum of two matrix products, each with its bias if the layer has biases.
     """
     gates = GATES * (1 + 2 * bool(arguments[HAS_BIASES_AT]))
     functions = 3 * ACTIVATIONS["sigmoid"] + 2 * ACTIVATIONS["tanh"]

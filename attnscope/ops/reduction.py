@@ -1,4 +1,4 @@
-"""Reductions, pooling and interpolation."""
+"""Reductions, pooling and interpolation: their costs, and the mean with its backward."""
 
 from math import prod
 from typing import Any
@@ -7,11 +7,11 @@ from attnscope.ops.operation import Arguments, Formula, each_in, each_out, regis
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
 
-LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # of 4 and of 16 neighbours: a product for each, and their sum
+LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # products with 4 or 16 neighbours, and their sum
 
 
 def _pool(axes: int) -> Formula:
-    """Count a FLOP for each element of the kernel's window; a kernel of one number has that side on each of its axes."""
+    """Return a formula that counts one FLOP for each element of the kernel, whose size may be a single number."""
 
     def flops(arguments: Arguments, out: Any) -> int:
         pooled, sides = next(tensors_in(out)), arguments[1]
@@ -34,9 +34,10 @@ register("upsample_bicubic2d _upsample_bicubic2d_aa", flops=each_out(CUBIC_INTER
 
 
 def mean(tape: Tape, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Take the mean over some axes. Narrow dtypes are summed up as float32, from a copy.
+    """Average over some axes; dtypes narrower than float32 are summed in a float32 copy.
 
-    torch 2.14 allocates a narrow result before that copy, 2.5 behind it: the bytes of the later one are a lower bound.
+    torch 2.14 allocates a narrow result before that copy, and torch 2.5 allocates it after the copy. The tape records
+    the order of 2.5, a lower bound of the peak memory in 2.14.
     """
     shape = tuple([size for axis, size in enumerate(x.shape) if axis not in axes])
     total = None

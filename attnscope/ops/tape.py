@@ -1,8 +1,8 @@
-"""A tape: operations run on tensors without numbers, with what each allocates, frees, costs and saves for the backward.
+"""A tape that runs operations on abstract tensors and records their costs, allocations and saved tensors.
 
-The functions of this room (`matmul(tape, a, b)`) do what torch's do: they make views if the strides allow it and copies if
-they do not, and drop temporaries when they return. A storage that nothing refers to any more is freed, so the events of a
-tape are the allocator's, and its nodes hold what autograd's hold.
+The functions of this package, such as `matmul(tape, a, b)`, behave like torch's. They return views if the strides allow
+it and copies otherwise, and drop temporaries when they return. A storage is freed after its last reference. The events
+of a tape are therefore those of the allocator, and its nodes save the tensors that autograd's nodes save.
 """
 
 import sys
@@ -13,11 +13,11 @@ from attnscope.ops.operation import OPERATIONS, bytes_moved
 from attnscope.ops.tensor import Shape, Storage, Tensor, contiguous_strides
 
 PARAMETER = 0
-"""The key of the storages of parameters and buffers, whose bytes are counted apart."""
+"""The key of the storages of parameters and buffers, whose bytes are counted separately."""
 
 
 class Saved(NamedTuple):
-    """A tensor that a node keeps for its backward: the key of its storage, its layout, and the number of its value."""
+    """A tensor that a node saves for its backward: the key of its storage, its shape, strides and element size."""
 
     key: int
     shape: Shape
@@ -26,9 +26,9 @@ class Saved(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One operator that ran: its aten name, its costs, and the shapes that it took and made.
+    """One call of an operator: its aten name, its costs, the shapes of its inputs and the shape of its output.
 
-    `strides` are those of its first operand, from which a copy's cost follows.
+    `strides` are those of the first input, on which the cost of a copy depends.
     """
 
     name: str
@@ -42,8 +42,14 @@ class Run(NamedTuple):
 
 
 class Back(NamedTuple):
-    """The operands of a node's backward: the tape, the gradients of what the node made (None where none came), what
-    the node saved, for each of its inputs whether its gradient is needed, and the node's `meta`.
+    """The operands of the backward of a node.
+
+    Args:
+        tape: the tape that records the backward.
+        grads: the gradient of each output of the node; None if it has no gradient.
+        saved: the saved tensors of the node.
+        needs: for each input of the node, whether it needs a gradient.
+        meta: the `meta` of the node.
     """
 
     tape: "Tape"
@@ -54,61 +60,61 @@ class Back(NamedTuple):
 
     @property
     def grad(self) -> Tensor:
-        """The gradient of a node that made one tensor."""
+        """Return the gradient of a node with a single output."""
         (grad,) = self.grads
         assert grad is not None
         return grad
 
 
 Gradients = Sequence[Tensor | None]
-"""For each input of a node its gradient, None where it is not needed."""
+"""The gradient of each input of a node; None if the input needs no gradient."""
 
 
 class Node(NamedTuple):
-    """One operator as autograd remembers it."""
+    """One node of the autograd graph."""
 
     backward: Callable[[Back], Gradients]
     inputs: tuple[int, ...]
-    """The values that it took, by number; -1 for one that never needs a gradient."""
+    """The numbers of the input values; -1 for an input that never needs a gradient."""
     outputs: tuple[int, ...]
     saved: tuple[Saved, ...]
     meta: Any
-    """Shapes and the like that its backward needs."""
+    """Metadata for the backward, such as shapes."""
 
 
 class Tape:
-    """Records the allocations, costs and autograd nodes of some operations.
+    """A record of the allocations, costs and autograd nodes of a sequence of operations.
 
     Args:
-        itemsize: bytes of one number.
-        records: remember nodes for autograd.
+        itemsize: bytes of one element.
+        records: record autograd nodes.
     """
 
     def __init__(self, itemsize: int, records: bool = True) -> None:
         self.itemsize = itemsize
         self.records = records
         self.events: list[tuple[int, int]] = []
-        """Storages in the order in which they come and go: the key, and the bytes, negative when it is freed."""
+        """Allocations and frees in order: the key of the storage, and its bytes, which are negative for a free."""
         self.runs: list[Run] = []
         self.nodes: list[Node] = []
         self.values = 0
         self.keys = PARAMETER
         self.holds_more = False
-        """An operator holds more while it runs than is known: a library's workspace, or a kernel's."""
+        """True if an operator has a workspace of unknown size, so that peak memory is a lower bound."""
         self.keeps_unknown = False
-        """Something is saved for the backward that only the device knows."""
+        """True if the tensors saved for the backward depend on the device."""
         self.drops = False
-        """In training another tensor takes the place of the result, as with dropout."""
+        """True if training replaces the result by another tensor, as dropout does."""
         self.heads_apart = False
-        """Attention kernels make their heads one behind the other, and not side by side for each token."""
+        """True if attention kernels lay their heads out one after another, instead of side by side for each token."""
         self.numbers: set[int] = set()
-        """Storages of numbers that torch makes tensors of, a few bytes each."""
+        """The keys of Python numbers that torch wraps in tensors of a few bytes."""
         self.fused_macs = 0
-        """Those of the MACs that one attention kernel does."""
+        """The MACs of fused attention kernels, which `macs` includes."""
         self.macs = self.flops = self.bytes_read = self.bytes_written = 0
 
     def tensor(self, shape: Shape, strides: Shape | None = None, itemsize: int | None = None) -> Tensor:
-        """Allocate a tensor, contiguous unless strides are given."""
+        """Allocate a tensor, which is contiguous by default."""
         self.keys += 1
         strides = contiguous_strides(shape) if strides is None else strides
         made = Tensor(shape, strides, PARAMETER_STORAGE, itemsize or self.itemsize, self.values)
@@ -118,35 +124,35 @@ class Tape:
         return made
 
     def external(self, shape: Shape, strides: Shape | None = None, key: int | None = None) -> Tensor:
-        """Return a tensor that comes from outside; without a key it is a parameter or a buffer."""
+        """Return a tensor that the tape does not allocate: an input if it has a key, else a parameter or buffer."""
         self.values += 1
         storage = PARAMETER_STORAGE if key is None else Storage(key, 0)
         strides = contiguous_strides(shape) if strides is None else strides
         return Tensor(shape, strides, storage, self.itemsize, self.values - 1)
 
     def view(self, of: Tensor, shape: Shape, strides: Shape) -> Tensor:
-        """Return another view of a tensor's memory."""
+        """Return a view of the memory of a tensor."""
         self.values += 1
         return Tensor(shape, strides, of.storage, of.itemsize, self.values - 1, is_view=True)
 
     def number(self) -> Tensor:
-        """Allocate the double that torch makes of a Python number."""
+        """Allocate the float64 tensor that torch makes of a Python number."""
         made = self.tensor((), itemsize=8)
         self.numbers.add(made.storage.key)
         return made
 
     def cast(self, is_double: bool) -> Tensor | None:
-        """Allocate a number in the dtype of the tape, None if it is a double and so is the dtype."""
+        """Allocate a scalar in the dtype of the tape; return None if that dtype and the number are both float64."""
         return None if is_double and self.itemsize == 8 else self.tensor(())
 
     def hold(self, nbytes: int) -> None:
-        """Allocate memory and free it at once: the workspace of an operator."""
+        """Allocate the workspace of an operator and free it immediately."""
         if nbytes:
             self.keys += 1
             self.events += [(self.keys, nbytes), (self.keys, -nbytes)]
 
     def ran(self, name: str, arguments: Sequence[Any], out: Any) -> None:
-        """Note that an operator ran, with its costs from the registry."""
+        """Record a call of an operator, with its costs from the registry."""
         operation = OPERATIONS[name]
         macs = operation.macs(arguments, out) if operation.macs else 0
         flops = operation.flops(arguments, out) if operation.flops else 0
@@ -170,7 +176,15 @@ class Tape:
         saved: Sequence[Tensor] = (),
         meta: Any = None,
     ) -> None:
-        """Add a node to the graph."""
+        """Add a node to the autograd graph.
+
+        Args:
+            backward: returns the gradient of each input.
+            inputs: the inputs of the node; None for one that never needs a gradient.
+            outputs: the outputs of the node.
+            saved: the tensors that the node saves for its backward.
+            meta: metadata for the backward.
+        """
         if not self.records:
             return
         self.nodes.append(
@@ -191,5 +205,5 @@ PARAMETER_STORAGE = Storage(PARAMETER, 0)
 
 
 def is_shared(tensor: Tensor) -> bool:
-    """Return whether somebody else refers to this very tensor, so that autograd copies it into a parameter's gradient."""
-    return sys.getrefcount(tensor) > 3  # the caller's name, the argument, and getrefcount's own
+    """Return whether a gradient has other references, in which case autograd copies it into the parameter's `grad`."""
+    return sys.getrefcount(tensor) > 3  # references of the caller, of the parameter `tensor` and of getrefcount itself

@@ -1,7 +1,7 @@
-"""Tensors without numbers: a shape, strides and a storage, from which copies and views follow as they do in torch.
+"""Abstract tensors: a shape, strides and a storage without data, which determine copies and views as in torch.
 
-The attributes and methods that the formulas of the registry read (`shape`, `numel`, `dim`, `element_size`, `nbytes`,
-`stride`) have torch's names, so that one formula prices a step of a plan and a call of a real module alike.
+The attributes and methods that the formulas of the registry use (`shape`, `numel`, `dim`, `element_size`, `nbytes`,
+`stride`) have torch's names. The same formula therefore prices a step of a plan and a call of a real module.
 """
 
 import math
@@ -10,11 +10,17 @@ from collections.abc import Callable, Sequence
 Shape = tuple[int, ...]
 
 FLOAT32_BYTES = 4
-"""Narrower numbers are summed up as float32, and repacked before they are multiplied."""
+"""Bytes of a float32; narrower dtypes are summed in float32, and repacked for matmuls."""
 
 
 class Storage:
-    """Memory of one or several tensors, in bytes; `on_free` is called with it when nothing refers to it any more."""
+    """The memory of one or more tensors.
+
+    Args:
+        key: identifies the storage.
+        nbytes: its size in bytes.
+        on_free: called with the key and the size after the last reference is gone.
+    """
 
     __slots__ = ("key", "nbytes", "on_free")
 
@@ -29,8 +35,15 @@ class Storage:
 
 
 class Tensor:
-    """A tensor without numbers. `value` numbers it among the values of a tape, for autograd. `is_view` says that it has the
-    memory of another tensor, to which torch's views refer as long as they live.
+    """A tensor without data.
+
+    Args:
+        shape: the size of each axis.
+        strides: the stride of each axis, in elements.
+        storage: its memory.
+        itemsize: bytes of one element.
+        value: its number among the values of a tape, for autograd.
+        is_view: it shares the memory of another tensor, which it keeps alive as a view in torch does.
     """
 
     __slots__ = ("is_view", "itemsize", "shape", "storage", "strides", "value")
@@ -66,7 +79,7 @@ class Tensor:
 
 
 def contiguous_strides(shape: Sequence[int]) -> Shape:
-    """Return the strides of a tensor whose last axis is the densest."""
+    """Return the strides of a contiguous tensor of this shape."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -75,7 +88,7 @@ def contiguous_strides(shape: Sequence[int]) -> Shape:
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Return whether the elements lie in the order of the axes without gaps; axes of one element may have any stride."""
+    """Return whether a tensor is contiguous; axes of size 1 may have any stride."""
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size != 1:
@@ -86,7 +99,7 @@ def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Return whether the elements fill their memory without gaps or overlaps, in any order of the axes."""
+    """Return whether a tensor is non-overlapping and dense, in any order of its axes."""
     expected = 1
     for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size != 1):
         if stride != expected:
@@ -96,9 +109,9 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def view_strides(shape: Sequence[int], strides: Sequence[int], wanted: Sequence[int]) -> Shape | None:
-    """Return the strides of a view with another shape, None if only a copy can have it (torch's `computeStride`).
+    """Return the strides of a view with another shape, or None if only a copy can have it (torch's `computeStride`).
 
-    Axes that lie in one run of memory may be merged and split; others may not.
+    Only axes that are contiguous with each other can be merged or split.
     """
     elements = math.prod(shape)
     if math.prod(wanted) != elements:
@@ -125,10 +138,14 @@ def view_strides(shape: Sequence[int], strides: Sequence[int], wanted: Sequence[
 
 
 def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> Shape:
-    """Return the strides of a new tensor that an elementwise operator makes of operands of these shapes and strides.
+    """Return the strides of the result of an elementwise operator, like torch's TensorIterator.
 
-    As torch's TensorIterator does: the axes of the result lie in memory in the order in which those of the operands do, the
-    first operand deciding where they differ; a broadcast axis has no say.
+    The axes of the result have the memory order of the operands. If the operands differ, the first one decides;
+    broadcast axes are ignored.
+
+    Args:
+        shape: the shape of the result.
+        operands: the shape and strides of each operand.
     """
     if all(is_contiguous(of_shape, strides) and of_shape == shape for of_shape, strides in operands):
         return contiguous_strides(shape)
@@ -140,7 +157,7 @@ def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -
         )
         for of_shape, strides in operands
     ]
-    order = list(range(rank - 1, -1, -1))  # the densest first
+    order = list(range(rank - 1, -1, -1))  # smallest stride first
 
     def compare(first: int, second: int) -> int:
         for strides in aligned:
@@ -156,11 +173,11 @@ def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -
     for index in range(1, rank):
         moving = index
         for before in range(index - 1, -1, -1):
-            said = compare(order[before], order[moving])
-            if said > 0:
+            comparison = compare(order[before], order[moving])
+            if comparison > 0:
                 order[before], order[moving] = order[moving], order[before]
                 moving = before
-            elif said < 0:
+            elif comparison < 0:
                 break
     found, step = [0] * rank, 1
     for axis in order:
@@ -170,12 +187,12 @@ def elementwise_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    """Return the shape to which all of these broadcast."""
+    """Return the shape to which all the given shapes broadcast."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple([max(sizes) if 0 not in sizes else 0 for sizes in zip(*padded, strict=True)])
 
 
 def distinct_elements(tensor: "Tensor") -> int:
-    """Return how many elements lie in memory: an expanded axis repeats what is there once."""
+    """Return the number of elements in memory, where an expanded axis counts once."""
     return math.prod([size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride])
