@@ -16,7 +16,7 @@ from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.core.optional import sum_of
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.plan.backward import backward_macs, computes_scores_anew
+from attnscope.plan.backward import backward_macs, recomputes_scores
 from attnscope.profiling.building import build
 from attnscope.profiling.counters import count_backward_with_torch
 from attnscope.profiling.verification import CountedBackward, compare_backward
@@ -177,7 +177,7 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
 )
 def test_fused_kernels_recompute_the_scores_and_the_math_kernel_does_not(spec, device, recomputed):
     attend = next(step for step in spec.plan().steps if step.name == "attend")
-    assert computes_scores_anew(attend, spec.kernel, device) is recomputed
+    assert recomputes_scores(attend, spec.kernel, device) is recomputed
 
 
 @pytest.mark.parametrize(

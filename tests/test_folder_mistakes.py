@@ -280,7 +280,7 @@ MISTAKES = {
         "steps.py",
         VIEW,
         VIEW.replace("op.view", "None"),
-        "steps.py:18: TypeError: op is None; give an op",
+        "steps.py:18: TypeError: op must be an operation of attnscope.ops.recipes or a function",
     ),
     "a malformed letter": (
         "steps.py",
@@ -304,7 +304,7 @@ MISTAKES = {
         "steps.py",
         VIEW,
         VIEW.replace("op.view", "lambda tape, given: None"),
-        "step unflatten, x: b (y x) c -> grid: b c y x: the operation returns None instead of tensors",
+        "step unflatten, x: b (y x) c -> grid: b c y x: the operation must return tensors (got None)",
     ),
     "an op that raises": (
         "steps.py",

@@ -43,7 +43,7 @@ def test_a_step_has_at_most_eight_fields():
 
 def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
     wrong = Step("q: b h n d, k: b h m d -> scores: b h m n", op=op.matmul())
-    with pytest.raises(ValueError, match=r"a step, q: b .* makes 2×3×5×7, but the letters say 2×3×7×5"):
+    with pytest.raises(ValueError, match=r"a step, q: b .* must return 2×3×7×5, as the letters say \(got 2×3×5×7\)"):
         _ = SizedStep(wrong, {"b": 2, "h": 3, "n": 5, "m": 7, "d": 11}).macs
 
 
@@ -54,7 +54,7 @@ def test_an_operation_with_shapes_that_differ_from_the_pattern_raises():
         ("x: b n (h d) -> y: b h n d", op.unbind, "the input of this operation must have an axis with a number"),
         ("x: b h n d -> y: b h n d", op.add_mask, "the pattern must have 2 input tensors for this operation (got 1)"),
         ("x: b h n d -> y: b h n d", op.matmul(), "the pattern must have 2 input tensors for this operation (got 1)"),
-        ("x: b h n d -> y: b h n d", lambda tape, given: None, "the operation returns None instead of tensors"),
+        ("x: b h n d -> y: b h n d", lambda tape, given: None, "the operation must return tensors (got None)"),
         ("x: b h n d -> y: b h n d", lambda tape, given: given.nothing, "AttributeError: "),
     ],
 )
@@ -66,7 +66,10 @@ def test_the_error_of_an_operation_names_its_step_and_the_reason(pattern, operat
 
 
 def test_an_operation_must_be_a_function():
-    with pytest.raises(TypeError, match="op is None; give an operation of"):
+    with pytest.raises(
+        TypeError,
+        match=r"op must be an operation of attnscope.ops.recipes or a function of the same form.* \(got None\)",
+    ):
         Step("x: b n c -> y: b n c", op=None)
 
 

@@ -1,1 +1,1 @@
-"""Steps, plans and what follows from them by arithmetic: layout, memory, backward, roofline."""
+"""Steps, plans, and the properties that follow from them by arithmetic: layout, memory, backward and roofline."""

@@ -1,4 +1,4 @@
-"""The cost of the backward of each step, in MACs and in memory: its nodes run in reverse, as autograd runs them."""
+"""MACs and memory of the backward of each step, whose nodes run in reverse as in autograd."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from attnscope.plan.plan import Plan, SizedStep
 def backward_macs(
     plan: Plan, kernel: str = "eager", input_grad: bool = True, devices: Sequence[str] = ("cpu",)
 ) -> tuple[int | None, ...]:
-    """Count, for each run of a step, the multiply-accumulates of its backward; None where they are not known.
+    """Count the MACs of the backward of each run of a step; None if the count is unknown.
 
-    A matmul has one more of its size for each of its operands that needs a gradient. A fused kernel has two matmuls in the
-    forward and five in the backward, where it computes the scores again. Dropout is off, as in the timed backward.
+    The backward of a matmul is one matmul of the same size for each operand that needs a gradient. A fused kernel that
+    recomputes the scores has two matmuls in the forward and five in the backward. Dropout is off, as in the timed
+    backward.
 
     Args:
         plan: the steps of the forward.
-        kernel: how attention is computed.
-        input_grad: whether what comes from outside needs a gradient.
-        devices: where it may run: cpu, cuda, mps or meta. What is not the same on all of them is not known.
+        kernel: the attention kernel.
+        input_grad: whether the input of the plan needs a gradient.
+        devices: the devices on which it may run: cpu, cuda, mps or meta. A count that differs between them is unknown.
     """
     needs_grad: dict[str, bool] = {}
     counted: dict[tuple[int, tuple[bool, ...]], int | None] = {}
@@ -39,12 +40,18 @@ def backward_macs(
     return tuple(macs)
 
 
-def computes_scores_anew(step: SizedStep, kernel: str, device: str) -> bool | None:
-    """Return whether a fused kernel keeps no scores and computes them again in the backward; None where that is not known.
+def recomputes_scores(step: SizedStep, kernel: str, device: str) -> bool | None:
+    """Return whether a fused kernel recomputes the scores in the backward instead of saving them; None if unknown.
 
-    So do flash attention (Dao et al., arXiv 2205.14135, algorithm 4) and its like. The math kernel keeps them, and
-    scaled_dot_product_attention takes it where no other will do: on the CPU for a learned bias, on CUDA for float64, on
-    others always. What CUDA takes for heads that are no multiples of 16 bytes depends on the GPU's generation.
+    FlashAttention (Dao et al., arXiv 2205.14135, algorithm 4) and memory-efficient attention do. The math kernel saves
+    the scores. scaled_dot_product_attention falls back to it on the CPU for a learned bias, on CUDA for float64, and
+    always on other devices. If the head size on CUDA is not a multiple of 16 bytes, the kernel depends on the GPU
+    generation.
+
+    Args:
+        step: the step that runs the kernel.
+        kernel: its name.
+        device: cpu, cuda, mps or meta.
     """
     if kernel not in RECOMPUTING:
         return False if kernel == "math" else None
@@ -73,53 +80,58 @@ def _macs(step: SizedStep, needs: tuple[bool, ...], kernel: str, devices: Sequen
     macs = backward_of(step.forward, step.outputs, needs, grads, step.itemsize).macs
     if not step.is_fused:
         return macs
-    again = {computes_scores_anew(step, kernel, device) for device in devices}
-    if again == {True}:
+    recomputes = {recomputes_scores(step, kernel, device) for device in devices}
+    if recomputes == {True}:
         return macs + 5 * step.forward.fused_macs // 2
-    return macs + 2 * step.forward.fused_macs if again == {False} else None
+    return macs + 2 * step.forward.fused_macs if recomputes == {False} else None
 
 
 def backward_held(memory: Memory, input_grad: bool = True) -> tuple[AtLeast, ...]:
-    """Return, for each step, what training holds at the fullest moment of its backward; 0 where nothing goes back.
+    """Return the peak memory during the backward of each step; 0 if the step has no backward.
 
-    Beyond the input and the parameters: what is still kept, the output and its gradient, which the loss holds, and the
-    gradients, those of parameters for good and those of tensors until autograd has taken them further. Of several runs the
-    fullest counts. It is a lower bound in a fused kernel or a convolution, and everywhere if something is kept that only
-    the device knows.
+    It excludes the input and the parameters, and is the sum of:
+
+    * saved tensors that are not freed yet;
+    * the output and its gradient, which the loss holds;
+    * gradients of parameters, which stay;
+    * gradients of other tensors, until autograd has used them.
+
+    If a step runs several times, the largest value counts. The value is a lower bound in a fused kernel and in a
+    convolution. If the tensors saved for the backward depend on the device, all values are lower bounds.
 
     Args:
-        memory: of the forward.
-        input_grad: whether what comes from outside needs a gradient.
+        memory: the memory of the forward.
+        input_grad: whether the input of the plan needs a gradient.
     """
     runs = memory.plan.by_step(_go_back(memory, input_grad))
     return tuple([AtLeast(max([held.size for held in each]), all([held.is_all for held in each])) for each in runs])
 
 
 def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:
-    """The most that the backward holds at once, as a lower bound where it is not known."""
+    """Return the peak memory of the backward, or a lower bound of it if the exact value is unknown."""
     return max([held.size for held in _go_back(memory, input_grad)])
 
 
 def _go_back(memory: Memory, input_grad: bool) -> list[AtLeast]:
-    """For each run, in the order of the forward, what its backward holds; 0 where nothing goes back."""
+    """Return the peak memory of the backward of each run, in the order of the forward; 0 if the run has no backward."""
     plan = memory.plan
-    is_known = memory.kept is not None
+    is_exact = memory.kept is not None
     runs = _runs(memory, input_grad)
     replay = _Replay(memory.end_of_training)
-    fullest = [replay.go_back(plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)]
-    return [AtLeast(held.size, not held.size or (held.is_all and is_known)) for held in fullest[::-1]]
+    peaks = [replay.go_back(plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)]
+    return [AtLeast(held.size, not held.size or (held.is_all and is_exact)) for held in peaks[::-1]]
 
 
 @dataclass(slots=True, eq=False)
 class _Gradient:
-    """Memory of a gradient, and how many tensors have it for theirs."""
+    """The memory of a gradient, and the number of tensors whose gradient uses it."""
 
     size: int
     users: int = 0
 
 
 class _Buffer(NamedTuple):
-    """The gradient that a tensor has so far: its memory and strides, and whether it is a view."""
+    """The gradient accumulated for a tensor so far: its memory and strides, and whether it is a view."""
 
     memory: _Gradient
     strides: Shape
@@ -128,9 +140,15 @@ class _Buffer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Value:
-    """A tensor of the forward: its shape and bytes, whether it needs a gradient, and the one that it has so far.
+    """A tensor of the forward.
 
-    `pending` are the takings through which the backward has not gone yet.
+    Args:
+        shape: its shape.
+        size: its bytes.
+        needs_grad: it needs a gradient.
+        grad: its gradient so far.
+        is_input: it is an input of the plan.
+        pending: the number of its uses whose backward has not run yet.
     """
 
     shape: Shape
@@ -142,7 +160,7 @@ class _Value:
 
 
 class _Run(NamedTuple):
-    """The tensors that one run took and made, and the owners of the memory that it saved."""
+    """The inputs and outputs of one run, and the owners of the memory that it saves."""
 
     takes: list[_Value]
     needs: tuple[bool, ...]
@@ -151,7 +169,10 @@ class _Run(NamedTuple):
 
 
 def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
-    """Return the tensors of each run, distinguished from later ones of the same name. The last ones have a gradient."""
+    """Return the tensors of each run, distinct from later ones of the same name.
+
+    The outputs of the last run have the gradient of the loss.
+    """
     values: dict[str, _Value] = {}
     runs: list[_Run] = []
     for number, owners in zip(memory.plan.runs, memory.owners, strict=True):
@@ -173,33 +194,37 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
             value.pending += 1
         runs.append(_Run(takes, needs, makes, owners))
     for last in runs[-1].makes:
-        last.grad = _Buffer(_Gradient(0, users=2), contiguous_strides(last.shape))  # the loss has it too
+        last.grad = _Buffer(_Gradient(0, users=2), contiguous_strides(last.shape))  # the loss holds it too
     return runs
 
 
 class _Replay:
-    """The bytes that are held while the backward goes from the last run to the first."""
+    """The memory in use while the backward runs, from the last run to the first.
+
+    Args:
+        held: bytes in use before the backward.
+    """
 
     def __init__(self, held: int) -> None:
-        self.held = self.fullest = held
+        self.held = self.peak = held
         self.effects: dict[object, BackwardEffects] = {}
         self.savers: dict[Owner, int] = {}
-        """The number of nodes that still refer to what the forward saved."""
+        """The number of nodes that still refer to each saved storage."""
 
     def go_back(self, step: SizedStep, run: _Run) -> AtLeast:
-        """Go back through one run; return the most that is held while it does."""
-        came = [value.grad for value in run.makes]
-        if not any(value.needs_grad for value in run.makes) or not any(came):
+        """Run the backward of one run; return the peak memory during it."""
+        incoming = [value.grad for value in run.makes]
+        if not any(value.needs_grad for value in run.makes) or not any(incoming):
             self._leave(run)
             return AtLeast(0, True)
-        effects = self._effects(step, run.needs, came)
-        self.fullest = self.held
+        effects = self._effects(step, run.needs, incoming)
+        self.peak = self.held
         made: dict[int, _Gradient] = {}
         for key, nbytes, saved in effects.events:
             if saved:
                 self._forget(run.owners, key, step)
             elif key < 0:
-                self._release(came[-key - 1])
+                self._release(incoming[-key - 1])
             elif key in made:
                 self.held -= made.pop(key).size
             else:
@@ -209,49 +234,49 @@ class _Replay:
         for key in [*effects.stays, *[each.key for each in effects.gradients if each is not None]]:
             users[key] = users.get(key, 0) + 1
         for key, count in users.items():
-            self._memory(key, made, came).users += count - 1
+            self._memory(key, made, incoming).users += count - 1
         for value in run.makes:
             value.grad = None
         for value, gradient in zip(run.takes, effects.gradients, strict=True):
             if gradient is not None:
-                is_view = gradient.is_view or (gradient.key < 0 and self._came(gradient.key, came).is_view)
-                self._accumulate(value, _Buffer(self._memory(gradient.key, made, came), gradient.strides, is_view))
+                is_view = gradient.is_view or (gradient.key < 0 and self._incoming(gradient.key, incoming).is_view)
+                self._accumulate(value, _Buffer(self._memory(gradient.key, made, incoming), gradient.strides, is_view))
         self._leave(run)
-        return AtLeast(self.fullest, not (effects.holds_more or step.forward.keeps_unknown))
+        return AtLeast(self.peak, not (effects.holds_more or step.forward.keeps_unknown))
 
-    def _effects(self, step: SizedStep, needs: tuple[bool, ...], came: list[_Buffer | None]) -> BackwardEffects:
-        strides = tuple([None if grad is None else grad.strides for grad in came])
-        key = id(step.forward), needs, strides  # steps that are alike have the same one
+    def _effects(self, step: SizedStep, needs: tuple[bool, ...], incoming: list[_Buffer | None]) -> BackwardEffects:
+        strides = tuple([None if grad is None else grad.strides for grad in incoming])
+        key = id(step.forward), needs, strides  # identical steps share one Forward
         if key not in self.effects:
             self.effects[key] = backward_of(step.forward, step.outputs, needs, strides, step.itemsize)
         return self.effects[key]
 
     def _hold(self, nbytes: int) -> None:
         self.held += nbytes
-        self.fullest = max(self.fullest, self.held)
+        self.peak = max(self.peak, self.held)
 
     def _forget(self, owners: RunOwners, key: int, step: SizedStep) -> None:
-        """Drop one node's reference to what the forward saved."""
+        """Drop the reference of one node to a saved storage."""
         owner = owners.of(key)
         if owner is None and key in step.forward.bytes_of:
             size, savers = step.forward.bytes_of[key], step.forward.savers[key]
             owner = owners.by_key[key] = Owner(size, 0, 0, savers)
         if owner is None:
-            return  # it comes from outside, or is a parameter
+            return  # an input of the plan, or a parameter
         self.savers[owner] = self.savers.get(owner, owner.savers) - 1
         if not self.savers[owner] and not owner.is_output:
             self.held -= owner.size
 
-    def _memory(self, key: int, made: dict[int, _Gradient], came: list[_Buffer | None]) -> _Gradient:
-        return made[key] if key > 0 else self._came(key, came).memory
+    def _memory(self, key: int, made: dict[int, _Gradient], incoming: list[_Buffer | None]) -> _Gradient:
+        return made[key] if key > 0 else self._incoming(key, incoming).memory
 
-    def _came(self, key: int, came: list[_Buffer | None]) -> _Buffer:
-        buffer = came[-key - 1]
+    def _incoming(self, key: int, incoming: list[_Buffer | None]) -> _Buffer:
+        buffer = incoming[-key - 1]
         assert buffer is not None
         return buffer
 
     def _accumulate(self, value: _Value, grad: _Buffer) -> None:
-        """Give a tensor a gradient, or add to it: in place if it is not a view and nobody else has its memory."""
+        """Set the gradient of a tensor, or add to it; in place if it is not a view and does not share its memory."""
         before = value.grad
         if before is None:
             value.grad = grad
@@ -267,14 +292,14 @@ class _Replay:
         value.grad = total
 
     def _leave(self, run: _Run) -> None:
-        """Give its gradient to each input whose last taking, from the end of the forward, this was."""
+        """Assign the final gradient to each input of the plan whose uses have all been processed."""
         for value in run.takes:
             value.pending -= 1
             if value.is_input and value.grad is not None and not value.pending:
                 value.grad = self._own(value, value.grad)
 
     def _own(self, value: _Value, grad: _Buffer) -> _Buffer:
-        """Copy the gradient of an input if it does not lie as the input does, or if that very tensor is referred to."""
+        """Copy the gradient of an input if it is not contiguous like the input, or if it has other references."""
         is_shared = grad.memory.users > 1 and not grad.is_view
         if is_contiguous(value.shape, grad.strides) and not is_shared:
             return grad

@@ -1,7 +1,7 @@
-"""The effects of one step: its costs, the storages that come and go, what is saved, and the same for its backward.
+"""The effects of one step and of its backward: costs, allocations, frees and saved tensors.
 
-A step's operation runs once on a tape, on tensors without numbers. What the tape says is put relative to the step, so that
-the runs of a whole network are added up without running every one of them.
+The operation of a step runs once on a tape, on abstract tensors. The record of the tape is stored relative to the step.
+The runs of a whole network are then added up, without running each of them.
 """
 
 import sys
@@ -13,7 +13,13 @@ from attnscope.ops.tensor import Shape, Storage, Tensor
 
 
 class Made(NamedTuple):
-    """An output: the key of its storage (negative: that of the input -key - 1), its strides, and its number as a value."""
+    """An output of a step.
+
+    Args:
+        key: of its storage; a negative key is the storage of input `-key - 1`.
+        strides: its strides.
+        value: its number among the values of the tape.
+    """
 
     key: int
     strides: Shape
@@ -25,21 +31,21 @@ class Forward(NamedTuple):
 
     Args:
         macs, flops, bytes_read, bytes_written: its costs; `flops` are elementwise.
-        fused_macs: those of the MACs that one attention kernel does.
-        runs: the operators that run.
-        outputs: what it makes.
+        fused_macs: the MACs of fused attention kernels, which `macs` includes.
+        runs: the calls of operators.
+        outputs: its outputs.
         sizes: bytes of each storage that its outputs own, by key.
-        scratch: bytes that it holds in addition to its outputs at its fullest moment in inference.
-        training_scratch: the same in training, where what is saved stays.
-        saved: keys of the storages that it saves, in their order, those of numbers left out.
+        scratch: peak memory in inference, in addition to its outputs.
+        training_scratch: the same in training, where saved tensors are not freed.
+        saved: keys of the storages that it saves, in order, without those of Python numbers.
         kept: bytes that it saves in addition to its inputs and outputs.
-        kept_numbers: bytes of the numbers that it saves.
-        holds_more: it holds more than is known while it runs.
-        keeps_unknown: it saves something that only the device knows.
-        drops: another tensor takes the place of what it makes in training.
-        nodes: the graph for its backward.
-        inputs, weights: the values of what it takes, by number.
-        savers: how many of its nodes save each storage, by key.
+        kept_numbers: bytes of the Python numbers that it saves.
+        holds_more: an operator has a workspace of unknown size, so that peak memory is a lower bound.
+        keeps_unknown: the tensors that it saves depend on the device.
+        drops: training replaces its outputs by other tensors.
+        nodes: the autograd graph of the step.
+        inputs, weights: the numbers of its input values and of its parameters.
+        savers: the number of nodes that save each storage, by key.
         bytes_of: bytes of each storage that it saves in addition, by key.
     """
 
@@ -67,13 +73,13 @@ class Forward(NamedTuple):
 
 
 def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> Forward:
-    """Sum up what running a step's operation on a tape did.
+    """Summarize the operation of a step that ran on a tape.
 
     Args:
-        tape: on which it ran.
-        inputs: what it took; the storage of input i has the key -i - 1.
+        tape: the tape on which it ran.
+        inputs: its inputs; the storage of input i has the key -i - 1.
         weights: its parameters.
-        outputs: what it made, still referred to.
+        outputs: its outputs, to which the caller still refers.
     """
     events, tape.events = tape.events, []
     savers: dict[int, int] = {}
@@ -122,8 +128,12 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
 
 
 class Gradient(NamedTuple):
-    """The gradient of an input: the key of its storage (negative: that of the gradient of output -key - 1), its strides,
-    and whether it is a view.
+    """The gradient of an input.
+
+    Args:
+        key: of its storage; a negative key is the storage of the gradient of output `-key - 1`.
+        strides: its strides.
+        is_view: it is a view.
     """
 
     key: int
@@ -132,8 +142,12 @@ class Gradient(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Memory comes, the first time that its key is there, or goes (nbytes < 0, or 0 if it is empty). `saved` frees one
-    reference to what the forward saved under this key.
+    """An allocation or a free of memory in the backward.
+
+    Args:
+        key: of the storage. Its first event allocates it, and its second event frees it.
+        nbytes: its bytes; negative for a free, and 0 for empty storages.
+        saved: the event only drops one reference to the saved storage with this key.
     """
 
     key: int
@@ -145,11 +159,11 @@ class BackwardEffects(NamedTuple):
     """The backward of a step.
 
     Args:
-        events: storages that come and go; negative keys are those of the gradients that came.
-        gradients: for each input, None where nothing goes back to it.
-        stays: keys of the storages that gradients of parameters have for good.
+        events: allocations and frees in order; negative keys are storages of the incoming gradients.
+        gradients: the gradient of each input; None if it has no gradient.
+        stays: keys of the storages of the gradients of parameters, which are not freed.
         macs: its multiply-accumulates, without those of an attention kernel.
-        holds_more: it holds more than is known while it runs.
+        holds_more: an operator has a workspace of unknown size, so that peak memory is a lower bound.
     """
 
     events: tuple[Event, ...]
@@ -162,14 +176,14 @@ class BackwardEffects(NamedTuple):
 def backward_of(
     forward: Forward, shapes: Sequence[Shape], needs: Sequence[bool], grads: Sequence[Shape | None], itemsize: int
 ) -> BackwardEffects:
-    """Run the nodes of a step backwards, as autograd does.
+    """Run the nodes of a step in reverse, as autograd does.
 
     Args:
-        forward: of the step.
-        shapes: of its outputs.
-        needs: for each of its inputs, whether its gradient is needed.
-        grads: for each of its outputs, the strides of the gradient that came; None where none did.
-        itemsize: bytes of one number.
+        forward: the forward of the step.
+        shapes: the shapes of its outputs.
+        needs: for each input, whether it needs a gradient.
+        grads: for each output, the strides of the incoming gradient; None if it has no gradient.
+        itemsize: bytes of one element.
     """
     tape = Tape(itemsize, records=False)
     events: list[Event] = []
@@ -187,12 +201,12 @@ def backward_of(
     stays: list[Storage] = []
     for node in reversed(forward.nodes):
         wanted = [value in needed for value in node.inputs]
-        came = [buffers.pop(value, None) for value in node.outputs]
-        if not any(wanted) or all(grad is None for grad in came):
+        incoming = [buffers.pop(value, None) for value in node.outputs]
+        if not any(wanted) or all(grad is None for grad in incoming):
             continue
         kept = [Tensor(each.shape, each.strides, _SAVED, each.itemsize) for each in node.saved]
-        outs = list(node.backward(Back(tape, came, kept, wanted, node.meta)))
-        came.clear()
+        outs = list(node.backward(Back(tape, incoming, kept, wanted, node.meta)))
+        incoming.clear()
         events += [Event(key, nbytes) for key, nbytes in tape.events]
         tape.events.clear()
         events += [Event(key, 0, saved=True) for key in dict.fromkeys([each.key for each in node.saved])]
@@ -224,7 +238,7 @@ _SAVED = Storage(PARAMETER, 0)
 
 
 def _accumulated(tape: Tape, before: Tensor, grad: Tensor) -> Tensor:
-    """Add a gradient to the one that is there: in place if nobody else refers to its memory, as the base of a view does."""
+    """Add a gradient to the previous one; in place if nothing else, such as a view's base, refers to its memory."""
     if not before.is_view and before.storage.key > 0 and sys.getrefcount(before.storage) == 2:
         return before
     return tape.tensor(grad.shape)

@@ -1,9 +1,10 @@
-"""The memory that a run holds, step by step: in inference, in the forward of training, and in its backward.
+"""The peak memory of a run, step by step: in inference, in the forward of training, and in its backward.
 
-Tensors live by their names: from the step that makes one to the last that takes it, or a view of it, or until the module
-returns whose forward holds it; in training what the backward needs lives until the backward has been there. Everything is
-beyond the input and the parameters, and as on the processor with one thread. Where a kernel or a library holds more than is
-known, the bytes are a lower bound.
+A tensor lives from the step that makes it to the last step that uses it or a view of it. If a module's forward holds it
+in a variable, it lives until the module returns. In training, saved tensors live until their backward has run.
+
+The bytes exclude the input and the parameters, and apply to the CPU with one thread. They are a lower bound if a kernel
+or a library has a workspace of unknown size.
 """
 
 from collections.abc import Sequence
@@ -16,21 +17,28 @@ from attnscope.plan.plan import Call, Plan
 
 
 class AtLeast(NamedTuple):
-    """Bytes, and whether they are all: otherwise they are a lower bound."""
+    """A number of bytes, which is either exact (`is_all`) or a lower bound."""
 
     size: int
     is_all: bool
 
     @property
     def known(self) -> int | None:
-        """The bytes, if they are all."""
+        """Return the bytes if they are exact, else None."""
         return self.size if self.is_all else None
 
 
 @dataclass(slots=True, eq=False)
 class Owner:
-    """Memory of one or several tensors: its bytes, the run that makes it and the last that holds it, how many nodes of the
-    graph have saved it, and whether another tensor takes its place in training.
+    """The memory of one or more tensors.
+
+    Args:
+        size: its bytes.
+        born: the run that allocates it.
+        dies: the last run that holds it.
+        savers: the number of autograd nodes that save it.
+        is_output: it belongs to an output of the plan.
+        is_replaced: another tensor takes its place in training, as with dropout.
     """
 
     size: int
@@ -43,7 +51,17 @@ class Owner:
 
 @dataclass(slots=True)
 class RunOwners:
-    """The owners of what one run takes (None: it comes from outside), makes and saves, by the keys of its forward."""
+    """The owners of the memory that one run uses, and the bytes that it allocates and frees.
+
+    Args:
+        takes: the owner of each input; None for an input of the plan.
+        by_key: the owners of the storages that the run allocates, by their keys in its forward.
+        made: bytes of its outputs.
+        done: bytes that are freed after the run in inference.
+        done_in_training: bytes that are freed after the run in training.
+        saved: bytes of inputs and outputs that it is the first to save for the backward.
+        saves_others: it saves a tensor that another tensor replaces in training.
+    """
 
     takes: list[Owner | None]
     by_key: dict[int, Owner] = field(default_factory=dict)
@@ -54,91 +72,91 @@ class RunOwners:
     saves_others: bool = False
 
     def of(self, key: int) -> Owner | None:
-        """The owner of a storage of the forward; None for one from outside."""
+        """Return the owner of a storage of the forward; None for an input of the plan or a parameter."""
         return self.takes[-key - 1] if key < 0 else self.by_key.get(key)
 
 
 class Memory:
-    """The bytes that the steps of a plan hold. Of several runs of a step the fullest counts."""
+    """The memory that the steps of a plan use. If a step runs several times, the largest value counts."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     @cached_property
     def live(self) -> tuple[int | None, ...]:
-        """For each step, what the forward holds at its fullest moment; None where that is a lower bound."""
-        return self.fullest([held.known for held in self._live])
+        """Return the peak memory of the forward during each step; None if only a lower bound is known."""
+        return self._most_by_step([held.known for held in self._live])
 
     @cached_property
     def live_at_least(self) -> tuple[int, ...]:
-        """The same, as a lower bound where it is not known."""
+        """Return `live` with lower bounds in place of None."""
         return self._largest(self._live)
 
     @property
     def peak(self) -> int | None:
-        """The most that the forward holds at once; None where that is a lower bound."""
+        """Return the peak memory of the forward; None if only a lower bound is known."""
         return most(self.live)
 
     @property
     def least_peak(self) -> int:
-        """The most that the forward holds at once, as a lower bound where it is not known."""
+        """Return the peak memory of the forward, or a lower bound of it if the exact value is unknown."""
         return max([held.size for held in self._live])
 
     @cached_property
     def saved(self) -> tuple[int | None, ...]:
-        """For each step, what training keeps for its backward, each time that it runs.
+        """Return the bytes that each step saves for the backward in one run; None if unknown.
 
-        A tensor that several steps need counts once, with the first of them; the input from outside counts nowhere, so that
-        of identical blocks the first may keep less.
+        A tensor that several steps save counts once, in the first of them. The input of the plan does not count, so
+        that the first of several identical blocks may save less.
         """
-        return self.fullest([saved.known for saved in self.saved_by_runs])
+        return self._most_by_step([saved.known for saved in self.saved_by_runs])
 
     @cached_property
     def saved_together(self) -> tuple[int | None, ...]:
-        """For each step, what training keeps of all its runs together."""
+        """Return the bytes that each step saves for the backward, summed over its runs; None if unknown."""
         return tuple(map(sum_of, self.plan.by_step([saved.known for saved in self.saved_by_runs])))
 
     @cached_property
     def saved_at_least(self) -> tuple[int, ...]:
-        """For each step, what training keeps each time that it runs, as a lower bound where it is not known."""
+        """Return `saved` with lower bounds in place of None."""
         return self._largest(self.saved_by_runs)
 
     @cached_property
     def saved_together_at_least(self) -> tuple[int, ...]:
-        """For each step, what training keeps of all its runs, as a lower bound where it is not known."""
+        """Return `saved_together` with lower bounds in place of None."""
         return tuple(map(sum, self.plan.by_step([saved.size for saved in self.saved_by_runs])))
 
     @property
     def kept(self) -> int | None:
-        """All bytes that training keeps for the backward."""
+        """Return the bytes that all steps save for the backward; None if only a lower bound is known."""
         return sum_of([saved.known for saved in self.saved_by_runs])
 
     @property
     def least_kept(self) -> int:
-        """All bytes that training keeps for the backward, as a lower bound where they are not known."""
+        """Return the bytes that all steps save for the backward, or a lower bound if the exact value is unknown."""
         return sum([saved.size for saved in self.saved_by_runs])
 
     @cached_property
     def training(self) -> tuple[int | None, ...]:
-        """For each step, what the forward of training holds at its fullest moment; None where that is a lower bound.
+        """Return the peak memory of the forward of training during each step; None if only a lower bound is known.
 
-        As `live`, but what the backward needs stays.
+        It differs from `live` in that saved tensors are not freed.
         """
-        return self.fullest([held.known for held in self._training])
+        return self._most_by_step([held.known for held in self._training])
 
     @cached_property
     def training_at_least(self) -> tuple[int, ...]:
-        """The same, as a lower bound where it is not known."""
+        """Return `training` with lower bounds in place of None."""
         return self._largest(self._training)
 
     @property
     def least_training_peak(self) -> int:
-        """The most that the forward of training holds at once, as a lower bound where it is not known."""
+        """Return the peak memory of the forward of training, or a lower bound if the exact value is unknown."""
         return max([held.size for held in self._training])
 
     @cached_property
     def _live(self) -> list[AtLeast]:
-        """For each run, the tensors that live while it runs, and what the step itself holds in addition."""
+        """Return the peak memory during each run: the live tensors, and the temporaries of the step."""
         tensors, live = 0, []
         for number, owned in zip(self.plan.runs, self.owners, strict=True):
             forward = self.plan.steps[number].forward
@@ -149,7 +167,7 @@ class Memory:
 
     @cached_property
     def _training(self) -> list[AtLeast]:
-        """For each run, the same in training, and what is kept so far."""
+        """Return the peak memory during each run in training: that of inference, and the tensors saved so far."""
         held, is_all, live = 0, True, []
         for number, owned in zip(self.plan.runs, self.owners, strict=True):
             forward = self.plan.steps[number].forward
@@ -161,7 +179,7 @@ class Memory:
 
     @cached_property
     def saved_by_runs(self) -> list[AtLeast]:
-        """For each run, what it is the first to keep for the backward."""
+        """Return the bytes that each run is the first to save for the backward."""
         forwards = [self.plan.steps[number].forward for number in self.plan.runs]
         return [
             AtLeast(forward.kept + owned.saved, not (forward.keeps_unknown or owned.saves_others))
@@ -170,17 +188,17 @@ class Memory:
 
     @property
     def end_of_training(self) -> int:
-        """Bytes that are held between the forward and the backward: what is kept, the output and the output's gradient.
+        """Return the bytes in use between forward and backward: saved tensors, the output and its gradient.
 
-        At the least, where a kernel keeps what only it knows.
+        It is a lower bound if a kernel saves tensors that depend on the device.
         """
         numbers = sum([self.plan.steps[number].forward.kept_numbers for number in self.plan.runs])
         outputs = {id(owner): owner for owned in self.owners for owner in owned.by_key.values() if owner.is_output}
         unsaved = sum([owner.size for owner in outputs.values() if not owner.savers])
         return self.least_kept + numbers + unsaved + self.plan.steps[self.plan.runs[-1]].output_bytes
 
-    def fullest(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
-        """For each step the most of its runs; None where one is not known."""
+    def _most_by_step(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Return the largest value among the runs of each step; None if one of them is unknown."""
         return tuple(map(most, self.plan.by_step(of_runs)))
 
     def _largest(self, of_runs: Sequence[AtLeast]) -> tuple[int, ...]:
@@ -188,13 +206,13 @@ class Memory:
 
     @cached_property
     def owners(self) -> list[RunOwners]:
-        """For each run, who owns its tensors, and the bytes that come and go with it."""
+        """Return the owners of the tensors of each run, and the bytes that it allocates and frees."""
         runs = self.plan.runs
         found: list[RunOwners] = []
         tensors: list[Owner] = []
         owner_of: dict[str, Owner | None] = {}
-        starting = sorted(self.plan.calls, key=lambda call: (-call.first, call.last))  # the next one last
-        running: list[Call] = []  # the outermost first
+        starting = sorted(self.plan.calls, key=lambda call: (-call.first, call.last))  # the next call is the last item
+        running: list[Call] = []  # the outermost call is the first item
 
         def returns(call: Call) -> None:
             for name in call.holds:
@@ -210,7 +228,8 @@ class Memory:
             owned = RunOwners([owner_of.get(name) for name in step.takes])
             for owner in owned.takes:
                 if owner is not None:
-                    given = [call.last for call in running if owner.born < call.first]  # to modules that still run
+                    # a running call holds its arguments until it returns
+                    given = [call.last for call in running if owner.born < call.first]
                     owner.dies = max(owner.dies, given[0] if given else now)
             forward = step.forward
             for key, size in forward.sizes.items():

@@ -1,4 +1,4 @@
-"""The plan of a run: the steps that a Spec runs, in their order, with the sizes of their letters, and what they come to."""
+"""The plan of a run: the steps of a Spec in order, the sizes of their letters, and the resulting costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network, such as a block: its title, its stage (from 1; None outside the stages), and what it sees.
+    """A part of a network, such as a block.
 
-    `sees` is how many patches of the image one of its output tokens can see at most, down and across; of identical parts
-    in a row it is that of the last one.
+    Args:
+        title: its title.
+        stage: its stage, counted from 1; None outside the stages.
+        sees: the largest receptive field of its output tokens, in patches down and across. Of consecutive identical
+            parts it is that of the last one.
     """
 
     title: str
@@ -32,12 +35,19 @@ class Part:
 
 @dataclass(frozen=True)
 class SizedStep:
-    """A Step with the sizes of its letters: what one call of it takes, makes and costs.
+    """A Step with the sizes of its letters: the inputs, outputs and costs of one call.
 
-    `path` is the module that runs it ("" for the outermost), `also` are others that run it alike, and `times` says how
-    many they are together. `itemsize` is the bytes of one element. `takes` and `makes` are the names of its tensors in the
-    whole that it stands in, the Step's own unless given, and `part` is the part of it that it belongs to. `layouts` are the
-    strides of what it takes, None for a contiguous tensor; all are contiguous unless given.
+    Args:
+        step: the step.
+        sizes: the sizes of its letters.
+        itemsize: bytes of one element.
+        path: the module that runs it; empty for the outermost module.
+        times: the number of modules that run it, `path` and `also` together.
+        also: further modules that run the same step.
+        takes: the names of its inputs in the whole plan; by default those of the Step.
+        makes: the names of its outputs in the whole plan; by default those of the Step.
+        part: the part of a network that it belongs to.
+        layouts: the strides of its inputs, None for a contiguous one; by default all are contiguous.
     """
 
     step: Step
@@ -63,30 +73,30 @@ class SizedStep:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Where in the module it runs: `blocks.0.attn.score`, for each time that it does."""
+        """Return the place of each run of the step in the module: `blocks.0.attn.score`."""
         return tuple([place(path, self.name) for path in (self.path, *self.also)])
 
     @cached_property
     def inputs(self) -> tuple[Shape, ...]:
-        """The shapes that go in."""
+        """Return the shapes of the inputs."""
         return tuple([tensor.shape(self.sizes) for tensor in self.step.letters.inputs])
 
     @cached_property
     def outputs(self) -> tuple[Shape, ...]:
-        """The shapes that come out."""
+        """Return the shapes of the outputs."""
         return tuple([tensor.shape(self.sizes) for tensor in self.step.letters.outputs])
 
     @cached_property
     def weights(self) -> dict[str, Shape]:
-        """The shapes of the parameters, by name."""
+        """Return the shapes of the parameters, by name."""
         return {name: tensor.shape(self.sizes) for name, tensor in self.step.weight_shapes.items()}
 
     @cached_property
     def forward(self) -> Forward:
-        """The costs and allocations of its operation.
+        """Return the costs and allocations of its operation.
 
         Raises:
-            PlanError: the operation cannot run on these tensors, or makes other shapes than the letters say.
+            PlanError: the operation cannot run on these tensors, or the shapes of its outputs do not match the letters.
         """
         try:
             weights, sizes = tuple(self.weights.values()), tuple(self.sizes.items())
@@ -96,68 +106,72 @@ class SizedStep:
             raise PlanError(literal(f"{name}, {self.step.pattern}: {self._why(error)}")) from error
 
     def _why(self, error: Exception) -> str:
-        """Return why the operation failed: letters without a size, or else what the error says."""
+        """Return the reason of a failure: letters without a size, or else the message of the error."""
         step = self.step
         tensors = (*step.letters.inputs, *step.letters.outputs, *step.weight_shapes.values())
-        if unknown := sorted({letter for tensor in tensors for letter in tensor.letters}.difference(self.sizes)):
-            return f"no size for {', '.join(unknown)}; add it to the sizes of the plan"
+        if unsized := sorted({letter for tensor in tensors for letter in tensor.letters}.difference(self.sizes)):
+            return f"no size for {', '.join(unsized)}; add it to the sizes of the plan"
         return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of matmul-class work."""
+        """Return the multiply-accumulates of matmuls and convolutions."""
         return self.forward.macs
 
     @property
     def flops(self) -> int:
-        """Two for each MAC."""
+        """Return the FLOPs of the MACs, two for each."""
         return 2 * self.forward.macs
 
     @property
     def other_flops(self) -> int:
-        """Elementwise FLOPs, by the conventions of `attnscope.ops`."""
+        """Return the elementwise FLOPs, by the conventions of `attnscope.ops`."""
         return self.forward.flops
 
     @cached_property
     def params(self) -> int:
-        """Parameters that the step uses."""
+        """Return the number of parameters that the step uses."""
         return sum([tensor.elements(self.sizes) for tensor in self.step.weight_shapes.values()])
 
     @property
     def is_view(self) -> bool:
-        """Return whether no operator runs: the outputs are views of the input."""
+        """Return whether no operator runs, so that the outputs are views of the input."""
         return not self.forward.runs
 
     @property
     def is_fused(self) -> bool:
-        """Return whether one kernel does the attention."""
+        """Return whether one fused kernel computes the attention."""
         return self.forward.fused_macs > 0
 
     @property
     def output_bytes(self) -> int:
-        """The size of the outputs, whoever owns their memory."""
+        """Return the bytes of the outputs, including those of views."""
         return self.itemsize * sum([tensor.elements(self.sizes) for tensor in self.step.letters.outputs])
 
     @property
     def bytes_read(self) -> int:
-        """Bytes that its operators read: each tensor that one of them takes, once; a view reads nothing."""
+        """Return the bytes that its operators read: each input of each operator once; a view reads nothing."""
         return self.forward.bytes_read
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that its operators write: each tensor that one of them makes, once, hidden copies included."""
+        """Return the bytes that its operators write: each output of each operator once, including hidden copies."""
         return self.forward.bytes_written
 
     def moved_to(
         self, path: str, also: tuple[str, ...], takes: tuple[str, ...], makes: tuple[str, ...], part: Part | None
     ) -> "SizedStep":
-        """Return the step in another place; what it does stays the same."""
+        """Return the same step at another place.
+
+        Args:
+            path, also, takes, makes, part: see `SizedStep`.
+        """
         return SizedStep(
             self.step, self.sizes, self.itemsize, path, 1 + len(also), also, takes, makes, part, self.layouts
         )
 
     def laid(self, layouts: tuple[Shape | None, ...]) -> "SizedStep":
-        """Return the step where what it takes lies with these strides."""
+        """Return the step with these strides of its inputs; None for a contiguous input."""
         return SizedStep(
             self.step,
             self.sizes,
@@ -172,9 +186,8 @@ class SizedStep:
         )
 
 
-@lru_cache(
-    maxsize=4096
-)  # blocks that are alike, kernels of one attention and points of a comparison ask for the same again
+# Identical blocks, kernels of one attention and points of a comparison share their entries.
+@lru_cache(maxsize=4096)
 def _forward(
     op: Op,
     pattern: str,
@@ -183,10 +196,18 @@ def _forward(
     layouts: tuple[Shape | None, ...],
     itemsize: int,
 ) -> Forward:
-    """Run an operation on a tape, and return what it does; its arguments are those of a SizedStep.
+    """Run an operation on a tape and return its effects.
+
+    Args:
+        op: the operation.
+        pattern: the pattern of the step.
+        weights: the shapes of the parameters.
+        sizes: the sizes of the letters.
+        layouts: the strides of the inputs, None for a contiguous one.
+        itemsize: bytes of one element.
 
     Raises:
-        ValueError: it makes no tensors, or other shapes than the letters say.
+        ValueError: the operation does not return tensors, or their shapes do not match the letters.
     """
     tape, letters, size_of = Tape(itemsize), parse_pattern(pattern), dict(sizes)
     shapes, expected = ([each.shape(size_of) for each in side] for side in (letters.inputs, letters.outputs))
@@ -198,10 +219,10 @@ def _forward(
     made = op(tape, Operands(inputs, parameters, expected, letters, size_of))
     outputs = (made,) if isinstance(made, Tensor) else made
     if not isinstance(outputs, Sequence) or not all(isinstance(each, Tensor) for each in outputs):
-        raise ValueError(f"the operation returns {made!r} instead of tensors")
+        raise ValueError(f"the operation must return tensors (got {made!r})")
     found = [each.shape for each in outputs]
     if found != expected:
-        raise ValueError(f"the operation makes {_spelled(found)}, but the letters say {_spelled(expected)}")
+        raise ValueError(f"the operation must return {_spelled(expected)}, as the letters say (got {_spelled(found)})")
     return forward_of(tape, inputs, parameters, outputs)
 
 
@@ -210,12 +231,18 @@ def _spelled(shapes: Sequence[Shape]) -> str:
 
 
 def place(path: str, name: str) -> str:
-    """Where a step runs: its name behind the path of its module."""
+    """Return the place of a step: the path of its module, then its name."""
     return f"{path}.{name}" if path else name
 
 
 class Call(NamedTuple):
-    """One call of a module: its first and its last run, and the names of the tensors that its forward holds to its end."""
+    """One call of a module.
+
+    Args:
+        first: the index of its first run.
+        last: the index of its last run.
+        holds: the names of the tensors that its forward holds until it returns.
+    """
 
     first: int
     last: int
@@ -224,12 +251,16 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one run, in their order; totals are sums over them, each row as often as it stands there.
+    """The steps of one run, in order; totals sum each step as often as it runs.
 
-    Identical modules of a network are one, in the place of the first of them. `runs` tells which step runs when, by its
-    number, those of identical modules again and again: each once, in their order, unless given. `calls` are the modules
-    that are called: while one runs, Python holds what it was given and what its forward keeps. `holds` are the names of the
-    tensors that the forward of the whole keeps.
+    Identical modules of a network share their steps, at the place of the first module.
+
+    Args:
+        sized: the steps.
+        runs: the index of the step of each run; steps of identical modules repeat. By default each step runs once, in
+            order.
+        calls: the calls of modules. During a call, Python holds its arguments and the tensors that its forward holds.
+        holds: the names of the tensors that the forward of the whole holds until it returns.
     """
 
     sized: tuple[SizedStep, ...]
@@ -243,7 +274,7 @@ class Plan:
 
     @cached_property
     def steps(self) -> tuple[SizedStep, ...]:
-        """The steps, each of which takes its tensors as they were made to lie in memory."""
+        """Return the steps; the inputs of each have the strides with which they were made."""
         return laid_out(self.sized)
 
     @classmethod
@@ -251,20 +282,21 @@ class Plan:
         """Return the plan of steps that share the sizes of their letters.
 
         Args:
-            steps: in the order in which they run.
-            sizes: of their letters.
+            steps: the steps in the order in which they run.
+            sizes: the sizes of their letters.
             itemsize: bytes of one element.
-            holds: names of tensors that the module's forward keeps in a variable until it returns, beyond their last use.
+            holds: names of tensors that the module's forward holds in a variable until it returns, beyond their last
+                use.
         """
         return cls(tuple([SizedStep(step, sizes, itemsize) for step in steps]), holds=tuple(holds))
 
     @classmethod
     def join(cls, plans: Sequence["Plan"], order: Iterable[int] | None = None) -> "Plan":
-        """One plan after the other; tensors with the same name are the same.
+        """Join plans that run one after another; tensors with the same name are the same.
 
         Args:
             plans: pieces of the whole, in the order in which they first run.
-            order: which of them runs when, by its number; each once unless given.
+            order: the index of the plan of each run; by default each plan runs once, in order.
         """
         starts = list(accumulate([len(plan.sized) for plan in plans], initial=0))
         runs: list[int] = []
@@ -283,14 +315,14 @@ class Plan:
         makes: Mapping[str, str] | None = None,
         part: Part | None = None,
     ) -> "Plan":
-        """This plan as a piece of a larger one.
+        """Return this plan as a piece of a larger plan.
 
         Args:
-            paths: the modules of the whole that run it, the first one first ("": the whole itself). Who joins it to others
-                says when the others run.
-            takes: what the tensors that come from outside are called in the whole.
-            makes: what the tensors that it makes are called there. All others stay its own.
-            part: the part of the whole that it is.
+            paths: the modules of the whole that run it, in order; an empty path is the whole itself. `join` sets when
+                each of them runs.
+            takes: the names of its inputs in the whole.
+            makes: the names of its outputs in the whole. All other tensors get the first path as a prefix.
+            part: the part of the network that it is.
         """
         outside, inner = takes or {}, makes or {}
         first = paths[0]
@@ -315,7 +347,7 @@ class Plan:
         return Plan(tuple(steps), self.runs, calls, holds)
 
     def by_step(self, of_runs: Iterable[Found]) -> list[list[Found]]:
-        """Return the values of the runs, those of each step together."""
+        """Return the values of the runs, grouped by step."""
         found: list[list[Found]] = [[] for _ in self.steps]
         for number, one in zip(self.runs, of_runs, strict=True):
             found[number].append(one)
@@ -339,7 +371,7 @@ class Plan:
 
     @cached_property
     def input_bytes(self) -> int:
-        """The size of what comes from outside: the tensors that some step takes and none before it makes."""
+        """Return the bytes of the inputs of the plan: the tensors that a step takes and no earlier step makes."""
         made: set[str] = set()
         outside: dict[str, int] = {}
         for step in self.steps:
@@ -355,7 +387,7 @@ def _within(path: str, own: str) -> str:
 
 
 def laid_out(steps: Sequence[SizedStep]) -> tuple[SizedStep, ...]:
-    """Return the steps where each takes its tensors with the strides with which they were made."""
+    """Return the steps; the inputs of each have the strides with which earlier steps made them."""
     strides: dict[str, Shape | None] = {}
     laid = []
     for step in steps:

@@ -1,10 +1,12 @@
-"""The least time that a machine can need for a step, from what the machine can do at its best (Williams et al., "Roofline:
-An Insightful Visual Performance Model for Multicore Architectures", 2009).
+"""The roofline lower bound of the time of a step, from the measured peaks of the machine.
 
-A step's kernels run one after the other, so their times add up: what matmul copies first, the matmul itself, the pass that
-scales its result. Within a kernel reckoning and moving overlap, so the longer of the two counts. No machine reaches its
-peak on the small matrices of a head, so kernels are held against themselves: the same kernel, alone, on the same sizes,
-with its operands at hand.
+The model is that of Williams et al., "Roofline: An Insightful Visual Performance Model for Multicore Architectures",
+2009.
+
+The kernels of a step run one after another, so their times add up: the copies before a matmul, the matmul itself, and
+the pass that scales its result. Within a kernel, computation and memory traffic overlap, so the longer of the two
+counts. No machine reaches its peak on the small matrices of an attention head. Each kernel is therefore compared with
+itself: the same kernel alone, on the same sizes, with its operands ready.
 """
 
 import math
@@ -18,7 +20,12 @@ from attnscope.plan.plan import SizedStep
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bytes a second, read and written together, where all that is touched comes to `working_set` bytes."""
+    """The memory bandwidth at one working set.
+
+    Args:
+        working_set: bytes that the copy reads and writes in total.
+        bytes_per_s: bytes per second, reads and writes together.
+    """
 
     working_set: int
     bytes_per_s: float
@@ -26,7 +33,12 @@ class Bandwidth:
 
 @dataclass(frozen=True)
 class Rate:
-    """What a kernel does in a second on tensors of some size: MACs or elements. `size` is the side of a matrix."""
+    """The throughput of a kernel at one size.
+
+    Args:
+        size: the size, such as the side of a matrix.
+        per_s: MACs or elements per second.
+    """
 
     size: int
     per_s: float
@@ -34,20 +46,20 @@ class Rate:
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a machine can do at its best, by a dtype and a number of threads.
+    """The measured peaks of a machine, for one dtype and one number of threads.
 
     Args:
-        device: its name.
-        threads: of the processor.
-        dtype: type of the numbers.
-        matmul: MACs a second of square matrices, by their side.
-        batched: MACs a second of many matrices at a time, by their tokens.
-        softmax: elements a second, by the length of a row.
-        copy: bytes a second, by working set.
-        call_s: what the smallest operation takes.
-        view_s: what the smallest view takes; None on a GPU, which hears of none.
-        caches: bytes of each cache that one core can use, by its name, the smallest first.
-        seconds: how long the measuring took.
+        device: name of the device.
+        threads: number of CPU threads.
+        dtype: tensor dtype.
+        matmul: MACs per second of square matmuls, by their side.
+        batched: MACs per second of batched matmuls, by their number of tokens.
+        softmax: elements per second of a softmax, by the length of a row.
+        copy: bytes per second of a copy, by working set.
+        call_s: seconds of the smallest operation.
+        view_s: seconds of the smallest view; None on a GPU, where views do not run.
+        caches: bytes of each cache that one core can use, by name, from the smallest.
+        seconds: seconds that the measurement took.
     """
 
     device: str
@@ -64,24 +76,27 @@ class Peaks:
 
     @property
     def macs_per_s(self) -> float:
-        """The most MACs a second, of any kernel."""
+        """Return the highest MACs per second of any kernel."""
         return max(rate.per_s for rate in (*self.matmul, *self.batched))
 
     def bandwidth(self, working_set: int) -> float:
-        """Bytes a second at a working set: that of the sizes around it, in proportion to their logarithms."""
+        """Return the bytes per second at a working set, interpolated on a logarithmic scale."""
         return _between([(c.working_set, c.bytes_per_s) for c in self.copy], working_set)
 
     def level(self, working_set: int) -> str:
-        """The smallest memory that holds this many bytes: `L2`, or `DRAM`."""
+        """Return the smallest memory that holds a working set: `L2`, or `DRAM`."""
         return next((name for name, size in self.caches.items() if working_set <= size), "DRAM")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least time of a step, what sets it, and its arithmetic intensity: FLOPs for each byte that it must move.
+    """The roofline lower bound of a step.
 
-    `binds` is "compute", "memory L2" and the like, or "call": an operation so small that calling it is all it costs.
-    `intensity` is None for a view, which moves nothing.
+    Args:
+        seconds: the lower bound of its time.
+        binds: the limit that sets it: "compute", a memory such as "memory L2", or "call" if the call overhead
+            dominates.
+        intensity: arithmetic intensity, FLOPs for each byte that must be moved; None for a view, which moves nothing.
     """
 
     seconds: float
@@ -91,11 +106,18 @@ class Bound:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel on sizes of its own.
+    """One kernel at given sizes.
 
-    `kind` is "linear", with rows and channels in and out for its sizes; "batched", how many matrices of which rows, inner
-    side and columns; "softmax", rows and their length; "scale", how many elements are multiplied in place; "transpose", the
-    copy of one part of a tensor of batches, tokens, parts, heads and channels, with tokens and channels exchanged.
+    Args:
+        kind: "linear", "batched", "softmax", "scale" (multiply in place) or "transpose" (copy one part of a tensor,
+            with tokens and channels exchanged).
+        sizes: the sizes that the kind requires, in this order:
+
+            * "linear": rows, input channels, output channels;
+            * "batched": number of matrices, rows, inner side, columns;
+            * "softmax": rows, length of a row;
+            * "scale": elements;
+            * "transpose": batch size, tokens, parts, heads, channels.
     """
 
     kind: str
@@ -103,7 +125,7 @@ class Kernel:
 
     @property
     def elements(self) -> int:
-        """Numbers in its operands and in what it makes."""
+        """Return the number of elements of its operands and of its result."""
         match self.kind, self.sizes:
             case "linear", (rows, i, o):
                 return rows * i + i * o + rows * o
@@ -116,20 +138,20 @@ class Kernel:
             case "transpose", (batches, tokens, parts, heads, channels):
                 return (parts + 1) * batches * tokens * heads * channels
             case _:
-                raise ValueError(f"no kernel is known as {self}")
+                raise ValueError(f"unknown kernel: {self}")
 
 
 def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
-    """The kernels of these steps that are held against themselves, each once."""
+    """Return the distinct kernels of these steps that are measured alone."""
     return list(dict.fromkeys(kernel for step in steps for kernel in _kernels(step)))
 
 
 def seen_seconds(steps: Iterable[SizedStep], seconds: Iterable[float]) -> dict[Kernel, float]:
-    """Those kernels, each with the least time in which a step that has it was run: alone it cannot need more.
+    """Return, for each of these kernels, the shortest time of a step that contains it, an upper bound of its own time.
 
     Args:
         steps: the steps.
-        seconds: the shortest run of each.
+        seconds: the shortest run of each step.
     """
     seen: dict[Kernel, float] = {}
     for step, shortest in zip(steps, seconds, strict=True):
@@ -139,12 +161,12 @@ def seen_seconds(steps: Iterable[SizedStep], seconds: Iterable[float]) -> dict[K
 
 
 def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound | None:
-    """The lower bound of one call of a step; None for a view on a GPU, which does nothing there.
+    """Return the roofline lower bound of one call of a step; None for a view on a GPU, where views do not run.
 
     Args:
         step: the step.
-        peaks: what the machine can do at its best.
-        best: seconds that each of the step's `kernels` takes at its best.
+        peaks: the measured peaks of the machine.
+        best: the shortest time, in seconds, of each of the step's `kernels`.
     """
     if step.is_view:
         return None if peaks.view_s is None else Bound(peaks.view_s, "call", None)
@@ -165,7 +187,7 @@ def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound 
 
 
 def moved_bytes(step: SizedStep) -> int:
-    """Return the bytes that a step cannot do without: what it takes, its parameters and what it makes, each once."""
+    """Return the bytes that a step must move: its inputs, its parameters and its outputs, each once."""
     taken = sum([tensor.elements(step.sizes) for tensor in step.step.letters.inputs])
     return step.itemsize * (taken + step.params) + step.output_bytes
 
@@ -176,7 +198,7 @@ def _kernels(step: SizedStep) -> list[Kernel]:
 
 
 def _kernel(run: Run) -> Kernel | None:
-    """Return the kernel of one operator, None if it is not held against itself."""
+    """Return the kernel of one operator, or None if it is not measured alone."""
     match run.name, run.inputs:
         case "addmm", (_, (rows, i), (_, o)):
             return Kernel("linear", (rows, i, o))
@@ -198,13 +220,14 @@ def _kernel(run: Run) -> Kernel | None:
 
 
 def _exchanges(run: Run) -> bool:
-    """Return whether a copy exchanges tokens and channels: of (b, h, d, m) whose channels lie side by side."""
+    """Return whether a copy exchanges tokens and channels: its input is (b, h, d, m) with a channel stride of 1."""
     return len(run.output) == 4 and run.strides[-1] != 1 and run.strides[-2] == 1
 
 
 def _copied_bytes(step: SizedStep) -> int:
-    """Return the bytes that copies on the way read and write, but for those that are a kernel of their own, and those that
-    are what the step is for.
+    """Return the bytes that hidden copies read and write.
+
+    Copies that are measured as kernels do not count, nor do the copies of a step that only copies.
     """
     runs = step.forward.runs
     hidden = [run for run in runs if run.name in ("clone", "index", "cat", "repeat") and _kernel(run) is None]
@@ -215,11 +238,11 @@ def _copied_bytes(step: SizedStep) -> int:
 
 
 def _between(points: Sequence[tuple[int, float]], at: float) -> float:
-    """The value at a place between measured ones, on a logarithmic scale; beyond them that of the nearest."""
+    """Interpolate between measured points on a logarithmic scale; outside their range, return the nearest value."""
     if at <= points[0][0]:
         return points[0][1]
     for (low, before), (high, after) in pairwise(points):
         if at <= high:
-            share = math.log(at / low) / math.log(high / low)
-            return before + share * (after - before)
+            fraction = math.log(at / low) / math.log(high / low)
+            return before + fraction * (after - before)
     return points[-1][1]

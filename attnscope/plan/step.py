@@ -1,12 +1,13 @@
-"""A step, declared once in axis letters: shapes, costs, memory and documentation follow from it by arithmetic.
+"""Steps, declared in axis letters; shapes, costs, memory and documentation follow from the declaration by arithmetic.
 
     score = Step(
         "q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True),
-        doc="S = q·kᵀ/√d: how much each token attends to each other",
+        doc="S = q·kᵀ/√d: the score of each query-key pair",
     )
 
-The operation is named; the registry (`attnscope.ops`) knows the rest. The method that computes a step is tied to it by
-decoration (`@steps.score`) and stays a plain method. What a step comes to in numbers is in `attnscope.plan.plan`.
+A step names its operation, whose costs are in the registry (`attnscope.ops`). The decorator `@steps.score` ties a
+method to the step; the method stays a plain method. `attnscope.plan.plan` computes shapes and costs from steps and
+sizes.
 """
 
 import re
@@ -26,19 +27,20 @@ class Step:
     """One step of a computation, in axis letters.
 
     Args:
-        pattern: the tensors that go in and come out (see `attnscope.core.axes`). A tensor that two steps name alike is the
-            same tensor: it lives from the step that makes it to the last step that takes it.
-        op: what it computes, from `attnscope.ops.recipes` or a function of the same form.
-        weights: parameters that the step uses, by their names in the module: their shapes. The operation takes them in this
-            order.
-        doc: what the step means, in a line.
-        why: why the step is there, in a line.
-        constants: which of the tensors that it takes never need a gradient, by name.
-        name: the name that it is bound to on its page.
+        pattern: its inputs and outputs (see `attnscope.core.axes`). Tensors of the same name in two steps are the same
+            tensor. It lives from the step that makes it to the last step that uses it.
+        op: its operation, from `attnscope.ops.recipes` or a function of the same form.
+        weights: the shapes of its parameters by their names in the module, in the order in which the operation takes
+            them.
+        doc: its meaning, in one line.
+        why: the reason why it is there, in one line.
+        constants: the names of inputs that never need a gradient.
+        name: the name of the variable that holds it in `steps.py`.
 
     Raises:
-        AxisError: a pattern that cannot be read.
-        TypeError: an operation that is not a function.
+        AxisError: the pattern or the shape of a weight cannot be parsed.
+        TypeError: the operation is not callable.
+        ValueError: a constant is not an input.
     """
 
     pattern: str
@@ -50,42 +52,44 @@ class Step:
     name: str = ""
 
     def __post_init__(self) -> None:
-        # Both are checked here, so that a mistake shows when the page is imported.
+        # All of it is checked here, so that the import of steps.py reports a mistake.
         if not callable(self.op):
             raise TypeError(
-                f"op is {self.op!r}; give an operation of attnscope.ops.recipes, or a function of that form"
+                "op must be an operation of attnscope.ops.recipes or a function of the same form, "
+                f"op(tape, operands) (got {self.op!r})"
             )
-        known = {tensor.name for tensor in self.letters.inputs}
-        if not known.issuperset(self.constants):
-            raise ValueError(f"constants {', '.join(self.constants)}, but it takes {', '.join(sorted(known))}")
+        names = {tensor.name for tensor in self.letters.inputs}
+        if not names.issuperset(self.constants):
+            wrong = ", ".join([name for name in self.constants if name not in names])
+            raise ValueError(f"constants must be inputs of the step (got {wrong}); inputs: {', '.join(sorted(names))}")
         _ = self.weight_shapes
 
     def __call__(self, method: Method) -> Method:
-        """Tie a method to this step: `@steps.score` above `def score(self, q, k)`."""
+        """Set this step as the step of a method: `@steps.score` above `def score(self, q, k)`."""
         method.step = self  # type: ignore[attr-defined]
         method.__doc__ = f"{method.__doc__ or self.doc}\n\n        {self.pattern}\n        "
         return method
 
     @cached_property
     def letters(self) -> Pattern:
-        """The pattern, parsed."""
+        """Return the parsed pattern."""
         return parse_pattern(self.pattern)
 
     @cached_property
     def weight_shapes(self) -> dict[str, Tensor]:
-        """The shapes of the weights, parsed."""
+        """Return the parsed shapes of the weights."""
         return {name: parse_tensor(axes) for name, axes in self.weights.items()}
 
     def dropping(self, share: float) -> "Step":
-        """Return the step with dropout behind it, if there is any."""
+        """Return the step followed by dropout, or the step itself if the dropout probability is 0."""
         return replace(self, op=dropout(self.op)) if share else self
 
     def without_bias(self) -> "Step":
-        """Return the step where its linear layer has no bias."""
+        """Return the step without the bias of its linear layer."""
         return replace(self, weights={name: axes for name, axes in self.weights.items() if not name.endswith("bias")})
 
     def spelled(self, **letters: str) -> "Step":
-        """Return the step with other letters for some of its own: `step.spelled(n="y x")` for tokens on a grid."""
+        """Return the step with some of its letters replaced: `step.spelled(n="y x")` for tokens on a grid."""
 
         def spell(text: str) -> str:
             parts = re.split(r"(\([^()]*\))", text)
@@ -107,7 +111,11 @@ def _spelled(text: str, letters: Mapping[str, str], in_group: bool) -> str:
 
 
 def name_steps(page: MutableMapping[str, Any]) -> None:
-    """Give each Step on a page (a module's `globals()`) the name that it is bound to."""
+    """Set the name of each Step of a module to the name of its variable.
+
+    Args:
+        page: the `globals()` of the module.
+    """
     for name, value in page.items():
         if isinstance(value, Step):
             object.__setattr__(value, "name", name)
