@@ -75,7 +75,7 @@ def _by_factor(start: int, stop: int, factor: Fraction) -> Iterator[int]:
     while exact <= stop:
         value = _nearest(exact)
         yield value
-        # limit_denominator keeps the fraction small, and the fallback makes progress if the factor is close to 1
+        # limit_denominator keeps the fraction small; the fallback ensures progress if the factor is close to 1
         grown = (exact * factor).limit_denominator(1_000_000)
         exact = grown if _nearest(grown) > value else Fraction(value + 1)
 

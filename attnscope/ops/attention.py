@@ -1,4 +1,4 @@
-"""Fused attention kernels: they count the same operations as the steps that they replace, but hold other memory."""
+"""Fused attention kernels, whose counts are those of the steps that they replace, and whose memory is different."""
 
 from math import prod
 from typing import Any, NamedTuple

@@ -22,8 +22,8 @@ class Operation:
 
     Args:
         name: the aten name without its overload, such as `addmm`.
-        macs: counts the multiply-accumulates of a call; None if it has none.
-        flops: counts the elementwise FLOPs of a call; None if it has none.
+        macs: counts the multiply-accumulates of a call; None for an operator without MACs.
+        flops: counts the elementwise FLOPs of a call; None for an operator without FLOPs.
         is_view: the result shares the memory of the argument.
         gathers: it reads only the elements that it returns.
         by_products: it also returns statistics for the backward. They depend on the device and are not counted.

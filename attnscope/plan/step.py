@@ -52,7 +52,7 @@ class Step:
     name: str = ""
 
     def __post_init__(self) -> None:
-        # All of it is checked here, so that the import of steps.py reports a mistake.
+        # Check all arguments here, so that importing steps.py reports a mistake.
         if not callable(self.op):
             raise TypeError(
                 "op must be an operation of attnscope.ops.recipes or a function of the same form, "
