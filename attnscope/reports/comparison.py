@@ -1,6 +1,6 @@
-"""The Comparison: attentions beside each other at each point of a range, as plain data in base units. Its JSON is the data.
+"""The Comparison of attentions at each point of a range, as plain data in base units. Its JSON holds the same data.
 
-Counts are whole numbers, times are seconds, sizes are bytes. What was not measured or is not known is None, never 0.
+Counts are integers, times are in seconds and sizes in bytes. A value that is unknown or was not measured is None, never 0.
 """
 
 import json
@@ -17,9 +17,11 @@ SCHEMA = 1
 
 @dataclass
 class Contender:
-    """One attention that is compared: what was typed, which attention it is, what it is in words, and what it is called.
+    """An attention in a comparison.
 
-    It is called as it was typed, but for plain global attention, which is no ViT on any grid: its words are its name.
+    `label` is the attention as it was typed, `attention` its registered name, `words` its description, and `name` what
+    screens call it. By default, `name` is the label. Plain global attention is named by its description instead, because
+    it is not the network ViT.
     """
 
     label: str
@@ -33,7 +35,7 @@ class Contender:
 
 @dataclass
 class Axis:
-    """What is gone over: a field and its values, or the stages of a network by their numbers."""
+    """An axis of the range: a field and its values, or the numbers of the stages of a network."""
 
     field: str
     values: list[int]
@@ -41,7 +43,7 @@ class Axis:
 
 @dataclass
 class Measured:
-    """Time of one forward, in seconds: the median and the quartiles of the runs."""
+    """Time of one forward, in seconds: the median and the lower and upper quartile of the runs."""
 
     median_s: float
     low_s: float
@@ -49,7 +51,7 @@ class Measured:
     samples_s: list[float]
 
     def apart(self, other: "Measured") -> bool:
-        """Whether the middle halves of the runs lie apart, so that it can be said which is faster."""
+        """Return whether the interquartile ranges do not overlap, which decides which of the two is faster."""
         return self.high_s < other.low_s or other.high_s < self.low_s
 
 
@@ -58,13 +60,13 @@ class Point:
     """One point of the range.
 
     Args:
-        at: the value of each axis.
-        grid: tokens down and across.
-        costs: the quantity that was asked for, for each contender.
-        ratio: how many times what each contender costs the first one costs; None where that is not known.
-        padding: the share of padding among each contender's tokens, where it pads.
-        times: how long each contender took, where it was measured.
-        measured_ratio: how many times as long the first one took.
+        at: the value on each axis.
+        grid: height and width in tokens.
+        costs: the requested quantity for each contender.
+        ratio: cost of the first contender divided by that of each other one; None if it is unknown.
+        padding: the share of padding in the tokens of each contender that pads.
+        times: the time of each contender that was measured.
+        measured_ratio: time of the first contender divided by that of each other one.
     """
 
     at: dict[str, int]
@@ -76,11 +78,11 @@ class Point:
     measured_ratio: dict[str, float] = field(default_factory=dict)
 
     def can_tell(self, first: str, other: str) -> bool:
-        """Whether both were measured, and their times lie apart."""
+        """Return whether both contenders were measured and their interquartile ranges do not overlap."""
         return {first, other} <= self.times.keys() and self.times[first].apart(self.times[other])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers; the times only where there are any."""
+        """Return the point as plain dictionaries, lists and numbers; without the keys of times if it has no times."""
         plain = dict(vars(self))
         if self.times:
             plain["times"] = {label: asdict(time) for label, time in self.times.items()}
@@ -91,19 +93,21 @@ class Point:
 
 @dataclass
 class Crossover:
-    """Where a contender and the first one need the same MACs on grids without padding, solved in whole numbers.
+    """The break-even of a contender and the first one: equal MACs on grids without padding, solved in integers.
 
     Args:
-        first, other: their labels.
-        scope: "layer", the attention alone, or "block", with an MLP four times as wide.
-        tokens: the break-even; a pair of neighbouring numbers where it lies between them, None where there is none.
-        always: MACs of the other over those of the first where that is the same at any size, so that none overtakes.
-        formula: MACs of the other over those of the first, hw tokens of width C, each with as many keys as a letter says
-            (hw, M² in windows).
-        values: the same with this point's numbers.
-        padded_from: the side of the square grid from which on the other one needs fewer, whatever has to be padded; None
-            where that is not known.
-        balance: tokens from which the first one's quadratic term is more than all else it does: hw = 2C in a layer.
+        first, other: labels of the contenders.
+        scope: "layer", the attention alone, or "block", with an MLP whose hidden size is 4 times the embedding dimension.
+        tokens: the number of tokens at the break-even, or a pair of consecutive numbers if it is between them; None if
+            they never break even.
+        always: MACs of the other divided by those of the first, if this ratio is the same at any size; otherwise None.
+        formula: MACs of the other divided by those of the first for hw tokens of embedding dimension C. A letter is the
+            number of keys of each query (hw, or M² in windows).
+        values: the formula with the numbers of this point.
+        padded_from: the smallest side of a square grid from which on the other needs fewer MACs, its padding included;
+            None if it is unknown.
+        balance: the number of tokens above which the quadratic term of the first exceeds all of its other terms: hw = 2C
+            in a layer.
     """
 
     first: str
@@ -116,20 +120,20 @@ class Crossover:
     padded_from: int | None
     balance: float | None
     equation: str | None = None
-    """The break-even in letters, `hw = M²`, where there is a formula."""
+    """The break-even as an equation, such as `hw = M²`; None without a formula."""
 
 
 @dataclass
 class TimeCrossover:
-    """Where a contender overtakes the first one in measured time.
+    """The interval in which a contender overtakes the first one in measured time.
 
     Args:
-        first, other: their labels.
-        axis: the field whose values are meant.
-        low, high: neighbouring measured values; between them the lead changes. None where one led all along.
-        leader: who is faster from `high` on, or all along; None where nothing could be told apart.
-        unclear: values in between at which the interquartile ranges overlap, so that nothing can be told.
-        bisected: values that were measured to find it.
+        first, other: labels of the contenders.
+        axis: the field that varies.
+        low, high: consecutive measured values between which the faster contender changes; None if it never changes.
+        leader: the faster contender from `high` on, or at all values; None if all interquartile ranges overlap.
+        unclear: values between `low` and `high` at which the interquartile ranges overlap.
+        bisected: values that were measured by bisection.
     """
 
     first: str
@@ -144,7 +148,7 @@ class TimeCrossover:
 
 @dataclass
 class LeftOut:
-    """A point that is not there, or one that was not timed, and why; the first of `count` with that reason."""
+    """A point that was left out or not timed, with the reason; it is the first of `count` points with this reason."""
 
     at: dict[str, int]
     reason: str
@@ -153,7 +157,7 @@ class LeftOut:
 
 @dataclass
 class Comparison(Shown):
-    """What `compare` found. `Comparison.to_json` is the file format."""
+    """The result of `compare`. `Comparison.to_json` writes the file format."""
 
     command: str | None
     title: str
@@ -165,38 +169,38 @@ class Comparison(Shown):
     environment: dict[str, Any]
     points: list[Point]
     reference: int
-    """The point that a reader would know; the crossovers are solved for it."""
+    """The index of the point with the most familiar size; the crossovers are solved for it."""
     crossovers: list[Crossover]
     agree: bool
-    """Whether the closed forms equal the sum of the steps at the reference, for every contender."""
+    """True if the closed form of every contender equals the sum of its steps at the reference point."""
     left_out: list[LeftOut]
     bisected: list[Point] = field(default_factory=list)
-    """Points beside the range that were measured to find where the lead changes."""
+    """Points outside of the requested values that were measured to find where the faster contender changes."""
     time_crossovers: list[TimeCrossover] = field(default_factory=list)
     not_timed: list[LeftOut] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
     next: tuple[str, str] | None = None
-    """The command to type next, and why; None in Python."""
+    """The suggested next command and its reason; None if the comparison was called from Python."""
     schema: int = SCHEMA
 
     @property
     def labels(self) -> list[str]:
-        """What the contenders are called, the first one first."""
+        """Return the labels of the contenders in their order."""
         return [each.label for each in self.contenders]
 
     @property
     def names(self) -> dict[str, str]:
-        """What the contenders are called on screens, by their labels."""
+        """Return the names of the contenders on screens, by label."""
         return {each.label: each.name for each in self.contenders}
 
     @property
     def timed(self) -> bool:
-        """Whether anything was measured."""
+        """Return whether any point has times."""
         return any(point.times for point in self.points)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
+        """Return the comparison as plain dictionaries, lists and numbers."""
         plain = {name: value for name, value in vars(self).items() if name not in ("schema", "points", "bisected")}
         for name, value in plain.items():
             if isinstance(value, list):
@@ -205,7 +209,7 @@ class Comparison(Shown):
         return {"schema": self.schema, **plain, "bisected": bisected, "points": points}
 
     def to_json(self) -> str:
-        """The comparison as JSON, without NaN or infinity, which JSON does not have; each point is one line."""
+        """Return the comparison as JSON, one line a point, without NaN and infinity, which JSON does not have."""
         plain = self.to_dict()
         encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
         points = ",\n    ".join(map(encode, plain.pop("points")))

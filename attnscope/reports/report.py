@@ -1,6 +1,6 @@
-"""The Report: everything that was found, as plain data in base units. Its JSON is the file format, schema 1.
+"""The Report of a command as plain data in base units. Its JSON is the file format, schema 1.
 
-Counts are whole numbers, times are seconds, sizes are bytes. What was not measured is None, never 0.
+Counts are integers, times are in seconds and sizes in bytes. A value that was not measured is None, never 0.
 """
 
 import json
@@ -21,9 +21,9 @@ SCHEMA = 1
 class StepTime:
     """Time of one step, in seconds.
 
-    `interquartile_mean_s` is the mean over the middle half of the runs, ordered by their total: as robust as a median, and
-    the steps add up to their sum exactly. `iqr_s` is the interquartile range of the samples. `median_s` is the same
-    as `interquartile_mean_s`, by the name of 0.1; the next release removes it.
+    `interquartile_mean_s` is the mean over the middle half of the runs, ordered by their total time. It is as robust as
+    a median, and the times of the steps add up exactly to their sum. `iqr_s` is the interquartile range of the samples.
+    `median_s` equals `interquartile_mean_s`, which it was called in version 0.1; the next release removes it.
     """
 
     interquartile_mean_s: float
@@ -37,10 +37,11 @@ class StepTime:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step: what it means, takes, makes and costs. `bytes_live` is what the forward holds at its fullest moment.
+    """One step: its description, input and output shapes, costs and time.
 
-    Bytes that are not known exactly are None; the field of the same name that ends in `_at_least` is a lower bound then,
-    and equal to them otherwise. It is None where nothing is known.
+    `bytes_live` is the peak activation memory of the forward during this step. A byte count that is not known exactly is
+    None; the field with the suffix `_at_least` then holds a lower bound. Otherwise both are equal. The lower bound is
+    None if nothing is known.
     """
 
     name: str
@@ -62,34 +63,34 @@ class StepRow:
     why: str = field(default="", kw_only=True)
     """The reason why the step is there, in a line."""
     part: str = field(default="", kw_only=True)
-    """The part of a network that the step belongs to."""
+    """The part of the network that contains the step."""
     stage: int | None = field(default=None, kw_only=True)
-    """The stage of that part, from 1; None outside the stages."""
+    """The stage of that part, counted from 1; None outside of the stages."""
     bytes_saved_together: int | None = field(default=None, kw_only=True)
-    """What training keeps of all that the row stands for; `bytes_saved` is of one run, the one that keeps most."""
+    """Bytes that all instances of the row save for backward; `bytes_saved` is the largest number of a single instance."""
     bytes_training: int | None = field(default=None, kw_only=True)
-    """What the forward of training holds at its fullest moment, in this step."""
+    """Peak activation memory of the training forward during this step."""
     bytes_backward: int | None = field(default=None, kw_only=True)
-    """What the backward of training holds at its fullest moment, in this step; 0 where nothing goes back through it."""
+    """Peak memory of the backward during this step; 0 if no gradient flows through the step."""
     bytes_saved_at_least: int | None = field(default=None, kw_only=True)
     bytes_live_at_least: int | None = field(default=None, kw_only=True)
     bytes_saved_together_at_least: int | None = field(default=None, kw_only=True)
     bytes_training_at_least: int | None = field(default=None, kw_only=True)
     bytes_backward_at_least: int | None = field(default=None, kw_only=True)
     bytes_allocated: int | None = field(default=None, kw_only=True)
-    """What the device's own allocator held at the fullest moment of this step; CUDA tells."""
+    """Peak memory during this step as reported by the device's allocator (CUDA only)."""
     bound: Bound | None = field(default=None, kw_only=True)
-    """The roofline lower bound of its time on this machine."""
+    """The roofline lower bound of the step's time on this machine."""
     backward: "StepBackward | None" = field(default=None, kw_only=True)
-    """The cost of its backward, if that was requested."""
+    """The costs of the step's backward, if the backward was requested."""
 
 
 @dataclass(frozen=True)
 class StepBackward:
-    """The backward of one step: its MACs, None where they are not known, and its time where it was measured.
+    """The backward of one step: its MACs, None if they are unknown, and its time, None if it was not measured.
 
-    `macs` are of one run, `macs_together` of all that the row stands for. The first of several blocks that are alike may
-    have fewer than the others, if what comes to it needs no gradient; then `macs` are those of the others.
+    `macs` counts one instance of the row, `macs_together` all of them. The first of several identical blocks needs fewer
+    MACs than the others if its input needs no gradient. In this case, `macs` counts one of the others.
     """
 
     macs: int | None
@@ -99,12 +100,13 @@ class StepBackward:
 
 @dataclass(frozen=True)
 class PartRow:
-    """A part of a network, or a stage with all its parts; counts, saved bytes and seconds are of all that it stands for.
+    """A part of a network, or a stage with all of its parts; counts, saved bytes and seconds cover all instances.
 
-    `stage` is its number, from 1, or None. `bytes_live` is the fullest moment in inference, `bytes_training` that of the
-    forward in training, `bytes_backward` of the backward, `bytes_saved` what training keeps for it. `sees` is how many
-    patches of the image one token can see at most, down and across. `backward_macs` and `backward_s` are None where the
-    backward was not asked for, or not measured. Bytes have lower bounds as in a StepRow.
+    `stage` is the number of the stage, counted from 1, or None. `bytes_live` is the peak activation memory in inference,
+    `bytes_training` that of the training forward and `bytes_backward` that of the backward. `bytes_saved` is the number
+    of bytes saved for backward. `sees` is the largest number of image patches that one token can see, vertically and
+    horizontally. `backward_macs` and `backward_s` are None if the backward was not requested or not measured. Byte counts
+    have lower bounds as in a StepRow.
     """
 
     name: str
@@ -133,7 +135,7 @@ class PartRow:
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A figure that somebody printed, what it counts, and the conventions that give it."""
+    """A published figure, its source, and the counting conventions that reproduce it."""
 
     figure: str
     source: str
@@ -142,7 +144,7 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Published:
-    """What others print for a network: figures with their source, and what each convention comes to, in MACs."""
+    """Published figures of a network with their sources, and the MACs of the network by each counting convention."""
 
     figures: list[PublishedFigure]
     conventions: dict[str, int]
@@ -150,10 +152,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the steps; `peak_bytes` is the most that the forward holds at once, beyond its input and parameters.
+    """Sums of the counts over all steps, and peaks of memory.
 
-    `training_peak_bytes` is the same in the forward of training, `kept_bytes` what of it stays for the backward, and
-    `backward_peak_bytes` the most that the backward holds, gradients included. They have lower bounds as in a StepRow.
+    `peak_bytes` is the peak activation memory of the forward, without its input and parameters. `training_peak_bytes` is
+    that of the training forward, and `kept_bytes` is the part of it that is saved for backward. `backward_peak_bytes` is
+    the peak memory of the backward, gradients included. These have lower bounds as in a StepRow.
     """
 
     macs: int
@@ -174,11 +177,12 @@ class Totals:
 
 @dataclass(frozen=True)
 class Time:
-    """Time of the untouched forward beside the sum of its steps, in seconds.
+    """Time of the whole forward without step timers, and the sum of the times of its steps, in seconds.
 
-    `whole_interquartile_mean_s` is the mean over the middle half of the runs, and `steps_sum_s` the mean of the sum of the
-    steps over the middle half of the watched runs. `remainder_s` is the whole less the steps: what they do not explain.
-    `whole_median_s` is the same as `whole_interquartile_mean_s`, by the name of 0.1; the next release removes it.
+    `whole_interquartile_mean_s` is the mean over the middle half of the runs. `steps_sum_s` is the mean of the sum of the
+    steps, over the middle half of the runs with step timers. `remainder_s` is the former minus the latter: the time that
+    the steps do not explain. `whole_median_s` equals `whole_interquartile_mean_s`, which it was called in version 0.1;
+    the next release removes it.
     """
 
     whole_interquartile_mean_s: float
@@ -189,23 +193,26 @@ class Time:
     runs: int
     clean_runs: int
     stamp_s: float
-    """What watching one step costs; it is subtracted from each step."""
+    """Overhead of timing one step; it is subtracted from each step."""
     tried: int | None = None
-    """All pairs that were run; of these `clean_runs` had the processor to themselves, and `runs` are kept."""
+    """Number of measured pairs, each of a forward without step timers and one with them.
+
+    `clean_runs` of the pairs had the processor to themselves, and `runs` of the pairs are kept.
+    """
     clock: str = "wall"
-    """"thread" if other processes were so busy that the times are this thread's processor time."""
+    """"thread" if the times are this thread's processor time, because other processes kept the processor too busy."""
     cpu_share: float | None = None
-    """The share of the runs for which the process had the processors that it asked for."""
+    """Processor time used in a run as a share of the time that its threads could have used; median over the runs."""
     page_faults: float | None = None
-    """Of one run of the whole, the median."""
+    """Page faults in one run of the whole forward; median over the runs."""
     eager_s: float | None = None
-    """On a GPU, seconds of the clock with all launches; the other times are the device's own."""
+    """Wall-clock time on a GPU, including all kernel launches; the other times are by the device's clock."""
     graph_s: float | None = None
-    """On a GPU, the whole replayed as a graph, without launches."""
+    """Time of the whole forward on a GPU, replayed as a CUDA graph, without kernel launches."""
     others: float | None = None
-    """How many processors other processes kept busy meanwhile."""
+    """Number of processors that other processes kept busy during the runs."""
     pressure: float | None = None
-    """The share of the time in which some process waited for a processor; known on Linux."""
+    """Share of the time in which some process waited for a processor (Linux only)."""
     whole_median_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -214,9 +221,9 @@ class Time:
 
 @dataclass(frozen=True)
 class Backward:
-    """The backward of the whole: its MACs, None where they are not known, and whether the input needed a gradient.
+    """The whole backward: its MACs, None if they are unknown, its time, and whether the input needed a gradient.
 
-    `torch` is what FlopCounterMode counted of the real backward, in MACs, where it was asked to.
+    `torch` is FlopCounterMode's count of the real backward, in MACs, if an audit was requested.
     """
 
     macs: int | None
@@ -227,10 +234,11 @@ class Backward:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """A kernel on the same weights and input: the time of the whole forward, and the error of its output against float64.
+    """A kernel with the same weights and input: the time of the whole forward and the error of its output.
 
-    `time_s` is the interquartile mean of the runs, and `iqr_s` their interquartile range. `error` is the largest difference
-    over the largest value. `why` is the reason if the kernel does not run here.
+    `time_s` is the interquartile mean of the runs, and `iqr_s` their interquartile range. `error` is the largest absolute
+    difference from the output in float64, divided by the largest absolute value of that output. `why` is the reason if
+    the kernel does not run here.
     """
 
     name: str
@@ -242,7 +250,7 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class StepAudit:
-    """MACs of one step by each way of counting; None where that way was not used or not available."""
+    """MACs of one step by each method of counting; None if a method was not used or is not available."""
 
     name: str
     declared: int
@@ -253,7 +261,7 @@ class StepAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """MACs counted in independent ways: from the letters, the paper's closed form, fvcore, torch's FlopCounterMode."""
+    """MACs counted by independent methods: declared shapes, the paper's closed form, fvcore, torch's FlopCounterMode."""
 
     declared: int
     closed_form: int
@@ -266,7 +274,7 @@ class Audit:
 
     @property
     def ways(self) -> list[str]:
-        """The ways that counted."""
+        """Return the names of the methods that were used."""
         counted = {
             "letters": self.declared,
             "closed form": self.closed_form,
@@ -278,7 +286,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Letter:
-    """A letter of a formula: its value, or one for each stage of a network, and both in words, `M² = 7×7`."""
+    """A letter of a formula: its value, or one for each stage of a network, and both as text, such as `M² = 7×7`."""
 
     name: str
     value: int | list[int]
@@ -287,9 +295,10 @@ class Letter:
 
 @dataclass(frozen=True)
 class Formula:
-    """One Ω of the paper with this input's values: put into `formula`, the values of its letters give `macs`.
+    """One Ω formula of the paper with the values of this input.
 
-    `letters` is empty in a run that an earlier version saved.
+    `formula` evaluates to `macs` if its letters have the values in `letters`, which is empty in a run that an earlier
+    version saved.
     """
 
     name: str
@@ -300,7 +309,7 @@ class Formula:
 
     @classmethod
     def of(cls, name: str, cost: Expression) -> "Formula":
-        """Return a cost in letters and as a number."""
+        """Return the formula of a cost, with the values of its letters and its own value."""
         symbols = cost.symbols
         letters = [
             Letter(each.name, list(each.values) if len(each.values) > 1 else each.values[0], each.words)
@@ -310,18 +319,19 @@ class Formula:
 
 
 def formula_values(formulas: Iterable[Formula]) -> str:
-    """Return the values of the letters of several formulas, each once: `hw = 3136, C = 96, M² = 7×7`."""
+    """Return the values of the letters in several formulas, each once: `hw = 3136, C = 96, M² = 7×7`."""
     formulas = list(formulas)
-    told = dict.fromkeys(letter.words for formula in formulas for letter in formula.letters)
-    return ", ".join(told) or formulas[-1].values
+    values = dict.fromkeys(letter.words for formula in formulas for letter in formula.letters)
+    return ", ".join(values) or formulas[-1].values
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """What a query attends to, in words and in numbers.
+    """The keys that a query attends to, in words and in numbers.
 
-    `kind` is "global", "windowed", "cross", or what an attention declares; `tokens` are the queries of one image, `padding`
-    of them padding, and `keys` the keys that each is scored against, None where attention does not score tokens.
+    `kind` is "global", "windowed", "cross", or a name that an attention declares. `tokens` is the number of queries of
+    one image, and `padding` of them are padding. `keys` is the number of keys that each query is scored against, None if
+    the attention does not score tokens.
     """
 
     kind: str
@@ -332,17 +342,18 @@ class Neighbourhood:
 
     @classmethod
     def of(cls, look: core.Neighbourhood) -> "Neighbourhood":
-        """Return the words and the numbers of a neighbourhood."""
+        """Return the description and the counts of a neighbourhood."""
         return cls(look.kind, look.describe(), look.tokens, look.padding_tokens, look.keys)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """An attention beside global attention on the same tokens: MACs by the papers' formulas, and seconds where both ran.
+    """MACs and seconds of an attention and of global attention on the same tokens.
 
-    `own_*` is what was explored and `reference_*` global attention. `formulas` are those that are printed, the reference's
-    first, and `ratio` is how many times the MACs of the last those of the first are. `neighbourhood` is None for a whole
-    network. `global_*` and `windowed_*` are kept for one release: the figures of the first and of the last formula.
+    The MACs follow from the papers' formulas; seconds are None if that attention was not timed. `own_*` belongs to the
+    explored attention and `reference_*` to global attention. `formulas` are the printed ones, that of the reference first,
+    and `ratio` is the MACs of the first divided by those of the last. `neighbourhood` is None for a whole network.
+    `global_*` and `windowed_*` are kept for one release and hold the figures of the first and the last formula.
     """
 
     global_macs: int
@@ -359,7 +370,7 @@ class Complexity:
     neighbourhood: Neighbourhood | None = field(default=None, kw_only=True)
 
     def timed(self, own_s: float, reference_s: float | None) -> "Complexity":
-        """Return the same with the seconds of both; `reference_s` is None where global attention did not run beside it."""
+        """Return a copy with the seconds of both; `reference_s` is None if global attention was not timed separately."""
         is_global = self.neighbourhood is not None and self.neighbourhood.kind == "global"
         return replace(
             self,
@@ -372,7 +383,7 @@ class Complexity:
 
 @dataclass(frozen=True)
 class Report(Shown):
-    """What one command found. `Report.to_json` is the file format."""
+    """The result of one command. `Report.to_json` writes the file format."""
 
     command: str | None
     title: str
@@ -395,23 +406,23 @@ class Report(Shown):
     published: Published | None = field(default=None, kw_only=True)
     backward: Backward | None = field(default=None, kw_only=True)
     kernels: list[KernelRow] = field(default_factory=list, kw_only=True)
-    """The same attention in other kernels: the fused one, or all that were asked for."""
+    """The same attention with other kernels: the fused one, or all of them if they were requested."""
     peaks: Peaks | None = field(default=None, kw_only=True)
-    """What the machine can do at its best."""
+    """The peak rates of the machine."""
     schema: int = field(default=SCHEMA, kw_only=True)
 
     @property
     def floor_s(self) -> float | None:
-        """The roofline lower bound of all steps, in seconds; None if no step has one."""
+        """Return the roofline lower bound of all steps, in seconds; None if no step has one."""
         return floor_s(self.steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
+        """Return the report as plain dictionaries, lists and numbers."""
         plain = asdict(self)
         return {"schema": plain.pop("schema"), **plain}
 
     def to_json(self) -> str:
-        """The report as JSON, without NaN or infinity, which JSON does not have."""
+        """Return the report as JSON, without NaN and infinity, which JSON does not have."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
 
 
@@ -422,14 +433,14 @@ def floor_s(rows: Iterable[StepRow]) -> float | None:
 
 @dataclass(frozen=True)
 class CallRow(StepRow):
-    """A row of a module that is not ours: one torch call, or several that are told together.
+    """A row of a third-party module: one torch call, or several that are reported together.
 
-    `path` is the module, `op` the torch function ("" where the row has several), `source` the line that called it as
-    `file:line` and `code` its text; `calls` is how many torch calls one instance of the row has. `uncounted` names the
-    operators without a formula, for which counts are None.
+    `path` is the module and `op` the torch function, "" if the row has several. `source` is the line of the call as
+    `file:line` and `code` is its text. `calls` is the number of torch calls in one instance of the row. `uncounted` names
+    the operators without a formula, for which counts are None.
     """
 
-    macs: int | None  # type: ignore[assignment] # an operator of somebody else's may have no formula
+    macs: int | None  # type: ignore[assignment] # a third-party operator may have no formula
     flops: int | None  # type: ignore[assignment]
     other_flops: int | None  # type: ignore[assignment]
     op: str
@@ -442,11 +453,11 @@ class CallRow(StepRow):
 
 @dataclass(frozen=True)
 class AttentionFound:
-    """Attention that was recognised in a module, all that are alike in one entry; `times` is how many there are.
+    """Attention that was recognized in a module; identical ones are one entry, and `times` is their number.
 
-    `core` is from q·kᵀ to the weighted sum, `module` the module around it, with its projections; their MACs and seconds
-    are those of all together, the shares those of the whole forward. `window` is None where attention is global, or where
-    the sides of its windows are not known.
+    `core` is the computation from q·kᵀ to the weighted sum; `module` is the module around it, with its projections. Their
+    MACs and seconds cover all instances, and each share is that of the whole forward. `window` is None if the attention
+    is global or if the sides of its windows are unknown.
     """
 
     path: str
@@ -473,7 +484,7 @@ class AttentionFound:
 
 @dataclass(frozen=True)
 class WrongShape:
-    """A shape comment that is not what its line made; `says` is the comment with the sizes of its names."""
+    """A shape comment that differs from the tensor its line produced; `says` is the comment with sizes for its names."""
 
     file: str
     line: int
@@ -484,7 +495,7 @@ class WrongShape:
 
 @dataclass(frozen=True)
 class ShapeComments:
-    """How many shape comments were held against the shapes of their lines, and which are wrong."""
+    """The number of shape comments that were compared with the shapes of their lines, and the wrong ones."""
 
     checked: int
     wrong: list[WrongShape]
@@ -492,7 +503,7 @@ class ShapeComments:
 
 @dataclass(frozen=True)
 class Uncounted:
-    """An operator without a formula, how often it ran, and the torch calls in which it did."""
+    """An operator without a formula, the number of times it ran, and the torch calls in which it ran."""
 
     op: str
     calls: int
@@ -501,11 +512,11 @@ class Uncounted:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceReport(Report):
-    """What `attnscope.trace` found: a Report of a module that is not ours, which has no plan to be held against."""
+    """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against."""
 
-    steps: list[CallRow]  # type: ignore[assignment] # rows that know more
-    audit: None  # type: ignore[assignment] # there are no letters and no closed form
-    complexity: None  # type: ignore[assignment] # that of each attention stands with it
+    steps: list[CallRow]  # type: ignore[assignment] # rows with more fields
+    audit: None  # type: ignore[assignment] # a traced module declares no shapes and has no closed form
+    complexity: None  # type: ignore[assignment] # each AttentionFound has its own
     group: str
     depth: int | None
     calls: int

@@ -1,6 +1,6 @@
-"""What there is to see of windows, as plain data: grid, groups, masks, positions, order. Its JSON is the data.
+"""The WindowsReport as plain data: grid, groups, masks, positions, order. Its JSON holds the same data.
 
-Where a table of a whole plane would be the product of its two axes, the axes are given with the rule that joins them.
+If a table of a whole plane is the product of its two axes, the axes are given with the rule that combines them.
 """
 
 import json
@@ -14,15 +14,15 @@ from attnscope.reports.shown import Shown
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")
 LARGEST_MATRIX = 1024
-"""Tokens of the largest window whose matrices (a row and a column for each token) are written out."""
+"""Number of tokens of the largest window whose matrices (a row and a column for each token) are written."""
 
 
 @dataclass
 class Sight:
-    """What a token sees: the first and last row and column of the image, and how many of its tokens these are.
+    """The part of the image that a token sees: its first and last row and column, and its number of tokens.
 
-    `layer` is None for a single layer, else how many layers have passed. `padding` counts the tokens beyond the image that
-    a single layer looks at as well; nothing masks them.
+    `layer` is None for a single layer, otherwise the number of layers so far. `share` is the share of the image.
+    `padding` is the number of padding tokens that the token also attends to in a single layer; no mask hides them.
     """
 
     layer: int | None
@@ -36,7 +36,7 @@ class Sight:
 
 @dataclass
 class OrderRow:
-    """One row of the window batch, and where its tokens lie in the image: rows and columns, padding included."""
+    """One row of the window batch, and the rows and columns of its tokens in the image, padding included."""
 
     row: int
     image: int
@@ -48,7 +48,7 @@ class OrderRow:
 
 @dataclass
 class WindowsReport(Shown):
-    """The windows of one grid, and which views of them were asked for (some of VIEWS)."""
+    """The windows of one grid; `views` are the requested ones of VIEWS."""
 
     command: str | None
     title: str
@@ -62,20 +62,20 @@ class WindowsReport(Shown):
 
     @property
     def looks(self) -> list[Sight]:
-        """What the token sees in one layer: in plain windows, and in shifted ones where the grid is shifted."""
+        """Return what the token sees in one layer: in plain windows, and in shifted ones if the grid is shifted."""
         assert self.token is not None
-        (y, x), grid, told = self.token, self.grid, []
+        (y, x), grid, sights = self.token, self.grid, []
         for shifted in (False, True) if grid.is_shifted else (False,):
             down, across = (grid if shifted else Windows(grid.height, grid.width, grid.window)).axes
             seen = down.same_group(y), across.same_group(x)
-            told.append(
+            sights.append(
                 _sight(grid, None, shifted, down.real(seen[0]), across.real(seen[1]), len(seen[0]) * len(seen[1]))
             )
-        return told
+        return sights
 
     @property
     def fields(self) -> list[Sight]:
-        """The token's receptive field after each layer, plain and shifted ones in turn."""
+        """Return the receptive field of the token after each layer; every second layer is shifted if the grid is."""
         assert self.token is not None
         down, across = self.grid.axes
         spans = zip(
@@ -91,12 +91,12 @@ class WindowsReport(Shown):
 
     @property
     def order_rows(self) -> int:
-        """Rows of the window batch."""
+        """Return the number of rows of the window batch."""
         r, s = self.grid.counts
         return self.batch * r * s
 
     def order_row(self, row: int) -> OrderRow:
-        """A row of the window batch: row b·nW + w is window w of image b."""
+        """Return a row of the window batch: row b·nW + w is window w of image b."""
         (r, s), (down, across) = self.grid.counts, self.grid.axes
         image, window = divmod(row, r * s)
         i, j = divmod(window, s)
@@ -104,11 +104,11 @@ class WindowsReport(Shown):
 
     @property
     def writes_matrices(self) -> bool:
-        """Whether windows are small enough for their matrices to be written out."""
+        """Return whether the windows are small enough for their matrices to be written."""
         return self.grid.window[0] * self.grid.window[1] <= LARGEST_MATRIX
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
+        """Return the data as plain dictionaries, lists and numbers."""
         return {
             "schema": SCHEMA,
             "command": self.command,
@@ -125,7 +125,7 @@ class WindowsReport(Shown):
         }
 
     def to_json(self) -> str:
-        """The data as JSON, each row of a table on a line of its own."""
+        """Return the data as JSON, with each row of a table on a separate line."""
         return _lay_out(self.to_dict())
 
     def _grid(self) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class WindowsReport(Shown):
     def _groups(self) -> dict[str, Any]:
         down, across = self.grid.axes
         return {
-            "rule": f"token (y, x) of the padded image is in group down[y]·{across.group_count} + across[x]; "
-            "tokens attend to each other iff their groups are the same",
+            "rule": f"token (y, x) of the padded image is in group down[y]·{across.group_count} + across[x]. "
+            "Tokens attend to each other if and only if their groups are equal.",
             "count": down.group_count * across.group_count,
             "down": [down.group(token) for token in range(down.padded)],
             "across": [across.group(token) for token in range(across.padded)],
@@ -169,7 +169,7 @@ class WindowsReport(Shown):
     def _index(self) -> dict[str, Any]:
         p, q = self.grid.window
         return {
-            "rule": f"(dy + {p - 1})·{2 * q - 1} + (dx + {q - 1}), (dy, dx) the query's place less the key's",
+            "rule": f"(dy + {p - 1})·{2 * q - 1} + (dx + {q - 1}), (dy, dx) is the query's position minus the key's.",
             "table_rows": (2 * p - 1) * (2 * q - 1),
             "index": position_index((p, q)) if self.writes_matrices else None,
         }
@@ -178,8 +178,8 @@ class WindowsReport(Shown):
         (r, s), (down, across) = self.grid.counts, self.grid.axes
         q = self.grid.window[1]
         return {
-            "rule": f"row b·{r * s} + i·{s} + j of the batch is window (i, j) of image b; its token y·{q} + x is the "
-            "image's token (down[i][y], across[j][x])",
+            "rule": f"row b·{r * s} + i·{s} + j of the batch is window (i, j) of image b. Token y·{q} + x of the row is "
+            "token (down[i][y], across[j][x]) of the image.",
             "batch": self.batch,
             "windows": r * s,
             "down": [down.window_tokens(i) for i in range(r)],
@@ -192,7 +192,7 @@ class WindowsReport(Shown):
     def _left_out(self) -> list[str]:
         if self.writes_matrices:
             return []
-        return [f"mask and index have a row for each token of a window: they are written up to {LARGEST_MATRIX} tokens"]
+        return [f"mask and index are not written: windows have more than {LARGEST_MATRIX} tokens"]
 
 
 def _sight(grid: Windows, layer: int | None, shifted: bool, rows: range, columns: range, seen: int = 0) -> Sight:
@@ -203,7 +203,7 @@ def _sight(grid: Windows, layer: int | None, shifted: bool, rows: range, columns
 
 
 def _lay_out(value: Any, indent: str = "") -> str:
-    """JSON with a line for each key, and for each row of a table."""
+    """Return a value as JSON, with a line for each key and for each row of a table."""
     if is_dataclass(value):
         value = vars(value)
     inner = indent + "  "
