@@ -59,9 +59,10 @@ def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("{}", "names no schema"), ("[]", "names no schema"), ("x", "is no JSON"), ('{"schema": 9}', "schema 9"),
-     ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is no JSON"), ("[" * 100_000, "is no JSON")],
+    ("text", "said"),
+    [("{}", "has no schema"), ("[]", "has no schema"), ("x", "is not valid JSON"), ('{"schema": 9}', "schema 9"),
+     ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is not valid JSON"),
+     ("[" * 100_000, "is not valid JSON")],
 )  # fmt: skip
 def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, message):
     path = tmp_path / "no.json"
@@ -277,7 +278,7 @@ def test_fail_above_exits_with_1_if_a_run_is_slower(attnscope, tmp_path):
     assert attnscope("diff", str(a), str(b)).returncode == 0
     failed = attnscope("diff", str(a), str(b), "--fail-above", "1.1")
     assert failed.returncode == 1
-    assert failed.stderr == "attnscope: the whole takes 1.200 times as long, which is more than --fail-above 1.1\n"
+    assert failed.stderr == "attnscope: the forward takes 1.200 times as long, which is more than --fail-above 1.1\n"
     assert attnscope("diff", str(a), str(b), "--fail-above", "1.3").returncode == 0
     assert attnscope("diff", str(b), str(a), "--fail-above", "1.1").returncode == 0
     back = saved(tmp_path, "c.json", slowed(both_ways(ViTSpec()), backward=1.2))

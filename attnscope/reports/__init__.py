@@ -1,1 +1,1 @@
-"""What was found, as plain data in base units, with saving and loading."""
+"""Results as plain data in base units, with saving and loading."""

@@ -1,4 +1,4 @@
-"""The Diff: what changed from one saved run to another, as plain data."""
+"""The Diff of two saved runs: what changed from one to the other, as plain data."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from attnscope.reports.shown import Shown
 
 WHOLE = "whole"
-"""The name of what the steps add up to."""
+"""The name of the row for the whole forward or backward, which the steps add up to."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value that is not the same in both; None where one has none, or does not know it."""
+    """A value that differs between the runs; None if a run does not have or does not know it."""
 
     name: str
     before: Any
@@ -21,12 +21,14 @@ class Change:
 
 @dataclass(frozen=True)
 class TimeChange:
-    """A time in both runs, in seconds; None where one of them has none.
+    """A time in both runs, in seconds; None if a run does not have it.
 
-    `of` says what is timed: "forward", "backward" or "kernel". A row of `times` identical steps is what all come to
-    together; None where the runs differ in how many. `real` is whether the middle halves of the samples lie apart by more
-    than the same run does from process to process, and by more than a step's time may be off; `within_error` is whether
-    they lie apart, but by no more than the latter, so that it cannot be told.
+    `of` is the kind of time: "forward", "backward" or "kernel". The seconds of a row cover all of its `times` identical
+    steps; `times` is None if the runs differ in it.
+
+    `real` is True if two conditions hold. First, the interquartile ranges of the samples are further apart than those of
+    the same run in two processes. Second, the times differ by more than the error of a step's time. `within_error` is
+    True if only the first condition holds. It is then unknown whether the difference is real.
     """
 
     of: str
@@ -39,35 +41,35 @@ class TimeChange:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is what steps add up to."""
+        """Return whether this is the whole forward or backward, which the steps add up to."""
         return self.name == WHOLE
 
     @property
     def ratio(self) -> float | None:
-        """After over before."""
+        """Return the time after divided by the time before; None if either is missing or the time before is 0."""
         return self.after_s / self.before_s if self.before_s and self.after_s is not None else None
 
 
 @dataclass(frozen=True)
 class Diff(Shown):
-    """What changed from one run to another; steps and kernels are those that either has timed, in their order."""
+    """The changes from one run to another; steps and kernels are those that either run timed, in their order."""
 
     environment: list[Change]
     spec: list[Change]
-    """And of what else was asked for."""
+    """Changes in the Spec and in the other requested options."""
     costs: list[Change]
     steps: list[TimeChange]
     whole: TimeChange
     backward_steps: list[TimeChange]
     backward: TimeChange
-    """The whole of it."""
+    """The whole backward."""
     kernels: list[TimeChange]
     doubts: list[str]
-    """Warnings of either run, with its number in front."""
+    """Warnings of both runs, each with its run in front."""
 
     @property
     def timed(self) -> list[TimeChange]:
-        """All that either run has timed: forward and backward, each before its steps, and kernels."""
+        """Return the rows that either run timed: the forward and the backward, each before its steps, then kernels."""
         rows = [self.whole, *self.steps, self.backward, *self.backward_steps, *self.kernels]
         return [row for row in rows if row.before_s is not None or row.after_s is not None]
 
@@ -80,9 +82,9 @@ class Diff(Shown):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
 
     def slower(self, ratio: float) -> list[str]:
-        """Of forward and backward what really takes more than `ratio` times as long, in words."""
+        """Describe the forward and the backward, each only if it is really slower by more than this ratio."""
         return [
             f"{name} takes {change.ratio:.3f} times as long"
-            for name, change in (("the whole", self.whole), ("the backward", self.backward))
+            for name, change in (("the forward", self.whole), ("the backward", self.backward))
             if change.real and change.ratio is not None and change.ratio > ratio
         ]

@@ -1,4 +1,4 @@
-"""Saved runs: a Report read back from its JSON."""
+"""Loading of saved runs: JSON -> Report."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from attnscope.reports.report import SCHEMA, Report
 
 
 def read_report(path: Path) -> Report:
-    """The Report of a file that `--save` or `--json` wrote.
+    """Read the Report in a file that `--save` or `--json` wrote.
 
     Raises:
-        UsageError: the file cannot be read, or holds something other than a run.
+        UsageError: the file cannot be read, or does not contain a run.
     """
     import json
 
@@ -22,26 +22,27 @@ def read_report(path: Path) -> Report:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is no run: it is no JSON; --save writes one") from None
+        raise UsageError(f"{path} is not a saved run: it is not valid JSON; write one with --save") from None
     if not isinstance(data, dict) or "schema" not in data:
-        raise UsageError(f"{path} is no run: it names no schema; --save writes one")
+        raise UsageError(f"{path} is not a saved run: it has no schema; write one with --save")
     if data["schema"] != SCHEMA:
-        raise UsageError(f"{path} is a run of schema {data['schema']}; this attnscope reads schema {SCHEMA}")
+        raise UsageError(f"{path} must have schema {SCHEMA}, got schema {data['schema']}; write it again with --save")
     if data.get("audit", {}) is None:
         raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:
         return TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{path} is no run: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        raise UsageError(f"{path} is not a saved run: {problem}; write one with --save") from None
 
 
 RENAMED = {"median_s": "interquartile_mean_s", "whole_median_s": "whole_interquartile_mean_s"}
-"""Keys of 0.1 and the keys that took their place."""
+"""Keys of version 0.1 and the keys that replaced them."""
 
 
 def _with_new_names(value: Any) -> Any:
-    """Add the keys that a run of 0.1 lacks."""
+    """Add the keys that a run of version 0.1 lacks."""
     if isinstance(value, list):
         return [_with_new_names(item) for item in value]
     if not isinstance(value, dict):
@@ -51,5 +52,9 @@ def _with_new_names(value: Any) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    """Python reads NaN and Infinity, which are no JSON and which no run has."""
+    """Refuse NaN and Infinity, which Python's parser accepts although JSON does not have them.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(constant)
