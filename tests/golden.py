@@ -24,7 +24,10 @@ FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
 
 NEXT = {
-    "compare": ("attnscope compare --over resolution=7:56:7 --time", "where windows pay on this machine"),
+    "compare": (
+        "attnscope compare --over resolution=7:56:7 --time",
+        "the sizes at which windows are faster on this machine",
+    ),
     "compare-stages": ("attnscope compare --stages --time", "measure it on this machine"),
     "compare-windows": (
         "attnscope compare vit swin --over window=4,7,8,14,16,64 --time",

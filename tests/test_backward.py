@@ -129,7 +129,7 @@ def test_backward_macs_of_a_compiled_kernel_are_unknown():
     assert declared(ViTSpec(kernel="compile"), True) is None
     report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
     assert report.backward.macs is None
-    assert report.notes == ["the MACs of the backward are not known: what compile computes there is its own"]
+    assert report.notes == ["the MACs of the backward are unknown: compile does not expose what it computes"]
     assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
 
 
@@ -145,11 +145,11 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
     assert explore(spec, device="cpu", time=False, backward=True).backward.macs == timed.backward.macs
     for platform, devices in (("linux", "cuda and cpu"), ("win32", "cuda and cpu")):
         monkeypatch.setattr(sys, "platform", platform)
-        untimed = explore(spec, time=False, backward=True)
-        assert untimed.backward.macs is None
-        assert [row.name for row in untimed.steps if row.backward.macs is None] == ["attend"]
-        assert untimed.notes == [
-            f"the MACs of the backward are not known: {devices} do not take the same kernel for it; --device tells which"
+        told = explore(spec, time=False, backward=True)
+        assert told.backward.macs is None
+        assert [row.name for row in told.steps if row.backward.macs is None] == ["attend"]
+        assert told.notes == [
+            f"the MACs of the backward are unknown: {devices} use different kernels for it; choose one with --device"
         ]
     monkeypatch.setattr(sys, "platform", "darwin")
     assert explore(spec, time=False, backward=True).backward.macs == timed.backward.macs

@@ -553,7 +553,7 @@ def test_presets_are_listed_and_answer_to_timms_names(attnscope):
     assert ours["totals"] == timms["totals"]
     assert ours["totals"]["macs"] == 47_083_134_976
     assert [figure["explained_by"][0] for figure in ours["published"]["figures"]] == [
-        "MACs, cut off",
+        "MACs, truncated",
         "MACs",
         "fvcore: LayerNorm added",
     ]

@@ -275,7 +275,7 @@ def test_other_types_and_kernels_run(dtype, kernel):
 
 
 def test_what_is_no_spec_is_told_in_a_line():
-    with pytest.raises(UsageError, match="explore takes a Spec"):
+    with pytest.raises(UsageError, match="spec must be a Spec such as"):
         attnscope.explore("vit")
 
 

@@ -128,7 +128,7 @@ def test_step_times_with_synchronization_are_an_upper_bound():
         device: assemble_report(SMALL, replace(options, device=device), costs, found, **SHOWN).notes
         for device in ("cpu", "mps")
     }
-    assert notes["mps"] == ["each step waits here for the device to be done, so that its time is an upper bound"]
+    assert notes["mps"] == ["each step waits for the device to finish, so its time is an upper bound"]
     assert notes["cpu"] == []
 
 
@@ -138,7 +138,7 @@ def test_costs_only_have_backward_macs_if_requested():
     assert (sum(known.backward_macs), known.notes) == (2 * known.plan.macs, ())
     unknown = costs_of(replace(SMALL, kernel="compile"), RunOptions(backward=True))
     assert None in unknown.backward_macs
-    assert unknown.notes == ("the MACs of the backward are not known: what compile computes there is its own",)
+    assert unknown.notes == ("the MACs of the backward are unknown: compile does not expose what it computes",)
 
 
 def test_options_are_validated_at_construction():
@@ -218,7 +218,7 @@ def test_global_attention_is_not_timed_if_it_would_take_too_long(monkeypatch):
     report = explore(SHIFTED, device="cpu", budget=0.01)
     assert report.complexity.global_s is None
     assert report.complexity.windowed_s == report.time.whole_interquartile_mean_s
-    assert any(note.startswith("global attention was not timed: it would take some") for note in report.notes)
+    assert any(note.startswith("global attention was not timed: it would take about") for note in report.notes)
 
 
 def test_every_field_of_a_row_is_set_by_a_stage():

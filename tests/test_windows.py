@@ -271,12 +271,12 @@ class TestData:
     @pytest.mark.parametrize(
         ("spec", "options", "message"),
         [
-            ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid: row 56 is not from 0 to 55"),
-            ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid: column -1 is not from 0 to 55"),
-            ({}, {"layers": 4}, "layers 4 needs a token to start from; such as --token 28,28"),
-            ({}, {"token": (0, 0), "layers": 36}, "layers 36 is not from 1 to 35"),
-            ({"resolution": 16_385}, {}, "resolution 16385 is too large for a picture; the largest is 16384"),
-            ({"window": 10**9}, {}, "window 1000000000 is too large for a picture; the largest is 16384"),
+            ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid; row must be between 0 and 55"),
+            ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid; column must be between 0 and 55"),
+            ({}, {"layers": 4}, "layers requires token; add one, such as --token 28,28"),
+            ({}, {"token": (0, 0), "layers": 36}, "layers must be between 1 and 35, got 36"),
+            ({"resolution": 16_385}, {}, "resolution must be at most 16384 in a picture, got 16385"),
+            ({"window": 10**9}, {}, "window must be at most 16384 in a picture, got 1000000000"),
         ],
     )
     def test_invalid_views_raise_a_usage_error(self, spec: dict, options: dict, message: str) -> None:
@@ -291,12 +291,12 @@ class TestCommand:
         [
             ("--token 5", "--token must be a row and a column, such as 5,9 (got 5)"),
             ("--token 5,x", "--token must be a row and a column, such as 5,9 (got 5,x)"),
-            ("--token 14,0", "--token 14,0 is outside of the grid: row 14 is not from 0 to 13"),
-            ("--layers 4", "--layers 4 needs a token to start from; such as --token 7,7"),
-            ("--token 0,0 --layers 0", "--layers 0 is not from 1 to 35"),
+            ("--token 14,0", "--token 14,0 is outside of the grid; row must be between 0 and 13"),
+            ("--layers 4", "--layers requires --token; add one, such as --token 7,7"),
+            ("--token 0,0 --layers 0", "--layers must be between 1 and 35, got 0"),
             ("--window 0", "--window 0 is too small; the smallest is 1"),
             ("--shift-size 7", "--shift-size 7 is not smaller than --window 7; the largest is 6"),
-            ("--resolution 70000", "--resolution 70000 is too large for a picture; the largest is 16384"),
+            ("--resolution 70000", "--resolution must be at most 16384 in a picture, got 70000"),
         ],
     )
     def test_an_error_of_windows_is_one_line(self, attnscope, words: str, message: str) -> None:

@@ -1,1 +1,1 @@
-"""The questions, a function each: explore, compare, windows, diff."""
+"""The analyses, each in one function: explore, compare, look_at_windows, diff."""

@@ -1,4 +1,4 @@
-"""Costs and measurements -> Report, in which each row is built once."""
+"""Costs and measurements -> Report."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -44,10 +44,10 @@ def assemble_report(
     """Build the Report of a Spec.
 
     Args:
-        spec: what was explored.
-        options: how it was run.
+        spec: the attention or the network.
+        options: the options of the run.
         costs: the costs of its steps.
-        measured: what the run found.
+        measured: the results of the run.
         command, focus, figures: as in `explore`.
     """
     plan, forward = costs.plan, measured.forward
@@ -82,14 +82,14 @@ def assemble_report(
 
 
 def title_of(spec: Spec) -> str:
-    """Return `Swin attention · 56×56 tokens · dim 96 · … · float32 · batch 2`."""
+    """Return a title such as `Swin attention · 56×56 tokens · dim 96 · … · float32 · batch 2`."""
     batch = [f"batch {spec.batch}"] if spec.batch > 1 else []
     return " · ".join([spec.title, *spec.headline(), spec.dtype, *batch])
 
 
 def _notes(measured: Measurements, options: RunOptions) -> list[str]:
-    """Return what to know about how the times were taken, and what was not timed."""
-    waits = "each step waits here for the device to be done, so that its time is an upper bound"
+    """Return notes on how the times were measured, and on what was not timed."""
+    waits = "each step waits for the device to finish, so its time is an upper bound"
     return [*([waits] if measured.forward.whole and options.device == "mps" else []), *measured.counterpart.notes]
 
 
@@ -100,7 +100,7 @@ def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -
     among_kernels = disturbances(turns, *run) if turns and options.kernels else []
     return [
         *(doubts(forward, *run) if forward else []),
-        *(f"among the kernels, {doubt}" for doubt in among_kernels),
+        *(f"in the comparison of kernels, {doubt}" for doubt in among_kernels),
         *(f"in the backward, {doubt}" for doubt in (doubts(backward, *run) if backward else [])),
         *(floor_doubt(forward.steps_sum_s, least_s) if forward else []),
     ]
@@ -166,7 +166,7 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
 
 
 def totals_of(plan: Plan, memory: Memory, backward_held: Sequence[AtLeast]) -> Totals:
-    """Return the sums over the steps, and the peaks of memory; `backward_held` is what each step holds in the backward."""
+    """Return the sums over the steps, and the peaks of memory; `backward_held` is the peak of each step's backward."""
     return Totals(
         macs=plan.macs,
         flops=plan.flops,
@@ -230,7 +230,7 @@ def _part(members: list[tuple[SizedStep, StepRow]]) -> PartRow:
 
 
 def _sum_of_measured(seconds: list[float]) -> float | None:
-    """Return the sum; None if nothing was measured, which is so if the backward goes through none of the steps."""
+    """Return the sum; None if nothing was measured, such as for steps that the backward does not pass through."""
     return sum(seconds) if seconds else None
 
 
@@ -264,7 +264,7 @@ def _stage(number: int, parts: list[PartRow]) -> PartRow:
 def complexity_figures(
     complexity: Complexity, neighbourhood: Neighbourhood | None, timed: CounterpartTimes
 ) -> ComplexityFigures:
-    """Return the formulas of an attention and of global attention with this input's values, and the times of both."""
+    """Return the formulas of an attention and of global attention with the values of this input, and both times."""
     printed = [Formula.of(term.name, term.cost) for term in complexity.terms]
     figures = ComplexityFigures(
         global_macs=printed[0].macs,

@@ -1,4 +1,4 @@
-"""Contenders -> Comparison: what each costs at each point of a range, and where they break even. No torch."""
+"""Contenders -> Comparison: the costs of each at each point of a range, and their break-evens. No torch."""
 
 import math
 import platform
@@ -29,37 +29,37 @@ from attnscope.plan.memory import Memory
 from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Number, Point
 from attnscope.reports.comparison import Contender as ContenderWords
 
-KNOWN = {IMAGE: 224, RESOLUTION: 56, "window": 7, "dim": 96, STAGE: 1}
-"""Values that a reader would know, to speak of where the range has them."""
+FAMILIAR = {IMAGE: 224, RESOLUTION: 56, "window": 7, "dim": 96, STAGE: 1}
+"""Values of published networks; the findings describe a point with one of them if the range has it."""
 
 
 LARGEST_SEARCHED = 1000
-"""Sides of grids up to here are searched for where padding no longer matters."""
+"""Largest side of a grid in the search for the size from which on padding no longer matters."""
 
 
 def macs(spec: Spec) -> int:
-    """MACs by the paper's closed form, which the audit holds against the steps."""
+    """Return the MACs by the paper's closed form, which the audit compares with the steps."""
     return sum(spec.closed_form().values())
 
 
 def block_macs(spec: Spec, grid: Pair) -> int:
-    """MACs of the layer and of the MLP that follows it in a block; the MLP sees no padding."""
+    """Return the MACs of the layer and of the MLP that follows it in a block; the MLP has no padding tokens."""
     return macs(spec) + spec.batch * mlp(grid[0] * grid[1], dim_of(spec))
 
 
 def attention_bytes(spec: Spec) -> int:
-    """Bytes of the weights that softmax makes; 0 where a fused kernel keeps none."""
+    """Return the bytes of the attention weights, the output of softmax; 0 if a fused kernel does not store them."""
     return sum(step.times * step.output_bytes for step in spec.plan().steps if step.name == "softmax")
 
 
 def dim_of(spec: Spec) -> int:
-    """Channels of a token: the last axis of the input."""
+    """Return the embedding dimension: the size of the last axis of the input."""
     return spec.input_shape[-1]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What can be compared: its title, its unit ("B" for bytes), and how it follows from a Spec on a grid."""
+    """A quantity to compare: its title, its unit ("B" for bytes), and the function of a Spec and a grid that returns it."""
 
     title: str
     unit: str
@@ -69,9 +69,9 @@ class Quantity:
 QUANTITIES = {
     "macs": Quantity("MACs of one layer", "", lambda spec, grid: macs(spec)),
     "block": Quantity("MACs of one block, MLP included", "", block_macs),
-    "flops": Quantity("FLOPs of one layer (2 a MAC)", "", lambda spec, grid: 2 * macs(spec)),
-    "attention": Quantity("bytes of the attention matrix", "B", lambda spec, grid: attention_bytes(spec)),
-    "peak": Quantity("peak bytes of activations", "B", lambda spec, grid: Memory(spec.plan()).peak),
+    "flops": Quantity("FLOPs of one layer (2 per MAC)", "", lambda spec, grid: 2 * macs(spec)),
+    "attention": Quantity("size of the attention matrix", "B", lambda spec, grid: attention_bytes(spec)),
+    "peak": Quantity("peak activation memory", "B", lambda spec, grid: Memory(spec.plan()).peak),
     "params": Quantity("parameters of one layer", "", lambda spec, grid: spec.plan().params),
 }
 
@@ -86,35 +86,35 @@ def compare(
     command: str | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Compare attentions over a range, on paper: exact counts from their closed forms. Imports no torch.
+    """Compare attentions over a range by exact counts from their closed forms, without a measurement. No torch.
 
     Args:
-        contenders: attentions by name, with values of their own where they have any: `swin:window=14,shift`. The others
-            are held against the first one.
+        contenders: attentions by name, with their own values if they have any: `swin:window=14,shift`. The others are
+            compared with the first one.
         over: values of one or two fields, such as `{"resolution": [14, 28, 56]}` (tokens), `{"image": [224, 448]}`
-            (pixels), window, dim, heads or batch. Without it: images of 56 to 1792 pixels in patches of 4.
+            (pixels), window, dim, heads or batch. By default, images of 56 to 1792 pixels in patches of 4.
         quantity: a key of QUANTITIES.
-        stages: go over these instead of images.
-        pad: pad grids where an attention needs it, and report the waste; without it such points are left out.
-        command: what was typed, for the record.
+        stages: stages of a network to compare at, in place of images.
+        pad: pad grids if an attention needs it, and report the waste; otherwise leave such points out.
+        command: the command line, for the record.
         settings: fields of the Specs that all contenders share, and image, patch or resolution.
 
     Returns:
-        A Comparison: counts are whole numbers, sizes are bytes.
+        A Comparison: counts are integers, sizes are in bytes.
 
     Raises:
-        UsageError: an argument that cannot be asked for, or a range without a point that can exist.
+        UsageError: an argument is not allowed, or no point of the range is possible.
 
-    The crossovers are those of Liu et al., arXiv 2103.14030, equations 1 and 2, solved in whole numbers.
+    The crossovers follow from equations 1 and 2 of Liu et al., arXiv 2103.14030, solved in integers.
     """
     return on_paper(arrange(contenders, over or {}, settings, stages, pad), quantity, command)
 
 
 def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = None) -> Comparison:
-    """Everything that follows from closed forms and plans.
+    """Compute the part of a Comparison that follows from closed forms and plans.
 
     Raises:
-        UsageError: an unknown quantity, or no point of the range can exist.
+        UsageError: the quantity is unknown, or no point of the range is possible.
     """
     if quantity not in QUANTITIES:
         raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
@@ -150,7 +150,7 @@ def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]
             points.append(point_at(place, meeting.specs(place), quantity))
         except UsageError as error:
             refused = error
-            # the same rule with other numbers is told once
+            # errors that differ only in their numbers are one rule, which is reported once
             rule = re.sub(r"\d+", "#", str(error))
             left_out.setdefault(rule, LeftOut(at, str(error), 0)).count += 1
     if not points:
@@ -159,7 +159,7 @@ def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]
 
 
 def point_at(place: Place, specs: Mapping[str, Spec], quantity: str) -> Point:
-    """What the contenders cost at one place."""
+    """Return the costs of the contenders at one place."""
     cost = QUANTITIES[quantity].of
     costs = {label: cost(spec, place.grid) for label, spec in specs.items()}
     first, *others = costs
@@ -168,20 +168,26 @@ def point_at(place: Place, specs: Mapping[str, Spec], quantity: str) -> Point:
 
 
 def ratio(first: float | None, other: float | None) -> float | None:
-    """How many times the other the first one is; None where that cannot be said."""
+    """Return the first number divided by the other; None if one of them is unknown or the other is 0."""
     return None if first is None or not other else first / other
 
 
 def _reference(points: Sequence[Point]) -> int:
-    """The point that a reader would know, or else the middle one."""
+    """Return the index of the first point with a familiar value, otherwise that of the middle point."""
     for index, point in enumerate(points):
-        if any(KNOWN.get(name) == value for name, value in list(point.at.items())[:1]):
+        if any(FAMILIAR.get(name) == value for name, value in list(point.at.items())[:1]):
             return index
     return len(points) // 2
 
 
 def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> list[Crossover]:
-    """Where each contender and the first one need the same MACs, for a layer and for a block, with this place's values."""
+    """Find the sizes at which each contender and the first one need the same MACs, in a layer and in a block.
+
+    Args:
+        meeting: the contenders.
+        place: the values that the Specs share, except for the size of the grid.
+        specs: the Spec of each contender at this place, by label.
+    """
     first, *others = meeting.contenders
     grown = {each.label: _growth(each, place, specs[each.label]) for each in meeting.contenders}
     found = []
@@ -199,7 +205,10 @@ def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> lis
 
 
 def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
-    """MACs of one image as its tokens grow, on grids that need no padding."""
+    """Return the MACs of one image as a polynomial in its tokens, on grids without padding.
+
+    The result is None if the MACs are not a polynomial of degree 2 or if such grids are too large.
+    """
 
     def on_side(side: int) -> int:
         return macs(contender.at((side, side), {**place.values, "batch": 1}))
@@ -207,7 +216,7 @@ def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
     try:
         return growth(on_side, math.lcm(*spec.neighbourhood.alignment))
     except UsageError:
-        return None  # beyond the largest size that there is
+        return None  # grids without padding exceed the largest size that a Spec allows
 
 
 def _crossover(
@@ -249,11 +258,14 @@ def _crossover(
 def _padded_from(
     first: Contender, other: Contender, grown: tuple[Growth, Growth], place: Place, look: Neighbourhood
 ) -> int | None:
-    """The side from which on the other one needs fewer MACs than the first, with the padding that it needs.
+    """Return the side from which on the other contender needs fewer MACs than the first, its padding included.
 
-    Padding adds less than the other's alignment. The first side that pays even with that much more ends the search, since
-    what looks at all tokens grows faster than what looks at a few; the last side below that does not pay is then looked
-    for.
+    Padding adds less than the alignment of the other contender to a side. The first side at which the other is cheaper
+    even with that much padding ends the search, because global attention grows faster. From there, a search downwards
+    finds the last side at which the other is not cheaper.
+
+    Returns:
+        The side in tokens; None if it is unknown.
     """
     one, two = grown
     unit = max(look.alignment)
@@ -271,9 +283,9 @@ def _padded_from(
 
 
 def _terms(grown: Growth, dim: int, look: Neighbourhood, scope: str) -> tuple[str, str] | None:
-    """MACs of a token over 2C, in letters and in numbers: what is projected, and the keys that the token attends to.
+    """Return the MACs of a token divided by 2C, as a formula and in numbers: the projections plus the keys of the token.
 
-    None where they are of another form, as with shared heads.
+    The result is None if the MACs have another form, such as with shared heads.
     """
     projections = 2 if scope == "layer" else 6
     attended = grown.linear - 2 * projections * dim**2
@@ -287,7 +299,7 @@ def _terms(grown: Growth, dim: int, look: Neighbourhood, scope: str) -> tuple[st
 
 
 def _title(meeting: Meeting, quantity: str, specs: Mapping[str, Spec], place: Place) -> str:
-    """What is compared, and what all of it has in common."""
+    """Return the title: the quantity that is compared, and the settings that all points share."""
     ranged = [axis.field for axis in meeting.axes]
     spec = next(iter(specs.values()))
     words = [QUANTITIES[quantity].title]
@@ -310,7 +322,7 @@ def _contender(contender: Contender, spec: Spec, meeting: Meeting) -> ContenderW
 
 
 def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
-    """What an attention is, and the values of its own."""
+    """Return the description of an attention, followed by its own values."""
     look = spec.neighbourhood
     varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
     words = [*([] if spec.IS_PLAIN else [spec.title]), look.describe(sized=not varied)]

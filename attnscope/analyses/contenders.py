@@ -1,4 +1,4 @@
-"""Who is compared, and where: contenders as they are typed, and the places of a range at which they meet."""
+"""Contenders as they are typed, and the places of a range at which they are compared."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from attnscope.networks.stages import Stage
 from attnscope.reports.comparison import Axis
 
 CONTENDERS = ("vit", "swin", "swin:shift")
-"""Global attention beside W-MSA and SW-MSA."""
+"""Global attention, W-MSA and SW-MSA."""
 DEFAULTS = {"dim": 96, "heads": 3}
-"""The first stage of Swin-T, for all contenders."""
+"""Defaults of all contenders: the first stage of Swin-T."""
 RESOLUTION, IMAGE, PATCH, STAGE = "resolution", "image", "patch", "stage"
 DEFAULT_RESOLUTION, DEFAULT_PATCH = 56, 4
 DEFAULT_IMAGES = (56, 112, 224, 448, 896, 1792)
 GRID_FIELDS = (RESOLUTION, IMAGE, PATCH, "tokens", "cls")
-"""Fields of Specs that say how many tokens there are: all contenders have the same grid."""
+"""Fields of Specs that set the number of tokens; they are the same for all contenders."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """An attention as it was typed: its label, its name, and the values of its own that it keeps at every point."""
+    """An attention as it was typed: its label, its name, and its own values, which it keeps at every point."""
 
     label: str
     attention: str
@@ -34,34 +34,40 @@ class Contender:
 
     @property
     def fields(self) -> dict[str, "dataclasses.Field[Any]"]:
-        """The fields of its Spec that may be compared over."""
-        known = own_fields(attentions.spec_class(self.attention))
-        return {name: declared for name, declared in known.items() if name not in GRID_FIELDS}
+        """Return the fields of its Spec that a comparison may set or vary."""
+        fields = own_fields(attentions.spec_class(self.attention))
+        return {name: declared for name, declared in fields.items() if name not in GRID_FIELDS}
 
     def at(self, grid: Pair, values: Mapping[str, Any]) -> Spec:
-        """Its Spec on this grid. A value that cannot be asked for is a UsageError."""
+        """Build its Spec on this grid.
+
+        Raises:
+            UsageError: a value is not allowed.
+        """
         return attentions.spec_class(self.attention).on_grid(grid, {**DEFAULTS, **values, **self.own})
 
 
 def read_contender(text: str) -> Contender:
-    """Read `swin` or `swin:window=14,shift`.
+    """Parse a contender such as `swin` or `swin:window=14,shift`.
 
     Raises:
-        UsageError: an attention or a field that is unknown, or a value that is none.
+        UsageError: the attention or a field is unknown, or a value does not have the type of its field.
     """
     name, _, settings = text.strip().partition(":")
     if name not in attentions.names():
-        raise UsageError(f"{name or text!r} is no attention; {did_you_mean(name, attentions.names())}")
+        raise UsageError(f"{name or text!r} is not an attention; {did_you_mean(name, attentions.names())}")
     contender = Contender(text.strip(), name, {})
     for setting in filter(None, settings.split(",")):
         key, equals, value = (part.strip() for part in setting.partition("="))
         key = key.replace("-", "_")
         if key in GRID_FIELDS:
-            raise UsageError(f"{text}: all are compared on the same grid; give {{resolution}} or {{image}} for all")
+            raise UsageError(
+                f"{text}: {key} must be the same for all attentions; set {{resolution}} or {{image}} for all of them"
+            )
         if key not in contender.fields:
-            raise UsageError(f"{text}: {name} has no {key or 'nameless field'}; {did_you_mean(key, contender.fields)}")
+            raise UsageError(f"{text}: {name} has no field {key!r}; {did_you_mean(key, contender.fields)}")
         if not equals and kind(contender.fields[key]) is not bool:
-            raise UsageError(f"{text}: {key} needs a value, as in {name}:{key}=VALUE")
+            raise UsageError(f"{text}: {key} requires a value; write {name}:{key}=VALUE")
         contender.own[key] = _read_value(text, contender.fields[key], value if equals else "true")
     return contender
 
@@ -73,13 +79,13 @@ def _read_value(text: str, declared: "dataclasses.Field[Any]", value: str) -> An
             return {"true": True, "false": False}[value.lower()]
         return parse_pair(value) if base == Pair else base(value)
     except (ValueError, KeyError):
-        wants = {bool: "true or false", int: "a whole number", float: "a number", Pair: "a whole number or HxW"}[base]
-        raise UsageError(f"{text}: {declared.name} takes {wants}, not {value!r}") from None
+        rule = {bool: "true or false", int: "an integer", float: "a number", Pair: "an integer or HxW"}[base]
+        raise UsageError(f"{text}: {declared.name} must be {rule}, got {value!r}") from None
 
 
 @dataclass(frozen=True)
 class Place:
-    """One point of a range before anything is known of it: the values of the axes, the grid, and what else is set."""
+    """One point of a range without its costs: the values of the axes, the grid, and the other values that are set."""
 
     at: dict[str, int]
     grid: Pair
@@ -88,9 +94,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Who is compared over what: the contenders, what all have in common, and the axes.
+    """The setup of a comparison: the contenders, the settings that all of them share, and the axes.
 
-    `stages` are what the axis STAGE numbers, from 1 on. Without `pad` there are no grids that need padding.
+    The values of the axis STAGE are the numbers of `stages`, counted from 1. Without `pad`, grids that need padding are
+    refused.
     """
 
     contenders: list[Contender]
@@ -100,7 +107,7 @@ class Meeting:
     pad: bool
 
     def place(self, at: dict[str, int]) -> Place:
-        """The place with these values of the axes.
+        """Return the place with these values of the axes.
 
         Raises:
             UsageError: the image is not divisible by the patch.
@@ -122,10 +129,10 @@ class Meeting:
         return Place(at, (sides[0] // patch[0], sides[1] // patch[1]), values)
 
     def specs(self, place: Place) -> dict[str, Spec]:
-        """The Spec of each contender there, by its label.
+        """Return the Spec of each contender at a place, by label.
 
         Raises:
-            UsageError: there cannot be one, its window is larger than the grid, or it pads where padding is not wanted.
+            UsageError: a Spec refuses its values, its window is larger than the grid, or it needs padding without `pad`.
         """
         specs = {contender.label: contender.at(place.grid, place.values) for contender in self.contenders}
         for spec in specs.values():
@@ -150,29 +157,34 @@ def arrange(
     stages: Sequence[Stage] = (),
     pad: bool = True,
 ) -> Meeting:
-    """Read who is compared over what.
+    """Parse the contenders, and check the axes and the settings of a comparison.
 
     Raises:
-        UsageError: fewer than two contenders, one of them twice, an unknown field, or fields that contradict each other.
+        UsageError: there are fewer than two contenders, one appears twice, a field is unknown, or fields contradict each
+            other.
     """
     entries = [read_contender(text) for text in contenders]
     labels = [entry.label for entry in entries]
     if len(labels) < 2:
-        alone = labels[0] if labels else "nothing"
-        raise UsageError(f"{alone} is compared with nothing; give two attentions, such as attnscope compare vit swin")
+        alone = f"only {labels[0]}" if labels else "none"
+        raise UsageError(
+            f"a comparison requires two attentions, got {alone}; add one, as in attnscope compare vit swin"
+        )
     for label in labels:
         if labels.count(label) > 1:
-            raise UsageError(f"{label} is there twice; give one of them a value of its own, such as swin:window=14")
+            raise UsageError(
+                f"an attention must appear once, got {label} twice; set a field of one, as in swin:window=14"
+            )
     settings = {name: value for name, value in settings.items() if value is not None}
-    known = {name: declared for entry in entries for name, declared in entry.fields.items()}
+    fields = {name: declared for entry in entries for name, declared in entry.fields.items()}
     for name in settings:
-        if name not in known and name not in (RESOLUTION, IMAGE, PATCH):
-            raise UsageError(f"{{{name}}} is a field of none of {', '.join(labels)}; leave it out")
+        if name not in fields and name not in (RESOLUTION, IMAGE, PATCH):
+            raise UsageError(f"{{{name}}} is not a field of {' or '.join(labels)}; remove it")
     if stages:
         over = {STAGE: range(1, len(stages) + 1)} | dict(over)
     elif not over and RESOLUTION not in settings and IMAGE not in settings:
         over = {IMAGE: DEFAULT_IMAGES}
-    sizes = [name for name, declared in known.items() if kind(declared) in (int, Pair)]
+    sizes = [name for name, declared in fields.items() if kind(declared) in (int, Pair)]
     _check_axes(over, settings, [RESOLUTION, IMAGE, PATCH, *sizes, *([STAGE] if stages else [])])
     _check_that_all_vary(over, entries)
     return Meeting(entries, settings, [Axis(name, list(values)) for name, values in over.items()], stages, pad)
@@ -182,25 +194,27 @@ def _check_that_all_vary(over: Mapping[str, Sequence[int]], entries: Sequence[Co
     for name in over:
         own = [entry.label for entry in entries if name in entry.own]
         if own and not any(name in entry.fields and name not in entry.own for entry in entries):
-            have = "has its" if len(own) == 1 else "have their"
-            raise UsageError(f"{{over}} {name} changes nothing: {' and '.join(own)} {have} own; leave it out of one")
+            have = "sets" if len(own) == 1 else "set"
+            raise UsageError(
+                f"{{over}} {name} has no effect: {' and '.join(own)} {have} {name}; remove it from {own[0]}"
+            )
 
 
-def _check_axes(over: Mapping[str, Sequence[int]], settings: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_axes(over: Mapping[str, Sequence[int]], settings: Mapping[str, Any], sizes: Sequence[str]) -> None:
     if len(over) > 2:
-        raise UsageError(f"{', '.join(over)} are too many to go over; the most are two, as in a table")
+        raise UsageError(f"{{over}} must vary at most 2 fields, got {len(over)}: {', '.join(over)}; keep two of them")
     for name, values in over.items():
-        if name not in known:
-            raise UsageError(f"{{over}} {name} is no size of these attentions; {did_you_mean(name, known)}")
+        if name not in sizes:
+            raise UsageError(f"{{over}} must be a size of these attentions, got {name}; {did_you_mean(name, sizes)}")
         if name in settings:
-            raise UsageError(f"{{over}} {name} and {{{name}}} both set it; give one of them")
+            raise UsageError(f"{{over}} {name} and {{{name}}} both set {name}; give only one of them")
         if not values:
-            raise UsageError(f"{{over}} {name} is empty; give it a value")
-    asked = [*over, *settings]
-    grid = [name for name in (STAGE, RESOLUTION, IMAGE) if name in asked]
+            raise UsageError(f"{{over}} {name} must have a value, got none; add one, as in {name}=7")
+    given = [*over, *settings]
+    grid = [name for name in (STAGE, RESOLUTION, IMAGE) if name in given]
     if len(grid) > 1:
-        raise UsageError(f"{grid[0]} and {grid[1]} both set the grid; give one of them")
-    if STAGE in asked and (own := [name for name in ("dim", "heads") if name in asked]):
-        raise UsageError(f"{{{own[0]}}} is each stage's own; leave it out, or the stages")
-    if PATCH in asked and IMAGE not in asked:
-        raise UsageError("{patch} says nothing without an {image}; give one, such as --image 224")
+        raise UsageError(f"{grid[0]} and {grid[1]} both set the grid; give only one of them")
+    if STAGE in given and (own := [name for name in ("dim", "heads") if name in given]):
+        raise UsageError(f"{{{own[0]}}} and the stages both set {own[0]}; give only one of them")
+    if PATCH in given and IMAGE not in given:
+        raise UsageError("{patch} requires {image}; add one, such as --image 224")

@@ -1,4 +1,4 @@
-"""Spec -> Costs: the plan, and all that follows from it without a run. No torch."""
+"""Spec -> Costs: the plan, and the costs that follow from it without a run. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Costs:
 
     Args:
         plan: the steps, with their sizes, MACs and bytes.
-        memory: what the steps hold in inference and in training.
-        backward_held: bytes that each step holds in the backward.
+        memory: the activation memory of the steps in inference and in training.
+        backward_held: peak bytes of each step in the backward.
         backward_macs: MACs of the backward of each run of a step; empty if the backward was not requested.
-        notes: what is not known, and why.
+        notes: the costs that are unknown, with the reason.
     """
 
     plan: Plan
@@ -45,9 +45,9 @@ def costs_of(spec: Spec, options: RunOptions) -> Costs:
 def _why_backward_is_unknown(kernel: str, devices: Sequence[str]) -> str:
     """Return why a kernel's backward has no MACs, and the remedy if there is one."""
     if kernel not in RECOMPUTING:
-        why = f"what {kernel} computes there is its own"
+        why = f"{kernel} does not expose what it computes"
     elif len(devices) == 1:
-        why = f"which kernel {kernel} takes there is for the GPU to say"
+        why = f"the GPU chooses the kernel behind {kernel}"
     else:
-        why = f"{' and '.join(devices)} do not take the same kernel for it; --device tells which"
-    return f"the MACs of the backward are not known: {why}"
+        why = f"{' and '.join(devices)} use different kernels for it; choose one with --device"
+    return f"the MACs of the backward are unknown: {why}"

@@ -1,4 +1,4 @@
-"""Two Reports beside each other: what changed in the environment, the Spec, the costs and the times."""
+"""Two Reports -> Diff: the changes in the environment, the Spec, the costs and the times."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from attnscope.reports.report import Report, StepRow, StepTime, Time
 
 LOAD_MAY_DIFFER = 0.5
 WHOLE_MAY_DIFFER, STEP_MAY_DIFFER = 0.02, 0.05
-"""How far the same run lies apart from process to process on a quiet machine, as a share: memory falls otherwise."""
+"""Relative difference between processes with the same run on a quiet machine: each places its memory differently."""
 STEP_COSTS = (
     *("times", "macs", "other_flops", "params", "bytes_read", "bytes_written"),
     *("bytes_live", "bytes_training", "bytes_backward", "bytes_saved", "bytes_allocated"),
 )
-"""What of a step is exact, by its name in a Report."""
+"""The exact figures of a step, by their names in a Report."""
 
 Half = tuple[float, float]
-"""Between which seconds the middle half of the samples lies."""
+"""The first and the third quartile of samples, in seconds."""
 
 
 def compare(before: Report, after: Report) -> Diff:
-    """Hold two runs against each other, step by step; steps are the same if path and name are."""
+    """Compare two runs step by step; steps correspond if their paths and names are equal."""
     return Diff(
         environment=_environment(before, after),
-        spec=_changes(_asked(before), _asked(after)),
+        spec=_changes(_requested(before), _requested(after)),
         costs=_costs(before, after),
         steps=_times(
             "forward",
@@ -64,9 +64,11 @@ def middle_half(samples: Sequence[float]) -> Half | None:
 
 
 def overlap(before: Half | None, after: Half | None, may_differ: float = 0.0) -> bool:
-    """Whether two middle halves share a value; where nothing can be told of one, they do.
+    """Return whether two interquartile ranges overlap; an unknown one overlaps with any other.
 
-    `may_differ` widens each by that share of itself, half of it to either side.
+    Args:
+        before, after: first and third quartile of the samples, in seconds.
+        may_differ: relative difference that still counts as overlap; each range is widened by half of it at both ends.
     """
     if before is None or after is None:
         return True
@@ -76,7 +78,7 @@ def overlap(before: Half | None, after: Half | None, may_differ: float = 0.0) ->
 
 @dataclass(frozen=True)
 class _Timed:
-    """What one run has timed: seconds, their middle half, and of how many identical steps together."""
+    """A time of one run: its seconds, the quartiles of its samples, and the number of identical steps that it covers."""
 
     seconds: float
     half: Half | None
@@ -107,10 +109,10 @@ def _forward_time(report: Report) -> Time | None:
 
 
 def _error_s(before: Report, after: Report, time_of: Callable[[Report], Time | None]) -> float:
-    """Return by how many seconds the time of a single step may be off in either run, as far as the runs tell.
+    """Return the error of the time of a single step in seconds, estimated from both runs.
 
-    It is what the steps leave unexplained of the whole, or exceed it by. On MPS that is the cost of waiting for the device
-    at each step, which both runs have.
+    It is the larger absolute difference between the whole and the sum of its steps. Runs on MPS are ignored: there, the
+    difference is the cost of waiting for the device at each step, which both runs have.
     """
     times = [time_of(report) for report in (before, after) if report.environment.get("device") != "mps"]
     return max([abs(time.remainder_s) for time in times if time], default=0.0)
@@ -121,7 +123,10 @@ def _backward_time(report: Report) -> Time | None:
 
 
 def _kernels(report: Report) -> dict[str, _Timed]:
-    """Each kernel by its name; of its samples a Report keeps the spread alone."""
+    """Return the time of each kernel by its name.
+
+    A Report keeps only the interquartile range of its samples, which is taken as symmetric around the mean.
+    """
     return {
         kernel.name: _Timed(kernel.time_s, (kernel.time_s - kernel.iqr_s / 2, kernel.time_s + kernel.iqr_s / 2))
         for kernel in report.kernels
@@ -156,7 +161,7 @@ def _time(
 
 
 def _differ(before: _Timed | None, after: _Timed | None, may_differ: float) -> bool:
-    """Whether there are two times, and they and their middle halves lie apart by more than that share."""
+    """Return whether both times exist, and they and their interquartile ranges differ by more than this share."""
     if before is None or after is None:
         return False
     shorter, longer = sorted((before.seconds, after.seconds))
@@ -164,7 +169,7 @@ def _differ(before: _Timed | None, after: _Timed | None, may_differ: float) -> b
 
 
 def _environment(before: Report, after: Report) -> list[Change]:
-    """What is not the same around the runs, and the clocks that they were told by."""
+    """Return the changes in the environment of the runs and in the clocks that timed them."""
     clocks = {"clock": (before.time, after.time), "backward clock": (_backward_time(before), _backward_time(after))}
     return [
         *(
@@ -180,24 +185,24 @@ def _environment(before: Report, after: Report) -> list[Change]:
     ]
 
 
-def _asked(report: Report) -> dict[str, Any]:
-    """The Spec, and whether there was a backward."""
+def _requested(report: Report) -> dict[str, Any]:
+    """Return the fields of the Spec, and the requested backward."""
     back = report.backward
-    asked = f"{'with' if back.input_grad else 'without'} the input's gradient" if back else None
-    return {**report.spec, "backward": asked}
+    backward = f"{'with' if back.input_grad else 'without'} the input's gradient" if back else None
+    return {**report.spec, "backward": backward}
 
 
 def _costs(before: Report, after: Report) -> list[Change]:
-    """Exact figures that differ: of the whole, then of each step, where both runs know it."""
+    """Return the exact figures that differ: those of the whole, then those of each step that both runs know."""
     changes = _changes(_whole_costs(before), _whole_costs(after))
     rows, others = _by_place(before.steps), _by_place(after.steps)
     for place in dict.fromkeys([*rows, *others]):
         if place in rows and place in others:
             differing = _changes(_step_costs(rows[place]), _step_costs(others[place]))
-            known = [change for change in differing if None not in (change.before, change.after)]
-            changes += [Change(f"{place} {change.name}", change.before, change.after) for change in known]
+            of_both = [change for change in differing if None not in (change.before, change.after)]
+            changes += [Change(f"{place} {change.name}", change.before, change.after) for change in of_both]
         else:
-            changes.append(Change(place, *("a step" if place in each else "no step" for each in (rows, others))))
+            changes.append(Change(place, *("present" if place in each else "missing" for each in (rows, others))))
     return changes
 
 
@@ -212,7 +217,7 @@ def _step_costs(row: StepRow) -> dict[str, int | None]:
 
 
 def _by_place(rows: list[StepRow]) -> dict[str, StepRow]:
-    """The steps by their place in the module; a second one of the same place has its number behind it."""
+    """Return the steps by path and name; a second step with the same path and name has its number appended."""
     places: dict[str, StepRow] = {}
     for row in rows:
         name = f"{row.path}.{row.name}" if row.path else row.name
@@ -230,5 +235,5 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON keeps it."""
+    """Return a value as JSON stores it, with tuples as lists."""
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

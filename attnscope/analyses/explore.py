@@ -34,32 +34,33 @@ def explore(
 
     Args:
         spec: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
-        device: "auto", "cpu", "cuda", "mps", or "meta", on which the module is built but nothing is computed.
-        time: run it and measure. Without it, and on another device than meta, torch is not imported.
+        device: "auto", "cpu", "cuda", "mps", or "meta", which builds the module but computes nothing.
+        time: run the module and measure it. Otherwise, torch is imported only for the device "meta".
         budget: seconds to spend on each measurement (up to 3× on a busy machine).
-        threads: CPU threads; with one, times are reliable on a busy machine too.
-        seed: random seed for the weights and the input, which are random normals.
-        audit: count with torch's FlopCounterMode as well (it takes over a second the first time).
-        backward: report the cost of the backward of each step, and measure it.
-        input_grad: whether the input needs a gradient, in the backward.
-        kernels: time the attention in every kernel that runs here, and compare each with float64.
-        focus: what to show first: "memory", "roofline".
-        progress: called now and then with what is being measured, and the share of it that is done.
+        threads: number of CPU threads. The times of a single thread are reliable even on a busy machine.
+        seed: random seed for the weights and the input, which are normally distributed.
+        audit: count also with torch's FlopCounterMode, which takes over a second the first time.
+        backward: report the costs of the backward of each step, and measure it.
+        input_grad: whether the input needs a gradient in the backward.
+        kernels: time the attention with every kernel that runs on the device, and compare each with float64.
+        focus: results to show first: "memory", "roofline".
+        progress: a function that is called now and then with the current measurement and the finished share of it.
         command: the command line, for the record.
         figures: published figures of this network to explain, each a "figure" and its "source".
 
     Returns:
-        A Report: counts are integers, times are seconds, sizes are bytes, and what was not measured is None.
+        A Report: counts are integers, times are in seconds, sizes in bytes, and a value that was not measured is None.
 
     Raises:
-        UsageError: an argument that is not allowed.
-        DeviceError: the device is not here, or the run does not fit in its memory. Nothing is allocated then.
+        UsageError: an argument is not allowed.
+        DeviceError: the device is not available, or the run does not fit in its memory. Nothing is allocated then.
 
-    The costs follow from the letters in the attention's `steps.py`. They are compared with the paper's closed form (Liu et
-    al., arXiv 2103.14030, equations 1 and 2) and, if torch is imported, with fvcore's count of the real forward.
+    The costs follow from the shapes that the attention declares in its `steps.py`. They are verified against the paper's
+    closed form (Liu et al., arXiv 2103.14030, equations 1 and 2). If torch is imported, they are also verified against
+    fvcore's count of the real forward.
     """
     if not isinstance(spec, Spec):
-        raise UsageError(f"explore takes a Spec, such as ViTSpec(), and not {spec!r}; trace takes a module")
+        raise UsageError(f"spec must be a Spec such as ViTSpec(), got {spec!r}; use attnscope.trace for a module")
     options = RunOptions(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
     if options.runs:
         options = on_device(options, spec.dtype)
@@ -69,10 +70,13 @@ def explore(
 
 
 def on_device(options: RunOptions, dtype: str) -> RunOptions:
-    """Replace "auto" by the device that it stands for.
+    """Resolve the device "auto".
+
+    Returns:
+        The options with the type of an available device.
 
     Raises:
-        DeviceError: the device is not here, or does not support the dtype.
+        DeviceError: the device is not available, or does not support the dtype.
     """
     from attnscope.profiling.devices import find_device
 

@@ -1,6 +1,6 @@
-"""The stages of `explore` that run the module. Each returns what it measured; one that was not requested is empty.
+"""The stages of `explore` that run the module. Each returns its results, which are empty if it was not requested.
 
-A mapping has the figure of each step by its row in the plan.
+A mapping holds the figure of each step by its row in the plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ LONGEST_FUSED_S = 0.3
 
 @dataclass(frozen=True)
 class ForwardTimes:
-    """The times of the forward and of its steps, and those of the forwards that ran beside it."""
+    """The times of the forward and of its steps, and those of the forwards that were interleaved with it."""
 
     whole: Time | None = None
     steps: Mapping[int, StepTime] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class ForwardTimes:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The best rates of the machine, and the lower bound of the time of each step that follows from it."""
+    """The peak rates of the machine, and the roofline lower bound of the time of each step."""
 
     peaks: Peaks | None = None
     bounds: Mapping[int, Bound | None] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class CounterpartTimes:
 
 @dataclass(frozen=True)
 class KernelTimes:
-    """The same attention in other kernels, and how their forwards were run; None if none was."""
+    """The same attention with other kernels, and the samples of their forwards; None if they were not run."""
 
     rows: tuple[KernelRow, ...] = ()
     turns: "Turns | None" = None
@@ -92,7 +92,7 @@ class Measurements:
     verification: Verification
     environment: Mapping[str, Any] = field(default_factory=dict)
     allocated: Mapping[int, int] = field(default_factory=dict)
-    """Peak bytes of each step by the device's allocator."""
+    """Peak bytes of each step as reported by the device's allocator."""
     forward: ForwardTimes = ForwardTimes()
     roofline: Roofline = Roofline()
     counterpart: CounterpartTimes = CounterpartTimes()
@@ -104,9 +104,9 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
     """Build the module, verify it against the plan, and measure what the options request.
 
     Args:
-        spec: what to build.
+        spec: the attention or the network to build.
         costs: its plan, and the MACs of its backward.
-        options: with the device that "auto" stands for.
+        options: the options, in which a device replaces "auto".
 
     Raises:
         DeviceError: the run does not fit in memory, or the kernel does not run on this device.
@@ -118,7 +118,7 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
     device, plan = find_device(options.device), costs.plan
     check_fit(spec, plan, options, device)
     machine = environment(device, options.threads, options.seed)
-    # parameters that are made in inference mode never have gradients, so the caller's ends here
+    # parameters that are created in inference mode never have gradients, so this leaves that of the caller
     with (
         memory_errors_explained(device, too_large=too_large(spec)),
         settled(options.threads, options.seed, device),
@@ -137,7 +137,7 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
 
 
 def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int]) -> dict[int, int]:
-    """Return the peak bytes of each step by the device's allocator, the most of its several runs. CUDA alone knows them."""
+    """Return the peak bytes of each step by the device's allocator, the largest of its runs; empty without CUDA."""
     if x[0].device.type != "cuda":
         return {}
     from attnscope.profiling.memory import allocated_bytes
@@ -149,7 +149,7 @@ def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Seque
 
 
 def build_fused(spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", options: RunOptions) -> "Contenders | None":
-    """Build the fused kernel that is timed beside the steps; None if there is none, or the forward takes too long."""
+    """Build the fused kernel that is timed beside the steps; None if it is not requested or the forward is too slow."""
     if not options.measures_time or options.kernels or spec.kernel != "eager":
         return None
     from attnscope.profiling.kernels import contenders
@@ -167,7 +167,7 @@ def measure_forward(
     options: RunOptions,
     fused: "Contenders | None" = None,
 ) -> ForwardTimes:
-    """Time the steps and the whole forward, and the fused kernel in turn with them."""
+    """Time the steps, the whole forward and the fused kernel, with interleaved runs."""
     if not options.measures_time:
         return ForwardTimes()
     from attnscope.profiling.timing import time_steps
@@ -183,7 +183,7 @@ def measure_forward(
 
 
 def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
-    """Measure what the machine can do at its best, and return the roofline bound of each step that was timed."""
+    """Measure the peak rates of the machine, and return the roofline bound of each step that was timed."""
     if forward.whole is None:
         return Roofline()
     from attnscope.profiling.peaks import best_seconds, peaks_of
@@ -206,7 +206,7 @@ def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:
 def measure_counterpart(
     spec: Spec, plan: Plan, whole: Time | None, device: "torch.device", options: RunOptions
 ) -> CounterpartTimes:
-    """Time global attention beside another, if it fits in memory and does not take too long."""
+    """Time global attention on the same tokens, if it fits in memory and does not take too long."""
     if whole is None or isinstance(spec, networks.NetworkSpec):
         return CounterpartTimes()
     from attnscope.profiling.timing import time_forward
@@ -220,7 +220,7 @@ def measure_counterpart(
     if short is not None:
         return CounterpartTimes(own_s, notes=(f"global attention was not timed: it needs {short}",))
     if expected_s > LONGEST_COUNTERPART_S:
-        too_long = f"global attention was not timed: it would take some {expected_s:.0f} s a run"
+        too_long = f"global attention was not timed: it would take about {expected_s:.0f} s per run"
         return CounterpartTimes(own_s, notes=(too_long,))
     progress = options.progress_of("global attention")
     time = time_forward(*build(counterpart, device), options.budget / 2, progress)
@@ -264,7 +264,7 @@ def measure_backward(
     """Time the backward of each step and of the whole.
 
     Raises:
-        DeviceError: the kernel has no backward here.
+        DeviceError: the kernel has no backward on this device.
     """
     if not (options.backward and options.measures_time):
         return BackwardTimes()
@@ -282,7 +282,7 @@ def _build_if_it_fits(spec: Spec, device: "torch.device", **changes: Any) -> "nn
 
     Raises:
         UsageError: the attention does not have that kernel.
-        DeviceError: its run needs more memory than there is.
+        DeviceError: its run needs more memory than the device has free.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Published figures of a network beside what each convention of counting comes to."""
+"""Published figures of a network, compared with its MACs by each counting convention."""
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
@@ -10,15 +10,17 @@ from attnscope.reports.report import Published, PublishedFigure
 
 
 def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published:
-    """Return the conventions that give each figure, rounded to its digits, or cut off to them where rounding gives none."""
-    known = conventions(spec, plan)
+    """Return the conventions that reproduce each figure, rounded to its digits, or truncated if no rounded one does."""
+    macs_by_way = conventions(spec, plan)
 
     def ways(figure: str) -> list[str]:
         printed = Decimal(figure)
-        exact = {way: Decimal(macs) / spec.batch / 10**9 for way, macs in known.items()}
+        exact = {way: Decimal(macs) / spec.batch / 10**9 for way, macs in macs_by_way.items()}
         rounded = [way for way, value in exact.items() if value.quantize(printed, rounding=ROUND_HALF_UP) == printed]
         cut = [
-            f"{way}, cut off" for way, value in exact.items() if value.quantize(printed, rounding=ROUND_DOWN) == printed
+            f"{way}, truncated"
+            for way, value in exact.items()
+            if value.quantize(printed, rounding=ROUND_DOWN) == printed
         ]
         return rounded or cut
 
@@ -31,5 +33,5 @@ def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[s
             )
             for printed in figures
         ],
-        conventions=known,
+        conventions=macs_by_way,
     )

@@ -1,33 +1,33 @@
-"""The command to type after a comparison: the same with times, or the steps behind its figures."""
+"""The suggested command after a comparison: the same comparison with times, or the steps behind its figures."""
 
 from attnscope.analyses.contenders import CONTENDERS, STAGE, Meeting
 from attnscope.reports.comparison import Comparison
 
 PLAIN = "attnscope compare"
-"""The comparison of which nothing was said."""
+"""The command of a comparison without any flags."""
 
 
 def suggest(comparison: Comparison, meeting: Meeting, again: str, time: bool) -> tuple[str, str]:
-    """Return the command to type next, and why.
+    """Return the suggested next command and its reason.
 
     Args:
-        comparison: what was found.
-        meeting: what was compared.
+        comparison: the result of the comparison.
+        meeting: the contenders, their settings and the axes.
         again: the command that repeats the comparison, without `--time`.
         time: whether times were requested.
     """
     if not time and again == PLAIN:
-        return f"{PLAIN} --over resolution=7:56:7 --time", "where windows pay on this machine"
+        return f"{PLAIN} --over resolution=7:56:7 --time", "the sizes at which windows are faster on this machine"
     if not time or comparison.interrupted:
         return f"{again} --time", "measure it on this machine"
     is_staged = any(axis.field == STAGE for axis in comparison.axes)
     if tuple(comparison.labels) == CONTENDERS and not is_staged:
-        return f"{PLAIN} --stages", "what windows save at each stage of Swin-T"
+        return f"{PLAIN} --stages", "the savings of windows at each stage of Swin-T"
     return _steps(comparison, meeting)
 
 
 def _steps(comparison: Comparison, meeting: Meeting) -> tuple[str, str]:
-    """Return the command that shows the steps of the second contender, where it was timed if it was."""
+    """Return the command that shows the steps of the second contender, at a point with its times if one exists."""
     label = comparison.labels[1]
     points = [comparison.points[comparison.reference], *comparison.points]
     point = next((point for point in points if label in point.times), points[0])

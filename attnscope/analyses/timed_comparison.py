@@ -1,4 +1,4 @@
-"""A Comparison on this machine: each point timed, and where the lead changes found by bisection."""
+"""A Comparison on this machine: times at each point, and a bisection of the sizes at which the lead changes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 LONGEST_RUN_S = 5.0
 """A forward that is expected to take longer is not timed."""
 MOST_CANDIDATES = 100_000
-"""Bisection looks at no more values than this between two measured ones."""
+"""Largest distance between the first and the last measured value for which bisection is used."""
 
 Progress = Callable[[int, int, str], None]
-"""Is told how many of how many points are done, and what is next."""
+"""A callback that receives the number of finished points, the number of all points, and what comes next."""
 
 
 def race(
@@ -42,24 +42,25 @@ def race(
 ) -> None:
     """Time the contenders at each point and write the times into the comparison.
 
-    Contenders run in turn, so that a drift of the machine touches all alike. A point at which one does not fit in memory,
-    or would take too long, is timed for the others, and told in `not_timed`. Ctrl-C keeps what is there.
+    Runs of the contenders are interleaved, so that a drift of the machine affects all of them equally. A contender that
+    does not fit in memory or would take too long is recorded in `not_timed`; the others are timed. Ctrl-C keeps the times
+    so far.
 
     Args:
-        comparison: what `on_paper` found for this meeting.
-        meeting: who is compared over what.
-        device, budget, threads, seed: as in `explore`; the budget is seconds of measuring at each point.
-        progress: is called before each point.
+        comparison: the result of `on_paper` for this meeting.
+        meeting: the contenders, their settings and the axes.
+        device, budget, threads, seed: as in `explore`; the budget is the seconds to measure at each point.
+        progress: a function that is called before each point.
 
     Raises:
-        UsageError: an argument that cannot be asked for.
-        DeviceError: the device is not here, or knows no such numbers.
+        UsageError: an argument is not allowed.
+        DeviceError: the device is not available, or does not support the dtype.
     """
     from attnscope.profiling.devices import environment, find_device
 
     check_race(device, budget, threads, seed)
     found = find_device(device)
-    for point in comparison.points[:1]:  # it is the same at all
+    for point in comparison.points[:1]:  # all points have the same dtype
         for spec in meeting.specs(meeting.place(point.at)).values():
             check_dtype(found.type, spec.dtype)
     comparison.environment |= environment(found, threads, seed)
@@ -81,24 +82,28 @@ def race(
 
 
 def check_race(device: str, budget: float, threads: int, seed: int) -> None:
-    """Raises a UsageError where something cannot be asked for. No torch."""
+    """Check the arguments of `race`. No torch.
+
+    Raises:
+        UsageError: an argument is not allowed.
+    """
     check_arguments(device, budget, threads, seed)
     if device == "meta":
-        raise UsageError("{device} meta computes nothing that could be timed; leave out {time}")
+        raise UsageError("{device} meta computes nothing, so {time} has nothing to measure; remove one of them")
 
 
 def doubts(comparison: Comparison) -> list[str]:
-    """What makes the times doubtful, with its remedy."""
+    """Return a warning if times are noisy, with its remedy."""
     times = [time for point in [*comparison.points, *comparison.bisected] for time in point.times.values()]
-    spread = sum(time.high_s - time.low_s > SPREAD_MAY_BE * time.median_s for time in times)
-    if not spread:
+    noisy = sum(time.high_s - time.low_s > SPREAD_MAY_BE * time.median_s for time in times)
+    if not noisy:
         return []
-    told = f"{spread} of {len(times)} times spread by more than {SPREAD_MAY_BE:.0%}"
-    return [f"{told}: a longer --budget, or a quieter machine, may steady them"]
+    found = f"the interquartile range exceeds {SPREAD_MAY_BE:.0%} of the median in {noisy} of {len(times)} times"
+    return [f"{found}: use a longer --budget or a quieter machine"]
 
 
 def measured_ratios(times: Mapping[str, Measured], first: str) -> dict[str, float]:
-    """How many times as long as each other one the first one took."""
+    """Return the median time of the first contender divided by that of each other one, by label."""
     if first not in times:
         return {}
     return {label: times[first].median_s / time.median_s for label, time in times.items() if label != first}
@@ -110,37 +115,39 @@ def find_crossover(
     """Bisect the last change of the lead.
 
     Args:
-        leads: for each measured value whether the other one leads; None where the two cannot be told apart.
+        leads: for each measured value, True if the other contender is faster than the first one; None if their
+            interquartile ranges overlap.
         candidates: values that may be measured, in ascending order.
-        probe: measures one of them.
+        probe: a function that measures one of them and returns its lead.
 
     Returns:
-        The values between which the lead changes, and who leads from the second one on (None, None and who led all along
-        where it does not change), values in between that could not be told apart, and those that were probed.
+        A tuple of five: the two values between which the lead changes, the lead from the second one on, the unclear values,
+        and the probed values. At an unclear value, which is between the first two, the interquartile ranges overlap. If
+        the lead never changes, the first two are None and the lead is that at all values.
     """
-    known = dict(leads)
+    lead_at = dict(leads)
     probed: list[int] = []
-    told = sorted(value for value, lead in known.items() if lead is not None)
-    changes = [(low, high) for low, high in pairwise(told) if known[low] != known[high]]
+    decided = sorted(value for value, lead in lead_at.items() if lead is not None)
+    changes = [(low, high) for low, high in pairwise(decided) if lead_at[low] != lead_at[high]]
     if not changes:
-        unclear = sorted(value for value, lead in known.items() if lead is None)
-        return None, None, known[told[-1]] if told else None, unclear, probed
+        unclear = sorted(value for value, lead in lead_at.items() if lead is None)
+        return None, None, lead_at[decided[-1]] if decided else None, unclear, probed
     low, high = changes[-1]
     while True:
-        unclear = sorted(value for value in known if low < value < high)
+        unclear = sorted(value for value in lead_at if low < value < high)
         edges = [(low, unclear[0]), (unclear[-1], high)] if unclear else [(low, high)]
         inside = next(filter(None, ([v for v in candidates if lo < v < hi] for lo, hi in edges)), [])
         if not inside:
-            return low, high, known[high], unclear, probed
+            return low, high, lead_at[high], unclear, probed
         middle = inside[len(inside) // 2]
-        known[middle] = probe(middle)
+        lead_at[middle] = probe(middle)
         probed.append(middle)
-        if known[middle] is not None:
-            low, high = (middle, high) if known[middle] == known[low] else (low, middle)
+        if lead_at[middle] is not None:
+            low, high = (middle, high) if lead_at[middle] == lead_at[low] else (low, middle)
 
 
 class _Course:
-    """Times contenders at one point after the other, and remembers how fast each was."""
+    """A timer of the contenders, point by point, that remembers the speed of each."""
 
     def __init__(self, comparison: Comparison, meeting: Meeting, device: "torch.device", budget: float) -> None:
         self.meeting, self.device, self.budget = meeting, device, budget
@@ -154,7 +161,7 @@ class _Course:
         self.turns: list[Turns] = []
 
     def times(self, at: dict[str, int]) -> dict[str, Measured]:
-        """The times of all that can be timed at this point."""
+        """Time the contenders that can run at this point, and return their times by label."""
         from attnscope.profiling.timing import time_in_turn
 
         specs = self.meeting.specs(self.meeting.place(at))
@@ -179,9 +186,9 @@ class _Course:
         return times
 
     def disturbed(self, threads: int) -> list[str]:
-        """At how many points others disturbed the runs, and what was told at the first of them."""
-        told = [each for turns in self.turns for each in disturbances(turns, threads, self.device.type)[:1]]
-        return [f"at {len(told)} of {len(self.turns)} points, {told[0]}"] if told else []
+        """Return a warning if other processes disturbed the runs: the number of such points, and the first cause."""
+        causes = [each for turns in self.turns for each in disturbances(turns, threads, self.device.type)[:1]]
+        return [f"at {len(causes)} of {len(self.turns)} points, {causes[0]}"] if causes else []
 
     def _can_run(self, label: str, spec: Spec, beside: Mapping[str, Spec], at: dict[str, int]) -> bool:
         together = {**beside, label: spec}
@@ -191,14 +198,14 @@ class _Course:
             return False
         expected_s = macs(spec) / self.macs_per_s[label] if label in self.macs_per_s else 0.0
         if expected_s > LONGEST_RUN_S:
-            self._leave_out(at, f"{self.names[label]} would take some {expected_s:.0f} s a run")
+            self._leave_out(at, f"{self.names[label]} would take about {expected_s:.0f} s per run")
             return False
         return True
 
     def _runs(
         self, label: str, kernel: str, forward: "tuple[nn.Module, tuple[Tensor, ...]]", at: dict[str, int]
     ) -> bool:
-        """Whether the kernel runs on this; those that run everywhere are taken at their word."""
+        """Return whether the kernel runs on this input; kernels that run everywhere are not tried."""
         from attnscope.profiling.kernels import reasons, why_not
         from attnscope.profiling.timing import measuring
 
@@ -222,7 +229,7 @@ class _Course:
         self.not_timed[f"{at} {reason}"] = LeftOut(at, reason)
 
     def crossovers(self, progress: Progress, bisect: bool = True) -> list[TimeCrossover]:
-        """Where each contender overtakes the first one, if it is one field that is gone over."""
+        """Find the interval in which each contender overtakes the first one, if a single field varies."""
         axes = self.meeting.axes
         if len(axes) != 1 or axes[0].field == STAGE or len(self.points) < 2:
             return []
@@ -242,17 +249,17 @@ class _Course:
 
             pair = {self.first, other}
             points = [*self.points, *self.bisected]
-            known = {point.at[axis]: point.times for point in points if pair <= point.times.keys()}
-            if not known:
+            both = {point.at[axis]: point.times for point in points if pair <= point.times.keys()}
+            if not both:
                 continue  # one of them was never timed
-            lead = {value: leads(times, self.first, other) for value, times in known.items()}
+            lead = {value: leads(times, self.first, other) for value, times in both.items()}
             low, high, other_leads, unclear, bisected = find_crossover(lead, candidates, probe)
             leader = None if other_leads is None else other if other_leads else self.first
             found.append(TimeCrossover(self.first, other, axis, low, high, leader, unclear, bisected))
         return found
 
     def _candidates(self, axis: str) -> list[int]:
-        """Values between the points that can exist, without padding where the points have none."""
+        """Return the possible values between the points; those with padding only if a point has padding."""
         values = sorted(point.at[axis] for point in self.points if point.times)
         if not values or values[-1] - values[0] > MOST_CANDIDATES:
             return []
@@ -269,14 +276,14 @@ class _Course:
 
 
 def leads(times: Mapping[str, Measured], first: str, other: str) -> bool | None:
-    """Whether the other one is faster; None where their spreads overlap, or one was not measured."""
+    """Return whether the other one is faster; None if the interquartile ranges overlap or one was not measured."""
     if first not in times or other not in times or not times[first].apart(times[other]):
         return None
     return times[other].median_s < times[first].median_s
 
 
 def measured(samples: list[float]) -> Measured:
-    """Return the median and the quartiles of some samples."""
+    """Return the median and the quartiles of samples in seconds."""
     low, median, high = quartiles(samples)
     return Measured(median, low, high, samples)
 
