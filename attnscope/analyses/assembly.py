@@ -100,8 +100,8 @@ def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -
     among_kernels = disturbances(turns, *run) if turns and options.kernels else []
     return [
         *(doubts(forward, *run) if forward else []),
-        *(f"in the comparison of kernels, {doubt}" for doubt in among_kernels),
-        *(f"in the backward, {doubt}" for doubt in (doubts(backward, *run) if backward else [])),
+        *(f"in the comparison of kernels, {warning}" for warning in among_kernels),
+        *(f"in the backward, {warning}" for warning in (doubts(backward, *run) if backward else [])),
         *(floor_doubt(forward.steps_sum_s, least_s) if forward else []),
     ]
 

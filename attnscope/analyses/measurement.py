@@ -118,7 +118,7 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
     device, plan = find_device(options.device), costs.plan
     check_fit(spec, plan, options, device)
     machine = environment(device, options.threads, options.seed)
-    # parameters that are created in inference mode never have gradients, so this leaves that of the caller
+    # parameters created in inference mode never have gradients, so the inference mode of a caller is disabled here
     with (
         memory_errors_explained(device, too_large=too_large(spec)),
         settled(options.threads, options.seed, device),

@@ -77,7 +77,7 @@ def race(
     for point in [*comparison.points, *comparison.bisected]:
         point.measured_ratio = measured_ratios(point.times, course.first)
     comparison.not_timed = list(course.not_timed.values())
-    comparison.warnings += [*course.disturbed(threads), *doubts(comparison)]
+    comparison.warnings += [*course.disturbed(threads), *noise_warnings(comparison)]
     progress(len(comparison.points), len(comparison.points), "done")
 
 
@@ -92,7 +92,7 @@ def check_race(device: str, budget: float, threads: int, seed: int) -> None:
         raise UsageError("{device} meta computes nothing, so {time} has nothing to measure; remove one of them")
 
 
-def doubts(comparison: Comparison) -> list[str]:
+def noise_warnings(comparison: Comparison) -> list[str]:
     """Return a warning if times are noisy, with its remedy."""
     times = [time for point in [*comparison.points, *comparison.bisected] for time in point.times.values()]
     noisy = sum(time.high_s - time.low_s > SPREAD_MAY_BE * time.median_s for time in times)
