@@ -1,7 +1,7 @@
-"""The attentions: each has a folder, in this package, in an installed distribution, or anywhere (`load`).
+"""Attentions: one folder each, in this package, in an installed distribution or at any path (`load`).
 
-A folder holds `spec.py` (the options), `steps.py` (the attention on one page, and the plan of a Spec) and
-`attention.py` (the module). The first two do not import torch; `build` imports the third.
+A folder contains `spec.py` (the options), `steps.py` (the steps, and the plan of a Spec) and `attention.py` (the
+module). `spec.py` and `steps.py` do not import torch; `build` imports `attention.py`.
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ def spec_class(name: str) -> type[Spec]:
     """Return the Spec of the attention with this name.
 
     Raises:
-        UsageError: there is no such attention, or an installed one of this name cannot be used.
+        UsageError: if the name is unknown, or if it belongs to an installed attention that cannot be used.
     """
     spec = find_spec_class(name)
     if spec is None:
@@ -30,10 +30,10 @@ def spec_class(name: str) -> type[Spec]:
 
 
 def plan(spec: Spec) -> Plan:
-    """Return the steps that this Spec runs, with their sizes. No torch."""
+    """Return the steps that this Spec runs, with their sizes, without importing torch."""
     return spec.plan()
 
 
 def build(spec: Spec) -> "nn.Module":
-    """Build the module of this Spec, on torch's default device and with torch's default dtype."""
+    """Build the module of this Spec on torch's default device, with torch's default dtype."""
     return spec.build()

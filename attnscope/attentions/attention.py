@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as a module: what all attentions share (Vaswani et al., arXiv 1706.03762, section 3.2)."""
+"""Scaled dot-product attention as a module: base of all attentions (Vaswani et al., arXiv 1706.03762, section 3.2)."""
 
 from typing import Any, ClassVar, Self
 
@@ -9,27 +9,27 @@ from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.kernels import fused_attention
 
 Heads = tuple[Tensor, Tensor, Tensor]
-"""q, k and v in heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
+"""q, k and v, split into heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
 
 
 class ScaledDotProduct(nn.Module):
-    """softmax(q·kᵀ·scale)·v in heads, and the projection of what they found.
+    """Scaled dot-product attention with heads, softmax(q·kᵀ·scale)·v, and the output projection.
 
-    A subclass has a method for each step of its own and a `forward` that calls them. `spelling` gives other letters for
-    those of the steps here, if it has any.
+    A subclass defines a method for each of its own steps and a `forward` that calls them. `spelling` replaces axis
+    letters of the inherited steps.
     """
 
     spelling: ClassVar[dict[str, str]] = {}
 
     @classmethod
     def of(cls, spec: Any) -> Self:
-        """Return the module that a Spec describes."""
+        """Build the module that a Spec describes."""
         module = cls.__new__(cls)
         module.set_up(spec)
         return module
 
     def set_up(self, spec: Headed) -> None:
-        """Make the parameters that every attention has."""
+        """Create the parameters that every attention has."""
         super().__init__()
         self.heads = spec.heads
         self.kv_heads = spec.kv_heads or spec.heads
@@ -41,11 +41,11 @@ class ScaledDotProduct(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return letters(self.proj.in_features, self.heads, self.kv_heads)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return what each head finds: softmax(q·kᵀ·scale)·v."""
+        """Return the output of each head: softmax(q·kᵀ·scale)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v)
         weights = self.softmax(self.score(q, k))
@@ -74,7 +74,7 @@ class ScaledDotProduct(nn.Module):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
-        # with a single channel a head torch would put the copy off to the next step
+        # If a head has a single channel, torch would defer the copy to the next step.
         return heads.transpose(1, 2).flatten(2).contiguous()
 
     @steps.output
@@ -83,7 +83,7 @@ class ScaledDotProduct(nn.Module):
 
 
 class SelfAttention(ScaledDotProduct):
-    """Attention whose queries, keys and values come from the same tokens, by one projection."""
+    """Self-attention: one projection of the same tokens gives queries, keys and values."""
 
     def set_up(self, spec: Headed) -> None:
         super().set_up(spec)
@@ -118,6 +118,6 @@ class SelfAttention(ScaledDotProduct):
 
 
 def repeat_heads(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """Repeat each head of keys and values for the queries' heads that share it: (b, g, m, d) -> (b, h, m, d)."""
+    """Repeat each key/value head for the query heads that share it: (b, g, m, d) -> (b, h, m, d)."""
     times = heads // k.shape[1]
     return k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)

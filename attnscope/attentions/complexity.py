@@ -1,9 +1,9 @@
-"""The complexity of an attention by its paper's formula, beside that of global attention on the same tokens.
+"""Complexity of an attention by its paper's formula, compared with global attention on the same tokens.
 
-Those of global attention and of attention in windows are Liu et al., arXiv 2103.14030, equations 1 and 2.
+The formulas of global attention and of attention in windows are from Liu et al., arXiv 2103.14030, equations 1 and 2.
 
-What an attention costs grows with its tokens as a polynomial of second degree at most. `growth` finds it from the closed
-form that the audit holds against the steps, so that a crossover is solved in whole numbers and not read off a chart.
+The cost of an attention is a polynomial in its number of tokens, of degree two at most. `growth` derives it from the
+closed form that the audit compares with the steps. A crossover is then solved in integers instead of read off a chart.
 """
 
 import math
@@ -18,41 +18,41 @@ from attnscope.core.sizes import Pair
 
 @dataclass(frozen=True)
 class Term:
-    """One Ω: its name, and its cost in MACs of one layer for one image, of which formula, values and number follow."""
+    """A complexity Ω: its name, and the MACs of one layer for one image as an expression."""
 
     name: str
     cost: Expression
 
     @property
     def formula(self) -> str:
-        """The cost in letters: `4hwC² + 2(hw)²C`."""
+        """Return the cost as a formula: `4hwC² + 2(hw)²C`."""
         return str(self.cost)
 
     @property
     def values(self) -> str:
-        """The values of its letters: `hw = 3136, C = 96`."""
+        """Return the values of its variables: `hw = 3136, C = 96`."""
         return ", ".join(letter.words for letter in self.cost.symbols)
 
     @property
     def macs(self) -> int:
-        """The cost as a number."""
+        """Return the cost as a number of MACs."""
         return self.cost.value
 
     def of_batch(self, batch: int) -> "Term":
-        """Return the cost of a batch, `b(4hwC² + 2(hw)²C)`; a batch of 1 has no letter."""
+        """Return the cost of a batch, `b(4hwC² + 2(hw)²C)`; the factor b is left out for a batch size of 1."""
         return self if batch == 1 else Term(self.name, symbol("b", batch) * self.cost)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """An attention beside global attention on the same tokens.
+    """The cost of an attention and that of global attention on the same tokens.
 
     Args:
-        batch: images.
-        own: what this attention costs by its own paper's formula.
-        reference: what global attention costs. Of global attention itself it is `own`.
-        saving: how the attention that needs fewer MACs gets by with them, in words.
-        supposed: where `own` is the reference, another cost to hold beside it.
+        batch: batch size.
+        own: cost of this attention by its paper's formula.
+        reference: cost of global attention; equal to `own` for global attention itself.
+        saving: reason why one of them needs fewer MACs, as a phrase.
+        supposed: cost to compare with if `own` is the reference.
     """
 
     batch: int
@@ -63,28 +63,31 @@ class Complexity:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The formulas of the batch to print: the reference, then what is held beside it, if there is anything."""
-        beside = self.supposed if self.own == self.reference else self.own
-        return tuple(term.of_batch(self.batch) for term in (self.reference, beside) if term)
+        """Return the formulas to print for the batch: the reference, then the formula compared with it, if any."""
+        compared = self.supposed if self.own == self.reference else self.own
+        return tuple(term.of_batch(self.batch) for term in (self.reference, compared) if term)
 
     @property
     def own_macs(self) -> int:
-        """MACs of this attention for the batch."""
+        """Return the MACs of this attention for the batch."""
         return self.batch * self.own.macs
 
     @property
     def reference_macs(self) -> int:
-        """MACs of global attention for the batch."""
+        """Return the MACs of global attention for the batch."""
         return self.batch * self.reference.macs
 
     @property
     def ratio(self) -> float:
-        """The ratio of the MACs of the first formula to those of the last."""
+        """Return the ratio of the MACs of the first formula to those of the last."""
         return self.terms[0].macs / self.terms[-1].macs
 
 
 def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
-    """Return Ω(MSA): hw tokens of width C, each looking at all; keys and values of width G where heads share them."""
+    """Return Ω(MSA): hw tokens of dimension C attend to all tokens.
+
+    Keys and values have dimension G if heads share them.
+    """
     hw, (C, G) = symbol("hw", tokens), widths(dim, kv_dim)
     return Term("Ω(MSA)", projections(hw, C, G) + 2 * hw**2 * C)
 
@@ -97,35 +100,35 @@ def windowed_attention(
     kv_dim: int | None = None,
     name: str = "Ω(W-MSA)",
 ) -> Term:
-    """Return Ω(W-MSA): the same where each token attends to M² keys.
+    """Return Ω(W-MSA): the cost of global attention if each token attends to M² keys.
 
     Args:
-        tokens: tokens of the image; with the padding they are HW.
-        dim: channels of a token.
-        window: height and width of a window, or its tokens where the sides are not known.
-        padding: tokens that are added to the image.
-        kv_dim: channels of the keys, and of the values.
-        name: what the formula is called.
+        tokens: number of tokens of the image, hw; HW includes the padding.
+        dim: embedding dimension, C.
+        window: height and width of a window, or its number of tokens if the sides are unknown.
+        padding: number of padding tokens.
+        kv_dim: dimension of keys and of values, G.
+        name: name of the formula.
     """
     padded, (C, G) = padded_tokens((tokens,), (tokens + padding,)), widths(dim, kv_dim)
     return Term(name, projections(padded, C, G) + 2 * window_keys(window) * padded * C)
 
 
 def widths(dim: int, kv_dim: int | None) -> tuple[Expression, Expression]:
-    """Return the letters of the channels of a token, and of its key and value: C twice where these are as many."""
+    """Return the variables for the dimension of a token and of a key: C and G, or C twice if they are equal."""
     C = symbol("C", dim)
     return C, C if kv_dim in (None, dim) else symbol("G", kv_dim or dim)
 
 
 def window_keys(*windows: Pair | int) -> Expression:
-    """Return M², the keys of a query in a window; several windows are those of a network's stages."""
+    """Return M², the keys of a query in a window, with one value for each window (one for each stage)."""
     keys = [window if isinstance(window, int) else window[0] * window[1] for window in windows]
     spelled = tuple(str(window) if isinstance(window, int) else spell(window) for window in windows)
     return symbol("M²", *keys, spelled=spelled)
 
 
 def padded_tokens(tokens: tuple[int, ...], padded: tuple[int, ...]) -> Expression:
-    """Return the tokens that attention in windows has: HW with padding, hw where there is none."""
+    """Return the number of tokens of attention in windows: HW with padding, hw without."""
     return symbol("hw", *tokens) if tokens == padded else symbol("HW", *padded, note="with padding")
 
 
@@ -135,12 +138,12 @@ def projections(hw: Expression, C: Expression, G: Expression) -> Expression:
 
 
 MLP_RATIO = 4
-"""How much wider than a token the hidden layer of a block's MLP is, in ViT and in Swin."""
+"""MLP hidden size as a multiple of the embedding dimension, in ViT and in Swin."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """MACs of one layer for N tokens: constant + linear·N + quadratic·N²."""
+    """Growth of the MACs of one layer with N tokens: constant + linear·N + quadratic·N²."""
 
     constant: int
     linear: int
@@ -150,35 +153,38 @@ class Growth:
         return self.constant + self.linear * tokens + self.quadratic * tokens**2
 
     def with_mlp(self, dim: int) -> "Growth":
-        """The same for a whole block: the layer and its MLP, 8C² a token."""
+        """Return the growth of a whole block: the layer and its MLP, 8C² for each token."""
         return replace(self, linear=self.linear + mlp(1, dim))
 
     @property
     def balance(self) -> Fraction | None:
-        """The tokens from which the quadratic term is the largest: hw = 2C for global attention. None without one."""
+        """Return the number of tokens above which the quadratic term dominates, or None without a quadratic term.
+
+        For global attention it is hw = 2C.
+        """
         return Fraction(self.linear, self.quadratic) if self.quadratic else None
 
     def multiple_of(self, other: "Growth") -> Fraction | None:
-        """How many times the other one this one is, if that is the same for any number of tokens."""
+        """Return the ratio of this growth to another one, or None if it depends on the number of tokens."""
         mine, others = ((g.constant, g.linear, g.quadratic) for g in (self, other))
         ratio = Fraction(self.linear, other.linear) if other.linear else None
         return ratio if ratio is not None and all(m == ratio * o for m, o in zip(mine, others, strict=True)) else None
 
 
 def mlp(tokens: int, dim: int) -> int:
-    """MACs of a block's two linear layers: 8hwC²."""
+    """Return the MACs of the two linear layers of a block's MLP: 8hwC²."""
     return 2 * MLP_RATIO * tokens * dim**2
 
 
 def growth(macs: Callable[[int], int], side: int) -> Growth | None:
-    """The polynomial behind a closed form.
+    """Derive the polynomial of a closed form.
 
     Args:
-        macs: MACs on a square grid with this side.
-        side: the grids are looked at in multiples of it, on which nothing is padded.
+        macs: function from the side of a square grid, in tokens, to MACs.
+        side: unit of the sides that are evaluated; grids with multiples of it need no padding.
 
     Returns:
-        The only polynomial of second degree through three values, or None where a fourth one does not lie on it.
+        The polynomial of degree two through three values, or None if a fourth value does not satisfy it.
     """
     tokens = [(side * times) ** 2 for times in (1, 2, 3, 4)]
     (x, y, z, last), (at_x, at_y, at_z, at_last) = tokens, [macs(side * times) for times in (1, 2, 3, 4)]
@@ -194,7 +200,7 @@ def growth(macs: Callable[[int], int], side: int) -> Growth | None:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Where two growths cross for the last time: between two neighbouring whole numbers, or at one (`low` = `high`)."""
+    """The last crossing of two growths: between two consecutive integers, or at one (`low` = `high`), in tokens."""
 
     low: int
     high: int
@@ -205,9 +211,9 @@ class BreakEven:
 
 
 def break_even(one: Growth, other: Growth) -> BreakEven | None:
-    """The largest number of tokens for which both need the same MACs, solved in whole numbers; None where there is none.
+    """Return the largest number of tokens for which both need the same MACs, or None if it does not exist.
 
-    For global attention and windows of M² tokens it is hw = M².
+    The equation is solved in integers. For global attention and windows of M² tokens the solution is hw = M².
     """
     a, b, c = (getattr(one, part) - getattr(other, part) for part in ("quadratic", "linear", "constant"))
     if a < 0:

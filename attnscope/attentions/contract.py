@@ -1,4 +1,4 @@
-"""The contract of an attention's folder: what its Spec declares, and what the files beside it hold. No torch."""
+"""Contract of an attention's folder: the members of its Spec and the functions of its other files; free of torch."""
 
 from dataclasses import Field, fields
 from importlib import import_module
@@ -12,11 +12,11 @@ from attnscope.core.sizes import Pair
 
 
 def check_contract(spec: type[Spec], file: Path) -> None:
-    """Check the Spec that is defined in a file, and the functions beside it.
+    """Check the Spec defined in a file, and the functions in the other files of its folder.
 
     Raises:
-        UsageError: something is missing, or not of its form.
-        Exception: whatever the code of the folder raises for the default values.
+        UsageError: if something is missing or has the wrong type.
+        Exception: any exception that the folder's code raises for the default values.
     """
     try:
         _check_names(spec)
@@ -30,7 +30,7 @@ def check_contract(spec: type[Spec], file: Path) -> None:
 
 
 def _check_names(spec: type[Spec]) -> None:
-    """Check what the class says of itself, and that its fields leave alone what every Spec has."""
+    """Check the class attributes, and that no field hides a member of Spec."""
     if any(isinstance(value, Field) for value in vars(spec).values()):
         raise UsageError("is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it")
     common = {declared.name: declared for declared in fields(Spec)}
@@ -50,7 +50,7 @@ def _check_names(spec: type[Spec]) -> None:
                 )
     if not fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
         raise UsageError(
-            f"has the name {literal(repr(spec.name))}; it must be small letters, digits, - and _, after a letter"
+            f"has the name {literal(repr(spec.name))}; it must be lowercase letters, digits, - and _, after a letter"
         )
     if not isinstance(spec.EXAMPLES, tuple | list) or not all(isinstance(each, str) for each in spec.EXAMPLES):
         example = f"attnscope {spec.name} --no-time"
@@ -58,13 +58,13 @@ def _check_names(spec: type[Spec]) -> None:
 
 
 def _check_field(declared: Field[Any]) -> None:
-    """Check that a field becomes a flag, and that its default is a value of it."""
+    """Check that a field can become a flag, and that its default is valid."""
     name, default = declared.name, declared.default
     if not isinstance(declared.metadata.get("help"), str):
         written = f'{name}: {spell_type(declared.type)} = option(DEFAULT, "help")'
-        raise UsageError(f"has a field {name} without an option; write {written}")
+        raise UsageError(f"has a field {name} that is not declared with option(); write {written}")
     if kind(declared) not in KINDS:
-        quotes = " in quotes, as `from __future__ import annotations` puts it" if isinstance(declared.type, str) else ""
+        quotes = " in quotes (remove `from __future__ import annotations`)" if isinstance(declared.type, str) else ""
         kinds = "int, float, bool, str, Pair or Ints"
         raise UsageError(f"has a field {name} of the type {spell_type(declared.type)}{quotes}; it must be {kinds}")
     if default is None:
@@ -72,33 +72,35 @@ def _check_field(declared: Field[Any]) -> None:
     try:
         checked = check_value(declared, default)
     except UsageError as error:
-        raise UsageError(f"has a default that it refuses: {error.args[0]}") from None
+        raise UsageError(f"has an invalid default: {error.args[0]}") from None
     if checked != default:
         raise UsageError(f"has the default {default!r} of {{{name}}}; it must be {checked!r}")
 
 
 def spell_type(annotation: object) -> str:
-    """Return a type as it is written."""
+    """Return the source text of a type."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def _check_size_field(spec: type[Spec]) -> None:
     name, declared = spec.SIZE_FIELD, own_fields(spec)
     if name not in declared:
-        raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a field of it; there is: {', '.join(declared)}")
+        raise UsageError(f"has the SIZE_FIELD {name!r}, which must be one of its fields: {', '.join(declared)}")
     if kind(declared[name]) not in (int, Pair):
         raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a size; its type must be int or Pair")
 
 
 def _check_members(spec: type[Spec]) -> None:
-    """Check that what every Spec tells of itself is there, and returns something for the defaults."""
+    """Check that all abstract members are defined, and that they return the declared types for the defaults."""
     required = sorted(Spec.__abstractmethods__)
     if missing := [name for name in required if name in spec.__abstractmethods__]:
-        raise UsageError(f"lacks {', '.join(missing)}; attnscope.attentions.spec.Spec says what each returns")
+        raise UsageError(
+            f"does not define {', '.join(missing)}; see attnscope.attentions.spec.Spec for what each returns"
+        )
     try:
         default = spec()
     except UsageError as error:
-        raise UsageError(f"refuses its own defaults: {error.args[0]}") from error
+        raise UsageError(f"rejects its own defaults: {error.args[0]}") from error
     for name in (*required, "cautions"):
         member, declared = getattr(default, name), vars(Spec)[name]
         returned = member() if callable(member) else member
@@ -112,8 +114,8 @@ def _check_members(spec: type[Spec]) -> None:
 
 
 def _is_of(value: object, expected: Any) -> bool:
-    """Return whether a value is of a type, and what it holds of those in its brackets."""
-    # pydantic could tell, but takes longer to import than all else
+    """Return whether a value has a type, and its elements those in brackets."""
+    # pydantic could check this, but importing it takes longer than importing everything else.
     kind, of = get_origin(expected) or expected, get_args(expected)
     if not isinstance(value, kind):
         return False
@@ -125,11 +127,11 @@ def _is_of(value: object, expected: Any) -> bool:
 
 
 def _check_functions(spec: type[Spec], folder: Path) -> None:
-    """Check that there are `plan(spec)` and `build(spec)`. The module's file is not run, since it imports torch."""
+    """Check that `plan(spec)` and `build(spec)` exist, without running the module's file, which imports torch."""
     steps = import_module(f"{spec.home()}.steps")
     if not callable(getattr(steps, "plan", None)):
-        raise UsageError(f"needs a function plan(spec), and {literal(steps.__file__)} has none")
+        raise UsageError(f"needs a function plan(spec), which {literal(steps.__file__)} does not define")
     file = folder / f"{spec.MODULE_FILE}.py"
     code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
     if "build" not in code.co_names and ("*",) not in code.co_consts:
-        raise UsageError(f"needs a function build(spec), and {literal(file)} has none")
+        raise UsageError(f"needs a function build(spec), which {literal(file)} does not define")

@@ -1,4 +1,4 @@
-"""softmax(q·kᵀ·scale + bias)·v in one call, by the kernel that was asked for."""
+"""Fused attention kernels: softmax(q·kᵀ·scale + bias)·v in one call."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,46 +15,46 @@ BACKENDS = {
     "math": SDPBackend.MATH,
 }
 MPS_HEEDS_THEM = torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_sdp_choice", "MPS")
-"""Whether torch asks on MPS which backend it may take. Up to 2.14 it does not, and takes math whatever was asked for."""
-FLEX_KNOWS_THE_PROCESSOR = torch.__version__ >= "2.6"  # a TorchVersion: compared as a version, not as text
-"""Whether FlexAttention has a kernel for the processor. In torch 2.5 it asks there for a GPU's driver instead."""
+"""Whether torch respects the selected backend on MPS. Up to version 2.14 it always uses math there."""
+FLEX_KNOWS_THE_PROCESSOR = torch.__version__ >= "2.6"  # a TorchVersion, which compares as a version
+"""Whether FlexAttention has a CPU kernel. In torch 2.5 it requires a GPU driver even on the CPU."""
 
 
 def fused_attention(
     kernel: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, drop: float = 0.0, scale: float = 1.0
 ) -> Tensor:
-    """Attend by one kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
+    """Compute attention with a fused kernel: (b, h, n, d), (b, h, m, d), (b, h, m, d) -> (b, h, n, d).
 
     Args:
-        kernel: a fused one of `attnscope.attentions.spec.KERNELS`.
+        kernel: a fused kernel of `attnscope.attentions.spec.KERNELS`.
         q, k, v: queries, keys and values.
-        bias: added to the scores, (b, h, n, m) or what broadcasts to it.
-        drop: dropout of the weights.
-        scale: multiplies the scores.
+        bias: bias of the scores, broadcastable to (b, h, n, m).
+        drop: dropout probability of the attention weights.
+        scale: factor of the scores.
 
     Raises:
-        RuntimeError: the kernel does not run here, or not on this.
+        RuntimeError: if the kernel does not support this device or these arguments.
     """
     if kernel in BACKENDS:
         if q.is_mps and not heeded_on_mps(kernel):
-            raise RuntimeError("torch takes math on mps, whatever it is told")
+            raise RuntimeError("torch always uses the math kernel on mps")
         with sdpa_kernel([BACKENDS[kernel]]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
     if kernel == "flex" and drop:
         raise RuntimeError("FlexAttention has no dropout")
     if kernel in _COMPILED:
         if torch.compiler.is_compiling():
-            return _COMPILED[kernel](q, k, v, bias, drop, scale)  # it is compiled with what calls it
+            return _COMPILED[kernel](q, k, v, bias, drop, scale)  # the caller is being compiled, and this with it
         if kernel == "flex" and q.is_cpu and not FLEX_KNOWS_THE_PROCESSOR:
-            raise RuntimeError("FlexAttention has no kernel for the processor before torch 2.6")
+            raise RuntimeError("FlexAttention has no CPU kernel before torch 2.6")
         modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
-        alike = [_layout(tensor) for tensor in (q, k, v, bias)]
-        return _compiled(kernel, *alike, *modes, drop, scale)(q, k, v, bias, drop, scale)
+        layouts = [_layout(tensor) for tensor in (q, k, v, bias)]
+        return _compiled(kernel, *layouts, *modes, drop, scale)(q, k, v, bias, drop, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop, scale=scale)
 
 
 def heeded_on_mps(backend: str) -> bool:
-    """Whether torch takes this backend on MPS where it is told to."""
+    """Return whether torch uses this backend on MPS if it is selected."""
     return backend == "math" or MPS_HEEDS_THEM
 
 
@@ -81,7 +81,7 @@ def _adding(bias: Tensor) -> Callable[..., Tensor]:
 
 
 def _layout(tensor: Tensor | None) -> object:
-    """All of a tensor that a compiled kernel is compiled for."""
+    """Return the properties of a tensor that a compiled kernel is specialized for."""
     if tensor is None:
         return None
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad, tensor.is_inference()
@@ -93,11 +93,12 @@ _COMPILED: dict[str, Attend] = {"flex": _by_flex, "compile": _by_steps}
 
 
 @cache
-def _compiled(kernel: str, *alike: object) -> Attend:
-    """A kernel compiled for calls that are alike.
+def _compiled(kernel: str, *combination: object) -> Attend:
+    """Return a kernel compiled for one combination of layouts and modes.
 
-    torch compiles a function for eight kinds of call (sizes, strides, modes), and then runs it uncompiled for all others
-    without a word. So each kind gets a function of its own, with code of its own by which torch counts.
+    torch compiles a function for at most eight combinations of sizes, strides and modes; it silently runs all others
+    uncompiled. torch counts them by code object, so each combination gets a copy of the function with its own code
+    object.
     """
     function = _COMPILED[kernel]
     own = FunctionType(function.__code__.replace(), function.__globals__)

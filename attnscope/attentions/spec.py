@@ -1,4 +1,4 @@
-"""What can be asked of an attention: the base of every Spec, and the fields from which flags and checks are derived."""
+"""Options of an attention: the base class of every Spec, and the fields from which flags and checks are derived."""
 
 import math
 import sys
@@ -25,125 +25,133 @@ if TYPE_CHECKING:
 
 
 def option(default: Any, help: str, **rules: Any) -> Any:
-    """Declare a field of a Spec once: its flag, its help, its default and its simple rules.
+    """Declare a field of a Spec: its default, its help text and its rules, from which its flag is derived.
 
-    Rules: `low`, `high` and, of a fraction, `below` for numbers (whole numbers are from 1 to LARGEST, others finite, unless
-    it says otherwise), `choices` for words, and `shown`, the default as help shows it where None stands for something.
-    `group` is the group of flags in which help lists it, "Attention" or for a network "Network" unless it is given.
-    `selects` says that it selects a part of a network, and does not change it.
+    Args:
+        default: default value.
+        help: help text of the flag, one short line.
+        rules: any of the following.
+
+            - `low` and `high`: inclusive bounds of a number; by default 1 and LARGEST for integers.
+            - `below`: exclusive upper bound of a float. All floats must be finite.
+            - `choices`: allowed values of text.
+            - `shown`: default shown by `--help` if the default None has a meaning.
+            - `group`: group of flags in `--help`, by default "Attention", or "Network" for a network.
+            - `selects`: whether the field selects a part of a network without changing the network.
     """
     return field(default=default, metadata={"help": help, **rules})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(ABC):
-    """What every attention can be asked. Values are checked on construction; a wrong one is a UsageError.
+    """Options of an attention; base class of the Specs of all attentions.
 
-    A field with a Pair takes a whole number for both or a pair of them.
+    A field of type Pair accepts an integer for both sides, or a pair of integers.
+
+    Raises:
+        UsageError: if a value is invalid.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     SUMMARY: ClassVar[str]
-    """The attention in a few words."""
+    """One-line description of the attention."""
     EXAMPLES: ClassVar[tuple[str, ...]] = ()
-    """Commands worth trying."""
+    """Example commands for `--help`."""
     SIZE_FIELD: ClassVar[str]
-    """The field that sets the number of tokens."""
+    """Field that sets the number of tokens."""
     MODULE_FILE: ClassVar[str] = "attention"
-    """The file beside the Spec's own that holds the module and its `build(spec)`."""
+    """File in the Spec's folder with the module and its `build(spec)`."""
     SAID: ClassVar[tuple[str, ...]] = ()
-    """Fields whose flags a command needs even with the default."""
+    """Fields whose flags a command includes even for the default."""
     IS_PLAIN: ClassVar[bool] = False
-    """Whether it is softmax attention and no more, without a position bias or the like: then its neighbourhood names it."""
+    """Whether it is softmax attention without extras such as a position bias; its neighbourhood alone then names it."""
 
     batch: int = option(1, "Batch size.")
-    qkv_bias: bool = option(True, "Give q, k and v a bias.")
-    qk_scale: float | None = option(None, "Multiply q·kᵀ with this.", low=0.0, shown="1/√(dim/heads)")
-    attn_drop: float = option(0.0, "Dropout of the attention weights (in training).", low=0.0, below=1.0)
-    proj_drop: float = option(0.0, "Dropout of the output (in training).", low=0.0, below=1.0)
-    kernel: str = option(
-        "eager", f"How attention is computed: {', '.join(KERNELS)}.", choices=tuple(KERNELS), group="Run"
-    )
+    qkv_bias: bool = option(True, "Add a bias to q, k and v.")
+    qk_scale: float | None = option(None, "Scale of q·kᵀ.", low=0.0, shown="1/√(dim/heads)")
+    attn_drop: float = option(0.0, "Dropout probability of the attention weights (training only).", low=0.0, below=1.0)
+    proj_drop: float = option(0.0, "Dropout probability of the output (training only).", low=0.0, below=1.0)
+    kernel: str = option("eager", f"Attention kernel: {', '.join(KERNELS)}.", choices=tuple(KERNELS), group="Run")
     dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES), group="Run")
 
     def __post_init__(self) -> None:
         for name, declared in own_fields(type(self)).items():
             value = getattr(self, name)
             if value is declared.default:
-                continue  # defaults are legal, and most fields stay at theirs
+                continue  # defaults are valid
             checked = check_value(declared, value)
             if checked is not value:
                 object.__setattr__(self, name, checked)
 
     @property
     def heads_lie_apart(self) -> bool:
-        """Whether what the kernel makes lies head by head, so that merging the heads copies it."""
+        """Return whether the kernel's output is contiguous by head, so that merging the heads copies it."""
         return self.kernel in ("eager", "math", "compile")
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one number."""
+        """Return the size of an element in bytes."""
         return DTYPE_BYTES[self.dtype]
 
     @property
     @abstractmethod
     def neighbourhood(self) -> Neighbourhood:
-        """What a query attends to."""
+        """Return the keys that each query attends to."""
 
     @property
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input."""
+        """Return the shape of the module's input."""
 
     @classmethod
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
-        """This attention over a grid of tokens, height and width; values of fields that it does not have are left out."""
+        """Build a Spec for a grid of tokens, (height, width), and ignore values of fields that it does not have."""
         own = own_fields(cls)
         size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
         return cls(**{name: value for name, value in values.items() if name in own}, **size)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """The fields among these that cannot stand beside each other, in pairs."""
+        """Return the pairs of given fields that contradict each other."""
         return []
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of all that the module's forward takes."""
+        """Return the shapes of all inputs of the module's forward."""
         return (self.input_shape,)
 
     def of_size(self, size: int) -> "Spec":
-        """The same with `size` in SIZE_FIELD."""
+        """Return a copy with SIZE_FIELD set to `size`."""
         sized: dict[str, Any] = {self.SIZE_FIELD: size}
         return replace(self, **sized)
 
     @abstractmethod
     def headline(self) -> list[str]:
-        """What the reader should know of this Spec, in words."""
+        """Describe this Spec in a few words each."""
 
     @abstractmethod
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step that has any, as the paper counts them, independently of the steps' letters."""
+        """Return the MACs of each step with MACs, by the paper's formula and independent of the steps' shapes."""
 
     @abstractmethod
     def complexity(self) -> Complexity:
-        """Return this attention's formula beside that of global attention on the same tokens."""
+        """Return the formulas of this attention and of global attention on the same tokens."""
 
     def counterpart(self) -> "Spec | None":
-        """The attention that this one should be timed against, if there is one."""
+        """Return the attention to time as a baseline, or None."""
         return None
 
     @abstractmethod
     def next_command(self) -> tuple[str, str]:
-        """The command worth typing next, and why."""
+        """Return the suggested next command and the reason for it."""
 
     def command(self, **others: Any) -> str:
-        """Return the command that explores this Spec, with `others` in place of some fields."""
-        asked = replace(self, **others)
+        """Return the command that explores this Spec, with some fields replaced by `others`."""
+        spec = replace(self, **others)
         words = ["attnscope", self.name]
-        for name, declared in own_fields(type(asked)).items():
-            value = getattr(asked, name)
+        for name, declared in own_fields(type(spec)).items():
+            value = getattr(spec, name)
             if value is None or (value == declared.default and name not in self.SAID):
                 continue
             flag = name.replace("_", "-")
@@ -156,15 +164,17 @@ class Spec(ABC):
         return " ".join(words)
 
     def cautions(self) -> list[str]:
-        """What might surprise the reader of this Spec, a sentence each."""
+        """Return notes about effects of this Spec that a user may not expect, one sentence each."""
         return []
 
     def plan(self) -> "Plan":
-        """Return the steps that this Spec runs, with their sizes: `steps.plan(spec)` of the Spec's folder. No torch.
+        """Return the steps that this Spec runs, with their sizes, without importing torch.
+
+        It calls `steps.plan(spec)` of the Spec's folder.
 
         Raises:
-            FolderError: it returns no plan, a plan without steps, or one with a step that cannot run.
-            AttnscopeError: the same in an attention of this package.
+            FolderError: if the function does not return a plan, or if the plan has no steps or a step that cannot run.
+            AttnscopeError: if the same happens in an attention of this package.
         """
         from attnscope.plan.plan import Plan
 
@@ -174,18 +184,19 @@ class Spec(ABC):
             raise self.fault(f"plan(spec) in steps.py returns {returned}; return Plan.of(steps, sizes, spec.itemsize)")
         if not self.is_built_in():
             try:
-                _ = plan.steps  # so that a step that cannot run is found here, where the folder is known
+                _ = plan.steps  # finds a step that cannot run while the folder is known
             except PlanError as error:
                 raise self.fault(error.args[0]) from error.__cause__
         return plan
 
     def build(self) -> "nn.Module":
-        """Build the module of this Spec, on torch's default device and with torch's default dtype.
+        """Build the module of this Spec on torch's default device, with torch's default dtype.
 
-        It is `attention.build(spec)` of the Spec's folder, and `network.build(spec)` of a network's.
+        It calls `attention.build(spec)` of the Spec's folder, or `network.build(spec)` for a network.
 
         Raises:
-            FolderError: it returns no module. It is another AttnscopeError for an attention of this package.
+            FolderError: if the function does not return a module.
+            AttnscopeError: if the same happens in an attention of this package.
         """
         from torch import nn
 
@@ -196,10 +207,11 @@ class Spec(ABC):
 
     @classmethod
     def _function(cls, file: str, name: str) -> Callable[[Self], Any]:
-        """Import a function of a file in the folder of this Spec.
+        """Import a function from a file in the folder of this Spec.
 
         Raises:
-            FolderError: the file has no such function. It is another AttnscopeError for an attention of this package.
+            FolderError: if the file does not define the function.
+            AttnscopeError: if the same happens in an attention of this package.
         """
         function: Callable[[Self], Any] | None = getattr(import_module(f"{cls.home()}.{file}"), name, None)
         if function is None:
@@ -208,7 +220,7 @@ class Spec(ABC):
 
     @classmethod
     def home(cls) -> str:
-        """Return the package that is this Spec's folder: that of the `spec.py` that defines it, or else its base."""
+        """Return the package of the `spec.py` that defines this Spec or its nearest base class."""
         return next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".spec")).removesuffix(".spec")
 
     @classmethod
@@ -217,32 +229,34 @@ class Spec(ABC):
         return cls.home().partition(".")[0] == __name__.partition(".")[0]
 
     @classmethod
-    def fault(cls, what: str) -> AttnscopeError:
-        """Return the error of a Spec, its steps and its module that contradict each other.
+    def fault(cls, problem: str) -> AttnscopeError:
+        """Return the error for a contradiction between a Spec, its steps and its module.
 
-        It names the folder of an attention outside this package. In this package it is a bug.
+        It names the folder of an attention outside this package; within this package it asks for a bug report.
         """
         if cls.is_built_in():
-            return AttnscopeError(f"{what}: please report this as a bug")
-        return FolderError(f"{literal(Path(sys.modules[f'{cls.home()}.spec'].__file__ or '').parent)}: {what}")
+            return AttnscopeError(f"{problem}: please report this as a bug")
+        return FolderError(f"{literal(Path(sys.modules[f'{cls.home()}.spec'].__file__ or '').parent)}: {problem}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields and their values."""
+        """Return the values of all fields by name."""
         return asdict(self)
 
 
 def own_fields(spec: type[Spec]) -> dict[str, Field[Any]]:
-    """The fields of a Spec by their names."""
+    """Return the fields of a Spec by name."""
     if spec not in _FIELDS:
         _FIELDS[spec] = {declared.name: declared for declared in fields(spec)}
     return _FIELDS[spec]
 
 
-_FIELDS: dict[type[Spec], dict[str, Field[Any]]] = {}  # a long range asks again and again
+_FIELDS: dict[
+    type[Spec], dict[str, Field[Any]]
+] = {}  # a cache: comparisons over a long range look fields up many times
 
 
 def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
-    """The fields of a Spec, those of the attention itself before those that all have."""
+    """Return the fields of a Spec, those of the attention itself before those of all attentions."""
     common = [declared.name for declared in fields(Spec)]
     return sorted(fields(spec), key=lambda declared: declared.name in common)
 
@@ -256,14 +270,14 @@ def kind(declared: Field[Any]) -> Any:
 
 
 KINDS = (int, float, bool, str, Pair, Ints)
-"""The types that a field can have, each also with `| None`."""
+"""Supported field types; each of them can be combined with `| None`."""
 
 
 def check_value(declared: Field[Any], value: Any) -> Any:
-    """Return the value of one field if it is legal, a pair from a single number.
+    """Return the value of a field if it is valid; expand a single number to a pair for a field of type Pair.
 
     Raises:
-        UsageError: it is not of the field's type, or breaks its rules.
+        UsageError: if the value does not have the field's type, or violates its rules.
     """
     name, rules = declared.name, declared.metadata
     if kind(declared) is bool:
@@ -286,14 +300,14 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     elif kind(declared) == Ints:
         numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
         if not numbers:
-            raise UsageError(f"{{{name}}} is empty; give a whole number for each stage, such as 2,2,6,2")
+            raise UsageError(f"{{{name}}} must have a whole number for each stage, such as 2,2,6,2 (got none)")
         for number in numbers:
             _check_size(name, number, rules)
         return numbers
     else:
         sides = value if isinstance(value, tuple | list) else (value, value)
         if len(sides) != 2:
-            raise UsageError(f"{{{name}}} must be a whole number or a pair of them (got {value})")
+            raise UsageError(f"{{{name}}} must be a whole number or a pair of whole numbers (got {value})")
         for side in sides:
             _check_size(name, side, rules)
         return tuple(sides)
@@ -301,11 +315,13 @@ def check_value(declared: Field[Any], value: Any) -> Any:
 
 
 def _range(rules: Mapping[str, Any]) -> str:
-    """Return the numbers that the rules of a field allow, in words: `a number of at least 0 and below 1`."""
-    known = {"low": "of at least", "high": "of at most", "below": "below"}
-    limits = [f"{words} {rules[rule]:g}" for rule, words in known.items() if rule in rules]
+    """Return the values that the rules of a field allow, as a phrase: `a number of at least 0 and below 1`."""
+    phrases = {"low": "of at least", "high": "of at most", "below": "below"}
+    limits = [f"{words} {rules[rule]:g}" for rule, words in phrases.items() if rule in rules]
     if not limits:
         return "a finite number"
+    if "low" in rules and "high" in rules:
+        return f"a number between {rules['low']:g} and {rules['high']:g}"
     return f"a number {' and '.join(limits).replace('and of', 'and')}"
 
 
@@ -314,11 +330,11 @@ def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(f"{{{name}}} must be a whole number (got {value!r})")
     if value < low:
-        raise UsageError(f"{{{name}}} {value} is too small; the smallest is {low}")
+        raise UsageError(f"{{{name}}} must be at least {low} (got {value})")
     if value > high:
-        raise UsageError(f"{{{name}}} {value} is too large; the largest is {high}")
+        raise UsageError(f"{{{name}}} must be at most {high} (got {value})")
 
 
 def _spell(returned: object) -> str:
-    """Return what a function returned instead of what it should, in words."""
+    """Describe a return value of the wrong type."""
     return "None" if returned is None else f"a value of the type {type(returned).__name__}"

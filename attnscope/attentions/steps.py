@@ -1,8 +1,12 @@
-"""Scaled dot-product attention on one page: the steps that all attentions share.
+"""Steps of scaled dot-product attention that all attentions share.
 
-Letters: b batch, n query tokens, m key tokens, c channels, h heads, d head width (c = h·d). If heads share keys and values:
-g heads of them, each for f heads of queries (h = g·f), and e channels of q, k and v. If the batch is one of windows, its
-letter is spelled out: `score.spelled(b="(b r s)")`.
+Axis letters:
+
+- b batch; n query tokens; m key tokens; c embedding dimension; h heads; d head dimension, c = h·d.
+- With shared keys and values: g key/value heads; f query heads for each of them, h = g·f; e total dimension of q, k
+  and v.
+
+If the batch consists of windows, `spelled` replaces its letter: `score.spelled(b="(b r s)")`.
 """
 
 from dataclasses import replace
@@ -16,75 +20,75 @@ project = Step(
     "x: b n c -> qkv: b n (3 h d)",
     op=op.linear,
     weights={"qkv.weight": "(3 h d) c", "qkv.bias": "(3 h d)"},
-    doc="q, k, v = x·Wqkv + b: each token's query, key and value, in one matmul",
+    doc="q, k, v = x·Wqkv + b: project each token to its query, key and value in one matmul",
 )
 split_heads = Step(
     "qkv: b n (3 h d) -> q: b h n d, k: b h n d, v: b h n d",
     op=op.unbind,
-    doc="the channels fall into heads; each head sees its own d of them",
+    doc="split the channels into h heads of d channels each",
 )
 project_grouped = Step(
     "x: b n c -> qkv: b n e",
     op=op.linear,
     weights={"qkv.weight": "e c", "qkv.bias": "e"},
-    doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries, in one matmul",
+    doc="q, k, v = x·Wqkv + b: project each token to h query heads and g key/value heads in one matmul",
 )
 split_grouped = Step(
     "qkv: b n e -> q: b h n d, k: b g n d, v: b g n d",
     op=op.split_heads,
-    doc="the channels fall into heads: h of queries, g of keys and of values",
+    doc="split the channels into h query heads, g key heads and g value heads",
 )
 share_heads = Step(
     "k: b g m d, v: b g m d -> k: b (g f) m d, v: b (g f) m d",
     op=op.repeat_heads,
-    doc="each head of keys and values is repeated for the f heads of queries that share it",
+    doc="repeat each key/value head for the f query heads that share it",
 )
 score = Step(
     "q: b h n d, k: b h m d -> scores: b h n m",
     op=op.matmul(scale=True),
-    doc="S = q·kᵀ/√d: how much each token looks at each other one",
+    doc="S = q·kᵀ/√d: how much each query attends to each key",
 )
 softmax = Step(
     "scores: b h n m -> weights: b h n m",
     op=op.softmax,
-    doc="each query's scores become weights that sum to 1 (then dropout, in training)",
+    doc="normalize each query's scores to weights that sum to 1, then apply dropout in training",
 )
 mix = Step(
     "weights: b h n m, v: b h m d -> heads: b h n d",
     op=op.matmul(),
-    doc="each token becomes the weighted sum of the values it looks at",
+    doc="compute the weighted sum of the values that each query attends to",
 )
 attend = Step(
     "q: b h n d, k: b h m d, v: b h m d -> heads: b h n d",
     op=op.attention(keeps=True),
-    doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without keeping the scores",
+    doc="softmax(q·kᵀ/√d)·v in one fused kernel: score, softmax and mix, without storing the scores",
 )
 merge_heads = Step(
     "heads: b h n d -> merged: b n (h d)",
     op=op.rearrange,
-    doc="the heads' channels lie side by side again",
+    doc="concatenate the channels of all heads",
 )
 output = Step(
     "merged: b n c -> y: b n c",
     op=op.linear,
     weights={"proj.weight": "c c", "proj.bias": "c"},
-    doc="y = merged·Wproj + b: what the heads found is mixed across channels",
+    doc="y = merged·Wproj + b: mix the outputs of the heads across channels",
 )
 name_steps(globals())
 
 HELD = ("q", "k", "v")
-"""Names of the tensors that a forward keeps in variables until it returns."""
+"""Names of the tensors that a forward stores in local variables until it returns."""
 
 
 def attention_of(spec: Headed) -> list[Step]:
-    """Return the steps from queries, keys and values to what the heads found, by the kernel of the Spec."""
+    """Return the steps from queries, keys and values to the output of the heads, for the kernel of the Spec."""
     if spec.kernel == "eager":
         return [score, softmax.dropping(spec.attn_drop), mix]
-    is_known = spec.kernel in RECOMPUTING and not spec.attn_drop  # with dropout torch may take its math kernel
-    own = attend if is_known else replace(attend, op=op.attention(keeps=False))
+    recomputes = spec.kernel in RECOMPUTING and not spec.attn_drop  # with dropout, torch may select its math kernel
+    own = attend if recomputes else replace(attend, op=op.attention(keeps=False))
     return [fused(own, spec).dropping(spec.attn_drop)]
 
 
 def fused(attend: Step, spec: Headed) -> Step:
-    """Return the step of a fused kernel with the heads as the kernel of the Spec lays them."""
+    """Return the step of a fused kernel, with the memory layout that the kernel of the Spec gives the heads."""
     return replace(attend, op=op.heads_apart(attend.op)) if spec.heads_lie_apart else attend

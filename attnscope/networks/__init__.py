@@ -1,6 +1,6 @@
-"""Whole networks made of attentions, in the same three parts: what can be asked, the steps on a page, the module.
+"""Networks built from attentions, in the same three parts: the options, the steps, the module.
 
-The first two are torch-free; only `build` imports the third.
+Options and steps do not import torch; only `build` imports the module.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCOPES = ("attention", "block", "model")
-"""How much is looked at."""
+"""Scopes of a command: one attention, one block, or the whole network."""
 
 __all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_class", "without_effect"]
 
@@ -27,39 +27,40 @@ _SPECS = {
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }
-"""For each attention that there are networks of: their folder, and the Spec in it."""
+"""Folder and name of the network Spec for each attention that has networks."""
 
 
 def names() -> list[str]:
-    """The attentions that there are networks of."""
+    """Return the names of the attentions that have networks."""
     return list(_SPECS)
 
 
 def spec_class(name: str) -> type[NetworkSpec]:
-    """The Spec of the networks that are made of the attention with this name."""
+    """Return the Spec of the networks built from the attention with this name."""
     folder, spec = _SPECS[name]
     found: type[NetworkSpec] = getattr(import_module(f"{__name__}.{folder}.spec"), spec)
     return found
 
 
 def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec:
-    """The Spec of what is asked for: one attention, or a block, a stage or the whole of a network made of it.
+    """Return the Spec of one attention, or of a block, a stage or the whole of a network built from it.
 
     Args:
-        name: an attention.
-        given: fields of its Spec and of its networks' Spec, those that differ from their defaults.
-        scope: attention, block or model. One attention of a network is asked for with fields that only a network has,
-            such as depth; fields that only the attention has, such as tokens, then replace what the network makes of it.
+        name: name of an attention.
+        given: values of fields of its Spec and of its networks' Spec that differ from the defaults.
+        scope: "attention", "block" or "model". With scope "attention", a field that only networks have, such as depth,
+            selects the attention of a network. Fields that only the attention has, such as tokens, then override the
+            network's values.
 
     Raises:
-        UsageError: the scope is unknown, there is no such network, or a field has no place in the scope.
+        UsageError: if the scope is unknown, the attention has no networks, or a field does not apply to the scope.
     """
     if scope not in SCOPES:
         raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
     attention = attentions.spec_class(name)
     if name not in _SPECS:
         if scope != "attention":
-            raise UsageError(f"{{scope}} {scope} has no place in {name}, of which there are no networks")
+            raise UsageError(f"{{scope}} must be attention for {name}, which has no networks (got {scope})")
         return attention(**given)
     network = spec_class(name)
     of_attention, of_network = ({field.name for field in fields(spec)} for spec in (attention, network))
@@ -70,8 +71,8 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
     if scope != "attention":
         for field in of_one:
             instead = {attention.SIZE_FIELD: f"{{{network.SIZE_FIELD}}}", **network.INSTEAD}.get(field)
-            fix = f"give {instead} in its place" if instead else "leave one of them out"
-            raise UsageError(f"{{{field}}} is of one attention, and {{scope}} {scope} has no such flag; {fix}")
+            fix = f"use {instead} instead" if instead else "remove one of them"
+            raise UsageError(f"{{{field}}} applies only to {{scope}} attention (got {{scope}} {scope}); {fix}")
         return network(scope=scope, **whole)
     of_block: Spec = network(scope="block", **whole).attention()
     if attention.SIZE_FIELD in of_one:
@@ -80,14 +81,15 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
 
 
 def without_effect(name: str, given: Mapping[str, Any], scope: str) -> dict[str, str]:
-    """Return the fields of a network that change nothing in a scope, each with the flags that it needs.
+    """Return the fields of a network that have no effect in a scope, each with the flags that it requires.
 
-    A field changes nothing if the Spec, or of a part of a network its attention and its plan, are the same without it.
+    A field has no effect if the Spec is the same without it. For a part of a network, only its attention and its plan
+    must be the same.
 
     Args:
-        name: an attention.
-        given: fields as `asked` takes them.
-        scope: attention, block or model.
+        name: name of an attention.
+        given: values of fields, as in `asked`.
+        scope: "attention", "block" or "model".
     """
     if name not in _SPECS:
         return {}
@@ -108,7 +110,7 @@ def without_effect(name: str, given: Mapping[str, Any], scope: str) -> dict[str,
 
 
 def _changes(name: str, given: Mapping[str, Any], scope: str, field: str) -> bool:
-    """Return whether what is explored in a scope is another without a field, or is not there at all."""
+    """Return whether a field changes the explored part of a network, or whether the part does not exist without it."""
     others = {each: value for each, value in given.items() if each != field}
     try:
         return _explored(asked(name, given, scope)) != _explored(asked(name, others, scope))
@@ -117,16 +119,16 @@ def _changes(name: str, given: Mapping[str, Any], scope: str, field: str) -> boo
 
 
 def _explored(spec: Spec) -> object:
-    """Return what the fields of a Spec decide: all of a whole network; of a part of one, its attention and its plan."""
+    """Return the values to compare: the Spec of a whole network, or the attention and the plan of a part of one."""
     is_part = isinstance(spec, NetworkSpec) and not spec.is_whole
     return (spec.attention(), spec.plan()) if is_part else spec  # type: ignore[attr-defined]
 
 
 def plan(spec: NetworkSpec) -> Plan:
-    """The steps that this Spec runs, with their sizes; identical blocks are one. No torch."""
+    """Return the steps that this Spec runs, with their sizes; identical blocks are merged. It does not import torch."""
     return spec.plan()
 
 
 def build(spec: NetworkSpec) -> "nn.Module":
-    """The module of this Spec, on torch's default device and with torch's default dtype."""
+    """Build the module of this Spec on torch's default device, with torch's default dtype."""
     return spec.build()

@@ -1,4 +1,4 @@
-"""Presets and config files: TOML with a table for each command, whose keys are that command's flags."""
+"""Presets and config files: TOML with one table for each command, whose keys are the command's flags."""
 
 import tomllib
 from collections.abc import Callable, Iterable
@@ -8,39 +8,44 @@ from typing import Any
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
 Tables = dict[str, dict[str, Any]]
-"""The tables of a TOML file by their names."""
+"""Tables of a TOML file by name."""
 
 
 def presets() -> dict[str, Path]:
-    """The presets that ship with attnscope, by name."""
+    """Return the paths of the presets in this package, by name."""
     inside = Path(__file__).parents[1] / "configs"  # in a wheel
     folder = inside if inside.is_dir() else Path(__file__).parents[2] / "configs"  # in a checkout
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def suiting(suits: Callable[[Tables], bool]) -> list[str]:
-    """Return the names of the presets whose tables suit."""
+    """Return the names of the presets whose tables satisfy a condition."""
     return [name for name, path in presets().items() if suits(read_tables(path))]
 
 
-def read_preset(name: str, command: str, known: Iterable[str]) -> dict[str, Any]:
-    """The flags that a preset sets for a command.
+def read_preset(name: str, command: str, fields: Iterable[str]) -> dict[str, Any]:
+    """Return the flags that a preset sets for a command.
+
+    Args:
+        name: name of the preset, in attnscope or in timm.
+        command: name of the command.
+        fields: fields of the command.
 
     Raises:
-        UsageError: there is no such preset, or it is for another command.
+        UsageError: if the preset is unknown or belongs to another command.
     """
     path = preset_path(name, lambda tables: command in tables)
     commands = list(read_tables(path))
     if command not in commands:
-        raise UsageError(f"{{preset}} {name} is no {command}; it is of attnscope {commands[0]}")
-    return read_config(path, command, known)
+        raise UsageError(f"{{preset}} must be a preset of {command} (got {name}); use attnscope {commands[0]}")
+    return read_config(path, command, fields)
 
 
 def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True) -> Path:
-    """The file of a preset, by its own name or by timm's; a mistake is told the names whose tables suit.
+    """Return the file of a preset, by its name in attnscope or in timm.
 
     Raises:
-        UsageError: there is no such preset.
+        UsageError: if the preset is unknown; the error suggests names of presets whose tables satisfy `suits`.
     """
     paths = presets()
     if name in paths:
@@ -48,53 +53,58 @@ def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True
     by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
     if name in by_timm:
         return by_timm[name]
-    known = {paths[each] for each in suiting(suits)}
-    ours, timms = ([each for each, path in named.items() if path in known] for named in (paths, by_timm))
-    raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, ours, timms)}")
+    suggested = {paths[each] for each in suiting(suits)}
+    own, timms = ([each for each, path in named.items() if path in suggested] for named in (paths, by_timm))
+    raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, own, timms)}")
 
 
-def read_config(path: Path, command: str, known: Iterable[str]) -> dict[str, Any]:
-    """The flags that a TOML file sets for a command, from its table of that name.
+def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, Any]:
+    """Return the flags that a TOML file sets for a command, from the table with the command's name.
+
+    Args:
+        path: path of the file.
+        command: name of the command.
+        fields: fields of the command.
 
     Raises:
-        UsageError: the file cannot be read, has no table for this command, or an unknown key in it.
+        UsageError: if the file cannot be read, has no table for the command, or has an unknown key in it.
     """
     sections = read_tables(path)
     if command not in sections:
         has = ", ".join(f"[{name}]" for name in sections) or "no table"
         raise UsageError(f"{path.name} has no table [{command}]; it has {has}")
-    known = set(known)
+    fields = set(fields)
     flags = {key.replace("-", "_"): value for key, value in sections[command].items()}
     for key, value in flags.items():
-        if key not in known:
+        if key not in fields:
             raise UsageError(
-                f"{path.name} sets {key}, which attnscope {command} does not know; {did_you_mean(key, known)}"
+                f"{path.name} sets {key}, which is not a flag of attnscope {command}; {did_you_mean(key, fields)}"
             )
         if isinstance(value, dict | float) and not isinstance(value, float):
-            raise UsageError(f"{path.name} sets {key} to a table; it takes a single value")
+            raise UsageError(f"{path.name} sets {key} to a table; it must be a single value")
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
 
 
 def read_tables(path: Path) -> Tables:
-    """The tables of a TOML file by their names.
+    """Return the tables of a TOML file by name.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: if the file cannot be read.
     """
     return {name: table for name, table in read_toml(path).items() if isinstance(table, dict)}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """All that a TOML file says.
+    """Return the content of a TOML file.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: if the file cannot be read.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{{config}} {literal(path)} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+            f"{{config}} {literal(path)} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{{config}} {literal(path)} is no TOML: {literal(error)}") from None
+        raise UsageError(f"{{config}} {literal(path)} is not valid TOML: {literal(error)}") from None

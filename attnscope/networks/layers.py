@@ -1,4 +1,4 @@
-"""What the blocks of all networks share."""
+"""Layers and initialization that all networks share."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +10,9 @@ class Mlp(nn.Module):
     """Two linear layers with a GELU between them: (b, n, c) -> (b, n, c).
 
     Args:
-        dim: channels of a token, c.
-        hidden: channels between the layers, e.
-        drop: dropout behind each layer, in training.
+        dim: embedding dimension, c.
+        hidden: hidden size, e.
+        drop: dropout probability after each layer in training.
     """
 
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
@@ -24,7 +24,7 @@ class Mlp(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return {"c": self.fc1.in_features, "e": self.fc1.out_features}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Mlp(nn.Module):
 
 
 def initialize(network: nn.Module) -> None:
-    """Weights of linear layers from a narrow normal distribution, their biases 0, as in ViT and Swin."""
+    """Initialize linear layers as in ViT and Swin: weights from a truncated normal with std 0.02, biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

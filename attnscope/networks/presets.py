@@ -1,4 +1,4 @@
-"""Presets: published networks, a TOML file each, as Specs."""
+"""Presets: Specs of published networks, each from a TOML file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from attnscope.networks.swin.spec import SwinNetworkSpec
 
 @dataclass(frozen=True)
 class Preset:
-    """A published network: its name, the command that knows it, timm's name, its source, and what others print for it.
+    """A published network: its name, its command, timm's name for it, its source, its Spec, and the published figures.
 
-    `params` and `macs` are in closed form; MACs are multiply-accumulates of one image.
+    `params` and `macs` are computed in closed form; MACs are those of one image.
     """
 
     name: str
@@ -29,20 +29,22 @@ class Preset:
 
     @cached_property
     def params(self) -> int:
+        """Return the number of parameters."""
         return self.spec.params()
 
     @cached_property
     def macs(self) -> int:
+        """Return the MACs of one image."""
         return self.spec.macs()
 
     @property
     def printed(self) -> list[str]:
-        """The figures that others print, in billions."""
-        return [printed["figure"] for printed in self.published]
+        """Return the published figures, in billions."""
+        return [source["figure"] for source in self.published]
 
 
 def presets() -> list[Preset]:
-    """All presets, family by family, the smaller ones first."""
+    """Return all presets, by family and by size."""
     found = [_preset(name, configs.read_toml(path)) for name, path in configs.presets().items()]
     families = {"vit": 0, "deit": 1, "swin": 2, "swinv2": 3}
     return sorted(found, key=lambda preset: (families.get(preset.name.split("-")[0], 9), preset.macs))
@@ -54,24 +56,26 @@ def names_with_stages() -> list[str]:
 
 
 def read_stages(name: str | None = None) -> tuple[Stage, ...]:
-    """The stages of a preset's network, by its own name or by timm's, or of Swin-T without one.
+    """Return the stages of a preset, by its name in attnscope or in timm; those of Swin-T if no name is given.
 
     Raises:
-        UsageError: there is no such preset, or its network has no stages.
+        UsageError: if the preset is unknown, or if its network has no stages.
     """
     if name is None:
         return SwinNetworkSpec().stages
     tables = configs.read_tables(configs.preset_path(name, _has_stages))
     command, fields = _network(tables)
     if not _has_stages(tables):
-        raise UsageError(f"{{preset}} {name} has no stages: no depths stand in it; leave it out for those of Swin-T")
+        raise UsageError(
+            f"{{preset}} must be a network with stages (got {name}, which has no depths); remove it to use Swin-T"
+        )
     spec = _spec(command, fields)
     assert isinstance(spec, SwinNetworkSpec)
     return spec.stages
 
 
 def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str], ...]:
-    """What others print for a preset, where the Spec is that of the whole preset but for batch, type and kernel."""
+    """Return the published figures of a preset if the Spec differs from the preset only in batch, dtype and kernel."""
     if name is None or not isinstance(spec, NetworkSpec):
         return ()
     path = configs.preset_path(name)
@@ -94,7 +98,7 @@ def _preset(name: str, tables: Mapping[str, Any]) -> Preset:
 
 
 def _network(tables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The command that knows a preset's network, and what the preset sets for it."""
+    """Return the command of a preset's network, and the fields that the preset sets."""
     return next((command, tables[command]) for command in networks.names() if command in tables)
 
 

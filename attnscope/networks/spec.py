@@ -1,4 +1,4 @@
-"""What can be asked of a network: the base of every network's Spec."""
+"""Options of a network: the base class of every network's Spec."""
 
 import math
 from collections.abc import Mapping
@@ -15,78 +15,78 @@ from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair
 
 DEEPEST = 1000
-"""No network, and no stage of one, has more blocks than this: what is told of them grows with their number."""
+"""Maximum number of blocks of a network or a stage; the size of a report grows with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Spec):
-    """What every network can be asked: the whole of it, or one stage or block of it.
+    """Options of a network, or of one of its stages or blocks.
 
-    With scope "model" and neither stage nor block it is the whole network, from the image to the logits.
+    With scope "model", and without a stage or a block, it is the whole network, from the image to the logits.
     """
 
     SIZE_FIELD: ClassVar[str] = "image"
     SAID: ClassVar[tuple[str, ...]] = ("scope",)
     MODULE_FILE: ClassVar[str] = "network"
     INSTEAD: ClassVar[Mapping[str, str]] = {}
-    """What to give in place of a field that only the attention has, in the words of an error."""
+    """Replacement of a field that only the attention has, for an error message."""
 
-    image: Pair = option((224, 224), "Side of the image in pixels, or HxW.")
-    patch: Pair = option((16, 16), "Side of a patch in pixels, or HxW.")
+    image: Pair = option((224, 224), "Image size in pixels.")
+    patch: Pair = option((16, 16), "Patch size in pixels.")
     mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
     classes: int = option(1000, "Number of classes.")
-    scope: str = option("model", "block or model.", choices=("block", "model"))
-    block: int | None = option(None, "Open this block, from 1.", shown="all of them", selects=True)
+    scope: str = option("model", "Part of the network: block or model.", choices=("block", "model"))
+    block: int | None = option(None, "Show only this block (from 1).", shown="all of them", selects=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for side, patch in zip(self.image, self.patch, strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
-                raise UsageError(f"{{image}} {side} is not divisible by {{patch}} {patch}; nearest: {nearest}")
+                raise UsageError(f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}")
 
     @property
     def grid(self) -> Pair:
-        """Patches down and across."""
+        """Return the number of patches down and across."""
         return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
 
     @property
     def patch_pixels(self) -> Expression:
-        """The letter p², pixels of a patch."""
+        """Return the variable p², the number of pixels of a patch."""
         return symbol("p²", self.patch[0] * self.patch[1], spelled=(spell(self.patch),))
 
     @property
     def is_whole(self) -> bool:
-        """Whether the whole network is asked for."""
+        """Return whether the Spec describes the whole network."""
         return self.scope == "model" and self.block is None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of a batch of images: (b, 3, height, width)."""
+        """Return the shape of a batch of images, (b, 3, height, width)."""
         return self.batch, 3, *self.image
 
     @property
     def neighbourhood(self) -> Neighbourhood:
-        """What a query attends to in the block that is asked for, in the first one unless it is said which."""
+        """Return the keys that each query attends to in the selected block, by default the first one."""
         return self.attention().neighbourhood
 
     def attention(self) -> Headed:
-        """The attention of the block that is asked for, of the first one unless it is said which."""
+        """Return the attention of the selected block, by default the first one."""
         raise NotImplementedError
 
     def params(self) -> int:
-        """Parameters of the whole network, in closed form."""
+        """Return the number of parameters of the whole network, in closed form."""
         raise NotImplementedError
 
     def macs(self) -> int:
-        """MACs of the whole network for one image, in closed form."""
+        """Return the MACs of the whole network for one image, in closed form."""
         raise NotImplementedError
 
     def hidden(self, dim: int) -> int:
         """Return the hidden size of the MLP in a block of this embedding dimension.
 
         Raises:
-            UsageError: it would be 0.
+            UsageError: if it is 0.
         """
         hidden = int(dim * self.mlp_ratio)
         if not hidden:
@@ -108,11 +108,11 @@ class NetworkSpec(Spec):
         """Return the MACs of a block, such as `12hwC² + 2M²hwC`.
 
         Args:
-            tokens: tokens of one image.
-            dims: channels of a token, in each stage.
-            kv_dims: channels of the keys, and of the values, in each stage.
-            keys: keys of a query.
-            attending: tokens with the padding that attention needs, if it needs any.
+            tokens: number of tokens of one image.
+            dims: embedding dimension of each stage.
+            kv_dims: dimension of keys and of values in each stage.
+            keys: number of keys that each query attends to.
+            attending: number of tokens including the padding for attention; `tokens` by default.
         """
         C, attending = symbol("C", *dims), attending or tokens
         G = C if kv_dims == dims else symbol("G", *kv_dims)
@@ -122,14 +122,19 @@ class NetworkSpec(Spec):
         return projections(attending, C, G) + mlp + 2 * keys * attending * C
 
     def shared(self) -> dict[str, Any]:
-        """The fields of this Spec that all attentions have."""
+        """Return the values of the fields that all attentions have."""
         return {field.name: getattr(self, field.name) for field in fields(Spec)}
 
     def check_index(self, name: str, index: int | None, last: int) -> None:
-        """Whether there is a block or stage of this number.
+        """Check that a block or a stage with this number exists.
+
+        Args:
+            name: name of the field.
+            index: number from 1, or None.
+            last: largest number.
 
         Raises:
-            UsageError: there is not.
+            UsageError: if it does not exist.
         """
         if index is not None and index > last:
-            raise UsageError(f"{{{name}}} {index} is not there; the last is {last}")
+            raise UsageError(f"{{{name}}} must be between 1 and {last} (got {index})")

@@ -1,4 +1,4 @@
-"""The stages of a hierarchical network: width, heads, grid and window of each."""
+"""Stages of a hierarchical network: embedding dimension, heads, grid and window of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from attnscope.core.sizes import Pair, pair
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its place from 0, the width of its tokens, their heads, its grid, its windows, how many blocks it has."""
+    """A stage: its index from 0, embedding dimension, number of heads, grid, window and number of blocks."""
 
     index: int
     dim: int
@@ -19,16 +19,16 @@ class Stage:
     depth: int
 
     def fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of an attention in this stage, and those that are given; a given window is clipped, too."""
+        """Return the fields of an attention in this stage, updated with `given`; clip the window to the grid."""
         window = clipped(pair(given.get("window", self.window)), self.grid)
         return {"dim": self.dim, "heads": self.heads, **given, "window": window}
 
 
 def halving(depths: Sequence[int], dim: int, heads: int, grid: Pair, window: Pair) -> tuple[Stage, ...]:
-    """Return stages of which each has half the sides, twice the channels and twice the heads of the one before.
+    """Return stages that each halve the grid and double the embedding dimension and the heads of the previous one.
 
-    So it is in Swin (Liu et al., arXiv 2103.14030, 3.1). A grid with an odd side is padded by one before it merges, and a
-    window that is larger than the grid is clipped to it.
+    Swin is built this way (Liu et al., arXiv 2103.14030, 3.1). A grid with an odd side is padded by one before merging.
+    A window larger than the grid is clipped to the grid.
     """
     stages = []
     for index, depth in enumerate(depths):
@@ -38,5 +38,5 @@ def halving(depths: Sequence[int], dim: int, heads: int, grid: Pair, window: Pai
 
 
 def clipped(window: Pair, grid: Pair) -> Pair:
-    """The window, no larger than the grid."""
+    """Return the window, clipped to the grid."""
     return min(window[0], grid[0]), min(window[1], grid[1])

@@ -1,4 +1,4 @@
-"""State dicts of other libraries: their names in ours, which are timm's."""
+"""State dicts of other libraries: conversion of their names to attnscope's, which are timm's."""
 
 import re
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 State = dict[str, Tensor]
 
 BUFFERS = ("attn_mask", "relative_position_index", "relative_coords_table")
-"""What official checkpoints keep although it follows from the sizes."""
+"""Buffers of official checkpoints that the sizes determine."""
 
 
 class LoadsOthers(nn.Module):
-    """A network that loads state dicts of other libraries: `translate` changes one in place before it loads."""
+    """A network that loads state dicts of other libraries; `translate` first converts them in place."""
 
     def translate(self, state: State) -> None:
-        """Give the names and shapes of another library ours."""
+        """Convert the names and the shapes of another library in place."""
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: State, prefix: str, *args: Any) -> None:
-        if not prefix:  # else the network is part of a larger one, whose names are its own
+        if not prefix:  # with a prefix, the network is part of a larger module with its own names
             for name in [name for name in state_dict if name.endswith(BUFFERS)]:
                 del state_dict[name]
             self.translate(state_dict)
@@ -28,7 +28,7 @@ class LoadsOthers(nn.Module):
 
 
 def from_torchvision_vit(state: State) -> None:
-    """torchvision's `vit_b_16` and its siblings."""
+    """Convert a state dict of torchvision's `vit_b_16` and its variants in place."""
     _rename(
         state,
         "conv_proj.weight",
@@ -48,7 +48,10 @@ def from_torchvision_vit(state: State) -> None:
 
 
 def from_torchvision_swin(state: State) -> None:
-    """torchvision's `swin_t`, `swin_v2_t` and their siblings, whose even features are stages and odd ones merge."""
+    """Convert a state dict of torchvision's `swin_t`, `swin_v2_t` and their variants in place.
+
+    In `features`, odd indices are stages and even ones from 2 are patch merging.
+    """
 
     def stage(match: re.Match[str]) -> str:
         return f"layers.{(int(match[1]) - 1) // 2}.blocks.{match[2]}."
@@ -71,12 +74,12 @@ def from_torchvision_swin(state: State) -> None:
     )
     for name in [name for name in state if name.endswith("attn.qkv.bias")]:
         attention = name.removesuffix("qkv.bias")
-        if attention + "logit_scale" in state:  # V2 adds no bias to its keys: the middle third is never read
+        if attention + "logit_scale" in state:  # Swin V2 has no bias for keys: the middle third is unused
             state[attention + "q_bias"], _, state[attention + "v_bias"] = state.pop(name).chunk(3)
 
 
 def from_official_swin(state: State) -> None:
-    """Microsoft's checkpoints, which merge at the end of a stage, not at the beginning of the next."""
+    """Convert Microsoft's checkpoints in place: there, patch merging belongs to the end of the previous stage."""
     _rename(
         state,
         "layers.0.downsample.reduction.weight",
@@ -87,14 +90,14 @@ def from_official_swin(state: State) -> None:
     )
 
 
-def _rename(state: State, telling: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
-    """Rename by patterns, in their order, where the name that tells the library is there."""
-    if telling not in state:
+def _rename(state: State, marker: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
+    """Rename keys by patterns, in order, if the state dict contains the key that identifies the library."""
+    if marker not in state:
         return
     renamed = {}
     for name, tensor in state.items():
-        for pattern, ours in names.items():
-            name = re.sub(f"^{pattern}", ours, name)
+        for pattern, replacement in names.items():
+            name = re.sub(f"^{pattern}", replacement, name)
         renamed[name] = tensor
     state.clear()
     state.update(renamed)

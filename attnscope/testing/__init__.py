@@ -1,10 +1,10 @@
-"""The test battery of an attention: what every attention of attnscope's is held to, for one in a folder anywhere too.
+"""Test battery for attentions: the tests that all attentions of attnscope pass, for attentions in any folder.
 
     class TestMine(AttentionBattery):
         specs = MySpec(), MySpec(heads=4, batch=2), MySpec(kernel="sdpa")
 
-Each check is also a function of one Spec, such as `hold_macs(spec)`, for tests that draw Specs at random. A check that
-fails raises an AssertionError with the step, what the plan predicts, what really ran, and a hint.
+Each check is also a function of one Spec, such as `hold_macs(spec)`, for tests with random Specs. A check that fails
+raises an AssertionError with the step, the predicted value, the real value, and a hint.
 """
 
 from attnscope.testing.backward import hold_backward_macs, hold_backward_memory

@@ -1,4 +1,4 @@
-"""The backward of each step: its MACs and what it holds, against the real one."""
+"""Checks of the backward of each step: its MACs and its peak memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,22 +18,22 @@ from attnscope.profiling.hooks import listening
 from attnscope.profiling.steps import tensors_of
 from attnscope.profiling.verification import compare_backward
 from attnscope.testing.comparison import built, fail
-from attnscope.testing.memory import fullest_moments, hold_bytes, profiling
+from attnscope.testing.memory import hold_bytes, peak_bytes, profiling
 
 
 def hold_backward_macs(spec: Spec, input_grad: bool = True) -> None:
-    """Hold the MACs of the backward against torch's FlopCounterMode of the real one.
+    """Check that the predicted MACs of the backward equal those that torch's FlopCounterMode counts.
 
     Args:
-        spec: what is tested.
-        input_grad: whether the inputs need a gradient.
+        spec: Spec to test.
+        input_grad: whether the inputs require a gradient.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if they differ.
     """
     plan = spec.plan()
     if spec.kernel in COMPILED:
-        return  # what torch has compiled does not tell
+        return  # FlopCounterMode does not see the operators of compiled code
     macs = backward_macs(plan, spec.kernel, input_grad)
     with built(spec) as (module, x):
         counted = count_backward_with_torch(module, *x, input_grad=input_grad)
@@ -46,14 +46,14 @@ def hold_backward_macs(spec: Spec, input_grad: bool = True) -> None:
 
 
 def hold_backward_memory(spec: Spec, input_grad: bool = True) -> None:
-    """Hold the fullest moment of each step's backward against torch's profiler.
+    """Check the predicted peak memory of each step's backward with torch's profiler.
 
     Args:
-        spec: what is tested.
-        input_grad: whether the inputs need a gradient.
+        spec: Spec to test.
+        input_grad: whether the inputs require a gradient.
 
     Raises:
-        AssertionError: a step holds another number of bytes than is predicted, or fewer than the lower bound.
+        AssertionError: if a step's peak differs from the prediction, or is below a predicted lower bound.
     """
     memory = Memory(spec.plan())
     predicted = backward_held(memory, input_grad)
@@ -64,9 +64,10 @@ def hold_backward_memory(spec: Spec, input_grad: bool = True) -> None:
 
 
 def held_backward_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
-    """Return the bytes at the fullest moment of each step's backward, beyond what was there before, by the step's place.
+    """Return the peak memory of each step's backward in bytes, without earlier allocations, by the step's place.
 
-    A step's backward begins where autograd has the gradient of what the step made, and ends where that of another begins.
+    A step's backward begins when autograd has computed the gradient of the step's output, and ends when the backward of
+    another step begins.
     """
 
     def mark(where: str) -> None:
@@ -91,4 +92,4 @@ def held_backward_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
         result = module(*x)
         result.backward(result.new_ones(result.shape))
         mark("end")
-    return fullest_moments(profiler, until_the_next=True)
+    return peak_bytes(profiler, until_next=True)

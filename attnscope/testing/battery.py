@@ -1,4 +1,4 @@
-"""The whole battery as a class of tests for pytest."""
+"""Test battery as a class for pytest."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -15,20 +15,20 @@ from attnscope.testing.screens import hold_json, hold_screens
 
 
 class AttentionBattery:
-    """Tests of an attention: derive a class whose name begins with Test, and give it `specs`.
+    """Base class of the tests of an attention: a subclass has a name that begins with Test, and sets `specs`.
 
-    Choose Specs whose axes have different sizes, so that no axis can be mistaken for another one, and among them every step
-    that the attention has.
+    Choose Specs whose axes have different sizes, so that swapped axes are detected. Together, the Specs must run every
+    step of the attention.
     """
 
     specs: ClassVar[Sequence[Spec]]
-    """The Specs to test, small enough to run in a moment."""
+    """Specs to test; small ones keep the tests fast."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run each test once for each Spec. pytest calls it.
+        """Run each test once for each Spec; pytest calls this hook.
 
         Raises:
-            UsageError: the class has no Specs.
+            UsageError: if the class has no Specs.
         """
         if not getattr(self, "specs", ()):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Predictions held against what ran: the module of a Spec to run, and one message for each difference."""
+"""Comparison of predictions with real runs: the module of a Spec, and one message for each difference."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def built(spec: Spec) -> Iterator[tuple[nn.Module, tuple[Tensor, ...]]]:
-    """Build the module of a Spec, in evaluation mode, and its inputs; with a seed, and with one thread while it is used."""
+    """Build a Spec's module in evaluation mode and its inputs, with a fixed seed and one thread in the context."""
     with settled(threads=1, seed=0, device=CPU):
         yield build(spec, CPU)
 
@@ -22,8 +22,16 @@ def built(spec: Spec) -> Iterator[tuple[nn.Module, tuple[Tensor, ...]]]:
 def fail(spec: Spec, what: str, where: str, predicted: object, real: object, hint: str) -> None:
     """Raise the error of a check.
 
+    Args:
+        spec: Spec that is tested.
+        what: name of the quantity that differs.
+        where: place of the step.
+        predicted: predicted value.
+        real: real value.
+        hint: probable cause or fix.
+
     Raises:
-        AssertionError: always, with what differs, at which step, what is predicted and what is real, and a hint.
+        AssertionError: always.
     """
     raise AssertionError(
         f"{what} of {where}: predicted {_spell(predicted)}, real {_spell(real)}\n  hint: {hint}\n  spec: {spec}"
@@ -31,10 +39,10 @@ def fail(spec: Spec, what: str, where: str, predicted: object, real: object, hin
 
 
 def hold_equal(spec: Spec, what: str, predicted: Mapping[str, object], real: Mapping[str, object], hint: str) -> None:
-    """Hold what is predicted of each step against what is real; a step that is not mentioned has 0.
+    """Check that the predicted and the real value of each step are equal; a missing step has the value 0.
 
     Raises:
-        AssertionError: they differ; the message tells the first step where they do.
+        AssertionError: if they differ; the message names the first step that differs.
     """
     for where in dict.fromkeys([*predicted, *real]):
         if predicted.get(where, 0) != real.get(where, 0):

@@ -1,4 +1,4 @@
-"""Checks of the costs of the steps: by letters, by the closed form, by fvcore, by FlopCounterMode and by `trace`."""
+"""Checks of the costs of the steps: shapes, closed form, fvcore, FlopCounterMode and `trace`."""
 
 import torch
 
@@ -15,12 +15,12 @@ MACS_HINT = "the step's operation and letters, and closed_form() of the Spec"
 
 
 def hold_macs(spec: Spec) -> None:
-    """Hold the MACs of each step against the closed form, fvcore and torch's FlopCounterMode.
+    """Check that the MACs of each step equal those of the closed form, fvcore and torch's FlopCounterMode.
 
-    FlopCounterMode has no formula for fused attention on the CPU; there it is not asked.
+    FlopCounterMode has no formula for fused attention on the CPU; these steps are not compared with it.
 
     Raises:
-        AssertionError: two of these differ, or fvcore met an operator that the registry does not know.
+        AssertionError: if they differ, or if fvcore finds an operator that is not in the registry.
     """
     plan = spec.plan()
     declared = {where: step.macs for step in plan.steps for where in step.places}
@@ -28,9 +28,9 @@ def hold_macs(spec: Spec) -> None:
     firsts = {step.places[0]: step.macs for step in plan.steps}
     hold_equal(spec, "MACs by letters and by closed_form", firsts, closed, MACS_HINT)
     if spec.kernel in COMPILED:
-        return  # what torch has compiled cannot be traced
+        return  # compiled code cannot be traced
     with built(spec) as (module, x):
-        module(*x)  # what a module makes once and keeps, such as a mask, is not a step
+        module(*x)  # fills caches, such as a mask, which are not part of a step
         fvcore, counted = count_with_fvcore(module, *x), count_with_torch(module, *x).macs
     hold_equal(spec, "MACs by letters and by fvcore", declared, fvcore.macs, MACS_HINT)
     if fvcore.uncounted:
@@ -42,10 +42,10 @@ def hold_macs(spec: Spec) -> None:
 
 
 def hold_elementwise_flops(spec: Spec) -> None:
-    """Hold the elementwise FLOPs of each step against those of the operators that ran in it.
+    """Check that the elementwise FLOPs of each step equal those of the operators that run in it.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if they differ.
     """
     plan = spec.plan()
     if spec.kernel in COMPILED:
@@ -54,21 +54,21 @@ def hold_elementwise_flops(spec: Spec) -> None:
         module(*x)
         counted = count_with_fvcore(module, *x).other_flops
     declared = {where: step.other_flops for step in plan.steps for where in step.places}
-    hint = "the step's operation runs other operators than its method"
+    hint = "the step's operation and its method run different operators"
     hold_equal(spec, "elementwise FLOPs", declared, counted, hint)
 
 
 def hold_trace(spec: Spec) -> None:
-    """Hold the totals of the plan against `trace` of the module that it builds, on the meta device: equal whole numbers.
+    """Check that the totals of the plan equal those of `trace` for the module on the meta device, exactly.
 
-    These are MACs, elementwise FLOPs, parameters, and bytes read and written.
+    The totals are MACs, elementwise FLOPs, parameters, bytes read and bytes written.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if they differ.
     """
     plan = spec.plan()
     if spec.kernel in COMPILED or spec.kernel == "math":
-        return  # compiled code cannot be traced, and on meta torch takes another kernel in place of math
+        return  # compiled code cannot be traced, and on meta torch replaces the math kernel
     module, x = build(spec, META)
     totals = trace(module, *x).totals
     predicted = {
@@ -91,4 +91,4 @@ def hold_trace(spec: Spec) -> None:
 def _hint(steps: tuple[SizedStep, ...]) -> str:
     copying = [step.name for step in steps if any(run.name == "clone" for run in step.forward.runs)]
     copies = f"; the plan has copies in {', '.join(copying)}" if copying else ""
-    return f"a copy in the module that the step's operation does not make, or the other way round{copies}"
+    return f"a copy in the module that is missing in the step's operation, or vice versa{copies}"

@@ -1,4 +1,4 @@
-"""Checks of the module as it runs: the steps of the plan, on its shapes, with its parameters, and nothing outside them."""
+"""Checks of a running module: it runs the plan's steps, with the planned shapes and parameters, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from attnscope.profiling.hooks import listening
 from attnscope.profiling.steps import trace_steps
 from attnscope.testing.comparison import built, fail, hold_equal
 
-STEPS_HINT = "forward calls the methods of the steps that plan(spec) lists, in that order, and each is tied to its Step"
+STEPS_HINT = "forward must call the methods of the steps that plan(spec) lists, in order, each decorated with its Step"
 SHAPES_HINT = (
     "the letters of the step's pattern, the sizes that plan(spec) gives them, "
     "and the module's `spelling` of the letters of inherited steps"
@@ -22,10 +22,10 @@ SHAPES_HINT = (
 
 
 def hold_steps(spec: Spec) -> None:
-    """Hold the steps that run, and their shapes, MACs and parameters, against the plan.
+    """Check that the module runs the steps of the plan, with the planned shapes, MACs and parameters.
 
     Raises:
-        AssertionError: other steps run, or in another order, or on other shapes.
+        AssertionError: if the steps, their order or their shapes differ.
     """
     plan = spec.plan()
     with built(spec) as (module, x):
@@ -46,10 +46,10 @@ def hold_steps(spec: Spec) -> None:
 
 
 def hold_parameters(spec: Spec) -> None:
-    """Hold the module's parameters, by name and shape, against those of the plan's steps.
+    """Check that the module's parameters have the names and shapes that the plan's steps declare.
 
     Raises:
-        AssertionError: the plan lacks a parameter, or has one too many, or of another shape.
+        AssertionError: if a parameter is missing in the plan or in the module, or has another shape.
     """
     planned = {
         f"{path}.{name}" if path else name: shape
@@ -63,7 +63,7 @@ def hold_parameters(spec: Spec) -> None:
 
 
 class _Operators(TorchDispatchMode):
-    """Notes every operator that runs while no step does."""
+    """A mode that records every operator that runs outside the steps."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,10 +77,10 @@ class _Operators(TorchDispatchMode):
 
 
 def hold_operators(spec: Spec) -> None:
-    """Hold the forward to its steps: no operator runs outside them, from the second forward on.
+    """Check that the second forward runs no operator outside the steps.
 
     Raises:
-        AssertionError: an operator runs outside a step.
+        AssertionError: if an operator runs outside a step.
     """
     operators = _Operators()
 
@@ -95,9 +95,9 @@ def hold_operators(spec: Spec) -> None:
         return call
 
     with built(spec) as (module, x), torch.no_grad():
-        module(*x)  # what a module makes once and keeps, such as a mask, is not a step
+        module(*x)  # fills caches, such as a mask, which are not part of a step
         with listening(module, listener), operators:
             module(*x)
     if operators.outside:
-        hint = "forward only calls methods tied to steps; move the operator into one of them"
+        hint = "forward must only call the methods of steps; move the operator into one of them"
         fail(spec, "operators outside the steps", "the forward", [], operators.outside, hint)

@@ -1,4 +1,4 @@
-"""Checks of the bytes that are held and kept, by torch's profiler and by autograd's hooks, against the plan."""
+"""Checks of peak memory with torch's profiler, and of memory saved for backward with autograd's hooks."""
 
 import gc
 import itertools
@@ -21,24 +21,24 @@ from attnscope.profiling.hooks import listening
 from attnscope.testing.comparison import built, fail
 
 TOO_LITTLE = (
-    "a tensor that forward keeps in a variable (holds= of Plan.of), a copy that the step's operation does not make, "
-    "or another layout or backward of its operator (attnscope/ops)"
+    "a tensor that forward stores in a variable (holds= of Plan.of), a copy that the step's operation lacks, "
+    "or another memory layout or backward of its operator (attnscope/ops)"
 )
 TOO_MUCH = (
-    "a name in holds= of Plan.of that forward does not keep, an operation that copies what torch views, "
-    "or another layout or backward of its operator (attnscope/ops)"
+    "a name in holds= of Plan.of that forward does not store, a copy that is a view in torch, "
+    "or another memory layout or backward of its operator (attnscope/ops)"
 )
 MANY = 4
-"""A hint that names more tensors than these helps nobody."""
+"""Maximum number of tensors that a hint names."""
 
 
 def hold_memory(spec: Spec) -> None:
-    """Hold the fullest moment of each step, in inference and in the forward of training, against torch's profiler.
+    """Check the predicted peak memory of each step, in inference and in the forward of training, with torch's profiler.
 
-    Where a kernel or a library holds more than is known, the prediction is a lower bound.
+    The prediction is a lower bound if the workspace of a kernel or a library is unknown.
 
     Raises:
-        AssertionError: a step holds another number of bytes than is predicted, or fewer than the lower bound.
+        AssertionError: if a step's peak differs from the prediction, or is below a predicted lower bound.
     """
     memory = Memory(spec.plan())
     with built(spec) as (module, x):
@@ -49,10 +49,12 @@ def hold_memory(spec: Spec) -> None:
 
 
 def hold_saved(spec: Spec) -> None:
-    """Hold what each step is the first to save for the backward against autograd's saved-tensor hooks.
+    """Check the predicted memory that each step saves for backward with autograd's saved-tensor hooks.
+
+    A storage that several steps save counts for the first of them.
 
     Raises:
-        AssertionError: a step saves another number of bytes than is predicted, or fewer than the lower bound.
+        AssertionError: if the saved bytes differ from the prediction, or are below a predicted lower bound.
     """
     plan = spec.plan()
     memory = Memory(plan)
@@ -72,30 +74,30 @@ def hold_bytes(
     least: Sequence[int],
     held: Mapping[str, int],
 ) -> None:
-    """Hold the bytes of each step, of its several runs the most, against what is predicted of them.
+    """Check the predicted bytes of each step; for a step with several runs, the maximum counts.
 
     Args:
-        spec: what is tested.
-        what: the quantity, for the message.
-        plan: the steps.
-        exact: the prediction for each step; None if it is a lower bound.
-        least: the lower bound for each step.
-        held: the real bytes by the place of each run.
+        spec: Spec that is tested.
+        what: name of the quantity, for the message.
+        plan: plan with the steps.
+        exact: predicted bytes of each step; None if only a lower bound is known.
+        least: lower bound of each step, in bytes.
+        held: real bytes by the place of each run.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if the real bytes differ from the prediction, or are below a lower bound.
     """
-    for step, known, bound in zip(plan.steps, exact, least, strict=True):
+    for step, predicted, bound in zip(plan.steps, exact, least, strict=True):
         real = max([held.get(where, 0) for where in step.places])
-        if known is None and bound > real:
+        if predicted is None and bound > real:
             fail(spec, what, step.places[0], f"at least {bound:,}", real, TOO_MUCH + _suspects(plan, real - bound))
-        if known is not None and not known == bound == real:
-            hint = TOO_LITTLE if known < real else TOO_MUCH
-            fail(spec, what, step.places[0], known, real, hint + _suspects(plan, real - known))
+        if predicted is not None and not predicted == bound == real:
+            hint = TOO_LITTLE if predicted < real else TOO_MUCH
+            fail(spec, what, step.places[0], predicted, real, hint + _suspects(plan, real - predicted))
 
 
 def _suspects(plan: Plan, missing: int) -> str:
-    """Return the names of the tensors that have the missing bytes, in words; of those too many, if it is negative."""
+    """Return a phrase with the names of tensors that have the missing bytes, or the excess bytes if it is negative."""
     kept = {*plan.holds, *[name for call in plan.calls for name in call.holds]}
     names = {
         name
@@ -107,9 +109,9 @@ def _suspects(plan: Plan, missing: int) -> str:
 
 
 def held_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
-    """Return the bytes at the fullest moment of each step, beyond what was there before, by the place of the step.
+    """Return the peak memory of each step in bytes, without earlier allocations, by the step's place.
 
-    torch's profiler counts them. Gradients are recorded if the module is in training mode.
+    torch's profiler records the allocations. Autograd is enabled if the module is in training mode.
     """
 
     def listener(path: str, owner: nn.Module, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,36 +122,37 @@ def held_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
         return call
 
     with torch.set_grad_enabled(module.training):
-        module(*x)  # what a module makes once and keeps, such as a mask, is there before
+        module(*x)  # fills caches, such as a mask, before the measurement
         with listening(module, listener), profiling() as profiler:
             result = module(*x)
-    assert result is not None  # alive until the profile is over
-    return fullest_moments(profiler)
+    assert result is not None  # keeps the result alive until the profile ends
+    return peak_bytes(profiler)
 
 
 def kept_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
-    """Return the bytes that each step is the first to save for the backward, each storage once, by the place of the step.
+    """Return the bytes that each step saves for backward, by the step's place.
 
-    autograd's hooks tell them. Parameters, inputs, and what a module makes once and keeps are not in them.
+    autograd's saved-tensor hooks report the tensors. Each storage counts once, for the first step that saves it.
+    Parameters, buffers, inputs and tensors that a module caches do not count.
     """
     module.train()(*x)
-    lasting = [value for owner in module.modules() for value in vars(owner).values() if isinstance(value, Tensor)]
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers(), *lasting, *x)}
+    cached = [value for owner in module.modules() for value in vars(owner).values() if isinstance(value, Tensor)]
+    counted = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers(), *cached, *x)}
     kept: dict[str, int] = {}
     alive: list[Tensor] = []
-    now: list[str] = []
+    running: list[str] = []
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
-            alive.append(tensor)  # so that nothing else comes to lie there
-            kept[now[-1]] = kept.get(now[-1], 0) + storage.nbytes()
+        if storage.data_ptr() not in counted:
+            counted.add(storage.data_ptr())
+            alive.append(tensor)  # so that the address is not reused
+            kept[running[-1]] = kept.get(running[-1], 0) + storage.nbytes()
         return tensor
 
     def listener(path: str, owner: nn.Module, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            now.append(place(path, step.name))
+            running.append(place(path, step.name))
             return method(*args)
 
         return call
@@ -161,12 +164,12 @@ def kept_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
 
 @contextmanager
 def profiling() -> Iterator[Any]:
-    """Profile memory on the CPU, without the garbage collector: what it frees was there before."""
+    """Profile memory on the CPU, with the garbage collector disabled, which would free older memory."""
     collecting = gc.isenabled()
     gc.disable()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own profiler's clean-up in some releases
+            warnings.simplefilter("ignore")  # some torch releases warn about the clean-up of the profiler
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
                 yield profiler
     finally:
@@ -174,12 +177,12 @@ def profiling() -> Iterator[Any]:
             gc.enable()
 
 
-def fullest_moments(profiler: Any, until_the_next: bool = False) -> dict[str, int]:
-    """Return the bytes at the fullest moment of each step that was marked: of its span, or until the next one is marked."""
+def peak_bytes(profiler: Any, until_next: bool = False) -> dict[str, int]:
+    """Return the peak memory of each marked step in bytes: within its span, or until the next mark."""
     allocations: list[tuple[int, int]] = []
     spans: list[tuple[int, int, str]] = []
     events = profiler.profiler.kineto_results.experimental_event_tree()[::-1]
-    while events:  # in the order of time, so that a sort leaves those of one nanosecond as they came
+    while events:  # in chronological order, which a stable sort keeps for events of the same nanosecond
         event = events.pop()
         events.extend(event.children[::-1])
         if hasattr(event.extra_fields, "alloc_size"):
@@ -188,7 +191,7 @@ def fullest_moments(profiler: Any, until_the_next: bool = False) -> dict[str, in
             spans.append((event.start_time_ns, event.end_time_ns, event.name.removeprefix("step:")))
     allocations.sort(key=itemgetter(0))
     spans.sort()
-    if until_the_next:
+    if until_next:
         spans = [(start, end, where) for (start, _, where), (end, _, _) in itertools.pairwise(spans)]
     held: dict[str, int] = {}
     for start, end, where in spans:

@@ -1,4 +1,4 @@
-"""The module of an attention as a module of torch's: copied, pickled, trained."""
+"""Check of an attention's module as a torch module: it can be copied, pickled and trained."""
 
 import copy
 import pickle
@@ -10,11 +10,11 @@ from attnscope.testing.comparison import built, fail
 
 
 def hold_module(spec: Spec) -> None:
-    """Hold the module to what modules can do: it is copied, pickled, and trained, with a gradient for every parameter.
+    """Check that the module can be copied, pickled and trained, with a gradient for every parameter.
 
     Raises:
-        AssertionError: the output is not finite or of another dtype, a copy computes something else, or a parameter gets no
-            gradient, or one that is not finite.
+        AssertionError: if the output or a gradient is not finite, the dtype changes, a copy computes another output, or
+            a gradient is missing.
     """
     with built(spec) as (module, x):
         with torch.no_grad():
@@ -24,10 +24,10 @@ def hold_module(spec: Spec) -> None:
                     spec, "dtype", "the output", x[0].dtype, result.dtype, "a tensor of another dtype inside the module"
                 )
             if not result.isfinite().all():
-                fail(spec, "numbers", "the output", "finite", "not finite", "what is too small or large for this dtype")
+                fail(spec, "numbers", "the output", "finite", "not finite", "a value that overflows this dtype")
             for how, other in (("deepcopy", copy.deepcopy(module)), ("pickle", pickle.loads(pickle.dumps(module)))):
                 if not torch.equal(other(*x), result):
-                    hint = "what the module computes with is a parameter, a buffer or a plain attribute"
+                    hint = "all state of the module must be a parameter, a buffer or a plain attribute"
                     fail(spec, f"output after {how}", "the module", "the same", "another one", hint)
         inputs = {f"input {number}": tensor.requires_grad_() for number, tensor in enumerate(x)}
         module.train()(*x).float().square().sum().backward()

@@ -1,4 +1,4 @@
-"""Check of what a neighbourhood says that a query attends to, by gradients."""
+"""Check of the keys that a neighbourhood declares for a query, by gradients."""
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,17 @@ HINT = "reach(axis, side) of the Spec's neighbourhood, or keys that the attentio
 
 
 def hold_neighbourhood(spec: Spec) -> None:
-    """Hold the tokens that a neighbourhood has in reach of a query against those that its output depends on.
+    """Check that the output of a query depends on the tokens in its reach according to the Spec's neighbourhood.
 
-    Of a grid that is row by row and column by column, in float64, for the first query, one in the middle and the last.
-    That a query depends on more, as with a convolution beside the attention, is no fault.
+    The check runs in float64 for the first, the middle and the last query; on a grid, for each axis separately. A query
+    may depend on more tokens, for example if a convolution runs parallel to the attention.
 
     Raises:
-        AssertionError: nothing depends on a token in reach.
+        AssertionError: if an output does not depend on a token in reach.
     """
-    look = spec.neighbourhood
+    neighbourhood = spec.neighbourhood
     queries, keys = _sides(spec, spec.input_shapes[0]), _sides(spec, spec.input_shapes[-1])
-    reach = [look.reach(axis, _with_padding(look, axis, side)) for axis, side in enumerate(queries)]
+    reach = [neighbourhood.reach(axis, _with_padding(neighbourhood, axis, side)) for axis, side in enumerate(queries)]
     with built(spec) as (module, x):
         influence = _influence(module.double(), *[tensor.double() for tensor in x])
     for query in _chosen(len(influence)):
@@ -31,8 +31,8 @@ def hold_neighbourhood(spec: Spec) -> None:
         for axis, place in enumerate(places):
             along = depends.any(1 - axis) if len(keys) == 2 else depends
             used = set(along.nonzero().flatten().tolist())
-            if look.padding_tokens:
-                used.update(range(len(along), len(along) + look.alignment[axis]))
+            if neighbourhood.padding_tokens:
+                used.update(range(len(along), len(along) + neighbourhood.alignment[axis]))
             if not used.issuperset(reach[axis][place]):
                 where = f"query {place} along axis {axis}"
                 fail(spec, "tokens in reach", where, sorted(reach[axis][place]), sorted(used), HINT)
@@ -43,10 +43,10 @@ def _chosen(queries: int) -> set[int]:
 
 
 def _influence(module: nn.Module, *x: Tensor) -> Tensor:
-    """Return whether the output of each query of the first image depends on each token of the last input: (n, m)."""
+    """Return whether the output of each query of the first image depends on each token of the last input, (n, m)."""
     keys = x[-1].requires_grad_()
     out = module(*x)[0].flatten(0, -2)
-    direction = torch.randn(out.shape[-1], dtype=out.dtype)  # a plain sum would be constant behind a layer norm
+    direction = torch.randn(out.shape[-1], dtype=out.dtype)  # a plain sum would be constant after a layer norm
     depends = torch.zeros(len(out), keys[0].flatten(0, -2).shape[0], dtype=torch.bool)
     for query in _chosen(len(out)):
         (grad,) = torch.autograd.grad(out[query] @ direction, keys, retain_graph=True)
@@ -55,10 +55,10 @@ def _influence(module: nn.Module, *x: Tensor) -> Tensor:
 
 
 def _sides(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the sides of the tokens: of the Spec's grid, which a sequence has row by row, or of the input."""
+    """Return the sides of the token grid: those of the Spec, or else those of the input; a sequence has one side."""
     sides: int | Pair = getattr(spec, spec.SIZE_FIELD)
     return sides if isinstance(sides, tuple) else shape[1:-1]
 
 
-def _with_padding(look: Neighbourhood, axis: int, side: int) -> int:
-    return side + -side % look.alignment[axis] if look.padding_tokens else side
+def _with_padding(neighbourhood: Neighbourhood, axis: int, side: int) -> int:
+    return side + -side % neighbourhood.alignment[axis] if neighbourhood.padding_tokens else side

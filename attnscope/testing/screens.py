@@ -1,4 +1,4 @@
-"""Checks of the output: the report of an attention as JSON, and on screens of several widths."""
+"""Checks of the output: the report of an attention as JSON, and as a table at several widths."""
 
 import json
 
@@ -12,10 +12,10 @@ WIDTHS = (60, 80, 120)
 
 
 def hold_json(spec: Spec) -> None:
-    """Hold the report of `explore` to valid JSON without NaN, whose verification agrees.
+    """Check that the report of `explore` is valid JSON without NaN, and that its verification agrees.
 
     Raises:
-        AssertionError: a value is not JSON, or ways of counting disagree.
+        AssertionError: if a value is not valid JSON, or if the counts disagree.
     """
     report = explore(spec, time=False, backward=True)
     data = json.loads(
@@ -24,16 +24,16 @@ def hold_json(spec: Spec) -> None:
     for key, expected in spec.as_dict().items():
         shown = json.loads(json.dumps(expected))
         if data["spec"][key] != shown:
-            fail(spec, "field in JSON", key, shown, data["spec"][key], "fields are numbers, words, and pairs of them")
+            fail(spec, "field in JSON", key, shown, data["spec"][key], "fields must be numbers, text or pairs")
     if not data["audit"]["agree"]:
         fail(spec, "verification", "the report", "agreement", data["audit"]["notes"], "closed_form() of the Spec")
 
 
 def hold_screens(spec: Spec) -> None:
-    """Hold the table to screens of 60, 80 and 120 columns, and each step to its name and its meaning in all forms.
+    """Check that the table fits 60, 80 and 120 columns, and that all formats show each step's name and meaning.
 
     Raises:
-        AssertionError: a line is wider than the screen, or a step has no name or no meaning.
+        AssertionError: if a line is wider than the screen, or if a step has no name or no meaning.
     """
     report = explore(spec, time=False, backward=True)
     for number, row in enumerate(report.steps, 1):
@@ -44,11 +44,9 @@ def hold_screens(spec: Spec) -> None:
     for width in WIDTHS:
         for line in render(report, "table", Screen(width=width)).splitlines():
             if len(line) > width:
-                fail(
-                    spec, "width", repr(line), width, len(line), "shorter words in headline(), cautions() or a formula"
-                )
+                fail(spec, "width", repr(line), width, len(line), "shorten headline(), cautions() or a formula")
     for form in ("table", "md", "csv"):
         shown = render(report, form, Screen())
         for row in report.steps:
             if row.name not in shown or row.doc not in shown:
-                fail(spec, form, row.name, "its name and its meaning", None, "plain words in doc=")
+                fail(spec, form, row.name, "its name and its meaning", None, "doc= of the Step must be plain text")

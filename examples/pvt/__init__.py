@@ -1,4 +1,4 @@
-"""Spatial-reduction attention, as in PVT: all tokens attend to fewer keys, each made of a patch of tokens."""
+"""Spatial-reduction attention, as in PVT: all tokens attend to fewer keys, each computed from a patch of tokens."""
 
 from .spec import PVTSpec as Spec
 from .steps import plan

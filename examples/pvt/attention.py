@@ -24,7 +24,7 @@ class SpatialReductionAttention(CrossAttention):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         y, x = self.resolution
         return {**super().sizes, "y": y, "x": x, "r": self.reduction}
 
@@ -55,5 +55,5 @@ class SpatialReductionAttention(CrossAttention):
 
 
 def build(spec: PVTSpec) -> SpatialReductionAttention:
-    """Return the module that a Spec describes."""
+    """Build the module that a Spec describes."""
     return SpatialReductionAttention.of(spec)

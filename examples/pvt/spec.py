@@ -1,4 +1,4 @@
-"""The options of spatial-reduction attention, and what the paper says it costs."""
+"""Options of spatial-reduction attention, and its cost by the paper's formula."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from attnscope.core.neighbourhood import AllTokens, Neighbourhood
 from attnscope.core.sizes import Pair, plural, spell_pair
 
 SAVING = "with the keys of a coarser grid"
-"""Why this attention needs fewer MACs, in words."""
+"""Reason why this attention needs fewer MACs, as a phrase."""
 WINDOW = 7
-"""Side of a window in Swin; on a smaller grid windows are not compared."""
+"""Window size of Swin; on a smaller grid the suggested comparison leaves out Swin."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReducedKeys(Neighbourhood):
-    """Keys of a coarser grid: each stands for a patch of tokens, and every query attends to all of them."""
+    """Keys of a coarser grid: each represents a patch of tokens, and every query attends to all of them."""
 
     kind: ClassVar[str] = "reduced"
     field: ClassVar[str] = "reduction"
@@ -33,26 +33,26 @@ class ReducedKeys(Neighbourhood):
     side: int
 
     def describe(self, sized: bool = True) -> str:
-        """Return `keys of 8×8 patches`."""
+        """Return a phrase such as `keys of 8×8 patches`."""
         return f"keys of {self.side}×{self.side} patches" if sized else "keys of patches"
 
     @property
     def tokens(self) -> int:
-        """Queries of one image: all tokens."""
+        """Return the number of queries of one image: all tokens."""
         return self.height * self.width
 
     @property
     def keys(self) -> int:
-        """Keys of a query: the whole patches."""
+        """Return the number of keys of a query: the whole patches."""
         return (self.height // self.side) * (self.width // self.side)
 
     @property
     def alignment(self) -> Pair:
-        """The sides of a grid whose multiples leave no token out of the keys."""
+        """Return the divisors of the sides of a grid for which every token is part of a key."""
         return self.side, self.side
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
-        """Return, for each query along an axis, the tokens of all whole patches."""
+        """Return the tokens of all whole patches for each query along an axis."""
         return [range(side - side % self.side)] * side
 
 
@@ -60,12 +60,12 @@ class ReducedKeys(Neighbourhood):
 class PVTSpec(Headed):
     """Attention to keys and values of a reduced grid (Wang et al., arXiv 2102.12122, section 3.3).
 
-    The defaults are the first stage of PVT at 224 pixels: 56×56 tokens, 64 channels, 1 head, patches of 8×8 tokens. What
-    fills no patch at the bottom and on the right is in no key.
+    The defaults are the first stage of PVT at 224 pixels: 56×56 tokens, embedding dimension 64, 1 head, patches of 8×8
+    tokens. Tokens at the bottom and on the right that do not fill a patch are not part of any key.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or reduction is larger
-            than the grid.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
+            kv_heads. reduction must not exceed the grid.
     """
 
     name: ClassVar[str] = "pvt"
@@ -78,10 +78,10 @@ class PVTSpec(Headed):
     SIZE_FIELD: ClassVar[str] = "resolution"
 
     dim: int = option(64, "Embedding dimension.")
-    heads: int = option(1, "Attention heads.")
+    heads: int = option(1, "Number of attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
-    resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
-    reduction: int = option(8, "Side of the patch of tokens that becomes one key and value; 1 is global attention.")
+    resolution: Pair = option((56, 56), "Grid size in tokens.")
+    reduction: int = option(8, "Side of the patch of tokens reduced to one key/value token; 1 is global attention.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,32 +89,32 @@ class PVTSpec(Headed):
         if self.reduction > min(self.resolution):
             grid, largest = spell_pair(self.resolution, "x"), min(self.resolution)
             raise UsageError(
-                f"{{reduction}} {self.reduction} is larger than {{resolution}} {grid}; the largest is {largest}"
+                f"{{reduction}} must not exceed {{resolution}} {grid} (got {self.reduction}); largest: {largest}"
             )
 
     @property
     def tokens(self) -> int:
-        """Tokens of one image: the queries."""
+        """Return the number of tokens of one image: the queries."""
         return self.resolution[0] * self.resolution[1]
 
     @property
     def reduced(self) -> Pair:
-        """The grid of keys and values: whole patches down and across."""
+        """Return the grid of keys and values: whole patches down and across."""
         return self.resolution[0] // self.reduction, self.resolution[1] // self.reduction
 
     @property
     def keys(self) -> int:
-        """Keys and values of one image."""
+        """Return the number of keys of one image."""
         return self.reduced[0] * self.reduced[1]
 
     @property
     def neighbourhood(self) -> Neighbourhood:
-        """The keys of the coarser grid; without a reduction all tokens."""
+        """Return the keys of the coarser grid, or all tokens without a reduction."""
         return ReducedKeys(*self.resolution, self.reduction) if self.reduction > 1 else AllTokens(self.tokens)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input: (b, n, c)."""
+        """Return the shape of the module's input, (b, n, c)."""
         return self.batch, self.tokens, self.dim
 
     def headline(self) -> list[str]:
@@ -123,9 +123,9 @@ class PVTSpec(Headed):
         return [f"{spell(self.resolution)} tokens", f"{spell(self.reduced)} keys", f"dim {self.dim}", *heads]
 
     def closed_form(self) -> dict[str, int]:
-        """Count the MACs of each step: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC in all, for M = ⌊h/R⌋⌊w/R⌋ keys.
+        """Return the MACs of each step: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC in total, for M = ⌊h/R⌋⌊w/R⌋ keys.
 
-        Keys and values of G channels, where heads share them, are 2MCG instead of 2MC².
+        If heads share keys and values of dimension G, 2MCG replaces 2MC².
         """
         b, N, M, C, G = self.batch, self.tokens, self.keys, self.dim, self.kv_dim
         reduce = {"reduce": b * M * self.reduction**2 * C**2} if self.reduction > 1 else {}
@@ -136,7 +136,7 @@ class PVTSpec(Headed):
         return {**reduce, **projections, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """Return this attention's formula beside that of global attention on the same tokens."""
+        """Return the formulas of this attention and of global attention on the same tokens."""
         reference = global_attention(self.tokens, self.dim, self.kv_dim)
         if self.reduction == 1:
             return Complexity(self.batch, reference, reference, SAVING)
@@ -150,17 +150,18 @@ class PVTSpec(Headed):
         )
 
     def cautions(self) -> list[str]:
-        """Say which tokens are in no key."""
+        """Return a note about tokens that are not part of any key."""
         (height, width), (down, across), side = self.resolution, self.reduced, self.reduction
         left = height * width - down * across * side**2
         if not left:
             return []
         return [
-            f"{plural(left, 'token')} at the bottom and on the right fill no {side}×{side} patch, and are in no key"
+            f"{plural(left, 'token')} at the bottom and on the right are in no key, "
+            f"because they do not fill a patch of {side}×{side}"
         ]
 
     def counterpart(self) -> ViTSpec | None:
-        """Return global attention on the same tokens, to be timed beside this one."""
+        """Return global attention on the same tokens, the baseline for timing, or None without a reduction."""
         if self.reduction == 1:
             return None
         return ViTSpec(
@@ -176,7 +177,7 @@ class PVTSpec(Headed):
         )
 
     def next_command(self) -> tuple[str, str]:
-        """Return the command to type next, and why."""
+        """Return the suggested next command and the reason for it."""
         compared, why = f"vit pvt:reduction={self.reduction}", "global attention"
         if min(self.resolution) >= WINDOW:
             compared, why = f"{compared} swin", f"{why} and windows"

@@ -1,7 +1,7 @@
-"""PVT's spatial-reduction attention on one page: cross-attention from all tokens to a coarser grid of the same tokens.
+"""Steps of PVT's spatial-reduction attention: cross-attention from all tokens to a coarser grid of the same tokens.
 
-Letters: those of `attnscope.attentions.steps`, with n = y·x; y x grid of tokens, r side of a patch, p q patches down and
-across, m = p·q key tokens.
+Axis letters are those of `attnscope.attentions.steps`, with n = y·x and m = p·q. In addition: y x grid of tokens, r
+side of a patch, p q patches down and across.
 """
 
 from dataclasses import replace
@@ -18,36 +18,36 @@ from .spec import PVTSpec
 unflatten = Step(
     "x: b (y x) c -> grid: b c y x",
     op=op.view,
-    doc="the sequence of tokens becomes their grid again, channels first",
+    doc="reshape the sequence of tokens to a grid, channels first",
 )
 reduce = Step(
     "grid: b c y x -> reduced: b c p q",
     op=op.convolution,
     weights={"sr.weight": "c c r r", "sr.bias": "c"},
-    doc="each R×R patch becomes one token: a convolution whose stride is R",
+    doc="project each R×R patch to one token: a convolution whose stride is R",
 )
 flatten = Step(
     "reduced: b c p q -> patches: b (p q) c",
     op=op.view,
-    doc="the coarser grid becomes a sequence, row by row",
+    doc="flatten the coarser grid to a sequence, row by row",
 )
 normalize = Step(
     "patches: b m c -> context: b m c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    doc="SR(x) = Norm(reduced): each token of the coarser grid to mean 0 and variance 1",
+    doc="SR(x) = Norm(reduced): normalize each token of the coarser grid to mean 0 and variance 1",
 )
-project_queries = replace(cross.project_queries, doc="q = x·Wq + b: what each token asks for")
+project_queries = replace(cross.project_queries, doc="q = x·Wq + b: project each token to its query")
 project_context = replace(
     cross.project_context,
-    doc="k, v = SR(x)·Wkv + b: the key and the value of each token of the coarser grid, in one matmul",
+    doc="k, v = SR(x)·Wkv + b: project each token of the coarser grid to its key and value in one matmul",
 )
 split_queries, split_context = cross.split_queries, cross.split_context
 name_steps(globals())
 
 
 def plan(spec: PVTSpec) -> Plan:
-    """Return the steps that this Spec runs, in their order: without a reduction the tokens are the keys."""
+    """Return the steps that this Spec runs, in order; without a reduction the keys are all tokens."""
     (y, x), (p, q) = spec.resolution, spec.reduced
     sizes = {"b": spec.batch, "n": spec.tokens, "m": spec.keys, "y": y, "x": x, "p": p, "q": q, "r": spec.reduction}
     reduction, projections = [unflatten, reduce, flatten, normalize], [project_queries, project_context]

@@ -1,4 +1,4 @@
-"""PVT's attention: the whole battery, timm's outputs, and the commands."""
+"""Tests of PVT's attention: the battery, timm's outputs, and the commands."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class TestBattery(AttentionBattery):
         PVTSpec(**SMALL),
         PVTSpec(**SMALL, batch=3),
         PVTSpec(**SMALL, batch=3, qkv_bias=False),
-        PVTSpec(**{**SMALL, "resolution": (7, 11), "reduction": 3}),  # a row and two columns are in no key
+        PVTSpec(**{**SMALL, "resolution": (7, 11), "reduction": 3}),  # a row and two columns are not part of any key
         PVTSpec(**{**SMALL, "resolution": (5, 7), "reduction": 5}, batch=2),  # a single key
         PVTSpec(**{**SMALL, "reduction": 1}),
         PVTSpec(**{**SMALL, "reduction": 1}, batch=3, kv_heads=1),
@@ -35,43 +35,43 @@ class TestBattery(AttentionBattery):
         PVTSpec(**SMALL, batch=2, kernel="math"),
         PVTSpec(**{**SMALL, "reduction": 1}, kernel="sdpa"),
         PVTSpec(**SMALL, attn_drop=0.1, proj_drop=0.1),
-        PVTSpec(resolution=28),  # large enough for the library of matrix products to take the convolution
+        PVTSpec(resolution=28),  # large enough for torch to run the convolution with a BLAS library
     )
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 3, 7])
 @pytest.mark.parametrize("resolution", [(7, 7), (8, 11)])
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-def test_it_is_timms(resolution, reduction, kernel):
-    theirs = Attention(12, num_heads=3, sr_ratio=reduction).double().eval()
+def test_outputs_equal_those_of_timm(resolution, reduction, kernel):
+    reference = Attention(12, num_heads=3, sr_ratio=reduction).double().eval()
     spec = PVTSpec(dim=12, heads=3, resolution=resolution, reduction=reduction, kernel=kernel)
-    ours = spec.build().double().eval()
-    ours.load_state_dict(theirs.state_dict())
+    module = spec.build().double().eval()
+    module.load_state_dict(reference.state_dict())
     x = torch.randn(2, resolution[0] * resolution[1], 12, dtype=torch.float64)
-    torch.testing.assert_close(ours(x), theirs(x, resolution), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(module(x), reference(x, resolution), rtol=1e-12, atol=1e-12)
 
 
-def test_the_formula_of_the_paper():
-    """The four stages of PVT-Small at 224 pixels: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC."""
+def test_macs_follow_the_formula_of_the_paper():
+    """Check the four stages of PVT-Small at 224 pixels: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC."""
     for side, dim, heads, reduction in ((56, 64, 1, 8), (28, 128, 2, 4), (14, 320, 5, 2), (7, 512, 8, 1)):
         n, m = side**2, (side // reduction) ** 2
         macs = 2 * n * dim**2 + m * reduction**2 * dim**2 * (reduction > 1) + 2 * m * dim**2 + 2 * n * m * dim
         assert PVTSpec(dim=dim, heads=heads, resolution=side, reduction=reduction).plan().macs == macs
 
 
-def test_the_module_is_made_without_a_spec():
+def test_module_is_built_without_a_spec():
     module = SpatialReductionAttention(12, 3, resolution=(4, 10), reduction=2)
     assert module(torch.randn(2, 40, 12)).shape == (2, 40, 12)
 
 
-def test_a_patch_larger_than_the_grid_is_refused():
-    with pytest.raises(attnscope.UsageError, match="reduction 8 is larger than resolution 7x9; the largest is 7"):
+def test_patch_larger_than_the_grid_is_rejected():
+    with pytest.raises(attnscope.UsageError, match=r"reduction must not exceed resolution 7x9 \(got 8\); largest: 7"):
         PVTSpec(resolution=(7, 9), reduction=8)
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Run `attnscope --attention` with this folder; return what it prints."""
+    """Return a function that runs `attnscope --attention` with this folder and returns the output."""
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "attnscope", "--attention", str(Path(__file__).parent), *words]
@@ -81,14 +81,14 @@ def run(tmp_path):
     return run
 
 
-def test_its_command(run):
+def test_command_has_the_flags_and_the_notes(run):
     screen = run("pvt", "--resolution", "15", "--no-time")
     assert "15×15 tokens · 1×1 keys" in screen
-    assert "161 tokens at the bottom and on the right fill no 8×8 patch, and are in no key" in screen
+    assert "161 tokens at the bottom and on the right are in no key, because they do not fill a patch of 8×8" in screen
     assert "--reduction" in run("pvt", "--help")
 
 
-def test_it_is_timed_and_verified(run):
+def test_attention_is_timed_and_verified(run):
     words = ("pvt", "--resolution", "16", "--budget", "0.05", "--audit", "--backward", "--memory", "--json")
     report = json.loads(run(*words))
     assert report["audit"]["agree"]
@@ -97,7 +97,7 @@ def test_it_is_timed_and_verified(run):
     assert all(step["time"] for step in report["steps"])
 
 
-def test_it_is_compared(run):
+def test_attention_is_compared(run):
     comparison = json.loads(run("compare", "vit", "pvt", "swin", "--over", "resolution=14,28,56", "--json"))
     assert comparison["agree"]
     macs = [point["costs"]["pvt"] for point in comparison["points"]]

@@ -1,4 +1,4 @@
-"""ViT's attention with layer norm of q and k, as in ViT-22B."""
+"""ViT's attention with layer norm of queries and keys, as in ViT-22B."""
 
 from .spec import QKNormSpec as Spec
 from .steps import plan

@@ -1,4 +1,4 @@
-"""The options of global attention with normalized queries and keys."""
+"""Options of global attention with normalized queries and keys."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,9 +22,9 @@ class QKNormSpec(Headed):
     SIZE_FIELD: ClassVar[str] = "tokens"
 
     dim: int = option(768, "Embedding dimension.")
-    heads: int = option(12, "Attention heads.")
+    heads: int = option(12, "Number of attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
-    tokens: int = option(197, "Tokens of one image.")
+    tokens: int = option(197, "Number of tokens.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,5 +69,5 @@ class QKNormSpec(Headed):
     def next_command(self) -> tuple[str, str]:
         return (
             f"attnscope vit --tokens {self.tokens} --dim {self.dim} --heads {self.heads}",
-            "the same without the norms",
+            "the same attention without the norms",
         )

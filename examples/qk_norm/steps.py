@@ -1,4 +1,4 @@
-"""QK-norm attention on one page."""
+"""Steps of QK-norm attention."""
 
 from attnscope.attentions.heads import letters
 from attnscope.attentions.steps import (
@@ -22,13 +22,13 @@ normalize_queries = Step(
     "q: b h n d -> q: b h n d",
     op=op.layer_norm,
     weights={"q_norm.weight": "d", "q_norm.bias": "d"},
-    doc="q = Norm(q): each head's query to mean 0 and variance 1",
+    doc="q = Norm(q): normalize each head's query to mean 0 and variance 1",
 )
 normalize_keys = Step(
     "k: b h m d -> k: b h m d",
     op=op.layer_norm,
     weights={"k_norm.weight": "d", "k_norm.bias": "d"},
-    doc="k = Norm(k): each head's key to mean 0 and variance 1, so that no score explodes",
+    doc="k = Norm(k): normalize each head's key to mean 0 and variance 1, which bounds the scores",
 )
 name_steps(globals())
 

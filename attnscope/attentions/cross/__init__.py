@@ -1,4 +1,4 @@
-"""Cross-attention between two sequences, as in the decoder of the Transformer."""
+"""Cross-attention between two sequences, as in the Transformer decoder."""
 
 from attnscope.attentions.cross.spec import CrossSpec as Spec
 from attnscope.attentions.cross.steps import plan

@@ -1,6 +1,6 @@
-"""Cross-attention on one page.
+"""Steps of cross-attention.
 
-Letters: those of `attnscope.attentions.steps`; the m key tokens are those of the other sequence.
+Axis letters are those of `attnscope.attentions.steps`; the m key tokens are those of the other sequence.
 """
 
 from attnscope.attentions.cross.spec import CrossSpec
@@ -14,29 +14,29 @@ project_queries = Step(
     "x: b n c -> queries: b n (h d)",
     op=op.linear,
     weights={"q.weight": "(h d) c", "q.bias": "(h d)"},
-    doc="q = x·Wq + b: what each token of this sequence asks for",
+    doc="q = x·Wq + b: project each token of this sequence to its query",
 )
 project_context = Step(
     "context: b m c -> kv: b m (2 g d)",
     op=op.linear,
     weights={"kv.weight": "(2 g d) c", "kv.bias": "(2 g d)"},
-    doc="k, v = context·Wkv + b: the key and the value of each token of the other sequence, in one matmul",
+    doc="k, v = context·Wkv + b: project each token of the other sequence to its key and value in one matmul",
 )
 split_queries = Step(
     "queries: b n (h d) -> q: b h n d",
     op=op.view,
-    doc="the queries' channels fall into heads; each head sees its own d of them",
+    doc="split the query channels into h heads of d channels each",
 )
 split_context = Step(
     "kv: b m (2 g d) -> k: b g m d, v: b g m d",
     op=op.unbind,
-    doc="the keys' and the values' channels fall into heads",
+    doc="split the key and value channels into g heads of d channels each",
 )
 name_steps(globals())
 
 
 def plan(spec: CrossSpec) -> Plan:
-    """Return the steps that this Spec runs, in their order."""
+    """Return the steps that this Spec runs, in order."""
     sizes = {
         "b": spec.batch,
         "n": spec.tokens,

@@ -18,26 +18,27 @@ from attnscope.core.windows import Windows
 class WindowAttention(SelfAttention):
     """Multi-head self-attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
 
-    The roll, the mask, the partition and its inverse are inside. A grid that is no multiple of the window is padded at the
-    bottom and on the right before it rolls (as torchvision does; timm 1.0 rolls first, and rows leak across the border),
-    and the padding takes part in the softmax, as in every published Swin.
+    The module includes the cyclic shift, the mask, the window partition and their inverses. If the window does not
+    divide the grid, the grid is padded at the bottom and on the right before the shift, as in torchvision. timm 1.0
+    shifts before it pads, which leaks rows across the border. The padding takes part in the softmax, as in every
+    published Swin.
 
     Args:
-        dim: channels of a token, c.
-        heads: attention heads, h; dim is divisible by it.
-        window: side of a window in tokens, or (height, width).
-        shift: roll by this many tokens, or by (down, across); smaller than the window. An axis with a single window is not
-            rolled.
-        qkv_bias: give q, k and v a bias.
-        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
-        attn_drop: dropout of the attention weights, in training.
-        proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
-        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
+        dim: embedding dimension, c.
+        heads: number of attention heads, h; must divide dim.
+        window: window size in tokens, one number or (height, width).
+        shift: shift in tokens, one number or (down, across); must be smaller than the window. An axis with a single
+            window is not shifted.
+        qkv_bias: whether to add a bias to q, k and v.
+        qk_scale: factor of q·kᵀ; default 1/√d with d = dim / heads.
+        attn_drop: dropout probability of the attention weights in training.
+        proj_drop: dropout probability of the output in training.
+        kernel: "eager" runs each step separately; the others of KERNELS compute score to mix in one call.
+        kv_heads: number of key/value heads, g; must divide heads. Default heads.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or the shift is not
-            smaller than the window.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
+            kv_heads. The shift must be smaller than the window.
     """
 
     spelling: ClassVar[dict[str, str]] = steps.WINDOWS
@@ -86,7 +87,7 @@ class WindowAttention(SelfAttention):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         p, q = self.window
         return {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1} | super().sizes
 
@@ -109,7 +110,7 @@ class WindowAttention(SelfAttention):
         return self.partition(x)
 
     def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        """What each head finds in each window: softmax(q·kᵀ·scale + B + mask)·v."""
+        """Return the output of each head in each window: softmax(q·kᵀ·scale + B + mask)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v, grid)
         attn = self.score(q, k)
@@ -119,8 +120,8 @@ class WindowAttention(SelfAttention):
         attn = self.softmax(attn)
         return self.mix(attn, v)
 
-    # Where letters change places the tensor is copied here, also where torch would put the copy off to the next step: the
-    # step that moves the data has the time and the memory of it.
+    # A step that permutes axes copies the tensor with `contiguous`, even if torch could defer the copy to a later step.
+    # The time and the memory of the copy then belong to the step that moves the data.
 
     @steps.pad
     def pad(self, x: Tensor, grid: Windows) -> Tensor:
@@ -148,12 +149,12 @@ class WindowAttention(SelfAttention):
         return self.attend_with(self.fused_bias(self.position_bias(), q, grid), q, k, v, self.scale)
 
     def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Attend in one kernel with a bias of (1, h, n, m) or (b·r·s, h, n, m)."""
+        """Compute attention in one kernel, with a bias of shape (1, h, n, m) or (b·r·s, h, n, m)."""
         drop = self.attn_drop.p if self.training else 0.0
         return fused_attention(self.kernel, q, k, v, bias, drop, scale)
 
     def fused_bias(self, bias: Tensor, q: Tensor, grid: Windows) -> Tensor:
-        """Return what a fused kernel adds to the scores: B, (1, h, n, m), or B + mask for each image, (b·r·s, h, n, m)."""
+        """Return the bias for a fused kernel: B, (1, h, n, m), or B + mask for a shifted grid, (b·r·s, h, n, m)."""
         if not grid.is_shifted:
             return bias[None]
         mask = self.mask(grid, q)[:, None]
@@ -173,11 +174,11 @@ class WindowAttention(SelfAttention):
         return F.pad(x, (0, 0, 0, -columns, 0, -rows))
 
     def position_bias(self) -> Tensor:
-        """B: the bias of each head for each pair of a window's tokens, (h, n, m)."""
+        """Return B, the bias of each head for each pair of tokens of a window, (h, n, m)."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
     def mask(self, grid: Windows, like: Tensor) -> Tensor:
-        """Return the mask of a shifted grid, (r·s, n, m); it is made once and kept for the next call."""
+        """Return the mask of a shifted grid, (r·s, n, m), and cache it for the next call."""
         if torch.compiler.is_compiling():
             return shift_mask(grid, like)
         kept = self.shift_mask
@@ -186,56 +187,58 @@ class WindowAttention(SelfAttention):
         return kept
 
     def keep_mask(self, grid: Windows, like: Tensor) -> Tensor:
-        """Make and keep the mask of a shifted grid, with the dtype and the device of another tensor."""
+        """Compute and cache the mask of a shifted grid, with the dtype and the device of `like`."""
         mask = self.shift_mask = shift_mask(grid, like)
         self.masked_grid = grid
         return mask
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Published checkpoints keep the index among the parameters; it follows from the window.
+        # Published checkpoints include the index, which the window determines.
         state_dict.pop(prefix + "relative_position_index", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def roll(x: Tensor, sign: int, grid: Windows) -> Tensor:
-    """Roll (b, height, width, c) by the grid's shift, up and to the left for −1; an axis without a shift costs no pass."""
+    """Roll (b, height, width, c) by the grid's shift: up and to the left if `sign` is −1; skip axes without a shift."""
     axes = [(sign * tokens, axis) for axis, tokens in enumerate(grid.roll, start=1) if tokens]
     return x.roll(*zip(*axes, strict=True))
 
 
 def window_partition(x: Tensor, window: int | Pair) -> Tensor:
-    """Cut (b, height, width, c) into windows of (p, q): (b·r·s, p, q, c), the batch as the slow index.
+    """Partition (b, height, width, c) into windows of (p, q): (b·r·s, p, q, c), with the batch as the slowest index.
 
     Raises:
-        ValueError: a side is no multiple of the window's.
+        ValueError: if the window does not divide the grid.
     """
     p, q = pair(window)
     b, height, width, c = x.shape
     if height % p or width % q:
-        raise ValueError(f"a grid of {height}×{width} tokens does not fall into windows of {p}×{q}; pad it first")
+        raise ValueError(f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); pad it first")
     x = x.reshape(b, height // p, p, width // q, q, c)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, p, q, c)
 
 
 def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int) -> Tensor:
-    """Put windows, (b·r·s, p, q, c) or (b·r·s, p·q, c), back into a grid: (b, height, width, c).
+    """Merge windows, (b·r·s, p, q, c) or (b·r·s, p·q, c), into a grid: (b, height, width, c).
 
-    The exact inverse of `window_partition`: the axes go back to their order before the last reshape.
+    It is the exact inverse of `window_partition`.
 
     Raises:
-        ValueError: a side is no multiple of the window's.
+        ValueError: if the window does not divide the grid.
     """
     p, q = pair(window)
     if height % p or width % q:
-        raise ValueError(f"windows of {p}×{q} do not fill a grid of {height}×{width} tokens")
+        raise ValueError(
+            f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); give the padded size"
+        )
     x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, x.shape[-1])
 
 
 def relative_position_index(window: Pair) -> Tensor:
-    """The row of the bias table for each pair of a window's tokens: (n, m), whole numbers.
+    """Return the row of the bias table for each pair of tokens of a window, as integers, (n, m).
 
-    (dy + p − 1)(2q − 1) + (dx + q − 1), where (dy, dx) is the query's place minus the key's.
+    The row is `(dy + p − 1)(2q − 1) + (dx + q − 1)`, where (dy, dx) is the query's position minus the key's.
     """
     p, q = window
     y, x = torch.meshgrid(torch.arange(p), torch.arange(q), indexing="ij")
@@ -245,10 +248,10 @@ def relative_position_index(window: Pair) -> Tensor:
 
 
 def shift_mask(grid: Windows, like: Tensor) -> Tensor:
-    """0 where two tokens of a rolled window were in one window before the roll, −inf elsewhere: (r·s, n, m).
+    """Return the mask of a shifted grid: 0 for two tokens of a window from the same region of the grid, −inf otherwise.
 
-    Not −100, as is often seen: exp(−100) is a subnormal number, which slows a CPU several times, and no row is ever masked
-    as a whole. Dtype and device are those of `like`.
+    Its shape is (r·s, n, m); dtype and device are those of `like`. Many implementations use −100 instead of −inf, but
+    exp(−100) is a subnormal number, which slows a CPU down several times. −inf is safe, since no row is fully masked.
     """
     down, across = (
         (torch.arange(side, device=like.device) + roll) % side >= roll
@@ -261,12 +264,12 @@ def shift_mask(grid: Windows, like: Tensor) -> Tensor:
 
 
 def build(spec: SwinSpec) -> WindowAttention:
-    """Return the module that a Spec describes, with the mask of the Spec's grid."""
+    """Build the module that a Spec describes, with the mask of the Spec's grid."""
     return with_mask(WindowAttention.of(spec), spec)
 
 
 def with_mask(module: WindowAttention, spec: SwinSpec) -> WindowAttention:
-    """Make the mask of the Spec's grid before the first forward."""
+    """Compute the mask of the Spec's grid before the first forward, and return the module."""
     if spec.windows.is_shifted:
         module.keep_mask(spec.windows, module.proj.weight)
     return module

@@ -1,4 +1,4 @@
-"""What can be asked of Swin's attention, and what the paper says it costs."""
+"""Options of Swin's attention, and its cost by the paper's formula."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from attnscope.core.windows import LARGEST_DRAWN, Windows
 class SwinSpec(Headed):
     """Multi-head self-attention in windows, W-MSA, and in shifted windows, SW-MSA (Liu et al., arXiv 2103.14030, 3.2).
 
-    The defaults are the first stage of Swin-T at 224 pixels: 56×56 tokens, 96 channels, 3 heads, 7×7 windows.
+    The defaults are the first stage of Swin-T at 224 pixels: 56×56 tokens, embedding dimension 96, 3 heads, 7×7
+    windows.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, the shift is not smaller
-            than the window, or shift and shift_size contradict each other.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
+            kv_heads. The shift must be smaller than the window.
     """
 
     name: ClassVar[str] = "swin"
@@ -35,15 +36,13 @@ class SwinSpec(Headed):
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
 
-    dim: int = option(96, "Channels of a token.")
-    heads: int = option(3, "Attention heads.")
-    kv_heads: int | None = option(None, f"{KV_HEADS} In a network as many in every stage.", shown="heads")
-    resolution: Pair = option((56, 56), "Side of the grid in tokens, or HxW.")
-    window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
-    shift: bool | None = option(
-        None, "Shift the windows, by half a window unless --shift-size says otherwise.", shown="no-shift"
-    )
-    shift_size: Pair | None = option(None, "Shift by this many tokens, or HxW.", low=0, shown="window // 2")
+    dim: int = option(96, "Embedding dimension.")
+    heads: int = option(3, "Number of attention heads.")
+    kv_heads: int | None = option(None, f"{KV_HEADS} The same in every stage of a network.", shown="heads")
+    resolution: Pair = option((56, 56), "Grid size in tokens.")
+    window: Pair = option((7, 7), "Window size in tokens.")
+    shift: bool | None = option(None, "Shift the windows by half a window, or by --shift-size.", shown="no-shift")
+    shift_size: Pair | None = option(None, "Shift in tokens.", low=0, shown="window // 2")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,23 +50,25 @@ class SwinSpec(Headed):
         for shift, window in zip(self.shift_size or (), self.window, strict=False):
             if shift >= window:
                 raise UsageError(
-                    f"{{shift_size}} {shift} is not smaller than {{window}} {window}; the largest is {window - 1}"
+                    f"{{shift_size}} must be smaller than {{window}} {window} (got {shift}); largest: {window - 1}"
                 )
         if self.contradictions(vars(self)):
             if self.shift:
-                raise UsageError("{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift")
+                raise UsageError(
+                    "{shift} and {shift_size} 0 contradict each other; use --no-shift to disable the shift"
+                )
             raise UsageError("{no_shift} and {shift_size} contradict each other; give one of them")
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Whether one of these fields shifts the windows and another one does not."""
+        """Return shift and shift_size as a pair if only one of them shifts the windows."""
         shift, size = given.get("shift"), given.get("shift_size")
         against = shift is not None and size is not None and shift is not any(pair(size))
         return [("shift", "shift_size")] if against else []
 
     @cached_property
     def windows(self) -> Windows:
-        """The geometry: padding, counts and shift."""
+        """Return the geometry of the windows: padding, counts and shift."""
         shift = self.shift_size or (0, 0)
         if self.shift and self.shift_size is None:
             shift = self.window[0] // 2, self.window[1] // 2
@@ -75,28 +76,28 @@ class SwinSpec(Headed):
 
     @property
     def neighbourhood(self) -> Windows:
-        """The tokens of the query's window."""
+        """Return the tokens of the query's window."""
         return self.windows
 
     @property
     def can_shift(self) -> bool:
-        """Whether half a window moves anything: an axis with several windows of more than one token."""
+        """Return whether a shift by half a window has an effect: an axis has several windows of more than one token."""
         return any(count > 1 and window > 1 for count, window in zip(self.windows.counts, self.window, strict=True))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input: (b, height, width, c)."""
+        """Return the shape of the module's input, (b, height, width, c)."""
         return self.batch, *self.resolution, self.dim
 
     def headline(self) -> list[str]:
-        """What the reader should know of this Spec, in words."""
+        """Describe this Spec in a few words each."""
         tokens, *cut = self.windows.headline()
         return [tokens, f"dim {self.dim}", plural(self.heads, "head"), *self.shared_heads(), *cut]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step as the paper counts them: 4NC² + 2M²NC in all, N with the padding (equation 2).
+        """Return the MACs of each step: 4NC² + 2M²NC in total, where N includes the padding (equation 2).
 
-        Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2M²NC.
+        With g shared key/value heads the total is 2NC² + 2NC·g·d + 2M²NC.
         """
         N, M2, C, G, b = self.windows.tokens, self.windows.keys, self.dim, self.kv_dim, self.batch
         attend = {"score": b * M2 * N * C, "mix": b * M2 * N * C}
@@ -106,7 +107,7 @@ class SwinSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """Return the formula of windows on the padded grid beside that of global attention on the tokens of the grid."""
+        """Return the formulas of windows on the padded grid and of global attention on the grid without padding."""
         grid, tokens = self.windows, self.resolution[0] * self.resolution[1]
         return Complexity(
             batch=self.batch,
@@ -116,30 +117,30 @@ class SwinSpec(Headed):
         )
 
     def cautions(self) -> list[str]:
-        """What might surprise the reader of this Spec."""
-        told = []
+        """Return notes about large windows, padding and shifts without effect."""
+        notes = []
         grid = self.windows
         for side, window, axis in zip(self.resolution, self.window, ("down", "across"), strict=True):
             if window > side:
-                told.append(
-                    f"the window is larger than the grid {axis} ({window} > {side}): one window, padded, not shifted; "
-                    f"networks often clip it: --window {min(self.window[0], self.resolution[0])}x"
+                notes.append(
+                    f"the window is larger than the grid {axis} ({window} > {side}): one padded window, not shifted; "
+                    f"to clip the window, as networks often do: --window {min(self.window[0], self.resolution[0])}x"
                     f"{min(self.window[1], self.resolution[1])}"
                 )
         if grid.is_padded:
             before, after = ("{}×{}".format(*sides) for sides in (self.resolution, grid.padded))
-            told.append(
+            notes.append(
                 f"the grid is padded from {before} to {after}: "
-                f"{grid.waste:.1%} of the tokens are padding, and count as tokens in every step"
+                f"{grid.waste:.1%} of the tokens are padding, which every step processes"
             )
         if self.shift and not any(grid.shift):
-            told.append("half a window of 1 is 0: there is nothing to shift")
+            notes.append("the shift has no effect: half of a window of 1 token is 0")
         if any(grid.shift) and not grid.is_shifted:
-            told.append("a single window is not shifted: every token sees the same ones either way")
-        return told
+            notes.append("a single window is not shifted: its tokens attend to each other with and without a shift")
+        return notes
 
     def counterpart(self) -> ViTSpec:
-        """Global attention on the same tokens, to be timed beside this one."""
+        """Return global attention on the same tokens, the baseline for timing."""
         return ViTSpec(
             dim=self.dim,
             heads=self.heads,
@@ -153,19 +154,19 @@ class SwinSpec(Headed):
         )
 
     def next_command(self) -> tuple[str, str]:
-        """The command worth typing next, and why."""
+        """Return the suggested next command and the reason for it."""
         if self.windows.is_shifted and max(*self.resolution, *self.window) <= LARGEST_DRAWN:
             return f"attnscope windows {self.grid_flags()}", "see the shift and its mask"
         own = f"--dim {self.dim} --heads {self.heads}" + (f" --kv-heads {self.kv_heads}" if self.is_grouped else "")
         if self.can_shift and not self.windows.is_shifted:
-            return f"attnscope {self.name} {own} {self.grid_flags()} --shift", "what the shift and its mask add"
+            return f"attnscope {self.name} {own} {self.grid_flags()} --shift", "the cost of the shift and its mask"
         tokens = self.resolution[0] * self.resolution[1]
         if tokens > LARGEST:
             return "attnscope vit", "global attention"
         return f"attnscope vit {own} --tokens {tokens}", "global attention on these tokens"
 
     def grid_flags(self) -> str:
-        """The flags of this grid and its windows."""
+        """Return the flags for this grid and its windows."""
         flags = f"--resolution {spell_pair(self.resolution, 'x')} --window {spell_pair(self.window, 'x')}"
         if self.shift_size and any(self.shift_size):
             return f"{flags} --shift-size {spell_pair(self.shift_size, 'x')}"

@@ -17,27 +17,27 @@ from attnscope.core.sizes import Pair, pair
 from attnscope.core.windows import Windows
 
 SHARPEST = math.log(100.0)
-"""The logit scale is clamped here, so that no head multiplies its cosines by more than 100."""
+"""Upper bound of the logit scale: no head multiplies its cosines by more than 100."""
 
 
 class WindowAttentionV2(WindowAttention):
     """Cosine attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
 
     Args:
-        dim: channels of a token, c.
-        heads: attention heads, h; dim is divisible by it.
-        window: side of a window in tokens, or (height, width).
-        shift: roll by this many tokens, or by (down, across).
-        qkv_bias: give q and v a bias; k has none.
-        pretrained_window: the window in pre-training, to whose size distances are measured; the window itself unless given.
-        attn_drop: dropout of the attention weights, in training.
-        proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
-        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
+        dim: embedding dimension, c.
+        heads: number of attention heads, h; must divide dim.
+        window: window size in tokens, one number or (height, width).
+        shift: shift in tokens, one number or (down, across).
+        qkv_bias: whether to add a bias to q and v; k has no bias.
+        pretrained_window: window size in pre-training, which scales the distances. Default window.
+        attn_drop: dropout probability of the attention weights in training.
+        proj_drop: dropout probability of the output in training.
+        kernel: "eager" runs each step separately; the others of KERNELS compute score to mix in one call.
+        kv_heads: number of key/value heads, g; must divide heads. Default heads.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, or the shift is not
-            smaller than the window.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
+            kv_heads. The shift must be smaller than the window.
     """
 
     relative_coords_table: Tensor
@@ -73,8 +73,8 @@ class WindowAttentionV2(WindowAttention):
 
     def set_up(self, spec: Headed) -> None:
         assert isinstance(spec, SwinV2Spec)
-        super().set_up(replace(spec, qkv_bias=False))  # the biases of queries and values are parameters of their own
-        del self.relative_position_bias_table  # an MLP makes it
+        super().set_up(replace(spec, qkv_bias=False))  # q and v have separate bias parameters
+        del self.relative_position_bias_table  # an MLP computes the table
         self.logit_scale = nn.Parameter(torch.full((spec.heads, 1, 1), math.log(10.0)))
         self.cpb_mlp = nn.Sequential(
             nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, spec.heads, bias=False)
@@ -97,7 +97,7 @@ class WindowAttentionV2(WindowAttention):
         return q, *self.share_heads(k, v)
 
     def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
-        """What each head finds in each window: softmax(cos(q, k)·τ + B + mask)·v."""
+        """Return the output of each head in each window: softmax(cos(q, k)·τ + B + mask)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
         attn = self.score(q, k)
@@ -126,7 +126,7 @@ class WindowAttentionV2(WindowAttention):
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
         sharpness = self.sharpness()
-        return (q * sharpness) @ k.transpose(-2, -1)  # the queries are fewer numbers than the scores
+        return (q * sharpness) @ k.transpose(-2, -1)  # q has fewer elements than the scores
 
     @steps.bias_mlp
     def bias_mlp(self, coords: Tensor) -> Tensor:
@@ -141,35 +141,36 @@ class WindowAttentionV2(WindowAttention):
         return self.attend_with(self.fused_bias(self.bias_of(table), q, grid), q * self.sharpness(), k, v, 1.0)
 
     def bias_of_heads(self) -> Tensor | None:
-        """The bias of q, k and v together, that of k being 0."""
+        """Return the concatenated bias of q, k and v, where that of k is 0, or None without a bias."""
         if self.q_bias is None or self.v_bias is None:
             return None
         return torch.cat((self.q_bias, self.k_bias, self.v_bias))
 
     def sharpness(self) -> Tensor:
-        """τ: what each head multiplies its cosines with, (h, 1, 1)."""
+        """Return τ, the factor of each head's cosines, (h, 1, 1)."""
         return self.logit_scale.clamp(max=SHARPEST).exp()
 
     def bias_of(self, table: Tensor) -> Tensor:
-        """The bias of each head for each pair of a window's tokens, (h, n, m), from the table of distances."""
+        """Return the bias of each head for each pair of tokens of a window, (h, n, m), from the table of distances."""
         return table.flatten(0, 1)[self.relative_position_index].permute(2, 0, 1).contiguous()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Published checkpoints keep the distances; torchvision's keep one bias whose middle third, of the keys, is zero.
+        # Published checkpoints include the distances, which the window determines.
         state_dict.pop(prefix + "relative_coords_table", None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def normalized(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at length 1; the keys, of which there may be fewer, come first, while less is held."""
+    """Normalize both to length 1: first the keys, which can be fewer, while less memory is in use."""
     k = F.normalize(k, dim=-1)
     return F.normalize(q, dim=-1), k
 
 
 def log_distances(window: Pair, pretrained: Pair) -> Tensor:
-    """How far a key can lie from a query, down and across, on a logarithmic scale: (2p − 1, 2q − 1, 2), float32.
+    """Return the distances between query and key, down and across, on a log scale: (2p − 1, 2q − 1, 2), float32.
 
-    sign(x)·log2(1 + 8|x|/(M − 1))/log2(8), where M is the window in pre-training; a window of 1 knows one distance, 0.
+    They are sign(x)·log2(1 + 8|x|/(M − 1))/log2(8), where M is the window size in pre-training. A window of 1 token has
+    the single distance 0.
     """
     sides = [
         torch.arange(1 - side, side, dtype=torch.float32) / max(of - 1, 1)
@@ -180,5 +181,5 @@ def log_distances(window: Pair, pretrained: Pair) -> Tensor:
 
 
 def build(spec: SwinV2Spec) -> WindowAttention:
-    """Return the module that a Spec describes, with the mask of the Spec's grid."""
+    """Build the module that a Spec describes, with the mask of the Spec's grid."""
     return with_mask(WindowAttentionV2.of(spec), spec)

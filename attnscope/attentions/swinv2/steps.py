@@ -1,6 +1,6 @@
-"""Swin V2's attention on one page: Swin's, but for how a score comes about.
+"""Steps of Swin V2's attention: those of Swin, except for the scores and the position bias.
 
-Letters: those of Swin's page; the rows of the bias table, t u, lie on a grid of distances.
+Axis letters are those of `attnscope.attentions.swin.steps`; the rows of the bias table, t u, are a grid of distances.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from attnscope.plan.step import Step, name_steps
 
 
 def linear_with_two_biases(tape: Tape, given: Operands) -> Result:
-    """x·Wᵀ + (b_q, 0, b_v): the biases are joined for each call, with zeros for the keys between them."""
+    """Compute x·Wᵀ + (b_q, 0, b_v), where each call concatenates the biases with zeros for the keys."""
     weight, *biases = given.weights
     if not biases:
         return matmul.linear(tape, given.x, weight)
@@ -29,31 +29,31 @@ def linear_with_two_biases(tape: Tape, given: Operands) -> Result:
 
 
 def sharpness(tape: Tape, logit_scale: Tensor) -> Tensor:
-    """τ = exp(min(logit_scale, log 100)) of each head."""
+    """Compute τ = exp(min(logit_scale, log 100)) of each head."""
     return elementwise.activate(tape, "exp", elementwise.clamp(tape, logit_scale), saves="output")
 
 
 def sharpened_matmul(tape: Tape, given: Operands) -> Result:
-    """(q·τ)·kᵀ: the queries are fewer numbers than the scores."""
+    """Compute (q·τ)·kᵀ, with τ applied to q because q has fewer elements than the scores."""
     (q, k), tau = given.inputs, sharpness(tape, given.weights[0])
     return matmul.matmul(tape, elementwise.multiply(tape, q, tau), movement.transpose(tape, k))
 
 
 def distance_mlp(tape: Tape, given: Operands) -> Result:
-    """16·sigmoid(W₂·relu(W₁·x + b₁))."""
+    """Compute 16·sigmoid(W₂·relu(W₁·x + b₁))."""
     table = elementwise.activate(tape, "sigmoid", two_layers(tape, given), saves="output")
     return elementwise.scale(tape, table)
 
 
 def two_layers(tape: Tape, given: Operands) -> Tensor:
-    """W₂·relu(W₁·x + b₁), the ReLU in place."""
+    """Compute W₂·relu(W₁·x + b₁), with an in-place ReLU."""
     first, bias, second = given.weights
     hidden = elementwise.activate_(tape, "relu", matmul.linear(tape, given.x, first, bias))
     return matmul.linear(tape, hidden, second)
 
 
 def attend_sharpened(masked: bool) -> Op:
-    """softmax((q·τ)·kᵀ + B + mask)·v in one kernel, with B gathered from the table of distances."""
+    """Return the operation softmax((q·τ)·kᵀ + B + mask)·v in one kernel, with B gathered from the bias table."""
 
     def attend(tape: Tape, given: Operands) -> Result:
         q, k, v, table = given.inputs
@@ -69,18 +69,18 @@ project = replace(
     swin.project,
     op=linear_with_two_biases,
     weights={"qkv.weight": "(3 h d) c", "q_bias": "(h d)", "v_bias": "(h d)"},
-    doc="q, k, v = x·Wqkv + b: a bias for the query and the value; the key has none",
+    doc="q, k, v = x·Wqkv + b: project each token in one matmul, with a bias for query and value only",
 )
 project_grouped = replace(
     swin.project_grouped,
     op=linear_with_two_biases,
     weights={"qkv.weight": "e c", "q_bias": "(h d)", "v_bias": "(g d)"},
-    doc="q, k, v = x·Wqkv + b: fewer heads of keys and values than of queries; the keys have no bias",
+    doc="q, k, v = x·Wqkv + b: project each token to h query heads and g key/value heads, without a bias for the keys",
 )
 normalize = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> q: (b r s) h n d, k: (b r s) h m d",
     op=op.normalize,
-    doc="queries and keys are brought to length 1, so that their product is the cosine of the angle between them",
+    doc="normalize queries and keys to length 1, so that q·kᵀ is the cosine of the angle between them",
 )
 normalize_grouped = replace(
     normalize, pattern="q: (b r s) h n d, k: (b r s) g m d -> q: (b r s) h n d, k: (b r s) g m d"
@@ -89,33 +89,33 @@ score = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> scores: (b r s) h n m",
     op=sharpened_matmul,
     weights={"logit_scale": "h 1 1"},
-    doc="S = cos(q, k)·τ: each head learns how sharp it is, τ = exp(logit_scale), at most 100",
+    doc="S = cos(q, k)·τ: multiply the cosines by each head's learned scale, τ = exp(logit_scale), at most 100",
 )
 bias_mlp = Step(
     "coords: t u 2 -> table: t u h",
     op=distance_mlp,
     weights={"cpb_mlp.0.weight": "512 2", "cpb_mlp.0.bias": "512", "cpb_mlp.2.weight": "h 512"},
     constants=("coords",),
-    doc="a small MLP makes the bias of each head from how far the key lies, on a logarithmic scale: 16·sigmoid(MLP)",
+    doc="B = 16·sigmoid(MLP(distance)): compute each head's bias from the distance to the key on a logarithmic scale",
 )
 add_bias = Step(
     "scores: (b r s) h n m, table: t u h -> scores: (b r s) h n m",
     op=op.add_table_bias,
-    doc="S + B: the bias for where the key lies, seen from the query",
+    doc="S + B: add each head's bias for the key's position relative to the query",
 )
 attend = Step(
     "q: (b r s) h n d, k: (b r s) h m d, v: (b r s) h m d, table: t u h -> heads: (b r s) h n d",
     op=attend_sharpened(masked=False),
     weights={"logit_scale": "h 1 1"},
-    doc="softmax(cos(q, k)·τ + B)·v in one fused kernel: score to mix, without keeping the scores",
+    doc="softmax(cos(q, k)·τ + B)·v in one fused kernel: score to mix, without storing the scores",
 )
 name_steps(globals())
 
 
 def plan(spec: SwinV2Spec) -> Plan:
-    """Return the steps that this Spec runs, in their order: pad only where it pads, shift and mask only where it shifts."""
+    """Return the steps that this Spec runs, in order; padding, shift and mask only if the grid needs them."""
     heads = [project, swin.split_heads, normalize]
-    if spec.is_grouped:  # the keys are brought to length 1 before they are repeated
+    if spec.is_grouped:  # the keys are normalized before they are repeated
         heads = [project_grouped, swin.split_grouped, normalize_grouped, swin.share_heads]
     if spec.kernel == "eager":
         return swin.in_windows(spec, heads, [score, bias_mlp, add_bias, *swin.attention_of(spec)])

@@ -10,17 +10,18 @@ class ViTAttention(SelfAttention):
     """Multi-head self-attention: (b, n, c) -> (b, n, c).
 
     Args:
-        dim: channels of a token, c.
-        heads: attention heads, h; dim is divisible by it.
-        qkv_bias: give q, k and v a bias.
-        qk_scale: multiplies q·kᵀ; 1/√d unless given, with d = dim / heads.
-        attn_drop: dropout of the attention weights, in training.
-        proj_drop: dropout of the output, in training.
-        kernel: "eager" computes every step on its own, any other of KERNELS the middle ones at once.
-        kv_heads: heads of keys and values, g; heads is divisible by it. As many as heads unless given.
+        dim: embedding dimension, c.
+        heads: number of attention heads, h; must divide dim.
+        qkv_bias: whether to add a bias to q, k and v.
+        qk_scale: factor of q·kᵀ; default 1/√d with d = dim / heads.
+        attn_drop: dropout probability of the attention weights in training.
+        proj_drop: dropout probability of the output in training.
+        kernel: "eager" runs each step separately; the others of KERNELS compute score to mix in one call.
+        kv_heads: number of key/value heads, g; must divide heads. Default heads.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, or heads not by kv_heads.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
+            kv_heads.
     """
 
     def __init__(
@@ -53,5 +54,5 @@ class ViTAttention(SelfAttention):
 
 
 def build(spec: ViTSpec) -> ViTAttention:
-    """Return the module that a Spec describes."""
+    """Build the module that a Spec describes."""
     return ViTAttention.of(spec)

@@ -1,4 +1,4 @@
-"""What can be asked of ViT's attention, and what the paper says it costs."""
+"""Options of ViT's attention, and its cost by the paper's formula."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,25 +12,25 @@ from attnscope.core.neighbourhood import AllTokens
 from attnscope.core.sizes import Pair, plural
 
 FEWER = (7, 7)
-"""Keys of a query, M², in the formula that is printed beside that of global attention: as many as in Swin."""
+"""Window of the formula that is compared with global attention: M² = 7×7 keys for each query, as in Swin."""
 SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
-"""The name of that formula, and its words. It is not W-MSA: a class token is in no window."""
+"""Name and phrase of that formula. It is not called W-MSA, since a class token does not belong to a window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTSpec(Headed):
     """Multi-head self-attention over all tokens of an image (Dosovitskiy et al., arXiv 2010.11929, appendix A).
 
-    The defaults are ViT-B/16 at 224 pixels: 196 patches and the class token, 768 channels, 12 heads.
+    The defaults are ViT-B/16 at 224 pixels: 196 patches and a class token, embedding dimension 768, 12 heads.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by
-            the patch's, or the number of tokens is given twice.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, heads by
+            kv_heads, and the image by the patch. Only one field may set the number of tokens.
     """
 
     name: ClassVar[str] = "vit"
     title: ClassVar[str] = "ViT attention"
-    SUMMARY: ClassVar[str] = "Global attention, as in ViT: every token looks at all."
+    SUMMARY: ClassVar[str] = "Global attention, as in ViT: every token attends to all tokens."
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "attnscope vit --dim 768 --heads 12",
         "attnscope vit --image 384 --no-time",
@@ -39,13 +39,13 @@ class ViTSpec(Headed):
     SIZE_FIELD: ClassVar[str] = "tokens"
     IS_PLAIN: ClassVar[bool] = True
 
-    dim: int = option(768, "Channels of a token.")
-    heads: int = option(12, "Attention heads.")
+    dim: int = option(768, "Embedding dimension.")
+    heads: int = option(12, "Number of attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
-    image: Pair | None = option(None, "Side of the image in pixels, or HxW.", shown="224")
-    patch: Pair | None = option(None, "Side of a patch in pixels, or HxW.", shown="16")
-    cls: bool | None = option(None, "Put a class token in front of the patches.", shown="cls")
-    tokens: int | None = option(None, "Number of tokens, in place of --image, --patch and --cls.", shown="197")
+    image: Pair | None = option(None, "Image size in pixels.", shown="224")
+    patch: Pair | None = option(None, "Patch size in pixels.", shown="16")
+    cls: bool | None = option(None, "Prepend a class token to the patches.", shown="cls")
+    tokens: int | None = option(None, "Number of tokens, instead of --image, --patch and --cls.", shown="197")
 
     def __post_init__(self) -> None:
         if self.tokens is None:
@@ -59,16 +59,16 @@ class ViTSpec(Headed):
         for side, patch in zip(self.image or (), self.patch or (), strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
-                raise UsageError(f"{{image}} {side} is not divisible by {{patch}} {patch}; nearest: {nearest}")
+                raise UsageError(f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}")
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """The fields among these that both set the number of tokens."""
+        """Return the pairs of given fields that both set the number of tokens."""
         return [("tokens", name) for name in ("image", "patch", "cls") if {"tokens", name} <= given.keys()]
 
     @property
     def sequence(self) -> int:
-        """Tokens of one image: the patches and the class token."""
+        """Return the number of tokens of one image: the patches and the class token."""
         if self.image is None or self.patch is None:
             assert self.tokens is not None
             return self.tokens
@@ -76,27 +76,27 @@ class ViTSpec(Headed):
 
     @property
     def neighbourhood(self) -> AllTokens:
-        """All tokens of the image."""
+        """Return all tokens of the image."""
         return AllTokens(self.sequence)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input: (b, n, c)."""
+        """Return the shape of the module's input, (b, n, c)."""
         return self.batch, self.sequence, self.dim
 
     def of_size(self, size: int) -> "ViTSpec":
-        """The same with `size` tokens."""
+        """Return a copy with `size` tokens."""
         return replace(self, tokens=size, image=None, patch=None, cls=None)
 
     def headline(self) -> list[str]:
-        """What the reader should know of this Spec, in words."""
+        """Describe this Spec in a few words each."""
         heads = [plural(self.heads, "head"), *self.shared_heads()]
         return [plural(self.sequence, "token"), f"dim {self.dim}", *heads]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step as the paper counts them: 4NC² + 2N²C in all (Liu et al., arXiv 2103.14030, equation 1).
+        """Return the MACs of each step: 4NC² + 2N²C in total (Liu et al., arXiv 2103.14030, equation 1).
 
-        Where g heads of keys and values are shared it is 2NC² + 2NC·g·d + 2N²C (Ainslie et al., arXiv 2305.13245).
+        With g shared key/value heads the total is 2NC² + 2NC·g·d + 2N²C (Ainslie et al., arXiv 2305.13245).
         """
         b, N, C, G = self.batch, self.sequence, self.dim, self.kv_dim
         attend = {"score": b * N**2 * C, "mix": b * N**2 * C}
@@ -106,11 +106,11 @@ class ViTSpec(Headed):
         return {project: b * N * C**2 + 2 * b * N * C * G, **attend, "output": b * N * C**2}
 
     def complexity(self) -> Complexity:
-        """Return the formula of global attention, beside it what fewer keys for each token would cost."""
+        """Return the formula of global attention, and that of attention to fewer keys for comparison."""
         own = global_attention(self.sequence, self.dim, self.kv_dim)
         fewer = windowed_attention(self.sequence, self.dim, FEWER, kv_dim=self.kv_dim, name=f"Ω({SUPPOSED})")
         return Complexity(self.batch, own, own, SAVING, supposed=fewer)
 
     def next_command(self) -> tuple[str, str]:
-        """The command worth typing next, and why."""
+        """Return the suggested next command and the reason for it."""
         return "attnscope swin --window 7 --shift", "the same steps in shifted windows"

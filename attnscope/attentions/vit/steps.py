@@ -1,6 +1,6 @@
-"""ViT's attention on one page.
+"""Steps of ViT's attention.
 
-Letters: those of `attnscope.attentions.steps`, with as many key tokens m as query tokens n.
+Axis letters are those of `attnscope.attentions.steps`; the number of key tokens m is that of query tokens n.
 """
 
 from attnscope.attentions.heads import letters
@@ -20,7 +20,7 @@ from attnscope.plan.plan import Plan
 
 
 def plan(spec: ViTSpec) -> Plan:
-    """Return the steps that this Spec runs, in their order."""
+    """Return the steps that this Spec runs, in order."""
     n = spec.sequence
     sizes = {"b": spec.batch, "n": n, "m": n, **letters(spec.dim, spec.heads, spec.kv_heads)}
     projection, heads = (project_grouped, [split_grouped, share_heads]) if spec.is_grouped else (project, [split_heads])

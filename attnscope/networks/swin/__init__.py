@@ -1,1 +1,1 @@
-"""Swin and Swin V2: patches, stages of blocks with windowed attention, merging between them."""
+"""Swin and Swin V2: patch embedding, stages of blocks with windowed attention, patch merging between stages."""

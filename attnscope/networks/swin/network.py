@@ -1,4 +1,4 @@
-"""Swin and Swin V2 as modules; parameter names are timm's, and torchvision's and Microsoft's state dicts load too."""
+"""Swin and Swin V2 as modules with timm's parameter names, which load state dicts of torchvision and Microsoft, too."""
 
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from attnscope.networks.weights import LoadsOthers, State, from_official_swin, f
 
 
 class PatchEmbed(nn.Module):
-    """Image to tokens: (b, 3, height, width) -> (b, y, x, c)."""
+    """Patch embedding: (b, 3, height, width) -> (b, y, x, c)."""
 
     def __init__(self, spec: SwinNetworkSpec) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class PatchEmbed(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         p, q = self.proj.kernel_size
         return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
 
@@ -40,7 +40,7 @@ class PatchEmbed(nn.Module):
 
     @steps.to_grid
     def to_grid(self, planes: Tensor) -> Tensor:
-        return planes.permute(0, 2, 3, 1).contiguous()  # else the norm would copy it
+        return planes.permute(0, 2, 3, 1).contiguous()  # otherwise the norm would copy it
 
     @steps.norm_patches
     def norm_patches(self, patches: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SwinBlock(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return {"c": self.norm1.normalized_shape[0]}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,10 @@ class SwinBlock(nn.Module):
 
 
 class SwinV2Block(SwinBlock):
-    """The block of V2: each norm follows its branch (res-post-norm) and starts as zero: a new block does nothing."""
+    """The block of Swin V2: each norm follows its branch (res-post-norm).
+
+    The norms are initialized with zero, so a new block is the identity.
+    """
 
     def __init__(self, attention: SwinSpec, hidden: int) -> None:
         super().__init__(attention, hidden)
@@ -103,9 +106,9 @@ class SwinV2Block(SwinBlock):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token: (b, y, x, c) -> (b, ⌈y/2⌉, ⌈x/2⌉, 2c).
+    """Patch merging of 2×2 tokens to one: (b, y, x, c) -> (b, ⌈y/2⌉, ⌈x/2⌉, 2c).
 
-    Their order is top left, bottom left, top right, bottom right; an odd side is padded by one.
+    The order of the four tokens is top left, bottom left, top right, bottom right; an odd side is padded by one.
     """
 
     def __init__(self, dim: int) -> None:
@@ -115,7 +118,7 @@ class PatchMerging(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return {"c": self.reduction.in_features // 4, "i": 2, "j": 2}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchMergingV2(PatchMerging):
-    """Merging in V2, which norms what it made."""
+    """Patch merging of Swin V2, with the norm after the reduction."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
@@ -162,7 +165,7 @@ class PatchMergingV2(PatchMerging):
 
 
 class SwinStage(nn.Module):
-    """Merging, but for the first stage, and blocks with plain and shifted windows in turn."""
+    """A stage: patch merging, except in the first stage, then blocks that alternate plain and shifted windows."""
 
     def __init__(self, spec: SwinNetworkSpec, stage: Stage) -> None:
         super().__init__()
@@ -175,13 +178,13 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
-        for block in self.blocks:  # not all at once: the whole of them would hold their first input to the end
+        for block in self.blocks:  # calling the Sequential would keep its first input alive to the end
             x = block(x)
         return x
 
 
 class Head(nn.Module):
-    """The linear layer that tells the classes; a module of its own for the sake of its name."""
+    """The classification layer; a separate module, so that its parameter names are timm's."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()
@@ -191,8 +194,8 @@ class Head(nn.Module):
 class SwinTransformer(LoadsOthers):
     """Swin and Swin V2: (b, 3, height, width) -> (b, classes).
 
-    A state dict of timm's loads as it is, torchvision's and Microsoft's are translated, and the buffers that they bring are
-    left out.
+    State dicts of timm are loaded unchanged; those of torchvision and Microsoft are converted, and their buffers are
+    ignored.
     """
 
     def __init__(self, spec: SwinNetworkSpec) -> None:
@@ -206,7 +209,7 @@ class SwinTransformer(LoadsOthers):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return {"c": self.head.fc.in_features, "k": self.head.fc.out_features}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -218,7 +221,7 @@ class SwinTransformer(LoadsOthers):
         return self.classify(x)
 
     def translate(self, state: State) -> None:
-        """Names of torchvision's and Microsoft's become ours."""
+        """Convert a state dict of torchvision or Microsoft in place."""
         from_torchvision_swin(state)
         from_official_swin(state)
 
@@ -236,7 +239,7 @@ class SwinTransformer(LoadsOthers):
 
 
 def build(spec: SwinNetworkSpec) -> nn.Module:
-    """The module that a Spec asks for: the whole network, one stage, or one block."""
+    """Build the module that a Spec describes: the whole network, one stage, or one block."""
     if spec.is_whole:
         return SwinTransformer(spec)
     if not spec.is_block:

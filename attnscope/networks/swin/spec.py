@@ -1,4 +1,4 @@
-"""What can be asked of Swin and Swin V2, and what the papers say they cost."""
+"""Options of Swin and Swin V2, and their cost by the papers' formulas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ from attnscope.networks.spec import DEEPEST, NetworkSpec
 from attnscope.networks.stages import Stage, halving
 
 MOST_FOLLOWED = 2**16
-"""Patches along a side up to which it is followed what each of them sees. That takes a second."""
+"""Maximum number of patches along a side for which receptive fields are computed, which takes about a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwinNetworkSpec(NetworkSpec):
-    """Swin (Liu et al., arXiv 2103.14030): stages of blocks with W-MSA and SW-MSA in turn, and merging between them.
+    """Swin (Liu et al., arXiv 2103.14030): stages of alternating W-MSA and SW-MSA blocks, joined by patch merging.
 
-    The defaults are Swin-T at 224 pixels. Width and heads double from stage to stage, those of keys and values stay as many
-    where heads share them, and a window larger than a stage's grid is clipped to it.
+    The defaults are Swin-T at 224 pixels. Embedding dimension and heads double from stage to stage; a given number of
+    key/value heads is the same in every stage. A window larger than a stage's grid is clipped to the grid.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by the
-            patch's, or the stage or the block is not there.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, heads by
+            kv_heads, and the image by the patch.
     """
 
     name: ClassVar[str] = "swin"
@@ -40,67 +40,69 @@ class SwinNetworkSpec(NetworkSpec):
         ("shift", "shift_size"), "{scope} block {block} 2, the first block with shifted windows,"
     )
 
-    dim: int = option(96, "Channels of a token, in the first stage.")
-    heads: int = option(3, "Attention heads, in the first stage.")
-    kv_heads: int | None = option(None, f"{KV_HEADS} As many in every stage.", shown="heads")
-    depths: Ints = option((2, 2, 6, 2), "Blocks of each stage.", high=DEEPEST)
-    window: Pair = option((7, 7), "Side of a window in tokens, or HxW.")
-    patch: Pair = option((4, 4), "Side of a patch in pixels, or HxW.")
-    stage: int | None = option(None, "Open this stage, from 1.", shown="all of them", selects=True)
+    dim: int = option(96, "Embedding dimension of the first stage.")
+    heads: int = option(3, "Number of attention heads of the first stage.")
+    kv_heads: int | None = option(None, f"{KV_HEADS} The same in every stage.", shown="heads")
+    depths: Ints = option((2, 2, 6, 2), "Number of blocks of each stage.", high=DEEPEST)
+    window: Pair = option((7, 7), "Window size in tokens.")
+    patch: Pair = option((4, 4), "Patch size in pixels.")
+    stage: int | None = option(None, "Show only this stage (from 1).", shown="all of them", selects=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.depths) > 32:
-            raise UsageError(f"{{depths}} has {len(self.depths)} stages, each twice as wide as the last; at most 32")
-        self.attention_of(self.stages[0], 0)  # heads that fit here fit everywhere
-        self.hidden(self.dim)  # wider in all later stages
+            raise UsageError(
+                f"{{depths}} must have at most 32 stages, since each doubles {{dim}} (got {len(self.depths)})"
+            )
+        self.attention_of(self.stages[0], 0)  # valid heads here are valid in all stages
+        self.hidden(self.dim)  # the hidden size is larger in all later stages
         self.check_index("stage", self.stage, len(self.depths))
         if self.block is not None and self.stage is None and self.scope == "model":
-            raise UsageError("{block} counts within a stage; say which with {stage}")
+            raise UsageError("{block} requires {stage}, because blocks are numbered within a stage; add {stage}")
         self.check_index("block", self.block, self.opened.depth)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the whole network is asked for."""
+        """Return whether the Spec describes the whole network."""
         return super().is_whole and self.stage is None
 
     @property
     def is_block(self) -> bool:
-        """Whether one block is asked for."""
+        """Return whether the Spec describes one block."""
         return self.scope == "block" or self.block is not None
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages; a grid with an odd side is padded by one before it merges, and clips the window."""
+        """Return the stages; a grid with an odd side is padded by one before merging, and clips the window."""
         return halving(self.depths, self.dim, self.heads, self.grid, self.window)
 
     @property
     def opened(self) -> Stage:
-        """The stage that is asked for; the first one unless it is said which."""
+        """Return the selected stage, by default the first one."""
         return self.stages[(self.stage or 1) - 1]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input: images for the whole network, (b, height, width, c) for a stage or a block."""
+        """Return the shape of the module's input: images for a network, (b, height, width, c) for a part of it."""
         if self.is_whole:
             return self.image_shape
         stage = self.opened if self.is_block or self.opened.index == 0 else self.stages[self.opened.index - 1]
         return self.batch, *stage.grid, stage.dim
 
     def attention(self) -> SwinSpec:
-        """The attention of the block that is asked for: every second one is shifted."""
+        """Return the attention of the selected block; every second block is shifted."""
         return self.attention_of(self.opened, (self.block or 1) - 1)
 
     def attention_of(self, stage: Stage, block: int) -> SwinSpec:
-        """The attention of one block, from 0: blocks with the same one are alike."""
-        known = self._attentions
-        if (stage.index, block % 2) not in known:
-            known[stage.index, block % 2] = self._attention(stage, shifted=block % 2 > 0)
-        return known[stage.index, block % 2]
+        """Return the attention of a block, counted from 0; blocks with equal attentions are identical."""
+        cache = self._attentions
+        if (stage.index, block % 2) not in cache:
+            cache[stage.index, block % 2] = self._attention(stage, shifted=block % 2 > 0)
+        return cache[stage.index, block % 2]
 
     @cached_property
     def _attentions(self) -> dict[tuple[int, int], SwinSpec]:
-        """Those of each stage that were asked for, plain and shifted."""
+        """Return the cache of attentions, by stage and shift."""
         return {}
 
     def _attention(self, stage: Stage, shifted: bool) -> SwinSpec:
@@ -118,30 +120,30 @@ class SwinNetworkSpec(NetworkSpec):
         )
 
     def attention_class(self) -> type[SwinSpec]:
-        """Which attention the blocks have."""
+        """Return the Spec class of the blocks' attention."""
         return SwinSpec
 
     def of_attention(self, stage: Stage) -> dict[str, Any]:
-        """What else its Spec is told."""
+        """Return the other fields of the attention's Spec in a stage."""
         return self.shared()
 
     def kinds(self, stage: Stage) -> list[tuple[SwinSpec, list[int]]]:
-        """The different attentions of a stage, each with the blocks, from 0, that have it."""
+        """Return the different attentions of a stage, each with its blocks, counted from 0."""
         blocks: dict[SwinSpec, list[int]] = {}
-        for block, attention in zip(range(stage.depth), self._in_turn(stage), strict=False):
+        for block, attention in zip(range(stage.depth), self._alternating(stage), strict=False):
             blocks.setdefault(attention, []).append(block)
         return list(blocks.items())
 
-    def _in_turn(self, stage: Stage) -> list[SwinSpec]:
+    def _alternating(self, stage: Stage) -> list[SwinSpec]:
         plain, shifted = self.attention_of(stage, 0), self.attention_of(stage, 1)
         return [plain, shifted] * (stage.depth // 2 + 1)
 
     def of_size(self, size: int) -> "SwinNetworkSpec":
-        """The same with images of `size` patches on a side."""
+        """Return a copy for images with `size` patches on each side."""
         return replace(self, image=(size * self.patch[0], size * self.patch[1]))
 
     def headline(self) -> list[str]:
-        """What the reader should know of this Spec, in words."""
+        """Describe this Spec in a few words each."""
         (height, width), (p, q), stage = self.image, self.patch, self.opened
         if self.is_block:
             return [f"stage {stage.index + 1}, block {self.block or 1} of {stage.depth}", *self.attention().headline()]
@@ -157,7 +159,7 @@ class SwinNetworkSpec(NetworkSpec):
         return [*words, f"{'-'.join(map(str, self.depths))} blocks", *heads, *window]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step that has any; of identical blocks that of the first."""
+        """Return the MACs of each step with MACs; identical blocks are listed once, as the first of them."""
         if self.is_block:
             return self._block_form(self.attention())
         b, stages = self.batch, self.stages if self.is_whole else [self.opened]
@@ -174,7 +176,7 @@ class SwinNetworkSpec(NetworkSpec):
         return form
 
     def params(self) -> int:
-        """Parameters: 3p²C + 3C, blocks of 12C² + 13C + (2M−1)²H, merging 8C² + 8C, 2C + (C+1)·classes."""
+        """Count the parameters: 3p²C + 3C, blocks of 12C² + 13C + (2M−1)²H, merging 8C² + 8C, 2C + (C+1)·classes."""
         total = (3 * self.patch[0] * self.patch[1] + 3) * self.dim
         for stage in self.stages:
             C, E, G = stage.dim, self.hidden(stage.dim), self._kv_dim(stage)
@@ -183,59 +185,62 @@ class SwinNetworkSpec(NetworkSpec):
         return total + 2 * C + (C + 1) * self.classes
 
     def macs(self) -> int:
-        """MACs for one image: 3p²hw₁C₁ + Σ(L(12hwC² + 2M²hwC) + 2mhwC²) + C₄·classes, and V2's position bias."""
+        """Count the MACs for one image.
+
+        They are 3p²hw₁C₁ + Σ(L(12hwC² + 2M²hwC) + 2mhwC²) + C₄·classes, and in Swin V2 those of the position bias.
+        """
         return self._network_cost().value + sum([stage.depth * self._bias_macs(stage) for stage in self.stages])
 
     def complexity(self) -> Complexity:
-        """Return the formula of what is asked for beside that of the same with global attention.
+        """Return the formulas of the network or its part with windows and with global attention.
 
-        The bias MLP of V2, which runs once for all images, is in neither.
+        Neither includes the bias MLP of Swin V2, which runs once for all images.
         """
-        own, reference = (self._asked_cost(everywhere) for everywhere in (False, True))
+        own, reference = (self._cost(is_global) for is_global in (False, True))
         return Complexity(self.batch, Term("windowed", own), Term("global", reference), saving="in windows")
 
     def cautions(self) -> list[str]:
-        """What might surprise the reader of this Spec: windows that a stage clips, tokens that it adds."""
-        told = []
+        """Return notes about clipped windows, padding and receptive fields that are not computed."""
+        notes = []
         if max(self.grid) > MOST_FOLLOWED:
-            told.append(f"how many patches a token sees is not known beyond {MOST_FOLLOWED:,} patches along a side")
+            notes.append(f"receptive fields are not computed for more than {MOST_FOLLOWED:,} patches along a side")
         for stage in self.stages if self.is_whole else [self.opened]:
             grid = self.attention_of(stage, 0).windows
             if stage.window != self.window:
-                told.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(stage.window)}")
+                notes.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(stage.window)}")
             if grid.is_padded:
                 before, after = ("{}×{}".format(*sides) for sides in (stage.grid, grid.padded))
-                told.append(
+                notes.append(
                     f"stage {stage.index + 1} pads its grid from {before} to {after} for attention: "
                     f"{grid.waste:.1%} of the tokens there are padding"
                 )
-        return told
+        return notes
 
     def next_command(self) -> tuple[str, str]:
-        """The command worth typing next, and why."""
+        """Return the suggested next command and the reason for it."""
         if self.is_whole:
             deepest = max(self.stages, key=lambda stage: stage.depth)
-            return self.command(stage=deepest.index + 1), "the steps of its longest stage"
+            return self.command(stage=deepest.index + 1), "the steps of its deepest stage"
         return self.command(scope="model", stage=None, block=None), "the whole network"
 
     @cached_property
     def sees(self) -> dict[tuple[int, int], Pair]:
-        """After each block, by stage and block from 0: how many patches one token can see at most, down and across.
+        """Return the largest receptive field after each block, in patches down and across, by stage and block from 0.
 
-        Empty for a grid that is too large to follow: every place of it is looked at.
+        It is empty for a grid with more than MOST_FOLLOWED patches along a side, since each position is computed.
         """
         if max(self.grid) > MOST_FOLLOWED:
             return {}
         seen: dict[tuple[int, int], Pair] = {}
         axes: list[Seen] = [[(place, place) for place in range(side)] for side in self.grid]
-        everything = False
+        is_global = False
         for stage in self.stages:
             if stage.index:
                 axes = [_merged(axis) for axis in axes]
-            for block, attention in zip(range(stage.depth), self._in_turn(stage), strict=False):
-                if not everything:
+            for block, attention in zip(range(stage.depth), self._alternating(stage), strict=False):
+                if not is_global:
                     axes = [widen(each, attention.neighbourhood, axis) for axis, each in enumerate(axes)]
-                    everything = all(
+                    is_global = all(
                         first == 0 and last == side - 1
                         for axis, side in zip(axes, self.grid, strict=True)
                         for first, last in axis
@@ -254,11 +259,11 @@ class SwinNetworkSpec(NetworkSpec):
         return 8 * dim**2 + 8 * dim
 
     def _kv_dim(self, stage: Stage) -> int:
-        """Channels of the keys, and of the values."""
+        """Return the dimension of keys and of values."""
         return stage.dim // stage.heads * (self.kv_heads or stage.heads)
 
     def _attention_params(self, stage: Stage) -> int:
-        """Parameters of an attention besides its projections' weights and the bias of the last."""
+        """Count the parameters of an attention, without the weights of its projections and the bias of the last one."""
         p, q = stage.window
         bias = (stage.dim + 2 * self._kv_dim(stage)) * self.qkv_bias
         return bias + (2 * p - 1) * (2 * q - 1) * stage.heads
@@ -269,20 +274,20 @@ class SwinNetworkSpec(NetworkSpec):
         form = {f"attn.{name}": macs for name, macs in attention.closed_form().items()}
         return {**form, "mlp.expand": mlp, "mlp.contract": mlp}
 
-    def _asked_cost(self, everywhere: bool) -> Expression:
-        """MACs of what is asked for; `everywhere` is with attention to all tokens, not in windows on the padded grid."""
+    def _cost(self, is_global: bool) -> Expression:
+        """Return the MACs of the network or its part, with global attention or with windows on the padded grid."""
         if self.is_whole:
-            return self._network_cost(everywhere)
+            return self._network_cost(is_global)
         stage = self.opened
-        block = self._block_cost([stage], everywhere)
+        block = self._block_cost([stage], is_global)
         if self.is_block:
             return block
         hw, C = self._tokens([stage]), symbol("C", stage.dim)
         return stage.depth * block + 2 * hw * C**2 if stage.index else stage.depth * block
 
-    def _network_cost(self, everywhere: bool = False) -> Expression:
+    def _network_cost(self, is_global: bool = False) -> Expression:
         stages, hw, C = self.stages, self._tokens(self.stages), symbol("C", *(stage.dim for stage in self.stages))
-        summand = symbol("L", *self.depths, note="blocks") * self._block_cost(stages, everywhere)
+        summand = symbol("L", *self.depths, note="blocks") * self._block_cost(stages, is_global)
         if len(stages) > 1:
             merging = symbol("m", *(int(stage.index > 0) for stage in stages), note="mergings")
             summand += 2 * merging * hw * C**2
@@ -290,11 +295,11 @@ class SwinNetworkSpec(NetworkSpec):
         head = C.in_stage(len(stages)) * symbol("classes", self.classes)
         return embedding + over_stages(len(stages), summand) + head
 
-    def _block_cost(self, stages: Sequence[Stage], everywhere: bool) -> Expression:
-        """MACs of a block, with letters that have a value for each of these stages."""
+    def _block_cost(self, stages: Sequence[Stage], is_global: bool) -> Expression:
+        """Return the MACs of a block, with variables that have a value for each of the stages."""
         hw, grids = self._tokens(stages), [self.attention_of(stage, 0).windows for stage in stages]
         dims, kv_dims = tuple(stage.dim for stage in stages), tuple(map(self._kv_dim, stages))
-        if everywhere:
+        if is_global:
             return self.block_cost(hw, dims, kv_dims, keys=hw)
         tokens = tuple(stage.grid[0] * stage.grid[1] for stage in stages)
         padded = padded_tokens(tokens, tuple(grid.tokens for grid in grids))
@@ -304,15 +309,15 @@ class SwinNetworkSpec(NetworkSpec):
         return symbol("hw", *(stage.grid[0] * stage.grid[1] for stage in stages))
 
     def _bias_macs(self, stage: Stage) -> int:
-        """MACs of an attention's position bias."""
+        """Return the MACs of an attention's position bias."""
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwinV2NetworkSpec(SwinNetworkSpec):
-    """Swin V2 (Liu et al., arXiv 2111.09883): cosine attention, norms behind their branches, merging before its norm.
+    """Swin V2 (Liu et al., arXiv 2111.09883): cosine attention, and norms after each branch and each merging.
 
-    The defaults are SwinV2-T at 256 pixels, with windows of 8.
+    The defaults are SwinV2-T at 256 pixels, with 8×8 windows.
     """
 
     name: ClassVar[str] = "swinv2"
@@ -320,24 +325,24 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
     SUMMARY: ClassVar[str] = "Swin V2, whole or in stages and blocks."
     INSTEAD: ClassVar[Mapping[str, str]] = {**SwinNetworkSpec.INSTEAD, "pretrained_window": "{pretrained_windows}"}
 
-    image: Pair = option((256, 256), "Side of the image in pixels, or HxW.")
-    window: Pair = option((8, 8), "Side of a window in tokens, or HxW.")
-    pretrained_windows: Ints | None = option(
-        None, "Sides of the windows in pre-training, of each stage.", shown="window"
-    )
+    image: Pair = option((256, 256), "Image size in pixels.")
+    window: Pair = option((8, 8), "Window size in tokens.")
+    pretrained_windows: Ints | None = option(None, "Window sizes in pre-training, one for each stage.", shown="window")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given, stages = self.pretrained_windows, len(self.depths)
         if given is not None and len(given) not in (1, stages):
-            raise UsageError(f"{{pretrained_windows}} has {len(given)} numbers, and {{depths}} {stages}; one for each")
+            raise UsageError(
+                f"{{pretrained_windows}} must have 1 or {stages} numbers, one for each stage (got {len(given)})"
+            )
 
     def attention_class(self) -> type[SwinSpec]:
-        """Which attention the blocks have."""
+        """Return the Spec class of the blocks' attention."""
         return SwinV2Spec
 
     def of_attention(self, stage: Stage) -> dict[str, Any]:
-        """What else its Spec is told."""
+        """Return the other fields of the attention's Spec in a stage."""
         if self.pretrained_windows is None:
             return self.shared()
         windows = self.pretrained_windows
@@ -357,6 +362,6 @@ class SwinV2NetworkSpec(SwinNetworkSpec):
 
 
 def _merged(seen: Seen) -> Seen:
-    """After merging a token sees what its two saw; a last one without a partner what it saw itself."""
+    """Return the receptive fields along an axis after merging: the union of each pair, or a single last one."""
     pairs = [seen[start : start + 2] for start in range(0, len(seen), 2)]
     return [(min(first for first, _ in both), max(last for _, last in both)) for both in pairs]

@@ -1,8 +1,10 @@
-"""Swin and Swin V2 on one page: what stands before, between and behind their blocks.
+"""Steps of Swin and Swin V2 before, between and after their blocks.
 
-Letters: b batch, i image channels, y x tokens down and across (after merging where it merges), p q patch height and width,
-c channels, v w a grid before it is padded to even sides, j i the two rows and the two columns that merge, k classes,
-e channels inside the MLP.
+Axis letters:
+
+- b batch; i image channels; p q patch height and width; c embedding dimension; e hidden size of the MLP; k classes.
+- y x tokens down and across; for patch merging, those after it.
+- v w the grid before it is padded to even sides; j i the two rows and the two columns that are merged.
 """
 
 from attnscope.attentions.swin.spec import SwinSpec
@@ -26,60 +28,60 @@ contract = sequence.contract.spelled(**GRID)
 to_grid = Step(
     "planes: b c y x -> patches: b y x c",
     op=op.rearrange,
-    doc="the channels come last, so that a token lies in one piece",
+    doc="move the channels to the last axis, so that each token is contiguous in memory",
 )
 norm_patches = Step(
     "patches: b y x c -> x: b y x c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    doc="each patch is brought to mean 0 and variance 1, then scaled and shifted channel by channel",
+    doc="normalize each patch to mean 0 and variance 1, then scale and shift each channel",
 )
 pad_odd = Step(
     "x: b v w c -> x: b (y j) (x i) c",
     op=op.pad,
-    doc="a row or a column of zeros, so that the sides are even",
+    doc="pad odd sides with a row or a column of zeros",
 )
 gather = Step(
     "x: b (y j) (x i) c -> four: b y x (i j c)",
     op=op.rearrange,
-    doc="four neighbours become one token: their channels side by side",
+    doc="concatenate the channels of each 2×2 group of tokens",
 )
 norm_four = Step(
     "four: b y x (4 c) -> four: b y x (4 c)",
     op=op.layer_norm,
     weights={"norm.weight": "(4 c)", "norm.bias": "(4 c)"},
-    doc="the four neighbours are normed as one",
+    doc="normalize each group of four tokens as one vector, then scale and shift each channel",
 )
 reduce = Step(
     "four: b y x (4 c) -> x: b y x (2 c)",
     op=op.linear,
     weights={"reduction.weight": "(2 c) (4 c)"},
-    doc="4C channels become 2C: a quarter of the tokens, twice as wide",
+    doc="project each group from 4C channels to 2C: a quarter of the tokens, twice the channels",
 )
 norm_reduced = Step(
     "x: b y x (2 c) -> x: b y x (2 c)",
     op=op.layer_norm,
     weights={"norm.weight": "(2 c)", "norm.bias": "(2 c)"},
-    doc="Swin V2 norms what the merging made",
+    doc="normalize each merged token, after the projection in Swin V2",
 )
 norm = Step(
     "x: b y x c -> x: b y x c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    doc="the last norm, of all tokens",
+    doc="apply the final layer norm to each token",
 )
-pool = Step("x: b y x c -> pooled: b c", op=op.mean, doc="the mean of all tokens")
+pool = Step("x: b y x c -> pooled: b c", op=op.mean, doc="average all tokens")
 head = Step(
     "pooled: b c -> logits: b k",
     op=op.linear,
     weights={"head.fc.weight": "k c", "head.fc.bias": "k"},
-    doc="a number for each class",
+    doc="compute the logit of each class",
 )
 name_steps(globals())
 
 
 def plan(spec: SwinNetworkSpec) -> Plan:
-    """The steps of the whole network, of one stage, or of one block; blocks that are alike stand in one row each."""
+    """Return the steps of the whole network, of one stage, or of one block; identical blocks share their rows."""
     if spec.is_block:
         return block_plan(spec, spec.attention())
     if not spec.is_whole:
@@ -105,11 +107,11 @@ def plan(spec: SwinNetworkSpec) -> Plan:
 
 
 def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
-    """Merging, but for the first stage, and the different blocks of a stage."""
+    """Return the plan of a stage: patch merging, except in the first stage, and the different blocks."""
     stream = {"x": "x"}
     number, sees = stage.index + 1, spec.sees
     pieces = []
-    turns: dict[int, int] = {}
+    piece_of: dict[int, int] = {}
     if stage.index:
         merging = merging_plan(spec, spec.stages[stage.index - 1])
         pieces.append(merging.inside("downsample", part=Part("patch merging", number), takes=stream, makes=stream))
@@ -118,12 +120,12 @@ def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
         part = Part(title, number, sees.get((stage.index, blocks[-1])))
         paths = [f"blocks.{block}" for block in blocks]
         pieces.append(block_plan(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
-        turns |= {block: len(pieces) - 1 for block in blocks}
-    return Plan.join(pieces, order=[*range(bool(stage.index)), *(turns[block] for block in range(stage.depth))])
+        piece_of |= {block: len(pieces) - 1 for block in blocks}
+    return Plan.join(pieces, order=[*range(bool(stage.index)), *(piece_of[block] for block in range(stage.depth))])
 
 
 def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
-    """Patch merging of a stage's grid: tokens ÷ 4, channels × 2."""
+    """Return the plan of patch merging after a stage: a quarter of the tokens, twice the channels."""
     height, width = before.grid
     sizes = {"b": spec.batch, "v": height, "w": width, "c": before.dim}
     sizes |= {"y": (height + 1) // 2, "x": (width + 1) // 2, "i": 2, "j": 2}
@@ -133,7 +135,7 @@ def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
 
 
 def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
-    """One block: norm, attention, residual, norm, MLP, residual; in V2 the norms follow what they led."""
+    """Return the plan of a block: norm, attention, residual, norm, MLP, residual; in V2 norms follow their branches."""
     (y, x), c = attention.resolution, attention.dim
     sizes = {"b": spec.batch, "y": y, "x": x, "c": c, "e": spec.hidden(c)}
     post = isinstance(spec, SwinV2NetworkSpec)

@@ -1,1 +1,1 @@
-"""ViT and DeiT: patches, blocks with global attention, a class token."""
+"""ViT and DeiT: patch embedding, class token, blocks with global attention."""

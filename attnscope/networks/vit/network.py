@@ -1,4 +1,4 @@
-"""ViT and DeiT as modules; parameter names are timm's, and torchvision's state dicts load too."""
+"""ViT and DeiT as modules with timm's parameter names, which load state dicts of torchvision, too."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ EPS = 1e-6
 
 
 class PatchEmbed(nn.Module):
-    """Image to tokens: (b, 3, height, width) -> (b, n, c)."""
+    """Patch embedding: (b, 3, height, width) -> (b, n, c)."""
 
     def __init__(self, spec: ViTNetworkSpec) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class PatchEmbed(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         p, q = self.proj.kernel_size
         return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
 
@@ -52,7 +52,7 @@ class Block(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         return {"c": self.norm1.normalized_shape[0]}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ class Block(nn.Module):
 class VisionTransformer(LoadsOthers):
     """ViT and DeiT: (b, 3, height, width) -> (b, classes).
 
-    A state dict of timm's loads as it is, torchvision's is translated, and buffers that other checkpoints bring are left
-    out. Positions of another image size are resampled, bicubic, as timm does.
+    State dicts of timm are loaded unchanged; those of torchvision are converted, and buffers of other checkpoints are
+    ignored. Position embeddings for another image size are resampled with bicubic interpolation, as in timm.
     """
 
     def __init__(self, spec: ViTNetworkSpec) -> None:
@@ -102,7 +102,7 @@ class VisionTransformer(LoadsOthers):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The letters that the module itself sets."""
+        """Return the sizes of the axis letters that the module sets."""
         (y, x), spec = self.spec.grid, self.spec
         return {"y": y, "x": x, "n": spec.tokens, "c": spec.dim, "k": spec.classes}
 
@@ -113,7 +113,7 @@ class VisionTransformer(LoadsOthers):
         elif self.cls_token is not None:
             x = self.prepend(x)
         x = self.add_positions(x)
-        for block in self.blocks:  # not all at once: the whole of them would hold their first input to the end
+        for block in self.blocks:  # calling the Sequential would keep its first input alive to the end
             x = block(x)
         x = self.normalize(x)
         if self.dist_token is not None:
@@ -137,7 +137,7 @@ class VisionTransformer(LoadsOthers):
 
     @steps.add_positions
     def add_positions(self, x: Tensor) -> Tensor:
-        # the positions come first: the sum lies as they do, token by token, also where patches come channel by channel
+        # The sum has the memory layout of its first operand. Unlike the patches, the positions are always contiguous.
         return self.pos_embed + x
 
     @steps.norm
@@ -146,7 +146,7 @@ class VisionTransformer(LoadsOthers):
 
     @steps.pool
     def pool(self, x: Tensor) -> Tensor:
-        # in torch 2.5 `[:, 0]` is two views, and each makes a gradient of all tokens
+        # In torch 2.5 `[:, 0]` creates two views, and the backward of each allocates a gradient of all tokens.
         return x.select(1, 0)
 
     @steps.pool_mean
@@ -171,7 +171,7 @@ class VisionTransformer(LoadsOthers):
         return (logits + votes).mul_(0.5)
 
     def translate(self, state: State) -> None:
-        """Names of torchvision's become ours, and positions of another image size are brought to this one's grid."""
+        """Convert a state dict of torchvision in place, and resample position embeddings to this network's grid."""
         from_torchvision_vit(state)
         positions = state.get("pos_embed")
         if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
@@ -186,7 +186,7 @@ class VisionTransformer(LoadsOthers):
 
 
 def build(spec: ViTNetworkSpec) -> nn.Module:
-    """The module that a Spec asks for: the whole network, or one block."""
+    """Build the module that a Spec describes: the whole network, or one block."""
     if spec.is_whole:
         return VisionTransformer(spec)
     return Block(spec.attention(), spec.hidden(spec.dim))

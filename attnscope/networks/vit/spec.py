@@ -1,4 +1,4 @@
-"""What can be asked of ViT and DeiT, and what the papers say they cost."""
+"""Options of ViT and DeiT, and their cost by the papers' formulas."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,57 +20,57 @@ class ViTNetworkSpec(NetworkSpec):
     The defaults are ViT-B/16 at 224 pixels.
 
     Raises:
-        UsageError: a value is out of range, dim is not divisible by heads, heads not by kv_heads, an image side not by the
-            patch's, or the block is not there.
+        UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, heads by
+            kv_heads, and the image by the patch.
     """
 
     name: ClassVar[str] = "vit"
     title: ClassVar[str] = "ViT"
     SUMMARY: ClassVar[str] = "ViT and DeiT, whole or in blocks."
 
-    dim: int = option(768, "Channels of a token.")
-    heads: int = option(12, "Attention heads.")
+    dim: int = option(768, "Embedding dimension.")
+    heads: int = option(12, "Number of attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
-    depth: int = option(12, "Blocks.", high=DEEPEST)
-    cls: bool = option(True, "Put a class token in front of the patches.")
-    distilled: bool = option(False, "A second token, with a head of its own, as in DeiT distilled.")
+    depth: int = option(12, "Number of blocks.", high=DEEPEST)
+    cls: bool = option(True, "Prepend a class token to the patches.")
+    distilled: bool = option(False, "Add a distillation token with its own head, as in distilled DeiT.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.hidden(self.dim)  # refuses a ratio that leaves none
+        self.hidden(self.dim)  # raises an error if the hidden size is 0
         self.check_index("block", self.block, self.depth)
         if self.distilled and not self.cls:
-            raise UsageError("{distilled} needs the class token that {no_cls} takes away; leave one of them out")
+            raise UsageError("{distilled} requires the class token, which {no_cls} disables; remove one of them")
         self.attention()
 
     @property
     def prefix(self) -> int:
-        """Tokens in front of the patches."""
+        """Return the number of tokens before the patches."""
         return self.cls + self.distilled
 
     @property
     def tokens(self) -> int:
-        """Tokens of one image: the patches and those in front of them."""
+        """Return the number of tokens of one image: the patches and the tokens before them."""
         return self.grid[0] * self.grid[1] + self.prefix
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the module's input: images for the whole network, (b, n, c) for a block."""
+        """Return the shape of the module's input: images for the whole network, (b, n, c) for a block."""
         return self.image_shape if self.is_whole else (self.batch, self.tokens, self.dim)
 
     def attention(self) -> ViTSpec:
-        """The attention of every block."""
+        """Return the attention of every block."""
         heads = {"dim": self.dim, "heads": self.heads, "kv_heads": self.kv_heads, **self.shared()}
-        if self.distilled:  # one more token than an image, its patches and a class token say
+        if self.distilled:  # image, patch and cls do not include the distillation token
             return ViTSpec(tokens=self.tokens, **heads)
         return ViTSpec(image=self.image, patch=self.patch, cls=self.cls, **heads)
 
     def of_size(self, size: int) -> "ViTNetworkSpec":
-        """The same with images of `size` patches on a side."""
+        """Return a copy for images with `size` patches on each side."""
         return replace(self, image=(size * self.patch[0], size * self.patch[1]))
 
     def headline(self) -> list[str]:
-        """What the reader should know of this Spec, in words."""
+        """Describe this Spec in a few words each."""
         (height, width), (p, q) = self.image, self.patch
         if not self.is_whole:
             return [f"block {self.block or 1} of {self.depth}", *self.attention().headline()]
@@ -79,7 +79,7 @@ class ViTNetworkSpec(NetworkSpec):
         return [*words, f"dim {self.dim}", *heads, plural(self.depth, "block")]
 
     def closed_form(self) -> dict[str, int]:
-        """MACs of each step that has any, of one block as of all: 12NC² + 2N²C with an MLP of four widths."""
+        """Return the MACs of each step with MACs, of one block for all: 12NC² + 2N²C with an MLP ratio of 4."""
         b, N, C, E = self.batch, self.tokens, self.dim, self.hidden(self.dim)
         block = {f"attn.{name}": macs for name, macs in self.attention().closed_form().items()}
         block |= {"mlp.expand": b * N * C * E, "mlp.contract": b * N * C * E}
@@ -90,7 +90,7 @@ class ViTNetworkSpec(NetworkSpec):
         return {"patch_embed.embed": embed, **{f"blocks.0.{name}": macs for name, macs in block.items()}, **heads}
 
     def params(self) -> int:
-        """Parameters: 3p²C + C + prefix·C + N·C + L(12C² + 13C) + 2C + (C+1)·classes."""
+        """Count the parameters: 3p²C + C + prefix·C + N·C + L(12C² + 13C) + 2C + (C+1)·classes."""
         C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self.attention().kv_dim
         attention = 2 * C**2 + 2 * C * G + (C + 2 * G) * self.qkv_bias + C
         block = attention + 2 * C * E + E + C + 4 * C
@@ -98,17 +98,17 @@ class ViTNetworkSpec(NetworkSpec):
         return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.tokens + 2) * C + L * block + heads
 
     def macs(self) -> int:
-        """MACs for one image: 3p²nC + L(12NC² + 2N²C) + C·classes."""
+        """Count the MACs for one image: 3p²nC + L(12NC² + 2N²C) + C·classes."""
         return self._network_cost(self._tokens).value
 
     def complexity(self) -> Complexity:
-        """Return the formula of what is asked for, beside it what fewer keys for each token would cost."""
+        """Return the formula of the network or block, and that of attention to fewer keys for comparison."""
         cost = self._network_cost if self.is_whole else self._block_cost
         own, supposed = Term("global", cost(self._tokens)), Term(SUPPOSED, cost(window_keys(FEWER)))
         return Complexity(self.batch, own, own, SAVING, supposed)
 
     def next_command(self) -> tuple[str, str]:
-        """The command worth typing next, and why."""
+        """Return the suggested next command and the reason for it."""
         if self.is_whole:
             return self.command(scope="block"), "one block, step by step"
         return self.command(scope="model", block=None), "the whole network"
@@ -118,11 +118,11 @@ class ViTNetworkSpec(NetworkSpec):
         return symbol("N", self.tokens)
 
     def _network_cost(self, keys: Expression) -> Expression:
-        """MACs of the whole network where each token attends to so many keys."""
+        """Return the MACs of the whole network if each token attends to this number of keys."""
         n, C = symbol("n", self.grid[0] * self.grid[1]), symbol("C", self.dim)
         heads = (1 + self.distilled) * C * symbol("classes", self.classes)
         return 3 * self.patch_pixels * n * C + symbol("L", self.depth, note="blocks") * self._block_cost(keys) + heads
 
     def _block_cost(self, keys: Expression) -> Expression:
-        """MACs of one block where each token attends to so many keys."""
+        """Return the MACs of one block if each token attends to this number of keys."""
         return self.block_cost(self._tokens, (self.dim,), (self.attention().kv_dim,), keys)

@@ -1,7 +1,9 @@
-"""ViT on one page: what stands before and behind its blocks.
+"""Steps of ViT before and after its blocks.
 
-Letters: b batch, i image channels, y x patches down and across, p q patch height and width, c channels, n tokens with those
-in front, k classes, e channels inside the MLP.
+Axis letters:
+
+- b batch; i image channels; p q patch height and width; c embedding dimension; e hidden size of the MLP; k classes.
+- y x patches down and across; n tokens: patches, class token and distillation token.
 """
 
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
@@ -14,58 +16,60 @@ embed = Step(
     "image: b i (y p) (x q) -> planes: b c y x",
     op=op.convolution,
     weights={"proj.weight": "c i p q", "proj.bias": "c"},
-    doc="each patch of the image becomes one token: a convolution whose stride is its width",
+    doc="project each patch of the image to a token: a convolution whose stride is the patch size",
 )
 flatten = Step(
     "planes: b c y x -> patches: b (y x) c",
     op=op.view,
-    doc="the grid of patches becomes a sequence, row by row",
+    doc="flatten the grid of patches to a sequence, row by row",
 )
 prepend = Step(
     "patches: b (y x) c -> x: b n c",
     op=op.prepend,
     weights={"cls_token": "1 1 c"},
-    doc="a learned token in front, which will gather what the classes are told by",
+    doc="prepend the learned class token, from which the head computes the logits",
 )
 prepend_two = Step(
     "patches: b (y x) c -> x: b n c",
     op=op.prepend,
     weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
-    doc="two learned tokens in front: one for the classes, one that a teacher taught",
+    doc="prepend the learned class token and the learned distillation token",
 )
 add_positions = Step(
     "x: b n c -> x: b n c",
     op=op.add,
     weights={"pos_embed": "1 n c"},
-    doc="a learned vector for each place: without it the tokens would be a bag",
+    doc="add a learned position embedding to each token; attention itself ignores the order of tokens",
 )
 norm = Step(
     "x: b n c -> x: b n c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
-    doc="the last norm, of all tokens",
+    doc="apply the final layer norm to each token",
 )
-pool = Step("x: b n c -> pooled: b c", op=op.select, doc="the class token is taken out")
-pool_mean = Step("x: b n c -> pooled: b c", op=op.mean, doc="without a class token: the mean of all tokens")
-pool_two = Step("x: b n c -> pooled: b c, taught: b c", op=op.select, doc="the two tokens in front are taken out")
+pool = Step("x: b n c -> pooled: b c", op=op.select, doc="select the class token")
+pool_mean = Step("x: b n c -> pooled: b c", op=op.mean, doc="average all tokens, in networks without a class token")
+pool_two = Step(
+    "x: b n c -> pooled: b c, taught: b c", op=op.select, doc="select the class token and the distillation token"
+)
 head = Step(
     "pooled: b c -> logits: b k",
     op=op.linear,
     weights={"head.weight": "k c", "head.bias": "k"},
-    doc="a number for each class",
+    doc="compute the logit of each class",
 )
 head_dist = Step(
     "taught: b c -> votes: b k",
     op=op.linear,
     weights={"head_dist.weight": "k c", "head_dist.bias": "k"},
-    doc="a number for each class, as the teacher would say",
+    doc="compute the logit of each class from the distillation token",
 )
-average = Step("logits: b k, votes: b k -> logits: b k", op=op.average, doc="both heads have half a say")
+average = Step("logits: b k, votes: b k -> logits: b k", op=op.average, doc="average the logits of both heads")
 name_steps(globals())
 
 
 def plan(spec: ViTNetworkSpec) -> Plan:
-    """The steps of the whole network, or of one block; all blocks are alike, and stand in one row each."""
+    """Return the steps of the whole network, or of one block; all blocks are identical and share their rows."""
     if not spec.is_whole:
         return block_plan(spec)
     (y, x), (p, q), b, c = spec.grid, spec.patch, spec.batch, spec.dim
@@ -93,7 +97,7 @@ def plan(spec: ViTNetworkSpec) -> Plan:
 
 
 def block_plan(spec: ViTNetworkSpec) -> Plan:
-    """One block: norm, attention, residual, norm, MLP, residual."""
+    """Return the plan of a block: norm, attention, residual, norm, MLP, residual."""
     c = spec.dim
     sizes = {"b": spec.batch, "n": spec.tokens, "c": c, "e": spec.hidden(c)}
 
