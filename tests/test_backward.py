@@ -26,9 +26,7 @@ from attnscope.testing import hold_backward_macs
 from tests.strategies import small_swins, small_vits, specs
 
 CPU = torch.device("cpu")
-needs_flex = pytest.mark.skipif(
-    not FLEX_KNOWS_THE_PROCESSOR, reason="FlexAttention has no kernel for the processor before torch 2.6"
-)
+needs_flex = pytest.mark.skipif(not FLEX_KNOWS_THE_PROCESSOR, reason="FlexAttention has no CPU kernel before torch 2.6")
 
 
 def declared(spec, input_grad):

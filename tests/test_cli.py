@@ -18,8 +18,8 @@ from attnscope.cli.extension import OTHERS
 from attnscope.networks.configs import presets
 
 WRONG = [
-    ("vit --dim 770", 2, "--dim 770 is not divisible by --heads 12; nearest: 768 or 780, or --heads 11 or 14"),
-    ("vit --heads 7", 2, "--dim 768 is not divisible by --heads 7; nearest: 763 or 770, or --heads 6 or 8"),
+    ("vit --dim 770", 2, "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780, or --heads 11 or 14"),
+    ("vit --heads 7", 2, "--dim must be divisible by --heads 7 (got 768); nearest: 763 or 770, or --heads 6 or 8"),
     ("vit --dim=", 2, "--dim must be a whole number (got '')"),
     ("vit --dtype=", 2, "--dtype '' is unknown; available: "),
     ("vit --format=", 2, "--format '' is unknown; available: "),
@@ -27,23 +27,23 @@ WRONG = [
     ("trace timm:", 2, "timm has no ''; "),
     ("vit --dim abc", 2, "--dim must be a whole number (got abc)"),
     ("vit --dim 1e3", 2, "--dim must be a whole number (got 1e3)"),
-    ("vit --dim 0", 2, "--dim 0 is too small; the smallest is 1"),
-    ("vit --heads -1", 2, "--heads -1 is too small; the smallest is 1"),
-    ("vit --dim 99999999999999999999", 2, "--dim 99999999999999999999 is too large; the largest is 1000000000000"),
-    ("vit --scope model --depth 1001", 2, "--depth 1001 is too large; the largest is 1000"),
+    ("vit --dim 0", 2, "--dim must be at least 1 (got 0)"),
+    ("vit --heads -1", 2, "--heads must be at least 1 (got -1)"),
+    ("vit --dim 99999999999999999999", 2, "--dim must be at most 1000000000000 (got 99999999999999999999)"),
+    ("vit --scope model --depth 1001", 2, "--depth must be at most 1000 (got 1001)"),
     (
         "vit --scope model --mlp-ratio 1e300",
         2,
-        "--mlp-ratio must be a number of at least 0.01 and at most 1000 (got 1e+300)",
+        "--mlp-ratio must be a number between 0.01 and 1000 (got 1e+300)",
     ),
     (
         "vit --scope block --mlp-ratio 0.01 --dim 64",
         2,
         "--mlp-ratio must be at least 1/--dim, or the MLP has no hidden channel (got 0.01 with --dim 64); smallest: 0.0157",
     ),
-    ("swin --scope model --depths 2,1000000000", 2, "--depths 1000000000 is too large; the largest is 1000"),
+    ("swin --scope model --depths 2,1000000000", 2, "--depths must be at most 1000 (got 1000000000)"),
     ("vit --batch x", 2, "--batch must be a whole number (got x)"),
-    ("vit --image 225", 2, "--image 225 is not divisible by --patch 16; nearest: 224 or 240"),
+    ("vit --image 225", 2, "--image must be divisible by --patch 16 (got 225); nearest: 224 or 240"),
     ("vit --image 224x", 2, "--image must be a whole number or height x width, such as 56 or 56x48 (got 224x)"),
     ("vit --tokens 5 --image 224", 2, "--tokens and --image both set the number of tokens; give one of them"),
     ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
@@ -80,10 +80,14 @@ WRONG = [
     ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
     ("vit --preset vit_base_patch16_225", 2, "--preset vit_base_patch16_225 is unknown; did you mean vit_base_patch16"),
-    ("vit --preset swin-t-224", 2, "--preset swin-t-224 is no vit; it is of attnscope swin"),
+    ("vit --preset swin-t-224", 2, "--preset must be a preset of vit (got swin-t-224); use attnscope swin"),
     ("vit --config {tmp}/none.toml", 2, "--config {tmp}/none.toml cannot be read: No such file or directory"),
-    ("vit --config {tmp}/wrong.toml", 2, "wrong.toml sets dimm, which attnscope vit does not know; did you mean dim?"),
-    ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is no TOML: "),
+    (
+        "vit --config {tmp}/wrong.toml",
+        2,
+        "wrong.toml sets dimm, which is not a flag of attnscope vit; did you mean dim?",
+    ),
+    ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is not valid TOML: "),
     ("vit --no-time --roofline", 2, "--roofline needs times, and --no-time takes none; leave one of them out"),
     ("vit --no-time --kernels", 2, "--kernels needs times, and --no-time takes none; leave one of them out"),
     ("vit --device meta --kernels", 2, "--kernels needs times, and --device meta computes nothing; leave one"),
@@ -91,7 +95,7 @@ WRONG = [
     ("vit --batch", 2, "Option '--batch' requires an argument."),
     ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
     ("vti", 2, "No such command 'vti'. Did you mean 'vit'"),
-    ("swin --window 0", 2, "--window 0 is too small; the smallest is 1"),
+    ("swin --window 0", 2, "--window must be at least 1 (got 0)"),
     (
         "swin --window --shift",
         2,
@@ -102,12 +106,12 @@ WRONG = [
         2,
         "--resolution must be a whole number or height x width, such as 56 or 56x48 (got 56x48x3)",
     ),
-    ("swin --shift-size 7", 2, "--shift-size 7 is not smaller than --window 7; the largest is 6"),
+    ("swin --shift-size 7", 2, "--shift-size must be smaller than --window 7 (got 7); largest: 6"),
     ("swin --no-shift --shift-size 3", 2, "--no-shift and --shift-size contradict each other; give one of them"),
     (
         "swin --shift --shift-size 0",
         2,
-        "--shift and --shift-size 0 contradict each other; without a shift it is --no-shift",
+        "--shift and --shift-size 0 contradict each other; use --no-shift to disable the shift",
     ),
 ]
 
@@ -578,4 +582,4 @@ def test_a_stage_and_a_block_are_opened(attnscope):
     assert (attention["dim"], attention["resolution"], attention["shift_size"]) == (192, [28, 28], [3, 3])
     wrong = attnscope("swin", "--scope", "model", "--resolution", "56", "--no-time")
     assert wrong.returncode == 2
-    assert "--resolution is of one attention" in wrong.stderr
+    assert "--resolution applies only to --scope attention (got --scope model); use --image instead" in wrong.stderr

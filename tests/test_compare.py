@@ -219,7 +219,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
         "flit": "available: odd, swin-x$",
     }  # a preset without stages is not suggested
     for name, message in {
-        "flat": "has no stages",
+        "flat": r"preset must be a network with stages \(got flat, which has no depths\)",
         "odd": r"image must be a whole number \(got 'large'\)",
         **mistakes,
     }.items():
@@ -386,14 +386,14 @@ WRONG = [
         ["vit", "swin:window=7", "swin:window=14", "--over", "window=4,7"],
         "--over window has no effect: swin:window=7 and swin:window=14 set window; remove it from swin:window=7",
     ),
-    (["--over", "dim=97"], "--dim 97 is not divisible by --heads 3; nearest: 96 or 99"),
+    (["--over", "dim=97"], "--dim must be divisible by --heads 3 (got 97); nearest: 96 or 99"),
     (["--image", "225"], "--image 225 is not divisible by --patch 4; nearest: 224 or 228"),
     (["--image", "224", "--resolution", "56"], "both set the grid; give only one of them"),
     (["--patch", "16", "--resolution", "56"], "--patch requires --image; add one, such as --image 224"),
     (["vit", "vit:dim=192", "--window", "7"], "--window is not a field of vit or vit:dim=192; remove it"),
     (["--stages", "--dim", "48"], "--dim and the stages both set dim; give only one of them"),
     (["--quantity", "mac"], "--quantity mac is unknown; did you mean macs?"),
-    (["--preset", "vit-b-16-224"], "--preset vit-b-16-224 has no stages"),
+    (["--preset", "vit-b-16-224"], "--preset must be a network with stages (got vit-b-16-224, which has no depths)"),
     (["--time", "--device", "meta"], "--device meta computes nothing"),
     (["--time", "--device", "gpu"], "--device gpu is unknown"),
     (["--alloc", "jemalloc"], "--alloc jemalloc is unknown"),

@@ -153,7 +153,10 @@ def test_python_loads_a_folder_once(shared, in_python):
 
 
 REFUSED = {
-    "no spec.py": ({"spec": ""}, "lacks spec.py; the folder of an attention holds __init__.py, spec.py, steps.py, att"),
+    "no spec.py": (
+        {"spec": ""},
+        "lacks spec.py; the folder of an attention contains __init__.py, spec.py, steps.py, att",
+    ),
     "two files": ({"steps": "", "attention": ""}, "lacks steps.py, attention.py; "),
     "syntax": ({"spec": "x = 1\nclass\n"}, "spec.py:2: SyntaxError: invalid syntax"),
     "name": (
@@ -167,22 +170,22 @@ REFUSED = {
     "braces": ({"steps": "raise ValueError('{dim} of\\nmine')\n"}, "steps.py:1: ValueError: {dim} of mine"),
     "no Spec": (
         {"__init__": "x = 1\n"},
-        "__init__.py has no Spec, a class derived from attnscope.attentions.spec.Spec",
+        "__init__.py has no Spec, a subclass of attnscope.attentions.spec.Spec",
     ),
-    "no class": ({"__init__": "Spec = 5\n"}, "__init__.py has no Spec, a class derived from"),
+    "no class": ({"__init__": "Spec = 5\n"}, "__init__.py has no Spec, a subclass of"),
     "not its own": ({"__init__": "from attnscope import ViTSpec as Spec\n"}, "ViTSpec is not defined in "),
     "no size": (
         {"spec": SPEC.replace("    EX", '    SIZE_FIELD = "size"\n    EX')},
-        "SharedSpec has the SIZE_FIELD 'size', which is not a field of it",
+        "SharedSpec has the SIZE_FIELD 'size', which must be one of its fields: ",
     ),
     "built in": (
         {"spec": SPEC.replace("NAME", "swin")},
-        "spec.py: the name swin is built in; give SharedSpec another one",
+        "spec.py: the name swin is that of a built-in attention; rename SharedSpec",
     ),
     "a command": ({"spec": SPEC.replace("NAME", "trace")}, "attnscope trace is another command; rename the attention"),
     "capital": (
         {"spec": SPEC.replace("NAME", "Mine")},
-        "has the name 'Mine'; it must be small letters, digits, - and _",
+        "has the name 'Mine'; it must be lowercase letters, digits, - and _",
     ),
 }
 
@@ -225,13 +228,13 @@ def test_a_later_failure_is_a_one_line_error(attnscope, tmp_path, files, words, 
 def test_a_missing_folder_is_an_error_with_the_expected_files(attnscope, tmp_path):
     done = attnscope("--attention", str(tmp_path / "no"), "vit", "--no-time")
     assert done.returncode == 2
-    assert "no is not a folder; give the folder that holds __init__.py, spec.py" in done.stderr
+    assert "no is not a folder; give the folder that contains __init__.py, spec.py" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("json", "there is another Python module named json; rename the folder"),
+        ("json", "another Python module is named json; rename the folder"),
         ("shared-heads", "the folder shared-heads cannot be a Python package; rename it to shared_heads"),
     ],
 )
@@ -243,7 +246,7 @@ def test_the_name_of_a_folder_must_be_a_free_package_name(tmp_path, in_python, n
 
 def test_two_folders_cannot_share_a_name(tmp_path, in_python):
     attentions.load(write(tmp_path / "one"))
-    with pytest.raises(UsageError, match="one is named shared too; rename one"):
+    with pytest.raises(UsageError, match="one is also named shared; rename one of them"):
         attentions.load(write(tmp_path / "two"))
 
 
@@ -303,9 +306,9 @@ def test_installed_attentions_that_cannot_be_used_are_reported(attnscope, distri
     assert "Global attention, as in ViT" in commands
     assert "broken" not in commands
     assert "spec.py:2:AttributeError:module'math'hasnoattribute'tau2'" in refused
-    assert "thenamevitisbuiltin;giveSharedSpecanotherone" in refused
-    assert "thereisnopackageattnscope_shared.gone" in refused
-    assert "itsentrypointisnamedrenamed,butitsSpecanother" in refused
+    assert "thenamevitisthatofabuilt-inattention;renameSharedSpec" in refused
+    assert "thepackageattnscope_shared.gonedoesnotexist" in refused
+    assert "itsentrypointisnamedrenamed,butitsSpecisnamedanother" in refused
     done = attnscope("broken", "--no-time", PYTHONPATH=distribution)
     assert done.returncode == 2
     assert done.stderr.startswith("attnscope: the installed attention broken cannot be used: ")

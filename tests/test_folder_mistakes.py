@@ -82,7 +82,7 @@ def test_a_path_is_printed_verbatim(run, tmp_path, name):
 
 
 REDUCTION = (
-    'reduction: int = option(8, "Side of the patch of tokens that becomes one key and value; 1 is global attention.")'
+    'reduction: int = option(8, "Side of the patch of tokens reduced to one key/value token; 1 is global attention.")'
 )
 EXAMPLES = """(
         "attnscope pvt --resolution 28 --dim 128 --heads 2 --reduction 4",
@@ -90,7 +90,7 @@ EXAMPLES = """(
     )"""
 FIELD = "    reduction: int"
 NAME = 'name: ClassVar[str] = "pvt"'
-VIEW = 'op=op.view,\n    doc="the sequence'
+VIEW = 'op=op.view,\n    doc="reshape the sequence'
 
 NEXT = (
     'return f"attnscope compare {compared} --resolution {spell_pair(self.resolution, \'x\')}", f"{why} on these tokens"'
@@ -101,13 +101,13 @@ MISTAKES = {
         "spec.py",
         REDUCTION,
         "reduction: int = 8",
-        'PVTSpec has a field reduction without an option; write reduction: int = option(DEFAULT, "help")',
+        'PVTSpec has a field reduction that is not declared with option(); write reduction: int = option(DEFAULT, "help")',
     ),
     "a field without a default": (
         "spec.py",
         REDUCTION,
         "reduction: int",
-        "PVTSpec has a field reduction without an option",
+        "PVTSpec has a field reduction that is not declared with option()",
     ),
     "a field that heads need": (
         "spec.py",
@@ -117,9 +117,9 @@ MISTAKES = {
     ),
     "a help that is not a string": (
         "spec.py",
-        '"Attention heads."',
+        '"Number of attention heads."',
         "3",
-        "PVTSpec has a field heads without an option",
+        "PVTSpec has a field heads that is not declared with option()",
     ),
     "a field that hides a method": (
         "spec.py",
@@ -149,13 +149,13 @@ MISTAKES = {
         "spec.py",
         "from collections.abc",
         "from __future__ import annotations\nfrom collections.abc",
-        "PVTSpec has a field dim of the type int in quotes, as `from __future__ import annotations` puts it",
+        "PVTSpec has a field dim of the type int in quotes (remove `from __future__ import annotations`); it must be",
     ),
     "a default that is not a choice": (
         "spec.py",
         FIELD,
         f'    mode: str = option("c", "X.", choices=("a", "b"))\n{FIELD}',
-        "PVTSpec has a default that it refuses: --mode c is unknown; available: a, b",
+        "PVTSpec has an invalid default: --mode c is unknown; available: a, b",
     ),
     "a default that is not a pair": (
         "spec.py",
@@ -174,14 +174,14 @@ MISTAKES = {
         "spec.py",
         NAME,
         NAME.replace("pvt", "vit"),
-        "the name vit is built in; give PVTSpec another one",
+        "the name vit is that of a built-in attention; rename PVTSpec",
     ),
     "a command's name": ("spec.py", NAME, NAME.replace("pvt", "trace"), "attnscope trace is another command; rename"),
     "a name with a space": (
         "spec.py",
         NAME,
         NAME.replace("pvt", "p vt"),
-        "PVTSpec has the name 'p vt'; it must be small letters, digits, - and _, after a letter",
+        "PVTSpec has the name 'p vt'; it must be lowercase letters, digits, - and _, after a letter",
     ),
     "a name with a dash": ("spec.py", NAME, NAME.replace("pvt", "-pvt"), "PVTSpec has the name '-pvt'; it must be"),
     "examples without a tuple": (
@@ -194,7 +194,7 @@ MISTAKES = {
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "size"',
-        "PVTSpec has the SIZE_FIELD 'size', which is not a field of it; there is: batch, ",
+        "PVTSpec has the SIZE_FIELD 'size', which must be one of its fields: batch, ",
     ),
     "a field that is not a size": (
         "spec.py",
@@ -207,7 +207,7 @@ MISTAKES = {
             "spec.py",
             f"def {member}(",
             f"def un{member}(",
-            f"PVTSpec lacks {member}; attnscope.attentions.spec.Spec says what each returns",
+            f"PVTSpec does not define {member}; see attnscope.attentions.spec.Spec for what each returns",
         )
         for member in sorted(Spec.__abstractmethods__)
     },
@@ -257,20 +257,20 @@ MISTAKES = {
         "spec.py",
         "option(8,",
         "option(57,",
-        "PVTSpec refuses its own defaults: --reduction 57 is larger than --resolution 56; the largest is 56",
+        "PVTSpec rejects its own defaults: --reduction must not exceed --resolution 56 (got 57); largest: 56",
     ),
     "no plan": ("steps.py", "def plan(", "def unplan(", "ImportError: cannot import name 'plan' from"),
     "no plan and no import of it": (
         "__init__.py",
         "from .steps import plan\n",
         "from . import steps\n\ndel steps.plan\nplan = None",
-        "PVTSpec needs a function plan(spec), and {folder}/steps.py has none",
+        "PVTSpec needs a function plan(spec), which {folder}/steps.py does not define",
     ),
     "no build": (
         "attention.py",
         "def build(",
         "def unbuild(",
-        "PVTSpec needs a function build(spec), and {folder}/attention.py has none",
+        "PVTSpec needs a function build(spec), which {folder}/attention.py does not define",
     ),
     **{
         f"syntax of {file}": (file, '"""', 'class\n"""', f"{file}:1: SyntaxError: invalid syntax")
@@ -467,7 +467,7 @@ def test_the_error_names_the_environment_variable_that_names_the_folder(run, mon
     monkeypatch.setenv("ATTNSCOPE_ATTENTION", str(tmp_path / "no"))
     shown = run(None, "vit", "--no-time")
     hold_one_line(shown, f"attnscope: ATTNSCOPE_ATTENTION: {tmp_path / 'no'} is not a folder; give the folder that")
-    hold_one_line(run("", "vit", "--no-time"), "--attention '' is not a folder; give the folder that holds")
+    hold_one_line(run("", "vit", "--no-time"), "--attention '' is not a folder; give the folder that contains")
 
 
 @pytest.mark.parametrize(

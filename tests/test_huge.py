@@ -125,5 +125,5 @@ def test_receptive_fields_are_unknown_beyond_a_limit():
     spec = SwinNetworkSpec(image=2**18 + 4)
     report = explore(spec, time=False)
     assert all(part.sees is None for part in report.parts)
-    assert "how many patches a token sees is not known beyond 65,536 patches along a side" in report.notes
+    assert "receptive fields are not computed for more than 65,536 patches along a side" in report.notes
     assert explore(SwinNetworkSpec(), time=False).parts[1].sees == (14, 14)

@@ -113,7 +113,7 @@ def test_the_reason_comes_from_the_compiled_code(attnscope):
 def test_flex_reports_that_it_has_no_cpu_kernel(monkeypatch):
     """torch 2.5 has no such kernel; its own error is about a GPU driver."""
     monkeypatch.setattr("attnscope.attentions.kernels.FLEX_KNOWS_THE_PROCESSOR", False)
-    why = "FlexAttention has no kernel for the processor before torch 2.6"
+    why = "FlexAttention has no CPU kernel before torch 2.6"
     with pytest.raises(DeviceError) as error:
         explore(replace(SMALL, kernel="flex"), device="cpu", budget=0.01)
     assert str(error.value).startswith(f"kernel flex does not run here ({why}); there is: eager, sdpa, flash, math; ")

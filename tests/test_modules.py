@@ -146,9 +146,9 @@ def test_windows_are_ordered_by_image_first():
 
 
 def test_a_grid_that_windows_do_not_divide_raises():
-    with pytest.raises(ValueError, match="a grid of 5×4 tokens does not fall into windows of 2×2"):
+    with pytest.raises(ValueError, match=r"the grid must be divisible by the window 2×2 \(got 5×4\); pad it first"):
         window_partition(torch.zeros(1, 5, 4, 1), 2)
-    with pytest.raises(ValueError, match="do not fill a grid of 4×5"):
+    with pytest.raises(ValueError, match=r"divisible by the window 2×2 \(got 4×5\); give the padded size"):
         window_reverse(torch.zeros(4, 2, 2, 1), 2, 4, 5)
 
 
@@ -316,9 +316,9 @@ def test_qk_scale_replaces_the_default_scale():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ViTAttention(10, 3), "dim 10 is not divisible by heads 3; nearest: 9 or 12, or heads 2 or 5"),
-        (lambda: WindowAttention(12, 3, 4, 4), "shift_size 4 is not smaller than window 4; the largest is 3"),
-        (lambda: WindowAttention(12, 3, 0), "window 0 is too small; the smallest is 1"),
+        (lambda: ViTAttention(10, 3), "dim must be divisible by heads 3 (got 10); nearest: 9 or 12, or heads 2 or 5"),
+        (lambda: WindowAttention(12, 3, 4, 4), "shift_size must be smaller than window 4 (got 4); largest: 3"),
+        (lambda: WindowAttention(12, 3, 0), "window must be at least 1 (got 0)"),
         (lambda: ViTAttention(12, 3, kernel="flush"), "kernel flush is unknown; did you mean flash?"),
     ],
 )

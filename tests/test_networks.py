@@ -380,15 +380,15 @@ def test_the_parts_of_a_network_add_up_to_its_totals():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stage": 5}, "stage 5 is not there; the last is 4"),
-        ({"stage": 1, "block": 3}, "block 3 is not there; the last is 2"),
-        ({"block": 1}, "block counts within a stage; say which with stage"),
-        ({"image": 226}, "image 226 is not divisible by patch 4; nearest: 224 or 228"),
-        ({"dim": 97}, "dim 97 is not divisible by heads 3; nearest: 96 or 99, or heads 1 or 97"),
-        ({"kv_heads": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
-        ({"kv_heads": 2, "stage": 2}, "kv_heads 2 does not divide heads 3; nearest: 1 or 3"),
-        ({"kv_heads": 6, "stage": 2, "heads": 3}, "kv_heads 6 does not divide heads 3; nearest: 3"),
-        ({"depths": ()}, "depths is empty; give a whole number for each stage, such as 2,2,6,2"),
+        ({"stage": 5}, "stage must be between 1 and 4 (got 5)"),
+        ({"stage": 1, "block": 3}, "block must be between 1 and 2 (got 3)"),
+        ({"block": 1}, "block requires stage, because blocks are numbered within a stage; add stage"),
+        ({"image": 226}, "image must be divisible by patch 4 (got 226); nearest: 224 or 228"),
+        ({"dim": 97}, "dim must be divisible by heads 3 (got 97); nearest: 96 or 99, or heads 1 or 97"),
+        ({"kv_heads": 2}, "kv_heads must divide heads 3 (got 2); nearest: 1 or 3"),
+        ({"kv_heads": 2, "stage": 2}, "kv_heads must divide heads 3 (got 2); nearest: 1 or 3"),
+        ({"kv_heads": 6, "stage": 2, "heads": 3}, "kv_heads must divide heads 3 (got 6); nearest: 3"),
+        ({"depths": ()}, "depths must have a whole number for each stage, such as 2,2,6,2 (got none)"),
     ],
 )
 def test_an_invalid_network_raises_a_usage_error(given, message):

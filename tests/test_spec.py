@@ -8,25 +8,29 @@ from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.core.sizes import LARGEST
 
 WRONG = [
-    (ViTSpec, {"dim": 770}, "{dim} 770 is not divisible by {heads} 12; nearest: 768 or 780, or {heads} 11 or 14"),
-    (ViTSpec, {"dim": 5, "heads": 12}, "{dim} 5 is not divisible by {heads} 12; nearest: 12, or {heads} 5"),
-    (ViTSpec, {"dim": 0}, "{dim} 0 is too small; the smallest is 1"),
-    (ViTSpec, {"kv_heads": 5}, "{kv_heads} 5 does not divide {heads} 12; nearest: 4 or 6"),
-    (SwinSpec, {"kv_heads": 2}, "{kv_heads} 2 does not divide {heads} 3; nearest: 1 or 3"),
-    (SwinSpec, {"kv_heads": 4}, "{kv_heads} 4 does not divide {heads} 3; nearest: 3"),
+    (
+        ViTSpec,
+        {"dim": 770},
+        "{dim} must be divisible by {heads} 12 (got 770); nearest: 768 or 780, or {heads} 11 or 14",
+    ),
+    (ViTSpec, {"dim": 5, "heads": 12}, "{dim} must be divisible by {heads} 12 (got 5); nearest: 12, or {heads} 5"),
+    (ViTSpec, {"dim": 0}, "{dim} must be at least 1 (got 0)"),
+    (ViTSpec, {"kv_heads": 5}, "{kv_heads} must divide {heads} 12 (got 5); nearest: 4 or 6"),
+    (SwinSpec, {"kv_heads": 2}, "{kv_heads} must divide {heads} 3 (got 2); nearest: 1 or 3"),
+    (SwinSpec, {"kv_heads": 4}, "{kv_heads} must divide {heads} 3 (got 4); nearest: 3"),
     (
         SwinSpec,
         {"dim": 10**12, "heads": 10**12, "kv_heads": 7},
-        "{kv_heads} 7 does not divide {heads} 1000000000000; nearest: 5 or 8",
+        "{kv_heads} must divide {heads} 1000000000000 (got 7); nearest: 5 or 8",
     ),
-    (ViTSpec, {"heads": -3}, "{heads} -3 is too small; the smallest is 1"),
+    (ViTSpec, {"heads": -3}, "{heads} must be at least 1 (got -3)"),
     (ViTSpec, {"heads": 2.5}, "{heads} must be a whole number (got 2.5)"),
     (ViTSpec, {"dim": True}, "{dim} must be a whole number (got True)"),
-    (ViTSpec, {"batch": 10**13}, f"{{batch}} {10**13} is too large; the largest is {LARGEST}"),
-    (ViTSpec, {"tokens": 0}, "{tokens} 0 is too small; the smallest is 1"),
-    (ViTSpec, {"image": 225}, "{image} 225 is not divisible by {patch} 16; nearest: 224 or 240"),
-    (ViTSpec, {"image": (224, 7)}, "{image} 7 is not divisible by {patch} 16; nearest: 16"),
-    (ViTSpec, {"image": (1, 2, 3)}, "{image} must be a whole number or a pair of them (got (1, 2, 3))"),
+    (ViTSpec, {"batch": 10**13}, f"{{batch}} must be at most {LARGEST} (got {10**13})"),
+    (ViTSpec, {"tokens": 0}, "{tokens} must be at least 1 (got 0)"),
+    (ViTSpec, {"image": 225}, "{image} must be divisible by {patch} 16 (got 225); nearest: 224 or 240"),
+    (ViTSpec, {"image": (224, 7)}, "{image} must be divisible by {patch} 16 (got 7); nearest: 16"),
+    (ViTSpec, {"image": (1, 2, 3)}, "{image} must be a whole number or a pair of whole numbers (got (1, 2, 3))"),
     (ViTSpec, {"image": "224"}, "{image} must be a whole number (got '224')"),
     (ViTSpec, {"tokens": 5, "image": 224}, "{tokens} and {image} both set the number of tokens; give one of them"),
     (ViTSpec, {"tokens": 5, "cls": False}, "{tokens} and {cls} both set the number of tokens; give one of them"),
@@ -37,14 +41,14 @@ WRONG = [
     (ViTSpec, {"proj_drop": -0.1}, "{proj_drop} must be a number of at least 0 and below 1 (got -0.1)"),
     (ViTSpec, {"dtype": "float23"}, "{dtype} float23 is unknown; did you mean float32?"),
     (ViTSpec, {"kernel": "x"}, "{kernel} x is unknown; available: compile, eager, efficient, flash, flex, math, sdpa"),
-    (SwinSpec, {"dim": 100}, "{dim} 100 is not divisible by {heads} 3; nearest: 99 or 102, or {heads} 2 or 4"),
-    (SwinSpec, {"window": (7, 0)}, "{window} 0 is too small; the smallest is 1"),
-    (SwinSpec, {"resolution": -1}, "{resolution} -1 is too small; the smallest is 1"),
-    (SwinSpec, {"shift_size": 7}, "{shift_size} 7 is not smaller than {window} 7; the largest is 6"),
+    (SwinSpec, {"dim": 100}, "{dim} must be divisible by {heads} 3 (got 100); nearest: 99 or 102, or {heads} 2 or 4"),
+    (SwinSpec, {"window": (7, 0)}, "{window} must be at least 1 (got 0)"),
+    (SwinSpec, {"resolution": -1}, "{resolution} must be at least 1 (got -1)"),
+    (SwinSpec, {"shift_size": 7}, "{shift_size} must be smaller than {window} 7 (got 7); largest: 6"),
     (
         SwinSpec,
         {"shift_size": (3, 9), "window": (4, 8)},
-        "{shift_size} 9 is not smaller than {window} 8; the largest is 7",
+        "{shift_size} must be smaller than {window} 8 (got 9); largest: 7",
     ),
     (
         SwinSpec,
@@ -54,7 +58,7 @@ WRONG = [
     (
         SwinSpec,
         {"shift": True, "shift_size": 0},
-        "{shift} and {shift_size} 0 contradict each other; without a shift it is --no-shift",
+        "{shift} and {shift_size} 0 contradict each other; use --no-shift to disable the shift",
     ),
 ]
 
@@ -109,7 +113,7 @@ def test_padding_and_shifts_without_effect_are_cautions():
     assert "--window 3x3" in text
     assert "a single window is not shifted" in text
     (nothing,) = SwinSpec(window=1, shift=True).cautions()
-    assert nothing == "half a window of 1 is 0: there is nothing to shift"
+    assert nothing == "the shift has no effect: half of a window of 1 token is 0"
 
 
 def test_complexities_are_those_of_the_swin_paper():

@@ -50,13 +50,13 @@ FAULTS = {
         "hold_memory",
         ("steps.py", '(*HELD, "context")', '(*HELD, "context", "patches", "scores")'),
         {},
-        ["bytes held in inference of project_queries: predicted 5,760, real 4,800", "that forward does not keep"],
+        ["bytes held in inference of project_queries: predicted 5,760, real 4,800", "that forward does not store"],
     ),
     "another operation": (
         "hold_memory",
         ("steps.py", "op=op.layer_norm", "op=op.rearrange"),
         {},
-        ["bytes held in inference of normalize", "a copy that the step's operation does not make"],
+        ["bytes held in inference of normalize", "a copy that the step's operation lacks"],
     ),
     "what is saved": (
         "hold_saved",
@@ -142,7 +142,7 @@ FAULTS = {
     ),
     "a step without a description": (
         "hold_screens",
-        ("steps.py", 'doc="the coarser grid becomes a sequence, row by row"', 'doc=""'),
+        ("steps.py", 'doc="flatten the coarser grid to a sequence, row by row"', 'doc=""'),
         {},
         ["meaning of flatten", "doc= of the Step"],
     ),

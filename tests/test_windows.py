@@ -294,8 +294,8 @@ class TestCommand:
             ("--token 14,0", "--token 14,0 is outside of the grid; row must be between 0 and 13"),
             ("--layers 4", "--layers requires --token; add one, such as --token 7,7"),
             ("--token 0,0 --layers 0", "--layers must be between 1 and 35, got 0"),
-            ("--window 0", "--window 0 is too small; the smallest is 1"),
-            ("--shift-size 7", "--shift-size 7 is not smaller than --window 7; the largest is 6"),
+            ("--window 0", "--window must be at least 1 (got 0)"),
+            ("--shift-size 7", "--shift-size must be smaller than --window 7 (got 7); largest: 6"),
             ("--resolution 70000", "--resolution must be at most 16384 in a picture, got 70000"),
         ],
     )

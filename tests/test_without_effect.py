@@ -129,7 +129,7 @@ def test_the_error_for_a_field_of_an_attention_has_the_field_of_the_network(attn
     for field in of_attention.keys() - of_network.keys():
         with pytest.raises(UsageError) as error:
             networks.asked(name, {field: values.get(field, 4)}, "block")
-        fix = re.search("; give (.*) in its place", error.value.in_flags())
+        fix = re.search("; use (.*) instead", error.value.in_flags())
         assert fix is not None
         for flag in re.findall("--([a-z_-]+)", fix[1]):
             assert flag.replace("-", "_") in of_network
@@ -138,7 +138,7 @@ def test_the_error_for_a_field_of_an_attention_has_the_field_of_the_network(attn
 def test_the_error_for_shift_with_scope_block_has_the_flags_of_a_shifted_block(attnscope: Run):
     done = attnscope("swin", "--scope", "block", "--shift")
     assert done.returncode == 2
-    text = "--shift is of one attention, and --scope block has no such flag; give --scope block --block 2, "
+    text = "--shift applies only to --scope attention (got --scope block); use --scope block --block 2, "
     assert done.stderr.startswith(f"attnscope: {text}")
     assert "shift 3" in attnscope("swin", "--scope", "block", "--block", "2", "--no-time").stdout
 
