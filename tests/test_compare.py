@@ -372,9 +372,9 @@ WRONG = [
         ["vit", "swin:resolution=4"],
         "resolution must be the same for all attentions; set --resolution or --image for all",
     ),
-    (["--over", "resolution"], "--over resolution says no field and its values"),
+    (["--over", "resolution"], "--over must be FIELD=RANGE (got resolution), such as --over resolution=14:224:2x"),
     (["--over", "windoww=3"], "--over must be a size of these attentions, got windoww; did you mean window?"),
-    (["--over", "window=9:3"], "turn them round: 3:9:1"),
+    (["--over", "window=9:3"], "--over window=9:3 must start at or below its stop (got 9 and 3); swap them: 3:9:1"),
     (["--over", "window=9", "--over", "window=3"], "--over window is there twice"),
     (
         ["--over", "window=9", "--over", "dim=3", "--over", "heads=3"],

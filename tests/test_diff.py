@@ -59,7 +59,7 @@ def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("{}", "has no schema"), ("[]", "has no schema"), ("x", "is not valid JSON"), ('{"schema": 9}', "schema 9"),
      ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is not valid JSON"),
      ("[" * 100_000, "is not valid JSON")],
