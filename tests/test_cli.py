@@ -51,10 +51,10 @@ WRONG = [
     ("vit --attn-drop 1", 2, "--attn-drop must be a number of at least 0 and below 1 (got 1.0)"),
     ("vit --kernel fast", 2, "--kernel fast is unknown; did you mean flash?"),
     ("vit --dtype float23", 2, "--dtype float23 is unknown; did you mean float32?"),
-    ("vit --device tpu", 2, "--device tpu is unknown; there is: auto, cpu, cuda, mps, meta"),
+    ("vit --device tpu", 2, "--device tpu is unknown; available: auto, cpu, cuda, mps, meta"),
     ("vit --budget 0", 2, "--budget must be above 0 and at most 3600 s (got 0)"),
     ("vit --budget nan", 2, "--budget must be a number (got nan)"),
-    ("vit --seed -1", 2, "--seed must be a whole number from 0 to 9223372036854775807 (got -1)"),
+    ("vit --seed -1", 2, "--seed must be an integer from 0 to 9223372036854775807 (got -1)"),
     ("vit --seed 1.5", 2, "--seed must be a whole number (got 1.5)"),
     ("vit --alloc x", 2, "--alloc x is unknown; there is: pinned, default"),
     ("vit --format xml", 2, "--format xml is unknown; available: csv, json, md, svg, table"),
@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line(attnscope, tmp_path, line, code, said):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("vit --tokens 10000000", "this needs 8.5 PiB and cpu has"),
+        ("vit --tokens 10000000", "the run needs 8.5 PiB, but cpu has"),
         ("swin --resolution 30000", "--resolution"),
         ("vit --batch 1000000", "--batch"),
     ],
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_with_the_figure_and_the_way_out(attnscope,
     done = attnscope(*line.split())
     assert done.returncode == 3
     assert said in done.stderr
-    assert re.search(r"type --no-time for shapes and costs alone, or --\w+ \d+ at most\n$", done.stderr)
+    assert re.search(r"use --no-time for shapes and costs only, or set --\w+ to at most \d+\n$", done.stderr)
 
 
 @pytest.mark.parametrize("name", attentions.names())

@@ -77,7 +77,7 @@ def test_the_random_state_is_unchanged_on_mps():
 
 @pytest.mark.mps
 def test_float64_raises_a_device_error_on_mps():
-    with pytest.raises(DeviceError, match="mps knows no float64"):
+    with pytest.raises(DeviceError, match="mps does not support float64"):
         explore(ViTSpec(dtype="float64"), device="mps")
 
 

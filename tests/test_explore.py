@@ -123,7 +123,7 @@ def test_a_wrong_count_is_told_where_it_is_wrong(monkeypatch):
     audit = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5), time=False).audit
     assert not audit.agree
     assert audit.notes == [
-        "score: letters 300, closed form 1",
+        "score: counts disagree: shapes 300, closed form 1",
         "ghost: the closed form has 7 MACs for a step that did not run",
     ]
 
@@ -164,41 +164,43 @@ def test_a_plan_that_lies_is_caught():
         def plan(self):
             return replace(ViTSpec(**vars(self)), tokens=self.tokens + 1).plan()
 
-    with pytest.raises(attnscope.AttnscopeError, match="project makes 1×6×36, but project made 1×5×36: please report"):
+    with pytest.raises(
+        attnscope.AttnscopeError, match=r"project must return 1×6×36, by the plan \(got 1×5×36\): please report"
+    ):
         attnscope.explore(Lying(dim=12, heads=3, tokens=5))
 
 
 def test_what_does_not_fit_is_refused_before_it_is_allocated():
     with pytest.raises(DeviceError) as error:
         attnscope.explore(ViTSpec(tokens=10**7))
-    assert "this needs 8.5 PiB and cpu has" in str(error.value)
-    assert "--no-time for shapes and costs alone, or --tokens" in error.value.in_flags()
+    assert "the run needs 8.5 PiB, but cpu has" in str(error.value)
+    assert "--no-time for shapes and costs only, or set --tokens to at most" in error.value.in_flags()
 
 
 def test_memory_that_runs_out_after_all_is_told(monkeypatch):
     from attnscope.profiling import devices as device
 
     monkeypatch.setattr(device, "free_memory", lambda device: 10**18)
-    with pytest.raises(DeviceError, match="cpu ran out of memory; type no_time"):
+    with pytest.raises(DeviceError, match="cpu ran out of memory; use no_time"):
         attnscope.explore(ViTSpec(dim=2, heads=1, tokens=2 * 10**7))
 
 
 def test_what_would_fit_is_the_most_that_fits():
     free = 10**8
-    assert largest_that_fits(ViTSpec(batch=1000), free).startswith("{batch} ")
+    assert largest_that_fits(ViTSpec(batch=1000), free).startswith("set {batch} to at most ")
     said = largest_that_fits(ViTSpec(tokens=10**6), free)
     tokens = int(said.split()[1])
     fits = [needed_bytes(ViTSpec(tokens=n).plan()) <= free for n in (tokens, tokens + 1)]
     assert fits == [True, False]
-    assert largest_that_fits(ViTSpec(image=16000), free) == f"{{tokens}} {tokens} at most, in place of {{image}}"
+    assert largest_that_fits(ViTSpec(image=16000), free) == f"set {{tokens}} to at most {tokens} instead of {{image}}"
     assert largest_that_fits(SwinSpec(resolution=4000, window=4000), free) is None
 
 
 def test_what_would_fit_is_told_in_the_units_of_its_flag():
     free = 10**9
     vit, swin = ViTNetworkSpec(image=40000), SwinNetworkSpec(image=40000, patch=(4, 8))
-    assert largest_that_fits(vit, free) == "{image} 800 at most"
-    assert largest_that_fits(swin, free) == "{image} 1640x3280 at most"
+    assert largest_that_fits(vit, free) == "set {image} to at most 800"
+    assert largest_that_fits(swin, free) == "set {image} to at most 1640x3280"
     sizes = [(vit, 800, 816), (swin, (1640, 3280), (1644, 3288))]
     for spec, *images in sizes:
         fits = [needed_bytes(replace(spec, image=image).plan()) <= free for image in images]
@@ -234,13 +236,15 @@ def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeyp
     with pytest.raises(DeviceError) as error:
         attnscope.explore(spec, device="cpu", backward=True)
     told = error.value.in_flags()
-    assert "this and its backward need 8.8 GiB and cpu has 1.9 GiB free" in told
-    said = re.search(r"--no-time for shapes and costs alone, leave out --backward, or --batch (\d+) at most", told)
+    assert "forward and backward need 8.8 GiB, but cpu has 1.9 GiB free" in told
+    said = re.search(
+        r"--no-time for shapes and costs only, leave out --backward, or set --batch to at most (\d+)", told
+    )
     fits = [needed_bytes(replace(spec, batch=int(said[1]) + more).plan(), options) <= free for more in (0, 1)]
     assert fits == [True, False]
     with pytest.raises(DeviceError) as error:
         attnscope.explore(spec, device="cpu", time=False, audit=True, backward=True)
-    assert "leave out --audit for shapes and costs alone, leave out --backward, or" in error.value.in_flags()
+    assert "leave out --audit for shapes and costs only, leave out --backward, or" in error.value.in_flags()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +255,7 @@ def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeyp
         ({"budget": float("inf")}, r"budget must be above 0 and at most 3600 s \(got inf\)"),
         ({"threads": 0}, r"threads must be .* \(got 0\)"),
         ({"threads": 10**6}, r"threads must be .* \(got 1000000\)"),
-        ({"seed": -1}, r"seed must be a whole number from 0 to \d+ \(got -1\)"),
+        ({"seed": -1}, r"seed must be an integer from 0 to \d+ \(got -1\)"),
     ],
 )
 def test_a_wrong_argument(arguments, said):
@@ -261,7 +265,7 @@ def test_a_wrong_argument(arguments, said):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_missing():
-    with pytest.raises(DeviceError, match=r"device cuda is not here; there is: .*cpu"):
+    with pytest.raises(DeviceError, match=r"device cuda is not available here; available: .*cpu"):
         attnscope.explore(ViTSpec(), device="cuda")
 
 

@@ -381,7 +381,7 @@ IN_THE_MODULE = {
         "steps.py",
         '"n": spec.tokens',
         '"n": spec.tokens + 1',
-        "the plan says project_queries makes 1×3137×64, but project_queries made 1×3136×64",
+        "project_queries must return 1×3137×64, by the plan (got 1×3136×64)",
     ),
     "a step that makes another shape": (
         "attention.py",
@@ -393,7 +393,7 @@ IN_THE_MODULE = {
         "attention.py",
         "        return self.sr(grid)",
         "        self.sr(grid)",
-        "reduce: grid: b c y x -> reduced: b c p q has 1 tensors on this side, not 0",
+        "reduce: grid: b c y x -> reduced: b c p q must have 1 tensors on this side (got 0)",
     ),
     "no sizes": (
         "attention.py",

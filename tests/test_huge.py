@@ -37,8 +37,8 @@ def test_a_tensor_that_exceeds_the_address_space_is_an_error_on_meta(spec, flag)
         explore(spec, device="meta")
     largest = max(max(value) if isinstance(value, tuple) else value for value in vars(spec).values() if _is_size(value))
     assert refused.value.in_flags() == (
-        f"{flag} is too large for a 64-bit address space (got {largest}); give a smaller one, or --no-time without "
-        "--device meta for shapes and costs alone"
+        f"{flag} is too large for a 64-bit address space (got {largest}); use a smaller value, or --no-time without "
+        "--device meta for shapes and costs only"
     )
 
 

@@ -72,8 +72,8 @@ def test_an_unavailable_kernel_raises_a_device_error():
     with pytest.raises(DeviceError) as error:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="efficient"), device="cpu", budget=0.01)
     assert error.value.args == (
-        "{kernel} efficient does not run here (torch has none for this device, type and bias); "
-        "there is: eager, sdpa, flash, math; {kernels} tries flex and compile too",
+        "{kernel} efficient does not run here (torch has no such kernel for this device, dtype and bias); "
+        "available: eager, sdpa, flash, math; {kernels} also tries flex and compile",
     )
 
 
@@ -87,7 +87,7 @@ def test_a_kernel_that_fails_is_not_listed_as_available(monkeypatch):
     with pytest.raises(DeviceError) as error:
         explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="flash"), device="cpu", budget=0.01)
     assert str(error.value).startswith(
-        "kernel flash does not run here (it did not run); there is: eager, sdpa, efficient, math; "
+        "kernel flash does not run here (it did not run); available: eager, sdpa, efficient, math; "
     )
 
 
@@ -98,7 +98,7 @@ def test_the_reason_comes_from_the_warnings_if_the_error_has_none():
         with pytest.raises(RuntimeError) as error:
             fused_attention("flash", q, q, q, drop=0.5)
     assert why_not(error.value, caught) == "Both fused kernels do not support non-zero dropout"
-    assert why_not(error.value) == "torch has none for this device, type and bias"
+    assert why_not(error.value) == "torch has no such kernel for this device, dtype and bias"
     assert why_not(RuntimeError("Of {Half}.\nMore")) == "Of (Half)"
     assert why_not(RuntimeError("backend='inductor' raised:\nLoweringException: no driver\n")) == "no driver"
 
@@ -116,7 +116,7 @@ def test_flex_reports_that_it_has_no_cpu_kernel(monkeypatch):
     why = "FlexAttention has no CPU kernel before torch 2.6"
     with pytest.raises(DeviceError) as error:
         explore(replace(SMALL, kernel="flex"), device="cpu", budget=0.01)
-    assert str(error.value).startswith(f"kernel flex does not run here ({why}); there is: eager, sdpa, flash, math; ")
+    assert str(error.value).startswith(f"kernel flex does not run here ({why}); available: eager, sdpa, flash, math; ")
     assert compared("flex")["flex"].why == why
 
 
@@ -168,14 +168,14 @@ def test_the_other_kernels_run_if_one_does_not_fit_in_memory():
     (eager, math), _ = compare_kernels(builds, module, (torch.randn(SMALL.input_shape),), 0.02, too_large)
     assert eager.time_s > 0
     assert eager.error is None
-    assert (math.time_s, math.why) == (None, "it needs more memory than there is")
+    assert (math.time_s, math.why) == (None, "it needs more memory than is free")
 
 
 def test_a_disturbed_comparison_of_kernels_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa"))
     report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
-    assert any(told.startswith("in the comparison of kernels, another process is busy") for told in report.warnings)
+    assert any(told.startswith("in the comparison of kernels, another process was busy") for told in report.warnings)
 
 
 def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):
@@ -184,11 +184,11 @@ def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):
     spec = ViTSpec(dim=32, heads=2, tokens=97, kernel="flash")
     report = explore(spec, device="cpu", budget=0.02, kernels=True)
     rows = {kernel.name: kernel for kernel in report.kernels}
-    assert rows["eager"].why == "it needs 212.0 KiB and cpu has 89.8 KiB free"
+    assert rows["eager"].why == "it needs 212.0 KiB, but cpu has 89.8 KiB free"
     assert rows["sdpa"].time_s > 0
     assert all(kernel.error is None for kernel in report.kernels)
     screen = render(report, "table", Screen(width=120))
-    assert "eager  not available: it needs 212.0 KiB and cpu has 89.8 KiB free" in screen
+    assert "eager  not available: it needs 212.0 KiB, but cpu has 89.8 KiB free" in screen
     assert "?× eager  error not known" in screen
     assert "error: the largest difference from float64, over its largest value" in screen
 
@@ -225,7 +225,7 @@ def test_the_audit_gives_the_reason_why_fvcore_does_not_count_a_compiled_kernel(
     assert audit.agree
     assert audit.fvcore is None
     assert audit.notes[0] == (
-        "fvcore is not available: it traces, and what torch has compiled cannot be traced; --kernel eager counts the same"
+        "fvcore is not available: it cannot trace compiled code; use --kernel eager, which has the same counts"
     )
 
 

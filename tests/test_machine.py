@@ -118,7 +118,7 @@ def test_mps_does_not_support_float64():
     check_dtype("mps", "bfloat16")
     with pytest.raises(DeviceError) as error:
         check_dtype("mps", "float64")
-    assert error.value.in_flags() == "mps knows no float64; there is: float32, bfloat16, float16, or --device cpu"
+    assert error.value.in_flags() == "mps does not support float64; use float32, bfloat16, float16, or --device cpu"
 
 
 def test_an_unsupported_dtype_is_an_error_before_anything_is_built(monkeypatch):
@@ -133,7 +133,7 @@ def test_an_unsupported_dtype_is_an_error_before_anything_is_built(monkeypatch):
         lambda: borrowing.moved_inputs(((torch.ones(1, 2).double(),), {}), torch.device("mps")),
     ):
         with pytest.raises(
-            DeviceError, match="mps knows no float64; there is: float32, bfloat16, float16, or device cpu"
+            DeviceError, match="mps does not support float64; use float32, bfloat16, float16, or device cpu"
         ):
             run()
 

@@ -46,7 +46,7 @@ def test_one_thread_falls_back_to_thread_time_if_no_run_is_clean(monkeypatch):
     report = explore(spec, device="cpu", budget=0.01)
     assert report.time.clock == "thread"
     assert report.time.clean_runs == 0
-    assert any("seconds of the processor" in warning for warning in report.warnings)
+    assert any("so times are CPU seconds, not wall-clock seconds" in warning for warning in report.warnings)
     assert report.time.steps_sum_s > 0
 
 
@@ -58,7 +58,7 @@ def test_times_without_noise_have_no_warning():
 @pytest.mark.parametrize(
     ("changed", "threads", "remedy"),
     [
-        ({"clean_runs": 2}, 1, "wait for a quieter machine"),
+        ({"clean_runs": 2}, 1, "another process was busy during 18 of 20 runs; close it"),
         ({"clean_runs": 0, "clock": "thread"}, 1, "a longer --budget"),
         ({"cpu_share": 0.6}, 2, "--threads 1"),
         ({"others": 0.9}, 2, "--threads 1"),
@@ -80,19 +80,21 @@ def test_signs_of_one_cause_are_one_warning():
     (warning,) = doubts(time, 2, "cpu", 2, "pinned")
     assert warning.count("--threads 1") == 1
     assert "--budget" not in warning
-    assert warning.endswith(". As it is, the steps add up to 0.90 of the whole and the runs spread by 30%")
+    assert warning.endswith(
+        ". As a result, the steps sum to 0.90× the whole and the interquartile range of the runs is 30% of their mean"
+    )
 
 
 def test_the_remedy_for_page_faults_depends_on_the_allocator():
-    assert faults_remedy("default", is_glibc=True) == "--alloc pinned keeps it"
-    assert "glibc's on Linux can" in faults_remedy("default", is_glibc=False)
+    assert faults_remedy("default", is_glibc=True) == "use --alloc pinned to keep it"
+    assert "Linux with glibc can" in faults_remedy("default", is_glibc=False)
     assert "LD_PRELOAD" in faults_remedy("pinned", is_glibc=True)
 
 
 def test_cpu_noise_gives_no_warning_on_a_gpu_unless_launches_are_late():
     assert doubts(replace(FINE, others=2.0, cpu_share=0.1, page_faults=9999.0), 2, "cuda", 2, "default") == []
     (warning,) = doubts(replace(FINE, clean_runs=2, steps_sum_s=7.0, whole_iqr_s=1.0), 1, "cuda", 2, "default")
-    assert "hold launches" in warning
+    assert "times may include kernel launches" in warning
 
 
 def test_the_empty_gap_is_measured_in_a_clean_run():

@@ -24,13 +24,13 @@ def seconds_times(factor, time):
 @pytest.mark.parametrize(
     ("threads", "fine", "noisy", "message"),
     [
-        (1, {"steps_sum_s": 1.0299}, {"steps_sum_s": 1.0301}, "the steps add up to 1.03 of the whole"),
-        (1, {"steps_sum_s": 0.9701}, {"steps_sum_s": 0.9699}, "the steps add up to 0.97 of the whole"),
-        (1, {"whole_iqr_s": 0.1}, {"whole_iqr_s": 0.1001}, "the runs spread by 10%"),
-        (1, {"clean_runs": 5}, {"clean_runs": 4}, "only 4 of 20 runs had the processor to themselves"),
+        (1, {"steps_sum_s": 1.0299}, {"steps_sum_s": 1.0301}, "the steps sum to 1.03× the whole"),
+        (1, {"steps_sum_s": 0.9701}, {"steps_sum_s": 0.9699}, "the steps sum to 0.97× the whole"),
+        (1, {"whole_iqr_s": 0.1}, {"whole_iqr_s": 0.1001}, "the interquartile range of the runs is 10% of their mean"),
+        (1, {"clean_runs": 5}, {"clean_runs": 4}, "another process was busy during 16 of 20 runs"),
         (1, {"page_faults": 16}, {"page_faults": 17}, "17 page faults"),
-        (2, {"cpu_share": 0.9}, {"cpu_share": 0.8999}, "2 threads had 90% of the processors' time"),
-        (2, {"others": 0.25}, {"others": 0.2501}, "others kept 0.3 of 2 processors busy"),
+        (2, {"cpu_share": 0.9}, {"cpu_share": 0.8999}, "2 threads got 90% of their CPU time"),
+        (2, {"others": 0.25}, {"others": 0.2501}, "other processes kept 0.3 of 2 CPUs busy"),
         (2, {"pressure": 0.05}, {"pressure": 0.0501}, "use --threads 1"),
     ],
     ids=["sum above", "sum below", "spread", "clean runs", "page faults", "CPU share", "others", "pressure"],
@@ -66,7 +66,7 @@ def test_values_that_the_system_does_not_report_give_no_warning():
     unknown = {"cpu_share": None, "others": None, "pressure": None, "page_faults": None}
     assert warnings(threads=1, **unknown) == warnings(threads=2, **unknown) == []
     (warning,) = warnings(threads=2, **unknown | {"pressure": 0.5})
-    assert "others kept" not in warning
+    assert "other processes kept" not in warning
 
 
 def test_a_few_runs_are_enough_if_all_are_clean():
@@ -77,10 +77,10 @@ def test_a_few_runs_are_enough_if_all_are_clean():
 
 def test_each_cause_has_a_warning_and_the_last_one_names_the_signs():
     first, last = warnings(clean_runs=1, page_faults=99, whole_iqr_s=0.5)
-    assert first.startswith("another process is busy")
-    assert "As it is" not in first
-    assert last.startswith("99 page faults a run")
-    assert last.endswith(". As it is, the runs spread by 50%")
+    assert first.startswith("another process was busy")
+    assert "As a result" not in first
+    assert last.startswith("each run allocates its memory again (99 page faults a run)")
+    assert last.endswith(". As a result, the interquartile range of the runs is 50% of their mean")
 
 
 def test_the_allocator_defaults_to_that_of_the_process(monkeypatch):

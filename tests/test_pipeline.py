@@ -113,9 +113,11 @@ def test_a_warning_names_the_measurement_that_it_is_about():
 
     assert warnings(quiet) == []
     (of_backward,) = warnings(replace(quiet, backward=busy))
-    assert of_backward.startswith("in the backward, another process is busy: only 0 of 9 runs")
+    assert of_backward.startswith("in the backward, another process was busy during 9 of 9 runs")
     (of_bound,) = warnings(replace(quiet, roofline=least))
-    assert of_bound.startswith("the steps took 0.50 of what the machine's peaks say")
+    assert of_bound.startswith(
+        "the stored peaks of this machine are too low: the steps took 0.50× their roofline lower bound"
+    )
     *_, last = warnings(replace(quiet, backward=busy, roofline=least))
     assert last == of_bound
 
@@ -185,8 +187,8 @@ def test_counts_are_compared_step_by_step():
     )
     assert not wrong.agree
     assert wrong.notes == [
-        "mix: letters 300, closed form 300, fvcore 1",
-        "outside the steps: fvcore counted 7 MACs there",
+        "mix: counts disagree: shapes 300, closed form 300, fvcore 1",
+        "outside the steps: fvcore counted 7 MACs, which no step of the plan has",
         "a note",
     ]
     assert wrong.fvcore == plan.macs - 300 + 1 + 7
@@ -210,7 +212,7 @@ def test_the_backward_is_compared_as_a_whole():
     assert compare_backward(plan, macs, sum(macs)) == CountedBackward(sum(macs))
     found = compare_backward(plan, macs, 1)
     assert (found.macs, found.agree) == (1, False)
-    assert found.notes == (f"backward: letters {sum(macs):,}, torch 1 MACs",)
+    assert found.notes == (f"backward: counts disagree: shapes {sum(macs):,}, torch 1 MACs",)
 
 
 def test_global_attention_is_not_timed_if_it_would_take_too_long(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -85,7 +86,7 @@ def test_a_disturbed_comparison_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     comparison, meeting = meet({"resolution": [2, 4]})
     race(comparison, meeting, device="cpu", budget=0.01)
-    assert "at 2 of 2 points, another process is busy: only 0 of" in comparison.warnings[0]
+    assert re.search(r"at 2 of 2 points, another process was busy during (\d+) of \1 runs", comparison.warnings[0])
 
 
 def test_a_measured_comparison_has_times_ratios_and_crossovers():
@@ -170,7 +171,7 @@ def test_a_kernel_that_does_not_run_is_not_timed():
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [set(point.times) for point in comparison.points] == [{"swin"}, {"swin"}]
     assert [each.reason for each in comparison.not_timed] == [
-        "global attention, kernel efficient does not run here: torch has none for this device, type and bias"
+        "global attention, kernel efficient does not run here: torch has no such kernel for this device, dtype and bias"
     ] * 2
     assert comparison.time_crossovers == []
 
@@ -192,7 +193,7 @@ def test_points_that_would_take_too_long_are_reported(monkeypatch):
 
 def test_a_missing_device_is_an_error_with_the_available_ones():
     comparison, meeting = meet({"resolution": [4]})
-    with pytest.raises(DeviceError, match="there is: cpu"):
+    with pytest.raises(DeviceError, match="available: cpu"):
         race(comparison, meeting, device="mps" if not torch.backends.mps.is_available() else "cuda")
 
 

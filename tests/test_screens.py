@@ -265,12 +265,12 @@ def test_a_picture_needs_nothing_from_another_host():
 
 def test_a_disagreement_is_told():
     report = reports()["vit"]
-    notes = ["score: letters 300, closed form 1"]
+    notes = ["score: counts disagree: shapes 300, closed form 1"]
     audit = replace(report.audit, agree=False, notes=notes, uncounted=["aten::mystery"])
     report = replace(report, audit=audit)
     screen = render(report, "table", Screen())
     assert "shapes, closed form disagree ✗" in screen
-    assert "score: letters 300, closed form 1" in screen
+    assert "score: counts disagree: shapes 300, closed form 1" in screen
     assert "not counted: aten::mystery" in screen
 
 

@@ -210,7 +210,7 @@ def test_listening_replaces_the_step_methods_and_restores_them():
 def test_a_second_listener_raises():
     module = ViTAttention(8, 2)
     with listening(module, lambda *event: event[-1]):
-        with pytest.raises(RuntimeError, match="listened to already"), listening(module, lambda *event: event[-1]):
+        with pytest.raises(RuntimeError, match="already has a listener"), listening(module, lambda *event: event[-1]):
             pass
         assert "score" in vars(module)  # the first listener stays
 

@@ -106,6 +106,6 @@ def test_a_module_that_does_not_fit_in_memory_is_an_error_before_it_is_built(fre
     if free >= NEEDED:
         assert trace_target(target, options).totals.macs == 100
     else:
-        with pytest.raises(DeviceError, match=f"big needs {NEEDED} Bytes and cpu has {free} Bytes free"):
+        with pytest.raises(DeviceError, match=f"big needs {NEEDED} Bytes, but cpu has {free} Bytes free"):
             trace_target(target, options)
     assert built_on == devices_built_on

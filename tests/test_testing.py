@@ -132,7 +132,7 @@ FAULTS = {
         "hold_json",
         ("spec.py", "b * M * self.reduction**2 * C**2", "b * M * self.reduction * C**2"),
         {},
-        ["verification of the report", "letters 11,520, closed form 5,760"],
+        ["verification of the report", "shapes 11,520, closed form 5,760"],
     ),
     "a neighbourhood that is too large": (
         "hold_neighbourhood",

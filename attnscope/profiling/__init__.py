@@ -1,1 +1,1 @@
-"""Running a module: building, hooks, clocks, timing, noise, peaks, memory, verification."""
+"""Build, run, time and verify a module: hooks, clocks, timing, noise, peaks, memory, verification."""

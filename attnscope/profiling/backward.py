@@ -1,7 +1,7 @@
-"""How long the backward of each step takes, in place, beside the untouched backward.
+"""Time the backward of each step in place, and the uninstrumented backward for comparison.
 
-autograd calls a hook on what a step made right before it goes back through that step, so that a stamp in it ends the step
-behind and begins this one: rows that telescope, as in the forward.
+autograd calls a hook on the output of a step right before it runs the backward of that step. A timestamp in this hook ends
+the previous step and begins this one. The steps therefore add up to the whole, as in the forward.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,20 +31,20 @@ from attnscope.profiling.timing import (
 def time_backward(
     module: nn.Module, x: tuple[Tensor, ...], budget_s: float, input_grad: bool, progress: Progress | None = None
 ) -> tuple[Timing, list[bool]]:
-    """Time each step's backward in place, and the whole untouched backward beside it. The forwards are not in the times.
+    """Time the backward of each step in place, and the whole uninstrumented backward. Forwards are not timed.
 
     Args:
-        module: a module whose steps are tied to methods, in evaluation mode, so that nothing is dropped out.
+        module: a module whose steps are tied to methods, in evaluation mode, so that dropout is off.
         x: its inputs.
         budget_s: seconds to measure, forwards included.
         input_grad: whether the inputs need a gradient.
-        progress: called with the share that is done.
+        progress: called with the fraction of the measurement that is done.
 
     Returns:
-        The times of the steps in the order of the forward, and for each of them whether the backward went through it.
+        The times of the steps in the order of the forward, and for each step whether it has a backward.
     """
     inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in x)
-    went = _steps_that_go_back(module, inputs)
+    has_backward = _steps_with_backward(module, inputs)
 
     def pairs_by(clock: Clock) -> Pairs:
         @_with_gradients()
@@ -59,22 +59,22 @@ def time_backward(
                 result = _forward(module, inputs)
             back = _back(clock, result, stamps)
             before, *gaps = back.seconds
-            seconds = [0.0] * len(went)
+            seconds = [0.0] * len(has_backward)
             for step, gap in zip(steps, gaps, strict=True):
-                seconds[step] += max(0.0, gap - watching_s)
+                seconds[step] += max(0.0, gap - overhead_s)
             return replace(back, seconds=[*seconds, before])
 
         with measuring(), _with_gradients():
-            watching_s = _hook_cost(clock)
-        return take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress)
+            overhead_s = _hook_overhead(clock)
+        return take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress)
 
     timing = statistics_of(by_best_clock(pairs_by, device_type(x)))
     module.zero_grad(set_to_none=True)
-    return timing, went
+    return timing, has_backward
 
 
 def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[..., Callable[..., Any]]:
-    """A listener whose steps stamp the moment at which the backward reaches what they made."""
+    """Return a listener whose steps record a timestamp when the backward reaches their outputs."""
     count = iter(range(2**31))
 
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,20 +96,21 @@ def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[...
     return listener
 
 
-def _steps_that_go_back(module: nn.Module, x: tuple[Tensor, ...]) -> list[bool]:
-    went: list[bool] = []
+def _steps_with_backward(module: nn.Module, x: tuple[Tensor, ...]) -> list[bool]:
+    """Return for each step that runs whether any of its outputs requires a gradient."""
+    has_backward: list[bool] = []
 
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             result = method(*args)
-            went.append(any(tensor.requires_grad for tensor in tensors_of(result)))
+            has_backward.append(any(tensor.requires_grad for tensor in tensors_of(result)))
             return result
 
         return call
 
     with _with_gradients(), listening(module, listener):
         module(*x)
-    return went
+    return has_backward
 
 
 @contextmanager
@@ -130,8 +131,11 @@ def _back(clock: Clock, result: Tensor, stamps: list[Any]) -> Timed:
     return run(clock, lambda: result.backward(gradient), stamps)
 
 
-def _hook_cost(clock: Clock) -> float:
-    """What a hook costs that stamps, in seconds of the clock: a chain of small steps back with hooks less one without."""
+def _hook_overhead(clock: Clock) -> float:
+    """Measure the overhead of a timestamp hook in seconds of the clock.
+
+    It is the time of a chain of trivial backward steps with hooks, minus the time of the same chain without hooks.
+    """
     if not clock.on_processor:
         return 0.0
     length = 100

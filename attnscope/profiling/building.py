@@ -1,4 +1,4 @@
-"""Spec -> plan, module and inputs: built if they fit, seeded; one line says why and what to do if they do not."""
+"""Build a module and its inputs from a Spec, seeded, after a check that they fit in memory."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORWARD = RunOptions(time=False)
-"""A forward alone."""
-OTHERWISE = "type {no_time} for shapes and costs alone, or a smaller {batch}"
-"""What to do instead if an attention does not fit."""
+"""Options of a forward without any measurement."""
+OTHERWISE = "use {no_time} for shapes and costs only, or a smaller {batch}"
+"""The fix that an error suggests if an attention does not fit."""
 
 
 def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tensor, ...]"]:
-    """The module of a Spec in evaluation mode, and inputs of random normals."""
+    """Build the module of a Spec in evaluation mode, and inputs drawn from a standard normal distribution."""
     import torch
 
     dtype = getattr(torch, spec.dtype)
@@ -38,7 +38,7 @@ def build(spec: Spec, device: "torch.device") -> tuple["nn.Module", "tuple[Tenso
 
 @contextmanager
 def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
-    """Seed torch and set its number of threads for the length of a with block, and restore both."""
+    """Set torch's seed and number of threads within a `with` block; restore both at the end."""
     import torch
 
     from attnscope.profiling.devices import seeded
@@ -53,43 +53,45 @@ def settled(threads: int, seed: int, device: "torch.device") -> Iterator[None]:
 
 
 def needed_bytes(plan: Plan, options: RunOptions = FORWARD) -> int:
-    """Return the peak memory of a run in bytes: parameters and input, and the most that any part of the run holds.
+    """Return the peak memory of a run in bytes: parameters, input, and the largest peak of any part of the run.
 
-    The parts are the forward and, if the options request them, the operands of a kernel that is measured alone, and the
-    forward and the backward of training. What fused kernels allocate internally is not known, and not included.
+    One part is always the forward. The options may add the operands of each kernel that is measured alone, and the forward
+    and the backward of training. Workspaces that fused kernels allocate internally are not included.
     """
     memory, itemsize = Memory(plan), plan.steps[0].itemsize
-    fullest = [memory.least_peak]
+    peaks = [memory.least_peak]
     if options.time:
-        fullest += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
+        peaks += [itemsize * kernel.elements for kernel in kernels(plan.steps)]
     if options.backward:
-        fullest += [memory.least_training_peak, least_backward_peak(memory, options.input_grad)]
-    return resident_bytes(plan) + max(fullest)
+        peaks += [memory.least_training_peak, least_backward_peak(memory, options.input_grad)]
+    return resident_bytes(plan) + max(peaks)
 
 
 def needed_together(plans: Sequence[Plan]) -> int:
-    """Return the peak memory in bytes of several forwards that are built at once and run in turn."""
+    """Return the peak memory in bytes of several modules that are in memory together and run one after another."""
     return sum(map(resident_bytes, plans)) + max([needed_bytes(plan) - resident_bytes(plan) for plan in plans])
 
 
 def resident_bytes(plan: Plan) -> int:
-    """Return the bytes of parameters and input."""
+    """Return the size of parameters and input in bytes."""
     return plan.steps[0].itemsize * plan.params + plan.input_bytes
 
 
 def shortage(need: int, device: "torch.device") -> str | None:
-    """Return `44.7 TiB and cpu has 12.1 GiB free` if the device has fewer bytes free than needed, else None."""
+    """Return `44.7 TiB, but cpu has 12.1 GiB free` if the device has fewer bytes free than needed, else None."""
     from attnscope.profiling.devices import free_memory
 
     free = free_memory(device)
-    return None if free is None or need <= free else f"{gigabytes(need)} and {device.type} has {gigabytes(free)} free"
+    if free is None or need <= free:
+        return None
+    return f"{gigabytes(need)}, but {device.type} has {gigabytes(free)} free"
 
 
 def check_fit(spec: Spec, plan: Plan, options: RunOptions, device: "torch.device") -> None:
     """Refuse a run that does not fit in the memory of its device, before anything is allocated.
 
     Raises:
-        DeviceError: the run needs more memory than the device has free; the line says what would fit.
+        DeviceError: the run needs more memory than the device has free; the message names options that would fit.
     """
     from attnscope.profiling.devices import free_memory
 
@@ -97,18 +99,21 @@ def check_fit(spec: Spec, plan: Plan, options: RunOptions, device: "torch.device
     if short is None:
         return
     free = free_memory(device) or 0
-    alone = ["type {no_time}"] * options.time + ["leave out {audit}"] * options.audit
-    ways = [f"{' and '.join(alone)} for shapes and costs alone"]
+    without_run = ["use {no_time}"] * options.time + ["leave out {audit}"] * options.audit
+    fixes = [f"{' and '.join(without_run)} for shapes and costs only"]
     if options.backward and needed_bytes(plan, replace(options, backward=False)) <= free:
-        ways.append("leave out {backward}")
-    ways += filter(None, [largest_that_fits(spec, free, options)])
-    *others, last = ways
-    what = "this and its backward need" if options.backward else "this needs"
+        fixes.append("leave out {backward}")
+    fixes += filter(None, [largest_that_fits(spec, free, options)])
+    *others, last = fixes
+    what = "forward and backward need" if options.backward else "the run needs"
     raise DeviceError(f"{what} {short}; {', '.join(others)}{', or ' if others else ''}{last}")
 
 
 def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> str | None:
-    """Return the flag and value with which a run fits in this many bytes: a smaller batch, or else fewer tokens."""
+    """Return the change with which a run fits in this many bytes, such as `set {batch} to at most 8`.
+
+    A smaller batch size is tried first, then fewer tokens. None if not even one token of one image fits.
+    """
     sized: dict[str, Callable[[int], Spec]] = {
         "batch": lambda size: replace(spec, batch=size),
         spec.SIZE_FIELD: spec.of_size,
@@ -118,7 +123,7 @@ def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> s
         def is_too_large(size: int, of_size: Callable[[int], Spec] = of_size) -> bool:
             try:
                 return needed_bytes(of_size(size).plan(), options) > free
-            except UsageError:  # larger than a size can be
+            except UsageError:  # the size is above the largest one that a Spec accepts
                 return True
 
         if is_too_large(1):
@@ -127,19 +132,23 @@ def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> s
         while not is_too_large(high):
             high *= 2
         largest = of_size(bisect_left(range(high), True, lo=high // 2, key=is_too_large) - 1)
-        return f"{{{field}}} {spell_pair(pair(getattr(largest, field)), 'x')} at most{_in_place_of(field, spec)}"
+        size = spell_pair(pair(getattr(largest, field)), "x")
+        return f"set {{{field}}} to at most {size}{_instead_of(field, spec)}"
     return None
 
 
-def _in_place_of(field: str, spec: Spec) -> str:
-    """`, in place of --image`, where that field contradicts another one of this Spec."""
+def _instead_of(field: str, spec: Spec) -> str:
+    """Return ` instead of {image}` if the field contradicts another one that this Spec sets, else an empty string."""
     given = {name for name, value in vars(spec).items() if value is not None}
     others = [set(pair) - {field} for pair in spec.contradictions(dict.fromkeys({*given, field})) if field in pair]
-    return f", in place of {{{others[0].pop()}}}" if others else ""
+    return f" instead of {{{others[0].pop()}}}" if others else ""
 
 
 def too_large(spec: Spec) -> str:
-    """Return the line for a Spec with a tensor that does not fit in a 64-bit address space, with its largest flag."""
+    """Return the error message for a Spec with a tensor that does not fit in a 64-bit address space.
+
+    It names the field with the largest value.
+    """
     sizes = {
         name: value
         for name, declared in own_fields(type(spec)).items()
@@ -148,12 +157,12 @@ def too_large(spec: Spec) -> str:
     largest = max(sizes, key=lambda name: max(pair(sizes[name])))
     return (
         f"{{{largest}}} is too large for a 64-bit address space (got {spell_pair(pair(sizes[largest]), 'x')}); "
-        "give a smaller one, or {no_time} without {device} meta for shapes and costs alone"
+        "use a smaller value, or {no_time} without {device} meta for shapes and costs only"
     )
 
 
 def gigabytes(size: int) -> str:
-    """Return a size in words, `44.7 TiB`."""
+    """Format a size in bytes with a binary unit: `44.7 TiB`."""
     import humanize
 
     return humanize.naturalsize(size, binary=True)
@@ -163,12 +172,12 @@ def gigabytes(size: int) -> str:
 def memory_errors_explained(
     device: "torch.device", otherwise: str = OTHERWISE, too_large: str | None = None
 ) -> Iterator[None]:
-    """Turn the error of a device that runs out of memory into one line that says what to do instead.
+    """Turn an out-of-memory error within a `with` block into a DeviceError of one line with the fix.
 
     Args:
-        device: where the code inside the with block runs.
-        otherwise: what to do instead.
-        too_large: what to say of a tensor that fits in no memory at all.
+        device: the device on which the block runs.
+        otherwise: the fix that the message suggests.
+        too_large: the whole message for a tensor that does not fit in a 64-bit address space; None for a general one.
 
     Raises:
         DeviceError: the device ran out of memory, or a tensor does not fit in a 64-bit address space.
@@ -185,12 +194,21 @@ def memory_errors_explained(
 
 @contextmanager
 def kernel_errors_explained(spec: Spec, device: "torch.device", backward: bool = False) -> Iterator[None]:
-    """Turn the error of a kernel that does not run here, or not backward, into a DeviceError that names those that do."""
+    """Turn the error of a kernel that does not run here into a DeviceError that names the kernels that do.
+
+    Args:
+        spec: the Spec whose kernel runs within the `with` block.
+        device: the device on which it runs.
+        backward: whether the block runs the backward, which fewer kernels support.
+
+    Raises:
+        DeviceError: the kernel does not run on this device, or has no backward on it.
+    """
     import torch
 
     from attnscope.profiling.kernels import backends_here, reasons, why_not
 
-    with reasons(spec.kernel) as said:
+    with reasons(spec.kernel) as warned:
         try:
             yield
         except AttnscopeError:
@@ -198,15 +216,15 @@ def kernel_errors_explained(spec: Spec, device: "torch.device", backward: bool =
         except Exception as error:
             if spec.kernel in RUN_EVERYWHERE or ran_out_of_memory(error):
                 raise
-            why = why_not(error, said)
+            why = why_not(error, warned)
             if backward:
                 raise DeviceError(
-                    f"{{kernel}} {spec.kernel} has no backward here ({why}); eager, sdpa and math have"
+                    f"{{kernel}} {spec.kernel} has no backward here ({why}); use eager, sdpa or math"
                 ) from None
             here = [*RUN_EVERYWHERE, *backends_here(device, getattr(torch, spec.dtype))]
             untried = " and ".join(kernel for kernel in COMPILED if kernel != spec.kernel)
             raise DeviceError(
-                f"{{kernel}} {spec.kernel} does not run here ({why}); there is: "
+                f"{{kernel}} {spec.kernel} does not run here ({why}); available: "
                 f"{', '.join(kernel for kernel in here if kernel != spec.kernel)}; "
-                f"{{kernels}} tries {untried} too"
+                f"{{kernels}} also tries {untried}"
             ) from None

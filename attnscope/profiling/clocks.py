@@ -1,4 +1,4 @@
-"""Clocks: each stamps moments on a device, tells the seconds between them, and whether a run was left alone."""
+"""Clocks of each device: record timestamps, convert them to seconds, and detect runs that were disturbed."""
 
 import statistics
 import time
@@ -13,19 +13,19 @@ from attnscope.profiling.load import Effort
 from attnscope.profiling.noise import SHARE_SHOULD_BE
 
 CLEAN_SHARE = 0.97
-"""A run of one thread is clean if it had the processor for this share of it."""
+"""A run of one thread is clean if the thread had the CPU for at least this fraction of the run."""
 FEWEST_CYCLES, MOST_CYCLES = 1_000_000, 128_000_000
-"""How long a GPU idles before a run while that is queued behind: some 0.6 ms, and up to 80 ms where it is too short."""
+"""Clock cycles that a GPU idles while a run is queued: about 0.6 ms, doubled up to 80 ms if that is too short."""
 EMPTY_GAPS, EMPTY_RUNS = 200, 8
-"""Gaps of a run with nothing in it, and how many such runs are tried: one for each length that a GPU can idle."""
+"""Gaps between timestamps of an empty run, and the number of such runs: one for each length that a GPU can idle."""
 
 
 class Clock(Protocol):
-    """Stamps moments on a device; `seconds` are the gaps between stamps, once all work is done.
+    """A source of timestamps on a device; `seconds` returns the gaps between them, once all work is done.
 
-    `prepare` is called before each run, and `is_clean` tells from what a run took, and from its stamps, whether it was left
-    alone. `on_processor` is whether the processor's own time is told, of which watching takes a part. `empty_s` is the gap
-    between two stamps that have nothing between them, which `seconds` has taken off.
+    `prepare` is called before each run. `is_clean` returns whether a run was undisturbed, from its effort and timestamps.
+    `on_processor` is whether the clock measures CPU time, which includes the cost of instrumentation. `empty_s` is the gap
+    between two consecutive timestamps, which `seconds` subtracts.
     """
 
     on_processor: bool
@@ -41,11 +41,11 @@ class Clock(Protocol):
 
 
 class CpuClock:
-    """The processor's own work is done when a call returns."""
+    """A clock of the CPU, whose work is done when a call returns."""
 
     on_processor = True
     empty_s = 0.0
-    stamp = staticmethod(time.perf_counter_ns)  # called as it is: a method around it would double the cost of watching
+    stamp = staticmethod(time.perf_counter_ns)  # a method around it would double the cost of a timestamp
 
     def prepare(self) -> None:
         return None
@@ -59,7 +59,7 @@ class CpuClock:
 
 
 class ThreadClock(CpuClock):
-    """The processor's time that this thread was given: what others take meanwhile is not in it."""
+    """A clock of this thread's CPU time, which excludes the time that other processes take."""
 
     stamp = staticmethod(time.thread_time_ns)
 
@@ -68,14 +68,14 @@ class ThreadClock(CpuClock):
 
 
 class CudaClock:
-    """Events on the stream, read after one synchronization, so that steps queue as they do without a clock.
+    """A clock of CUDA events, read after one synchronization, so that steps queue as they do without a clock.
 
-    Before a run the queue is filled with an idle kernel, so that the gaps between events are the device's time and not that
-    of the processor which feeds it. A run is clean if all of it was queued before that kernel ended; after one that was
-    not, the next idles for twice as long.
+    An idle kernel is queued before each run. The gaps between events are then the time of the device, and exclude the
+    launches on the CPU. A run is clean if it is queued as a whole before the idle kernel ends. After any other run, the
+    idle kernel is twice as long.
 
     Args:
-        flush: empty the L2 cache before a run, once for all its steps, as other work would.
+        flush: empty the L2 cache before each run, once for all steps, as other work would.
     """
 
     on_processor = False
@@ -110,7 +110,7 @@ class CudaClock:
 
 
 class MpsClock(CpuClock):
-    """Waits for the device at each stamp: an upper bound, since the steps no longer overlap."""
+    """A clock that synchronizes the device at each timestamp. Its times are upper bounds, since steps cannot overlap."""
 
     def prepare(self) -> None:
         torch.mps.synchronize()
@@ -128,9 +128,9 @@ CLOCKS: dict[str, Callable[[], Clock]] = {"cpu": CpuClock, "cuda": CudaClock, "m
 
 @dataclass
 class Timed:
-    """One run: seconds between its stamps, and whether it was left alone all the while.
+    """One run: the seconds between its timestamps, and whether it is clean, that is, undisturbed by other processes.
 
-    `effort` is what the run took of the machine, in seconds of the clock and of the processors.
+    `effort` holds the wall time and the CPU time of the run in seconds.
     """
 
     seconds: list[float]
@@ -143,19 +143,22 @@ class Timed:
 
 
 def run(clock: Clock, forward: Callable[[], Any], stamps: list[Any]) -> Timed:
-    """Run a forward once between two stamps; what watches it adds its own to `stamps`."""
+    """Run a forward once between two timestamps; a listener may append further ones to `stamps`."""
     clock.prepare()
     start = Effort.now()
     stamps.append(clock.stamp())
     forward()
     stamps.append(clock.stamp())
     effort = Effort.now().since(start)
-    clean = clock.is_clean(effort, stamps)  # before the seconds are read, which waits for a device to be done
+    clean = clock.is_clean(effort, stamps)  # before `seconds`, which waits for the device
     return Timed(clock.seconds(stamps), clean, effort)
 
 
 def empty_gap(clock: Clock) -> float:
-    """Seconds between two stamps with nothing between them: of a clean run, since of another they are the processor's."""
+    """Measure the seconds between two consecutive timestamps.
+
+    Return the median gap of a clean run. In any other run, the gaps include launches on the CPU.
+    """
 
     def empty() -> Timed:
         stamps: list[Any] = []

@@ -1,7 +1,7 @@
-"""Independent counts of a module's MACs, step by step: fvcore with handles of our own, and torch's FlopCounterMode.
+"""Count the MACs of each step independently of the plan: with fvcore, and with torch's FlopCounterMode.
 
-fvcore's default handles miss fused attention, mix elementwise work into the MACs and undercount some matmuls, so each
-operator that we know has a handle here, which returns its MACs and its elementwise FLOPs under separate names.
+fvcore's default handles miss fused attention, count elementwise work as MACs and undercount some matmuls. Each operator of
+the registry therefore has a handle here, which returns its MACs and its elementwise FLOPs under separate names.
 """
 
 import math
@@ -22,7 +22,7 @@ from attnscope.profiling.hooks import listening
 
 @dataclass
 class Counts:
-    """What one counter saw: MACs and elementwise FLOPs by the place of each step, and what it could not count."""
+    """MACs and elementwise FLOPs of one counter by the place of each step, and the operators that it cannot count."""
 
     macs: dict[str, int] = field(default_factory=dict)
     other_flops: dict[str, int] = field(default_factory=dict)
@@ -33,7 +33,7 @@ def count_with_fvcore(module: nn.Module, *inputs: Tensor) -> Counts:
     """Count with fvcore's FlopCountAnalysis, which traces one real forward.
 
     Raises:
-        Exception: whatever fvcore or TorchScript cannot do here; the caller shows it as "not available".
+        Exception: any error of fvcore or TorchScript; the caller reports the count as not available.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore traces with TorchScript, which torch has deprecated
@@ -50,7 +50,7 @@ def count_with_fvcore(module: nn.Module, *inputs: Tensor) -> Counts:
         with listening(module, listener), torch.no_grad():
             analysis = FlopCountAnalysis(_Traced(module, steps), inputs).clear_op_handles().set_op_handle(**_handles())
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-            analysis.ancestor_mode("caller")  # a step counts what its linear layers do
+            analysis.ancestor_mode("caller")  # the MACs of a linear layer count for the step that calls it
             by_module = analysis.by_module_and_operator()
         counts = Counts(uncounted=sorted(analysis.unsupported_ops()))
     for index, name in enumerate(names):
@@ -84,7 +84,13 @@ def count_with_torch(module: nn.Module, *inputs: Tensor) -> Counts:
 
 
 def count_backward_with_torch(module: nn.Module, *inputs: Tensor, input_grad: bool) -> int:
-    """MACs of the real backward as torch's FlopCounterMode counts them."""
+    """Return the MACs of the whole backward, counted with torch's FlopCounterMode while it runs.
+
+    Args:
+        module: the module.
+        inputs: its inputs.
+        input_grad: whether the inputs need a gradient.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in inputs)
@@ -98,9 +104,9 @@ def count_backward_with_torch(module: nn.Module, *inputs: Tensor, input_grad: bo
 
 
 def _convolution_backward(*shapes: Any, out_shape: Any) -> int:
-    """Return the FLOPs of a convolution's backward as torch counts them, but the gradient of a weight in its groups.
+    """Return the FLOPs of the backward of a convolution, with the weight gradient of a grouped convolution corrected.
 
-    torch 2.14 counts that as if each output channel saw the channels of all groups.
+    torch 2.14 counts the weight gradient as if each output channel depended on the input channels of all groups.
     """
     from torch.utils.flop_counter import flop_registry
 
@@ -114,7 +120,7 @@ def _convolution_backward(*shapes: Any, out_shape: Any) -> int:
 
 
 class _StepModule(nn.Module):
-    """A step dressed as a module, since fvcore tells its counts by module."""
+    """A step as a module, since fvcore reports its counts by module."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
         super().__init__()
@@ -125,7 +131,7 @@ class _StepModule(nn.Module):
 
 
 class _Traced(nn.Module):
-    """A module, and its steps as modules beside it."""
+    """A module, with its steps as additional submodules."""
 
     def __init__(self, module: nn.Module, steps: nn.ModuleList) -> None:
         super().__init__()
@@ -153,7 +159,7 @@ class _Value:
 
 
 def _value(value: Any) -> Any:
-    """Return a tensor of the graph as a _Value, lists of them too; None for what is no tensor or was left out."""
+    """Convert a tensor of the traced graph, or a list of them, to `_Value`; None for anything else."""
     kind = value.type().kind()
     if kind == "TensorType":
         sizes = value.type().sizes()
@@ -166,14 +172,14 @@ def _value(value: Any) -> Any:
 
 
 def _handle(operation: Operation) -> Callable[[list[Any], list[Any]], Counter[str]]:
-    """Return fvcore's handle of an operation: its MACs and its elementwise FLOPs by the registry, under separate names."""
+    """Return an fvcore handle that counts the MACs and the elementwise FLOPs of an operation under separate names."""
 
     def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         if operation.macs is None and operation.flops is None:
             return Counter()
         arguments, out = [_value(each) for each in inputs], _value(outputs[0])
         if out is None or (not out.shape and not any(isinstance(each, _Value) and each.shape for each in arguments)):
-            return Counter()  # numbers without axes are the tracer's arithmetic on sizes
+            return Counter()  # scalars come from the tracer's arithmetic on sizes
         counted = {"mac": operation.macs, "flop": operation.flops}
         return Counter({f"{kind}:{operation.name}": of(arguments, out) for kind, of in counted.items() if of})
 
@@ -181,7 +187,7 @@ def _handle(operation: Operation) -> Callable[[list[Any], list[Any]], Counter[st
 
 
 def _handles() -> dict[str, Callable[[list[Any], list[Any]], Counter[str]]]:
-    """Return a handle for each operation, in place too."""
+    """Return a handle for each operation of the registry and for its in-place variant, by aten name."""
     return {
         f"aten::{name}{in_place}": _handle(operation)
         for name, operation in OPERATIONS.items()

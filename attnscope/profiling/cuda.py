@@ -1,4 +1,4 @@
-"""The whole forward on a GPU in two more ways: as the processor launches it, and replayed as a graph without launches."""
+"""Time the whole forward on a GPU in two more ways: eagerly with its launches, and replayed as a CUDA graph."""
 
 import statistics
 import time
@@ -15,7 +15,10 @@ WARMUP_ROUNDS = 3
 
 
 def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
-    """Measure the wall time from the call to the end of the last kernel, launches included; return the median."""
+    """Return the median wall time of a forward in seconds, from the call to the end of the last kernel.
+
+    It includes the time in which the CPU launches kernels.
+    """
     samples = []
     with measuring():
         for _ in range(WARMUP_ROUNDS + RUNS):
@@ -28,13 +31,14 @@ def eager_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float:
 
 
 def graph_seconds(module: nn.Module, x: tuple[Tensor, ...]) -> float | None:
-    """Measure the forward replayed as a CUDA graph, which has no launches; None if it cannot be captured.
+    """Return the time of a forward in seconds when it is replayed as a CUDA graph, which needs one launch.
 
-    Return the interquartile mean of the replays, each after a flush of the L2 cache, in seconds.
+    The time is the interquartile mean over the replays, each after a flush of the L2 cache. None if the forward cannot be
+    captured.
     """
     stream = torch.cuda.current_stream()
     try:
-        with measuring(), torch.cuda.stream(stream):  # a capture that fails leaves its own stream behind
+        with measuring(), torch.cuda.stream(stream):  # a failed capture does not restore the current stream
             side = torch.cuda.Stream()
             side.wait_stream(stream)
             with torch.cuda.stream(side):

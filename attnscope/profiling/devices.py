@@ -1,4 +1,4 @@
-"""Which devices are here, what fits in their memory, their random numbers, and what is needed to repeat a run on them."""
+"""Find the available devices, their free memory and their names; seed them; describe the environment of a run."""
 
 import os
 from collections.abc import Iterator
@@ -13,39 +13,40 @@ from attnscope.profiling.host import free_host_memory, nvidia_driver, processor_
 
 
 def find_device(name: str) -> torch.device:
-    """The device with this name; `auto` is the first there is of cuda, mps and cpu.
+    """Return the device with this name; `auto` is the first available one of cuda, mps and cpu.
 
     Raises:
-        DeviceError: it is not here; the line says what is.
+        DeviceError: the device is not available; the message lists those that are.
     """
     present = devices()
     if name == "auto":
         return torch.device(present[0])
     if name not in present:
-        raise DeviceError(f"{{device}} {name} is not here; there is: {', '.join(present)}")
+        raise DeviceError(f"{{device}} {name} is not available here; available: {', '.join(present)}")
     return torch.device(name)
 
 
 def devices() -> list[str]:
-    """The devices that are here, the fastest first."""
-    here = ["cuda"] if torch.cuda.is_available() else []
-    here += ["mps"] if torch.backends.mps.is_available() else []
-    return [*here, "cpu", "meta"]
+    """Return the names of the available devices, the fastest first."""
+    gpus = ["cuda"] if torch.cuda.is_available() else []
+    gpus += ["mps"] if torch.backends.mps.is_available() else []
+    return [*gpus, "cpu", "meta"]
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be allocated on the device; None where it has no memory of its own to ask for."""
+    """Return the bytes that can be allocated on the device; None for the meta device, which has no memory."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps what was freed
+        # torch's caching allocator keeps freed blocks, which the driver reports as used
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return free_host_memory() if device.type in ("cpu", "mps") else None
 
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """The random numbers of the processor and of this device as the seed has them; both generators are put back at the end.
+    """Set the seed of the generators of the CPU and of this device within a `with` block; restore both at the end.
 
-    torch.manual_seed would seed those of all other devices too, and nobody would put them back.
+    torch.manual_seed would also seed the generators of all other devices, which fork_rng does not restore here.
     """
     own = [device] if device.type in ("cuda", "mps") else []
     with torch.random.fork_rng(own, device_type=device.type if own else "cuda"):
@@ -59,7 +60,7 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]:
-    """What is needed to repeat a run: versions, device, processor, threads, allocator, seed, load."""
+    """Describe the environment of a run, to repeat it: versions, device, CPU, threads, allocator, seed and load."""
     return {
         "torch": torch.__version__,
         "device": str(device),
@@ -78,20 +79,20 @@ def environment(device: torch.device, threads: int, seed: int) -> dict[str, Any]
 
 
 def _denormals(device: torch.device) -> str | None:
-    """Return whether the CPU computes with subnormal numbers ("kept") or takes them for 0 ("flushed"); None elsewhere."""
+    """Return "kept" if the CPU computes with subnormal numbers, "flushed" if it treats them as 0; None on other devices."""
     if device.type != "cpu":
         return None
-    tiny = torch.tensor(1e-40, dtype=torch.float32, device="cpu")  # torch may have other defaults
+    tiny = torch.tensor(1e-40, dtype=torch.float32, device="cpu")  # the user may have set other defaults
     return "kept" if float(tiny + tiny) else "flushed"
 
 
 def _toolkit(device: torch.device) -> str | None:
-    """What torch was built with for GPUs; the driver is another matter."""
+    """Return the version of CUDA or HIP that torch was built with, which may differ from the driver's; None off GPUs."""
     if device.type != "cuda":
         return None
     return f"HIP {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's name; an Apple GPU is part of its processor."""
+    """Return the name of the GPU or the CPU. An Apple GPU is part of its CPU and has the same name."""
     return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else processor_name()

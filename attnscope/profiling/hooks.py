@@ -1,6 +1,6 @@
-"""Hooks that wrap a module's step methods, for the length of a with block.
+"""Hooks that wrap a module's step methods within a `with` block.
 
-Otherwise they are the plain methods, at no cost.
+Outside of the block the methods are not wrapped, so that hooks cost nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ from attnscope.plan.step import Step
 
 
 def step_methods(module_class: type[Any]) -> dict[str, Step]:
-    """Return the methods of a class that are tied to a Step, by their names.
+    """Return the Step of each method of a class that is tied to one, by the method's name.
 
-    A class with other letters for those of inherited steps (`spelling`) has them spelled so.
+    A class may rename the letters of inherited steps in its attribute `spelling`; the result has the new letters.
     """
     if module_class not in _METHODS:
         _METHODS[module_class] = _step_methods(module_class)
@@ -38,22 +38,25 @@ def _step(method: object) -> object:
 
 
 Listener = Callable[[str, Any, Step, Callable[..., Any]], Callable[..., Any]]
-"""Is given a module's path, the module, a Step and its bound method, and returns what is called in place of the method."""
+"""A function of a module's path, the module, a Step and its bound method; it returns a replacement for the method."""
 
 
 @contextmanager
 def listening(module: Any, listener: Listener) -> Iterator[None]:
-    """Put `listener` around every step of `module` and its submodules, for the length of a with block.
+    """Wrap every step of `module` and its submodules with `listener` within a `with` block.
 
-    The steps are shadowed on the instances and bared again at the end, also after an error, so that a module to which
-    nobody listens pays nothing. A module that is listened to already is a RuntimeError.
+    The wrappers are instance attributes that hide the methods of the class. They are removed at the end of the block, also
+    after an error.
+
+    Raises:
+        RuntimeError: the module already has a listener.
     """
     shadowed: list[tuple[dict[str, Any], str]] = []
     try:
         for path, submodule in module.named_modules():
             for name, step in step_methods(submodule.__class__).items():
                 if name in vars(submodule):
-                    raise RuntimeError(f"step {name} of {type(submodule).__name__} is listened to already")
+                    raise RuntimeError(f"step {name} of {type(submodule).__name__} already has a listener")
                 vars(submodule)[name] = listener(path, submodule, step, getattr(submodule, name))
                 shadowed.append((vars(submodule), name))
         yield

@@ -1,4 +1,4 @@
-"""The machine below torch: the memory that is left on it, its processor, its GPU's driver. No torch."""
+"""Query the host: free memory, CPU name, version of the NVIDIA driver. Does not import torch."""
 
 import platform
 import re
@@ -10,23 +10,26 @@ from pathlib import Path
 import psutil
 
 GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux keeps control groups, and which of them this process is in."""
+"""The folder of control groups (cgroups) on Linux, and the file that lists those of this process."""
 
 _GROUP_FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""For version 2 of control groups and for version 1: limit, use, and what of the use can be taken back at once."""
+"""Names of the limit, of the usage, and of the reclaimable part of the usage, for cgroups v2 ("") and v1 ("memory")."""
 
 
 def free_host_memory(groups: Path = GROUPS, own: Path = OWN) -> int:
-    """Bytes that this process may still take: of the machine, or of a container's or a job's limit where that is lower."""
+    """Return the bytes that this process can still allocate.
+
+    It is the free memory of the machine, or what the limit of a container or a job leaves if that is lower.
+    """
     return min([psutil.virtual_memory().available, *_left_in_groups(groups, own)])
 
 
 @cache
 def processor_name() -> str:
-    """What the processor calls itself."""
+    """Return the name of the CPU as the CPU reports it, or else the name of its architecture."""
     if platform.system() == "Darwin" and (name := _output_of("sysctl", "-n", "machdep.cpu.brand_string")):
         return name
     try:
@@ -37,7 +40,7 @@ def processor_name() -> str:
 
 
 def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The version of NVIDIA's kernel module, such as 550.54.15; None where it is not told."""
+    """Return the version of NVIDIA's kernel module, such as 550.54.15; None if the system does not report it."""
     try:
         found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path.read_text())
     except OSError:
@@ -46,9 +49,9 @@ def nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | Non
 
 
 def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
-    """What is left of each limit that this process stands under.
+    """Yield the bytes that each memory limit of this process leaves.
 
-    Pages of files that nobody has looked at lately count as used, but the kernel takes them back before it refuses memory.
+    Inactive pages of files count as used, but the kernel reclaims them before it refuses memory.
     """
     try:
         lines = own.read_text().splitlines()
@@ -60,7 +63,7 @@ def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
             continue
         limit, used, idle = _GROUP_FILES[controller]
         root = groups / controller
-        # a container sees its own group at the root, and the path may be the one that it has outside
+        # inside a container the group is mounted at the root, but the path may be the one outside of the container
         for folder in [root / path.strip("/"), *(root / path.strip("/")).parents]:
             if not folder.is_relative_to(root):
                 break
@@ -69,11 +72,11 @@ def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:
                 taken = int((folder / used).read_text()) - int(numbers[idle])
                 yield max(0, int((folder / limit).read_text()) - taken)
             except (OSError, ValueError, KeyError):
-                continue  # the root has no limit, and "max" is none
+                continue  # the root group has no limit, and "max" means unlimited
 
 
 def _output_of(*command: str) -> str:
-    """What a command prints; nothing where it is not there or fails."""
+    """Return the output of a command; an empty string if the command is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The same attention in different kernels: the time of each, and its error against float64."""
+"""Compare the kernels of one attention: the time of each, and its error against float64."""
 
 import math
 import re
@@ -18,13 +18,13 @@ from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
 from attnscope.reports.report import KernelRow
 
 CLASSES = re.compile(r"^(?:[A-Z]\w+: )+")
-"""The names of the errors that the compiler puts before the words of each."""
+"""Class names of the nested errors that the compiler puts in front of its message."""
 NO_REASON = ("because:", "runtime disabled.")
-"""How the warnings end that say nothing about the requested kernel."""
+"""Endings of warnings that give no reason for the requested kernel."""
 
 
 def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """Return the backends of scaled_dot_product_attention that run on this device, found by trying."""
+    """Return the backends of scaled_dot_product_attention that run on this device; each is tried on a small input."""
     tensor = torch.zeros(1, 1, 16, 16, device=device, dtype=dtype)
     return [name for name in BACKENDS if _runs(name, tensor)]
 
@@ -40,39 +40,52 @@ def _runs(kernel: str, tensor: Tensor) -> bool:
 
 @contextmanager
 def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Collect torch's warnings while a kernel is tried: before it fails, they say why. None reaches the screen."""
+    """Collect torch's warnings within a `with` block that tries a kernel, and hide them from the screen.
+
+    Before a kernel fails, torch gives the reason in warnings.
+    """
     if kernel in RUN_EVERYWHERE:
         yield []
         return
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
-        yield said
+        yield warned
 
 
-def why_not(error: Exception, said: Iterable[warnings.WarningMessage] = ()) -> str:
-    """Return why a kernel does not run, in a few words: those of the error, or of the warnings before it."""
+def why_not(error: Exception, warned: Iterable[warnings.WarningMessage] = ()) -> str:
+    """Return the reason for which a kernel does not run, in a few words of the error or of the warnings before it.
+
+    Args:
+        error: the error that the kernel raised.
+        warned: the warnings that `reasons` collected before it.
+    """
     if ran_out_of_memory(error):
-        return "it needs more memory than there is"
+        return "it needs more memory than is free"
     lines = [line.strip() for line in str(error).splitlines() if line and not line.endswith(":")]
     why = (lines or [type(error).__name__])[0]
     if why.startswith(("No viable backend", "No available kernel")):
-        texts = (str(warning.message).split(" (Triggered")[0] for warning in said)
+        texts = (str(warning.message).split(" (Triggered")[0] for warning in warned)
         why = next(
-            (text for text in texts if not text.endswith(NO_REASON)), "torch has none for this device, type and bias"
+            (text for text in texts if not text.endswith(NO_REASON)),
+            "torch has no such kernel for this device, dtype and bias",
         )
         why = why.split(". ")[0]
     return CLASSES.sub("", why).rstrip(".").replace("{", "(").replace("}", ")")  # braces would name a flag
 
 
 class Contenders(NamedTuple):
-    """The same attention in several kernels: modules of those that run, with their errors; why the others do not."""
+    """The kernels of one attention: modules and numerical errors of those that run, and why the others do not."""
 
     ready: dict[str, nn.Module]
     errors: dict[str, float | None]
     failed: dict[str, str]
 
     def rows(self, times: Iterable[Samples]) -> list[KernelRow]:
-        """Return a row for each kernel, from the times of those that run, in their order."""
+        """Return one row for each kernel.
+
+        Args:
+            times: the times of the kernels that run, in their order.
+        """
         rows = [
             KernelRow(name, time.interquartile_mean_s, time.iqr_s, self.errors[name], None)
             for name, time in zip(self.ready, times, strict=True)
@@ -81,7 +94,7 @@ class Contenders(NamedTuple):
 
 
 Builds = Mapping[str, Callable[[], nn.Module]]
-"""A function for each kernel, by name, that builds its module."""
+"""Functions that build the module of each kernel, by its name."""
 
 
 def contenders(
@@ -90,22 +103,22 @@ def contenders(
     """Build the modules of several kernels and run each once.
 
     Args:
-        builds: what builds them.
-        module: the module whose weights all share.
+        builds: the function that builds the module of each kernel.
+        module: the module whose weights all kernels share.
         x: the inputs.
-        build_exact: a function that builds the module in float64 from which each error is computed; None for no errors.
+        build_exact: builds the module that runs in float64 as the reference for errors; None to compute no errors.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
     found = Contenders({}, {}, {})
     for name, build in builds.items():
-        with reasons(name) as said:
+        with reasons(name) as warned:
             try:
                 other = build().to(x[0]).eval()
                 other.load_state_dict(module.state_dict(), assign=True)
                 with measuring():
                     result = other(*x)
             except Exception as error:
-                found.failed[name] = why_not(error, said)
+                found.failed[name] = why_not(error, warned)
                 continue
         found.ready[name] = other
         found.errors[name] = None if exact is None else _distance(result, exact)
@@ -120,16 +133,16 @@ def compare_kernels(
     build_exact: Callable[[], nn.Module] | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[KernelRow], Turns | None]:
-    """Time the untouched forward of each kernel, in turn, so that a drift of the machine affects all alike.
+    """Time the uninstrumented forward of each kernel, interleaved, so that drift of the machine affects all equally.
 
     Args:
         builds, module, x, build_exact: as in `contenders`.
-        budget_s: seconds to measure them together, without the warm-up and compiling.
-        progress: called with the share that is done.
+        budget_s: seconds to measure all kernels together, without the warm-up and compilation.
+        progress: called with the fraction of the measurement that is done.
 
     Returns:
-        A row for each kernel, with the reason if it cannot be built or does not run, and how the forwards were run; None if
-        no kernel runs.
+        One row for each kernel, with the reason if it does not run; and the samples of all forwards, None if no kernel
+        runs.
     """
     found = contenders(builds, module, x, build_exact)
     turns = time_in_turn([(other, x) for other in found.ready.values()], budget_s, progress) if found.ready else None
@@ -138,7 +151,7 @@ def compare_kernels(
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:
-    """Return the output in float64, computed on the CPU if the device has no float64; None if it does not fit."""
+    """Return the output in float64, computed on the CPU if the device has no float64; None if memory runs out."""
     device = torch.device("cpu") if x[0].device.type == "mps" else x[0].device
     try:
         exact = build().to(device, torch.float64).eval()
@@ -152,7 +165,7 @@ def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, .
 
 
 def _distance(result: Tensor, exact: Tensor) -> float | None:
-    """Return the largest difference over the largest value; None if it is not finite."""
+    """Return the largest absolute difference, divided by the largest absolute value; None if it is not finite."""
     difference = (result.to(exact.device).to(exact.dtype) - exact).abs().max()
     distance = float(difference / exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny))
     return distance if math.isfinite(distance) else None

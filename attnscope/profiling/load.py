@@ -1,4 +1,4 @@
-"""What this process and the others do while something is measured: whose processor it was, page faults, pressure."""
+"""Record the load of this process and of others during a measurement: CPU time, page faults and CPU pressure."""
 
 import os
 import time
@@ -17,9 +17,9 @@ PRESSURE = Path("/proc/pressure/cpu")
 
 @dataclass(frozen=True)
 class Effort:
-    """What one run took of the machine: seconds of the clock, of this thread and of all threads, and page faults.
+    """Resources of one run: wall time, CPU time of this thread and of all threads in seconds, and minor page faults.
 
-    `faults` is None where the system does not tell.
+    `faults` is None if the system does not report it.
     """
 
     wall_s: float
@@ -29,27 +29,32 @@ class Effort:
 
     @classmethod
     def now(cls) -> "Effort":
-        """Since the process began."""
+        """Return the resources that this process has used since it began."""
         faults = None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         return cls(time.perf_counter(), time.thread_time(), time.process_time(), faults)
 
     def since(self, start: "Effort") -> "Effort":
-        """What came between."""
+        """Return the resources used between `start` and this point."""
         faults = None if self.faults is None or start.faults is None else self.faults - start.faults
         return Effort(
             self.wall_s - start.wall_s, self.thread_s - start.thread_s, self.process_s - start.process_s, faults
         )
 
     def share(self, threads: int) -> float:
-        """How much of the processors' time it could have had it got: of this thread's, or of all threads'."""
-        taken = self.thread_s if threads == 1 else self.process_s
-        return taken / (threads * self.wall_s) if self.wall_s else 1.0
+        """Return the CPU time of the run as a fraction of the CPU time that its threads could have had.
+
+        A single thread counts its own CPU time, several threads that of the process.
+        """
+        used_s = self.thread_s if threads == 1 else self.process_s
+        return used_s / (threads * self.wall_s) if self.wall_s else 1.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """What others did meanwhile: `others`, how many processors they kept busy; `pressure`, the share of the time in which
-    somebody waited for a processor. None where the system does not tell.
+    """CPU load by other processes during a measurement.
+
+    `others` is the number of CPUs that they kept busy on average. `pressure` is the fraction of the time in which some
+    process waited for a CPU. Both are None if the system does not report them.
     """
 
     others: float | None
@@ -57,14 +62,14 @@ class Load:
 
 
 class Watch:
-    """Watches the machine from its making on."""
+    """A recording of the load of the machine, which starts when it is constructed."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
         self._busy, self._waited = _busy_seconds(), _waited_seconds()
 
     def load(self) -> Load:
-        """What others did since."""
+        """Return the load by other processes since the construction."""
         wall, own = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
         busy, waited = _busy_seconds(), _waited_seconds()
         others = None if busy is None or self._busy is None else max(0.0, busy - self._busy - own) / wall
@@ -73,19 +78,20 @@ class Watch:
 
 
 def _busy_seconds() -> float | None:
-    """Seconds that the processors which this process may use have been busy with anything."""
+    """Return the seconds that the CPUs of this process have been busy with any process; None if not reported."""
     try:
         every = psutil.cpu_times(percpu=True)
         mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(every))
         times = [every[index] for index in mine]
     except (OSError, IndexError, AttributeError):
         return None
-    # a guest's time is in that of its user already
+    # user time already includes the time of guests
     idle = ("idle", "iowait", "guest", "guest_nice")
     return sum(sum(one) - sum(getattr(one, name, 0.0) for name in idle) for one in times)
 
 
 def _waited_seconds() -> float | None:
+    """Return the seconds in which some process waited for a CPU, from Linux's pressure stall information."""
     try:
         some = PRESSURE.read_text().splitlines()[0]
         return int(some.rsplit("total=", 1)[1]) * 1e-6

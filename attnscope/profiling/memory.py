@@ -1,4 +1,4 @@
-"""What the device's allocator held while each step ran."""
+"""Measure the memory that the device's allocator holds while each step runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,26 +12,27 @@ from attnscope.profiling.timing import measuring
 
 
 def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...], count: str = "allocated_bytes") -> list[int]:
-    """Bytes at the fullest moment of each step that runs, beyond what was there before, by CUDA's caching allocator.
+    """Return the peak memory of each step that runs in bytes, above the memory held before, from CUDA's allocator.
 
-    Blocks are whole multiples of 512 bytes, the large ones up to a MiB longer, so that it may tell more than the plan does.
+    The caching allocator rounds blocks up to multiples of 512 bytes, and large ones by up to 1 MiB. The result may
+    therefore exceed the plan.
 
     Args:
-        module: on a CUDA device; it runs twice, first to let libraries take their workspaces.
+        module: a module on a CUDA device. It runs twice, since libraries allocate their workspaces in the first run.
         x: its inputs.
-        count: what of torch.cuda.memory_stats is told: "requested_bytes" are those that were asked for, before blocks.
+        count: the counter of torch.cuda.memory_stats; "requested_bytes" counts tensors without the rounding to blocks.
     """
     device = x[0].device
-    held: list[int] = []
+    peaks: list[int] = []
 
-    def told(moment: str) -> int:
+    def counted(moment: str) -> int:
         return torch.cuda.memory_stats(device)[f"{count}.all.{moment}"]
 
     def listener(path: str, attention: Any, step: Step, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             torch.cuda.reset_peak_memory_stats(device)
             result = method(*args)
-            held.append(told("peak") - before)
+            peaks.append(counted("peak") - before)
             return result
 
         return call
@@ -39,7 +40,7 @@ def allocated_bytes(module: nn.Module, x: tuple[Tensor, ...], count: str = "allo
     with measuring():
         module(*x)
         torch.cuda.synchronize(device)
-        before = told("current")
+        before = counted("current")
         with listening(module, listener):
             module(*x)
-    return held
+    return peaks

@@ -1,4 +1,4 @@
-"""Noise: what makes times doubtful, each in a sentence with its remedy."""
+"""Detect noise in times, and describe each finding in one sentence with its fix."""
 
 from typing import Protocol
 
@@ -11,10 +11,12 @@ SPREAD_MAY_BE = 0.10
 SHARE_SHOULD_BE = 0.9
 FAULTS_MAY_BE = 16
 OTHERS_MAY_KEEP = 0.25
-"""Processors, of those that this process uses, that other processes may keep busy."""
+"""CPUs of this process that other processes may keep busy."""
 WAITING_MAY_BE = 0.05
-"""Share of the time in which some process may wait for a processor while several threads are timed: up to 0.01 was seen
-on a quiet machine, 0.5 with one other busy process."""
+"""Fraction of the time in which some process may wait for a CPU while several threads are timed.
+
+Measured values are up to 0.01 on an idle machine, and 0.5 with one other busy process.
+"""
 
 
 class Disturbed(Protocol):
@@ -40,41 +42,46 @@ class Disturbed(Protocol):
 
 
 def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
-    """Return what makes the times doubtful, and what to do about it; a sign with a known cause is part of the cause's line.
+    """Return warnings about noisy times, each with its fix.
+
+    Symptoms, such as a large spread, get a warning of their own only if no cause is found. Otherwise the last warning lists
+    them.
 
     Args:
-        time: the whole beside its steps.
-        threads: number of CPU threads that measured.
+        time: the times of a whole forward or backward and of its steps.
+        threads: number of CPU threads of the measurement.
         device: "cpu", "cuda" or "mps".
-        cores: processors that the process may use; by default all that it may.
-        allocator: "pinned" or "default"; by default that of this process.
+        cores: number of CPUs that the process may use; None for those that it may use now.
+        allocator: "pinned" or "default"; None for that of this process.
     """
     causes = disturbances(time, threads, device, cores)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
-        remedy = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
-        causes.append(f"{time.page_faults:,.0f} page faults a run: memory is taken anew each time; {remedy}")
-    signs = _signs(time, threads, device)
-    if not causes or not signs:
-        return causes + [f"{sign}: {remedy}" for sign, remedy in signs.items()]
-    return [*causes[:-1], f"{causes[-1]}. As it is, {' and '.join(signs)}"]
+        fix = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
+        causes.append(f"each run allocates its memory again ({time.page_faults:,.0f} page faults a run); {fix}")
+    symptoms = _symptoms(time, threads, device)
+    if not causes or not symptoms:
+        return causes + [f"{symptom}; {fix}" for symptom, fix in symptoms.items()]
+    return [*causes[:-1], f"{causes[-1]}. As a result, {' and '.join(symptoms)}"]
 
 
-def _signs(time: Time, threads: int, device: str) -> dict[str, str]:
-    """Return what in the times themselves shows that something is wrong, and what helps if the cause is not known."""
-    signs = {}
+def _symptoms(time: Time, threads: int, device: str) -> dict[str, str]:
+    """Return the symptoms of noise in the times themselves, each with the fix to try if the cause is unknown."""
+    symptoms = {}
     ratio = time.steps_sum_s / time.whole_interquartile_mean_s
-    if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # there each step waits, and the whole does not
-        signs[f"the steps add up to {ratio:.2f} of the whole"] = "give a longer --budget or a quieter machine"
+    if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # MpsClock synchronizes after each step
+        symptoms[f"the steps sum to {ratio:.2f}× the whole"] = "use a longer --budget, or close other programs"
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s:
-        remedy = "a longer --budget" if threads == 1 or device != "cpu" else "--threads 1"
-        signs[f"the runs spread by {time.whole_iqr_s / time.whole_interquartile_mean_s:.0%}"] = (
-            f"{remedy} may steady them"
-        )
-    return signs
+        fix = "use a longer --budget" if threads == 1 or device != "cpu" else "use --threads 1"
+        spread = time.whole_iqr_s / time.whole_interquartile_mean_s
+        symptoms[f"the interquartile range of the runs is {spread:.0%} of their mean"] = fix
+    return symptoms
 
 
 def disturbances(time: Disturbed, threads: int, device: str, cores: int | None = None) -> list[str]:
-    """Return what took the processor from a run, or kept a GPU waiting, and what to do; the arguments as in `doubts`."""
+    """Return warnings about CPU time that other processes took, or about a GPU that waited, each with its fix.
+
+    The arguments are those of `doubts`.
+    """
     if device == "cuda":
         return _waiting(time)
     if device != "cpu":
@@ -83,62 +90,72 @@ def disturbances(time: Disturbed, threads: int, device: str, cores: int | None =
 
 
 def faults_remedy(allocator: str, is_glibc: bool) -> str:
-    """Return what helps if memory is allocated again in each run, by this process's allocator and whether it is glibc's."""
+    """Return the fix if each run allocates its memory again.
+
+    Args:
+        allocator: "pinned" or "default".
+        is_glibc: whether the allocator of this process is glibc's.
+    """
     if allocator == "pinned":
-        return "blocks of 2 GiB or a preloaded allocator escape --alloc pinned: give a smaller --batch, or unset LD_PRELOAD"
+        return (
+            "--alloc pinned has no effect on blocks of 2 GiB and on a preloaded allocator: "
+            "use a smaller --batch, or unset LD_PRELOAD"
+        )
     return (
-        "--alloc pinned keeps it"
+        "use --alloc pinned to keep it"
         if is_glibc
-        else "this system's allocator cannot be told to keep it; glibc's on Linux can"
+        else "the allocator of this system cannot keep it, but that of Linux with glibc can"
     )
 
 
 def floor_doubt(taken_s: float, least_s: float | None) -> list[str]:
-    """Return what makes the roofline lower bound doubtful: that the steps were faster.
+    """Return a warning if the steps were faster than their roofline lower bound.
 
     Args:
-        taken_s: seconds of the steps together.
-        least_s: their lower bound by the machine's peaks; None if there is none.
+        taken_s: seconds of all steps together.
+        least_s: their lower bound in seconds from the peaks of the machine; None if it is unknown.
     """
     if least_s is None or taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
         return []
     return [
-        f"the steps took {taken_s / least_s:.2f} of what the machine's peaks say they need: these were kept from a busier "
-        "moment; attnscope peaks measures them anew"
+        "the stored peaks of this machine are too low: "
+        f"the steps took {taken_s / least_s:.2f}× their roofline lower bound; run attnscope peaks to measure them again"
     ]
 
 
 def _waiting(time: Disturbed) -> list[str]:
-    """Return a line if the GPU may have waited for the processor."""
+    """Return a warning if the GPU may have waited for kernel launches on the CPU."""
     if _enough_clean(time):
         return []
     return [
-        f"only {time.clean_runs} of {time.tried} runs were queued before the GPU began, so it may have waited for the "
-        "processor, and these times hold launches: a larger batch hides them"
+        "times may include kernel launches on the CPU: "
+        f"only {time.clean_runs} of {time.tried} runs were queued before the GPU began; use a larger batch size"
     ]
 
 
 def _shared(time: Disturbed, threads: int, cores: int) -> list[str]:
-    """Return a line if several threads did not have their processors to themselves."""
+    """Return a warning if several threads shared their CPUs with other processes."""
     share = 1.0 if time.cpu_share is None else time.cpu_share
     wanted = 0.0 if time.others is None else threads + time.others - cores
     waiting = time.pressure or 0.0
     if share >= SHARE_SHOULD_BE and wanted <= OTHERS_MAY_KEEP and waiting <= WAITING_MAY_BE:
         return []
-    kept = "" if time.others is None else f", others kept {time.others:.1f} of {cores} processors busy"
+    busy = "" if time.others is None else f", and other processes kept {time.others:.1f} of {cores} CPUs busy"
     return [
-        f"{threads} threads had {share:.0%} of the processors' time{kept}: use --threads 1, which holds on a busy machine"
+        f"{threads} threads got {share:.0%} of their CPU time{busy}; "
+        "use --threads 1, which is reliable on a busy machine too"
     ]
 
 
 def _busy(time: Disturbed) -> list[str]:
-    """Return a line if another process ran on the processor of a single thread."""
+    """Return a warning if another process ran on the CPU of a single thread."""
     if _enough_clean(time):
         return []
-    busy = f"another process is busy: only {time.clean_runs} of {time.tried} runs had the processor to themselves"
+    tried = time.tried or time.clean_runs
+    busy = f"another process was busy during {tried - time.clean_runs} of {tried} runs"
     if time.clock == "thread":
-        busy += ", so these are seconds of the processor, not of the clock"
-    return [f"{busy}; wait for a quieter machine or give a longer --budget"]
+        busy += ", so times are CPU seconds, not wall-clock seconds"
+    return [f"{busy}; close it, or use a longer --budget"]
 
 
 def _enough_clean(time: Disturbed) -> bool:

@@ -1,4 +1,4 @@
-"""How to run an attention, and what to find out from the run."""
+"""Options of a run: device, threads, seed, and what to measure."""
 
 import sys
 from collections.abc import Callable
@@ -10,36 +10,36 @@ from attnscope.core.errors import DeviceError, UsageError, quoted
 from attnscope.profiling import process
 
 DEVICES = {
-    "auto": "the fastest that is here",
-    "cpu": "this processor",
+    "auto": "the fastest available device",
+    "cpu": "the CPU",
     "cuda": "an NVIDIA or AMD GPU",
     "mps": "an Apple GPU",
-    "meta": "shapes alone, nothing is computed",
+    "meta": "shapes only, without computation",
 }
 UNKNOWN_DTYPES = {"mps": ("float64", "complex128")}
-"""Types of numbers that a device does not know."""
+"""Dtypes that a device does not support."""
 BUDGET_S = 0.3
 
 Progress = Callable[[str, float], None]
-"""Called now and then with what is being measured, and the share of it that is done."""
+"""A callback that receives the name of the current measurement, and the fraction of it that is done."""
 
 
 class ProgressOption:
-    """An option that reports progress while something is measured."""
+    """Options with a callback that reports the progress of measurements."""
 
     progress: Progress | None
 
     def progress_of(self, what: str) -> Callable[[float], None] | None:
-        """Return the callback for the progress of one measurement, or None if nobody wants to know."""
+        """Return the callback for the progress of one measurement, or None if these options have no callback."""
         return partial(self.progress, what) if self.progress else None
 
 
 @dataclass(frozen=True)
 class RunOptions(ProgressOption):
-    """How to run a Spec, and what to find out; see `attnscope.explore`.
+    """Options that say how to run a Spec and what to measure; see `attnscope.explore`.
 
     Raises:
-        UsageError: a value that is not allowed.
+        UsageError: a value is not allowed.
     """
 
     device: str = "auto"
@@ -58,17 +58,17 @@ class RunOptions(ProgressOption):
 
     @property
     def runs(self) -> bool:
-        """Whether the module is built and run, on meta or where it computes."""
+        """Return whether the module is built and run, on the meta device or on one that computes."""
         return self.time or self.audit or self.device == "meta"
 
     @property
     def measures_time(self) -> bool:
-        """Whether anything is timed; on meta nothing can be."""
+        """Return whether anything is timed; the meta device has no times."""
         return self.time and self.device != "meta"
 
     @property
     def possible_devices(self) -> tuple[str, ...]:
-        """The devices that `device` can stand for before torch has looked: `auto` is one of several."""
+        """Return the devices that `device` may become; `auto` is resolved only once torch is imported."""
         if self.device != "auto":
             return (self.device,)
         return ("mps", "cpu") if sys.platform == "darwin" else ("cuda", "cpu")
@@ -77,7 +77,7 @@ class RunOptions(ProgressOption):
 def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
     """Raise a UsageError if a value is not allowed."""
     if device not in DEVICES:
-        raise UsageError(f"{{device}} {quoted(device)} is unknown; there is: {', '.join(DEVICES)}")
+        raise UsageError(f"{{device}} {quoted(device)} is unknown; available: {', '.join(DEVICES)}")
     if not 0 < budget <= 3600:
         raise UsageError(f"{{budget}} must be above 0 and at most 3600 s (got {budget:g})")
     if not 1 <= threads <= process.cores():
@@ -86,12 +86,12 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
         )
         raise UsageError(f"{{threads}} must be {here} (got {threads})")
     if not 0 <= seed < 2**63:
-        raise UsageError(f"{{seed}} must be a whole number from 0 to {2**63 - 1} (got {seed})")
+        raise UsageError(f"{{seed}} must be an integer from 0 to {2**63 - 1} (got {seed})")
 
 
 def check_dtype(device: str, dtype: str) -> None:
-    """Raise a DeviceError if this device, such as mps, does not support the dtype. No torch."""
-    unknown = UNKNOWN_DTYPES.get(device, ())
-    if dtype in unknown:
-        known = ", ".join(name for name in DTYPE_BYTES if name not in unknown)
-        raise DeviceError(f"{device} knows no {dtype}; there is: {known}, or {{device}} cpu")
+    """Raise a DeviceError if this device, such as mps, does not support the dtype. Does not import torch."""
+    unsupported = UNKNOWN_DTYPES.get(device, ())
+    if dtype in unsupported:
+        supported = ", ".join(name for name in DTYPE_BYTES if name not in unsupported)
+        raise DeviceError(f"{device} does not support {dtype}; use {supported}, or {{device}} cpu")

@@ -1,5 +1,7 @@
-"""What this machine can do at its best: matmul, softmax, copies, calls. Measured in half a second, then kept; and what the
-kernels of a run can do at their best on their own sizes.
+"""Measure the peaks of this machine: matmul and softmax rates, copy bandwidth, cost of a call.
+
+The measurement takes half a second and is stored. For a single run, `best_seconds` measures the best time of each of its
+kernels at their own sizes.
 """
 
 import json
@@ -27,13 +29,13 @@ from attnscope.profiling.options import check_dtype
 from attnscope.profiling.timing import FEWEST_LONG_RUNS, PATIENCE, measuring
 
 EACH_S, KERNEL_S = 0.024, 0.008
-"""How long each kernel is repeated, of the machine's and of a run's; the fastest run counts."""
+"""Seconds for which each kernel is repeated, for the peaks of the machine and for a run; the fastest repetition counts."""
 ROUNDS = 4
 FEW = 4096
-"""So many random numbers are drawn."""
+"""Number of random values that are drawn, and then repeated to fill an operand."""
 MEBI = 2**20
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-"""Where Linux describes the caches that one core can use."""
+"""The folder in which Linux describes the caches of a core."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -49,12 +51,22 @@ SIZES: dict[str, dict[str, Any]] = {
         "copy": (2 * MEBI, 8 * MEBI, 32 * MEBI, 128 * MEBI, 512 * MEBI),
     },
 }
-"""Sides of square matrices; tokens, head width and number of batched ones; length and number of rows; working
-sets, for a processor no powers of two, as its caches are: they neither just fit nor just miss."""
+"""Sizes of the measured kernels.
+
+"matmul": side of square matrices. "batched": tokens, head dimension, number of matrices. "softmax": length and number of
+rows. "copy": working set in bytes. For a CPU these are not powers of two, since caches are: a working set should clearly
+fit in a cache or clearly exceed it.
+"""
 
 
 def peaks_of(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
-    """The peaks that were kept for this machine, or else measured now and kept."""
+    """Return the stored peaks of this machine; measure and store them if no file has them yet.
+
+    Args:
+        device: the device.
+        dtype: the dtype of the operands.
+        threads: number of CPU threads.
+    """
     path = _path(device, dtype, threads)
     try:
         return from_plain(json.loads(path.read_text(encoding="utf-8")))
@@ -63,10 +75,10 @@ def peaks_of(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
 
 
 def measure_peaks_by_name(device: str, dtype: str, threads: int) -> tuple[Peaks, bool]:
-    """The same for a device and a dtype by their names.
+    """Measure the peaks of a device and a dtype that are given by name, as `measure_peaks` does.
 
     Raises:
-        DeviceError: the device is not here, or knows no such numbers.
+        DeviceError: the device is not available, or does not support the dtype.
     """
     found = find_device(device)
     check_dtype(found.type, dtype)
@@ -74,15 +86,17 @@ def measure_peaks_by_name(device: str, dtype: str, threads: int) -> tuple[Peaks,
 
 
 def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tuple[Peaks, bool]:
-    """Measure, and keep the result where nobody else was busy, or where one thread can be told apart from others.
+    """Measure the peaks of this machine, and store them if they are reliable.
+
+    They are reliable on a GPU, with one CPU thread, or if other processes are idle during the measurement.
 
     Args:
-        device: where.
-        dtype: type of the numbers.
-        threads: of the processor; torch is set to as many.
+        device: the device.
+        dtype: the dtype of the operands.
+        threads: number of CPU threads, to which torch is set during the measurement.
 
     Returns:
-        The peaks, and whether they can be trusted.
+        The peaks, and whether they are reliable.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -92,17 +106,17 @@ def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tup
         others = watch.load().others
     finally:
         torch.set_num_threads(before)
-    alone = device.type != "cpu" or threads == 1 or others is None or others <= OTHERS_MAY_KEEP
-    if alone:
-        _keep(peaks, _path(device, dtype, threads))
-    return peaks, alone
+    is_reliable = device.type != "cpu" or threads == 1 or others is None or others <= OTHERS_MAY_KEEP
+    if is_reliable:
+        _store(peaks, _path(device, dtype, threads))
+    return peaks, is_reliable
 
 
 def from_plain(data: dict[str, Any]) -> Peaks:
-    """Peaks from what JSON keeps of them.
+    """Build Peaks from their JSON representation.
 
     Raises:
-        KeyError, TypeError: it is not that.
+        KeyError, TypeError: the data does not represent Peaks.
     """
     rates = {name: tuple(Rate(**one) for one in data[name]) for name in ("matmul", "batched", "softmax")}
     return Peaks(**{**data, **rates, "copy": tuple(Bandwidth(**one) for one in data["copy"])})
@@ -111,28 +125,28 @@ def from_plain(data: dict[str, Any]) -> Peaks:
 def best_seconds(
     kernels: Mapping[Kernel, float], device: torch.device, dtype: torch.dtype, threads: int
 ) -> dict[Kernel, float]:
-    """Seconds of each kernel at its best, alone and on operands at hand; torch is set to `threads` already.
+    """Return the best time of each kernel in seconds, when it runs alone on operands that are in memory.
 
     Args:
-        kernels: each with the seconds in which it was seen to run within a step. One that takes longer alone was disturbed,
-            and is measured again; it needs no more than it was seen to need.
-        device: where.
-        dtype: type of the numbers.
-        threads: of the processor.
+        kernels: seconds of each kernel within a step. A kernel that takes longer alone was disturbed and is measured again.
+            The result never exceeds the time within the step.
+        device: the device.
+        dtype: the dtype of the operands.
+        threads: number of CPU threads, to which torch is already set.
     """
     clock = _clock(device, threads)
 
-    def alone(kernel: Kernel, seen_s: float) -> float:
-        call = _call(kernel, device, dtype)  # operands that are gone before those of the next kernel are made
-        call()  # memory and libraries are met for the first time
+    def alone(kernel: Kernel, in_step_s: float) -> float:
+        call = _call(kernel, device, dtype)  # a local, so that its operands are freed before the next kernel
+        call()  # the first call allocates memory and loads libraries
         best = _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
         for _ in range(PATIENCE):
-            if best > seen_s:
+            if best > in_step_s:
                 best = min(best, _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS))
-        return min(best, seen_s)
+        return min(best, in_step_s)
 
     with measuring(), seeded(device, 0):
-        return {kernel: alone(kernel, seen_s) for kernel, seen_s in kernels.items()}
+        return {kernel: alone(kernel, in_step_s) for kernel, in_step_s in kernels.items()}
 
 
 def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
@@ -160,7 +174,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
             source = torch.ones(working_set // 8, device=device, dtype=torch.float32)
             calls["copy", working_set] = partial(torch.empty_like(source).copy_, source)
         best: dict[object, float] = {}
-        for _ in range(ROUNDS):  # apart in time, so that a moment in which others are busy touches one of them alone
+        for _ in range(ROUNDS):  # a burst of other work then affects only one round of each kernel
             for name, call in calls.items():
                 best[name] = min(_best(clock, call, EACH_S / ROUNDS), best.get(name, math.inf))
     batched = [
@@ -183,17 +197,21 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
 
 
 def _clock(device: torch.device, threads: int) -> Clock:
-    """The thread's own time is what one thread can do, whoever else is busy; a GPU finds its operands in the cache."""
+    """Return the clock for peaks.
+
+    For one CPU thread it is the CPU time of the thread, which other processes do not affect. For a GPU it does not flush
+    the L2 cache, so that operands stay cached.
+    """
     if device.type == "cuda":
         return CudaClock(flush=False)
     return ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
 
 
 def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """What runs a kernel once, on operands of random normals."""
+    """Return a function that runs a kernel once, on operands drawn from a standard normal distribution."""
 
     def random(*shape: int) -> Tensor:
-        drawn = torch.randn(FEW, device=device).to(dtype)  # the same few again and again: drawing them all takes longer
+        drawn = torch.randn(FEW, device=device).to(dtype)  # drawing all values would take longer than repeating these
         size = math.prod(shape)
         return drawn.repeat(-(-size // FEW))[:size].view(shape)
 
@@ -206,18 +224,19 @@ def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[
         case "batched", (number, n, inner, m):
             return partial(torch.bmm, random(number, n, inner), random(number, inner, m), out=empty(number, n, m))
         case "softmax", (rows, length):
-            # into memory that is there: what is allocated anew each time may be faulted in each time
+            # with `out`, since new memory may cause page faults in each call
             return partial(torch.softmax, random(rows, length), -1, out=empty(rows, length))
         case "scale", (elements,):
             return partial(random(elements).mul_, 1.0)
         case "transpose", sizes:
-            lying = random(*sizes)[:, :, 0].permute(0, 2, 3, 1)
-            return partial(empty(*lying.shape).copy_, lying)
+            permuted = random(*sizes)[:, :, 0].permute(0, 2, 3, 1)
+            return partial(empty(*permuted.shape).copy_, permuted)
         case _:
-            raise ValueError(f"no kernel is known as {kernel}")
+            raise ValueError(f"kernel must be a linear, batched, softmax, scale or transpose kernel (got {kernel})")
 
 
 def _best(clock: Clock, call: Callable[[], object], each_s: float, fewest: int = 1) -> float:
+    """Return the time of the fastest of at least `fewest` calls within `each_s` seconds."""
     start = time.perf_counter()
     runs: list[float] = []
     while len(runs) < fewest or time.perf_counter() - start < each_s:
@@ -226,7 +245,10 @@ def _best(clock: Clock, call: Callable[[], object], each_s: float, fewest: int =
 
 
 def caches(device: torch.device, folder: Path = CACHES) -> dict[str, int]:
-    """Bytes of each data cache that a core can use, the smallest first; empty where the system does not tell."""
+    """Return the size in bytes of each data cache that a core can use, the smallest first.
+
+    The result is empty if the system does not report caches.
+    """
     if device.type == "cuda":
         size = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
         return {"L2": size} if size else {}
@@ -244,7 +266,7 @@ def caches(device: torch.device, folder: Path = CACHES) -> dict[str, int]:
 
 
 def cache_folder() -> Path:
-    """Where a user's programs keep what they can do without."""
+    """Return the folder of attnscope in the user's cache folder."""
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "attnscope"
     if sys.platform == "win32":
@@ -253,17 +275,19 @@ def cache_folder() -> Path:
 
 
 def _path(device: torch.device, dtype: torch.dtype, threads: int) -> Path:
+    """Return the file of the peaks, whose name is a hash of everything on which they depend."""
     capability = torch.backends.cpu.get_cpu_capability()
     machine = (device_name(device), capability, os.cpu_count(), torch.__version__, str(dtype), threads)
     measured = (SIZES, ROUNDS, EACH_S)
     return cache_folder() / f"peaks-{sha256(repr((machine, measured)).encode()).hexdigest()[:16]}.json"
 
 
-def _keep(peaks: Peaks, path: Path) -> None:
+def _store(peaks: Peaks, path: Path) -> None:
+    """Store peaks in a file, which readers see only when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps(asdict(peaks)), encoding="utf-8")
         unfinished.replace(path)
     except OSError:
-        pass  # a machine on which nothing can be kept measures each time
+        pass  # without a writable cache folder, peaks are measured in each process

@@ -1,4 +1,4 @@
-"""What must be settled in a process before torch is imported, for times that can be trusted and a quick start."""
+"""Set up the process before torch is imported, for reliable times and a quick start."""
 
 import gc
 import os
@@ -11,14 +11,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of <malloc.h>
 _KEEP = 2**31 - 1
 
 allocator = "default"
-"""How this process allocates: "default", or "pinned" once `pin_allocator` has been called."""
+"""The allocator of this process: "default", or "pinned" once `pin_allocator` has been called."""
 
 
 def pin_allocator() -> None:
-    """Let glibc keep freed memory, so that a forward does not fault its pages in anew each time.
+    """Set glibc to keep freed memory, so that a forward does not fault in its pages again in each run.
 
-    With glibc's defaults the same code runs up to 1.6 times slower or faster by the luck of the process. Elsewhere than on
-    glibc this does nothing.
+    With glibc's defaults, the speed of the same code differs by a factor of up to 1.6 from process to process. With any
+    other C library this does nothing.
     """
     global allocator
     mallopt = glibc_mallopt()
@@ -27,7 +27,7 @@ def pin_allocator() -> None:
 
 
 def glibc_mallopt() -> Mallopt | None:
-    """What tells glibc how to allocate; None where there is another C library."""
+    """Return glibc's `mallopt`, which sets the options of its allocator; None with any other C library."""
     if not sys.platform.startswith("linux"):
         return None
     import ctypes
@@ -36,10 +36,10 @@ def glibc_mallopt() -> Mallopt | None:
 
 
 def keep_memory(mallopt: Mallopt) -> bool:
-    """Tell glibc to map no block apart from the heap, and to give none of the heap back; whether it accepts both.
+    """Set glibc to allocate all blocks in the heap and never to trim it; return whether it accepts both.
 
-    Before 2.35 it refuses a threshold above 32 MiB. Then none may be mapped: not even blocks of 2 GiB and more, which are
-    better given back.
+    glibc before 2.35 refuses a threshold above 32 MiB. In that case mapping is turned off, even for blocks of 2 GiB and
+    more, which are better returned to the system.
     """
     in_heap = mallopt(_M_MMAP_THRESHOLD, _KEEP) or mallopt(_M_MMAP_MAX, 0)
     kept = mallopt(_M_TRIM_THRESHOLD, _KEEP)
@@ -47,12 +47,12 @@ def keep_memory(mallopt: Mallopt) -> bool:
 
 
 def import_torch() -> None:
-    """Import torch, and keep its many objects from the garbage collector's last round, when the process ends."""
+    """Import torch, and freeze its objects so that the garbage collection at the end of the process skips them."""
     import torch  # noqa: F401
 
     gc.freeze()
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

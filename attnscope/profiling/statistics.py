@@ -1,7 +1,7 @@
-"""Statistics of samples: the median, the quartiles, and the interquartile mean. No torch.
+"""Compute statistics of samples: median, quartiles and interquartile mean. Does not import torch.
 
-The interquartile mean is the mean of the middle half of the samples. It is as robust as the median, and means over the same
-runs add up: the steps of a forward add up to their sum exactly, which medians do not.
+The interquartile mean is the mean of the middle half of the samples. It is as robust as the median. Unlike medians, means
+over the same runs are additive: the steps of a forward add up to their sum exactly.
 """
 
 import statistics
@@ -20,24 +20,24 @@ class Samples:
 
     @property
     def interquartile_mean_s(self) -> float:
-        """The mean of the middle half of the samples."""
+        """Return the mean of the middle half of the samples, in seconds."""
         return mean_at(self.samples_s, middle_half(self.samples_s))
 
     @property
     def quartiles_s(self) -> Quartiles:
-        """The first quartile, the median, and the third quartile."""
+        """Return the first quartile, the median and the third quartile, in seconds."""
         return quartiles(self.samples_s)
 
     @property
     def iqr_s(self) -> float:
-        """The interquartile range."""
+        """Return the interquartile range, in seconds."""
         return interquartile_range(self.samples_s)
 
 
 def middle_half(samples: Sequence[float]) -> list[int]:
-    """Return the positions of the samples in the middle half, in ascending order of the samples.
+    """Return the positions of the middle half of the samples, in ascending order of the samples.
 
-    A quarter of the samples, rounded down, is cut off at each end.
+    A quarter of the samples, rounded down, is dropped at each end.
     """
     ordered = sorted(range(len(samples)), key=samples.__getitem__)
     cut = len(ordered) // 4
@@ -50,7 +50,7 @@ def mean_at(samples: Sequence[float], positions: Sequence[int]) -> float:
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:
-    """Return the three quartiles, interpolated linearly; of a single sample, the sample three times."""
+    """Return the three quartiles, interpolated linearly. All three equal the sample if there is only one."""
     if len(samples) == 1:
         return (samples[0],) * 3
     first, median, third = statistics.quantiles(samples, n=4, method="inclusive")
@@ -58,7 +58,7 @@ def quartiles(samples: Sequence[float]) -> Quartiles:
 
 
 def interquartile_range(samples: Sequence[float]) -> float:
-    """Return the third quartile less the first; 0 for a single sample."""
+    """Return the third quartile minus the first; 0 for a single sample."""
     first, _, third = quartiles(samples)
     return third - first
 

@@ -1,4 +1,4 @@
-"""Which steps a module really ran, on which shapes, held against their letters."""
+"""Record the steps that a module runs, and check their shapes against their letters."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -16,22 +16,22 @@ from attnscope.profiling.hooks import listening
 
 
 def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
-    """Run a module once and tell the steps of attnscope's that ran in it, in their order.
+    """Run a module once, and return the steps of attnscope that ran in it, in their order.
 
-    Works for any network that has attentions of attnscope's somewhere inside. The letters of one attention keep their
-    sizes from its first step to its last, and every shape is held against them before and after each step.
+    The module may be any network that contains attentions of attnscope. Within one attention, each letter keeps its size
+    from the first step to the last. Every shape is checked against the letters before and after each step.
 
     Args:
-        module: the network. It runs in evaluation mode and without gradients, and is left as it was.
-        inputs: what its forward takes.
+        module: the network. It runs in evaluation mode and without gradients; its mode is restored.
+        inputs: the inputs of its forward.
 
     Returns:
-        One SizedStep for each step that ran: its name, path, shapes, MACs (multiply-accumulates), FLOPs (two a MAC),
-        elementwise FLOPs and bytes.
+        One SizedStep for each step that ran. It has the name, path, shapes and costs of the step: MACs
+        (multiply-accumulates), FLOPs (two per MAC), elementwise FLOPs and bytes.
 
     Raises:
-        AxisError: a shape that is not what a step's letters say, named in these letters.
-        PlanError: a module with steps that does not say the sizes of its letters.
+        AxisError: a shape contradicts the letters of a step; the message names the letters.
+        PlanError: a module with steps does not have the sizes of its letters.
     """
     traced: list[SizedStep] = []
     sizes_of: dict[str, dict[str, int]] = {}
@@ -49,10 +49,10 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
         def call(*args: Any) -> Any:
             sizes = sizes_of[path] if path in sizes_of else sizes_of.setdefault(path, _sizes_of(attention))
             tensors = [value for value in args if isinstance(value, Tensor)]
-            _hold(step, step.letters.inputs, tensors, sizes)
+            _check(step, step.letters.inputs, tensors, sizes)
             result = method(*args)
             results = tensors_of(result)
-            _hold(step, step.letters.outputs, results, sizes)
+            _check(step, step.letters.outputs, results, sizes)
             traced.append(SizedStep(step, sizes, results[0].element_size(), path))
             return result
 
@@ -71,26 +71,34 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
 
 
 def tensors_of(result: Tensor | Iterable[Tensor] | None) -> list[Tensor]:
-    """Return the tensors that a step returned: several, one or none."""
+    """Return the tensors in the result of a step as a list."""
     return [result] if isinstance(result, Tensor) else list(result or ())
 
 
 def _sizes_of(attention: nn.Module) -> dict[str, int]:
-    """Return the letters that a module sets, with their sizes.
+    """Return the sizes of the letters that a module sets, by letter.
 
     Raises:
-        PlanError: it does not say them.
+        PlanError: the module has no mapping `sizes`.
     """
     sizes = getattr(attention, "sizes", None)
     if not isinstance(sizes, Mapping):
-        raise PlanError(f"{type(attention).__name__} needs a property sizes: the letters that the module sets, by name")
+        raise PlanError(
+            f"{type(attention).__name__} needs a property sizes, a mapping from each letter it sets to its size"
+        )
     return dict(sizes)
 
 
-def _hold(step: Step, letters: tuple[Letters, ...], tensors: list[Tensor], sizes: dict[str, int]) -> None:
-    """Hold real tensors against a step's letters, and learn the sizes they tell."""
+def _check(step: Step, letters: tuple[Letters, ...], tensors: list[Tensor], sizes: dict[str, int]) -> None:
+    """Check the shapes of tensors against the letters of a step, and add the sizes of new letters to `sizes`.
+
+    Raises:
+        AxisError: a shape, or the number of tensors, contradicts the letters.
+    """
     if len(tensors) != len(letters):
-        raise AxisError(f"{step.name}: {step.pattern} has {len(letters)} tensors on this side, not {len(tensors)}")
+        raise AxisError(
+            f"{step.name}: {step.pattern} must have {len(letters)} tensors on this side (got {len(tensors)})"
+        )
     for tensor, expected in zip(tensors, letters, strict=True):
         try:
             expected.bind(tuple(tensor.shape), sizes)

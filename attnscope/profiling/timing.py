@@ -1,8 +1,9 @@
-"""Time each step of a forward in place, beside the untouched forward.
+"""Time each step of a forward in place, and the uninstrumented forward for comparison.
 
-The end of a step and the beginning of the next share one stamp, so that the steps add up to the forward without a gap. Runs
-with and without stamps alternate, so that a drift of the machine affects both alike. A time is an interquartile mean over
-the same runs for every step: as robust as a median, and the steps add up to their sum exactly.
+The end of a step and the beginning of the next share one timestamp, so that the steps add up to the forward without gaps.
+Instrumented and uninstrumented runs alternate, so that drift of the machine affects both equally. A time is an
+interquartile mean over the same runs for every step. It is as robust as a median, and the steps add up to their sum
+exactly.
 """
 
 import gc
@@ -27,27 +28,28 @@ from attnscope.profiling.statistics import Samples, interquartile_range, mean_at
 from attnscope.reports.report import StepTime, Time
 
 WARMUP_RUNS = 5
-"""Runs of a forward before it is timed: the first takes up to 2.7 times as long as later ones, the fifth 2 % more."""
+"""Runs of a forward before it is timed. The first takes up to 2.7 times as long as later ones, the fifth 2% longer."""
 WARMUP_S = 0.05
 FEWEST_PAIRS = 7
-"""Of FEWEST_CLEAN three would be in the middle half: too few, with several threads, for a sum within 3 % of the whole."""
+"""The smallest number of pairs. The middle half of only FEWEST_CLEAN pairs has three, which are too few: with several
+threads, the sum of the steps would differ from the whole by more than 3%."""
 FEWEST_LONG_RUNS = 3
 PATIENCE = 2
-"""How many times the budget may be spent where others keep the pairs from being clean."""
+"""Multiple of the budget that may be spent if other processes prevent clean pairs."""
 LONG = 10
-"""How many times the budget may be spent on more than FEWEST_CLEAN pairs of a long forward."""
+"""Multiple of the budget after which a long forward needs only FEWEST_CLEAN pairs."""
 
 Inputs = Tensor | tuple[Tensor, ...]
-"""What a forward takes: a tensor, or a tuple of them."""
+"""The inputs of a forward: a tensor, or a tuple of tensors."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Watched and untouched runs of one forward, in pairs. The last entry of a chain is what follows its last step.
+    """Pairs of an instrumented run (a chain) and an uninstrumented run (a whole) of one forward.
 
-    `beside` are the runs of each other forward that ran once with every pair. `tried` pairs were run. The clean ones are
-    kept, or all of them if fewer than FEWEST_CLEAN are clean. `clock` is "wall", or "thread" if other processes left so few
-    runs clean that only the thread's processor time is reliable.
+    The last entry of a chain is the time after its last step. `beside` has the runs of each other forward, one for every
+    pair. Of the `tried` pairs only clean ones are kept, or all if fewer than FEWEST_CLEAN are clean. `clock` is "wall", or
+    "thread" if too few runs are clean, so that only the CPU time of the thread is reliable.
     """
 
     chains: list[Timed]
@@ -62,13 +64,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Timing:
-    """The finished statistics of a forward, or a backward, that was timed step by step.
+    """Statistics of a forward, or of a backward, that was timed step by step.
 
     Args:
-        whole: the untouched runs beside the sum of the steps.
-        samples_s: seconds of each step in each watched run.
-        middle: the watched runs in the middle half, by their total. Every mean is over these runs, so that steps add up.
-        beside: the untouched runs of each other forward that was timed with it.
+        whole: time of the uninstrumented runs, and the sum of the steps.
+        samples_s: seconds of each step in each instrumented run.
+        middle: positions of the instrumented runs whose totals are in the middle half. Every mean is over these runs, so
+            that the steps add up.
+        beside: times of the uninstrumented runs of each other forward that was interleaved.
     """
 
     whole: Time
@@ -77,17 +80,18 @@ class Timing:
     beside: Sequence[Samples] = ()
 
     def time_of(self, steps: Iterable[int], instances: int = 1) -> StepTime:
-        """Return the time of some steps together, divided by the number of instances that they are."""
+        """Return the time of several steps together, divided by the number of instances that they cover."""
         runs = [sum(run) / instances for run in zip(*[self.samples_s[step] for step in steps], strict=True)]
         return StepTime(mean_at(runs, self.middle), interquartile_range(runs), runs)
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Samples in seconds of several forwards that were run in turn, and how much other processes disturbed them.
+    """Samples in seconds of several interleaved forwards, and the load by other processes.
 
-    `clean_runs` of the `tried` rounds were left alone; these are kept, or all rounds if too few are clean. `cpu_share` is
-    the share of the processors' time that a run had; None if a GPU took part. The rest is as in a Time.
+    Of the `tried` rounds, `clean_runs` were undisturbed. Only these are kept, or all rounds if too few are clean.
+    `cpu_share` is the fraction of the CPU time of its threads that a run got; None if a GPU took part. The other attributes
+    are those of a Time.
     """
 
     samples: list[list[float]]
@@ -100,12 +104,12 @@ class Turns:
 
     @property
     def times(self) -> list[Samples]:
-        """The statistics of each forward."""
+        """Return the statistics of each forward."""
         return [Samples(samples) for samples in self.samples]
 
 
 Progress = Callable[[float], None]
-"""Called now and then with the share of the measurement that is done."""
+"""A callback that receives the fraction of the measurement that is done."""
 
 
 def time_steps(
@@ -115,17 +119,17 @@ def time_steps(
     progress: Progress | None = None,
     beside: Sequence[nn.Module] = (),
 ) -> Timing:
-    """Time each step of a module in place, and the untouched forward beside it.
+    """Time each step of a module in place, and the uninstrumented forward for comparison.
 
-    If other processes leave fewer than FEWEST_CLEAN pairs clean, a single thread is timed once more by its processor time,
-    which is reliable on a busy machine too.
+    If fewer than FEWEST_CLEAN pairs are clean, a single thread is timed again by its CPU time, which is reliable on a busy
+    machine too.
 
     Args:
         module: a module whose steps are tied to methods, in evaluation mode.
         x: its input or inputs, on the module's device.
         budget_s: seconds to measure, without the warm-up; up to PATIENCE times as long on a busy machine.
-        progress: called with the share that is done.
-        beside: other modules whose untouched forward of the same inputs is timed in turn with these.
+        progress: called with the fraction of the measurement that is done.
+        beside: other modules, whose uninstrumented forwards of the same inputs are interleaved.
 
     Returns:
         The times of the steps in the order in which they ran.
@@ -146,7 +150,7 @@ def time_steps(
 
         def whole() -> Timed:
             with listening(module, stamping([])):
-                pass  # what goes before a run is felt in its caches: without this the chain reads 0.4 % longer
+                pass  # leaves the caches as before a chain; without this, the chain takes 0.4% longer than the whole
             return run(clock, forward, [])
 
         def chain() -> Timed:
@@ -155,16 +159,16 @@ def time_steps(
                 return run(clock, forward, stamps)
 
         with measuring():
-            watching_s = _watching_cost(clock)
+            overhead_s = _step_overhead(clock)
         others = [partial(other, each) for each in beside]
-        pairs = take_pairs(whole, chain, budget_s, watching_s + clock.empty_s, progress, others)
-        return replace(pairs, chains=[_less_watching(chained, watching_s) for chained in pairs.chains])
+        pairs = take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, others)
+        return replace(pairs, chains=[_without_overhead(chained, overhead_s) for chained in pairs.chains])
 
     return statistics_of(by_best_clock(pairs_by, device_type(x)))
 
 
 def by_best_clock(pairs_by: Callable[[Clock], Pairs], device: str) -> Pairs:
-    """Take pairs by the device's own clock, or by a single thread's processor time if too few of them are clean."""
+    """Take pairs with the clock of the device, or by the CPU time of a single thread if too few of them are clean."""
     pairs = pairs_by(CLOCKS[device]())
     if pairs.clean_runs < FEWEST_CLEAN and device == "cpu" and torch.get_num_threads() == 1:
         by_thread = pairs_by(ThreadClock())
@@ -173,7 +177,7 @@ def by_best_clock(pairs_by: Callable[[Clock], Pairs], device: str) -> Pairs:
 
 
 def statistics_of(pairs: Pairs) -> Timing:
-    """Return the finished statistics of pairs of runs; torch still has the number of threads that they ran with."""
+    """Return the statistics of pairs of runs. torch must still have the number of threads that they ran with."""
     middle = middle_half([chain.total for chain in pairs.chains])
     steps_sums = [sum(chain.seconds[:-1]) for chain in pairs.chains]
     whole = Samples([run.total for run in pairs.wholes])
@@ -212,10 +216,16 @@ def take_pairs(
     beside: Sequence[Callable[[], Timed]] = (),
     now: Callable[[], float] = time.perf_counter,
 ) -> Pairs:
-    """Run pairs of a whole and a watched run, in alternating order, until enough are clean or the budget is spent.
+    """Take pairs of a whole and a chain, in alternating order, until enough are clean or the budget is spent.
 
-    `beside` are other runs that take their turn with every pair. `now` returns the seconds in which the budget and the
-    warm-up are counted.
+    Args:
+        whole: runs the uninstrumented forward.
+        chain: runs the instrumented forward.
+        budget_s: seconds to measure, without the warm-up; up to PATIENCE times as long on a busy machine.
+        stamp_s: seconds of overhead per step, for the record.
+        progress: called with the fraction of the measurement that is done.
+        beside: other runs that are interleaved with every pair.
+        now: returns the current time in seconds, for the budget and the warm-up.
     """
     runs = [whole, chain, *beside]
     rounds: list[list[Timed]] = []
@@ -239,13 +249,13 @@ def take_pairs(
 
 
 def seconds_of(module: nn.Module, x: Inputs) -> float:
-    """Return the seconds of one untouched forward."""
+    """Return the seconds of one uninstrumented forward."""
     with measuring():
         return run(CLOCKS[device_type(x)](), partial(module, *as_tuple(x)), []).total
 
 
 def time_forward(module: nn.Module, x: Inputs, budget_s: float, progress: Progress | None = None) -> Samples:
-    """Time the untouched forward alone."""
+    """Time the uninstrumented forward alone."""
     return time_in_turn([(module, x)], budget_s, progress).times[0]
 
 
@@ -255,18 +265,18 @@ def time_in_turn(
     progress: Progress | None = None,
     now: Callable[[], float] = time.perf_counter,
 ) -> Turns:
-    """Time several untouched forwards, run in turn, so that a drift of the machine touches all alike.
+    """Time several uninstrumented forwards, interleaved, so that drift of the machine affects all equally.
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
-        budget_s: seconds to measure them together, without the warm-up. Each runs FEWEST_CLEAN times at least, or
+        budget_s: seconds to measure all of them together, without the warm-up. Each runs at least FEWEST_CLEAN times, or
             FEWEST_LONG_RUNS times if one round takes longer than the budget.
-        progress: called with the share that is done.
-        now: returns the seconds in which the budget and the warm-up are counted.
+        progress: called with the fraction of the measurement that is done.
+        now: returns the current time in seconds, for the budget and the warm-up.
 
     Returns:
-        The samples of each, from the rounds that were left alone. If these are too few, all rounds are kept, and a single
-        thread is timed by its processor time.
+        The samples of each forward, from the clean rounds. If these are too few, all rounds are kept, and a single thread
+        is timed by its CPU time.
     """
     clocks = {device: CLOCKS[device]() for device in {device_type(x) for _, x in forwards}}
 
@@ -313,7 +323,7 @@ def time_in_turn(
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Turn gradients and garbage collection off for the length of a with block."""
+    """Turn off gradients and garbage collection within a `with` block."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -335,15 +345,16 @@ def device_type(x: Inputs) -> str:
 
 
 def _ignore(share: float) -> None:
-    """Take the place of a progress callback that was not given."""
+    """Ignore the progress; the default callback."""
 
 
-def _less_watching(chain: Timed, watching_s: float) -> Timed:
-    """Subtract the cost of watching from each step."""
-    return replace(chain, seconds=[max(0.0, s - watching_s) for s in chain.seconds[:-1]] + chain.seconds[-1:])
+def _without_overhead(chain: Timed, overhead_s: float) -> Timed:
+    """Subtract the overhead of the instrumentation from each step."""
+    return replace(chain, seconds=[max(0.0, s - overhead_s) for s in chain.seconds[:-1]] + chain.seconds[-1:])
 
 
 def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[Any]) -> Callable[..., Any]:
+    """Wrap a method so that each call of it appends a timestamp."""
     keep = stamps.append
 
     def call(*args: Any) -> Any:
@@ -355,19 +366,19 @@ def _stamped(method: Callable[..., Any], stamp: Callable[[], Any], stamps: list[
 
 
 def _round_of(runs: Sequence[Callable[[], Timed]], backwards: bool = False) -> list[Timed]:
-    """Run each once, from the first to the last or backwards; return the results from the first to the last."""
+    """Run each function once, in order or in reverse order; return the results in order."""
     if backwards:
         return [one() for one in reversed(runs)][::-1]
     return [one() for one in runs]
 
 
 def _warm_up(runs: Sequence[Callable[[], Timed]], start: float, now: Callable[[], float], rounds: int) -> None:
-    """Run each so many times, and until WARMUP_S have passed since the start."""
+    """Run each function the given number of rounds, and until WARMUP_S seconds have passed since the start."""
     while rounds > 0 or now() - start < WARMUP_S:
         _round_of(runs)
         rounds -= 1
         if now() - start > 10 * WARMUP_S:
-            return  # a forward this long has warmed what there is to warm
+            return  # one round of a forward this long is enough
 
 
 def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
@@ -378,8 +389,8 @@ def _enough(pairs: int, clean: int, elapsed_s: float, budget_s: float) -> bool:
     return clean >= FEWEST_CLEAN or elapsed_s >= PATIENCE * budget_s
 
 
-def _watching_cost(clock: Clock) -> float:
-    """Measure what watching costs a step that does nothing, in seconds of the clock."""
+def _step_overhead(clock: Clock) -> float:
+    """Measure the overhead of instrumentation on a step that does nothing, in seconds of the clock."""
     if not clock.on_processor:
         return 0.0
 

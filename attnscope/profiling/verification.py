@@ -1,4 +1,4 @@
-"""Verification: the steps that ran against the plan, and MACs that were counted in independent ways against each other."""
+"""Verify that the steps of a run agree with the plan, and that independent counts of their MACs agree."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Counted:
-    """MACs by the place of each step, as one counter saw them; None if it was not used or is not available."""
+    """MACs of one counter by the place of each step; None if it was not used or is not available."""
 
     macs: Mapping[str, int] | None = None
     uncounted: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class CountedBackward:
-    """MACs of the whole backward as torch saw them, None if not available, and whether they agree with the plan."""
+    """MACs of the whole backward counted with torch, None if not available, and whether they agree with the plan."""
 
     macs: int | None = None
     agree: bool = True
@@ -43,16 +43,16 @@ BACKWARD_NOT_COUNTED = CountedBackward()
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified: `order` has, for each step that ran, its row in the plan; it is empty if nothing ran."""
+    """Result of a verification. `order` has the row in the plan of each step that ran; it is empty if nothing ran."""
 
     audit: Audit
     order: tuple[int, ...] = ()
     backward_macs: int | None = None
-    """MACs of the real backward, as torch counted them."""
+    """MACs of the whole backward, counted with torch while it ran."""
 
 
 def verify_plan(spec: Spec, plan: Plan) -> Verification:
-    """Compare the MACs of a plan with the closed form of its Spec. No torch."""
+    """Compare the MACs of a plan with the closed form of its Spec. Does not import torch."""
     return Verification(compare_counts(plan, spec.closed_form()))
 
 
@@ -67,16 +67,16 @@ def verify_run(
     """Run a module, and compare its steps, their shapes and their counts with the plan.
 
     Args:
-        spec: what the module was built from.
+        spec: the Spec from which the module was built.
         plan: its plan.
         module: the module, in evaluation mode.
         x: its inputs.
-        options: torch counts too if `audit` says so, and the backward if `backward` does as well.
-        backward_macs: MACs of the backward of each run of a step, as the plan has them.
+        options: with `audit`, torch counts too; with `audit` and `backward`, also the backward.
+        backward_macs: MACs of the backward of each run of a step, by the plan.
 
     Raises:
-        FolderError: the steps differ from the plan. It is another AttnscopeError for an attention of this package.
-        DeviceError: the kernel of the Spec does not run here, or has no backward.
+        FolderError: the steps differ from the plan. For an attention of this package it is another AttnscopeError.
+        DeviceError: the kernel of the Spec does not run on this device, or has no backward.
     """
     device = x[0].device
     with kernel_errors_explained(spec, device):
@@ -101,10 +101,10 @@ def verify_steps(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> li
     """Run a module once, and compare its steps and their shapes with the plan.
 
     Returns:
-        For each step that ran, its row in the plan.
+        The row in the plan of each step that ran.
 
     Raises:
-        PlanError: they differ.
+        PlanError: the steps or their shapes differ from the plan.
     """
     from attnscope.profiling.steps import trace_steps
 
@@ -121,16 +121,16 @@ def verify_steps(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> li
     for where, step in zip(ran, steps, strict=True):
         planned = plan.steps[rows[where]]
         if (planned.inputs, planned.outputs) != (step.inputs, step.outputs):
-            said, made = (" and ".join(map(spell, one.outputs)) for one in (planned, step))
-            raise PlanError(f"the plan says {where} makes {said}, but {where} made {made}")
+            expected, actual = (" and ".join(map(spell, one.outputs)) for one in (planned, step))
+            raise PlanError(f"{where} must return {expected}, by the plan (got {actual})")
     return [rows[where] for where in ran]
 
 
 def _difference(rows: Mapping[str, int], ran: Sequence[str]) -> str | None:
-    """Return how the steps that ran differ from those of the plan, or None.
+    """Describe the first kind of difference between the steps that ran and those of the plan; None if they agree.
 
     Args:
-        rows: for each place where a step of the plan runs, its row.
+        rows: the row in the plan of each place where a step runs.
         ran: the places of the steps that ran, in their order.
     """
     counts = Counter(ran)
@@ -140,7 +140,7 @@ def _difference(rows: Mapping[str, int], ran: Sequence[str]) -> str | None:
         return f"steps of the plan that did not run: {', '.join(missing)}"
     if again := [where for where, times in counts.items() if times > 1]:
         return f"steps that ran more than once: {', '.join(again)}"
-    first_of: dict[int, str] = {}  # identical modules are one row: the first of them counts
+    first_of: dict[int, str] = {}  # identical modules share a row, whose order is that of the first module
     for where in ran:
         first_of.setdefault(rows[where], where)
     early = [where for planned, (row, where) in enumerate(first_of.items()) if planned != row]
@@ -148,20 +148,20 @@ def _difference(rows: Mapping[str, int], ran: Sequence[str]) -> str | None:
 
 
 def count_by_fvcore(module: "nn.Module", x: "tuple[Tensor, ...]", kernel: str) -> Counted:
-    """Count a real forward with fvcore; a second opinion that fails is not available, and does not fail the run."""
+    """Count the MACs of a forward with fvcore. If fvcore fails, the count is not available, and the run continues."""
     from attnscope.profiling.counters import count_with_fvcore
 
     try:
         counts = count_with_fvcore(module, *x)
     except Exception as error:
-        compiled = "it traces, and what torch has compiled cannot be traced; --kernel eager counts the same"
+        compiled = "it cannot trace compiled code; use --kernel eager, which has the same counts"
         why = compiled if kernel in COMPILED else in_a_line(error)
         return Counted(notes=(f"fvcore is not available: {why}",))
     return Counted(counts.macs, tuple(counts.uncounted))
 
 
 def count_by_torch(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> Counted:
-    """Count a real forward with torch's FlopCounterMode."""
+    """Count the MACs of a forward with torch's FlopCounterMode."""
     from attnscope.profiling.counters import count_with_torch
 
     try:
@@ -170,8 +170,8 @@ def count_by_torch(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> 
         return _torch_is_not_available(type(error).__name__)
     attend = [step for step in plan.steps if step.name == "attend"]
     if any(_macs_of(step, macs) == 0 for step in attend):
-        # FlopCounterMode has a formula for each fused kernel of CUDA and none for the CPU's (in torch 2.14 neither)
-        return _torch_is_not_available("this torch counts fused attention on the CPU as 0")
+        # FlopCounterMode (up to torch 2.14) has formulas for the fused kernels of CUDA, but not for that of the CPU
+        return _torch_is_not_available("this version counts fused attention on the CPU as 0")
     return Counted(macs)
 
 
@@ -186,13 +186,13 @@ def compare_counts(
     torch: Counted = NOT_COUNTED,
     backward: CountedBackward = BACKWARD_NOT_COUNTED,
 ) -> Audit:
-    """Compare the MACs of each step by each way of counting: the letters, the closed form, fvcore and torch.
+    """Compare four counts of the MACs of each step: from its shapes, the closed form, fvcore and torch.
 
     Args:
-        plan: counts by the letters of its steps.
-        closed_form: MACs of one instance of each step that has any, by its place.
-        fvcore, torch: what the counters saw of a real forward.
-        backward: what torch saw of a real backward.
+        plan: the plan, whose MACs follow from the shapes of its steps.
+        closed_form: MACs of one instance of each step that has MACs, by its place.
+        fvcore, torch: counts of a forward.
+        backward: count of a backward by torch.
     """
     steps = [
         StepAudit(
@@ -214,7 +214,7 @@ def compare_counts(
             f"{name}: the closed form has {macs:,} MACs for a step that did not run"
             for name, macs in did_not_run.items()
         ),
-        *(f"{name}: fvcore counted {macs:,} MACs there" for name, macs in elsewhere.items()),
+        *(f"{name}: fvcore counted {macs:,} MACs, which no step of the plan has" for name, macs in elsewhere.items()),
     ]
     return Audit(
         declared=plan.macs,
@@ -233,21 +233,21 @@ def _macs_of(step: SizedStep, macs: Mapping[str, int] | None) -> int | None:
 
 
 def disagreement(row: StepAudit) -> str | None:
-    """Return which ways of counting disagree on a step, or None if they agree."""
-    ways = {"letters": row.declared, "closed form": row.closed_form, "fvcore": row.fvcore, "torch": row.torch}
-    counted = {way: macs for way, macs in ways.items() if macs is not None}
-    if len(set(counted.values())) == 1:
+    """Return the counts of a step in one line if they disagree, or None if they agree."""
+    counts = {"shapes": row.declared, "closed form": row.closed_form, "fvcore": row.fvcore, "torch": row.torch}
+    available = {way: macs for way, macs in counts.items() if macs is not None}
+    if len(set(available.values())) == 1:
         return None
-    return f"{row.name}: " + ", ".join(f"{way} {macs:,}" for way, macs in counted.items())
+    return f"{row.name}: counts disagree: " + ", ".join(f"{way} {macs:,}" for way, macs in available.items())
 
 
 def compare_backward(plan: Plan, backward_macs: Sequence[int | None], counted: int) -> CountedBackward:
-    """Compare the MACs of the backward with what FlopCounterMode counted of the real one.
+    """Compare the MACs of the backward by the plan with the count of FlopCounterMode.
 
     Args:
-        plan: the steps.
-        backward_macs: MACs of the backward of each run of a step; None if they are not known.
-        counted: MACs that were counted.
+        plan: the plan of the steps.
+        backward_macs: MACs of the backward of each run of a step; None if the plan does not have them.
+        counted: MACs that FlopCounterMode counted.
     """
     declared = sum_of(backward_macs)
     if declared is None or counted == declared:
@@ -255,6 +255,6 @@ def compare_backward(plan: Plan, backward_macs: Sequence[int | None], counted: i
     runs = zip(plan.runs, backward_macs, strict=True)
     fused = sum([macs or 0 for number, macs in runs if plan.steps[number].is_fused])
     if fused and counted == declared - fused:
-        # FlopCounterMode has no formula for the backward of the CPU's fused kernel (in torch 2.14 neither)
+        # FlopCounterMode (up to torch 2.14) has no formula for the backward of the CPU's fused kernel
         return CountedBackward(notes=("torch's FlopCounterMode counts the fused backward on the CPU as 0",))
-    return CountedBackward(counted, False, (f"backward: letters {declared:,}, torch {counted:,} MACs",))
+    return CountedBackward(counted, False, (f"backward: counts disagree: shapes {declared:,}, torch {counted:,} MACs",))
