@@ -82,7 +82,7 @@ def test_a_huge_traced_module_is_an_error(arguments, given, device):
     with pytest.raises(DeviceError) as refused:
         built(target, device, otherwise="cpu")
     assert refused.value.in_flags() == (
-        "torch.nn:Linear has a tensor that does not fit in a 64-bit address space; smaller values of --arg may fit"
+        "torch.nn:Linear has a tensor that does not fit in a 64-bit address space; use smaller values of --arg"
     )
 
 

@@ -218,22 +218,22 @@ def test_keyword_inputs_masks_and_factories_are_accepted(command):
         (
             ["my_file.py:MyAttention", "--input", "1,49,96"],
             2,
-            r"missing 1 required positional argument: 'dim'; give .*--arg",
+            r"missing 1 required positional argument: 'dim'; set .*--arg",
         ),
-        (["my_file.py:MyAttention", "--arg", "dim=96"], 2, r"--input is needed: MyAttention takes x, mask"),
-        (["my_file.py:MyAtention"], 2, r"no MyAtention; did you mean MyAttention\?"),
-        (["my_file.py"], 2, r"2 modules \(MyAttention, Broken\); say which"),
-        (["no_file.py:X"], 2, r"no_file.py is not there"),
-        (["no_package:X"], 2, r"no module no_package"),
+        (["my_file.py:MyAttention", "--arg", "dim=96"], 2, r"--input is required, since MyAttention takes x, mask"),
+        (["my_file.py:MyAtention"], 2, r"MyAtention does not exist; did you mean MyAttention\?"),
+        (["my_file.py"], 2, r"must define exactly 1 module \(got 2: MyAttention, Broken\); use my_file.py:NAME"),
+        (["no_file.py:X"], 2, r"file no_file.py does not exist"),
+        (["no_package:X"], 2, r"module no_package cannot be imported: no_package does not exist"),
         (["timm:vit_tiny_patch16_225"], 2, r"timm has no vit_tiny_patch16_225; did you mean vit_tiny_patch16_224\?"),
         (["torchvision:swin_q"], 2, r"torchvision has no swin_q; did you mean"),
-        (["nothing"], 2, r"nothing names no module"),
-        ([*OWN, "--group", "lines"], 2, r"--group lines is unknown; there is: module, line, op"),
-        ([*OWN, "--depth", "0"], 2, r"--depth 0 is too small"),
-        ([*OWN, "--module", "qvk"], 2, r"--module qvk is not there; did you mean qkv\?"),
-        ([*OWN, "--input", "1,a"], 2, r"--input 1,a is no shape"),
-        ([*OWN, "--input", "1,x"], 2, r"--input 1,x is no shape"),
-        ([*OWN, "--arg", "dim"], 2, r"--arg dim has no name"),
+        (["nothing"], 2, r"nothing does not name a module; use timm:NAME"),
+        ([*OWN, "--group", "lines"], 2, r"--group lines is unknown; available: module, line, op"),
+        ([*OWN, "--depth", "0"], 2, r"--depth must be at least 1 \(got 0\)"),
+        ([*OWN, "--module", "qvk"], 2, r"--module qvk does not exist; did you mean qkv\?"),
+        ([*OWN, "--input", "1,a"], 2, r"--input must be a shape such as .* \(got 1,a\)"),
+        ([*OWN, "--input", "1,x"], 2, r"--input must be a shape such as .* \(got 1,x\)"),
+        ([*OWN, "--arg", "dim"], 2, r"--arg must be NAME=VALUE, such as dim=96 \(got dim\)"),
         ([*OWN, "--strict"], 1, r"something is in doubt .see the warnings., which --strict refuses"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_missing_library_is_a_one_line_error(process):
     )
     shown = process(sys.executable, "-c", hidden)
     assert shown.returncode == 2
-    assert shown.stderr == "attnscope: timm: needs timm, which is not installed: pip install timm\n"
+    assert shown.stderr == "attnscope: timm: needs timm, which is not installed; run pip install timm\n"
 
 
 def test_hugging_face_is_built_from_its_config(command):

@@ -1,1 +1,1 @@
-"""Third-party modules: how they are found, isolated, run, recognised and reported."""
+"""Trace third-party modules: find them, isolate them, run them, recognize attention, and report."""

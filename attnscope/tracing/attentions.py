@@ -1,4 +1,4 @@
-"""The attention that was found in a module -> its entries in a TraceReport, with their share of the whole."""
+"""Build the entries of a TraceReport for the attentions found in a module, with their shares of the whole."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from attnscope.tracing.times import CallTimes
 
 
 class Cost(NamedTuple):
-    """MACs and seconds of some calls, and their shares of the whole; None where they are not known."""
+    """MACs and seconds of some calls, and their shares of the whole; None if unknown."""
 
     macs: int
     macs_share: float | None
@@ -26,7 +26,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Forward:
-    """All calls of a forward with their times, where they were measured."""
+    """All calls of a forward, and their times if they were measured."""
 
     calls: Sequence[Call]
     times: CallTimes
@@ -34,15 +34,15 @@ class Forward:
 
     @cached_property
     def macs(self) -> int:
-        """MACs of all calls that have a formula."""
+        """Return the MACs of all calls that have a formula."""
         return sum(call.macs or 0 for call in self.calls)
 
     def share(self, macs: int) -> float | None:
-        """The share of all MACs that these are."""
+        """Return the given MACs as a fraction of all MACs of the forward; None if it has none."""
         return macs / self.macs if self.macs else None
 
     def cost(self, indices: Iterable[int]) -> Cost:
-        """What these calls cost together."""
+        """Return the cost of the calls at these indices together."""
         indices = list(indices)
         macs = sum(self.calls[index].macs or 0 for index in indices)
         if self.whole is None:
@@ -52,7 +52,7 @@ class Forward:
         return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
 
     def inside(self, paths: Iterable[str]) -> list[int]:
-        """The calls of the modules at these paths, "" being the whole."""
+        """Return the indices of the calls inside the modules at these paths; the path "" is the whole module."""
         heads = tuple(paths)
         return [
             index
@@ -62,7 +62,7 @@ class Forward:
 
 
 def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[AttentionFound]:
-    """Attentions that are alike in one entry, with their share of the whole."""
+    """Return one entry for each group of equal attentions, with their shares of the whole."""
     kinds: dict[object, list[Attention]] = {}
     for attention in attentions:
         kinds.setdefault(attention.likeness, []).append(attention)
@@ -70,12 +70,13 @@ def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[
 
 
 def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
+    """Build the entry of a group of equal attentions."""
     first = alike[0]
     neighbourhood = neighbourhood_of(first)
     core_macs = sum(one.macs for one in alike)
     core = forward.cost({index for one in alike for index in range(one.first, one.last + 1)})
     around = forward.cost(forward.inside({one.path for one in alike}))
-    does_more = core.macs != core_macs and first.first == first.last  # one call, which does more than attend
+    does_more = core.macs != core_macs and first.first == first.last  # a single call that also projects
     return AttentionFound(
         path=first.path,
         kind=first.kind,
@@ -102,13 +103,13 @@ def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
 
 @dataclass(frozen=True, slots=True)
 class Groups(Neighbourhood):
-    """Windows of tokens, each with keys of its own; where they lie on the grid is not known.
+    """Windows of tokens, each with its own keys, at unknown positions on the grid.
 
     Args:
-        count: windows of one image.
-        size: tokens of a window.
-        own_keys: keys of a window, as many as its tokens unless some are added or pooled.
-        sides: height and width of a window, where they are known.
+        count: number of windows of one image.
+        size: number of tokens of a window.
+        own_keys: number of keys of a window; it differs from `size` if keys are added or pooled.
+        sides: height and width of a window; None if unknown.
     """
 
     kind: ClassVar[str] = "windowed"
@@ -120,23 +121,23 @@ class Groups(Neighbourhood):
     sides: Pair | None
 
     def describe(self, sized: bool = True) -> str:
-        """Return `64 windows of 7×7`, or of `49 tokens` where the sides are not known."""
+        """Return `64 windows of 7×7`, or `64 windows of 49 tokens` if the sides are unknown."""
         size = "{}×{}".format(*self.sides) if self.sides else f"{self.size} tokens"
         return f"{self.count} {self.noun} of {size}" if sized else f"{self.count} {self.noun}"
 
     @property
     def tokens(self) -> int:
-        """Tokens of all windows of one image."""
+        """Return the number of tokens in all windows of one image."""
         return self.count * self.size
 
     @property
     def keys(self) -> int:
-        """Keys of a query: those of its window."""
+        """Return the number of keys of a query, which are those of its window."""
         return self.own_keys
 
 
 class DilatedGroups(Groups):
-    """Windows whose tokens lie apart, so that each spans the image: MaxViT's grid attention."""
+    """Windows of tokens at a regular distance, so that each spans the image: MaxViT's grid attention."""
 
     __slots__ = ()
     kind: ClassVar[str] = "grid"
@@ -144,7 +145,7 @@ class DilatedGroups(Groups):
 
 
 class OtherKeys(OtherSequence):
-    """Keys that are not the queries' tokens: another sequence, or the same one pooled."""
+    """Keys that are not the tokens of the queries, but another sequence, or the same one pooled."""
 
     __slots__ = ()
 
@@ -154,7 +155,7 @@ class OtherKeys(OtherSequence):
 
 
 def neighbourhood_of(attention: Attention) -> Neighbourhood:
-    """Return what a query of a recognised attention attends to."""
+    """Return the neighbourhood that a query of a recognized attention attends to."""
     if attention.grid or attention.windows > 1:
         groups = DilatedGroups if attention.grid else Groups
         return groups(attention.windows, attention.tokens, attention.keys, attention.window)
@@ -164,7 +165,10 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
 
 
 def _complexity(attention: Attention) -> list[Formula]:
-    """Return the paper's formulas for one layer and the batch, where each token is a query and a key."""
+    """Return the complexity formulas of one layer for the batch (Liu et al. 2021, equations 1 and 2).
+
+    The list is empty unless each token is both a query and a key.
+    """
     if attention.tokens != attention.keys:
         return []
     dim, padded = attention.heads * attention.head_dim, attention.windows * attention.tokens

@@ -1,7 +1,7 @@
-"""How long each torch call of a module takes, in place, beside the untouched forward.
+"""Time each torch call of a module in place, and the uninstrumented forward for comparison.
 
-A function mode stamps the end of each call. What it costs to watch is measured in the same process, with the caches as
-cold as they are in a forward, and taken off for each time that the mode was asked, questions of shape included.
+A function mode records a timestamp at the end of each call. Its overhead is measured in the same process, with caches as
+cold as in a forward. It is subtracted for each call that the mode handles, including queries of a shape.
 """
 
 import statistics
@@ -21,22 +21,24 @@ from attnscope.profiling.timing import Progress, Timing, measuring, statistics_o
 from attnscope.tracing.calls import QUESTIONS, Call, makes_tensors, name_of, only_tensors_override
 
 ROUNDS, LOOPS = 5, 20
-"""Of measuring what watching costs."""
+"""Rounds of measuring the overhead, and calls in each round."""
 MOST_TOUCHED, WIDTH = 2**20, 256
-"""Numbers that are worked on before each look at the clock: as many as the forward's calls touch on average, but no more
-than this; and the width of the rows that they stand in."""
+"""The largest number of elements that are computed before each timestamp of the overhead, and the length of their rows.
+
+The number of elements is otherwise the average that a call of the forward reads and writes.
+"""
 
 
 @dataclass(frozen=True)
-class AskingCost:
-    """What the mode costs a call, in seconds: one that C++ hands over, and one that Python does, which takes longer."""
+class Overhead:
+    """Overhead of the mode per call in seconds, for calls that C++ dispatches and for slower ones that Python does."""
 
     builtin_s: float = 0.0
     python_s: float = 0.0
 
 
 class CallsDifferError(Exception):
-    """The timed runs make other calls than the run that told the costs, so that times cannot be put beside them."""
+    """An error for timed runs whose calls differ from those of the run that counted costs, so that no times match."""
 
 
 def time_calls(
@@ -49,14 +51,17 @@ def time_calls(
     """Time the calls of a forward.
 
     Args:
-        device: where it runs.
-        forward: runs it once.
-        calls: what it calls. Those that were not seen as torch calls get no time of their own.
+        device: the device on which it runs.
+        forward: runs the forward once.
+        calls: the calls that it makes. Operators that ran outside any torch call have no times.
         budget_s: seconds to measure, without the warm-up.
-        progress: called with the share that is done.
+        progress: called with the fraction of the measurement that is done.
+
+    Returns:
+        The times of the torch calls in their order.
 
     Raises:
-        CallsDifferError: the forward makes other calls now.
+        CallsDifferError: the forward makes different calls in this run.
     """
     clock = CLOCKS[device.type]()
     expected = [call.name for call in calls if call.seen]
@@ -65,24 +70,24 @@ def time_calls(
         stamper.time(forward)
         if stamper.names != expected:
             raise CallsDifferError
-        cost = _asking_cost(clock, _touched(calls))
+        overhead = _overhead(clock, _touched(calls))
 
     def chain() -> Timed:
-        return _Stamper(clock, cost).time(forward)
+        return _Stamper(clock, overhead).time(forward)
 
-    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, cost.builtin_s + clock.empty_s, progress)
+    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, overhead.builtin_s + clock.empty_s, progress)
     if any(len(timed.seconds) != len(expected) + 1 for timed in pairs.chains):
         raise CallsDifferError
     return statistics_of(pairs)
 
 
 class _Stamper(TorchFunctionMode):
-    """Stamps the end of each call that makes a tensor, and adds up what it cost to be asked until then."""
+    """A mode that records a timestamp at the end of each call that returns a tensor, and its own overhead until then."""
 
-    def __init__(self, clock: Clock, cost: AskingCost = AskingCost(), keep_names: bool = False) -> None:
+    def __init__(self, clock: Clock, overhead: Overhead = Overhead(), keep_names: bool = False) -> None:
         super().__init__()
         self.stamp = clock.stamp
-        self.clock, self.cost = clock, cost
+        self.clock, self.overhead = clock, overhead
         self.stamps: list[Any] = []
         self.spent_s = 0.0
         self.spent_until: list[float] = []
@@ -90,10 +95,10 @@ class _Stamper(TorchFunctionMode):
         self.names: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.spent_s += self.cost.python_s if type(func) is FunctionType else self.cost.builtin_s
+        self.spent_s += self.overhead.python_s if type(func) is FunctionType else self.overhead.builtin_s
         out = func(*args, **kwargs) if kwargs else func(*args)
         name = name_of(func)
-        # the first stamp begins the forward: what a clock calls before it is its own
+        # calls before the first timestamp are those of the clock
         if self.stamps and name not in QUESTIONS and makes_tensors(out):
             if self.keep_names:
                 self.names.append(name)
@@ -102,7 +107,7 @@ class _Stamper(TorchFunctionMode):
         return out
 
     def time(self, forward: Callable[[], Any]) -> Timed:
-        """One run, less what watching it cost."""
+        """Run the forward once, and return its times without the overhead of the mode."""
         with only_tensors_override(), self:
             timed = run(self.clock, forward, self.stamps)
         sums = [0.0, *self.spent_until, self.spent_s]
@@ -111,15 +116,22 @@ class _Stamper(TorchFunctionMode):
 
 
 def _touched(calls: Sequence[Call]) -> int:
-    """Numbers that a call reads and writes, on average."""
+    """Return the average number of elements that a call reads and writes, at most MOST_TOUCHED."""
     touched = sum(call.bytes_read + call.bytes_written for call in calls) // (4 * max(1, len(calls)))
     return min(MOST_TOUCHED, touched)
 
 
-def _asking_cost(clock: Clock, touched: int) -> AskingCost:
-    """What the mode costs calls that do next to nothing, between others that leave the caches as a forward does."""
+def _overhead(clock: Clock, touched: int) -> Overhead:
+    """Measure the overhead of the mode on calls that do almost nothing.
+
+    Other calls run in between, so that the caches are in the same state as in a forward.
+
+    Args:
+        clock: the clock of the device.
+        touched: number of elements that the calls in between work on.
+    """
     if not clock.on_processor:
-        return AskingCost()
+        return Overhead()
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float32, device="cpu")
@@ -145,7 +157,7 @@ def _asking_cost(clock: Clock, touched: int) -> AskingCost:
         with stamper:
             return seconds(call)
 
-    def cost(call: Callable[[], Any]) -> float:
+    def overhead(call: Callable[[], Any]) -> float:
         return max(0.0, statistics.median(watched(call) - seconds(call) for _ in range(ROUNDS)))
 
-    return AskingCost(cost(lambda: tensor.t()), cost(lambda: F.softmax(tensor, -1)))
+    return Overhead(overhead(lambda: tensor.t()), overhead(lambda: F.softmax(tensor, -1)))

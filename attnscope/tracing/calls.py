@@ -1,8 +1,8 @@
-"""The torch calls of a module's forward: what each takes, makes and costs, which module and which line made it.
+"""Record the torch calls of a module's forward: their inputs, outputs and costs, and the module and line of each.
 
-A torch function mode sees the calls that the forward makes, and a dispatch mode inside sees the operators that really ran
-in each, whose costs are the call's. Modules are told apart by a stack that `nn.Module.__call__` keeps for the length of
-the run. All three are taken away at the end, also after an error.
+A torch function mode records the calls of the forward. A dispatch mode inside it records the operators that run in each
+call, whose costs are those of the call. A wrapper of `nn.Module.__call__` keeps a stack of the running modules. All three
+are removed at the end, also after an error.
 """
 
 import sys
@@ -23,12 +23,12 @@ from attnscope.tracing.costs import Attend, cost_of, fused_attention, positional
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
-"""What modules call their number of heads."""
+"""Names of the attribute with the number of heads of a module."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An operator that attention is recognised by: a matmul ("mix"), a softmax, or a fused attention ("attend")."""
+    """An operator by which attention is recognized: a matmul ("mix"), a softmax, or a fused attention ("attend")."""
 
     kind: str
     inputs: tuple[Shape, ...]
@@ -40,11 +40,11 @@ class Mark:
 
 @dataclass(slots=True)
 class Call:
-    """One torch call of the forward. `macs` and `other_flops` are None where an operator in it has no formula.
+    """One torch call of the forward. `macs` and `other_flops` are None if an operator in it has no formula.
 
-    `inputs` leaves out parameters, whose elements `params` counts. `bytes_live` is what the forward held at its fullest
-    moment in this call. `seen` is false for an operator that ran outside any torch call, which has no time of its own.
-    `subnormal` is the share of a softmax's weights that are subnormal numbers, on a processor, which they slow.
+    `inputs` excludes parameters, whose elements `params` counts. `bytes_live` is the peak memory of the forward during this
+    call. `seen` is False for an operator that ran outside any torch call and therefore has no time. `subnormal` is the
+    fraction of subnormal numbers among the weights of a softmax on a CPU, which they slow down.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Call:
 
 @dataclass
 class Watched:
-    """The calls of one forward in their order, and the most that it held at once."""
+    """The calls of one forward in their order, and its peak memory in bytes."""
 
     calls: list[Call]
     peak_bytes: int
 
 
 class ForwardFailedError(Exception):
-    """The user's forward raised: `error`, in the step `step` of the module at `path`, on inputs of these shapes."""
+    """An error in the user's forward: `error`, in the step `step` of the module at `path`, on inputs of these shapes."""
 
     def __init__(self, error: Exception, path: str, step: str, shapes: list[Shape], file: str | None, line: int | None):
         super().__init__(str(error))
@@ -86,12 +86,12 @@ Forward = Callable[[], Any]
 
 
 def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
-    """Run `forward`, which calls `module`, and tell the torch calls that it made.
+    """Run `forward`, which calls `module`, and return the torch calls that it made.
 
     Args:
-        module: its named modules give the paths.
-        forward: runs it once.
-        tracer: a trace function (see `sys.settrace`) that follows the user's own code, not torch's.
+        module: the module, whose submodules give the paths.
+        forward: runs the forward once.
+        tracer: a trace function (see `sys.settrace`) that is active in the user's code, but not inside torch calls.
 
     Raises:
         ForwardFailedError: the forward raised an Exception.
@@ -99,7 +99,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
     watcher = _Watcher(module, tracer)
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())  # the operators that autograd would decompose are seen decomposed
+            stack.enter_context(torch.no_grad())  # the dispatch mode decomposes operators that autograd would decompose
             stack.enter_context(watcher.modules())
             stack.enter_context(only_tensors_override())
             stack.enter_context(watcher.operators)
@@ -113,7 +113,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
 
 @contextmanager
 def module_stack(module: nn.Module, stack: list[nn.Module]) -> Iterator[None]:
-    """Keep the modules that are running on `stack`, for the length of a with block."""
+    """Keep the modules that are running on `stack` within a `with` block."""
     original = nn.Module.__call__
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -132,10 +132,10 @@ def module_stack(module: nn.Module, stack: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def only_tensors_override() -> Iterator[None]:
-    """Let torch's native fast paths be taken as if nobody watched.
+    """Enable torch's native fast paths within a `with` block, although a function mode is active.
 
-    `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` leave them where something overrides torch's functions; only
-    tensors that do may count, not our mode.
+    `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` leave them if anything overrides torch's functions. Within this
+    block only tensor subclasses count as overrides, not the function mode.
     """
     original = torch.overrides.has_torch_function
 
@@ -162,7 +162,7 @@ def _traced(tracer: Any) -> Iterator[None]:
 
 
 class _Watcher:
-    """What the function mode, the dispatch mode and the module stack share."""
+    """The state that the function mode, the dispatch mode and the module stack share."""
 
     def __init__(self, module: nn.Module, tracer: Any) -> None:
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
@@ -171,7 +171,7 @@ class _Watcher:
         self.calls: list[Call] = []
         self.current: Call | None = None
         self.is_whole = False
-        """A call is running that is priced as a whole, whatever operators it is made of on this device."""
+        """Whether the running call is costed as one operator, although it may run several on this device."""
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = _Memory(module)
         self.functions = _Functions(self, tracer if sys.version_info < (3, 12) else None)
@@ -181,16 +181,19 @@ class _Watcher:
         return module_stack(self.root, self.stack)
 
     def path(self) -> str:
-        """Where we are: the path of the innermost module, or its class behind the path of the one around it."""
-        strangers: list[str] = []
+        """Return the path of the innermost running module.
+
+        A module that is not a submodule of the root is represented by its class, after the path of the module around it.
+        """
+        without_path: list[str] = []
         for module in reversed(self.stack):
             if id(module) in self.paths:
-                return ".".join(filter(None, [self.paths[id(module)], *reversed(strangers)]))
-            strangers.append(type(module).__name__)
-        return ".".join(reversed(strangers))
+                return ".".join(filter(None, [self.paths[id(module)], *reversed(without_path)]))
+            without_path.append(type(module).__name__)
+        return ".".join(reversed(without_path))
 
     def heads(self) -> int | None:
-        """The number of heads that the innermost module that has one says."""
+        """Return the number of heads of the innermost running module that has this attribute; None if none has it."""
         for module in reversed(self.stack):
             for name in HEADS:
                 if isinstance(value := getattr(module, name, None), int):
@@ -212,7 +215,10 @@ class _Watcher:
         )
 
     def ran(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
-        """An operator ran: its cost is that of the call that is running."""
+        """Add the cost of an operator that ran to the running call.
+
+        An operator outside any torch call becomes a call itself.
+        """
         call = self.current
         cost = cost_of(operator, args, kwargs, out)
         if call is None:
@@ -264,7 +270,7 @@ class _Watcher:
 
 
 class _Functions(TorchFunctionMode):
-    """Sees the torch calls; while one runs, the trace function rests, since what runs then is torch's."""
+    """A mode that records torch calls. It suspends the trace function during a call, where only torch's code runs."""
 
     def __init__(self, watcher: _Watcher, tracer: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -307,7 +313,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
-    """Sees the operators that run."""
+    """A mode that records the operators that run."""
 
     def __init__(self, watcher: _Watcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -325,7 +331,7 @@ class _Operators(TorchDispatchMode):
 
 
 class _Memory:
-    """What the forward holds, beyond its parameters and inputs: storages live until nobody has them any more."""
+    """The memory that the forward holds, without parameters and inputs. A storage counts until its last reference ends."""
 
     def __init__(self, module: nn.Module) -> None:
         self.live = self.peak = 0
@@ -354,7 +360,7 @@ class _Memory:
 
 
 def subnormal_share(tensor: Tensor) -> float:
-    """The share of numbers so small that a processor reckons with them many times slower; 0 on other devices."""
+    """Return the fraction of subnormal numbers, which slow down a CPU several times; 0 on other devices."""
     if tensor.device.type != "cpu" or not tensor.is_floating_point():
         return 0.0
     size = tensor.abs()
@@ -366,28 +372,28 @@ def _storage(tensor: Tensor) -> Any:
 
 
 WHOLE = {"scaled_dot_product_attention": torch.ops.aten.scaled_dot_product_attention.default}
-"""Calls that are one kernel, by name: on meta torch takes them apart into other operators than a device runs."""
+"""Calls that are costed as one operator, by name. On the meta device, torch decomposes them differently than on others."""
 
 
 def as_kernels_lay(out: Tensor, query: Tensor) -> Tensor:
-    """Return what fused attention made on meta as it lies on other devices: in the order of the query's axes."""
+    """Return the meta output of fused attention with the memory layout of other devices, which is that of the query."""
     return torch.empty_like(query) if out.is_meta and out.shape == query.shape else out
 
 
 QUESTIONS = frozenset(
     {"shape", "size", "dim", "ndim", "device", "dtype", "is_cuda", "requires_grad", "numel", "stride"}
 )
-"""Calls that ask something of a tensor and compute nothing: the most frequent, so that they pass at once."""
+"""Calls that query a property of a tensor and compute nothing. They are the most frequent, and skip all recording."""
 
 
 def makes_tensors(out: Any) -> bool:
-    """Whether a call gave a tensor, and so is a row."""
+    """Return whether the result of a call contains a tensor, which makes the call a row."""
     return isinstance(out, Tensor) or next(tensors_in(out), None) is not None
 
 
 @cache
 def name_of(func: Any) -> str:
-    """`linear`, `matmul`, `shape`: what a torch function is called where people write it."""
+    """Return the name of a torch function as in source code: `linear`, `matmul`, `shape`."""
     name = getattr(func, "__name__", type(func).__name__)
     if name in ("__get__", "__set__"):
         owner = getattr(func, "__self__", None)
@@ -397,7 +403,7 @@ def name_of(func: Any) -> str:
 
 @cache
 def _is_composite(operator: Any) -> bool:
-    """Whether it only calls other operators: it comes whole where autograd is not there to take it apart."""
+    """Return whether an operator only calls other operators, into which autograd would decompose it."""
     name, key = operator.name(), "CompositeImplicitAutograd"
-    known = name.rpartition("::")[2].split(".")[0]
-    return known != "scaled_dot_product_attention" and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    base_name = name.rpartition("::")[2].split(".")[0]
+    return base_name != "scaled_dot_product_attention" and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)

@@ -1,4 +1,4 @@
-"""Target -> module and inputs: built on a device, the inputs seeded, and told in a line where that fails."""
+"""Build the module of a Target on a device, and its seeded inputs; report a failure in one line."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,12 +15,17 @@ from attnscope.tracing.targets import InputSpec, Target
 
 
 def built(target: Target, device: str, otherwise: str | None = None) -> nn.Module:
-    """The module of a target on a device, or else on another.
+    """Build the module of a target on a device.
+
+    Args:
+        target: the target.
+        device: the device on which it is built.
+        otherwise: a second device to try if this fails.
 
     Raises:
-        UsageError: it cannot be asked for so.
-        DeviceError: a tensor of it does not fit in a 64-bit address space.
-        ForwardError: it could not be built.
+        UsageError: the arguments of the target are not allowed.
+        DeviceError: a tensor of the module does not fit in a 64-bit address space.
+        ForwardError: the module could not be built.
     """
     try:
         with torch.device(device):
@@ -30,7 +35,7 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
     except Exception as error:
         if exceeds_addresses(error):
             raise DeviceError(
-                f"{target.name} has a tensor that does not fit in a 64-bit address space; smaller values of {{arg}} may fit"
+                f"{target.name} has a tensor that does not fit in a 64-bit address space; use smaller values of {{arg}}"
             ) from error
         if otherwise is not None:
             return built(target, otherwise)
@@ -42,7 +47,14 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
 def inputs_maker(
     module: nn.Module, specs: Sequence[InputSpec], threads: int, seed: int
 ) -> Callable[[torch.device], Inputs]:
-    """What makes the inputs of a module on a device, always the same."""
+    """Return a function that builds the inputs of a module on a device, with the same values in each call.
+
+    Args:
+        module: the module, whose dtype is the default one of the inputs.
+        specs: shape, dtype and name of each input.
+        threads: number of CPU threads.
+        seed: random seed.
+    """
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
     def inputs(device: torch.device) -> Inputs:

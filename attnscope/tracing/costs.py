@@ -1,4 +1,7 @@
-"""The cost of one aten operator of a real call, by the registry of operations; unknown, not free, if it is not there."""
+"""Compute the cost of one aten operator with the registry of operations.
+
+The cost of an operator that is not in the registry is unknown, not zero.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +47,7 @@ def cost_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], out: Any)
 
 
 def positional(operator: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
-    """Return the arguments in the order of the operator's schema, those given by name too."""
+    """Return all arguments, including keyword arguments, in the order of the operator's schema."""
     if not kwargs:
         return args
     rest = operator._schema.arguments[len(args) :]
@@ -53,7 +56,7 @@ def positional(operator: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Arg
 
 @cache
 def _operation(operator: Any) -> tuple[Operation, bool]:
-    """Return the operation of an operator, and whether its cost is known."""
+    """Return the operation of an operator, and whether the operation has its cost."""
     name = name_of(operator)
     found = ops.find(name)
     if operator.is_view or (found is not None and found.is_view):
@@ -70,7 +73,7 @@ def name_of(operator: Any) -> str:
 
 
 def fused_attention(operator: Any, args: Arguments) -> Attend | None:
-    """Describe the attention that one fused operator computes, None if it computes none."""
+    """Describe the attention that a fused operator computes; None for any other operator."""
     return described(name_of(operator), args)
 
 

@@ -1,4 +1,4 @@
-"""An error in somebody's forward, told as theirs: the step, the shapes that went in, their line."""
+"""Report an error in a third-party forward: the step, the shapes of its inputs, and the line of the user's code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,20 @@ from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_
 
 
 class ForwardError(AttnscopeError):
-    """An error in the forward of somebody's module, told as theirs; `__cause__` is the error itself."""
+    """An error in the forward of a third-party module; `__cause__` is the original error."""
 
 
 @contextmanager
-def told_as_theirs(name: str) -> Iterator[None]:
-    """Tell in a line where a forward fails, for the length of a with block; memory that ran out is nobody's fault.
+def forward_errors_explained(name: str) -> Iterator[None]:
+    """Turn an error of a forward within a `with` block into a ForwardError of one line that says where it failed.
+
+    An out-of-memory error passes unchanged.
+
+    Args:
+        name: the name of the module.
 
     Raises:
-        ForwardError: the forward of the module with this name raised.
+        ForwardError: the forward raised.
     """
     try:
         yield
@@ -26,14 +31,15 @@ def told_as_theirs(name: str) -> Iterator[None]:
         if ran_out_of_memory(failure.error):
             raise failure.error from None
         leave_users_frames(failure.error)
-        raise ForwardError(_told(failure, name)) from failure.error
+        raise ForwardError(_message(failure, name)) from failure.error
 
 
-def _told(failure: ForwardFailedError, name: str) -> str:
+def _message(failure: ForwardFailedError, name: str) -> str:
+    """Return the error message: step, shapes, line of the user's code, and the original error."""
     parts = []
     if failure.step:
-        took = " and ".join(map(spell, failure.shapes)) or "no tensors"
-        parts.append(f"{failure.path or name}: {failure.step} of {took} failed")
+        shapes = " and ".join(map(spell, failure.shapes)) or "no tensors"
+        parts.append(f"{failure.path or name}: {failure.step} of {shapes} failed")
     else:
         parts.append(f"{name}: the forward failed")
     if failure.file:

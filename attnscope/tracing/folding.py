@@ -1,7 +1,7 @@
-"""Calls as the rows of a table: grouped by module, source line or function; repeated blocks are one row.
+"""Fold calls into the rows of a table: by module, source line or function, with repeated blocks in one row.
 
-A row stands for the same call in each of its repeats: `instances` has the calls of each, so that costs are those of one
-and times can be averaged over all.
+A row represents all repeats of the same calls. Its `instances` are the calls of each repeat, so that costs are those of one
+repeat and times are averages over all.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -15,52 +15,51 @@ from attnscope.core.errors import UsageError
 if TYPE_CHECKING:
     from attnscope.tracing.calls import Call
 
-GROUPS = {"module": "as the modules stand in each other", "line": "by source line", "op": "by torch function"}
+GROUPS = {"module": "nested by module", "line": "by source line", "op": "by torch function"}
 ROWS = 60
-"""Without a depth, modules are opened as deep as this many rows allow."""
+"""The largest number of rows if no depth is given."""
 LONGEST_PERIOD = 4
-"""Blocks that repeat in turns, such as Swin's plain and shifted ones, are recognised up to this many."""
+"""The largest number of different blocks in a repeating sequence; Swin's plain and shifted blocks have two."""
 
 
 @dataclass
 class Row:
-    """One row: `instances` are its repeats, each a list of indices into the calls."""
+    """One row of the table. `instances` has its repeats, each a list of indices into the calls."""
 
     name: str
     path: str
     instances: list[list[int]]
 
     def module(self, calls: "Sequence[Call]") -> str:
-        """The class of the module that its calls stand in, where that is one."""
+        """Return the class of the module that makes its calls; "" if several do."""
         classes = {calls[index].module for index in self.instances[0]}
         return classes.pop() if len(classes) == 1 else ""
 
     def visited(self, calls: "Sequence[Call]") -> str:
-        """The path of the module that its first instance is, where it is one."""
+        """Return the path of the module that its first instance represents; "" if the row does not have a path."""
         depth = len(self.path.split("."))
         return ".".join(calls[self.instances[0][0]].path.split(".")[:depth]) if self.path else ""
 
 
 def check_rows(group: str, depth: int | None) -> None:
-    """Whether rows can be made so.
+    """Check the options of the rows.
 
     Raises:
-        UsageError: an unknown group, or a depth below 1.
+        UsageError: the group is unknown, or the depth is below 1.
     """
     if group not in GROUPS:
-        raise UsageError(f"{{group}} {group} is unknown; there is: {', '.join(GROUPS)}")
+        raise UsageError(f"{{group}} {group} is unknown; available: {', '.join(GROUPS)}")
     if depth is not None and depth < 1:
-        raise UsageError(f"{{depth}} {depth} is too small; the smallest is 1")
+        raise UsageError(f"{{depth}} must be at least 1 (got {depth})")
 
 
 def rows_of(calls: "Sequence[Call]", group: str, depth: int | None) -> list[Row]:
-    """The calls in rows.
+    """Fold calls into rows.
 
     Args:
-        calls: all of a forward's, in their order.
+        calls: all calls of a forward, in their order.
         group: a key of GROUPS.
-        depth: how many levels of modules are opened; what is deeper is summed. None: as deep as ROWS rows allow.
-
+        depth: number of module levels to show; deeper calls are summed. None shows as many levels as fit in ROWS rows.
     """
     if group == "line":
         return _together(calls, lambda call: (call.file, call.line), _line_name)
@@ -89,7 +88,7 @@ def _line_name(call: "Call") -> str:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """The module that all of these stand in."""
+    """Return the path of the innermost module that contains all of these paths."""
     shortest = min(paths, key=len).split(".")
     for length in range(len(shortest), 0, -1):
         head = ".".join(shortest[:length])
@@ -104,7 +103,7 @@ def _parts(call: "Call") -> tuple[str, ...]:
 
 @dataclass
 class _Node:
-    """A module with what runs in it, or one call. `instances` are the calls of each repeat that it stands for."""
+    """A module with its calls and submodules, or a single call. `instances` has the calls of each repeat."""
 
     name: str
     signature: Hashable
@@ -114,7 +113,7 @@ class _Node:
 
 
 def _tree(calls: "Sequence[Call]", indices: list[int], at: tuple[str, ...]) -> list[_Node]:
-    """What runs in the module `at`: its own calls, and a node for each visit to a module inside."""
+    """Return the nodes of the module at a path: one for each of its own calls, and one for each run of a submodule."""
     nodes: list[_Node] = []
 
     def inside(index: int) -> str | None:
@@ -137,7 +136,7 @@ def _signature(call: "Call") -> Hashable:
 
 
 def _fold(nodes: list[_Node]) -> list[_Node]:
-    """Modules that repeat in a row as one, and so inside each of them."""
+    """Merge modules that repeat one after another into one node, also inside each of them."""
     folded: list[_Node] = []
     at = 0
     while at < len(nodes):
@@ -152,7 +151,7 @@ def _fold(nodes: list[_Node]) -> list[_Node]:
 
 
 def _repeats(nodes: list[_Node], at: int) -> tuple[int, int]:
-    """How many nodes from here on repeat, and how often."""
+    """Return the number of nodes in the repeating sequence that begins at a position, and the number of its repeats."""
     best = (1, 1)
     for period in range(1, LONGEST_PERIOD + 1):
         first = [node.signature for node in nodes[at : at + period]]
@@ -169,7 +168,7 @@ def _repeats(nodes: list[_Node], at: int) -> tuple[int, int]:
 
 
 def _merged(nodes: list[_Node]) -> _Node:
-    """Alike nodes as one."""
+    """Merge equal nodes into one."""
     children = [_merged(list(twins)) for twins in zip(*(node.children for node in nodes), strict=True)]
     instances = [instance for node in nodes for instance in node.instances]
     name = nodes[0].name if len({node.name for node in nodes}) == 1 else _name_of_all([node.name for node in nodes])
@@ -177,7 +176,7 @@ def _merged(nodes: list[_Node]) -> _Node:
 
 
 def _name_of_all(names: list[str]) -> str:
-    """`0–11`, `0,2…16`, `a…z`."""
+    """Return one name for several nodes: `0–11`, `0,2…16` or `a…z`."""
     if all(name.isdigit() for name in names):
         numbers = list(map(int, names))
         steps = {after - before for before, after in pairwise(numbers)}

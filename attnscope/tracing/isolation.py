@@ -1,4 +1,4 @@
-"""A module that is somebody else's: where it is, a copy of it elsewhere, and how it is left as it was."""
+"""Isolate a third-party module: find its device, copy it to another one, and restore its state after a run."""
 
 import copy
 from collections.abc import Iterator
@@ -13,26 +13,26 @@ from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a forward takes in its order, and by name."""
+"""Positional and keyword arguments of a forward."""
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
-    """Its parameters and buffers."""
+    """Return the parameters and buffers of a module."""
     return [*module.parameters(), *module.buffers()]
 
 
 def home(module: nn.Module) -> torch.device:
-    """Where a module is; the processor where it has no tensors."""
+    """Return the device of a module's first tensor; the CPU if it has no tensors."""
     first = next(iter(tensors_of(module)), None)
     return first.device if first is not None else torch.device("cpu")
 
 
 def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module itself where it is there already, else a copy on the device.
+    """Return the module itself if it is already on the device, else a copy on the device.
 
     Raises:
-        DeviceError: the device does not know numbers of its type.
-        ForwardFailedError: it cannot be copied.
+        DeviceError: the device does not support the dtype of the module.
+        ForwardFailedError: the module cannot be copied.
     """
     homes = {tensor.device for tensor in tensors_of(module)}
     if all(home.type == device.type and device.index in (None, home.index) for home in homes) and homes:
@@ -43,7 +43,7 @@ def moved(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _shadow(module: nn.Module) -> nn.Module:
-    """A copy on meta: of the skeleton alone, in which each tensor is answered by its shadow."""
+    """Copy a module to the meta device without copying its data: each tensor is replaced by one on meta."""
     memo: dict[int, Any] = {}
     for tensor in tensors_of(module):
         shadow = tensor.detach().to("meta")
@@ -55,12 +55,12 @@ def _shadow(module: nn.Module) -> nn.Module:
 
 
 def moved_inputs(inputs: Inputs, device: torch.device) -> Inputs:
-    """The inputs on a device; a tensor that is given twice stays one.
+    """Return the inputs on a device. A tensor that appears twice remains one tensor.
 
     Raises:
-        DeviceError: the device does not know numbers of their type.
+        DeviceError: the device does not support the dtype of an input.
     """
-    seen: dict[int, Tensor] = {}  # forwards ask whether query is key
+    seen: dict[int, Tensor] = {}  # forwards test whether `query is key`
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -78,7 +78,7 @@ def moved_inputs(inputs: Inputs, device: torch.device) -> Inputs:
 
 @contextmanager
 def left_as_it_was(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the length of a with block; then mode and buffers are as they were."""
+    """Set evaluation mode within a `with` block; restore the mode and the buffers of the module at the end."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     buffers = [
         (owner, name, buffer, buffer.detach().clone())

@@ -1,4 +1,4 @@
-"""How to run a third-party module, and what to find out from the run."""
+"""Options of a trace: device, threads, seed, what to measure, and how to group rows."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from attnscope.tracing.folding import check_rows
 
 @dataclass(frozen=True)
 class TraceOptions(ProgressOption):
-    """How to trace a module; see `attnscope.trace`.
+    """Options that say how to trace a module; see `attnscope.trace`.
 
     Args:
-        progress: called with what is being measured, and the share of it that is done.
-        again: the command that builds the module again, without its flags for the submodule, time and rows.
-        focus: parts of the result that are requested: "details", "explain".
+        progress: called with the name of the current measurement, and the fraction of it that is done.
+        again: the command that builds the same module, without the flags for submodule, time and rows; None in Python.
+        focus: additional parts of the result to show: "details", "explain".
 
     Raises:
-        UsageError: a value that is not allowed.
+        UsageError: a value is not allowed.
     """
 
     time: bool
@@ -35,11 +35,11 @@ class TraceOptions(ProgressOption):
 
     def __post_init__(self) -> None:
         if self.time and self.device == "meta":
-            raise UsageError("{device} meta computes nothing, and there is no {time} to measure; leave one of them out")
+            raise UsageError("{device} meta computes nothing, so {time} cannot measure; leave one of them out")
         check_arguments(self.device or "auto", self.budget, self.threads, self.seed)
         check_rows(self.group, self.depth)
 
     @property
     def runs(self) -> bool:
-        """Whether something is computed."""
+        """Return whether the forward runs on a device that computes, rather than on meta."""
         return self.time or self.device not in (None, "meta")

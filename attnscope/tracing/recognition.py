@@ -1,7 +1,7 @@
-"""Attention among the calls of a module that is not ours: a score, a softmax and a weighted sum, or one fused call.
+"""Recognize attention among the calls of a third-party module: score, softmax and weighted sum, or one fused call.
 
-The score is the last matmul in front of a softmax that made as many elements, and the weighted sum the first behind it
-that takes them. What they multiplied for each pair of tokens is the width of a head.
+The score is the last matmul before a softmax whose output has as many elements. The weighted sum is the first matmul after
+it that takes these elements. The head dimension is the number of MACs of the score per pair of query and key.
 """
 
 import math
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from attnscope.tracing.calls import Call, Mark
 
 LOOK_BACK = 200
-"""Calls in front of an attention among which its windows are looked for."""
+"""Number of calls before an attention that are searched for its window partition and its padding."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention: `first` and `last` are the indices of the calls from the score to the weighted sum, and `macs`
-    are those of the two.
+    """One recognized attention.
 
-    `windows` is how many windows an image is cut into: 1 is global attention. `window` is their size where it is known.
-    `padding` is how many tokens of an image's windows are padding, and `batch` the images.
+    `first` and `last` are the indices of the calls of the score and of the weighted sum, and `macs` their MACs together.
+    `windows` is the number of windows of an image, 1 for global attention. `window` is their size, None if unknown.
+    `padding` is the number of padding tokens in the windows of an image. `batch` is the number of images.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Attention:
 
     @property
     def likeness(self) -> tuple[object, ...]:
-        """Attentions that are alike in this are told together."""
+        """Return the key by which equal attentions are reported together."""
         return (
             self.kind,
             self.tokens,
@@ -60,11 +60,11 @@ class Attention:
 
 
 def find_attention(calls: "Sequence[Call]", batch: int) -> list[Attention]:
-    """The attentions among the calls of a forward, in their order.
+    """Find the attentions among the calls of a forward, in their order.
 
     Args:
         calls: all calls of the forward.
-        batch: images in the input, which tells windows from images.
+        batch: number of images in the input, which separates windows from images.
     """
     marks = [(index, mark) for index, call in enumerate(calls) for mark in call.marks]
     return [*_found(calls, marks, batch)]
@@ -86,7 +86,11 @@ def _found(calls: "Sequence[Call]", marks: "list[tuple[int, Mark]]", batch: int)
 
 
 def _pattern(marks: "list[tuple[int, Mark]]", at: int) -> "tuple[int, int, Mark, Mark] | None":
-    """The calls of the score and of the weighted sum around a softmax, and both operators."""
+    """Find the score and the weighted sum around a softmax.
+
+    Returns:
+        The indices of both calls, and both operators; None if the softmax is not part of an attention.
+    """
     weights = marks[at][1].output
     elements = math.prod(weights)
     if len(weights) < 2 or not elements:
@@ -108,9 +112,13 @@ def _pattern(marks: "list[tuple[int, Mark]]", at: int) -> "tuple[int, int, Mark,
 
 
 def _heads(outer: list[int], hint: int | None, batch: int) -> int:
-    """The heads among the axes in front of queries and keys; `hint` is what the module says.
+    """Return the number of heads among the axes before queries and keys.
 
-    Where all are one axis it is the hint that tells heads from images, unless there are but as many rows as images.
+    Args:
+        outer: sizes of these axes.
+        hint: the number of heads that the module has as an attribute, if any. If heads and images share one axis, it
+            separates them, unless the axis has no more rows than images.
+        batch: number of images in the input.
     """
     if hint and hint in outer[1:]:
         return hint
@@ -154,7 +162,7 @@ def _attention(
 
 
 def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
-    """The module that an attention stands in."""
+    """Return the path of the innermost module that contains an attention."""
     ends = [calls[first].path.split("."), calls[last].path.split(".")]
     shared = 0
     while shared < min(map(len, ends)) and ends[0][shared] == ends[1][shared]:
@@ -163,7 +171,10 @@ def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
 
 
 def _window(calls: "Sequence[Call]", first: int, tokens: int, windows: int, batch: int) -> tuple[Pair | None, bool]:
-    """Sides of the windows, from the partition in front of the attention, and whether they are a dilated grid."""
+    """Return the sides of the windows, None if unknown, and whether they form a dilated grid.
+
+    Both come from the partition before the attention. Without one, a square number of tokens is taken as a square window.
+    """
     for call in reversed(calls[max(0, first - LOOK_BACK) : first]):
         for shape in call.outputs:
             if found := _partition(shape, tokens, windows, batch):
@@ -173,13 +184,13 @@ def _window(calls: "Sequence[Call]", first: int, tokens: int, windows: int, batc
 
 
 def _padding(calls: "Sequence[Call]", first: int, tokens: int, width: int) -> int:
-    """Tokens of an image that are padding, from the call in front of the attention that made as many tokens by padding.
+    """Return the number of padding tokens of an image, from a `pad` call before the attention that returns its tokens.
 
     Args:
         calls: all calls of the forward.
-        first: the index of the attention's first call.
-        tokens: tokens of all windows of an image.
-        width: numbers of a token in all images.
+        first: index of the first call of the attention.
+        tokens: number of tokens in all windows of an image.
+        width: embedding dimension times the number of images.
     """
     for call in reversed(calls[max(0, first - LOOK_BACK) : first]):
         if call.name == "pad" and [math.prod(shape) for shape in call.outputs] == [tokens * width]:
@@ -189,7 +200,11 @@ def _padding(calls: "Sequence[Call]", first: int, tokens: int, width: int) -> in
 
 
 def _partition(shape: Shape, tokens: int, windows: int, batch: int) -> tuple[Pair, bool] | None:
-    """Read `b (r p) (s q) c` in one of the orders that a partition has it in."""
+    """Match a shape with the axes of a window partition, `b (r p) (s q) c`, in one of their orders.
+
+    Returns:
+        The sides of a window, and whether the windows form a dilated grid; None if the shape does not match.
+    """
     if len(shape) != 6 or shape[0] != batch:
         return None
     _, a, b, c, d, _ = shape

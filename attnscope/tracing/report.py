@@ -1,4 +1,4 @@
-"""A run of a third-party module -> TraceReport: rows, attentions and comments, notes and warnings."""
+"""Build the TraceReport of a run of a third-party module: rows, attentions, shape comments, notes and warnings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -69,41 +69,45 @@ def _spell_input(value: Any) -> str:
 
 
 def _wrong_comment(wrong: WrongShape) -> str:
-    return f"{spell_line(wrong.file, wrong.line)}: the comment says {wrong.says}, the line made {spell(wrong.made)}"
+    return f"{spell_line(wrong.file, wrong.line)}: the comment says {wrong.says}, but the shape is {spell(wrong.made)}"
 
 
 def _subnormal(calls: Sequence[Call]) -> list[str]:
-    """Weights that slow a processor, where the share of them is the largest, and what to do about it."""
+    """Return a warning about the softmax with the largest fraction of subnormal weights, with the fix."""
     found = [call for call in calls if call.subnormal]
     if not found:
         return []
     worst = max(found, key=lambda call: call.subnormal)
-    more = f", and in {len(found) - 1} more" if len(found) > 1 else ""
+    more = f" ({len(found) - 1} more calls have some)" if len(found) > 1 else ""
     return [
-        f"{worst.subnormal:.1%} of the weights of {worst.name} in {worst.path or 'the module'}{more} are subnormal, "
-        "numbers that slow a processor several times: mask with −inf and not with −100, or torch.set_flush_denormal(True)"
+        "subnormal numbers slow the CPU down several times: "
+        f"{worst.subnormal:.1%} of the weights of {worst.name} in {worst.path or 'the module'}{more}; "
+        "mask with −inf instead of −100, or call torch.set_flush_denormal(True)"
     ]
 
 
 def _next(options: TraceOptions, calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> tuple[str, str]:
-    """Return the command to type next, or in Python the call, and why."""
+    """Return the suggested next command, or in Python the call, and its purpose."""
     if options.again is None:
-        return "attnscope.trace(module, ..., time=True)", "run it, and see where the time goes"
+        return "attnscope.trace(module, ..., time=True)", "measure where the time goes"
     opened = f"{options.again} --module {options.submodule}" if options.submodule else options.again
     if not options.time:
         rows = "" if options.group == "module" else f" --group {options.group}"
-        return f"{opened} --time{rows}", "run it, and see where the time goes"
+        return f"{opened} --time{rows}", "measure where the time goes"
     if options.group == "module":
-        return f"{opened} --time --group op", "the same by torch function"
+        return f"{opened} --time --group op", "group by torch function"
     if options.group == "op" and not options.submodule and (path := _worth_opening(calls, attentions)):
-        return f"{options.again} --module {path} --time", "open one submodule with the inputs that it receives"
+        return f"{options.again} --module {path} --time", "trace one submodule with the inputs that it receives"
     if options.group == "op":
-        return f"{opened} --time --group line", "the same by source line"
-    return f"{opened} --time", "the same by module"
+        return f"{opened} --time --group line", "group by source line"
+    return f"{opened} --time", "group by module"
 
 
 def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> str:
-    """Return the path of the first attention, or else of the submodule whose own calls have the most MACs, or ""."""
+    """Return the path of the submodule to trace next.
+
+    It is that of the first attention, or else that whose own calls have the most MACs; "" without submodules.
+    """
     if paths := [found.path for found in attentions if found.path]:
         return paths[0]
     macs: Counter[str] = Counter()

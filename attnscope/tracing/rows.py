@@ -1,4 +1,4 @@
-"""Calls and their times -> the rows of a TraceReport, what they come to, and what no formula counts."""
+"""Build the rows and totals of a TraceReport, and the list of operators that no formula counts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ from attnscope.tracing.times import CallTimes
 
 
 def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping[str, str]) -> CallRow:
-    """A row of the report: its costs are those of one instance, its time the mean over all.
+    """Build a row of the report. Its costs are those of one instance, and its time is the mean over all instances.
 
     Args:
-        row: which calls it stands for.
-        calls: all of the forward's.
-        times: theirs.
+        row: the calls that it represents.
+        calls: all calls of the forward.
+        times: the times of these calls.
         classes: the class of each module, by its path.
     """
     first = [calls[index] for index in row.instances[0]]
@@ -51,7 +51,7 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
 
 
 def totals(watched: Watched, params: int) -> Totals:
-    """Sums over the calls; what no formula counts is not in them, and `uncounted` names it."""
+    """Return the sums over all calls, without the operators that no formula counts, which `uncounted` lists."""
     calls = watched.calls
     macs = sum(call.macs or 0 for call in calls)
     return Totals(
@@ -66,7 +66,7 @@ def totals(watched: Watched, params: int) -> Totals:
 
 
 def uncounted(calls: Sequence[Call]) -> list[Uncounted]:
-    """Return the operators without a formula, how often each ran, and in which calls."""
+    """Return the operators without a formula, each with the number of its runs and the calls in which it ran."""
     places: dict[str, list[str]] = {}
     for call in calls:
         for op in call.uncounted:

@@ -1,4 +1,4 @@
-"""A module run on a device: watched, as a whole or from one of its submodules on, and timed."""
+"""Run a module, or one of its submodules, on a device: record its calls, and time them."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ from attnscope.tracing.source_lines import is_users, raised_at
 
 @dataclass(frozen=True)
 class Found:
-    """What running a module found: `module` is what was opened, the whole or a submodule, and `inputs` what it took.
+    """The results of running a module. `module` is the traced one, the whole or a submodule, and `inputs` are its inputs.
 
-    `batch` is the number of images that the whole was given.
+    `batch` is the number of images in the inputs of the whole.
     """
 
     module: nn.Module
@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of the calls; None, with the reason among the warnings, if they were requested and could not be taken."""
+    """The times of the calls; None if they were not requested, or if they could not be measured for the reason given."""
 
     timing: Timing | None = None
     warnings: tuple[str, ...] = ()
@@ -47,41 +47,47 @@ class Measured:
 def run_watched(
     device: torch.device, submodule: str | None, module: nn.Module, inputs: Callable[[torch.device], Inputs]
 ) -> Found:
-    """Run a module on a device, or what the whole gives to one of its submodules, and watch its calls.
+    """Run a module on a device, and record its calls.
+
+    Args:
+        device: the device.
+        submodule: path of a submodule to run alone, on the inputs that it receives inside the whole; None for the whole.
+        module: the whole module.
+        inputs: builds the inputs of the whole on a device.
 
     Raises:
-        UsageError: there is no such submodule.
+        UsageError: the submodule does not exist.
         ForwardFailedError: the forward raised.
     """
     check = CommentCheck(is_users, lambda value: isinstance(value, Tensor))
-    tracer = check if sys.gettrace() is None else None  # a debugger's or a coverage tool's stays
+    tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there = moved(module, device)
     args, keywords = moved_inputs(inputs(device), device)
     batch = _batch(there, args, keywords)
-    # tensors that the forward makes are there too
+    # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
     with left_as_it_was(there), made_there:
         if submodule:
             there, (args, keywords) = received(there, submodule, args, keywords)
         watched = watch(there, lambda: there(*args, **keywords), tracer)
-    notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is tracing",)
+    notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     return Found(there, (args, keywords), device, batch, watched, check, notes=notes)
 
 
 def received(
     module: nn.Module, path: str, args: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> tuple[nn.Module, Inputs]:
-    """The submodule at `path`, and what it is called with first when the whole module runs.
+    """Run the whole module up to the submodule at `path`; return the submodule and the inputs of its first call.
 
     Raises:
-        UsageError: there is no such submodule, or the forward never calls it.
-        ForwardFailedError: the forward raised before.
+        UsageError: the submodule does not exist, or the forward never calls it.
+        ForwardFailedError: the forward raised before it called the submodule.
     """
-    known = dict(module.named_modules())
-    if path not in known:
-        names = [name for name in known if name]
-        first = f"the first are: {', '.join(names[:6])}"
-        raise UsageError(f"{{module}} {path} is not there; {did_you_mean(path, names, many=first)}")
+    submodules = dict(module.named_modules())
+    if path not in submodules:
+        names = [name for name in submodules if name]
+        first = f"the first submodules are: {', '.join(names[:6])}"
+        raise UsageError(f"{{module}} {path} does not exist; {did_you_mean(path, names, many=first)}")
 
     class Reached(BaseException):
         pass
@@ -92,18 +98,21 @@ def received(
         caught.append((args, keywords))
         raise Reached
 
-    handle = known[path].register_forward_pre_hook(hook, with_kwargs=True)
+    handle = submodules[path].register_forward_pre_hook(hook, with_kwargs=True)
     try:
         watch(module, lambda: module(*args, **keywords))
     except Reached:
-        return known[path], caught[0]
+        return submodules[path], caught[0]
     finally:
         handle.remove()
-    raise UsageError(f"{{module}} {path} is never called by the forward")
+    raise UsageError(f"{{module}} {path} is never called by the forward; choose a submodule that it calls")
 
 
 def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
-    """Images in the input: its first axis, but what torch's own attention takes is `n b c` unless it is `batch_first`."""
+    """Return the number of images in the input, which is the size of its first axis.
+
+    torch's own attention modules take `n b c` instead, unless they are `batch_first`.
+    """
     first = next(tensors_in((args, dict(keywords))), None)
     if first is None or not first.dim():
         return 1
@@ -135,4 +144,8 @@ def measure(found: Found, options: TraceOptions) -> Measured:
             progress = options.progress_of("the calls")
             return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
     except CallsDifferError:
-        return Measured(warnings=("not timed: the forward makes other calls from run to run",))
+        return Measured(
+            warnings=(
+                "not timed: the torch calls of the forward change from run to run; trace a submodule whose calls do not",
+            )
+        )

@@ -1,8 +1,7 @@
-"""Shape comments, such as `x = self.qkv(x)  # (B, N, 3*C)`, held against the shapes that their lines really made.
+"""Check shape comments, such as `x = self.qkv(x)  # (B, N, 3*C)`, against the shapes of the values at run time.
 
-A comment is read as a shape only where it cannot well be anything else; all others are left alone. Its names are those of
-the function around it: a local variable that is a whole number says its size, and any other name keeps, for the length of
-one call of the function, the size that it first came with.
+A comment is read as a shape only if it can hardly mean anything else; all others are ignored. A name in it that is a local
+variable with an integer value has this size. Any other name keeps its first size for one call of the function.
 """
 
 import ast
@@ -22,17 +21,17 @@ from attnscope.core.axes import Shape, spell
 from attnscope.reports.report import WrongShape
 
 AXIS_NAME = re.compile(r"[A-Za-z](?:\d|_|')?|[a-z]{1,2}[A-Z]{1,2}|[A-Z][a-z]|[hH][wW]|dim|dims")
-"""Names that are an axis by their looks: `B`, `n`, `B_`, `nW`, `Wh`, `hw`."""
+"""Pattern of names that look like an axis: `B`, `n`, `B_`, `nW`, `Wh`, `hw`."""
 NO_AXES = frozenset("xyzijkuvqkv")
-"""Letters that name coordinates or tensors, not axes, where nothing else is with them."""
+"""Letters that name coordinates or tensors, not axes, if a comment has no other names."""
 ENGLISH = frozenset("an as at be by do if in is it no of on or so to up we and the for not with".split())  # noqa: SIM905
-"""Words that are no axes, whatever is with them."""
+"""English words, which never name axes."""
 ELLIPSIS = "..."
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a comment: a number times names, over a divisor. An ellipsis stands for any number of axes."""
+    """One axis of a comment: a number times names, divided by a number times names. An ellipsis is any number of axes."""
 
     text: str
     number: int = 1
@@ -46,10 +45,11 @@ class Axis:
 
 
 def read_shape(comment: str) -> tuple[Axis, ...] | None:
-    """The axes of a comment, or None where it is no shape.
+    """Return the axes of a comment, or None if it is not a shape.
 
-    Read are `(B, N, C)`, `[B, N, C]`, `B, N, C`, `b h n d`, `B x N x C`, axes such as `3*C`, `H/2`, `C // heads`, `2C` and
-    `(h d)`, an ellipsis, a name or `->` in front, and what follows a shape in brackets or an arrow.
+    Supported are `(B, N, C)`, `[B, N, C]`, `B, N, C`, `b h n d` and `B x N x C`. An axis may also be `3*C`, `H/2`,
+    `C // heads`, `2C`, `(h d)` or an ellipsis. A name or `->` may precede the shape, and text may follow a shape in
+    brackets.
     """
     text = comment.strip().rstrip(".").strip()
     if "->" in text or "→" in text:
@@ -80,12 +80,18 @@ def read_shape(comment: str) -> tuple[Axis, ...] | None:
 
 
 def mismatch(
-    axes: tuple[Axis, ...], shape: Shape, known: Mapping[str, int], bound: MutableMapping[str, int]
+    axes: tuple[Axis, ...], shape: Shape, local_sizes: Mapping[str, int], bound: MutableMapping[str, int]
 ) -> str | None:
-    """Hold a shape against a comment, in the sizes of the names around it; new names are put into `bound`.
+    """Compare a shape with the axes of a comment.
+
+    Args:
+        axes: the axes of the comment.
+        shape: the shape of the value.
+        local_sizes: local variables with integer values.
+        bound: sizes of other names in this call of the function; new names are added.
 
     Returns:
-        None where they agree, else what the comment says: `(B, N, C) = 1×49×96`.
+        None if they agree, else the shape that the comment says: `(B, N, C) = 1×49×96`.
     """
     written = f"({', '.join(axis.text for axis in axes)})"
     dots = [index for index, axis in enumerate(axes) if axis.is_ellipsis]
@@ -98,12 +104,12 @@ def mismatch(
         axes = axes[: dots[0]] + axes[len(axes) - after :]
         shape = shape[: dots[0]] + shape[len(shape) - after :]
     if len(axes) != len(shape):
-        sizes = [bound.get(axis.text, known.get(axis.text)) for axis in axes]
+        sizes = [bound.get(axis.text, local_sizes.get(axis.text)) for axis in axes]
         said = f" = {spell(tuple(size for size in sizes if size is not None))}" if None not in sizes else ""
         return f"{written}{said}, {len(axes)} axes"
     fresh: dict[str, int] = {}
     for axis, size in zip(axes, shape, strict=True):
-        sizes_of = {**fresh, **bound, **known}
+        sizes_of = {**fresh, **bound, **local_sizes}
         if not _agrees(axis, size, sizes_of, fresh):
             said = "×".join(str(value) if (value := _value(each, sizes_of)) is not None else "?" for each in axes)
             return f"{written} = {said}"
@@ -112,7 +118,7 @@ def mismatch(
 
 
 class CommentCheck:
-    """A trace function (see `sys.settrace`) that holds the shape comments of the code that runs against its values."""
+    """A trace function (see `sys.settrace`) that checks the shape comments of the running code against its values."""
 
     def __init__(self, is_users: Any, is_tensor: Any) -> None:
         self.is_users, self.is_tensor = is_users, is_tensor
@@ -125,25 +131,25 @@ class CommentCheck:
         statements = commented(frame.f_code)
         return _FrameCheck(self, statements).event if statements else None
 
-    def hold(self, statement: "Statement", value: Any, frame: FrameType, bound: dict[str, int]) -> None:
-        """Hold what a statement made against the comment behind it."""
+    def check(self, statement: "Statement", value: Any, frame: FrameType, bound: dict[str, int]) -> None:
+        """Check the value of a statement against its comment."""
         tensors = [item for item in (value if isinstance(value, tuple | list) else [value]) if self.is_tensor(item)]
         shapes = {tuple(tensor.shape) for tensor in tensors}
         if len(shapes) != 1:
-            return  # no tensor, or several that one comment cannot mean
+            return  # not a tensor, or tensors of different shapes
         shape = shapes.pop()
-        known = {name: size for name, size in frame.f_locals.items() if type(size) is int}
+        local_sizes = {name: size for name, size in frame.f_locals.items() if type(size) is int}
         if not any(axis.names or axis.over for axis in statement.axes) and len(shape) != len(statement.axes):
-            return  # numbers alone, and another number of them: it may mean something else
+            return  # a comment of numbers only, of another length, may mean something else
         place = (frame.f_code.co_filename, statement.comment_line)
-        says = mismatch(statement.axes, shape, known, bound)
+        says = mismatch(statement.axes, shape, local_sizes, bound)
         self.checked.add(place)
         if says is not None:
             self.wrong.setdefault(place, WrongShape(*place, statement.comment, says, shape))
 
 
 class _FrameCheck:
-    """Follows one call of a function from line to line."""
+    """The check of one call of a function, from line to line."""
 
     def __init__(self, check: CommentCheck, statements: dict[int, "Statement"]) -> None:
         self.check, self.statements = check, statements
@@ -156,11 +162,11 @@ class _FrameCheck:
         elif event == "return":
             if self.pending is not None:
                 value = arg if self.pending.returns else self.made(self.pending, frame)
-                self.check.hold(self.pending, value, frame, self.bound)
+                self.check.check(self.pending, value, frame, self.bound)
         elif event == "line":
             here = self.statements.get(frame.f_lineno)
             if self.pending is not None and here is not self.pending and not self.pending.returns:
-                self.check.hold(self.pending, self.made(self.pending, frame), frame, self.bound)
+                self.check.check(self.pending, self.made(self.pending, frame), frame, self.bound)
                 self.pending = None
             self.pending = here or self.pending
         return self.event
@@ -171,7 +177,7 @@ class _FrameCheck:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement with a shape comment behind it: the names it binds, or that it returns."""
+    """A statement with a shape comment. `targets` are the names that it assigns, `returns` is True for a return."""
 
     axes: tuple[Axis, ...]
     comment: str
@@ -182,7 +188,7 @@ class Statement:
 
 @cache
 def commented(code: CodeType) -> dict[int, Statement]:
-    """The statements of a function that have a shape comment behind them, by each of their lines."""
+    """Return the statements of a function that have a shape comment, by each of their lines."""
     first = code.co_firstlineno
     last = max([line for _, _, line in code.co_lines() if line is not None], default=first)
     lines = linecache.getlines(code.co_filename)[first - 1 : last]
@@ -218,7 +224,7 @@ def _targets(node: Any) -> tuple[str, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that stand in no brackets."""
+    """Split at the commas outside of brackets."""
     parts, depth, start = [], 0, 0
     for index, letter in enumerate(text):
         depth += letter in "(["
@@ -239,7 +245,7 @@ def _balanced(text: str) -> bool:
 
 
 def _axis(text: str) -> Axis | None:
-    """Read `3*C`, `H//2`, `2C`, `(h d)`, `nW*B`, or None."""
+    """Parse one axis, such as `3*C`, `H//2`, `2C`, `(h d)` or `nW*B`; None if it is not one."""
     text = text.strip()
     if text in (ELLIPSIS, "…"):
         return Axis(ELLIPSIS)
@@ -271,7 +277,7 @@ def _product(text: str) -> tuple[int, tuple[str, ...]] | None:
 
 
 def _is_shape(axes: list[Axis]) -> bool:
-    """Whether what was read looks like a shape: most of its names are those of axes, and they are no coordinates."""
+    """Return whether axes look like a shape: most of their names look like axes, and they are not coordinates."""
     names = [name for axis in axes for name in (*axis.names, *axis.over)]
     if not names:
         return len(axes) > 2 or any(axis.number > 9 for axis in axes)
@@ -285,7 +291,7 @@ def _is_shape(axes: list[Axis]) -> bool:
 
 
 def _value(axis: Axis, sizes: Mapping[str, int]) -> int | None:
-    """The size that an axis says, or None where a name in it has none."""
+    """Return the size of an axis, or None if a name in it has no size."""
     if axis.is_ellipsis or any(name not in sizes for name in (*axis.names, *axis.over)):
         return None
     above = axis.number * math.prod(sizes[name] for name in axis.names)
@@ -294,20 +300,20 @@ def _value(axis: Axis, sizes: Mapping[str, int]) -> int | None:
 
 
 def _agrees(axis: Axis, size: int, sizes: Mapping[str, int], fresh: MutableMapping[str, int]) -> bool:
-    """Whether a size may be what an axis says; a name that is alone unknown in it is put into `fresh`."""
+    """Return whether a size may be that of an axis. If exactly one name in it has no size yet, add its size to `fresh`."""
     unknown = {name for name in (*axis.names, *axis.over) if name not in sizes}
     if not unknown:
         above = axis.number * math.prod(sizes[name] for name in axis.names)
         below = axis.under * math.prod(sizes[name] for name in axis.over)
         return below == 0 or size in (above // below, -(-above // below))  # rounded down or up
     if len(unknown) > 1 or axis.over or axis.under > 1:
-        return True  # it cannot be told
+        return True  # too many unknowns to decide
     name, power = unknown.copy().pop(), sum(name in unknown for name in axis.names)
-    known = axis.number * math.prod(sizes[other] for other in axis.names if other in sizes)
-    if known == 0 or size % known:
-        return known == 0 and size == 0
-    root = round((size // known) ** (1 / power))
-    if root**power != size // known:
+    factor = axis.number * math.prod(sizes[other] for other in axis.names if other in sizes)
+    if factor == 0 or size % factor:
+        return factor == 0 and size == 0
+    root = round((size // factor) ** (1 / power))
+    if root**power != size // factor:
         return False
     fresh[name] = root
     return True

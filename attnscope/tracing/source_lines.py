@@ -1,4 +1,7 @@
-"""Whose code runs: the user's, or a library's that people look into (timm), told from Python's, torch's and ours."""
+"""Find the lines of the user's code, or of a model library such as timm, in frames and tracebacks.
+
+Lines of Python, of torch and of attnscope itself are skipped.
+"""
 
 import linecache
 import os
@@ -12,21 +15,21 @@ import torch
 
 OURS = Path(__file__).parents[1]
 OUR_MODULES = ("attentions", "networks")
-"""Folders of ours whose lines are shown as a user's are."""
+"""Folders of attnscope whose lines count as the user's."""
 PASSED_THROUGH = ("torch", "einops", "functorch")
-"""Packages whose frames are passed through: the line that calls them is meant."""
+"""Packages whose frames are skipped in favour of the line that calls them."""
 NOT_USERS = (Path(sysconfig.get_paths()["stdlib"]), Path(torch.__file__).parent)
 SITES = ("site-packages", "dist-packages")
 
 Line = tuple[str | None, int | None]
-"""A file and the number of a line in it; None where there is none."""
+"""A file and a line number in it; both None if no line of the user's code was found."""
 
 
 @cache
 def is_users(code: CodeType) -> bool:
-    """Whether a function is the user's, or of a library that people look into."""
+    """Return whether a function belongs to the user's code or to a model library."""
     if code.co_filename.startswith("<"):
-        return False  # made by exec, as the functions of dataclasses are
+        return False  # compiled by exec, like the methods of dataclasses
     file = Path(code.co_filename)
     if file.is_relative_to(OURS):
         return file.relative_to(OURS).parts[0] in OUR_MODULES
@@ -37,7 +40,12 @@ def is_users(code: CodeType) -> bool:
 
 
 def users_line(frame: FrameType | None, within: CodeType) -> Line:
-    """The line of the user's code that is running, seen from a frame inside it, as far out as the function `within`."""
+    """Return the innermost running line of the user's code.
+
+    Args:
+        frame: the frame from which the search goes outwards.
+        within: the function at which the search ends.
+    """
     while frame is not None and frame.f_code is not within:
         if is_users(frame.f_code):
             return frame.f_code.co_filename, frame.f_lineno
@@ -46,7 +54,7 @@ def users_line(frame: FrameType | None, within: CodeType) -> Line:
 
 
 def raised_at(error: BaseException, within: CodeType) -> Line:
-    """The innermost line of the user's in a traceback, inside the function `within`."""
+    """Return the innermost line of the user's code in the traceback of an error, inside the function `within`."""
     place: Line = (None, None)
     inside = False
     for frame, line in walk_tb(error.__traceback__):
@@ -57,7 +65,7 @@ def raised_at(error: BaseException, within: CodeType) -> Line:
 
 
 def leave_users_frames(error: BaseException) -> None:
-    """Leave in the traceback what is the user's."""
+    """Remove all frames from the traceback of an error that are not the user's code."""
     kept, trace = [], error.__traceback__
     while trace is not None:
         if is_users(trace.tb_frame.f_code):
@@ -70,7 +78,10 @@ def leave_users_frames(error: BaseException) -> None:
 
 
 def spell_line(file: str, line: int | None) -> str:
-    """`timm/layers/attention.py:97`, as people would type it: below the working folder, or from the package on."""
+    """Return a short form of a file and a line, such as `timm/layers/attention.py:97`.
+
+    The path is relative to the folder of installed packages or to the working folder.
+    """
     path, here = Path(file), os.getcwd()
     for site in SITES:
         if site in path.parts:
@@ -79,5 +90,5 @@ def spell_line(file: str, line: int | None) -> str:
 
 
 def text_of(file: str, line: int | None) -> str:
-    """What stands on a line."""
+    """Return the source code of a line."""
     return linecache.getline(file, line or 0).strip()

@@ -1,4 +1,4 @@
-"""The times of calls, one or several together."""
+"""Look up the time of one call or of several together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class CallTimes:
     """The times of the calls of a forward, of which some may not have been timed.
 
     Args:
-        timing: the times of the calls that were timed; None if the forward was not.
+        timing: the times of the calls that were timed; None if the forward was not timed.
         timed: the position in `timing` of each call that was timed.
     """
 
@@ -21,13 +21,13 @@ class CallTimes:
     timed: Mapping[int, int] = field(default_factory=dict)
 
     def of(self, calls: Iterable[int], instances: int = 1) -> StepTime | None:
-        """Return the time of some calls together, divided by the number of instances; None if none of them was timed."""
+        """Return the time of several calls together, divided by the number of instances; None if no call was timed."""
         timed = [self.timed[call] for call in calls if call in self.timed]
         return self.timing.time_of(timed, instances) if self.timing and timed else None
 
 
 def call_times(calls: Sequence[Call], timing: Timing | None) -> CallTimes:
-    """Assign the times of a forward to its calls; only those that were seen as torch calls have one."""
+    """Assign the times of a forward to its calls. Operators that ran outside any torch call have no time."""
     if timing is None:
         return CallTimes()
     seen = [index for index, call in enumerate(calls) if call.seen]

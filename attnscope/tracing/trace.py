@@ -1,4 +1,4 @@
-"""Third-party module -> TraceReport: built, run, measured, reported."""
+"""Trace a third-party module: build it, run it, measure it, and report."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from attnscope.profiling.options import BUDGET_S
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import built, inputs_maker
-from attnscope.tracing.failures import ForwardError, told_as_theirs
+from attnscope.tracing.failures import ForwardError, forward_errors_explained
 from attnscope.tracing.isolation import Inputs, home, tensors_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.report import trace_report
@@ -26,8 +26,8 @@ from attnscope.tracing.targets import Target
 __all__ = ["ForwardError", "TraceOptions", "trace", "trace_target"]
 
 META = torch.device("meta")
-WITHOUT_TIME = "without {time} it shows shapes and costs without running"
-TOO_LARGE = "a tensor does not fit in a 64-bit address space; a smaller {input}, or smaller values of {arg}, may fit"
+WITHOUT_TIME = "leave out {time} for shapes and costs only"
+TOO_LARGE = "a tensor does not fit in a 64-bit address space; use a smaller {input} or smaller values of {arg}"
 
 
 def trace(
@@ -49,62 +49,72 @@ def trace(
     """Report the torch calls of any module's forward: their shapes, exact costs, and times if requested.
 
     Args:
-        module: the module. It runs in evaluation mode and without gradients, and is left as it was: its mode, hooks,
-            buffers and the random state too, also after an error.
-        inputs: what its forward takes.
-        time: run it and measure. Without it nothing is computed: shapes and costs come from a copy on the meta device.
-        device: where to run; None is meta, or with `time` where the module is. Another device gets a copy of the module.
-        group: "module", "line" or "op": which calls share a row.
-        depth: how many levels of modules are opened; None opens as many as fit on about a screen.
-        submodule: open this submodule alone, with the inputs that it really receives inside the whole.
-        budget: seconds to spend on measuring.
-        threads: CPU threads; with one, times are reliable on a busy machine too.
-        seed: random seed of what the forward draws.
-        name: what to call the module.
+        module: the module. It runs in evaluation mode and without gradients. Its mode, hooks and buffers and the random
+            state are restored at the end, also after an error.
+        inputs: positional arguments of its forward.
+        time: run the forward and measure it. Otherwise shapes and costs come from a copy on the meta device, which computes
+            nothing.
+        device: the device to run on, which gets a copy of the module unless the module is there. None is meta, or with
+            `time` the device of the module.
+        group: how calls are grouped into rows: "module", "line" or "op".
+        depth: number of module levels to show; None shows as many as fit on about one screen.
+        submodule: path of a submodule to trace alone, on the inputs that it receives inside the whole.
+        budget: seconds to spend on the measurement.
+        threads: number of CPU threads; with one, times are reliable on a busy machine too.
+        seed: random seed for the forward.
+        name: name of the module in the report.
         command: the command line, for the record.
-        focus: parts of the result to show as well: "details", "explain".
-        keywords: what its forward takes by name.
+        focus: additional parts of the result to show: "details", "explain".
+        keywords: keyword arguments of its forward.
 
     Returns:
-        A TraceReport, a Report whose rows are torch calls; its attributes are the keys of its JSON. Counts are None where
-        an operator has no formula.
+        A TraceReport, a Report whose rows are torch calls. Its attributes are the keys of its JSON. Counts are None if an
+        operator has no formula.
 
     Raises:
-        UsageError: an argument that is not allowed.
-        DeviceError: the device is not here, or its memory ran out.
-        ForwardError: the forward raised; the line says which step, on which shapes, at which line of yours.
+        UsageError: an argument is not allowed.
+        DeviceError: the device is not available, or its memory ran out.
+        ForwardError: the forward raised; the message has the step, the shapes of its inputs and the line of your code.
     """
     if not hasattr(module, "named_modules"):
-        raise UsageError(f"trace takes a module, such as nn.MultiheadAttention(64, 4), and not {module!r}")
+        raise UsageError(f"module must be an nn.Module, such as nn.MultiheadAttention(64, 4) (got {module!r})")
     options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
     if options.runs and _on_meta(module):
-        raise UsageError("the module is on meta, where nothing can be computed; leave out {time} and {device}")
+        raise UsageError(
+            "the module must not be on meta, which computes nothing; move it, or leave out {time} and {device}"
+        )
     return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
 
 def trace_target(target: Target, options: TraceOptions) -> TraceReport:
     """Build a target and report its torch calls, as `trace` does for a module.
 
+    Args:
+        target: the module to build, and its inputs.
+        options: how to trace it.
+
     Raises:
-        UsageError: there is no such target, or its arguments are not allowed.
-        DeviceError: the device is not here, or the target does not fit in its memory.
-        ForwardError: it could not be built, or its forward raised.
+        UsageError: the target does not exist, or its arguments are not allowed.
+        DeviceError: the device is not available, or the target does not fit in its memory.
+        ForwardError: the target could not be built, or its forward raised.
     """
     with settled(options.threads, options.seed, torch.device("cpu")):
         if options.runs:
             options = replace(options, device=options.device or "auto")
-            _refuse_what_does_not_fit(options, target)
+            _check_fit(options, target)
         module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
     inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
     return _trace(options, target.name, module, inputs, lambda: built(target, "cpu") if _on_meta(module) else module)
 
 
-def _refuse_what_does_not_fit(options: TraceOptions, target: Target) -> None:
-    """Refuse before anything is allocated, as far as the meta device can tell.
+def _check_fit(options: TraceOptions, target: Target) -> None:
+    """Refuse a target that does not fit in the memory of its device, before anything is allocated.
+
+    A run on the meta device determines the memory. A target that fails on meta is not refused.
 
     Raises:
-        DeviceError: parameters and the fullest moment of the forward are more than the device has, or a tensor fits in no
-            memory at all.
+        DeviceError: the parameters and the forward need more memory than the device has free, or a tensor does not fit in a
+            64-bit address space.
     """
     device = find_device(options.device or "auto")
     try:
@@ -116,7 +126,7 @@ def _refuse_what_does_not_fit(options: TraceOptions, target: Target) -> None:
             raise DeviceError(TOO_LARGE) from None
         return
     except Exception:
-        return  # the run itself will tell what is wrong, and better
+        return  # the run on the device will raise the same error with more context
     need = found.watched.peak_bytes + sum(tensor.nbytes for tensor in tensors_of(module))
     short = shortage(need, device)
     if short is not None:
@@ -130,21 +140,21 @@ def _trace(
     inputs: Callable[[torch.device], Inputs],
     that_computes: Callable[[], nn.Module],
 ) -> TraceReport:
-    """Run it, on meta where nothing is to be computed, and report.
+    """Run a module, on meta unless the options request a device, and report its calls.
 
     Args:
-        options: how to trace it.
-        name: of the module.
-        module: it may be on meta.
-        inputs: what makes its inputs on a device.
-        that_computes: the same module where it can compute, for a forward that fails on meta.
+        options: how to trace the module.
+        name: name of the module.
+        module: the module, which may be on meta.
+        inputs: builds its inputs on a device.
+        that_computes: returns the same module on a device that computes, for a forward that fails on meta.
     """
     device = find_device(options.device) if options.runs and options.device else home(module)
-    otherwise = WITHOUT_TIME if options.runs else "a smaller {input} may fit"
+    otherwise = WITHOUT_TIME if options.runs else "use a smaller {input}"
     with (
         settled(options.threads, options.seed, device),
         memory_errors_explained(device, otherwise, TOO_LARGE),
-        told_as_theirs(name),
+        forward_errors_explained(name),
     ):
         try:
             found = run_watched(device if options.runs else META, options.submodule, module, inputs)
@@ -153,7 +163,7 @@ def _trace(
                 raise
             module = that_computes()
             found = run_watched(home(module), options.submodule, module, inputs)
-            ran = f"it cannot run on meta ({in_a_line(failed.error)}), so it ran on the {found.device.type}"
+            ran = f"ran on {found.device.type}, since the forward failed on meta ({in_a_line(failed.error)})"
             found = replace(found, notes=(*found.notes, ran))
         measured = measure(found, options)
         env = environment(found.device, options.threads, options.seed)

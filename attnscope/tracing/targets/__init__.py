@@ -1,8 +1,8 @@
-"""What `attnscope trace` can be pointed at: a name becomes a module and the inputs that it takes.
+"""Find the targets of `attnscope trace`: resolve a name to a module and its inputs.
 
     timm:swin_tiny_patch4_window7_224    torchvision:swin_t    hf:vit    my_file.py:MyAttention    package.module:factory
 
-Nothing is downloaded: networks are built with random weights.
+Networks are built with random weights, so that nothing is downloaded.
 """
 
 import ast
@@ -23,15 +23,15 @@ DTYPES = ("float32", "float64", "bfloat16", "float16", *INTEGERS, "bool", "compl
 
 
 def find_target(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec] = ()) -> Target:
-    """The target of this name.
+    """Return the target of a name.
 
     Args:
-        name: as at the head of this file.
-        args: what the factory or class is called with.
-        inputs: shapes that were told; empty where they are to be found.
+        name: a name in one of the forms above.
+        args: keyword arguments of the factory or class.
+        inputs: shapes of the inputs; empty to find them from the module.
 
     Raises:
-        UsageError: there is no such thing; the line says what to install or what there is.
+        UsageError: the target does not exist; the message says what to install or which names are available.
     """
     prefix, colon, rest = name.partition(":")
     if prefix in LIBRARIES and colon:
@@ -43,7 +43,7 @@ def find_target(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec] 
         target = from_package(name, prefix, rest, args)
     else:
         raise UsageError(
-            f"{name} names no module; there is: timm:NAME, torchvision:NAME, hf:TYPE, my_file.py:MyAttention, "
+            f"{name} does not name a module; use timm:NAME, torchvision:NAME, hf:TYPE, my_file.py:MyAttention or "
             "package.module:factory"
         )
     target.inputs = list(inputs)
@@ -51,35 +51,37 @@ def find_target(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec] 
 
 
 def parse_input(text: str) -> InputSpec:
-    """Read `1,49,96`, `1x3x224x224`, `1,16:int64` or `mask=49,49:bool`.
+    """Parse the shape of an input: `1,49,96`, `1x3x224x224`, `1,16:int64` or `mask=49,49:bool`.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text does not have one of these forms.
     """
     name, equals, rest = text.rpartition("=")
     sizes, colon, dtype = rest.partition(":")
     if equals and not name.strip().isidentifier():
-        raise UsageError(f"{{input}} {text}: {name!r} is no name of an argument")
+        raise UsageError(f"{{input}} {text}: the name must be an identifier, as in mask=49,49:bool (got {name!r})")
     if colon and dtype not in DTYPES:
-        raise UsageError(f"{{input}} {text}: {dtype} is no type; {did_you_mean(dtype, DTYPES)}")
+        raise UsageError(f"{{input}} {text}: dtype {dtype} is unknown; {did_you_mean(dtype, DTYPES)}")
     try:
         shape = tuple([int(size, 10) for size in re.split("[,x×]", sizes)]) if sizes.strip() else ()
     except ValueError:
-        raise UsageError(f"{{input}} {text} is no shape; give sizes such as 1,49,96, or mask=49,49:bool") from None
+        raise UsageError(f"{{input}} must be a shape such as 1,49,96 or mask=49,49:bool (got {text})") from None
     if any(size < 0 for size in shape):
-        raise UsageError(f"{{input}} {text}: sizes are whole numbers from 0 on")
+        raise UsageError(f"{{input}} {text}: sizes must be non-negative integers")
     return InputSpec(shape, dtype or None, name.strip() or None)
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
-    """Read `dim=96`, `bias=False`, `sizes=(7,7)` or `act=gelu`: a Python literal, or else a word.
+    """Parse an argument: `dim=96`, `bias=False`, `sizes=(7,7)` or `act=gelu`.
+
+    The value is read as a Python literal if it is one, else as a string.
 
     Raises:
-        UsageError: it has no name.
+        UsageError: the text has no name before an equals sign.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
-        raise UsageError(f"{{arg}} {text} has no name; give NAME=VALUE such as dim=96")
+        raise UsageError(f"{{arg}} must be NAME=VALUE, such as dim=96 (got {text})")
     try:
         return name.strip(), ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""Networks of timm, torchvision and Hugging Face, by their names there. Nothing is downloaded."""
+"""Build networks of timm, torchvision and Hugging Face by their names there, without downloads."""
 
 import importlib
 import inspect
@@ -14,20 +14,25 @@ if TYPE_CHECKING:
 
 
 def _library(library: str, prefix: str) -> Any:
+    """Import a library.
+
+    Raises:
+        UsageError: the library is not installed.
+    """
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:
         if error.name != library:
             raise
-        raise UsageError(f"{prefix}: needs {library}, which is not installed: pip install {library}") from None
+        raise UsageError(f"{prefix}: needs {library}, which is not installed; run pip install {library}") from None
 
 
 def from_timm(name: str, args: dict[str, Any]) -> Target:
-    """A network of timm; `img_size` and `in_chans` among its arguments are those of its input."""
+    """Return the target of a network of timm. Its arguments `img_size` and `in_chans` also set the shape of its input."""
     timm = _library("timm", "timm")
-    known = timm.list_models()
-    if name.split(".")[0] not in known:
-        raise UsageError(f"timm has no {quoted(name)}; {_near(name, known)}")
+    models = timm.list_models()
+    if name.split(".")[0] not in models:
+        raise UsageError(f"timm has no {quoted(name)}; {_near(name, models)}")
 
     def find_inputs(module: "nn.Module") -> list[InputSpec]:
         found = known_inputs(module)
@@ -42,11 +47,11 @@ def from_timm(name: str, args: dict[str, Any]) -> Target:
 
 
 def from_torchvision(name: str, args: dict[str, Any]) -> Target:
-    """A network of torchvision, also for video and optical flow."""
+    """Return the target of a network of torchvision, including those for video and optical flow."""
     models = _library("torchvision", "torchvision").models
-    known = models.list_models()
-    if name not in known:
-        raise UsageError(f"torchvision has no {quoted(name)}; {_near(name, known)}")
+    names = models.list_models()
+    if name not in names:
+        raise UsageError(f"torchvision has no {quoted(name)}; {_near(name, names)}")
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         args = {"weights_backbone": None, **args}
 
@@ -64,16 +69,16 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
 
 
 def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
-    """A model of a type that transformers knows, or of a config.json."""
+    """Return the target of a model of transformers, by its model type or by the path of a config.json."""
     transformers = _library("transformers", "hf")
     path = Path(name)
     if path.exists():
         config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
     else:
-        known = list(transformers.CONFIG_MAPPING)
-        if name not in known:
-            what = "is on the hub, and nothing is downloaded" if "/" in name else "is no model type"
-            raise UsageError(f"hf:{name} {what}; give a type or a config.json; {_near(name.split('/')[-1], known)}")
+        types = list(transformers.CONFIG_MAPPING)
+        if name not in types:
+            what = "would have to be downloaded from the hub" if "/" in name else "is an unknown model type"
+            raise UsageError(f"hf:{name} {what}; use a type or a config.json; {_near(name.split('/')[-1], types)}")
         config = transformers.AutoConfig.for_model(name)
     for key, value in args.items():
         if not hasattr(config, key):
@@ -94,9 +99,9 @@ def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
     return Target(f"hf:{name}", lambda: transformers.AutoModel.from_config(config), find_inputs=find_inputs)
 
 
-def _near(word: str, known: Sequence[str]) -> str:
-    return did_you_mean(word, known, many=f"there are {len(known)}")
+def _near(word: str, names: Sequence[str]) -> str:
+    return did_you_mean(word, names, many=f"{len(names)} names are available")
 
 
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision, "hf": from_hugging_face}
-"""What makes a target of a network's name, by the prefix in front of it."""
+"""Functions that return the target of a network, by the prefix of its name."""

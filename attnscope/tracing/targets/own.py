@@ -1,4 +1,4 @@
-"""The user's own: modules, classes and factories in a file or a package, and their errors told with their line."""
+"""Build the user's own modules from classes and factories in a file or a package; report their errors with the line."""
 
 import importlib
 import importlib.util
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class TargetError(AttnscopeError):
-    """The user's own file or factory that failed while a module was built."""
+    """An error in the user's own file or factory while a module was built."""
 
 
 def from_file(name: str, path: Path, attribute: str, args: Mapping[str, Any]) -> Target:
-    """What stands in a file under this name; without one the only module that the file defines."""
+    """Return the target of an attribute of a file; without an attribute, of the only module class that it defines."""
     return _factory(name, lambda: _run_file(path), attribute, args)
 
 
 def from_package(name: str, package: str, attribute: str, args: Mapping[str, Any]) -> Target:
-    """What stands under this name in a package that can be imported."""
+    """Return the target of an attribute of a package that can be imported."""
     return _factory(name, lambda: _import(package), attribute, args)
 
 
@@ -43,12 +43,12 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
         except TypeError as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 takes = _signature(made)
-                raise UsageError(f"{attribute}{takes}: {error}; give its arguments as --arg NAME=VALUE") from None
+                raise UsageError(f"{attribute}{takes}: {error}; set its arguments with --arg NAME=VALUE") from None
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         except Exception as error:
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         if not isinstance(module, nn.Module):
-            raise UsageError(f"{name} made a {type(module).__name__}, not an nn.Module")
+            raise UsageError(f"{name} must return an nn.Module (got {type(module).__name__})")
         return module
 
     return Target(name, build)
@@ -60,14 +60,18 @@ def _attribute(home: Any, attribute: str, name: str) -> Any:
         if not hasattr(found, part):
             public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
             raise UsageError(
-                f"{name}: there is no {part}; {did_you_mean(part, public, many=f'there are {len(public)}')}"
+                f"{name}: {part} does not exist; {did_you_mean(part, public, many=f'{len(public)} names are available')}"
             )
         found = getattr(found, part)
     return found
 
 
 def _only_module(home: Any, name: str) -> Any:
-    """The one nn.Module class that a file defines itself."""
+    """Return the only nn.Module class that a file defines itself.
+
+    Raises:
+        UsageError: the file defines several such classes, or none.
+    """
     from torch import nn
 
     own = [
@@ -77,21 +81,21 @@ def _only_module(home: Any, name: str) -> Any:
     ]
     if len(own) != 1:
         listed = ", ".join(value.__name__ for value in own) or "none"
-        raise UsageError(f"{name} has {len(own)} modules ({listed}); say which: {name}:NAME")
+        raise UsageError(f"{name} must define exactly 1 module (got {len(own)}: {listed}); use {name}:NAME")
     return own[0]
 
 
 def _run_file(path: Path) -> Any:
     """Run a file as Python does on import, with its folder first on the search path.
 
-    A file in a package is a module of it, so that it can import relatively.
+    A file in a package becomes a module of the package, so that relative imports work.
 
     Raises:
-        UsageError: there is no such file.
-        TargetError: it raised, or its package did.
+        UsageError: the file does not exist.
+        TargetError: the file or its package raised.
     """
     if not path.is_file():
-        raise UsageError(f"{literal(path)} is not there")
+        raise UsageError(f"file {literal(path)} does not exist")
     folder = path.resolve().parent
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -114,10 +118,12 @@ def _run_file(path: Path) -> Any:
 
 
 def _package_of(folder: Path, name: str) -> str:
-    """Import the package that a folder is, and return its name: "" where it is none, or where another one has its name.
+    """Import the package in a folder, and return its name.
+
+    The name is "" if the folder is not a package, or if another package with the same name is imported instead.
 
     Raises:
-        TargetError: it raised.
+        TargetError: the package raised.
     """
     root = folder
     parts: list[str] = []
@@ -144,14 +150,14 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"there is no module {name} here (no {error.name})") from None
+            raise UsageError(f"module {name} cannot be imported: {error.name} does not exist") from None
         raise _theirs(error, name) from error
     except Exception as error:
         raise _theirs(error, name) from error
 
 
 def _theirs(error: Exception, name: str) -> TargetError:
-    """An error of the user's own code while a module is built, told with their line."""
+    """Return a TargetError for an error of the user's code while a module was built, with the line of the code."""
     place = ""
     for frame, line in walk_tb(error.__traceback__):
         file = frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""A module that can be built, and the inputs that it takes."""
+"""Describe a module that can be built, and its inputs."""
 
 import inspect
 from collections.abc import Callable
@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One tensor that a forward takes: its shape, its type, and its name where it is given by name."""
+    """One input tensor of a forward: its shape, its dtype, and its name if it is a keyword argument."""
 
     shape: Shape
     dtype: str | None = None
     name: str | None = None
 
     def __str__(self) -> str:
-        said = "×".join(map(str, self.shape)) + (f" {self.dtype}" if self.dtype else "")
-        return f"{self.name} {said}" if self.name else said
+        spelled = "×".join(map(str, self.shape)) + (f" {self.dtype}" if self.dtype else "")
+        return f"{self.name} {spelled}" if self.name else spelled
 
     def tensor(self, device: "torch.device", default: "torch.dtype") -> "torch.Tensor":
-        """Random normals; whole numbers of 0 and 1; a mask of ones."""
+        """Return the tensor.
+
+        It is drawn from a standard normal distribution. Integers are random values of 0 and 1, and masks are True.
+
+        Args:
+            device: the device of the tensor.
+            default: the dtype if this input has none.
+        """
         import torch
 
         dtype = getattr(torch, self.dtype) if self.dtype else default
@@ -40,7 +47,7 @@ class InputSpec:
 
 @dataclass
 class Target:
-    """A module that can be built on a device, and its inputs where they are known."""
+    """A module that can be built on a device, and its inputs if they are given or can be found."""
 
     name: str
     build: Callable[[], "nn.Module"]
@@ -48,23 +55,23 @@ class Target:
     find_inputs: Callable[["nn.Module"], list[InputSpec]] = lambda module: []
 
     def inputs_of(self, module: "nn.Module") -> list[InputSpec]:
-        """The inputs that were told, or else those that the module is known to take.
+        """Return the inputs that were given, or else those that the module declares.
 
         Raises:
-            UsageError: neither.
+            UsageError: inputs are neither given nor declared.
         """
         found = self.inputs or self.find_inputs(module) or known_inputs(module)
         if not found:
             takes = ", ".join(inspect.signature(module.forward).parameters)
             raise UsageError(
-                f"{{input}} is needed: {type(module).__name__} takes {takes or 'nothing'}; "
-                "give shapes such as --input 1,49,96 or --input mask=49,49:bool"
+                f"{{input}} is required, since {type(module).__name__} takes {takes or 'nothing'}; "
+                "use shapes such as --input 1,49,96 or --input mask=49,49:bool"
             )
         return found
 
 
 def known_inputs(module: "nn.Module") -> list[InputSpec]:
-    """The inputs that a module itself tells of: attnscope's, timm's and Lightning's do."""
+    """Return the inputs that a module declares, as modules of attnscope, timm and Lightning do; empty for others."""
     spec = getattr(module, "spec", None)
     if shape := getattr(spec, "input_shape", None):
         return [InputSpec(tuple(shape))]
