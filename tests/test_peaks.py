@@ -234,7 +234,7 @@ def test_the_lower_bound_line_names_the_largest_gaps():
 def test_a_time_below_the_lower_bound_has_a_warning():
     assert floor_doubt(1.0, 1.0) == floor_doubt(0.98, 1.0) == []
     (warning,) = floor_doubt(0.9, 1.0)
-    assert "0.90 of" in warning
+    assert "the steps took 0.90× their roofline lower bound" in warning
     assert "attnscope peaks" in warning
 
 

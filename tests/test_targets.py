@@ -60,7 +60,7 @@ def test_inputs_declared_by_a_module_are_found(module, inputs):
 
 def test_unknown_inputs_are_an_error_with_the_parameter_names():
     target = Target("it", Module)
-    with pytest.raises(UsageError, match="Module takes x, mask; give shapes such as"):
+    with pytest.raises(UsageError, match="input is required, since Module takes x, mask; use shapes such as"):
         target.inputs_of(Module())
     assert Target("it", Module, [InputSpec((2,))]).inputs_of(Module()) == [InputSpec((2,))]
 
