@@ -54,7 +54,7 @@ def timed(report: Report) -> Report:
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
     whole_s = time.whole_interquartile_mean_s
     complexity = report.complexity.timed(whole_s, 12.1 * whole_s)
-    warnings = ["the runs spread by 12%: a longer --budget may steady them"]
+    warnings = ["the interquartile range of the runs is 12% of their mean; use a longer --budget"]
     back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
     return replace(measured, environment=environment, warnings=warnings, noise=warnings)
@@ -119,7 +119,7 @@ def comparisons() -> dict[str, Comparison]:
         TimeCrossover("vit", "swin", "resolution", 7, 28, "swin", [14], [21]),
         TimeCrossover("vit", "swin:shift", "resolution", None, None, None, [7, 14, 28, 56], []),
     ]
-    measured.not_timed = [LeftOut({"resolution": 60}, "global attention needs 1.5 TiB and cpu has 21.7 GiB free")]
+    measured.not_timed = [LeftOut({"resolution": 60}, "global attention needs 1.5 TiB, but cpu has 21.7 GiB free")]
     measured.environment |= {"torch": "2.15.0", "device": "cpu", "cpu_capability": "AVX512", "threads": 1, "cores": 2}
     measured.environment |= {"allocator": "pinned"}
     measured.interrupted = True
