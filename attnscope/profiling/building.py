@@ -112,7 +112,7 @@ def check_fit(spec: Spec, plan: Plan, options: RunOptions, device: "torch.device
 def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> str | None:
     """Return the change with which a run fits in this many bytes, such as `set {batch} to at most 8`.
 
-    A smaller batch size is tried first, then fewer tokens. None if not even one token of one image fits.
+    A smaller batch size is tried first, then fewer tokens. The result is None if neither fits.
     """
     sized: dict[str, Callable[[int], Spec]] = {
         "batch": lambda size: replace(spec, batch=size),

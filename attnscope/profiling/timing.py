@@ -280,10 +280,10 @@ def time_in_turn(
     """
     clocks = {device: CLOCKS[device]() for device in {device_type(x) for _, x in forwards}}
 
-    def untouched(module: nn.Module, x: Inputs) -> Timed:
+    def uninstrumented(module: nn.Module, x: Inputs) -> Timed:
         return run(clocks[device_type(x)], partial(module, *as_tuple(x)), [])
 
-    runs = [partial(untouched, *forward) for forward in forwards]
+    runs = [partial(uninstrumented, *forward) for forward in forwards]
     report = progress or _ignore
     with measuring():
         report(0.0)

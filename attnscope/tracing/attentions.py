@@ -66,21 +66,23 @@ def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[
     kinds: dict[object, list[Attention]] = {}
     for attention in attentions:
         kinds.setdefault(attention.likeness, []).append(attention)
-    return [_found(alike, forward) for alike in kinds.values()]
+    return [_found(equal, forward) for equal in kinds.values()]
 
 
-def _found(alike: Sequence[Attention], forward: Forward) -> AttentionFound:
+def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
     """Build the entry of a group of equal attentions."""
-    first = alike[0]
+    first = equal[0]
     neighbourhood = neighbourhood_of(first)
-    core_macs = sum(one.macs for one in alike)
-    core = forward.cost({index for one in alike for index in range(one.first, one.last + 1)})
-    around = forward.cost(forward.inside({one.path for one in alike}))
-    does_more = core.macs != core_macs and first.first == first.last  # a single call that also projects
+    core_macs = sum(one.macs for one in equal)
+    core = forward.cost({index for one in equal for index in range(one.first, one.last + 1)})
+    around = forward.cost(forward.inside({one.path for one in equal}))
+    does_more = (
+        core.macs != core_macs and first.first == first.last
+    )  # a single call that also computes projections, for example
     return AttentionFound(
         path=first.path,
         kind=first.kind,
-        times=len(alike),
+        times=len(equal),
         tokens=first.tokens,
         keys=first.keys,
         heads=first.heads,

@@ -99,7 +99,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
     watcher = _Watcher(module, tracer)
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())  # the dispatch mode decomposes operators that autograd would decompose
+            stack.enter_context(torch.no_grad())  # operators that autograd would decompose are decomposed by _Operators
             stack.enter_context(watcher.modules())
             stack.enter_context(only_tensors_override())
             stack.enter_context(watcher.operators)
@@ -229,7 +229,7 @@ class _Watcher:
             self.calls.append(call)
         if cost.is_view:
             return
-        self.memory.made(out)
+        self.memory.add(out)
         call.bytes_live = max(call.bytes_live, self.memory.live)
         call.bytes_read += cost.bytes_read
         call.bytes_written += cost.bytes_written
@@ -338,12 +338,12 @@ class _Memory:
         self.held: dict[int, weakref.ref[Any]] = {}
         self.outside = {_storage(tensor)._cdata for tensor in [*module.parameters(), *module.buffers()]}
 
-    def made(self, out: Any) -> None:
+    def add(self, out: Any) -> None:
         for tensor in tensors_in(out):
             try:
                 storage = _storage(tensor)
             except (RuntimeError, NotImplementedError):
-                continue  # a tensor without a storage of its own
+                continue  # a tensor without its own storage
             key = storage._cdata
             if key in self.held or key in self.outside:
                 continue

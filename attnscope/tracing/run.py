@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of the calls; None if they were not requested, or if they could not be measured for the reason given."""
+    """The times of the calls; None if they were not requested, or if `warnings` has a reason why they are missing."""
 
     timing: Timing | None = None
     warnings: tuple[str, ...] = ()

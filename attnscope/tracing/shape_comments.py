@@ -105,14 +105,14 @@ def mismatch(
         shape = shape[: dots[0]] + shape[len(shape) - after :]
     if len(axes) != len(shape):
         sizes = [bound.get(axis.text, local_sizes.get(axis.text)) for axis in axes]
-        said = f" = {spell(tuple(size for size in sizes if size is not None))}" if None not in sizes else ""
-        return f"{written}{said}, {len(axes)} axes"
+        expected = f" = {spell(tuple(size for size in sizes if size is not None))}" if None not in sizes else ""
+        return f"{written}{expected}, {len(axes)} axes"
     fresh: dict[str, int] = {}
     for axis, size in zip(axes, shape, strict=True):
         sizes_of = {**fresh, **bound, **local_sizes}
         if not _agrees(axis, size, sizes_of, fresh):
-            said = "×".join(str(value) if (value := _value(each, sizes_of)) is not None else "?" for each in axes)
-            return f"{written} = {said}"
+            expected = "×".join(str(value) if (value := _value(each, sizes_of)) is not None else "?" for each in axes)
+            return f"{written} = {expected}"
     bound.update(fresh)
     return None
 
@@ -161,17 +161,17 @@ class _FrameCheck:
             self.pending = None
         elif event == "return":
             if self.pending is not None:
-                value = arg if self.pending.returns else self.made(self.pending, frame)
+                value = arg if self.pending.returns else self.values_of(self.pending, frame)
                 self.check.check(self.pending, value, frame, self.bound)
         elif event == "line":
             here = self.statements.get(frame.f_lineno)
             if self.pending is not None and here is not self.pending and not self.pending.returns:
-                self.check.check(self.pending, self.made(self.pending, frame), frame, self.bound)
+                self.check.check(self.pending, self.values_of(self.pending, frame), frame, self.bound)
                 self.pending = None
             self.pending = here or self.pending
         return self.event
 
-    def made(self, statement: "Statement", frame: FrameType) -> Any:
+    def values_of(self, statement: "Statement", frame: FrameType) -> Any:
         return [frame.f_locals.get(name) for name in statement.targets]
 
 

@@ -138,7 +138,7 @@ def _trace(
     name: str,
     module: nn.Module,
     inputs: Callable[[torch.device], Inputs],
-    that_computes: Callable[[], nn.Module],
+    module_to_run: Callable[[], nn.Module],
 ) -> TraceReport:
     """Run a module, on meta unless the options request a device, and report its calls.
 
@@ -147,7 +147,7 @@ def _trace(
         name: name of the module.
         module: the module, which may be on meta.
         inputs: builds its inputs on a device.
-        that_computes: returns the same module on a device that computes, for a forward that fails on meta.
+        module_to_run: returns the same module on a device that computes, for a forward that fails on meta.
     """
     device = find_device(options.device) if options.runs and options.device else home(module)
     otherwise = WITHOUT_TIME if options.runs else "use a smaller {input}"
@@ -161,7 +161,7 @@ def _trace(
         except ForwardFailedError as failed:
             if options.runs or exceeds_addresses(failed.error):
                 raise
-            module = that_computes()
+            module = module_to_run()
             found = run_watched(home(module), options.submodule, module, inputs)
             ran = f"ran on {found.device.type}, since the forward failed on meta ({in_a_line(failed.error)})"
             found = replace(found, notes=(*found.notes, ran))

@@ -35,14 +35,14 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
         from torch import nn
 
         home = load()
-        made = _attribute(home, attribute, name) if attribute else _only_module(home, name)
-        if isinstance(made, nn.Module):
-            return made
+        factory = _attribute(home, attribute, name) if attribute else _only_module(home, name)
+        if isinstance(factory, nn.Module):
+            return factory
         try:
-            module = made(**args)
+            module = factory(**args)
         except TypeError as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-                takes = _signature(made)
+                takes = _signature(factory)
                 raise UsageError(f"{attribute}{takes}: {error}; set its arguments with --arg NAME=VALUE") from None
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         except Exception as error:
@@ -168,8 +168,8 @@ def _theirs(error: Exception, name: str) -> TargetError:
     return TargetError(literal(f"{name} could not be built{place}: {type(error).__name__}: {error}"))
 
 
-def _signature(made: Any) -> str:
+def _signature(factory: Any) -> str:
     try:
-        return str(inspect.signature(made))
+        return str(inspect.signature(factory))
     except (TypeError, ValueError):
         return "(…)"
