@@ -76,9 +76,8 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
     core_macs = sum(one.macs for one in equal)
     core = forward.cost({index for one in equal for index in range(one.first, one.last + 1)})
     around = forward.cost(forward.inside({one.path for one in equal}))
-    does_more = (
-        core.macs != core_macs and first.first == first.last
-    )  # a single call that also computes projections, for example
+    # a single call may compute more than attention, such as projections
+    does_more = core.macs != core_macs and first.first == first.last
     return AttentionFound(
         path=first.path,
         kind=first.kind,
