@@ -44,8 +44,8 @@ class Disturbed(Protocol):
 def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
     """Return warnings about noisy times, each with its fix.
 
-    Symptoms, such as a large spread, get a warning of their own only if no cause is found. Otherwise the last warning lists
-    them.
+    Symptoms, such as a large spread, each have a fix of their own only if no cause is found. Otherwise the last warning
+    lists them.
 
     Args:
         time: the times of a whole forward or backward and of its steps.
@@ -61,7 +61,7 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
     symptoms = _symptoms(time, threads, device)
     if not causes or not symptoms:
         return causes + [f"{symptom}; {fix}" for symptom, fix in symptoms.items()]
-    return [*causes[:-1], f"{causes[-1]}. As a result, {' and '.join(symptoms)}"]
+    return [*causes, f"as a result, {' and '.join(symptoms)}"]
 
 
 def _symptoms(time: Time, threads: int, device: str) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _busy(time: Disturbed) -> list[str]:
     tried = time.tried or time.clean_runs
     busy = f"another process was busy during {tried - time.clean_runs} of {tried} runs"
     if time.clock == "thread":
-        busy += ", so times are CPU seconds, not wall-clock seconds"
+        busy += " (times are CPU seconds)"
     return [f"{busy}; close it, or use a longer --budget"]
 
 
