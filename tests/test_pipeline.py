@@ -232,4 +232,4 @@ def test_every_field_of_a_row_is_set_by_a_stage():
         for field in fields(reports.StepRow)
         if all(getattr(row, field.name) in (None, "") for row in report.steps)
     }
-    assert empty == never | {"part", "path", "stage", "why"}  # only set for a network
+    assert empty == never | {"part", "path", "stage"}  # only set for a network

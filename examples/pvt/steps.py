@@ -19,23 +19,27 @@ unflatten = Step(
     "x: b (y x) c -> grid: b c y x",
     op=op.view,
     doc="reshape the sequence of tokens to a grid, channels first",
+    why="the convolution takes a grid",
 )
 reduce = Step(
     "grid: b c y x -> reduced: b c p q",
     op=op.convolution,
     weights={"sr.weight": "c c r r", "sr.bias": "c"},
     doc="project each R×R patch to one token: a convolution whose stride is R",
+    why="R² times fewer keys and values make attention R² times cheaper",
 )
 flatten = Step(
     "reduced: b c p q -> patches: b (p q) c",
     op=op.view,
     doc="flatten the coarser grid to a sequence, row by row",
+    why="attention takes a sequence of tokens",
 )
 normalize = Step(
     "patches: b m c -> context: b m c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
     doc="SR(x) = Norm(reduced): normalize each token of the coarser grid to mean 0 and variance 1",
+    why="the keys and values get inputs of a fixed scale",
 )
 project_queries = replace(cross.project_queries, doc="q = x·Wq + b: project each token to its query")
 project_context = replace(

@@ -23,12 +23,14 @@ normalize_queries = Step(
     op=op.layer_norm,
     weights={"q_norm.weight": "d", "q_norm.bias": "d"},
     doc="q = Norm(q): normalize each head's query to mean 0 and variance 1",
+    why="bounded scores keep large models stable in training",
 )
 normalize_keys = Step(
     "k: b h m d -> k: b h m d",
     op=op.layer_norm,
     weights={"k_norm.weight": "d", "k_norm.bias": "d"},
     doc="k = Norm(k): normalize each head's key to mean 0 and variance 1, which bounds the scores",
+    why="bounded scores keep large models stable in training",
 )
 name_steps(globals())
 

@@ -15,22 +15,26 @@ project_queries = Step(
     op=op.linear,
     weights={"q.weight": "(h d) c", "q.bias": "(h d)"},
     doc="q = x·Wq + b: project each token of this sequence to its query",
+    why="the output has one token for each query",
 )
 project_context = Step(
     "context: b m c -> kv: b m (2 g d)",
     op=op.linear,
     weights={"kv.weight": "(2 g d) c", "kv.bias": "(2 g d)"},
     doc="k, v = context·Wkv + b: project each token of the other sequence to its key and value in one matmul",
+    why="the other sequence is what the queries attend to",
 )
 split_queries = Step(
     "queries: b n (h d) -> q: b h n d",
     op=op.view,
     doc="split the query channels into h heads of d channels each",
+    why="each head can attend to a different pattern; this is a view, which moves no data",
 )
 split_context = Step(
     "kv: b m (2 g d) -> k: b g m d, v: b g m d",
     op=op.unbind,
     doc="split the key and value channels into g heads of d channels each",
+    why="each head can attend to a different pattern; this is a view, which moves no data",
 )
 name_steps(globals())
 

@@ -49,16 +49,19 @@ pad = Step(
     "tokens: b y x c -> tokens: b (r p) (s q) c",
     op=op.pad,
     doc="pad the bottom and the right with zeros to a multiple of the window",
+    why="every window must be full",
 )
 shift = Step(
     "tokens: b (r p) (s q) c -> tokens: b (r p) (s q) c",
     op=op.roll(axes=2),
     doc="roll the grid up and to the left, so that windows cross the previous layer's window borders",
+    why="without it, tokens of different windows would never exchange information",
 )
 partition = Step(
     "tokens: b (r p) (s q) c -> windows: (b r s) (p q) c",
     op=op.rearrange,
     doc="partition the grid into windows, each a short sequence",
+    why="attention within windows is linear in the number of tokens instead of quadratic",
 )
 project = replace(shared.project.spelled(**WINDOWS), pattern="windows: (b r s) n c -> qkv: (b r s) n (3 h d)")
 split_heads = shared.split_heads.spelled(**WINDOWS)
@@ -73,12 +76,14 @@ add_bias = Step(
     op=op.add_table_bias,
     weights={"relative_position_bias_table": "(t u) h"},
     doc="S + B: add each head's learned bias for the key's position relative to the query",
+    why="attention itself ignores positions; the bias depends on the offset between query and key only",
 )
 add_mask = Step(
     "scores: (b r s) h n m, mask: (r s) n m -> scores: (b r s) h n m",
     op=op.add_mask,
     constants=("mask",),
     doc="add −∞ for pairs of tokens that only the roll brought into one window, 0 for all others",
+    why="the roll brings opposite borders of the image into one window; those tokens are not neighbors",
 )
 softmax = shared.softmax.spelled(**WINDOWS)
 mix = shared.mix.spelled(**WINDOWS)
@@ -87,6 +92,7 @@ attend = Step(
     op=attend_in_windows(masked=False),
     weights={"relative_position_bias_table": "(t u) h"},
     doc="softmax(q·kᵀ/√d + B)·v in one fused kernel: score, bias, softmax and mix, without storing the scores",
+    why="the scores never go to memory, which saves time and memory",
 )
 merge_heads = shared.merge_heads.spelled(**WINDOWS)
 output = replace(shared.output.spelled(**WINDOWS), pattern="merged: (b r s) n c -> windows: (b r s) n c")
@@ -94,16 +100,19 @@ reverse = Step(
     "windows: (b r s) (p q) c -> tokens: b (r p) (s q) c",
     op=op.rearrange,
     doc="merge the windows into the grid: the inverse of partition",
+    why="the next layer takes the grid of tokens",
 )
 unshift = Step(
     "tokens: b (r p) (s q) c -> tokens: b (r p) (s q) c",
     op=op.roll(axes=2),
     doc="roll the grid back: the inverse of shift",
+    why="tokens return to their places in the image",
 )
 crop = Step(
     "tokens: b (r p) (s q) c -> tokens: b y x c",
     op=op.pad,
     doc="remove the padding: the inverse of pad",
+    why="the output must have the size of the input",
 )
 name_steps(globals())
 

@@ -70,6 +70,7 @@ project = replace(
     op=linear_with_two_biases,
     weights={"qkv.weight": "(3 h d) c", "q_bias": "(h d)", "v_bias": "(h d)"},
     doc="q, k, v = x·Wqkv + b: project each token in one matmul, with a bias for query and value only",
+    why="with cosine attention, a bias of the keys is not used",
 )
 project_grouped = replace(
     swin.project_grouped,
@@ -81,6 +82,7 @@ normalize = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> q: (b r s) h n d, k: (b r s) h m d",
     op=op.normalize,
     doc="normalize queries and keys to length 1, so that q·kᵀ is the cosine of the angle between them",
+    why="cosines are bounded, which keeps large models stable in training",
 )
 normalize_grouped = replace(
     normalize, pattern="q: (b r s) h n d, k: (b r s) g m d -> q: (b r s) h n d, k: (b r s) g m d"
@@ -90,6 +92,7 @@ score = Step(
     op=sharpened_matmul,
     weights={"logit_scale": "h 1 1"},
     doc="S = cos(q, k)·τ: multiply the cosines by each head's learned scale, τ = exp(logit_scale), at most 100",
+    why="each head learns how sharp its attention is",
 )
 bias_mlp = Step(
     "coords: t u 2 -> table: t u h",
@@ -97,17 +100,20 @@ bias_mlp = Step(
     weights={"cpb_mlp.0.weight": "512 2", "cpb_mlp.0.bias": "512", "cpb_mlp.2.weight": "h 512"},
     constants=("coords",),
     doc="B = 16·sigmoid(MLP(distance)): compute each head's bias from the distance to the key on a logarithmic scale",
+    why="a function of the distance extends to window sizes that training did not use",
 )
 add_bias = Step(
     "scores: (b r s) h n m, table: t u h -> scores: (b r s) h n m",
     op=op.add_table_bias,
     doc="S + B: add each head's bias for the key's position relative to the query",
+    why="attention itself ignores positions; the bias depends on the offset between query and key only",
 )
 attend = Step(
     "q: (b r s) h n d, k: (b r s) h m d, v: (b r s) h m d, table: t u h -> heads: (b r s) h n d",
     op=attend_sharpened(masked=False),
     weights={"logit_scale": "h 1 1"},
     doc="softmax(cos(q, k)·τ + B)·v in one fused kernel: score to mix, without storing the scores",
+    why="the scores never go to memory, which saves time and memory",
 )
 name_steps(globals())
 

@@ -29,53 +29,62 @@ to_grid = Step(
     "planes: b c y x -> patches: b y x c",
     op=op.rearrange,
     doc="move the channels to the last axis, so that each token is contiguous in memory",
+    why="attention and MLP operate on the channels of each token",
 )
 norm_patches = Step(
     "patches: b y x c -> x: b y x c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
     doc="normalize each patch to mean 0 and variance 1, then scale and shift each channel",
+    why="the first block gets inputs of a fixed scale",
 )
 pad_odd = Step(
     "x: b v w c -> x: b (y j) (x i) c",
     op=op.pad,
     doc="pad odd sides with a row or a column of zeros",
+    why="the merging takes groups of 2×2 tokens",
 )
 gather = Step(
     "x: b (y j) (x i) c -> four: b y x (i j c)",
     op=op.rearrange,
     doc="concatenate the channels of each 2×2 group of tokens",
+    why="the next stage works at half the resolution",
 )
 norm_four = Step(
     "four: b y x (4 c) -> four: b y x (4 c)",
     op=op.layer_norm,
     weights={"norm.weight": "(4 c)", "norm.bias": "(4 c)"},
     doc="normalize each group of four tokens as one vector, then scale and shift each channel",
+    why="the projection gets inputs of a fixed scale",
 )
 reduce = Step(
     "four: b y x (4 c) -> x: b y x (2 c)",
     op=op.linear,
     weights={"reduction.weight": "(2 c) (4 c)"},
     doc="project each group from 4C channels to 2C: a quarter of the tokens, twice the channels",
+    why="4C channels would make the next stage twice as wide as needed",
 )
 norm_reduced = Step(
     "x: b y x (2 c) -> x: b y x (2 c)",
     op=op.layer_norm,
     weights={"norm.weight": "(2 c)", "norm.bias": "(2 c)"},
     doc="normalize each merged token, after the projection in Swin V2",
+    why="the residual stream stays at a fixed scale",
 )
 norm = Step(
     "x: b y x c -> x: b y x c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
     doc="apply the final layer norm to each token",
+    why="the residual stream is not normalized by the last block",
 )
-pool = Step("x: b y x c -> pooled: b c", op=op.mean, doc="average all tokens")
+pool = Step("x: b y x c -> pooled: b c", op=op.mean, doc="average all tokens", why="the average represents the image")
 head = Step(
     "pooled: b c -> logits: b k",
     op=op.linear,
     weights={"head.fc.weight": "k c", "head.fc.bias": "k"},
     doc="compute the logit of each class",
+    why="the logits are the output of a classifier",
 )
 name_steps(globals())
 

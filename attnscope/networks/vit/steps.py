@@ -17,54 +17,77 @@ embed = Step(
     op=op.convolution,
     weights={"proj.weight": "c i p q", "proj.bias": "c"},
     doc="project each patch of the image to a token: a convolution whose stride is the patch size",
+    why="one token for each pixel would make attention too expensive",
 )
 flatten = Step(
     "planes: b c y x -> patches: b (y x) c",
     op=op.view,
     doc="flatten the grid of patches to a sequence, row by row",
+    why="attention takes a sequence of tokens",
 )
 prepend = Step(
     "patches: b (y x) c -> x: b n c",
     op=op.prepend,
     weights={"cls_token": "1 1 c"},
     doc="prepend the learned class token, from which the head computes the logits",
+    why="this token collects what the head needs from all patches",
 )
 prepend_two = Step(
     "patches: b (y x) c -> x: b n c",
     op=op.prepend,
     weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
     doc="prepend the learned class token and the learned distillation token",
+    why="the second token learns from the predictions of a teacher network",
 )
 add_positions = Step(
     "x: b n c -> x: b n c",
     op=op.add,
     weights={"pos_embed": "1 n c"},
     doc="add a learned position embedding to each token; attention itself ignores the order of tokens",
+    why="without it, the network could not tell one order of the patches from another",
 )
 norm = Step(
     "x: b n c -> x: b n c",
     op=op.layer_norm,
     weights={"norm.weight": "c", "norm.bias": "c"},
     doc="apply the final layer norm to each token",
+    why="the residual stream is not normalized by the last block",
 )
-pool = Step("x: b n c -> pooled: b c", op=op.select, doc="select the class token")
-pool_mean = Step("x: b n c -> pooled: b c", op=op.mean, doc="average all tokens, in networks without a class token")
+pool = Step(
+    "x: b n c -> pooled: b c", op=op.select, doc="select the class token", why="the class token represents the image"
+)
+pool_mean = Step(
+    "x: b n c -> pooled: b c",
+    op=op.mean,
+    doc="average all tokens, in networks without a class token",
+    why="the average represents the image",
+)
 pool_two = Step(
-    "x: b n c -> pooled: b c, taught: b c", op=op.select, doc="select the class token and the distillation token"
+    "x: b n c -> pooled: b c, taught: b c",
+    op=op.select,
+    doc="select the class token and the distillation token",
+    why="both tokens represent the image",
 )
 head = Step(
     "pooled: b c -> logits: b k",
     op=op.linear,
     weights={"head.weight": "k c", "head.bias": "k"},
     doc="compute the logit of each class",
+    why="the logits are the output of a classifier",
 )
 head_dist = Step(
     "taught: b c -> votes: b k",
     op=op.linear,
     weights={"head_dist.weight": "k c", "head_dist.bias": "k"},
     doc="compute the logit of each class from the distillation token",
+    why="the teacher's predictions have a head of their own",
 )
-average = Step("logits: b k, votes: b k -> logits: b k", op=op.average, doc="average the logits of both heads")
+average = Step(
+    "logits: b k, votes: b k -> logits: b k",
+    op=op.average,
+    doc="average the logits of both heads",
+    why="both heads contribute to the prediction",
+)
 name_steps(globals())
 
 
