@@ -1,5 +1,8 @@
 """Screens as they should look, kept as files. `python -m tests.golden` writes them again, for a look at the difference."""
 
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +22,7 @@ from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
+from tests.test_readme import ROOT, SESSION, arguments
 
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
@@ -231,10 +235,25 @@ def windows_screens() -> dict[str, str]:
     return drawn
 
 
+def write_sessions() -> None:
+    """Write the output of the README's commands below them."""
+
+    def session(found: re.Match[str]) -> str:
+        words, env = arguments(found[1])
+        run = [sys.executable, "-m", "attnscope", *words]
+        done = subprocess.run(run, env=os.environ | env, capture_output=True, text=True, encoding="utf-8", check=True)
+        return f"$ {found[1]}\n{done.stdout}"
+
+    readme = ROOT / "README.md"
+    readme.write_text(SESSION.sub(session, readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> None:
+    """Write all screens."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    write_sessions()
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
 
 

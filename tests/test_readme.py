@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The README and the pages of docs/: their commands run, and print what the README shows."""
 
 import re
 import shlex
@@ -9,64 +9,82 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.name != "mutation.md"]
+SESSION = re.compile(r"(?<=```console\n)\$ (.*)\n((?:.*\n)*?)(?=```)")
+"""A command of a console block, and the lines below it."""
 
 
 def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def sessions() -> list[tuple[str, str]]:
-    """Each command of a console block with what is shown below it."""
-    found = []
-    for block in blocks("console"):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, shown = part.partition("\n")
-            found.append((command, shown))
-    return found
-
-
-@pytest.mark.parametrize(("command", "shown"), sessions(), ids=lambda value: value.split("\n")[0][:40])
-def test_a_session_shows_what_is_printed(attnscope, command, shown):
+def arguments(command: str) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments of a command, and the environment variables in front of it."""
     words = shlex.split(command)
-    env = dict(word.split("=", 1) for word in words[: words.index("attnscope")])
-    done = attnscope(*words[words.index("attnscope") + 1 :], **env)
-    assert done.stdout == shown
+    start = words.index("attnscope")
+    return words[start + 1 :], dict(word.split("=", 1) for word in words[:start])
+
+
+@pytest.mark.parametrize(("command", "shown"), SESSION.findall(README), ids=lambda value: value.split("\n")[0][:40])
+def test_a_session_shows_what_is_printed(attnscope, command, shown):
+    """After a change of the output: `python -m tests.golden`."""
+    words, env = arguments(command)
+    assert attnscope(*words, **env).stdout == shown
+
+
+def test_the_readme_shows_all_three_questions():
+    assert len(SESSION.findall(README)) == 3
+    assert all(shown.count("\n") >= 15 for _, shown in SESSION.findall(README))
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
 def test_a_python_block_runs(block, capsys):
     exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
-    for said in re.findall(r"print\(.*\)  # (\d+)$", block, re.MULTILINE):
-        assert said in printed
+    for number in re.findall(r"print\(.*\)  # (\d+)$", block, re.MULTILINE):
+        assert number in printed
 
 
 def commands() -> list[str]:
-    return re.findall(r"^    (attnscope .*?)(?:  +#.*)?$", README, re.MULTILINE)
+    """Return the indented commands of all pages, each once."""
+    texts = (page.read_text(encoding="utf-8") for page in PAGES)
+    found = [
+        command for text in texts for command in re.findall(r"^    (attnscope .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    ]
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(attnscope, command, tmp_path):
     words = [str(tmp_path / word) if word.endswith(".json") else word for word in shlex.split(command)[1:]]
+    if words[0] == "--attention":
+        words[1] = str(ROOT / "examples" / words[1])
     if words[0] == "diff":
         attnscope("vit", "--budget", "0.02", "--save", words[1])
         shutil.copy(words[1], words[2])
-    timed = "--time" in words or (words[0] in ("vit", "swin") and "--no-time" not in words)
+    takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "windows")
+    timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
     done = attnscope(*words, *(["--budget", "0.02"] if timed else []))
     assert done.returncode == 0, done.stderr
 
 
-def test_the_first_screen():
-    lines = README.splitlines()
-    assert len(lines) < 150
-    first = "\n".join(lines[:12])
+def test_the_setup_commands_are_at_the_top():
+    first = "\n".join(README.splitlines()[:12])
     assert "python -m pip install -e . && attnscope vit --dim 768 --heads 12" in first
     assert 'python -m pip install -e ".[test]" && python -m pytest' in first
 
 
-def test_what_it_links_to_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_link_has_a_target(page):
+    """Links to a section name a heading of the page."""
+    for target, section in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if section:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert section in anchors, f"{target}#{section}"
 
 
 def test_no_address_of_a_registry_and_no_lock_file():
