@@ -1,4 +1,4 @@
-"""Report -> text. Columns are declared once (`columns.py`) and serve every form."""
+"""Render a Report in every format. Columns are declared once (`columns.py`) and serve all formats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
     """Return the report as a table, json, csv, md or svg.
 
     Args:
-        report: what was found.
+        report: the report to render.
         form: "table", "json", "csv", "md" or "svg".
-        screen: where a table goes.
+        screen: the screen of a table or picture.
         grid: windows to draw below a table and in an SVG.
     """
-    # imported here: what shows something else, such as windows, need not wait for it
+    # imported here so that views of windows do not wait for the import
     from attnscope.render.columns import to_csv, to_markdown
 
     if form == "json":
@@ -41,12 +41,12 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
 
 
 def notebook(report: Report) -> dict[str, str]:
-    """Return the forms of a report that a notebook chooses from, by media type."""
+    """Return a report in each format that a notebook can show, by media type."""
     return report._repr_mimebundle_()
 
 
 def columns_of(report: Report) -> "Sequence[Column[Any]]":
-    """Return the columns of a report's file: those of its steps or calls."""
+    """Return the columns of a report's CSV: those of its steps or calls."""
     if isinstance(report, TraceReport):
         from attnscope.render.trace import call_columns
 
@@ -57,7 +57,7 @@ def columns_of(report: Report) -> "Sequence[Column[Any]]":
 
 
 def table_of(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
-    """Return the columns, the rows and the style of a row of a report's screen: the parts of a network, or steps."""
+    """Return columns, rows and a function for the style of a row: the parts of a network, or steps or calls."""
     from attnscope.render.parts import part_columns, part_style
 
     if not isinstance(report, TraceReport) and report.parts:

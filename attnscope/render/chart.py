@@ -1,7 +1,7 @@
-"""Charts in letters: lines and marks on two logarithmic axes. All charts are drawn here, by plotext.
+"""Charts in characters: lines and marks on two logarithmic axes, drawn by plotext.
 
-An axis has a name, its unit, and three ticks or more. It spans at least a decade, or a factor of eight if its ticks are
-powers of two, so that values that hardly differ look as they are.
+An axis has a title, a unit, and three ticks or more. It spans at least a decade, or a factor of eight if its ticks are
+powers of two. So nearly equal values do not look different.
 """
 
 import math
@@ -16,7 +16,7 @@ from attnscope.render.screen import MARGIN, Screen
 
 COLORS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 MARKERS = "o+x*#@"
-"""What lines are drawn with where there is no braille, one mark for each."""
+"""The characters of lines on screens without braille, one for each line."""
 FRAME = str.maketrans({"│": "|", "┤": "|", "├": "|", "└": "+", "┘": "+", "┬": "+", "┴": "+", "┼": "+", "─": "-"})
 WIDEST = 100
 NARROWEST = 20
@@ -26,12 +26,12 @@ ROWS = HEIGHT - 2
 FEWEST_TICKS, MOST_TICKS = 3, 5
 
 SERIES = {10: ((1,), (1, 3), (1, 2, 5)), 2: ((1,),)}
-"""First digits of the ticks on an axis, by its base; a later series has more of them."""
+"""First digits of the ticks on an axis, by its base; each series has more ticks than the one before."""
 FINE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
-"""First digits of ticks beside the values that were measured, where these are too few."""
+"""First digits of additional ticks if the measured values are too few."""
 LEAST_SPAN = {10: 10.0, 2: 8.0}
 LEAST_SPANS_OF_SIZES = 2.0, 5.0
-"""Spans of an axis of sizes: the second one has three whole numbers wherever it lies."""
+"""Smallest spans of an axis of sizes: any range of the second span contains three integers."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Axis:
     """One logarithmic axis.
 
     Args:
-        title: its name and, in parentheses, its unit.
-        words: a value in words, for the ticks.
-        base: ticks are powers of 10 and simple multiples of them, or powers of 2.
-        includes: values that the axis reaches in any case.
+        title: the name and, in parentheses, the unit.
+        words: a function that formats the value of a tick.
+        base: 10 or 2; ticks are powers of the base, and for 10 also simple multiples of them.
+        includes: values that the axis always contains.
         is_falling: whether values grow downwards.
-        is_of_sizes: whether values are whole numbers that were chosen; then these have the ticks.
+        is_of_sizes: whether the values are integers that the user chose; the ticks are at these values.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Axis:
     is_of_sizes: bool = False
 
     def bounds(self, values: Iterable[float]) -> tuple[float, float]:
-        """Return the smallest and the largest value of the axis, as far apart as its least span or farther."""
+        """Return the smallest and the largest value of the axis, which are at least its smallest span apart."""
         reached = [*values, *self.includes]
         for span in LEAST_SPANS_OF_SIZES if self.is_of_sizes else (LEAST_SPAN[self.base],):
             low, high = min(reached), max(reached)
@@ -66,7 +66,7 @@ class Axis:
         return low, high
 
     def ticks(self, low: float, high: float) -> list[float]:
-        """Return three ticks or more between two bounds: of powers of the base, or of multiples if powers are too few."""
+        """Return three ticks or more between two bounds: powers of the base, and multiples if powers are too few."""
         ticks: list[float] = []
         for digits in SERIES[self.base]:
             ticks = [*_multiples(digits, self.base, low, high)]
@@ -77,7 +77,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: what stands at its end, its points, all above 0, and the sign that draws it, if not dots."""
+    """A line of a chart: the label at its end, its points (all above 0), and the character of its dots."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -97,10 +97,10 @@ def log_log(lines: Sequence[Line], across: Axis, up: Axis, screen: Screen, marks
     """Draw lines and marks on two logarithmic axes, one row of text each.
 
     Args:
-        lines: what is drawn; lines that lie on one another share their label.
-        across, up: the axes.
-        screen: its width, and whether it has braille.
-        marks: letters on top of the lines; one that another one hides moves aside.
+        lines: the lines; identical lines share a label.
+        across, up: the horizontal and the vertical axis.
+        screen: the screen, whose width limits the chart and whose characters draw it.
+        marks: letters on top of the lines; a mark on an occupied cell moves aside.
     """
     import plotext
 
@@ -152,7 +152,7 @@ def log_log(lines: Sequence[Line], across: Axis, up: Axis, screen: Screen, marks
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells for values: logarithms at their edges, columns, and whether values grow downwards."""
+    """The cells of a chart: logarithms at its edges, columns, and whether values grow downwards."""
 
     across: tuple[float, float]
     up: tuple[float, float]
@@ -169,13 +169,13 @@ class _Grid:
         return round((share if self.is_falling else 1 - share) * (ROWS - 1))
 
     def at(self, column: int, row: int) -> tuple[float, float]:
-        """Return what plotext takes for the middle of a cell."""
+        """Return the coordinates of the middle of a cell in plotext."""
         low, high = sorted(-bound for bound in self.up) if self.is_falling else self.up
         x = self.across[0] + column / (self.columns - 1) * (self.across[1] - self.across[0])
         return x, high - row / (ROWS - 1) * (high - low)
 
     def places(self, marks: Sequence[Mark]) -> Iterator[tuple[int, int]]:
-        """Yield a cell for each mark: its own, or the next free one in its row."""
+        """Yield a cell for each mark: its own, or the nearest free one in its row."""
         taken: set[tuple[int, int]] = set()
         for mark in marks:
             column, row = self.column(mark.x), self.row(mark.y)
@@ -194,7 +194,7 @@ def _share(value: float, bounds: tuple[float, float]) -> float:
 
 
 def _merged(lines: Sequence[Line]) -> list[Line]:
-    """Lines that lie on one another are one, with both labels."""
+    """Merge identical lines into one with all of their labels."""
     labels: dict[tuple[str, tuple[tuple[float, float], ...]], list[str]] = {}
     for line in lines:
         labels.setdefault((line.sign, tuple(line.points)), []).append(line.label)
@@ -206,7 +206,7 @@ def _cycle(marks: Sequence[str], lines: Sequence[Line]) -> list[str]:
 
 
 def _multiples(digits: Sequence[float], base: int, low: float, high: float) -> Iterator[float]:
-    """Yield these digits times the powers of the base, between two bounds."""
+    """Yield the products of these digits and powers of the base between two bounds."""
     for power in range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 1):
         for digit in digits:
             value = digit * float(base) ** power
@@ -215,7 +215,7 @@ def _multiples(digits: Sequence[float], base: int, low: float, high: float) -> I
 
 
 def _ticks_across(own: Sequence[float], axis: Axis, grid: _Grid) -> list[float]:
-    """As many of these values as have room for their words; where they are too few, simple numbers beside them."""
+    """Return the values whose labels fit, and simple numbers between them if they are too few."""
     low, high = map(math.exp, grid.across)
     kept = _with_room(own, axis, grid)
     for digits in (*SERIES[axis.base], FINE):
@@ -227,7 +227,7 @@ def _ticks_across(own: Sequence[float], axis: Axis, grid: _Grid) -> list[float]:
 
 
 def _with_room(values: Iterable[float], axis: Axis, grid: _Grid) -> list[float]:
-    """Those values, the first of them first, whose words have a space between them and those of another one."""
+    """Return the values whose labels fit with a space between them; earlier values have priority."""
     kept: dict[float, tuple[int, int]] = {}
     for value in values:
         start, end = _span(value, axis, grid)
@@ -237,14 +237,14 @@ def _with_room(values: Iterable[float], axis: Axis, grid: _Grid) -> list[float]:
 
 
 def _span(value: float, axis: Axis, grid: _Grid) -> tuple[int, int]:
-    """Where the words of a tick begin and end: below the middle of it, but not beyond the chart."""
+    """Return the first and last column of a tick's label: centered below the tick, inside the chart."""
     length = cell_len(axis.words(value))
     start = max(0, min(grid.column(value) - length // 2, grid.columns - length))
     return start, start + length
 
 
 def _numbers(values: Iterable[float], axis: Axis, grid: _Grid, left: int) -> str:
-    """The row of the words of ticks; plotext would move them, and leave out some in no fixed order."""
+    """Return the row of tick labels; plotext would move labels and omit some in no fixed order."""
     row = " " * left
     for value in sorted(values):
         row = row.ljust(left + _span(value, axis, grid)[0]) + axis.words(value)
@@ -252,7 +252,7 @@ def _numbers(values: Iterable[float], axis: Axis, grid: _Grid, left: int) -> str
 
 
 def _rows_of_ends(lines: Sequence[Line], grid: _Grid) -> list[int]:
-    """The row, from the top, in which each line ends; no two in the same one while there is another."""
+    """Return the row, from the top, of each line's label: where the line ends, or the nearest free row."""
     taken: list[int] = []
     for line in lines:
         wanted = grid.row(line.points[-1][1])

@@ -1,4 +1,4 @@
-"""A column, declared once for every form: the screen, CSV and Markdown; and the table that columns make on a screen."""
+"""A column, declared once for the screen, CSV, Markdown and HTML, and the tables of columns in each format."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 GAP = 2
 SHARE_OF_MACS, SHARE_OF_TIME = "% MACs", "% time"
-"""Titles of columns that are in several tables: no two columns of one have the same title."""
+"""Titles of columns that several tables have; within a table, titles are unique."""
 
 Value = int | float | str | None
 Row = TypeVar("Row")
@@ -29,17 +29,17 @@ class Column(Generic[Row]):
     """One column of a table of rows.
 
     Args:
-        key: its name in CSV, with the unit where it is not a count.
-        title: its head on the screen.
-        value: what stands in a row, in base units; None where it is not known.
-        show: that value in words.
-        text: a row in words, where the value alone does not tell it; None where it does.
-        rank: what is dropped first where the screen is narrow: the highest. None: in CSV alone. 0: never dropped.
-        total: what stands under it, in base units; None where nothing does.
-        at_least, total_at_least: lower bounds of the value and of the total, shown where these are not known.
-        right: whether it is flush right.
-        drawn: whether it is a picture of another column, which only a screen needs.
-        tint: the style of a cell, where it is not that of its row.
+        key: the name in CSV, which ends in the unit unless the value is a count.
+        title: the heading on the screen.
+        value: a function that returns the value of a row in base units; None if it is unknown.
+        show: a function that formats the value.
+        text: a function that formats the row; None to format the value alone.
+        rank: the priority; a narrow screen drops the highest rank first and never rank 0. None: in CSV only.
+        total: the total in base units; None for a column without a total.
+        at_least, total_at_least: lower bounds of the value and of the total, shown if these are unknown.
+        right: whether the column is right-aligned.
+        drawn: whether the column is a bar of another column; CSV and Markdown omit it.
+        tint: a function that returns the style of a cell if it differs from that of its row.
     """
 
     key: str
@@ -56,21 +56,21 @@ class Column(Generic[Row]):
     total_at_least: Value = None
 
     def words(self, row: Row) -> str:
-        """Return the value of a row in words."""
+        """Return the formatted value of a row."""
         text = self.text(row)
         return self.spell(self.value(row), self.at_least and self.at_least(row)) if text is None else text
 
     def spell(self, value: Value, at_least: Value) -> str:
-        """Return a value in words, `≥ 1.7 MiB` where only a lower bound is known."""
+        """Return the formatted value, or `≥ 1.7 MiB` if only a lower bound is known."""
         return f"≥ {self.show(at_least)}" if value is None and at_least else self.show(value)
 
     @property
     def foot(self) -> str:
-        """The total in words."""
+        """Return the formatted total."""
         return "" if self.total is None and not self.total_at_least else self.spell(self.total, self.total_at_least)
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
-        """Head, a cell for each row, foot."""
+        """Return the heading, a cell for each row, and the total."""
         return [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
 
 
@@ -78,11 +78,11 @@ ADD_UP = (
     *("macs", "flops", "other_flops", "params", "bytes_read", "bytes_written", "calls"),
     *("time_s", "iqr_s", "bound_s", "backward_s"),
 )
-"""Columns whose rows are parts of a sum, as many alike as a row stands for, by key."""
+"""Keys of columns whose values add up to the total, each multiplied by the number of identical rows."""
 
 
 def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> list[Column[Row]]:
-    """Figures of all that a row stands for, `times` of them, so that a column adds up to its foot."""
+    """Multiply the values of each row by `times`, its number of identical rows, so that a column adds up to its total."""
 
     def of_all(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
         def together(row: Row) -> Value:
@@ -95,7 +95,7 @@ def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> li
 
 
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
-    """The columns that fit on the screen, and the names of those that had to go: the highest rank first."""
+    """Return the columns that fit on the screen and the titles of the dropped ones; the highest rank is dropped first."""
     kept = [column for column in columns if column.rank is not None]
     widths = {column.key: max(map(cell_len, column.cells(rows, screen))) for column in kept}
     dropped = []
@@ -111,13 +111,13 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
 def rows_table(
     columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen, style: Callable[[Row], str] = lambda row: ""
 ) -> Table:
-    """Columns that fit, as a table with a rule under the heads and, where there are totals, one above them."""
+    """Return a table with a rule below the headings and, if there are totals, another one above them."""
     totals = any(column.total is not None for column in columns)
     table = Table(
         box=RULES_ASCII if screen.ascii else RULES,
         show_footer=totals,
         pad_edge=False,
-        padding=(0, GAP - 1, 0, 0),  # and a column for the box between
+        padding=(0, GAP - 1, 0, 0),  # the box adds one more column
         show_edge=False,
     )
     cells = [column.cells(rows, screen) for column in columns]
@@ -132,10 +132,10 @@ def rows_table(
 
 
 def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
-    """Every column in base units (seconds, bytes, counts), and a last row `total` where there are totals.
+    """Return all columns as CSV in base units (seconds, bytes, counts), with a last row `total` if there are totals.
 
-    Its name stands in the column that counts the rows, or in the first one. What is not known is empty. What was measured
-    has twelve digits.
+    The word `total` is in the column that counts the rows, or in the first one. An unknown value is an empty cell.
+    Measured values have twelve digits.
     """
     columns = [column for column in columns if not column.drawn]
     out = io.StringIO()
@@ -149,14 +149,14 @@ def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
 
 
 def _plain(value: Value) -> Value:
-    """The value; of one with a fraction, digits that do not depend on how a sum was rounded."""
+    """Return the value; a float with twelve digits, which do not depend on the rounding of a sum."""
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def to_markdown(
     columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: ""
 ) -> str:
-    """A Markdown table with exact counts and the rest in words; rows that are bold on a screen are so here."""
+    """Return a Markdown table with exact counts and all other values formatted; bold rows stay bold."""
     columns = [column for column in columns if column.rank is not None and not column.drawn]
     lines = [[column.title for column in columns], ["---:" if column.right else "---" for column in columns]]
     for row in rows:
@@ -168,7 +168,7 @@ def to_markdown(
 
 
 def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: "") -> str:
-    """Return an HTML table with exact counts, bars and the rest in words; rows that are bold on a screen are bold."""
+    """Return an HTML table with bars and exact counts, and all other values formatted; bold rows stay bold."""
     columns = [column for column in columns if column.rank is not None]
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -187,7 +187,7 @@ def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable
 
 
 def _bar(share: Value) -> str:
-    """Return a bar whose length is a share of that of the longest."""
+    """Return a bar; a share of 1 is the longest."""
     width = 100 * share if isinstance(share, int | float) else 0
     return f'<div style="background:#4c8dd6;height:0.8em;width:{width:.1f}px"></div>'
 
@@ -198,7 +198,7 @@ def _exact(column: Column[Row], row: Row) -> str:
 
 
 def _count(column: Column[Any], value: int) -> str:
-    """All digits; of bytes it says that they are."""
+    """Return a count with all digits, and with the unit if it is in bytes."""
     return f"{value:,} B" if column.key.startswith("bytes_") else f"{value:,}"
 
 

@@ -1,4 +1,4 @@
-"""A Comparison as text: one chart, one table, and what was found."""
+"""A Comparison as text: a chart, a table, and the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,32 +22,32 @@ AXES = {
     "window": "window side (tokens)",
     "dim": "embedding dimension (channels)",
     "heads": "attention heads",
-    "kv_heads": "heads of keys and values",
+    "kv_heads": "key/value heads",
     "batch": "batch size (images)",
-    "keys": "keys (tokens)",
+    "keys": "key/value tokens",
 }
-"""What fields are called beside a chart, with their units; others by their own names."""
+"""Titles of fields on the axis of a chart, with their units; other fields have their own names."""
 QUANTITY_TITLES = {
     "macs": "MACs of one layer",
     "block": "MACs of one block, MLP included",
     "flops": "FLOPs of one layer",
     "attention": "attention matrix (bytes)",
-    "peak": "peak of activations (bytes)",
+    "peak": "peak activation memory (bytes)",
     "params": "parameters of one layer",
 }
 MOST_ROWS = 60
-"""How many points a terminal shows."""
+"""The largest number of points on a terminal."""
 
 
 def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
-    """The comparison as a table, json, csv, md or svg; the picture is the chart and what it says."""
+    """Return the comparison as a table, json, csv, md or svg; the picture is the chart and the result."""
     if form == "json":
         return comparison.to_json() + "\n"
     if form == "csv":
         return to_csv(point_columns(comparison), comparison.points)
     if form == "md":
-        told = "".join(f"* {line}\n" for line in [finding(comparison), *formulas(comparison)])
-        return f"**{comparison.title}**\n\n{to_markdown(point_columns(comparison), comparison.points)}\n{told}"
+        items = "".join(f"* {line}\n" for line in [finding(comparison), *formulas(comparison)])
+        return f"**{comparison.title}**\n\n{to_markdown(point_columns(comparison), comparison.points)}\n{items}"
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
         return screen.draw_svg(picture_parts(comparison, screen), comparison.command or comparison.title)
@@ -55,7 +55,7 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
 
 
 def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
-    """Headline, who is who, chart, table, and the lines below."""
+    """Return the headline, the contenders, the chart, the table, and the lines below."""
     shown: list[RenderableType] = [screen.headline(comparison.title)]
     shown += [screen.aside(_legend(each)) for each in comparison.contenders]
     chart = charts(comparison, screen)
@@ -65,13 +65,13 @@ def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
 
 
 def _legend(contender: Contender) -> str:
-    """Return `swin: Swin attention, 7×7 windows`, or `global attention (vit)` where the words are the name."""
+    """Return `swin: Swin attention, 7×7 windows`, or `global attention (vit)` if the words are the name."""
     is_named = contender.name == contender.words
     return f"{contender.words} ({contender.label})" if is_named else f"{contender.label}: {contender.words}"
 
 
 def picture_parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
-    """What goes on a slide: the chart, or the table where there is none, and the sentence."""
+    """Return the parts of a slide: the chart, or without a chart the table, and the result."""
     shown = charts(comparison, screen) or tables(comparison, screen)
     return [
         screen.headline(comparison.title),
@@ -83,7 +83,7 @@ def picture_parts(comparison: Comparison, screen: Screen) -> list[RenderableType
 
 
 def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
-    """What each contender costs along the range, and how long it took, where there is something to draw."""
+    """Return a chart of the costs of each contender along the range, and one of the measured times, if any."""
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
         return []
     field = comparison.axes[0].field
@@ -110,7 +110,7 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
 def _chart(
     series: Mapping[str, Sequence[tuple[int, float | None]]], across: Axis, up: Axis, screen: Screen
 ) -> list[RenderableType]:
-    """Only what is above 0 has a logarithm."""
+    """Draw the series with at least two different points above 0, which have a logarithm."""
     drawn = [Line(label, sorted((x, float(y)) for x, y in points if y)) for label, points in series.items()]
     drawn = [line for line in drawn if line.points]
     if len({x for line in drawn for x, _ in line.points}) < 2:
@@ -119,16 +119,16 @@ def _chart(
 
 
 def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
-    """A row for each point; or, over two axes, how many times fewer in a field of rows and columns."""
+    """Return a table with a row for each point or, for two axes, a table of ratios for each contender."""
     if len(comparison.axes) == 2:
         return [part for other in comparison.labels[1:] for part in heat_table(comparison, other, screen)]
     points = comparison.points
     if screen.pages and screen.width is not None:
         points = thinned(points, comparison.reference)
     columns, dropped = fit(point_columns(comparison), points, screen)
-    known = comparison.points[comparison.reference]
+    reference = comparison.points[comparison.reference]
     shown: list[RenderableType] = [
-        rows_table(columns, points, screen, lambda point: "bold cyan" if point is known else "")
+        rows_table(columns, points, screen, lambda point: "bold cyan" if point is reference else "")
     ]
     if len(points) < len(comparison.points):
         shown.append(screen.aside(f"{len(points)} of {len(comparison.points):,} points; --format csv has all"))
@@ -137,19 +137,19 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
 
 
 def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> list[RenderableType]:
-    """Explain the sign of a ratio that is not certain, where there is one."""
+    """Return a legend for the sign of an uncertain ratio if the table has one."""
     cells = (column.words(row) for column in columns for row in rows)
-    return [screen.aside(f"≈: cannot tell which is faster, {OVERLAP}")] if any("≈" in cell for cell in cells) else []
+    return [screen.aside(f"≈: unclear which is faster, {OVERLAP}")] if any("≈" in cell for cell in cells) else []
 
 
 def thinned(points: Sequence[Point], kept: int) -> list[Point]:
-    """As many points as fit on a terminal, at even distances, the last one and the one at `kept` among them."""
+    """Return as many points as fit on a terminal, evenly spaced, and always the last one and the one at `kept`."""
     stride = -(-len(points) // MOST_ROWS)
     return [p for index, p in enumerate(points) if index % stride == 0 or index in (kept, len(points) - 1)]
 
 
 def point_columns(comparison: Comparison) -> list[Column[Point]]:
-    """The columns that this comparison can fill."""
+    """Return the columns for which this comparison has values."""
     first, *others = comparison.labels
     points, timed, heads = comparison.points, comparison.timed, _heads(comparison)
     names = list(dict.fromkeys(name for point in points for name in point.at))
@@ -184,7 +184,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
 
 
 def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
-    """The waste of each contender that pads anywhere; those that pad alike share a column."""
+    """Return columns with the padding of each contender that pads; contenders with equal padding share a column."""
     alike: dict[tuple[float, ...], list[str]] = {}
     for label in comparison.labels:
         alike.setdefault(tuple(point.padding.get(label, 0.0) for point in comparison.points), []).append(label)
@@ -209,7 +209,7 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
         return lambda point: getattr(point.times[label], key) if label in point.times else None
 
     columns = [
-        Column(f"{label}_median_s", f"{heads[label]} here", time(label, "median_s"), words.seconds, 1 + index)
+        Column(f"{label}_median_s", f"{heads[label]} time", time(label, "median_s"), words.seconds, 1 + index)
         for index, label in enumerate([first, *others])
     ]
     for label in [first, *others]:
@@ -219,7 +219,7 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
         columns.append(
             Column(
                 f"measured_{first}_over_{label}",
-                f"{heads[first]}/{heads[label]} here",
+                f"{heads[first]}/{heads[label]} time",
                 lambda p, label=label: p.measured_ratio.get(label),  # type: ignore[misc]
                 words.times,
                 index and 7 + index,
@@ -230,18 +230,18 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
 
 
 def _heads(comparison: Comparison) -> dict[str, str]:
-    """What the contenders are called in a table, where `global` is enough for global attention."""
+    """Return the names of the contenders in a table, with `global` for global attention."""
     return {label: name.replace("global attention", "global") for label, name in comparison.names.items()}
 
 
 def _roughly(point: Point, first: str, other: str) -> str | None:
-    """Return a measured ratio in one digit if the times cannot be told apart; None if they can, or there are none."""
+    """Return a measured ratio with one digit if the interquartile ranges overlap; otherwise None."""
     ratio = point.measured_ratio.get(other)
     return None if ratio is None or point.can_tell(first, other) else f"≈ {float(f'{ratio:.1g}'):g}×"
 
 
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:
-    """How many times the other one the first one costs: rows are the first axis, columns the second."""
+    """Return tables of the first contender's cost over the other's: rows are the first axis, columns the second."""
     down, across = (axis.field for axis in comparison.axes)
     cells = {(point.at[down], point.at[across]): point for point in comparison.points}
     rows = list(dict.fromkeys(point.at[down] for point in comparison.points))
@@ -249,13 +249,17 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     shown: list[RenderableType] = []
     first, called = comparison.labels[0], _heads(comparison)
     measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
-        ("on paper", lambda point: point.ratio[other], lambda point: None)
+        (QUANTITY_TITLES[comparison.quantity].split(" (")[0], lambda point: point.ratio[other], lambda point: None)
     ]
     if comparison.timed:
         measures.append(
-            ("here", lambda point: point.measured_ratio.get(other), lambda point: _roughly(point, first, other))
+            (
+                "measured time",
+                lambda point: point.measured_ratio.get(other),
+                lambda point: _roughly(point, first, other),
+            )
         )
-    for where, measure, roughly in measures:
+    for title, measure, roughly in measures:
         columns = [Column[int](down, _heading(down), lambda row: row, str, 0)]
         for index, head in enumerate(heads):
 
@@ -277,7 +281,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
                 )
             )
         kept, dropped = fit(columns, rows, screen)
-        shown.append(screen.aside(f"{called[first]}/{called[other]} {where}, {across} across"))
+        shown.append(screen.aside(f"{called[first]}/{called[other]}: {title}, {across} across"))
         shown.append(rows_table(kept, rows, screen))
         shown += screen.hidden([f"{across} {value}" for value in dropped])
         shown += _sign(kept, rows, screen)
@@ -286,7 +290,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
 
 
 def _heat(ratio: float | None) -> str:
-    """Green where the other one wins, the more the stronger; red where it loses."""
+    """Return green if the other contender costs less, stronger for larger ratios, and red if it costs more."""
     if ratio is None or ratio == 1:
         return "dim"
     if ratio < 1:

@@ -1,4 +1,4 @@
-"""The conclusion: where the work of a report goes, in one sentence."""
+"""The conclusion: the distribution of the work of a report in one sentence."""
 
 from itertools import accumulate
 
@@ -6,11 +6,11 @@ from attnscope.render.steps import seconds_of, weight
 from attnscope.reports.report import Report, StepRow
 
 NOTABLE = 0.2
-"""The share of the time without MACs from which it is the conclusion."""
+"""From this share on, the time of steps without MACs is the conclusion."""
 
 
 def conclusion(report: Report) -> str:
-    """Return where the MACs are; or where the time goes, if much of it goes to steps without MACs."""
+    """Return the distribution of the MACs, or of the time if much of it is spent in steps without MACs."""
     if report.time and (share := idle_share(report)) >= NOTABLE:
         names = leading(report)
         return f"{share:.0%} of the time is spent in steps without MACs" + (f", most in {names[0]}" if names else "")
@@ -37,7 +37,7 @@ ATTENTION = "attention itself"
 
 
 def _kind(row: StepRow) -> str:
-    """Return which kind of work a step with MACs is."""
+    """Return the kind of work of a step with MACs."""
     home = row.path.rpartition(".")[2]
     if not row.params:
         return ATTENTION
@@ -47,7 +47,7 @@ def _kind(row: StepRow) -> str:
 
 
 def idle_share(report: Report) -> float:
-    """Return the share of the measured time that steps without MACs take."""
+    """Return the share of the measured time that is spent in steps without MACs."""
     assert report.time is not None
     return sum(seconds_of(row) for row in report.steps if not row.macs) / report.time.steps_sum_s
 

@@ -1,7 +1,8 @@
-"""The lines of --details: conventions, both formulas, kernels, roofline, the full timing line, the environment."""
+"""The lines of --details: counts, formulas, conventions, roofline, the quality of the timing, the environment."""
 
 from attnscope.render import words
 from attnscope.render.conclusion import idle_share, leading, macs_sentence
+from attnscope.render.conventions import counted_by
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import seconds_of, where
 from attnscope.reports.report import Report, Time, formula_values
@@ -36,7 +37,7 @@ def cost_lines(report: Report) -> list[str]:
 
 
 def formula_lines(report: Report) -> list[str]:
-    """Return the formulas with this input's values, and the ratio of the first to the last."""
+    """Return the formulas with the values of this input, and the ratio of the first to the last."""
     formulas = report.complexity.formulas
     if len(formulas) == 1:
         return []
@@ -51,20 +52,20 @@ def formula_lines(report: Report) -> list[str]:
 
 
 def convention_lines(report: Report) -> list[str]:
-    """Return the figures that other conventions of counting give for this network."""
+    """Return the MACs of this network by other counting conventions."""
     published = report.published
     if published is None:
         return []
     used = {printed.explained_by[0] for printed in published.figures if printed.explained_by}
     return [
-        f"{words.billions(macs)} by the convention: {way}"
+        f"{words.billions(macs)} {counted_by(way, published.conventions)}"
         for way, macs in published.conventions.items()
         if way not in used and way != "MACs"
     ]
 
 
 def kernel_lines(report: Report) -> list[str]:
-    """Return the fused kernel beside the steps, in one line; or every kernel, if all were compared."""
+    """Return the time of the fused kernel and of the steps, or a line for each kernel if all were requested."""
     kernels = {kernel.name: kernel for kernel in report.kernels}
     eager_s, fused_s = (kernels[name].time_s if name in kernels else None for name in ("eager", "sdpa"))
     if not compares_all_kernels(report):
@@ -79,9 +80,9 @@ def kernel_lines(report: Report) -> list[str]:
             lines.append(f"{kernel.name:<{width}}  not available: {kernel.why}")
         else:
             ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
-            error = "not known" if kernel.error is None else f"{kernel.error:.1e}"
+            error = "unknown" if kernel.error is None else f"{kernel.error:.1e}"
             lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
-    return [*lines, "error: the largest difference from float64, over its largest value"]
+    return [*lines, "error: largest difference from float64, relative to its largest value"]
 
 
 def compares_all_kernels(report: Report) -> bool:
@@ -90,7 +91,7 @@ def compares_all_kernels(report: Report) -> bool:
 
 
 def roofline_lines(report: Report) -> list[str]:
-    """Return how far the whole is from the roofline lower bound, and which steps are farthest from theirs."""
+    """Return the time over the roofline lower bound, and the steps with the largest gaps to theirs."""
     floor_s = report.floor_s
     if not floor_s:
         return []
@@ -103,7 +104,7 @@ def roofline_lines(report: Report) -> list[str]:
 
 
 def timing_lines(report: Report) -> list[str]:
-    """Return how the times were taken, and by which signs their quality was judged."""
+    """Return the method of the timing, and the figures that its quality was judged by."""
     time, env = report.time, report.environment
     if time is None:
         return []
@@ -123,7 +124,7 @@ def timing_lines(report: Report) -> list[str]:
 
 
 def environment_lines(report: Report) -> list[str]:
-    """Return the device and the versions of torch and attnscope."""
+    """Return the device, the version of torch, the allocator and the seed."""
     env = report.environment
     if "torch" not in env:
         return []
@@ -133,14 +134,14 @@ def environment_lines(report: Report) -> list[str]:
 
 
 def _remainder(time: Time) -> str:
-    """Return the part of the whole that the steps do not explain, or by how much they exceed it."""
+    """Return the time of the whole that is not in a step, or the time by which the steps exceed the whole."""
     if time.remainder_s < 0:
         return f"exceeded by the steps by {words.seconds(-time.remainder_s)}"
     return f"remainder {words.seconds(time.remainder_s)}"
 
 
 def _gpu_line(time: Time) -> str:
-    """Return the device's own time beside the clock's, and the time without launches."""
+    """Return the time on the device, with launches, and as a CUDA graph."""
     parts = [
         f"device {words.seconds(time.whole_interquartile_mean_s)}",
         f"with all launches {words.seconds(time.eager_s)}",
@@ -151,7 +152,7 @@ def _gpu_line(time: Time) -> str:
 
 
 def clean_runs(time: Time) -> str:
-    """Return `60 runs, all clean`, or `12 of 60 runs clean`; and whether they are in processor time."""
+    """Return `60 runs, all clean` or `12 of 60 runs clean`, and the clock if it is processor time."""
     tried = time.tried or time.runs
     runs = f"{tried} runs, all clean" if time.clean_runs == tried else f"{time.clean_runs} of {tried} runs clean"
     return f"{runs}, in processor time" if time.clock == "thread" else runs

@@ -1,4 +1,4 @@
-"""Two runs beside each other on a screen, as CSV or as Markdown."""
+"""The differences of two runs on a screen, in CSV and in Markdown."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.reports.diff import Change, Diff, TimeChange
 
 A_SCREENFUL = 36
-"""How many changes of a kind, and how many times, a screen tells at most; of more times those that really changed."""
+"""The largest number of changes of a kind, and of times, on a screen; of more times, only real differences are shown."""
 
 
 def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -> str:
-    """The difference as a table, json, csv or md."""
+    """Return the differences as a table, json, csv or md."""
     if form == "json":
         return diff.to_json() + "\n"
     columns = diff_columns()
@@ -29,7 +29,7 @@ def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -
 
 
 def diff_columns() -> list[Column[TimeChange]]:
-    """Step, both times, their ratio, and what it means."""
+    """Return the columns: a step, both of its times, their ratio, and the verdict."""
     return [
         Column[TimeChange]("step", "step", lambda row: row.name, right=False, text=_name),
         Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
@@ -42,7 +42,7 @@ def diff_columns() -> list[Column[TimeChange]]:
 
 
 def verdict(change: TimeChange) -> str:
-    """Return slower, faster, cannot tell or no real difference; or which run alone has timed it."""
+    """Return "slower", "faster", "cannot tell" or "no real difference", or the only run that has this time."""
     if change.before_s is None or change.after_s is None:
         return f"only in the {'second' if change.before_s is None else 'first'} run"
     if change.within_error:
@@ -53,7 +53,7 @@ def verdict(change: TimeChange) -> str:
 
 
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
-    """Return the changes of the environment, of the Spec and of the exact costs, then the times."""
+    """Return the changes of the environment, the Spec and the exact costs, then the times."""
     headline = screen.headline(f"{names[0]} → {names[1]}")
     parts: list[RenderableType] = [headline, Text(""), screen.lines(change_lines(diff))]
     rows = diff.timed
@@ -63,8 +63,8 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     if rows:
         parts += [Text(""), rows_table(columns, rows, screen, _style)]
     if len(rows) < len(diff.timed):
-        alike = plural(len(diff.timed) - len(rows), "step")
-        parts.append(screen.aside(f"not shown: {alike} without a real difference; --format csv has all"))
+        hidden = plural(len(diff.timed) - len(rows), "step")
+        parts.append(screen.aside(f"not shown: {hidden} without a real difference; --format csv has all"))
     parts += screen.hidden(dropped)
     if diff.doubts:
         parts += [Text(""), screen.lines(warning_lines(diff))]
@@ -72,17 +72,17 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
 
 
 def change_lines(diff: Diff) -> list[Labelled]:
-    """Return label, words and style of each change that is not a time."""
+    """Return label, text and style of each change other than times."""
     return [
-        *_changes("environment", diff.environment, "yellow", "nothing"),
-        *_changes("spec", diff.spec, "yellow", "nothing"),
-        *_changes("costs", diff.costs, "", "not known"),
+        *_changes("environment", diff.environment, "yellow", "not set"),
+        *_changes("spec", diff.spec, "yellow", "not set"),
+        *_changes("costs", diff.costs, "", "unknown"),
     ]
 
 
 def warning_lines(diff: Diff) -> list[Labelled]:
-    """Return label, words and style of each warning of the two runs."""
-    return [("warning", doubt, "yellow") for doubt in diff.doubts]
+    """Return label, text and style of each warning of the two runs."""
+    return [("warning", warning, "yellow") for warning in diff.doubts]
 
 
 def _style(row: TimeChange) -> str:
@@ -93,7 +93,7 @@ def _style(row: TimeChange) -> str:
 
 
 def _name(row: TimeChange) -> str:
-    """A whole goes by what it is of, and its steps stand in from it."""
+    """Return the name of a row: "forward" or "backward" for a whole, and indented for its steps."""
     if row.of == "kernel":
         return f"kernel {row.name}"
     if row.is_whole:
@@ -101,19 +101,19 @@ def _name(row: TimeChange) -> str:
     return f"  {row.name} ×{row.times}" if (row.times or 1) > 1 else f"  {row.name}"
 
 
-def _changes(label: str, changes: list[Change], style: str, none: str) -> list[Labelled]:
-    """Return the changes of a kind, at most a screenful."""
+def _changes(label: str, changes: list[Change], style: str, missing: str) -> list[Labelled]:
+    """Return the changes of a kind, at most a screenful; `missing` is the word for None."""
     if not changes:
-        return [(label, "the same", "dim")]
-    lines = [f"{c.name}: {_value(c.before, none)} → {_value(c.after, none)}" for c in changes[:A_SCREENFUL]]
+        return [(label, "unchanged", "dim")]
+    lines = [f"{c.name}: {_value(c.before, missing)} → {_value(c.after, missing)}" for c in changes[:A_SCREENFUL]]
     if len(changes) > A_SCREENFUL:
         lines.append(f"and {len(changes) - A_SCREENFUL} more; --json lists all")
     return labelled(label, lines, style)
 
 
-def _value(value: Any, none: str) -> str:
+def _value(value: Any, missing: str) -> str:
     if value is None:
-        return none
+        return missing
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Pictures of a matrix in dots: braille, half blocks, or ASCII."""
+"""Pictures of a matrix in braille, half blocks, or ASCII."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ HALVES = " ▀▄█"
 HALVES_ASCII = " '.#"
 BRAILLE = 0x2800
 BRAILLE_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""The bit of each dot, four lines of two (Unicode chapter 21.1)."""
+"""The bit of each dot, in four rows of two (Unicode chapter 21.1)."""
 
 Matrix = Sequence[Sequence[int]]
 
 
 def braille(matrix: Matrix) -> list[str]:
-    """Two columns and four lines of the matrix to a letter; a dot for what is not 0."""
+    """Draw a matrix in braille: a character has two columns and four rows, and a dot for each nonzero element."""
     return [_braille_line(matrix[top : top + 4]) for top in range(0, len(matrix), 4)]
 
 
 def halves(matrix: Matrix, ascii: bool = False) -> list[str]:
-    """One column and two lines of the matrix to a letter; filled for what is not 0."""
+    """Draw a matrix in half blocks: a character has one column and two rows, filled for each nonzero element."""
     letters = HALVES_ASCII if ascii else HALVES
     below = [*matrix[1::2], *([[0] * len(matrix[0])] if len(matrix) % 2 else [])]
     return [

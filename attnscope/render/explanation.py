@@ -1,4 +1,4 @@
-"""The explanation of --explain: what each step means and why it is there, and what each column of the table means."""
+"""The explanation of --explain: the meaning and the reason of each step, and the meaning of each column."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from attnscope.reports.report import Report
 
 
 def explanation(report: Report, screen: Screen) -> list[RenderableType]:
-    """Return the steps in words, then the columns that the table shows."""
+    """Return the explanation of the steps, then that of the columns that the table shows."""
     columns: Sequence[Column[Any]] = step_columns(report)
     rows: Sequence[Any] = report.steps
     if report.parts:
@@ -26,7 +26,7 @@ def explanation(report: Report, screen: Screen) -> list[RenderableType]:
 
 
 def step_lines(report: Report) -> list[Labelled]:
-    """Return the meaning of each step and its reason; steps that are alike in several blocks once."""
+    """Return the meaning and the reason of each step; identical steps of several blocks appear once."""
     meanings = {(row.name, row.doc): f"{_sentence(row.doc)} {_sentence(row.why)}".strip() for row in report.steps}
     return [(name, words, "") for (name, _), words in meanings.items()]
 
@@ -37,7 +37,7 @@ def column_lines(columns: Sequence[Column[Any]]) -> list[Labelled]:
 
 
 def _sentence(words: str) -> str:
-    """Return words as a sentence: with a capital letter, unless a formula is first, and a period."""
+    """Return a sentence with a capital letter, unless it begins with a formula, and a period."""
     if not words:
         return ""
     first = words.split()[0]

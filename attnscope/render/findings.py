@@ -1,4 +1,4 @@
-"""A Comparison in words: what was found in one sentence, the formulas behind it, the lines below the table."""
+"""A Comparison in words: the result, the formulas, and the other lines below the table."""
 
 import math
 from collections.abc import Sequence
@@ -9,65 +9,68 @@ from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Point, TimeCrossover
 
 FEW = 3
-"""How many of the points that were left out are named."""
+"""The largest number of omitted points that are named."""
 NOUNS = {
     "macs": "MACs",
     "block": "MACs",
     "flops": "FLOPs",
-    "attention": "bytes of attention matrix",
-    "peak": "peak bytes",
+    "attention": "memory for the attention matrix",
+    "peak": "peak activation memory",
     "params": "parameters",
 }
+MEMORY = ("attention", "peak")
 OVERLAP = "the interquartile ranges overlap"
 COUNTED_IN_MACS = ("macs", "block", "flops")
 
 
 def lines(comparison: Comparison, screen: Screen) -> list[tuple[str, str, str]]:
-    """Label, words and style of each line below the table."""
-    told = [("found", finding(comparison), "bold")]
-    told += _labelled("paper", formulas(comparison))
-    told += _labelled("here", [time_finding(comparison, each) for each in comparison.time_crossovers])
-    told += [("timing", timing_line(comparison), "")] if comparison.timed else []
-    told += _labelled("left out", _told(comparison.left_out), "yellow")
-    told += _labelled("not timed", _told(comparison.not_timed), "yellow")
-    told += [("audit", "a closed form is not the sum of its steps ✗", "yellow")] if not comparison.agree else []
-    told += _labelled("warning", comparison.warnings, "yellow")
-    told += (
-        [("stopped", "by Ctrl-C; what was measured until then is above", "yellow")] if comparison.interrupted else []
+    """Return label, text and style of each line below the table."""
+    shown = [("result", finding(comparison), "bold")]
+    shown += _labelled("paper", formulas(comparison))
+    shown += _labelled("measured", [time_finding(comparison, each) for each in comparison.time_crossovers])
+    shown += [("timing", timing_line(comparison), "")] if comparison.timed else []
+    shown += _labelled("omitted", _reasons(comparison.left_out), "yellow")
+    shown += _labelled("not timed", _reasons(comparison.not_timed), "yellow")
+    shown += [("counts", "a closed form differs from the sum of its steps ✗", "yellow")] if not comparison.agree else []
+    shown += _labelled("warning", comparison.warnings, "yellow")
+    shown += (
+        [("stopped", "by Ctrl-C; the table has all times measured before", "yellow")] if comparison.interrupted else []
     )
-    return told + (screen.suggestion(*comparison.next) if comparison.next else [])
+    return shown + (screen.suggestion(*comparison.next) if comparison.next else [])
 
 
 def finding(comparison: Comparison) -> str:
-    """What was found, in one sentence: a ratio that the reader would know, the break-even, and what outgrows what."""
+    """Return the result: the ratios of costs and of times at the reference point, and the break-even."""
     labels = comparison.labels[:2]
     first, other = (comparison.names[label] for label in labels)
     point = comparison.points[comparison.reference]
     ratio = point.ratio[labels[1]]
     noun = NOUNS[comparison.quantity]
     where = _where(comparison, point)
-    if ratio is None:
-        told = f"{where}what {other} needs beside {first} is not known"
-    elif ratio == 1:
-        told = f"{where}{other} needs as many {noun} as {first}"
-    else:
-        told = f"{where}{other} needs {_factor(ratio, 'fewer', 'more', '')} {noun} than {first}"
     measured = point.measured_ratio.get(labels[1])
+    speed = None
     if measured is not None and point.can_tell(*labels):
-        told += f" and ran {_factor(measured, 'faster', 'slower', 'as fast')} here"
-    elif measured is not None:
-        told += f"; which one is faster here cannot be told: {OVERLAP}"
+        speed = _factor(measured, "faster", "slower", "equally fast")
+    much, less = ("much", "less") if comparison.quantity in MEMORY else ("many", "fewer")
+    if ratio is None:
+        unknown = [comparison.names[label] for label in labels if point.costs[label] is None]
+        text = f"{where}{'the' if where else 'The'} {noun} of {' and of '.join(unknown or [other])} is unknown"
+        if speed:
+            text += f". In measured time, {other} is {speed} than {first}"
+    else:
+        need = f"as {much} {noun} as" if ratio == 1 else f"{_factor(ratio, less, 'more', '')} {noun} than"
+        text = f"{where}{other} needs {need} {first}" + (f" and runs {speed}" if speed else "")
+    if measured is not None and not speed:
+        text += f". It is unclear which is faster: {OVERLAP}"
     scope = "block" if comparison.quantity == "block" else "layer"
     crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (labels[1], scope)), None)
     if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
         named = f" ({crossing.equation})" if crossing.equation else ""
-        told += f"; they break even {_tokens(crossing.tokens)} tokens{named}"
+        text += f". They break even {_tokens(crossing.tokens)} tokens{named}"
     if crossing and crossing.balance and comparison.quantity in COUNTED_IN_MACS:
         named = f" (hw = {'6C' if scope == 'block' else '2C'})" if crossing.formula else ""
-        told += (
-            f", and from {crossing.balance:g} tokens{named} on, {first}'s quadratic term outweighs its {_rest(scope)}"
-        )
-    return f"{told[0].upper()}{told[1:]}." if where else f"{told}."
+        text += f". Above {crossing.balance:g} tokens{named}, the quadratic term of {first} exceeds its {_rest(scope)}"
+    return f"{text}."
 
 
 def _rest(scope: str) -> str:
@@ -77,8 +80,8 @@ def _rest(scope: str) -> str:
 def _where(comparison: Comparison, point: Point) -> str:
     if not point.at:
         return ""
-    told = ", ".join(f"{value} px" if name == "image" else f"{name} {value}" for name, value in point.at.items())
-    return f"At {told} ({spell(point.grid)} tokens) "
+    place = ", ".join(f"{value} px" if name == "image" else f"{name} {value}" for name, value in point.at.items())
+    return f"At {place} ({spell(point.grid)} tokens), "
 
 
 def _factor(ratio: float, over: str, under: str, even: str) -> str:
@@ -88,9 +91,9 @@ def _factor(ratio: float, over: str, under: str, even: str) -> str:
 
 
 def formulas(comparison: Comparison) -> list[str]:
-    """The exact ratio of each contender's MACs to the first one's, in letters and in numbers, and the break-even.
+    """Return the exact ratio of each contender's MACs to the first one's as formula and in numbers, and the break-even.
 
-    None where something else is compared.
+    The list is empty unless MACs or FLOPs are compared.
     """
     if comparison.quantity not in COUNTED_IN_MACS:
         return []
@@ -113,7 +116,7 @@ def _formula(crossing: Crossover, quotient: str) -> str:
     else:
         even = "no break-even" if crossing.tokens is None else f"break-even {_tokens(crossing.tokens)} tokens"
     if crossing.padded_from is not None:
-        even += f"; fewer from {crossing.padded_from}×{crossing.padded_from} tokens on, even with padding"
+        even += f"; with padding, fewer from {crossing.padded_from}×{crossing.padded_from} tokens on"
     return f"{crossing.scope}: {' = '.join([quotient, *ratio])}, {even}"
 
 
@@ -124,29 +127,28 @@ def _tokens(tokens: int | tuple[int, ...]) -> str:
 
 
 def time_finding(comparison: Comparison, each: TimeCrossover) -> str:
-    """Where the lead changes in measured time, and how surely that is known."""
+    """Return the faster contender, or the interval in which it overtakes the other, and where the order is unclear."""
     names = comparison.names
     if each.leader is None:
-        return f"{names[each.other]} and {names[each.first]}: cannot tell which is faster, {OVERLAP} everywhere"
-    unclear = f"; cannot tell at {', '.join(map(str, each.unclear))}: {OVERLAP}" if each.unclear else ""
+        return f"unclear whether {names[each.other]} or {names[each.first]} is faster: {OVERLAP} everywhere"
+    unclear = f"; unclear at {', '.join(map(str, each.unclear))}: {OVERLAP}" if each.unclear else ""
     leader = names[each.leader]
+    other = names[each.first if each.leader == each.other else each.other]
     if each.low is None or each.high is None:
-        other = names[each.first if each.leader == each.other else each.other]
-        return f"{leader} is faster than {other} wherever the times can be told apart{unclear}"
+        places = f"at {'all other' if each.unclear else 'all'} measured values of {each.axis}"
+        return f"{leader} is faster than {other} {places}{unclear}"
     grids = {point.at[each.axis]: point.grid for point in [*comparison.points, *comparison.bisected]}
     low, high = (math.prod(grids[value]) for value in (each.low, each.high))
     tokens = f" ({low:,} and {high:,} tokens)" if low != high else ""
-    return (
-        f"{leader} takes the lead between {each.axis} {each.low} and {each.high}{tokens}, two measured points{unclear}"
-    )
+    return f"{leader} overtakes {other} between {each.axis} {each.low} and {each.high}{tokens}, both measured{unclear}"
 
 
 def timing_line(comparison: Comparison) -> str:
-    """What the times were taken on."""
+    """Return the method, device and environment of the times."""
     env = comparison.environment
     return " · ".join(
         [
-            "medians of runs in turn",
+            "medians of interleaved runs",
             words.threads(env),
             words.device(env),
             f"torch {env['torch']}",
@@ -155,13 +157,14 @@ def timing_line(comparison: Comparison) -> str:
     )
 
 
-def _told(left_out: Sequence[LeftOut]) -> list[str]:
-    told = []
+def _reasons(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return the first few points and their reasons, and the number of the others."""
+    reasons = []
     for each in left_out[:FEW]:
         at = ", ".join(f"{name} {value}" for name, value in each.at.items())
-        told.append(f"{at}: {each.reason}" + (f"; and {each.count - 1:,} more like it" if each.count > 1 else ""))
-    return [*told, f"and {len(left_out) - FEW} more"] if len(left_out) > FEW else told
+        reasons.append(f"{at}: {each.reason}" + (f"; same for {each.count - 1:,} more" if each.count > 1 else ""))
+    return [*reasons, f"and {len(left_out) - FEW} more"] if len(left_out) > FEW else reasons
 
 
-def _labelled(label: str, told: Sequence[str], style: str = "") -> list[tuple[str, str, str]]:
-    return [("" if index else label, line, style) for index, line in enumerate(told)]
+def _labelled(label: str, texts: Sequence[str], style: str = "") -> list[tuple[str, str, str]]:
+    return [("" if index else label, text, style) for index, text in enumerate(texts)]

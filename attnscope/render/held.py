@@ -1,4 +1,4 @@
-"""Bytes that are held: a figure, or a lower bound where only the device knows the rest."""
+"""Columns of memory: a size, or a lower bound if the exact size depends on the device."""
 
 from typing import Any
 
@@ -7,18 +7,19 @@ from attnscope.render.columns import Column
 from attnscope.reports.report import Totals
 
 LAST_TO_GO = {"bytes_live": 0.5, "bytes_saved": 0.6, "bytes_training": 0.7, "bytes_backward": 0.8}
-"""Ranks of the columns of memory if memory is the focus, by key: they go after all others, and live last."""
+"""Ranks of the memory columns with --memory, by key: they are dropped after all others, and live last."""
 
 
 def held_column(
     key: str, title: str, rank: float | None, totals: Totals, total: str, field: str | None = None
 ) -> Column[Any]:
-    """Declare a column of bytes that rows know as `field`, or at least as its lower bound.
+    """Declare a column of bytes with the values of `field` or, if these are unknown, its lower bounds.
 
     Args:
-        key, title, rank: of the column; `field` is the key unless it is given.
-        totals: of the report.
-        total: the field of `totals` that stands under it.
+        key, title, rank: those of the column.
+        totals: the totals of the report.
+        total: the field of `totals` with the total.
+        field: the field of a row with the value; by default `key`.
     """
     name = field or key
     return Column(
@@ -34,7 +35,7 @@ def held_column(
 
 
 def lower_bounds(columns: list[Column[Any]]) -> list[Column[Any]]:
-    """Declare the lower bounds of columns, for CSV alone: a screen shows them where the figure is not known."""
+    """Declare columns of lower bounds for CSV; a screen shows a lower bound only if the value is unknown."""
     return [
         Column(f"{column.key}_at_least", "", column.at_least, rank=None, total=column.total_at_least)
         for column in columns

@@ -1,4 +1,4 @@
-"""The forms of a result in Python: text for `print`, HTML for a notebook, a pandas DataFrame."""
+"""Formats of a result in Python: text for `print`, HTML for a notebook, a pandas DataFrame."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from attnscope.core.windows import Windows
 
 Table = tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]
-"""Columns, rows, and the style of a row."""
+"""Columns, rows, and a function that returns the style of a row."""
 NAMES = ("first run", "second run")
-"""Names of the two runs of a Diff in Python, where they have no files."""
+"""Names of the two runs of a Diff in Python, which have no file names."""
 
 
 def plain_text(result: Shown) -> str:
-    """Return the screen of a result without the suggested command, as wide as the terminal."""
+    """Return the screen of a result, as wide as the terminal, without a suggested command."""
     width = shutil.get_terminal_size((PIPE, 24)).columns
     return Screen(width=width, quiet=True, pages=False).draw(_screen_parts(result, width)).rstrip("\n")
 
 
 def html(result: Shown) -> str:
-    """Return the headline, the table with bars, then pictures and lines as on a screen."""
+    """Return the headline, the table with bars, and the pictures and lines of the screen."""
     columns, rows, style = _table(result)
-    table = "" if isinstance(result, WindowsReport) else to_html(columns, rows, style)  # its table is in the picture
+    table = "" if isinstance(result, WindowsReport) else to_html(columns, rows, style)  # the parts below include it
     below = Screen(width=PIPE, color=True, quiet=True).draw_html(_parts_below(result))
     return f"<div><strong>{escape(_title(result))}</strong>{table}{below}</div>"
 
 
 def data_frame(result: Shown) -> "pandas.DataFrame":
-    """Return the columns and rows of the CSV, without its total.
+    """Return the columns and rows of the CSV without the total.
 
     Raises:
         ImportError: if pandas is not installed.
@@ -60,7 +60,7 @@ def _title(result: Shown) -> str:
 
 
 def _rows(result: Shown) -> Table:
-    """Return the table of a file: each step, call, point or time."""
+    """Return the table of the CSV: each step, call, point or time."""
     from attnscope.render import columns_of
 
     if isinstance(result, Report):
@@ -130,7 +130,7 @@ def _parts_below(result: Shown) -> list[RenderableType]:
 
 
 def _grid(report: Report) -> "Windows | None":
-    """Return the windows of an attention, for its picture; None if it has none."""
+    """Return the windows of an attention for its picture; None for an attention without windows."""
     from attnscope import attentions
     from attnscope.core.errors import AttnscopeError
     from attnscope.core.windows import Windows
@@ -138,6 +138,6 @@ def _grid(report: Report) -> "Windows | None":
     fields = dict(report.spec)
     try:
         neighbourhood = attentions.spec_class(fields.pop("attention"))(**fields).neighbourhood
-    except (AttnscopeError, KeyError, TypeError):  # a network, a module, or a run that another version saved
+    except (AttnscopeError, KeyError, TypeError):  # not an attention of this version
         return None
     return neighbourhood if isinstance(neighbourhood, Windows) else None

@@ -1,4 +1,4 @@
-"""The columns of a network's parts, with a subtotal for each stage."""
+"""Columns of a network's parts, with a subtotal for each stage."""
 
 from attnscope.core.axes import spell
 from attnscope.render import words
@@ -7,11 +7,11 @@ from attnscope.render.held import LAST_TO_GO, held_column, lower_bounds
 from attnscope.reports.report import PartRow, Report
 
 RANKS = {"bytes_live": 6, "bytes_saved": 5, "bytes_training": 8, "bytes_backward": 8}
-"""Ranks of the columns of memory, by key, unless memory is the focus."""
+"""Ranks of the memory columns without --memory, by key."""
 
 
 def part_columns(report: Report) -> list[Column[PartRow]]:
-    """The columns that this report can fill, in their order on the screen."""
+    """Return the columns for which this report has values, in their order on the screen."""
     rows, totals = report.parts, report.totals
     parts = [row for row in rows if not row.is_stage]
     blocks = sum([row.times for row in parts])
@@ -31,7 +31,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         held_column("bytes_live", "live", ranks["bytes_live"], totals, "peak_bytes"),
         held_column("bytes_training", "training", ranks["bytes_training"], totals, "training_peak_bytes"),
         held_column("bytes_backward", "bwd live", ranks["bytes_backward"], totals, "backward_peak_bytes"),
-        held_column("bytes_saved", "kept", ranks["bytes_saved"], totals, "kept_bytes"),
+        held_column("bytes_saved", "saved", ranks["bytes_saved"], totals, "kept_bytes"),
     ]
     if report.time:
         whole = report.time.steps_sum_s
@@ -64,7 +64,7 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
 
 
 def _macs_bar(parts: list[PartRow]) -> Column[PartRow]:
-    """Declare bars of MACs, for a network without times."""
+    """Declare a column with bars of MACs for a network without times."""
     most = max([row.macs for row in parts]) or 1
 
     def share(row: PartRow) -> float | None:
@@ -74,7 +74,7 @@ def _macs_bar(parts: list[PartRow]) -> Column[PartRow]:
 
 
 def part_style(row: PartRow) -> str:
-    """A stage stands out from the parts that it sums up."""
+    """Return the style of a row: bold for a stage, which is the sum of its parts."""
     return "bold" if row.is_stage else ""
 
 

@@ -1,4 +1,4 @@
-"""What a machine can do at its best."""
+"""The peak rates of a machine on a screen, in CSV and in Markdown."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from attnscope.render.screen import Screen
 
 @dataclass(frozen=True)
 class Peak:
-    """One line of the table: what was done, on which size, how often a second."""
+    """A row of the table: a kernel, its size, and its peak rate."""
 
     kernel: str
     size: str
@@ -23,7 +23,7 @@ class Peak:
 
 
 def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
-    """Peaks as a table, json, csv or md."""
+    """Return the peaks as a table, json, csv or md; an untrusted result has a warning."""
     if form == "json":
         return json.dumps(asdict(peaks), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     rows, columns = peak_rows(peaks), peak_columns()
@@ -33,20 +33,22 @@ def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
         return f"**{_title(peaks)}**\n\n{to_markdown(columns, rows)}"
     calls = [f"{words.seconds(peaks.call_s)} for the smallest operation"]
     calls += [] if peaks.view_s is None else [f"{words.seconds(peaks.view_s)} for a view"]
-    told = [
-        ("caches", ", ".join(f"{name} {words.binary(size)}" for name, size in peaks.caches.items()) or "not known", ""),
+    lines = [
+        ("caches", ", ".join(f"{name} {words.binary(size)}" for name, size in peaks.caches.items()) or "unknown", ""),
         ("call", ", ".join(calls), ""),
         ("timing", f"measured in {words.seconds(peaks.seconds)}", ""),
     ]
     if not trusted:
-        told.append(("warning", "other processes were busy, so this was not kept: use --threads 1, or wait", "yellow"))
-    told += screen.suggestion("attnscope vit --roofline", "the steps of an attention under this roofline")
+        lines.append(
+            ("warning", "other processes were busy, so this was not cached: use --threads 1, or wait", "yellow")
+        )
+    lines += screen.suggestion("attnscope vit --roofline", "the steps of an attention under this roofline")
     parts: list[RenderableType] = [screen.headline(_title(peaks)), Text(""), rows_table(columns, rows, screen)]
-    return screen.draw([*parts, Text(""), screen.lines(told)])
+    return screen.draw([*parts, Text(""), screen.lines(lines)])
 
 
 def peak_rows(peaks: Peaks) -> list[Peak]:
-    """A row for each kernel and size."""
+    """Return a row for each kernel and size."""
     return [
         *(Peak("matmul", f"{rate.size}³", rate.per_s, "MAC/s") for rate in peaks.matmul),
         *(Peak("batched matmul", f"{rate.size} tokens", rate.per_s, "MAC/s") for rate in peaks.batched),
@@ -61,11 +63,11 @@ def peak_rows(peaks: Peaks) -> list[Peak]:
 
 
 def peak_columns() -> list[Column[Peak]]:
-    """Kernel, size, rate."""
+    """Return the columns: kernel, size, peak rate and its unit."""
     return [
         Column[Peak]("kernel", "kernel", lambda row: row.kernel, right=False),
         Column[Peak]("size", "size", lambda row: row.size, right=False),
-        Column[Peak]("per_s", "at best", lambda row: row.per_s, words.metric),
+        Column[Peak]("per_s", "peak", lambda row: row.per_s, words.metric),
         Column[Peak]("unit", "", lambda row: row.unit, right=False),
     ]
 

@@ -1,4 +1,4 @@
-"""Pictures of a plane in letters: an axis falls into runs of like tokens, and the plane is the product of two axes."""
+"""Pictures of a plane in letters: an axis is a list of runs of equal tokens, and the plane is the product of two axes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from attnscope.render.screen import Screen
 MOST_LINES = 36
 MOST_LINES_SCALED = 26
 GAP = 4
-"""Columns between pictures, where there is room."""
+"""Columns between pictures if they fit."""
 NARROWEST_TITLE = 15
 MOST_ODD_RUNS = 6
-"""Runs that may be drawn larger than they are: the two parts of a window at the edge, the padding, a query."""
+"""Number of runs that may be drawn larger than to scale: two parts of a window at the edge, padding, a query."""
 COLORS = ("cyan", "magenta", "yellow", "green", "bright_red", "bright_blue", "white", "bright_cyan", "bright_magenta")
-"""Of letters, in turn; the letters alone say all."""
+"""Colors of the letters, repeated; they add no information to the letters."""
 LINES = {"window": "│─", "group": "┊┈"}
 
 Label = tuple[int, bool]
-"""What a run shows, and whether it is padding."""
+"""The number of a run's letter, and whether the run is padding."""
 
 Mark = tuple[str, str]
 """A letter and its style."""
@@ -30,20 +30,20 @@ Mark = tuple[str, str]
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring tokens of an axis that look alike, and the line before them: "window", "group" or none."""
+    """Consecutive tokens of an axis with the same label, and the line before them: "window", "group" or none."""
 
     label: Label
     tokens: int
     line: str = ""
 
     def cells(self, scale: int) -> int:
-        """Letters that stand for the run where one stands for `scale` tokens; at least one."""
+        """Return the number of letters of the run if each letter represents `scale` tokens; at least one."""
         return max(1, (self.tokens + scale // 2) // scale)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """What to draw: the runs down and across, and the letter of a cell from the labels of its two runs."""
+    """A plane: its runs down and across, and a function that returns the letter of a cell by the labels of its runs."""
 
     title: str
     down: list[Run]
@@ -53,21 +53,21 @@ class Plane:
 
 @dataclass(frozen=True)
 class Picture:
-    """Lines of text that stand together."""
+    """The lines of text of one picture."""
 
     lines: list[Text]
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Return the width in columns."""
         return max(line.cell_len for line in self.lines)
 
 
 def runs(tokens: Sequence[tuple[Label, int]], window: int = 0) -> list[Run]:
-    """The runs of an axis from the label and the group of each token.
+    """Return the runs of an axis by the label and the group of each token.
 
-    A line stands where the group changes: of a window each `window` tokens, of a group elsewhere; of a window everywhere
-    where `window` is 0.
+    A line separates tokens of different groups. It is the line of a window at multiples of `window`, and of a group
+    elsewhere. If `window` is 0, all lines are those of windows.
     """
     found, place = [], 0
     group_before = None
@@ -85,8 +85,8 @@ class Drawing:
 
     Args:
         pictures: one for each plane.
-        letter: tokens, down and across, that a letter stands for at most.
-        complete: whether every line between runs is drawn; False where the planes are coarser than their windows.
+        letter: the largest number of tokens, down and across, that a letter represents.
+        complete: whether every line between runs is drawn; False if the drawing is coarser than the windows.
     """
 
     pictures: list[Picture]
@@ -97,8 +97,8 @@ class Drawing:
 def draw(planes: Sequence[Plane], room: int, screen: Screen, most: int = MOST_LINES) -> Drawing:
     """Draw planes in one scale that fits in `room` columns and `most` lines.
 
-    It is the largest scale in which every line between runs is drawn, preferably in a few lines of text. Where no scale has
-    room for all lines, neighbours that look alike become one run.
+    It is the first scale in which every line between runs is drawn, preferably in a few lines of text. If no scale has
+    room for all lines, adjacent runs with the same label are merged.
     """
     for lines in dict.fromkeys((min(most, MOST_LINES_SCALED), most)):
         for scale in _complete_scales(planes, most):
@@ -123,7 +123,7 @@ def _drawing(planes: Sequence[Plane], scale: int, pitch: int, screen: Screen, co
 
 
 def _complete_scales(planes: Sequence[Plane], most: int) -> Iterator[int]:
-    """Yield the scales in which planes may have all their lines: up to the one in which a letter stands for each run."""
+    """Yield the scales that can show every line: up to the scale in which each run is one letter."""
     axes = [axis for plane in planes for axis in (plane.down, plane.across)]
     widest = max(run.tokens for axis in axes for run in axis)
     for scale in _scales(max(sum(run.tokens for run in axis) for axis in axes), most):
@@ -133,19 +133,19 @@ def _complete_scales(planes: Sequence[Plane], most: int) -> Iterator[int]:
 
 
 def _pitch(planes: Sequence[Plane], scale: int, room: int, most: int) -> int | None:
-    """Columns from letter to letter: 2, which looks square, or 1; None where the planes do not fit in this scale."""
+    """Return the columns from letter to letter: 2, which looks square, or 1; None if the planes do not fit."""
     if max(_length(plane.down, scale, 1) for plane in planes) > most:
         return None
     widths = {pitch: [_length(plane.across, scale, pitch) for plane in planes] for pitch in (2, 1)}
     fitting = [pitch for pitch in widths if max(widths[pitch]) <= room]
-    # what is scaled or small need not look square: pictures in one row say more
+    # a scaled or small drawing is clearer with all pictures in one row than with square cells
     compact = scale > 1 or most < MOST_LINES
     in_a_row = [pitch for pitch in fitting if compact and sum(widths[pitch]) + 2 * (len(planes) - 1) <= room]
     return next(iter(in_a_row + fitting), None)
 
 
 def _pictures(planes: Sequence[Plane], scale: int, pitch: int, screen: Screen) -> list[Picture]:
-    """The planes under their titles, which are folded to the width of each and take the same number of lines."""
+    """Return the planes below their titles, which are wrapped to their widths and have equal numbers of lines."""
     folded = [wrap(plane.title, max(_length(plane.across, scale, pitch), NARROWEST_TITLE)) for plane in planes]
     most = max(map(len, folded))
     titles = [[*[""] * (most - len(lines)), *lines] for lines in folded]
@@ -156,7 +156,7 @@ def _pictures(planes: Sequence[Plane], scale: int, pitch: int, screen: Screen) -
 
 
 def _scales(longest: int, most: int) -> Iterator[int]:
-    """Scales to try, from 1 on; the large ones by an eighth each."""
+    """Yield scales to try: 1, then others, each about an eighth larger."""
     yield 1
     scale = max(2, longest // most)
     while True:
@@ -165,9 +165,9 @@ def _scales(longest: int, most: int) -> Iterator[int]:
 
 
 def side_by_side(pictures: Sequence[Picture], room: int) -> Iterator[Text]:
-    """The pictures in rows, as many in each as fit in `room` columns, with an empty line between the rows.
+    """Yield the lines of the pictures in rows, as many in each as fit in `room` columns, with an empty line between rows.
 
-    They stand closer where that brings all into one row.
+    The gaps are smaller if all pictures then fit in one row.
     """
     free = room - sum(picture.width for picture in pictures)
     gap = min(GAP, max(free // (len(pictures) - 1), 0)) if len(pictures) > 1 else 0
@@ -197,9 +197,9 @@ def _joined(row: Sequence[Picture], gap: int) -> Iterator[Text]:
 
 
 def _merged(axis: Sequence[Run], scale: int) -> list[Run]:
-    """Like neighbours as one where the lines between them would not leave two letters to each.
+    """Merge adjacent runs with the same label if the lines between them would leave less than two letters for a run.
 
-    Where too many are left that differ, each `scale` tokens become one run, with the least of their labels.
+    If too many runs remain, every `scale` tokens become one run with the smallest of their labels.
     """
     if scale == 1:
         return list(axis)
@@ -217,7 +217,7 @@ def _merged(axis: Sequence[Run], scale: int) -> list[Run]:
 
 
 def _length(axis: Sequence[Run], scale: int, pitch: int) -> int:
-    """Columns (or, with a pitch of 1, lines) that an axis takes."""
+    """Return the columns of an axis or, with a pitch of 1, its lines."""
     return sum(run.cells(scale) + bool(run.line) for run in axis) * pitch - (pitch - 1)
 
 

@@ -1,4 +1,4 @@
-"""The presets as a table."""
+"""The table of presets."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ COLUMNS = [
     Column[Preset]("image", "image", lambda row: spell(row.spec.image), rank=4),
     Column[Preset]("params", "params", lambda row: row.params, words.metric, 0),
     Column[Preset]("macs", "MACs", lambda row: row.macs, words.metric, 0),
-    Column[Preset]("printed", "printed", lambda row: ", ".join(dict.fromkeys(row.printed)) or words.NONE, rank=1),
+    Column[Preset]("printed", "published", lambda row: ", ".join(dict.fromkeys(row.printed)) or words.NONE, rank=1),
     Column[Preset]("source", "source", lambda row: row.source, rank=5, right=False),
 ]
 
@@ -33,9 +33,9 @@ def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
     parts: list[RenderableType] = [rows_table(columns, presets, screen)]
     parts += screen.hidden(dropped)
     lines = [
-        ("MACs", "of one image; FLOPs are twice as many, but papers often print MACs as FLOPs", ""),
-        ("printed", "published figures, in billions; --scope model explains each", ""),
+        ("MACs", "for one image; FLOPs are twice as many, but papers often report MACs as FLOPs", ""),
+        ("published", "figures of papers and libraries, in billions; --scope model explains each", ""),
     ]
     command = f"attnscope {presets[0].command} --preset {presets[0].name} --scope model --no-time"
-    lines += screen.suggestion(command, "one of them, part by part")
+    lines += screen.suggestion(command, "the parts of one preset")
     return screen.draw([*parts, Text(""), screen.lines(lines)])

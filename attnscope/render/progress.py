@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where stderr is a terminal."""
+"""A progress bar on stderr if stderr is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,9 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar for the length of a with block; is told how many of how many are done, and what is next.
+    """Show a progress bar during a with block.
 
-    Nothing is drawn where stderr is no terminal, or nobody wants it.
+    The bar is hidden if stderr is not a terminal, or with `quiet`.
+
+    Yields:
+        a function that updates the bar: `(done, total, words)`, where `words` describes the current task.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda done, total, words: None

@@ -1,4 +1,4 @@
-"""The roofline: how far each step is from its lower bound, beside its arithmetic intensity."""
+"""The roofline chart: the time of each step over its lower bound, by arithmetic intensity."""
 
 from collections.abc import Iterable, Iterator
 
@@ -16,21 +16,21 @@ INDENT = 4
 
 
 def roofline(report: Report, screen: Screen) -> list[Text]:
-    """Draw the steps below their roof: FLOPs for each byte across, time over the lower bound downwards.
+    """Draw the steps below the roof: FLOPs per byte across, time over the lower bound downwards.
 
-    The roof is the lower bound of each step, as in the table's column time/bound: its own kernel at its best, and the
-    bandwidth of the memory that holds its operands. So a step at 1.10× stands that far below the roof, whatever bounds it.
-    Steps without FLOPs have no place across.
+    The roof is the lower bound of each step, as in the column time/bound. The bound is the peak rate of the step's kernel,
+    or the bandwidth of the memory with its operands. So a step at 1.10× is at 1.10 below the roof, regardless of which
+    limit applies. Steps without FLOPs have no arithmetic intensity and are counted below the chart.
     """
     timed = [row for row in report.steps if row.bound and over_bound(row)]
     drawable = [row for row in timed if row.bound and row.bound.intensity]
-    longest = sorted(drawable, key=seconds_of, reverse=True)[: len(LETTERS)]  # there are no more letters
+    longest = sorted(drawable, key=seconds_of, reverse=True)[: len(LETTERS)]  # one letter for each
     steps = [row for row in drawable if any(row is one for one in longest)]
     if report.peaks is None or not steps:
         return []
     marks = [Mark(letter, *_point(row)) for letter, row in zip(LETTERS, steps, strict=False)]
     reach = Axis("", str).bounds(mark.x for mark in marks)
-    roof = Line("the bound", [(x, 1.0) for x in reach], sign="─")
+    roof = Line("lower bound", [(x, 1.0) for x in reach], sign="─")
     across = Axis("arithmetic intensity (FLOP/byte)", lambda value: f"{value:g}", includes=reach)
     down = Axis("time / bound (×)", lambda value: f"{value:g}×", includes=(1.0, 10.0), is_falling=True)
     chart = log_log([roof], across, down, screen, marks)
@@ -43,7 +43,7 @@ def roofline(report: Report, screen: Screen) -> list[Text]:
 
 
 def _point(row: StepRow) -> tuple[float, float]:
-    """Intensity, and how many times its bound a step takes."""
+    """Return the arithmetic intensity of a step, and its time over its lower bound."""
     ratio = over_bound(row)
     assert row.bound
     assert row.bound.intensity
@@ -52,14 +52,14 @@ def _point(row: StepRow) -> tuple[float, float]:
 
 
 def _machine(peaks: Peaks) -> list[str]:
-    """Say what the machine can do at its best, and at which intensities arithmetic takes as long as moving bytes."""
+    """Return the peak rates of the machine, and its ridge points for the cache and for memory."""
     flops_per_s = 2 * peaks.macs_per_s
     cache, memory = max(copy.bytes_per_s for copy in peaks.copy), peaks.copy[-1].bytes_per_s
     return [
         f"this machine: {words.metric(flops_per_s, 'FLOP/s')},",
         f"{words.metric(cache, 'B/s')} from cache,",
         f"{words.metric(memory, 'B/s')} from memory;",
-        f"balanced at {flops_per_s / cache:.2g} and {flops_per_s / memory:.2g} FLOP/byte",
+        f"ridge points at {flops_per_s / cache:.2g} and {flops_per_s / memory:.2g} FLOP/byte",
     ]
 
 
@@ -70,7 +70,7 @@ def _left_out(number: int, one: str, many: str = "") -> list[str]:
 
 
 def _folded(names: Iterable[str], width: int) -> Iterator[str]:
-    """Yield lines of these names, as many in each as fit."""
+    """Yield lines with as many of these names as fit."""
     line = ""
     for name in names:
         if line and len(line) + 2 + len(name) > width:

@@ -21,13 +21,13 @@ PIPE = 120
 """Columns of a table that goes into a pipe or a file, unless all columns are requested."""
 
 LABELS = 12
-"""Columns for the margin and the labels of the lines below a table."""
+"""Columns of the margin and of the labels below a table."""
 
 Labelled = tuple[str, str, str]
-"""Label, words and style of a line below a table."""
+"""Label, text and style of a line below a table."""
 
 TIMES = re.compile(r"(?<=\S)·(?=\S)")
-"""The dot that multiplies, `2·3`; with spaces around it, it keeps things apart."""
+"""The multiplication dot, as in `2·3`; with spaces around it, the dot is a separator."""
 
 SUBSCRIPT = re.compile("[₀-₉]+")
 """The number of a stage: `C₄` is `C_4` in ASCII."""
@@ -82,11 +82,11 @@ class Screen:
     """The terminal, pipe or file that a result goes to.
 
     Args:
-        width: its columns; None is as wide as the result.
+        width: the width in columns; None for as many as the result has.
         color: whether it shows colors.
         ascii: whether it can only show ASCII.
         quiet: whether the suggested next command is hidden.
-        pages: whether it shows a screenful at a time, as a terminal does, so that long tables are thinned.
+        pages: whether the output is a terminal; long tables are then thinned to a screenful.
     """
 
     width: int | None = None
@@ -107,10 +107,10 @@ class Screen:
         """Return the screen behind a stream, by COLUMNS, NO_COLOR and FORCE_COLOR.
 
         Args:
-            stream: what is written to.
+            stream: the stream that receives the text.
             color: "auto", "always" or "never"; the last two override the environment.
             quiet: hide the suggested next command.
-            wide: show all columns, however wide they are.
+            wide: show all columns, regardless of the width.
             env: the environment variables.
         """
         columns = env.get("COLUMNS", "")
@@ -127,11 +127,11 @@ class Screen:
         return cls(None if wide else PIPE, color == "always", quiet=quiet, pages=False)
 
     def picture_width(self, usual: int) -> int:
-        """Return the columns of an SVG: those of a terminal, or the usual number."""
+        """Return the width of an SVG in columns: that of the terminal, or the usual width."""
         return self.width if self.width is not None and self.pages else usual
 
     def text(self, words: str) -> str:
-        """Return the words in the characters that this screen can show."""
+        """Return the text in characters that this screen can show."""
         if not self.ascii:
             return words
         words = SUBSCRIPT.sub(lambda found: f"_{found[0].translate(DIGITS)}", TIMES.sub("*", words))
@@ -142,11 +142,11 @@ class Screen:
         return Padding(Text(self.text(words), style="bold"), (0, 0, 0, MARGIN))
 
     def aside(self, words: str) -> RenderableType:
-        """Return a line of secondary words."""
+        """Return a line of secondary text."""
         return Padding(Text(self.text(words), style="dim"), (0, 0, 0, MARGIN))
 
     def hidden(self, columns: Sequence[str]) -> list[RenderableType]:
-        """Return a line that names the columns that did not fit, as many as it can, or nothing if all did."""
+        """Return a line with the number of hidden columns and as many of their titles as fit; nothing if none is hidden."""
         if not columns:
             return []
         assert self.width is not None
@@ -158,7 +158,7 @@ class Screen:
         return [self.aside(all_of_them)]
 
     def lines(self, lines: Iterable[Labelled]) -> RenderableType:
-        """Return a label and words for each line; long words fold under themselves."""
+        """Return the lines with their labels; long text wraps within its column."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
@@ -167,9 +167,9 @@ class Screen:
         return grid
 
     def suggestion(self, command: str, why: str) -> list[Labelled]:
-        """Return the lines with the command to type next, and the reason if it fits beside it.
+        """Return the lines with the suggested next command, and its reason if both fit on one line.
 
-        A long command is broken so that a shell reads it as one.
+        A long command has line breaks that a shell accepts.
         """
         if self.quiet:
             return []
@@ -216,7 +216,7 @@ class Screen:
 
 
 def labelled(label: str, lines: Sequence[str], style: str = "") -> list[Labelled]:
-    """Return lines of which the first has a label."""
+    """Return lines, the first of them with a label."""
     return [("" if index else label, line, style) for index, line in enumerate(lines)]
 
 
@@ -229,9 +229,9 @@ def _speaks_unicode(stream: TextIO) -> bool:
 
 
 HTML = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</pre>'
-"""Preformatted text in the font and the colors of the page around it."""
+"""Preformatted text in the font and the colors of the page."""
 
-# rich's own SVG frame without its fonts from another host
+# rich's SVG frame without fonts from another host
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
   <style>
     .{unique_id}-matrix {{

@@ -1,4 +1,4 @@
-"""A Report on a screen: the headline, the table, the conclusion and the evidence for it."""
+"""A Report on a screen: headline, table, conclusion and evidence."""
 
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def report_parts(report: Report, screen: Screen, grid: "Windows | None" = None) -> list[RenderableType]:
-    """Return headline, table, hidden columns, a picture of the grid if there is one, and the lines below."""
+    """Return headline, table, hidden columns, and the parts below; `grid` adds a picture of the windows."""
     table, hidden = parts_table(report, screen) if report.parts else steps_table(report, screen)
     above = [screen.headline(report.title), Text(""), table, *screen.hidden(hidden), Text("")]
     return [*above, *parts_below(report, screen, grid)]
 
 
 def parts_below(report: Report, screen: Screen, grid: "Windows | None" = None) -> list[RenderableType]:
-    """Return what is below the table: explanation, picture, lines and roofline, those that were requested."""
+    """Return the requested parts below the table: explanation, picture, lines and roofline."""
     parts: list[RenderableType] = []
     if "explain" in report.focus:
         parts += [*explanation(report, screen), Text("")]
@@ -60,7 +60,7 @@ def parts_table(report: Report, screen: Screen) -> tuple[RenderableType, list[st
 
 
 def lines(report: Report, screen: Screen) -> list[Labelled]:
-    """Return label, words and style of each line below the table."""
+    """Return label, text and style of each line below the table."""
     shown = summary(report)
     wants_details = "details" in report.focus
     if wants_details or compares_all_kernels(report):

@@ -1,4 +1,4 @@
-"""The columns of a Report's steps."""
+"""Columns of a Report's steps."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +13,7 @@ Of = Column[StepRow]
 
 
 def step_columns(report: Report) -> list[Of]:
-    """The columns that this report can fill, in their order on the screen."""
+    """Return the columns for which this report has values, in their order on the screen."""
     groups = (_places(report), _work(report), _memory(report), _times(report), _bounds(report), _backward(report))
     columns = adding_up([column for group in groups for column in group], lambda row: row.times)
     doc = Of("doc", "what it means", lambda row: row.doc, rank=14, right=False)
@@ -21,7 +21,7 @@ def step_columns(report: Report) -> list[Of]:
 
 
 def _places(report: Report) -> list[Of]:
-    """Which step it is, and where: first the part of a network where there are several."""
+    """Return the columns of a step and its place; if a network has several parts, the part is first."""
     rows = report.steps
     first = {id(rows[0])} | {id(row) for before, row in pairwise(rows) if before.part != row.part}
     several = len(first) > 1
@@ -47,7 +47,7 @@ def _places(report: Report) -> list[Of]:
 
 
 def _work(report: Report) -> list[Of]:
-    """Shapes, and what they cost."""
+    """Return the columns of shapes and of their costs."""
     totals = report.totals
     most = max(row.times * row.macs for row in report.steps) or 1
     bar = Of("macs_bar", "", lambda row: row.times * row.macs / most, words.bar, 5, right=False, drawn=True)
@@ -65,27 +65,27 @@ def _work(report: Report) -> list[Of]:
 
 
 def _memory(report: Report) -> list[Of]:
-    """Return the bytes that are moved and held; unless memory is the focus, some are in CSV alone."""
-    rows, totals, asked = report.steps, report.totals, "memory" in report.focus
-    kept = 3 if report.backward else None
-    ranks = LAST_TO_GO if asked else {"bytes_live": 9, "bytes_saved": kept}
+    """Return the columns of memory traffic and of memory; without --memory, some are in CSV only."""
+    rows, totals, in_focus = report.steps, report.totals, "memory" in report.focus
+    saved = 3 if report.backward else None
+    ranks = LAST_TO_GO if in_focus else {"bytes_live": 9, "bytes_saved": saved}
     columns = [
         Of("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
         Of("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
         held_column("bytes_live", "live", ranks["bytes_live"], totals, "peak_bytes"),
         held_column("bytes_training", "training", ranks.get("bytes_training"), totals, "training_peak_bytes"),
         held_column("bytes_backward", "bwd live", ranks.get("bytes_backward"), totals, "backward_peak_bytes"),
-        held_column("bytes_saved", "kept", ranks["bytes_saved"], totals, "kept_bytes", "bytes_saved_together"),
+        held_column("bytes_saved", "saved", ranks["bytes_saved"], totals, "kept_bytes", "bytes_saved_together"),
     ]
     if any(row.bytes_allocated is not None for row in rows):
         columns.append(
-            Of("bytes_allocated", "allocator", lambda row: row.bytes_allocated, words.binary, 2 if asked else 9)
+            Of("bytes_allocated", "allocator", lambda row: row.bytes_allocated, words.binary, 2 if in_focus else 9)
         )
     return columns
 
 
 def _times(report: Report) -> list[Of]:
-    """How long it takes."""
+    """Return the columns of measured times."""
     if not report.time:
         return []
     longest = max(map(seconds_of, report.steps))
@@ -114,7 +114,7 @@ def _times(report: Report) -> list[Of]:
 
 
 def _bounds(report: Report) -> list[Of]:
-    """How far it is from the least that this machine can need, and what sets that."""
+    """Return the columns of the roofline: the lower bound, the time over it, and its limit."""
     if not report.peaks:
         return []
     intensity, ratio, limit = (1, 1, 2) if "roofline" in report.focus else (17, 8, 9)
@@ -128,7 +128,7 @@ def _bounds(report: Report) -> list[Of]:
 
 
 def _backward(report: Report) -> list[Of]:
-    """What its backward costs."""
+    """Return the columns of the backward."""
     back = report.backward
     if not back:
         return []
@@ -139,13 +139,13 @@ def _backward(report: Report) -> list[Of]:
 
 
 def _if_view_on_gpu(word: str, row: StepRow, report: Report) -> str | None:
-    """A word for a view on a GPU, which launches nothing: what stands between its stamps is no time of its own."""
+    """Return the word for a view on a GPU, which launches no kernel, so that its measured time is meaningless."""
     on_gpu = report.environment.get("device", "cpu") != "cpu"
     return word if on_gpu and row.time and not row.bytes_read + row.bytes_written else None
 
 
 def over_bound(row: StepRow) -> float | None:
-    """Return how many times its lower bound a step takes; None where one of them is not known."""
+    """Return the time of a step over its lower bound; None if one of them is unknown."""
     return row.time.interquartile_mean_s / row.bound.seconds if row.time and row.bound else None
 
 
@@ -162,22 +162,22 @@ def _backward_macs(row: StepRow) -> int | None:
 
 
 def _backward_s(row: StepRow) -> float | None:
-    """0 for a step through which nothing goes back."""
+    """Return the time of a step's backward; 0 for a step without a backward."""
     return row.backward.time.interquartile_mean_s if row.backward and row.backward.time else 0.0
 
 
 def seconds_of(row: StepRow) -> float:
-    """How long all that a row stands for takes; 0 where it was not measured."""
+    """Return the time of a row, all of its identical steps together; 0 if it was not measured."""
     return row.times * row.time.interquartile_mean_s if row.time else 0.0
 
 
 def weight(row: StepRow) -> float:
-    """What a row is ranked by: its time, or its MACs where nothing was measured."""
+    """Return the weight of a row in a ranking: its time, or its MACs if it was not measured."""
     return seconds_of(row) if row.time else row.times * row.macs
 
 
 def where(row: StepRow) -> str:
-    """A step, and where in a network it stands: `gelu (SW-MSA block of stage 3)`."""
+    """Return a step and its place in a network: `gelu (SW-MSA block of stage 3)`."""
     stage = "" if row.stage is None else f" of stage {row.stage}"
     return f"{row.name} ({row.part}{stage})" if row.part else row.name
 
@@ -187,7 +187,7 @@ def _name(row: StepRow) -> str:
 
 
 def shapes(shapes: list[Shape]) -> str:
-    """`3 of 64×3×49×32` where all are alike."""
+    """Return the shapes, separated by commas, or `3 of 64×3×49×32` if all are equal."""
     if len(set(map(tuple, shapes))) == 1 and len(shapes) > 1:
         return f"{len(shapes)} of {spell(shapes[0])}"
     return ", ".join(map(spell, shapes))

@@ -1,4 +1,4 @@
-"""The lines below a table: the conclusion, then the evidence, a line each."""
+"""The lines below a table: the conclusion, then a line for each piece of evidence."""
 
 import math
 from collections.abc import Callable
@@ -6,16 +6,17 @@ from collections.abc import Callable
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion
+from attnscope.render.conventions import explanation_of
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import where
 from attnscope.reports.report import Report, StepRow, Time, formula_values
 
 WAYS = {"letters": "shapes"}
-"""Words for ways of counting; others are their own words."""
+"""Ways of counting whose words on the screen differ from their names."""
 
 
 def summary(report: Report) -> list[Labelled]:
-    """Return what was found: the conclusion, verification, complexity, times, memory and the quality of the timing."""
+    """Return the conclusion, verification, complexity, times, memory and the quality of the timing."""
     audit = report.audit
     return [
         ("result", conclusion(report), ""),
@@ -60,13 +61,13 @@ def published_lines(report: Report) -> list[str]:
     if report.published is None:
         return []
     return [
-        f"{printed.figure} in {printed.source}: {' or '.join(printed.explained_by) or 'no known convention gives it'}"
+        f"{printed.figure} in {printed.source}: {explanation_of(printed.explained_by, report.published.conventions)}"
         for printed in report.published.figures
     ]
 
 
 def measured_lines(report: Report) -> list[str]:
-    """Return the times of global attention and of this one, and every kernel's if all were requested."""
+    """Return the times of global attention and of this attention, and their ratio."""
     lines = []
     figures = report.complexity
     if figures.own_s is not None and figures.reference_s is not None and figures.neighbourhood is not None:
@@ -78,18 +79,18 @@ def measured_lines(report: Report) -> list[str]:
 
 
 def _own_name(report: Report, kind: str) -> str:
-    """Return the kind of neighbourhood, or the name of an attention that is global too."""
+    """Return the kind of neighbourhood, or the name of the attention if its neighbourhood is global."""
     return kind if kind != "global" else report.spec.get("attention", kind)
 
 
 def backward_lines(report: Report) -> list[str]:
-    """Return the backward's MACs and time beside the forward's."""
+    """Return the MACs and the time of the backward, and their ratios to the forward."""
     back = report.backward
     if back is None:
         return []
     of = "with the input's gradient" if back.input_grad else "without the input's gradient"
     if back.macs is None:
-        lines = [f"MACs not known; {of}"]
+        lines = [f"MACs unknown; {of}"]
     else:
         verified = "; shapes and torch agree ✓" if back.torch == back.macs else ""
         ratio = (
@@ -122,16 +123,16 @@ def _inference_line(report: Report) -> str:
     peak = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} peak activation memory"
     if totals.peak_bytes is None:
         names = dict.fromkeys(row.part if report.parts else row.name for row in report.steps if row.bytes_live is None)
-        return f"{peak}; the full size of {' and '.join(names)} is not known"
+        return f"{peak}; the full size of {' and '.join(names)} is unknown"
     return f"{peak}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
 
 
 def _training_lines(report: Report) -> list[str]:
-    """Return the peaks of the forward and the backward of training with their steps, and what is saved in between."""
+    """Return the peaks of training in the forward and the backward with their steps, and the memory saved for backward."""
     totals = report.totals
 
     def within(known: int | None, held: Callable[[StepRow], int | None]) -> str:
-        """Return `, in gelu`, or nothing if the peak is not known."""
+        """Return `, in gelu`, or an empty string if the peak is unknown."""
         return "" if known is None else f", in {where(max(report.steps, key=lambda row: held(row) or 0))}"
 
     saved = within(totals.kept_bytes, lambda row: row.bytes_saved_together).replace(", in", ", most of it by")
@@ -150,7 +151,7 @@ def _training_lines(report: Report) -> list[str]:
 
 
 def held_words(known: int | None, at_least: int | None) -> str:
-    """Return `5.3 MiB`, or `at least 5.3 MiB` if more is not known."""
+    """Return `5.3 MiB`, or `at least 5.3 MiB` if only a lower bound is known."""
     return words.binary(known) if known is not None or not at_least else f"at least {words.binary(at_least)}"
 
 
@@ -170,6 +171,6 @@ def quality_lines(report: Report) -> list[Labelled]:
 
 
 def spread(time: Time) -> str:
-    """Return `±1%`: half of the interquartile range over the time of the whole, in whole percents rounded up."""
+    """Return `±1%`: half of the interquartile range over the time of the whole, rounded up to a whole percent."""
     half = math.ceil(100 * time.whole_iqr_s / time.whole_interquartile_mean_s / 2)
     return f"±{max(half, 1)}%"

@@ -1,4 +1,4 @@
-"""A module that is not ours on a screen: its calls as a tree of modules, the attention in it, and what is in doubt."""
+"""A traced third-party module on a screen: its calls as a tree of modules, its attentions, and the warnings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from attnscope.reports.report import AttentionFound, CallRow, TraceReport, formu
 
 INDENT = "  "
 CODE = 34
-"""Columns of a source line on the screen; files have the whole of it."""
+"""Columns of a source line on the screen; CSV has the whole line."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: a row, or the head of a module, which has no row."""
+    """A line of the table: a row, or the heading of a module, which has no row."""
 
     label: str
     row: CallRow | None
 
 
 def call_columns(report: TraceReport) -> list[Column[CallRow]]:
-    """The columns of a file: every row for itself, with what all that it stands for come to."""
+    """Return the columns of the CSV; each row has the sums over its identical calls."""
     totals = report.totals
     columns: list[Column[CallRow]] = [
         Column("call", "call", lambda row: row.name, total=plural(report.calls, "call"), right=False),
@@ -70,7 +70,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
 
 
 def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
-    """Headline, table, what was left out, and the lines below."""
+    """Return headline, table, hidden columns, and the lines below."""
     table_lines = list(lines_of(report))
     columns, dropped = fit(line_columns(report), table_lines, screen)
     heaviest = max(report.steps, key=_weight, default=None)
@@ -89,7 +89,7 @@ def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
 
 
 def line_columns(report: TraceReport) -> list[Column[Line]]:
-    """The columns of a screen: those of the rows, empty where a line is the head of a module."""
+    """Return the columns of the screen; the heading of a module has empty cells."""
     totals, by_line = report.totals, report.group == "line"
 
     def of(row: str) -> Callable[[Line], Value]:
@@ -150,7 +150,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
 
 
 def lines_of(report: TraceReport) -> Iterator[Line]:
-    """The rows under the heads of their modules; a module with a single call shares a line with it."""
+    """Yield the rows below the headings of their modules; a module with a single call shares its line."""
     if report.group != "module":
         for row in report.steps:
             name = (row.source or row.name).split("/")[-1] if report.group == "line" else row.name
@@ -178,7 +178,7 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
 
 
 def _shown_heads(steps: list[CallRow], heads: list[str]) -> list[tuple[int, int]]:
-    """The heads above a row, from part to part of its path; a module that holds but one other shares its line."""
+    """Return the headings above a row as slices of its path; a module with a single submodule shares its line."""
     shown, start = [], 0
     for end in range(1, len(heads) + 1):
         below = {row.path.split(".")[end : end + 1] == heads[end : end + 1] for row in _under(steps, heads[:end])}
@@ -194,13 +194,13 @@ def _under(steps: list[CallRow], heads: list[str]) -> list[CallRow]:
 
 
 def _goes_on(steps: list[CallRow], index: int, home: list[str]) -> bool:
-    """Whether the next row stands in the same module or inside it."""
+    """Return whether the next row is in the same module or in one of its submodules."""
     path = ".".join(home)
     return index + 1 < len(steps) and f"{steps[index + 1].path}.".startswith(f"{path}.")
 
 
 def _times_of(steps: list[CallRow], heads: list[str]) -> int:
-    """How often the module at this head stands in the network: as often as the rarest of its rows."""
+    """Return how often the module of this heading occurs in the network: as often as the rarest of its rows."""
     return min(row.times for row in _under(steps, heads)) if heads else 1
 
 
@@ -210,7 +210,7 @@ def _repeats(steps: list[CallRow], around: list[str], heads: list[str]) -> str:
 
 
 def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
-    """Return label, words and style of each line below the table."""
+    """Return label, text and style of each line below the table."""
     totals = report.totals
     at_least = "at least " if report.uncounted else ""
     macs = (
@@ -238,7 +238,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
 
 
 def attention_line(found: AttentionFound) -> str:
-    """`blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
+    """Return `blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
     tokens = f"N = {found.tokens}" if found.tokens == found.keys else f"{found.tokens} queries, {found.keys} keys"
     heads = f"{plural(found.heads, 'head')} of {found.head_dim}"
@@ -246,22 +246,22 @@ def attention_line(found: AttentionFound) -> str:
 
 
 def attention_costs(found: AttentionFound) -> list[str]:
-    """Share of MACs and time, then the paper's formulas for one layer."""
-    told = []
+    """Return the shares of MACs and time, then the paper's formulas for one layer."""
+    costs = []
     for name, macs, share, spent, time_share in (
         ("q·kᵀ to weighted sum", found.core_macs, found.core_macs_share, found.core_s, found.core_time_share),
         ("with its module", found.module_macs, found.module_macs_share, found.module_s, found.module_time_share),
     ):
         time = f", {words.seconds(spent)}, {words.percent(time_share)} of the time" if spent is not None else ""
-        told.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
+        costs.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
     formulas = found.complexity
-    told += [f"{each.name} = {each.formula} = {each.macs:,} MACs" for each in formulas]
+    costs += [f"{each.name} = {each.formula} = {each.macs:,} MACs" for each in formulas]
     if formulas:
-        told.append(f"with {formula_values(formulas)}")
+        costs.append(f"with {formula_values(formulas)}")
     if len(formulas) == 2:
         ratio = formulas[0].macs / formulas[1].macs
-        told[-1] += f": {words.times(ratio)} fewer" if ratio >= 1 else f": {words.times(1 / ratio)} more"
-    return told
+        costs[-1] += f": {words.times(ratio)} fewer" if ratio >= 1 else f": {words.times(1 / ratio)} more"
+    return costs
 
 
 def _where(report: TraceReport) -> str:

@@ -1,4 +1,4 @@
-"""Numbers in words: `86.7 M`, `1.37 ms`, `13.8×`; and what they were measured on."""
+"""Formatted numbers (`86.7 M`, `1.37 ms`, `13.8×`) and the device of a measurement."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ UNKNOWN = "?"
 
 
 def metric(value: float | None, unit: str = "") -> str:
-    """Three digits and a prefix: `86.7 M`, `1.37 ms`; a dash for none at all, a question mark for what is not known."""
+    """Return three digits and a prefix: `86.7 M`, `1.37 ms`; a dash for 0, and a question mark for an unknown value."""
     if value is None:
         return UNKNOWN
     if value == 0:
         return NONE
-    if abs(value) >= 1e30:  # beyond the prefixes there are
+    if abs(value) >= 1e30:  # beyond all prefixes
         return f"{value:.2e} {unit}".strip()
     if isinstance(value, int) and abs(value) < 1000:  # a count has no decimals
         return f"{value} {unit}".strip()
@@ -30,29 +30,29 @@ def rounded(value: float, unit: str = "") -> str:
 
 
 def billions(count: int) -> str:
-    """`16.87 G`: as others print the costs of networks."""
+    """Return billions with two decimals, as papers report the MACs of networks: `16.87 G`."""
     return f"{count / 1e9:.2f} G"
 
 
 def seconds(value: float | None) -> str:
-    """`1.37 ms`."""
+    """Return seconds with three digits and a prefix: `1.37 ms`."""
     return metric(value, "s")
 
 
 def binary(size: int | None) -> str:
-    """Bytes: `1.7 MiB`."""
+    """Return bytes with a binary prefix: `1.7 MiB`."""
     if size is None:
         return UNKNOWN
     return humanize.naturalsize(size, binary=True) if size else NONE
 
 
 def percent(share: float | None) -> str:
-    """`29.3%`."""
+    """Return a share as a percentage: `29.3%`."""
     return UNKNOWN if share is None else f"{share:.1%}" if share else NONE
 
 
 def times(ratio: float | None) -> str:
-    """`13.8×`, three digits."""
+    """Return a ratio with three digits: `13.8×`."""
     if ratio is None:
         return UNKNOWN
     return (
@@ -67,17 +67,17 @@ def times(ratio: float | None) -> str:
 
 
 def threads(environment: Mapping[str, Any]) -> str:
-    """`1 thread of 16`."""
+    """Return the threads and the available CPUs: `1 thread of 16`."""
     return f"{plural(environment['threads'], 'thread')} of {environment['cores']}"
 
 
 def device(environment: Mapping[str, Any]) -> str:
-    """`cpu AVX512`, `cuda NVIDIA H100`."""
+    """Return the device and its model: `cpu AVX512`, `cuda NVIDIA H100`."""
     kind = environment["device"]
     return f"{kind} {environment['cpu_capability' if kind == 'cpu' else 'device_name']}"
 
 
 def bar(share: float | None, width: int = 8) -> str:
-    """A bar of `width` columns at most, in eighths of a column."""
+    """Draw a bar in eighths of a column; a share of 1 has `width` columns."""
     eighths = round((share or 0) * width * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]

@@ -1,4 +1,4 @@
-"""A WindowsReport on a screen, and its tables in CSV and Markdown: a file for each view."""
+"""A WindowsReport on a screen, and its tables in CSV and Markdown."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,11 +16,11 @@ from attnscope.render.windows.token import sight_columns, token_parts
 from attnscope.reports.windows import WindowsReport
 
 SLIDE = 160
-"""Columns of an SVG at most; it is as wide as what is on it."""
+"""The largest width of an SVG in columns; an SVG is as wide as its content."""
 
 
 def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
-    """The report as a table (its pictures), json, csv, md or svg."""
+    """Return the report as a table (its pictures), json, csv, md or svg."""
     if form == "json":
         return report.to_json() + "\n"
     if form == "csv":
@@ -36,23 +36,23 @@ def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
 
 
 def windows_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
-    """Headline, the views that were asked for, notes, and what to type next."""
+    """Return the headline, the requested views, notes, and the suggested next command."""
     shown = {"partition": partition_parts, "token": token_parts, "positions": positions_parts, "order": order_parts}
     parts: list[RenderableType] = [screen.headline(report.title)]
     for view in report.views:
         parts += [Text(""), *shown[view](report, screen)]
-    told = [("note", note, "") for note in report.notes]
-    told += screen.suggestion(*report.next)
-    return [*parts, Text(""), screen.lines(told)] if told else parts
+    lines = [("note", note, "") for note in report.notes]
+    lines += screen.suggestion(*report.next)
+    return [*parts, Text(""), screen.lines(lines)] if lines else parts
 
 
 def tables(report: WindowsReport) -> list[tuple[list[Column[Any]], list[Any]]]:
-    """The table of each view: columns and rows. The first is what CSV holds."""
+    """Return the table of each view, columns and rows; CSV has the first one."""
     p, q = report.grid.window
-    told: dict[str, Any] = {
+    table_of: dict[str, Any] = {
         "partition": lambda: [(mask_columns(report.grid), report.grid.masks)],
         "token": lambda: [(sight_columns(report.grid), [*report.looks, *report.fields])],
         "positions": lambda: [(offset_columns((p, q)), [(dy, dx) for dy in range(1 - p, p) for dx in range(1 - q, q)])],
         "order": lambda: [(order_columns(), [report.order_row(row) for row in range(report.order_rows)])],
     }
-    return [table for view in report.views for table in told[view]()]
+    return [table for view in report.views for table in table_of[view]()]

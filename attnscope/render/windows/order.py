@@ -1,4 +1,4 @@
-"""How the rows of the window batch map back to the images."""
+"""The view --order: the place of each row of the window batch in the images."""
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -10,32 +10,32 @@ from attnscope.render.windows.parts import MOST_ROWS, from_to, picture_rows, som
 from attnscope.reports.windows import OrderRow, WindowsReport
 
 MOST_WINDOWS = 8
-"""Windows of an axis, where their places are drawn."""
+"""The largest number of windows on an axis for which the places are drawn."""
 MOST_IMAGES = 4
 
 
 def order_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
-    """How the rows of the window batch map back to the image."""
+    """Return the formulas of the order, the places of the windows, and a table of the rows."""
     grid, rows = report.grid, report.order_rows
     (r, s), (p, q), (down, across), (height, width) = grid.counts, grid.window, grid.roll, grid.padded
-    told = [
-        ("row", f"b·nW + w: the batch is the slow index, nW = {r * s:,}", ""),
+    lines = [
+        ("row", f"b·nW + w: the batch index varies slowest, nW = {r * s:,}", ""),
         ("window", f"w = i·{s} + j, row i and column j of the windows", ""),
-        ("token", f"t = y·{q} + x in a window is the image's", ""),
+        ("token", f"t = y·{q} + x in a window is in the image at", ""),
         ("", f"row (i·{p} + y + {down}) mod {height},", ""),
         ("", f"column (j·{q} + x + {across}) mod {width}", ""),
     ]
     places = place_pictures(report) if max(r, s) <= MOST_WINDOWS and report.batch <= MOST_IMAGES else []
     shown = some(rows, MOST_ROWS)
-    parts = [screen.lines(told), Text("")]
+    parts = [screen.lines(lines), Text("")]
     parts += [picture_rows(places, screen), Text("")] if places else []
     parts += table_parts(order_columns(), [report.order_row(row) for row in shown if row is not None], screen)
     left = rows - sum(row is not None for row in shown)
-    return [*parts, screen.aside(f"not shown: {left:,} rows between")] if left else parts
+    return [*parts, screen.aside(f"not shown: {left:,} rows in between")] if left else parts
 
 
 def place_pictures(report: WindowsReport) -> list[Picture]:
-    """Each image's windows, as the rolled plane has them, with their rows in the batch."""
+    """Draw the windows of each image in the order of the rolled plane, each as its row of the batch."""
     r, s = report.grid.counts
     cell = len(str(report.order_rows - 1))
     return [
@@ -50,7 +50,7 @@ def place_pictures(report: WindowsReport) -> list[Picture]:
 
 
 def order_columns() -> list[Column[OrderRow]]:
-    """A row of the window batch, and where it lies."""
+    """Return the columns: a row of the window batch, and its place in the image."""
     return [
         Column("row", "row", lambda line: line.row),
         Column("image", "image b", lambda line: line.image),
@@ -62,10 +62,10 @@ def order_columns() -> list[Column[OrderRow]]:
 
 
 def _spans(tokens: list[int]) -> str:
-    """`10–13, 0–2`."""
-    told, start = [], tokens[0]
+    """Return the ranges of consecutive tokens: `10–13, 0–2`."""
+    spans, start = [], tokens[0]
     for before, token in zip(tokens, [*tokens[1:], -1], strict=True):
         if token != before + 1:
-            told.append(from_to((start, before)))
+            spans.append(from_to((start, before)))
             start = token
-    return ", ".join(told)
+    return ", ".join(spans)

@@ -1,4 +1,4 @@
-"""The grid in windows, who may attend to whom, the rolled plane, and what each mask blocks."""
+"""The windows of a grid: the partition, the attention groups, the rolled plane, and the masks."""
 
 from dataclasses import replace
 
@@ -15,16 +15,16 @@ from attnscope.render.windows.parts import picture_rows, room, scale_words, tabl
 from attnscope.reports.windows import WindowsReport
 
 MOST_GROUPS = 8
-"""Groups of an axis that have letters of their own, as long as the alphabet lasts."""
+"""The largest number of groups on an axis for which each group has its own letter."""
 SMALL = 20
-"""Lines of a small picture."""
+"""The largest number of lines of a small picture."""
 MOST_DOTS = 64
-"""Tokens of a window whose mask is drawn with a dot for each pair."""
+"""The largest number of tokens in a window for which each pair of the mask has a dot."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def partition_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
-    """The grid in windows, who may attend to whom, the rolled plane, the masks and what they block."""
+    """Return the pictures of the planes and of the masks, and the table of the masks."""
     grid = report.grid
     parts = [*plane_parts(grid, screen), Text("")]
     if grid.is_shifted:
@@ -34,37 +34,37 @@ def partition_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
 
 
 def small_picture(grid: Windows, screen: Screen) -> list[RenderableType]:
-    """The plane in a few lines, and how many windows have which mask."""
+    """Return the planes in a few lines, and the number of windows with each mask."""
     return [*plane_parts(grid, screen, SMALL), screen.aside(_masks_in_words(grid, screen))]
 
 
 def plane_parts(grid: Windows, screen: Screen, most: int = MOST_LINES) -> list[RenderableType]:
-    """The plane in letters: in windows and, where it is shifted, on the image and rolled; and what the letters mean."""
+    """Return the planes in letters, and their legend."""
     drawing = draw(planes(grid), room(screen), screen, most)
-    told = [f"{'' if Letters(grid).each else 'in a window, '}tokens of one letter attend to each other"]
+    legend = [f"{'' if Letters(grid).each else 'in a window, '}tokens with the same letter attend to each other"]
     if grid.is_shifted:
-        told.append("the roll brings groups together, the mask parts them")
+        legend.append("the roll joins groups in one window, the mask separates them")
     if grid.is_padded:
         rows, columns = grid.padding
-        told.append(f"+ is padding: {rows:,} rows, {columns:,} columns, {grid.waste:.1%} waste, not masked")
-    told += scale_words(drawing, grid)
-    return [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in told)]
+        legend.append(f"+ is padding: {rows:,} rows, {columns:,} columns, {grid.waste:.1%} waste, not masked")
+    legend += scale_words(drawing, grid)
+    return [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in legend)]
 
 
 def planes(grid: Windows) -> list[Plane]:
-    """The grid in plain windows and, where it is shifted, its groups on the image and on the rolled plane."""
+    """Return the grid in windows and, if it is shifted, its groups on the image and on the rolled plane."""
     plain, each = replace(grid, shift=(0, 0)), Letters(grid).each
     if not grid.is_shifted:
         return [_plane("windows", plain, each)]
     return [
         _plane("windows", plain, each),
-        _plane(f"{grid.headline()[-1]}: who may attend to whom", grid, each),
-        _plane("rolled: what the kernel sees", grid, each, rolled=True),
+        _plane(f"{grid.headline()[-1]}: attention groups", grid, each),
+        _plane("rolled: input of the kernel", grid, each, rolled=True),
     ]
 
 
 def mask_parts(grid: Windows, screen: Screen) -> list[RenderableType]:
-    """The masks that block anything, in half blocks where they fit side by side, else in braille."""
+    """Return the masks that block pairs, in half blocks if they fit side by side, otherwise in braille."""
     masks = [mask for mask in grid.masks if mask.blocked]
     most = min(MOST_DOTS, room(screen) if screen.ascii else 2 * room(screen))
     small = [_miniature(mask, most) for mask in masks]
@@ -77,14 +77,14 @@ def mask_parts(grid: Windows, screen: Screen) -> list[RenderableType]:
         head = [Text(screen.text(line), style=style) for line, style in zip(caption, ("bold", "dim"), strict=True)]
         pictures.append(Picture([*head, *(Text(line, style="red") for line in lines)]))
     scale = small[0][1]
-    told = ["query down, key across; filled: blocked, −∞"]
+    legend = ["query down, key across; filled: blocked (−∞)"]
     if scale > 1:
-        told.append(f"scaled: one for about {scale}×{scale} tokens of the window")
-    return [picture_rows(pictures, screen), *(screen.aside(line) for line in told)]
+        legend.append(f"scaled: each dot represents about {scale}×{scale} tokens of the window")
+    return [picture_rows(pictures, screen), *(screen.aside(line) for line in legend)]
 
 
 def mask_columns(grid: Windows) -> list[Column[Mask]]:
-    """What each distinct mask blocks, in one window."""
+    """Return the columns of the distinct masks: their windows, their groups, and the blocked pairs of one window."""
     masks, letters = grid.masks, Letters(grid)
     blocked = sum(mask.windows * mask.blocked for mask in masks)
     pairs = sum(mask.windows * mask.pairs for mask in masks)
@@ -97,7 +97,7 @@ def mask_columns(grid: Windows) -> list[Column[Mask]]:
             lambda n: f"{n:,}",
             total=sum(mask.windows for mask in masks),
         ),
-        Column("groups", "groups in one", letters.of, rank=1, right=False),
+        Column("groups", "groups", letters.of, rank=1, right=False),
         Column(
             "blocked",
             "pairs blocked",
@@ -107,7 +107,7 @@ def mask_columns(grid: Windows) -> list[Column[Mask]]:
         ),
         Column(
             "pairs",
-            "of",
+            "pairs",
             lambda mask: mask.pairs,
             lambda n: f"{n:,}",
             2,
@@ -115,7 +115,7 @@ def mask_columns(grid: Windows) -> list[Column[Mask]]:
         ),
         Column(
             "share",
-            "share",
+            "% blocked",
             lambda mask: mask.blocked / mask.pairs,
             words.percent,
             total=blocked / pairs,
@@ -124,10 +124,10 @@ def mask_columns(grid: Windows) -> list[Column[Mask]]:
 
 
 class Letters:
-    """A letter for each group or, where groups are many, for each kind of place.
+    """Letters of the groups or, if there are many groups, of the kinds of places.
 
-    The kinds of an axis are three where it is rolled: in a whole window, cut off at the end, brought round by the roll.
-    Within a window, tokens of one kind are of one group.
+    A rolled axis has three kinds of places: in a whole window, cut off at the end, and moved around by the roll.
+    Within a window, tokens of the same kind are in the same group.
     """
 
     def __init__(self, grid: Windows, each: bool | None = None) -> None:
@@ -138,17 +138,17 @@ class Letters:
         self.pitch = counts[1] if self.each else 3 if across.roll else 1
 
     def number(self, axis: Axis, token: int) -> int:
-        """The group of a token on its axis, or the kind of its place."""
+        """Return the group of a token on its axis, or the kind of its place."""
         group = axis.group(token)
         return group if self.each else max(group - axis.count + 2, 0) if axis.roll else 0
 
     def mark(self, y: int, x: int) -> Mark:
-        """The letter of two numbers, and its colour."""
+        """Return the letter of two numbers, and its color."""
         number = y * self.pitch + x
         return LETTERS[number], COLORS[number % len(COLORS)]
 
     def of(self, mask: Mask) -> str:
-        """The letters that meet in the first window with this mask."""
+        """Return the letters in the first window with this mask."""
         rows, columns = (
             dict.fromkeys(self.number(axis, token) for token in axis.window_tokens(window))
             for axis, window in zip(self.axes, (mask.rows[0], mask.columns[0]), strict=True)
@@ -157,7 +157,7 @@ class Letters:
 
 
 def _plane(title: str, grid: Windows, each: bool, rolled: bool = False) -> Plane:
-    """The grid in letters, as the image has it or rolled."""
+    """Return the grid in letters, in the order of the image or rolled."""
     letters = Letters(grid, each)
 
     def axis_runs(axis: Axis) -> list[Run]:
@@ -170,7 +170,7 @@ def _plane(title: str, grid: Windows, each: bool, rolled: bool = False) -> Plane
 
 
 def _miniature(mask: Mask, most: int) -> tuple[Mask, int]:
-    """The mask of a smaller window of the same make, so that its dots fit; and how many tokens became one."""
+    """Return the mask of a smaller, similar window whose dots fit, and the number of tokens per dot on an axis."""
     scale = 1
     while -(-len(mask.down) // scale) * -(-len(mask.across) // scale) > most:
         scale += 1
@@ -183,15 +183,15 @@ def _miniature(mask: Mask, most: int) -> tuple[Mask, int]:
 
 
 def _masks_in_words(grid: Windows, screen: Screen) -> str:
-    """`49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner`."""
+    """Return `49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner`."""
     whole, *masked = grid.masks
-    told = [f"{whole.windows:,} {'window' if whole.windows == 1 else 'windows'} without a mask"]
-    words = ", ".join([*told, *(f"{mask.windows:,} {mask.name}" for mask in masked)])
+    counts = [f"{whole.windows:,} {'window' if whole.windows == 1 else 'windows'} without a mask"]
+    words = ", ".join([*counts, *(f"{mask.windows:,} {mask.name}" for mask in masked)])
     return words if len(words) <= room(screen) else words.replace(", ", ",\n", 1)
 
 
 def _which(mask: Mask, grid: Windows) -> str:
-    """Which windows have this mask, by their number w."""
+    """Return the numbers w of the windows with this mask, or their count if there are many."""
     s = grid.counts[1]
     if mask.windows > 4:
         return f"{mask.windows:,} windows"

@@ -1,4 +1,4 @@
-"""What the views of windows share."""
+"""Functions that the views of windows share."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from attnscope.render.plane import Drawing, Picture, side_by_side
 from attnscope.render.screen import MARGIN, Screen
 
 ROOM = 100
-"""Columns for pictures where the output has no width."""
+"""Columns for pictures if the width of the output is unlimited."""
 MOST_ROWS = 16
-"""Lines of a table that is a part of a longer one."""
+"""The largest number of rows of a table; longer ones are shortened."""
 
 
 def room(screen: Screen) -> int:
-    """Columns for pictures."""
+    """Return the columns available for pictures."""
     return (screen.width or ROOM) - 2 * MARGIN
 
 
 def table_parts(columns: list[Column[Any]], rows: list[Any], screen: Screen) -> list[RenderableType]:
-    """A table of the columns that fit, and which do not."""
+    """Return a table of the columns that fit, and a line with the hidden ones."""
     kept, dropped = fit(columns, rows, screen)
     parts: list[RenderableType] = [rows_table(kept, rows, screen)]
     parts += screen.hidden(dropped)
@@ -30,17 +30,17 @@ def table_parts(columns: list[Column[Any]], rows: list[Any], screen: Screen) -> 
 
 
 def scale_words(drawing: Drawing, grid: Windows) -> list[str]:
-    """Say what a letter stands for where it is not one token, and which borders have no room."""
+    """Return the scale if a letter represents several tokens, and a line if not all borders are drawn."""
     down, across = drawing.letter
-    told = [f"scaled: a letter is up to {down}×{across} tokens"] if down * across > 1 else []
+    legend = [f"scaled: each letter represents up to {down}×{across} tokens"] if down * across > 1 else []
     if not drawing.complete:
         r, s = grid.counts
-        told.append(f"drawn coarser than the windows: not all borders of {r:,}×{s:,} windows fit")
-    return told
+        legend.append(f"drawn coarser than the windows: not all borders of {r:,}×{s:,} windows fit")
+    return legend
 
 
 def some(size: int, most: int) -> list[int | None]:
-    """The places of a list that are shown: all, or the first and the last with None where the others are left out."""
+    """Return the places of a list that are shown: all, or the first, None for those in between, and the last."""
     if size <= most:
         return list(range(size))
     first = max(1, (most - 1) * 2 // 3)

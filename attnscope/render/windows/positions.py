@@ -1,4 +1,4 @@
-"""The relative position index of a window: formula, tables, and how a pair finds its row."""
+"""The view --positions: the relative position index of a window as formula, example and tables."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,7 +14,7 @@ from attnscope.render.windows.parts import MOST_ROWS, indented, room, some
 from attnscope.reports.windows import WindowsReport
 
 MOST_FIELD = 64
-"""Tokens of a window whose field has a digit for each pair."""
+"""The largest number of tokens in a window for which the field has a digit for each pair."""
 HEAT = (
     "blue",
     "bright_blue",
@@ -30,7 +30,7 @@ HEAT = (
 
 
 def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
-    """The formula, a pair that finds its row, the rows by offset, the index by pair, and the index in levels."""
+    """Return the formula, an example, the rows by offset, the index by pair, and the index in tenths."""
     p, q = report.grid.window
     rows, pitch, tokens = (2 * p - 1) * (2 * q - 1), 2 * q - 1, range(p * q)
 
@@ -39,12 +39,12 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
         return position_row((p, q), qy - ky, qx - kx)
 
     (qy, qx), (ky, kx) = query, key = (min(1, p - 1), min(2, q - 1)), (p - 1, 0)
-    told = [
+    lines = [
         ("formula", f"row = (dy + {p - 1})·{pitch} + (dx + {q - 1})", ""),
-        ("", "dy, dx: the query's place less the key's", ""),
+        ("", "dy, dx: query position minus key position", ""),
         ("table", f"{rows:,} rows, (2·{p}−1)·(2·{q}−1): one for each offset,", ""),
-        ("", "each with a bias for every head", ""),
-        ("a pair", f"query {_place(query, q)},", ""),
+        ("", "with a bias for each head", ""),
+        ("example", f"query {_place(query, q)},", ""),
         ("", f"key {_place(key, q)}: dy = {qy - ky}, dx = {qx - kx}", ""),
         (
             "",
@@ -52,12 +52,12 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
             "",
         ),
     ]
-    told = [(label, line.replace("-", "−"), style) for label, line, style in told]
+    lines = [(label, line.replace("-", "−"), style) for label, line, style in lines]
     return [
-        screen.lines(told),
+        screen.lines(lines),
         Text(""),
         *number_table(
-            "row of each offset: dy down, dx across",
+            "row for each offset: dy down, dx across",
             range(1 - p, p),
             range(1 - q, q),
             partial(position_row, (p, q)),
@@ -67,14 +67,14 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
         *number_table("index: query down, key across, as token y·q + x", tokens, tokens, by_pair, screen),
         Text(""),
         *level_field((p, q), rows, screen),
-        screen.aside(f"{'every pair is in --json, ' if report.writes_matrices else ''}every offset in --format csv"),
+        screen.aside(f"{'--json has all pairs, ' if report.writes_matrices else ''}--format csv has all offsets"),
     ]
 
 
 def number_table(
     title: str, down: range, across: range, number: Callable[[int, int], int], screen: Screen
 ) -> list[RenderableType]:
-    """A number for each row's and each column's head; the first and the last where not all fit."""
+    """Return a table with the number of each row and column; the first and last ones if not all fit."""
     largest = max(number(down[-1], across[-1]), number(down[-1], across[0]))  # rows of the table grow with dy before dx
     cell = max(len(str(n)) for n in (largest, *across[:1], *across[-1:]))
     head = max(len(str(n)) for n in (*down[:1], *down[-1:]))
@@ -99,7 +99,7 @@ def number_table(
 
 
 def level_field(window: Pair, rows: int, screen: Screen) -> list[RenderableType]:
-    """The index as a field: a digit for each pair, 0 for the first tenth of the table's rows and 9 for the last."""
+    """Draw the index as a digit for each pair: 0 for the first tenth of the table's rows, 9 for the last."""
     (p, q), step = window, 1
     while -(-p // step) * -(-q // step) > min(MOST_FIELD, room(screen)):
         step += 1
@@ -111,12 +111,12 @@ def level_field(window: Pair, rows: int, screen: Screen) -> list[RenderableType]
             level = 10 * position_row(window, qy - ky, qx - kx) // rows
             line.append(str(level), style=f"black on {HEAT[level]}")
         lines.append(line)
-    told = [screen.aside(f"shown: one token in {step} down and across the window")] if step > 1 else []
-    return [indented(lines), *told]
+    shown = [screen.aside(f"shown: 1 of {step} tokens in each direction")] if step > 1 else []
+    return [indented(lines), *shown]
 
 
 def offset_columns(window: tuple[int, int]) -> list[Column[tuple[int, int]]]:
-    """The row of the bias table of each offset."""
+    """Return the columns: an offset, and its row of the bias table."""
     return [
         Column("dy", "dy", lambda offset: offset[0]),
         Column("dx", "dx", lambda offset: offset[1]),

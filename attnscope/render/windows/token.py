@@ -1,4 +1,4 @@
-"""What one token sees: without and with the shift, and layer by layer."""
+"""The view --token: the tokens that one token attends to, with and without the shift, and its receptive field."""
 
 from dataclasses import replace
 
@@ -18,48 +18,46 @@ LAYER_SIGNS = "@123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def token_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
-    """What one token sees: without and with the shift, and layer by layer."""
+    """Return the pictures of the tokens that one token attends to, their legend, and a table."""
     assert report.token is not None
     grid, (y, x) = report.grid, report.token
     planes = []
     for look in report.looks:
         cut = grid if look.shifted else replace(grid, shift=(0, 0))
-        title = "with the shift" if look.shifted else "without a shift"
+        title = "with shift" if look.shifted else "without shift"
         planes.append(_reach_plane(title, cut, report.token, [look], "@o"))
     if report.layers:
         title = f"after {plural(report.layers, 'layer')}"
         planes.append(_reach_plane(title, replace(grid, shift=(0, 0)), report.token, report.fields, LAYER_SIGNS))
     drawing = draw(planes, room(screen), screen)
-    told = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o is what it looks at, . what it does not"]
+    legend = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o are the tokens that it attends to, . all others"]
     if report.layers:
-        turns = "plain and shifted in turn" if grid.is_shifted else "all plain, so that it never grows"
-        told += ["1 2 3 …: after how many layers it is seen,", f"layers {turns}"]
+        order = "plain and shifted layers alternate" if grid.is_shifted else "all layers are plain, so it never grows"
+        legend += ["1 2 3 …: number of layers until it depends on the token,", order]
     if grid.is_padded:
-        told.append("+ is padding: no mask hides it; it passes nothing on")
-    told += scale_words(drawing, grid)
-    parts = [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in told)]
+        legend.append("+ is padding: not masked, but it passes nothing on")
+    legend += scale_words(drawing, grid)
+    parts = [picture_rows(drawing.pictures, screen), *(screen.aside(line) for line in legend)]
     parts += [Text(""), *table_parts(sight_columns(grid), [*report.looks, *report.fields], screen)]
     return parts
 
 
 def sight_columns(grid: Windows) -> list[Column[Sight]]:
-    """What a token sees, in one layer and after several."""
+    """Return the columns: the tokens that one token attends to in one layer, or depends on after several."""
     columns = [
-        Column("layer", "sees", _layer_words, right=False),
+        Column("layer", "layers", _layer_words, right=False),
         Column("rows", "rows", lambda sight: from_to(sight.rows), right=False),
         Column("columns", "columns", lambda sight: from_to(sight.columns), right=False),
         Column("tokens", "tokens", lambda sight: sight.tokens, lambda n: f"{n:,}"),
-        Column("share", "share", lambda sight: sight.share, _share, 1),
+        Column("share", "% tokens", lambda sight: sight.share, _share, 1),
     ]
     if grid.is_padded:
-        columns.append(
-            Column("padding", "and padding", lambda sight: None if sight.layer else sight.padding, _padding, 2)
-        )
+        columns.append(Column("padding", "padding", lambda sight: None if sight.layer else sight.padding, _padding, 2))
     return columns
 
 
 def _reach_plane(title: str, cut: Windows, token: tuple[int, int], sights: list[Sight], signs: str) -> Plane:
-    """The grid with a sign for when each token is seen: signs[0] is the token itself, signs[n] what the n-th sight adds."""
+    """Return the grid with a sign for each token: signs[0] for the token itself, signs[n] for tokens that sight n adds."""
     never = len(sights) + 1
 
     def axis_runs(axis: Axis, own: int, spans: list[tuple[int, int]]) -> list[Run]:

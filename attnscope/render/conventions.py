@@ -1,0 +1,49 @@
+"""Counting conventions in words, for published figures and for --details."""
+
+from collections.abc import Mapping, Sequence
+
+CONVENTIONS = {
+    "fvcore: LayerNorm added": ("fvcore", "LayerNorm"),
+    "fvcore without SDPA": ("fvcore", "LayerNorm but not fused attention"),
+    "Microsoft's flops()": ("Microsoft's flops()", "LayerNorm and pooling"),
+}
+"""The counter of a convention, and what it counts in addition to MACs; other conventions are described by their names."""
+
+TRUNCATED = ", truncated"
+WITHOUT_BIAS_MLP = "MACs without the bias MLP"
+"""The convention of Swin V2 that Microsoft's flops() also follows."""
+
+
+def explanation_of(ways: Sequence[str], conventions: Mapping[str, int]) -> str:
+    """Return the conventions that give a published figure: `equals MACs, rounded`.
+
+    Args:
+        ways: the names of these conventions; each ends in `, truncated` if the figure is not rounded.
+        conventions: the MACs of the network by each convention.
+    """
+    if not ways:
+        return "no known convention gives it"
+    is_truncated = ways[0].endswith(TRUNCATED)
+    named = [_parts(way.removesuffix(TRUNCATED), conventions) for way in ways]
+    if len(named) == 1 and named[0][1]:
+        (counter, items) = named[0]
+        return f"{_count(counter)}, which includes {items}" + (TRUNCATED if is_truncated else "")
+    counts = [f"{_count(counter)} (includes {items})" if items else counter for counter, items in named]
+    return f"equals {' or '.join(counts)}{TRUNCATED if is_truncated else ', rounded'}"
+
+
+def counted_by(way: str, conventions: Mapping[str, int]) -> str:
+    """Return the counter of a convention: `by fvcore, which also counts LayerNorm`."""
+    counter, items = _parts(way, conventions)
+    return f"by {counter}, which also counts {items}" if items else f"as {counter}"
+
+
+def _parts(way: str, conventions: Mapping[str, int]) -> tuple[str, str]:
+    """Return the counter of a convention, and what it counts in addition to MACs, if anything."""
+    counter, items = CONVENTIONS.get(way, (way, ""))
+    excludes_bias = way == "Microsoft's flops()" and WITHOUT_BIAS_MLP in conventions
+    return counter, f"{items} but not the bias MLP" if excludes_bias else items
+
+
+def _count(counter: str) -> str:
+    return f"{counter}'s count" if counter == "fvcore" else f"the count of {counter}"
