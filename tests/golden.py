@@ -1,4 +1,4 @@
-"""Screens as they should look, kept as files. `python -m tests.golden` writes them again, for a look at the difference."""
+"""Golden screens: the expected output, stored as files. `python -m tests.golden` rewrites them."""
 
 import os
 import re
@@ -43,11 +43,11 @@ NEXT = {
     ),
     "compare-time": ("attnscope compare --over resolution=7,14,28,56,60 --time", "measure it on this machine"),
 }
-"""What the command line suggests after these comparisons."""
+"""The command that the command line suggests after each of these comparisons, and its reason."""
 
 
 def timed(report: Report) -> Report:
-    """The report as if it had been measured: times that are the same on every machine."""
+    """Return the report with fixed times, which are the same on every machine."""
     steps = []
     for index, row in enumerate(report.steps):
         seconds = 1e-9 * (index + 1) * 7_919 + row.macs * 2e-11
@@ -73,7 +73,7 @@ def _whole(total: float) -> Time:
 
 
 def slowed(report: Report, *, forward: float = 1.0, backward: float = 1.0, steps: Sequence[str] = ()) -> Report:
-    """The same, whose forward and backward take so many times as long, and of the steps those that are named."""
+    """Return the report with a slower forward and backward by these factors, and slower `steps`."""
 
     def step(row: StepRow) -> StepRow:
         if row.name not in steps or row.time is None:
@@ -92,7 +92,7 @@ def slowed(report: Report, *, forward: float = 1.0, backward: float = 1.0, steps
 
 
 def reports() -> dict[str, Report]:
-    """What the screens show."""
+    """Return the reports of the screens, by name."""
     padded = SwinSpec(resolution=(50, 60), window=(7, 8), shift=True, batch=2)
     return {
         "vit": explore(ViTSpec(), time=False),
@@ -107,11 +107,11 @@ def reports() -> dict[str, Report]:
 
 
 SPREADS = (0.92, 1.08), (0.92, 1.08), (0.1, 9.0)
-"""Quartiles of the contenders' times, over their medians: nothing can be told of the last one."""
+"""Quartiles of the contenders' times over their medians; the ranges of the last contender overlap those of the others."""
 
 
 def comparisons() -> dict[str, Comparison]:
-    """What the screens of `attnscope compare` show; the last one as if it had been measured and stopped."""
+    """Return the comparisons of the screens; the last one is timed and interrupted."""
     measured = compare(over={"resolution": [7, 14, 28, 56, 60]})
     for point in measured.points[:-1]:
         point.times = {
@@ -140,7 +140,7 @@ def comparisons() -> dict[str, Comparison]:
 
 
 def diffs() -> dict[str, Diff]:
-    """What the screens of `attnscope diff` show: an attention, and a network of which only one run has a backward."""
+    """Return the diffs of the screens: of an attention, and of a network for which only one run has a backward."""
     kernels = [KernelRow(name, 2e-3, 1e-5, 1e-7, None) for name in ("eager", "sdpa", "flash")]
     before = replace(timed(explore(ViTSpec(), time=False, backward=True)), kernels=kernels)
     slow = slowed(before, forward=1.01, backward=1.9, steps=("project", "mix"))
@@ -164,7 +164,7 @@ def diffs() -> dict[str, Diff]:
 
 
 def screens() -> dict[str, str]:
-    """Every screen, by the name of its file."""
+    """Return all screens, by file name."""
     drawn = {
         f"{name}-{width}.txt": render(report, "table", Screen(width=columns))
         for name, report in reports().items()
@@ -206,7 +206,7 @@ def screens() -> dict[str, str]:
 
 
 def windows_screens() -> dict[str, str]:
-    """Pictures of windows."""
+    """Return the screens of windows, by file name."""
     small, swin = SwinSpec(resolution=14, shift=True), SwinSpec(shift=True)
     padded = SwinSpec(resolution=(12, 9), window=(5, 4), shift=True, batch=2)
     wide = SwinSpec(resolution=(448, 320), window=12, shift=True)

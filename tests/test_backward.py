@@ -128,7 +128,7 @@ def test_backward_macs_of_a_compiled_kernel_are_unknown():
     report = explore(ViTSpec(kernel="compile"), time=False, backward=True)
     assert report.backward.macs is None
     assert report.notes == ["the MACs of the backward are unknown: compile does not expose what it computes"]
-    assert "MACs not known; with the input's gradient" in render(report, "table", Screen())
+    assert "MACs unknown; with the input's gradient" in render(report, "table", Screen())
 
 
 def test_unknown_backward_macs_do_not_disagree_with_torch():

@@ -91,17 +91,17 @@ def test_the_default_comparison_has_the_expected_figures():
     ]
     assert {(each.tokens, each.balance) for each in found.crossovers} == {(49, 192.0), (49, 576.0)}
     assert finding(found) == (
-        "At 224 px (56×56 tokens) swin needs 13.8× fewer MACs than global attention; they break even at 49 tokens "
-        "(hw = M²), and from 192 tokens (hw = 2C) on, global attention's quadratic term outweighs its projections."
+        "At 224 px (56×56 tokens), swin needs 13.8× fewer MACs than global attention. They break even at 49 tokens "
+        "(hw = M²). Above 192 tokens (hw = 2C), the quadratic term of global attention exceeds its projections."
     )
 
 
 def test_a_break_even_can_be_between_two_numbers_of_tokens():
     found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
-    assert "; they break even between 95 and 96 tokens, " in finding(found)
+    assert ". They break even between 95 and 96 tokens. " in finding(found)
     assert formulas(found)[0] == (
         "layer: swinv2:window=8 / global attention, break-even between 95 and 96 tokens; "
-        "fewer from 18×18 tokens on, even with padding"
+        "with padding, fewer from 18×18 tokens on"
     )
     assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("no break-even")
 
@@ -180,8 +180,9 @@ def test_invalid_points_are_omitted_and_reported_once_per_rule():
     found = compare(("vit", "swin"), {"window": [4, 57, 58, 59, 7]})
     assert [point.at["window"] for point in found.points] == [4, 7]
     assert [(each.at, each.count) for each in found.left_out] == [({"window": 57}, 3)]
-    assert "window 57: window 57 is larger than the grid of 56×56 tokens; the largest is 56; and 2 more" in " ".join(
-        render_comparison(found, "table", Screen()).split()
+    assert (
+        "window 57: window 57 is larger than the grid of 56×56 tokens; the largest is 56; same for 2 more"
+        in " ".join(render_comparison(found, "table", Screen()).split())
     )
 
 
@@ -336,12 +337,12 @@ def test_overlapping_interquartile_ranges_have_no_exact_ratio():
     apart, alike = timed((9, 10, 11), (5, 6, 7)), timed((7, 10, 13), (6, 8.13, 12))
     distinct, overlapping = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
     assert "1.67×" in distinct
-    assert "ran 1.67× faster here" in distinct
+    assert " and runs 1.67× faster." in distinct
     assert "≈" not in distinct
     assert "1.23×" not in overlapping
     assert "≈ 1×" in overlapping
-    assert "≈: cannot tell which is faster, the interquartile ranges overlap" in overlapping
-    assert "; which one is faster here cannot be told: the interquartile ranges overlap" in overlapping
+    assert "≈: unclear which is faster, the interquartile ranges overlap" in overlapping
+    assert ". It is unclear which is faster: the interquartile ranges overlap." in overlapping
     rows = list(csv.DictReader(io.StringIO(render_comparison(alike, "csv", Screen()))))
     assert [float(row["measured_vit_over_swin"] or 0) for row in rows] == pytest.approx([0, 10 / 8.13])
 
@@ -350,12 +351,12 @@ def test_the_finding_reports_where_interquartile_ranges_overlap():
     compared = compare(("vit", "swin"), {"resolution": [14, 28]})
     never = TimeCrossover("vit", "swin", "resolution", None, None, None, [14, 28], [])
     assert time_finding(compared, never) == (
-        "swin and global attention: cannot tell which is faster, the interquartile ranges overlap everywhere"
+        "unclear whether swin or global attention is faster: the interquartile ranges overlap everywhere"
     )
     once = TimeCrossover("vit", "swin", "resolution", None, None, "vit", [14], [])
     assert time_finding(compared, once) == (
-        "global attention is faster than swin wherever the times can be told apart; "
-        "cannot tell at 14: the interquartile ranges overlap"
+        "global attention is faster than swin at all measured values of resolution except 14, "
+        "where the interquartile ranges overlap"
     )
 
 

@@ -238,7 +238,7 @@ def test_a_different_clock_is_a_change_of_the_environment():
 def test_runs_without_times_have_no_table(attnscope, tmp_path):
     path = str(saved(tmp_path, "a.json", explore(ViTSpec(), time=False, backward=True)))
     shown = attnscope("diff", path, path).stdout
-    assert "costs        the same" in shown
+    assert "costs        unchanged" in shown
     assert "step" not in shown
 
 
@@ -287,7 +287,7 @@ def test_fail_above_exits_with_1_if_a_run_is_slower(attnscope, tmp_path):
     assert failed.returncode == 1
     assert failed.stderr == "attnscope: the backward takes 1.200 times as long, which is more than --fail-above 1.1\n"
     shown = attnscope("diff", str(a), str(b)).stdout
-    assert "environment  the same" in shown
+    assert "environment  unchanged" in shown
     assert "slower" in shown
     assert "no real difference" in shown
 

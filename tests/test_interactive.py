@@ -80,7 +80,7 @@ def test_a_notebook_has_bars_and_pictures():
     assert html["report"].count("<div style=") == len(RESULTS["report"].steps)  # a bar for each step
     assert "width:100.0px" in html["report"]
     for name in ("report", "windows"):
-        assert "who may attend to whom" in html[name]
+        assert "attention groups" in html[name]
     assert "grid side (tokens)" in html["comparison"]  # the axis of the chart
     assert "<table>" in html["comparison"]
 

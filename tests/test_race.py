@@ -238,7 +238,7 @@ def test_ctrl_c_keeps_the_measured_points():
     assert ["times" in point for point in plain["points"]] == [True, False, False]
     assert plain["points"][0]["measured_ratio"].keys() == {"swin", "swin:shift"}
     assert [each["low"] for each in plain["time_crossovers"]] == [None, None]
-    assert "stopped  by Ctrl-C; what was measured until then is above" in run().stdout
+    assert "stopped   by Ctrl-C; the table has all times measured before" in run().stdout
 
 
 def test_a_progress_bar_is_only_drawn_on_a_terminal(capsys, monkeypatch):

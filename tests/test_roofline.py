@@ -94,7 +94,7 @@ def test_softmax_at_its_bound_is_at_the_roof(ratio):
 def test_the_roof_is_at_one():
     chart = Chart((1.0, 3.0))
     assert chart.down[chart.roof] == 1
-    assert chart.lines[1 + chart.roof].endswith("the bound")
+    assert chart.lines[1 + chart.roof].endswith("lower bound")
 
 
 def test_a_step_faster_than_its_bound_is_above_the_roof():
@@ -154,7 +154,8 @@ def test_the_legend_counts_steps_without_flops():
 def test_the_legend_has_the_peaks_of_the_machine():
     text = " ".join(" ".join(Chart((10.0, 2.0)).lines).split())
     assert (
-        "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; balanced at 4 and 20 FLOP/byte" in text
+        "this machine: 200 GFLOP/s, 50.0 GB/s from cache, 10.0 GB/s from memory; ridge points at 4 and 20 FLOP/byte"
+        in text
     )
 
 

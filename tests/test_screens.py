@@ -1,4 +1,4 @@
-"""What is seen: golden screens, nothing cut, and column sums that equal the printed totals in every form."""
+"""Golden screens, no truncated lines, and columns that add up to the printed totals in every format."""
 
 import csv
 import io
@@ -35,8 +35,8 @@ SCREENS = screens()
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_a_screen_looks_as_it_should(name):
-    """After a change that is meant: `python -m tests.golden`, and look."""
+def test_a_screen_is_as_expected(name):
+    """After an intended change, run `python -m tests.golden` and review the difference."""
     assert SCREENS[name] == (FOLDER / name).read_text(encoding="utf-8")
 
 
@@ -58,7 +58,7 @@ def _heads(screen):
 
 
 @pytest.mark.parametrize("name", reports())
-def test_what_is_left_out_is_named(name):
+def test_hidden_columns_are_named(name):
     report = reports()[name]
     wide = render(report, "table", Screen())
     assert "hidden" not in wide
@@ -88,20 +88,20 @@ TABLES = (
 
 @pytest.mark.parametrize("line", TABLES)
 def test_no_two_columns_have_the_same_name(attnscope, line):
-    """On a terminal the heads stand above a rule, with two spaces or more between them."""
+    """On a terminal, the headings are above a rule, with two or more spaces between them."""
     in_csv, markdown, screen = (attnscope(*line.split(), "--format", form).stdout for form in ("csv", "md", "table"))
     lines = itertools.pairwise(markdown.splitlines())
     heads = [in_csv.splitlines()[0].split(",")]
     heads += [above.strip("| ").split(" | ") for above, rule in lines if rule.startswith("| --")]
-    for block in re.split(r"\n\n+", screen):  # a second rule stands above the totals
+    for block in re.split(r"\n\n+", screen):  # a second rule is above the totals
         ruled = [above for above, rule in itertools.pairwise(block.splitlines()) if re.fullmatch(" *──+", rule)]
         heads += [re.split("  +", head.strip()) for head in ruled[:1]]
-    assert len(heads) >= 3 or line.startswith("windows")  # of which most are pictures
+    assert len(heads) >= 3 or line.startswith("windows")  # most of these are pictures
     for names in heads:
         assert len(set(names)) == len(names), names
 
 
-def test_no_two_columns_of_what_is_measured_have_the_same_name():
+def test_no_two_columns_of_measured_reports_have_the_same_name():
     full = replace(timed(explore(ViTSpec(), time=False, backward=True)), peaks=PEAKS, focus=("memory", "roofline"))
     network = timed(explore(SwinNetworkSpec(), time=False, backward=True))
     module = torch.nn.MultiheadAttention(8, 2)
@@ -117,10 +117,10 @@ def test_no_two_columns_of_what_is_measured_have_the_same_name():
 
 
 @pytest.mark.parametrize("spec", [SwinSpec(), SwinNetworkSpec()], ids=["steps", "parts"])
-def test_with_memory_in_focus_live_goes_last(spec):
-    """Then what is kept, then training, and the backward first."""
+def test_with_memory_in_focus_live_is_dropped_last(spec):
+    """The order of dropping is bwd live, training, saved, live."""
     report = explore(spec, time=False, focus=["memory"])
-    order = ["live", "kept", "training", "bwd live"]
+    order = ["live", "saved", "training", "bwd live"]
     shown = []
     for width in range(30, 120):
         heads = _heads(render(report, "table", Screen(width=width)))
@@ -131,20 +131,20 @@ def test_with_memory_in_focus_live_goes_last(spec):
     assert order in shown
 
 
-def test_a_remainder_below_nothing_is_said_in_words():
+def test_a_negative_remainder_is_described_in_words():
     report = replace(reports()["swin-shift"], focus=["details"])
     assert "whole 3.63 ms, remainder 3.62 μs ·" in render(report, "table", Screen())
     negative = replace(report, time=replace(report.time, remainder_s=-24.3e-6))
     assert "whole 3.63 ms, exceeded by the steps by 24.3 μs ·" in render(negative, "table", Screen())
 
 
-def test_what_is_global_too_goes_by_its_name():
+def test_another_global_attention_has_its_own_name():
     report = timed(explore(ViTSpec(), time=False))
     named = replace(report, spec={**report.spec, "attention": "qknorm"})
     assert " measured  global attention 130 ms, qknorm 10.7 ms (12.1× faster)\n" in render(named, "table", Screen())
 
 
-def test_numbers_and_units_are_parted_by_one_kind_of_space():
+def test_numbers_and_units_are_separated_by_one_kind_of_space():
     assert not re.search("[\u00a0\u2007\u2009\u202f]", "".join(SCREENS.values()))
 
 
@@ -154,25 +154,25 @@ def test_ascii_is_ascii_and_color_adds_only_color():
     assert [line.rstrip() for line in plain.splitlines()] == SCREENS["swin-shift-80.txt"].splitlines()
 
 
-def test_a_dot_that_multiplies_is_no_minus_in_ascii():
+def test_a_multiplication_dot_is_an_asterisk_in_ascii():
     screen = Screen(ascii=True)
     assert screen.text("row = (dy + 2)·5 · q·kᵀ") == "row = (dy + 2)*5 - q*k^T"
     look = render_windows(look_at_windows(SwinSpec(window=3), positions=True), "table", screen)
     assert "row = (dy + 2)*5 + (dx + 2)" in look
 
 
-def test_the_stage_of_a_letter_can_be_read_in_ascii():
+def test_the_stage_of_a_letter_is_readable_in_ascii():
     assert Screen(ascii=True).text("3p²hw₁C₁₂ + Σ(hwC²)") == "3p^2hw_1C_12 + sum (hwC^2)"
 
 
-def test_quiet_leaves_out_what_to_type_next():
+def test_quiet_hides_the_suggested_next_command():
     assert "next" in SCREENS["swin-shift-80.txt"]
     assert "next" not in SCREENS["swin-shift-quiet.txt"]
 
 
 @pytest.mark.parametrize("name", reports())
 def test_csv_sums_to_its_totals(name):
-    """A row that stands for several identical modules has what all of them come to, and says how many they are."""
+    """A row of several identical modules has their sum and their number."""
     report = reports()[name]
     rows = list(csv.DictReader(io.StringIO(render(report, "csv", Screen()))))
     *steps, total = rows
@@ -191,21 +191,21 @@ def test_a_view_on_a_gpu_is_a_word_on_screens_and_a_number_in_csv():
     report.environment["device"] = "cuda:0"
     screen, table = (render(report, form, Screen()) for form in ("table", "csv"))
     (line,) = (line for line in screen.splitlines() if line.startswith(" split_heads"))
-    assert line.split("view")[1].split()[0] == words.NONE  # of the time it has no share
+    assert line.split("view")[1].split()[0] == words.NONE  # it has no share of the time
     *steps, total = csv.DictReader(io.StringIO(table))
     assert sum(float(row["time_s"]) for row in steps) == pytest.approx(float(total["time_s"]))
     assert min(float(row["time_s"]) for row in steps) > 0
 
 
-def test_no_step_is_named_where_none_without_a_mac_takes_time():
+def test_no_step_is_named_if_steps_without_macs_take_no_time():
     report = replace(reports()["swin-shift"], focus=["details"])
     assert "without MACs, mostly" in render(report, "table", Screen())
     steps = [
         row if row.macs else replace(row, time=replace(row.time, interquartile_mean_s=0.0)) for row in report.steps
     ]
-    told = render(replace(report, steps=steps), "table", Screen())
-    assert "0% of the time is spent in steps without MACs" in told
-    assert "mostly" not in told
+    screen = render(replace(report, steps=steps), "table", Screen())
+    assert "0% of the time is spent in steps without MACs" in screen
+    assert "mostly" not in screen
 
 
 def test_a_view_on_a_gpu_has_no_bound():
@@ -220,13 +220,13 @@ def test_a_view_on_a_gpu_has_no_bound():
 
 @pytest.mark.parametrize("name", reports())
 def test_markdown_sums_to_its_totals(name):
-    """Subtotals are bold, and stand before what they sum up."""
+    """Subtotals are bold, and precede the rows that they sum up."""
     lines = render(reports()[name], "md", Screen()).splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     heads, _, *rows, total = table
     stages = [index for index, row in enumerate(rows) if row[0].startswith("**")]
     assert len(stages) == (4 if reports()[name].parts else 0)
-    for title in {"MACs", "FLOPs", "elementwise", "params", "read", "written", "kept"}.intersection(heads):
+    for title in {"MACs", "FLOPs", "elementwise", "params", "read", "written", "saved"}.intersection(heads):
         column = heads.index(title)
         numbers = [int(row[column].strip("*").replace(",", "").removesuffix(" B")) for row in rows]
         assert sum(number for index, number in enumerate(numbers) if index not in stages) == int(
@@ -243,7 +243,7 @@ def test_json_sums_to_its_totals(name):
         assert sum(row["times"] * row[key] for row in data["steps"]) == data["totals"][key]
 
 
-def test_a_screen_shows_what_the_json_has():
+def test_a_screen_shows_the_values_of_the_json():
     report = reports()["swin-shift"]
     screen = render(report, "table", Screen())
     for row in report.steps:
@@ -254,7 +254,7 @@ def test_a_screen_shows_what_the_json_has():
     assert "12.1× faster" in screen
 
 
-def test_a_picture_needs_nothing_from_another_host():
+def test_a_picture_loads_nothing_from_another_host():
     svg = render(reports()["swin-shift"], "svg", Screen())
     ET.fromstring(svg)
     urls = set(re.findall(r"https?://[^\"')\s]+", svg))
@@ -263,7 +263,7 @@ def test_a_picture_needs_nothing_from_another_host():
     assert "@font-face" not in svg
 
 
-def test_a_disagreement_is_told():
+def test_a_disagreement_is_reported():
     report = reports()["vit"]
     notes = ["score: counts disagree: shapes 300, closed form 1"]
     audit = replace(report.audit, agree=False, notes=notes, uncounted=["aten::mystery"])
@@ -275,7 +275,7 @@ def test_a_disagreement_is_told():
 
 
 class TestWords:
-    def test_unknown_is_never_nothing(self):
+    def test_unknown_differs_from_zero(self):
         assert (words.metric(None), words.metric(0)) == ("?", "–")
         assert (words.binary(None), words.binary(0)) == ("?", "–")
         assert (words.percent(None), words.percent(0)) == ("?", "–")
@@ -301,7 +301,7 @@ class TestColumns:
         Column("hidden", "hidden", lambda row: "-", rank=None),
     ]
 
-    def test_the_highest_rank_goes_first(self):
+    def test_the_highest_rank_is_dropped_first(self):
         assert fit(self.columns, self.rows, Screen()) == (self.columns[:3], [])
         assert fit(self.columns, self.rows, Screen(width=11)) == (self.columns[:2], ["x"])
         assert fit(self.columns, self.rows, Screen(width=1)) == (self.columns[:1], ["n", "x"])
@@ -328,7 +328,7 @@ class TestColumns:
         ("never", {"FORCE_COLOR": "1"}, False),
     ],
 )
-def test_the_environment_of_a_pipe(color, env, expected):
+def test_the_screen_of_a_pipe(color, env, expected):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     assert Screen.of(stream, color, env=env) == Screen(width=PIPE, color=expected, pages=False)
     assert Screen.of(stream, env={"COLUMNS": "72"}).width == 72

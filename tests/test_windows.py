@@ -127,7 +127,7 @@ class TestPictures:
         text = render_windows(look_at_windows(SwinSpec(resolution=448, shift=True)), "table", Screen(width=80))
         rolled = text.split("kernel")[1]
         assert all(letter in rolled for letter in "ABCDEFGHI")
-        assert "scaled: a letter is up to " in text
+        assert "scaled: each letter represents up to " in text
         assert "drawn coarser than the windows: not all borders of 64×64 windows fit" in text
 
     @settings(max_examples=200)

@@ -26,16 +26,17 @@ def explanation_of(ways: Sequence[str], conventions: Mapping[str, int]) -> str:
     is_truncated = ways[0].endswith(TRUNCATED)
     named = [_parts(way.removesuffix(TRUNCATED), conventions) for way in ways]
     if len(named) == 1 and named[0][1]:
-        (counter, items) = named[0]
+        ((counter, items),) = named
         return f"{_count(counter)}, which includes {items}" + (TRUNCATED if is_truncated else "")
-    counts = [f"{_count(counter)} (includes {items})" if items else counter for counter, items in named]
-    return f"equals {' or '.join(counts)}{TRUNCATED if is_truncated else ', rounded'}"
+    counts = [f"{_count(counter)} (with {items})" if items else counter for counter, items in named]
+    listed = " or ".join([*filter(None, [", ".join(counts[:-1])]), counts[-1]])
+    return f"equals {listed}{TRUNCATED if is_truncated else ', rounded'}"
 
 
 def counted_by(way: str, conventions: Mapping[str, int]) -> str:
-    """Return the counter of a convention: `by fvcore, which also counts LayerNorm`."""
+    """Return the counter of a convention: `by fvcore, which also counts LayerNorm`, or `MACs without the class token`."""
     counter, items = _parts(way, conventions)
-    return f"by {counter}, which also counts {items}" if items else f"as {counter}"
+    return f"by {counter}, which also counts {items}" if items else counter
 
 
 def _parts(way: str, conventions: Mapping[str, int]) -> tuple[str, str]:
@@ -46,4 +47,4 @@ def _parts(way: str, conventions: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _count(counter: str) -> str:
-    return f"{counter}'s count" if counter == "fvcore" else f"the count of {counter}"
+    return f"{counter}'s count" if counter == "fvcore" else counter

@@ -52,11 +52,14 @@ def finding(comparison: Comparison) -> str:
     if measured is not None and point.can_tell(*labels):
         speed = _factor(measured, "faster", "slower", "equally fast")
     much, less = ("much", "less") if comparison.quantity in MEMORY else ("many", "fewer")
-    if ratio is None:
-        unknown = [comparison.names[label] for label in labels if point.costs[label] is None]
-        text = f"{where}{'the' if where else 'The'} {noun} of {' and of '.join(unknown or [other])} is unknown"
+    unknown = [comparison.names[label] for label in labels if point.costs[label] is None]
+    if unknown:
+        article, verb = "the" if where else "The", "is" if comparison.quantity in MEMORY else "are"
+        text = f"{where}{article} {noun} of {' and of '.join(unknown)} {verb} unknown"
         if speed:
             text += f". In measured time, {other} is {speed} than {first}"
+    elif ratio is None:  # the other one's cost is 0
+        text = f"{where}{other} needs no {noun}" + (f" and runs {speed} than {first}" if speed else "")
     else:
         need = f"as {much} {noun} as" if ratio == 1 else f"{_factor(ratio, less, 'more', '')} {noun} than"
         text = f"{where}{other} needs {need} {first}" + (f" and runs {speed}" if speed else "")
@@ -131,16 +134,19 @@ def time_finding(comparison: Comparison, each: TimeCrossover) -> str:
     names = comparison.names
     if each.leader is None:
         return f"unclear whether {names[each.other]} or {names[each.first]} is faster: {OVERLAP} everywhere"
-    unclear = f"; unclear at {', '.join(map(str, each.unclear))}: {OVERLAP}" if each.unclear else ""
+    unclear = ", ".join(map(str, each.unclear))
     leader = names[each.leader]
     other = names[each.first if each.leader == each.other else each.other]
     if each.low is None or each.high is None:
-        places = f"at {'all other' if each.unclear else 'all'} measured values of {each.axis}"
-        return f"{leader} is faster than {other} {places}{unclear}"
+        exception = f" except {unclear}, where {OVERLAP}" if unclear else ""
+        return f"{leader} is faster than {other} at all measured values of {each.axis}{exception}"
     grids = {point.at[each.axis]: point.grid for point in [*comparison.points, *comparison.bisected]}
     low, high = (math.prod(grids[value]) for value in (each.low, each.high))
     tokens = f" ({low:,} and {high:,} tokens)" if low != high else ""
-    return f"{leader} overtakes {other} between {each.axis} {each.low} and {each.high}{tokens}, both measured{unclear}"
+    between = f"between {each.axis} {each.low} and {each.high}{tokens}, both measured"
+    return f"{leader} overtakes {other} {between}" + (
+        f"; unclear at {each.axis} {unclear}: {OVERLAP}" if unclear else ""
+    )
 
 
 def timing_line(comparison: Comparison) -> str:

@@ -43,7 +43,7 @@ def plane_parts(grid: Windows, screen: Screen, most: int = MOST_LINES) -> list[R
     drawing = draw(planes(grid), room(screen), screen, most)
     legend = [f"{'' if Letters(grid).each else 'in a window, '}tokens with the same letter attend to each other"]
     if grid.is_shifted:
-        legend.append("the roll joins groups in one window, the mask separates them")
+        legend.append("the roll joins groups, the mask separates them")
     if grid.is_padded:
         rows, columns = grid.padding
         legend.append(f"+ is padding: {rows:,} rows, {columns:,} columns, {grid.waste:.1%} waste, not masked")

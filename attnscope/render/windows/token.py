@@ -30,10 +30,10 @@ def token_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
         title = f"after {plural(report.layers, 'layer')}"
         planes.append(_reach_plane(title, replace(grid, shift=(0, 0)), report.token, report.fields, LAYER_SIGNS))
     drawing = draw(planes, room(screen), screen)
-    legend = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o are the tokens that it attends to, . all others"]
+    legend = [f"@ is token {y},{x}: row {y}, column {x}, from 0", "o are tokens that it attends to, . all others"]
     if report.layers:
         order = "plain and shifted layers alternate" if grid.is_shifted else "all layers are plain, so it never grows"
-        legend += ["1 2 3 …: number of layers until it depends on the token,", order]
+        legend += ["1 2 3 …: number of layers until it depends on the token;", order]
     if grid.is_padded:
         legend.append("+ is padding: not masked, but it passes nothing on")
     legend += scale_words(drawing, grid)
