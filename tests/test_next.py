@@ -92,7 +92,7 @@ def test_the_next_command_after_a_comparison_adds_times(attnscope: Run, tmp_path
     assert f"next attnscope {suggested}" in text.replace(" \\ ", " ")
     done = attnscope(*shlex.split(suggested))
     assert done.returncode == 0, done.stderr
-    assert "global here" in done.stdout
+    assert "global time" in done.stdout
 
 
 OWN = "trace torch.nn:TransformerEncoderLayer --arg d_model=16 --arg nhead=2 --input 1,5,16"

@@ -142,10 +142,10 @@ def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -
     return [screen.aside(f"≈: unclear which is faster, {OVERLAP}")] if any("≈" in cell for cell in cells) else []
 
 
-def thinned(points: Sequence[Point], kept: int) -> list[Point]:
-    """Return as many points as fit on a terminal, evenly spaced, and always the last one and the one at `kept`."""
+def thinned(points: Sequence[Point], reference: int) -> list[Point]:
+    """Return as many points as fit on a terminal, evenly spaced, and always the last one and the reference."""
     stride = -(-len(points) // MOST_ROWS)
-    return [p for index, p in enumerate(points) if index % stride == 0 or index in (kept, len(points) - 1)]
+    return [p for index, p in enumerate(points) if index % stride == 0 or index in (reference, len(points) - 1)]
 
 
 def point_columns(comparison: Comparison) -> list[Column[Point]]:

@@ -197,7 +197,7 @@ def _joined(row: Sequence[Picture], gap: int) -> Iterator[Text]:
 
 
 def _merged(axis: Sequence[Run], scale: int) -> list[Run]:
-    """Merge adjacent runs with the same label if the lines between them would leave less than two letters for a run.
+    """Merge adjacent runs with the same label if the lines between them would leave fewer than two letters for a run.
 
     If too many runs remain, every `scale` tokens become one run with the smallest of their labels.
     """

@@ -131,9 +131,9 @@ def _training_lines(report: Report) -> list[str]:
     """Return the peaks of training in the forward and the backward with their steps, and the memory saved for backward."""
     totals = report.totals
 
-    def within(known: int | None, held: Callable[[StepRow], int | None]) -> str:
+    def within(size: int | None, held: Callable[[StepRow], int | None]) -> str:
         """Return `, in gelu`, or an empty string if the peak is unknown."""
-        return "" if known is None else f", in {where(max(report.steps, key=lambda row: held(row) or 0))}"
+        return "" if size is None else f", in {where(max(report.steps, key=lambda row: held(row) or 0))}"
 
     saved = within(totals.kept_bytes, lambda row: row.bytes_saved_together).replace(", in", ", most of it by")
     forward = within(totals.training_peak_bytes, lambda row: row.bytes_training)
@@ -150,9 +150,9 @@ def _training_lines(report: Report) -> list[str]:
     ]
 
 
-def held_words(known: int | None, at_least: int | None) -> str:
+def held_words(size: int | None, at_least: int | None) -> str:
     """Return `5.3 MiB`, or `at least 5.3 MiB` if only a lower bound is known."""
-    return words.binary(known) if known is not None or not at_least else f"at least {words.binary(at_least)}"
+    return words.binary(size) if size is not None or not at_least else f"at least {words.binary(at_least)}"
 
 
 def quality_lines(report: Report) -> list[Labelled]:
