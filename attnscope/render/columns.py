@@ -168,20 +168,26 @@ def to_markdown(
 
 
 def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: "") -> str:
-    """Return an HTML table with bars and exact counts, and all other values formatted; bold rows stay bold."""
+    """Return an HTML table with bars; counts are rounded, and exact in the tooltip; bold rows stay bold."""
     columns = [column for column in columns if column.rank is not None]
 
     def line(tag: str, cells: Sequence[str]) -> str:
         sides = ["right" if column.right else "left" for column in columns]
-        drawn = [f'<{tag} style="text-align:{side}">{cell}</{tag}>' for side, cell in zip(sides, cells, strict=True)]
+        drawn = [
+            f'<{tag} style="text-align:{side};white-space:nowrap">{cell}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        ]
         return f"<tr>{''.join(drawn)}</tr>"
 
     def cell(column: Column[Row], row: Row) -> str:
-        return _bar(column.value(row)) if column.drawn else escape(_exact(column, row))
+        if column.drawn:
+            return _bar(column.value(row))
+        exact, shown = _exact(column, row), column.words(row)
+        return escape(shown) if exact == shown else f'<span title="{escape(exact)}">{escape(shown)}</span>'
 
     body = [line("th" if style(row) == "bold" else "td", [cell(column, row) for column in columns]) for row in rows]
     if any(column.total is not None for column in columns):
-        body.append(line("th", list(map(escape, _totals(columns)))))
+        body.append(line("th", [escape(column.foot) for column in columns]))
     head = line("th", [escape(column.title) for column in columns])
     return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 

@@ -102,9 +102,8 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     )
     shown = _chart(costs, across, up, screen)
     seconds = Axis("median time of one forward (s)", lambda value: words.rounded(value, "s"))
-    if any(times.values()):
-        shown += [Text(""), *_chart(times, across, seconds, screen)]
-    return shown
+    measured = _chart(times, across, seconds, screen)
+    return [*shown, *([Text("")] if shown and measured else []), *measured]
 
 
 def _chart(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
-from attnscope.render.columns import Column, to_html
+from attnscope.render.columns import Column, fit, to_html
 from attnscope.render.screen import PIPE, Screen
 from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
@@ -35,6 +35,7 @@ def plain_text(result: Shown) -> str:
 def html(result: Shown) -> str:
     """Return the headline, the table with bars, and the pictures and lines of the screen."""
     columns, rows, style = _table(result)
+    columns, _ = fit(columns, rows, Screen(width=PIPE))
     table = "" if isinstance(result, WindowsReport) else to_html(columns, rows, style)  # the parts below include it
     below = Screen(width=PIPE, color=True, quiet=True).draw_html(_parts_below(result))
     return f"<div><strong>{escape(_title(result))}</strong>{table}{below}</div>"

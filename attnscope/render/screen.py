@@ -10,6 +10,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from attnscope.core.sizes import plural
@@ -199,7 +200,7 @@ class Screen:
         console = self._console(record=True)
         for part in parts:
             console.print(part)
-        return console.export_html(inline_styles=True, code_format=HTML)
+        return console.export_html(theme=PAGE, inline_styles=True, code_format=HTML)
 
     def _console(self, record: bool) -> Console:
         return Console(
@@ -227,6 +228,22 @@ def _speaks_unicode(stream: TextIO) -> bool:
         return False
     return True
 
+
+PAGE = TerminalTheme(
+    (255, 255, 255),
+    (0, 0, 0),
+    [
+        (90, 90, 90),
+        (200, 50, 50),
+        (40, 140, 60),
+        (165, 120, 0),
+        (50, 100, 210),
+        (165, 60, 165),
+        (0, 140, 150),
+        (125, 125, 125),
+    ],
+)
+"""Colors that are readable on the light and on the dark page of a notebook."""
 
 HTML = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</pre>'
 """Preformatted text in the font and the colors of the page."""
