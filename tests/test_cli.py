@@ -20,13 +20,13 @@ from attnscope.networks.configs import presets
 WRONG = [
     ("vit --dim 770", 2, "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780, or --heads 11 or 14"),
     ("vit --heads 7", 2, "--dim must be divisible by --heads 7 (got 768); nearest: 763 or 770, or --heads 6 or 8"),
-    ("vit --dim=", 2, "--dim must be a whole number (got '')"),
+    ("vit --dim=", 2, "--dim must be an integer (got '')"),
     ("vit --dtype=", 2, "--dtype '' is unknown; available: "),
     ("vit --format=", 2, "--format '' is unknown; available: "),
-    ("vit --output=", 2, "--output names no file but this folder; name a file in it"),
+    ("vit --output=", 2, "--output must be a file (got the current folder); add a file name"),
     ("trace timm:", 2, "timm has no ''; "),
-    ("vit --dim abc", 2, "--dim must be a whole number (got abc)"),
-    ("vit --dim 1e3", 2, "--dim must be a whole number (got 1e3)"),
+    ("vit --dim abc", 2, "--dim must be an integer (got abc)"),
+    ("vit --dim 1e3", 2, "--dim must be an integer (got 1e3)"),
     ("vit --dim 0", 2, "--dim must be at least 1 (got 0)"),
     ("vit --heads -1", 2, "--heads must be at least 1 (got -1)"),
     ("vit --dim 99999999999999999999", 2, "--dim must be at most 1000000000000 (got 99999999999999999999)"),
@@ -42,9 +42,9 @@ WRONG = [
         "--mlp-ratio must be at least 1/--dim, or the MLP has no hidden channel (got 0.01 with --dim 64); smallest: 0.0157",
     ),
     ("swin --scope model --depths 2,1000000000", 2, "--depths must be at most 1000 (got 1000000000)"),
-    ("vit --batch x", 2, "--batch must be a whole number (got x)"),
+    ("vit --batch x", 2, "--batch must be an integer (got x)"),
     ("vit --image 225", 2, "--image must be divisible by --patch 16 (got 225); nearest: 224 or 240"),
-    ("vit --image 224x", 2, "--image must be a whole number or height x width, such as 56 or 56x48 (got 224x)"),
+    ("vit --image 224x", 2, "--image must be an integer or height x width, such as 56 or 56x48 (got 224x)"),
     ("vit --tokens 5 --image 224", 2, "--tokens and --image both set the number of tokens; give one of them"),
     ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
     ("vit --qk-scale nan", 2, "--qk-scale must be a number (got nan)"),
@@ -55,29 +55,37 @@ WRONG = [
     ("vit --budget 0", 2, "--budget must be above 0 and at most 3600 s (got 0)"),
     ("vit --budget nan", 2, "--budget must be a number (got nan)"),
     ("vit --seed -1", 2, "--seed must be an integer from 0 to 9223372036854775807 (got -1)"),
-    ("vit --seed 1.5", 2, "--seed must be a whole number (got 1.5)"),
-    ("vit --alloc x", 2, "--alloc x is unknown; there is: pinned, default"),
+    ("vit --seed 1.5", 2, "--seed must be an integer (got 1.5)"),
+    ("vit --alloc x", 2, "--alloc x is unknown; available: pinned, default"),
     ("vit --format xml", 2, "--format xml is unknown; available: csv, json, md, svg, table"),
-    ("vit --color red", 2, "--color red is unknown; there is: auto, always, never"),
+    ("vit --color red", 2, "--color red is unknown; available: auto, always, never"),
     ("vit --json --format csv", 2, "--json and --format csv contradict each other; give one of them"),
     (
         "vit -o {tmp}/x.html",
         2,
-        "--output {tmp}/x.html: the ending must be .txt, .log, .json, .csv, .md or .svg; or give the format with --format",
+        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got {tmp}/x.html); change it or add --format",
     ),
-    ("trace no.py:X -o x.pdf", 2, "--output x.pdf: the ending must be .txt, .log, .json, .csv, .md or .svg; or give"),
+    (
+        "trace no.py:X -o x.pdf",
+        2,
+        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got x.pdf); change",
+    ),
     (
         "compare -o x.PNG",
         2,
-        "--output x.PNG: the ending must be .txt, .log, .json, .csv, .md or .svg; or give the format",
+        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got x.PNG); change it",
     ),
     (
         "diff a b -o x.svg",
         2,
-        "--output x.svg: the ending must be .txt, .log, .json, .csv or .md; or give the format with",
+        "--output must have the extension .txt, .log, .json, .csv or .md (got x.svg); change it or add",
     ),
-    ("vit -o {tmp}", 2, "--output {tmp} is a folder; name a file in it"),
-    ("vit -o {tmp}/no/x.json", 2, "--output {tmp}/no/x.json: there is no folder {tmp}/no"),
+    ("vit -o {tmp}", 2, "--output must be a file (got the folder {tmp}); add a file name"),
+    (
+        "vit -o {tmp}/no/x.json",
+        2,
+        "--output must be in an existing folder (got {tmp}/no/x.json); create the folder {tmp}/no",
+    ),
     ("vit --preset vit-b-16-225", 2, "--preset vit-b-16-225 is unknown; did you mean vit-b-16-224?"),
     ("vit --preset vit_base_patch16_225", 2, "--preset vit_base_patch16_225 is unknown; did you mean vit_base_patch16"),
     ("vit --preset swin-t-224", 2, "--preset must be a preset of vit (got swin-t-224); use attnscope swin"),
@@ -88,9 +96,9 @@ WRONG = [
         "wrong.toml sets dimm, which is not a flag of attnscope vit; did you mean dim?",
     ),
     ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is not valid TOML: "),
-    ("vit --no-time --roofline", 2, "--roofline needs times, and --no-time takes none; leave one of them out"),
-    ("vit --no-time --kernels", 2, "--kernels needs times, and --no-time takes none; leave one of them out"),
-    ("vit --device meta --kernels", 2, "--kernels needs times, and --device meta computes nothing; leave one"),
+    ("vit --no-time --roofline", 2, "--roofline requires times, but --no-time disables them; remove one of them"),
+    ("vit --no-time --kernels", 2, "--kernels requires times, but --no-time disables them; remove one of them"),
+    ("vit --device meta --kernels", 2, "--kernels requires times, but --device meta computes nothing; remove one"),
     ("vit extra", 2, "Got unexpected extra argument(s) (extra)"),
     ("vit --batch", 2, "Option '--batch' requires an argument."),
     ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
@@ -99,12 +107,12 @@ WRONG = [
     (
         "swin --window --shift",
         2,
-        "--window must be a whole number or height x width, such as 56 or 56x48 (got --shift)",
+        "--window must be an integer or height x width, such as 56 or 56x48 (got --shift)",
     ),
     (
         "swin --resolution 56x48x3",
         2,
-        "--resolution must be a whole number or height x width, such as 56 or 56x48 (got 56x48x3)",
+        "--resolution must be an integer or height x width, such as 56 or 56x48 (got 56x48x3)",
     ),
     ("swin --shift-size 7", 2, "--shift-size must be smaller than --window 7 (got 7); largest: 6"),
     ("swin --no-shift --shift-size 3", 2, "--no-shift and --shift-size contradict each other; give one of them"),
@@ -163,7 +171,7 @@ def test_the_examples_of_the_help_work(attnscope, name):
 def test_help_offers_the_forms_that_there_are(attnscope, name):
     offers = "md, svg; by default" in " ".join(attnscope(name, "--help").stdout.split())
     words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
-    refused = "--format svg has no place" in attnscope(name, *words, "--format", "svg").stderr
+    refused = "--format svg is not available for this command" in attnscope(name, *words, "--format", "svg").stderr
     assert offers is not refused
 
 
@@ -435,7 +443,7 @@ def test_strict_is_an_exit_code(attnscope, tmp_path):
         )
         assert done.returncode == code
         assert "disagree ✗" in done.stdout
-        assert done.stderr == ("attnscope: the counts disagree, which --strict refuses\n" if words else "")
+        assert done.stderr == ("attnscope: --strict failed: the counts disagree; see the output\n" if words else "")
 
 
 def test_narrow_wide_and_quiet(attnscope):

@@ -221,7 +221,7 @@ def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
     }  # a preset without stages is not suggested
     for name, message in {
         "flat": r"preset must be a network with stages \(got flat, which has no depths\)",
-        "odd": r"image must be a whole number \(got 'large'\)",
+        "odd": r"image must be an integer \(got 'large'\)",
         **mistakes,
     }.items():
         with pytest.raises(UsageError, match=message):
@@ -376,7 +376,10 @@ WRONG = [
     (["--over", "resolution"], "--over must be FIELD=RANGE (got resolution), such as --over resolution=14:224:2x"),
     (["--over", "windoww=3"], "--over must be a size of these attentions, got windoww; did you mean window?"),
     (["--over", "window=9:3"], "--over window=9:3 must start at or below its stop (got 9 and 3); swap them: 3:9:1"),
-    (["--over", "window=9", "--over", "window=3"], "--over window is there twice"),
+    (
+        ["--over", "window=9", "--over", "window=3"],
+        "--over must vary different fields (got window twice); use one list: window=4,7",
+    ),
     (
         ["--over", "window=9", "--over", "dim=3", "--over", "heads=3"],
         "--over must vary at most 2 fields, got 3: window, dim, heads; keep two of them",

@@ -182,7 +182,10 @@ REFUSED = {
         {"spec": SPEC.replace("NAME", "swin")},
         "spec.py: the name swin is that of a built-in attention; rename SharedSpec",
     ),
-    "a command": ({"spec": SPEC.replace("NAME", "trace")}, "attnscope trace is another command; rename the attention"),
+    "a command": (
+        {"spec": SPEC.replace("NAME", "trace")},
+        "the name trace must not be that of another command; rename the attention",
+    ),
     "capital": (
         {"spec": SPEC.replace("NAME", "Mine")},
         "has the name 'Mine'; it must be lowercase letters, digits, - and _",

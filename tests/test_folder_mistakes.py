@@ -176,7 +176,12 @@ MISTAKES = {
         NAME.replace("pvt", "vit"),
         "the name vit is that of a built-in attention; rename PVTSpec",
     ),
-    "a command's name": ("spec.py", NAME, NAME.replace("pvt", "trace"), "attnscope trace is another command; rename"),
+    "a command's name": (
+        "spec.py",
+        NAME,
+        NAME.replace("pvt", "trace"),
+        "the name trace must not be that of another command; rename",
+    ),
     "a name with a space": (
         "spec.py",
         NAME,

@@ -154,7 +154,7 @@ PASSING = {
     "add": (BOTH, on_tape(elementwise.add), torch.add),
     "add a row": (ROW, on_tape(elementwise.add), torch.add),
     "shift": (X, on_tape(elementwise.shift), lambda x: x + 0.5),
-    "shift by a whole number": (X, on_tape(elementwise.shift, is_whole=True), lambda x: x + 1),
+    "shift by an integer": (X, on_tape(elementwise.shift, is_whole=True), lambda x: x + 1),
     "clone": (X, on_tape(movement.clone), torch.clone),
     "reshape": ("x: a b c -> made: a (b c)", on_tape(movement.reshape, (2, 15)), lambda x: x.reshape(2, 15)),
     "cat": ("x: a b d, y: a c d -> made: a i d", on_tape(cat), lambda *parts: torch.cat(parts, 1)),
@@ -187,7 +187,7 @@ def before(tensor):
 
 
 @both_dtypes
-@pytest.mark.parametrize("name", ["multiply", "divide", "scale", "clamp", "shift", "shift by a whole number"])
+@pytest.mark.parametrize("name", ["multiply", "divide", "scale", "clamp", "shift", "shift by an integer"])
 def test_an_operator_on_one_element_agrees_with_torch(name, dtype):
     """At peak memory, torch then only holds the scalars that it converts to tensors."""
     pattern, op, call = (NEW | PASSING)[name]

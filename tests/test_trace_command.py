@@ -234,7 +234,7 @@ def test_keyword_inputs_masks_and_factories_are_accepted(command):
         ([*OWN, "--input", "1,a"], 2, r"--input must be a shape such as .* \(got 1,a\)"),
         ([*OWN, "--input", "1,x"], 2, r"--input must be a shape such as .* \(got 1,x\)"),
         ([*OWN, "--arg", "dim"], 2, r"--arg must be NAME=VALUE, such as dim=96 \(got dim\)"),
-        ([*OWN, "--strict"], 1, r"something is in doubt .see the warnings., which --strict refuses"),
+        ([*OWN, "--strict"], 1, "--strict failed: there are warnings; see the output"),
     ],
 )
 def test_an_error_of_trace_is_one_line(command, words, code, message):

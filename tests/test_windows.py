@@ -337,7 +337,7 @@ class TestCommand:
     def test_an_attention_without_windows_has_no_picture(self, attnscope) -> None:
         done = attnscope("vit", "--picture")
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "attnscope: --picture draws windows, and ViT attention has none; attnscope swin has\n"
+        assert done.stderr == "attnscope: --picture requires windows, but ViT attention has none; use attnscope swin\n"
 
     def test_the_picture_is_svg_and_the_data_is_json(self, attnscope, tmp_path) -> None:
         picture = tmp_path / "picture.svg"

@@ -61,7 +61,7 @@ def test_help_does_not_warn(attnscope: Run):
 @pytest.mark.parametrize(
     ("line", "messages"),
     [
-        ("vit --no-time --budget 1", ["--budget has no effect with --no-time; leave one of them out"]),
+        ("vit --no-time --budget 1", ["--budget has no effect with --no-time; remove one of them"]),
         ("vit --no-time --no-input-grad", ["--no-input-grad has no effect without --backward; add it"]),
         ("vit --no-time --input-grad", ["--input-grad has no effect without --backward; add it"]),
         (
@@ -138,9 +138,16 @@ def test_the_error_for_a_field_of_an_attention_has_the_field_of_the_network(attn
 def test_the_error_for_shift_with_scope_block_has_the_flags_of_a_shifted_block(attnscope: Run):
     done = attnscope("swin", "--scope", "block", "--shift")
     assert done.returncode == 2
-    text = "--shift applies only to --scope attention (got --scope block); use --scope block --block 2, "
+    text = (
+        "--shift applies only to --scope attention (got --scope block); use --scope block --block 2 (shifted windows)"
+    )
     assert done.stderr.startswith(f"attnscope: {text}")
-    assert "shift 3" in attnscope("swin", "--scope", "block", "--block", "2", "--no-time").stdout
+    assert done.stderr.endswith(" or --block 1 (plain windows) instead\n")
+    for block, shifts in (("1", False), ("2", True)):
+        assert ("shift 3" in attnscope("swin", "--scope", "block", "--block", block, "--no-time").stdout) is shifts
+    assert attnscope("swin", "--scope", "block", "--no-shift").stderr.startswith(
+        "attnscope: --no-shift applies only to"
+    )
 
 
 def test_a_variable_without_effect_in_this_run_has_no_warning(attnscope: Run):

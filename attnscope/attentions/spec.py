@@ -300,14 +300,14 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     elif kind(declared) == Ints:
         numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
         if not numbers:
-            raise UsageError(f"{{{name}}} must have a whole number for each stage, such as 2,2,6,2 (got none)")
+            raise UsageError(f"{{{name}}} must have an integer for each stage, such as 2,2,6,2 (got none)")
         for number in numbers:
             _check_size(name, number, rules)
         return numbers
     else:
         sides = value if isinstance(value, tuple | list) else (value, value)
         if len(sides) != 2:
-            raise UsageError(f"{{{name}}} must be a whole number or a pair of whole numbers (got {value})")
+            raise UsageError(f"{{{name}}} must be an integer or a pair of integers (got {value})")
         for side in sides:
             _check_size(name, side, rules)
         return tuple(sides)
@@ -328,7 +328,7 @@ def _range(rules: Mapping[str, Any]) -> str:
 def _check_size(name: str, value: object, rules: Mapping[str, Any]) -> None:
     low, high = rules.get("low", 1), rules.get("high", LARGEST)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{{{name}}} must be a whole number (got {value!r})")
+        raise UsageError(f"{{{name}}} must be an integer (got {value!r})")
     if value < low:
         raise UsageError(f"{{{name}}} must be at least {low} (got {value})")
     if value > high:

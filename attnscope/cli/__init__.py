@@ -1,11 +1,11 @@
-"""The command line: parse, one call, print."""
+"""The command line: it parses the arguments, makes one call, and prints the result."""
 
 import gc
 import sys
 
 
 def main() -> None:
-    """Run the command line, without the garbage collector: nothing is worth collecting, and all starts sooner so."""
+    """Run the command line without the garbage collector: a run leaves little garbage, and imports are faster."""
     gc.disable()
     try:
         from attnscope.cli.main import main as run

@@ -1,4 +1,4 @@
-"""One command for each attention, its flags derived from the fields of its Spec."""
+"""The command of each attention; its flags are derived from the fields of its Spec."""
 
 import dataclasses
 import inspect
@@ -53,7 +53,7 @@ from attnscope.cli.running import (
     SeedFlag,
     ThreadsFlag,
     check_allocator,
-    hold_strictly,
+    exit_on_faults,
     start_torch,
 )
 from attnscope.cli.without_effect import warn
@@ -66,34 +66,34 @@ SCOPE = Annotated[
     option(
         group=NETWORK,
         **choices(networks.SCOPES),
-        help=f"What to explore: {', '.join(networks.SCOPES)}. Below model, --stage and --block choose which.",
+        help=f"Scope to explore: {', '.join(networks.SCOPES)}.",
     ),
 ]
 
 
 def _preset_names(context: typer.Context) -> list[str]:
-    """Return what completes --preset: the presets of the command."""
+    """Return the completions of --preset: the presets of the command."""
     from attnscope.networks import configs
 
     return configs.suiting(lambda tables: context.info_name in tables)
 
 
 def _preset(context: typer.Context, name: str | None) -> str | None:
-    """Let the preset's values stand where neither a flag, the environment nor the config file says otherwise."""
+    """Set the preset's values as defaults. Flags, the environment and the config file override them."""
     if name is not None:
         from attnscope.networks import configs
 
-        _defaults(context, lambda command, known: configs.read_preset(name, command, known), weak=True)
+        _defaults(context, lambda command, keys: configs.read_preset(name, command, keys), weak=True)
     return name
 
 
 def _config(context: typer.Context, name: str | None) -> Path | None:
-    """Let the file's values stand where neither a flag nor the environment says otherwise."""
+    """Set the config file's values as defaults. Flags and the environment override them."""
     path = file(name)
     if path is not None:
         from attnscope.networks import configs
 
-        _defaults(context, lambda command, known: configs.read_config(path, command, known), weak=False)
+        _defaults(context, lambda command, keys: configs.read_config(path, command, keys), weak=False)
     return path
 
 
@@ -115,8 +115,8 @@ def attention_command(app: typer.Typer, name: str) -> None:
 
     def command(typer_context: typer.Context, **flags: Any) -> None:
         scope = flags.pop("scope") if has_networks else "attention"
-        asked = {field.name: flags.pop(field.name) for field in fields}
-        given = {field: value for field, value in asked.items() if strength(typer_context, field)}
+        values = {field.name: flags.pop(field.name) for field in fields}
+        given = {field: value for field, value in values.items() if strength(typer_context, field)}
         for pair in spec_class.contradictions(given):
             weaker, stronger = sorted(pair, key=lambda field: strength(typer_context, field))
             if strength(typer_context, weaker) < strength(typer_context, stronger):
@@ -138,7 +138,7 @@ def attention_command(app: typer.Typer, name: str) -> None:
 
 
 def _fields(name: str) -> list[Field[Any]]:
-    """Return the fields that are flags: those of the attention, then of networks made of it, then those that all have."""
+    """Return the fields that are flags: of the attention, of networks built from it, then of all attentions."""
     fields = {field.name: field for field in own_fields_first(attentions.spec_class(name))}
     if name not in networks.names():
         return list(fields.values())
@@ -159,7 +159,7 @@ def run_attention(
             group=NETWORK,
             metavar="NAME",
             autocompletion=_preset_names,
-            help="A published network's values (see attnscope presets); flags override them.",
+            help="Use the options of a published network (see attnscope presets); flags override them.",
             callback=_preset,
             is_eager=True,
         ),
@@ -173,40 +173,55 @@ def run_attention(
         option(
             group=RUN,
             metavar="FILE",
-            help="A TOML file's values; flags override them.",
+            help="Read options from a TOML config file; flags override them.",
             callback=_config,
             is_eager=True,
         ),
     ] = None,
     time: Annotated[
-        bool, option("--time/--no-time", group=MEASURE, help="Run and time it, or report shapes and costs only.")
+        bool, option("--time/--no-time", group=MEASURE, help="Measure times, or report shapes and costs only.")
     ] = True,
     backward: Annotated[
         bool,
-        option("--backward", group=MEASURE, help="Report the cost of the backward of each step, and time it."),
+        option("--backward", group=MEASURE, help="Also count and time the backward of each step."),
     ] = False,
     memory: Annotated[
         bool,
-        option("--memory", group=MEASURE, help="Show the peak memory of each step, in inference and in training."),
+        option(
+            "--memory",
+            group=MEASURE,
+            help="Show the peak activation memory of each step, in inference and in training.",
+        ),
     ] = False,
     kernels: Annotated[
         bool,
-        option("--kernels", group=MEASURE, help="Compare all kernels that run here: time, and error against float64."),
+        option(
+            "--kernels",
+            group=MEASURE,
+            help="Compare all kernels that run here: their times, and their errors against float64.",
+        ),
     ] = False,
     roofline: Annotated[
-        bool, option("--roofline", group=MEASURE, help="Draw the steps under the roof that this machine sets.")
+        bool, option("--roofline", group=MEASURE, help="Plot the steps against the roofline of this machine.")
     ] = False,
     budget: BudgetFlag = BUDGET_S,
     strict: Annotated[
-        bool, option("--strict", group=MEASURE, help="Exit with 1 where counts disagree or times are in doubt.")
+        bool,
+        option(
+            "--strict",
+            group=MEASURE,
+            help="Exit with code 1 if counts disagree, times are noisy or another warning is raised.",
+        ),
     ] = False,
-    audit: Annotated[bool, option("--audit", group=MEASURE, help="Count with torch's FlopCounterMode too.")] = False,
+    audit: Annotated[
+        bool, option("--audit", group=MEASURE, help="Also count MACs with torch's FlopCounterMode.")
+    ] = False,
     input_grad: Annotated[
         bool,
         option(
             "--input-grad/--no-input-grad",
             group=MEASURE,
-            help="Whether the input needs a gradient, in the backward.",
+            help="Compute the gradient of the input in the backward.",
         ),
         Needs("backward"),
     ] = True,
@@ -218,7 +233,7 @@ def run_attention(
         option(
             group=OUTPUT,
             metavar="FILE",
-            help="Also write the run to this file as JSON; see attnscope diff.",
+            help="Also save the run to this file as JSON, for attnscope diff.",
             callback=file,
         ),
     ] = None,
@@ -229,15 +244,15 @@ def run_attention(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Explore a Spec and print what was found."""
+    """Run the command of an attention: explore a Spec and print the report."""
     form = check_output(form, json, output, color)
     check_file("save", save)
     grid = windows_of(spec) if picture else None
     check_allocator(alloc)
     for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
         if wanted and (device == "meta" or not time):
-            none = "{device} meta computes nothing" if device == "meta" else "{no_time} takes none"
-            raise UsageError(f"{{{name}}} needs times, and {none}; leave one of them out")
+            reason = "{device} meta computes nothing" if device == "meta" else "{no_time} disables them"
+            raise UsageError(f"{{{name}}} requires times, but {reason}; remove one of them")
     shown = {"memory": memory, "roofline": roofline, "details": details, "explain": explain}
     if time or audit or device == "meta":
         start_torch(alloc)
@@ -268,39 +283,37 @@ def run_attention(
     from attnscope.render import render
 
     command, why = report.next
-    report = dataclasses.replace(report, next=(typed(command + _how(command, device, time)), why))
+    report = dataclasses.replace(report, next=(typed(command + _run_flags(command, device, time)), why))
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet, wide)
-    finally:  # what was measured is not lost with a file that cannot be written
+    finally:  # print the report even if the file cannot be written
         write(lambda screen: render(report, form, screen, grid), output, color, quiet, wide)
     if strict:
-        hold_strictly(
+        exit_on_faults(
             {
                 "the counts disagree": not report.audit.agree,
-                "the times are in doubt (see the warnings)": bool(report.warnings),
+                "there are warnings": bool(report.warnings),
             }
         )
 
 
-def _how(command: str, device: str, time: bool) -> str:
-    """Return the flags with which a suggested attention is run as this one was: it may be too large to run otherwise."""
+def _run_flags(command: str, device: str, time: bool) -> str:
+    """Return --device and --no-time as in this run, for the suggested command. Without them, it may not fit in memory."""
     if command.split()[1] in OTHERS:
         return ""
     return (f" --device {device}" if device != "auto" else "") + ("" if time else " --no-time")
 
 
 def windows_of(spec: Spec) -> Windows:
-    """The windows that --picture draws.
+    """Return the windows that --picture draws.
 
     Raises:
-        UsageError: there are none, or those of several stages.
+        UsageError: if the attention has no windows, or if the stages of a network have different ones.
     """
     drawn = spec.neighbourhood
     if not isinstance(drawn, Windows):
-        raise UsageError(f"{{picture}} draws windows, and {spec.title} has none; attnscope swin has")
+        raise UsageError(f"{{picture}} requires windows, but {spec.title} has none; use attnscope swin")
     if isinstance(spec, networks.NetworkSpec) and spec.is_whole:
-        raise UsageError(
-            f"{{picture}} draws the windows of one stage, and this is a whole {spec.title}; name a {{stage}}"
-        )
+        raise UsageError(f"{{picture}} requires a single stage (got a whole {spec.title}); add {{stage}}")
     return drawn

@@ -1,6 +1,6 @@
-"""The commands there are. Only the one that is asked for is imported and built, so that each starts at once.
+"""The commands. Only the command that runs is imported and built, so that it starts fast.
 
-A command that is no attention's has a file of its name here, with `<name>_command(app)`.
+Each command that is not an attention has a file of its name in this folder, with the function `<name>_command(app)`.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -20,7 +20,7 @@ from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
 
 
 class Commands(MutableMapping[str, Any]):
-    """Commands by name, each built when it is first looked up."""
+    """A mapping of names to commands, which builds a command when it is first looked up."""
 
     def __init__(self) -> None:
         self._built: dict[str, Any] = {}
@@ -36,8 +36,8 @@ class Commands(MutableMapping[str, Any]):
         return name in self._built or name in OTHERS or find_spec_class(str(name)) is not None
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a command or the default. A KeyError while a command is built does not mean that there is none."""
-        return self[name] if name in self else default  # noqa: SIM401 # it would call itself
+        """Return a command, or the default if the name is unknown. A KeyError raised by a build is not caught."""
+        return self[name] if name in self else default  # noqa: SIM401 # dict.get would call itself
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -52,28 +52,28 @@ class Commands(MutableMapping[str, Any]):
         del self._built[name]
 
     def _names(self) -> list[str]:
-        """Installed attentions are looked for here alone: a command that is called by its name need not wait for it."""
+        """Return all names. Only this method searches for installed attentions, which a single command does not need."""
         return [*(name for name in attentions.names() if name not in OTHERS), *OTHERS]
 
 
 class Group(TyperGroup):
-    """The root, whose commands are built when they are looked up."""
+    """The root command, whose subcommands are built when they are looked up."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = Commands()  # type: ignore[assignment] # typer only looks names up and lists them
+        self.commands = Commands()  # type: ignore[assignment] # typer only looks up and lists names
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write how attnscope is called."""
+        """Write the usage line of attnscope."""
         write_usage(self, ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """List the commands in their groups, then the options."""
+        """Write the commands in their groups, then the options."""
         self.format_commands(ctx, formatter)
         write_flags(self.get_params(ctx), ctx, formatter, ungrouped="Options")
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands in their groups, and the installed attentions that cannot be used, each with the reason."""
+        """Write the commands in their groups, and the installed attentions that cannot be used, each with the reason."""
         sections: dict[str, list[tuple[str, str]]] = {group: [] for group in COMMAND_GROUPS}
         for name in self.commands:
             group, summary = describe(name)
@@ -83,20 +83,20 @@ class Group(TyperGroup):
         write_sections(ctx, formatter, sections)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options, with --help and those of completion, to be read from text."""
+        """Return the options, --help and those of shell completion included, as parameters that are read from text."""
         return as_text(super().get_params(ctx))
 
 
 class Command(TyperCommand):
-    """A command whose parameters are read from text, and whose flags help lists in groups.
+    """A command whose parameters are read from text and whose help lists the flags in groups.
 
-    `needs` is the switch that a flag needs, both by their names in Python.
+    `needs` maps a flag to the switch that it requires, both by their names in Python.
     """
 
     needs: Mapping[str, str] = MappingProxyType({})
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, and warn of what had no effect; an error is one line, without warnings."""
+        """Run the command, then warn about flags and variables without effect, unless the command failed."""
         try:
             result = super().invoke(ctx)
         except typer.Exit:
@@ -110,11 +110,11 @@ class Command(TyperCommand):
         warn_of_flags(ctx, self.needs)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write how the command is called."""
+        """Write the usage line of the command."""
         write_usage(self, ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """List the arguments and the flags in their groups."""
+        """Write the arguments and the flags in their groups."""
         write_flags(self.get_params(ctx), ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -123,17 +123,17 @@ class Command(TyperCommand):
             write_examples(self.epilog, ctx, formatter)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return arguments and options, with --help."""
+        """Return the arguments and the options, --help included."""
         return as_text(super().get_params(ctx))
 
 
 def describe(name: str) -> tuple[str, str]:
-    """Return the group and the summary of a command, without building it."""
+    """Return the group and the summary of a command without building it."""
     return OTHERS[name] if name in OTHERS else (LEARN, attentions.spec_class(name).SUMMARY)
 
 
 def build(name: str) -> TyperCommand:
-    """The command of this name."""
+    """Build the command with this name."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     if name in OTHERS:
         getattr(import_module(f"attnscope.cli.{name}"), f"{name}_command")(app)
@@ -146,7 +146,7 @@ def build(name: str) -> TyperCommand:
     command = typer.main.get_command(app)
     assert isinstance(command, Command)
     command.needs = needs_of(app.registered_commands[0].callback or command.invoke)
-    for param in command.params:  # typer goes by the name in Python, which is another where that is taken
+    for param in command.params:  # typer derives the variable from the name in Python, which may differ from the flag
         if key := key_of(param.opts):
             param.envvar = f"ATTNSCOPE_{name}_{key}".upper()
     return command

@@ -1,4 +1,4 @@
-"""`attnscope compare`: what attentions cost beside each other, on paper and on this machine."""
+"""`attnscope compare`: compares the costs of attentions, by formula and by measurement."""
 
 import inspect
 import shlex
@@ -35,7 +35,7 @@ from attnscope.cli.running import (
     SeedFlag,
     ThreadsFlag,
     check_allocator,
-    hold_strictly,
+    exit_on_faults,
     start_torch,
 )
 from attnscope.core.errors import UsageError
@@ -54,7 +54,7 @@ EXAMPLES = (
 
 
 def compare_command(app: typer.Typer) -> None:
-    """Add the command to the app: its own flags, and one for each field that the attentions share."""
+    """Add the command to the app, with its own flags and a flag for each field of the attentions."""
 
     def command(context: typer.Context, names: list[str] | None, **flags: Any) -> None:
         settings = {name: flags.pop(name) for name in fields}
@@ -70,8 +70,8 @@ def compare_command(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(
                 metavar="ATTENTION", show_default=False, autocompletion=attentions.names,
-                help=f"Two or more of {', '.join(attentions.names())}, with values of their own: swin:window=14,shift. "
-                f"Each is compared with the first. Default: {' '.join(CONTENDERS)}.",
+                help=f"Two or more of {', '.join(attentions.names())}; options follow a colon: swin:window=14,shift. "
+                f"The first is the baseline. Default: {' '.join(CONTENDERS)}.",
             ),
         ],
     )  # fmt: skip
@@ -89,18 +89,18 @@ def run_comparison(
         option(
             group=COMPARISON,
             metavar="FIELD=RANGE",
-            help="Go over a size: 14:224:2x, 14:56:7 or 4,7,8; twice for a table of two.",
+            help="Vary a size: 14:224:2x, 14:56:7 or 4,7,8. Repeat the flag to vary two.",
         ),
     ] = None,
     stages: Annotated[
-        bool, option("--stages", group=COMPARISON, help="Go over the stages of Swin-T, or of the preset.")
+        bool, option("--stages", group=COMPARISON, help="Compare at each stage of Swin-T, or of the preset.")
     ] = False,
     quantity: Annotated[
-        str, option(group=COMPARISON, **choices(QUANTITIES), help=f"What is compared: {', '.join(QUANTITIES)}.")
+        str, option(group=COMPARISON, **choices(QUANTITIES), help=f"Quantity to compare: {', '.join(QUANTITIES)}.")
     ] = "macs",
     pad: Annotated[
         bool,
-        option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or leave out those that need it."),
+        option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or skip grids that need padding."),
     ] = True,
     preset: Annotated[
         str | None,
@@ -108,18 +108,19 @@ def run_comparison(
             group=COMPARISON,
             metavar="NAME",
             autocompletion=names_with_stages,
-            help="A published network, to go over its stages.",
+            help="Compare at each stage of this published network.",
         ),
     ] = None,
-    time: Annotated[
-        bool, option("--time", group=MEASURE, help="Time them too, and find where the lead changes.")
-    ] = False,
+    time: Annotated[bool, option("--time", group=MEASURE, help="Also measure times, and find the crossovers.")] = False,
     device: Annotated[DeviceFlag, Needs("time")] = "auto",
     budget: BudgetFlag = BUDGET_S,
     threads: Annotated[ThreadsFlag, Needs("time")] = 1,
     seed: Annotated[SeedFlag, Needs("time")] = 0,
     alloc: Annotated[AllocFlag, Needs("time")] = "pinned",
-    strict: Annotated[bool, option("--strict", group=MEASURE, help="Exit with 1 where times are in doubt.")] = False,
+    strict: Annotated[
+        bool,
+        option("--strict", group=MEASURE, help="Exit with code 1 if times are noisy or another warning is raised."),
+    ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -127,7 +128,7 @@ def run_comparison(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Compare, measure where asked, and print what was found."""
+    """Compare the attentions, measure them if --time is given, and print the comparison."""
     form = check_output(form, json, output, color)
     check_allocator(alloc)
     chosen = read_stages(preset) if stages or preset is not None else ()
@@ -156,7 +157,7 @@ def run_comparison(
     if comparison.interrupted:
         raise typer.Exit(130)
     if strict:
-        hold_strictly({"the times are in doubt (see the warnings)": bool(comparison.warnings)})
+        exit_on_faults({"there are warnings": bool(comparison.warnings)})
     if not comparison.agree:
         raise typer.Exit(1)
 
@@ -166,15 +167,17 @@ def _ranges(over: list[str]) -> dict[str, list[int]]:
     for text in over:
         name, values = read_over(text)
         if name in ranges:
-            raise UsageError(f"{{over}} {name} is there twice; a list goes over more: {name}=4,7,14:56:14")
+            raise UsageError(
+                f"{{over}} must vary different fields (got {name} twice); use one list: {name}=4,7,14:56:14"
+            )
         ranges[name] = values
     return ranges
 
 
 def shared_fields() -> list[Field[Any]]:
-    """The fields of all attentions, each once, as flags of all contenders: none has a value unless it is given.
+    """Return the fields of all attentions, each once and without a default, as flags that apply to all contenders.
 
-    Numbers that are not whole (scales, dropout) change no cost.
+    Fields of type float (scales, dropout) do not change any cost and are not included.
     """
     declared: dict[str, Field[Any]] = {}
     for name in attentions.names():
@@ -185,14 +188,14 @@ def shared_fields() -> list[Field[Any]]:
 
 
 def _optional(name: str, original: Field[Any]) -> Field[Any]:
-    """The same field without a value, so that it can be told whether one was given."""
+    """Return a copy of a field with the default None, which shows whether a value is given."""
     optional: Field[Any] = option_field(None, **{**original.metadata, "shown": _shown(name, original)})
     optional.name, optional.type = name, kind(original) | None
     return optional
 
 
 def _shown(name: str, original: Field[Any]) -> str:
-    """What stands for a field that is not given, in words."""
+    """Return the default of a field as help shows it."""
     of_grid = {IMAGE: "56 to 1792 px", PATCH: str(DEFAULT_PATCH), RESOLUTION: str(DEFAULT_RESOLUTION)}
     default = of_grid.get(name, original.metadata.get("shown", DEFAULTS.get(name, original.default)))
     if isinstance(default, bool):

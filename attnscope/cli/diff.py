@@ -1,4 +1,4 @@
-"""`attnscope diff`: two saved runs beside each other."""
+"""`attnscope diff`: compares two saved runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,15 +32,15 @@ def diff_command(app: typer.Typer) -> None:
 
 
 def show_diff(
-    before: Annotated[Path, typer.Argument(help="A run that --save wrote.", show_default=False, callback=file)],
-    after: Annotated[Path, typer.Argument(help="Another one.", show_default=False, callback=file)],
+    before: Annotated[Path, typer.Argument(help="Baseline run, written by --save.", show_default=False, callback=file)],
+    after: Annotated[Path, typer.Argument(help="New run, written by --save.", show_default=False, callback=file)],
     fail_above: Annotated[
         float | None,
         option(
             group=MEASURE,
             callback=number("fail_above"),
             metavar="X",
-            help="Exit with 1 where forward or backward takes more than X times as long, and the difference is real.",
+            help="Exit with code 1 if forward or backward takes more than X times as long and the difference is real.",
         ),
     ] = None,
     form: TextFormFlag = None,
@@ -50,11 +50,10 @@ def show_diff(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Tell what changed between two runs: environment, exact costs, and the times of forward, backward and kernels.
+    """Compare two saved runs: environment, exact costs, and the times of forward, backward and kernels.
 
-    There is no real difference if the middle halves of the samples overlap, or differ by no more than the same run does
-    from process to process (2% of the whole, 5% of a step). "cannot tell" is a step that differs by no more than the steps
-    and the whole disagree in either run.
+    A difference is real if the interquartile ranges are further apart than those of the same run in two processes (2% of
+    the whole, 5% of a step). The verdict for a step is "cannot tell" if its change is at most the remainder of either run.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:
@@ -65,18 +64,18 @@ def show_diff(
 
     diff = compare(read_report(before), read_report(after))
     if fail_above is not None and diff.whole.ratio is None:
-        raise UsageError(f"{{fail_above}} {fail_above:g} needs times in both runs; save them without --no-time")
+        raise UsageError(f"{{fail_above}} {fail_above:g} requires times in both runs; save them without --no-time")
     write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet, wide)
     if fail_above is not None:
-        hold(diff, fail_above)
+        _fail_if_slower(diff, fail_above)
 
 
-def hold(diff: "Diff", fail_above: float) -> None:
-    """Exit with 1, and say why, where forward or backward is slower than that; say also where one was not held."""
+def _fail_if_slower(diff: "Diff", fail_above: float) -> None:
+    """Exit with code 1 and the reason if forward or backward is slower than allowed; report a backward not checked."""
     slower = diff.slower(fail_above)
-    for told in slower:
-        typer.echo(f"attnscope: {told}, which is more than --fail-above {fail_above:g}", err=True)
+    for finding in slower:
+        typer.echo(f"attnscope: {finding}, which is more than --fail-above {fail_above:g}", err=True)
     if diff.backward in diff.timed and diff.backward.ratio is None:
-        typer.echo("attnscope: --fail-above does not check the backward: only one of the runs has timed it", err=True)
+        typer.echo("attnscope: --fail-above does not check the backward: only one run has its time", err=True)
     if slower:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`--attention FOLDER`: attentions that are loaded for one call, and commands that name them again."""
+"""`--attention FOLDER`: attentions that are loaded for one run, and suggested commands that load them again."""
 
 import re
 import shlex
@@ -13,48 +13,50 @@ from attnscope.core.errors import UsageError, literal
 from attnscope.core.sizes import spell_pair
 
 COMMAND_GROUPS = ("Learn", "Compare", "Measure and guard", "Other")
-"""The groups of commands, in the order in which help lists them."""
+"""The groups of commands, in the order of the help."""
 LEARN, COMPARE, GUARD, OTHER = COMMAND_GROUPS
 
 OTHERS: dict[str, tuple[str, str]] = {
-    "windows": (LEARN, "Pictures of windows: partition, shift, mask, relative positions."),
-    "compare": (COMPARE, "Compare attentions, on paper and on this machine: MACs, memory, time, break-evens."),
-    "trace": (GUARD, "Any module: timm, torchvision, Hugging Face, your own."),
-    "diff": (GUARD, "Two saved runs: what changed."),
-    "peaks": (GUARD, "What this machine can do at its best: matmul, softmax, copies."),
-    "presets": (OTHER, "Published networks: their parameters and MACs."),
+    "windows": (LEARN, "Draw windows: partition, cyclic shift, mask, relative positions."),
+    "compare": (COMPARE, "Compare attentions by formula and by measurement: MACs, memory, time, break-even."),
+    "trace": (GUARD, "Trace any module: timm, torchvision, Hugging Face, or your own."),
+    "diff": (GUARD, "Compare two saved runs: environment, costs and times."),
+    "peaks": (GUARD, "Measure the peaks of this machine: matmul, softmax, copies."),
+    "presets": (OTHER, "List the published networks with their parameters and MACs."),
 }
-"""Commands that are no attention's, each with its group and its summary: no attention can have their names."""
+"""Commands other than those of attentions, each with its group and summary. An attention cannot have their names."""
 
 _folders: dict[str, Path] = {}
-"""The folders that this command line names, by the name of the attention in them."""
+"""The folders on this command line, by the name of the attention in them."""
 
 
 def load_attentions(context: typer.Context, folders: list[Path] | None) -> list[Path] | None:
     """Load the attention in each folder.
 
     Raises:
-        UsageError: one cannot be loaded, or has the name of a command.
+        UsageError: if an attention cannot be loaded, or has the name of another command.
     """
     source = context.get_parameter_source("attention")
     is_typed = source is not None and source.name == "COMMANDLINE"
     origin = "{attention}" if is_typed else f"{context.auto_envvar_prefix}_ATTENTION:"
     for folder in folders or ():
         if not is_typed and not str(folder):
-            continue  # as in PATH, whose ends may be separators
+            continue  # as in PATH, a leading or trailing separator is allowed
         try:
             name = attentions.load(folder).name
         except UsageError as error:
             raise UsageError(f"{origin} {error.args[0]}") from error.__cause__
         if name in OTHERS:
-            raise UsageError(f"{origin} {literal(folder)}: attnscope {name} is another command; rename the attention")
+            raise UsageError(
+                f"{origin} {literal(folder)}: the name {name} must not be that of another command; rename the attention"
+            )
         if is_typed:
             _folders[name] = folder
     return folders
 
 
 def typed_again(context: typer.Context, without: Container[str]) -> str:
-    """Return the command line with the arguments and flags that were typed, but those with these names in Python."""
+    """Return the command line as typed, without the arguments and flags that have these names in Python."""
     words = ["attnscope", str(context.info_name)]
     for param in context.command.params:
         name = str(param.name)
@@ -73,7 +75,7 @@ def typed_again(context: typer.Context, without: Container[str]) -> str:
 
 
 def typed(command: str) -> str:
-    """Return a suggested command with `--attention` for each attention in it that would not be known without."""
+    """Return a suggested command with `--attention` for each attention that it must load."""
     named = set(re.split(r"[\s:]", command))
     flags = [f"--attention {shlex.quote(str(folder))}" for name, folder in _folders.items() if name in named]
     program, _, rest = command.partition(" ")

@@ -1,4 +1,4 @@
-"""How the words of the command line become values, and how a word that cannot be read is refused."""
+"""The flags of the command line: their declaration, and the parsing of their values."""
 
 import math
 import sys
@@ -17,25 +17,25 @@ from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quo
 from attnscope.core.sizes import Ints, Pair, parse_ints, parse_pair
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
-"""Where a value comes from, the weaker first; the default map is a config file's and a preset's."""
+"""The sources of a value, the weakest first. The default map has the values of a config file and a preset."""
 GROUPS = ("Comparison", "Module", "Attention", "Network", "Pictures", "Run", "Measure", "Output")
-"""The groups of flags, in the order in which help lists them."""
+"""The groups of flags, in the order of the help."""
 COMPARISON, MODULE, ATTENTION, NETWORK, PICTURES, RUN, MEASURE, OUTPUT = GROUPS
 HELP = ("-h", "--help")
-"""The flags of help, which every command has."""
+"""The help flags of every command."""
 BY_PRESET = "attnscope.by_preset"
-"""Where a context keeps the names of the values that a preset put into the default map."""
+"""The key in a context's `meta` for the names of the values in the default map that come from a preset."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Annotates a flag that has no effect without a switch, by the switch's name in Python."""
+    """An annotation of a flag that has no effect without a switch, which it gives by the name in Python."""
 
     switch: str
 
 
 class FlagError(AttnscopeError):
-    """A word on the command line that is not of its flag's kind."""
+    """An error for a value on the command line that does not have its flag's type."""
 
     exit_code = 2
 
@@ -57,7 +57,7 @@ class Word(TyperArgument):
     """An argument that is read from text."""
 
     def display_type_rich(self, ctx: Any) -> str | None:
-        """Return the type as help shows it beside the name; none where the name says what to give."""
+        """Return the type as help shows it next to the name, or None if the metavar already gives it."""
         return super().display_type_rich(ctx) if self.metavar is None else None
 
     def process_value(self, ctx: Any, value: Any) -> Any:
@@ -66,12 +66,12 @@ class Word(TyperArgument):
 
 
 def read_text(param: Flag | Word, ctx: Any, value: Any, by_typer: Callable[[Any, Any], Any]) -> Any:
-    """Return what the callback of a parameter makes of its text, or of its texts where it may be repeated.
+    """Return the value that a parameter's callback reads from its text, or from a list of texts if it can be repeated.
 
     typer builds a pydantic validator for every parameter, given or not, and imports pydantic for the first one. That
-    takes longer than everything else that a command without measurements does. No parameter of attnscope needs one: a
-    switch is a bool when it comes from the command line, and everything else is text. typer still reads switches that
-    the environment or a file sets, and reports parameters that are missing.
+    takes longer than the rest of a command without measurements. No parameter of attnscope needs a validator: a switch
+    on the command line is a bool, and any other value is text. typer still reads switches that the environment or a file
+    sets, and reports missing parameters.
     """
     if isinstance(value, list | tuple):
         value = [str(each) for each in value]
@@ -86,31 +86,31 @@ def read_text(param: Flag | Word, ctx: Any, value: Any, by_typer: Callable[[Any,
 
 
 def as_text(params: list[Any]) -> list[Any]:
-    """Turn the parameters of a command into Flags and Words; typer has no place to name a class for them."""
+    """Convert the parameters of a command to Flags and Words. typer has no setting for the class of a parameter."""
     for param in params:
-        param.show_envvar = False  # as in `option`; typer declares --help and the flags of completion itself
+        param.show_envvar = False  # as in `option`; typer itself declares --help and the flags of shell completion
         if type(param) in (TyperOption, TyperArgument):
             param.__class__ = Flag if type(param) is TyperOption else Word
     return params
 
 
-def whole(name: str) -> Callable[[Any], int]:
-    """Read a whole number for the flag of this name."""
-    return _reader(name, lambda text: int(text, 10), "a whole number")
+def integer(name: str) -> Callable[[Any], int]:
+    """Return a reader of an integer for the flag with this name."""
+    return _reader(name, lambda text: int(text, 10), "an integer")
 
 
 def number(name: str) -> Callable[[Any], float]:
-    """Read a number for the flag of this name."""
+    """Return a reader of a finite number for the flag with this name."""
     return _reader(name, _finite, "a number")
 
 
 def pair(name: str) -> Callable[[Any], Pair]:
-    """Read `56` or `56x48` for the flag of this name."""
-    return _reader(name, parse_pair, "a whole number or height x width, such as 56 or 56x48")
+    """Return a reader of an integer or a pair, `56` or `56x48`, for the flag with this name."""
+    return _reader(name, parse_pair, "an integer or height x width, such as 56 or 56x48")
 
 
 def place(name: str) -> Callable[[Any], Pair]:
-    """Read `5,9`, a row and a column, for the flag of this name."""
+    """Return a reader of a row and a column, `5,9`, for the flag with this name."""
 
     def parse(text: str) -> Pair:
         row, column = text.split(",")
@@ -120,20 +120,20 @@ def place(name: str) -> Callable[[Any], Pair]:
 
 
 def file(value: str | None) -> Path | None:
-    """Read the name of a file."""
+    """Return the path of a file."""
     return None if value is None else Path(value)
 
 
 def give_flags(command: Callable[..., Any], parameters: list[Parameter], specs: Iterable[type[Spec]] = ()) -> None:
-    """Let a function that takes any keywords have these flags, as typer sees it.
+    """Set the signature of a function with arbitrary keywords, from which typer derives its flags.
 
     Args:
-        command: the function.
-        parameters: its flags, those of fields of Specs included.
-        specs: the Specs that have these fields.
+        command: function to change.
+        parameters: its flags, including those of Spec fields.
+        specs: Specs that have these fields.
 
     Raises:
-        UsageError: two flags have the same name, and one of them is that of a field.
+        UsageError: if the flag of a field has the name of another flag.
     """
     _check_names(parameters, specs)
     flags = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -146,27 +146,25 @@ def _check_names(parameters: list[Parameter], specs: Iterable[type[Spec]]) -> No
     fields = {name: spec for spec in specs for name in own_fields(spec)}
     others = [parameter for parameter in parameters if parameter.name not in fields]
     own = [parameter for parameter in parameters if parameter.name in fields]
-    for parameter in (
-        *others,
-        *reversed(own),
-    ):  # the fields that all attentions have are the last, and keep their names
+    # Fields of all attentions are last in `own` and keep their names.
+    for parameter in (*others, *reversed(own)):
         names = _names_of(parameter)
         if clash := [name for name in names if name in taken]:
             spec = fields[parameter.name]
             where = f"{literal(sys.modules[spec.__module__].__file__)}: {spec.__name__}"
             raise UsageError(
-                f"{where} has a field {parameter.name}, and another flag is called {clash[0]}; rename the field"
+                f"{where}.{parameter.name} must not have the name of another flag (got {clash[0]}); rename the field"
             )
         taken.update(names)
 
 
 def _names_of(parameter: Parameter) -> list[str]:
-    """Return how a flag is called: as it is typed, such as --time and --no-time, and in Python."""
+    """Return the names of a flag: as typed, such as --time and --no-time, and in Python."""
     declared = [
         name
         for settings in getattr(parameter.annotation, "__metadata__", ())
         if isinstance(settings, ParameterInfo)
-        for name in (settings.default, *(settings.param_decls or ()))  # typer has the first name as the default
+        for name in (settings.default, *(settings.param_decls or ()))  # typer stores the first name as the default
         if isinstance(name, str)
     ]
     typed = [name for names in declared for name in names.split("/")]
@@ -174,16 +172,16 @@ def _names_of(parameter: Parameter) -> list[str]:
 
 
 def ints(name: str) -> Callable[[Any], Ints]:
-    """Read `2,2,6,2` for the flag of this name."""
-    return _reader(name, parse_ints, "a list of whole numbers, such as 2,2,6,2")
+    """Return a reader of a list of integers, `2,2,6,2`, for the flag with this name."""
+    return _reader(name, parse_ints, "a list of integers, such as 2,2,6,2")
 
 
 def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
-    """The flag of a Spec's field: its name, type, help and default are the field's, and its group unless it names none."""
+    """Return the flag of a Spec's field, with its name, type, help and default; `group` applies if the field has none."""
     base, name = kind(field), field.name.replace("_", "-")
     settings: dict[str, Any] = {"help": field.metadata["help"], "group": field.metadata.get("group", group)}
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
-    read = {int: (whole, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
+    read = {int: (integer, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
     if read is not None:
         settings |= {"callback": read[0](field.name), "metavar": read[1]}
     if "choices" in field.metadata:
@@ -192,7 +190,7 @@ def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
         settings["show_default"] = field.metadata["shown"]
     default: Any = field.default
     if base == Pair:
-        base = str  # typer would want two words for a pair
+        base = str  # typer reads a pair from two arguments
         default = None if default is None else "x".join(map(str, dict.fromkeys(default)))
     if base == Ints:
         base = str
@@ -204,18 +202,18 @@ def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
 def option(*names: str, group: str | None, **settings: Any) -> Any:
     """Declare a flag and the group in which help lists it.
 
-    Every flag has an environment variable of its name; help need not say so each time.
+    Every flag has an environment variable; help does not repeat its name.
     """
     return typer.Option(*names, rich_help_panel=group, show_envvar=False, **settings)
 
 
 def key_of(opts: Iterable[str]) -> str | None:
-    """What a flag is called in TOML and in the environment: `--kv-heads` is kv_heads. None where it is no flag."""
+    """Return the name of a flag in TOML and in the environment, kv_heads for `--kv-heads`; None for an argument."""
     return next((opt[2:].replace("-", "_") for opt in opts if opt.startswith("--")), None)
 
 
 def strength(context: typer.Context, name: str) -> int:
-    """How much a value counts: a flag's more than the environment's, a config file's, a preset's, and last a default."""
+    """Return the precedence of a value by source: flag, environment, config file, preset, default (the lowest)."""
     source = context.get_parameter_source(name)
     if source is None:
         return 0
@@ -224,13 +222,13 @@ def strength(context: typer.Context, name: str) -> int:
 
 
 def is_typed(context: Any, name: str) -> bool:
-    """Return whether a value stands on the command line."""
+    """Return whether a value is given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def needs_of(command: Callable[..., Any]) -> dict[str, str]:
-    """Return which switch a flag needs, for each flag of a function that is annotated with Needs."""
+    """Return the required switch of each flag of a function that is annotated with Needs."""
     return {
         name: note.switch
         for name, parameter in signature(command).parameters.items()
@@ -239,14 +237,14 @@ def needs_of(command: Callable[..., Any]) -> dict[str, str]:
     }
 
 
-def choices(known: Iterable[str]) -> dict[str, Any]:
-    """Settings of a flag that takes one of these words: shells complete them. The words are checked where they are used."""
-    words = list(known)
+def choices(allowed: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of a flag that takes one of these words, for shell completion; they do not check the value."""
+    words = list(allowed)
     return {"metavar": "NAME", "autocompletion": lambda: words}
 
 
 def examples(commands: Iterable[str]) -> str:
-    """Return the end of a help page: commands worth trying, one a line."""
+    """Return the epilog of a help page: example commands, one on each line."""
     return "\n".join(commands)
 
 

@@ -1,4 +1,4 @@
-"""How help is laid out: flags and commands in named groups, in colour on a terminal, and the page that a newcomer sees."""
+"""The layout of help: flags and commands in named groups, colors on a terminal, and the start page."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,36 +9,36 @@ from attnscope.cli.flags import GROUPS, OUTPUT
 from attnscope.core.terminal import fold
 
 WIDEST = 100
-"""Columns beyond which lines of prose are hard to read."""
+"""The largest width of lines of prose; longer ones are hard to read."""
 NAMES_END = 30
-"""Columns for the names of flags and commands; a longer name has its help on the next line."""
+"""The width of the column of names; the help of a longer name is on the next line."""
 
 Row = tuple[str, str]
-"""A name, and its help."""
+"""A name and its help."""
 
 WAYS_IN: dict[str, tuple[Row, ...]] = {
     "Learn how an attention works": (
-        ("attnscope swin --window 7 --shift", "Each step: shapes, cost and time."),
-        ("attnscope windows --shift", "Pictures of windows, shift and mask."),
+        ("attnscope swin --window 7 --shift", "Show shapes, cost and time of each step."),
+        ("attnscope windows --shift", "Draw windows, shift and mask."),
     ),
     "Compare attentions": (
-        ("attnscope compare", "Global and windowed, with break-evens."),
+        ("attnscope compare", "Global and windowed, with break-even."),
     ),
     "Measure and guard": (
         ("attnscope vit --save a.json", "Time and verify each step."),
-        ("attnscope trace FILE.py:CLASS", "The same for any module."),
-        ("attnscope diff a.json b.json", "What changed, and a gate for CI."),
+        ("attnscope trace FILE.py:CLASS", "Do the same for any module."),
+        ("attnscope diff a.json b.json", "Compare two runs, also in CI."),
     ),
     "Get help": (
-        ("attnscope --help", "All commands."),
-        ("attnscope COMMAND --help", "Its flags, and examples."),
+        ("attnscope --help", "List all commands."),
+        ("attnscope COMMAND --help", "List its flags and examples."),
     ),
 }  # fmt: skip
-"""What `attnscope` alone shows: titles, and commands below them."""
+"""The start page: titles, each with example commands."""
 
 
 def start_page(context: typer.Context) -> str:
-    """Return what a newcomer sees: three ways in, and how to get help."""
+    """Return the start page, which `attnscope` shows without a command: example commands by purpose."""
     formatter = context.make_formatter()
     formatter.write_text(str(context.command.help))
     longest = max(len(command) for rows in WAYS_IN.values() for command, _ in rows)
@@ -47,7 +47,7 @@ def start_page(context: typer.Context) -> str:
 
 
 def write_usage(command: Any, context: Any, formatter: Any) -> None:
-    """Write the line that says how a command is called."""
+    """Write the usage line of a command."""
     pieces = " ".join(command.collect_usage_pieces(context))
     formatter.write_usage(context.command_path, pieces, prefix=f"{_bold(context, 'Usage:')} ")
 
@@ -56,10 +56,10 @@ def write_flags(params: Iterable[Any], context: Any, formatter: Any, ungrouped: 
     """Write arguments and options in their groups.
 
     Args:
-        params: the parameters of a command, those of a group in the order in which help lists them.
+        params: the parameters of a command; help keeps their order within a group.
         context: the command's context.
-        formatter: what the page is written to.
-        ungrouped: the group of options that have none, such as --help.
+        formatter: the formatter that receives the page.
+        ungrouped: the group of options without a group, such as --help.
     """
     sections: dict[str, list[Row]] = {}
     for param in params:
@@ -68,27 +68,27 @@ def write_flags(params: Iterable[Any], context: Any, formatter: Any, ungrouped: 
             group = param.rich_help_panel or ungrouped if param.param_type_name == "option" else "Arguments"
             sections.setdefault(group, []).append(row)
     order = ["Arguments", *GROUPS]
-    known = [group for group in order if group in sections]
-    write_sections(context, formatter, {group: sections[group] for group in dict.fromkeys([*known, *sections])})
+    ordered = [group for group in order if group in sections]
+    write_sections(context, formatter, {group: sections[group] for group in dict.fromkeys([*ordered, *sections])})
 
 
 def write_sections(context: Any, formatter: Any, sections: Any, names_end: int = NAMES_END) -> None:
-    """Write titled lists whose second columns begin at the same place.
+    """Write titled lists whose second columns are aligned.
 
     Args:
         context: the command's context.
-        formatter: what the page is written to.
+        formatter: the formatter that receives the page.
         sections: the rows of each list, by its title.
-        names_end: the columns for the names.
+        names_end: the largest width of the column of names.
     """
     widest = max((len(name) for rows in sections.values() for name, _ in rows if len(name) <= names_end), default=0)
     for title, rows in sections.items():
         with formatter.section(_bold(context, title)):
-            formatter.write_dl([(_name(context, name.ljust(widest)), told) for name, told in rows], col_max=widest)
+            formatter.write_dl([(_name(context, name.ljust(widest)), text) for name, text in rows], col_max=widest)
 
 
 def write_examples(commands: str, context: Any, formatter: Any) -> None:
-    """Write commands, one a line, as lines of a shell that are no wider than the page."""
+    """Write each command as shell lines that fit the width of the page."""
     with formatter.section(_bold(context, "Examples")):
         for command in commands.splitlines():
             formatter.write("".join(f"  {line}\n" for line in fold(command, formatter.width - 2)))

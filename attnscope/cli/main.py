@@ -1,4 +1,4 @@
-"""`attnscope`: the commands there are, and how a mistake is told."""
+"""`attnscope`: the root command, and errors as one line on stderr."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ app = typer.Typer(
     name="attnscope",
     cls=Group,
     help="A microscope for vision attention: shapes, exact MACs and trustworthy times of every step.",
-    epilog="attnscope COMMAND --help lists the flags of a command. attnscope alone shows where to start.",
+    epilog="Run attnscope COMMAND --help to list the flags of a command, and attnscope alone to see where to start.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "ATTNSCOPE", "help_option_names": list(HELP), "max_content_width": WIDEST},
@@ -45,7 +45,7 @@ def _root(
             metavar="FOLDER",
             callback=load_attentions,
             is_eager=True,
-            help="Add the attention in this folder as a command. Repeatable.",
+            help="Add the attention in this folder as a command. Can be repeated.",
         ),
     ] = None,
     version: Annotated[
@@ -60,7 +60,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    """Run the command line. An expected error is one line on stderr and an exit code, without a traceback."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the shell, as in `attnscope vit >&-`
             setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -69,7 +69,7 @@ def main() -> None:
     except AttnscopeError as error:
         code = _fail(error.in_flags(), error.exit_code)
     except typer.BadParameter as error:
-        code = _fail(_told(error), error.exit_code)
+        code = _fail(_message_of(error), error.exit_code)
     except typer.TyperException as error:
         code = _fail(error.format_message(), error.exit_code)
     except typer.Abort:
@@ -77,24 +77,24 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
-        # the reader has gone, as in `attnscope vit | head`, or the disk is full; python would try once more on the way out
+        # The reader closed the pipe, as in `attnscope vit | head`, or the disk is full. Python would flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
     except Exception as error:
-        if (told := describe_failure(error)) is None:
+        if (message := describe_failure(error)) is None:
             raise
-        code = _fail(told, UsageError.exit_code)
+        code = _fail(message, UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: typer.BadParameter) -> str:
-    """What is wrong with a value; a switch in the environment or in a file is neither true nor false."""
+def _message_of(error: typer.BadParameter) -> str:
+    """Return the message of an error. For a switch in the environment or in a file, it gives the rule and the value."""
     param, defaults = error.param, getattr(error.ctx, "default_map", None) or {}
     name = param.envvar if param is not None and getattr(param, "is_bool_flag", False) else None
     if param is None or not isinstance(name, str):
         return error.format_message()
-    told = name if (value := os.environ.get(name)) else max(param.opts, key=len)
-    return f"{told} must be true or false (got {value or defaults.get(param.name)!r})"
+    source = name if (value := os.environ.get(name)) else max(param.opts, key=len)
+    return f"{source} must be true or false (got {value or defaults.get(param.name)!r})"
 
 
 def _fail(message: str, code: int) -> int:

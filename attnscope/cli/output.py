@@ -1,4 +1,4 @@
-"""Where a result goes and in which form: the flags that all commands share."""
+"""The format and the destination of the output, and their flags, which all commands share."""
 
 import os
 import sys
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
 FORMATS = {".txt": "table", ".log": "table", ".json": "json", ".csv": "csv", ".md": "md", ".svg": "svg"}
-"""The format of a file by the ending of its name."""
+"""The format of a file, by its extension."""
 FORM_NAMES = tuple(dict.fromkeys(FORMATS.values()))
 TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
 FLAGS = ("form", "json", "output", "color", "details", "explain", "quiet", "wide")
-"""The flags of this module, by their names in Python."""
+"""The names in Python of this module's flags."""
 COLORS = ("auto", "always", "never")
 
 
 def _json(context: typer.Context, json: bool) -> bool:
-    """Unless a stronger source gives another form."""
+    """Return the value of --json, or False if a stronger source sets another format."""
     return json and strength(context, "json") >= strength(context, "form")
 
 
 def _form_unless_json(context: typer.Context, form: str | None) -> str | None:
-    """Unless a stronger source wants JSON."""
+    """Return the value of --format, or None if a stronger source sets --json."""
     wants_json = context.params.get("json")
     return None if wants_json and strength(context, "json") > strength(context, "form") else form
 
 
 def _form(names: tuple[str, ...]) -> Any:
-    told = f"{', '.join(names)}; by default that of the file's ending, or a table."
-    return option("--format", group=OUTPUT, **choices(names), help=told, callback=_form_unless_json)
+    text = f"Output format: {', '.join(names)}; by default that of the file extension, or table."
+    return option("--format", group=OUTPUT, **choices(names), help=text, callback=_form_unless_json)
 
 
 FormFlag = Annotated[str | None, _form(FORM_NAMES)]
 TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
-"""Of a command that draws no picture."""
-JsonFlag = Annotated[bool, option("--json", group=OUTPUT, help="The same as --format json.", callback=_json)]
+"""The flag of a command without pictures."""
+JsonFlag = Annotated[bool, option("--json", group=OUTPUT, help="Same as --format json.", callback=_json)]
 OutputFlag = Annotated[
     Path | None,
     option(
@@ -55,35 +55,46 @@ OutputFlag = Annotated[
         callback=file,
     ),
 ]
-ColorFlag = Annotated[str, option(group=OUTPUT, **choices(COLORS), help=f"{', '.join(COLORS)}.")]
+ColorFlag = Annotated[str, option(group=OUTPUT, **choices(COLORS), help=f"When to use colors: {', '.join(COLORS)}.")]
 QuietFlag = Annotated[bool, option("--quiet", "-q", group=OUTPUT, help="Hide the suggested next command.")]
 DetailsFlag = Annotated[
     bool,
     option(
-        "--details", group=OUTPUT, help="Show kernels, roofline, conventions, environment and how times were taken."
+        "--details", group=OUTPUT, help="Show kernels, roofline, counting conventions, timing method and environment."
     ),
 ]
 ExplainFlag = Annotated[
-    bool, option("--explain", group=OUTPUT, help="Explain each step, why it is there, and each column.")
+    bool, option("--explain", group=OUTPUT, help="Explain each step and its purpose, and each column.")
 ]
 WideFlag = Annotated[
     bool,
-    option("--wide", group=OUTPUT, help="Show all columns (default: those that fit, 120 characters in a pipe)."),
+    option(
+        "--wide",
+        group=OUTPUT,
+        help="Show all columns (default: those that fit the terminal, or 120 characters in a pipe).",
+    ),
 ]
 
 
 def check_output(
     form: str | None, json: bool, output: Path | None, color: str, forms: tuple[str, ...] = FORM_NAMES
 ) -> str:
-    """Return the format to write in, of those that the command has, once it is sure that it can be written.
+    """Return the output format, after a check of the format, the color and the output file.
+
+    Args:
+        form: value of --format.
+        json: value of --json.
+        output: value of --output.
+        color: value of --color.
+        forms: formats of the command.
 
     Raises:
-        UsageError: an unknown format or colour, two formats at once, or a file that cannot be written.
+        UsageError: if the format or the color is unknown, two formats are given, or the file cannot be written.
     """
     if form is not None and form not in FORM_NAMES:
         raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, forms)}")
     if color not in COLORS:
-        raise UsageError(f"{{color}} {quoted(color)} is unknown; there is: {', '.join(COLORS)}")
+        raise UsageError(f"{{color}} {quoted(color)} is unknown; available: {', '.join(COLORS)}")
     if json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} contradict each other; give one of them")
     check_file("output", output)
@@ -91,52 +102,53 @@ def check_output(
         return _form_of(output, forms)
     chosen = form or "json"
     if chosen not in forms:
-        raise UsageError(f"--format {chosen} has no place here; there is: {', '.join(forms)}")
+        raise UsageError(f"--format {chosen} is not available for this command; available: {', '.join(forms)}")
     return chosen
 
 
 def _form_of(output: Path | None, forms: tuple[str, ...]) -> str:
-    """Return the format that the ending of a file asks for; a table without a file or an ending, as for /dev/null.
+    """Return the format of a file by its extension; without a file or an extension, as for /dev/null, a table.
 
     Raises:
-        UsageError: the command has no such format.
+        UsageError: if the command does not have the format.
     """
     if output is None or not output.suffix:
         return "table"
     form = FORMATS.get(output.suffix.lower())
     if form not in forms:
-        known = [ending for ending, form in FORMATS.items() if form in forms]
+        allowed = [extension for extension, form in FORMATS.items() if form in forms]
         raise UsageError(
-            f"{{output}} {literal(output)}: the ending must be {', '.join(known[:-1])} or {known[-1]}; "
-            "or give the format with --format"
+            f"{{output}} must have the extension {', '.join(allowed[:-1])} or {allowed[-1]} (got {literal(output)}); "
+            "change it or add --format"
         )
     return form
 
 
 def check_file(flag: str, path: Path | None) -> None:
-    """Whether the file that a flag names can be written.
+    """Check that the file of a flag can be written.
 
     Raises:
-        UsageError: it is a folder, in no folder, or protected.
+        UsageError: if it is a folder, its folder does not exist, or permission is denied.
     """
     if path is None:
         return
-    if path == Path():  # which "" is too
-        raise UsageError(f"{{{flag}}} names no file but this folder; name a file in it")
-    shown = f"{{{flag}}} {literal(path)}"
+    if path == Path():  # as for the empty text
+        raise UsageError(f"{{{flag}}} must be a file (got the current folder); add a file name")
     if path.is_dir():
-        raise UsageError(f"{shown} is a folder; name a file in it")
+        raise UsageError(f"{{{flag}}} must be a file (got the folder {literal(path)}); add a file name")
     if not path.parent.is_dir():
-        raise UsageError(f"{shown}: there is no folder {literal(path.parent)}")
+        raise UsageError(
+            f"{{{flag}}} must be in an existing folder (got {literal(path)}); create the folder {literal(path.parent)}"
+        )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{shown} cannot be written here")
+        raise UsageError(f"{{{flag}}} must be writable (got {literal(path)}); choose another file")
 
 
 def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool, wide: bool = False) -> None:
     """Print the text that `render` returns for the screen, or write it to a file.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: if the file cannot be written.
     """
     from attnscope.render.screen import Screen
 
@@ -152,11 +164,11 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
 
 
 def _write_file(data: bytes, file: Path) -> None:
-    """Write the whole of it or nothing; what is no plain file, such as a pipe or /dev/null, stays what it is."""
+    """Write all of the data or none of it. A pipe or a device such as /dev/null is not replaced by a regular file."""
     if file.exists() and not file.is_file():
         file.write_bytes(data)
         return
-    file = file.resolve()  # a link stays one too
+    file = file.resolve()  # a link is not replaced either
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as new:
@@ -169,7 +181,7 @@ def _write_file(data: bytes, file: Path) -> None:
 
 
 def _print(text: str) -> None:
-    """Print in the terminal's encoding, and as UTF-8 what it cannot hold, as in a file: only tables know its letters."""
+    """Print text in the terminal's encoding, or as UTF-8 if that cannot encode it. Only tables avoid such characters."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`attnscope peaks`: what this machine can do at its best."""
+"""`attnscope peaks`: measures the peaks of this machine."""
 
 from typing import Annotated
 
@@ -31,7 +31,7 @@ def peaks_command(app: typer.Typer) -> None:
 
 
 def show_peaks(
-    device: Annotated[str, option(group=RUN, **choices(DEVICES), help="Where: auto, cpu, cuda, mps.")] = "auto",
+    device: Annotated[str, option(group=RUN, **choices(DEVICES), help="Device: auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, option(group=RUN, **choices(DTYPE_BYTES), help="Tensor dtype.")] = "float32",
     threads: ThreadsFlag = 1,
     form: TextFormFlag = None,
@@ -41,13 +41,13 @@ def show_peaks(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Measure what this machine can do at its best, and keep it: every timed run holds its steps against it."""
+    """Measure the peaks of this machine (matmul, softmax, copies) and store them for the roofline of timed runs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
     if dtype not in DTYPE_BYTES:
         raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES)}")
     check_arguments(device, threads=threads)
     if device == "meta":
-        raise UsageError("{device} meta computes nothing, so it has no peaks")
+        raise UsageError("{device} must compute to have peaks (got meta); use cpu, cuda or mps")
     start_torch("pinned")
     from attnscope.profiling.peaks import measure_peaks_by_name
     from attnscope.render.peaks import render_peaks

@@ -1,4 +1,4 @@
-"""`attnscope presets`: the published networks that are known by name."""
+"""`attnscope presets`: lists the published networks that --preset accepts."""
 
 import json as json_form
 
@@ -35,7 +35,7 @@ def list_presets(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """List the published networks that --preset knows, with their parameters and MACs."""
+    """List the published networks that --preset accepts, with their parameters and MACs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
     found = presets()
     if form == "json":

@@ -1,4 +1,4 @@
-"""A line on stderr that tells how far a long run has come, where stderr is a terminal."""
+"""A line with the progress of a long run, on stderr if it is a terminal."""
 
 import os
 import sys
@@ -12,17 +12,18 @@ CLEAR = "\r\x1b[K"
 
 @contextmanager
 def progress_line() -> Iterator[Callable[[str, float], None] | None]:
-    """For the length of a with block: what is to be told what is measured, and which share of it is done.
+    """Show a progress line during a with block.
 
-    None where nobody would see it.
+    Yields:
+        A function of the name of the measurement and its completed fraction, or None if stderr is not a terminal.
     """
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # which cannot clear a line
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # a dumb terminal cannot clear a line
         yield None
         return
     drawn = time.perf_counter() + AFTER_S - EVERY_S
     shown = False
 
-    def tell(words: str, share: float) -> None:
+    def show(words: str, share: float) -> None:
         nonlocal drawn, shown
         now = time.perf_counter()
         if now - drawn >= EVERY_S:
@@ -31,7 +32,7 @@ def progress_line() -> Iterator[Callable[[str, float], None] | None]:
             sys.stderr.flush()
 
     try:
-        yield tell
+        yield show
     finally:
         if shown:
             sys.stderr.write(CLEAR)

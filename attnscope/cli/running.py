@@ -1,17 +1,17 @@
-"""How a module is run: the flags that all commands share which can measure, and what is settled before torch comes."""
+"""The flags of all commands that measure, and the setup before torch is imported."""
 
 from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, RUN, Needs, choices, number, option, whole
+from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option
 from attnscope.core.errors import UsageError, quoted
 from attnscope.profiling.options import DEVICES
 
 ALLOCATORS = ("pinned", "default")
 
-DeviceFlag = Annotated[str, option(group=RUN, **choices(DEVICES), help=f"Where to run: {', '.join(DEVICES)}.")]
+DeviceFlag = Annotated[str, option(group=RUN, **choices(DEVICES), help=f"Device: {', '.join(DEVICES)}.")]
 BudgetFlag = Annotated[
     float,
     option(
@@ -26,39 +26,39 @@ ThreadsFlag = Annotated[
     int,
     option(
         group=RUN,
-        callback=whole("threads"),
+        callback=integer("threads"),
         metavar="N",
-        help="CPU threads; with one, times are reliable on a busy machine too.",
+        help="Number of CPU threads; with 1, times are reliable on a busy machine too.",
     ),
 ]
 SeedFlag = Annotated[
-    int, option(group=RUN, callback=whole("seed"), metavar="N", help="Random seed for weights and inputs.")
+    int, option(group=RUN, callback=integer("seed"), metavar="N", help="Random seed for weights and inputs.")
 ]
 AllocFlag = Annotated[
     str,
     option(
         group=RUN,
         **choices(ALLOCATORS),
-        help="pinned keeps freed memory, for steady times; default leaves it to the system.",
+        help="Allocator: pinned (keeps freed memory, for steady times) or default (of the system).",
     ),
 ]
 
 
 def check_allocator(alloc: str) -> None:
-    """Raises a UsageError where there is no such allocator."""
+    """Raise a UsageError if the allocator is unknown."""
     if alloc not in ALLOCATORS:
-        raise UsageError(f"{{alloc}} {quoted(alloc)} is unknown; there is: {', '.join(ALLOCATORS)}")
+        raise UsageError(f"{{alloc}} {quoted(alloc)} is unknown; available: {', '.join(ALLOCATORS)}")
 
 
-def hold_strictly(faults: Mapping[str, bool]) -> None:
-    """Exit with 1 where any fault is there, and say which on stderr: what was found may have gone to a file."""
-    if found := [fault for fault, there in faults.items() if there]:
-        typer.echo(f"attnscope: {' and '.join(found)}, which --strict refuses", err=True)
+def exit_on_faults(faults: Mapping[str, bool]) -> None:
+    """Exit with code 1 if there are faults, and report them on stderr, since the output may be in a file."""
+    if found := [fault for fault, occurred in faults.items() if occurred]:
+        typer.echo(f"attnscope: --strict failed: {' and '.join(found)}; see the output", err=True)
         raise typer.Exit(1)
 
 
 def start_torch(alloc: str) -> None:
-    """Settle how memory is allocated, and import torch."""
+    """Set the allocator, then import torch."""
     from attnscope.profiling import process
 
     if alloc == "pinned":
@@ -66,7 +66,7 @@ def start_torch(alloc: str) -> None:
     process.import_torch()
     import logging
 
-    # the compiler tells there that a CUDA toolkit has no GPU, which nobody asked
+    # The compiler warns here about a CUDA toolkit without a GPU, which does not matter to the user.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    # the compiler logs there the traceback of an error that it raises too
+    # The compiler logs the traceback of an error here and also raises the error.
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)

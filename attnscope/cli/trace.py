@@ -1,4 +1,4 @@
-"""`attnscope trace`: any module, laid open."""
+"""`attnscope trace`: shows the steps and costs of any module."""
 
 import shlex
 import sys
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, option, whole
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     ColorFlag,
@@ -22,7 +22,7 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.progress import progress_line
-from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, hold_strictly, start_torch
+from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, exit_on_faults, start_torch
 from attnscope.profiling.options import BUDGET_S, DEVICES
 from attnscope.tracing.folding import GROUPS
 from attnscope.tracing.targets import find_target, parse_argument, parse_input
@@ -48,12 +48,18 @@ def run_trace(
         str,
         typer.Argument(
             metavar="MODULE",
-            help="timm:NAME, torchvision:NAME, hf:TYPE (or a config.json), FILE.py:NAME or PACKAGE.MODULE:NAME.",
+            help="Module to trace: timm:NAME, torchvision:NAME, hf:TYPE (or a config.json), FILE.py:NAME or "
+            "PACKAGE.MODULE:NAME.",
         ),
     ],
     arg: Annotated[
         list[str] | None,
-        option("--arg", group=MODULE, metavar="NAME=VALUE", help="What it is built with; may be given again."),
+        option(
+            "--arg",
+            group=MODULE,
+            metavar="NAME=VALUE",
+            help="Keyword argument to build the module with. Can be repeated.",
+        ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -61,7 +67,8 @@ def run_trace(
             "--input",
             group=MODULE,
             metavar="[NAME=]SHAPE[:DTYPE]",
-            help="What it takes, such as 1,49,96 or mask=49,49:bool; may be given again; known networks need none.",
+            help="Shape of an input, such as 1,49,96 or mask=49,49:bool. Can be repeated; optional for networks of timm, "
+            "torchvision and Hugging Face.",
         ),
     ] = None,
     submodule: Annotated[
@@ -70,7 +77,7 @@ def run_trace(
             "--module",
             group=MODULE,
             metavar="PATH",
-            help="Open this submodule, with the inputs that it really receives.",
+            help="Trace only this submodule, with the inputs that it receives in the module.",
         ),
     ] = None,
     group: Annotated[
@@ -78,17 +85,17 @@ def run_trace(
         option(
             group=OUTPUT,
             **choices(GROUPS),
-            help=f"What a row is: {', '.join(f'{k} ({v})' for k, v in GROUPS.items())}.",
+            help=f"Rows of the table: {', '.join(f'{k} ({v})' for k, v in GROUPS.items())}.",
         ),
     ] = "module",
     depth: Annotated[
         int | None,
         option(
             group=OUTPUT,
-            callback=whole("depth"),
+            callback=integer("depth"),
             metavar="N",
-            help="Levels of modules that are opened.",
-            show_default="a screenful",
+            help="Number of levels of nested modules to show.",
+            show_default="those that fit a screen",
         ),
     ] = None,
     time: Annotated[
@@ -96,7 +103,7 @@ def run_trace(
         option(
             "--time/--no-time",
             group=MEASURE,
-            help="Run and time it, or report shapes and costs without computing anything.",
+            help="Measure times, or report shapes and costs without computing anything.",
         ),
     ] = False,
     device: Annotated[
@@ -104,7 +111,7 @@ def run_trace(
         option(
             group=RUN,
             **choices(DEVICES),
-            help=f"Where to run: {', '.join(DEVICES)}.",
+            help=f"Device: {', '.join(DEVICES)}.",
             show_default="meta, or auto with --time",
         ),
     ] = None,
@@ -114,7 +121,9 @@ def run_trace(
     strict: Annotated[
         bool,
         option(
-            "--strict", group=MEASURE, help="Exit with 1 where a comment is wrong, a formula missing, a time in doubt."
+            "--strict",
+            group=MEASURE,
+            help="Exit with code 1 if a formula is missing, a shape comment is wrong or another warning is raised.",
         ),
     ] = False,
     form: FormFlag = None,
@@ -126,10 +135,10 @@ def run_trace(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Trace any module: its torch calls, their shapes, costs and times, and the attention in it.
+    """Trace any module: its torch calls with shapes, costs and times, and the attention in it.
 
-    Networks are built with random weights; nothing is downloaded. FILE.py is run as Python runs it on import, with its
-    folder first on the search path: its top-level code is executed.
+    Networks are built with random weights; nothing is downloaded. FILE.py is imported with its folder first on the search
+    path, so that its module-level code is executed.
     """
     form = check_output(form, json, output, color)
     tensors = [parse_input(text) for text in inputs or []]
@@ -149,9 +158,9 @@ def run_trace(
         report = trace_target(target, options)
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)
     if strict:
-        hold_strictly(
+        exit_on_faults(
             {
                 "a formula is missing": bool(report.uncounted),
-                "something is in doubt (see the warnings)": bool(report.warnings),
+                "there are warnings": bool(report.warnings),
             }
         )

@@ -1,4 +1,4 @@
-"""`attnscope windows`: the partition, the cyclic shift, the mask and the relative positions, to look at."""
+"""`attnscope windows`: draws the partition, the cyclic shift, the mask and the relative positions."""
 
 import inspect
 import shlex
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from attnscope.attentions.swin.spec import SwinSpec
-from attnscope.cli.flags import PICTURES, examples, flag_of, give_flags, option, place, whole
+from attnscope.cli.flags import PICTURES, examples, flag_of, give_flags, integer, option, place
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ EXAMPLES = (
 )
 SPEC_FIELDS = ("resolution", "window", "shift", "shift_size", "batch")
 RESOLUTION = "14"
-"""Small enough to be drawn token by token on any screen."""
+"""The default grid size; a grid of this size fits any screen, token by token."""
 
 
 def windows_command(app: typer.Typer) -> None:
     """Add the command to the app."""
 
     def command(**flags: Any) -> None:
-        asked = {name: flags.pop(name) for name in SPEC_FIELDS}
-        run_windows(SwinSpec(**asked), **flags)
+        values = {name: flags.pop(name) for name in SPEC_FIELDS}
+        run_windows(SwinSpec(**values), **flags)
 
     declared = {field.name: flag_of(field) for field in fields(SwinSpec)}
     declared["resolution"] = declared["resolution"].replace(default=RESOLUTION)
@@ -48,16 +48,21 @@ def run_windows(
             group=PICTURES,
             callback=place("token"),
             metavar="ROW,COLUMN",
-            help="Show what this token of the image sees.",
+            help="Show the tokens that the token at this place (from 0,0) attends to.",
         ),
     ] = None,
     layers: Annotated[
         int | None,
-        option(group=PICTURES, callback=whole("layers"), metavar="N", help="And how far it sees after up to N layers."),
+        option(
+            group=PICTURES,
+            callback=integer("layers"),
+            metavar="N",
+            help="Also show its receptive field after up to N layers.",
+        ),
     ] = None,
     positions: Annotated[bool, option("--positions", group=PICTURES, help="Show the relative position index.")] = False,
     order: Annotated[
-        bool, option("--order", group=PICTURES, help="Show how the rows of the window batch map back.")
+        bool, option("--order", group=PICTURES, help="Show which windows of which images are in the window batch.")
     ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
@@ -66,13 +71,13 @@ def run_windows(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Show how a grid of tokens is cut into windows, what the cyclic shift brings together, what the mask keeps apart."""
+    """Draw the windows of a grid of tokens: the partition, the cyclic shift and the mask."""
     form = check_output(form, json, output, color)
     from attnscope.analyses.windows import look_at_windows
 
     report = look_at_windows(
         spec,
-        token=cast("Pair | None", token),  # typer would want two words for a pair; the parser makes one of them
+        token=cast("Pair | None", token),  # typer reads a pair from two arguments; this is one
         layers=layers,
         positions=positions,
         order=order,

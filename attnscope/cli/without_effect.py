@@ -1,4 +1,4 @@
-"""Warnings about what was given and has no effect: a flag that needs another one, a misspelt environment variable."""
+"""Warnings about input without effect: a flag without the flag that it requires, a misspelled environment variable."""
 
 import difflib
 import os
@@ -12,27 +12,27 @@ from attnscope.core.errors import AttnscopeError, UsageError, flag
 
 
 def warn(message: str) -> None:
-    """Print a warning to stderr, with flags in place of fields in braces."""
+    """Print a warning to stderr, with the fields in braces as flags."""
     typer.echo(f"attnscope: warning: {UsageError(message).in_flags()}", err=True)
 
 
 def warn_of_flags(context: Any, needs: Mapping[str, str]) -> None:
-    """Warn of each flag that was typed without the flag that it needs.
+    """Warn about each typed flag that is given without the switch that it requires.
 
     Args:
         context: the command's context.
-        needs: the switch that a flag needs, both by their names in Python.
+        needs: the switch that each flag requires, both by their names in Python.
     """
     params = {param.name: param for param in context.command.params}
     for name, needed in needs.items():
         if is_typed(context, name) and not context.params[needed]:
             idle, off = _spell(params[name], context.params[name]), params[needed].secondary_opts
-            why = f"with {off[0]}; leave one of them out" if off and params[needed].default else None
-            warn(f"{idle} has no effect {why or f'without {flag(needed)}; add it'}")
+            with_off = f"with {off[0]}; remove one of them" if off and params[needed].default else None
+            warn(f"{idle} has no effect {with_off or f'without {flag(needed)}; add it'}")
 
 
 def warn_of_variables(context: Any) -> None:
-    """Warn of each environment variable that is named like those of attnscope and that no flag has, with the nearest."""
+    """Warn about each environment variable that begins like those of attnscope but does not exist; name the nearest."""
     root = context.find_root()
     start = f"{root.auto_envvar_prefix}_"
     given = [name for name in os.environ if name.startswith(start)]
@@ -42,24 +42,24 @@ def warn_of_variables(context: Any) -> None:
     starts = {f"{start}{command}_".upper(): command for command in commands}
     of_root = {f"{start}{param.name}".upper() for param in root.command.params}
     for name in sorted({*given} - of_root):
-        # the longest, since the name of one attention may begin with that of another
+        # The longest prefix, since the name of an attention may begin with the name of another one.
         own = max((each for each in starts if name.startswith(each)), key=len, default=None)
         if own is not None:
-            known = _variables(commands, starts[own], start)
-            near = None if name in known else _nearest(name, known, len(own), cutoff=0)
-        else:  # a misspelt command, or an attention that is not loaded now
-            known = {variable: variable for variable in of_root}
+            variables = _variables(commands, starts[own], start)
+            near = None if name in variables else _nearest(name, variables, len(own), cutoff=0)
+        else:  # a misspelled command, or an attention that is not loaded in this run
+            variables = {variable: variable for variable in of_root}
             for command in commands:
-                known |= _variables(commands, command, start)
-            near = _nearest(name, known, len(start), cutoff=0.7)
+                variables |= _variables(commands, command, start)
+            near = _nearest(name, variables, len(start), cutoff=0.7)
         if near is not None:
             warn(f"the environment variable {name} is unknown and has no effect; did you mean {near}?")
 
 
 def _variables(commands: Any, name: str, start: str) -> dict[str, str]:
-    """Return the environment variables that a command reads, each with the one that is named like the flag.
+    """Return the environment variables that a command reads, each mapped to the one named like the flag.
 
-    typer also reads variables that are named like parameters in Python. A command that cannot be built has none.
+    typer also reads variables that are named like parameters in Python. A command that cannot be built has no variables.
     """
     try:
         named = [param for param in commands[name].params if isinstance(param.envvar, str)]
@@ -69,13 +69,20 @@ def _variables(commands: Any, name: str, start: str) -> dict[str, str]:
     return in_python | {param.envvar: param.envvar for param in named}
 
 
-def _nearest(name: str, known: Mapping[str, str], start: int, cutoff: float) -> str | None:
-    """Return the known name that is most like another behind what both start with; None if none is alike enough."""
-    close = difflib.get_close_matches(name[start:], [each[start:] for each in sorted(known)], n=1, cutoff=cutoff)
-    return known[name[:start] + close[0]] if close else None
+def _nearest(name: str, variables: Mapping[str, str], start: int, cutoff: float) -> str | None:
+    """Return the variable nearest to a name, or None if none is near.
+
+    Args:
+        name: misspelled name.
+        variables: existing names, each mapped to the name to return.
+        start: length of the common prefix, which is not compared.
+        cutoff: lowest similarity, as in `difflib.get_close_matches`.
+    """
+    close = difflib.get_close_matches(name[start:], [each[start:] for each in sorted(variables)], n=1, cutoff=cutoff)
+    return variables[name[:start] + close[0]] if close else None
 
 
 def _spell(param: Any, value: Any) -> str:
-    """Return a flag as it was typed."""
+    """Return the spelling of a flag that was typed."""
     off = param.secondary_opts and value is False
     return str(max(param.secondary_opts if off else param.opts, key=len))

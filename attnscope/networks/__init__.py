@@ -69,10 +69,11 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
     of_one = {field: value for field, value in given.items() if field not in of_network}
     whole = {field: value for field, value in given.items() if field in of_network}
     if scope != "attention":
-        for field in of_one:
+        for field, value in of_one.items():
+            typed = f"no_{field}" if value is False else field
             instead = {attention.SIZE_FIELD: f"{{{network.SIZE_FIELD}}}", **network.INSTEAD}.get(field)
             fix = f"use {instead} instead" if instead else "remove one of them"
-            raise UsageError(f"{{{field}}} applies only to {{scope}} attention (got {{scope}} {scope}); {fix}")
+            raise UsageError(f"{{{typed}}} applies only to {{scope}} attention (got {{scope}} {scope}); {fix}")
         return network(scope=scope, **whole)
     of_block: Spec = network(scope="block", **whole).attention()
     if attention.SIZE_FIELD in of_one:

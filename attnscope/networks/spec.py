@@ -36,7 +36,9 @@ class NetworkSpec(Spec):
     mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
     classes: int = option(1000, "Number of classes.")
     scope: str = option("model", "Part of the network: block or model.", choices=("block", "model"))
-    block: int | None = option(None, "Show only this block (from 1).", shown="all of them", selects=True)
+    block: int | None = option(
+        None, "Block to explore, counted from 1.", shown="all with --scope model, else 1", selects=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,7 +37,7 @@ class SwinNetworkSpec(NetworkSpec):
     title: ClassVar[str] = "Swin"
     SUMMARY: ClassVar[str] = "Swin, whole or in stages and blocks."
     INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("shift", "shift_size"), "{scope} block {block} 2, the first block with shifted windows,"
+        ("shift", "shift_size"), "{scope} block {block} 2 (shifted windows) or {block} 1 (plain windows)"
     )
 
     dim: int = option(96, "Embedding dimension of the first stage.")
@@ -46,7 +46,9 @@ class SwinNetworkSpec(NetworkSpec):
     depths: Ints = option((2, 2, 6, 2), "Number of blocks of each stage.", high=DEEPEST)
     window: Pair = option((7, 7), "Window size in tokens.")
     patch: Pair = option((4, 4), "Patch size in pixels.")
-    stage: int | None = option(None, "Show only this stage (from 1).", shown="all of them", selects=True)
+    stage: int | None = option(
+        None, "Stage to explore, counted from 1.", shown="all with --scope model, else 1", selects=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
