@@ -21,10 +21,13 @@ ROUNDS = 5
 TIMM = """
     vit_tiny_patch16_224 vit_base_patch16_224 deit3_small_patch16_224 deit_tiny_distilled_patch16_224
     beit_base_patch16_224 eva02_tiny_patch14_224 cait_xxs24_224 xcit_nano_12_p16_224 swin_tiny_patch4_window7_224
+
     swin_small_patch4_window7_224 swinv2_tiny_window8_256 swinv2_cr_tiny_224 pvt_v2_b0 twins_pcpvt_small
     twins_svt_small pit_ti_224 levit_128s mvitv2_tiny maxvit_tiny_tf_224 coatnet_0_rw_224 convnext_tiny resnet50
+
     regnetx_002 efficientnet_b0 mobilenetv3_small_100 mobilevit_s crossvit_tiny_240 nest_tiny volo_d1_224
     efficientformer_l1 edgenext_xx_small davit_tiny gcvit_xxtiny focalnet_tiny_srf poolformer_s12 mixer_s32_224
+
     hiera_tiny_224 fastvit_t8 coat_tiny visformer_tiny
 """.split()  # noqa: SIM905
 TORCHVISION = """

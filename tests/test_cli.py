@@ -1,4 +1,4 @@
-"""The real command: flags, errors, forms, files, environment."""
+"""The command line in a process of its own: flags, errors, formats, files, environment."""
 
 import csv
 import io
@@ -63,7 +63,8 @@ WRONG = [
     (
         "vit -o {tmp}/x.html",
         2,
-        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got {tmp}/x.html); change it or add --format",
+        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got {tmp}/x.html); "
+        "change it or add --format",
     ),
     (
         "trace no.py:X -o x.pdf",
@@ -125,7 +126,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("line", "code", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_mistake_is_one_line(attnscope, tmp_path, line, code, said):
+def test_an_error_is_one_line(attnscope, tmp_path, line, code, said):
     (tmp_path / "wrong.toml").write_text("[vit]\ndimm = 3\n")
     (tmp_path / "broken.toml").write_text("[vit\n")
     done = attnscope(*line.format(tmp=tmp_path).split())
@@ -143,7 +144,7 @@ def test_a_mistake_is_one_line(attnscope, tmp_path, line, code, said):
         ("vit --batch 1000000", "--batch"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_figure_and_the_way_out(attnscope, line, said):
+def test_a_size_beyond_the_memory_is_an_error_with_the_fix(attnscope, line, said):
     done = attnscope(*line.split())
     assert done.returncode == 3
     assert said in done.stderr
@@ -168,7 +169,7 @@ def test_the_examples_of_the_help_work(attnscope, name):
 
 
 @pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
-def test_help_offers_the_forms_that_there_are(attnscope, name):
+def test_help_lists_the_available_formats(attnscope, name):
     offers = "md, svg; by default" in " ".join(attnscope(name, "--help").stdout.split())
     words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
     refused = "--format svg is not available for this command" in attnscope(name, *words, "--format", "svg").stderr
@@ -289,7 +290,7 @@ def test_csv_can_be_read(attnscope):
         ("", " ViT"),
     ],
 )
-def test_a_file_is_written_in_the_form_of_its_ending(attnscope, tmp_path, ending, begins):
+def test_a_file_is_written_in_the_format_of_its_extension(attnscope, tmp_path, ending, begins):
     file = tmp_path / f"out{ending}"
     file.write_text("before")
     done = attnscope("vit", "--no-time", "-o", str(file))
@@ -299,20 +300,20 @@ def test_a_file_is_written_in_the_form_of_its_ending(attnscope, tmp_path, ending
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_a_format_that_is_given_goes_before_the_ending(attnscope, tmp_path):
+def test_a_given_format_overrides_the_extension(attnscope, tmp_path):
     for words in (["--format", "csv"], ["--json"]):
         assert attnscope("vit", "--no-time", "-o", str(tmp_path / "x.html"), *words).returncode == 0
     assert (tmp_path / "x.html").read_text(encoding="utf-8").startswith("{")
 
 
-def test_a_mistake_leaves_the_file_as_it_was(attnscope, tmp_path):
+def test_an_error_leaves_the_file_unchanged(attnscope, tmp_path):
     file = tmp_path / "out.json"
     file.write_text("precious")
     assert attnscope("vit", "--dim", "770", "-o", str(file)).returncode == 2
     assert file.read_text() == "precious"
 
 
-def test_a_file_that_is_no_plain_one_stays_what_it_is(attnscope, tmp_path):
+def test_links_and_pipes_are_not_replaced(attnscope, tmp_path):
     plain, link, pipe = (tmp_path / name for name in ("plain.md", "link.md", "pipe.md"))
     plain.write_text("before")
     link.symlink_to(plain.name)
@@ -323,13 +324,13 @@ def test_a_file_that_is_no_plain_one_stays_what_it_is(attnscope, tmp_path):
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
     assert attnscope("vit", "--no-time", "-o", str(pipe)).returncode == 0
     assert pipe.is_fifo()
-    reader.kill()  # where nothing was written it would wait for ever
+    reader.kill()  # without output it would wait forever
     assert reader.communicate()[0].startswith(b"**ViT")
 
 
 @pytest.mark.parametrize(("flag", "shown"), [("-o", False), ("--save", True)])
-def test_where_nothing_can_be_written_it_is_told(flag, shown, tmp_path):
-    """On a limit of 512 bytes a file, as on a disk that is full. What is shown besides is not lost."""
+def test_a_failed_write_is_an_error(flag, shown, tmp_path):
+    """A limit of 512 bytes for a file simulates a full disk. The report is still printed."""
     file = tmp_path / "out.json"
     file.write_text("precious")
     limited = f"trap '' XFSZ; ulimit -f 1; exec {sys.executable} -B -m attnscope vit --no-time {flag} {file}"
@@ -340,9 +341,9 @@ def test_where_nothing_can_be_written_it_is_told(flag, shown, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full does not exist")
 @pytest.mark.parametrize("words", ["vit --no-time", "vit --no-time --json", "vit --help", "--version"])
-def test_a_full_disk_behind_the_terminal_is_told(words):
+def test_a_full_disk_behind_stdout_is_an_error(words):
     line = f"{sys.executable} -m attnscope {words} > /dev/full"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 1
@@ -350,14 +351,14 @@ def test_a_full_disk_behind_the_terminal_is_told(words):
 
 
 @pytest.mark.parametrize(("closed", "words", "code"), [(1, "vit", 0), (2, "vit", 0), (2, "vit --dim 770", 2)])
-def test_a_stream_that_is_closed_is_no_matter(closed, words, code):
+def test_a_closed_stream_is_ignored(closed, words, code):
     line = f"{sys.executable} -m attnscope {words} --budget 0.01 {closed}>&-"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (code, "")
     assert bool(done.stdout) == (closed == 2 and code == 0)
 
 
-def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnscope, tmp_path):
+def test_flags_override_environment_config_preset_and_defaults_in_this_order(attnscope, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text("[vit]\nheads = 6\nimage = [64, 96]\nqkv-bias = false\n")
 
@@ -386,14 +387,14 @@ def test_flags_win_over_environment_over_config_over_preset_over_defaults(attnsc
         ("vit", {"ATTNSCOPE_VIT_FORMAT": "csv"}, "tokens", None),
     ],
 )
-def test_where_fields_contradict_the_stronger_source_wins(attnscope, tmp_path, words, env, field, value):
+def test_the_stronger_source_of_contradicting_fields_is_used(attnscope, tmp_path, words, env, field, value):
     (tmp_path / "tokens.toml").write_text("[vit]\ntokens = 50\n")
     done = attnscope(*words.format(tmp=tmp_path).split(), "--no-time", "--json", **env)
     assert done.stderr == ""
     assert json.loads(done.stdout)["spec"][field] == value
 
 
-def test_a_switch_is_true_or_false_wherever_it_stands(attnscope, tmp_path):
+def test_a_switch_is_true_or_false_in_the_environment_and_in_a_file(attnscope, tmp_path):
     maybe = tmp_path / "maybe.toml"
     maybe.write_text('[vit]\ncls = "maybe"\n')
     assert attnscope("vit", ATTNSCOPE_VIT_CLS="may be").stderr == (
@@ -402,7 +403,7 @@ def test_a_switch_is_true_or_false_wherever_it_stands(attnscope, tmp_path):
     assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls must be true or false (got 'maybe')\n"
 
 
-def test_the_same_source_cannot_say_both(attnscope, tmp_path):
+def test_contradicting_values_from_one_source_are_an_error(attnscope, tmp_path):
     both = tmp_path / "both.toml"
     both.write_text("[vit]\ntokens = 50\nimage = 384\n")
     for words, env in [
@@ -413,7 +414,7 @@ def test_the_same_source_cannot_say_both(attnscope, tmp_path):
     assert attnscope("vit", "--no-time", "--format", "csv", ATTNSCOPE_VIT_JSON="1").stdout.startswith("step,")
 
 
-def test_config_and_environment_know_every_flag_by_its_name(attnscope, tmp_path):
+def test_each_flag_has_a_config_key_and_an_environment_variable(attnscope, tmp_path):
     config = tmp_path / "mine.toml"
     config.write_text('[vit]\nformat = "csv"\n')
     said = attnscope("vit", "--no-time", "--config", str(config))
@@ -426,10 +427,10 @@ def test_config_and_environment_know_every_flag_by_its_name(attnscope, tmp_path)
         assert f"ATTNSCOPE_{name.upper()}_FORMAT" in keys
 
 
-def test_strict_is_an_exit_code(attnscope, tmp_path):
+def test_strict_sets_the_exit_code(attnscope, tmp_path):
     assert attnscope("vit", "--no-time", "--strict").returncode == 0
-    lying = tmp_path / "lying.py"
-    lying.write_text(
+    patched = tmp_path / "patched.py"
+    patched.write_text(
         "import sys\n"
         "from attnscope import ViTSpec\n"
         "ViTSpec.closed_form = lambda spec: {'score': 1}\n"
@@ -439,14 +440,14 @@ def test_strict_is_an_exit_code(attnscope, tmp_path):
     )
     for words, code in [([], 0), (["--strict"], 1)]:
         done = subprocess.run(
-            [sys.executable, str(lying), "vit", "--no-time", *words], capture_output=True, text=True, encoding="utf-8"
+            [sys.executable, str(patched), "vit", "--no-time", *words], capture_output=True, text=True, encoding="utf-8"
         )
         assert done.returncode == code
         assert "disagree ✗" in done.stdout
         assert done.stderr == ("attnscope: --strict failed: the counts disagree; see the output\n" if words else "")
 
 
-def test_narrow_wide_and_quiet(attnscope):
+def test_width_and_quiet(attnscope):
     for width in (60, 80, 120):
         screen = attnscope("swin", "--shift", "--no-time", COLUMNS=str(width)).stdout
         assert max(map(len, screen.splitlines())) <= width
@@ -454,7 +455,7 @@ def test_narrow_wide_and_quiet(attnscope):
     assert "next" not in attnscope("vit", "--no-time", "-q").stdout
 
 
-def test_ascii_where_the_encoding_is_not_utf8(attnscope):
+def test_a_table_is_ascii_if_the_encoding_is_not_utf8(attnscope):
     done = attnscope("swin", "--shift", "--no-time", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert done.stdout.isascii()
@@ -468,7 +469,7 @@ def test_ascii_where_the_encoding_is_not_utf8(attnscope):
         *("vit --no-time --format svg", "presets --format md", "windows --json", "compare --json"),
     ],
 )
-def test_what_a_machine_reads_is_utf8_on_any_terminal(line):
+def test_machine_readable_formats_are_utf8_on_any_terminal(line):
     command = [sys.executable, "-m", "attnscope", *line.split()]
     ascii_only, utf8 = (
         subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
@@ -479,7 +480,7 @@ def test_what_a_machine_reads_is_utf8_on_any_terminal(line):
     assert not ascii_only.stdout.isascii()
 
 
-def test_color(attnscope):
+def test_color_follows_flags_and_environment(attnscope):
     assert "\x1b[" not in attnscope("vit", "--no-time").stdout
     assert "\x1b[" in attnscope("vit", "--no-time", FORCE_COLOR="1", TERM="xterm").stdout
     assert "\x1b[" not in attnscope("vit", "--no-time", FORCE_COLOR="1", NO_COLOR="1").stdout
@@ -487,7 +488,7 @@ def test_color(attnscope):
 
 
 def test_a_real_terminal_has_colors_and_its_own_width():
-    """At 70 columns of a pseudo-terminal."""
+    """A pseudo-terminal has 70 columns."""
     master, slave = pty.openpty()
     import fcntl
     import struct
@@ -501,7 +502,7 @@ def test_a_real_terminal_has_colors_and_its_own_width():
     while True:
         try:
             read = os.read(master, 4096)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # the other end is closed on Linux
             break
         if not read:
             break
@@ -515,7 +516,7 @@ def test_a_real_terminal_has_colors_and_its_own_width():
     assert "columns hidden (--wide shows all)" in plain
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     line = f"{sys.executable} -m attnscope vit --no-time | head -1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.startswith(" ViT attention")
@@ -524,7 +525,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.fixture
 def completed(attnscope):
-    """What a shell offers after these words."""
+    """Return a function that completes words as a shell does."""
 
     def complete(words):
         env = {
@@ -537,13 +538,13 @@ def completed(attnscope):
     return complete
 
 
-def test_completion_knows_commands_flags_and_words(completed):
+def test_completion_has_commands_flags_and_values(completed):
     assert {"vit", "swin"} <= set(completed("attnscope "))
     assert "--window" in completed("attnscope swin --win")
     assert "sdpa" in completed("attnscope vit --kernel ")
 
 
-def test_completion_offers_the_presets_of_the_command(completed):
+def test_completion_has_the_presets_of_the_command(completed):
     texts = {path.stem: path.read_text(encoding="utf-8") for path in presets().values()}
     for name in networks.names():
         assert set(completed(f"attnscope {name} --preset ")) == {each for each in texts if f"[{name}]" in texts[each]}
@@ -552,7 +553,7 @@ def test_completion_offers_the_presets_of_the_command(completed):
     assert set(completed("attnscope compare --preset ")) == {each for each in texts if "depths" in texts[each]}
 
 
-def test_presets_are_listed_and_answer_to_timms_names(attnscope):
+def test_presets_are_listed_and_have_timms_names(attnscope):
     listed = json.loads(attnscope("presets", "--json").stdout)
     by_name = {preset["name"]: preset for preset in listed}
     assert by_name["swin-b-384"]["macs"] == 47_083_134_976
@@ -571,16 +572,16 @@ def test_presets_are_listed_and_answer_to_timms_names(attnscope):
     ]
     larger = report("--preset", "swin-b-384", "--image", "512")
     assert larger["spec"]["image"] == [512, 512]
-    assert larger["published"]["figures"] == []  # they are of another size
+    assert larger["published"]["figures"] == []  # the published figures are for another size
 
 
-def test_an_unknown_preset_is_told_those_of_its_command_once(attnscope):
-    told = attnscope("swin", "--preset", "resnet50").stderr.partition("available: ")[2].strip().split(", ")
-    assert set(told) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
-    assert len(told) == len(set(told))
+def test_the_error_for_an_unknown_preset_lists_those_of_the_command_once(attnscope):
+    listed = attnscope("swin", "--preset", "resnet50").stderr.partition("available: ")[2].strip().split(", ")
+    assert set(listed) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
+    assert len(listed) == len(set(listed))
 
 
-def test_a_stage_and_a_block_are_opened(attnscope):
+def test_a_stage_and_a_block_are_selected(attnscope):
     def lines(*words):
         return attnscope("swin", *words, "--no-time", "--format", "csv").stdout.splitlines()
 

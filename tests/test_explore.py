@@ -1,4 +1,4 @@
-"""Spec -> Report: exact figures, honest times, refusals before anything is allocated."""
+"""`explore`: exact counts, times that add up, and errors before memory is allocated."""
 
 import json
 import re
@@ -34,8 +34,8 @@ def report():
     return attnscope.explore(SMALL, budget=0.02)
 
 
-def test_the_contract(report):
-    """Keys and kinds of the JSON, schema 1."""
+def test_the_json_has_the_keys_of_its_schema(report):
+    """The keys belong to schema 1."""
     data = json.loads(report.to_json())
     assert data["schema"] == 1
     assert {
@@ -68,17 +68,17 @@ def test_the_contract(report):
         assert len(row["time"]["samples_s"]) == data["time"]["runs"]
     assert {"macs", "flops", "other_flops", "params", "peak_bytes"} <= data["totals"].keys()
     assert {"whole_interquartile_mean_s", "steps_sum_s", "remainder_s", "runs"} <= data["time"].keys()
-    assert data["time"]["whole_median_s"] == data["time"]["whole_interquartile_mean_s"]  # the name of 0.1
+    assert data["time"]["whole_median_s"] == data["time"]["whole_interquartile_mean_s"]  # the name in version 0.1
     assert all(row["time"]["median_s"] == row["time"]["interquartile_mean_s"] for row in data["steps"])
     assert {"declared", "closed_form", "fvcore", "torch", "agree", "uncounted"} <= data["audit"].keys()
     assert {"own_macs", "reference_macs", "own_s", "reference_s", "neighbourhood"} <= data["complexity"].keys()
     old = {"global_macs", "windowed_macs", "ratio", "formulas", "global_s", "windowed_s", "saving"}
     assert old <= data["complexity"].keys()  # kept for one release
-    assert data["audit"]["torch"] is None  # not asked for, which is not 0
-    assert data["steps"][0]["bytes_saved"] == 0  # padding keeps nothing for the backward
+    assert data["audit"]["torch"] is None  # not requested, which differs from 0
+    assert data["steps"][0]["bytes_saved"] == 0  # padding saves nothing for backward
 
 
-def test_times_add_up(report):
+def test_times_of_steps_and_remainder_add_up(report):
     time = report.time
     assert sum(row.time.interquartile_mean_s for row in report.steps) == pytest.approx(time.steps_sum_s)
     assert time.whole_interquartile_mean_s - time.steps_sum_s == pytest.approx(time.remainder_s)
@@ -97,8 +97,8 @@ def test_times_add_up(report):
     ],
     ids=["vit", "cross", "block"],
 )
-def test_what_ran_is_what_was_timed(spec, timed):
-    """Nothing runs beside a ViT's attention, which is the global one itself, cross-attention, or a network."""
+def test_a_spec_without_a_baseline_has_only_its_own_time(spec, timed):
+    """ViT (global attention itself), cross-attention and networks have no baseline."""
     report = attnscope.explore(spec, device="cpu", budget=0.01)
     for name in ("global_s", "windowed_s"):
         assert getattr(report.complexity, name) == (report.time.whole_interquartile_mean_s if name == timed else None)
@@ -106,18 +106,18 @@ def test_what_ran_is_what_was_timed(spec, timed):
     assert report.complexity.reference_s is None
 
 
-def test_three_counts_and_a_fourth():
+def test_the_audit_adds_torch_to_the_independent_counts():
     audit = attnscope.explore(SMALL, time=False, audit=True).audit
     assert audit.agree
     assert audit.declared == audit.closed_form == audit.fvcore == audit.torch > 0
     assert audit.ways == ["letters", "closed form", "fvcore", "torch"]
     fused = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5, kernel="sdpa"), time=False, audit=True).audit
     assert fused.agree
-    if fused.torch is None:  # this torch is blind to fused attention on the CPU, and says so
+    if fused.torch is None:  # this torch cannot count fused attention on the CPU, which a note reports
         assert any("FlopCounterMode" in note for note in fused.notes)
 
 
-def test_a_wrong_count_is_told_where_it_is_wrong(monkeypatch):
+def test_a_wrong_count_is_reported_with_its_step(monkeypatch):
     right = ViTSpec.closed_form
     monkeypatch.setattr(ViTSpec, "closed_form", lambda spec: {**right(spec), "score": 1, "ghost": 7})
     audit = attnscope.explore(ViTSpec(dim=12, heads=3, tokens=5), time=False).audit
@@ -152,32 +152,32 @@ def test_nothing_is_computed_without_time():
 @pytest.mark.parametrize(
     "spec", [ViTSpec(tokens=10**6), SwinSpec(resolution=1000, shift=True)], ids=lambda spec: spec.name
 )
-def test_on_meta_the_module_is_built_and_held_against_the_plan(spec):
+def test_the_module_on_meta_is_compared_with_the_plan(spec):
     report = attnscope.explore(spec, device="meta")
     assert report.time is None
     assert report.audit.agree
     assert report.audit.fvcore == report.totals.macs
 
 
-def test_a_plan_that_lies_is_caught():
-    class Lying(ViTSpec):
+def test_a_wrong_plan_is_an_error():
+    class Wrong(ViTSpec):
         def plan(self):
             return replace(ViTSpec(**vars(self)), tokens=self.tokens + 1).plan()
 
     with pytest.raises(
         attnscope.AttnscopeError, match=r"project must return 1×6×36, by the plan \(got 1×5×36\): please report"
     ):
-        attnscope.explore(Lying(dim=12, heads=3, tokens=5))
+        attnscope.explore(Wrong(dim=12, heads=3, tokens=5))
 
 
-def test_what_does_not_fit_is_refused_before_it_is_allocated():
+def test_a_size_beyond_the_memory_is_an_error_before_allocation():
     with pytest.raises(DeviceError) as error:
         attnscope.explore(ViTSpec(tokens=10**7))
     assert "the run needs 8.5 PiB, but cpu has" in str(error.value)
     assert "--no-time for shapes and costs only, or set --tokens to at most" in error.value.in_flags()
 
 
-def test_memory_that_runs_out_after_all_is_told(monkeypatch):
+def test_an_allocation_failure_is_an_error_with_the_fix(monkeypatch):
     from attnscope.profiling import devices as device
 
     monkeypatch.setattr(device, "free_memory", lambda device: 10**18)
@@ -185,7 +185,7 @@ def test_memory_that_runs_out_after_all_is_told(monkeypatch):
         attnscope.explore(ViTSpec(dim=2, heads=1, tokens=2 * 10**7))
 
 
-def test_what_would_fit_is_the_most_that_fits():
+def test_the_suggested_size_is_the_largest_that_fits():
     free = 10**8
     assert largest_that_fits(ViTSpec(batch=1000), free).startswith("set {batch} to at most ")
     said = largest_that_fits(ViTSpec(tokens=10**6), free)
@@ -196,7 +196,7 @@ def test_what_would_fit_is_the_most_that_fits():
     assert largest_that_fits(SwinSpec(resolution=4000, window=4000), free) is None
 
 
-def test_what_would_fit_is_told_in_the_units_of_its_flag():
+def test_the_suggested_size_has_the_units_of_its_flag():
     free = 10**9
     vit, swin = ViTNetworkSpec(image=40000), SwinNetworkSpec(image=40000, patch=(4, 8))
     assert largest_that_fits(vit, free) == "set {image} to at most 800"
@@ -209,7 +209,7 @@ def test_what_would_fit_is_told_in_the_units_of_its_flag():
 
 @pytest.mark.parametrize("input_grad", [True, False])
 @pytest.mark.parametrize("spec", [ViTNetworkSpec(), SwinSpec(shift=True), ViTSpec(kernel="sdpa")], ids=lambda s: s.name)
-def test_a_run_needs_what_it_holds_at_its_fullest(spec, input_grad):
+def test_a_run_needs_its_peak_memory(spec, input_grad):
     plan = spec.plan()
     memory = Memory(plan)
     there = spec.itemsize * plan.params + plan.input_bytes
@@ -219,14 +219,14 @@ def test_a_run_needs_what_it_holds_at_its_fullest(spec, input_grad):
     assert back == there + max(memory.least_training_peak, least_backward_peak(memory, input_grad)) > forward
 
 
-def test_a_kernel_that_is_measured_alone_may_need_more_than_the_forward():
+def test_a_kernel_measured_alone_may_need_more_memory_than_the_forward():
     plan = ViTSpec(dim=1200, heads=1, tokens=2).plan()
     assert needed_bytes(plan, RunOptions()) == needed_bytes(plan) - Memory(plan).least_peak + 4 * (
         2 * 1200 + 1200 * 3600 + 2 * 3600
     )
 
 
-def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeypatch):
+def test_a_backward_that_does_not_fit_is_an_error_although_the_forward_fits(monkeypatch):
     from attnscope.profiling import devices as device
 
     spec, options = ViTNetworkSpec(batch=64), RunOptions(backward=True)
@@ -235,10 +235,10 @@ def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeyp
     assert needed_bytes(spec.plan(), RunOptions()) < free
     with pytest.raises(DeviceError) as error:
         attnscope.explore(spec, device="cpu", backward=True)
-    told = error.value.in_flags()
-    assert "forward and backward need 8.8 GiB, but cpu has 1.9 GiB free" in told
+    message = error.value.in_flags()
+    assert "forward and backward need 8.8 GiB, but cpu has 1.9 GiB free" in message
     said = re.search(
-        r"--no-time for shapes and costs only, leave out --backward, or set --batch to at most (\d+)", told
+        r"--no-time for shapes and costs only, leave out --backward, or set --batch to at most (\d+)", message
     )
     fits = [needed_bytes(replace(spec, batch=int(said[1]) + more).plan(), options) <= free for more in (0, 1)]
     assert fits == [True, False]
@@ -258,32 +258,32 @@ def test_a_backward_that_does_not_fit_is_refused_where_the_forward_would(monkeyp
         ({"seed": -1}, r"seed must be an integer from 0 to \d+ \(got -1\)"),
     ],
 )
-def test_a_wrong_argument(arguments, said):
+def test_a_wrong_argument_is_an_error(arguments, said):
     with pytest.raises(UsageError, match=said):
         attnscope.explore(ViTSpec(), **arguments)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_missing():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is available")
+def test_a_missing_device_is_an_error():
     with pytest.raises(DeviceError, match=r"device cuda is not available here; available: .*cpu"):
         attnscope.explore(ViTSpec(), device="cuda")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-def test_other_types_and_kernels_run(dtype, kernel):
+def test_other_dtypes_and_kernels_run(dtype, kernel):
     report = attnscope.explore(
         SwinSpec(dim=12, resolution=8, window=4, shift=True, dtype=dtype, kernel=kernel), budget=0.01
     )
     assert report.audit.agree
 
 
-def test_what_is_no_spec_is_told_in_a_line():
+def test_an_argument_other_than_a_spec_is_an_error():
     with pytest.raises(UsageError, match="spec must be a Spec such as"):
         attnscope.explore("vit")
 
 
-def test_the_users_state_is_left_alone():
+def test_the_state_of_torch_is_restored():
     torch.set_num_threads(1)
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -293,7 +293,7 @@ def test_the_users_state_is_left_alone():
     assert torch.get_default_dtype() is torch.float32
 
 
-def test_the_same_seed_is_the_same_input():
+def test_the_same_seed_gives_the_same_output():
     def built(seed):
         with settled(1, seed, torch.device("cpu")):
             module, inputs = build(SMALL, torch.device("cpu"))
@@ -304,31 +304,31 @@ def test_the_same_seed_is_the_same_input():
 
 
 @pytest.mark.cuda
-def test_on_cuda():
+def test_explore_runs_on_cuda():
     report = attnscope.explore(SwinSpec(shift=True), device="cuda")
     assert report.audit.agree
     assert report.time.steps_sum_s > 0
 
 
 @pytest.mark.mps
-def test_on_mps():
+def test_explore_runs_on_mps():
     assert attnscope.explore(SwinSpec(shift=True), device="mps").audit.agree
 
 
 class TestTraceSteps:
-    """Any network that has our attentions inside."""
+    """A network that contains attentions of attnscope."""
 
     def network(self):
         return torch.nn.Sequential(WindowAttention(12, 3, 4, 2), WindowAttention(12, 3, 4, qkv_bias=False))
 
-    def test_paths_and_shapes(self):
+    def test_rows_have_paths_and_shapes(self):
         rows = trace_steps(self.network(), torch.randn(2, 6, 9, 12))
         assert [row.path for row in rows] == ["0"] * 15 + ["1"] * 12
         assert rows[0].name == "pad"
         assert rows[0].outputs == ((2, 8, 12, 12),)
         assert next(row for row in rows if row.path == "1" and row.name == "project").params == 3 * 12 * 12
 
-    def test_a_module_used_twice_may_see_two_sizes(self):
+    def test_a_module_called_twice_may_have_two_input_shapes(self):
         shared = ViTAttention(12, 3)
 
         class Twice(torch.nn.Module):
@@ -342,20 +342,20 @@ class TestTraceSteps:
         rows = trace_steps(Twice(), torch.randn(1, 5, 12))
         assert [row.outputs[0] for row in rows if row.name == "output"] == [(1, 5, 12), (1, 3, 12)]
 
-    def test_it_is_left_as_it_was(self):
+    def test_the_module_is_restored(self):
         network = self.network().train()
         network[1].eval()
         trace_steps(network, torch.randn(1, 4, 4, 12))
         assert [module.training for module in (network, *network)] == [True, True, False]
         assert not network[0]._forward_pre_hooks
 
-    def test_a_wrong_shape_is_told_in_letters(self):
+    def test_the_error_for_a_wrong_shape_has_axis_letters(self):
         with pytest.raises(
             AxisError, match=r"project: x must have shape b n c \(got 1×5×13\): c must be 12 \(got 13\)"
         ):
             trace_steps(ViTAttention(12, 3), torch.randn(1, 5, 13))
 
-    def test_a_step_that_breaks_its_contract_is_told_after_the_call(self):
+    def test_a_step_with_a_wrong_output_shape_is_an_error(self):
         class Broken(ViTAttention):
             def mix(self, weights, v):
                 return super().mix(weights, v)[..., :-1]

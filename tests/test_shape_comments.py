@@ -28,29 +28,29 @@ SHAPES = {
     "(1, 49, 96)": ["1", "49", "96"],
 }
 
-NO_SHAPES = """
-type: ignore
-noqa: E501
-TODO
-(x, y)
-q, k, v
-(7, 7)
-1, 2
-optional, unused
-for the mask
-apply norm, then add
-make torchscript happy (cannot use tensor as tuple)
-[CLS] token
-B H W C or N H W C
-e.g. 3 C
-no-op
-cyclic shift
-merge windows
-to be or not
-x = 3, y = 4
-https://example.org/a, b
-(see Liu et al., 2021)
-""".strip().splitlines()
+NO_SHAPES = [
+    "type: ignore",
+    "noqa: E501",
+    "TODO",
+    "(x, y)",
+    "q, k, v",
+    "(7, 7)",
+    "1, 2",
+    "optional, unused",
+    "for the mask",
+    "apply norm, then add",
+    "make torchscript happy (cannot use tensor as tuple)",
+    "[CLS] token",
+    "B H W C or N H W C",
+    "e.g. 3 C",
+    "no-op",
+    "cyclic shift",
+    "merge windows",
+    "to be or not",
+    "x = 3, y = 4",
+    "https://example.org/a, b",
+    "(see Liu et al., 2021)",
+]
 
 
 @pytest.mark.parametrize("comment", SHAPES)

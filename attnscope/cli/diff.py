@@ -52,8 +52,9 @@ def show_diff(
 ) -> None:
     """Compare two saved runs: environment, exact costs, and the times of forward, backward and kernels.
 
-    A difference is real if the interquartile ranges are further apart than those of the same run in two processes (2% of
-    the whole, 5% of a step). The verdict for a step is "cannot tell" if its change is at most the remainder of either run.
+    A difference is real if the interquartile ranges are further apart than those of the same run in two processes: by
+    more than 2% of the whole, or 5% of a step. The verdict for a step is "cannot tell" if its change is at most the
+    remainder of either run.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
     if fail_above is not None and fail_above <= 0:

@@ -67,8 +67,8 @@ def run_trace(
             "--input",
             group=MODULE,
             metavar="[NAME=]SHAPE[:DTYPE]",
-            help="Shape of an input, such as 1,49,96 or mask=49,49:bool. Can be repeated; optional for networks of timm, "
-            "torchvision and Hugging Face.",
+            help="Shape of an input, such as 1,49,96 or mask=49,49:bool. Can be repeated; optional "
+            "if the module declares its inputs.",
         ),
     ] = None,
     submodule: Annotated[

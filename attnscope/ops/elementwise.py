@@ -8,25 +8,25 @@ from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides
 
 ACTIVATIONS = {
-    "gelu": 5,  # divide by √2, error function, add 1, multiply by x, halve
-    "relu": 1,  # compare
-    "sigmoid": 4,  # negate, exponentiate, add 1, divide
-    "silu": 5,  # a sigmoid, multiply by x
-    "tanh": 1,  # an elementary function, like exp and erf
-    "leaky_relu": 2,  # compare, multiply
+    "gelu": 5,  # Divide by √2, error function, add 1, multiply by x, halve.
+    "relu": 1,  # Compare.
+    "sigmoid": 4,  # Negate, exponentiate, add 1, divide.
+    "silu": 5,  # A sigmoid, multiply by x.
+    "tanh": 1,  # An elementary function, like exp and erf.
+    "leaky_relu": 2,  # Compare, multiply.
     "prelu": 2,
     "_prelu_kernel": 2,
-    "elu": 3,  # compare, exponentiate, subtract 1
-    "selu": 4,  # an elu, scale
-    "celu": 4,  # divide, an elu
-    "hardtanh": 2,  # compare with both bounds
+    "elu": 3,  # Compare, exponentiate, subtract 1.
+    "selu": 4,  # An elu, scale.
+    "celu": 4,  # Divide, an elu.
+    "hardtanh": 2,  # Compare with both bounds.
     "relu6": 2,
-    "hardsigmoid": 4,  # add, compare twice, divide
-    "hardswish": 5,  # a hardsigmoid, multiply by x
-    "softplus": 3,  # exponentiate, add 1, logarithm
-    "log_sigmoid": 4,  # negate, a softplus
-    "mish": 5,  # a softplus, tanh, multiply by x
-    "glu": 5,  # a sigmoid, multiply
+    "hardsigmoid": 4,  # Add, compare twice, divide.
+    "hardswish": 5,  # A hardsigmoid, multiply by x.
+    "softplus": 3,  # Exponentiate, add 1, logarithm.
+    "log_sigmoid": 4,  # Negate, a softplus.
+    "mish": 5,  # A softplus, tanh, multiply by x.
+    "glu": 5,  # A sigmoid, multiply.
 }
 """FLOPs of one element of an activation. An elementary function counts 1, like an addition."""
 

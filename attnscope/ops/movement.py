@@ -7,22 +7,27 @@ from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_strides
 
 register(
-    """view reshape _unsafe_view _reshape_alias permute transpose t expand select slice unbind split split_with_sizes
-    unsafe_split unsafe_split_with_sizes unsafe_chunk unsqueeze squeeze detach alias lift_fresh lift _conj as_strided
-    swapaxes view_as_real chunk unflatten expand_as""",
+    """view reshape _unsafe_view _reshape_alias permute transpose t expand unsqueeze squeeze detach alias lift_fresh lift
+    _conj as_strided swapaxes view_as_real unflatten expand_as""",
+    is_view=True,
+)
+register(
+    "select slice unbind split split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk",
     is_view=True,
 )
 register("embedding index index_select gather take slice_scatter", gathers=True)
 register(
     """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
-    constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle
-    im2col col2im masked_fill where tril triu one_hot meshgrid index_put _index_put_impl scatter
-    select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy
-    empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full scalar_tensor
-    zeros zeros_like ones ones_like full full_like fill zero arange linspace eye
-    rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout
-    sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async"""
+    constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle"""
 )
+register(
+    """im2col col2im masked_fill where tril triu one_hot meshgrid index_put _index_put_impl scatter
+    select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy"""
+)
+register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")
+register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")
+register("rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout")
+register("sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async")
 
 
 def view(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
