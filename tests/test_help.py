@@ -5,19 +5,46 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import typer
 
 from attnscope import attentions
-from attnscope.cli.commands import build, describe
+from attnscope.cli.commands import Command, build, describe
 from attnscope.cli.extension import COMMAND_GROUPS, OTHERS
 from attnscope.cli.flags import GROUPS
 from attnscope.cli.help import WAYS_IN
+from attnscope.cli.main import app
 from attnscope.core.terminal import fold
+from attnscope.networks import SCOPES
+from attnscope.ops.kernels import KERNELS
+from attnscope.profiling.options import DEVICES
 from tests.conftest import Run
 
 COMMANDS = (*attentions.names(), *OTHERS)
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+
+GLOSSARY = Path(__file__).parents[1] / "docs" / "glossary.md"
+TERMS = (
+    "allocator", "arithmetic intensity", "attention", "attention head", "attention weights", "backward",
+    "bandwidth", "baseline", "batch size", "bias MLP", "block", "break-even", "budget", "channel", "class",
+    "class token", "config file", "contender", "context", "cosine attention", "counting convention",
+    "crossover", "cyclic shift", "device", "distillation token", "dropout", "dtype", "eager",
+    "embedding dimension", "encoder-decoder attention", "FLOP", "forward", "global attention", "gradient",
+    "grid", "grouped-query attention", "image", "inference", "interquartile range", "kernel", "key",
+    "key/value heads", "log-spaced continuous position bias", "lower bound", "MAC", "mask", "matmul", "MLP",
+    "model", "multi-head self-attention", "network", "noisy", "padding", "parameter", "partition", "patch",
+    "peak activation memory", "peak memory", "peaks", "preset", "projection", "query", "receptive field",
+    "relative position bias", "relative position index", "remainder", "roofline", "score", "sdpa", "seed",
+    "shape comment", "shift", "shifted window", "softmax", "stage", "steady", "step", "third-party module",
+    "thread", "timm", "token", "torchvision", "trace", "training", "value", "verify", "warm-up", "whole",
+    "window", "window batch", "windowed attention",
+)  # fmt: skip
+"""Terms that need an entry in the glossary if a help text uses them. `terms_in` also finds others by their spelling."""
+COMMON = {"CI", "CPU", "JSON", "TOML", "module-level"}
+"""Names and hyphenated words that need no definition."""
+PLACEHOLDERS = {"CLASS", "COMMAND", "FILE", "MODULE", "NAME", "PACKAGE", "TYPE"}
 
 
 def titles(page: str) -> list[str]:
@@ -34,6 +61,43 @@ def listed(page: str) -> dict[str, list[str]]:
         elif re.match(r"  \S", line) and found:
             rows.append(line.split()[0].rstrip(","))
     return found
+
+
+def glossary() -> dict[str, str]:
+    """Return the definitions of the glossary, by the terms in lower case."""
+    entries = re.findall(r"^\*\*(.+?)\*\*: (.+)$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r" \(\w+\)$", "", term).lower(): definition for term, definition in entries}
+
+
+def terms_in(text: str) -> set[str]:
+    """Return the technical terms in a help text: those of TERMS, hyphenated words, and names with several capitals."""
+    text = re.sub(r"--[\w-]+", " ", text)  # flags are not terms
+    listed = {term for term in TERMS if re.search(rf"(?<![\w-]){term}(e?s)?(?![\w-])", text, re.IGNORECASE)}
+    words = set(re.findall(r"[A-Za-z]+(?:-[A-Za-z]+)*", text)) - COMMON - PLACEHOLDERS
+    return listed | {word for word in words if "-" in word or re.search("[A-Z].*[A-Z]", word)}
+
+
+def undefined(text: str) -> set[str]:
+    """Return the technical terms in a help text that the glossary does not define.
+
+    A term of TERMS needs an entry of its own. A hyphenated word or a name may be one word of an entry, as "grouped-query"
+    is in "grouped-query attention".
+    """
+    entries = glossary().keys()
+    words = {word for entry in entries for word in entry.split()}
+    return {
+        term
+        for term in terms_in(text)
+        if not {term.lower(), term.lower().removesuffix("s")} & (entries if term in TERMS else {*entries, *words})
+    }
+
+
+def help_texts(command: typer.core.TyperCommand | typer.core.TyperGroup) -> list[str]:
+    """Return the help of a command and of each of its parameters, with defaults of several words."""
+    texts = [command.help, command.short_help, None if isinstance(command, Command) else command.epilog]
+    for param in command.params:
+        texts += [param.help, param.show_default if " " in str(param.show_default) else None]
+    return [text for text in texts if text]
 
 
 def test_the_start_page_shows_example_commands_and_help(attnscope: Run):
@@ -126,3 +190,39 @@ def test_help_has_colors_on_a_real_terminal():
         read = os.read(master, 4096)
     os.close(master)
     assert b"\x1b[1m" in read
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_glossary_defines_the_terms_in_the_help_of_each_flag(name: str):
+    texts = help_texts(build(name))
+    assert {text: missing for text in texts if (missing := undefined(text))} == {}
+    assert any(terms_in(text) for text in texts)
+
+
+def test_the_glossary_defines_the_terms_of_the_start_page_and_of_the_root():
+    shown = [text for title, rows in WAYS_IN.items() for text in (title, *(text for _, text in rows))]
+    for text in [*shown, *help_texts(typer.main.get_command(app))]:
+        assert undefined(text) == set()
+
+
+def test_the_glossary_defines_kernels_devices_and_scopes():
+    entries = glossary()
+    assert set(KERNELS) <= entries.keys()
+    for entry, values in (("device", DEVICES), ("scope", SCOPES)):
+        assert [value for value in values if value not in entries[entry]] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "missing"),
+    [
+        ("Number of MACs of a W-MSA, by --head-count.", {"MACs", "W-MSA"}, set()),
+        ("Use log-space QZX.", {"log-space", "QZX"}, {"log-space", "QZX"}),
+        ("Batch size of grouped-query models.", {"batch size", "grouped-query", "model"}, set()),
+        ("Set the bandwidths.", {"bandwidth"}, set()),
+        ("Module: FILE.py:NAME or PACKAGE.MODULE:NAME or timm:NAME.", {"timm"}, set()),
+        ("Add a bias to the CPU.", set(), set()),
+    ],
+)
+def test_terms_are_found_in_help_texts(text: str, terms: set[str], missing: set[str]):
+    assert terms <= terms_in(text)
+    assert undefined(text) == missing
