@@ -300,4 +300,4 @@ def test_save_writes_what_diff_reads(attnscope, tmp_path):
     assert read_report(path).totals.macs == 524_391_936
     failed = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
     assert failed.returncode == 2
-    assert "needs times in both runs" in failed.stderr
+    assert "requires times in both runs" in failed.stderr

@@ -487,13 +487,15 @@ def test_the_error_names_the_environment_variable_that_names_the_folder(run, mon
 )
 def test_a_field_cannot_have_the_name_of_another_flag(run, tmp_path, field, taken):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
-    message = f"{folder}/spec.py: PVTSpec has a field {field}, and another flag is called {taken}; rename the field"
+    message = (
+        f"{folder}/spec.py: PVTSpec.{field} must not have the name of another flag (got {taken}); rename the field"
+    )
     hold_one_line(run(folder, "pvt", "--no-time"), message)
 
 
 def test_a_field_cannot_have_the_name_of_a_flag_of_compare(run, tmp_path):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    pad: int = option(1, "X.")\n{FIELD}')
-    message = f"{folder}/spec.py: PVTSpec has a field pad, and another flag is called --pad; rename the field"
+    message = f"{folder}/spec.py: PVTSpec.pad must not have the name of another flag (got --pad); rename the field"
     hold_one_line(run(folder, "compare", "vit", "pvt"), message)
 
 

@@ -132,7 +132,7 @@ def check_file(flag: str, path: Path | None) -> None:
     """
     if path is None:
         return
-    if path == Path():  # as for the empty text
+    if path == Path():  # also for the empty text
         raise UsageError(f"{{{flag}}} must be a file (got the current folder); add a file name")
     if path.is_dir():
         raise UsageError(f"{{{flag}}} must be a file (got the folder {literal(path)}); add a file name")

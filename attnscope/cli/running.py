@@ -39,7 +39,7 @@ AllocFlag = Annotated[
     option(
         group=RUN,
         **choices(ALLOCATORS),
-        help="Allocator: pinned (keeps freed memory, for steady times) or default (of the system).",
+        help="Allocator: pinned (keeps freed memory, for steady times) or default (the system's).",
     ),
 ]
 

@@ -62,7 +62,7 @@ def run_windows(
     ] = None,
     positions: Annotated[bool, option("--positions", group=PICTURES, help="Show the relative position index.")] = False,
     order: Annotated[
-        bool, option("--order", group=PICTURES, help="Show which windows of which images are in the window batch.")
+        bool, option("--order", group=PICTURES, help="Show how the rows of the window batch map to the images.")
     ] = False,
     form: FormFlag = None,
     json: JsonFlag = False,
