@@ -339,7 +339,7 @@ MISTAKES = {
         "steps.py",
         "spec.reduced\n",
         "spec.no\n",
-        "steps.py:51: AttributeError: 'PVTSpec' object has no",
+        "steps.py:55: AttributeError: 'PVTSpec' object has no",
     ),
 }
 

@@ -15,7 +15,7 @@ from attnscope.cli.commands import Command, build, describe
 from attnscope.cli.extension import COMMAND_GROUPS, OTHERS
 from attnscope.cli.flags import GROUPS
 from attnscope.cli.help import WAYS_IN
-from attnscope.cli.main import app
+from attnscope.cli.program import app
 from attnscope.core.terminal import fold
 from attnscope.networks import SCOPES
 from attnscope.ops.kernels import KERNELS

@@ -59,7 +59,7 @@ def modules_after(words: list[str]) -> set[str]:
 @pytest.mark.parametrize("words", NO_TORCH, ids=" ".join)
 def test_a_command_that_does_not_run_a_module_does_not_import_torch(words):
     loaded = modules_after(words)
-    assert "attnscope.cli.main" in loaded
+    assert "attnscope.cli.program" in loaded
     assert not {"torch", "fvcore", "numpy"} & loaded
 
 

@@ -8,7 +8,7 @@ def main() -> None:
     """Run the command line without the garbage collector: a run leaves little garbage, and imports are faster."""
     gc.disable()
     try:
-        from attnscope.cli.main import main as run
+        from attnscope.cli.program import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()

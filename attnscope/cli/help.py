@@ -18,11 +18,11 @@ Row = tuple[str, str]
 
 WAYS_IN: dict[str, tuple[Row, ...]] = {
     "Learn how an attention works": (
-        ("attnscope swin --window 7 --shift", "Show shapes, cost and time of each step."),
+        ("attnscope swin --window 7 --shift --explain", "Show each step and its meaning."),
         ("attnscope windows --shift", "Draw windows, shift and mask."),
     ),
     "Compare attentions": (
-        ("attnscope compare", "Global and windowed, with break-even."),
+        ("attnscope compare", "Global and windowed attention."),
     ),
     "Measure and guard": (
         ("attnscope vit --save a.json", "Time and verify each step."),
@@ -42,7 +42,9 @@ def start_page(context: typer.Context) -> str:
     formatter = context.make_formatter()
     formatter.write_text(str(context.command.help))
     longest = max(len(command) for rows in WAYS_IN.values() for command, _ in rows)
-    write_sections(context, formatter, WAYS_IN, names_end=longest if formatter.width > 2 * longest else NAMES_END)
+    write_sections(
+        context, formatter, WAYS_IN, names_end=longest if formatter.width > longest + NAMES_END else NAMES_END
+    )
     return str(formatter.getvalue()).rstrip("\n")
 
 

@@ -17,6 +17,9 @@ ENTRY = re.compile(r"([\w*][\w*, ]*): (?=\S)")
 """The beginning of an entry of `Args:`."""
 
 TEST_NAME = re.compile(r"test_(\w+)")
+MARKUP = re.compile(r"\s*<\w+[ >]")
+"""The beginning of HTML or SVG."""
+
 VALUE = "`x`"
 
 
@@ -85,6 +88,6 @@ def _strings(source: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.JoinedStr):
             text = "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
-            text = node.value
+            text = "" if MARKUP.match(node.value) else node.value
         if SENTENCE.search(text):
             yield node.lineno, text
