@@ -310,13 +310,13 @@ def test_charts_handle_constant_steep_and_empty_lines():
 
 def test_global_attention_is_not_called_vit():
     compared = compare(("vit", "vit:kv_heads=1", "swin"), {"resolution": [14, 28]})
-    assert list(compared.names.values()) == ["global attention", "global attention, kv_heads 1", "swin"]
+    assert list(compared.names.values()) == ["global attention", "global attention (kv_heads 1)", "swin"]
     assert compared.labels == ["vit", "vit:kv_heads=1", "swin"]  # as typed, in JSON and CSV
     for form in ("table", "md"):
         shown = render_comparison(compared, form, Screen(quiet=True))
         as_typed = shown.replace("(vit)", "").replace("(vit:kv_heads=1)", "")
         assert "vit" not in as_typed
-    assert "global attention, kv_heads 1 (vit:kv_heads=1)" in render_comparison(compared, "table", Screen())
+    assert "global attention (kv_heads 1) (vit:kv_heads=1)" in render_comparison(compared, "table", Screen())
 
 
 def timed(first, other):

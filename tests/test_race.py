@@ -171,7 +171,7 @@ def test_a_kernel_that_does_not_run_is_not_timed():
     race(comparison, meeting, device="cpu", budget=0.001)
     assert [set(point.times) for point in comparison.points] == [{"swin"}, {"swin"}]
     assert [each.reason for each in comparison.not_timed] == [
-        "global attention, kernel efficient does not run here: torch has no such kernel for this device, dtype and bias"
+        "global attention (kernel efficient) does not run here: torch has no such kernel for this device, dtype and bias"
     ] * 2
     assert comparison.time_crossovers == []
 

@@ -325,7 +325,8 @@ def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     """Return the description of an attention, followed by its own values."""
     look = spec.neighbourhood
     varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
-    words = [*([] if spec.IS_PLAIN else [spec.title]), look.describe(sized=not varied)]
-    return ", ".join(
-        [*words, *(f"{name} {value}" for name, value in contender.own.items() if name not in look.described)]
-    )
+    own = [f"{name} {value}" for name, value in contender.own.items() if name not in look.described]
+    described = look.describe(sized=not varied)
+    if spec.IS_PLAIN:  # these words are its name in sentences and in heads of columns
+        return f"{described} ({', '.join(own)})" if own else described
+    return ", ".join([spec.title, described, *own])
