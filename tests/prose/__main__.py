@@ -9,6 +9,7 @@ from tests.prose.source import prose
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+PACKAGES = HERE / "node_modules"
 CHECKED = (
     "*.md",
     "attnscope/**/*.py",
@@ -22,11 +23,11 @@ CHECKED = (
 
 def main(names: list[str]) -> int:
     """Check the named files, or all; print `FILE:LINE:COLUMN: message`; return 1 if there is a finding, else 0."""
-    if not (HERE / "node_modules").exists():
+    if not PACKAGES.exists():
         install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
         subprocess.run(install, cwd=HERE, check=True)
     paths = [Path(name).resolve() for name in names] or [
-        path for pattern in CHECKED for path in sorted(ROOT.glob(pattern))
+        path for pattern in CHECKED for path in sorted(ROOT.glob(pattern)) if PACKAGES not in path.parents
     ]
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
