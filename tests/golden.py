@@ -22,7 +22,7 @@ from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
-from tests.test_readme import ROOT, SESSION, arguments
+from tests.test_readme import PICTURE, ROOT, SESSION, arguments
 
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
@@ -249,11 +249,12 @@ def write_sessions() -> None:
 
 
 def main() -> None:
-    """Write all screens."""
+    """Write all screens, the sessions of the README and its picture."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     write_sessions()
+    subprocess.run([sys.executable, "-m", "attnscope", *PICTURE], cwd=ROOT, check=True)
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
 
 

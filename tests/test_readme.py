@@ -1,8 +1,11 @@
 """The README and the pages of docs/: their commands run, and print what the README shows."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.name != "mutation.md"]
 SESSION = re.compile(r"(?<=```console\n)\$ (.*)\n((?:.*\n)*?)(?=```)")
 """A command of a console block, and the lines below it."""
+
+PICTURE = ["windows", "--resolution", "14", "--window", "7", "--shift", "-o", "docs/windows.svg"]
+"""The arguments of the command that draws the picture at the top."""
 
 
 def blocks(language: str) -> list[str]:
@@ -67,6 +73,21 @@ def test_a_command_works(attnscope, command, tmp_path):
     timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
     done = attnscope(*words, *(["--budget", "0.02"] if timed else []))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_picture_is_what_its_command_draws(tmp_path):
+    """After a change of the output: `python -m tests.golden`."""
+    assert f"](docs/{Path(PICTURE[-1]).name})" in README
+    (tmp_path / "docs").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "attnscope", *PICTURE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0
+    drawn = (tmp_path / PICTURE[-1]).read_text(encoding="utf-8")
+    assert drawn == (ROOT / PICTURE[-1]).read_text(encoding="utf-8")
 
 
 def test_the_setup_commands_are_at_the_top():
