@@ -15,6 +15,7 @@ from rich.cells import cell_len
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore, trace
 from attnscope.analyses.windows import look_at_windows
+from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.plan.roofline import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
@@ -250,7 +251,7 @@ def test_a_screen_shows_the_values_of_the_json():
         assert row.name in screen
         assert row.doc in screen
         assert row.pattern in screen
-    assert f"{report.totals.macs:,} MACs (290 MFLOPs): shapes, closed form agree ✓" in screen
+    assert f"{report.totals.macs:,} MACs (290 MFLOPs) by shapes and closed form ✓" in screen
     assert "12.1× faster" in screen
 
 
@@ -269,7 +270,7 @@ def test_a_disagreement_is_reported():
     audit = replace(report.audit, agree=False, notes=notes, uncounted=["aten::mystery"])
     report = replace(report, audit=audit)
     screen = render(report, "table", Screen())
-    assert "shapes, closed form disagree ✗" in screen
+    assert "shapes and closed form disagree ✗" in screen
     assert "score: counts disagree: shapes 300, closed form 1" in screen
     assert "not counted: aten::mystery" in screen
 
@@ -385,3 +386,29 @@ def test_columns_that_do_not_fit_are_counted_and_named():
         assert line.startswith(" 3 columns hidden") or width == 20
         assert width == 20 or line == f" 3 columns hidden (--wide shows all): {shown}"
     assert Screen(width=80).hidden([]) == []
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_the_conclusion_does_not_depend_on_the_kernel(kernel):
+    """A fused step has parameters, those of its bias, but multiplies activations."""
+    shown = render(explore(SwinSpec(shift=True, kernel=kernel), time=False), "table", Screen(width=100))
+    assert " result    80% of the MACs are in the projections; attention itself is 20%\n" in shown
+
+
+def test_small_shares_are_not_rounded_to_nothing():
+    assert [words.rough_percent(share) for share in (0, 0.001, 0.29, 0.999, 1)] == ["0%", "<1%", "29%", ">99%", "100%"]
+    shown = render(explore(ViTSpec(tokens=1), time=False), "table", Screen(width=100))
+    assert " result    >99% of the MACs are in the projections; attention itself is <1%\n" in shown
+
+
+def test_a_formula_that_leaves_macs_out_says_so():
+    shown = render(explore(SwinV2Spec(), time=False), "table", Screen(width=120))
+    assert "201,902,592 MACs (404 MFLOPs) by shapes and closed form ✓" in shown
+    assert "Ω(W-MSA) = 4hwC² + 2M²hwC = 201,326,592 MACs" in shown
+    assert "the formula leaves out 576,000 MACs" in shown
+
+
+def test_a_wide_column_leaves_its_room_to_others():
+    screen = render(explore(SwinSpec(), time=False), "table", Screen(width=120))
+    assert "  live\n" in screen
+    assert "1 column hidden" not in screen.split("letters")[0]

@@ -95,17 +95,26 @@ def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> li
 
 
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
-    """Return the columns that fit on the screen and the titles of the dropped ones; the highest rank is dropped first."""
-    kept = [column for column in columns if column.rank is not None]
-    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) for column in kept}
-    dropped = []
-    while screen.width is not None and MARGIN + sum(widths[column.key] + GAP for column in kept) - GAP > screen.width:
-        last = max(kept, key=lambda column: column.rank or 0)
-        if not last.rank:
-            break
-        kept.remove(last)
-        dropped.append(last)
-    return kept, [column.title for column in columns if column in dropped and column.title]
+    """Return the columns that fit on the screen and the titles of the dropped ones.
+
+    The lowest rank is placed first. A column that is too wide leaves its room to those of higher ranks.
+    """
+    shown = [column for column in columns if column.rank is not None]
+    if screen.width is None:
+        return shown, []
+    room = screen.width - MARGIN + GAP
+    kept: set[str] = set()
+    for column in sorted(shown, key=lambda column: column.rank or 0):
+        width = max(map(cell_len, column.cells(rows, screen))) + GAP
+        if width <= room or not column.rank:
+            kept.add(column.key)
+            room -= width
+        elif column.rank < 1:
+            break  # this column is the focus, which others do not replace
+    return (
+        [column for column in shown if column.key in kept],
+        [column.title for column in shown if column.key not in kept and column.title],
+    )
 
 
 def rows_table(

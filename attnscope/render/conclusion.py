@@ -2,6 +2,7 @@
 
 from itertools import accumulate
 
+from attnscope.render import words
 from attnscope.render.steps import seconds_of, weight
 from attnscope.reports.report import Report, StepRow
 
@@ -13,7 +14,9 @@ def conclusion(report: Report) -> str:
     """Return the distribution of the MACs, or of the time if much of it is spent in steps without MACs."""
     if report.time and (share := idle_share(report)) >= NOTABLE:
         names = leading(report)
-        return f"{share:.0%} of the time is spent in steps without MACs" + (f", most in {names[0]}" if names else "")
+        return f"{words.rough_percent(share)} of the time is spent in steps without MACs" + (
+            f", most in {names[0]}" if names else ""
+        )
     return macs_sentence(report)
 
 
@@ -22,28 +25,27 @@ def macs_sentence(report: Report) -> str:
     total = report.totals.macs
     if not total:
         return "no step has MACs"
-    shares: dict[str, int] = {}
+    macs: dict[str, int] = {}
     for row in report.steps:
         if row.macs:
-            name = _kind(row)
-            shares[name] = shares.get(name, 0) + row.times * row.macs
-    ranked = sorted(shares, key=lambda name: shares[name], reverse=True)
-    largest, *others = [(name, f"{shares[name] / total:.0%}") for name in ranked]
-    rest = ", ".join(f"{name} {'is' if name == ATTENTION else 'are'} {share}" for name, share in others)
-    return f"{largest[1]} of the MACs are in {largest[0]}" + (f"; {rest}" if rest else "")
+            kind = _kind(row)
+            macs[kind] = macs.get(kind, 0) + row.times * row.macs
+    ranked = sorted(macs, key=lambda kind: macs[kind], reverse=True)
+    (largest, share), *others = [(kind, words.rough_percent(macs[kind] / total)) for kind in ranked]
+    rest = ", ".join(f"{kind} {'are' if kind in PLURAL else 'is'} {share}" for kind, share in others)
+    return f"{share} of the MACs are in {largest}" + (f"; {rest}" if rest else "")
 
 
-ATTENTION = "attention itself"
+ATTENTION, MLPS, PROJECTIONS = "attention itself", "the MLPs", "the projections"
+PLURAL = (MLPS, PROJECTIONS)
 
 
 def _kind(row: StepRow) -> str:
-    """Return the kind of work of a step with MACs."""
-    home = row.path.rpartition(".")[2]
-    if not row.params:
+    """Return the kind of work of a step with MACs; attention itself multiplies activations, the others a weight."""
+    if len(row.inputs) > 1:
         return ATTENTION
-    if home == "mlp":
-        return "the MLPs"
-    return "the projections" if home in ("attn", "") else "embedding, merging and head"
+    home = row.path.rpartition(".")[2]
+    return {"mlp": MLPS, "attn": PROJECTIONS, "": row.part or PROJECTIONS}.get(home, row.part or "other steps")
 
 
 def idle_share(report: Report) -> float:

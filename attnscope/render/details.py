@@ -1,7 +1,7 @@
 """The lines of --details: counts, formulas, conventions, roofline, the quality of the timing, the environment."""
 
 from attnscope.render import words
-from attnscope.render.conclusion import idle_share, leading, macs_sentence
+from attnscope.render.conclusion import conclusion, idle_share, leading, macs_sentence
 from attnscope.render.conventions import counted_by
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import seconds_of, where
@@ -10,13 +10,8 @@ from attnscope.reports.report import Report, Time, formula_values
 
 def details(report: Report) -> list[Labelled]:
     """Return the evidence behind the summary."""
-    idle = []
-    if report.time:
-        names = leading(report)
-        mostly = f", mostly {', '.join(names)}" if names else ""
-        idle.append(f"{idle_share(report):.0%} of the time is spent in steps without MACs{mostly}")
     return [
-        *labelled("work", [macs_sentence(report), *idle]),
+        *labelled("work", work_lines(report)),
         *labelled("counts", [*cost_lines(report), *report.audit.notes]),
         *labelled("formulas", formula_lines(report)),
         *labelled("others", convention_lines(report)),
@@ -24,6 +19,16 @@ def details(report: Report) -> list[Labelled]:
         *labelled("runs", timing_lines(report)),
         *labelled("machine", environment_lines(report)),
     ]
+
+
+def work_lines(report: Report) -> list[str]:
+    """Return where the MACs are, unless the conclusion says it, and how much time is spent in steps without MACs."""
+    lines = [line for line in [macs_sentence(report)] if line != conclusion(report)]
+    if report.time:
+        names = leading(report)
+        mostly = f", mostly {', '.join(names)}" if names else ""
+        lines.append(f"{words.rough_percent(idle_share(report))} of the time is spent in steps without MACs{mostly}")
+    return lines
 
 
 def cost_lines(report: Report) -> list[str]:

@@ -41,5 +41,9 @@ def _sentence(words: str) -> str:
     if not words:
         return ""
     first = words.split()[0]
-    capital = words[0].upper() + words[1:] if first.isalpha() and first.islower() and len(first) > 1 else words
+    capital = (
+        words[0].upper() + words[1:]
+        if first == "a" or (first.isalpha() and first.islower() and len(first) > 1)
+        else words
+    )
     return capital if capital.endswith((".", "!", "?")) else f"{capital}."

@@ -34,12 +34,13 @@ def summary(report: Report) -> list[Labelled]:
 
 
 def verified_line(report: Report) -> str:
-    """Return `524,391,936 MACs (1.05 GFLOPs): shapes, closed form, fvcore agree ✓`."""
+    """Return `524,391,936 MACs (1.05 GFLOPs) by shapes, closed form and fvcore ✓`."""
     audit = report.audit
-    ways = ", ".join([WAYS.get(way, way) for way in audit.ways])
+    *first, last = [WAYS.get(way, way) for way in audit.ways]
+    ways = f"{', '.join(first)} and {last}" if first else last
     if not audit.agree:
         return f"{ways} disagree ✗"
-    return f"{audit.declared:,} MACs ({words.metric(report.totals.flops, 'FLOPs')}): {ways} agree ✓"
+    return f"{audit.declared:,} MACs ({words.metric(report.totals.flops, 'FLOPs')}) by {ways} ✓"
 
 
 def paper_lines(report: Report) -> list[str]:
@@ -47,7 +48,9 @@ def paper_lines(report: Report) -> list[str]:
     formulas = report.complexity.formulas
     own = next((formula for formula in formulas if formula.macs == report.complexity.own_macs), formulas[-1])
     ratio = f"; {_compared(formulas[0].macs / own.macs)} {formulas[0].name}" if own is not formulas[0] else ""
-    return [f"{own.name} = {own.formula} = {own.macs:,} MACs", f"with {formula_values([own])}{ratio}"]
+    rest = report.totals.macs - own.macs  # such as Swin V2's bias MLP
+    beyond = f"; the formula leaves out {rest:,} MACs" if rest > 0 else ""
+    return [f"{own.name} = {own.formula} = {own.macs:,} MACs", f"with {formula_values([own])}{ratio}{beyond}"]
 
 
 def _compared(ratio: float) -> str:

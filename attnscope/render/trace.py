@@ -232,7 +232,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         lines.append(("run on", _where(report), ""))
     lines += [*labelled("note", report.notes), *quality_lines(report)]
     if "details" in report.focus:
-        lines += [*labelled("counts", cost_lines(report)), *labelled("runs", timing_lines(report))]
+        lines += [*labelled("work", cost_lines(report)), *labelled("runs", timing_lines(report))]
         lines += labelled("machine", environment_lines(report))
     return lines + screen.suggestion(*report.next)
 

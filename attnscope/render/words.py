@@ -51,6 +51,13 @@ def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{share:.1%}" if share else NONE
 
 
+def rough_percent(share: float) -> str:
+    """Return `29%`; `<1%` and `>99%` if rounding would give 0% or 100% of something that is not."""
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
+
+
 def times(ratio: float | None) -> str:
     """Return a ratio with three digits: `13.8×`."""
     if ratio is None:

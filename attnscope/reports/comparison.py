@@ -155,7 +155,7 @@ class LeftOut:
     count: int = 1
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison(Shown):
     """The result of `compare`. `Comparison.to_json` writes the file format."""
 

@@ -50,7 +50,7 @@ class TimeChange:
         return self.after_s / self.before_s if self.before_s and self.after_s is not None else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff(Shown):
     """The changes from one run to another; steps and kernels are those that either run timed, in their order."""
 

@@ -381,7 +381,7 @@ class Complexity:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Shown):
     """The result of one command. `Report.to_json` writes the file format."""
 
@@ -510,7 +510,7 @@ class Uncounted:
     within: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TraceReport(Report):
     """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against."""
 

@@ -17,6 +17,10 @@ class Shown:
         """Return the table and the lines below it, as wide as the terminal."""
         return str(resolve_name(f"{RENDERING}:plain_text")(self))
 
+    def __repr__(self) -> str:
+        """Return the class and the title, since all values would fill many screens."""
+        return f"<{type(self).__name__}: {getattr(self, 'title', 'two runs')}>"
+
     def to_dataframe(self) -> "pandas.DataFrame":
         """Return the table as a pandas DataFrame in base units: the columns and rows of the CSV, without its total.
 

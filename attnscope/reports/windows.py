@@ -46,7 +46,7 @@ class OrderRow:
     columns: list[int]
 
 
-@dataclass
+@dataclass(repr=False)
 class WindowsReport(Shown):
     """The windows of one grid; `views` are the requested ones of VIEWS."""
 
