@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from attnscope.ops.normalization import SOFTMAX
 from attnscope.ops.operation import Arguments, argument, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor, elementwise_strides
+from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor, broadcast, elementwise_strides
 
 SCALE = MASK = 1
 """FLOPs of one query-key pair: one to multiply by the scale, and one to add a mask or a bias."""
@@ -43,12 +43,15 @@ def attend(query: Any, key: Any, value: Any) -> Attend:
     Args:
         query: (…, heads, queries, head_dim); a tensor with fewer than four axes has one head.
         key: (…, heads, keys, head_dim); it may have fewer heads than the query, which then share them.
-        value: (…, heads, keys, channels).
+        value: (…, heads, keys, channels). The leading axes of all three are broadcast.
     """
-    *rows, queries, width = query.shape
-    heads = rows.pop() if len(query.shape) > 3 else 1
-    pairs = prod(rows) * heads * queries * key.shape[-2]
-    return Attend(prod(rows), heads, queries, key.shape[-2], width, pairs * (width + value.shape[-1]))
+    queries, width = query.shape[-2:]
+    keys, channels = value.shape[-2:]
+    scored = broadcast(query.shape[:-2], key.shape[:-2])
+    rows = list(broadcast(scored, value.shape[:-2]))
+    macs = queries * keys * (prod(scored) * width + prod(rows) * channels)
+    heads = rows.pop() if len(rows) > 1 else 1
+    return Attend(prod(rows), heads, queries, keys, width, macs)
 
 
 def attend_natively(query: Any, key: Any, heads: int) -> Attend:
@@ -65,7 +68,7 @@ def attend_natively(query: Any, key: Any, heads: int) -> Attend:
 
 def fused_attention(name: str, arguments: Arguments) -> Attend | None:
     """Describe the attention that an operator computes, by its aten name; return None for any other operator."""
-    if name in FUSED:
+    if name in FUSED or name == "flex_attention":
         return attend(*arguments[:3])
     if name == "_native_multi_head_attention":
         return attend_natively(arguments[0], arguments[1], arguments[4])
@@ -131,6 +134,13 @@ def _encoder_layer_flops(arguments: Arguments, out: Any) -> int:
     return pairs + (2 * 5 + 5 + 2) * x.numel() + (1 + activation) * tokens * hidden
 
 
+def _flex_flops(arguments: Arguments, out: Any) -> int | None:
+    """Count the scale and the softmax of each pair; None with a function of the user that modifies the scores."""
+    is_plain = getattr(arguments[3], "__name__", "") == "_identity"
+    return attend(*arguments[:3]).pairs * (SCALE + SOFTMAX) if is_plain else None
+
+
+register("flex_attention", macs=_macs, flops=_flex_flops, by_products=True)
 for _name, _at in MASK_AT.items():
     register(_name, macs=_macs, flops=_flops(_at), by_products=True)
 register("_native_multi_head_attention", macs=_native_macs, flops=_native_flops)

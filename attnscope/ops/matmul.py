@@ -8,15 +8,28 @@ from attnscope.ops.elementwise import add_
 from attnscope.ops.movement import expand, reshape, sum_to, transpose, view
 from attnscope.ops.operation import Arguments, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Description, Tensor, UnknownSizeError
+
+
+def _products(first: Any, second: Any) -> int:
+    """Count the products of two matrices, or of batches of them; those of a sparse matrix with its stored elements.
+
+    Raises:
+        UnknownSizeError: both are sparse or nested, so that the number depends on their elements.
+    """
+    if not isinstance(second, Description):
+        return int(first.numel() * second.shape[-1])
+    if isinstance(first, Description):
+        raise UnknownSizeError
+    return int(first.shape[-2] * second.numel())
 
 
 def _mm(arguments: Arguments, out: Any) -> int:
-    return arguments[0].numel() * arguments[1].shape[-1]
+    return _products(*arguments[:2])
 
 
 def _added_mm(arguments: Arguments, out: Any) -> int:
-    return arguments[1].numel() * arguments[2].shape[-1]
+    return _products(*arguments[1:3])
 
 
 def _linear(arguments: Arguments, out: Any) -> int:
@@ -31,8 +44,8 @@ def _matmul(arguments: Arguments, out: Any) -> int:
     return out.numel() * arguments[0].shape[-1]
 
 
-register("mm bmm", macs=_mm)
-register("addmm _addmm_activation baddbmm addbmm", macs=_added_mm, flops=each_out())
+register("mm bmm _int_mm", macs=_mm)
+register("addmm _addmm_activation baddbmm addbmm _sparse_addmm", macs=_added_mm, flops=each_out())
 register("mv dot vdot", macs=lambda arguments, out: arguments[0].numel())
 register("addmv", macs=lambda arguments, out: arguments[1].numel(), flops=each_out())
 register("addr", macs=each_out(), flops=each_out())

@@ -15,6 +15,11 @@ register(
     "select slice unbind split split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk",
     is_view=True,
 )
+register(
+    """view_as_complex _indices _values indices values crow_indices col_indices ccol_indices row_indices
+    _nested_view_from_buffer _nested_get_values _nested_view_from_jagged""",
+    is_view=True,
+)
 register("embedding index index_select gather take slice_scatter", gathers=True)
 register(
     """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
@@ -27,7 +32,11 @@ register(
 register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")
 register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")
 register("rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout")
-register("sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async")
+register("sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async equal")
+register("_to_sparse _to_sparse_csr _to_dense _coalesce sparse_mask to_mkldnn mkldnn_reorder_conv2d_weight int_repr")
+register("_sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors")
+register("_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list")
+register("_nested_from_padded to_padded_tensor _nested_view_from_buffer_copy _pack_padded_sequence _pad_packed_sequence")
 
 
 def view(tape: Tape, x: Tensor, shape: Shape) -> Tensor:

@@ -29,7 +29,10 @@ def _rms_norm(arguments: Arguments, out: Any) -> int:
     return (3 + (argument(arguments, 2) is not None)) * arguments[0].numel()
 
 
-register("_softmax softmax _safe_softmax _log_softmax log_softmax", flops=each_out(SOFTMAX))
+register(
+    "_softmax softmax _safe_softmax _log_softmax log_softmax _sparse_softmax _sparse_log_softmax",
+    flops=each_out(SOFTMAX),
+)
 register("native_layer_norm layer_norm", flops=_norm(2), by_products=True)
 register("native_group_norm group_norm", flops=_norm(1), by_products=True)
 register("_fused_rms_norm rms_norm", flops=_rms_norm, by_products=True)

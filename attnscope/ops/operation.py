@@ -8,13 +8,14 @@ tensor once; an expanded axis occupies memory once. Moving data has bytes but no
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from attnscope.ops.tensor import distinct_elements
+from attnscope.core.optional import sum_of
+from attnscope.ops.tensor import Description, distinct_elements
 
 Arguments = Sequence[Any]
 """Arguments in the order of the operator's schema; omitted trailing arguments have their defaults."""
 
-Formula = Callable[[Arguments, Any], int]
-"""A function that counts the cost of one call from its arguments and its result."""
+Formula = Callable[[Arguments, Any], int | None]
+"""A function that counts the cost of one call from its arguments and its result; None if the cost is unknown."""
 
 
 class Operation:
@@ -92,19 +93,21 @@ def tensors_in(value: Any) -> Iterator[Any]:
             yield from tensors_in(item)
 
 
-def bytes_of(tensor: Any) -> int:
-    """Return the bytes of a tensor in memory, where an expanded axis counts once."""
-    try:
-        return int(tensor.element_size() * distinct_elements(tensor))
-    except (RuntimeError, NotImplementedError):  # a tensor without strides, such as a sparse one
-        return int(tensor.element_size() * tensor.numel())
+def bytes_of(tensor: Any) -> int | None:
+    """Return the bytes of a tensor in memory, where an expanded axis counts once; None if they are unknown."""
+    if isinstance(tensor, Description):
+        return tensor.nbytes
+    return int(tensor.element_size() * distinct_elements(tensor))
 
 
-def bytes_moved(operation: Operation, arguments: Any, out: Any) -> tuple[int, int]:
-    """Return the bytes that a call reads and writes; each input and output tensor counts once."""
+def bytes_moved(operation: Operation, arguments: Any, out: Any) -> tuple[int | None, int | None]:
+    """Return the bytes that a call reads and writes; each input and output tensor counts once.
+
+    A number is None if the bytes of a tensor are unknown.
+    """
     result = out[0] if operation.by_products and isinstance(out, tuple | list) else out
-    written = sum([bytes_of(tensor) for tensor in tensors_in(result)])
-    return written if operation.gathers else sum([bytes_of(tensor) for tensor in tensors_in(arguments)]), written
+    written = sum_of([bytes_of(tensor) for tensor in tensors_in(result)])
+    return written if operation.gathers else sum_of([bytes_of(tensor) for tensor in tensors_in(arguments)]), written
 
 
 def argument(arguments: Arguments, index: int) -> Any:

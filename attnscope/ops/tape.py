@@ -154,8 +154,11 @@ class Tape:
     def ran(self, name: str, arguments: Sequence[Any], out: Any) -> None:
         """Record a call of an operator, with its costs from the registry."""
         operation = OPERATIONS[name]
-        macs = operation.macs(arguments, out) if operation.macs else 0
-        flops = operation.flops(arguments, out) if operation.flops else 0
+        # the sizes of abstract tensors are known, and so are their counts
+        macs: Any = operation.macs(arguments, out) if operation.macs else 0
+        flops: Any = operation.flops(arguments, out) if operation.flops else 0
+        read: Any
+        written: Any
         read, written = bytes_moved(operation, arguments, out)
         self.macs += macs
         self.flops += flops

@@ -78,6 +78,50 @@ class Tensor:
         return is_contiguous(self.shape, self.strides)
 
 
+class Description:
+    """The sizes of a real tensor that is not an array in memory, such as a sparse or a nested one.
+
+    Args:
+        shape: its shape; that of the padded tensor if it is nested.
+        elements: the number of elements that it stores; None if it is unknown.
+        itemsize: bytes of one element.
+        nbytes: its bytes; None if it has no storage of its own.
+        is_complex: its elements are complex numbers.
+    """
+
+    __slots__ = ("elements", "is_complex_", "itemsize", "nbytes", "shape")
+
+    def __init__(self, shape: Shape, elements: int | None, itemsize: int, nbytes: int | None, is_complex: bool) -> None:
+        self.shape = shape
+        self.elements = elements
+        self.itemsize = itemsize
+        self.nbytes = nbytes
+        self.is_complex_ = is_complex
+
+    def numel(self) -> int:
+        """Return the number of stored elements.
+
+        Raises:
+            UnknownSizeError: the number is unknown.
+        """
+        if self.elements is None:
+            raise UnknownSizeError
+        return self.elements
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def element_size(self) -> int:
+        return self.itemsize
+
+    def is_complex(self) -> bool:
+        return self.is_complex_
+
+
+class UnknownSizeError(Exception):
+    """An error for a formula that needs a size that is unknown."""
+
+
 def contiguous_strides(shape: Sequence[int]) -> Shape:
     """Return the strides of a contiguous tensor of this shape."""
     strides, step = [], 1

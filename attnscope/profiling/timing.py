@@ -10,7 +10,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -215,6 +215,7 @@ def take_pairs(
     progress: Progress | None = None,
     beside: Sequence[Callable[[], Timed]] = (),
     now: Callable[[], float] = time.perf_counter,
+    ready: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> Pairs:
     """Take pairs of a whole and a chain, in alternating order, until enough are clean or the budget is spent.
 
@@ -226,11 +227,12 @@ def take_pairs(
         progress: called with the fraction of the measurement that is done.
         beside: other runs that are interleaved with every pair.
         now: returns the current time in seconds, for the budget and the warm-up.
+        ready: the context in which to measure; `measuring` by default.
     """
     runs = [whole, chain, *beside]
     rounds: list[list[Timed]] = []
     report = progress or _ignore
-    with measuring():
+    with (ready or measuring)():
         report(0.0)
         _warm_up(runs, now(), now, rounds=ceil(WARMUP_RUNS / 2))  # each round runs the forward twice
         watch = Watch()

@@ -437,18 +437,25 @@ class CallRow(StepRow):
 
     `path` is the module and `op` the torch function, "" if the row has several. `source` is the line of the call as
     `file:line` and `code` is its text. `calls` is the number of torch calls in one instance of the row. `uncounted` names
-    the operators without a formula, for which counts are None.
+    the operators without a formula. A count that is not known exactly is None; the field with the suffix `_at_least` has
+    the part that is known.
     """
 
     macs: int | None  # type: ignore[assignment] # a third-party operator may have no formula
     flops: int | None  # type: ignore[assignment]
     other_flops: int | None  # type: ignore[assignment]
+    bytes_read: int | None  # type: ignore[assignment] # a tensor may have no storage
+    bytes_written: int | None  # type: ignore[assignment]
     op: str
     module: str
     source: str | None
     code: str
     calls: int
     uncounted: list[str]
+    macs_at_least: int = field(default=0, kw_only=True)
+    other_flops_at_least: int = field(default=0, kw_only=True)
+    bytes_read_at_least: int = field(default=0, kw_only=True)
+    bytes_written_at_least: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Forward:
     @cached_property
     def macs(self) -> int:
         """Return the MACs of all calls that have a formula."""
-        return sum(call.macs or 0 for call in self.calls)
+        return sum(call.macs for call in self.calls)
 
     def share(self, macs: int) -> float | None:
         """Return the given MACs as a fraction of all MACs of the forward; None if it has none."""
@@ -44,7 +44,7 @@ class Forward:
     def cost(self, indices: Iterable[int]) -> Cost:
         """Return the cost of the calls at these indices together."""
         indices = list(indices)
-        macs = sum(self.calls[index].macs or 0 for index in indices)
+        macs = sum(self.calls[index].macs for index in indices)
         if self.whole is None:
             return Cost(macs, self.share(macs), None, None)
         time = self.times.of(indices)

@@ -5,7 +5,8 @@ cold as in a forward. It is subtracted for each call that the mode handles, incl
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import FunctionType
@@ -18,7 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from attnscope.profiling.clocks import CLOCKS, Clock, Timed, run
 from attnscope.profiling.timing import Progress, Timing, measuring, statistics_of, take_pairs
-from attnscope.tracing.calls import QUESTIONS, Call, makes_tensors, name_of, only_tensors_override
+from attnscope.tracing.calls import (
+    QUESTIONS,
+    Call,
+    flex_attention_as_a_call,
+    makes_tensors,
+    name_of,
+    only_tensors_override,
+)
 
 ROUNDS, LOOPS = 5, 20
 """Rounds of measuring the overhead, and calls in each round."""
@@ -65,29 +73,72 @@ def time_calls(
     """
     clock = CLOCKS[device.type]()
     expected = [call.name for call in calls if call.seen]
-    with measuring():
-        stamper = _Stamper(clock, keep_names=True)
-        stamper.time(forward)
+    silent = frozenset(call.name for call in calls if call.seen and not call.outputs)
+    stamper = _Stamper(clock, silent=silent, keep_names=True)
+    ready = _ready
+    try:
+        with ready():
+            stamper.time(forward)
+    except Exception as error:
+        if not _is_compilers(error):
+            raise
+        ready, stamper = _ready_without_compiler, _Stamper(clock, silent=silent, keep_names=True)
+        with ready():
+            stamper.time(forward)
+    with ready():
         if stamper.names != expected:
             raise CallsDifferError
         overhead = _overhead(clock, _touched(calls))
 
     def chain() -> Timed:
-        return _Stamper(clock, overhead).time(forward)
+        return _Stamper(clock, overhead, silent).time(forward)
 
-    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, overhead.builtin_s + clock.empty_s, progress)
+    stamp_s = overhead.builtin_s + clock.empty_s
+    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, stamp_s, progress, ready=ready)
     if any(len(timed.seconds) != len(expected) + 1 for timed in pairs.chains):
         raise CallsDifferError
     return statistics_of(pairs)
 
 
-class _Stamper(TorchFunctionMode):
-    """A mode that records a timestamp at the end of each call that returns a tensor, and its own overhead until then."""
+@contextmanager
+def _ready() -> Iterator[None]:
+    """Prepare a measurement within a `with` block, as `measuring` does, but allow the forward to compute gradients."""
+    with measuring(), torch.inference_mode(False), torch.no_grad(), flex_attention_as_a_call():
+        yield
 
-    def __init__(self, clock: Clock, overhead: Overhead = Overhead(), keep_names: bool = False) -> None:
+
+@contextmanager
+def _ready_without_compiler() -> Iterator[None]:
+    """Prepare a measurement as `_ready` does, and run operators such as cond as they are; torch compiles them otherwise."""
+    with _ready(), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _is_compilers(error: BaseException | None) -> bool:
+    """Return whether an error of a forward comes from torch's compiler, which cannot compile within a mode."""
+    while error is not None:
+        if type(error).__module__.startswith("torch._dynamo"):
+            return hasattr(torch.compiler, "set_stance")
+        error = error.__cause__
+    return False
+
+
+class _Stamper(TorchFunctionMode):
+    """A mode that records a timestamp at the end of each call that is a row, and its own overhead until then.
+
+    A call is a row if it returns a tensor, or if its name is in `silent`, the names of those that return none.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        overhead: Overhead = Overhead(),
+        silent: frozenset[str] = frozenset(),
+        keep_names: bool = False,
+    ) -> None:
         super().__init__()
         self.stamp = clock.stamp
-        self.clock, self.overhead = clock, overhead
+        self.clock, self.overhead, self.silent = clock, overhead, silent
         self.stamps: list[Any] = []
         self.spent_s = 0.0
         self.spent_until: list[float] = []
@@ -99,7 +150,7 @@ class _Stamper(TorchFunctionMode):
         out = func(*args, **kwargs) if kwargs else func(*args)
         name = name_of(func)
         # calls before the first timestamp are those of the clock
-        if self.stamps and name not in QUESTIONS and makes_tensors(out):
+        if self.stamps and name not in QUESTIONS and (name in self.silent or makes_tensors(out)):
             if self.keep_names:
                 self.names.append(name)
             self.spent_until.append(self.spent_s)

@@ -1,12 +1,12 @@
 """Record the torch calls of a module's forward: their inputs, outputs and costs, and the module and line of each.
 
 A torch function mode records the calls of the forward. A dispatch mode inside it records the operators that run in each
-call, whose costs are those of the call. A wrapper of `nn.Module.__call__` keeps a stack of the running modules. All three
-are removed at the end, also after an error.
+call, whose costs are those of the call. A wrapper of `nn.Module.__call__` keeps a stack of the running modules. Threads
+that the forward starts have modes of their own. All are removed at the end, also after an error.
 """
 
 import sys
-import weakref
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +15,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from attnscope.core.axes import Shape
-from attnscope.tracing.costs import Attend, cost_of, fused_attention, positional, shapes_in, tensors_in
+from attnscope.tracing.costs import (
+    COUNTS,
+    UNKNOWN,
+    Attend,
+    Cost,
+    cost_of,
+    full_name,
+    fused_attention,
+    name_of_operator,
+    positional,
+)
+from attnscope.tracing.memory import Memory
+from attnscope.tracing.operators import Operators
 from attnscope.tracing.source_lines import Line, raised_at, users_line
+from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_in
+from attnscope.tracing.threads import followed
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 """Names of the attribute with the number of heads of a module."""
@@ -40,11 +54,14 @@ class Mark:
 
 @dataclass(slots=True)
 class Call:
-    """One torch call of the forward. `macs` and `other_flops` are None if an operator in it has no formula.
+    """One torch call of the forward.
 
-    `inputs` excludes parameters, whose elements `params` counts. `bytes_live` is the peak memory of the forward during this
-    call. `seen` is False for an operator that ran outside any torch call and therefore has no time. `subnormal` is the
-    fraction of subnormal numbers among the weights of a softmax on a CPU, which they slow down.
+    `macs`, `other_flops`, `bytes_read` and `bytes_written` are sums over its operators. `unknown` has the names of those
+    counts that lack an operator, and are therefore lower bounds; `uncounted` names these operators. `inputs` excludes
+    parameters, whose elements `params` counts. `bytes_live` is the peak memory of the forward during this call.
+
+    `seen` is False for a call that cannot be timed: an operator outside any torch call, or a call in another thread.
+    `subnormal` is the fraction of subnormal numbers among the weights of a softmax on a CPU, which they slow down.
     """
 
     name: str
@@ -54,24 +71,40 @@ class Call:
     line: int | None
     inputs: list[Shape]
     outputs: list[Shape] = field(default_factory=list)
-    macs: int | None = 0
-    other_flops: int | None = 0
+    macs: int = 0
+    other_flops: int = 0
     params: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     bytes_live: int = 0
+    unknown: set[str] = field(default_factory=set)
     uncounted: list[str] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     seen: bool = True
     subnormal: float = 0.0
 
+    def add(self, cost: Cost) -> None:
+        """Add the cost of an operator that ran in this call."""
+        for name in COUNTS:
+            count = getattr(cost, name)
+            if count is None:
+                self.unknown.add(name)
+            else:
+                setattr(self, name, getattr(self, name) + count)
+
+    @property
+    def works(self) -> bool:
+        """Return whether its operators computed or wrote anything."""
+        return bool(self.macs or self.other_flops or self.bytes_written or self.unknown)
+
 
 @dataclass
 class Watched:
-    """The calls of one forward in their order, and its peak memory in bytes."""
+    """The calls of one forward in their order, and its peak memory in bytes; a lower bound unless `peak_is_known`."""
 
     calls: list[Call]
     peak_bytes: int
+    peak_is_known: bool = True
 
 
 class ForwardFailedError(Exception):
@@ -96,27 +129,29 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
     Raises:
         ForwardFailedError: the forward raised an Exception.
     """
-    watcher = _Watcher(module, tracer)
+    watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None)
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())  # operators that autograd would decompose are decomposed by _Operators
             stack.enter_context(watcher.modules())
             stack.enter_context(only_tensors_override())
-            stack.enter_context(watcher.operators)
-            stack.enter_context(watcher.functions)
+            stack.enter_context(flex_attention_as_a_call())
+            stack.enter_context(_shown_inside_functions(watcher))
+            stack.enter_context(followed(watcher.follow))
+            stack.enter_context(watcher.watching(watcher.calls, []))
             stack.enter_context(_traced(tracer))
             forward()
     except Exception as error:
         raise watcher.failure_of(error) from error
-    return Watched(watcher.calls, watcher.memory.peak)
+    return Watched(list(_in_order(watcher.calls)), watcher.memory.peak, watcher.memory.is_known)
 
 
 @contextmanager
-def module_stack(module: nn.Module, stack: list[nn.Module]) -> Iterator[None]:
-    """Keep the modules that are running on `stack` within a `with` block."""
+def module_stack(here: "_Here") -> Iterator[None]:
+    """Keep the modules that are running in each thread on its stack within a `with` block."""
     original = nn.Module.__call__
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        stack = here.stack
         stack.append(self)
         try:
             return original(self, *args, **kwargs)
@@ -150,6 +185,51 @@ def only_tensors_override() -> Iterator[None]:
 
 
 @contextmanager
+def _shown_inside_functions(watcher: "_Watcher") -> Iterator[None]:
+    """Cost fused attention as one operator within a `with` block, also inside functions such as MultiheadAttention's.
+
+    The function mode does not see calls of torch's functions by other functions of torch.
+    """
+    original = F.scaled_dot_product_attention
+
+    def attend(*args: Any, **kwargs: Any) -> Any:
+        if watcher.here.current is None or watcher.here.is_whole:
+            return original(*args, **kwargs)
+        return watcher.run_whole(original, original.__name__, args, kwargs)
+
+    F.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = original
+
+
+@contextmanager
+def flex_attention_as_a_call() -> Iterator[None]:
+    """Run flex_attention as one torch call without the compiler, which refuses modes, within a `with` block."""
+    flex: Any = sys.modules.get("torch.nn.attention.flex_attention")
+    uncompiled, operator = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", "flex_attention_hop"
+    if not hasattr(flex, uncompiled) or not hasattr(flex, operator):  # not imported, or another version of torch
+        yield
+        return
+    before = getattr(flex, uncompiled), getattr(flex, operator)
+
+    def attend(*args: Any, **kwargs: Any) -> Any:
+        if not torch._C._len_torch_function_stack():
+            return before[1](*args, **kwargs)
+        with _pop_mode_temporarily() as mode:
+            return mode.__torch_function__(before[1], (), args, kwargs)
+
+    setattr(flex, uncompiled, True)
+    setattr(flex, operator, attend)
+    try:
+        yield
+    finally:
+        setattr(flex, uncompiled, before[0])
+        setattr(flex, operator, before[1])
+
+
+@contextmanager
 def _traced(tracer: Any) -> Iterator[None]:
     before = sys.gettrace()
     if tracer is not None:
@@ -161,24 +241,66 @@ def _traced(tracer: Any) -> Iterator[None]:
             sys.settrace(before)
 
 
+class _Here(threading.local):
+    """What one thread runs: its modules, its call, and the list that takes its calls.
+
+    `is_whole` is True in a call that is costed as one operator, although it may run several on this device.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[nn.Module] = []
+        self.calls: list[Any] | None = None
+        self.current: Call | None = None
+        self.is_whole = False
+        self.is_main = False
+
+
 class _Watcher:
-    """The state that the function mode, the dispatch mode and the module stack share."""
+    """The state that the function mode, the dispatch mode and the module stack share.
+
+    `calls` has the calls of the main thread in their order, and in between a list for each task of another thread.
+    """
 
     def __init__(self, module: nn.Module, tracer: Any) -> None:
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
-        self.root = module
-        self.stack: list[nn.Module] = []
-        self.calls: list[Call] = []
-        self.current: Call | None = None
-        self.is_whole = False
-        """Whether the running call is costed as one operator, although it may run several on this device."""
+        self.tracer = tracer
+        self.here = _Here()
+        self.here.is_main = True
+        self.calls: list[Any] = []
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
-        self.memory = _Memory(module)
-        self.functions = _Functions(self, tracer if sys.version_info < (3, 12) else None)
-        self.operators = _Operators(self)
+        self.memory = Memory(module)
 
     def modules(self) -> Any:
-        return module_stack(self.root, self.stack)
+        return module_stack(self.here)
+
+    @contextmanager
+    def watching(self, calls: list[Any], stack: list[nn.Module]) -> Iterator[None]:
+        """Record the calls of this thread in `calls` within a `with` block; `stack` has the modules that are running."""
+        here = self.here
+        before = here.calls, here.stack
+        here.calls, here.stack = calls, stack
+        try:
+            # without gradients, operators that autograd would decompose are decomposed by the mode
+            with torch.no_grad(), Operators(self), _Functions(self, self.tracer if here.is_main else None):
+                yield
+        finally:
+            here.calls, here.stack = before
+
+    def follow(self, task: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs a task of another thread and records its calls at this place."""
+        if self.here.calls is None:  # a thread that has nothing to do with the forward
+            return task
+        calls: list[Any] = []
+        self.here.calls.append(calls)
+        stack = list(self.here.stack)
+
+        def followed(*args: Any, **kwargs: Any) -> Any:
+            if self.here.calls is not None:  # the task runs in the thread that gave it
+                return task(*args, **kwargs)
+            with self.watching(calls, stack):
+                return task(*args, **kwargs)
+
+        return followed
 
     def path(self) -> str:
         """Return the path of the innermost running module.
@@ -186,7 +308,7 @@ class _Watcher:
         A module that is not a submodule of the root is represented by its class, after the path of the module around it.
         """
         without_path: list[str] = []
-        for module in reversed(self.stack):
+        for module in reversed(self.here.stack):
             if id(module) in self.paths:
                 return ".".join(filter(None, [self.paths[id(module)], *reversed(without_path)]))
             without_path.append(type(module).__name__)
@@ -194,7 +316,7 @@ class _Watcher:
 
     def heads(self) -> int | None:
         """Return the number of heads of the innermost running module that has this attribute; None if none has it."""
-        for module in reversed(self.stack):
+        for module in reversed(self.here.stack):
             for name in HEADS:
                 if isinstance(value := getattr(module, name, None), int):
                     return value
@@ -206,46 +328,67 @@ class _Watcher:
         return Call(
             name=name,
             path=self.path(),
-            module=type(self.stack[-1]).__name__ if self.stack else "",
+            module=type(self.here.stack[-1]).__name__ if self.here.stack else "",
             file=file,
             line=line,
-            inputs=[tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, nn.Parameter)],
-            params=sum([tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter)]),
-            seen=seen,
+            inputs=shapes_in([tensor for tensor in tensors if not isinstance(tensor, nn.Parameter)]),
+            params=sum([elements_of(tensor) for tensor in tensors if isinstance(tensor, nn.Parameter)]),
+            seen=seen and self.here.is_main,
         )
+
+    def record(self, call: Call) -> None:
+        """Append a call to those of this thread."""
+        assert self.here.calls is not None
+        self.here.calls.append(call)
+
+    def run_whole(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Run a call that is costed as one operator."""
+        operator = whole_operator(name, args)
+        arguments = positional(operator, args, kwargs)
+        self.here.is_whole = True
+        try:
+            out = func(*args, **kwargs)
+            if name == ATTENTION:
+                out = as_kernels_lay(out, arguments[0])
+        finally:
+            self.here.is_whole = False
+        self.ran(operator, arguments, {}, out)
+        return out
 
     def ran(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Add the cost of an operator that ran to the running call.
 
         An operator outside any torch call becomes a call itself.
         """
-        call = self.current
-        cost = cost_of(operator, args, kwargs, out)
-        if call is None:
-            if cost.is_view:
-                return
-            call = self.start(operator.overloadpacket.__name__, args, kwargs, seen=False)
-            call.outputs = shapes_in(out)
-            self.calls.append(call)
+        self.add(cost_of(operator, args, kwargs, out), operator, args, kwargs, out)
+
+    def add(self, cost: Cost, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Add an operator with this cost to the running call."""
         if cost.is_view:
             return
+        call = self.here.current
+        if call is None:
+            call = self.start(name_of_operator(operator), args, kwargs, seen=False)
+            call.outputs = shapes_in(out)
+            self.record(call)
         self.memory.add(out)
         call.bytes_live = max(call.bytes_live, self.memory.live)
-        call.bytes_read += cost.bytes_read
-        call.bytes_written += cost.bytes_written
+        call.add(cost)
         if cost.macs is None or cost.other_flops is None:
-            call.uncounted.append(str(operator.overloadpacket).replace(".", "::"))
-            call.macs = call.other_flops = None
-        elif call.macs is not None and call.other_flops is not None:
-            call.macs += cost.macs
-            call.other_flops += cost.other_flops
+            call.uncounted.append(full_name(operator))
+        if not self.memory.is_known:
+            call.unknown.add("bytes_live")
         self.mark(call, operator, args, out, cost.macs or 0)
+
+    def lost(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Record that an operator did work that is unknown, beside the operators that it ran."""
+        self.add(UNKNOWN, operator, args, kwargs, out)
 
     def mark(self, call: Call, operator: Any, args: Any, out: Any, macs: int) -> None:
         fused = fused_attention(operator, args)
         if fused is not None:
             call.marks.append(Mark("attend", (), shapes_in(out)[0], fused.macs, fused.heads, fused))
-        elif macs or "softmax" in operator.overloadpacket.__name__:
+        elif macs or "softmax" in name_of_operator(operator):
             kind = "mix" if macs else "softmax"
             call.marks.append(Mark(kind, tuple(shapes_in(args)), shapes_in(out)[0], macs, self.heads()))
             if kind == "softmax":
@@ -269,6 +412,15 @@ class _Watcher:
         return ForwardFailedError(error, "", "", [], file, line)
 
 
+def _in_order(calls: list[Any]) -> Iterator[Call]:
+    """Yield the calls of a thread, and those of other threads at the places that start them."""
+    for call in calls:
+        if isinstance(call, list):
+            yield from _in_order(call)
+        else:
+            yield call
+
+
 class _Functions(TorchFunctionMode):
     """A mode that records torch calls. It suspends the trace function during a call, where only torch's code runs."""
 
@@ -288,91 +440,48 @@ class _Functions(TorchFunctionMode):
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(func)
-        if name in QUESTIONS:
-            return func(*args, **kwargs)
         watcher = self.watcher
-        watcher.current = call = watcher.start(name, args, kwargs)
+        here = watcher.here
+        if name in QUESTIONS or here.is_whole:
+            return func(*args, **kwargs)
+        here.current = call = watcher.start(name, args, kwargs)
         try:
-            watcher.is_whole = name in WHOLE
-            out = func(*args, **kwargs)
-            if watcher.is_whole:
-                arguments = positional(WHOLE[name], args, kwargs)
-                out = as_kernels_lay(out, arguments[0])
-                watcher.is_whole = False
-                watcher.ran(WHOLE[name], arguments, {}, out)
+            out = watcher.run_whole(func, name, args, kwargs) if name in WHOLE else func(*args, **kwargs)
         except Exception as error:
             watcher.fail(error, name, args, kwargs)
             raise
         finally:
-            watcher.current, watcher.is_whole = None, False
-        if makes_tensors(out):
+            here.current = None
+        if makes_tensors(out) or call.works:
             call.outputs = shapes_in(out)
             call.bytes_live = max(call.bytes_live, watcher.memory.live)
-            watcher.calls.append(call)
+            watcher.record(call)
         return out
-
-
-class _Operators(TorchDispatchMode):
-    """A mode that records the operators that run."""
-
-    def __init__(self, watcher: _Watcher) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.watcher = watcher
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if _is_composite(func):
-            with self:
-                return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
-        if not self.watcher.is_whole:
-            self.watcher.ran(func, args, kwargs, out)
-        return out
-
-
-class _Memory:
-    """The memory that the forward holds, without parameters and inputs. A storage counts until its last reference ends."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.live = self.peak = 0
-        self.held: dict[int, weakref.ref[Any]] = {}
-        self.outside = {_storage(tensor)._cdata for tensor in [*module.parameters(), *module.buffers()]}
-
-    def add(self, out: Any) -> None:
-        for tensor in tensors_in(out):
-            try:
-                storage = _storage(tensor)
-            except (RuntimeError, NotImplementedError):
-                continue  # a tensor without its own storage
-            key = storage._cdata
-            if key in self.held or key in self.outside:
-                continue
-            self.held[key] = weakref.ref(storage, self.freed(key, storage.nbytes()))
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-
-    def freed(self, key: int, size: int) -> Callable[[Any], None]:
-        def callback(_: Any) -> None:
-            del self.held[key]
-            self.live -= size
-
-        return callback
 
 
 def subnormal_share(tensor: Tensor) -> float:
     """Return the fraction of subnormal numbers, which slow down a CPU several times; 0 on other devices."""
-    if tensor.device.type != "cpu" or not tensor.is_floating_point():
+    if tensor.device.type != "cpu" or not tensor.is_floating_point() or not is_array(tensor):
         return 0.0
     size = tensor.abs()
     return float(((size > 0) & (size < torch.finfo(tensor.dtype).tiny)).float().mean())
 
 
-def _storage(tensor: Tensor) -> Any:
-    return tensor.untyped_storage()
+ATTENTION = "scaled_dot_product_attention"
+WHOLE = frozenset(
+    {ATTENTION, "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+)
+"""Names of calls that are costed as one operator. Devices run them as different operators, and meta as others still."""
 
 
-WHOLE = {"scaled_dot_product_attention": torch.ops.aten.scaled_dot_product_attention.default}
-"""Calls that are costed as one operator, by name. On the meta device, torch decomposes them differently than on others."""
+def whole_operator(name: str, args: Any) -> Any:
+    """Return the operator of a call in WHOLE."""
+    packet = getattr(torch.ops.aten, name)
+    if not hasattr(packet, "data"):
+        return packet.default
+    return (
+        packet.data if isinstance(args[3], tuple | list) else packet.input
+    )  # weights after the sizes of a packed batch
 
 
 def as_kernels_lay(out: Tensor, query: Tensor) -> Tensor:
@@ -399,11 +508,3 @@ def name_of(func: Any) -> str:
         owner = getattr(func, "__self__", None)
         name = getattr(owner, "__name__", name)
     return name.strip("_") if name.startswith("__") else name
-
-
-@cache
-def _is_composite(operator: Any) -> bool:
-    """Return whether an operator only calls other operators, into which autograd would decompose it."""
-    name, key = operator.name(), "CompositeImplicitAutograd"
-    base_name = name.rpartition("::")[2].split(".")[0]
-    return base_name != "scaled_dot_product_attention" and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)

@@ -113,5 +113,5 @@ def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound]) 
     macs: Counter[str] = Counter()
     for call in calls:
         if call.path:
-            macs[call.path] += call.macs or 0
+            macs[call.path] += call.macs
     return max(macs, key=lambda path: macs[path], default="")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from attnscope.core.optional import sum_of
 from attnscope.reports.report import CallRow, Totals, Uncounted
 from attnscope.tracing.calls import Call, Watched
+from attnscope.tracing.costs import COUNTS
 from attnscope.tracing.folding import Row
 from attnscope.tracing.source_lines import spell_line, text_of
 from attnscope.tracing.times import CallTimes
@@ -20,8 +21,10 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         classes: the class of each module, by its path.
     """
     first = [calls[index] for index in row.instances[0]]
+    together = [calls[index] for instance in row.instances for index in instance]
+    live = max(call.bytes_live for call in together)
     one = first[0] if len(first) == 1 else None
-    macs = sum_of([call.macs for call in first])
+    macs = _count(first, "macs")
     sources = {(call.file, call.line) for call in first}
     file, line = sources.pop() if len(sources) == 1 else (None, None)
     return CallRow(
@@ -33,12 +36,13 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         outputs=first[-1].outputs,
         macs=macs,
         flops=None if macs is None else 2 * macs,
-        other_flops=sum_of([call.other_flops for call in first]),
+        other_flops=_count(first, "other_flops"),
         params=sum(call.params for call in first),
-        bytes_read=sum(call.bytes_read for call in first),
-        bytes_written=sum(call.bytes_written for call in first),
+        bytes_read=_count(first, "bytes_read"),
+        bytes_written=_count(first, "bytes_written"),
         bytes_saved=None,
-        bytes_live=max(calls[index].bytes_live for instance in row.instances for index in instance),
+        bytes_live=live if all("bytes_live" not in call.unknown for call in together) else None,
+        bytes_live_at_least=live,
         time=times.of([index for instance in row.instances for index in instance], len(row.instances)),
         times=len(row.instances),
         op=one.name if one else "",
@@ -47,21 +51,35 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         code=text_of(file, line) if file else "",
         calls=len(first),
         uncounted=sorted({op for call in first for op in call.uncounted}),
+        macs_at_least=sum(call.macs for call in first),
+        other_flops_at_least=sum(call.other_flops for call in first),
+        bytes_read_at_least=sum(call.bytes_read for call in first),
+        bytes_written_at_least=sum(call.bytes_written for call in first),
     )
 
 
+def _count(calls: Sequence[Call], name: str) -> int | None:
+    """Return the sum of a count over calls; None if it is unknown for one of them."""
+    return sum_of([None if name in call.unknown else getattr(call, name) for call in calls])
+
+
 def totals(watched: Watched, params: int) -> Totals:
-    """Return the sums over all calls, without the operators that no formula counts, which `uncounted` lists."""
-    calls = watched.calls
-    macs = sum(call.macs or 0 for call in calls)
+    """Return the sums over all calls, without the operators that no formula counts, which `uncounted` lists.
+
+    The sums are lower bounds if a call has unknown counts.
+    """
+    macs, other_flops, bytes_read, bytes_written = (
+        sum(getattr(call, name) for call in watched.calls) for name in COUNTS
+    )
     return Totals(
         macs=macs,
         flops=2 * macs,
-        other_flops=sum(call.other_flops or 0 for call in calls),
+        other_flops=other_flops,
         params=params,
-        bytes_read=sum(call.bytes_read for call in calls),
-        bytes_written=sum(call.bytes_written for call in calls),
-        peak_bytes=watched.peak_bytes,
+        bytes_read=bytes_read,
+        bytes_written=bytes_written,
+        peak_bytes=watched.peak_bytes if watched.peak_is_known else None,
+        peak_bytes_at_least=watched.peak_bytes,
     )
 
 

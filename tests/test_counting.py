@@ -1,0 +1,523 @@
+"""Counts of operators that hide their work: in place, inside others, in threads, in gradients, on tensors of every kind."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+import attnscope
+
+
+class Calls(nn.Module):
+    """A module that runs a function of its linear layers and its inputs."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+        self.first, self.second = nn.Linear(5, 6), nn.Linear(5, 6)
+
+    def forward(self, *x):
+        return self.call(self, *x)
+
+
+def traced(call, *x, **options):
+    return attnscope.trace(Calls(call), *x, **options)
+
+
+def macs(call, *x, **options):
+    """Return the MACs of a function, all of which must be known."""
+    report = traced(call, *x, **options)
+    assert not report.uncounted
+    return report.totals.macs
+
+
+def rand(*shape, dtype=torch.float32):
+    return torch.randn(shape, dtype=dtype)
+
+
+everywhere = pytest.mark.parametrize("device", [None, "cpu"], ids=["meta", "cpu"])
+X = rand(4, 5)
+
+
+# in place, complex, broadcast
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("call", "shapes", "expected"),
+    [
+        (lambda _, c, a, b: c.clone().baddbmm_(a, b), [(3, 4, 6), (3, 4, 5), (3, 5, 6)], 360),
+        (lambda _, c, a, b: c.clone().addmm_(a, b), [(4, 6), (4, 5), (5, 6)], 120),
+        (lambda _, c, a, b: c.clone().addbmm_(a, b), [(4, 6), (3, 4, 5), (3, 5, 6)], 360),
+        (lambda _, c, a, b: c.clone().addmv_(a, b), [(4,), (4, 5), (5,)], 20),
+        (lambda _, c, a, b: c.clone().addr_(a, b), [(4, 5), (4,), (5,)], 20),
+        (lambda _, a, b: torch.mm(a, b, out=a.new_empty(4, 6)), [(4, 5), (5, 6)], 120),
+        (lambda _, a, b: torch.einsum("bik,bkj->ij", a, b), [(3, 4, 5), (3, 5, 6)], 360),
+        (lambda _, a, b: torch.outer(a, b), [(4,), (5,)], 0),  # a product of each pair: elementwise
+    ],
+)
+def test_products_in_place_and_into_a_given_tensor_are_exact(call, shapes, expected, device):
+    assert macs(call, *[rand(*shape) for shape in shapes], device=device) == expected
+
+
+def test_a_tensor_to_write_into_is_not_read():
+    (_, row) = traced(lambda _, a, b: torch.mm(a, b, out=a.new_empty(4, 6)), X, rand(5, 6)).steps
+    assert (row.bytes_read, row.bytes_written) == (4 * (20 + 30), 4 * 24)
+
+
+@everywhere
+def test_a_complex_product_has_four_real_ones(device):
+    a, b = rand(3, 4, 5, dtype=torch.complex64), rand(3, 5, 6, dtype=torch.complex64)
+    assert macs(lambda _, a, b: a @ b, a, b, device=device) == 4 * 3 * 4 * 5 * 6
+    assert macs(lambda _, a: a @ a.mH, a, device=device) == 4 * 3 * 4 * 5 * 4
+
+
+@everywhere
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize(
+    ("query", "key", "value", "expected"),
+    [
+        ((1, 6, 5, 8), (2, 6, 7, 8), (2, 6, 7, 8), 2 * 6 * 5 * 7 * 16),
+        ((2, 6, 5, 8), (1, 6, 7, 8), (1, 6, 7, 8), 2 * 6 * 5 * 7 * 16),
+        ((2, 1, 5, 8), (2, 6, 7, 8), (2, 6, 7, 4), 2 * 6 * 5 * 7 * 12),
+        ((5, 8), (7, 8), (7, 8), 5 * 7 * 16),
+        ((2, 3, 4, 5, 8), (2, 3, 4, 7, 8), (2, 3, 4, 7, 8), 24 * 5 * 7 * 16),
+    ],
+)
+def test_fused_attention_broadcasts(query, key, value, expected, inference, device):
+    def attend(_, *x):
+        with torch.inference_mode(inference):
+            return F.scaled_dot_product_attention(*x)
+
+    assert macs(attend, rand(*query), rand(*key), rand(*value), device=device) == expected
+
+
+# higher-order and custom operators
+
+
+@everywhere
+def test_flex_attention_is_one_call_of_fused_attention(device):
+    q = rand(2, 3, 128, 16)
+    report = traced(lambda _, q: flex_attention(q, q, q), q, device=device)
+    assert report.totals.macs == 2 * 3 * 128 * 128 * 32
+    assert [row.macs for row in report.steps if row.op == "flex_attention"] == [report.totals.macs]
+    assert [found.kind for found in report.attentions] == ["fused"]
+
+
+def test_a_modified_score_has_unknown_elementwise_flops():
+    def call(_, q):
+        return flex_attention(q, q, q, score_mod=lambda score, b, h, i, j: score * 2)
+
+    report = traced(call, rand(1, 1, 128, 16), device="cpu")
+    row = next(row for row in report.steps if row.op == "flex_attention")
+    assert (row.macs, row.other_flops) == (128 * 128 * 32, None)
+
+
+def loop(module, x):
+    from torch._higher_order_ops.while_loop import while_loop
+
+    def body(count, x):
+        return count + 1, module.first(x)[:, :5].clone()
+
+    return while_loop(lambda count, x: count < 3, body, (torch.tensor(0), x))
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda self, x: torch.cond(x.sum() > 0, self.first, self.second, (x,)), 120),
+        (loop, 3 * 120),
+        (lambda self, x: checkpoint(self.first, x, use_reentrant=False), 120),
+        (lambda self, x: checkpoint(self.first, x, use_reentrant=True), 120),
+    ],
+)
+@pytest.mark.parametrize("time", [False, True])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own
+def test_the_work_of_higher_order_operators_is_exact(call, expected, time):
+    assert macs(call, X, device="cpu", time=time, budget=0.01) == expected
+
+
+@torch.library.custom_op("attnscope_counting::project", mutates_args=())
+def project(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x @ weight.T)
+
+
+@project.register_fake
+def _(x, weight):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@torch.library.custom_op("attnscope_counting::accumulate", mutates_args=("into",))
+def accumulate(into: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
+    into.addmm_(x, weight.T)
+
+
+@torch.library.custom_op("attnscope_counting::outside_torch", mutates_args=())
+def outside_torch(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(x.numpy() @ weight.detach().numpy().T)
+
+
+@outside_torch.register_fake
+def _(x, weight):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def test_the_kernel_of_a_custom_operator_is_looked_into():
+    def accumulated(self, x):
+        into = x.new_zeros(4, 6)
+        accumulate(into, x, self.first.weight)
+        return into
+
+    assert macs(lambda self, x: project(x, self.first.weight), X, device="cpu") == 120
+    assert macs(accumulated, X, device="cpu") == 120
+
+
+@pytest.mark.parametrize(("operator", "device"), [(project, None), (outside_torch, "cpu"), (outside_torch, None)])
+def test_a_custom_operator_whose_work_is_not_seen_is_unknown(operator, device):
+    report = traced(lambda self, x: operator(x, self.first.weight) + self.second(x), X, device=device)
+    assert report.totals.macs == 120
+    assert [row.macs for row in report.steps] == [None, 120, 0]
+    assert [row.macs_at_least for row in report.steps] == [0, 120, 0]
+    assert [entry.op for entry in report.uncounted] == [f"attnscope_counting::{operator._name}"]
+
+
+def test_a_formula_for_flop_counter_mode_counts():
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    operator = torch.ops.attnscope_counting.project
+    register_flop_formula(operator)(lambda x, weight, *_, out_shape=None, **__: 2 * x[0] * x[1] * weight[0])
+    try:
+        (row,) = traced(lambda self, x: project(x, self.first.weight), X).steps
+    finally:
+        del flop_registry[operator]
+    assert (row.macs, row.other_flops) == (120, None)
+
+
+def test_an_unknown_operator_keeps_the_known_part_of_its_call():
+    class Together(torch.autograd.Function):
+        """A linear layer, and an operator without a formula, in one torch call: the backward of a sum."""
+
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(weight)
+            return x @ weight.T
+
+        @staticmethod
+        def backward(ctx, grad):
+            (weight,) = ctx.saved_tensors
+            return torch.ops.attnscope_counting.outside_torch(grad, weight.T.contiguous()) + grad @ weight, None
+
+    def call(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(Together.apply(x, self.first.weight).sum(), x)[0]
+
+    report = traced(call, X)
+    row = next(row for row in report.steps if row.op == "grad")
+    assert (row.macs, row.macs_at_least) == (None, 120)
+    assert report.totals.macs == 240
+
+
+# gradients
+
+
+def by_backward(self, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        self.first(x).tanh().sum().backward(inputs=[x])
+    return x.grad
+
+
+def by_grad(self, x):
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(self.first(x).tanh().sum(), x)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=["meta", "cpu", "timed"]
+)
+@pytest.mark.parametrize("call", [by_backward, by_grad])
+def test_gradients_inside_a_forward_are_exact(call, options):
+    assert macs(call, X, **options) == 2 * 120
+
+
+def test_calls_that_return_no_tensor_are_rows():
+    def assign(self, x):
+        x = x.clone()
+        x[0] = self.first(x)[0, :5]
+        return x
+
+    report = traced(assign, X, time=True, budget=0.01)
+    assert [row.op for row in report.steps] == ["clone", "linear", "getitem", "setitem"]
+    assert report.steps[-1].bytes_written == 4 * 5
+    assert report.time is not None
+
+
+# threads
+
+
+def in_pool(self, x):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = [pool.submit(branch, x) for branch in (self.first, self.second)]
+        return one.result() + other.result()
+
+
+def in_threads(self, x):
+    made = {}
+
+    def run(name):
+        made[name] = self.get_submodule(name)(x)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return made["first"] + made["second"]
+
+
+def in_thread_pool(self, x):
+    with ThreadPool(2) as pool:
+        one, other = pool.map(lambda branch: branch(x), [self.first, self.second])
+        return one + other
+
+
+EARLIER = ThreadPoolExecutor(1)
+
+
+def in_an_earlier_pool(self, x):
+    return EARLIER.submit(self.first, x).result() + EARLIER.submit(torch.matmul, x, self.second.weight.T).result()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=["meta", "cpu", "timed"]
+)
+@pytest.mark.parametrize("call", [in_pool, in_threads, in_thread_pool, in_an_earlier_pool])
+def test_work_in_threads_is_exact_and_in_its_place(call, options):
+    EARLIER.submit(int).result()  # the pool has its thread before the trace
+    report = traced(call, X, **options, group="op")
+    assert report.totals.macs == 240
+    assert report.steps[-1].op == "add"
+
+
+def test_threads_of_others_are_not_recorded_and_left_as_they_were():
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    running, stop = threading.Event(), threading.Event()
+
+    def work():
+        while not stop.is_set():
+            EARLIER.submit(torch.mm, X, X.T).result()
+            running.set()
+
+    other = threading.Thread(target=work)
+    other.start()
+    running.wait()
+    try:
+        assert macs(lambda self, x: self.first(x), X) == 120
+    finally:
+        stop.set()
+        other.join()
+    assert (threading.Thread.start, ThreadPoolExecutor.submit) == (start, submit)
+
+
+# recurrent layers
+
+
+LAYERS = {
+    "LSTM": (nn.LSTM, {}, 4 * 7 * (5 + 7)),
+    "GRU": (nn.GRU, {}, 3 * 7 * (5 + 7)),
+    "RNN": (nn.RNN, {}, 7 * (5 + 7)),
+    "RNN with ReLU": (nn.RNN, {"nonlinearity": "relu"}, 7 * (5 + 7)),
+    "bidirectional": (nn.LSTM, {"bidirectional": True}, 2 * 4 * 7 * (5 + 7)),
+    "two layers": (nn.GRU, {"num_layers": 2}, 3 * 7 * (5 + 7) + 3 * 7 * (7 + 7)),
+    "projected": (nn.LSTM, {"proj_size": 3}, 4 * 7 * (5 + 3) + 3 * 7),
+    "projected, two layers, bidirectional": (
+        nn.LSTM,
+        {"proj_size": 3, "num_layers": 2, "bidirectional": True},
+        2 * (4 * 7 * (5 + 3) + 3 * 7) + 2 * (4 * 7 * (6 + 3) + 3 * 7),
+    ),
+    "without biases": (nn.LSTM, {"bias": False}, 4 * 7 * (5 + 7)),
+    "batch first": (nn.GRU, {"batch_first": True}, 3 * 7 * (5 + 7)),
+}
+"""Recurrent layers from 5 to 7 channels: class, options, and MACs of a step."""
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("name", LAYERS)
+def test_recurrent_layers_are_exact_on_every_device(name):
+    kind, options, each = LAYERS[name]
+    layer, x = kind(5, 7, **options), rand(4, 3, 5)
+    on_meta, on_cpu = attnscope.trace(layer, x), attnscope.trace(layer, x, device="cpu")
+    assert on_meta.totals.macs == 12 * each
+    assert not on_meta.uncounted
+    assert on_meta.totals == on_cpu.totals
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN", "RNN with ReLU", "two layers", "projected", "without biases"])
+def test_elementwise_flops_of_recurrent_layers_are_those_of_their_operators(name):
+    """Compare with the same layer as a chain of torch's cells, or of one operator at a time."""
+    kind, options, _ = LAYERS[name]
+    layer = kind(5, 7, **options).eval()
+    with torch.device("meta"):
+        layer, x = layer.to("meta"), torch.empty(4, 3, 5)
+
+    from attnscope.tracing.calls import watch
+
+    counted = sum(call.other_flops for call in watch(layer, lambda: layer(x)).calls)
+    from unittest.mock import patch
+
+    with patch("attnscope.tracing.calls.WHOLE", frozenset()):
+        unfused = watch(layer, lambda: layer(x)).calls
+    assert counted == sum(call.other_flops for call in unfused)
+    assert sum(call.macs for call in unfused) == attnscope.trace(layer, x).totals.macs
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_packed_sequences_count_their_steps(kind, gates):
+    layer = kind(5, 7)
+
+    def call(_, x):
+        return layer(pack_padded_sequence(x, torch.tensor([4, 2, 1], device="cpu")))[0].data
+
+    assert macs(call, rand(4, 3, 5), device="cpu") == (4 + 2 + 1) * gates * 7 * (5 + 7)
+
+
+@everywhere
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTMCell, 4), (nn.GRUCell, 3), (nn.RNNCell, 1)])
+def test_recurrent_cells_are_exact(kind, gates, device):
+    report = attnscope.trace(kind(5, 7), X, device=device)
+    assert report.totals.macs == 4 * gates * 7 * (5 + 7)
+    assert not report.uncounted
+
+
+# memory of fused attention
+
+
+@pytest.mark.parametrize("kind", ["functional", "module"])
+def test_fused_attention_on_meta_holds_no_scores(kind):
+    x = rand(1, 1024, 8)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    layer.train()  # without torch's native path
+
+    def call(_, x):
+        if kind == "functional":
+            return F.scaled_dot_product_attention(x, x, x)
+        return F.multi_head_attention_forward(
+            *[x.transpose(0, 1)] * 3, 8, 2, layer.in_proj_weight, layer.in_proj_bias, None, None, False, 0.0,
+            layer.out_proj.weight, layer.out_proj.bias, need_weights=False)[0]  # fmt: skip
+
+    on_meta, on_cpu = traced(call, x), traced(call, x, device="cpu")
+    assert on_meta.totals.peak_bytes < 1024 * 1024  # a quarter of the scores of one head
+    counts = ("macs", "other_flops", "bytes_read", "bytes_written")
+    assert [getattr(on_meta.totals, name) for name in counts] == [getattr(on_cpu.totals, name) for name in counts]
+
+
+# tensors of every kind
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_padded_encoder_on_nested_tensors_is_exact():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def call(_, x):
+        padding = torch.arange(5, device=x.device) >= torch.tensor([[5], [3]], device=x.device)
+        return encoder(x, src_key_padding_mask=padding)
+
+    encoder.eval()
+    tokens, scores = 5 + 3, 2 * 5 * 5  # torch pads the scores of each image to the longest
+    layer = 4 * tokens * 8 * 8 + 2 * scores * 8 + 2 * tokens * 8 * 16
+    assert macs(call, rand(2, 5, 8), device="cpu") == 2 * layer
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_count_their_elements(layout):
+    def call(self, x):
+        nested = torch.nested.nested_tensor([x[0], x[1, :3]], layout=layout)
+        return torch.nested.to_padded_tensor(F.relu(self.first(nested)), 0.0)
+
+    report = traced(call, rand(2, 4, 5), device="cpu")
+    assert report.totals.macs == (4 + 3) * 5 * 6
+    linear = next(row for row in report.steps if row.op == "linear")
+    assert (linear.inputs[0], linear.outputs[0]) == ((2, 4, 5), (2, 4, 6))
+
+
+def test_sparse_products_count_the_stored_elements():
+    def call(self, x):
+        adjacency = torch.eye(4, device=x.device).to_sparse()
+        return self.first(torch.sparse.mm(adjacency, x))
+
+    report = traced(call, X, device="cpu")
+    assert report.totals.macs == 4 * 5 + 120
+    row = next(row for row in report.steps if row.macs == 20)
+    assert row.bytes_read is None  # a sparse tensor has no storage of its own
+    assert report.totals.peak_bytes is None
+    assert report.totals.peak_bytes_at_least > 0
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantized_and_mkldnn_tensors_pass():
+    def quantized(self, x):
+        weight = torch.quantize_per_tensor(self.first.weight.detach(), 0.1, 0, torch.qint8)
+        return F.linear(x, weight.dequantize())
+
+    assert macs(quantized, X, device="cpu") == 120
+    report = traced(lambda self, x: (x.to_mkldnn() + x.to_mkldnn()).to_dense() @ x.T, X, device="cpu")
+    assert report.totals.macs == 80
+    assert report.steps[0].bytes_written is None
+
+
+def test_vmap_and_functional_gradients_are_exact():
+    def mapped(self, x):
+        return torch.func.vmap(lambda row: self.first.weight @ row)(x)
+
+    def derived(self, x):
+        return torch.func.grad(lambda x: (self.first.weight @ x).sum())(x)
+
+    assert macs(mapped, X) == 120
+    assert macs(derived, rand(5)) == 30 + 30
+
+
+class Wrapped(torch.Tensor):
+    """A subclass that wraps a tensor and runs every operator on it."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args = [each.inner if isinstance(each, Wrapped) else each for each in args]
+        return cls(func(*args, **(kwargs or {})))
+
+
+def test_the_operators_of_a_subclass_are_counted_once():
+    assert macs(lambda self, x: (Wrapped(x) @ self.first.weight.T).inner, X) == 120
+
+
+def test_a_lazy_layer_passes():
+    layer = nn.LazyLinear(6)
+    layer(X)
+    assert attnscope.trace(layer, X).totals.macs == 120
+
+
+# no silent zero
+
+
+def test_flop_counter_mode_agrees_on_plain_products():
+    module = Calls(lambda self, x: F.conv1d(self.first(x)[None], torch.ones(3, 4, 2)) @ torch.ones(5, 2))
+    with FlopCounterMode(display=False) as counter:
+        module(X)
+    assert 2 * macs(module.call, X, device="cpu") == counter.get_total_flops()
