@@ -1,5 +1,8 @@
 """Counts of operators that hide their work: in place, inside others, in threads, in gradients, on tensors of every kind."""
 
+import csv
+import io
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
@@ -11,9 +14,13 @@ from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import attnscope
+from attnscope import ops
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from attnscope.tracing.costs import is_known, name_of
 
 
 class Calls(nn.Module):
@@ -513,7 +520,160 @@ def test_a_lazy_layer_passes():
     assert attnscope.trace(layer, X).totals.macs == 120
 
 
+# gradients of fused attention and of convolutions
+
+
+@pytest.mark.parametrize(
+    ("call", "shape"),
+    [
+        (lambda x: F.conv2d(x, x.new_ones(6, 3, 3, 3)), (2, 3, 8, 8)),
+        (lambda x: F.conv_transpose2d(x, x.new_ones(3, 6, 3, 3)), (2, 3, 8, 8)),
+        (lambda x: F.scaled_dot_product_attention(x, x, x), (2, 3, 16, 8)),
+    ],
+)
+def test_gradients_of_convolutions_and_fused_attention_are_exact(call, shape):
+    def gradient(_, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(call(x).sum(), x)[0]
+
+    report = traced(gradient, rand(*shape), device="cpu")
+    row = next(row for row in report.steps if row.op == "grad")
+    forward = max(row.macs for row in report.steps[:-1])
+    # the gradient of a convolution's constant weight is not needed; attention's recomputes the scores
+    assert row.macs == (forward * 5 // 2 if len({*shape}) == 4 and shape[2] != shape[3] else forward)
+
+
+def test_the_gradient_of_fused_attention_is_exact_on_meta():
+    def gradient(_, q):
+        with torch.enable_grad():
+            q = q.detach().requires_grad_()
+            return torch.autograd.grad(F.scaled_dot_product_attention(q, q, q).sum(), q)[0]
+
+    report = traced(gradient, rand(2, 3, 16, 8))
+    assert report.environment["device"] == "meta"
+    assert report.totals.macs == (2 + 4) * 2 * 3 * 16 * 16 * 8
+
+
+# autocast
+
+
+def test_bytes_under_autocast_are_unknown_on_meta():
+    def call(self, x):
+        before = x + 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.first(before)
+        return x * 2
+
+    on_meta, on_cpu = traced(call, X), traced(call, X, device="cpu")
+    assert [row.bytes_written for row in on_meta.steps] == [4 * 20, None, None]
+    assert [row.macs for row in on_meta.steps] == [row.macs for row in on_cpu.steps] == [0, 120, 0]
+    assert on_meta.totals.peak_bytes is None
+    assert on_cpu.steps[-1].bytes_written == 2 * 24
+
+
+# how unknown counts are shown
+
+
+def test_the_foot_shows_that_a_sum_is_unknown():
+    def foot(call):
+        report = traced(call, X)
+        return render(report, "table", Screen()).split(" calls ")[1].splitlines()[0]
+
+    known = foot(lambda self, x: self.first(x) * self.second(x))
+    part = foot(lambda self, x: outside_torch(x, self.first.weight) + self.second(x))
+    nothing = foot(lambda self, x: outside_torch(x, self.first.weight) + outside_torch(x, self.first.weight))
+    assert known.split()[0] == "240"
+    assert part.split()[:2] == ["≥", "120"]
+    assert nothing.split()[0] == "?"
+
+
+def test_lower_bounds_are_in_csv():
+    report = traced(lambda self, x: outside_torch(x, self.first.weight) + self.second(x), X)
+    rows = list(csv.DictReader(io.StringIO(render(report, "csv", Screen()))))
+    assert [row["macs"] for row in rows] == ["", "120", "0", ""]
+    assert [row["macs_at_least"] for row in rows] == ["0", "120", "0", "120"]
+
+
 # no silent zero
+
+
+PRODUCT = re.compile(
+    r"mm|mv(?!l)|matmul|dot|conv|linear|attention|lstm|gru|rnn|einsum|outer|addr|kron|cdist|inner|encoder|matrix_power"
+)
+"""Names of operators that multiply matrices, and of some others."""
+NO_PRODUCT = re.compile(r"gamma|cummax|cummin|linear1d|linear[23]d|hamming|convert_|_reorder_|dummy")
+"""Names that PRODUCT matches although the operators multiply nothing."""
+
+
+def aten_products():
+    """Return every overload of aten's operators that multiply matrices, in place and with given results included."""
+    names = {
+        schema.name.removeprefix("aten::") for schema in torch._C._jit_get_all_schemas() if "aten::" in schema.name
+    }
+    of_flop_counter_mode = {getattr(packet, "__name__", "") for packet in flop_registry}
+    packets = [
+        getattr(torch.ops.aten, name)
+        for name in sorted(names | of_flop_counter_mode)
+        if hasattr(torch.ops.aten, name)
+        and (name in of_flop_counter_mode or (PRODUCT.search(name) and not NO_PRODUCT.search(name)))
+    ]
+    return [getattr(packet, overload) for packet in packets for overload in packet.overloads()]
+
+
+def is_composite(operator):
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
+    except RuntimeError:  # an operator of TorchScript alone, which composes others
+        return True
+
+
+def test_no_product_is_silently_zero():
+    """Each is priced, or is unknown, or is composed of others."""
+    operators = aten_products()
+    silent = [
+        operator.name()
+        for operator in operators
+        if is_known(operator) and ops.find(name_of(operator)).macs is None and not is_composite(operator)
+    ]
+    assert not silent
+    assert len(operators) > 150
+
+
+def test_variants_of_a_product_have_one_formula_and_its_arguments():
+    """A formula takes arguments by position: those of `addmm` are those of `addmm_`, `addmm.out` and `addmm.dtype`."""
+    positions = {}
+    for operator in aten_products():
+        operation = ops.find(name_of(operator))
+        if operation is None:
+            continue
+        names = [each.name for each in operator._schema.arguments if not each.kwarg_only][:3]
+        first = positions.setdefault(operation.name, names)
+        shared = min(len(first), len(names))
+        assert names[:shared] == first[:shared] or operation.name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    assert {"mm", "bmm", "addmm", "baddbmm", "addbmm", "addmv", "mv", "dot", "vdot", "linear", "matmul"} <= set(
+        positions
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes"),
+    [
+        ("mm", [(4, 5), (5, 6)]),
+        ("addmm", [(4, 6), (4, 5), (5, 6)]),
+        ("bmm", [(3, 4, 5), (3, 5, 6)]),
+        ("baddbmm", [(3, 4, 6), (3, 4, 5), (3, 5, 6)]),
+    ],
+)
+def test_every_variant_agrees_with_flop_counter_mode(operator, shapes):
+    x = [rand(*shape) for shape in shapes]
+    with FlopCounterMode(display=False) as counter:
+        made = getattr(torch.ops.aten, operator)(*x)
+    packet = getattr(torch.ops.aten, operator)
+    variants = [lambda _, *x: packet(*x), lambda _, *x: packet.out(*x, out=x[0].new_empty(made.shape))]
+    if hasattr(torch.ops.aten, f"{operator}_"):
+        variants.append(lambda _, first, *x: getattr(torch.ops.aten, f"{operator}_")(first.clone(), *x))
+    assert {2 * macs(call, *x, device="cpu") for call in variants} == {counter.get_total_flops()}
 
 
 def test_flop_counter_mode_agrees_on_plain_products():

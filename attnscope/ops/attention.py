@@ -140,6 +140,22 @@ def _flex_flops(arguments: Arguments, out: Any) -> int | None:
     return attend(*arguments[:3]).pairs * (SCALE + SOFTMAX) if is_plain else None
 
 
+def _backward_macs(arguments: Arguments, out: Any) -> int:
+    """Count the five products of a fused backward (Dao et al., arXiv 2205.14135, algorithm 4).
+
+    They are the scores again, the gradient of the weights, and the gradients of the query, the key and the value.
+    """
+    query, value = arguments[1], arguments[3]
+    return attend(*arguments[1:4]).pairs * (3 * query.shape[-1] + 2 * value.shape[-1])
+
+
+register(
+    """_scaled_dot_product_flash_attention_backward _scaled_dot_product_flash_attention_for_cpu_backward
+    _scaled_dot_product_efficient_attention_backward _scaled_dot_product_cudnn_attention_backward
+    _scaled_dot_product_fused_attention_overrideable_backward""",
+    macs=_backward_macs,
+    flops=lambda arguments, out: None,  # kernels differ in what they recompute
+)
 register("flex_attention", macs=_macs, flops=_flex_flops, by_products=True)
 for _name, _at in MASK_AT.items():
     register(_name, macs=_macs, flops=_flops(_at), by_products=True)

@@ -22,6 +22,23 @@ def _bias(arguments: Arguments, out: Any) -> int:
     return out.numel() if argument(arguments, 2) is not None else 0
 
 
+def _transposed_macs(arguments: Arguments, out: Any) -> int:
+    return arguments[0].numel() * prod(arguments[1].shape[1:])
+
+
+def _backward_macs(arguments: Arguments, out: Any) -> int:
+    """Count the forward's MACs for each of the gradients of the input and of the weight that is computed."""
+    grad, x, weight, transposed, (of_x, of_weight, _) = *arguments[:3], arguments[7], arguments[10]
+    return (x if transposed else grad).numel() * prod(weight.shape[1:]) * (of_x + of_weight)
+
+
+def _backward_bias(arguments: Arguments, out: Any) -> int:
+    """Count the sum over the gradient that is the gradient of the bias."""
+    return arguments[0].numel() if arguments[10][2] else 0
+
+
+register("convolution_backward convolution_backward_overrideable", macs=_backward_macs, flops=_backward_bias)
+register("cudnn_convolution_transpose", macs=_transposed_macs)
 register("convolution _convolution convolution_overrideable", macs=_macs, flops=_bias)
 register("mkldnn_convolution", macs=_plain_macs, flops=_bias)
 register("cudnn_convolution _conv_depthwise2d torchvision.deform_conv2d", macs=_plain_macs)

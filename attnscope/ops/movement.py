@@ -36,7 +36,9 @@ register("sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_
 register("_to_sparse _to_sparse_csr _to_dense _coalesce sparse_mask to_mkldnn mkldnn_reorder_conv2d_weight int_repr")
 register("_sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors")
 register("_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list")
-register("_nested_from_padded to_padded_tensor _nested_view_from_buffer_copy _pack_padded_sequence _pad_packed_sequence")
+register(
+    "_nested_from_padded to_padded_tensor _nested_view_from_buffer_copy _pack_padded_sequence _pad_packed_sequence"
+)
 
 
 def view(tape: Tape, x: Tensor, shape: Shape) -> Tensor:

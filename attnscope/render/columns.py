@@ -67,7 +67,7 @@ class Column(Generic[Row]):
     @property
     def foot(self) -> str:
         """Return the formatted total."""
-        return "" if self.total is None and not self.total_at_least else self.spell(self.total, self.total_at_least)
+        return "" if self.total is self.total_at_least is None else self.spell(self.total, self.total_at_least)
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Return the heading, a cell for each row, and the total."""
@@ -91,7 +91,10 @@ def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> li
 
         return together
 
-    return [replace(column, value=of_all(column.value)) if column.key in ADD_UP else column for column in columns]
+    def of_all_parts(column: Column[Row]) -> Column[Row]:
+        return replace(column, value=of_all(column.value), at_least=column.at_least and of_all(column.at_least))
+
+    return [of_all_parts(column) if column.key in ADD_UP else column for column in columns]
 
 
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:

@@ -1,8 +1,8 @@
 """A traced third-party module on a screen: its calls as a tree of modules, its attentions, and the warnings."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,14 +12,18 @@ from attnscope.render import words
 from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value, adding_up, fit, rows_table
 from attnscope.render.details import cost_lines, environment_lines, timing_lines
 from attnscope.render.explanation import column_lines
+from attnscope.render.held import lower_bounds
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
-from attnscope.render.summary import quality_lines
+from attnscope.render.summary import held_words, quality_lines
 from attnscope.reports.report import AttentionFound, CallRow, TraceReport, formula_values
 
 INDENT = "  "
 CODE = 34
 """Columns of a source line on the screen; CSV has the whole line."""
+
+
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,10 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             ),
             Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         ]
+    columns = adding_up(_bounded(columns, report, lambda row: row), lambda row: row.times)
     return [
-        *adding_up(columns, lambda row: row.times),
+        *columns,
+        *lower_bounds(columns),
         Column("code", "code", lambda row: row.code, rank=None, right=False),
         Column("uncounted", "uncounted", lambda row: " ".join(row.uncounted), rank=None, right=False),
     ]
@@ -146,7 +152,29 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         Column("flops", "FLOPs", of("flops"), maybe(words.metric), 12, totals.flops),
         Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
     ]
+    columns = _bounded(columns, report, lambda line: line.row)
     return adding_up(columns, lambda line: line.row.times if line.row else 1)
+
+
+def _bounded(
+    columns: Sequence[Column[Shown]], report: TraceReport, row_of: Callable[[Shown], CallRow | None]
+) -> list[Column[Shown]]:
+    """Add lower bounds to the columns of counts; the total of a column with an unknown count is a lower bound too."""
+
+    def bounded(column: Column[Shown]) -> Column[Shown]:
+        key = f"{column.key}_at_least"
+        if not hasattr(CallRow, key):
+            return column
+        is_known = column.total is not None and all(getattr(row, column.key) is not None for row in report.steps)
+        total = report.totals.peak_bytes_at_least if column.key == "bytes_live" else column.total
+        return replace(
+            column,
+            at_least=lambda shown: getattr(row_of(shown), key, None),
+            total=column.total if is_known else None,
+            total_at_least=None if is_known else total,
+        )
+
+    return [bounded(column) for column in columns]
 
 
 def lines_of(report: TraceReport) -> Iterator[Line]:
@@ -212,7 +240,7 @@ def _repeats(steps: list[CallRow], around: list[str], heads: list[str]) -> str:
 def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     """Return label, text and style of each line below the table."""
     totals = report.totals
-    at_least = "at least " if report.uncounted else ""
+    at_least = "at least " if any(row.macs is None for row in report.steps) else ""
     macs = (
         f"{at_least}{totals.macs:,} MACs ({words.metric(totals.flops, 'FLOPs')}), by a formula for each torch operator"
     )
@@ -227,7 +255,8 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         right = report.comments.checked - len(report.comments.wrong)
         mark = "✓" if not report.comments.wrong else "✗"
         lines.append(("comments", f"{right} of {report.comments.checked} shape comments are right {mark}", ""))
-    lines.append(("memory", f"{words.binary(totals.peak_bytes)} peak activation memory", ""))
+    peak = held_words(totals.peak_bytes, totals.peak_bytes_at_least)
+    lines.append(("memory", f"{peak} peak activation memory", ""))
     if not report.time:
         lines.append(("run on", _where(report), ""))
     lines += [*labelled("note", report.notes), *quality_lines(report)]

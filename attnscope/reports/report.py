@@ -453,6 +453,7 @@ class CallRow(StepRow):
     calls: int
     uncounted: list[str]
     macs_at_least: int = field(default=0, kw_only=True)
+    flops_at_least: int = field(default=0, kw_only=True)
     other_flops_at_least: int = field(default=0, kw_only=True)
     bytes_read_at_least: int = field(default=0, kw_only=True)
     bytes_written_at_least: int = field(default=0, kw_only=True)

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -269,6 +269,8 @@ class _Watcher:
         self.calls: list[Any] = []
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = Memory(module)
+        self.casts = False
+        """Whether autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
 
     def modules(self) -> Any:
         return module_stack(self.here)
@@ -366,6 +368,8 @@ class _Watcher:
         """Add an operator with this cost to the running call."""
         if cost.is_view:
             return
+        if self.casts:  # other devices cast tensors that meta does not
+            cost, self.memory.is_known = replace(cost, bytes_read=None, bytes_written=None), False
         call = self.here.current
         if call is None:
             call = self.start(name_of_operator(operator), args, kwargs, seen=False)
@@ -444,6 +448,8 @@ class _Functions(TorchFunctionMode):
         here = watcher.here
         if name in QUESTIONS or here.is_whole:
             return func(*args, **kwargs)
+        # autocast is off inside operators, so that only calls can ask
+        watcher.casts |= _is_autocast_enabled() and any(tensor.is_meta for tensor in tensors_in((args, kwargs)))
         here.current = call = watcher.start(name, args, kwargs)
         try:
             out = watcher.run_whole(func, name, args, kwargs) if name in WHOLE else func(*args, **kwargs)
@@ -457,6 +463,11 @@ class _Functions(TorchFunctionMode):
             call.bytes_live = max(call.bytes_live, watcher.memory.live)
             watcher.record(call)
         return out
+
+
+_is_autocast_enabled: Callable[[], bool] = getattr(
+    torch._C, "_is_any_autocast_enabled", lambda: torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+)
 
 
 def subnormal_share(tensor: Tensor) -> float:
@@ -486,7 +497,8 @@ def whole_operator(name: str, args: Any) -> Any:
 
 def as_kernels_lay(out: Tensor, query: Tensor) -> Tensor:
     """Return the meta output of fused attention with the memory layout of other devices, which is that of the query."""
-    return torch.empty_like(query) if out.is_meta and out.shape == query.shape else out
+    is_alike = out.is_meta and out.shape == query.shape and not out.requires_grad
+    return torch.empty_like(query) if is_alike else out
 
 
 QUESTIONS = frozenset(
@@ -502,8 +514,8 @@ def makes_tensors(out: Any) -> bool:
 
 @cache
 def name_of(func: Any) -> str:
-    """Return the name of a torch function as in source code: `linear`, `matmul`, `shape`."""
-    name = getattr(func, "__name__", type(func).__name__)
+    """Return the name of a torch function as in source code: `linear`, `matmul`, `shape`; an operator has no overload."""
+    name = getattr(func, "__name__", type(func).__name__).partition(".")[0]
     if name in ("__get__", "__set__"):
         owner = getattr(func, "__self__", None)
         name = getattr(owner, "__name__", name)

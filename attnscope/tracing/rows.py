@@ -52,6 +52,7 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         calls=len(first),
         uncounted=sorted({op for call in first for op in call.uncounted}),
         macs_at_least=sum(call.macs for call in first),
+        flops_at_least=2 * sum(call.macs for call in first),
         other_flops_at_least=sum(call.other_flops for call in first),
         bytes_read_at_least=sum(call.bytes_read for call in first),
         bytes_written_at_least=sum(call.bytes_written for call in first),
