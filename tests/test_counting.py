@@ -298,31 +298,45 @@ def in_thread_pool(self, x):
         return one + other
 
 
-EARLIER = ThreadPoolExecutor(1)
+EARLIER = {}
+"""Pools whose threads run before the trace."""
+
+
+@pytest.fixture(scope="module")
+def earlier_pools():
+    with ThreadPoolExecutor(1) as executor, ThreadPool(1) as threads:
+        executor.submit(int).result()
+        EARLIER.update(executor=executor, threads=threads)
+        yield
+
+
+def in_earlier_threads(self, x):
+    one, other = EARLIER["threads"].map(lambda branch: branch(x), [self.first, self.second])
+    return one + other
 
 
 def in_an_earlier_pool(self, x):
-    return EARLIER.submit(self.first, x).result() + EARLIER.submit(torch.matmul, x, self.second.weight.T).result()
+    pool = EARLIER["executor"]
+    return pool.submit(self.first, x).result() + pool.submit(torch.matmul, x, self.second.weight.T).result()
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=["meta", "cpu", "timed"]
 )
-@pytest.mark.parametrize("call", [in_pool, in_threads, in_thread_pool, in_an_earlier_pool])
-def test_work_in_threads_is_exact_and_in_its_place(call, options):
-    EARLIER.submit(int).result()  # the pool has its thread before the trace
+@pytest.mark.parametrize("call", [in_pool, in_threads, in_thread_pool, in_an_earlier_pool, in_earlier_threads])
+def test_work_in_threads_is_exact_and_in_its_place(earlier_pools, call, options):
     report = traced(call, X, **options, group="op")
     assert report.totals.macs == 240
     assert report.steps[-1].op == "add"
 
 
-def test_threads_of_others_are_not_recorded_and_left_as_they_were():
+def test_threads_of_others_are_not_recorded_and_left_as_they_were(earlier_pools):
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
     running, stop = threading.Event(), threading.Event()
 
     def work():
         while not stop.is_set():
-            EARLIER.submit(torch.mm, X, X.T).result()
+            EARLIER["executor"].submit(torch.mm, X, X.T).result()
             running.set()
 
     other = threading.Thread(target=work)
@@ -481,6 +495,13 @@ def test_quantized_and_mkldnn_tensors_pass():
     report = traced(lambda self, x: (x.to_mkldnn() + x.to_mkldnn()).to_dense() @ x.T, X, device="cpu")
     assert report.totals.macs == 80
     assert report.steps[0].bytes_written is None
+
+
+@pytest.mark.filterwarnings("ignore")  # torch deprecates its quantization
+def test_a_quantized_linear_layer_is_exact():
+    layer = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(5, 6)), {nn.Linear})
+    (row, *_) = attnscope.trace(layer, X, device="cpu").steps
+    assert (row.macs, row.other_flops) == (120, None)
 
 
 def test_vmap_and_functional_gradients_are_exact():

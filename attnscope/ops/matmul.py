@@ -51,6 +51,11 @@ register("addmv", macs=lambda arguments, out: arguments[1].numel(), flops=each_o
 register("addr", macs=each_out(), flops=each_out())
 register("linear mkldnn_linear", macs=_linear, flops=_linear_bias)
 register("matmul", macs=_matmul)
+register(
+    "quantized.linear quantized.linear_relu quantized.linear_dynamic quantized.linear_relu_dynamic",
+    macs=_matmul,
+    flops=lambda arguments, out: None,  # the weight and the bias are packed
+)
 
 
 def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

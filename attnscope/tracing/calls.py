@@ -146,12 +146,20 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
 
 
 @contextmanager
-def module_stack(here: "_Here") -> Iterator[None]:
-    """Keep the modules that are running in each thread on its stack within a `with` block."""
+def module_stack(watcher: "_Watcher") -> Iterator[None]:
+    """Keep the modules that are running in each thread on its stack within a `with` block.
+
+    A submodule that runs in a thread that is not watched, such as one of an earlier pool, is watched from there.
+    """
     original = nn.Module.__call__
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        stack = here.stack
+        if watcher.here.calls is None and id(self) in watcher.paths:
+            calls: list[Any] = []
+            watcher.calls.append(calls)
+            with watcher.watching(calls, []):
+                return call(self, *args, **kwargs)
+        stack = watcher.here.stack
         stack.append(self)
         try:
             return original(self, *args, **kwargs)
@@ -273,7 +281,7 @@ class _Watcher:
         """Whether autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
 
     def modules(self) -> Any:
-        return module_stack(self.here)
+        return module_stack(self)
 
     @contextmanager
     def watching(self, calls: list[Any], stack: list[nn.Module]) -> Iterator[None]:
