@@ -423,22 +423,27 @@ def test_recurrent_cells_are_exact(kind, gates, device):
 # memory of fused attention
 
 
-@pytest.mark.parametrize("kind", ["functional", "module"])
-def test_fused_attention_on_meta_holds_no_scores(kind):
+class Attends(nn.Module):
+    """An attention module of torch outside its native path."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            return self.layer(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    "module", [Calls(lambda _, x: F.scaled_dot_product_attention(x, x, x)), Attends()], ids=["call", "module"]
+)
+def test_fused_attention_on_meta_holds_no_scores(module):
     x = rand(1, 1024, 8)
-    layer = nn.MultiheadAttention(8, 2, batch_first=True)
-    layer.train()  # without torch's native path
-
-    def call(_, x):
-        if kind == "functional":
-            return F.scaled_dot_product_attention(x, x, x)
-        return F.multi_head_attention_forward(
-            *[x.transpose(0, 1)] * 3, 8, 2, layer.in_proj_weight, layer.in_proj_bias, None, None, False, 0.0,
-            layer.out_proj.weight, layer.out_proj.bias, need_weights=False)[0]  # fmt: skip
-
-    on_meta, on_cpu = traced(call, x), traced(call, x, device="cpu")
+    on_meta, on_cpu = attnscope.trace(module, x), attnscope.trace(module, x, device="cpu")
+    assert on_meta.environment["device"] == "meta"
     assert on_meta.totals.peak_bytes < 1024 * 1024  # a quarter of the scores of one head
-    counts = ("macs", "other_flops", "bytes_read", "bytes_written")
+    counts = ("macs", "other_flops", "bytes_read", "bytes_written", "peak_bytes")
     assert [getattr(on_meta.totals, name) for name in counts] == [getattr(on_cpu.totals, name) for name in counts]
 
 

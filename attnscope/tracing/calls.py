@@ -505,8 +505,9 @@ def whole_operator(name: str, args: Any) -> Any:
 
 def as_kernels_lay(out: Tensor, query: Tensor) -> Tensor:
     """Return the meta output of fused attention with the memory layout of other devices, which is that of the query."""
-    is_alike = out.is_meta and out.shape == query.shape and not out.requires_grad
-    return torch.empty_like(query) if is_alike else out
+    if not out.is_meta or out.shape != query.shape:
+        return out
+    return torch.empty_like(query, requires_grad=False).copy_(out)  # with the gradient of the output
 
 
 QUESTIONS = frozenset(
