@@ -447,6 +447,18 @@ def test_fused_attention_on_meta_holds_no_scores(module):
     assert [getattr(on_meta.totals, name) for name in counts] == [getattr(on_cpu.totals, name) for name in counts]
 
 
+@pytest.mark.parametrize(
+    "module", [nn.MultiheadAttention(8, 2, batch_first=True), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)]
+)
+def test_native_paths_cost_the_same_on_meta_and_leave_no_trace(module):
+    name = torch.utils.backend_registration._privateuse1_backend_name
+    x = (rand(2, 5, 8),) * (3 if isinstance(module, nn.MultiheadAttention) else 1)
+    on_meta, on_cpu = attnscope.trace(module.eval(), *x), attnscope.trace(module, *x, device="cpu")
+    assert [row.op for row in on_meta.steps] == [row.op for row in on_cpu.steps]
+    assert on_meta.totals == on_cpu.totals
+    assert torch.utils.backend_registration._privateuse1_backend_name == name
+
+
 # tensors of every kind
 
 

@@ -134,6 +134,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
         with ExitStack() as stack:
             stack.enter_context(watcher.modules())
             stack.enter_context(only_tensors_override())
+            stack.enter_context(_native_paths_on_meta())
             stack.enter_context(flex_attention_as_a_call())
             stack.enter_context(_shown_inside_functions(watcher))
             stack.enter_context(followed(watcher.follow))
@@ -190,6 +191,24 @@ def only_tensors_override() -> Iterator[None]:
         yield
     finally:
         torch.overrides.has_torch_function = original
+
+
+@contextmanager
+def _native_paths_on_meta() -> Iterator[None]:
+    """Let torch's attention modules take their native path on meta too, within a `with` block, as on other devices.
+
+    They take it on the CPU, on CUDA, and on the backend whose name a user may register.
+    """
+    registration: Any = torch.utils.backend_registration
+    name = "_privateuse1_backend_name"
+    if getattr(registration, name, None) != "privateuseone":  # a user has registered a backend
+        yield
+        return
+    setattr(registration, name, "meta")
+    try:
+        yield
+    finally:
+        setattr(registration, name, "privateuseone")
 
 
 @contextmanager
