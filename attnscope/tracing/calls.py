@@ -195,7 +195,7 @@ def only_tensors_override() -> Iterator[None]:
 
 @contextmanager
 def _native_paths_on_meta() -> Iterator[None]:
-    """Let torch's attention modules take their native path on meta too, within a `with` block, as on other devices.
+    """Enable the native path of torch's attention modules on meta too within a `with` block, as on other devices.
 
     They take it on the CPU, on CUDA, and on the backend whose name a user may register.
     """
@@ -213,7 +213,7 @@ def _native_paths_on_meta() -> Iterator[None]:
 
 @contextmanager
 def _shown_inside_functions(watcher: "_Watcher") -> Iterator[None]:
-    """Cost fused attention as one operator within a `with` block, also inside functions such as MultiheadAttention's.
+    """Count fused attention as one operator within a `with` block, also inside functions such as MultiheadAttention's.
 
     The function mode does not see calls of torch's functions by other functions of torch.
     """
@@ -269,7 +269,7 @@ def _traced(tracer: Any) -> Iterator[None]:
 
 
 class _Here(threading.local):
-    """What one thread runs: its modules, its call, and the list that takes its calls.
+    """The state of one thread: its running modules, its running call, and the list that takes its calls.
 
     `is_whole` is True in a call that is costed as one operator, although it may run several on this device.
     """
