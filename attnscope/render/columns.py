@@ -100,14 +100,15 @@ def adding_up(columns: Sequence[Column[Row]], times: Callable[[Row], int]) -> li
 def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> tuple[list[Column[Row]], list[str]]:
     """Return the columns that fit on the screen and the titles of the dropped ones.
 
-    The lowest rank is placed first. A column that is too wide leaves its room to those of higher ranks.
+    The lowest rank is placed first, and of equal ranks the last column. A column that is too wide leaves its room to those
+    of higher ranks.
     """
     shown = [column for column in columns if column.rank is not None]
     if screen.width is None:
         return shown, []
     room = screen.width - MARGIN + GAP
     kept: set[str] = set()
-    for column in sorted(shown, key=lambda column: column.rank or 0):
+    for column in sorted(reversed(shown), key=lambda column: column.rank or 0):
         width = max(map(cell_len, column.cells(rows, screen))) + GAP
         if width <= room or not column.rank:
             kept.add(column.key)
