@@ -143,10 +143,10 @@ def test_the_backward_kernel_is_the_same_with_and_without_times(monkeypatch):
     assert explore(spec, device="cpu", time=False, backward=True).backward.macs == timed.backward.macs
     for platform, devices in (("linux", "cuda and cpu"), ("win32", "cuda and cpu")):
         monkeypatch.setattr(sys, "platform", platform)
-        told = explore(spec, time=False, backward=True)
-        assert told.backward.macs is None
-        assert [row.name for row in told.steps if row.backward.macs is None] == ["attend"]
-        assert told.notes == [
+        report = explore(spec, time=False, backward=True)
+        assert report.backward.macs is None
+        assert [row.name for row in report.steps if row.backward.macs is None] == ["attend"]
+        assert report.notes == [
             f"the MACs of the backward are unknown: {devices} use different kernels for it; choose one with --device"
         ]
     monkeypatch.setattr(sys, "platform", "darwin")

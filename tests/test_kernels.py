@@ -177,7 +177,7 @@ def test_a_disturbed_comparison_of_kernels_has_a_warning(monkeypatch):
     monkeypatch.setattr(clocks.CpuClock, "is_clean", lambda clock, effort, stamps: False)
     monkeypatch.setattr(measurement, "KERNELS", ("eager", "sdpa"))
     report = explore(SMALL, device="cpu", budget=0.01, kernels=True)
-    assert any(told.startswith("in the comparison of kernels, another process was busy") for told in report.warnings)
+    assert any(text.startswith("in the comparison of kernels, another process was busy") for text in report.warnings)
 
 
 def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):

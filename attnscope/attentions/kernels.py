@@ -15,9 +15,9 @@ BACKENDS = {
     "math": SDPBackend.MATH,
 }
 MPS_HEEDS_THEM = torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_sdp_choice", "MPS")
-"""Whether torch respects the selected backend on MPS. Up to version 2.14 it always uses math there."""
+"""A flag: torch respects the selected backend on MPS. Up to version 2.14 it always uses math there."""
 FLEX_KNOWS_THE_PROCESSOR = torch.__version__ >= "2.6"  # a TorchVersion, which compares as a version
-"""Whether FlexAttention has a CPU kernel. In torch 2.5 it requires a GPU driver even on the CPU."""
+"""A flag: FlexAttention has a CPU kernel. In torch 2.5 it requires a GPU driver even on the CPU."""
 
 
 def fused_attention(

@@ -65,7 +65,7 @@ class Spec(ABC):
     SAID: ClassVar[tuple[str, ...]] = ()
     """Fields whose flags a command includes even for the default."""
     IS_PLAIN: ClassVar[bool] = False
-    """Whether it is softmax attention without extras such as a position bias; its neighbourhood alone then names it."""
+    """A flag: this is softmax attention without extras such as a position bias; its neighbourhood alone then names it."""
 
     batch: int = option(1, "Batch size.")
     qkv_bias: bool = option(True, "Add a bias to q, k and v.")

@@ -108,7 +108,8 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
         return shown, []
     room = screen.width - MARGIN + GAP
     kept: set[str] = set()
-    for column in sorted(reversed(shown), key=lambda column: column.rank or 0):
+    last_first = shown[::-1]
+    for column in sorted(last_first, key=lambda column: column.rank or 0):
         width = max(map(cell_len, column.cells(rows, screen))) + GAP
         if width <= room or not column.rank:
             kept.add(column.key)

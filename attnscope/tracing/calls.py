@@ -297,7 +297,7 @@ class _Watcher:
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = Memory(module)
         self.casts = False
-        """Whether autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
+        """A flag: autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
 
     def modules(self) -> Any:
         return module_stack(self)
