@@ -49,7 +49,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
         Column("macs", "MACs", lambda row: row.macs, words.metric, 0, totals.macs),
         Column("flops", "FLOPs", lambda row: row.flops, words.metric, 12, totals.flops),
         Column("other_flops", "elementwise", lambda row: row.other_flops, words.metric, 7, totals.other_flops),
-        Column("params", "params", lambda row: row.params, words.metric, 6, totals.params),
+        Column("params", "params", lambda row: row.new_params, words.metric, 6, _used_params(report)),
         Column("bytes_read", "read", lambda row: row.bytes_read, words.binary, 10, totals.bytes_read),
         Column("bytes_written", "written", lambda row: row.bytes_written, words.binary, 11, totals.bytes_written),
         Column("bytes_live", "live", lambda row: row.bytes_live, words.binary, 9, totals.peak_bytes),
@@ -66,7 +66,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             ),
             Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         ]
-    columns = adding_up(_bounded(columns, report, lambda row: row), lambda row: row.times)
+    columns = _summed(_bounded(columns, report, lambda row: row), lambda row: row.times)
     return [
         *columns,
         *lower_bounds(columns),
@@ -144,7 +144,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         ]
     columns += [
         Column("source", "source", of("source"), maybe(_known), 15 if by_line else 4, right=False),
-        Column("params", "params", of("params"), maybe(words.metric), 6, totals.params),
+        Column("params", "params", of("new_params"), maybe(words.metric), 6, _used_params(report)),
         Column("other_flops", "elementwise", of("other_flops"), maybe(words.metric), 7, totals.other_flops),
         Column("bytes_live", "live", of("bytes_live"), maybe(words.binary), 9, totals.peak_bytes),
         Column("bytes_read", "read", of("bytes_read"), maybe(words.binary), 10, totals.bytes_read),
@@ -153,7 +153,17 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
     ]
     columns = _bounded(columns, report, lambda line: line.row)
-    return adding_up(columns, lambda line: line.row.times if line.row else 1)
+    return _summed(columns, lambda line: line.row.times if line.row else 1)
+
+
+def _summed(columns: Sequence[Column[Shown]], times: Callable[[Shown], int]) -> list[Column[Shown]]:
+    """Return columns that add up to their foots. New parameters are the sum over all instances already."""
+    summed = adding_up(columns, times)
+    return [column if column.key == "params" else sums for column, sums in zip(columns, summed, strict=True)]
+
+
+def _used_params(report: TraceReport) -> int:
+    return report.totals.params - report.unused_params
 
 
 def _bounded(
@@ -201,7 +211,7 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
         label = f"{own} {row.name}" if own and own != row.name else row.name
         around = _times_of(steps, heads)
         times = f" ×{row.times // around}" if row.times > around else ""
-        calls = "" if row.op else f" ({plural(row.calls, 'call')}{' each' if row.times > 1 else ''})"
+        calls = "" if row.op and row.calls == 1 else f" ({plural(row.calls, 'call')}{' each' if row.times > 1 else ''})"
         yield Line(f"{INDENT * len(shown)}{label}{times}{calls}", row)
 
 
@@ -259,11 +269,16 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     lines.append(("memory", f"{peak} peak activation memory", ""))
     if not report.time:
         lines.append(("run on", _where(report), ""))
-    lines += [*labelled("note", report.notes), *quality_lines(report)]
+    lines += [*labelled("note", [*_unused(report), *report.notes]), *quality_lines(report)]
     if "details" in report.focus:
         lines += [*labelled("work", cost_lines(report)), *labelled("runs", timing_lines(report))]
         lines += labelled("machine", environment_lines(report))
     return lines + screen.suggestion(*report.next)
+
+
+def _unused(report: TraceReport) -> list[str]:
+    unused, params = report.unused_params, report.totals.params
+    return [f"the forward does not use {unused:,} of the {params:,} parameters"] if unused else []
 
 
 def attention_line(found: AttentionFound) -> str:

@@ -437,8 +437,9 @@ class CallRow(StepRow):
 
     `path` is the module and `op` the torch function, "" if the row has several. `source` is the line of the call as
     `file:line` and `code` is its text. `calls` is the number of torch calls in one instance of the row. `uncounted` names
-    the operators without a formula. A count that is not known exactly is None; the field with the suffix `_at_least` has
-    the part that is known.
+    the operators without a formula. `new_params` counts, over all instances, the parameters that no earlier call takes:
+    shared weights count in their first call. A count that is not known exactly is None; the field with the
+    suffix `_at_least` has the part that is known.
     """
 
     macs: int | None  # type: ignore[assignment] # a third-party operator may have no formula
@@ -452,6 +453,7 @@ class CallRow(StepRow):
     code: str
     calls: int
     uncounted: list[str]
+    new_params: int = field(default=0, kw_only=True)
     macs_at_least: int = field(default=0, kw_only=True)
     flops_at_least: int = field(default=0, kw_only=True)
     other_flops_at_least: int = field(default=0, kw_only=True)
@@ -520,7 +522,10 @@ class Uncounted:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TraceReport(Report):
-    """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against."""
+    """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against.
+
+    `unused_params` counts those of the parameters of the module that no call takes.
+    """
 
     steps: list[CallRow]  # type: ignore[assignment] # rows with more fields
     audit: None  # type: ignore[assignment] # a traced module declares no shapes and has no closed form
@@ -531,3 +536,4 @@ class TraceReport(Report):
     attentions: list[AttentionFound]
     comments: ShapeComments
     uncounted: list[Uncounted]
+    unused_params: int = field(default=0, kw_only=True)

@@ -7,7 +7,7 @@ that the forward starts have modes of their own. All are removed at the end, als
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -35,6 +35,7 @@ from attnscope.tracing.operators import Operators
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_in
 from attnscope.tracing.threads import followed
+from attnscope.tracing.visits import Running, Visit, Visits
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 """Names of the attribute with the number of heads of a module."""
@@ -60,6 +61,9 @@ class Call:
     counts that lack an operator, and are therefore lower bounds; `uncounted` names these operators. `inputs` excludes
     parameters, whose elements `params` counts. `bytes_live` is the peak memory of the forward during this call.
 
+    `new_params` counts those of these parameters that no earlier call takes. `visit` is the run of the module that makes
+    the call; None outside of modules.
+
     `seen` is False for a call that cannot be timed: an operator outside any torch call, or a call in another thread.
     `subnormal` is the fraction of subnormal numbers among the weights of a softmax on a CPU, which they slow down.
     """
@@ -74,6 +78,7 @@ class Call:
     macs: int = 0
     other_flops: int = 0
     params: int = 0
+    new_params: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
     bytes_live: int = 0
@@ -82,6 +87,7 @@ class Call:
     marks: list[Mark] = field(default_factory=list)
     seen: bool = True
     subnormal: float = 0.0
+    visit: Visit | None = None
 
     def add(self, cost: Cost) -> None:
         """Add the cost of an operator that ran in this call."""
@@ -91,6 +97,20 @@ class Call:
                 self.unknown.add(name)
             else:
                 setattr(self, name, getattr(self, name) + count)
+
+    @property
+    def signature(self) -> tuple[Hashable, ...]:
+        """Return everything that a row shows for one of several equal calls, and that its columns multiply."""
+        return (
+            self.name,
+            self.module,
+            tuple(self.inputs),
+            tuple(self.outputs),
+            self.params,
+            *[getattr(self, count) for count in COUNTS],
+            frozenset(self.unknown),
+            tuple(self.uncounted),
+        )
 
     @property
     def works(self) -> bool:
@@ -116,20 +136,22 @@ class ForwardFailedError(Exception):
 
 
 Forward = Callable[[], Any]
+Entered = Callable[[nn.Module, Visit, Any, Any], None]
 
 
-def watch(module: nn.Module, forward: Forward, tracer: Any = None) -> Watched:
+def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Entered | None = None) -> Watched:
     """Run `forward`, which calls `module`, and return the torch calls that it made.
 
     Args:
         module: the module, whose submodules give the paths.
         forward: runs the forward once.
         tracer: a trace function (see `sys.settrace`) that is active in the user's code, but not inside torch calls.
+        entered: called with each module that starts to run, its Visit, and its positional and keyword arguments.
 
     Raises:
         ForwardFailedError: the forward raised an Exception.
     """
-    watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None)
+    watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None, entered)
     try:
         with ExitStack() as stack:
             stack.enter_context(watcher.modules())
@@ -155,15 +177,17 @@ def module_stack(watcher: "_Watcher") -> Iterator[None]:
     original = nn.Module.__call__
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if watcher.here.calls is None and id(self) in watcher.paths:
+        if watcher.here.calls is None and self in watcher.visits:
             calls: list[Any] = []
             watcher.calls.append(calls)
             with watcher.watching(calls, []):
                 return call(self, *args, **kwargs)
         stack = watcher.here.stack
-        stack.append(self)
+        visit = watcher.enter(self, args, kwargs)
         try:
-            return original(self, *args, **kwargs)
+            out = original(self, *args, **kwargs)
+            visit.outputs = _shapes_now(out)
+            return out
         finally:
             stack.pop()
 
@@ -172,6 +196,12 @@ def module_stack(watcher: "_Watcher") -> Iterator[None]:
         yield
     finally:
         nn.Module.__call__ = original  # type: ignore[method-assign]
+
+
+def _shapes_now(values: Any) -> list[Shape]:
+    """Return shapes while the function mode is active, without its overhead for each attribute."""
+    with torch._C.DisableTorchFunction():
+        return shapes_in(values)
 
 
 @contextmanager
@@ -275,7 +305,7 @@ class _Here(threading.local):
     """
 
     def __init__(self) -> None:
-        self.stack: list[nn.Module] = []
+        self.stack: list[Running] = []
         self.calls: list[Any] | None = None
         self.current: Call | None = None
         self.is_whole = False
@@ -288,9 +318,12 @@ class _Watcher:
     `calls` has the calls of the main thread in their order, and in between a list for each task of another thread.
     """
 
-    def __init__(self, module: nn.Module, tracer: Any) -> None:
-        self.paths = {id(submodule): path for path, submodule in module.named_modules()}
+    def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None) -> None:
+        self.visits = Visits(module)
+        self.unused = {id(parameter) for parameter in module.parameters()}
+        """The identities of the parameters that no call has taken yet."""
         self.tracer = tracer
+        self.entered = entered
         self.here = _Here()
         self.here.is_main = True
         self.calls: list[Any] = []
@@ -303,7 +336,7 @@ class _Watcher:
         return module_stack(self)
 
     @contextmanager
-    def watching(self, calls: list[Any], stack: list[nn.Module]) -> Iterator[None]:
+    def watching(self, calls: list[Any], stack: list[Running]) -> Iterator[None]:
         """Record the calls of this thread in `calls` within a `with` block; `stack` has the modules that are running."""
         here = self.here
         before = here.calls, here.stack
@@ -331,43 +364,54 @@ class _Watcher:
 
         return followed
 
-    def path(self) -> str:
-        """Return the path of the innermost running module.
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Visit:
+        """Put a module that starts to run on the stack of this thread, and return its Visit."""
+        visit = self.visits.of(module, self.here.stack)
+        visit.inputs = _shapes_now((args, kwargs))
+        if self.entered is not None:
+            self.entered(module, visit, args, kwargs)
+        self.here.stack.append(Running(module, visit))
+        return visit
 
-        A module that is not a submodule of the root is represented by its class, after the path of the module around it.
-        """
-        without_path: list[str] = []
-        for module in reversed(self.here.stack):
-            if id(module) in self.paths:
-                return ".".join(filter(None, [self.paths[id(module)], *reversed(without_path)]))
-            without_path.append(type(module).__name__)
-        return ".".join(reversed(without_path))
+    def path(self) -> str:
+        """Return the path of the innermost running module; "" outside of modules."""
+        return self.here.stack[-1].visit.path if self.here.stack else ""
 
     def heads(self) -> int | None:
         """Return the number of heads of the innermost running module that has this attribute; None if none has it."""
-        for module in reversed(self.here.stack):
+        for running in reversed(self.here.stack):
             for name in HEADS:
-                if isinstance(value := getattr(module, name, None), int):
+                if isinstance(value := getattr(running.module, name, None), int):
                     return value
         return None
 
     def start(self, name: str, args: Any, kwargs: Any, seen: bool = True) -> Call:
         file, line = users_line(sys._getframe(2), watch.__code__)
         tensors = list(tensors_in((args, kwargs)))
+        visit = self.here.stack[-1].visit if self.here.stack else None
         return Call(
             name=name,
             path=self.path(),
-            module=type(self.here.stack[-1]).__name__ if self.here.stack else "",
+            module=visit.kind if visit else "",
             file=file,
             line=line,
             inputs=shapes_in([tensor for tensor in tensors if not isinstance(tensor, nn.Parameter)]),
             params=sum([elements_of(tensor) for tensor in tensors if isinstance(tensor, nn.Parameter)]),
             seen=seen and self.here.is_main,
+            visit=visit,
         )
 
-    def record(self, call: Call) -> None:
-        """Append a call to those of this thread."""
+    def use(self, call: Call, args: Any, kwargs: Any) -> None:
+        """Count the parameters among these arguments that no call has taken yet as new ones of this call."""
+        if self.unused:
+            new = {id(tensor): tensor for tensor in tensors_in((args, kwargs)) if id(tensor) in self.unused}
+            self.unused.difference_update(new)
+            call.new_params += sum(map(elements_of, new.values()))
+
+    def record(self, call: Call, args: Any, kwargs: Any) -> None:
+        """Append a call with these arguments to those of this thread."""
         assert self.here.calls is not None
+        self.use(call, args, kwargs)
         self.here.calls.append(call)
 
     def run_whole(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -401,9 +445,10 @@ class _Watcher:
         if call is None:
             call = self.start(name_of_operator(operator), args, kwargs, seen=False)
             call.outputs = shapes_in(out)
-            self.record(call)
+            self.record(call, args, kwargs)
         self.memory.add(out)
         call.bytes_live = max(call.bytes_live, self.memory.live)
+        self.use(call, args, kwargs)
         call.add(cost)
         if cost.macs is None or cost.other_flops is None:
             call.uncounted.append(full_name(operator))
@@ -488,7 +533,7 @@ class _Functions(TorchFunctionMode):
         if makes_tensors(out) or call.works:
             call.outputs = shapes_in(out)
             call.bytes_live = max(call.bytes_live, watcher.memory.live)
-            watcher.record(call)
+            watcher.record(call, args, kwargs)
         return out
 
 

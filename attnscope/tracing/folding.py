@@ -5,15 +5,17 @@ repeat and times are averages over all.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnscope.core.axes import Shape
 from attnscope.core.errors import UsageError
 
 if TYPE_CHECKING:
     from attnscope.tracing.calls import Call
+    from attnscope.tracing.visits import Visit
 
 GROUPS = {"module": "nested by module", "line": "by source line", "op": "by torch function"}
 ROWS = 60
@@ -24,21 +26,20 @@ LONGEST_PERIOD = 4
 
 @dataclass
 class Row:
-    """One row of the table. `instances` has its repeats, each a list of indices into the calls."""
+    """One row of the table. `instances` has its repeats, each a list of indices into the calls.
+
+    `op` is the torch function of all its calls, "" if they have several. `kind` is the class of the module whose run the
+    row represents, and `inputs` and `outputs` are those of its first run. They are "" and None for a row of calls without
+    their module.
+    """
 
     name: str
     path: str
     instances: list[list[int]]
-
-    def module(self, calls: "Sequence[Call]") -> str:
-        """Return the class of the module that makes its calls; "" if several do."""
-        classes = {calls[index].module for index in self.instances[0]}
-        return classes.pop() if len(classes) == 1 else ""
-
-    def visited(self, calls: "Sequence[Call]") -> str:
-        """Return the path of the module that its first instance represents; "" if the row does not have a path."""
-        depth = len(self.path.split("."))
-        return ".".join(calls[self.instances[0][0]].path.split(".")[:depth]) if self.path else ""
+    op: str = ""
+    kind: str = ""
+    inputs: list[Shape] | None = None
+    outputs: list[Shape] | None = None
 
 
 def check_rows(group: str, depth: int | None) -> None:
@@ -65,12 +66,16 @@ def rows_of(calls: "Sequence[Call]", group: str, depth: int | None) -> list[Row]
         return _together(calls, lambda call: (call.file, call.line), _line_name)
     if group == "op":
         return _together(calls, lambda call: call.name, lambda call: call.name)
-    tree = _fold(_tree(calls, list(range(len(calls))), ()))
+    tree = _tree(calls)
     if depth is not None:
-        return list(_rows(tree, calls, depth, ""))
-    deepest = max([len(_parts(call)) for call in calls], default=0) + 1
-    opened = [list(_rows(tree, calls, level, "")) for level in range(1, deepest + 1)]
-    return next((rows for rows in reversed(opened) if len(rows) <= ROWS), opened[0])
+        return list(_rows(_fold(tree), depth, ""))
+    for simpler in (_fold, _fold_loops, _gather):
+        nodes = simpler(tree)
+        for level in range(_height(nodes), 0, -1):
+            rows = list(islice(_rows(nodes, level, ""), ROWS + 1))
+            if len(rows) <= ROWS:
+                return rows
+    return list(_rows(nodes, 1, ""))
 
 
 def _together(calls: "Sequence[Call]", key: "Callable[[Call], Hashable]", name: "Callable[[Call], str]") -> list[Row]:
@@ -78,9 +83,13 @@ def _together(calls: "Sequence[Call]", key: "Callable[[Call], Hashable]", name: 
     for index, call in enumerate(calls):
         groups.setdefault(key(call), []).append(index)
     return [
-        Row(name(calls[group[0]]), _common([calls[index].path for index in group]), [group])
+        Row(name(calls[group[0]]), _common([calls[index].path for index in group]), [group], _op(calls, group))
         for group in groups.values()
     ]
+
+
+def _op(calls: "Sequence[Call]", group: list[int]) -> str:
+    return calls[group[0]].name if len(group) == 1 else ""
 
 
 def _line_name(call: "Call") -> str:
@@ -97,71 +106,161 @@ def _common(paths: Sequence[str]) -> str:
     return ""
 
 
-def _parts(call: "Call") -> tuple[str, ...]:
-    return tuple(call.path.split(".")) if call.path else ()
-
-
 @dataclass
 class _Node:
-    """A module with its calls and submodules, or a single call. `instances` has the calls of each repeat."""
+    """A run of a module with its calls and submodules, or a single call. `instances` has the calls of each repeat.
+
+    Nodes with equal signatures do the same. `is_module` is False for a call. `kind` is the class of a module that ran,
+    and "" for a module that only holds others, such as a ModuleList.
+    """
 
     name: str
     signature: Hashable
     instances: list[list[int]]
+    inputs: list[Shape]
+    outputs: list[Shape]
     children: "list[_Node]" = field(default_factory=list)
-    module: bool = True
+    is_module: bool = True
+    kind: str = ""
 
 
-def _tree(calls: "Sequence[Call]", indices: list[int], at: tuple[str, ...]) -> list[_Node]:
-    """Return the nodes of the module at a path: one for each of its own calls, and one for each run of a submodule."""
-    nodes: list[_Node] = []
+def _tree(calls: "Sequence[Call]") -> list[_Node]:
+    """Return the nodes of the whole module: one for each call of its own, and one for each run of a submodule."""
+    places: dict[Visit, list[_Place]] = {}
+    numbers: dict[Hashable, int] = {}
 
-    def inside(index: int) -> str | None:
-        parts = _parts(calls[index])
-        return parts[len(at)] if len(parts) > len(at) else None
+    def number(*signature: Hashable) -> int:
+        """Return a small number for each signature, since comparing long ones takes quadratic time."""
+        return numbers.setdefault(signature, len(numbers))
 
-    for name, visit in groupby(indices, inside):
-        members = list(visit)
-        if name is None:
-            nodes += [_Node(calls[i].name, _signature(calls[i]), [[i]], module=False) for i in members]
-        else:
-            children = _tree(calls, members, (*at, name))
-            signature = tuple([(child.module and child.name, child.signature) for child in children])
-            nodes.append(_Node(name, hash(signature), [members], children))
-    return nodes
+    def below(indices: list[int], depth: int) -> list[_Node]:
+        nodes: list[_Node] = []
+        for place, run in groupby(indices, lambda index: _place(calls[index].visit, depth, places)):
+            members = list(run)
+            if place is None:
+                nodes += [_of_call(calls[i], i, number(*calls[i].signature)) for i in members]
+            else:
+                nodes.append(_of_module(place, members, below(members, depth + 1), number))
+        return nodes
 
-
-def _signature(call: "Call") -> Hashable:
-    return call.name, call.module, tuple(call.inputs), tuple(call.outputs), call.macs, call.other_flops, call.params
+    return below(list(range(len(calls))), 0)
 
 
-def _fold(nodes: list[_Node]) -> list[_Node]:
-    """Merge modules that repeat one after another into one node, also inside each of them."""
+_Place = tuple[str, "Visit | None"]
+"""A name in the tree of modules, and the run of the module there; None for a module that only holds others."""
+
+
+def _place(visit: "Visit | None", depth: int, places: "dict[Visit, list[_Place]]") -> _Place | None:
+    """Return the place at some depth above the calls of a run; None if these calls are at this depth themselves."""
+    if visit is None:
+        return None
+    if visit not in places:
+        missing = []
+        around: Visit | None = visit
+        while around is not None and around not in places:
+            missing.append(around)
+            around = around.caller
+        for each in reversed(missing):
+            own: list[_Place] = [(name, None) for name in each.names[:-1]]
+            own += [(name, each) for name in each.names[-1:]]
+            places[each] = (places[each.caller] if each.caller else []) + own
+    return places[visit][depth] if depth < len(places[visit]) else None
+
+
+def _of_call(call: "Call", index: int, signature: int) -> _Node:
+    return _Node(call.name, signature, [[index]], call.inputs, call.outputs, is_module=False)
+
+
+def _of_module(place: _Place, members: list[int], children: list[_Node], number: Callable[..., int]) -> _Node:
+    name, visit = place
+    inputs = visit.inputs if visit else children[0].inputs
+    outputs = visit.outputs if visit else children[-1].outputs
+    # in a list that calls one item at a time, the items differ in their names alone
+    names = [child.is_module and child.name for child in children] if visit or len(children) > 1 else []
+    kind = visit.kind if visit else ""
+    signature = number(
+        kind, tuple(inputs), tuple(outputs), tuple(names), tuple([child.signature for child in children])
+    )
+    return _Node(name, signature, [members], inputs, outputs, children, kind=kind)
+
+
+def _height(nodes: list[_Node]) -> int:
+    """Return the number of levels of nodes."""
+    return 1 + max([_height(node.children) for node in nodes], default=0) if nodes else 1
+
+
+def _fold(nodes: list[_Node], longest: int = LONGEST_PERIOD, with_calls: bool = False) -> list[_Node]:
+    """Merge modules that repeat one after another into one node, also inside each of them.
+
+    Args:
+        nodes: the nodes of one level.
+        longest: the largest number of nodes in a repeating sequence.
+        with_calls: whether a sequence may have calls too, as in the body of a loop.
+    """
+    folded = _folded(_folded(nodes, longest, with_calls), longest, with_calls, renamed=False)
+    return [replace(node, children=_fold(node.children, longest, with_calls)) for node in folded]
+
+
+def _folded(nodes: list[_Node], longest: int, with_calls: bool, renamed: bool = True) -> list[_Node]:
     folded: list[_Node] = []
     at = 0
     while at < len(nodes):
-        period, times = _repeats(nodes, at)
+        period, times = _repeats(nodes, at, longest, with_calls, renamed)
         for offset in range(period):
             same = nodes[at + offset : at + period * times : period]
             folded.append(_merged(same) if times > 1 else same[0])
         at += period * times
-    for node in folded:
-        node.children = _fold(node.children)
     return folded
 
 
-def _repeats(nodes: list[_Node], at: int) -> tuple[int, int]:
-    """Return the number of nodes in the repeating sequence that begins at a position, and the number of its repeats."""
+def _fold_loops(nodes: list[_Node]) -> list[_Node]:
+    """Merge repeating sequences of modules and calls, as the body of a loop, into one row for each of its parts."""
+    return _fold(nodes, ROWS, with_calls=True)
+
+
+def _gather(nodes: list[_Node]) -> list[_Node]:
+    """Merge all runs of a submodule and all calls of a function within a module, wherever they are."""
+    alike: dict[Hashable, list[_Node]] = {}
+    for node in nodes:
+        alike.setdefault((node.is_module, node.name), []).append(node)
+    gathered = [_merged(same) if len({node.signature for node in same}) == 1 else _sum(same) for same in alike.values()]
+    return _fold([replace(node, children=_gather(node.children)) for node in gathered])
+
+
+def _sum(nodes: list[_Node]) -> _Node:
+    """Return one node for nodes that differ, with the calls of all of them as one instance."""
+    first = nodes[0]
+    members = [index for node in nodes for instance in node.instances for index in instance]
+    children = [child for node in nodes for child in node.children]
+    signature = tuple([node.signature for node in nodes])
+    return replace(first, signature=signature, instances=[members], outputs=nodes[-1].outputs, children=children)
+
+
+def _repeats(nodes: list[_Node], at: int, longest: int, with_calls: bool, renamed: bool) -> tuple[int, int]:
+    """Return the number of nodes in the repeating sequence that begins at a position, and the number of its repeats.
+
+    A repeat has either the same modules as the one before, or modules with new names if `renamed` allows it. So a loop over
+    two equal modules a and b has a row for each.
+    """
     best = (1, 1)
-    for period in range(1, LONGEST_PERIOD + 1):
-        first = [node.signature for node in nodes[at : at + period]]
-        if not all(node.module for node in nodes[at : at + period]):
+    for period in range(1, longest + 1):
+        if at + period >= len(nodes) or not (with_calls or nodes[at + period - 1].is_module):
             break
-        times = 1
-        while [node.signature for node in nodes[at + times * period : at + (times + 1) * period]] == first:
-            if not all(node.module for node in nodes[at + times * period : at + (times + 1) * period]):
+        names = {node.name for node in nodes[at : at + period]}
+        is_same = nodes[at].name == nodes[at + period].name
+        length = period
+        # node by node, since a slice of a long sequence that does not repeat would take quadratic time
+        while at + length < len(nodes):
+            node, before = nodes[at + length], nodes[at + length - period]
+            if before.signature != node.signature or not (with_calls or node.is_module):
                 break
-            times += 1
+            if is_same != (before.name == node.name) and node.is_module:
+                break
+            if node.is_module and not is_same and (not renamed or node.name in names):
+                break
+            names.add(node.name)
+            length += 1
+        times = length // period
         if times > 1 and period * times > best[0] * best[1]:
             best = period, times
     return best
@@ -171,8 +270,9 @@ def _merged(nodes: list[_Node]) -> _Node:
     """Merge equal nodes into one."""
     children = [_merged(list(twins)) for twins in zip(*(node.children for node in nodes), strict=True)]
     instances = [instance for node in nodes for instance in node.instances]
-    name = nodes[0].name if len({node.name for node in nodes}) == 1 else _name_of_all([node.name for node in nodes])
-    return _Node(name, nodes[0].signature, instances, children, nodes[0].module)
+    names = list(dict.fromkeys(node.name for node in nodes))
+    name = names[0] if len(names) == 1 else _name_of_all(names)
+    return replace(nodes[0], name=name, instances=instances, children=children)
 
 
 def _name_of_all(names: list[str]) -> str:
@@ -189,12 +289,12 @@ def _name_of_all(names: list[str]) -> str:
     return f"{names[0]}…{names[-1]}"
 
 
-def _rows(nodes: list[_Node], calls: "Sequence[Call]", depth: int, at: str) -> Iterator[Row]:
+def _rows(nodes: list[_Node], depth: int, at: str) -> Iterator[Row]:
     for node in nodes:
         path = f"{at}.{node.name}".lstrip(".")
-        if not node.module:
-            yield Row(node.name, at, node.instances)
+        if not node.is_module:
+            yield Row(node.name, at, node.instances, op=node.name)
         elif depth > 1 or len(node.instances[0]) == 1:
-            yield from _rows(node.children, calls, depth - 1, path)
+            yield from _rows(node.children, depth - 1, path)
         else:
-            yield Row(node.name, path, node.instances)
+            yield Row(node.name, path, node.instances, kind=node.kind, inputs=node.inputs, outputs=node.outputs)

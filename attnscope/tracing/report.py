@@ -17,6 +17,7 @@ from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.run import Found, Measured
 from attnscope.tracing.source_lines import spell_line
+from attnscope.tracing.tensors import elements_of
 from attnscope.tracing.times import call_times
 
 
@@ -30,6 +31,8 @@ def trace_report(
     attentions = attentions_found(find_attention(calls, found.batch), Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
+    rows = [call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)]
+    params = sum(map(elements_of, module.parameters()))
     args, keywords = found.inputs
     inputs = [spelled for value in (*args, *keywords.values()) if (spelled := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name
@@ -40,8 +43,8 @@ def trace_report(
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),
         spec={"module": name, "submodule": options.submodule, "inputs": inputs},
         environment=environment,
-        steps=[call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)],
-        totals=totals(found.watched, sum(parameter.numel() for parameter in module.parameters())),
+        steps=rows,
+        totals=totals(found.watched, params),
         time=whole,
         audit=None,
         complexity=None,
@@ -61,6 +64,7 @@ def trace_report(
         attentions=attentions,
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
+        unused_params=params - sum(call.new_params for call in calls),
     )
 
 

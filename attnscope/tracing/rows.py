@@ -12,7 +12,9 @@ from attnscope.tracing.times import CallTimes
 
 
 def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping[str, str]) -> CallRow:
-    """Build a row of the report. Its costs are those of one instance, and its time is the mean over all instances.
+    """Build a row of the report.
+
+    Its costs are those of one instance, and its time is the mean over all instances. `new_params` is the sum over them.
 
     Args:
         row: the calls that it represents.
@@ -23,21 +25,22 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
     first = [calls[index] for index in row.instances[0]]
     together = [calls[index] for instance in row.instances for index in instance]
     live = max(call.bytes_live for call in together)
-    one = first[0] if len(first) == 1 else None
+    kind = row.kind or classes.get(_path_of(row, first[0]), "")
     macs = _count(first, "macs")
     sources = {(call.file, call.line) for call in first}
     file, line = sources.pop() if len(sources) == 1 else (None, None)
     return CallRow(
-        name=one.name if one else classes.get(row.visited(calls)) or row.name,
+        name=row.op or kind or row.name,
         path=row.path,
         doc="",
         pattern="",
-        inputs=first[0].inputs,
-        outputs=first[-1].outputs,
+        inputs=first[0].inputs if row.inputs is None else row.inputs,
+        outputs=first[-1].outputs if row.outputs is None else row.outputs,
         macs=macs,
         flops=None if macs is None else 2 * macs,
         other_flops=_count(first, "other_flops"),
         params=sum(call.params for call in first),
+        new_params=sum(call.new_params for call in together),
         bytes_read=_count(first, "bytes_read"),
         bytes_written=_count(first, "bytes_written"),
         bytes_saved=None,
@@ -45,8 +48,8 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         bytes_live_at_least=live,
         time=times.of([index for instance in row.instances for index in instance], len(row.instances)),
         times=len(row.instances),
-        op=one.name if one else "",
-        module=row.module(calls) if one else classes.get(row.visited(calls), ""),
+        op=row.op,
+        module=_module_of(first) if row.op else kind,
         source=spell_line(file, line) if file else None,
         code=text_of(file, line) if file else "",
         calls=len(first),
@@ -57,6 +60,17 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         bytes_read_at_least=sum(call.bytes_read for call in first),
         bytes_written_at_least=sum(call.bytes_written for call in first),
     )
+
+
+def _path_of(row: Row, first: Call) -> str:
+    """Return the path of the module that the first instance of a row represents; "" if the row has no path."""
+    return ".".join(first.path.split(".")[: row.path.count(".") + 1]) if row.path else ""
+
+
+def _module_of(calls: Sequence[Call]) -> str:
+    """Return the class of the module that makes these calls; "" if several do."""
+    classes = {call.module for call in calls}
+    return classes.pop() if len(classes) == 1 else ""
 
 
 def _count(calls: Sequence[Call], name: str) -> int | None:
