@@ -254,7 +254,7 @@ def test_calls_of_one_function_are_a_row_if_there_are_too_many_without_a_pattern
     assert_adds_up(report)
 
 
-def test_a_module_made_in_the_forward_is_no_place_in_the_tree():
+def test_a_module_made_in_the_forward_has_no_place_in_the_tree():
     class Sliced(nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,3 +264,18 @@ def test_a_module_made_in_the_forward_is_no_place_in_the_tree():
             return self.layers[:2](x)
 
     assert [row[0] for row in shown(Sliced(), X)] == ["layers.0", "layers.1"]
+
+
+def test_a_tied_module_is_traced_by_each_of_its_paths():
+    class Wide(nn.Module):
+        def __init__(self, tied):
+            super().__init__()
+            self.tied = tied
+
+        def forward(self, x):
+            return self.tied(torch.cat([x, x]))
+
+    tied = nn.Linear(4, 4)
+    module = nn.Sequential(Own(tied), Wide(tied))
+    assert attnscope.trace(module, X, submodule="0.tied").steps[0].inputs == [(2, 4)]
+    assert attnscope.trace(module, X, submodule="1.tied").steps[0].inputs == [(4, 4)]

@@ -59,15 +59,42 @@ class Attention:
         )
 
 
-def find_attention(calls: "Sequence[Call]", batch: int) -> list[Attention]:
+def find_attention(calls: "Sequence[Call]", batch: int, inputs: Sequence[Shape] = ()) -> list[Attention]:
     """Find the attentions among the calls of a forward, in their order.
 
     Args:
         calls: all calls of the forward.
-        batch: number of images in the input, which separates windows from images.
+        batch: size of the first axis of the input, which is the number of images if images are first.
+        inputs: shapes of the inputs of the traced module.
     """
     marks = [(index, mark) for index, call in enumerate(calls) for mark in call.marks]
-    return [*_found(calls, marks, batch)]
+    return [*_found(calls, marks, _images([mark for _, mark in marks], batch, inputs))]
+
+
+def _images(marks: "Sequence[Mark]", batch: int, inputs: Sequence[Shape]) -> int:
+    """Return the number of images, which separates windows from images.
+
+    Images are second in an input `n b c` or `n b` if an attention has n queries in rows of b. An input with one image may
+    be broadcast to the others.
+    """
+    for queries, rows in filter(None, map(_queries_and_rows, marks)):
+        for shape in inputs:
+            if len(shape) in (2, 3) and shape[0] == queries and shape[1] == rows:
+                return shape[1]
+    first = inputs[0] if inputs else ()
+    if first[:1] == (1,) == (batch,):
+        return max(shape[0] for shape in inputs if len(shape) == len(first)) or 1
+    return batch
+
+
+def _queries_and_rows(mark: "Mark") -> tuple[int, int] | None:
+    """Return the number of queries of an attention or softmax, and its rows without heads; None for another operator."""
+    if mark.attend is not None:
+        return mark.attend.queries, mark.attend.rows
+    if mark.kind != "softmax" or len(mark.output) < 3:
+        return None
+    *outer, queries, _ = mark.output
+    return queries, math.prod(outer[:-1]) if outer[1:] else outer[0] // (mark.heads or 1)
 
 
 def _found(calls: "Sequence[Call]", marks: "list[tuple[int, Mark]]", batch: int) -> Iterator[Attention]:

@@ -10,14 +10,13 @@ from attnscope.profiling.noise import doubts
 from attnscope.reports.report import AttentionFound, ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call
-from attnscope.tracing.costs import tensors_in
 from attnscope.tracing.folding import rows_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.run import Found, Measured
 from attnscope.tracing.source_lines import spell_line
-from attnscope.tracing.tensors import elements_of
+from attnscope.tracing.tensors import elements_of, shape_of, shapes_within, tensors_within
 from attnscope.tracing.times import call_times
 
 
@@ -28,7 +27,8 @@ def trace_report(
     calls, module = found.watched.calls, found.module
     times = call_times(calls, measured.timing)
     whole = measured.timing.whole if measured.timing else None
-    attentions = attentions_found(find_attention(calls, found.batch), Forward(calls, times, whole))
+    attended = find_attention(calls, found.batch, shapes_within(found.inputs))
+    attentions = attentions_found(attended, Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
     rows = [call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)]
@@ -69,7 +69,7 @@ def trace_report(
 
 
 def _spell_input(value: Any) -> str:
-    return ", ".join(f"{spell(tuple(tensor.shape))} {dtype_name(tensor.dtype)}" for tensor in tensors_in(value))
+    return ", ".join(f"{spell(shape_of(tensor))} {dtype_name(tensor.dtype)}" for tensor in tensors_within(value))
 
 
 def _wrong_comment(wrong: WrongShape) -> str:

@@ -18,6 +18,7 @@ from attnscope.tracing.isolation import Inputs, left_as_it_was, moved, moved_inp
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
+from attnscope.tracing.visits import Visit
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def received(
         UsageError: the submodule does not exist, or the forward never calls it.
         ForwardFailedError: the forward raised before it called the submodule.
     """
-    submodules = dict(module.named_modules())
+    submodules = dict(module.named_modules(remove_duplicate=False))
     if path not in submodules:
         names = [name for name in submodules if name]
         first = f"the first submodules are: {', '.join(names[:6])}"
@@ -94,17 +95,21 @@ def received(
 
     caught: list[Inputs] = []
 
-    def hook(_: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        caught.append((args, keywords))
-        raise Reached
+    def catch(is_it: Callable[[nn.Module, Visit], bool]) -> bool:
+        def entered(running: nn.Module, visit: Visit, args: Any, keywords: Any) -> None:
+            if is_it(running, visit):
+                caught.append((args, keywords))
+                raise Reached
 
-    handle = submodules[path].register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        watch(module, lambda: module(*args, **keywords))
-    except Reached:
+        try:
+            watch(module, lambda: module(*args, **keywords), entered=entered)
+        except Reached:
+            return True
+        return False
+
+    # a shared module runs below several callers, or below one that calls it by another name
+    if catch(lambda _, visit: visit.path == path) or catch(lambda running, _: running is submodules[path]):
         return submodules[path], caught[0]
-    finally:
-        handle.remove()
     raise UsageError(f"{{module}} {path} is never called by the forward; choose a submodule that it calls")
 
 

@@ -4,7 +4,9 @@ Formulas and reports need a shape, a number of elements and bytes. Tensors of so
 Description of such a tensor has what is known.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Set
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -21,8 +23,10 @@ __all__ = [
     "is_array",
     "shape_of",
     "shapes_in",
+    "shapes_within",
     "storage_of",
     "tensors_in",
+    "tensors_within",
 ]
 
 REFUSED = (RuntimeError, NotImplementedError, ValueError, TypeError)
@@ -37,6 +41,51 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 def shapes_in(values: Any) -> list[Shape]:
     """Return the shapes of the tensors in nested arguments."""
     return [shape_of(tensor) for tensor in tensors_in(values)]
+
+
+def tensors_within(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in values of any kind, each once, in their order.
+
+    Beside tuples, lists and dictionaries, these are other mappings and collections, dataclasses, and objects with
+    attributes. Modules and classes are not searched.
+    """
+    opened: set[int] = set()
+
+    def within(value: Any) -> Iterator[Tensor]:
+        if id(value) in opened or isinstance(value, ATOMS):
+            return
+        opened.add(id(value))
+        if isinstance(value, Tensor):
+            yield value
+            return
+        for part in _parts_of(value):
+            yield from within(part)
+
+    return within(values)
+
+
+ATOMS = (str, bytes, int, float, complex, type, FunctionType, ModuleType, torch.nn.Module, torch.dtype, torch.device)
+"""Types of values that are not searched for tensors."""
+
+
+def _parts_of(value: Any) -> list[Any]:
+    """Return the values in a collection, and the attributes of an object that is not one."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, tuple | list | Set | deque):
+        return list(value)
+    slots = [name for kind in type(value).__mro__ for name in _slots_of(kind) if hasattr(value, name)]
+    return [*getattr(value, "__dict__", {}).values(), *[getattr(value, name) for name in slots]]
+
+
+def _slots_of(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else list(slots)
+
+
+def shapes_within(values: Any) -> list[Shape]:
+    """Return the shapes of the tensors in values of any kind."""
+    return [shape_of(tensor) for tensor in tensors_within(values)]
 
 
 def shape_of(tensor: Tensor) -> Shape:

@@ -1,7 +1,7 @@
 """Trace a third-party module: build it, run it, measure it, and report."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ def trace(
     name: str | None = None,
     command: str | None = None,
     focus: Sequence[str] = (),
+    kwargs: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> TraceReport:
     """Report the torch calls of any module's forward: their shapes, exact costs, and times if requested.
@@ -65,7 +66,8 @@ def trace(
         name: name of the module in the report.
         command: the command line, for the record.
         focus: additional parts of the result to show: "details", "explain".
-        keywords: keyword arguments of its forward.
+        kwargs: keyword arguments of its forward that have the name of an argument of `trace`, such as `{"time": t}`.
+        keywords: its other keyword arguments.
 
     Returns:
         A TraceReport, a Report whose rows are torch calls. Its attributes are the keys of its JSON. Counts are None if an
@@ -78,6 +80,9 @@ def trace(
     """
     if not hasattr(module, "named_modules"):
         raise UsageError(f"module must be an nn.Module, such as nn.MultiheadAttention(64, 4) (got {module!r})")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise UsageError(f"{{kwargs}} must be a dictionary of keyword arguments, such as dict(time=t) (got {kwargs!r})")
+    keywords = {**keywords, **(kwargs or {})}
     options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
     if options.runs and _on_meta(module):
         raise UsageError(

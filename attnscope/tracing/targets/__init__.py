@@ -19,6 +19,8 @@ from attnscope.tracing.targets.target import InputSpec, Target
 __all__ = ["InputSpec", "Target", "find_target", "parse_argument", "parse_input"]
 
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+WORDS = {"true": True, "false": False, "none": None}
+"""Values of arguments, by their names in any case."""
 DTYPES = ("float32", "float64", "bfloat16", "float16", *INTEGERS, "bool", "complex64")
 
 
@@ -67,22 +69,35 @@ def parse_input(text: str) -> InputSpec:
     except ValueError:
         raise UsageError(f"{{input}} must be a shape such as 1,49,96 or mask=49,49:bool (got {text})") from None
     if any(size < 0 for size in shape):
-        raise UsageError(f"{{input}} {text}: sizes must be non-negative integers")
+        raise UsageError(f"{{input}} {text}: sizes must be non-negative integers, such as 1,49,96")
     return InputSpec(shape, dtype or None, name.strip() or None)
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
     """Parse an argument: `dim=96`, `bias=False`, `sizes=(7,7)` or `act=gelu`.
 
-    The value is read as a Python literal if it is one, else as a string.
+    `true`, `false` and `none` are those of Python in any case, and `384x384` is (384, 384). Other values are read as Python
+    literals if they are, else as strings.
 
     Raises:
-        UsageError: the text has no name before an equals sign.
+        UsageError: the text has no name before an equals sign, or no value after it.
     """
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
         raise UsageError(f"{{arg}} must be NAME=VALUE, such as dim=96 (got {text})")
+    if not value.strip():
+        raise UsageError(f"{{arg}} {text} has no value; use NAME=VALUE, such as {name.strip()}=96")
+    return name.strip(), _value(value)
+
+
+def _value(text: str) -> Any:
+    """Return the value that a text means; the text itself if it is neither a word nor a literal."""
+    lowered = text.strip().lower()
+    if lowered in WORDS:
+        return WORDS[lowered]
+    if re.fullmatch(r"\d+([x×]\d+)+", lowered) and not lowered.startswith("0x"):
+        return tuple(map(int, re.split("[x×]", lowered)))
     try:
-        return name.strip(), ast.literal_eval(value)
+        return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
-        return name.strip(), value
+        return text

@@ -55,17 +55,33 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         args = {"weights_backbone": None, **args}
 
+    weights = models.get_model_weights(name).DEFAULT
+    transforms = weights.transforms()
+    size = list(getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None) or [224])
+    sides = size * 2 if len(size) == 1 else size
+
+    def build() -> "nn.Module":
+        return models.get_model(name, weights=None, **args, **_own_size())
+
+    def _own_size() -> dict[str, Any]:
+        """Return the image size of the published network, if it takes no other and is built for another by default."""
+        import torch
+
+        if "image_size" in args or weights.meta.get("min_size") != tuple(sides):
+            return {}
+        with torch.device("meta"):
+            default = getattr(models.get_model(name, weights=None, **args), "image_size", sides[0])
+        return {} if default == sides[0] else {"image_size": sides[0]}
+
     def find_inputs(module: "nn.Module") -> list[InputSpec]:
-        transforms = models.get_model_weights(name).DEFAULT.transforms()
-        size = list(getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None) or [224])
-        sides = size * 2 if len(size) == 1 else size
         if type(module).__module__.startswith("torchvision.models.video"):
             return [InputSpec((1, 3, 16, *sides))]
         if type(module).__module__.startswith("torchvision.models.optical_flow"):
             return [InputSpec((1, 3, 368, 496)), InputSpec((1, 3, 368, 496))]
-        return [InputSpec((1, 3, *sides))]
+        own = getattr(module, "image_size", None)
+        return [InputSpec((1, 3, *([own, own] if isinstance(own, int) else sides)))]
 
-    return Target(f"torchvision:{name}", lambda: models.get_model(name, weights=None, **args), find_inputs=find_inputs)
+    return Target(f"torchvision:{name}", build, find_inputs=find_inputs)
 
 
 def from_hugging_face(name: str, args: dict[str, Any]) -> Target:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+GIVE_ARGUMENTS = (
+    "set its arguments with --arg NAME=VALUE; for an argument that is an object, trace a function of a file, such as "
+    "def build(): return Net(Config(dim=96))"
+)
+
+
 class TargetError(AttnscopeError):
     """An error in the user's own file or factory while a module was built."""
 
@@ -43,7 +49,7 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
         except TypeError as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 takes = _signature(factory)
-                raise UsageError(f"{attribute}{takes}: {error}; set its arguments with --arg NAME=VALUE") from None
+                raise UsageError(f"{attribute}{takes}: {error}; {GIVE_ARGUMENTS}") from None
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         except Exception as error:
             raise error if exceeds_addresses(error) else _theirs(error, name) from error

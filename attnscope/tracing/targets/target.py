@@ -65,7 +65,8 @@ class Target:
             takes = ", ".join(inspect.signature(module.forward).parameters)
             raise UsageError(
                 f"{{input}} is required, since {type(module).__name__} takes {takes or 'nothing'}; "
-                "use shapes such as --input 1,49,96 or --input mask=49,49:bool"
+                "use shapes such as --input 1,49,96 or --input mask=49,49:bool; for a dict or another object, "
+                "wrap the module in a file: def forward(self, x): return self.net({'image': x})"
             )
         return found
 
