@@ -19,7 +19,7 @@ from attnscope.profiling.host import free_host_memory, nvidia_driver, processor_
 from attnscope.profiling.options import check_dtype
 from attnscope.profiling.peaks import measure_peaks_by_name
 from attnscope.profiling.process import keep_memory
-from attnscope.tracing import isolation as borrowing
+from attnscope.tracing.isolation import isolated
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -129,8 +129,8 @@ def test_an_unsupported_dtype_is_an_error_before_anything_is_built(monkeypatch):
         lambda: explore(ViTSpec(dtype="float64")),
         lambda: measure_peaks_by_name("auto", "float64", 1),
         lambda: race(on_paper(meeting), meeting),
-        lambda: borrowing.moved(torch.nn.Linear(2, 2).double(), torch.device("mps")),
-        lambda: borrowing.moved_inputs(((torch.ones(1, 2).double(),), {}), torch.device("mps")),
+        lambda: isolated(torch.nn.Linear(2, 2).double(), ((), {}), torch.device("mps")),
+        lambda: isolated(torch.nn.ReLU(), ((torch.ones(1, 2).double(),), {}), torch.device("mps")),
     ):
         with pytest.raises(
             DeviceError, match="mps does not support float64; use float32, bfloat16, float16, or device cpu"

@@ -132,12 +132,13 @@ def test_a_file_in_a_package_can_use_relative_imports(command, folder):
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package.parent / "__init__.py").write_text("SCALE = 0.25\n")
-    (package / "mine.py").write_text(FILE.replace("from beside", "from .. import SCALE as half\nfrom beside"))
+    (package / "mine.py").write_text(
+        FILE.replace("from beside", "from .. import SCALE as half\nassert half == 0.25\nfrom beside")
+    )
     report = json.loads(command("outer/inner/mine.py:MyAttention", *OWN[1:], "--json").stdout)
     assert report["attentions"][0]["heads"] == 3
-    assert sys.modules["outer.inner.mine"].half == 0.25
+    assert not {"outer", "outer.inner", "outer.inner.mine"} & set(sys.modules)
     (package / "__init__.py").write_text("import no_such_module\n")
-    del sys.modules["outer.inner"]
     shown = command("outer/inner/mine.py:MyAttention", *OWN[1:])
     place = f"{package}/__init__.py:1: ModuleNotFoundError: No module named 'no_such_module'"
     assert shown.stderr == f"attnscope: outer/inner/mine.py could not be built at {place}\n"

@@ -1,19 +1,28 @@
-"""Isolate a third-party module: find its device, copy it to another one, and restore its state after a run."""
+"""Isolate a third-party module: copy it and its inputs, so that a run changes the copies alone.
+
+Copies share the memory of the originals until one of the two is written, if torch has copy-on-write clones. A copy on
+the meta device has no memory at all.
+"""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from traceback import walk_tb
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
+from attnscope.tracing.tensors import REFUSED, tensors_in
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
+
+Value = TypeVar("Value")
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
@@ -27,73 +36,178 @@ def home(module: nn.Module) -> torch.device:
     return first.device if first is not None else torch.device("cpu")
 
 
-def moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module itself if it is already on the device, else a copy on the device.
+def is_partly_on_meta(module: nn.Module) -> bool:
+    """Return whether any parameter or buffer of a module is on meta, so that its forward cannot compute."""
+    return any(tensor.device.type == "meta" for tensor in tensors_of(module))
+
+
+def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Inputs]:
+    """Return copies of a module and its inputs on a device.
+
+    What is shared remains shared: tied weights, views of one memory, and a tensor that appears twice in the inputs.
+    Tensors that are plain attributes of the module stay on their device, as `nn.Module.to` leaves them. An object that
+    cannot be copied, such as a lock, is shared with the original.
 
     Raises:
-        DeviceError: the device does not support the dtype of the module.
-        ForwardFailedError: the module cannot be copied.
+        DeviceError: the device does not support the dtype of the module or of an input.
+        ForwardFailedError: the module or its inputs cannot be copied.
     """
-    homes = {tensor.device for tensor in tensors_of(module)}
-    if all(home.type == device.type and device.index in (None, home.index) for home in homes) and homes:
-        return module
-    for tensor in tensors_of(module):
+    copies = _Tensors(device)
+    own = tensors_of(module)
+    given = list(tensors_in(inputs))
+    for tensor in [*own, *given]:
         check_dtype(device.type, dtype_name(tensor.dtype))
-    return _shadow(module) if device.type == "meta" else copy.deepcopy(module).to(device)
+    # a caller's inference mode would make tensors that refuse to be written outside of it
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            memo = {id(tensor): copies.of(tensor, device) for tensor in [*own, *given]}
+            with copies:
+                copies.others_move = False
+                there = _copied(module, memo)
+                copies.others_move = True
+                return there, _copied(inputs, memo)
+        except Exception as error:
+            raise ForwardFailedError(error, "", "copying it", [], None, None) from error
 
 
-def _shadow(module: nn.Module) -> nn.Module:
-    """Copy a module to the meta device without copying its data: each tensor is replaced by one on meta."""
-    memo: dict[int, Any] = {}
-    for tensor in tensors_of(module):
-        shadow = tensor.detach().to("meta")
-        memo[id(tensor)] = nn.Parameter(shadow, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shadow
+def evaluating(module: nn.Module) -> None:
+    """Set evaluation mode on a copy. A module that refuses `eval()` gets the flags that `eval()` sets."""
     try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:
-        raise ForwardFailedError(error, "", "copying it", [], None, None) from error
+        module.eval()
+    except Exception:
+        for submodule in module.modules():
+            submodule.training = False
 
 
-def moved_inputs(inputs: Inputs, device: torch.device) -> Inputs:
-    """Return the inputs on a device. A tensor that appears twice remains one tensor.
+class _Tensors(TorchFunctionMode):
+    """A mode in which copy.deepcopy copies each tensor with `of`, which also copies results of differentiable operations.
 
-    Raises:
-        DeviceError: the device does not support the dtype of an input.
+    `others_move` says whether tensors that it comes across move to the device, or stay on their own.
     """
-    seen: dict[int, Tensor] = {}  # forwards test whether `query is key`
 
-    def moved(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            check_dtype(device.type, dtype_name(value.dtype))
-            return seen.setdefault(id(value), value.detach().to(device))
-        if isinstance(value, tuple | list):
-            return type(value)(map(moved, value)) if type(value) in (tuple, list) else value
-        if isinstance(value, dict):
-            return {key: moved(item) for key, item in value.items()}
-        return value
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.others_move = False
+        self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
 
-    args, keywords = inputs
-    return moved(args), moved(dict(keywords))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.__deepcopy__ or (type(args[0]) is not Tensor and not isinstance(args[0], nn.Parameter)):
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = self.of(tensor, self.device if self.others_move else tensor.device)
+        return memo[id(tensor)]
+
+    def of(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return a copy of a tensor on a device: detached, with its type, attributes, and gradient."""
+        if is_lazy(tensor):
+            kind: Any = type(tensor)
+            return kind(requires_grad=tensor.requires_grad, device=device, dtype=tensor.dtype)  # type: ignore[no-any-return]
+        if _is_plain(tensor):
+            memory = self.memory_of(tensor, device)
+            data = torch.empty(0, dtype=tensor.dtype, device=memory.device)
+            data.set_(memory.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        else:
+            data = tensor.detach().to(device)
+            data = data.clone() if tensor.device == data.device else data
+        if isinstance(tensor, nn.Parameter):
+            data = (
+                Tensor._make_subclass(type(tensor), data, tensor.requires_grad)
+                if type(data) is Tensor
+                else nn.Parameter(data, tensor.requires_grad)
+            )
+        elif tensor.requires_grad:
+            data.requires_grad_()
+        vars(data).update(vars(tensor))
+        if tensor.is_leaf and tensor.grad is not None:
+            data.grad = self.of(tensor.grad, device)
+        return data
+
+    def memory_of(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return a copy of the whole storage of a tensor as bytes. Tensors that share a storage share the copy."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata, str(device)
+        if key not in self.memories:
+            # with the storage, whose identity is the key, so that it lives as long as the key
+            self.memories[key] = storage, _memory_copied(storage, device)
+        return self.memories[key][1]
 
 
-@contextmanager
-def left_as_it_was(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode within a `with` block; restore the mode and the buffers of the module at the end."""
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    buffers = [
-        (owner, name, buffer, buffer.detach().clone())
-        for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
-    ]
-    module.eval()
+def _memory_copied(storage: torch.UntypedStorage, device: torch.device) -> Tensor:
+    """Return a copy of a storage on a device as bytes, without copying data until one of the two is written."""
+    if device.type == "meta":
+        return torch.empty(storage.nbytes(), dtype=torch.uint8, device="meta")
+    original = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+    if storage.device.type != device.type or device.index not in (None, storage.device.index):
+        return original.to(device)
     try:
-        yield
-    finally:
-        for submodule, training in modes:
-            submodule.training = training
-        with torch.no_grad():
-            for owner, name, buffer, values in buffers:
-                if buffer.device.type != "meta" and not torch.equal(buffer, values):
-                    buffer.copy_(values)
-                owner._buffers[name] = buffer
+        return original._lazy_clone()  # type: ignore[no-any-return]
+    except (AttributeError, RuntimeError):  # an older torch, or memory that files or other processes share
+        return original.clone()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is nothing but sizes and strides in a storage."""
+    own = type(tensor) is Tensor or type(tensor).__torch_dispatch__ is nn.Parameter.__torch_dispatch__
+    if not own or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+        return False
+    if tensor.is_conj() or tensor.is_neg():
+        return False
+    try:
+        tensor.untyped_storage()
+    except REFUSED:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _copied(value: Value, memo: dict[int, Any]) -> Value:
+    """Return a deep copy of a value.
+
+    An object that refuses to be copied is shared, except for a module, whose attributes are copied one by one.
+
+    Args:
+        value: the value.
+        memo: copies that exist, by the identity of the original. The new copies are added.
+    """
+    apart: dict[int, Callable[[], Any]] = {}
+    modules: list[nn.Module] = []
+    originals = {id(module) for module in value.modules()} if isinstance(value, nn.Module) else set()
+    while True:
+        attempt = dict(memo) | {key: create() for key, create in apart.items()}
+        try:
+            made = copy.deepcopy(value, attempt)
+            for module in modules:
+                vars(attempt[id(module)]).update(copy.deepcopy(vars(module), attempt))
+            refusing = _same_modules(made, originals)
+        except Exception as error:
+            refusing = _refusing(error)
+            if refusing is None or id(refusing) in apart:
+                raise
+        if refusing is None:
+            memo.update(attempt)
+            return made
+        apart[id(refusing)] = _apart(refusing)
+        if isinstance(refusing, nn.Module):
+            modules.append(refusing)
+
+
+def _same_modules(made: Any, originals: set[int]) -> nn.Module | None:
+    """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
+    modules = made.modules() if isinstance(made, nn.Module) else ()
+    return next((module for module in modules if id(module) in originals), None)
+
+
+def _refusing(error: Exception) -> Any:
+    """Return the object that copy.deepcopy was copying when it raised."""
+    copying = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code is copy.deepcopy.__code__]
+    return copying[-1].f_locals.get("x") if copying else None
+
+
+def _apart(refusing: Any) -> Callable[[], Any]:
+    """Return a function that replaces the copy of an object that copy.deepcopy does not copy."""
+    if isinstance(refusing, nn.Module):
+        return lambda: type(refusing).__new__(type(refusing))
+    if isinstance(refusing, torch.Generator) and hasattr(refusing, "clone_state"):
+        return refusing.clone_state
+    return lambda: refusing

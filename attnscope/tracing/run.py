@@ -14,7 +14,7 @@ from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.costs import tensors_in
-from attnscope.tracing.isolation import Inputs, left_as_it_was, moved, moved_inputs
+from attnscope.tracing.isolation import Inputs, evaluating, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
@@ -23,7 +23,9 @@ from attnscope.tracing.visits import Visit
 
 @dataclass(frozen=True)
 class Found:
-    """The results of running a module. `module` is the traced one, the whole or a submodule, and `inputs` are its inputs.
+    """The results of running a module.
+
+    `module` is a copy of the traced one, the whole or a submodule, and `inputs` are its inputs.
 
     `batch` is the number of images in the inputs of the whole.
     """
@@ -48,7 +50,7 @@ class Measured:
 def run_watched(
     device: torch.device, submodule: str | None, module: nn.Module, inputs: Callable[[torch.device], Inputs]
 ) -> Found:
-    """Run a module on a device, and record its calls.
+    """Run a copy of a module on a device, and record its calls.
 
     Args:
         device: the device.
@@ -62,12 +64,12 @@ def run_watched(
     """
     check = CommentCheck(is_users, lambda value: isinstance(value, Tensor))
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
-    there = moved(module, device)
-    args, keywords = moved_inputs(inputs(device), device)
+    there, (args, keywords) = isolated(module, inputs(device), device)
+    evaluating(there)
     batch = _batch(there, args, keywords)
     # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
-    with left_as_it_was(there), made_there:
+    with made_there:
         if submodule:
             there, (args, keywords) = received(there, submodule, args, keywords)
         watched = watch(there, lambda: there(*args, **keywords), tracer)
@@ -145,9 +147,8 @@ def measure(found: Found, options: TraceOptions) -> Measured:
             raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
 
     try:
-        with left_as_it_was(found.module):
-            progress = options.progress_of("the calls")
-            return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
+        progress = options.progress_of("the calls")
+        return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
     except CallsDifferError:
         return Measured(
             warnings=(

@@ -1,7 +1,9 @@
 """Trace a third-party module: build it, run it, measure it, and report."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +19,9 @@ from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import built, inputs_maker
 from attnscope.tracing.failures import ForwardError, forward_errors_explained
-from attnscope.tracing.isolation import Inputs, home, tensors_of
+from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, tensors_of
 from attnscope.tracing.options import TraceOptions
+from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import measure, run_watched
 from attnscope.tracing.targets import Target
@@ -50,8 +53,8 @@ def trace(
     """Report the torch calls of any module's forward: their shapes, exact costs, and times if requested.
 
     Args:
-        module: the module. It runs in evaluation mode and without gradients. Its mode, hooks and buffers and the random
-            state are restored at the end, also after an error.
+        module: the module. A copy of it runs, in evaluation mode and without gradients. The module, its inputs, the
+            generators of random numbers and the settings of the process remain as they are, also after an error.
         inputs: positional arguments of its forward.
         time: run the forward and measure it. Otherwise shapes and costs come from a copy on the meta device, which computes
             nothing.
@@ -84,11 +87,12 @@ def trace(
         raise UsageError(f"{{kwargs}} must be a dictionary of keyword arguments, such as dict(time=t) (got {kwargs!r})")
     keywords = {**keywords, **(kwargs or {})}
     options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
-    if options.runs and _on_meta(module):
+    if options.runs and is_partly_on_meta(module):
         raise UsageError(
             "the module must not be on meta, which computes nothing; move it, or leave out {time} and {device}"
         )
-    return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
+    with _harmless():
+        return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
 
 def trace_target(target: Target, options: TraceOptions) -> TraceReport:
@@ -103,13 +107,28 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
         DeviceError: the device is not available, or the target does not fit in its memory.
         ForwardError: the target could not be built, or its forward raised.
     """
-    with settled(options.threads, options.seed, torch.device("cpu")):
-        if options.runs:
-            options = replace(options, device=options.device or "auto")
-            _check_fit(options, target)
-        module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
-    inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
-    return _trace(options, target.name, module, inputs, lambda: built(target, "cpu") if _on_meta(module) else module)
+    with _harmless(), imports_as_before():
+        with settled(options.threads, options.seed, torch.device("cpu")):
+            if options.runs:
+                options = replace(options, device=options.device or "auto")
+                _check_fit(options, target)
+            module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
+        inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
+
+        def module_to_run() -> nn.Module:
+            return built(target, "cpu") if is_partly_on_meta(module) else module
+
+        return _trace(options, target.name, module, inputs, module_to_run)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Leave the process as it is within a `with` block, and show what the user's code prints on stderr.
+
+    Tensors of an inference mode around it would refuse to be changed outside of that mode.
+    """
+    with process_as_before(), redirect_stdout(sys.stderr), torch.inference_mode(False):
+        yield
 
 
 def _check_fit(options: TraceOptions, target: Target) -> None:
@@ -167,6 +186,8 @@ def _trace(
             if options.runs or exceeds_addresses(failed.error):
                 raise
             module = module_to_run()
+            if is_partly_on_meta(module):  # it has no values to compute with
+                raise
             found = run_watched(home(module), options.submodule, module, inputs)
             ran = f"ran on {found.device.type}, since the forward failed on meta ({in_a_line(failed.error)})"
             found = replace(found, notes=(*found.notes, ran))
@@ -174,7 +195,3 @@ def _trace(
         env = environment(found.device, options.threads, options.seed)
     env = {"attnscope": __version__, "python": platform.python_version(), **env}
     return trace_report(options, name, found, measured, env)
-
-
-def _on_meta(module: nn.Module) -> bool:
-    return home(module).type == "meta"

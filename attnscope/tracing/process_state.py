@@ -1,0 +1,223 @@
+"""Restore the state of the process that a forward, or a file that is run, may change."""
+
+import contextlib
+import gc
+import os
+import random
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.nn.modules import module as modules
+
+Restore = Callable[[], object]
+
+HOOKS = [hooks for name, hooks in vars(modules).items() if name.startswith("_global_") and isinstance(hooks, dict)]
+"""Hooks of every module."""
+FLAGS = (
+    "fp32_precision",
+    "enabled",
+    "benchmark",
+    "benchmark_limit",
+    "deterministic",
+    "allow_tf32",
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+    "strategy",
+)
+"""Flags of the backends. The first is restored last, since older ones set it too."""
+BACKENDS = (
+    "",
+    "cudnn",
+    "cudnn.conv",
+    "cudnn.rnn",
+    "cuda.matmul",
+    "mkldnn",
+    "mkldnn.conv",
+    "mkldnn.matmul",
+    "opt_einsum",
+)
+"""Parts of torch.backends with flags that are attributes."""
+KERNELS = ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
+"""Kernels of fused attention, which functions of torch.backends.cuda enable."""
+
+_one_at_a_time = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # another thread of the parent may have held it
+
+
+@contextmanager
+def process_as_before() -> Iterator[None]:
+    """Restore the state of the process at the end of a `with` block, also after an error.
+
+    The block runs in one thread at a time: a second one would save the state that the first one has changed.
+    """
+    with _one_at_a_time, warnings.catch_warnings(), ExitStack() as stack:
+        for restore in _restores():
+            stack.callback(restore)
+        yield
+
+
+def _restores() -> Iterator[Restore]:
+    """Yield functions that restore one part of the state each."""
+    yield from _generators()
+    yield from _torch_settings()
+    yield from _backend_flags()
+    yield from _python_settings()
+
+
+def _generators() -> Iterator[Restore]:
+    """Yield functions that restore the generators of Python, NumPy and torch."""
+    yield _restorer(random.getstate, random.setstate)
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        yield _restorer(numpy.get_state, numpy.set_state)
+    yield _restorer(torch.get_rng_state, torch.set_rng_state)
+    if torch.cuda.is_initialized():
+        yield _restorer(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
+
+
+def _torch_settings() -> Iterator[Restore]:
+    """Yield functions that restore the settings of torch that are not flags of a backend."""
+    yield _restorer(torch.get_default_dtype, torch.set_default_dtype)
+    yield _default_device()
+    yield _restorer(torch.get_num_threads, torch.set_num_threads)
+    yield _restorer(torch.is_grad_enabled, torch._C._set_grad_enabled)
+    yield _restorer(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
+    for device in ("cpu", "cuda"):
+        yield _restorer(torch.is_autocast_enabled, torch.set_autocast_enabled, device)
+        yield _restorer(torch.get_autocast_dtype, torch.set_autocast_dtype, device)
+    yield _restorer(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly)
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    yield lambda: torch.use_deterministic_algorithms(strict, warn_only=warns)
+    for hooks in HOOKS:
+        yield _contents(hooks)
+
+
+def _default_device() -> Restore:
+    """Return a function that restores the default device, if it has changed: setting it reorders the active modes."""
+    device, context = torch.get_default_device(), _device_context()
+
+    def restore() -> None:
+        if _device_context() is not context:
+            torch.set_default_device(device if context is not None else None)
+
+    return restore
+
+
+def _device_context() -> Any:
+    return getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
+
+
+def _backend_flags() -> Iterator[Restore]:
+    """Yield functions that restore the flags of torch.backends that this version of torch has."""
+    for name in FLAGS:
+        for backend in map(_backend, BACKENDS):
+            yield _restorer(partial(_flag, backend, name), partial(setattr, backend, name))
+    yield _restorer(_matmul_precision, torch.set_float32_matmul_precision)
+    for kernel in KERNELS:
+        enabled, enable = (
+            getattr(torch.backends.cuda, name, None) for name in (f"{kernel}_enabled", f"enable_{kernel}")
+        )
+        if enabled is not None and enable is not None:
+            yield _restorer(enabled, enable)
+    yield _restorer(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
+
+
+def _backend(path: str) -> Any:
+    """Return a part of torch.backends; None if this version of torch lacks it."""
+    found: Any = torch.backends
+    for part in filter(None, path.split(".")):
+        found = getattr(found, part, None)
+    return found
+
+
+def _flag(backend: Any, name: str) -> Any:
+    """Return a flag; None if this version of torch lacks it, or refuses since an older and a newer interface are mixed."""
+    try:
+        return getattr(backend, name)
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _matmul_precision() -> str | None:
+    """Return torch's float32 matmul precision; None if torch refuses, as in `_flag`."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _python_settings() -> Iterator[Restore]:
+    """Yield functions that restore settings of Python."""
+    yield _contents(sys.path)
+    yield _contents(os.environ)
+    yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
+    yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
+    yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
+    with contextlib.suppress(FileNotFoundError):  # the folder is deleted
+        yield _restorer(os.getcwd, os.chdir)
+
+
+def _restorer(get: Callable[..., Any], set_: Callable[..., Any], *key: Any) -> Restore:
+    """Return a function that sets the value that `get` returns now, unless it is unknown (None) or unchanged."""
+    value = get(*key)
+    is_simple = isinstance(value, str | int | float)
+
+    def restore() -> None:
+        if value is not None and not (is_simple and get(*key) == value):
+            set_(*key, value)
+
+    return restore
+
+
+def _contents(values: Any) -> Restore:
+    """Return a function that restores the contents of a list or mapping in place."""
+    before = values.copy()
+
+    def restore() -> None:
+        if isinstance(values, list):
+            values[:] = before
+        elif values != before:
+            values.clear()
+            values.update(before)
+
+    return restore
+
+
+@contextmanager
+def imports_as_before() -> Iterator[None]:
+    """Remove the modules of the user's files from `sys.modules` at the end of a `with` block.
+
+    The next file then imports its own. Modules from folders that were on the search path before stay, as libraries do.
+    """
+    path, before = list(sys.path), dict(sys.modules)
+    try:
+        yield
+    finally:
+        added = [folder for folder in sys.path if folder not in path]
+        new = sys.modules.keys() - before.keys()
+        packages = {name.partition(".")[0] for name in new if _is_in(sys.modules[name], added)}
+        for name in new:
+            if name.partition(".")[0] in packages:
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in before.items() if sys.modules.get(name) is not module})
+        sys.path[:] = path
+
+
+def _is_in(module: ModuleType, folders: list[str]) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and any(Path(file).is_relative_to(folder) for folder in folders if folder)
