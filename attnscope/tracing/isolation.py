@@ -147,6 +147,23 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device) -> Tenso
         return original.clone()
 
 
+def values_as_before(tensor: Tensor) -> Callable[[], None]:
+    """Return a function that restores the present values of a tensor, if they have been written by then."""
+    if not _is_plain(tensor) or tensor.is_meta:
+        return lambda: None
+    storage = tensor.untyped_storage()
+    with torch.inference_mode(False):
+        before = _memory_copied(storage, storage.device)
+
+    def restore() -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            now = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+            if not torch.equal(now, before):
+                now.copy_(before)
+
+    return restore
+
+
 def _is_plain(tensor: Tensor) -> bool:
     """Return whether a tensor is nothing but sizes and strides in a storage."""
     own = type(tensor) is Tensor or type(tensor).__torch_dispatch__ is nn.Parameter.__torch_dispatch__

@@ -18,6 +18,7 @@ from attnscope.tracing.isolation import Inputs, evaluating, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
+from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.visits import Visit
 
 
@@ -69,7 +70,7 @@ def run_watched(
     batch = _batch(there, args, keywords)
     # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
-    with made_there:
+    with surroundings_as_before(module, (args, keywords)), made_there:
         if submodule:
             there, (args, keywords) = received(there, submodule, args, keywords)
         watched = watch(there, lambda: there(*args, **keywords), tracer)
@@ -148,7 +149,8 @@ def measure(found: Found, options: TraceOptions) -> Measured:
 
     try:
         progress = options.progress_of("the calls")
-        return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
+        with surroundings_as_before(found.module, found.inputs):
+            return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
     except CallsDifferError:
         return Measured(
             warnings=(

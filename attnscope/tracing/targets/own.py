@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ def from_package(name: str, package: str, attribute: str, args: Mapping[str, Any
 
 
 def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[str, Any]) -> Target:
+    load = _once(load)
+
     def build() -> "nn.Module":
         from torch import nn
 
@@ -58,6 +61,28 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
         return module
 
     return Target(name, build)
+
+
+def _once(load: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that loads a file or package in its first call; later calls have the same result or error.
+
+    A target may be built on meta and again on the CPU. A file that registers an operator cannot run twice. Its own
+    tensors are on the CPU, so that they are right for both.
+    """
+    outcome: Future[Any] = Future()
+
+    def loaded() -> Any:
+        import torch
+
+        if not outcome.done():
+            try:
+                with torch.device("cpu"):
+                    outcome.set_result(load())
+            except Exception as error:
+                outcome.set_exception(error)
+        return outcome.result()
+
+    return loaded
 
 
 def _attribute(home: Any, attribute: str, name: str) -> Any:

@@ -1,0 +1,225 @@
+"""Restore what a forward can reach outside of its module: globals, closures, class attributes, defaults and caches.
+
+A forward that keeps a table there would otherwise leave the caller a tensor of the meta device, or of a copy.
+"""
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from gc import get_referents
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.tracing.isolation import Inputs, values_as_before
+
+Restore = Callable[[], object]
+
+NOT_THE_USERS = sys.stdlib_module_names | {"torch", "numpy", "attnscope"}
+"""Packages whose state is not that of a forward."""
+ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+"""Types of values that never change."""
+NAMESPACES = (SimpleNamespace, threading.local, nn.Module)
+"""Types of others whose attributes may be the user's."""
+LARGEST = 10_000
+"""The largest number of values of a container that are searched for functions and objects."""
+MISSING = object()
+
+
+@contextmanager
+def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Restore at the end of a `with` block what a forward can reach outside of its module and inputs.
+
+    The code of the module says what that is: the names in its functions, and in the functions that these call. A result
+    that `functools.lru_cache` keeps is forgotten.
+
+    Args:
+        module: the module, of which a copy runs.
+        inputs: the arguments of its forward.
+    """
+    functions = filter(callable, (*inputs[0], *inputs[1].values()))
+    with ExitStack() as stack:
+        for restore in _Search().restores([*_code_of(module), *functions]):
+            stack.callback(restore)
+        yield
+
+
+def _code_of(module: nn.Module) -> Iterator[Any]:
+    """Yield the classes of a module, and the functions and hooks among its attributes."""
+    for submodule in module.modules():
+        yield type(submodule)
+        for name, value in vars(submodule).items():
+            if name.endswith("_hooks") and isinstance(value, dict):
+                yield from value.values()
+            elif callable(value):
+                yield value
+
+
+class _Search:
+    """A search for places that code can reach and change. It ends at the standard library and at torch."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Any] = {}  # with the values, so that no identity is used twice
+        self.named: set[tuple[int, str]] = set()
+        self.found: list[Any] = []
+
+    def restores(self, roots: Iterable[Any]) -> Iterator[Restore]:
+        """Yield a function for each place within reach of these values; it restores what is there now."""
+        self.found.extend(roots)
+        while self.found:
+            value = self.found.pop()
+            if not isinstance(value, ATOMS) and id(value) not in self.seen:
+                self.seen[id(value)] = value
+                yield from self.visit(value)
+
+    def visit(self, value: Any) -> Iterator[Restore]:
+        """Yield a function for each place in a value, and add to `found` what is in these places."""
+        if isinstance(value, FunctionType):
+            yield from self.function(value)
+        elif isinstance(value, MethodType | partial | property | classmethod | staticmethod):
+            self.found += get_referents(value)
+        elif hasattr(type(value), "cache_clear") and hasattr(value, "__wrapped__"):
+            self.found.append(value.__wrapped__)
+            yield _cache(value)
+        elif isinstance(value, CellType):
+            self.found += get_referents(value)
+            yield _cell(value)
+        elif isinstance(value, Tensor):
+            yield values_as_before(value)
+        elif isinstance(value, tuple | frozenset | list | set | deque | dict):
+            if len(value) <= LARGEST:
+                self.found += value.values() if isinstance(value, dict) else value
+            if not isinstance(value, tuple | frozenset):
+                yield _contents(value)
+        elif isinstance(value, type):
+            if _is_users(value):
+                self.found += [*value.__bases__, *vars(value).values()]
+                yield _attributes(value)
+        elif not isinstance(value, ModuleType):
+            self.found.append(type(value))
+            if isinstance(value, NAMESPACES) or _is_users(type(value)):
+                self.found.append(getattr(value, "__dict__", None))
+
+    def function(self, function: FunctionType) -> Iterator[Restore]:
+        """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
+        if _is_users(function):
+            self.found += [function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__]
+            yield from self.names(function.__globals__, set(_names(function.__code__)))
+
+    def names(self, namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
+        """Yield a function for each of these names in a namespace; those in a module that is named follow."""
+        for name in names:
+            if (id(namespace), name) in self.named:
+                continue
+            self.named.add((id(namespace), name))
+            value = namespace.get(name, MISSING)
+            yield partial(_bind, namespace, name, value)
+            if isinstance(value, ModuleType):
+                if value.__name__.partition(".")[0] not in NOT_THE_USERS:
+                    yield from self.names(vars(value), names)
+            elif value is not MISSING:
+                self.found.append(value)
+
+
+def _is_users(code: Any) -> bool:
+    """Return whether a function or class may belong to the user."""
+    return (getattr(code, "__module__", None) or "").partition(".")[0] not in NOT_THE_USERS | {"builtins"}
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names of globals and attributes in a function and in those inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _bind(namespace: dict[str, Any], name: str, value: Any) -> None:
+    """Restore a name in a namespace."""
+    if namespace.get(name, MISSING) is value:
+        return
+    if value is MISSING:
+        del namespace[name]
+    else:
+        namespace[name] = value
+
+
+def _attributes(cls: type) -> Restore:
+    """Return a function that restores the attributes of a class, without those that Python sets itself."""
+    before = dict(vars(cls))
+
+    def restore() -> None:
+        now = dict(vars(cls))
+        for name in now.keys() | before.keys():
+            if now.get(name, MISSING) is before.get(name, MISSING) or name.startswith("__"):
+                continue
+            if name in before:
+                setattr(cls, name, before[name])
+            else:
+                delattr(cls, name)
+
+    return restore
+
+
+def _contents(values: Any) -> Restore:
+    """Return a function that restores the contents of a container in place."""
+    before = dict(values) if isinstance(values, dict) else list(values)
+
+    def restore() -> None:
+        if _parts(values) == _parts(before):
+            return
+        values.clear()
+        if isinstance(values, dict | set):
+            values.update(before)
+        else:
+            values.extend(before)
+
+    return restore
+
+
+def _parts(values: Any) -> list[int]:
+    """Return the identities of what is in a container, in its order."""
+    parts = [*values, *values.values()] if isinstance(values, dict) else values
+    return [id(part) for part in parts]
+
+
+def _cell(cell: CellType) -> Restore:
+    """Return a function that restores a variable of a closure."""
+    before = get_referents(cell)
+
+    def restore() -> None:
+        if before and (now := get_referents(cell)) and now[0] is before[0]:
+            return
+        if before:
+            cell.cell_contents = before[0]
+        elif get_referents(cell):
+            del cell.cell_contents
+
+    return restore
+
+
+def _cache(cached: Any) -> Restore:
+    """Return a function that clears a `functools.lru_cache` that has kept a tensor or a module since."""
+    before = cached.cache_info().misses
+
+    def restore() -> None:
+        if cached.cache_info().misses != before and any(map(_keeps, get_referents(cached))):
+            cached.cache_clear()
+
+    return restore
+
+
+def _keeps(value: Any) -> bool:
+    """Return whether a value that a cache keeps has a tensor or a module in it."""
+    if isinstance(value, Tensor | nn.Module):
+        return True
+    if isinstance(value, dict):
+        return any(map(_keeps, [*value, *value.values()]))
+    if isinstance(value, tuple | list):
+        return any(map(_keeps, value))
+    return _is_users(type(value)) and _keeps(getattr(value, "__dict__", None))
