@@ -51,7 +51,7 @@ class CallsDifferError(Exception):
 
 def time_calls(
     device: torch.device,
-    forward: Callable[[], Any],
+    prepared: Callable[[], Callable[[], Any]],
     calls: Sequence[Call],
     budget_s: float,
     progress: Progress | None = None,
@@ -60,7 +60,7 @@ def time_calls(
 
     Args:
         device: the device on which it runs.
-        forward: runs the forward once.
+        prepared: prepares a run of the forward, and returns a function that runs it once.
         calls: the calls that it makes. Operators that ran outside any torch call have no times.
         budget_s: seconds to measure, without the warm-up.
         progress: called with the fraction of the measurement that is done.
@@ -78,23 +78,23 @@ def time_calls(
     ready = _ready
     try:
         with ready():
-            stamper.time(forward)
+            stamper.time(prepared())
     except Exception as error:
         if not _is_compilers(error):
             raise
         ready, stamper = _ready_without_compiler, _Stamper(clock, silent=silent, keep_names=True)
         with ready():
-            stamper.time(forward)
+            stamper.time(prepared())
     with ready():
         if stamper.names != expected:
             raise CallsDifferError
         overhead = _overhead(clock, _touched(calls))
 
     def chain() -> Timed:
-        return _Stamper(clock, overhead, silent).time(forward)
+        return _Stamper(clock, overhead, silent).time(prepared())
 
     stamp_s = overhead.builtin_s + clock.empty_s
-    pairs = take_pairs(lambda: run(clock, forward, []), chain, budget_s, stamp_s, progress, ready=ready)
+    pairs = take_pairs(lambda: run(clock, prepared(), []), chain, budget_s, stamp_s, progress, ready=ready)
     if any(len(timed.seconds) != len(expected) + 1 for timed in pairs.chains):
         raise CallsDifferError
     return statistics_of(pairs)

@@ -6,11 +6,13 @@ the meta device has no memory at all.
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from traceback import walk_tb
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import grad_mode
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
@@ -52,7 +54,7 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
         DeviceError: the device does not support the dtype of the module or of an input.
         ForwardFailedError: the module or its inputs cannot be copied.
     """
-    copies = _Tensors(device)
+    copies = _Tensors()
     own = tensors_of(module)
     given = list(tensors_in(inputs))
     for tensor in [*own, *given]:
@@ -62,12 +64,22 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
         try:
             memo = {id(tensor): copies.of(tensor, device) for tensor in [*own, *given]}
             with copies:
-                copies.others_move = False
                 there = _copied(module, memo)
-                copies.others_move = True
+                copies.device = device
                 return there, _copied(inputs, memo)
         except Exception as error:
             raise ForwardFailedError(error, "", "copying it", [], None, None) from error
+
+
+def inputs_apart(inputs: Inputs, lazily: bool = True) -> Inputs:
+    """Return copies of inputs on the devices of the originals, since a forward may change its inputs.
+
+    Args:
+        inputs: the arguments of a forward.
+        lazily: copy memory only when it is written. Otherwise a run that writes does not copy.
+    """
+    with torch.inference_mode(False), torch.no_grad(), _Tensors(lazily):
+        return _copied(inputs, {})
 
 
 def evaluating(module: nn.Module) -> None:
@@ -82,13 +94,13 @@ def evaluating(module: nn.Module) -> None:
 class _Tensors(TorchFunctionMode):
     """A mode in which copy.deepcopy copies each tensor with `of`, which also copies results of differentiable operations.
 
-    `others_move` says whether tensors that it comes across move to the device, or stay on their own.
+    The copies are on `device`; if it is None, each is on the device of its original.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, lazily: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.device = device
-        self.others_move = False
+        self.device: torch.device | None = None
+        self.lazily = lazily
         self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,7 +108,7 @@ class _Tensors(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         tensor, memo = args
         if id(tensor) not in memo:
-            memo[id(tensor)] = self.of(tensor, self.device if self.others_move else tensor.device)
+            memo[id(tensor)] = self.of(tensor, self.device or tensor.device)
         return memo[id(tensor)]
 
     def of(self, tensor: Tensor, device: torch.device) -> Tensor:
@@ -130,33 +142,36 @@ class _Tensors(TorchFunctionMode):
         key = storage._cdata, str(device)
         if key not in self.memories:
             # with the storage, whose identity is the key, so that it lives as long as the key
-            self.memories[key] = storage, _memory_copied(storage, device)
+            self.memories[key] = storage, _memory_copied(storage, device, self.lazily)
         return self.memories[key][1]
 
 
-def _memory_copied(storage: torch.UntypedStorage, device: torch.device) -> Tensor:
-    """Return a copy of a storage on a device as bytes, without copying data until one of the two is written."""
+def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: bool = True) -> Tensor:
+    """Return a copy of a storage on a device as bytes; if `lazily`, no data is copied until one of the two is written."""
     if device.type == "meta":
         return torch.empty(storage.nbytes(), dtype=torch.uint8, device="meta")
     original = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
     if storage.device.type != device.type or device.index not in (None, storage.device.index):
         return original.to(device)
     try:
-        return original._lazy_clone()  # type: ignore[no-any-return]
+        return original._lazy_clone() if lazily else original.clone()  # type: ignore[no-any-return]
     except (AttributeError, RuntimeError):  # an older torch, or memory that files or other processes share
         return original.clone()
 
 
 def values_as_before(tensor: Tensor) -> Callable[[], None]:
-    """Return a function that restores the present values of a tensor, if they have been written by then."""
+    """Return a function that restores the present values of a tensor, and its version, which autograd compares."""
     if not _is_plain(tensor) or tensor.is_meta:
         return lambda: None
     storage = tensor.untyped_storage()
     with torch.inference_mode(False):
         before = _memory_copied(storage, storage.device)
+    version: Any = (
+        nullcontext() if tensor.is_inference() else grad_mode._unsafe_preserve_version_counter(tensor)  # type: ignore[no-untyped-call]
+    )
 
     def restore() -> None:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), version:
             now = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
             if not torch.equal(now, before):
                 now.copy_(before)
@@ -167,7 +182,7 @@ def values_as_before(tensor: Tensor) -> Callable[[], None]:
 def _is_plain(tensor: Tensor) -> bool:
     """Return whether a tensor is nothing but sizes and strides in a storage."""
     own = type(tensor) is Tensor or type(tensor).__torch_dispatch__ is nn.Parameter.__torch_dispatch__
-    if not own or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+    if not own or is_lazy(tensor) or tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
         return False
     if tensor.is_conj() or tensor.is_neg():
         return False

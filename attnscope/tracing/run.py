@@ -14,7 +14,7 @@ from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.costs import tensors_in
-from attnscope.tracing.isolation import Inputs, evaluating, isolated
+from attnscope.tracing.isolation import Inputs, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
@@ -26,7 +26,7 @@ from attnscope.tracing.visits import Visit
 class Found:
     """The results of running a module.
 
-    `module` is a copy of the traced one, the whole or a submodule, and `inputs` are its inputs.
+    `module` is a copy of the traced one, the whole or a submodule. `inputs` are its inputs, as they were before the run.
 
     `batch` is the number of images in the inputs of the whole.
     """
@@ -73,9 +73,10 @@ def run_watched(
     with surroundings_as_before(module, (args, keywords)), made_there:
         if submodule:
             there, (args, keywords) = received(there, submodule, args, keywords)
+        before = inputs_apart((args, keywords))
         watched = watch(there, lambda: there(*args, **keywords), tracer)
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
-    return Found(there, (args, keywords), device, batch, watched, check, notes=notes)
+    return Found(there, before, device, batch, watched, check, notes=notes)
 
 
 def received(
@@ -139,18 +140,23 @@ def measure(found: Found, options: TraceOptions) -> Measured:
     """
     if not options.time:
         return Measured()
-    args, keywords = found.inputs
 
-    def forward() -> Any:
-        try:
-            return found.module(*args, **keywords)
-        except Exception as error:
-            raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
+    def prepared() -> Callable[[], Any]:
+        """Return a function that runs the forward once, on inputs of its own, since a forward may change them."""
+        args, keywords = inputs_apart(found.inputs, lazily=False)
+
+        def forward() -> Any:
+            try:
+                return found.module(*args, **keywords)
+            except Exception as error:
+                raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
+
+        return forward
 
     try:
         progress = options.progress_of("the calls")
         with surroundings_as_before(found.module, found.inputs):
-            return Measured(time_calls(found.device, forward, found.watched.calls, options.budget, progress))
+            return Measured(time_calls(found.device, prepared, found.watched.calls, options.budget, progress))
     except CallsDifferError:
         return Measured(
             warnings=(

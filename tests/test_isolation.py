@@ -1,0 +1,718 @@
+"""A trace leaves the caller's module, inputs, generators and process as they were."""
+
+import asyncio
+import functools
+import gc
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import threading
+import warnings
+from collections import OrderedDict, deque
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import attnscope
+from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.tracing.isolation import isolated
+from attnscope.tracing.targets import find_target, parse_input
+from attnscope.tracing.trace import ForwardError, TraceOptions, trace_target
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+SETTINGS = {"meta": {}, "cpu": {"device": "cpu"}, "timed": {"time": True, "budget": 0.01}}
+ways = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+
+
+def of_tensor(tensor):
+    """Return all of a tensor that a caller can observe."""
+    if nn.parameter.is_lazy(tensor):
+        return id(tensor), type(tensor), tensor.requires_grad
+    grad = None if not tensor.is_leaf or tensor.grad is None else of_tensor(tensor.grad)
+    values = tensor.detach().contiguous().view(torch.uint8).tolist() if tensor.dim() else tensor.item()
+    return (
+        id(tensor),
+        str(tensor.device),
+        tensor.dtype,
+        tensor.shape,
+        tensor.stride(),
+        values,
+        tensor._version,
+        tensor.requires_grad,
+        tensor.is_inference(),
+        grad,
+        repr(vars(tensor)),
+    )
+
+
+def of_value(value):
+    """Return what a caller can observe of an attribute."""
+    if isinstance(value, torch.Tensor):
+        return of_tensor(value)
+    if isinstance(value, dict):
+        return [(key, of_value(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple | deque):
+        return [of_value(item) for item in value]
+    return id(value)
+
+
+def of_process():
+    """Return the state of the process: generators, and settings of Python and torch."""
+    backends = torch.backends
+    return {
+        "random": random.getstate(),
+        "numpy": str(np.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "modes": len(torch.overrides._get_current_function_mode_stack()),
+        "grad": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "autocast": (
+            torch.is_autocast_enabled("cpu"),
+            torch.get_autocast_dtype("cpu"),
+            torch.is_autocast_cache_enabled(),
+        ),
+        "deterministic": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "precision": (torch.get_float32_matmul_precision(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32),
+        "cudnn": (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic),
+        "sdp": (
+            backends.cuda.flash_sdp_enabled(),
+            backends.cuda.mem_efficient_sdp_enabled(),
+            backends.cuda.math_sdp_enabled(),
+        ),
+        "mkldnn": backends.mkldnn.enabled,
+        "fastpath": backends.mha.get_fastpath_enabled(),
+        "anomaly": torch.is_anomaly_enabled(),
+        "threads": torch.get_num_threads(),
+        "filters": list(warnings.filters),
+        "showwarning": warnings.showwarning,
+        "hooks": [
+            [(key, id(hook)) for key, hook in hooks.items()]
+            for name, hooks in vars(nn.modules.module).items()
+            if name.startswith("_global_") and isinstance(hooks, dict)
+        ],
+        "patches": (nn.Module.__call__, F.scaled_dot_product_attention, threading.Thread.start),
+        "gc": (gc.isenabled(), gc.get_threshold()),
+        "path": list(sys.path),
+        "environ": dict(os.environ),
+        "cwd": os.getcwd(),
+        "streams": (id(sys.stdout), id(sys.stderr)),
+        "tracer": (id(sys.gettrace()), sys.getprofile()),
+        "recursion": sys.getrecursionlimit(),
+    }
+
+
+def fingerprint(module, *values):
+    """Return all that a trace must not change: the module, its inputs, and the process."""
+    return {
+        "modules": [
+            (path, type(each), each.training, [(name, of_value(value)) for name, value in vars(each).items()])
+            for path, each in module.named_modules()
+        ],
+        "classes": [sorted(name for name in vars(type(each)) if name != "__slotnames__") for each in module.modules()],
+        "inputs": [of_value(value) for value in values],
+        **of_process(),
+    }
+
+
+class LazyMask(nn.Linear):
+    def forward(self, x):
+        if not hasattr(self, "mask"):
+            self.register_buffer("mask", torch.ones(x.shape[-1], x.shape[-1]).tril())
+        return super().forward(x) @ self.mask
+
+
+class ScalesItself(nn.Linear):
+    def forward(self, x):
+        self.weight.data.mul_(0.5)
+        with torch.no_grad():
+            self.bias.add_(1)
+        return super().forward(x)
+
+
+class AddsInPlace(nn.Module):
+    def forward(self, x):
+        return x.add_(1)
+
+
+class KeepsState(nn.Linear):
+    state = None
+
+    def forward(self, x):
+        before = torch.zeros_like(x) if self.state is None else self.state
+        self.state = torch.tanh(super().forward(x + before))
+        self.calls = getattr(self, "calls", 0) + 1
+        return self.state
+
+
+class KeepsOnClass(nn.Linear):
+    table = None
+
+    def forward(self, x):
+        if KeepsOnClass.table is None:
+            KeepsOnClass.table = torch.arange(4.0)
+        type(self).newest = x
+        return super().forward(x) + KeepsOnClass.table
+
+
+class Merges(nn.Linear):
+    """A linear layer with an adapter, which eval() merges into its weight and train() takes out again."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.down, self.up = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(4, 2))
+        self.merged = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += (-1 if mode else 1) * self.up.data @ self.down.data
+            self.merged = not mode
+        return self
+
+
+class RefusesEval(nn.Linear):
+    def train(self, mode=True):
+        if not mode:
+            raise RuntimeError("this layer is only for training")
+        return super().train(mode)
+
+
+class RefusesCopy(nn.Linear):
+    def __deepcopy__(self, memo):
+        raise TypeError("one of a kind")
+
+
+class CopiesItself(ScalesItself):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class HasLock(ScalesItself):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.lock, self.draws = threading.Lock(), torch.Generator()
+
+    def forward(self, x):
+        with self.lock:
+            torch.rand(2, generator=self.draws, device="cpu")
+            return super().forward(x)
+
+
+class Trains(nn.Linear):
+    def forward(self, x):
+        with torch.enable_grad():
+            super().forward(x).sum().backward()
+        return super().forward(x)
+
+
+class ChangesModes(nn.Linear):
+    def forward(self, x):
+        self.train()
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        self.register_forward_hook(lambda *_: None)
+        self.added = nn.Linear(4, 4)
+        return super().forward(x)
+
+
+class NonLeaf(nn.Linear):
+    """A layer with a weight that is the result of an operation, as old parametrizations have it."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.scaled = self.weight * 2
+
+    def forward(self, x):
+        return super().forward(x) if x.is_meta else F.linear(x, self.scaled)
+
+
+class Disturbs(nn.Linear):
+    """A layer that changes every setting of the process."""
+
+    def forward(self, x):
+        random.random(), np.random.rand(), torch.rand(2), torch.manual_seed(7)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+        torch.set_grad_enabled(True)
+        torch.set_autocast_enabled("cpu", True)
+        torch.set_autocast_dtype("cpu", torch.float16)
+        torch.set_autocast_enabled("cpu", False)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch.autograd.set_detect_anomaly(True)
+        warnings.simplefilter("ignore")
+        warnings.showwarning = print
+        nn.modules.module.register_module_forward_hook(lambda *_: None)
+        gc.disable()
+        gc.set_threshold(1, 2, 3)
+        sys.path.insert(0, "somewhere")
+        os.environ["SOMETHING"] = "else"
+        sys.setrecursionlimit(5000)
+        os.chdir("/")
+        return super().forward(x)
+
+
+class Hooked(nn.Linear):
+    """A layer whose hook, a closure, collects its outputs."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        outputs = []
+        self.register_forward_hook(lambda module, args, out: outputs.append(out))
+
+
+KINDS = [
+    nn.Linear,
+    LazyMask,
+    ScalesItself,
+    KeepsState,
+    KeepsOnClass,
+    Merges,
+    RefusesEval,
+    RefusesCopy,
+    CopiesItself,
+    HasLock,
+    Trains,
+    ChangesModes,
+    NonLeaf,
+    Disturbs,
+    Hooked,
+]
+BUILT = {kind.__name__: functools.partial(kind, 4, 4) for kind in KINDS} | {
+    "AddsInPlace": AddsInPlace,
+    "BatchNorm": lambda: nn.BatchNorm1d(4),
+    "Dropout": nn.Dropout,
+    "WeightNorm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+    "SpectralNorm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)),
+    "Lazy": lambda: nn.LazyLinear(3),
+    "LSTM": lambda: nn.LSTM(4, 3),
+    "MultiheadAttention": lambda: SelfAttention(nn.MultiheadAttention(4, 2, batch_first=True)),
+    "Encoder": lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+    "Script": lambda: torch.jit.script(nn.Linear(4, 4)),
+    "Exported": lambda: torch.fx.symbolic_trace(nn.Linear(4, 4)),
+}
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, attend):
+        super().__init__()
+        self.attend = attend
+
+    def forward(self, x):
+        return self.attend(x, x, x)[0]
+
+
+class Whole(nn.Module):
+    """A module around another one; it may need values, which meta does not have, or fail at the end."""
+
+    def __init__(self, part, needs_values=False, fails=False):
+        super().__init__()
+        self.part, self.needs_values, self.fails = part, needs_values, fails
+
+    def forward(self, x):
+        out = self.part(x)
+        if self.needs_values and float(x.sum()) > 1e9:
+            return x
+        if self.fails:
+            raise ValueError("in the end")
+        return out
+
+
+@ways
+@pytest.mark.parametrize("way", ["plain", "needs values", "fails"])
+@pytest.mark.parametrize("kind", BUILT)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Lazy modules:UserWarning")
+def test_a_trace_leaves_everything_as_it_was(kind, way, settings):
+    module = Whole(BUILT[kind](), way == "needs values", way == "fails").train()
+    for parameter in module.parameters():
+        if not nn.parameter.is_lazy(parameter):
+            parameter.grad = torch.ones_like(parameter)
+    hidden = torch.randn(2, 3, 4)[:, 1] if kind == "BatchNorm" else torch.randn(2, 3, 4)
+    before = fingerprint(module, hidden)
+    if way == "fails":
+        with pytest.raises(ForwardError, match="in the end"):
+            attnscope.trace(module, hidden, **settings)
+    else:
+        attnscope.trace(module, hidden, **settings)
+    after = fingerprint(module, hidden)
+    assert {key: value for key, value in after.items() if value != before[key]} == {}
+
+
+TABLE, TABLE_LENGTH, BY_LENGTH, NEWEST, HISTORY = None, 0, {}, [], deque(maxlen=2)
+STEPS, SETTINGS_OF = torch.zeros(()), SimpleNamespace()
+
+
+@functools.lru_cache
+def cached(length):
+    return torch.arange(float(length)), length
+
+
+@functools.cache
+def cached_forever(length):
+    return {"table": torch.arange(float(length))}
+
+
+class Tables:
+    def of(self, length):
+        if not hasattr(self, "table"):
+            self.table = torch.arange(float(length))
+        return self.table
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def kept(self, length):
+        return torch.arange(float(length))
+
+
+TABLES = Tables()
+
+
+def in_closure():
+    table = None
+
+    def of(length):
+        nonlocal table
+        if table is None:
+            table = torch.arange(float(length))
+        return table
+
+    return of
+
+
+closed = in_closure()
+
+
+def in_attribute(length):
+    if not hasattr(in_attribute, "table"):
+        in_attribute.table = torch.arange(float(length))
+    return in_attribute.table
+
+
+def in_default(length, tables={}):  # noqa: B006
+    return tables.setdefault(length, torch.arange(float(length)))
+
+
+def in_globals(length):
+    global TABLE, TABLE_LENGTH
+    if length > TABLE_LENGTH:
+        TABLE, TABLE_LENGTH = torch.arange(float(length)), length
+    return TABLE[:length]
+
+
+def in_dictionary(length):
+    if length not in BY_LENGTH:
+        BY_LENGTH[length] = torch.arange(float(length))
+    return BY_LENGTH[length]
+
+
+def in_list(length):
+    if not NEWEST:
+        NEWEST.append([torch.arange(float(length))])
+    return NEWEST[0][0]
+
+
+def in_deque(length):
+    HISTORY.append(torch.arange(float(length)))
+    return sum(HISTORY)
+
+
+def in_namespace(length):
+    if not hasattr(SETTINGS_OF, "table"):
+        SETTINGS_OF.table = torch.arange(float(length))
+    return SETTINGS_OF.table
+
+
+def in_tensor(length):
+    STEPS.add_(1)
+    return STEPS.expand(length)
+
+
+PLACES = {
+    "lru_cache": lambda length: cached(length)[0],
+    "cache": lambda length: cached_forever(length)["table"],
+    "object": TABLES.of,
+    "cached method": TABLES.kept,
+    "closure": closed,
+    "attribute": in_attribute,
+    "default": in_default,
+    "globals": in_globals,
+    "dictionary": in_dictionary,
+    "list": in_list,
+    "deque": in_deque,
+    "namespace": in_namespace,
+    "tensor": in_tensor,
+}
+
+
+class Positions(nn.Linear):
+    def __init__(self, table):
+        super().__init__(4, 4)
+        self.table = table
+
+    @torch.inference_mode(False)
+    def forward(self, x):
+        return super().forward(x) * self.table(x.shape[-1])
+
+
+def of_places():
+    """Return what the places hold, without those whose caches count hits."""
+    closure = [of_value(cell.cell_contents) for cell in closed.__closure__]
+    objects = [of_value(vars(each)) for each in (TABLES, SETTINGS_OF, in_attribute)]
+    holders = [
+        of_value(each) for each in (TABLE, TABLE_LENGTH, BY_LENGTH, NEWEST, HISTORY, STEPS, in_default.__defaults__)
+    ]
+    return closure, objects, holders
+
+
+@ways
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("is_warm", [False, True], ids=["empty", "filled"])
+def test_tables_outside_the_module_are_those_of_the_caller(place, is_warm, settings):
+    module, x = Positions(PLACES[place]), torch.randn(2, 4)
+    if is_warm:
+        module(x)
+    before = of_places()
+    report = attnscope.trace(module, x, **settings)
+    assert report.totals.macs == 32
+    assert of_places() == before
+    module(x).sum().backward()
+    assert not module(x).is_inference()
+
+
+@pytest.fixture(params=["no_grad", "inference", "autocast", "deterministic", "device", "default device", "float64"])
+def around(request):
+    """Return a context in which a caller may trace."""
+    if request.param == "deterministic":
+        torch.use_deterministic_algorithms(True)
+    elif request.param == "default device":
+        torch.set_default_device("meta")
+    elif request.param == "float64":
+        torch.set_default_dtype(torch.float64)
+    yield {
+        "no_grad": torch.no_grad,
+        "inference": torch.inference_mode,
+        "autocast": functools.partial(torch.autocast, "cpu"),
+        "device": functools.partial(torch.device, "cpu"),
+    }.get(request.param, lambda: torch.device("cpu"))
+    torch.use_deterministic_algorithms(False)
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+@ways
+@pytest.mark.parametrize("kind", ["KeepsState", "KeepsOnClass", "Merges", "Disturbs", "Encoder"])
+def test_a_trace_inside_a_context_leaves_everything_as_it_was(kind, settings, around):
+    with torch.device("cpu"):
+        module, x = BUILT[kind]().to(torch.float32), torch.randn(2, 3, 4, dtype=torch.float32)
+        plain = attnscope.trace(module, x, **settings).totals.macs
+    with around():
+        before = fingerprint(module, x)
+        report = attnscope.trace(module, x, **settings)
+        after = fingerprint(module, x)
+    assert {key: value for key, value in after.items() if value != before[key]} == {}
+    assert report.totals.macs == plain
+    module(x).sum().backward()
+
+
+@dataclass
+class Batch:
+    images: torch.Tensor
+    sizes: list
+
+
+class Reads(nn.Module):
+    """A module that changes each of its inputs, which share memory, in place."""
+
+    def forward(self, batch, options, first):
+        assert type(options) is OrderedDict
+        assert first is batch.images
+        batch.images.add_(1)
+        batch.sizes.append(options.pop("scale"))
+        options["view"].mul_(0)
+        assert first.is_meta or not first[0].any(), "views of one memory"
+        return first @ first
+
+
+@ways
+def test_inputs_of_every_kind_arrive_and_remain(settings):
+    images = torch.randn(3, 3, requires_grad=True) * 2
+    batch, options = Batch(images, [1, 2]), OrderedDict(scale=2, view=images[0])
+    before = of_value(vars(batch)), of_value(options), of_process()
+    assert attnscope.trace(Reads(), batch, options, images, **settings).totals.macs == 27
+    assert (of_value(vars(batch)), of_value(options), of_process()) == before
+
+
+def test_a_copy_shares_memory_until_it_is_written():
+    module = nn.Linear(1024, 1024)
+    there, _ = isolated(module, ((), {}), CPU)
+    if not hasattr(torch.Tensor, "_lazy_clone"):
+        pytest.skip("this torch has no copy-on-write clones")
+    there(torch.randn(2, 1024))
+    assert torch._C._is_cow_tensor(there.weight)
+    with torch.no_grad():
+        there.weight.zero_()
+    assert module.weight.any()
+
+
+def cannot_clone(tensor):
+    raise RuntimeError("this memory belongs to a file")
+
+
+@pytest.mark.parametrize("device", [CPU, META], ids=str)
+@pytest.mark.parametrize("clones", ["lazy", "whole"])
+def test_what_is_shared_in_a_module_is_shared_in_its_copy(device, clones, monkeypatch):
+    if clones == "whole":
+        monkeypatch.setattr(torch.Tensor, "_lazy_clone", cannot_clone, raising=False)
+    module = nn.ModuleDict({"one": nn.Linear(3, 3), "two": nn.Linear(3, 3), "three": RefusesCopy(3, 3)})
+    module["two"].weight = module["one"].weight
+    module["three"].first = module["one"]
+    module["two"].register_buffer("row", module["one"].weight.detach()[1])
+    module["one"].weight.is_special = True
+    there, ((x, again), _) = isolated(module, ((module["two"].row, module["two"].row), {}), device)
+    assert there["two"].weight is there["one"].weight is not module["one"].weight
+    assert there["three"].first is there["one"]
+    assert there["two"].row.untyped_storage()._cdata == there["one"].weight.untyped_storage()._cdata
+    assert (x is again is there["two"].row, there["one"].weight.is_special) == (True, True)
+    assert {tensor.device for tensor in there.state_dict().values()} == {device}
+    assert isinstance(there["one"].weight, nn.Parameter)
+
+
+def test_a_module_partly_on_meta_that_meta_cannot_run_is_refused_in_a_line():
+    module = Whole(nn.Linear(4, 4), needs_values=True)
+    module.extra = nn.Parameter(torch.ones(4, device="meta"))
+    with pytest.raises(ForwardError, match=r"^Whole: .*\.item\(\) cannot be called on meta tensors"):
+        attnscope.trace(module, torch.randn(3, 4))
+    with pytest.raises(UsageError, match="must not be on meta"):
+        attnscope.trace(module, torch.randn(3, 4), device="cpu")
+
+
+def counts(count=1):
+    """Return the MACs of several traces that change every setting."""
+    module, x = Disturbs(4, 4, device="meta").to_empty(device="cpu"), torch.zeros(3, 4)
+    return [
+        attnscope.trace(module, x, **settings).totals.macs for settings in [{}, {"device": "cpu"}] for _ in range(count)
+    ]
+
+
+def test_threads_that_trace_at_once_leave_the_process_as_it_was():
+    before, found = of_process(), []
+    threads = [threading.Thread(target=lambda: found.append(counts(5))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[48] * 10] * 4
+    assert of_process() == before
+
+
+def test_coroutines_and_workers_of_asyncio_can_trace():
+    async def several():
+        return await asyncio.gather(*[asyncio.to_thread(counts) for _ in range(3)], asyncio.sleep(0, counts()))
+
+    before = of_process()
+    assert asyncio.run(several()) == [[48, 48]] * 4
+    assert of_process() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_can_trace_while_a_thread_of_the_parent_traces():
+    inside, forked = threading.Event(), threading.Event()
+
+    class Waits(nn.Linear):
+        def __deepcopy__(self, memo):
+            inside.set()
+            forked.wait(30)
+            return Waits(4, 4)
+
+    thread = threading.Thread(target=attnscope.trace, args=(Waits(4, 4), torch.randn(3, 4)))
+    thread.start()
+    assert inside.wait(30)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply_async(counts).get(timeout=60)
+    forked.set()
+    thread.join()
+    assert found == [48, 48]
+
+
+FILE = """
+import os
+import sys
+import torch
+from torch import nn
+import next_to_it
+
+print("loaded")
+os.chdir("/")
+
+
+@torch.library.custom_op("attnscope_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+TABLE = torch.arange(4.0)
+
+
+class Prints(nn.Module):
+    def __init__(self):
+        super().__init__()
+        print("built")
+        self.part = nn.Linear(4, 4)
+        self.scale = nn.Parameter(torch.ones(4, device="cpu"))
+
+    def forward(self, x):
+        print("runs")
+        return self.part(x) * TABLE * self.scale if float(x.sum()) < 1e9 else x
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--device", "cpu"], ["--time", "--budget", "0.01"]], ids=SETTINGS)
+@pytest.mark.parametrize("form", ["--json", "--format=csv"])
+def test_what_a_file_prints_goes_to_stderr_and_it_runs_once(tmp_path, options, form):
+    """The file registers an operator, is partly on meta, and needs values: it is built on meta, and again on the CPU."""
+    (tmp_path / "prints.py").write_text(FILE)
+    (tmp_path / "next_to_it.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "attnscope", "trace", "prints.py", "--input", "2,4", *options, form],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("loaded")) == (0, 1), done.stderr
+    assert {"built", "runs"} <= set(done.stderr.split())
+    if form == "--json":
+        assert json.loads(done.stdout)["totals"]["macs"] == 32
+    else:
+        assert "runs" not in done.stdout
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_leaves_no_modules_and_folders(tmp_path, fails):
+    (tmp_path / "prints.py").write_text(FILE.replace("tests::twice", f"tests::twice_{fails}") + "raise OSError" * fails)
+    (tmp_path / "next_to_it.py").touch()
+    modules, before = dict(sys.modules), of_process()
+    target = find_target(f"{tmp_path}/prints.py", {}, [parse_input("2,4")])
+    options = TraceOptions(False, None, "module", None, None, 1.0, 1, 0, None)
+    with pytest.raises(AttnscopeError, match="OSError") if fails else nullcontext():
+        trace_target(target, options)
+    assert of_process() == before
+    assert {"prints", "next_to_it"} & sys.modules.keys() == set()
+    assert {name for name in modules if sys.modules.get(name) is not modules[name]} == set()
