@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
-from attnscope.tracing.tensors import REFUSED, tensors_in
+from attnscope.tracing.tensors import REFUSED, storage_of, tensors_in
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
@@ -66,9 +66,11 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
             with copies:
                 there = _copied(module, memo)
                 copies.device = device
-                return there, _copied(inputs, memo)
+                given_there = _copied(inputs, memo)
+                copies.copy_attributes(memo)
         except Exception as error:
             raise ForwardFailedError(error, "", "copying it", [], None, None) from error
+    return there, given_there
 
 
 def inputs_apart(inputs: Inputs, lazily: bool = True) -> Inputs:
@@ -78,8 +80,11 @@ def inputs_apart(inputs: Inputs, lazily: bool = True) -> Inputs:
         inputs: the arguments of a forward.
         lazily: copy memory only when it is written. Otherwise a run that writes does not copy.
     """
-    with torch.inference_mode(False), torch.no_grad(), _Tensors(lazily):
-        return _copied(inputs, {})
+    memo: dict[int, Any] = {}
+    with torch.inference_mode(False), torch.no_grad(), _Tensors(lazily) as copies:
+        apart = _copied(inputs, memo)
+        copies.copy_attributes(memo)
+    return apart
 
 
 def evaluating(module: nn.Module) -> None:
@@ -102,6 +107,7 @@ class _Tensors(TorchFunctionMode):
         self.device: torch.device | None = None
         self.lazily = lazily
         self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
+        self.made: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not Tensor.__deepcopy__ or (type(args[0]) is not Tensor and not isinstance(args[0], nn.Parameter)):
@@ -112,7 +118,7 @@ class _Tensors(TorchFunctionMode):
         return memo[id(tensor)]
 
     def of(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """Return a copy of a tensor on a device: detached, with its type, attributes, and gradient."""
+        """Return a copy of a tensor on a device: detached, with its type and gradient, and without attributes."""
         if is_lazy(tensor):
             kind: Any = type(tensor)
             return kind(requires_grad=tensor.requires_grad, device=device, dtype=tensor.dtype)  # type: ignore[no-any-return]
@@ -122,7 +128,9 @@ class _Tensors(TorchFunctionMode):
             data.set_(memory.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
         else:
             data = tensor.detach().to(device)
-            data = data.clone() if tensor.device == data.device else data
+            if tensor.device == data.device:
+                # torch cannot clone all quantized tensors
+                data = copy.deepcopy(data) if data.is_quantized else data.clone()
         if isinstance(tensor, nn.Parameter):
             data = (
                 Tensor._make_subclass(type(tensor), data, tensor.requires_grad)
@@ -131,10 +139,17 @@ class _Tensors(TorchFunctionMode):
             )
         elif tensor.requires_grad:
             data.requires_grad_()
-        vars(data).update(vars(tensor))
+        self.made.append((tensor, data))
         if tensor.is_leaf and tensor.grad is not None:
             data.grad = self.of(tensor.grad, device)
         return data
+
+    def copy_attributes(self, memo: dict[int, Any]) -> None:
+        """Copy the attributes of the tensors to their copies. The tensors that a subclass wraps are there already."""
+        for tensor, made in self.made:
+            missing = {name: value for name, value in vars(tensor).items() if name not in vars(made)}
+            if missing:
+                vars(made).update(_copied(missing, memo))
 
     def memory_of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a copy of the whole storage of a tensor as bytes. Tensors that share a storage share the copy."""
@@ -161,9 +176,9 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: 
 
 def values_as_before(tensor: Tensor) -> Callable[[], None]:
     """Return a function that restores the present values of a tensor, and its version, which autograd compares."""
-    if not _is_plain(tensor) or tensor.is_meta:
+    storage = storage_of(tensor)
+    if storage is None or storage.device.type == "meta":
         return lambda: None
-    storage = tensor.untyped_storage()
     with torch.inference_mode(False):
         before = _memory_copied(storage, storage.device)
     version: Any = (

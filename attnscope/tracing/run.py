@@ -13,13 +13,13 @@ from attnscope.core.errors import UsageError, did_you_mean
 from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
-from attnscope.tracing.costs import tensors_in
 from attnscope.tracing.isolation import Inputs, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.visits import Visit
+from attnscope.tracing.tensors import shape_of, tensors_in
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,14 @@ def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]
     torch's own attention modules take `n b c` instead, unless they are `batch_first`.
     """
     first = next(tensors_in((args, dict(keywords))), None)
-    if first is None or not first.dim():
+    shape = () if first is None else shape_of(first)
+    if not shape:
         return 1
     own = type(module).__module__.startswith("torch.nn.")
     layouts = {each.batch_first for each in module.modules() if own and isinstance(each, nn.MultiheadAttention)}
-    if layouts and first.dim() == 2:
+    if layouts and len(shape) == 2:
         return 1  # `n c`
-    return first.shape[1 if layouts == {False} and first.dim() == 3 else 0] or 1
+    return shape[1 if layouts == {False} and len(shape) == 3 else 0] or 1
 
 
 def measure(found: Found, options: TraceOptions) -> Measured:
