@@ -5,8 +5,9 @@ the meta device has no memory at all.
 """
 
 import copy
-from collections.abc import Callable
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from traceback import walk_tb
 from typing import Any, TypeVar
 
@@ -19,12 +20,17 @@ from torch.overrides import TorchFunctionMode
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
-from attnscope.tracing.tensors import REFUSED, storage_of, tensors_in
+from attnscope.tracing.tensors import REFUSED, has_own_operators, storage_of, tensors_in
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
 
 Value = TypeVar("Value")
+Copier = Callable[[Any, dict[int, Any]], Any]
+"""A function that copies an object, and takes the copies that exist."""
+
+CONTAINERS = {dict, list, tuple, set}
+"""Classes that cannot be at fault if a copy fails."""
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
@@ -110,7 +116,7 @@ class _Tensors(TorchFunctionMode):
         self.made: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not Tensor.__deepcopy__ or (type(args[0]) is not Tensor and not isinstance(args[0], nn.Parameter)):
+        if func is not Tensor.__deepcopy__:
             return func(*args, **(kwargs or {}))
         tensor, memo = args
         if id(tensor) not in memo:
@@ -129,8 +135,7 @@ class _Tensors(TorchFunctionMode):
         else:
             data = tensor.detach().to(device)
             if tensor.device == data.device:
-                # torch cannot clone all quantized tensors
-                data = copy.deepcopy(data) if data.is_quantized else data.clone()
+                data = _quantized_copied(data) if data.is_quantized else data.clone()
         if isinstance(tensor, nn.Parameter):
             data = (
                 Tensor._make_subclass(type(tensor), data, tensor.requires_grad)
@@ -161,6 +166,13 @@ class _Tensors(TorchFunctionMode):
         return self.memories[key][1]
 
 
+def _quantized_copied(tensor: Tensor) -> Tensor:
+    """Return a copy of a quantized tensor; torch cannot clone those of all schemes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TypedStorage", UserWarning)  # torch's own use of it
+        return copy.deepcopy(tensor)
+
+
 def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: bool = True) -> Tensor:
     """Return a copy of a storage on a device as bytes; if `lazily`, no data is copied until one of the two is written."""
     if device.type == "meta":
@@ -177,7 +189,7 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: 
 def values_as_before(tensor: Tensor) -> Callable[[], None]:
     """Return a function that restores the present values of a tensor, and its version, which autograd compares."""
     storage = storage_of(tensor)
-    if storage is None or storage.device.type == "meta":
+    if storage is None or storage.device.type == "meta" or has_own_operators(type(tensor)):
         return lambda: None
     with torch.inference_mode(False):
         before = _memory_copied(storage, storage.device)
@@ -217,29 +229,41 @@ def _copied(value: Value, memo: dict[int, Any]) -> Value:
         value: the value.
         memo: copies that exist, by the identity of the original. The new copies are added.
     """
-    apart: dict[int, Callable[[], Any]] = {}
-    modules: list[nn.Module] = []
     originals = {id(module) for module in value.modules()} if isinstance(value, nn.Module) else set()
-    while True:
-        attempt = dict(memo) | {key: create() for key, create in apart.items()}
-        try:
-            made = copy.deepcopy(value, attempt)
-            for module in modules:
-                vars(attempt[id(module)]).update(copy.deepcopy(vars(module), attempt))
-            refusing = _same_modules(made, originals)
-        except Exception as error:
-            refusing = _refusing(error)
-            if refusing is None or id(refusing) in apart:
-                raise
-        if refusing is None:
-            memo.update(attempt)
-            return made
-        apart[id(refusing)] = _apart(refusing)
-        if isinstance(refusing, nn.Module):
-            modules.append(refusing)
+    with ExitStack() as stack:
+        refused: set[type] = set()
+        while True:
+            attempt = dict(memo)
+            try:
+                made = copy.deepcopy(value, attempt)
+                refusing = _same_module(made, originals)
+            except Exception as error:
+                refusing = _refusing(error)
+                if refusing is None or type(refusing) in refused | CONTAINERS:
+                    raise
+            if refusing is None:
+                memo.update(attempt)
+                memo.setdefault(id(memo), []).append(attempt)  # its identity is a key, which must not be used twice
+                return made
+            refused.add(type(refusing))
+            stack.enter_context(_copied_by(type(refusing), _copier(refusing)))
 
 
-def _same_modules(made: Any, originals: set[int]) -> nn.Module | None:
+@contextmanager
+def _copied_by(kind: type, copier: Copier) -> Iterator[None]:
+    """Let copy.deepcopy copy the objects of a class with `copier` within a `with` block."""
+    copiers: dict[type, Copier] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
+    before = copiers.get(kind)
+    copiers[kind] = copier
+    try:
+        yield
+    finally:
+        del copiers[kind]
+        if before is not None:
+            copiers[kind] = before
+
+
+def _same_module(made: Any, originals: set[int]) -> nn.Module | None:
     """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
     modules = made.modules() if isinstance(made, nn.Module) else ()
     return next((module for module in modules if id(module) in originals), None)
@@ -251,10 +275,18 @@ def _refusing(error: Exception) -> Any:
     return copying[-1].f_locals.get("x") if copying else None
 
 
-def _apart(refusing: Any) -> Callable[[], Any]:
+def _copier(refusing: Any) -> Copier:
     """Return a function that replaces the copy of an object that copy.deepcopy does not copy."""
     if isinstance(refusing, nn.Module):
-        return lambda: type(refusing).__new__(type(refusing))
+        return _copied_module
     if isinstance(refusing, torch.Generator) and hasattr(refusing, "clone_state"):
-        return refusing.clone_state
-    return lambda: refusing
+        return lambda generator, memo: generator.clone_state()
+    return lambda shared, memo: shared
+
+
+def _copied_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Return a copy of a module by its attributes, for a class whose `__deepcopy__` refuses."""
+    made: nn.Module = type(module).__new__(type(module))
+    memo[id(module)] = made
+    vars(made).update(copy.deepcopy(vars(module), memo))
+    return made

@@ -90,6 +90,7 @@ class _Search:
             self.found += get_referents(value)
             yield _cell(value)
         elif isinstance(value, Tensor):
+            self.found += [vars(value), *_parts_of(value)]
             yield values_as_before(value)
         elif isinstance(value, tuple | frozenset | list | set | deque | dict):
             if len(value) <= LARGEST:
@@ -137,6 +138,14 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+def _parts_of(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors with the values of a sparse tensor."""
+    if tensor.layout is torch.sparse_coo:
+        yield tensor._values()
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
+        yield tensor.values()
 
 
 def _bind(namespace: dict[str, Any], name: str, value: Any) -> None:
