@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections import OrderedDict, deque
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_map_only
 import attnscope
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.tracing.isolation import isolated
+from attnscope.tracing.process_state import process_as_before
 from attnscope.tracing.targets import find_target, parse_input
 from attnscope.tracing.trace import ForwardError, TraceOptions, trace_target
 
@@ -246,7 +248,7 @@ class HasLock(ScalesItself):
 class Trains(nn.Linear):
     def forward(self, x):
         with torch.enable_grad():
-            super().forward(x).sum().backward()
+            super().forward(x.detach()).sum().backward()
         return super().forward(x)
 
 
@@ -309,7 +311,52 @@ class Hooked(nn.Linear):
         self.register_forward_hook(lambda module, args, out: outputs.append(out))
 
 
+class Tied(nn.Linear):
+    """Two layers with one weight, which one of them changes."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.twin = ScalesItself(*args)
+        self.twin.weight = self.weight
+
+    def forward(self, x):
+        return super().forward(self.twin(x))
+
+
+class HasFile(ScalesItself):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.log = open(os.devnull, "w")  # noqa: SIM115
+        weakref.finalize(self, self.log.close)
+
+    def forward(self, x):
+        self.log.write("forward")
+        return super().forward(x)
+
+
+class RunsInThread(ScalesItself):
+    def forward(self, x):
+        outs = []
+        thread = threading.Thread(target=lambda: outs.append(ScalesItself.forward(self, x)))
+        thread.start()
+        thread.join()
+        return outs[0]
+
+
+class Differentiates(nn.Linear):
+    """A layer that computes a gradient with respect to its input."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(super().forward(x).tanh().sum(), x)[0]
+
+
 KINDS = [
+    Tied,
+    HasFile,
+    RunsInThread,
+    Differentiates,
     nn.Linear,
     LazyMask,
     ScalesItself,
@@ -366,24 +413,63 @@ class Whole(nn.Module):
         return out
 
 
-@ways
-@pytest.mark.parametrize("way", ["plain", "needs values", "fails"])
-@pytest.mark.parametrize("kind", BUILT)
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Lazy modules:UserWarning")
-def test_a_trace_leaves_everything_as_it_was(kind, way, settings):
-    module = Whole(BUILT[kind](), way == "needs values", way == "fails").train()
+def built(create, seed=0, **way):
+    """Return a module in training mode, with gradients, that is the same in each call."""
+    torch.manual_seed(seed)
+    module = Whole(create(), **way).train()
     for parameter in module.parameters():
         if not nn.parameter.is_lazy(parameter):
             parameter.grad = torch.ones_like(parameter)
-    hidden = torch.randn(2, 3, 4)[:, 1] if kind == "BatchNorm" else torch.randn(2, 3, 4)
-    before = fingerprint(module, hidden)
-    if way == "fails":
-        with pytest.raises(ForwardError, match="in the end"):
-            attnscope.trace(module, hidden, **settings)
-    else:
-        attnscope.trace(module, hidden, **settings)
-    after = fingerprint(module, hidden)
+    return module
+
+
+def trained(module, x):
+    """Return the output of a training step, and the values of the module after it."""
+    with process_as_before():
+        torch.manual_seed(1)
+        out = module(x.clone())
+        out = out[0] if isinstance(out, tuple) else out
+        if out.requires_grad:
+            out.sum().backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+        return values_of(out), {name: values_of(value) for name, value in module.state_dict().items()}
+
+
+def check(create, x, settings, seed=0, **way):
+    """Trace a module, and compare it with its fingerprint, and its training step with that of an equal module."""
+    module = built(create, seed, **way)
+    before = fingerprint(module, x)
+    with pytest.raises(ForwardError, match="in the end") if way.get("fails") else nullcontext():
+        attnscope.trace(module, x, **settings)
+    after = fingerprint(module, x)
     assert {key: value for key, value in after.items() if value != before[key]} == {}
+    if not way.get("fails"):
+        assert trained(module, x) == trained(built(create, seed, **way), x)
+
+
+@ways
+@pytest.mark.parametrize("way", [{}, {"needs_values": True}, {"fails": True}], ids=["plain", "needs values", "fails"])
+@pytest.mark.parametrize("kind", BUILT)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Lazy modules:UserWarning")
+def test_a_trace_leaves_everything_as_it_was(kind, way, settings):
+    x = torch.randn(2, 3, 4)[:, 1] if kind == "BatchNorm" else torch.randn(2, 3, 4)
+    check(BUILT[kind], x, settings, **way)
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS.values(), None], ids=[*SETTINGS, "failing"])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_trace_of_modules_in_a_row_leaves_everything_as_it_was(seed, settings):
+    kinds = random.Random(seed).choices(KINDS, k=3)
+
+    def create():
+        return nn.Sequential(*[kind(4, 4) for kind in kinds])
+
+    check(
+        create, torch.randn(2, 4), settings or SETTINGS["cpu"], seed, needs_values=seed % 3 == 0, fails=settings is None
+    )
 
 
 TABLE, TABLE_LENGTH, BY_LENGTH, NEWEST, HISTORY = None, 0, {}, [], deque(maxlen=2)
@@ -709,13 +795,20 @@ def test_what_is_shared_in_a_module_is_shared_in_its_copy(device, clones, monkey
     assert isinstance(there["one"].weight, nn.Parameter)
 
 
-def test_a_module_partly_on_meta_that_meta_cannot_run_is_refused_in_a_line():
-    module = Whole(nn.Linear(4, 4), needs_values=True)
+@pytest.mark.parametrize("settings", [*SETTINGS.values(), {"device": "meta"}], ids=[*SETTINGS, "explicit"])
+@pytest.mark.parametrize("needs_values", [False, True])
+def test_a_module_partly_on_meta_is_refused_in_a_line(settings, needs_values):
+    module = Whole(nn.Linear(4, 4), needs_values)
     module.extra = nn.Parameter(torch.ones(4, device="meta"))
-    with pytest.raises(ForwardError, match=r"^Whole: .*\.item\(\) cannot be called on meta tensors"):
-        attnscope.trace(module, torch.randn(3, 4))
-    with pytest.raises(UsageError, match="must not be on meta"):
-        attnscope.trace(module, torch.randn(3, 4), device="cpu")
+    expected = "must not be on meta" if settings in ({"device": "cpu"}, SETTINGS["timed"]) else r"\(extra is on meta\)"
+    with pytest.raises(UsageError, match=expected):
+        attnscope.trace(module, torch.randn(3, 4), **settings)
+
+
+def test_a_module_wholly_on_meta_is_traced_on_meta():
+    module = nn.Linear(4, 4, device="meta")
+    report = attnscope.trace(module, torch.randn(3, 4))
+    assert (report.totals.macs, report.notes) == (48, [])
 
 
 def counts(count=1):

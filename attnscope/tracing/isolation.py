@@ -33,9 +33,14 @@ CONTAINERS = {dict, list, tuple, set}
 """Classes that cannot be at fault if a copy fails."""
 
 
+def named_tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the parameters and buffers of a module with their paths."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """Return the parameters and buffers of a module."""
-    return [*module.parameters(), *module.buffers()]
+    return [tensor for _, tensor in named_tensors_of(module)]
 
 
 def home(module: nn.Module) -> torch.device:
@@ -142,8 +147,8 @@ class _Tensors(TorchFunctionMode):
                 if type(data) is Tensor
                 else nn.Parameter(data, tensor.requires_grad)
             )
-        elif tensor.requires_grad:
-            data.requires_grad_()
+        elif tensor.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            data.requires_grad_()  # transforms of functions refuse it
         self.made.append((tensor, data))
         if tensor.is_leaf and tensor.grad is not None:
             data.grad = self.of(tensor.grad, device)

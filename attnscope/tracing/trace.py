@@ -19,7 +19,7 @@ from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import built, inputs_maker
 from attnscope.tracing.failures import ForwardError, forward_errors_explained
-from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, tensors_of
+from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, named_tensors_of, tensors_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
@@ -87,10 +87,7 @@ def trace(
         raise UsageError(f"{{kwargs}} must be a dictionary of keyword arguments, such as dict(time=t) (got {kwargs!r})")
     keywords = {**keywords, **(kwargs or {})}
     options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
-    if options.runs and is_partly_on_meta(module):
-        raise UsageError(
-            "the module must not be on meta, which computes nothing; move it, or leave out {time} and {device}"
-        )
+    _check_home(module, options)
     with _harmless():
         return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
@@ -113,6 +110,8 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
                 options = replace(options, device=options.device or "auto")
                 _check_fit(options, target)
             module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
+            if options.runs:
+                _check_home(module, options)
         inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
 
         def module_to_run() -> nn.Module:
@@ -129,6 +128,24 @@ def _harmless() -> Iterator[None]:
     """
     with process_as_before(), redirect_stdout(sys.stderr), torch.inference_mode(False):
         yield
+
+
+def _check_home(module: nn.Module, options: TraceOptions) -> None:
+    """Refuse a module that cannot compute on the device of its tensors. One that is wholly on meta runs on meta.
+
+    Raises:
+        UsageError: the module is on meta, although it must compute, or a part of it is.
+    """
+    if options.runs and is_partly_on_meta(module):
+        raise UsageError(
+            "the module must not be on meta, which computes nothing; move it, or leave out {time} and {device}"
+        )
+    devices = {tensor.device.type for tensor in tensors_of(module)}
+    if len(devices) > 1 and "meta" in devices:
+        first = next(name for name, tensor in named_tensors_of(module) if tensor.is_meta)
+        raise UsageError(
+            f"the module must be on meta as a whole or not at all ({first} is on meta); use module.to('meta') for all of it"
+        )
 
 
 def _check_fit(options: TraceOptions, target: Target) -> None:
