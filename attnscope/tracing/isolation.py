@@ -256,7 +256,7 @@ def _copied(value: Value, memo: dict[int, Any]) -> Value:
 
 @contextmanager
 def _copied_by(kind: type, copier: Copier) -> Iterator[None]:
-    """Let copy.deepcopy copy the objects of a class with `copier` within a `with` block."""
+    """Use `copier` for the objects of a class in copy.deepcopy within a `with` block."""
     copiers: dict[type, Copier] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
     before = copiers.get(kind)
     copiers[kind] = copier
