@@ -811,6 +811,22 @@ def test_a_module_wholly_on_meta_is_traced_on_meta():
     assert (report.totals.macs, report.notes) == (48, [])
 
 
+def vectorized(function):
+    return lambda x: torch.func.vmap(function)(x).sum()
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, vectorized], ids=["grad", "vmap"])
+def test_a_trace_inside_a_transform_of_functions_counts(transform):
+    module, found = nn.Linear(4, 4), []
+
+    def function(x):
+        found.append(attnscope.trace(module, x, device="cpu").totals.macs)
+        return x.sum()
+
+    transform(function)(torch.zeros(1, 3, 4))
+    assert found == [48]
+
+
 def counts(count=1):
     """Return the MACs of several traces that change every setting."""
     module, x = Disturbs(4, 4, device="meta").to_empty(device="cpu"), torch.zeros(3, 4)

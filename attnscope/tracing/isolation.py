@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import grad_mode
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
@@ -130,6 +131,12 @@ class _Tensors(TorchFunctionMode):
 
     def of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a copy of a tensor on a device: detached, with its type and gradient, and without attributes."""
+        # a copy made inside a transform such as torch.func.grad would be wrapped, and have no memory
+        with temporarily_clear_interpreter_stack() if _is_plain(tensor) else nullcontext():
+            return self._of(tensor, device)
+
+    def _of(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return a copy as `of` does, in the transforms of torch.func that are active."""
         if is_lazy(tensor):
             kind: Any = type(tensor)
             return kind(requires_grad=tensor.requires_grad, device=device, dtype=tensor.dtype)  # type: ignore[no-any-return]
