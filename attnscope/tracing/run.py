@@ -18,8 +18,8 @@ from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
-from attnscope.tracing.visits import Visit
 from attnscope.tracing.tensors import shape_of, tensors_in
+from attnscope.tracing.visits import Visit
 
 
 @dataclass(frozen=True)

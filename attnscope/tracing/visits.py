@@ -7,6 +7,7 @@ of its calls to one place.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static
 
 from torch import nn
 
@@ -109,5 +110,5 @@ def _below(module: nn.Module, at: str, distance: int, opened: set[int]) -> Itera
         yield path, submodule, distance
         if id(submodule) not in opened:
             opened.add(id(submodule))
-            runs = type(submodule).forward is not nn.Module.forward
+            runs = getattr_static(type(submodule), "forward") is not nn.Module.forward  # a scripted one is a descriptor
             yield from _below(submodule, path, distance + runs, opened)
