@@ -1,17 +1,31 @@
 """Build the module of a Target on a device, and its seeded inputs; report a failure in one line."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope.core.dtypes import dtype_name
-from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, exceeds_addresses
-from attnscope.profiling.building import settled
+from attnscope.core.errors import (
+    AttnscopeError,
+    DeviceError,
+    UsageError,
+    exceeds_addresses,
+    literal,
+    ran_out_of_memory,
+)
+from attnscope.profiling.building import gigabytes, settled, shortage
+from attnscope.profiling.devices import free_memory
 from attnscope.profiling.options import check_dtype
-from attnscope.tracing.failures import ForwardError
-from attnscope.tracing.isolation import Inputs
+from attnscope.tracing.costs import name_of_operator
+from attnscope.tracing.failures import ForwardError, is_metas
+from attnscope.tracing.isolation import Inputs, tensors_of
 from attnscope.tracing.targets import InputSpec, Target
+
+SMALLER = "use smaller values of {arg}"
+"""The fix that an error suggests if a target does not fit."""
 
 
 def built(target: Target, device: str, otherwise: str | None = None) -> nn.Module:
@@ -20,28 +34,69 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
     Args:
         target: the target.
         device: the device on which it is built.
-        otherwise: a second device to try if this fails.
+        otherwise: a second device to try if meta cannot build it.
 
     Raises:
         UsageError: the arguments of the target are not allowed.
-        DeviceError: a tensor of the module does not fit in a 64-bit address space.
+        DeviceError: the parameters do not fit in the memory of the device, or a tensor not in a 64-bit address space.
         ForwardError: the module could not be built.
     """
     try:
-        with torch.device(device):
+        with torch.device(device), _Allocation(target.name, torch.device(device)):
             return target.build()
-    except UsageError:
+    except (UsageError, DeviceError):
         raise
     except Exception as error:
         if exceeds_addresses(error):
             raise DeviceError(
                 f"{target.name} has a tensor that does not fit in a 64-bit address space; use smaller values of {{arg}}"
             ) from error
-        if otherwise is not None:
+        if ran_out_of_memory(error):
+            raise DeviceError(f"{target.name} does not fit in the memory of {device}; {SMALLER}") from None
+        if otherwise is not None and is_metas(error):
             return built(target, otherwise)
         if isinstance(error, AttnscopeError):
             raise
-        raise ForwardError(f"{target.name} could not be built: {type(error).__name__}: {error}") from error
+        message = literal(f"{target.name} could not be built: {type(error).__name__}: {error}")
+        raise ForwardError(" ".join(message.split())) from error
+
+
+def check_parameters_fit(name: str, module: nn.Module, device: torch.device, why: str) -> None:
+    """Refuse to build a module that is on meta on another device, if its parameters do not fit there.
+
+    Args:
+        name: the name of the module.
+        module: the module on meta.
+        device: the device on which it would be built.
+        why: the reason why it cannot be traced on meta.
+
+    Raises:
+        DeviceError: the parameters need more memory than the device has free.
+    """
+    short = shortage(sum(tensor.nbytes for tensor in tensors_of(module)), device)
+    if short is not None:
+        raise DeviceError(f"{name} cannot run on meta ({literal(why)}), and its parameters need {short}; {SMALLER}")
+
+
+class _Allocation(TorchDispatchMode):
+    """A mode that refuses to build a module as soon as its tensors exceed the free memory of their device.
+
+    Most memory of a new tensor is not in use before it is written, so that the refusal comes in time.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.name, self.device, self.bytes = name, device, 0
+        self.free = free_memory(device)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self.free is not None and name_of_operator(func).startswith("empty") and isinstance(out, torch.Tensor):
+            self.bytes += out.nbytes
+            if self.bytes > self.free:
+                short = f"more than the {gigabytes(self.free)} that {self.device.type} has free"
+                raise DeviceError(f"{self.name} needs {short}; {SMALLER}")
+        return out
 
 
 def inputs_maker(

@@ -2,11 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from attnscope.core.axes import spell
 from attnscope.core.errors import AttnscopeError, ran_out_of_memory
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_of
+
+META_KERNELS = ("torch/_meta_registrations.py", "torch/_refs/", "torch/_prims", "torch/_decomp/", "torch/_library/")
+"""Files of torch that compute results on meta, and refuse what other devices may run."""
+
+
+def is_metas(error: BaseException) -> bool:
+    """Return whether an error may come from the meta device, which has no values and fewer kernels, not from the code."""
+    if "meta" in str(error).lower() or isinstance(error, NotImplementedError):
+        return True
+    files = [frame.f_code.co_filename.replace("\\", "/") for frame, _ in walk_tb(error.__traceback__)]
+    return any(part in file for file in files[-4:] for part in META_KERNELS)
 
 
 class ForwardError(AttnscopeError):

@@ -17,14 +17,15 @@ from attnscope.profiling.devices import environment, find_device
 from attnscope.profiling.options import BUDGET_S
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
-from attnscope.tracing.construction import built, inputs_maker
-from attnscope.tracing.failures import ForwardError, forward_errors_explained
+from attnscope.tracing.construction import built, check_parameters_fit, inputs_maker
+from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas
 from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, named_tensors_of, tensors_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
-from attnscope.tracing.run import measure, run_watched
+from attnscope.tracing.run import Found, measure, run_watched
 from attnscope.tracing.targets import Target
+from attnscope.tracing.values import values_known
 
 __all__ = ["ForwardError", "TraceOptions", "trace", "trace_target"]
 
@@ -200,15 +201,38 @@ def _trace(
         try:
             found = run_watched(device if options.runs else META, options.submodule, module, inputs)
         except ForwardFailedError as failed:
-            if options.runs or exceeds_addresses(failed.error):
+            if options.runs or exceeds_addresses(failed.error) or not is_metas(failed.error):
                 raise
-            module = module_to_run()
-            if is_partly_on_meta(module):  # it has no values to compute with
-                raise
-            found = run_watched(home(module), options.submodule, module, inputs)
-            ran = f"ran on {found.device.type}, since the forward failed on meta ({in_a_line(failed.error)})"
-            found = replace(found, notes=(*found.notes, ran))
+            found = _run_with_values(failed, options, name, module, inputs, module_to_run)
         measured = measure(found, options)
         env = environment(found.device, options.threads, options.seed)
     env = {"attnscope": __version__, "python": platform.python_version(), **env}
     return trace_report(options, name, found, measured, env)
+
+
+def _run_with_values(
+    failed: ForwardFailedError,
+    options: TraceOptions,
+    name: str,
+    module: nn.Module,
+    inputs: Callable[[torch.device], Inputs],
+    module_to_run: Callable[[], nn.Module],
+) -> Found:
+    """Run a module whose forward asks for values: on meta if the values of small tensors suffice, or else on its device.
+
+    Raises:
+        DeviceError: the module must be built for that, and does not fit.
+    """
+    try:
+        with values_known():
+            return run_watched(META, options.submodule, module, inputs)
+    except ForwardFailedError:
+        why = in_a_line(failed.error)
+    if is_partly_on_meta(module):
+        check_parameters_fit(name, module, torch.device("cpu"), why)
+    module = module_to_run()
+    if is_partly_on_meta(module):  # it has no values to compute with
+        raise failed
+    found = run_watched(home(module), options.submodule, module, inputs)
+    ran = f"ran on {found.device.type}, since the forward failed on meta ({why})"
+    return replace(found, notes=(*found.notes, ran))

@@ -3,10 +3,10 @@
 import importlib
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.tracing.targets import transformers
 from attnscope.tracing.targets.target import InputSpec, Target, known_inputs
 
 if TYPE_CHECKING:
@@ -86,33 +86,7 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
 
 def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
     """Return the target of a model of transformers, by its model type or by the path of a config.json."""
-    transformers = _library("transformers", "hf")
-    path = Path(name)
-    if path.exists():
-        config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
-    else:
-        types = list(transformers.CONFIG_MAPPING)
-        if name not in types:
-            what = "would have to be downloaded from the hub" if "/" in name else "is an unknown model type"
-            raise UsageError(f"hf:{name} {what}; use a type or a config.json; {_near(name.split('/')[-1], types)}")
-        config = transformers.AutoConfig.for_model(name)
-    for key, value in args.items():
-        if not hasattr(config, key):
-            raise UsageError(f"{{arg}} {key} is not in the config of hf:{name}; {_near(key, list(config.to_dict()))}")
-        setattr(config, key, value)
-
-    def find_inputs(module: "nn.Module") -> list[InputSpec]:
-        size = getattr(config, "image_size", None) or getattr(
-            getattr(config, "vision_config", None), "image_size", None
-        )
-        main = getattr(module, "main_input_name", "pixel_values" if size else "input_ids")
-        if main == "pixel_values":
-            side = size or 224
-            sides = tuple(side) if isinstance(side, list | tuple) else (side, side)
-            return [InputSpec((1, getattr(config, "num_channels", 3), *sides), name=main)]
-        return [InputSpec((1, 16), "int64", main)] if main == "input_ids" else []
-
-    return Target(f"hf:{name}", lambda: transformers.AutoModel.from_config(config), find_inputs=find_inputs)
+    return transformers.from_hugging_face(_library("transformers", "hf"), name, args)
 
 
 def _near(word: str, names: Sequence[str]) -> str:

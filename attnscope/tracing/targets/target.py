@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
 from attnscope.core.dtypes import dtype_name
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input tensor of a forward: its shape, its dtype, and its name if it is a keyword argument."""
+    """One input tensor of a forward: its shape, its dtype, and its name if it is a keyword argument.
+
+    `values` are nested whole numbers that broadcast to the shape, for an input on whose values the forward depends.
+    """
 
     shape: Shape
     dtype: str | None = None
     name: str | None = None
+    values: Any = None
 
     def __str__(self) -> str:
         spelled = "×".join(map(str, self.shape)) + (f" {self.dtype}" if self.dtype else "")
@@ -29,7 +33,8 @@ class InputSpec:
     def tensor(self, device: "torch.device", default: "torch.dtype") -> "torch.Tensor":
         """Return the tensor.
 
-        It is drawn from a standard normal distribution. Integers are random values of 0 and 1, and masks are True.
+        Without values of its own, it is drawn from a standard normal distribution. Integers are random values of 0 and 1,
+        and masks are True.
 
         Args:
             device: the device of the tensor.
@@ -38,6 +43,8 @@ class InputSpec:
         import torch
 
         dtype = getattr(torch, self.dtype) if self.dtype else default
+        if self.values is not None:
+            return torch.tensor(self.values, dtype=dtype, device="cpu").expand(self.shape).contiguous().to(device)
         if dtype is torch.bool:
             return torch.ones(self.shape, dtype=dtype, device=device)
         if not dtype.is_floating_point and not dtype.is_complex:
@@ -53,6 +60,8 @@ class Target:
     build: Callable[[], "nn.Module"]
     inputs: list[InputSpec] = field(default_factory=list)
     find_inputs: Callable[["nn.Module"], list[InputSpec]] = lambda module: []
+    notes: tuple[str, ...] = ()
+    """What the user should know about the module that is built."""
 
     def inputs_of(self, module: "nn.Module") -> list[InputSpec]:
         """Return the inputs that were given, or else those that the module declares.

@@ -1,0 +1,423 @@
+"""Build models of transformers from their configs, and derive their inputs from the forward and the config.
+
+A model names its inputs in the signature of its forward, and their sizes in its config or in the configs of its parts.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnscope.core.errors import UsageError, did_you_mean
+from attnscope.tracing.targets.target import InputSpec, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOKENS = 128
+"""Tokens of a text, if the model takes as many."""
+SAMPLES = 16000
+"""Samples of a sound: one second at the usual rate."""
+FRAMES = 512
+"""Frames of a spectrogram, if the config does not say."""
+SIDE = 224
+"""Pixels of the side of an image, if the config does not say."""
+
+
+def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Target:
+    """Return the target of a model of transformers.
+
+    Args:
+        library: the package transformers.
+        name: a model type, or the path of a config.json, whose `architectures` name the class.
+        args: values that replace those of the config.
+
+    Raises:
+        UsageError: the type, the file or an argument does not exist.
+    """
+    path = Path(name)
+    config, notes = _config(library, name, path), []
+    for key, value in args.items():
+        if not hasattr(config, key):
+            names = list(config.to_dict())
+            hint = did_you_mean(key, names, many=f"{len(names)} names are available")
+            raise UsageError(f"{{arg}} {key} is not in the config of hf:{name}; {hint}")
+        setattr(config, key, value)
+    wanted = (getattr(config, "architectures", None) or [None])[0] if path.exists() else None
+    model: Any = getattr(library, wanted, None) if wanted else None
+
+    def build() -> "nn.Module":
+        module: nn.Module = model._from_config(config) if model else library.AutoModel.from_config(config)
+        return module
+
+    if wanted and model is None:
+        notes.append(f"{wanted} is not in transformers: AutoModel builds the base model, without its head")
+    return Target(f"hf:{name}", build, find_inputs=partial(find_inputs, config), notes=tuple(notes))
+
+
+def _config(library: Any, name: str, path: Path) -> Any:
+    """Return the config in a file or folder, or the default config of a model type.
+
+    Raises:
+        UsageError: the file is not a config, or the type is unknown.
+    """
+    types = list(library.CONFIG_MAPPING)
+    near = partial(did_you_mean, names=types, many=f"{len(types)} names are available")
+    if path.exists():
+        file = path / "config.json" if path.is_dir() else path
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            kind = values["model_type"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            fault = "has no model_type" if isinstance(error, KeyError | TypeError) else "is not a JSON file"
+            raise UsageError(f"hf:{name} {fault}; use the config.json of a model of transformers") from None
+        if kind not in types:
+            raise UsageError(f"hf:{name} has the unknown model_type {kind}; {near(str(kind))}")
+        return library.CONFIG_MAPPING[kind].from_dict(values)
+    if name not in types:
+        what = "would have to be downloaded from the hub" if "/" in name else "is an unknown model type"
+        raise UsageError(f"hf:{name} {what}; use a type or a config.json; {near(name.split('/')[-1])}")
+    return library.AutoConfig.for_model(name)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a config and of the configs of its parts, such as `vision_config`.
+
+    `kinds` are words in the names of the parts that are searched before the config itself and its other parts.
+    """
+
+    config: Any
+    kinds: tuple[str, ...] = ()
+
+    def configs(self) -> Iterator[Any]:
+        """Yield the config and those of its parts, at any depth, in the order of the search."""
+        parts = dict(_parts(self.config))
+        own = [name for name in parts if any(kind in name for kind in self.kinds)]
+        for name in own:
+            yield from Fields(parts[name]).configs()
+        yield self.config
+        for name, part in parts.items():
+            if name not in own:
+                yield from Fields(part).configs()
+
+    def find(self, *names: str) -> Any:
+        """Return the first value of a field with one of these names; None if no config has one."""
+        for config in self.configs():
+            for name in names:
+                if (value := _values(config).get(name)) is not None and value is not False:
+                    return value
+        return None
+
+    def number(self, *names: str, default: int) -> int:
+        """Return the first whole number of a field with one of these names."""
+        value = self.find(*names)
+        value = value[0] if isinstance(value, list | tuple) and value else value
+        return value if isinstance(value, int) and value > 0 else default
+
+    def pair(self, *names: str, default: int) -> tuple[int, int]:
+        """Return the height and the width in a field with one of these names."""
+        value = self.find(*names)
+        if isinstance(value, Mapping):
+            value = (value["height"], value["width"]) if "height" in value else next(iter(value.values()))
+        sides = tuple(value) if isinstance(value, list | tuple) else (value, value)
+        whole = all(isinstance(side, int) and side > 0 for side in sides) and len(sides) >= 2
+        return (sides[-2], sides[-1]) if whole else (default, default)
+
+
+def _values(config: Any) -> Mapping[str, Any]:
+    """Return the fields of a config with their own names, and with the names that transformers maps to them."""
+    values = dict(config) if isinstance(config, Mapping) else dict(vars(config))
+    for alias, name in getattr(config, "attribute_map", {}).items():
+        values.setdefault(alias, values.get(name))
+    return values
+
+
+def _parts(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the configs of the parts of a config, with their names."""
+    for name, value in _values(config).items():
+        if hasattr(value, "to_dict") and not name.startswith("_"):
+            yield name, value
+
+
+VISION = ("vision", "image", "visual", "encoder", "backbone")
+TEXT = ("text", "decoder", "llm", "language")
+AUDIO = ("audio", "speech", "encoder")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of the inputs of a model, from its config."""
+
+    module: "nn.Module"
+    config: Any
+    takes: Mapping[str, inspect.Parameter]
+
+    @property
+    def vision(self) -> Fields:
+        """Return the fields of the part that reads images."""
+        return Fields(self.config, VISION)
+
+    @property
+    def text(self) -> Fields:
+        """Return the fields of the part that reads text."""
+        return Fields(self.config, TEXT)
+
+    @property
+    def audio(self) -> Fields:
+        """Return the fields of the part that reads sounds."""
+        return Fields(self.config, AUDIO)
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of tokens of a text."""
+        return min(TOKENS, self.text.number("max_position_embeddings", "n_positions", "max_seq_len", default=TOKENS))
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of an image."""
+        return self.vision.number("num_channels", "in_channels", "in_chans", default=3)
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Return the height and width of an image, multiples of a patch."""
+        height, width = self.vision.pair("image_size", "img_size", "input_size", "crop_size", default=SIDE)
+        return height, width
+
+    @property
+    def frames(self) -> int | None:
+        """Return the number of frames of a video; None for a model that takes images."""
+        takes_video = any(self.vision.find(name) for name in ("num_frames", "frames_per_clip"))
+        return self.vision.number("num_frames", "frames_per_clip", default=8) if takes_video else None
+
+    @property
+    def patch(self) -> int:
+        """Return the pixels of the side of a patch."""
+        return self.vision.pair("patch_size", "spatial_patch_size", default=16)[0]
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Return the frames, rows and columns of the patches of an image that the user cuts, multiples of what is merged."""
+        merge = self.vision.number("spatial_merge_size", "merge_size", "downsample_ratio", default=2)
+        side = max(1, SIDE // self.patch // merge) * merge
+        return 1, side, side
+
+    @property
+    def mels(self) -> int:
+        """Return the number of bands of a spectrogram."""
+        names = (
+            "num_mel_bins",
+            "input_feat_per_channel",
+            "feature_size",
+            "n_mels",
+            "num_mels",
+            "mel_bins",
+            "input_dim",
+        )
+        return self.audio.number(*names, "feature_projection_input_dim", default=80)
+
+    @property
+    def hidden(self) -> int:
+        """Return the embedding dimension."""
+        return Fields(self.config).number("hidden_size", "embed_dim", "d_model", "hidden_dim", default=768)
+
+
+def _image(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of an image, or of its patches for a model whose user cuts it."""
+    if {"image_grid_thw", "grid_thw"} & set(sizes.takes):
+        depth = sizes.vision.number("temporal_patch_size", default=1)
+        return InputSpec((prod(sizes.grid), sizes.channels * depth * sizes.patch**2), name=name)
+    if "spatial_shapes" in sizes.takes:
+        return InputSpec((1, prod(sizes.grid), sizes.channels * sizes.patch**2), name=name)
+    frames = (sizes.frames,) if sizes.frames else ()
+    return InputSpec((1, *frames, sizes.channels, *sizes.image), name=name)
+
+
+def _video(sizes: Sizes, name: str) -> InputSpec:
+    frames = sizes.vision.number("num_frames", "frames_per_clip", default=8)
+    return InputSpec((1, frames, sizes.channels, *sizes.image), name=name)
+
+
+def _grid(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, 3), "int64", name, sizes.grid)
+
+
+def _patch_grid(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, 2), "int64", name, sizes.grid[1:])
+
+
+def _patch_mask(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, prod(sizes.grid)), "int64", name, 1)
+
+
+def _pixel_mask(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, *sizes.image), "int64", name, 1)
+
+
+def _text(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, sizes.tokens), "int64", name)
+
+
+def _mask(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, sizes.tokens), "int64", name, 1)
+
+
+def _boxes(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, sizes.tokens, 4), "int64", name)
+
+
+def _spectrogram(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of a spectrogram: bands first if a convolution over time is first, and else frames first."""
+    from torch import nn
+
+    bands_first = any(isinstance(each, nn.Conv1d) and each.in_channels == sizes.mels for each in sizes.module.modules())
+    if bands_first:
+        frames = 2 * sizes.audio.number("max_source_positions", "n_ctx", default=FRAMES // 2)
+        return InputSpec((1, sizes.mels, frames), name=name)
+    return InputSpec((1, sizes.audio.number("max_length", default=FRAMES), sizes.mels), name=name)
+
+
+def _sound(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of a sound: samples, or a spectrogram for a model with bands."""
+    if sizes.audio.find("num_mel_bins"):
+        return _spectrogram(sizes, name)
+    channels = sizes.audio.find("audio_channels")
+    if channels or "audio_codes" in sizes.takes:  # codecs take a channel axis
+        return InputSpec((1, channels or 1, SAMPLES), name=name)
+    return InputSpec((1, SAMPLES), name=name)
+
+
+def _series(sizes: Sizes, name: str) -> InputSpec:
+    length = Fields(sizes.config).number("context_length", "prediction_length", default=64)
+    return InputSpec((1, length, Fields(sizes.config).number("num_input_channels", "input_size", default=1)), name=name)
+
+
+def _points(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, 1, 1, 2), name=name)
+
+
+def _hidden(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, sizes.tokens, sizes.hidden), name=name)
+
+
+def _patches_or_hidden(sizes: Sizes, name: str) -> InputSpec:
+    return _image(sizes, name) if "grid_thw" in sizes.takes else _hidden(sizes, name)
+
+
+def _queries(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, Fields(sizes.config).number("num_query_tokens", default=32), sizes.hidden), name=name)
+
+
+Rule = Callable[[Sizes, str], InputSpec]
+
+ENTRANCES: dict[str, Rule] = {
+    "input_ids": _text,
+    "pixel_values": _image,
+    "pixel_values_videos": _video,
+    "input_features": _spectrogram,
+    "input_values": _sound,
+    "spectrogram": _spectrogram,
+    "past_values": _series,
+}
+"""Inputs that a model takes of the world, by name: a model gets each of them that its forward has."""
+COMPANIONS: dict[str, Rule] = {
+    "decoder_input_ids": _text,
+    "qformer_input_ids": _text,
+    "image_grid_thw": _grid,
+    "grid_thw": _grid,
+    "spatial_shapes": _patch_grid,
+    "pixel_attention_mask": _patch_mask,
+    "bbox": _boxes,
+    "input_points": _points,
+    "visual_feats": lambda sizes, name: InputSpec(
+        (1, 36, Fields(sizes.config).number("visual_feat_dim", default=2048)), name=name
+    ),
+    "visual_pos": lambda sizes, name: InputSpec(
+        (1, 36, Fields(sizes.config).number("visual_pos_dim", default=4)), name=name
+    ),
+}
+"""Inputs that go with those, by name."""
+ALONE: dict[str, Rule] = {
+    "hidden_states": _patches_or_hidden,
+    "inputs_embeds": _hidden,
+    "query_embeds": _queries,
+    "attention_mask": _mask,
+    "pixel_mask": _pixel_mask,
+    "inputs": _hidden,
+}
+"""Inputs that only a model gets whose forward requires them, by name."""
+INSTEAD = {"pixel_values_videos": "pixel_values"}
+"""Inputs that a model does not need beside another one."""
+
+
+PLACEHOLDERS = ("image_token_id", "image_token_index")
+"""Names of the field with the token of a text in whose places the features of an image are put."""
+
+
+def _with_placeholders(config: Any, module: "nn.Module", specs: list[InputSpec]) -> list[InputSpec]:
+    """Return the inputs with a text that has a placeholder for each feature of the image, if the model needs them.
+
+    The image part of the model runs to count its features.
+    """
+    import torch
+
+    from attnscope.tracing.tensors import tensors_in
+    from attnscope.tracing.values import values_known
+
+    token = Fields(config).find(*PLACEHOLDERS)
+    count = getattr(module, "get_image_features", None)
+    given = {spec.name or "": spec for spec in specs}
+    if not isinstance(token, int) or count is None or not {"input_ids", "pixel_values"} <= set(given):
+        return specs
+    takes = inspect.signature(count).parameters
+    device = next(module.parameters()).device
+    default = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    with values_known(), torch.no_grad(), device:
+        try:
+            found = count(**{name: spec.tensor(device, default) for name, spec in given.items() if name in takes})
+        except Exception:
+            return specs  # the forward raises it with its context
+    found = getattr(found, "pooler_output", found)
+    features = sum(prod(each.shape[:-1]) for each in tensors_in(found) if each.dim() > 1)
+    text = given["input_ids"]
+    longer = InputSpec((1, max(text.shape[1], features + 8)), "int64", "input_ids")
+    values = tuple([token] * features + [1] * (longer.shape[1] - features))
+    return [replace(longer, values=values) if spec is text else spec for spec in specs]
+
+
+def find_inputs(config: Any, module: "nn.Module") -> list[InputSpec]:
+    """Return the inputs of a model: of each kind that its forward takes, in the sizes of its config.
+
+    Raises:
+        UsageError: the forward requires an input of an unknown kind.
+    """
+    takes = inspect.signature(module.forward).parameters
+    sizes = Sizes(module, config, takes)
+    main = getattr(module, "main_input_name", "input_ids")
+    names = [*_entrances(main, takes), *[name for name in COMPANIONS if name in takes]]
+    required = [
+        name for name, each in takes.items() if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+    ]
+    names += [name for name in required if name not in names and _is_tensor(takes[name])]
+    rules = {**ENTRANCES, **COMPANIONS, **ALONE}
+    if main in takes and main in rules and main not in names:
+        names.insert(0, main)
+    if unknown := [name for name in names if name not in rules]:
+        raise UsageError(
+            f"{{input}} {unknown[0]} is required by {type(module).__name__}; give all of its inputs, such as "
+            f"{' '.join(f'--input {name}=SHAPE' for name in names)}"
+        )
+    return _with_placeholders(config, module, [rules[name](sizes, name) for name in names])
+
+
+def _is_tensor(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter of a forward is a tensor, rather than a number or a flag."""
+    return parameter.annotation not in (int, float, bool, str)
+
+
+def _entrances(main: str, takes: Mapping[str, Any]) -> Sequence[str]:
+    return [name for name in ENTRANCES if name in takes and INSTEAD.get(name) not in takes]
