@@ -41,7 +41,7 @@ for _name in ACTIVATIONS.keys() - {"elu"}:
     register(_name, flops=each_out(ACTIVATIONS[_name]))
 register("elu", flops=_elu)
 register("log_sigmoid_forward", flops=each_in(ACTIVATIONS["log_sigmoid"]), by_products=True)
-register("add sub rsub mul div exp clamp clamp_min clamp_max erfinv neg", flops=each_out())
+register("add sub rsub mul div floor_divide exp clamp clamp_min clamp_max erfinv neg", flops=each_out())
 # divide, round, add the zero point; and subtract it, multiply
 register("quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic", flops=each_out(3))
 register("dequantize", flops=each_out(2))

@@ -26,7 +26,7 @@ register(
     constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle"""
 )
 register(
-    """im2col col2im masked_fill where tril triu one_hot meshgrid index_put _index_put_impl scatter
+    """im2col col2im masked_fill masked_scatter where tril triu one_hot meshgrid index_put _index_put_impl scatter
     select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy"""
 )
 register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")

@@ -20,7 +20,10 @@ def _pool(axes: int) -> Formula:
     return flops
 
 
-register("sum mean amax amin aminmax max min argmax argmin prod cumsum any all nansum", flops=each_in())
+register(
+    "sum mean amax amin aminmax max min argmax argmin prod cumsum any all _is_all_true _is_any_true nansum",
+    flops=each_in(),
+)
 register("var std var_mean std_mean", flops=each_in(4))  # add to the mean, subtract it, square, add to the variance
 register("logsumexp", flops=each_in(2))  # exponentiate, add to the sum
 register("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d", flops=each_in())

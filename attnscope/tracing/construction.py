@@ -1,6 +1,7 @@
 """Build the module of a Target on a device, and its seeded inputs; report a failure in one line."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -42,7 +43,10 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
         ForwardError: the module could not be built.
     """
     try:
-        with torch.device(device), _Allocation(target.name, torch.device(device)):
+        with (
+            torch.device(device),
+            nullcontext() if device == "meta" else _Allocation(target.name, torch.device(device)),
+        ):
             return target.build()
     except (UsageError, DeviceError):
         raise
@@ -61,21 +65,9 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
         raise ForwardError(" ".join(message.split())) from error
 
 
-def check_parameters_fit(name: str, module: nn.Module, device: torch.device, why: str) -> None:
-    """Refuse to build a module that is on meta on another device, if its parameters do not fit there.
-
-    Args:
-        name: the name of the module.
-        module: the module on meta.
-        device: the device on which it would be built.
-        why: the reason why it cannot be traced on meta.
-
-    Raises:
-        DeviceError: the parameters need more memory than the device has free.
-    """
-    short = shortage(sum(tensor.nbytes for tensor in tensors_of(module)), device)
-    if short is not None:
-        raise DeviceError(f"{name} cannot run on meta ({literal(why)}), and its parameters need {short}; {SMALLER}")
+def parameters_short(module: nn.Module, device: torch.device) -> str | None:
+    """Return `44.7 TiB, but cpu has 12.1 GiB free` if the tensors of a module do not fit on a device, else None."""
+    return shortage(sum(tensor.nbytes for tensor in tensors_of(module)), device)
 
 
 class _Allocation(TorchDispatchMode):

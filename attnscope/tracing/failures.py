@@ -13,12 +13,16 @@ META_KERNELS = ("torch/_meta_registrations.py", "torch/_refs/", "torch/_prims", 
 """Files of torch that compute results on meta, and refuse what other devices may run."""
 
 
+def needs_values(error: BaseException) -> bool:
+    """Return whether an error says that the meta device has no values, or lacks a kernel."""
+    return "meta" in str(error).lower() or isinstance(error, NotImplementedError)
+
+
 def is_metas(error: BaseException) -> bool:
-    """Return whether an error may come from the meta device, which has no values and fewer kernels, not from the code."""
-    if "meta" in str(error).lower() or isinstance(error, NotImplementedError):
-        return True
+    """Return whether an error may come from the meta device, not from the code: it needs values, or a kernel refuses."""
     files = [frame.f_code.co_filename.replace("\\", "/") for frame, _ in walk_tb(error.__traceback__)]
-    return any(part in file for file in files[-4:] for part in META_KERNELS)
+    is_refused = any(part in file for file in files[-4:] for part in META_KERNELS)
+    return needs_values(error) or is_refused or (error.__cause__ is not None and is_metas(error.__cause__))
 
 
 class ForwardError(AttnscopeError):

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, in_a_line
+from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, in_a_line, literal
 from attnscope.core.version import __version__
 from attnscope.profiling.building import memory_errors_explained, settled, shortage
 from attnscope.profiling.devices import environment, find_device
 from attnscope.profiling.options import BUDGET_S
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
-from attnscope.tracing.construction import built, check_parameters_fit, inputs_maker
-from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas
+from attnscope.tracing.construction import SMALLER, built, inputs_maker, parameters_short
+from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas, needs_values
 from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, named_tensors_of, tensors_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
@@ -113,12 +113,7 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
             module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
             if options.runs:
                 _check_home(module, options)
-        inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
-
-        def module_to_run() -> nn.Module:
-            return built(target, "cpu") if is_partly_on_meta(module) else module
-
-        return _trace(options, target.name, module, inputs, module_to_run)
+        return _trace_with_more_inputs(target, options, module)
 
 
 @contextmanager
@@ -147,6 +142,27 @@ def _check_home(module: nn.Module, options: TraceOptions) -> None:
         raise UsageError(
             f"the module must be on meta as a whole or not at all ({first} is on meta); use module.to('meta') for all of it"
         )
+
+
+def _trace_with_more_inputs(target: Target, options: TraceOptions, module: nn.Module) -> TraceReport:
+    """Trace a built target, and add the optional inputs that its forward turns out to need."""
+
+    def module_to_run() -> nn.Module:
+        return built(target, "cpu") if is_partly_on_meta(module) else module
+
+    specs = target.inputs_of(module)
+    while True:
+        inputs = inputs_maker(module, specs, options.threads, options.seed)
+        try:
+            report = _trace(options, target.name, module, inputs, module_to_run)
+        except ForwardError as error:
+            more = [] if target.inputs or error.__cause__ is None else target.add_inputs(module, specs, error.__cause__)
+            if not more:
+                raise
+            specs = more
+        else:
+            report.notes.extend(target.notes)
+            return report
 
 
 def _check_fit(options: TraceOptions, target: Target) -> None:
@@ -223,13 +239,17 @@ def _run_with_values(
     Raises:
         DeviceError: the module must be built for that, and does not fit.
     """
-    try:
-        with values_known():
-            return run_watched(META, options.submodule, module, inputs)
-    except ForwardFailedError:
-        why = in_a_line(failed.error)
+    why = in_a_line(failed.error)
     if is_partly_on_meta(module):
-        check_parameters_fit(name, module, torch.device("cpu"), why)
+        try:
+            with values_known():
+                return run_watched(META, options.submodule, module, inputs)
+        except ForwardFailedError as again:
+            short = parameters_short(module, torch.device("cpu"))
+            if short and not needs_values(again.error):
+                raise
+        if short:
+            raise DeviceError(f"{name} cannot run on meta ({literal(why)}), and its parameters need {short}; {SMALLER}")
     module = module_to_run()
     if is_partly_on_meta(module):  # it has no values to compute with
         raise failed

@@ -78,8 +78,7 @@ class _Values(TorchDispatchMode):
         """Run an operator on the twins of its tensors, or on none; return MISSING if a value is unknown."""
         is_small = all(elements_of(tensor) <= ELEMENTS and is_array(tensor) for tensor in tensors)
         is_known = all(not tensor.is_meta or tensor in self.twins for tensor in tensors)
-        is_source = not any(tensor.is_meta for tensor in tensors)
-        if not is_small or not is_known or _is_whole(func) or (is_source and _is_arbitrary(func, tensors, kwargs)):
+        if not is_small or not is_known or _is_whole(func):
             return MISSING
         to_cpu = {**kwargs, "device": torch.device("cpu")} if _is_meta(kwargs.get("device")) else kwargs
         try:
@@ -157,10 +156,3 @@ def _is_meta(device: Any) -> bool:
 def _is_whole(func: Any) -> bool:
     """Return whether an operator runs functions, which have their own operators."""
     return not isinstance(func, torch._ops.OpOverload)
-
-
-def _is_arbitrary(func: Any, tensors: list[Tensor], kwargs: Mapping[str, Any]) -> bool:
-    """Return whether real numbers come from a generator, from another device or from nowhere: they stay unknown."""
-    is_random = torch.Tag.nondeterministic_seeded in func.tags
-    dtype = kwargs.get("dtype") or (tensors[0].dtype if tensors else torch.get_default_dtype())
-    return bool(tensors or is_random) and bool(dtype.is_floating_point) and "int" not in str(func)

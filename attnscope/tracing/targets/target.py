@@ -60,6 +60,8 @@ class Target:
     build: Callable[[], "nn.Module"]
     inputs: list[InputSpec] = field(default_factory=list)
     find_inputs: Callable[["nn.Module"], list[InputSpec]] = lambda module: []
+    add_inputs: Callable[["nn.Module", list[InputSpec], BaseException], list[InputSpec]] = lambda module, given, error: []
+    """Returns the inputs with one that was missing, after the forward raised this error; empty if none was."""
     notes: tuple[str, ...] = ()
     """What the user should know about the module that is built."""
 

@@ -5,11 +5,14 @@ A model names its inputs in the signature of its forward, and their sizes in its
 
 import inspect
 import json
+import linecache
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import UsageError, did_you_mean
@@ -56,7 +59,13 @@ def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Targe
 
     if wanted and model is None:
         notes.append(f"{wanted} is not in transformers: AutoModel builds the base model, without its head")
-    return Target(f"hf:{name}", build, find_inputs=partial(find_inputs, config), notes=tuple(notes))
+    return Target(
+        f"hf:{name}",
+        build,
+        find_inputs=partial(find_inputs, config),
+        add_inputs=partial(add_inputs, config),
+        notes=tuple(notes),
+    )
 
 
 def _config(library: Any, name: str, path: Path) -> Any:
@@ -189,9 +198,20 @@ class Sizes:
         return height, width
 
     @property
+    def tiles(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Return the rows and columns of the tiles of an image, and its height and width; None for one without tiles."""
+        resolutions = Fields(self.config).find("image_grid_pinpoints")
+        if resolutions:
+            height, width = resolutions[0]
+            return (-(-height // self.image[0]), -(-width // self.image[1])), (height, width)
+        takes_several = "pixel_attention_mask" in self.takes and "spatial_shapes" not in self.takes
+        return ((0, 0), self.image) if takes_several else None
+
+    @property
     def frames(self) -> int | None:
         """Return the number of frames of a video; None for a model that takes images."""
-        takes_video = any(self.vision.find(name) for name in ("num_frames", "frames_per_clip"))
+        kinds = getattr(self.module, "input_modalities", ())
+        takes_video = self.vision.find("num_frames", "frames_per_clip") or ("video" in kinds and "image" not in kinds)
         return self.vision.number("num_frames", "frames_per_clip", default=8) if takes_video else None
 
     @property
@@ -201,7 +221,7 @@ class Sizes:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Return the frames, rows and columns of the patches of an image that the user cuts, multiples of what is merged."""
+        """Return the frames, rows and columns of the patches of an image; the model may merge several patches."""
         merge = self.vision.number("spatial_merge_size", "merge_size", "downsample_ratio", default=2)
         side = max(1, SIDE // self.patch // merge) * merge
         return 1, side, side
@@ -233,7 +253,8 @@ def _image(sizes: Sizes, name: str) -> InputSpec:
         return InputSpec((prod(sizes.grid), sizes.channels * depth * sizes.patch**2), name=name)
     if "spatial_shapes" in sizes.takes:
         return InputSpec((1, prod(sizes.grid), sizes.channels * sizes.patch**2), name=name)
-    frames = (sizes.frames,) if sizes.frames else ()
+    tiles = sizes.tiles
+    frames = (1 + prod(tiles[0]),) if tiles else (sizes.frames,) if sizes.frames else ()
     return InputSpec((1, *frames, sizes.channels, *sizes.image), name=name)
 
 
@@ -251,7 +272,12 @@ def _patch_grid(sizes: Sizes, name: str) -> InputSpec:
 
 
 def _patch_mask(sizes: Sizes, name: str) -> InputSpec:
-    return InputSpec((1, prod(sizes.grid)), "int64", name, 1)
+    """Return the mask of the patches, or of the pixels of a model that takes several images."""
+    return InputSpec((1, 1, *sizes.image) if sizes.tiles else (1, prod(sizes.grid)), "int64", name, 1)
+
+
+def _image_size(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, 2), "int64", name, sizes.tiles[1] if sizes.tiles else sizes.image)
 
 
 def _pixel_mask(sizes: Sizes, name: str) -> InputSpec:
@@ -308,6 +334,15 @@ def _patches_or_hidden(sizes: Sizes, name: str) -> InputSpec:
     return _image(sizes, name) if "grid_thw" in sizes.takes else _hidden(sizes, name)
 
 
+def _encoded(sizes: Sizes, name: str) -> InputSpec:
+    width = Fields(sizes.config).number("encoder_hidden_size", "cross_attention_dim", default=sizes.hidden)
+    return InputSpec((1, sizes.tokens, width), name=name)
+
+
+def _sound_mask(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, SAMPLES), "int64", name, 1)
+
+
 def _queries(sizes: Sizes, name: str) -> InputSpec:
     return InputSpec((1, Fields(sizes.config).number("num_query_tokens", default=32), sizes.hidden), name=name)
 
@@ -332,6 +367,11 @@ COMPANIONS: dict[str, Rule] = {
     "spatial_shapes": _patch_grid,
     "pixel_attention_mask": _patch_mask,
     "bbox": _boxes,
+    "task_inputs": lambda sizes, name: InputSpec(
+        (1, Fields(sizes.config).number("task_seq_len", default=TOKENS)), "int64", name
+    ),
+    "prompt_pixel_values": _image,
+    "prompt_masks": _image,
     "input_points": _points,
     "visual_feats": lambda sizes, name: InputSpec(
         (1, 36, Fields(sizes.config).number("visual_feat_dim", default=2048)), name=name
@@ -342,6 +382,9 @@ COMPANIONS: dict[str, Rule] = {
 }
 """Inputs that go with those, by name."""
 ALONE: dict[str, Rule] = {
+    "image_sizes": _image_size,
+    "encoder_hidden_states": _encoded,
+    "padding_mask": _sound_mask,
     "hidden_states": _patches_or_hidden,
     "inputs_embeds": _hidden,
     "query_embeds": _queries,
@@ -349,7 +392,9 @@ ALONE: dict[str, Rule] = {
     "pixel_mask": _pixel_mask,
     "inputs": _hidden,
 }
-"""Inputs that only a model gets whose forward requires them, by name."""
+"""Inputs that only a model gets whose forward does not run without them, by name."""
+KINDS: dict[str, Rule] = {"ids": _text, "inputs": _text, "mask": _mask, "embeds": _hidden, "states": _hidden}
+"""Inputs by the last word of their name."""
 INSTEAD = {"pixel_values_videos": "pixel_values"}
 """Inputs that a model does not need beside another one."""
 
@@ -398,20 +443,61 @@ def find_inputs(config: Any, module: "nn.Module") -> list[InputSpec]:
     takes = inspect.signature(module.forward).parameters
     sizes = Sizes(module, config, takes)
     main = getattr(module, "main_input_name", "input_ids")
-    names = [*_entrances(main, takes), *[name for name in COMPANIONS if name in takes]]
+    mains = [main] if isinstance(main, str) else list(main)
+    names = [*_entrances(takes), *[name for name in COMPANIONS if name in takes]]
     required = [
         name for name, each in takes.items() if each.default is each.empty and each.kind is not each.VAR_KEYWORD
     ]
     names += [name for name in required if name not in names and _is_tensor(takes[name])]
-    rules = {**ENTRANCES, **COMPANIONS, **ALONE}
-    if main in takes and main in rules and main not in names:
-        names.insert(0, main)
-    if unknown := [name for name in names if name not in rules]:
+    names += [name for name in mains if name in takes and name not in names]
+    if unknown := [name for name in names if _rule(name) is None]:
         raise UsageError(
             f"{{input}} {unknown[0]} is required by {type(module).__name__}; give all of its inputs, such as "
             f"{' '.join(f'--input {name}=SHAPE' for name in names)}"
         )
-    return _with_placeholders(config, module, [rules[name](sizes, name) for name in names])
+    specs = [rule(sizes, name) for name in names if (rule := _rule(name)) is not None]
+    return _with_placeholders(config, module, specs)
+
+
+def add_inputs(config: Any, module: "nn.Module", given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
+    """Return the inputs with the optional one without which the forward raised an error, which the failing code names.
+
+    Args:
+        config: the config of the model.
+        module: the model.
+        given: the inputs with which the forward ran.
+        error: what it raised, with its traceback.
+
+    Returns:
+        All inputs; empty if the error names no other one.
+    """
+    takes = inspect.signature(module.forward).parameters
+    missing = set(takes) - {spec.name for spec in given} - {"inputs_embeds", "labels"}
+    if not ABSENT.search(str(error)):
+        return []
+    for text in [str(error), *reversed(list(_statements(error)))]:
+        for name in re.findall(r"\w+", text):
+            if name in missing and (rule := _rule(name)) is not None:
+                return _with_placeholders(config, module, [*given, rule(Sizes(module, config, takes), name)])
+    return []
+
+
+ABSENT = re.compile(r"None|\bmust\b|missing|required|specify|specified|provide")
+"""Words of an error about an input that is absent."""
+STATEMENT_LINES = 6
+"""Lines of a statement that may name an input, from the one that raised."""
+
+
+def _statements(error: BaseException) -> Iterator[str]:
+    """Yield the code that raised an error, from the outermost function to the innermost."""
+    for frame, line in walk_tb(error.__traceback__):
+        yield "".join(linecache.getlines(frame.f_code.co_filename)[line - 1 : line - 1 + STATEMENT_LINES])
+
+
+def _rule(name: str) -> Rule | None:
+    """Return the rule of the input with this name, or else of its kind by the end of the name; None without one."""
+    kind = name.rpartition("_")[2]
+    return {**ENTRANCES, **COMPANIONS, **ALONE}.get(name) or KINDS.get(kind)
 
 
 def _is_tensor(parameter: inspect.Parameter) -> bool:
@@ -419,5 +505,5 @@ def _is_tensor(parameter: inspect.Parameter) -> bool:
     return parameter.annotation not in (int, float, bool, str)
 
 
-def _entrances(main: str, takes: Mapping[str, Any]) -> Sequence[str]:
+def _entrances(takes: Mapping[str, Any]) -> Sequence[str]:
     return [name for name in ENTRANCES if name in takes and INSTEAD.get(name) not in takes]
