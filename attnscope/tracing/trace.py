@@ -245,7 +245,7 @@ def _run_with_values(
             with values_known():
                 return run_watched(META, options.submodule, module, inputs)
         except ForwardFailedError as again:
-            short = parameters_short(module, torch.device("cpu"))
+            why, short = in_a_line(again.error), parameters_short(module, torch.device("cpu"))
             if short and not needs_values(again.error):
                 raise
         if short:
