@@ -6,7 +6,7 @@
 * NAME: single targets, such as hf:clip.
 
 FlopCounterMode runs inside the trace, on the same module, inputs and device. The page lists differences and failures
-with its error, so that one can see whose it is: many default configs of transformers cannot be built or run.
+with their errors, so that one can see whose they are: many default configs of transformers cannot be built or run.
 """
 
 import sys
