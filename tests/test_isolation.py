@@ -941,3 +941,25 @@ def test_a_file_leaves_no_modules_and_folders(tmp_path, fails):
     assert of_process() == before
     assert {"prints", "next_to_it"} & sys.modules.keys() == set()
     assert {name for name in modules if sys.modules.get(name) is not modules[name]} == set()
+
+
+class Instances(OrderedDict):
+    """A dictionary of classes that returns an instance, as the activations of transformers."""
+
+    def __getitem__(self, key):
+        return super().__getitem__(key)()
+
+
+ACTIVATIONS = Instances(gelu=nn.GELU, relu=nn.ReLU)
+
+
+class Activated(nn.Module):
+    def forward(self, x):
+        ACTIVATIONS["tanh"] = nn.Tanh
+        return ACTIVATIONS["gelu"](x)
+
+
+def test_a_dictionary_with_methods_of_its_own_is_as_before():
+    attnscope.trace(Activated(), torch.randn(2, 3))
+    assert [*OrderedDict.items(ACTIVATIONS)] == [("gelu", nn.GELU), ("relu", nn.ReLU)]
+    assert isinstance(ACTIVATIONS["relu"], nn.ReLU)

@@ -209,5 +209,5 @@ def test_a_module_that_is_partly_on_meta_is_rebuilt_or_refused():
     assert trace_target(Target("it", PartlyOnMeta, [InputSpec((2, 4))]), OPTIONS).totals.macs == 32
     with META:
         module = PartlyOnMeta()
-    with pytest.raises(ForwardError, match=r"item\(\) cannot be called on meta tensors"):
+    with pytest.raises(UsageError, match=r"must be on meta as a whole or not at all \(project.weight is on meta\)"):
         attnscope.trace(module, torch.ones(2, 4))

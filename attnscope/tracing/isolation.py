@@ -75,6 +75,9 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
     with torch.inference_mode(False), torch.no_grad():
         try:
             memo = {id(tensor): copies.of(tensor, device) for tensor in [*own, *given]}
+            if device.type == "meta":
+                for tensor in filter(_is_plain, given):  # for modes that know the values of tensors on meta
+                    memo[id(tensor)].copy_(tensor)
             with copies:
                 there = _copied(module, memo)
                 copies.device = device

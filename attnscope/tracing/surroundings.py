@@ -5,11 +5,12 @@ A forward that keeps a table there would otherwise leave the caller a tensor of 
 
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from gc import get_referents
+from itertools import chain
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -93,10 +94,13 @@ class _Search:
             self.found += [vars(value), *_parts_of(value)]
             yield values_as_before(value)
         elif isinstance(value, tuple | frozenset | list | set | deque | dict):
-            if len(value) <= LARGEST:
-                self.found += value.values() if isinstance(value, dict) else value
-            if not isinstance(value, tuple | frozenset):
-                yield _contents(value)
+            if isinstance(value, tuple | frozenset):
+                self.found += tuple.__iter__(value) if isinstance(value, tuple) else frozenset.__iter__(value)
+                return
+            parts = _parts(value)
+            if len(parts) <= LARGEST:
+                self.found += [part[-1] for part in parts]
+            yield _contents(value)
         elif isinstance(value, type):
             if _is_users(value):
                 self.found += [*value.__bases__, *vars(value).values()]
@@ -175,26 +179,37 @@ def _attributes(cls: type) -> Restore:
     return restore
 
 
+CONTAINERS = (OrderedDict, dict, list, set, deque)
+"""Types of containers, of which a subclass may change what its own methods return."""
+
+
 def _contents(values: Any) -> Restore:
-    """Return a function that restores the contents of a container in place."""
-    before = dict(values) if isinstance(values, dict) else list(values)
+    """Return a function that restores the contents of a container in place, with the methods of its built-in type."""
+    kind: Any = next(kind for kind in CONTAINERS if isinstance(values, kind))
+    before = _parts(values)
 
     def restore() -> None:
-        if _parts(values) == _parts(before):
+        if [*map(id, chain(*_parts(values)))] == [*map(id, chain(*before))]:
             return
-        values.clear()
-        if isinstance(values, dict | set):
-            values.update(before)
-        else:
-            values.extend(before)
+        kind.clear(values)
+        for part in before:
+            if isinstance(values, dict):
+                kind.__setitem__(values, *part)
+            elif isinstance(values, set):
+                kind.add(values, *part)
+            else:
+                kind.append(values, *part)
 
     return restore
 
 
-def _parts(values: Any) -> list[int]:
-    """Return the identities of what is in a container, in its order."""
-    parts = [*values, *values.values()] if isinstance(values, dict) else values
-    return [id(part) for part in parts]
+def _parts(values: Any) -> list[tuple[Any, ...]]:
+    """Return the keys and values in a container, in its order, as it has them."""
+    if isinstance(values, dict):
+        keys = OrderedDict.__iter__(values) if isinstance(values, OrderedDict) else dict.__iter__(values)
+        return [(key, dict.__getitem__(values, key)) for key in keys]
+    kind: Any = next(kind for kind in CONTAINERS if isinstance(values, kind))
+    return [(value,) for value in kind.__iter__(values)]
 
 
 def _cell(cell: CellType) -> Restore:

@@ -46,7 +46,9 @@ class _Values(TorchDispatchMode):
         tensors = list(tensors_in((args, kwargs)))
         if not any(tensor.is_meta for tensor in tensors) and not _is_meta(kwargs.get("device")):
             return func(*args, **kwargs)
-        twin = self.run_on_twins(func, tensors, args, kwargs)
+        twin = self.copied(*args[:2]) if func is aten.copy_.default else MISSING
+        if twin is MISSING:
+            twin = self.run_on_twins(func, tensors, args, kwargs)
         if twin is not MISSING and tensors and next(tensors_in(twin), None) is None:
             return twin  # a number: the forward asks for a value
         if twin is not MISSING and kwargs.get("device") is not None and not _is_meta(kwargs["device"]):
@@ -58,6 +60,13 @@ class _Values(TorchDispatchMode):
         elif getattr(func, "_schema", None) is not None and func._schema.is_mutable:
             self.forget(func, args, kwargs)
         return out
+
+    def copied(self, tensor: Tensor, source: Tensor) -> Any:
+        """Return the values of a new tensor after a copy to all of it; MISSING if they are unknown, or were known before."""
+        if tensor in self.twins or tensor._is_view() or tensor.shape != source.shape or elements_of(source) > ELEMENTS:
+            return MISSING
+        value = self.twins.get(source) if source.is_meta else source
+        return MISSING if value is None else value.detach().to(tensor.dtype, copy=True)
 
     def keep(self, tensor: Tensor, value: Tensor) -> None:
         """Keep the values of a tensor."""
