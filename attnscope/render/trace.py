@@ -261,6 +261,9 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     for index, attention in enumerate(report.attentions):
         lines += [("attention" if not index else "", attention_line(attention), "")]
         lines += [("", INDENT + line, "") for line in attention_costs(attention)]
+    if report.other_softmaxes:
+        count = plural(len(report.other_softmaxes), "softmax")
+        lines.append(("" if report.attentions else "attention", f"{count} not recognized as attention", ""))
     if report.comments.checked:
         right = report.comments.checked - len(report.comments.wrong)
         mark = "✓" if not report.comments.wrong else "✗"
@@ -284,9 +287,17 @@ def _unused(report: TraceReport) -> list[str]:
 def attention_line(found: AttentionFound) -> str:
     """Return `blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
-    tokens = f"N = {found.tokens}" if found.tokens == found.keys else f"{found.tokens} queries, {found.keys} keys"
-    heads = f"{plural(found.heads, 'head')} of {found.head_dim}"
-    return f"{where}: {found.neighbourhood.words}, {tokens}, {heads}, {found.kind}"
+    heads = "heads unknown" if found.heads is None else f"{plural(found.heads, 'head')} of {found.head_dim}"
+    return f"{where}: {found.neighbourhood.words}, {_tokens(found)}, {heads}, {found.kind}"
+
+
+def _tokens(found: AttentionFound) -> str:
+    if found.scope == "channel":
+        return f"{found.head_dim}×{found.head_dim} scores over N = {found.tokens}"
+    if found.keys in (None, found.tokens):
+        return f"N = {found.tokens}"
+    queries = "1 query" if found.tokens == 1 else f"{found.tokens} queries"
+    return f"{queries}, {plural(found.keys or 0, 'key')}"
 
 
 def attention_costs(found: AttentionFound) -> list[str]:

@@ -466,20 +466,21 @@ class AttentionFound:
     """Attention that was recognized in a module; identical ones are one entry, and `times` is their number.
 
     `core` is the computation from q·kᵀ to the weighted sum; `module` is the module around it, with its projections. Their
-    MACs and seconds cover all instances, and each share is that of the whole forward. `window` is None if the attention
-    is global or if the sides of its windows are unknown.
+    MACs and seconds cover all instances, and each share is that of the whole forward. `window` has a side for each axis of
+    the image; it is None if the attention is global or if the sides are unknown. `keys` is None if tokens have no scores
+    with tokens, and `heads` if it is unknown. `mistakes` says what is likely to be a mistake.
     """
 
     path: str
     kind: str
     times: int
     tokens: int
-    keys: int
-    heads: int
+    keys: int | None
+    heads: int | None
     head_dim: int
     scope: str
     windows: int
-    window: tuple[int, int] | None
+    window: tuple[int, ...] | None
     core_macs: int
     core_macs_share: float | None
     core_s: float | None
@@ -490,6 +491,7 @@ class AttentionFound:
     module_time_share: float | None
     complexity: list[Formula]
     neighbourhood: Neighbourhood
+    mistakes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -534,6 +536,7 @@ class TraceReport(Report):
     depth: int | None
     calls: int
     attentions: list[AttentionFound]
+    other_softmaxes: list[str]
     comments: ShapeComments
     uncounted: list[Uncounted]
     unused_params: int = field(default=0, kw_only=True)

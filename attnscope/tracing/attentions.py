@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from attnscope.attentions.complexity import global_attention, windowed_attention
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
-from attnscope.core.sizes import Pair
+from attnscope.core.axes import Shape, spell
+from attnscope.core.sizes import plural
 from attnscope.reports.report import AttentionFound, Formula, Time
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
@@ -87,8 +88,8 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         heads=first.heads,
         head_dim=first.head_dim,
         scope=neighbourhood.kind,
-        windows=first.windows,
-        window=first.window,
+        windows=first.places.windows,
+        window=first.places.sides if first.places.windows > 1 else None,
         core_macs=core_macs,
         core_macs_share=forward.share(core_macs),
         core_s=None if does_more else core.seconds,
@@ -99,6 +100,7 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         module_time_share=around.time_share,
         complexity=_complexity(first),
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
+        mistakes=list(first.mistakes),
     )
 
 
@@ -110,7 +112,7 @@ class Groups(Neighbourhood):
         count: number of windows of one image.
         size: number of tokens of a window.
         own_keys: number of keys of a window; it differs from `size` if keys are added or pooled.
-        sides: height and width of a window; None if unknown.
+        sides: sizes of a window along each axis of the image; None if unknown.
     """
 
     kind: ClassVar[str] = "windowed"
@@ -119,11 +121,12 @@ class Groups(Neighbourhood):
     count: int
     size: int
     own_keys: int
-    sides: Pair | None
+    sides: Shape | None
 
     def describe(self, sized: bool = True) -> str:
-        """Return `64 windows of 7×7`, or `64 windows of 49 tokens` if the sides are unknown."""
-        size = "{}×{}".format(*self.sides) if self.sides else f"{self.size} tokens"
+        """Return `64 windows of 7×7`, or `64 windows of 49 tokens, window unknown` if the sides are unknown."""
+        sides = self.sides or ()
+        size = spell(sides) if len(sides) > 1 else plural(self.size, "token") + ("" if sides else ", window unknown")
         return f"{self.count} {self.noun} of {size}" if sized else f"{self.count} {self.noun}"
 
     @property
@@ -146,7 +149,7 @@ class DilatedGroups(Groups):
 
 
 class OtherKeys(OtherSequence):
-    """Keys that are not the tokens of the queries, but another sequence, or the same one pooled."""
+    """Keys that are not the tokens of the queries, but another sequence."""
 
     __slots__ = ()
 
@@ -155,14 +158,92 @@ class OtherKeys(OtherSequence):
         return "all keys"
 
 
+class PooledKeys(OtherSequence):
+    """Keys that come from the tokens of the queries, but are fewer or more: pooled, sub-sampled, or with others added."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "reduced"
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `keys made from the same tokens`."""
+        return "keys made from the same tokens"
+
+
+class Surroundings(OtherSequence):
+    """The tokens around each query: neighbourhood attention."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "neighbourhood"
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `each token's own neighbourhood`."""
+        return "each token's own neighbourhood"
+
+
+class PredictedWeights(OtherSequence):
+    """Values whose weights are a softmax of a projection, without q·kᵀ: outlook, deformable and pooling attention."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "predicted"
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `weights predicted without q·kᵀ`."""
+        return "weights predicted without q·kᵀ"
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored(Neighbourhood):
+    """Tokens that have no scores with tokens."""
+
+    count: int
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of queries of one image."""
+        return self.count
+
+    @property
+    def keys(self) -> None:
+        """Return None, since no query has scores with keys."""
+        return None
+
+
+class Channels(Unscored):
+    """Scores of channels with channels, over all tokens: cross-covariance and channel attention (El-Nouby et al. 2021)."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "channel"
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `attention over channels`."""
+        return "attention over channels"
+
+
+class Linear(Unscored):
+    """The product kᵀ·v of all tokens, which each query multiplies: linear attention (Katharopoulos et al. 2020)."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "linear"
+
+    def describe(self, sized: bool = True) -> str:
+        """Return `linear attention, q·(kᵀ·v)`."""
+        return "linear attention, q·(kᵀ·v)"
+
+
 def neighbourhood_of(attention: Attention) -> Neighbourhood:
     """Return the neighbourhood that a query of a recognized attention attends to."""
-    if attention.grid or attention.windows > 1:
-        groups = DilatedGroups if attention.grid else Groups
-        return groups(attention.windows, attention.tokens, attention.keys, attention.window)
-    if attention.tokens == attention.keys:
-        return AllTokens(attention.tokens)
-    return OtherKeys(attention.tokens, attention.keys)
+    windows, tokens, keys = attention.places.windows, attention.tokens, attention.keys
+    if keys is None:
+        return (Channels if attention.scope == "channel" else Linear)(windows * tokens)
+    if attention.scope == "predicted":
+        return PredictedWeights(tokens, keys)
+    if attention.scope == "neighbourhood":
+        return Surroundings(tokens, keys)
+    if windows > 1:
+        return (DilatedGroups if attention.places.grid else Groups)(windows, tokens, keys, attention.places.sides)
+    if tokens == keys:
+        return AllTokens(tokens)
+    return (PooledKeys if attention.pooled else OtherKeys)(tokens, keys)
 
 
 def _complexity(attention: Attention) -> list[Formula]:
@@ -170,11 +251,14 @@ def _complexity(attention: Attention) -> list[Formula]:
 
     The list is empty unless each token is both a query and a key.
     """
-    if attention.tokens != attention.keys:
+    places = attention.places
+    if attention.scope != "tokens" or attention.tokens != attention.keys or attention.heads is None:
         return []
-    dim, padded = attention.heads * attention.head_dim, attention.windows * attention.tokens
-    tokens = padded - attention.padding
+    dim, padded = attention.heads * attention.head_dim, places.windows * attention.tokens
+    tokens = padded - places.padding
     terms = [global_attention(tokens, dim)]
-    if attention.windows > 1:
-        terms.append(windowed_attention(tokens, dim, attention.window or attention.tokens, attention.padding))
-    return [Formula.of(term.name, term.cost) for term in (each.of_batch(attention.batch) for each in terms)]
+    if places.windows > 1:
+        sides = places.sides
+        window = (sides[0], sides[1]) if sides is not None and len(sides) == 2 else attention.tokens
+        terms.append(windowed_attention(tokens, dim, window, places.padding))
+    return [Formula.of(term.name, term.cost) for term in (each.of_batch(places.images) for each in terms)]

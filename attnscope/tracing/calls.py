@@ -22,7 +22,6 @@ from attnscope.core.axes import Shape
 from attnscope.tracing.costs import (
     COUNTS,
     UNKNOWN,
-    Attend,
     Cost,
     cost_of,
     full_name,
@@ -30,28 +29,13 @@ from attnscope.tracing.costs import (
     name_of_operator,
     positional,
 )
+from attnscope.tracing.flow.record import Flow
 from attnscope.tracing.memory import Memory
 from attnscope.tracing.operators import Operators
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_in
 from attnscope.tracing.threads import followed
 from attnscope.tracing.visits import Running, Visit, Visits
-
-HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
-"""Names of the attribute with the number of heads of a module."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """An operator by which attention is recognized: a matmul ("mix"), a softmax, or a fused attention ("attend")."""
-
-    kind: str
-    inputs: tuple[Shape, ...]
-    output: Shape
-    macs: int
-    heads: int | None
-    attend: Attend | None = None
-
 
 @dataclass(slots=True)
 class Call:
@@ -84,7 +68,6 @@ class Call:
     bytes_live: int = 0
     unknown: set[str] = field(default_factory=set)
     uncounted: list[str] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
     seen: bool = True
     subnormal: float = 0.0
     visit: Visit | None = None
@@ -120,9 +103,13 @@ class Call:
 
 @dataclass
 class Watched:
-    """The calls of one forward in their order, and its peak memory in bytes; a lower bound unless `peak_is_known`."""
+    """The calls of one forward in their order, its operators, and its peak memory in bytes.
+
+    The peak is a lower bound unless `peak_is_known`.
+    """
 
     calls: list[Call]
+    flow: Flow
     peak_bytes: int
     peak_is_known: bool = True
 
@@ -165,7 +152,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
             forward()
     except Exception as error:
         raise watcher.failure_of(error) from error
-    return Watched(list(_in_order(watcher.calls)), watcher.memory.peak, watcher.memory.is_known)
+    return Watched(list(_in_order(watcher.calls)), watcher.flow, watcher.memory.peak, watcher.memory.is_known)
 
 
 @contextmanager
@@ -329,6 +316,7 @@ class _Watcher:
         self.calls: list[Any] = []
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = Memory(module)
+        self.flow = Flow()
         self.casts = False
         """A flag: autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
 
@@ -366,6 +354,8 @@ class _Watcher:
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Visit:
         """Put a module that starts to run on the stack of this thread, and return its Visit."""
+        if not self.here.stack and not self.flow.nodes:
+            self.flow.begin((args, kwargs))
         visit = self.visits.of(module, self.here.stack)
         visit.inputs = _shapes_now((args, kwargs))
         if self.entered is not None:
@@ -376,14 +366,6 @@ class _Watcher:
     def path(self) -> str:
         """Return the path of the innermost running module; "" outside of modules."""
         return self.here.stack[-1].visit.path if self.here.stack else ""
-
-    def heads(self) -> int | None:
-        """Return the number of heads of the innermost running module that has this attribute; None if none has it."""
-        for running in reversed(self.here.stack):
-            for name in HEADS:
-                if isinstance(value := getattr(running.module, name, None), int):
-                    return value
-        return None
 
     def start(self, name: str, args: Any, kwargs: Any, seen: bool = True) -> Call:
         file, line = users_line(sys._getframe(2), watch.__code__)
@@ -433,7 +415,13 @@ class _Watcher:
 
         An operator outside any torch call becomes a call itself.
         """
-        self.add(cost_of(operator, args, kwargs, out), operator, args, kwargs, out)
+        cost = cost_of(operator, args, kwargs, out)
+        self.add(cost, operator, args, kwargs, out)
+        arguments, calls = positional(operator, args, kwargs), self.here.calls
+        call = self.here.current or (calls[-1] if calls and not cost.is_view else None)
+        self.flow.add(name_of_operator(operator), arguments, out, cost.macs or 0, call, fused_attention(operator, arguments))
+        if call is not None and "softmax" in name_of_operator(operator):
+            call.subnormal = subnormal_share(out)
 
     def add(self, cost: Cost, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Add an operator with this cost to the running call."""
@@ -454,21 +442,10 @@ class _Watcher:
             call.uncounted.append(full_name(operator))
         if not self.memory.is_known:
             call.unknown.add("bytes_live")
-        self.mark(call, operator, args, out, cost.macs or 0)
 
     def lost(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record that an operator did work that is unknown, beside the operators that it ran."""
         self.add(UNKNOWN, operator, args, kwargs, out)
-
-    def mark(self, call: Call, operator: Any, args: Any, out: Any, macs: int) -> None:
-        fused = fused_attention(operator, args)
-        if fused is not None:
-            call.marks.append(Mark("attend", (), shapes_in(out)[0], fused.macs, fused.heads, fused))
-        elif macs or "softmax" in name_of_operator(operator):
-            kind = "mix" if macs else "softmax"
-            call.marks.append(Mark(kind, tuple(shapes_in(args)), shapes_in(out)[0], macs, self.heads()))
-            if kind == "softmax":
-                call.subnormal = subnormal_share(out)
 
     def fail(self, error: BaseException, name: str, args: Any, kwargs: Any) -> None:
         if self.failed is None or self.failed[0] is not error:

@@ -1,191 +1,121 @@
-"""Recognize attention among the calls of a third-party module: score, softmax and weighted sum, or one fused call.
+"""Recognize attention in the flow of tensors: the scores of queries and keys, and the weighted sum that takes them."""
 
-The score is the last matmul before a softmax whose output has as many elements. The weighted sum is the first matmul after
-it that takes these elements. The head dimension is the number of MACs of the score per pair of query and key.
-"""
-
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from attnscope.core.axes import Shape
-from attnscope.core.sizes import Pair
+from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Axis, best, kind_of, roots_of, size_of
+from attnscope.tracing.flow.pairs import Pair, find_pairs
+from attnscope.tracing.flow.places import Places, places_of
+from attnscope.tracing.flow.record import Flow, Node, Value
+from attnscope.tracing.flow.rules import AxisRules
 
 if TYPE_CHECKING:
-    from attnscope.tracing.calls import Call, Mark
+    from attnscope.tracing.calls import Call
 
-LOOK_BACK = 200
-"""Number of calls before an attention that are searched for its window partition and its padding."""
+NOT_PROJECTED = 12
+"""The largest number of operators before q·kᵀ that are searched for the head that a loop selects."""
 
 
 @dataclass(frozen=True)
 class Attention:
     """One recognized attention.
 
-    `first` and `last` are the indices of the calls of the score and of the weighted sum, and `macs` their MACs together.
-    `windows` is the number of windows of an image, 1 for global attention. `window` is their size, None if unknown.
-    `padding` is the number of padding tokens in the windows of an image. `batch` is the number of images.
+    Args:
+        path: the innermost module that contains it.
+        kind: how it is computed: "score-softmax-value", "score-value" without a softmax, "fused", "linear", "predicted".
+        scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", or "predicted".
+        first: index of the call of the score.
+        last: index of the call of the weighted sum.
+        tokens: number of queries of a window.
+        keys: number of keys of a window; None if queries have no scores with keys.
+        heads: number of heads; None if unknown.
+        head_dim: channels of a head.
+        places: the arrangement of the queries in the image.
+        macs: MACs of both matmuls.
+        pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
+        mistakes: what is likely to be a mistake in it.
     """
 
     path: str
     kind: str
+    scope: str
     first: int
     last: int
     tokens: int
-    keys: int
-    heads: int
+    keys: int | None
+    heads: int | None
     head_dim: int
-    windows: int
-    window: Pair | None
-    grid: bool
+    places: Places
     macs: int
-    padding: int
-    batch: int
+    pooled: bool = False
+    mistakes: tuple[str, ...] = ()
 
     @property
     def likeness(self) -> tuple[object, ...]:
         """Return the key by which equal attentions are reported together."""
         return (
             self.kind,
+            self.scope,
             self.tokens,
             self.keys,
             self.heads,
             self.head_dim,
-            self.windows,
-            self.window,
-            self.grid,
-            self.padding,
+            self.places,
+            self.pooled,
+            self.mistakes,
         )
 
 
-def find_attention(calls: "Sequence[Call]", batch: int, inputs: Sequence[Shape] = ()) -> list[Attention]:
-    """Find the attentions among the calls of a forward, in their order.
+@dataclass(frozen=True)
+class Recognized:
+    """The attentions of a forward in their order, and the calls of softmaxes that belong to none."""
+
+    attentions: list[Attention] = field(default_factory=list)
+    other_softmaxes: "list[Call]" = field(default_factory=list)
+
+
+def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognized:
+    """Find the attentions of a forward.
 
     Args:
+        flow: all operators that ran.
         calls: all calls of the forward.
-        batch: size of the first axis of the input, which is the number of images if images are first.
-        inputs: shapes of the inputs of the traced module.
-    """
-    marks = [(index, mark) for index, call in enumerate(calls) for mark in call.marks]
-    return [*_found(calls, marks, _images([mark for _, mark in marks], batch, inputs))]
-
-
-def _images(marks: "Sequence[Mark]", batch: int, inputs: Sequence[Shape]) -> int:
-    """Return the number of images, which separates windows from images.
-
-    Images are second in an input `n b c` or `n b` if an attention has n queries in rows of b. An input with one image may
-    be broadcast to the others.
-    """
-    for queries, rows in filter(None, map(_queries_and_rows, marks)):
-        for shape in inputs:
-            if len(shape) in (2, 3) and shape[0] == queries and shape[1] == rows:
-                return shape[1]
-    first = inputs[0] if inputs else ()
-    if first[:1] == (1,) == (batch,):
-        return max(shape[0] for shape in inputs if len(shape) == len(first)) or 1
-    return batch
-
-
-def _queries_and_rows(mark: "Mark") -> tuple[int, int] | None:
-    """Return the number of queries of an attention or softmax, and its rows without heads; None for another operator."""
-    if mark.attend is not None:
-        return mark.attend.queries, mark.attend.rows
-    if mark.kind != "softmax" or len(mark.output) < 3:
-        return None
-    *outer, queries, _ = mark.output
-    return queries, math.prod(outer[:-1]) if outer[1:] else outer[0] // (mark.heads or 1)
-
-
-def _found(calls: "Sequence[Call]", marks: "list[tuple[int, Mark]]", batch: int) -> Iterator[Attention]:
-    for at, (index, mark) in enumerate(marks):
-        if mark.attend is not None:
-            fused = mark.attend
-            sizes = (fused.queries, fused.keys, fused.heads, fused.head_dim)
-            yield _attention(calls, "fused", (index, index), sizes, fused.rows, batch, fused.macs)
-        elif mark.kind == "softmax" and (pattern := _pattern(marks, at)) is not None:
-            first, last, score, mix = pattern
-            *outer, queries, keys = mark.output
-            heads = _heads(outer, mark.heads, batch)
-            sizes = (queries, keys, heads, score.macs // math.prod(mark.output))
-            kind = "score-softmax-value" if first < last else "fused"
-            yield _attention(calls, kind, (first, last), sizes, math.prod(outer) // heads, batch, score.macs + mix.macs)
-
-
-def _pattern(marks: "list[tuple[int, Mark]]", at: int) -> "tuple[int, int, Mark, Mark] | None":
-    """Find the score and the weighted sum around a softmax.
-
-    Returns:
-        The indices of both calls, and both operators; None if the softmax is not part of an attention.
-    """
-    weights = marks[at][1].output
-    elements = math.prod(weights)
-    if len(weights) < 2 or not elements:
-        return None
-    for first, score in reversed(marks[:at]):  # noqa: B007 # it is used below
-        if score.kind == "softmax":
-            return None
-        if score.kind == "mix" and math.prod(score.output) == elements and {*weights[-2:]} <= {*score.output, 1}:
-            break
-    else:
-        return None
-    for last, mix in marks[at + 1 :]:
-        if mix.kind == "softmax":
-            return None
-        taken = [shape for shape in mix.inputs if math.prod(shape) == elements and weights[-1] in shape]
-        if mix.kind == "mix" and taken and mix.macs % elements == 0:
-            return first, last, score, mix
-    return None
-
-
-def _heads(outer: list[int], hint: int | None, batch: int) -> int:
-    """Return the number of heads among the axes before queries and keys.
-
-    Args:
-        outer: sizes of these axes.
-        hint: the number of heads that the module has as an attribute, if any. If heads and images share one axis, it
-            separates them, unless the axis has no more rows than images.
         batch: number of images in the input.
     """
-    if hint and hint in outer[1:]:
-        return hint
-    if len(outer) > 1:
-        return outer[-1]
-    rows = math.prod(outer)
-    if not hint or rows % hint:
-        return 1
-    return hint if rows % (hint * batch) == 0 or rows % batch else 1
+    if not any(node.fused or "softmax" in node.name or node.name in ("bmm", "mm", "exp") for node in flow.nodes):
+        return Recognized()
+    AxisRules(batch).apply(flow)
+    pairs = find_pairs(flow)
+    where = {id(call): index for index, call in enumerate(calls)}
+    found: list[tuple[Node, _Part]] = [(pair.second.node, part) for pair in pairs.found if (part := _of_pair(pair, batch))]
+    found += [(node, _of_fused(node, batch)) for node in flow.nodes if node.fused]
+    order = {id(node): index for index, node in enumerate(flow.nodes)}
+    parts = [part for _, part in sorted(found, key=lambda each: order[id(each[0])])]
+    others = [node.call for node in pairs.others if id(node.call) in where]
+    return Recognized([_placed(part, calls, where) for part in _whole(parts)], others)
 
 
-def _attention(
-    calls: "Sequence[Call]",
-    kind: str,
-    span: tuple[int, int],
-    sizes: tuple[int, int, int, int],
-    rows: int,
-    batch: int,
-    macs: int,
-) -> Attention:
-    tokens, keys, heads, head_dim = sizes
-    windows = rows // batch if rows % batch == 0 else 1
-    window, grid = _window(calls, span[0], tokens, windows, batch) if windows > 1 else (None, False)
-    padding = _padding(calls, span[0], windows * tokens, batch * heads * head_dim) if windows > 1 else 0
-    return Attention(
-        path=_around(calls, *span),
-        kind=kind,
-        first=span[0],
-        last=span[1],
-        tokens=tokens,
-        keys=keys,
-        heads=heads,
-        head_dim=head_dim,
-        windows=windows,
-        window=window,
-        grid=grid,
-        macs=macs,
-        padding=padding,
-        batch=batch,
-    )
+@dataclass(frozen=True)
+class _Part:
+    """An attention before its calls are known, or a part of one: a slice of its queries, one head, or one window.
+
+    `queries`, `keys`, and `channels` are the axes of q·kᵀ, and `selected` are the positions at which the query was selected.
+    """
+
+    nodes: tuple[Node, ...]
+    found: Attention
+    queries: Axis = ()
+    keys: Axis = ()
+    channels: Axis = ()
+    selected: tuple[tuple[Axis, int], ...] = ()
+
+
+def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:
+    """Return an attention with its calls."""
+    indices = [where[id(node.call)] for node in part.nodes if id(node.call) in where] or [0]
+    first, last = min(indices), max(indices)
+    return replace(part.found, path=_around(calls, first, last), first=first, last=last)
 
 
 def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
@@ -197,48 +127,259 @@ def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
     return ".".join(ends[0][:shared])
 
 
-def _window(calls: "Sequence[Call]", first: int, tokens: int, windows: int, batch: int) -> tuple[Pair | None, bool]:
-    """Return the sides of the windows, None if unknown, and whether they form a dilated grid.
+def _of_fused(node: Node, batch: int) -> _Part:
+    """Read a fused attention. Its sizes are exact; its axes tell heads and windows apart."""
+    fused = node.fused
+    assert fused is not None
+    query, key = _query_and_key(node)
+    rows, keys = query.axes[-2], key.axes[-2]
+    channels = query.axes[-1]
+    outer = _outer(query, key)
+    places = places_of(outer, rows, channels, batch, keys)
+    is_native = node.name.startswith(("_native", "_transformer"))
+    heads = fused.heads if is_native else places.heads
+    if heads * places.images * places.windows != fused.heads * fused.rows:  # some axes are unknown
+        heads = fused.heads
+        places = Places(heads, batch, fused.rows // batch if fused.rows % batch == 0 else fused.rows)
+    found = Attention(
+        path="",
+        kind="fused",
+        scope="tokens",
+        first=0,
+        last=0,
+        tokens=fused.queries,
+        keys=fused.keys,
+        heads=heads,
+        head_dim=fused.head_dim,
+        places=replace(places, heads=heads),
+        macs=fused.macs,
+        pooled=bool(roots_of(rows) & roots_of(keys)),
+        mistakes=_mistakes(rows, places, ()),
+    )
+    return _Part((node,), found, rows, keys, channels, _selected(query))
 
-    Both come from the partition before the attention. Without one, a square number of tokens is taken as a square window.
-    """
-    for call in reversed(calls[max(0, first - LOOK_BACK) : first]):
-        for shape in call.outputs:
-            if found := _partition(shape, tokens, windows, batch):
-                return found
-    side = math.isqrt(tokens)
-    return ((side, side) if side * side == tokens else None), False
+
+def _query_and_key(node: Node) -> tuple[Value, Value]:
+    """Return the query and the key of a fused attention; an operator that has one input attends to itself."""
+    query, key = node.args[0], node.args[1]
+    return query, key if isinstance(key, Value) else query
 
 
-def _padding(calls: "Sequence[Call]", first: int, tokens: int, width: int) -> int:
-    """Return the number of padding tokens of an image, from a `pad` call before the attention that returns its tokens.
-
-    Args:
-        calls: all calls of the forward.
-        first: index of the first call of the attention.
-        tokens: number of tokens in all windows of an image.
-        width: embedding dimension times the number of images.
-    """
-    for call in reversed(calls[max(0, first - LOOK_BACK) : first]):
-        if call.name == "pad" and [math.prod(shape) for shape in call.outputs] == [tokens * width]:
-            real = sum(map(math.prod, call.inputs[:1])) // width
-            return max(tokens - real, 0)
-    return 0
+def _outer(query: Value, key: Value) -> Axis:
+    """Return the axes before the last two, which queries and keys share."""
+    both = [value.axes[:-2] for value in (query, key)]
+    longest = max(map(len, both), default=0)
+    return tuple(
+        atom
+        for place in range(-longest, 0)
+        for atom in best(_largest([axes[place] for axes in both if len(axes) >= -place]))
+    )
 
 
-def _partition(shape: Shape, tokens: int, windows: int, batch: int) -> tuple[Pair, bool] | None:
-    """Match a shape with the axes of a window partition, `b (r p) (s q) c`, in one of their orders.
+def _largest(axes: list[Axis]) -> list[Axis]:
+    most = max(map(size_of, axes), default=1)
+    return [axis for axis in axes if size_of(axis) == most]
 
-    Returns:
-        The sides of a window, and whether the windows form a dilated grid; None if the shape does not match.
-    """
-    if len(shape) != 6 or shape[0] != batch:
+
+def _of_pair(pair: Pair, batch: int) -> _Part | None:
+    """Read an attention from its two contractions; None if it is none."""
+    first, second = pair.first, pair.second
+    if first is None:
+        return _predicted(pair, batch)
+    if kind_of(first.contracted) != FEATURE and kind_of(first.rows) == FEATURE == kind_of(first.keys):
+        return _over_channels(pair, batch) if pair.softmaxes else _linear(pair, batch)
+    queries, keys = first.rows, first.keys
+    if roots_of(pair.mixed) & roots_of(first.rows) and not roots_of(pair.mixed) & {atom.root for atom in first.columns}:
+        queries, keys = keys, queries  # k·qᵀ
+    places = places_of(first.batch, queries, first.contracted, batch, keys)
+    scope = "tokens"
+    tokens = size_of(queries)
+    if tokens == 1 and places.windows > 1 and any(atom.root.how in ("window", "gather") for atom in keys):
+        scope, tokens = "neighbourhood", places.windows
+        places = replace(places, windows=1, sides=None, grid=False)
+    found = Attention(
+        path="",
+        kind="score-softmax-value" if pair.softmaxes else "score-value",
+        scope=scope,
+        first=0,
+        last=0,
+        tokens=tokens,
+        keys=size_of(keys),
+        heads=places.heads,
+        head_dim=size_of(first.contracted),
+        places=places,
+        macs=first.node.macs + second.node.macs,
+        pooled=bool(roots_of(queries) & roots_of(keys)),
+        mistakes=_mistakes(queries, places, _wrong_axes(pair, queries)),
+    )
+    return _Part((first.node, second.node), found, queries, keys, first.contracted, _selected(first.left))
+
+
+def _over_channels(pair: Pair, batch: int) -> _Part:
+    """Read attention over channels: q·kᵀ sums over tokens, so that channels have scores with channels."""
+    first, second = pair.first, pair.second
+    assert first is not None
+    groups = [atom for atom in first.batch if atom.root.kind == FEATURE]
+    places = places_of(first.batch, first.contracted, (), batch)
+    found = Attention(
+        path="",
+        kind="score-softmax-value",
+        scope="channel",
+        first=0,
+        last=0,
+        tokens=size_of(first.contracted),
+        keys=None,
+        heads=size_of(groups),
+        head_dim=size_of(first.rows),
+        places=places,
+        macs=first.node.macs + second.node.macs,
+    )
+    return _Part((first.node, second.node), found)
+
+
+def _linear(pair: Pair, batch: int) -> _Part | None:
+    """Read linear attention: kᵀ·v first, then the product with the queries, without scores of tokens with tokens."""
+    first, second = pair.first, pair.second
+    assert first is not None
+    if not roots_of(second.batch) & roots_of(first.batch) and first.batch:
         return None
-    _, a, b, c, d, _ = shape
-    if a * c == windows and b * d == tokens:  # b r p s q c
-        return (b, d), False
-    if a * b == windows and c * d == tokens:  # b r s p q c
-        return (c, d), False
-    if b * d == windows and a * c == tokens:  # b p r q s c
-        return (a, c), True
-    return None
+    queries = second.rows if kind_of(second.rows) == TOKEN else second.keys
+    if kind_of(queries) != TOKEN:
+        return None
+    places = places_of(second.batch, queries, first.rows, batch)
+    found = Attention(
+        path="",
+        kind="linear",
+        scope="linear",
+        first=0,
+        last=0,
+        tokens=size_of(queries),
+        keys=None,
+        heads=places.heads,
+        head_dim=size_of(first.rows),
+        places=places,
+        macs=first.node.macs + second.node.macs,
+    )
+    return _Part((first.node, second.node), found)
+
+
+def _predicted(pair: Pair, batch: int) -> _Part | None:
+    """Read a weighted sum of data whose weights are a softmax, but not one of scores: outlook, pooling, deformable."""
+    second = pair.second
+    if kind_of(pair.mixed) == BATCH:
+        return None
+    queries, channels = second.rows, second.keys
+    if pair.weights is second.right:
+        queries, channels = channels, queries
+    places = places_of(second.batch, queries, channels, batch)
+    tokens = size_of(queries) * places.windows
+    found = Attention(
+        path="",
+        kind="predicted",
+        scope="predicted",
+        first=0,
+        last=0,
+        tokens=tokens,
+        keys=size_of(pair.mixed),
+        heads=places.heads,
+        head_dim=size_of(channels),
+        places=replace(places, windows=1, sides=None, grid=False),
+        macs=second.node.macs,
+    )
+    return _Part((second.node,), found)
+
+
+def _wrong_axes(pair: Pair, queries: Axis) -> tuple[str, ...]:
+    """Return what a softmax normalizes over, if no softmax of the attention is over its keys."""
+    summed = roots_of(pair.mixed)
+    axes = [axis for _, axis in pair.softmaxes if axis]
+    if not axes or any(roots_of(axis) & {atom.root for atom in pair.mixed} for axis in axes):
+        return ()
+    axis = axes[0]
+    if kind_of(axis) == FEATURE:
+        return ("heads",)
+    if kind_of(axis) == BATCH:
+        return ("the batch",)
+    return ("the queries",) if roots_of(axis) & roots_of(queries) or not summed else ()
+
+
+def _mistakes(rows: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the sentences about what is likely to be a mistake."""
+    found = [f"the softmax is over {axis}, not over the keys" for axis in normalized]
+    if any(atom.root.kind == BATCH for atom in rows) and not places.sequence_first:
+        found.append("q·kᵀ is over the batch axis: images attend to each other")
+    return tuple(found)
+
+
+def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
+    """Return the axes and positions at which a query was selected before q·kᵀ, the nearest first."""
+    found = []
+    for _ in range(NOT_PROJECTED):
+        maker = value.maker
+        if maker is None or not maker.args or not isinstance(maker.args[0], Value):
+            break
+        if maker.name == "select":
+            source, place, index = maker.args[:3]
+            found.append((source.axes[place], index))
+        elif maker.name == "unbind":
+            place = maker.args[1] if len(maker.args) > 1 else 0
+            found.append((maker.args[0].axes[place], maker.outputs.index(value)))
+        elif maker.name in ("mm", "addmm", "bmm", "convolution"):
+            break
+        value = maker.args[0]
+    return tuple(found)
+
+
+def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Join the parts of an attention that a loop computes: slices of its queries, its heads, or its windows."""
+    run: list[_Part] = []
+    for part in parts:
+        if run and (part.found.likeness != run[0].found.likeness or _step(run[-1], part) is None):
+            yield _joined(run)
+            run = []
+        if len(run) > 1 and _step(run[-2], run[-1]) != _step(run[-1], part):
+            yield _joined(run)
+            run = []
+        run.append(part)
+    if run:
+        yield _joined(run)
+
+
+def _step(one: _Part, other: _Part) -> str | None:
+    """Return what the second of two parts of an attention continues with: "queries", "heads" or "windows"; None if nothing."""
+    if _continues(one.queries, other.queries):
+        return "windows" if _continues(one.keys, other.keys) else "queries"
+    if _continues(one.channels, other.channels):
+        return "heads"
+    differing = [
+        axis
+        for (axis, index), (other_axis, other_index) in zip(one.selected, other.selected, strict=False)
+        if axis == other_axis and index + 1 == other_index
+    ]
+    return "heads" if len(differing) == 1 and kind_of(differing[0]) == FEATURE else None
+
+
+def _continues(one: Axis, other: Axis) -> bool:
+    """Return whether two axes are slices of the same axis, the second right after the first."""
+    if len(one) != 1 or len(other) != 1 or not one[0].root.how == other[0].root.how == "slice":
+        return False
+    first, second = one[0].root, other[0].root
+    return first.origin == second.origin and first.start + first.size == second.start
+
+
+def _joined(run: list[_Part]) -> _Part:
+    if len(run) == 1:
+        return run[0]
+    step, first = _step(run[0], run[1]), run[0].found
+    nodes = tuple(node for part in run for node in part.nodes)
+    macs = sum(part.found.macs for part in run)
+    if step == "queries":
+        found = replace(first, tokens=sum(part.found.tokens for part in run), macs=macs)
+    elif step == "windows":
+        found = replace(first, places=replace(first.places, windows=first.places.windows * len(run)), macs=macs)
+    else:
+        heads = (first.heads or 1) * len(run)
+        found = replace(first, heads=heads, places=replace(first.places, heads=heads), macs=macs)
+    return replace(run[0], nodes=nodes, found=found)
+
+

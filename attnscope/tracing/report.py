@@ -27,8 +27,8 @@ def trace_report(
     calls, module = found.watched.calls, found.module
     times = call_times(calls, measured.timing)
     whole = measured.timing.whole if measured.timing else None
-    attended = find_attention(calls, found.batch, shapes_within(found.inputs))
-    attentions = attentions_found(attended, Forward(calls, times, whole))
+    recognized = find_attention(found.watched.flow, calls, found.batch)
+    attentions = attentions_found(recognized.attentions, Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
     rows = [call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)]
@@ -52,6 +52,7 @@ def trace_report(
         warnings=[
             *measured.warnings,
             *map(_wrong_comment, wrong),
+            *_mistakes(attentions),
             *_subnormal(calls),
             *noise,
         ],
@@ -62,6 +63,7 @@ def trace_report(
         depth=options.depth,
         calls=len(calls),
         attentions=attentions,
+        other_softmaxes=[call.path for call in recognized.other_softmaxes],
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
         unused_params=params - sum(call.new_params for call in calls),
@@ -74,6 +76,11 @@ def _spell_input(value: Any) -> str:
 
 def _wrong_comment(wrong: WrongShape) -> str:
     return f"{spell_line(wrong.file, wrong.line)}: the comment says {wrong.says}, but the shape is {spell(wrong.made)}"
+
+
+def _mistakes(attentions: Sequence[AttentionFound]) -> list[str]:
+    """Return a warning for each likely mistake in an attention."""
+    return [f"attention in {found.path or 'the module'}: {mistake}" for found in attentions for mistake in found.mistakes]
 
 
 def _subnormal(calls: Sequence[Call]) -> list[str]:

@@ -1,0 +1,77 @@
+"""Find the matmuls of data with data: q·kᵀ, the weighted sum of values, and kᵀ·v."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from attnscope.tracing.flow.axes import Axis, joined
+from attnscope.tracing.flow.record import Flow, Node, Value
+from attnscope.tracing.flow.rules import operands, reduced_places
+
+MATMULS = frozenset({"mm", "addmm", "bmm", "baddbmm", "baddbmm_", "mv", "dot"})
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Contraction:
+    """A product of two tensors that is summed over an axis of both: `out[batch, rows, columns]`.
+
+    `rows` are axes of `left` alone, `columns` axes of `right` alone, as the result has them, and `batch` axes of both.
+    `keys` are the columns as `right` has them.
+    """
+
+    node: Node
+    left: Value
+    right: Value
+    out: Value
+    batch: Axis
+    rows: Axis
+    columns: Axis
+    keys: Axis
+    contracted: Axis
+
+
+def contractions(flow: Flow) -> Iterator[Contraction]:
+    """Yield all contractions of data with data, in their order."""
+    for node in flow.nodes:
+        if node.name in MATMULS:
+            found = _matmul(node)
+        elif node.name in ("sum", "mean"):
+            found = _sum_of_product(node)
+        else:
+            continue
+        if found is not None and not found.left.is_constant and not found.right.is_constant:
+            yield found
+
+
+def _matmul(node: Node) -> Contraction | None:
+    left, right = operands(node)
+    if left is None or right is None or not left.axes or not right.axes:
+        return None
+    out = node.outputs[0]
+    rows = left.axes[-2] if len(left.axes) > 1 else ()
+    columns = out.axes[-1] if len(right.axes) > 1 else ()
+    keys = right.axes[-1] if len(right.axes) > 1 else ()
+    batch = out.axes[0] if len(out.axes) > 2 else ()
+    return Contraction(node, left, right, out, batch, rows, columns, keys, left.axes[-1])
+
+
+def _sum_of_product(node: Node) -> Contraction | None:
+    """Read `(left * right).sum(axis)`."""
+    product = node.args[0]
+    maker = product.maker
+    if maker is None or maker.name not in ("mul", "mul_") or len(list(maker.inputs)) != 2:
+        return None
+    left, right = maker.inputs
+    places = set(reduced_places(node))
+    rank = len(product.shape)
+    both, rows, columns, contracted = [], [], [], []
+    for place in range(rank):
+        sides = [_size_at(value, place - rank) > 1 for value in (left, right)]
+        (contracted if place in places else both if all(sides) else rows if sides[0] else columns).extend(
+            product.axes[place]
+        )
+    parts = map(joined, (both, rows, columns, columns, contracted))
+    return Contraction(node, left, right, node.outputs[0], *parts)
+
+
+def _size_at(value: Value, place: int) -> int:
+    return value.shape[place] if len(value.shape) >= -place else 1

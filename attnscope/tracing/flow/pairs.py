@@ -1,0 +1,193 @@
+"""Pair contractions: the scores of an attention with the weighted sum that takes them, or kᵀ·v with the queries."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of
+from attnscope.tracing.flow.contractions import Contraction, contractions
+from attnscope.tracing.flow.record import Flow, Node, Value
+
+SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "_masked_softmax"})
+EXPONENTIALS = frozenset({"exp", "exp_", "exp2"})
+"""Operators of a softmax that is written out."""
+FARTHEST = 400
+"""The largest number of values that are searched for the weighted sum of some scores."""
+
+
+@dataclass(eq=False, slots=True)
+class Pair:
+    """Two contractions, the second of which takes the result of the first.
+
+    Args:
+        first: q·kᵀ; or kᵀ·v in linear attention; None if the weights are no product of data.
+        second: the weighted sum.
+        softmaxes: the operators between them that normalize, each with the axis.
+        mixed: the axis of the first result over which the second sums.
+        weights: the input of the second that comes from the first.
+    """
+
+    first: Contraction | None
+    second: Contraction
+    softmaxes: list[tuple[Node, Axis]]
+    mixed: Axis
+    weights: Value
+
+
+@dataclass(slots=True)
+class Pairs:
+    """All pairs of a forward, and the softmaxes that belong to none."""
+
+    found: list[Pair] = field(default_factory=list)
+    others: list[Node] = field(default_factory=list)
+
+
+def find_pairs(flow: Flow) -> Pairs:
+    """Return the pairs of contractions in a flow whose axes are known, and the softmaxes outside of them."""
+    return _Search(flow).run()
+
+
+class _Search:
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.consumers: dict[Value, list[Node]] = defaultdict(list)
+        for node in flow.nodes:
+            for value in node.inputs:
+                self.consumers[value].append(node)
+        self.all = list(contractions(flow))
+        self.at = {_product_of(contraction): contraction for contraction in self.all}
+        """The contractions, by the node that multiplies."""
+
+    def run(self) -> Pairs:
+        pairs = Pairs()
+        taken: set[Node] = set()
+        seconds: set[Node] = set()
+        for first in self.all:
+            if first.node in seconds or not first.contracted:
+                continue
+            pair = self.follow(first.out, frozenset(atom.root for atom in first.columns), first)
+            if pair is not None and _is_attention(pair):
+                pairs.found.append(pair)
+                seconds.add(pair.second.node)
+                taken |= {node for node, _ in pair.softmaxes}
+        firsts = {pair.first.node for pair in pairs.found if pair.first}
+        for node in self.flow.nodes:
+            if node.name in SOFTMAXES and node not in taken and not node.outputs[0].is_constant:
+                axis = softmax_axis(node)
+                pair = self.follow(node.outputs[0], frozenset(atom.root for atom in axis), None) if axis else None
+                if pair is not None and pair.second.node in firsts:
+                    continue  # it normalizes the keys of linear attention
+                if pair is None or kind_of(_values_axis(pair)) != TOKEN:
+                    pairs.others.append(node)
+                elif pair.second.node not in seconds:
+                    pair.softmaxes.insert(0, (node, axis))
+                    pairs.found.append(pair)
+                    seconds.add(pair.second.node)
+        order = {node: index for index, node in enumerate(self.flow.nodes)}
+        pairs.found.sort(key=lambda pair: order[pair.second.node])
+        return pairs
+
+    def follow(self, start: Value, columns: frozenset[Root], first: Contraction | None) -> Pair | None:
+        """Follow values that still have these columns to the contraction that sums over them, or over the rows."""
+        before: dict[Value, tuple[Value, Node] | None] = {start: None}
+        rows = frozenset(atom.root for atom in first.rows) if first else frozenset()
+        queue = [start]
+        for value in queue:
+            if len(before) > FARTHEST:
+                return None
+            for node in self.consumers[value]:
+                second = self.at.get(node)
+                if second is not None and first is not second:
+                    mixed = _mixed(second, value, columns, rows)
+                    if mixed is not None:
+                        return Pair(first, second, self.softmaxes(before, value), mixed, value)
+                    if node.name not in ("mul", "mul_"):
+                        continue
+                for out in node.outputs:
+                    if out not in before and _carries(out, columns, start):
+                        before[out] = value, node
+                        queue.append(out)
+        return None
+
+    def softmaxes(self, before: dict[Value, tuple[Value, Node] | None], value: Value) -> list[tuple[Node, Axis]]:
+        """Return the normalizing operators on the way to a value, with their axes."""
+        found = []
+        while (step := before[value]) is not None:
+            value, node = step
+            if node.name in SOFTMAXES:
+                found.append((node, softmax_axis(node)))
+            elif node.name in EXPONENTIALS:
+                found.append((node, self.summed_axis(node.outputs[0])))
+        return found[::-1]
+
+    def summed_axis(self, value: Value) -> Axis:
+        """Return the axis over which the exponentials of a written-out softmax are summed; () if they are not."""
+        for node in self.consumers[value]:
+            if node.name == "sum" and (axes := _reduced(node)):
+                return axes
+        return ()
+
+
+def _product_of(contraction: Contraction) -> Node:
+    node = contraction.node
+    maker = node.args[0].maker if node.name in ("sum", "mean") else None
+    return maker if maker is not None else node
+
+
+def _reduced(node: Node) -> Axis:
+    from attnscope.tracing.flow.rules import reduced_places
+
+    return tuple(atom for place in reduced_places(node) for atom in node.args[0].axes[place])
+
+
+def softmax_axis(node: Node) -> Axis:
+    """Return the axis over which a softmax normalizes."""
+    value = node.args[0]
+    place = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], int) else -1
+    return value.axes[place] if value.axes else ()
+
+
+def _carries(value: Value, roots: frozenset[Root], start: Value) -> bool:
+    """Return whether a value still has these columns. A single key has no Root: then all elements must remain."""
+    if not roots:
+        return prod(start.shape) == prod(value.shape)
+    return any(atom.root.line & roots for axis in value.axes for atom in axis)
+
+
+def _mixed(second: Contraction, value: Value, columns: frozenset[Root], rows: frozenset[Root]) -> Axis | None:
+    """Return the axis of a value that a contraction sums over, if it has these columns or rows; else None."""
+    if value is second.left:
+        axis = second.contracted
+    elif value is second.right:
+        axis = value.axes[-2] if second.node.name not in ("sum", "mean") and len(value.axes) > 1 else second.contracted
+    else:
+        return None
+    if not columns:
+        return () if not axis else None
+    roots = roots_of(axis)
+    return axis if roots & columns or roots & rows else None
+
+
+def _values_axis(pair: Pair) -> Axis:
+    """Return the axis of the values that the second contraction sums over."""
+    second = pair.second
+    if second.node.name in ("sum", "mean"):
+        return second.contracted
+    if pair.weights is second.right:
+        return second.left.axes[-1]
+    return second.right.axes[-2] if len(second.right.axes) > 1 else second.right.axes[-1]
+
+
+def _is_attention(pair: Pair) -> bool:
+    """Return whether two contractions without a softmax between them are linear attention, or scores of tokens."""
+    first = pair.first
+    if pair.softmaxes or first is None:
+        return True
+    if not first.columns or not first.rows:
+        return False
+    if kind_of(first.contracted) == FEATURE:
+        return kind_of(first.rows) != FEATURE and kind_of(first.keys) != FEATURE
+    return kind_of(first.contracted) == TOKEN and kind_of(first.rows) == kind_of(first.keys) == FEATURE
+
+

@@ -1,0 +1,141 @@
+"""Read from the axes of an attention how its queries are arranged: heads, images, windows, and the sides of a window."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+
+from attnscope.core.axes import Shape
+from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, UNKNOWN, Atom, Axis, Root, size_of
+
+
+@dataclass(frozen=True)
+class Places:
+    """The arrangement of the queries of an attention.
+
+    Args:
+        heads: number of heads; None if unknown.
+        images: number of images.
+        windows: number of groups of queries in an image that have keys of their own.
+        sides: sizes of a window along each axis of the image; None if unknown, or if there is one window.
+        grid: whether the tokens of a window are not neighbours, but at a regular distance.
+        padding: number of padding tokens in all windows of an image.
+        sequence_first: whether the first axis of the input counts tokens and the second one images.
+    """
+
+    heads: int | None
+    images: int
+    windows: int
+    sides: Shape | None = None
+    grid: bool = False
+    padding: int = 0
+    sequence_first: bool = False
+
+
+def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis = ()) -> Places:
+    """Return the arrangement of an attention.
+
+    Args:
+        batch: the axes that queries and keys share.
+        rows: the axes of the queries of one window.
+        keys: the axes of its keys, whose places show the window if the same queries look at all windows.
+        contracted: the axis over which q·kᵀ sums.
+        images: number of images in the inputs of the forward.
+    """
+    heads, counted, groups = _sorted(batch, rows, contracted, images)
+    second = [atom for atom in groups if atom.root.how == "input" and atom.root.start == 1]
+    is_first = any(atom.root.how == "input" and atom.root.start == 0 for atom in rows)
+    sequence_first = bool(not counted and second and (is_first or size_of(second) == images))
+    if sequence_first:
+        counted, groups = second, [atom for atom in groups if atom not in second]
+    sides, grid = window_of(rows, groups) if groups else (None, False)
+    if groups and sides is None and size_of(keys) == size_of(rows):
+        sides, grid = window_of(keys, groups)
+    return Places(
+        size_of(heads),
+        size_of(counted),
+        size_of(groups),
+        sides,
+        grid,
+        _padding([*rows, *groups]) if groups else 0,
+        sequence_first,
+    )
+
+
+def _sorted(batch: Axis, rows: Axis, contracted: Axis, images: int) -> tuple[list[Atom], list[Atom], list[Atom]]:
+    """Return the Atoms of the shared axes that count heads, images, and windows."""
+    projected = {atom.root for atom in contracted}
+    as_given = bool(projected) and all(root.how == "input" for root in projected)
+    heads: list[Atom] = []
+    counted: list[Atom] = []
+    groups: list[Atom] = []
+    for atom in batch:
+        # without projections, an axis of the input between images and tokens counts heads
+        is_head = atom.root.kind == FEATURE or atom.root in projected
+        is_head |= as_given and atom.root.how == "input" and atom.root.kind == TOKEN and atom.root.start == 1
+        (heads if is_head else counted if atom.root.kind == BATCH else groups).append(atom)
+    unknown = [atom for atom in groups if atom.root.kind == UNKNOWN]
+    if not counted and unknown and size_of(unknown) == images:
+        return heads, unknown, [atom for atom in groups if atom not in unknown]
+    return heads, counted, groups
+
+
+Part = tuple[Atom, int]
+"""Positions of a Root, and the side of a window along them; 0 if they count windows."""
+
+
+def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
+    """Return the sides of a window, None if unknown, and whether it is dilated.
+
+    Along an axis of the image, the tokens of a window are neighbours if the windows are its outer part, and at a distance if
+    they are its inner part.
+    """
+    parts: dict[Root, list[Part]] = defaultdict(list)
+    for atom in groups:
+        parts[atom.root].append((atom, 0))
+    for atom in rows:
+        origin = atom.root.origin
+        if len(origin) == 1 and origin[0].root in parts and atom.size == atom.root.size:  # pooled inside of windows
+            parts[origin[0].root].append((origin[0], atom.size))
+        else:
+            parts[atom.root].append((atom, atom.size))
+    sides: list[int] = []
+    dilated = False
+    for root in sorted(parts, key=lambda root: root.number):
+        found = _sides_along(root, sorted(parts[root], key=lambda part: part[0].stride))
+        if root.kind != TOKEN or found is None:
+            return None, False
+        sides += found[0]
+        dilated |= found[1]
+    return (tuple(sides) or None), dilated
+
+
+def _sides_along(root: Root, parts: list[Part]) -> tuple[list[int], bool] | None:
+    """Return the sides of a window along one Root, and whether it is dilated; None if the parts are not all of the Root.
+
+    The innermost positions may be missing, if neighbours were merged into one token.
+    """
+    stride = parts[0][0].stride
+    for atom, _ in parts:
+        if atom.stride != stride:
+            return None
+        stride *= atom.size
+    if stride != root.size:
+        return None
+    runs = [
+        (inside, prod(side or atom.size for atom, side in run))
+        for inside, run in groupby(parts, lambda part: part[1] > 0)
+    ]
+    if len(runs) == 1:
+        inside, size = runs[0]
+        if not inside and parts[0][0].stride > 1:
+            return None  # the tokens inside of these windows are not the queries
+        return [size] if inside else [] if root.how == "windows" else [1], False
+    return [size for inside, size in runs if inside][::-1], not runs[0][0]
+
+
+def _padding(atoms: Iterable[Atom]) -> int:
+    roots = {atom.root for atom in atoms}
+    real = [size_of(root.origin) if root.how == "pad" else root.size for root in roots]
+    return prod(root.size for root in roots) - prod(real)

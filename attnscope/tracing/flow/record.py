@@ -1,0 +1,104 @@
+"""Record which operator made each tensor of a forward, without keeping the tensors."""
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from attnscope.core.axes import Shape
+from attnscope.ops.attention import Attend
+from attnscope.tracing.flow.axes import Axes
+from attnscope.tracing.tensors import shape_of, tensors_in
+
+INPUT, TABLE = "input", "table"
+"""Sources of tensors that no operator made: an input of the forward, and a parameter, buffer or constant."""
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """A tensor of a forward: its shape, and the Node that made it; None for an input, a parameter or a constant.
+
+    `axes` and `is_constant` are set by `attnscope.tracing.flow.rules`. A constant depends on no input.
+    """
+
+    shape: Shape
+    maker: "Node | None" = None
+    source: str = ""
+    axes: Axes = ()
+    is_constant: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """An operator that ran.
+
+    Args:
+        name: its name in aten, such as `bmm`.
+        args: its positional arguments, with a Value for each tensor.
+        outputs: the Value of each tensor that it returned.
+        macs: its MACs; 0 if unknown.
+        call: the torch call in which it ran; None if it is a view outside of any.
+        fused: the attention that it computes, for a fused operator.
+    """
+
+    name: str
+    args: list[Any]
+    outputs: list[Value]
+    macs: int
+    call: Any
+    fused: Attend | None = None
+
+    @property
+    def inputs(self) -> "Iterator[Value]":
+        """Yield the Values among the arguments."""
+        for arg in self.args:
+            if isinstance(arg, Value):
+                yield arg
+            elif isinstance(arg, list):
+                yield from (item for item in arg if isinstance(item, Value))
+
+
+@dataclass
+class Flow:
+    """All operators that ran in a forward, in their order."""
+
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[int, tuple[Any, Value]] = field(default_factory=dict)
+    """The Value of each tensor, by its identity, with a reference that shows whether the tensor still lives."""
+
+    def begin(self, inputs: Any) -> None:
+        """Record the inputs of the forward."""
+        for tensor in tensors_in(inputs):
+            self._keep(tensor, Value(shape_of(tensor), source=INPUT))
+
+    def add(self, name: str, args: Any, out: Any, macs: int, call: Any, fused: Attend | None) -> None:
+        """Record an operator that ran, with its positional arguments and its result."""
+        node = Node(name, [self._recorded(arg) for arg in args], [], macs, call, fused)
+        for tensor in (out,) if isinstance(out, Tensor) else tensors_in(out):
+            node.outputs.append(self._keep(tensor, Value(shape_of(tensor), node)))
+        if name == "copy_" and isinstance(base := getattr(out, "_base", None), Tensor):
+            # a part of a tensor was written, so that the whole depends on what was written
+            written = Node("write", [self._value(base), *node.inputs], [], 0, call)
+            written.outputs.append(self._keep(base, Value(shape_of(base), written)))
+            self.nodes.append(written)
+        self.nodes.append(node)
+
+    def _recorded(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self._value(arg)
+        if isinstance(arg, list | tuple):
+            return [self._value(item) if isinstance(item, Tensor) else item for item in arg]
+        return arg
+
+    def _value(self, tensor: Tensor) -> Value:
+        kept = self.values.get(id(tensor))
+        if kept is not None and kept[0]() is tensor:
+            return kept[1]
+        return self._keep(tensor, Value(shape_of(tensor), source=TABLE))
+
+    def _keep(self, tensor: Tensor, value: Value) -> Value:
+        self.values[id(tensor)] = weakref.ref(tensor), value
+        return value
+

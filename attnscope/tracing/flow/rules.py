@@ -1,0 +1,431 @@
+"""Find the axes of the tensors that each operator makes from those of its inputs.
+
+Most operators keep the axes of their inputs: they work on each element, or along an axis. An axis whose size changes is a
+new Root that came from the old one. The other operators have a rule.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attnscope.core.axes import Shape
+from attnscope.tracing.flow.axes import (
+    BATCH,
+    FEATURE,
+    TABLE,
+    TOKEN,
+    UNKNOWN,
+    Axes,
+    Axis,
+    Root,
+    best,
+    joined,
+    kind_of,
+    roots_of,
+    size_of,
+    viewed,
+)
+from attnscope.tracing.flow.record import INPUT, Flow, Node, Value
+
+Rule = Callable[["AxisRules", Node], Sequence[Axes]]
+RULES: dict[str, Rule] = {}
+"""Rules of operators, by name; each returns the axes of each output."""
+
+
+def rule(*names: str) -> Callable[[Any], Any]:
+    """Add a function to the rules of the operators with these names."""
+
+    def add(function: Any) -> Any:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+class AxisRules:
+    """The axes of all values of a forward.
+
+    Args:
+        batch: number of images in the inputs. The first axis of an input with this size counts images.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.made: dict[Any, Root] = {}
+        """Roots that come from others in the same way, so that equal slices of one tensor have equal axes."""
+
+    def apply(self, flow: Flow) -> None:
+        """Set `axes` and `is_constant` of each value."""
+        for node in flow.nodes:
+            inputs = list(node.inputs)
+            for value in inputs:
+                if value.maker is None and not value.axes:
+                    self.begin(value)
+            is_constant = all(value.is_constant for value in inputs)
+            found = RULES.get(node.name, same)(self, node)
+            for value, axes in zip(node.outputs, found, strict=False):
+                value.is_constant = is_constant
+                fits = len(axes) == len(value.shape) and all(map(_fits, axes, value.shape))
+                value.axes = axes if fits else self.changed(inputs, value.shape)
+            for value in node.outputs[len(found) :]:
+                value.is_constant, value.axes = is_constant, self.changed(inputs, value.shape)
+
+    def begin(self, value: Value) -> None:
+        """Set the axes of a value that no operator made."""
+        value.is_constant = value.source != INPUT
+        kinds = [TABLE if value.is_constant else TOKEN] * len(value.shape)
+        if not value.is_constant and value.shape:
+            kinds[0] = BATCH if value.shape[0] == self.batch else TOKEN
+        how = "" if value.is_constant else "input"
+        value.axes = tuple(
+            Root(size, kind, how, start=place).whole
+            for place, (size, kind) in enumerate(zip(value.shape, kinds, strict=True))
+        )
+
+    def derived(self, axis: Axis, size: int, how: str = "", start: int = 0, kind: str = "") -> Axis:
+        """Return a new axis that comes from another one; the same for the same arguments."""
+        if how == "slice" and len(axis) == 1 and axis[0].root.how == "pad" and axis[0].size == axis[0].root.size:
+            padded = axis[0].root
+            if size_of(padded.origin) == size and padded.start == start:
+                return padded.origin  # the padding is removed again
+        key = axis, size, how, start, kind
+        if key not in self.made:
+            self.made[key] = Root(size, kind or kind_of(axis), how, axis, start)
+        return self.made[key].whole
+
+    def changed(self, inputs: Sequence[Value], shape: Shape, how: str = "") -> Axes:
+        """Return axes of a shape: those of the inputs with the same size at the same place from the right, or new ones."""
+        data = [value for value in inputs if not value.is_constant] or list(inputs)
+        if data and data[0].shape == shape and all(map(_is_known, data[0].axes)):
+            return data[0].axes
+        axes: list[Axis] = []
+        for place, size in enumerate(shape, -len(shape)):
+            old = [value.axes[place] for value in data if len(value.shape) >= -place and len(value.axes) >= -place]
+            same = [axis for axis in old if size_of(axis) == size]
+            if same or size == 1:
+                axes.append(best(same) if size > 1 else ())
+            elif old and any(old):
+                axes.append(self.derived(max(old, key=size_of), size, how))
+            else:
+                axes.append(Root(size, UNKNOWN).whole)
+        return tuple(axes)
+
+
+def _fits(axis: Axis, size: int) -> bool:
+    return size_of(axis) == size
+
+
+def _is_known(axis: Axis) -> bool:
+    return all(atom.root.kind in (BATCH, TOKEN, FEATURE) for atom in axis)
+
+
+def same(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Keep the axes of the inputs, which are broadcast."""
+    inputs = list(node.inputs)
+    return [rules.changed(inputs, value.shape) for value in node.outputs]
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unflatten", "flatten")
+def _view(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    return [viewed(node.args[0].axes, node.outputs[0].shape)]
+
+
+@rule("permute", "permute_copy")
+def _permute(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, order = node.args[:2]
+    return [tuple(value.axes[axis] for axis in order)]
+
+
+@rule("t", "transpose", "swapaxes", "t_copy", "transpose_copy", "adjoint", "mT")
+def _transpose(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value = node.args[0]
+    axes = list(value.axes)
+    if len(axes) > 1:
+        first, second = node.args[1:3] if len(node.args) > 2 else (-2, -1)
+        axes[first], axes[second] = axes[second], axes[first]
+    return [tuple(axes)]
+
+
+@rule("unsqueeze", "unsqueeze_copy")
+def _unsqueeze(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, place = node.args[:2]
+    axes = list(value.axes)
+    axes.insert(place % (len(axes) + 1), ())
+    return [tuple(axes)]
+
+
+@rule("squeeze", "squeeze_copy")
+def _squeeze(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value = node.args[0]
+    places = node.args[1:2] if len(node.args) > 1 else list(range(len(value.shape)))
+    places = places[0] if places and isinstance(places[0], list) else places
+    gone = {place % len(value.shape) for place in places if value.shape[place] == 1}
+    return [tuple(axis for place, axis in enumerate(value.axes) if place not in gone)]
+
+
+@rule("select", "select_copy")
+def _select(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, place = node.args[:2]
+    return [_without(value.axes, place)]
+
+
+@rule("unbind", "unbind_copy")
+def _unbind(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value = node.args[0]
+    place = node.args[1] if len(node.args) > 1 else 0
+    return [_without(value.axes, place)] * len(node.outputs)
+
+
+def _without(axes: Axes, place: int) -> Axes:
+    place %= len(axes)
+    return axes[:place] + axes[place + 1 :]
+
+
+def _replaced(axes: Axes, place: int, axis: Axis) -> Axes:
+    place %= len(axes)
+    return (*axes[:place], axis, *axes[place + 1 :])
+
+
+@rule("slice", "slice_copy")
+def _slice(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, place, start, _, step = [*node.args, *[None] * 5][:5]
+    place, start = place or 0, start or 0
+    old, size = value.shape[place], node.outputs[0].shape[place]
+    if size == old:
+        return [value.axes]
+    start = max(start + old, 0) if start < 0 else start
+    how = "slice" if step in (None, 1) else "steps"
+    return [_replaced(value.axes, place, rules.derived(value.axes[place], size, how, start))]
+
+
+@rule("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "split_copy", "split_with_sizes_copy")
+def _split(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value = node.args[0]
+    place = node.args[2] if len(node.args) > 2 else 0
+    found, start = [], 0
+    for part in node.outputs:
+        size = part.shape[place]
+        axis = value.axes[place]
+        if size != value.shape[place]:
+            axis = rules.derived(axis, size, "slice", start)
+        found.append(_replaced(value.axes, place, axis))
+        start += size
+    return found
+
+
+@rule("constant_pad_nd")
+def _pad(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, padding = node.args[:2]
+    axes = list(value.axes)
+    for index in range(len(padding) // 2):
+        place = len(axes) - 1 - index
+        size = node.outputs[0].shape[place]
+        if size != value.shape[place]:
+            axes[place] = rules.derived(axes[place], size, "pad", padding[2 * index])
+    return [tuple(axes)]
+
+
+@rule("expand", "expand_copy")
+def _expand(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, shape = node.args[0], node.outputs[0].shape
+    axes = ((),) * (len(shape) - len(value.axes)) + value.axes
+    return [
+        tuple(
+            axis if size_of(axis) == size else Root(size, UNKNOWN).whole
+            for axis, size in zip(axes, shape, strict=True)
+        )
+    ]
+
+
+@rule("unfold", "unfold_copy")
+def _unfold(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Take windows along an axis; those that overlap are new axes: the windows, and the tokens of a window."""
+    value, place, size, step = node.args[:4]
+    place %= len(value.shape)
+    count = node.outputs[0].shape[place]
+    axis = value.axes[place]
+    if size == step and size * count == value.shape[place]:
+        outer, inner = viewed((axis,), (count, size))
+    else:
+        outer, inner = rules.derived(axis, count, "windows"), rules.derived(axis, size, "window")
+    return [(*_replaced(value.axes, place, outer), inner)]
+
+
+@rule("im2col")
+def _im2col(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Take overlapping windows of a plane: (b, c·k·k, windows)."""
+    value, kernel = node.args[:2]
+    *batch, channels, rows, columns = value.axes
+    plane, count = joined((*rows, *columns)), node.outputs[0].shape[-1]
+    windows = plane if size_of(plane) == count else rules.derived(plane, count, "windows")
+    inside = [rules.derived(axis, size, "window") for axis, size in zip((rows, columns), kernel, strict=True)]
+    return [(*batch, (*channels, *inside[0], *inside[1]), windows)]
+
+
+@rule("cat", "concat", "concatenate")
+def _cat(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    parts = [part for part in node.args[0] if len(part.shape) == len(node.outputs[0].shape)]
+    place = node.args[1] if len(node.args) > 1 else 0
+    place %= len(node.outputs[0].shape)
+    size = node.outputs[0].shape[place]
+    axes = list(rules.changed(parts, node.outputs[0].shape))
+    old = [part.axes[place] for part in parts]
+    if size > 1:
+        whole = _slices_of_one(old)
+        axes[place] = whole if whole is not None else _joint(old, size)
+    return [tuple(axes)]
+
+
+def _joint(parts: Sequence[Axis], size: int) -> Axis:
+    """Return the axis of several axes one after another, which is named after the longest."""
+    data = [axis for axis in parts if kind_of(axis) in (BATCH, TOKEN, FEATURE)] or list(parts)
+    longest = max(data, key=size_of)
+    return Root(size, kind_of(longest), "cat", tuple(atom for axis in parts for atom in axis)).whole
+
+
+def _slices_of_one(parts: Sequence[Axis]) -> Axis | None:
+    """Return the axis of which all these axes are the slices in order; None if they are not."""
+    start = 0
+    origin: Axis | None = None
+    for axis in parts:
+        if len(axis) != 1 or axis[0].root.how != "slice" or axis[0].root.start != start:
+            return None
+        if axis[0].size != axis[0].root.size or origin not in (None, axis[0].root.origin):
+            return None
+        origin = axis[0].root.origin
+        start += axis[0].size
+    return origin if origin is not None and size_of(origin) == start else None
+
+
+@rule("stack")
+def _stack(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    parts = node.args[0]
+    place = node.args[1] if len(node.args) > 1 else 0
+    axes = list(rules.changed(parts, parts[0].shape))
+    axes.insert(place % (len(axes) + 1), Root(len(parts), UNKNOWN).whole)
+    return [tuple(axes)]
+
+
+@rule("repeat", "tile")
+def _repeat(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, times = node.args[:2]
+    axes = ((),) * (len(times) - len(value.axes)) + value.axes
+    made = []
+    for axis, count in zip(axes, times, strict=True):
+        more = Root(count, UNKNOWN).whole
+        made.append((*more, *axis))
+    return [tuple(made)]
+
+
+@rule("sum", "mean", "amax", "amin", "max", "min", "prod", "logsumexp", "norm", "linalg_vector_norm", "any", "all", "var")
+def _reduce(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    places = reduced_places(node)
+    value, shape = node.args[0], node.outputs[0].shape
+    if len(shape) == len(value.shape):
+        axes = tuple(() if place in places else axis for place, axis in enumerate(value.axes))
+    else:
+        axes = tuple(axis for place, axis in enumerate(value.axes) if place not in places)
+    return [axes] * len(node.outputs)
+
+
+def reduced_places(node: Node) -> list[int]:
+    """Return the axes along which an operator such as a sum reduces its first argument."""
+    value = node.args[0]
+    at = 2 if node.name in ("norm", "linalg_vector_norm") else 1
+    places = node.args[at] if len(node.args) > at else None
+    if isinstance(places, Value):  # an elementwise maximum
+        return []
+    if places is None or places == []:
+        return list(range(len(value.shape)))
+    return [place % len(value.shape) for place in (places if isinstance(places, list) else [places])]
+
+
+@rule("mm", "addmm", "_addmm_activation", "linear", "addmm_")
+def _mm(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    x, weight = operands(node)
+    if x is None or weight is None or len(x.axes) < 2 or len(weight.axes) < 2:
+        return same(rules, node)
+    if node.name == "linear":
+        return [(*x.axes[:-1], _features(rules, weight.axes[0], node.outputs[0].shape[-1], weight))]
+    rows, columns = x.axes[0], weight.axes[1]
+    if x.is_constant and not weight.is_constant:  # a weight that mixes tokens
+        rows = rules.derived(rows, size_of(rows), "features", kind=kind_of(weight.axes[0]))
+    else:
+        columns = _columns(rules, rows, weight)
+    return [(rows, columns)]
+
+
+@rule("bmm", "baddbmm", "baddbmm_", "addbmm")
+def _bmm(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    x, y = operands(node)
+    if x is None or y is None or len(node.outputs[0].shape) != 3:
+        return same(rules, node)
+    data = [value for value in (x, y) if not value.is_constant] or [x, y]
+    images = best([value.axes[0] for value in data])
+    if x.is_constant and not y.is_constant:
+        return [(images, rules.derived(x.axes[1], x.shape[1], "features", kind=kind_of(y.axes[1])), y.axes[2])]
+    return [(images, x.axes[1], _columns(rules, x.axes[1], y))]
+
+
+def operands(node: Node) -> tuple[Any, Any]:
+    """Return the two factors of a matmul; None for one that is missing."""
+    at = 1 if node.name.startswith(("addmm", "_addmm", "baddbmm", "addbmm")) else 0
+    factors = [arg if isinstance(arg, Value) else None for arg in node.args[at : at + 2]]
+    return (factors[0], factors[1]) if len(factors) == 2 else (None, None)
+
+
+def _columns(rules: AxisRules, rows: Axis, factor: Value) -> Axis:
+    """Return the last axis of a matmul. Keys that are also queries get a Root of their own, to tell the two apart."""
+    columns = factor.axes[-1]
+    if not factor.is_constant and roots_of(rows) & roots_of(columns):
+        return Root(size_of(columns), kind_of(columns), "keys", columns).whole
+    return _features(rules, columns, size_of(columns), factor)
+
+
+def _features(rules: AxisRules, axis: Axis, size: int, factor: Value) -> Axis:
+    """Return the output axis of a matmul with a weight, which counts its output channels; of other data, as it is."""
+    return rules.derived(axis, size, "features", kind=FEATURE) if factor.is_constant else axis
+
+
+@rule("convolution", "_convolution", "mkldnn_convolution", "conv1d", "conv2d", "conv3d", "cudnn_convolution")
+def _convolution(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Make new channels, unless each output channel comes from one input channel; places remain, or come from the old."""
+    x, weight = node.args[:2]
+    shape = node.outputs[0].shape
+    images, channels, *places = x.axes
+    if len(weight.shape) < 2 or weight.shape[1] != 1 or shape[1] != x.shape[1] or x.shape[1] == 1:
+        channels = rules.derived(weight.axes[0], shape[1], "features", kind=FEATURE)
+    axes = [
+        axis if size_of(axis) == size else rules.derived(axis, size, "pooled") if axis else Root(size, TOKEN).whole
+        for axis, size in zip(places, shape[2:], strict=True)
+    ]
+    return [(images, channels, *axes)]
+
+
+@rule("embedding")
+def _embedding(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    weight, indices = node.args[:2]
+    return [(*indices.axes, rules.derived(weight.axes[1], weight.shape[1], "features", kind=FEATURE))]
+
+
+@rule("index", "_unsafe_index")
+def _index(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, indices = node.args[:2]
+    places = [place for place, index in enumerate(indices) if isinstance(index, Value)]
+    if len(places) != 1 or len(indices[places[0]].shape) == 0:
+        return same(rules, node)
+    [place] = places
+    index = indices[place]
+    old = value.axes[place]
+    taken = [rules.derived(old, size, "gather", place) if size > 1 else () for place, size in enumerate(index.shape)]
+    return [(*value.axes[:place], *taken, *value.axes[place + 1 :])]
+
+
+@rule("scaled_dot_product_attention", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention")
+@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_cudnn_attention", "flex_attention")
+def _attend(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    query, key, value = node.args[:3]
+    if len(node.outputs[0].shape) != len(query.shape):
+        return same(rules, node)
+    outer = rules.changed([query, key, value], node.outputs[0].shape)[:-2]
+    return [(*outer, query.axes[-2], value.axes[-1])]
+
