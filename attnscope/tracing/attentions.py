@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from attnscope.attentions.complexity import global_attention, windowed_attention
-from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
 from attnscope.core.axes import Shape, spell
+from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
 from attnscope.core.sizes import plural
 from attnscope.reports.report import AttentionFound, Formula, Time
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
@@ -252,7 +252,7 @@ def _complexity(attention: Attention) -> list[Formula]:
     The list is empty unless each token is both a query and a key.
     """
     places = attention.places
-    if attention.scope != "tokens" or attention.tokens != attention.keys or attention.heads is None:
+    if attention.scope != "tokens" or attention.tokens != attention.keys or not attention.heads or attention.mistakes:
         return []
     dim, padded = attention.heads * attention.head_dim, places.windows * attention.tokens
     tokens = padded - places.padding

@@ -37,6 +37,7 @@ from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_
 from attnscope.tracing.threads import followed
 from attnscope.tracing.visits import Running, Visit, Visits
 
+
 @dataclass(slots=True)
 class Call:
     """One torch call of the forward.
@@ -419,7 +420,9 @@ class _Watcher:
         self.add(cost, operator, args, kwargs, out)
         arguments, calls = positional(operator, args, kwargs), self.here.calls
         call = self.here.current or (calls[-1] if calls and not cost.is_view else None)
-        self.flow.add(name_of_operator(operator), arguments, out, cost.macs or 0, call, fused_attention(operator, arguments))
+        self.flow.add(
+            name_of_operator(operator), arguments, out, cost.macs or 0, call, fused_attention(operator, arguments)
+        )
         if call is not None and "softmax" in name_of_operator(operator):
             call.subnormal = subnormal_share(out)
 

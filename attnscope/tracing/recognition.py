@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Axis, best, kind_of, roots_of, size_of
+from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
+from attnscope.tracing.flow.contractions import Contraction
 from attnscope.tracing.flow.pairs import Pair, find_pairs
 from attnscope.tracing.flow.places import Places, places_of
 from attnscope.tracing.flow.record import Flow, Node, Value
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 NOT_PROJECTED = 12
 """The largest number of operators before q·kᵀ that are searched for the head that a loop selects."""
+SELECTED = {FEATURE: "heads", BATCH: "images"}
+"""What a loop goes over that selects positions of an axis of this kind."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,11 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
     AxisRules(batch).apply(flow)
     pairs = find_pairs(flow)
     where = {id(call): index for index, call in enumerate(calls)}
-    found: list[tuple[Node, _Part]] = [(pair.second.node, part) for pair in pairs.found if (part := _of_pair(pair, batch))]
+    found = [(pair.second.node, part) for pair in pairs.found if (part := _of_pair(pair, batch)) is not None]
     found += [(node, _of_fused(node, batch)) for node in flow.nodes if node.fused]
     order = {id(node): index for index, node in enumerate(flow.nodes)}
-    parts = [part for _, part in sorted(found, key=lambda each: order[id(each[0])])]
+    found.sort(key=lambda each: order[id(each[0])])
+    parts = [part for _, part in found]
     others = [node.call for node in pairs.others if id(node.call) in where]
     return Recognized([_placed(part, calls, where) for part in _whole(parts)], others)
 
@@ -100,7 +104,7 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
 class _Part:
     """An attention before its calls are known, or a part of one: a slice of its queries, one head, or one window.
 
-    `queries`, `keys`, and `channels` are the axes of q·kᵀ, and `selected` are the positions at which the query was selected.
+    `queries`, `keys`, and `channels` are the axes of q·kᵀ. `selected` are the positions at which the query was selected.
     """
 
     nodes: tuple[Node, ...]
@@ -137,8 +141,8 @@ def _of_fused(node: Node, batch: int) -> _Part:
     outer = _outer(query, key)
     places = places_of(outer, rows, channels, batch, keys)
     is_native = node.name.startswith(("_native", "_transformer"))
-    heads = fused.heads if is_native else places.heads
-    if heads * places.images * places.windows != fused.heads * fused.rows:  # some axes are unknown
+    heads = fused.heads if is_native or places.heads is None else places.heads
+    if (heads or 0) * places.images * places.windows != fused.heads * fused.rows:  # some axes are unknown
         heads = fused.heads
         places = Places(heads, batch, fused.rows // batch if fused.rows % batch == 0 else fused.rows)
     found = Attention(
@@ -182,16 +186,18 @@ def _largest(axes: list[Axis]) -> list[Axis]:
 
 
 def _of_pair(pair: Pair, batch: int) -> _Part | None:
-    """Read an attention from its two contractions; None if it is none."""
+    """Read an attention from its two contractions; return None for any other pair."""
     first, second = pair.first, pair.second
     if first is None:
         return _predicted(pair, batch)
-    if kind_of(first.contracted) != FEATURE and kind_of(first.rows) == FEATURE == kind_of(first.keys):
+    if _is_over_tokens(first):
         return _over_channels(pair, batch) if pair.softmaxes else _linear(pair, batch)
-    queries, keys = first.rows, first.keys
+    queries, keys, compared = first.rows, first.keys, first.columns
     if roots_of(pair.mixed) & roots_of(first.rows) and not roots_of(pair.mixed) & {atom.root for atom in first.columns}:
-        queries, keys = keys, queries  # k·qᵀ
-    places = places_of(first.batch, queries, first.contracted, batch, keys)
+        queries, keys, compared = keys, queries, first.rows  # k·qᵀ
+    shared = tuple(atom for atom in queries if atom.root.kind == FEATURE)  # heads that share their keys
+    queries = tuple(atom for atom in queries if atom not in shared)
+    places = places_of((*first.batch, *shared), queries, first.contracted, batch, keys)
     scope = "tokens"
     tokens = size_of(queries)
     if tokens == 1 and places.windows > 1 and any(atom.root.how in ("window", "gather") for atom in keys):
@@ -208,9 +214,9 @@ def _of_pair(pair: Pair, batch: int) -> _Part | None:
         heads=places.heads,
         head_dim=size_of(first.contracted),
         places=places,
-        macs=first.node.macs + second.node.macs,
+        macs=sum(node.macs for node in pair.own),
         pooled=bool(roots_of(queries) & roots_of(keys)),
-        mistakes=_mistakes(queries, places, _wrong_axes(pair, queries)),
+        mistakes=_mistakes(queries, places, _wrong_axes(pair, queries, compared)),
     )
     return _Part((first.node, second.node), found, queries, keys, first.contracted, _selected(first.left))
 
@@ -232,7 +238,7 @@ def _over_channels(pair: Pair, batch: int) -> _Part:
         heads=size_of(groups),
         head_dim=size_of(first.rows),
         places=places,
-        macs=first.node.macs + second.node.macs,
+        macs=sum(node.macs for node in pair.own),
     )
     return _Part((first.node, second.node), found)
 
@@ -258,7 +264,7 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
         heads=places.heads,
         head_dim=size_of(first.rows),
         places=places,
-        macs=first.node.macs + second.node.macs,
+        macs=sum(node.macs for node in pair.own),
     )
     return _Part((first.node, second.node), found)
 
@@ -284,23 +290,38 @@ def _predicted(pair: Pair, batch: int) -> _Part | None:
         heads=places.heads,
         head_dim=size_of(channels),
         places=replace(places, windows=1, sides=None, grid=False),
-        macs=second.node.macs,
+        macs=sum(node.macs for node in pair.own),
     )
     return _Part((second.node,), found)
 
 
-def _wrong_axes(pair: Pair, queries: Axis) -> tuple[str, ...]:
-    """Return what a softmax normalizes over, if no softmax of the attention is over its keys."""
-    summed = roots_of(pair.mixed)
+def _is_over_tokens(first: Contraction) -> bool:
+    """Return whether a product of two tensors sums over tokens, so that its result has channels in both axes."""
+    if kind_of(first.contracted) != FEATURE and kind_of(first.rows) == FEATURE == kind_of(first.keys):
+        return True
+    # an input of images, whose second axis has the channels; the sum is over its height and width
+    channels, tokens = (
+        {_place_in_input(atom) for atom in axis} for axis in ((*first.rows, *first.keys), first.contracted)
+    )
+    return channels == {1} and tokens == {2, 3}
+
+
+def _place_in_input(atom: Atom) -> int | None:
+    return atom.root.start if atom.root.how == "input" else None
+
+
+def _wrong_axes(pair: Pair, queries: Axis, compared: Axis) -> tuple[str, ...]:
+    """Return what the softmaxes normalize over, if none is over the keys, which are `compared` with the queries."""
     axes = [axis for _, axis in pair.softmaxes if axis]
-    if not axes or any(roots_of(axis) & {atom.root for atom in pair.mixed} for axis in axes):
+    keys = {atom.root for atom in compared}
+    if not axes or any(roots_of(axis) & keys for axis in axes):
         return ()
     axis = axes[0]
     if kind_of(axis) == FEATURE:
         return ("heads",)
     if kind_of(axis) == BATCH:
         return ("the batch",)
-    return ("the queries",) if roots_of(axis) & roots_of(queries) or not summed else ()
+    return ("the queries",) if roots_of(axis) & roots_of(queries) else ()
 
 
 def _mistakes(rows: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
@@ -331,13 +352,11 @@ def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
 
 
 def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
-    """Join the parts of an attention that a loop computes: slices of its queries, its heads, or its windows."""
+    """Join the parts of an attention that a loop computes: slices of its queries or keys, its heads, windows or images."""
     run: list[_Part] = []
     for part in parts:
-        if run and (part.found.likeness != run[0].found.likeness or _step(run[-1], part) is None):
-            yield _joined(run)
-            run = []
-        if len(run) > 1 and _step(run[-2], run[-1]) != _step(run[-1], part):
+        step = _step(run[-1], part) if run else None
+        if run and (step is None or (len(run) > 1 and step != _step(run[-2], run[-1]))):
             yield _joined(run)
             run = []
         run.append(part)
@@ -346,40 +365,56 @@ def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
 
 
 def _step(one: _Part, other: _Part) -> str | None:
-    """Return what the second of two parts of an attention continues with: "queries", "heads" or "windows"; None if nothing."""
-    if _continues(one.queries, other.queries):
-        return "windows" if _continues(one.keys, other.keys) else "queries"
-    if _continues(one.channels, other.channels):
+    """Return what the second of two parts of an attention continues with; None if they are not parts of one."""
+    if one.found.likeness != other.found.likeness:
+        return None
+    if _moves(one.queries, other.queries):
+        return "windows" if _moves(one.keys, other.keys) else "queries"
+    if one.queries == other.queries and _moves(one.keys, other.keys):
+        return "keys"
+    if _moves(one.channels, other.channels):
         return "heads"
     differing = [
         axis
         for (axis, index), (other_axis, other_index) in zip(one.selected, other.selected, strict=False)
         if axis == other_axis and index + 1 == other_index
     ]
-    return "heads" if len(differing) == 1 and kind_of(differing[0]) == FEATURE else None
+    return SELECTED.get(kind_of(differing[0])) if len(differing) == 1 else None
 
 
-def _continues(one: Axis, other: Axis) -> bool:
-    """Return whether two axes are slices of the same axis, the second right after the first."""
-    if len(one) != 1 or len(other) != 1 or not one[0].root.how == other[0].root.how == "slice":
-        return False
-    first, second = one[0].root, other[0].root
-    return first.origin == second.origin and first.start + first.size == second.start
+def _moves(one: Axis, other: Axis) -> bool:
+    """Return whether two axes are slices of the same axes, at other positions."""
+    slices = [_slices(axis) for axis in (one, other)]
+    return (
+        bool(slices[0])
+        and len(one) == len(other)
+        and [origin for origin, _ in slices[0]] == [origin for origin, _ in slices[1]]
+        and slices[0] != slices[1]
+    )
+
+
+def _slices(axis: Axis) -> list[tuple[Axis, int]]:
+    """Return the axes and the positions of the slices in an axis."""
+    return [(atom.root.origin, atom.root.start) for atom in axis if atom.root.how == "slice"]
 
 
 def _joined(run: list[_Part]) -> _Part:
+    """Return the attention of which these are all parts."""
     if len(run) == 1:
         return run[0]
     step, first = _step(run[0], run[1]), run[0].found
-    nodes = tuple(node for part in run for node in part.nodes)
-    macs = sum(part.found.macs for part in run)
+    places, times = first.places, len(run)
+    found = replace(first, macs=sum(part.found.macs for part in run))
     if step == "queries":
-        found = replace(first, tokens=sum(part.found.tokens for part in run), macs=macs)
+        found = replace(found, tokens=first.tokens * times)
+    elif step == "keys":
+        found = replace(found, keys=(first.keys or 0) * times)
     elif step == "windows":
-        found = replace(first, places=replace(first.places, windows=first.places.windows * len(run)), macs=macs)
+        sides = tuple(atom.size for atom in run[0].queries)
+        found = replace(found, places=replace(places, windows=places.windows * times, sides=sides))
+    elif step == "images":
+        found = replace(found, places=replace(places, images=places.images * times))
     else:
-        heads = (first.heads or 1) * len(run)
-        found = replace(first, heads=heads, places=replace(first.places, heads=heads), macs=macs)
-    return replace(run[0], nodes=nodes, found=found)
-
-
+        heads = (first.heads or 1) * times
+        found = replace(found, heads=heads, places=replace(places, heads=heads))
+    return replace(run[0], nodes=tuple(node for part in run for node in part.nodes), found=found)

@@ -80,7 +80,9 @@ def _wrong_comment(wrong: WrongShape) -> str:
 
 def _mistakes(attentions: Sequence[AttentionFound]) -> list[str]:
     """Return a warning for each likely mistake in an attention."""
-    return [f"attention in {found.path or 'the module'}: {mistake}" for found in attentions for mistake in found.mistakes]
+    return [
+        f"attention in {found.path or 'the module'}: {mistake}" for found in attentions for mistake in found.mistakes
+    ]
 
 
 def _subnormal(calls: Sequence[Call]) -> list[str]:

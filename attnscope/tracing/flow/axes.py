@@ -67,7 +67,7 @@ Axes = tuple[Axis, ...]
 
 
 class MixedError(Exception):
-    """A view that splits axes where they are not joined, so that its axes mix several."""
+    """A view that splits an axis inside of another one, so that its axes mix several."""
 
 
 def size_of(axis: Iterable[Atom]) -> int:

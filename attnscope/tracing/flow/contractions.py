@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attnscope.tracing.flow.axes import Axis, joined
+from attnscope.tracing.flow.axes import Atom, Axis, joined
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rules import operands, reduced_places
 
@@ -38,8 +38,13 @@ def contractions(flow: Flow) -> Iterator[Contraction]:
             found = _sum_of_product(node)
         else:
             continue
-        if found is not None and not found.left.is_constant and not found.right.is_constant:
+        if found is not None and all(_is_data(value, node) for value in (found.left, found.right)):
             yield found
+
+
+def _is_data(value: Value, node: Node) -> bool:
+    """Return whether a factor is data. Learned queries are data too, which have heads, unlike a weight that is computed."""
+    return not (value.is_weight if node.name.startswith(("bmm", "baddbmm")) else value.is_constant)
 
 
 def _matmul(node: Node) -> Contraction | None:
@@ -63,14 +68,13 @@ def _sum_of_product(node: Node) -> Contraction | None:
     left, right = maker.inputs
     places = set(reduced_places(node))
     rank = len(product.shape)
-    both, rows, columns, contracted = [], [], [], []
+    parts: dict[str, list[Atom]] = {"batch": [], "rows": [], "columns": [], "contracted": []}
     for place in range(rank):
-        sides = [_size_at(value, place - rank) > 1 for value in (left, right)]
-        (contracted if place in places else both if all(sides) else rows if sides[0] else columns).extend(
-            product.axes[place]
-        )
-    parts = map(joined, (both, rows, columns, columns, contracted))
-    return Contraction(node, left, right, node.outputs[0], *parts)
+        in_left, in_right = (_size_at(value, place - rank) > 1 for value in (left, right))
+        shared = "batch" if in_left and in_right else "rows" if in_left else "columns"
+        parts["contracted" if place in places else shared] += product.axes[place]
+    axes = {name: joined(atoms) for name, atoms in parts.items()}
+    return Contraction(node, left, right, node.outputs[0], keys=axes["columns"], **axes)
 
 
 def _size_at(value: Value, place: int) -> int:

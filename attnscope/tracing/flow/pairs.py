@@ -1,13 +1,13 @@
 """Pair contractions: the scores of an attention with the weighted sum that takes them, or kᵀ·v with the queries."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of
 from attnscope.tracing.flow.contractions import Contraction, contractions
 from attnscope.tracing.flow.record import Flow, Node, Value
+from attnscope.tracing.flow.rules import RULES, reduced_places
 
 SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "_masked_softmax"})
 EXPONENTIALS = frozenset({"exp", "exp_", "exp2"})
@@ -21,11 +21,12 @@ class Pair:
     """Two contractions, the second of which takes the result of the first.
 
     Args:
-        first: q·kᵀ; or kᵀ·v in linear attention; None if the weights are no product of data.
+        first: q·kᵀ; or kᵀ·v in linear attention; None if the weights have another source.
         second: the weighted sum.
         softmaxes: the operators between them that normalize, each with the axis.
         mixed: the axis of the first result over which the second sums.
         weights: the input of the second that comes from the first.
+        own: the operators of both contractions, without a second one that an earlier pair has too.
     """
 
     first: Contraction | None
@@ -33,6 +34,7 @@ class Pair:
     softmaxes: list[tuple[Node, Axis]]
     mixed: Axis
     weights: Value
+    own: tuple[Node, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class _Search:
                 continue
             pair = self.follow(first.out, frozenset(atom.root for atom in first.columns), first)
             if pair is not None and _is_attention(pair):
+                pair.own = (first.node, *({pair.second.node} - seconds))
                 pairs.found.append(pair)
                 seconds.add(pair.second.node)
                 taken |= {node for node, _ in pair.softmaxes}
@@ -76,12 +79,13 @@ class _Search:
             if node.name in SOFTMAXES and node not in taken and not node.outputs[0].is_constant:
                 axis = softmax_axis(node)
                 pair = self.follow(node.outputs[0], frozenset(atom.root for atom in axis), None) if axis else None
-                if pair is not None and pair.second.node in firsts:
-                    continue  # it normalizes the keys of linear attention
+                if pair is not None and pair.second.node in firsts | seconds:
+                    continue  # of the queries or keys of linear attention, or of weights that are added to others
                 if pair is None or kind_of(_values_axis(pair)) != TOKEN:
                     pairs.others.append(node)
-                elif pair.second.node not in seconds:
+                else:
                     pair.softmaxes.insert(0, (node, axis))
+                    pair.own = (pair.second.node,)
                     pairs.found.append(pair)
                     seconds.add(pair.second.node)
         order = {node: index for index, node in enumerate(self.flow.nodes)}
@@ -92,8 +96,8 @@ class _Search:
         """Follow values that still have these columns to the contraction that sums over them, or over the rows."""
         before: dict[Value, tuple[Value, Node] | None] = {start: None}
         rows = frozenset(atom.root for atom in first.rows) if first else frozenset()
-        queue = [start]
-        for value in queue:
+        queue = [(start, columns)]
+        for value, columns in queue:
             if len(before) > FARTHEST:
                 return None
             for node in self.consumers[value]:
@@ -105,9 +109,10 @@ class _Search:
                     if node.name not in ("mul", "mul_"):
                         continue
                 for out in node.outputs:
-                    if out not in before and _carries(out, columns, start):
+                    kept = _kept(value, out, node, columns)
+                    if out not in before and kept is not None:
                         before[out] = value, node
-                        queue.append(out)
+                        queue.append((out, kept))
         return None
 
     def softmaxes(self, before: dict[Value, tuple[Value, Node] | None], value: Value) -> list[tuple[Node, Axis]]:
@@ -136,8 +141,6 @@ def _product_of(contraction: Contraction) -> Node:
 
 
 def _reduced(node: Node) -> Axis:
-    from attnscope.tracing.flow.rules import reduced_places
-
     return tuple(atom for place in reduced_places(node) for atom in node.args[0].axes[place])
 
 
@@ -148,11 +151,20 @@ def softmax_axis(node: Node) -> Axis:
     return value.axes[place] if value.axes else ()
 
 
-def _carries(value: Value, roots: frozenset[Root], start: Value) -> bool:
-    """Return whether a value still has these columns. A single key has no Root: then all elements must remain."""
-    if not roots:
-        return prod(start.shape) == prod(value.shape)
-    return any(atom.root.line & roots for axis in value.axes for atom in axis)
+def _kept(value: Value, out: Value, node: Node, columns: frozenset[Root]) -> frozenset[Root] | None:
+    """Return the columns of a result, if it still has those of an input; else None.
+
+    An operator on two tensors of one shape keeps the Roots of the first. Those of the second are at the same places. A
+    single key has no Root: then all elements must remain.
+    """
+    if not columns:
+        return columns if prod(value.shape) == prod(out.shape) else None
+    if any(atom.root.line & columns for axis in out.axes for atom in axis):
+        return columns
+    if node.name in RULES or value.shape != out.shape:
+        return None
+    places = [place for place, axis in enumerate(value.axes) if any(atom.root.line & columns for atom in axis)]
+    return frozenset(atom.root for place in places for atom in out.axes[place]) or None
 
 
 def _mixed(second: Contraction, value: Value, columns: frozenset[Root], rows: frozenset[Root]) -> Axis | None:
@@ -189,5 +201,3 @@ def _is_attention(pair: Pair) -> bool:
     if kind_of(first.contracted) == FEATURE:
         return kind_of(first.rows) != FEATURE and kind_of(first.keys) != FEATURE
     return kind_of(first.contracted) == TOKEN and kind_of(first.rows) == kind_of(first.keys) == FEATURE
-
-

@@ -39,7 +39,7 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
     Args:
         batch: the axes that queries and keys share.
         rows: the axes of the queries of one window.
-        keys: the axes of its keys, whose places show the window if the same queries look at all windows.
+        keys: the axes of its keys, whose places show the window if all windows share their queries.
         contracted: the axis over which q·kᵀ sums.
         images: number of images in the inputs of the forward.
     """
@@ -49,11 +49,12 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
     sequence_first = bool(not counted and second and (is_first or size_of(second) == images))
     if sequence_first:
         counted, groups = second, [atom for atom in groups if atom not in second]
+    is_known = all(atom.root.kind != UNKNOWN for atom in groups)
     sides, grid = window_of(rows, groups) if groups else (None, False)
     if groups and sides is None and size_of(keys) == size_of(rows):
         sides, grid = window_of(keys, groups)
     return Places(
-        size_of(heads),
+        size_of(heads) if heads or is_known else None,
         size_of(counted),
         size_of(groups),
         sides,
@@ -88,8 +89,8 @@ Part = tuple[Atom, int]
 def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
     """Return the sides of a window, None if unknown, and whether it is dilated.
 
-    Along an axis of the image, the tokens of a window are neighbours if the windows are its outer part, and at a distance if
-    they are its inner part.
+    Along an axis of the image, the tokens of a window are neighbours if the windows are its outer part. They are at a
+    distance if the windows are its inner part.
     """
     parts: dict[Root, list[Part]] = defaultdict(list)
     for atom in groups:
@@ -100,6 +101,8 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
             parts[origin[0].root].append((origin[0], atom.size))
         else:
             parts[atom.root].append((atom, atom.size))
+    if any(atom.root.how == "cat" and len(parts.get(atom.root, ())) == 1 for atom in rows):
+        return None, False  # windows with tokens from elsewhere
     sides: list[int] = []
     dilated = False
     for root in sorted(parts, key=lambda root: root.number):
@@ -108,6 +111,8 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
             return None, False
         sides += found[0]
         dilated |= found[1]
+    while len(sides) > 2 and sides[0] == 1:
+        del sides[0]  # frames, or groups of images
     return (tuple(sides) or None), dilated
 
 

@@ -20,7 +20,8 @@ INPUT, TABLE = "input", "table"
 class Value:
     """A tensor of a forward: its shape, and the Node that made it; None for an input, a parameter or a constant.
 
-    `axes` and `is_constant` are set by `attnscope.tracing.flow.rules`. A constant depends on no input.
+    `axes`, `is_constant` and `is_product` are set by `attnscope.tracing.flow.rules`. A constant depends on no input. A
+    product depends on a matmul, so that it is no weight even if it is constant: projected queries that are learned.
     """
 
     shape: Shape
@@ -28,6 +29,12 @@ class Value:
     source: str = ""
     axes: Axes = ()
     is_constant: bool = False
+    is_product: bool = False
+
+    @property
+    def is_weight(self) -> bool:
+        """Return whether the values are those of parameters, not computed by a matmul."""
+        return self.is_constant and not self.is_product
 
 
 @dataclass(slots=True, eq=False)
@@ -101,4 +108,3 @@ class Flow:
     def _keep(self, tensor: Tensor, value: Value) -> Value:
         self.values[id(tensor)] = weakref.ref(tensor), value
         return value
-

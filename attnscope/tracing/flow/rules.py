@@ -61,13 +61,20 @@ class AxisRules:
                 if value.maker is None and not value.axes:
                     self.begin(value)
             is_constant = all(value.is_constant for value in inputs)
-            found = RULES.get(node.name, same)(self, node)
-            for value, axes in zip(node.outputs, found, strict=False):
-                value.is_constant = is_constant
+            is_product = node.macs > 0 or any(value.is_product for value in inputs)
+            found = self.of(node)
+            for index, value in enumerate(node.outputs):
+                value.is_constant, value.is_product = is_constant, is_product
+                axes = found[index] if index < len(found) else ()
                 fits = len(axes) == len(value.shape) and all(map(_fits, axes, value.shape))
                 value.axes = axes if fits else self.changed(inputs, value.shape)
-            for value in node.outputs[len(found) :]:
-                value.is_constant, value.axes = is_constant, self.changed(inputs, value.shape)
+
+    def of(self, node: Node) -> Sequence[Axes]:
+        """Return the axes of each output of a node; none if its rule does not expect these arguments."""
+        try:
+            return RULES.get(node.name, same)(self, node)
+        except (IndexError, TypeError, ValueError):  # another version of torch, or a nested or sparse tensor
+            return ()
 
     def begin(self, value: Value) -> None:
         """Set the axes of a value that no operator made."""
@@ -230,8 +237,7 @@ def _expand(rules: AxisRules, node: Node) -> Sequence[Axes]:
     axes = ((),) * (len(shape) - len(value.axes)) + value.axes
     return [
         tuple(
-            axis if size_of(axis) == size else Root(size, UNKNOWN).whole
-            for axis, size in zip(axes, shape, strict=True)
+            axis if size_of(axis) == size else Root(size, UNKNOWN).whole for axis, size in zip(axes, shape, strict=True)
         )
     ]
 
@@ -316,7 +322,9 @@ def _repeat(rules: AxisRules, node: Node) -> Sequence[Axes]:
     return [tuple(made)]
 
 
-@rule("sum", "mean", "amax", "amin", "max", "min", "prod", "logsumexp", "norm", "linalg_vector_norm", "any", "all", "var")
+@rule(
+    "sum", "mean", "amax", "amin", "max", "min", "prod", "logsumexp", "norm", "linalg_vector_norm", "any", "all", "var"
+)
 def _reduce(rules: AxisRules, node: Node) -> Sequence[Axes]:
     places = reduced_places(node)
     value, shape = node.args[0], node.outputs[0].shape
@@ -345,12 +353,12 @@ def _mm(rules: AxisRules, node: Node) -> Sequence[Axes]:
     if x is None or weight is None or len(x.axes) < 2 or len(weight.axes) < 2:
         return same(rules, node)
     if node.name == "linear":
-        return [(*x.axes[:-1], _features(rules, weight.axes[0], node.outputs[0].shape[-1], weight))]
+        return [(*x.axes[:-1], _features(rules, weight.axes[0], node.outputs[0].shape[-1]))]
     rows, columns = x.axes[0], weight.axes[1]
     if x.is_constant and not weight.is_constant:  # a weight that mixes tokens
-        rows = rules.derived(rows, size_of(rows), "features", kind=kind_of(weight.axes[0]))
+        rows = rules.derived(weight.axes[0], size_of(rows), "pooled")
     else:
-        columns = _columns(rules, rows, weight)
+        columns = _columns(rules, x, weight, weight.is_constant)
     return [(rows, columns)]
 
 
@@ -359,11 +367,11 @@ def _bmm(rules: AxisRules, node: Node) -> Sequence[Axes]:
     x, y = operands(node)
     if x is None or y is None or len(node.outputs[0].shape) != 3:
         return same(rules, node)
-    data = [value for value in (x, y) if not value.is_constant] or [x, y]
+    data = [value for value in (x, y) if not value.is_weight] or [x, y]
     images = best([value.axes[0] for value in data])
-    if x.is_constant and not y.is_constant:
-        return [(images, rules.derived(x.axes[1], x.shape[1], "features", kind=kind_of(y.axes[1])), y.axes[2])]
-    return [(images, x.axes[1], _columns(rules, x.axes[1], y))]
+    if x.is_weight and not y.is_weight:
+        return [(images, rules.derived(y.axes[1], x.shape[1], "pooled"), y.axes[2])]
+    return [(images, x.axes[1], _columns(rules, x, y, y.is_weight))]
 
 
 def operands(node: Node) -> tuple[Any, Any]:
@@ -373,17 +381,26 @@ def operands(node: Node) -> tuple[Any, Any]:
     return (factors[0], factors[1]) if len(factors) == 2 else (None, None)
 
 
-def _columns(rules: AxisRules, rows: Axis, factor: Value) -> Axis:
-    """Return the last axis of a matmul. Keys that are also queries get a Root of their own, to tell the two apart."""
+def _columns(rules: AxisRules, x: Value, factor: Value, is_weight: bool) -> Axis:
+    """Return the last axis of a matmul: the output channels of a weight, or the keys of other data.
+
+    A weight that sums over tokens, while the channels are in another axis, makes fewer or more tokens from them. Keys that
+    are also queries get a Root of their own, which tells the two apart.
+    """
+    rows, summed = x.axes[-2], x.axes[-1]
     columns = factor.axes[-1]
-    if not factor.is_constant and roots_of(rows) & roots_of(columns):
+    if is_weight and kind_of(summed) == TOKEN and any(atom.root.kind == FEATURE for atom in rows):
+        return rules.derived(summed, size_of(columns), "pooled")
+    if is_weight:
+        return _features(rules, columns, size_of(columns))
+    if roots_of(rows) & roots_of(columns):
         return Root(size_of(columns), kind_of(columns), "keys", columns).whole
-    return _features(rules, columns, size_of(columns), factor)
+    return columns
 
 
-def _features(rules: AxisRules, axis: Axis, size: int, factor: Value) -> Axis:
-    """Return the output axis of a matmul with a weight, which counts its output channels; of other data, as it is."""
-    return rules.derived(axis, size, "features", kind=FEATURE) if factor.is_constant else axis
+def _features(rules: AxisRules, axis: Axis, size: int) -> Axis:
+    """Return the output channels of a weight with this axis."""
+    return rules.derived(axis, size, "features", kind=FEATURE)
 
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "conv1d", "conv2d", "conv3d", "cudnn_convolution")
@@ -393,7 +410,7 @@ def _convolution(rules: AxisRules, node: Node) -> Sequence[Axes]:
     shape = node.outputs[0].shape
     images, channels, *places = x.axes
     if len(weight.shape) < 2 or weight.shape[1] != 1 or shape[1] != x.shape[1] or x.shape[1] == 1:
-        channels = rules.derived(weight.axes[0], shape[1], "features", kind=FEATURE)
+        channels = _features(rules, weight.axes[0], shape[1])
     axes = [
         axis if size_of(axis) == size else rules.derived(axis, size, "pooled") if axis else Root(size, TOKEN).whole
         for axis, size in zip(places, shape[2:], strict=True)
@@ -404,7 +421,7 @@ def _convolution(rules: AxisRules, node: Node) -> Sequence[Axes]:
 @rule("embedding")
 def _embedding(rules: AxisRules, node: Node) -> Sequence[Axes]:
     weight, indices = node.args[:2]
-    return [(*indices.axes, rules.derived(weight.axes[1], weight.shape[1], "features", kind=FEATURE))]
+    return [(*indices.axes, _features(rules, weight.axes[1], weight.shape[1]))]
 
 
 @rule("index", "_unsafe_index")
@@ -428,4 +445,3 @@ def _attend(rules: AxisRules, node: Node) -> Sequence[Axes]:
         return same(rules, node)
     outer = rules.changed([query, key, value], node.outputs[0].shape)[:-2]
     return [(*outer, query.axes[-2], value.axes[-1])]
-

@@ -1,0 +1,471 @@
+"""Recognition of attention by following tensors, in the styles in which people write it."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import attnscope
+from attnscope.render import render
+from attnscope.render.screen import Screen
+from attnscope.tracing.flow.axes import TOKEN, Root, viewed
+
+STYLES = []
+
+
+def style(shape, *expected, others=0):
+    """Add a module with its input shape, the words for each of its attentions, and its number of other softmaxes."""
+
+    def add(module):
+        STYLES.append(pytest.param(module, shape, expected, others, id=module.__name__))
+        return module
+
+    return add
+
+
+class Layers(nn.Module):
+    """A module with projections of 64 channels for four heads of 16."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.q, self.k, self.v = nn.Linear(64, 192), *[nn.Linear(64, 64) for _ in range(3)]
+
+    def split(self, x):
+        return self.qkv(x).reshape(*x.shape[:2], 3, 4, 16).permute(2, 0, 3, 1, 4)
+
+
+def attend(q, k, v):
+    return (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v
+
+
+GLOBAL = "global attention, N = 50, 4 heads of 16, score-softmax-value"
+
+
+@style((1, 70, 70, 768), "25 windows of 14×14, N = 196, 12 heads of 64, fused")
+class WindowsAndHeadsInOneAxis(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(768, 2304)
+
+    def forward(self, x):
+        b, h, w, c = x.shape
+        x = x.view(b, h // 14, 14, w // 14, 14, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 196, c)
+        q, k, v = self.qkv(x).reshape(-1, 196, 3, 12, 64).permute(2, 0, 3, 1, 4).reshape(3, -1, 196, 64).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@style((1, 128, 16, 16), "4 windows of 8×8, 64 queries, 144 keys, 8 heads of 16, score-softmax-value")
+class Halo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.kv = nn.Conv2d(128, 128, 1), nn.Conv2d(128, 256, 1)
+
+    def forward(self, x):
+        q = self.q(x).reshape(8, 16, 2, 8, 2, 8).permute(0, 1, 3, 5, 2, 4).reshape(8, 16, -1, 4).transpose(1, 3)
+        kv = F.pad(self.kv(x), (2, 2, 2, 2)).unfold(2, 12, 8).unfold(3, 12, 8).reshape(8, 32, 4, -1)
+        k, v = kv.permute(0, 2, 3, 1).split(16, -1)
+        return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+@style((1, 49, 64), "global attention, N = 49, 4 heads of 16, score-softmax-value")
+class TalkingHeads(Layers):
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return self.after(self.before(q @ k.transpose(-1, -2)).softmax(-1)) @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class GatedPositions(Layers):
+    """GPSA: the weighted sum of two softmaxes, one of which is not of scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Linear(3, 4)
+        self.register_buffer("relative", torch.rand(1, 50, 50, 3))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        positions = self.positions(self.relative).permute(0, 3, 1, 2).softmax(-1)
+        return ((q @ k.transpose(-1, -2)).softmax(-1) + positions) @ v
+
+
+@style((1, 196, 64), "attention over channels, 16×16 scores over N = 196, 4 heads of 16, score-softmax-value")
+class CrossCovariance(Layers):
+    def forward(self, x):
+        q, k, v = self.qkv(x).reshape(1, 196, 3, 4, 16).permute(2, 0, 3, 4, 1)
+        return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2)).softmax(-1) @ v
+
+
+@style((2, 64, 8, 8), "attention over channels, 64×64 scores over N = 64, 1 head of 64, score-softmax-value")
+class ChannelsOfAnInput(nn.Module):
+    def forward(self, x):
+        x = x.flatten(2)
+        return (x @ x.transpose(1, 2)).softmax(-1) @ x
+
+
+@style((1, 32, 32, 64), "16 dilated windows of 8×8, N = 64, 4 heads of 16, fused")
+class Grid(Layers):
+    def forward(self, x):
+        x = x.view(1, 8, 4, 8, 4, 64).permute(0, 2, 4, 1, 3, 5).reshape(16, 64, 64)
+        return F.scaled_dot_product_attention(*self.split(x))
+
+
+@style((1, 64, 32, 32), "16 dilated windows of 8×8, N = 64, 4 heads of 16, score-softmax-value")
+class GridOfChannelsFirst(Layers):
+    def forward(self, x):
+        x = x.view(1, 64, 8, 4, 8, 4).permute(0, 3, 5, 2, 4, 1).reshape(16, 64, 64)
+        return attend(*self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4))
+
+
+@style((1, 196, 64), "linear attention, q·(kᵀ·v), N = 196, 4 heads of 16, linear")
+class ReluLinear(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return q.relu() @ (k.relu().transpose(-1, -2) @ v)
+
+
+@style((2, 50, 64), "linear attention, q·(kᵀ·v), N = 50, 4 heads of 16, linear")
+class EfficientAttention(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return q.softmax(-1) @ (k.softmax(-2).transpose(-1, -2) @ v)
+
+
+@style((2, 50, 64), "linear attention, q·(kᵀ·v), N = 50, 4 heads of 32, linear")
+class Performer(Layers):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("features", torch.rand(16, 32))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        q, k = ((each @ self.features).exp() for each in (q, k))
+        return (q @ (k.transpose(-1, -2) @ v)) / (q * k.sum(2, keepdim=True)).sum(-1, keepdim=True)
+
+
+@style((2, 50, 64), GLOBAL)
+class WrittenOut(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-1, -2) / 4
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class LogSumExp(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-1, -2)
+        return (scores - scores.logsumexp(-1, keepdim=True)).exp() @ v
+
+
+@style((1, 100, 64), "global attention, N = 100, 4 heads of 16, score-softmax-value")
+class QuerySlices(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return torch.cat([attend(each, k, v) for each in q.chunk(4, 2)], 2)
+
+
+@style((2, 64, 64), "global attention, N = 64, 4 heads of 16, score-softmax-value")
+class KeyBlocks(Layers):
+    """The softmax of FlashAttention, block by block."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        out, total, most = 0, 0, torch.full((2, 4, 64, 1), -1e30)
+        for keys, values in zip(k.split(16, 2), v.split(16, 2), strict=True):
+            scores = q @ keys.transpose(-1, -2)
+            now = torch.maximum(most, scores.amax(-1, keepdim=True))
+            weights, shrink = (scores - now).exp(), (most - now).exp()
+            out, total, most = out * shrink + weights @ values, total * shrink + weights.sum(-1, keepdim=True), now
+        return out / total
+
+
+@style((2, 50, 64), GLOBAL)
+class HeadSlices(Layers):
+    def forward(self, x):
+        heads = zip(*(each(x).split(16, -1) for each in (self.q, self.k, self.v)), strict=True)
+        return torch.cat([attend(*head) for head in heads], -1)
+
+
+@style((2, 50, 64), GLOBAL)
+class HeadLoop(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return torch.stack([attend(q[:, head], k[:, head], v[:, head]) for head in range(4)], 1)
+
+
+@style((3, 50, 64), GLOBAL)
+class ImageLoop(Layers):
+    def forward(self, x):
+        return torch.stack([attend(*image) for image in zip(*self.split(x), strict=True)])
+
+
+@style((2, 8, 8, 64), "4 windows of 4×4, N = 16, 4 heads of 16, score-softmax-value")
+class WindowLoop(Layers):
+    def forward(self, x):
+        windows = [window for rows in x.chunk(2, 1) for window in rows.chunk(2, 2)]
+        return torch.stack([attend(*self.split(window.reshape(2, 16, 64))) for window in windows])
+
+
+@style((1, 65, 64), "global attention, N = 65, 4 heads of 16, score-softmax-value")
+class ReAttention(Layers):
+    def __init__(self):
+        super().__init__()
+        self.mixing = nn.Parameter(torch.rand(4, 4))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        weights = torch.einsum("b h i d, b h j d -> b h i j", q, k).softmax(-1)
+        weights = torch.einsum("b h i j, h g -> b g i j", weights, self.mixing)
+        return torch.einsum("b h i j, b h j d -> b h i d", weights, v)
+
+
+@style(
+    (2, 64, 12, 16),
+    "12 windows of 1×16, N = 16, 4 heads of 16, score-softmax-value",
+    "16 windows of 12×1, N = 12, 4 heads of 16, score-softmax-value",
+)
+class Axial(Layers):
+    def forward(self, x):
+        rows = attend(*self.split(x.permute(0, 2, 3, 1).reshape(-1, 16, 64)))
+        rows = rows.transpose(1, 2).reshape(2, 12, 16, 64)
+        return attend(*self.split(rows.permute(0, 2, 1, 3).reshape(-1, 12, 64)))
+
+
+@style((2, 192, 64), "8 windows of 12×2, N = 24, 4 heads of 16, score-softmax-value")
+class Stripes(Layers):
+    def forward(self, x):
+        parts = [each(x).view(2, 12, 8, 2, 4, 16).permute(0, 2, 4, 1, 3, 5) for each in (self.q, self.k, self.v)]
+        return attend(*[part.reshape(16, 4, 24, 16) for part in parts])
+
+
+@style((1, 4, 8, 8, 64), "8 windows of 2×4×4, N = 32, 4 heads of 16, score-softmax-value")
+class Video(Layers):
+    def forward(self, x):
+        x = x.view(1, 2, 2, 2, 4, 2, 4, 64).permute(0, 1, 3, 5, 2, 4, 6, 7)
+        return attend(*self.split(x.reshape(-1, 32, 64)))
+
+
+@style((2, 64, 8, 8), "each token's own neighbourhood, 64 queries, 9 keys, 4 heads of 16, score-softmax-value")
+class Neighbourhood(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k = nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        q, k = self.q(x).view(2, 4, 16, 1, 64), F.unfold(self.k(x), 3, padding=1).view(2, 4, 16, 9, 64)
+        return ((q * k).sum(2, keepdim=True).softmax(3) * k).sum(3)
+
+
+@style((2, 50, 64), "keys made from the same tokens, 50 queries, 10 keys, 4 heads of 16, score-softmax-value")
+class Linformer(Layers):
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.Parameter(torch.rand(50, 10))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return attend(q, *[torch.einsum("bhnd,nk->bhkd", each, self.pool) for each in (k, v)])
+
+
+@style((2, 50, 64), GLOBAL)
+class OneKeyHead(Layers):
+    def forward(self, x):
+        q, k = self.q(x).view(2, 50, 4, 16), self.k(x)[..., :16]
+        return torch.einsum("bhij,bjd->bihd", torch.einsum("bihd,bjd->bhij", q, k).softmax(-1), k)
+
+
+@style((2, 50, 64), GLOBAL)
+class Sink(Layers):
+    def __init__(self):
+        super().__init__()
+        self.sink = nn.Parameter(torch.rand(4, 1, 1))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = torch.cat([q @ k.transpose(-1, -2), self.sink.expand(2, 4, 50, 1)], -1)
+        return scores.softmax(-1)[..., :-1] @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class KeysFirst(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return (k @ q.transpose(-1, -2)).softmax(-2).transpose(-1, -2) @ v
+
+
+@style((2, 50, 64), "all keys, 1 query, 50 keys, 4 heads of 16, score-softmax-value")
+class LearnedQuery(Layers):
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.rand(1, 1, 64))
+
+    def forward(self, x):
+        q = self.q(self.token).expand(2, -1, -1).view(2, 1, 4, 16).transpose(1, 2)
+        _, k, v = self.split(x)
+        return attend(q, k, v)
+
+
+@style((2, 50, 64), "global attention, N = 50, 4 heads of 16, score-value")
+class Sigmoid(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return (q @ k.transpose(-1, -2)).sigmoid() @ v
+
+
+@style((2, 10, 64), others=1)
+class Experts(Layers):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(64, 3)
+
+    def forward(self, x):
+        branches = torch.stack([each(x) for each in (self.q, self.k, self.v)], -1)
+        return (branches * self.gate(x).softmax(-1).unsqueeze(-2)).sum(-1)
+
+
+@style((2, 64), others=1)
+class Classes(Layers):
+    def forward(self, x):
+        return self.q(x).softmax(-1)
+
+
+def words(report):
+    """Return the words for each attention without its path."""
+    lines = [line for line in render(report, "table", Screen(width=250)).splitlines() if " here: " in line]
+    return [line.partition(" here: ")[2].strip() for line in lines]
+
+
+@pytest.mark.parametrize(("module", "shape", "expected", "others"), STYLES)
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_each_style_is_recognized(module, shape, expected, others, device):
+    report = attnscope.trace(module(), torch.rand(shape), device=device)
+    assert words(report) == list(expected)
+    assert len(report.other_softmaxes) == others
+    assert not any(found.mistakes for found in report.attentions)
+
+
+def test_softmaxes_outside_of_attention_are_listed():
+    assert "1 softmax not recognized as attention" in render(
+        attnscope.trace(Experts(), torch.rand(2, 10, 64)), "table", Screen()
+    )
+
+
+class OverHeads(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return (q @ k.transpose(-1, -2)).softmax(1) @ v
+
+
+class OverQueries(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return (q @ k.transpose(-1, -2)).softmax(2) @ v
+
+
+class OverImages(Layers):
+    def forward(self, x):
+        x = x.flatten(2).permute(2, 0, 1)
+        return attend(self.q(x), self.k(x), self.v(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "mistake"),
+    [
+        (OverHeads, (2, 50, 64), "the softmax is over heads, not over the keys"),
+        (OverQueries, (2, 50, 64), "the softmax is over the queries, not over the keys"),
+        (OverImages, (5, 64, 8, 8), "q·kᵀ is over the batch axis: images attend to each other"),
+    ],
+)
+def test_a_mistake_has_a_warning(module, shape, mistake):
+    report = attnscope.trace(module(), torch.rand(shape))
+    [found] = report.attentions
+    assert found.mistakes == [mistake]
+    assert f"attention in the module: {mistake}" in report.warnings
+    assert found.complexity == []
+
+
+@st.composite
+def rearrangements(draw):
+    """Draw the shape of a tensor, and views and permutations of it."""
+    shape = draw(st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), min_size=1, max_size=4))
+    steps, now = [], shape
+    for _ in range(draw(st.integers(1, 5))):
+        if draw(st.booleans()):
+            order = draw(st.permutations(range(len(now))))
+            steps.append(("permute", order))
+            now = [now[axis] for axis in order]
+        else:
+            elements, now = torch.Size(now).numel(), []
+            while elements > 1 and len(now) < 5:
+                factor = draw(st.sampled_from([each for each in range(2, elements + 1) if elements % each == 0]))
+                now.append(factor)
+                elements //= factor
+            now = [*now, elements] if elements > 1 else now
+            steps.append(("view", now))
+    return shape, steps
+
+
+@settings(max_examples=300, deadline=None)
+@given(rearrangements())
+def test_atoms_are_the_positions_that_a_rearranged_tensor_has(drawn):
+    """Each axis of a tensor counts the positions of the original axes that its Atoms say."""
+    shape, steps = drawn
+    tensor = torch.arange(torch.Size(shape).numel()).view(shape)
+    roots = [Root(size, TOKEN) for size in shape]
+    axes = tuple(root.whole for root in roots)
+    for name, argument in steps:
+        if name == "permute":
+            tensor, axes = tensor.permute(argument), tuple(axes[axis] for axis in argument)
+        else:
+            tensor, axes = tensor.reshape(argument), viewed(axes, tuple(argument))
+    assert tuple(tensor.shape) == tuple(torch.Size([atom.size for atom in axis]).numel() for axis in axes)
+    if {atom.root for axis in axes for atom in axis} - set(roots):
+        return  # a view has mixed axes, which the Atoms say
+    strides = dict(zip(roots, torch.empty(shape).stride(), strict=True))
+    positions = torch.zeros([])
+    for axis in axes:
+        along = torch.zeros([1])
+        for atom in axis:
+            steps_of = torch.arange(atom.size) * atom.stride * strides[atom.root]
+            along = (along[:, None] + steps_of).flatten()
+        positions = positions[..., None] + along
+    assert torch.equal(positions.reshape(tensor.shape).long(), tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("swin_t", [(64, (7, 7), 3), (16, (7, 7), 6), (4, (7, 7), 12), (1, None, 24)]),
+        ("swin_v2_t", [(49, (8, 8), 3), (16, (8, 8), 6), (4, (8, 8), 12), (1, None, 24)]),
+    ],
+)
+def test_windows_of_torchvision(name, expected):
+    torchvision = pytest.importorskip("torchvision")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torchvision.models.get_model(name)
+    report = attnscope.trace(module, torch.rand(1, 3, 224, 224))
+    assert [(found.windows, found.window, found.heads) for found in report.attentions] == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["pvt_v2_b0", "levit_128s", "twins_svt_small", "volo_d1_224", "xcit_nano_12_p16_224", "mvitv2_tiny"]
+)
+def test_heads_are_those_of_the_modules_of_timm(name):
+    timm = pytest.importorskip("timm")
+    module = timm.create_model(name)
+    report = attnscope.trace(module, torch.rand(1, 3, 224, 224))
+    assert report.attentions
+    for found in report.attentions:
+        assert found.heads == module.get_submodule(found.path).num_heads
