@@ -67,14 +67,14 @@ def attend_natively(query: Any, key: Any, heads: int) -> Attend:
 
 
 def fused_attention(name: str, arguments: Arguments) -> Attend | None:
-    """Describe the attention that an operator computes, by its aten name; return None for any other operator."""
-    if name in FUSED or name == "flex_attention":
-        return attend(*arguments[:3])
+    """Describe the attention that an operator of ATTENDING computes; return None for any other operator."""
+    if name not in ATTENDING:
+        return None
     if name == "_native_multi_head_attention":
         return attend_natively(arguments[0], arguments[1], arguments[4])
     if name == "_transformer_encoder_layer_fwd":
         return attend_natively(arguments[0], arguments[0], arguments[2])
-    return None
+    return attend(*arguments[:3])
 
 
 MASK_AT = {
@@ -88,6 +88,8 @@ MASK_AT = {
 }
 """The index of the mask or bias among the arguments of each fused operator; None if it has no such argument."""
 FUSED = tuple(MASK_AT)
+ATTENDING = frozenset({*FUSED, "flex_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
+"""Names of the operators that compute an attention, some of them with projections."""
 
 
 def _macs(arguments: Arguments, out: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from attnscope import ops
-from attnscope.ops.attention import Attend
+from attnscope.ops.attention import ATTENDING, Attend
 from attnscope.ops.attention import fused_attention as attend
 from attnscope.ops.operation import Arguments, Formula, Operation, bytes_moved, each_out
 from attnscope.ops.operation import tensors_in as sizes_in
@@ -146,4 +146,4 @@ def full_name(operator: Any) -> str:
 
 def fused_attention(operator: Any, args: Arguments) -> Attend | None:
     """Describe the attention that a fused operator computes; None for any other operator."""
-    return attend(name_of(operator), described(args))
+    return attend(name_of(operator), described(args)) if name_of(operator) in ATTENDING else None
