@@ -171,7 +171,7 @@ def _query_and_key(node: Node) -> tuple[Value, Value]:
 
 def _outer(query: Value, key: Value) -> Axis:
     """Return the axes before the last two, which queries and keys share."""
-    both = [value.axes[:-2] for value in (query, key)]
+    both = sorted([value.axes[:-2] for value in (query, key)], key=len, reverse=True)
     longest = max(map(len, both), default=0)
     return tuple(
         atom

@@ -16,7 +16,7 @@ from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.run import Found, Measured
 from attnscope.tracing.source_lines import spell_line
-from attnscope.tracing.tensors import elements_of, shape_of, shapes_within, tensors_within
+from attnscope.tracing.tensors import elements_of, shape_of, tensors_within
 from attnscope.tracing.times import call_times
 
 

@@ -18,7 +18,7 @@ from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
-from attnscope.tracing.tensors import shape_of, tensors_in
+from attnscope.tracing.tensors import shapes_in
 from attnscope.tracing.visits import Visit
 
 
@@ -118,19 +118,23 @@ def received(
 
 
 def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
-    """Return the number of images in the input, which is the size of its first axis.
+    """Return the number of images in the inputs, which is the size of the first axis of the input with the most axes.
 
-    torch's own attention modules take `n b c` instead, unless they are `batch_first`.
+    An input with one image may be broadcast to the others. torch's own attention modules take `n b c` instead, unless they
+    are `batch_first`.
     """
-    first = next(tensors_in((args, dict(keywords))), None)
-    shape = () if first is None else shape_of(first)
-    if not shape:
+    shapes = [shape for shape in shapes_in((args, dict(keywords))) if shape]
+    if not shapes:
         return 1
     own = type(module).__module__.startswith("torch.nn.")
     layouts = {each.batch_first for each in module.modules() if own and isinstance(each, nn.MultiheadAttention)}
-    if layouts and len(shape) == 2:
+    if layouts and len(shapes[0]) == 2:
         return 1  # `n c`
-    return shape[1 if layouts == {False} and len(shape) == 3 else 0] or 1
+    if layouts == {False} and len(shapes[0]) == 3:
+        return shapes[0][1] or 1
+    most = max(map(len, shapes))
+    sizes = [shape[0] for shape in shapes if len(shape) == most]
+    return (sizes[0] if sizes[0] != 1 else max(sizes)) or 1
 
 
 def measure(found: Found, options: TraceOptions) -> Measured:

@@ -62,7 +62,7 @@ class _Values(TorchDispatchMode):
         return out
 
     def copied(self, tensor: Tensor, source: Tensor) -> Any:
-        """Return the values of a new tensor after a copy to all of it; MISSING if they are unknown, or were known before."""
+        """Return the values of a new tensor after a copy to all of it; MISSING if unknown, or known before."""
         if tensor in self.twins or tensor._is_view() or tensor.shape != source.shape or elements_of(source) > ELEMENTS:
             return MISSING
         value = self.twins.get(source) if source.is_meta else source
