@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.analyses.compare import QUANTITIES, compare, macs
+from attnscope.analyses.compare import QUANTITIES, block_macs, compare, macs
 from attnscope.analyses.contenders import read_contender
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.attentions.complexity import Growth, break_even, growth
@@ -91,19 +91,20 @@ def test_the_default_comparison_has_the_expected_figures():
     ]
     assert {(each.tokens, each.balance) for each in found.crossovers} == {(49, 192.0), (49, 576.0)}
     assert finding(found) == (
-        "At 224 px (56×56 tokens), swin needs 13.8× fewer MACs than global attention. They break even at 49 tokens "
-        "(hw = M²). Above 192 tokens (hw = 2C), the quadratic term of global attention exceeds its projections."
+        "At 224 px (a common size; 56×56 tokens), swin needs 13.8× fewer MACs than global attention. They break even "
+        "at 49 tokens without padding (hw = M²). Above 192 tokens (hw = 2C), the quadratic term of global attention "
+        "exceeds its projections."
     )
 
 
 def test_a_break_even_can_be_between_two_numbers_of_tokens():
     found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
-    assert ". They break even between 95 and 96 tokens. " in finding(found)
+    assert ". They break even between 95 and 96 tokens without padding. " in finding(found)
     assert formulas(found)[0] == (
-        "layer: swinv2:window=8 / global attention, break-even between 95 and 96 tokens; "
+        "layer: swinv2:window=8 / global attention, break-even between 95 and 96 tokens without padding; "
         "with padding, fewer from 18×18 tokens on"
     )
-    assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("no break-even")
+    assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("; with padding, more from 11×11 tokens on")
 
 
 def test_a_crossover_with_shared_heads_has_no_formula():
@@ -112,14 +113,62 @@ def test_a_crossover_with_shared_heads_has_no_formula():
         assert layer.always < 1
 
 
-@pytest.mark.parametrize(("dim", "window"), [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)])
-def test_padding_no_longer_matters_from_a_given_size_on(dim, window):
-    found = compare(("vit", "swin"), {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers[0]
-    common = {"dim": dim, "heads": 2, "window": window}
-    sides = range(1, 200)
-    costs = [[macs(attentions.spec_class(name).on_grid((s, s), common)) for s in sides] for name in ("vit", "swin")]
-    not_cheaper = [side for side, ours, theirs in zip(sides, *costs, strict=True) if theirs >= ours]
-    assert found.padded_from == not_cheaper[-1] + 1
+SIZES = [(96, 7), (96, 8), (24, 2), (768, 7), (48, (3, 7)), (8, 1), (96, 30)]
+PAIRS = [(labels, *size) for labels in (("vit", "swin"), ("swin", "vit")) for size in SIZES]
+PAIRS += [(("swin", "swin:window=4x6"), *size) for size in ((96, 7), (24, 2), (8, 1), (96, 30))]
+
+
+@pytest.mark.parametrize(("labels", "dim", "window"), PAIRS)
+def test_padding_no_longer_matters_from_a_given_size_on(labels, dim, window):
+    layer, block = compare(labels, {"resolution": [42]}, dim=dim, heads=2, window=window).crossovers
+    sides = range(1, 500)
+    specs = [
+        [read_contender(label).at((s, s), {"dim": dim, "heads": 2, "window": window}) for s in sides]
+        for label in labels
+    ]
+    for crossing, cost in ((layer, lambda spec, s: macs(spec)), (block, lambda spec, s: block_macs(spec, (s, s)))):
+        costs = [[cost(spec, side) for spec, side in zip(of_one, sides, strict=True)] for of_one in specs]
+        lead = [theirs - ours for ours, theirs in zip(*costs, strict=True)]
+        from_on = {
+            sign: max((side for side, ahead in zip(sides, lead, strict=True) if sign * ahead >= 0), default=0) + 1
+            for sign in (1, -1)
+        }
+        found = {1: crossing.padded_from, -1: crossing.first_padded_from}
+        if crossing.pads:
+            assert found == {sign: side if side < sides[-1] else None for sign, side in from_on.items()}
+        else:
+            assert found == {1: None, -1: None}
+
+
+def test_padding_is_mentioned_only_where_an_attention_pads():
+    both_pad = compare(("swin", "swinv2"), {"resolution": range(16, 65, 16)})
+    assert formulas(both_pad) == [
+        f"{scope}: swinv2 / swin, no break-even without padding; with padding, more from 177×177 tokens on"
+        for scope in ("layer", "block")
+    ]
+    never_pads = compare(("vit", "cross"), {"resolution": [14, 28]}, keys=49)
+    omitted = compare(("vit", "swin"), {"resolution": [14, 28]}, pad=False)
+    for found in (never_pads, omitted):
+        assert "padding" not in f"{finding(found)} {formulas(found)}"
+        assert "break even at 49 tokens" in finding(found)
+
+
+def test_the_result_says_why_it_describes_a_point():
+    assert finding(compare(over={"resolution": range(7, 17)})).startswith("At resolution 12 (the middle of the range; ")
+    assert finding(compare(over={"window": [4, 7]})).startswith("At window 7 (a common size; 56×56 tokens), ")
+    assert finding(compare(over={"resolution": [12]})).startswith("At resolution 12 (12×12 tokens), ")
+
+
+def test_a_window_larger_than_the_grid_is_padded_as_by_its_command():
+    point = compare(("vit", "swin"), {"resolution": [5]}).points[0]
+    assert point.costs["swin"] == macs(SwinSpec(dim=96, heads=3, resolution=5, window=7))
+    assert point.padding["swin"] == pytest.approx(24 / 49)
+
+
+def test_a_varied_window_has_no_size_in_its_description():
+    found = compare(("vit", "swin:shift"), {"window": [4, 7]})
+    assert found.contenders[1].words == "Swin attention, windows, shifted (window varies)"
+    assert formulas(found)[0].startswith("layer at window 7: ")
 
 
 def test_two_window_attentions_never_break_even():
@@ -177,11 +226,11 @@ def test_padded_points_are_marked_or_omitted():
 
 
 def test_invalid_points_are_omitted_and_reported_once_per_rule():
-    found = compare(("vit", "swin"), {"window": [4, 57, 58, 59, 7]})
+    found = compare(("vit", "swin"), {"window": [4, 57, 58, 59, 7]}, pad=False)
     assert [point.at["window"] for point in found.points] == [4, 7]
     assert [(each.at, each.count) for each in found.left_out] == [({"window": 57}, 3)]
     assert (
-        "window 57: window 57 is larger than the grid of 56×56 tokens; the largest is 56; same for 2 more"
+        "window 57: a grid side of 56 tokens is not divisible by window 57; nearest: 57; same for 2 more"
         in " ".join(render_comparison(found, "table", Screen()).split())
     )
 
@@ -200,7 +249,7 @@ def test_a_contender_keeps_its_own_values():
 def test_an_image_has_one_token_per_patch():
     in_pixels = compare(over={"image": [64, 128]}, patch=16)
     assert [point.grid for point in compare(over={"image": [224, 448]}, patch=16).points] == [(14, 14), (28, 28)]
-    assert [point.grid for point in in_pixels.points] == [(8, 8)]  # a window of 7 is larger than 4×4
+    assert [point.grid for point in in_pixels.points] == [(4, 4), (8, 8)]
 
 
 def test_stages_clip_their_windows_and_come_from_presets(tmp_path, monkeypatch):
@@ -385,7 +434,7 @@ WRONG = [
         "--over must vary at most 2 fields, got 3: window, dim, heads; keep two of them",
     ),
     (["--over", "window=7", "--window", "7"], "--over window and --window both set window; give only one of them"),
-    (["--over", "resolution=4:6"], "--window 7 is larger than the grid of 6×6 tokens; the largest is 6"),
+    (["--no-pad", "--over", "resolution=4:6"], "a grid side of 6 tokens is not divisible by --window 7; nearest: 7"),
     (
         ["vit", "swin:window=7", "swin:window=14", "--over", "window=4,7"],
         "--over window has no effect: swin:window=7 and swin:window=14 set window; remove it from swin:window=7",

@@ -4,7 +4,8 @@ import math
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -32,6 +33,9 @@ from attnscope.reports.comparison import Contender as ContenderWords
 FAMILIAR = {IMAGE: 224, RESOLUTION: 56, "window": 7, "dim": 96, STAGE: 1}
 """Values of published networks; the findings describe a point with one of them if the range has it."""
 
+
+COMMON, MIDDLE = "a common size", "the middle of the range"
+"""Reasons for which the findings describe a point."""
 
 LARGEST_SEARCHED = 1000
 """Largest side of a grid in the search for the size from which on padding no longer matters."""
@@ -119,7 +123,7 @@ def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = Non
     if quantity not in QUANTITIES:
         raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
     points, left_out = _points(meeting, quantity)
-    reference = _reference(points)
+    reference, reason = _reference(points)
     place = meeting.place(points[reference].at)
     specs = meeting.specs(place)
     return Comparison(
@@ -136,6 +140,7 @@ def on_paper(meeting: Meeting, quantity: str = "macs", command: str | None = Non
         crossovers=crossovers(meeting, place, specs),
         agree=all(spec.plan().macs == macs(spec) for spec in specs.values()),
         left_out=left_out,
+        reference_reason=reason,
     )
 
 
@@ -172,12 +177,14 @@ def ratio(first: float | None, other: float | None) -> float | None:
     return None if first is None or not other else first / other
 
 
-def _reference(points: Sequence[Point]) -> int:
-    """Return the index of the first point with a familiar value, otherwise that of the middle point."""
+def _reference(points: Sequence[Point]) -> tuple[int, str | None]:
+    """Return the index of the first point with a familiar value, otherwise that of the middle point, and the reason."""
+    if len(points) == 1:
+        return 0, None
     for index, point in enumerate(points):
         if any(FAMILIAR.get(name) == value for name, value in list(point.at.items())[:1]):
-            return index
-    return len(points) // 2
+            return index, COMMON if STAGE not in point.at else None
+    return len(points) // 2, MIDDLE
 
 
 def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> list[Crossover]:
@@ -197,11 +204,26 @@ def crossovers(meeting: Meeting, place: Place, specs: Mapping[str, Spec]) -> lis
             continue
         dims = dim_of(specs[first.label]), dim_of(specs[other.label])
         looks = specs[first.label].neighbourhood, specs[other.label].neighbourhood
-        layer = _crossover(first.label, other.label, "layer", one, two, dims, looks)
-        layer.padded_from = _padded_from(first, other, (one, two), place, looks[1])
+        pads = meeting.pad and any(unit > 1 for look in looks for unit in look.alignment)
         blocks = one.with_mlp(dims[0]), two.with_mlp(dims[1])
-        found += [layer, _crossover(first.label, other.label, "block", *blocks, dims, looks)]
+        for scope, grown_in, cost in (("layer", (one, two), _layer_macs), ("block", blocks, block_macs)):
+            crossing = _crossover(first.label, other.label, scope, *grown_in, dims, looks)
+            crossing.pads = pads
+            if pads:
+                costs = [partial(_cost_on, cost, each, place) for each in (first, other)]
+                padded = _cheaper_from(grown_in, costs, max(looks[0].alignment + looks[1].alignment))
+                crossing.first_padded_from, crossing.padded_from = padded
+            found.append(crossing)
     return found
+
+
+def _layer_macs(spec: Spec, grid: Pair) -> int:
+    return macs(spec)
+
+
+def _cost_on(cost: Callable[[Spec, Pair], int], contender: Contender, place: Place, side: int) -> int:
+    """Return the MACs of a contender for one image on a square grid, padding included."""
+    return cost(contender.at((side, side), {**place.values, "batch": 1}), (side, side))
 
 
 def _growth(contender: Contender, place: Place, spec: Spec) -> Growth | None:
@@ -255,31 +277,36 @@ def _crossover(
     )
 
 
-def _padded_from(
-    first: Contender, other: Contender, grown: tuple[Growth, Growth], place: Place, look: Neighbourhood
-) -> int | None:
-    """Return the side from which on the other contender needs fewer MACs than the first, its padding included.
+def _cheaper_from(
+    grown: tuple[Growth, Growth], costs: Sequence[Callable[[int], int]], unit: int
+) -> tuple[int | None, int | None]:
+    """Return the side of a square grid from which on the first, or the second, needs fewer MACs, padding included.
 
-    Padding adds less than the alignment of the other contender to a side. The first side at which the other is cheaper
-    even with that much padding ends the search, because global attention grows faster. From there, a search downwards
-    finds the last side at which the other is not cheaper.
+    The one that grows more slowly is the cheaper one on large grids. Padding adds less than `unit` to a side. The search
+    begins at a side from which on that one is cheaper even with that much padding. From there, it goes down to the last
+    side at which that one is not cheaper.
+
+    Args:
+        grown: the MACs of both as polynomials in the number of tokens, without padding.
+        costs: the MACs of both on a square grid of a side, padding included.
+        unit: the largest alignment of both.
 
     Returns:
-        The side in tokens; None if it is unknown.
+        The side in tokens for the cheaper one, and None for the other one; None for both if it is unknown, also if a Spec
+        refuses a side.
     """
-    one, two = grown
-    unit = max(look.alignment)
-    if not one.quadratic or two.quadratic or unit > LARGEST_SEARCHED:
-        return None
-    enough = next((s for s in range(1, LARGEST_SEARCHED) if two((s + unit - 1) ** 2) < one(s * s)), None)
-    if enough is None:
-        return None
-
-    def pays(side: int) -> bool:
-        costs = [macs(each.at((side, side), {**place.values, "batch": 1})) for each in (first, other)]
-        return costs[1] < costs[0]
-
-    return next((side + 1 for side in range(enough - 1, 0, -1) if not pays(side)), 1)
+    first_is_cheaper = astuple(grown[0])[::-1] < astuple(grown[1])[::-1]
+    slow, fast = grown if first_is_cheaper else grown[::-1]
+    cheap, dear = costs if first_is_cheaper else costs[::-1]
+    sides = range(LARGEST_SEARCHED, 0, -1)
+    enough = next((side + 1 for side in sides if slow((side + unit - 1) ** 2) >= fast(side**2)), 1)
+    if enough > LARGEST_SEARCHED:
+        return None, None
+    try:
+        found = next((side + 1 for side in range(enough - 1, 0, -1) if cheap(side) >= dear(side)), 1)
+    except UsageError:
+        return None, None
+    return (found, None) if first_is_cheaper else (None, found)
 
 
 def _terms(grown: Growth, dim: int, look: Neighbourhood, scope: str) -> tuple[str, str] | None:
@@ -326,7 +353,7 @@ def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     look = spec.neighbourhood
     varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
     own = [f"{name} {value}" for name, value in contender.own.items() if name not in look.described]
-    described = look.describe(sized=not varied)
+    described = look.describe(sized=not varied) + (f" ({look.field} varies)" if varied else "")
     if spec.IS_PLAIN:  # these words are its name in sentences and in heads of columns
         return f"{described} ({', '.join(own)})" if own else described
     return ", ".join([spec.title, described, *own])

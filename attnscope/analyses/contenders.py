@@ -132,7 +132,7 @@ class Meeting:
         """Return the Spec of each contender at a place, by label.
 
         Raises:
-            UsageError: a Spec refuses its values, its window is larger than the grid, or it needs padding without `pad`.
+            UsageError: a Spec refuses its values, or it needs padding without `pad`.
         """
         specs = {contender.label: contender.at(place.grid, place.values) for contender in self.contenders}
         for spec in specs.values():
@@ -142,9 +142,6 @@ class Meeting:
     def _check_alignment(self, neighbourhood: Neighbourhood, grid: Pair) -> None:
         field = f"{{{neighbourhood.field}}}"
         for side, unit in zip(grid, neighbourhood.alignment, strict=True):
-            if unit > side:
-                problem = f"{field} {unit} is larger than the grid of {grid[0]}×{grid[1]} tokens"
-                raise UsageError(f"{problem}; the largest is {min(grid)}")
             if side % unit and not self.pad:
                 nearest = nearest_multiples(side, unit)
                 raise UsageError(f"a grid side of {side} tokens is not divisible by {field} {unit}; nearest: {nearest}")

@@ -69,7 +69,7 @@ def finding(comparison: Comparison) -> str:
     crossing = next((c for c in comparison.crossovers if (c.other, c.scope) == (labels[1], scope)), None)
     if crossing and crossing.tokens and comparison.quantity in COUNTED_IN_MACS:
         named = f" ({crossing.equation})" if crossing.equation else ""
-        text += f". They break even {_tokens(crossing.tokens)} tokens{named}"
+        text += f". They break even {_tokens(crossing.tokens)} tokens{_unpadded(crossing)}{named}"
     if crossing and crossing.balance and comparison.quantity in COUNTED_IN_MACS:
         named = f" (hw = {'6C' if scope == 'block' else '2C'})" if crossing.formula else ""
         text += f". Above {crossing.balance:g} tokens{named}, the quadratic term of {first} exceeds its {_rest(scope)}"
@@ -84,7 +84,8 @@ def _where(comparison: Comparison, point: Point) -> str:
     if not point.at:
         return ""
     place = ", ".join(f"{value} px" if name == "image" else f"{name} {value}" for name, value in point.at.items())
-    return f"At {place} ({spell(point.grid)} tokens), "
+    reason = f"{comparison.reference_reason}; " if comparison.reference_reason else ""
+    return f"At {place} ({reason}{spell(point.grid)} tokens), "
 
 
 def _factor(ratio: float, over: str, under: str, even: str) -> str:
@@ -103,24 +104,43 @@ def formulas(comparison: Comparison) -> list[str]:
     alike: dict[tuple[object, ...], list[Crossover]] = {}
     for each in comparison.crossovers:
         alike.setdefault(
-            (each.scope, each.formula, each.values, each.tokens, each.always, each.padded_from), []
+            (each.scope, each.formula, each.values, each.tokens, each.always, _with_padding(each)), []
         ).append(each)
+    point = comparison.points[comparison.reference]
+    # other values than the size of the grid are part of the formula's numbers
+    at = ", ".join(
+        f"{name} {value}" for name, value in point.at.items() if name not in ("image", "resolution", "patch")
+    )
     names = comparison.names
     return [
-        _formula(of_all[0], f"{', '.join(names[each.other] for each in of_all)} / {names[of_all[0].first]}")
+        _formula(of_all[0], at, f"{', '.join(names[each.other] for each in of_all)} / {names[of_all[0].first]}")
         for of_all in alike.values()
     ]
 
 
-def _formula(crossing: Crossover, quotient: str) -> str:
+def _formula(crossing: Crossover, at: str, quotient: str) -> str:
     ratio = [part for part in (crossing.formula, crossing.values) if part]
     if crossing.always is not None:
         even = "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
     else:
         even = "no break-even" if crossing.tokens is None else f"break-even {_tokens(crossing.tokens)} tokens"
-    if crossing.padded_from is not None:
-        even += f"; with padding, fewer from {crossing.padded_from}×{crossing.padded_from} tokens on"
-    return f"{crossing.scope}: {' = '.join([quotient, *ratio])}, {even}"
+    where = f" at {at}" if at else ""
+    even += _unpadded(crossing) + _with_padding(crossing)
+    return f"{crossing.scope}{where}: {' = '.join([quotient, *ratio])}, {even}"
+
+
+def _unpadded(crossing: Crossover) -> str:
+    return " without padding" if crossing.pads else ""
+
+
+def _with_padding(crossing: Crossover) -> str:
+    """Return the side from which on the other contender needs fewer, or more, MACs with padding, if it is known."""
+    more = crossing.padded_from is None
+    side = crossing.first_padded_from if more else crossing.padded_from
+    if side is None:
+        return ""
+    sizes = "at any size" if side == 1 else f"from {side}×{side} tokens on"
+    return f"; with padding, {'more' if more else 'fewer'} {sizes}"
 
 
 def _tokens(tokens: int | tuple[int, ...]) -> str:

@@ -104,8 +104,8 @@ class Crossover:
         formula: MACs of the other divided by those of the first for hw tokens of embedding dimension C. A letter is the
             number of keys of each query (hw, or M² in windows).
         values: the formula with the numbers of this point.
-        padded_from: the smallest side of a square grid from which on the other needs fewer MACs, its padding included;
-            None if it is unknown.
+        padded_from: the smallest side of a square grid from which on the other needs fewer MACs, padding included. It is
+            None if it does not exist or is unknown.
         balance: the number of tokens above which the quadratic term of the first exceeds all of its other terms: hw = 2C
             in a layer.
     """
@@ -121,6 +121,10 @@ class Crossover:
     balance: float | None
     equation: str | None = None
     """The break-even as an equation, such as `hw = M²`; None without a formula."""
+    pads: bool = False
+    """True if the comparison pads grids for one of the two, so that the break-even holds only for some grids."""
+    first_padded_from: int | None = None
+    """The same as `padded_from` if the first one needs fewer MACs on large grids."""
 
 
 @dataclass
@@ -169,7 +173,7 @@ class Comparison(Shown):
     environment: dict[str, Any]
     points: list[Point]
     reference: int
-    """The index of the point with the most familiar size; the crossovers are solved for it."""
+    """The index of the point that the result describes; the crossovers are solved for it."""
     crossovers: list[Crossover]
     agree: bool
     """True if the closed form of every contender equals the sum of its steps at the reference point."""
@@ -180,6 +184,8 @@ class Comparison(Shown):
     not_timed: list[LeftOut] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     interrupted: bool = False
+    reference_reason: str | None = None
+    """Why the result describes the reference point, such as "a common size"; None if it is the only one."""
     next: tuple[str, str] | None = None
     """The suggested next command and its reason; None if the comparison was called from Python."""
     schema: int = SCHEMA
