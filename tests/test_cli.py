@@ -47,13 +47,13 @@ WRONG = [
     ("vit --image 224x", 2, "--image must be an integer or height x width, such as 56 or 56x48 (got 224x)"),
     ("vit --tokens 5 --image 224", 2, "--tokens and --image both set the number of tokens; give one of them"),
     ("vit --tokens 5 --no-cls", 2, "--tokens and --cls both set the number of tokens; give one of them"),
-    ("vit --qk-scale nan", 2, "--qk-scale must be a number (got nan)"),
+    ("vit --qk-scale nan", 2, "--qk-scale must be a finite number (got nan)"),
     ("vit --attn-drop 1", 2, "--attn-drop must be a number of at least 0 and below 1 (got 1.0)"),
     ("vit --kernel fast", 2, "--kernel fast is unknown; did you mean flash?"),
     ("vit --dtype float23", 2, "--dtype float23 is unknown; did you mean float32?"),
     ("vit --device tpu", 2, "--device tpu is unknown; available: auto, cpu, cuda, mps, meta"),
     ("vit --budget 0", 2, "--budget must be above 0 and at most 3600 s (got 0)"),
-    ("vit --budget nan", 2, "--budget must be a number (got nan)"),
+    ("vit --budget nan", 2, "--budget must be a finite number (got nan)"),
     ("vit --seed -1", 2, "--seed must be an integer from 0 to 9223372036854775807 (got -1)"),
     ("vit --seed 1.5", 2, "--seed must be an integer (got 1.5)"),
     ("vit --alloc x", 2, "--alloc x is unknown; available: pinned, default"),
@@ -94,16 +94,31 @@ WRONG = [
     (
         "vit --config {tmp}/wrong.toml",
         2,
-        "wrong.toml sets dimm, which is not a flag of attnscope vit; did you mean dim?",
+        "--config {tmp}/wrong.toml: dimm is not a flag of attnscope vit; did you mean dim?",
     ),
     ("vit --config {tmp}/broken.toml", 2, "--config {tmp}/broken.toml is not valid TOML: "),
     ("vit --no-time --roofline", 2, "--roofline requires times, but --no-time disables them; remove one of them"),
     ("vit --no-time --kernels", 2, "--kernels requires times, but --no-time disables them; remove one of them"),
     ("vit --device meta --kernels", 2, "--kernels requires times, but --device meta computes nothing; remove one"),
-    ("vit extra", 2, "Got unexpected extra argument(s) (extra)"),
-    ("vit --batch", 2, "Option '--batch' requires an argument."),
-    ("vit --head 3", 2, "No such option: --head (Possible options: --heads, --kv-heads, --threads)"),
-    ("vti", 2, "No such command 'vti'. Did you mean 'vit'"),
+    ("vit --config {tmp}/value.toml", 2, "dim in --config {tmp}/value.toml must be an integer (got x)"),
+    ("swin --config {tmp}/value.toml", 2, "--config {tmp}/value.toml must have a table [swin] (got [vit]); add it"),
+    ("vit extra", 2, "attnscope vit got an argument too many (extra); remove it"),
+    ("diff a b c d", 2, "attnscope diff got arguments too many (c d); remove them"),
+    ("vit --batch", 2, "--batch must have a value; write --batch N"),
+    ("vit --format", 2, "--format must have a value; write --format NAME"),
+    ("swin --shift=3", 2, "--shift must not have a value; write --shift or --no-shift"),
+    ("vit --json=1", 2, "--json must not have a value; write --json"),
+    ("trace", 2, "MODULE is missing; write attnscope trace MODULE"),
+    ("diff a.json", 2, "AFTER is missing; write attnscope diff BEFORE AFTER"),
+    ("vit --head 3", 2, "--head is not a flag of attnscope vit; did you mean --heads?"),
+    ("vit --zzz", 2, "--zzz is not a flag of attnscope vit; attnscope vit --help lists its flags"),
+    ("--attentio x", 2, "--attentio is not a flag of attnscope; did you mean --attention?"),
+    ("--attention", 2, "--attention must have a value; write --attention FOLDER"),
+    ("vti", 2, "vti is not a command of attnscope; did you mean vit?"),
+    ("vit --dtype half", 2, "--dtype half is unknown; did you mean float16?"),
+    ("peaks --dtype float", 2, "--dtype float is unknown; did you mean float32?"),
+    ("vit --budget inf", 2, "--budget must be a finite number (got inf)"),
+    ("cross --preset vit-b-16-224", 2, "--preset is not a flag of attnscope cross; attnscope cross --help lists"),
     ("swin --window 0", 2, "--window must be at least 1 (got 0)"),
     (
         "swin --window --shift",
@@ -129,11 +144,25 @@ WRONG = [
 def test_an_error_is_one_line(attnscope, tmp_path, line, code, said):
     (tmp_path / "wrong.toml").write_text("[vit]\ndimm = 3\n")
     (tmp_path / "broken.toml").write_text("[vit\n")
+    (tmp_path / "value.toml").write_text("[vit]\ndim = 'x'\n")
     done = attnscope(*line.format(tmp=tmp_path).split())
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.startswith(f"attnscope: {said.format(tmp=tmp_path)}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("x", "ATTNSCOPE_SWIN_DIM must be an integer (got x)"),
+        ("97", "ATTNSCOPE_SWIN_DIM must be divisible by --heads 3 (got 97); nearest: 96 or 99, or --heads 1 or 97"),
+    ],
+)
+def test_an_error_in_a_variable_names_the_variable(attnscope, value, said):
+    assert attnscope("swin", "--no-time", ATTNSCOPE_SWIN_DIM=value).stderr == f"attnscope: {said}\n"
+    as_flag = said.replace("ATTNSCOPE_SWIN_DIM", "--dim")
+    assert attnscope("swin", "--no-time", "--dim", value, ATTNSCOPE_SWIN_DIM="1").stderr == f"attnscope: {as_flag}\n"
 
 
 @pytest.mark.parametrize(
@@ -400,7 +429,9 @@ def test_a_switch_is_true_or_false_in_the_environment_and_in_a_file(attnscope, t
     assert attnscope("vit", ATTNSCOPE_VIT_CLS="may be").stderr == (
         "attnscope: ATTNSCOPE_VIT_CLS must be true or false (got 'may be')\n"
     )
-    assert attnscope("vit", "--config", str(maybe)).stderr == "attnscope: --cls must be true or false (got 'maybe')\n"
+    assert attnscope("vit", "--config", str(maybe)).stderr == (
+        f"attnscope: cls in --config {maybe} must be true or false (got 'maybe')\n"
+    )
 
 
 def test_contradicting_values_from_one_source_are_an_error(attnscope, tmp_path):
@@ -410,7 +441,10 @@ def test_contradicting_values_from_one_source_are_an_error(attnscope, tmp_path):
         (["--config", str(both)], {}),
         ([], {"ATTNSCOPE_VIT_TOKENS": "50", "ATTNSCOPE_VIT_IMAGE": "384"}),
     ]:
-        assert "--tokens and --image both set" in attnscope("vit", *words, "--no-time", **env).stderr
+        named = [
+            f"{name} in --config {both}" if words else f"ATTNSCOPE_VIT_{name.upper()}" for name in ("tokens", "image")
+        ]
+        assert f"{' and '.join(named)} both set" in attnscope("vit", *words, "--no-time", **env).stderr
     assert attnscope("vit", "--no-time", "--format", "csv", ATTNSCOPE_VIT_JSON="1").stdout.startswith("step,")
 
 

@@ -49,7 +49,7 @@ def look_at_windows(
                 f"{{layers}} requires {{token}}; add one, such as --token {grid.height // 2},{grid.width // 2}"
             )
         if not 1 <= layers <= MOST_LAYERS:
-            raise UsageError(f"{{layers}} must be between 1 and {MOST_LAYERS}, got {layers}")
+            raise UsageError(f"{{layers}} must be between 1 and {MOST_LAYERS} (got {layers})")
     requested = {"token": token is not None, "positions": positions, "order": order}
     views = [view for view, wanted in requested.items() if wanted] or ["partition"]
     return WindowsReport(

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Union, get_args, get_origin
 
 from attnscope.attentions.complexity import Complexity
-from attnscope.core.dtypes import DTYPE_BYTES
+from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import LARGEST, Ints, Pair, spell_pair
@@ -35,6 +35,7 @@ def option(default: Any, help: str, **rules: Any) -> Any:
             - `low` and `high`: inclusive bounds of a number; by default 1 and LARGEST for integers.
             - `below`: exclusive upper bound of a float. All floats must be finite.
             - `choices`: allowed values of text.
+            - `synonyms`: other words for some choices, by the word; errors suggest the choice.
             - `shown`: default shown by `--help` if the default None has a meaning.
             - `group`: group of flags in `--help`, by default "Attention", or "Network" for a network.
             - `selects`: whether the field selects a part of a network without changing the network.
@@ -73,7 +74,7 @@ class Spec(ABC):
     attn_drop: float = option(0.0, "Dropout probability of the attention weights (training only).", low=0.0, below=1.0)
     proj_drop: float = option(0.0, "Dropout probability of the output (training only).", low=0.0, below=1.0)
     kernel: str = option("eager", f"Attention kernel: {', '.join(KERNELS)}.", choices=tuple(KERNELS), group="Run")
-    dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES), group="Run")
+    dtype: str = option("float32", "Tensor dtype.", choices=tuple(DTYPE_BYTES), synonyms=SYNONYMS, group="Run")
 
     def __post_init__(self) -> None:
         for name, declared in own_fields(type(self)).items():
@@ -286,7 +287,8 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     elif kind(declared) is str:
         choices = rules.get("choices")
         if choices is not None and value not in choices:
-            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {did_you_mean(str(value), choices)}")
+            fix = did_you_mean(str(value), choices, synonyms=rules.get("synonyms", {}))
+            raise UsageError(f"{{{name}}} {quoted(value)} is unknown; {fix}")
         if not isinstance(value, str):
             raise UsageError(f"{{{name}}} must be text (got {quoted(value)})")
     elif kind(declared) is float:

@@ -132,7 +132,8 @@ def attention_command(app: typer.Typer, name: str) -> None:
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
     preset, *others = list(inspect.signature(run_attention).parameters.values())[1:]
-    give_flags(command, [context, *[scope] * has_networks, preset, *own, *others], [spec_class])
+    of_networks = [scope, preset] if has_networks else []  # all presets are networks
+    give_flags(command, [context, *of_networks, *own, *others], [spec_class])
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
     app.command(name, help=summary, epilog=examples(map(typed, spec_class.EXAMPLES)))(command)
 

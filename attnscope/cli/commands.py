@@ -4,6 +4,8 @@ Each command that is not an attention has a file of its name in this folder, wit
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +18,9 @@ from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
 from attnscope.cli.flags import as_text, key_of, needs_of
 from attnscope.cli.help import write_examples, write_flags, write_sections, write_usage
+from attnscope.cli.mistakes import name_by_source
 from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
+from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal, quoted
 
 
 class Commands(MutableMapping[str, Any]):
@@ -63,6 +67,23 @@ class Group(TyperGroup):
         super().__init__(**settings)
         self.commands = Commands()  # type: ignore[assignment] # typer only looks up and lists names
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options of attnscope."""
+        with _explained_by(ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first argument names.
+
+        Raises:
+            UsageError: the command is unknown.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
+            fix = did_you_mean(name, self.commands, many="attnscope --help lists them")
+            raise UsageError(f"{quoted(name)} is not a command of attnscope; {fix}")
+        return super().resolve_command(ctx, args)
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the usage line of attnscope."""
         write_usage(self, ctx, formatter)
@@ -95,10 +116,26 @@ class Command(TyperCommand):
 
     needs: Mapping[str, str] = MappingProxyType({})
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments and flags.
+
+        Raises:
+            UsageError: there are more arguments than the command has.
+        """
+        ctx.allow_extra_args = True  # this message has the fix, other than that of typer
+        with _explained_by(ctx):
+            rest = super().parse_args(ctx, args)
+            if rest and not ctx.resilient_parsing:
+                extra, them = ("arguments", "them") if len(rest) > 1 else ("an argument", "it")
+                words = literal(" ".join(rest))
+                raise UsageError(f"{ctx.command_path} got {extra} too many ({words}); remove {them}")
+        return rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command, then warn about flags and variables without effect, unless the command failed."""
         try:
-            result = super().invoke(ctx)
+            with _explained_by(ctx):
+                result = super().invoke(ctx)
         except typer.Exit:
             self._warn(ctx)
             raise
@@ -125,6 +162,20 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the arguments and the options, --help included."""
         return as_text(super().get_params(ctx))
+
+
+@contextmanager
+def _explained_by(context: Any) -> Iterator[None]:
+    """Give errors the context, which has the flags and the source of each value: a flag, a variable or a file."""
+    try:
+        yield
+    except typer.TyperException as error:
+        if getattr(error, "ctx", None) is None:
+            error.ctx = context  # type: ignore[attr-defined] # typer's parser leaves it out
+        raise
+    except AttnscopeError as error:
+        error.spell = partial(name_by_source, context)
+        raise
 
 
 def describe(name: str) -> tuple[str, str]:

@@ -32,8 +32,13 @@ def diff_command(app: typer.Typer) -> None:
 
 
 def show_diff(
-    before: Annotated[Path, typer.Argument(help="Baseline run, written by --save.", show_default=False, callback=file)],
-    after: Annotated[Path, typer.Argument(help="New run, written by --save.", show_default=False, callback=file)],
+    before: Annotated[
+        Path,
+        typer.Argument(metavar="BEFORE", help="Baseline run, written by --save.", show_default=False, callback=file),
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="AFTER", help="New run, written by --save.", show_default=False, callback=file)
+    ],
     fail_above: Annotated[
         float | None,
         option(

@@ -54,11 +54,15 @@ class Flag(TyperOption):
 
 
 class Word(TyperArgument):
-    """An argument that is read from text."""
+    """An argument that is read from text. Its metavar is its name in help and in errors."""
 
     def display_type_rich(self, ctx: Any) -> str | None:
         """Return the type as help shows it next to the name, or None if the metavar already gives it."""
         return super().display_type_rich(ctx) if self.metavar is None else None
+
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the name for the usage line; typer puts a required one into braces."""
+        return [self.metavar] if self.required and self.metavar else super().get_usage_pieces(ctx)
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         """Return what the callback makes of the text."""
@@ -101,7 +105,7 @@ def integer(name: str) -> Callable[[Any], int]:
 
 def number(name: str) -> Callable[[Any], float]:
     """Return a reader of a finite number for the flag with this name."""
-    return _reader(name, _finite, "a number")
+    return _reader(name, _finite, "a finite number")
 
 
 def pair(name: str) -> Callable[[Any], Pair]:

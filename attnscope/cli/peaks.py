@@ -17,7 +17,7 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.running import ThreadsFlag, start_torch
-from attnscope.core.dtypes import DTYPE_BYTES
+from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import UsageError, did_you_mean
 from attnscope.profiling.options import DEVICES, check_arguments
 
@@ -44,7 +44,7 @@ def show_peaks(
     """Measure the peaks of this machine (matmul, softmax, copies) and store them for the roofline of timed runs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
     if dtype not in DTYPE_BYTES:
-        raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES)}")
+        raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES, synonyms=SYNONYMS)}")
     check_arguments(device, threads=threads)
     if device == "meta":
         raise UsageError("{device} must compute to have peaks (got meta); use cpu, cuda or mps")

@@ -13,6 +13,7 @@ from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import HELP, option
 from attnscope.cli.help import WIDEST, start_page
+from attnscope.cli.mistakes import message_of
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.terminal import shows_color
 from attnscope.core.version import __version__
@@ -68,10 +69,8 @@ def main() -> None:
         code = app(prog_name="attnscope", standalone_mode=False, color=shows_color(sys.stdout))
     except AttnscopeError as error:
         code = _fail(error.in_flags(), error.exit_code)
-    except typer.BadParameter as error:
-        code = _fail(_message_of(error), error.exit_code)
     except typer.TyperException as error:
-        code = _fail(error.format_message(), error.exit_code)
+        code = _fail(message_of(error), error.exit_code)
     except typer.Abort:
         code = 130
     except OSError as error:
@@ -85,16 +84,6 @@ def main() -> None:
             raise
         code = _fail(message, UsageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _message_of(error: typer.BadParameter) -> str:
-    """Return the message of an error. For a switch in the environment or in a file, it gives the rule and the value."""
-    param, defaults = error.param, getattr(error.ctx, "default_map", None) or {}
-    name = param.envvar if param is not None and getattr(param, "is_bool_flag", False) else None
-    if param is None or not isinstance(name, str):
-        return error.format_message()
-    source = name if (value := os.environ.get(name)) else max(param.opts, key=len)
-    return f"{source} must be true or false (got {value or defaults.get(param.name)!r})"
 
 
 def _fail(message: str, code: int) -> int:

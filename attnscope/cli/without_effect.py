@@ -49,8 +49,13 @@ def warn_of_variables(context: Any) -> None:
             near = None if name in variables else _nearest(name, variables, len(own), cutoff=0)
         else:  # a misspelled command, or an attention that is not loaded in this run
             variables = {variable: variable for variable in of_root}
-            for command in commands:
-                variables |= _variables(commands, command, start)
+            for command in sorted(commands, key=lambda command: command == context.info_name):
+                own_variables = _variables(commands, command, start)
+                # a name without a command means the flag of the command that runs
+                without = {
+                    variable.replace(f"{command}_".upper(), "", 1): variable for variable in own_variables.values()
+                }
+                variables |= own_variables | without
             near = _nearest(name, variables, len(start), cutoff=0.7)
         if near is not None:
             warn(f"the environment variable {name} is unknown and has no effect; did you mean {near}?")

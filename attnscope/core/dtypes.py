@@ -1,6 +1,17 @@
 """Dtypes by name, without importing torch."""
 
 DTYPE_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+SYNONYMS = {
+    "half": "float16",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "float": "float32",
+    "single": "float32",
+    "fp32": "float32",
+    "double": "float64",
+    "fp64": "float64",
+}
+"""Other words for dtypes, which errors suggest the names for."""
 
 
 def dtype_name(dtype: object) -> str:

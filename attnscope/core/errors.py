@@ -3,7 +3,8 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 
 class AttnscopeError(Exception):
@@ -14,13 +15,15 @@ class AttnscopeError(Exception):
     """
 
     exit_code = 1
+    spell: "Callable[[str], str] | None" = None
+    """The function of the command line that spells a field by the source of its value; None spells all as flags."""
 
     def __str__(self) -> str:
         return _spelled(self.args[0], str)
 
     def in_flags(self) -> str:
         """Return the message with the fields as flags: `--dim 770 is not divisible by --heads 12`."""
-        return _spelled(self.args[0], flag)
+        return _spelled(self.args[0], self.spell or flag)
 
 
 class UsageError(AttnscopeError, ValueError):
@@ -104,7 +107,13 @@ MANY = 12
 """The largest number of names that one message lists."""
 
 
-def did_you_mean(word: str, names: Iterable[str], also: Iterable[str] = (), many: str = "") -> str:
+def did_you_mean(
+    word: str,
+    names: Iterable[str],
+    also: Iterable[str] = (),
+    many: str = "",
+    synonyms: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Suggest the name closest to a word, `did you mean vit-b-16-224?`, or list the available names if none is close.
 
     Args:
@@ -112,8 +121,11 @@ def did_you_mean(word: str, names: Iterable[str], also: Iterable[str] = (), many
         names: the available names.
         also: aliases, which are suggested but never listed.
         many: replaces a list of more than MANY names, if it is not empty.
+        synonyms: other words for some names; the name of a word is suggested.
     """
     names = sorted(names)
+    if synonyms.get(word) in names:
+        return f"did you mean {synonyms[word]}?"
     close = difflib.get_close_matches(word, [*names, *also], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]}?"

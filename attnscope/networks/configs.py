@@ -72,16 +72,19 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
     sections = read_tables(path)
     if command not in sections:
         has = ", ".join(f"[{name}]" for name in sections) or "no table"
-        raise UsageError(f"{path.name} has no table [{command}]; it has {has}")
+        raise UsageError(f"{{config}} {literal(path)} must have a table [{command}] (got {literal(has)}); add it")
     fields = set(fields)
     flags = {key.replace("-", "_"): value for key, value in sections[command].items()}
     for key, value in flags.items():
         if key not in fields:
             raise UsageError(
-                f"{path.name} sets {key}, which is not a flag of attnscope {command}; {did_you_mean(key, fields)}"
+                f"{{config}} {literal(path)}: {quoted(key)} is not a flag of attnscope {command}; "
+                f"{did_you_mean(key, fields)}"
             )
         if isinstance(value, dict | float) and not isinstance(value, float):
-            raise UsageError(f"{path.name} sets {key} to a table; it must be a single value")
+            raise UsageError(
+                f"{{config}} {literal(path)}: {key} must be a single value (got a table); set {key} = VALUE"
+            )
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
 
 

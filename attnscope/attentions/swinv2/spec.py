@@ -36,6 +36,9 @@ class SwinV2Spec(SwinSpec):
     pretrained_window: Pair | None = option(
         None, "Window size in pre-training, which scales the position bias.", shown="window"
     )
+    qk_scale: float | None = option(
+        None, "Not available: Swin V2 learns a scale for each head.", low=0.0, shown="learned"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
