@@ -12,8 +12,9 @@ from torch import nn
 from attnscope import SwinNetworkSpec, ViTSpec, explore, trace
 from attnscope.analyses.diff import compare, middle_half, overlap
 from attnscope.core.errors import UsageError
-from attnscope.render.diff import render_diff
+from attnscope.render.diff import STEP_COSTS, finding, render_diff
 from attnscope.render.screen import Screen
+from attnscope.render.steps import step_columns
 from attnscope.reports.loading import read_report
 from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
@@ -301,3 +302,57 @@ def test_save_writes_what_diff_reads(attnscope, tmp_path):
     failed = attnscope("diff", str(path), str(path), "--fail-above", "1.1")
     assert failed.returncode == 2
     assert "requires times in both runs" in failed.stderr
+
+
+# the result and the words
+
+
+def shown(before, after):
+    return " ".join(render_diff(compare(before, after), ("a", "b"), "table", Screen()).split())
+
+
+def test_a_cost_has_the_name_and_the_unit_of_its_column():
+    titles = {"bytes_allocated": "allocator"}
+    for backward in (False, True):
+        run = timed(explore(ViTSpec(), time=False, backward=backward))
+        titles |= {column.key: column.title for column in step_columns(run)}
+    assert {name: title for name, (title, _) in STEP_COSTS.items()} == {name: titles[name] for name in STEP_COSTS}
+    small, large = (explore(ViTSpec(tokens=tokens), time=False) for tokens in (49, 64))
+    screen = shown(small, large)
+    assert "costs MACs: 119 M → 157 M" in screen
+    assert "softmax live: " in screen
+    assert "bytes_" not in screen
+
+
+def test_a_change_that_rounding_hides_has_all_digits():
+    run = explore(ViTSpec(), time=False)
+    other = replace(run, totals=replace(run.totals, macs=run.totals.macs + 1))
+    assert f"MACs: {run.totals.macs:,} → {run.totals.macs + 1:,}" in shown(run, other)
+
+
+def test_the_result_comes_first_and_says_what_changed():
+    run = timed(explore(ViTSpec(), time=False))
+    assert finding(compare(run, run)) == "both files contain the same run"
+    assert finding(compare(run, slowed(run, forward=3.0))) == "forward: 3.00× slower; equal costs"
+    untimed = explore(ViTSpec(tokens=64), time=False)
+    assert finding(compare(untimed, run)).startswith("forward: only in the second run; ")
+    again = explore(ViTSpec(tokens=64), time=False, backward=True)
+    assert finding(compare(untimed, again)).startswith("no times in either run; ")
+    assert shown(run, run).startswith("a → b result both files contain the same run ")
+
+
+def test_the_environment_of_one_run_is_one_line():
+    untimed = explore(ViTSpec(), time=False)
+    screen = shown(timed(untimed), untimed)
+    assert "environment only the first run has " in screen
+    assert "not set" not in screen
+
+
+def test_the_kernel_of_the_run_does_not_repeat_the_forward():
+    run = timed(explore(ViTSpec(), time=False))
+    forward = run.time.whole_interquartile_mean_s
+    same, other = (KernelRow(name, time, 0.0, None, None) for name, time in (("eager", forward), ("sdpa", 1e-3)))
+    with_kernels = replace(run, kernels=[same, other])
+    screen = shown(with_kernels, with_kernels)
+    assert "kernel sdpa" in screen
+    assert "kernel eager" not in screen

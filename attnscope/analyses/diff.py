@@ -52,6 +52,7 @@ def compare(before: Report, after: Report) -> Diff:
             for which, report in (("first", before), ("second", after))
             for warning in report.warnings
         ],
+        same=before == after,
     )
 
 

@@ -1,5 +1,6 @@
 """The differences of two runs on a screen, in CSV and in Markdown."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import RenderableType
@@ -13,6 +14,31 @@ from attnscope.reports.diff import Change, Diff, TimeChange
 
 A_SCREENFUL = 36
 """The largest number of changes of a kind, and of times, on a screen; of more times, only real differences are shown."""
+
+STEP_COSTS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "macs": ("MACs", words.metric),
+    "flops": ("FLOPs", words.metric),
+    "other_flops": ("elementwise", words.metric),
+    "params": ("params", words.metric),
+    "bytes_read": ("read", words.binary),
+    "bytes_written": ("written", words.binary),
+    "bytes_live": ("live", words.binary),
+    "bytes_training": ("training", words.binary),
+    "bytes_backward": ("bwd live", words.binary),
+    "bytes_saved": ("saved", words.binary),
+    "bytes_allocated": ("allocator", words.binary),
+    "backward_macs": ("bwd MACs", words.metric),
+}
+"""The word and the unit of each cost of a step, by its name in JSON; the words are the column names of a report."""
+COSTS = {
+    **STEP_COSTS,
+    "times": ("number of identical steps", str),
+    "peak_bytes": ("peak activation memory", words.binary),
+    "training_peak_bytes": ("peak activation memory in training", words.binary),
+    "kept_bytes": ("saved for backward", words.binary),
+    "backward_peak_bytes": ("peak memory in the backward", words.binary),
+}
+"""The same with the costs of the whole."""
 
 
 def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -> str:
@@ -55,15 +81,17 @@ def verdict(change: TimeChange) -> str:
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
     """Return the changes of the environment, the Spec and the exact costs, then the times."""
     headline = screen.headline(f"{names[0]} → {names[1]}")
-    parts: list[RenderableType] = [headline, Text(""), screen.lines(change_lines(diff))]
-    rows = diff.timed
+    shown = [("result", finding(diff), "bold"), *change_lines(diff)]
+    parts: list[RenderableType] = [headline, Text(""), screen.lines(shown)]
+    rows = [row for row in diff.timed if not _repeats_forward(row, diff)]
+    every = len(rows)
     if len(rows) > A_SCREENFUL:
         rows = [row for row in rows if row.real or row.is_whole or row.of == "kernel"]
     columns, dropped = fit(diff_columns(), rows, screen)
     if rows:
         parts += [Text(""), rows_table(columns, rows, screen, _style)]
-    if len(rows) < len(diff.timed):
-        hidden = plural(len(diff.timed) - len(rows), "step")
+    if len(rows) < every:
+        hidden = plural(every - len(rows), "step")
         parts.append(screen.aside(f"not shown: {hidden} without a real difference; --format csv has all"))
     parts += screen.hidden(dropped)
     if diff.doubts:
@@ -71,13 +99,51 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     return parts
 
 
+def finding(diff: Diff) -> str:
+    """Return the result: whether the forward and the backward are slower or faster, and whether the costs differ."""
+    if diff.same:
+        return "both files contain the same run"
+    timed = [row for row in (diff.whole, diff.backward) if row in diff.timed]
+    speeds = [f"{row.of}: {_speed(row)}" for row in timed] or ["no times in either run"]
+    macs = next((change for change in diff.costs if change.name == "macs"), None)
+    if macs and macs.before and macs.after is not None:
+        costs = f"{words.times(macs.after / macs.before)} the MACs"
+    else:
+        costs = f"{plural(len(diff.costs), 'cost')} changed" if diff.costs else "equal costs"
+    return "; ".join([*speeds, costs])
+
+
+def _speed(row: TimeChange) -> str:
+    said = verdict(row)
+    if row.ratio is None or said not in ("slower", "faster"):
+        return said
+    return f"{words.times(row.ratio if row.ratio > 1 else 1 / row.ratio)} {said}"
+
+
+def _repeats_forward(row: TimeChange, diff: Diff) -> bool:
+    """Return whether a row is the kernel of both runs, whose times are those of the forward."""
+    of_forward = diff.whole.before_s, diff.whole.after_s
+    return row.of == "kernel" and (row.before_s, row.after_s) == of_forward
+
+
 def change_lines(diff: Diff) -> list[Labelled]:
     """Return label, text and style of each change other than times."""
     return [
-        *_changes("environment", diff.environment, "yellow", "not set"),
+        *_environment(diff.environment),
         *_changes("spec", diff.spec, "yellow", "not set"),
         *_changes("costs", diff.costs, "", "unknown"),
     ]
+
+
+def _environment(changes: list[Change]) -> list[Labelled]:
+    """Return the changes of the environment; what only one run has, such as a run without times, is one line."""
+    of_both = [change for change in changes if None not in (change.before, change.after)]
+    lines = _changes("environment", of_both, "yellow", "not set") if of_both or not changes else []
+    for which, missing in (("first", "after"), ("second", "before")):
+        names = [change.name.replace("_", " ") for change in changes if getattr(change, missing) is None]
+        if names:
+            lines.append(("" if lines else "environment", f"only the {which} run has {', '.join(names)}", "yellow"))
+    return lines
 
 
 def warning_lines(diff: Diff) -> list[Labelled]:
@@ -105,10 +171,21 @@ def _changes(label: str, changes: list[Change], style: str, missing: str) -> lis
     """Return the changes of a kind, at most a screenful; `missing` is the word for None."""
     if not changes:
         return [(label, "unchanged", "dim")]
-    lines = [f"{c.name}: {_value(c.before, missing)} → {_value(c.after, missing)}" for c in changes[:A_SCREENFUL]]
+    lines = [_change(change, missing) for change in changes[:A_SCREENFUL]]
     if len(changes) > A_SCREENFUL:
         lines.append(f"and {len(changes) - A_SCREENFUL} more; --json lists all")
     return labelled(label, lines, style)
+
+
+def _change(change: Change, missing: str) -> str:
+    """Return a change; a cost has the word and the unit of its column, and all digits if fewer do not show the change."""
+    place, _, name = change.name.rpartition(" ")
+    title, spell = COSTS.get(name, (name, str))
+    before, after = change.before, change.after
+    shown = [_value(value, missing) for value in (before, after)]
+    if name in COSTS and isinstance(before, int) and isinstance(after, int) and spell(before) != spell(after):
+        shown = [spell(before), spell(after)]
+    return f"{f'{place} ' if place else ''}{title}: {' → '.join(shown)}"
 
 
 def _value(value: Any, missing: str) -> str:

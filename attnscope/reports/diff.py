@@ -66,6 +66,8 @@ class Diff(Shown):
     kernels: list[TimeChange]
     doubts: list[str]
     """Warnings of both runs, each with its run in front."""
+    same: bool = False
+    """True if the files contain the same run."""
 
     @property
     def timed(self) -> list[TimeChange]:
