@@ -226,3 +226,16 @@ def test_the_glossary_defines_kernels_devices_and_scopes():
 def test_terms_are_found_in_help_texts(text: str, terms: set[str], missing: set[str]):
     assert terms <= terms_in(text)
     assert undefined(text) == missing
+
+
+@pytest.mark.parametrize("words", [[name, "--help"] for name in (*attentions.names(), *OTHERS)] + [["--help"], []])
+def test_help_is_readable_in_an_ascii_terminal(attnscope: Run, words: list[str]):
+    screen = attnscope(*words, PYTHONIOENCODING="ascii").stdout
+    assert screen.isascii()
+    assert "?" not in screen.replace("did you mean", "")
+    assert ("q*k^T" in screen) is ("--qk-scale" in screen and "swinv2" not in words)
+
+
+def test_an_error_is_readable_in_an_ascii_terminal(attnscope: Run):
+    done = attnscope("vit", "--no-time", PYTHONIOENCODING="ascii", ATTNSCOPE_VIT_DIM="7×7")
+    assert done.stderr == "attnscope: ATTNSCOPE_VIT_DIM must be an integer (got 7x7)\n"

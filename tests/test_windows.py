@@ -86,6 +86,21 @@ class TestPictures:
             assert [[letter == "+" for letter in row] for row in letters_of(picture)] == expected
 
     @given(grids())
+    def test_a_mask_names_the_groups_that_the_picture_shows(self, grid: Windows) -> None:
+        letters = Letters(grid)
+        down, across = grid.axes
+        for mask in grid.masks:
+            places = [(y, x) for y in down.window_tokens(mask.rows[0]) for x in across.window_tokens(mask.columns[0])]
+            groups: dict[str, bool] = {}
+            for y, x in places:
+                letter, _ = letters.mark(letters.number(down, y), letters.number(across, x))
+                groups[letter] = groups.get(letter, False) or (y < grid.height and x < grid.width)
+            expected = {letter if is_image else "+" for letter, is_image in groups.items()}
+            named = letters.of(mask).split()
+            assert set(named) == expected
+            assert len(named) == len(expected)
+
+    @given(grids())
     def test_kinds_of_tokens_in_a_window_are_its_groups(self, grid: Windows) -> None:
         letters = Letters(grid, each=False)
         for axis in grid.axes:
@@ -274,7 +289,7 @@ class TestData:
             ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid; row must be between 0 and 55"),
             ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid; column must be between 0 and 55"),
             ({}, {"layers": 4}, "layers requires token; add one, such as --token 28,28"),
-            ({}, {"token": (0, 0), "layers": 36}, "layers must be between 1 and 35, got 36"),
+            ({}, {"token": (0, 0), "layers": 36}, "layers must be between 1 and 35 (got 36)"),
             ({"resolution": 16_385}, {}, "resolution must be at most 16384 in a picture, got 16385"),
             ({"window": 10**9}, {}, "window must be at most 16384 in a picture, got 1000000000"),
         ],
@@ -293,7 +308,7 @@ class TestCommand:
             ("--token 5,x", "--token must be a row and a column, such as 5,9 (got 5,x)"),
             ("--token 14,0", "--token 14,0 is outside of the grid; row must be between 0 and 13"),
             ("--layers 4", "--layers requires --token; add one, such as --token 7,7"),
-            ("--token 0,0 --layers 0", "--layers must be between 1 and 35, got 0"),
+            ("--token 0,0 --layers 0", "--layers must be between 1 and 35 (got 0)"),
             ("--window 0", "--window must be at least 1 (got 0)"),
             ("--shift-size 7", "--shift-size must be smaller than --window 7 (got 7); largest: 6"),
             ("--resolution 70000", "--resolution must be at most 16384 in a picture, got 70000"),

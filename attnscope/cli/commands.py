@@ -3,6 +3,7 @@
 Each command that is not an attention has a file of its name in this folder, with the function `<name>_command(app)`.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from attnscope import attentions
 from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
 from attnscope.cli.flags import as_text, key_of, needs_of
-from attnscope.cli.help import write_examples, write_flags, write_sections, write_usage
+from attnscope.cli.help import encodable, write_examples, write_flags, write_sections, write_usage
 from attnscope.cli.mistakes import name_by_source
 from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
 from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal, quoted
@@ -84,6 +85,10 @@ class Group(TyperGroup):
             raise UsageError(f"{quoted(name)} is not a command of attnscope; {fix}")
         return super().resolve_command(ctx, args)
 
+    def get_help(self, ctx: Any) -> str:
+        """Return the help in characters that the terminal can show."""
+        return encodable(super().get_help(ctx), sys.stdout)
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the usage line of attnscope."""
         write_usage(self, ctx, formatter)
@@ -145,6 +150,10 @@ class Command(TyperCommand):
     def _warn(self, ctx: Any) -> None:
         warn_of_variables(ctx)
         warn_of_flags(ctx, self.needs)
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help in characters that the terminal can show."""
+        return encodable(super().get_help(ctx), sys.stdout)
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the usage line of the command."""

@@ -1,7 +1,7 @@
 """The layout of help: flags and commands in named groups, colors on a terminal, and the start page."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -35,6 +35,17 @@ WAYS_IN: dict[str, tuple[Row, ...]] = {
     ),
 }  # fmt: skip
 """The start page: titles, each with example commands."""
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Return a text in characters that a stream can encode: unchanged, or as tables spell it in ASCII."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        from attnscope.render.screen import in_ascii
+
+        return in_ascii(text)
+    return text
 
 
 def start_page(context: typer.Context) -> str:

@@ -12,7 +12,7 @@ from attnscope.attentions.discovery import describe_failure
 from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import HELP, option
-from attnscope.cli.help import WIDEST, start_page
+from attnscope.cli.help import WIDEST, encodable, start_page
 from attnscope.cli.mistakes import message_of
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.terminal import shows_color
@@ -87,5 +87,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"attnscope: {' '.join(message.split())}", file=sys.stderr)
+    print(encodable(f"attnscope: {' '.join(message.split())}", sys.stderr), file=sys.stderr)
     return code

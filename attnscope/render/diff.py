@@ -30,7 +30,7 @@ STEP_COSTS: dict[str, tuple[str, Callable[[int], str]]] = {
     "backward_macs": ("bwd MACs", words.metric),
 }
 """The word and the unit of each cost of a step, by its name in JSON; the words are the column names of a report."""
-COSTS = {
+COSTS: dict[str, tuple[str, Callable[[int], str]]] = {
     **STEP_COSTS,
     "times": ("number of identical steps", str),
     "peak_bytes": ("peak activation memory", words.binary),
@@ -180,7 +180,7 @@ def _changes(label: str, changes: list[Change], style: str, missing: str) -> lis
 def _change(change: Change, missing: str) -> str:
     """Return a change; a cost has the word and the unit of its column, and all digits if fewer do not show the change."""
     place, _, name = change.name.rpartition(" ")
-    title, spell = COSTS.get(name, (name, str))
+    title, spell = COSTS.get(name, (name, _exact))
     before, after = change.before, change.after
     shown = [_value(value, missing) for value in (before, after)]
     if name in COSTS and isinstance(before, int) and isinstance(after, int) and spell(before) != spell(after):
@@ -188,12 +188,16 @@ def _change(change: Change, missing: str) -> str:
     return f"{f'{place} ' if place else ''}{title}: {' → '.join(shown)}"
 
 
+def _exact(value: int) -> str:
+    return f"{value:,}"
+
+
 def _value(value: Any, missing: str) -> str:
     if value is None:
         return missing
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return _exact(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _seconds(value: float | None) -> str:

@@ -19,6 +19,8 @@ MOST_ODD_RUNS = 6
 """Number of runs that may be drawn larger than to scale: two parts of a window at the edge, padding, a query."""
 COLORS = ("cyan", "magenta", "yellow", "green", "bright_red", "bright_blue", "white", "bright_cyan", "bright_magenta")
 """Colors of the letters, repeated; they add no information to the letters."""
+PADDING = "+"
+"""The mark of a padding token."""
 LINES = {"window": "│─", "group": "┊┈"}
 
 Label = tuple[int, bool]
@@ -238,7 +240,7 @@ def _letters(row: Run, plane: Plane, scale: int, pitch: int, screen: Screen) -> 
         elif text:
             text.append(gap)
         padded = row.label[1] or column.label[1]
-        letter, style = ("+", "dim") if padded else plane.mark(row.label[0], column.label[0])
+        letter, style = (PADDING, "dim") if padded else plane.mark(row.label[0], column.label[0])
         text.append(gap.join(letter * column.cells(scale)), style=style)
     return text
 

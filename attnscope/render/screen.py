@@ -133,10 +133,7 @@ class Screen:
 
     def text(self, words: str) -> str:
         """Return the text in characters that this screen can show."""
-        if not self.ascii:
-            return words
-        words = SUBSCRIPT.sub(lambda found: f"_{found[0].translate(DIGITS)}", TIMES.sub("*", words))
-        return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
+        return in_ascii(words) if self.ascii else words
 
     def headline(self, words: str) -> RenderableType:
         """Return the first line of a screen."""
@@ -214,6 +211,12 @@ class Screen:
             emoji=False,
             legacy_windows=False,
         )
+
+
+def in_ascii(words: str) -> str:
+    """Return a text in ASCII, `q*k^T` for `q·kᵀ`; `?` is a character without a spelling."""
+    words = SUBSCRIPT.sub(lambda found: f"_{found[0].translate(DIGITS)}", TIMES.sub("*", words))
+    return words.translate(ASCII).encode("ascii", "replace").decode("ascii")
 
 
 def labelled(label: str, lines: Sequence[str], style: str = "") -> list[Labelled]:

@@ -9,7 +9,7 @@ from attnscope.core.windows import Axis, Mask, Windows
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.render.dots import braille, halves
-from attnscope.render.plane import COLORS, GAP, MOST_LINES, Mark, Picture, Plane, Run, draw, runs
+from attnscope.render.plane import COLORS, GAP, MOST_LINES, PADDING, Mark, Picture, Plane, Run, draw, runs
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import picture_rows, room, scale_words, table_parts
 from attnscope.reports.windows import WindowsReport
@@ -148,12 +148,21 @@ class Letters:
         return LETTERS[number], COLORS[number % len(COLORS)]
 
     def of(self, mask: Mask) -> str:
-        """Return the letters in the first window with this mask."""
+        """Return the letters in the first window with this mask, and `+` for groups of padding only."""
         rows, columns = (
-            dict.fromkeys(self.number(axis, token) for token in axis.window_tokens(window))
+            self._held(axis, axis.window_tokens(window))
             for axis, window in zip(self.axes, (mask.rows[0], mask.columns[0]), strict=True)
         )
-        return " ".join(self.mark(y, x)[0] for y in rows for x in columns)
+        letters = [self.mark(y, x)[0] if rows[y] and columns[x] else PADDING for y in rows for x in columns]
+        return " ".join(dict.fromkeys(sorted(letters, key=PADDING.__eq__)))
+
+    def _held(self, axis: Axis, tokens: list[int]) -> dict[int, bool]:
+        """Return the groups of these tokens, each with whether one of its tokens is not padding."""
+        groups: dict[int, bool] = {}
+        for token in tokens:
+            number = self.number(axis, token)
+            groups[number] = groups.get(number, False) or token < axis.side
+        return groups
 
 
 def _plane(title: str, grid: Windows, each: bool, rolled: bool = False) -> Plane:

@@ -42,6 +42,7 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
     lines = [
         ("formula", f"row = (dy + {p - 1})·{pitch} + (dx + {q - 1})", ""),
         ("", "dy, dx: query position minus key position", ""),
+        ("", f"a window has {p} rows of q = {q} tokens; token y·q + x is in row y and column x", ""),
         ("table", f"{rows:,} rows, (2·{p}−1)·(2·{q}−1): one for each offset,", ""),
         ("", "with a bias for each head", ""),
         ("example", f"query {_place(query, q)},", ""),
@@ -64,9 +65,9 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
             screen,
         ),
         Text(""),
-        *number_table("index: query down, key across, as token y·q + x", tokens, tokens, by_pair, screen),
-        Text(""),
-        *level_field((p, q), rows, screen),
+        *number_table("index: query token down, key token across", tokens, tokens, by_pair, screen),
+        # the field repeats a table that shows every pair
+        *([Text(""), *level_field((p, q), rows, screen)] if p * q > MOST_ROWS else []),
         screen.aside(f"{'--json has all pairs, ' if report.writes_matrices else ''}--format csv has all offsets"),
     ]
 
