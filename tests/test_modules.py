@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from attnscope import SwinSpec, ViTAttention, ViTSpec, WindowAttention, attentions, window_partition, window_reverse
+from attnscope import (
+    CrossAttention,
+    SwinSpec,
+    UsageError,
+    ViTAttention,
+    ViTSpec,
+    WindowAttention,
+    attentions,
+    window_partition,
+    window_reverse,
+)
 from attnscope.attentions.swin.attention import relative_position_index, shift_mask
 from attnscope.attentions.swinv2.attention import WindowAttentionV2
 from attnscope.attentions.swinv2.spec import SwinV2Spec
@@ -325,3 +335,38 @@ def test_qk_scale_replaces_the_default_scale():
 def test_the_error_for_a_wrong_argument_has_the_python_name(make, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "said"),
+    [
+        (ViTAttention(12, 3), [(2, 12)], "the input of ViTAttention must have the shape (b, n, c = 12), got (2, 12)"),
+        (ViTAttention(12, 3), [(2, 7, 13)], "(b, n, c = 12), got (2, 7, 13)"),
+        (
+            CrossAttention(12, 3),
+            [(2, 7, 12), (2, 12)],
+            "the context of CrossAttention must have the shape (b, m, c = 12)",
+        ),
+        (WindowAttention(12, 3), [(2, 12, 14, 14)], "(b, height, width, c = 12), got (2, 12, 14, 14)"),
+        (WindowAttentionV2(12, 3), [(2, 196, 12)], "WindowAttentionV2 must have the shape (b, height, width, c = 12)"),
+    ],
+)
+def test_an_input_of_another_shape_is_an_error_with_the_rule(module, inputs, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        module(*(torch.zeros(shape) for shape in inputs))
+
+
+def test_windows_of_another_shape_are_an_error_with_the_rule():
+    with pytest.raises(ValueError, match=r"x must have the shape \(b, height, width, c\), got \(4, 4, 3\)"):
+        window_partition(torch.zeros(4, 4, 3), 2)
+    for shape in ((3, 2, 2, 5), (4, 3, 5), (4, 2, 2, 2, 5)):
+        with pytest.raises(ValueError, match=r"the windows must have the shape \(b·4, 2, 2, c\) or \(b·4, 4, c\), got"):
+            window_reverse(torch.zeros(shape), 2, 4, 4)
+
+
+def test_the_repr_has_the_arguments():
+    assert "dim=12, heads=3, kernel='eager'\n" in repr(ViTAttention(12, 3))
+    assert "dim=12, heads=3, kv_heads=1, kernel='sdpa'\n" in repr(CrossAttention(12, 3, kv_heads=1, kernel="sdpa"))
+    shifted = "dim=12, heads=3, kernel='eager', window=(7, 7), shift=(3, 3)\n"
+    for module in (WindowAttention(12, 3, shift=3), WindowAttentionV2(12, 3, window=7, shift=3)):
+        assert shifted in repr(module)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from attnscope.attentions import steps
 from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.kernels import fused_attention
+from attnscope.core.errors import UsageError
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v, split into heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
@@ -38,6 +39,28 @@ class ScaledDotProduct(nn.Module):
         self.attn_drop = nn.Dropout(spec.attn_drop)
         self.proj = nn.Linear(spec.dim, spec.dim)
         self.proj_drop = nn.Dropout(spec.proj_drop)
+
+    def extra_repr(self) -> str:
+        """Return the arguments that the layers below do not show: `dim=96, heads=3, kernel='eager'`."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the module that its repr shows, by name."""
+        shared = {"kv_heads": self.kv_heads} if self.kv_heads != self.heads else {}
+        return {"dim": self.proj.in_features, "heads": self.heads, **shared, "kernel": self.kernel}
+
+    def check_input(self, x: Tensor, axes: tuple[str, ...], name: str = "input") -> None:
+        """Check the shape of an input: these axes, then c channels.
+
+        Raises:
+            UsageError: it has another number of axes or of channels; torch's own error would name an inner layer.
+        """
+        if x.dim() != len(axes) + 1 or x.shape[-1] != self.proj.in_features:
+            rule = ", ".join([*axes, f"c = {self.proj.in_features}"])
+            raise UsageError(
+                f"the {name} of {type(self).__name__} must have the shape ({rule}), got {tuple(x.shape)}; "
+                "reshape or permute it, channels last"
+            )
 
     @property
     def sizes(self) -> dict[str, int]:

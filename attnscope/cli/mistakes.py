@@ -16,7 +16,7 @@ NEAR = 0.6
 def message_of(error: typer.TyperException) -> str:
     """Return the message of an error of typer: the flag or the argument, the rule, and the fix.
 
-    typer does not export the classes of these errors, so that their attributes tell them apart.
+    typer does not export the classes of these errors, so that only their attributes distinguish them.
     """
     context: Any = getattr(error, "ctx", None)
     if context is None:

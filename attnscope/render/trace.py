@@ -39,7 +39,7 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
     totals = report.totals
     columns: list[Column[CallRow]] = [
         Column("call", "call", lambda row: row.name, total=plural(report.calls, "call"), right=False),
-        Column("times", "times", lambda row: row.times),
+        Column("times", "count", lambda row: row.times),
         Column("calls", "calls", lambda row: row.calls, rank=None),
         Column("path", "module path", lambda row: row.path, rank=2, right=False),
         Column("module", "module", lambda row: row.module, rank=None, right=False),

@@ -56,6 +56,8 @@ class CrossAttention(ScaledDotProduct):
         self.kv = nn.Linear(spec.dim, 2 * spec.kv_dim, bias=spec.qkv_bias)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        self.check_input(x, ("b", "n"))
+        self.check_input(context, ("b", "m"), "context")
         q, k, v = self.queries_keys_values(x, context)
         return self.output(self.merge_heads(self.attention(q, k, v)))
 

@@ -91,7 +91,12 @@ class WindowAttention(SelfAttention):
         p, q = self.window
         return {"p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1} | super().sizes
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the module that its repr shows, by name."""
+        return {**super().arguments(), "window": self.window, "shift": self.shift_size}
+
     def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x, ("b", "height", "width"))
         grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
         q, k, v = self.queries_keys_values(self.into_windows(x, grid))
         x = self.output(self.merge_heads(self.window_attention(q, k, v, grid)))
@@ -208,9 +213,11 @@ def window_partition(x: Tensor, window: int | Pair) -> Tensor:
     """Partition (b, height, width, c) into windows of (p, q): (b·r·s, p, q, c), with the batch as the slowest index.
 
     Raises:
-        ValueError: if the window does not divide the grid.
+        ValueError: if x does not have four axes, or the window does not divide the grid.
     """
     p, q = pair(window)
+    if x.dim() != 4:
+        raise ValueError(f"x must have the shape (b, height, width, c), got {tuple(x.shape)}; reshape it")
     b, height, width, c = x.shape
     if height % p or width % q:
         raise ValueError(f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); pad it first")
@@ -224,12 +231,20 @@ def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int)
     It is the exact inverse of `window_partition`.
 
     Raises:
-        ValueError: if the window does not divide the grid.
+        ValueError: if the window does not divide the grid, or the windows have another shape or number.
     """
     p, q = pair(window)
     if height % p or width % q:
         raise ValueError(
             f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); give the padded size"
+        )
+    count = height // p * (width // q)
+    if tuple(windows.shape[1:-1]) not in ((p, q), (p * q,)) or (
+        not torch.compiler.is_compiling() and len(windows) % count  # the number can be symbolic
+    ):
+        raise ValueError(
+            f"the windows must have the shape (b·{count}, {p}, {q}, c) or (b·{count}, {p * q}, c), "
+            f"got {tuple(windows.shape)}; give the window and the padded size of window_partition"
         )
     x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, x.shape[-1])

@@ -49,6 +49,7 @@ class ViTAttention(SelfAttention):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x, ("b", "n"))
         q, k, v = self.queries_keys_values(x)
         return self.output(self.merge_heads(self.attention(q, k, v)))
 
