@@ -350,9 +350,17 @@ class TestTraceSteps:
         assert not network[0]._forward_pre_hooks
 
     def test_the_error_for_a_wrong_shape_has_axis_letters(self):
+        class Broken(ViTAttention):
+            def forward(self, x):
+                return self.queries_keys_values(x)
+
         with pytest.raises(
             AxisError, match=r"project: x must have shape b n c \(got 1×5×13\): c must be 12 \(got 13\)"
         ):
+            trace_steps(Broken(12, 3), torch.randn(1, 5, 13))
+
+    def test_an_input_of_a_wrong_shape_names_the_module(self):
+        with pytest.raises(UsageError, match=r"the input of ViTAttention must have the shape \(b, n, c = 12\), got"):
             trace_steps(ViTAttention(12, 3), torch.randn(1, 5, 13))
 
     def test_a_step_with_a_wrong_output_shape_is_an_error(self):

@@ -420,7 +420,7 @@ def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, n
     ("field", "words", "message"),
     [
         ('gain: float = option(1.0, "X.")', ["--gain", "-2.5"], None),
-        ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain must be a number (got inf)"),
+        ('gain: float = option(1.0, "X.")', ["--gain", "inf"], "--gain must be a finite number (got inf)"),
         ('gain: float = option(1.0, "X.", high=2)', ["--gain", "3"], "--gain must be a number of at most 2 (got 3.0)"),
         ('mode: str = option("a", "X.")', ["--mode", "b"], None),
     ],
@@ -478,7 +478,7 @@ def test_the_error_names_the_environment_variable_that_names_the_folder(run, mon
 @pytest.mark.parametrize(
     ("field", "taken"),
     [
-        *[(name, f"--{name}") for name in ("json", "time", "budget", "memory", "preset", "help", "format")],
+        *[(name, f"--{name}") for name in ("json", "time", "budget", "memory", "help", "format")],
         ("no_time", "--no-time"),
         ("input_grad", "--input-grad"),
         ("no_qkv_bias", "--no-qkv-bias"),
@@ -499,7 +499,7 @@ def test_a_field_cannot_have_the_name_of_a_flag_of_compare(run, tmp_path):
     hold_one_line(run(folder, "compare", "vit", "pvt"), message)
 
 
-@pytest.mark.parametrize("field", ["scope", "context", "spec"])
+@pytest.mark.parametrize("field", ["scope", "context", "spec", "preset"])
 def test_a_field_may_have_a_name_that_is_not_a_flag(run, tmp_path, field):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
     shown = run(folder, "pvt", "--no-time", f"--{field}", "2", "--json")

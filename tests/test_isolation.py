@@ -829,13 +829,16 @@ def test_a_trace_inside_a_transform_of_functions_counts(transform):
 
 def counts(count=1):
     """Return the MACs of several traces that change every setting."""
-    module, x = Disturbs(4, 4, device="meta").to_empty(device="cpu"), torch.zeros(3, 4)
+    # with its dtype, since a trace in another thread may be changing the default
+    module = Disturbs(4, 4, device="meta", dtype=torch.float32).to_empty(device="cpu")
+    x = torch.zeros(3, 4, dtype=torch.float32)
     return [
         attnscope.trace(module, x, **settings).totals.macs for settings in [{}, {"device": "cpu"}] for _ in range(count)
     ]
 
 
 def test_threads_that_trace_at_once_leave_the_process_as_it_was():
+    counts()  # torch imports modules that add warning filters
     before, found = of_process(), []
     threads = [threading.Thread(target=lambda: found.append(counts(5))) for _ in range(4)]
     for thread in threads:
@@ -850,6 +853,7 @@ def test_coroutines_and_workers_of_asyncio_can_trace():
     async def several():
         return await asyncio.gather(*[asyncio.to_thread(counts) for _ in range(3)], asyncio.sleep(0, counts()))
 
+    counts()  # torch imports modules that add warning filters
     before = of_process()
     assert asyncio.run(several()) == [[48, 48]] * 4
     assert of_process() == before

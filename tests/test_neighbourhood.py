@@ -181,7 +181,7 @@ def test_a_comparison_describes_the_neighbourhood_of_each_contender():
     ]
     varied = compare(("swin", "swin:window=14", "cross:keys=1"), {"window": [4, 7]})
     assert [each.words for each in varied.contenders] == [
-        "Swin attention, windows",
+        "Swin attention, windows (window varies)",
         "Swin attention, 14×14 windows",
         "Cross-attention, all 1 token of the other sequence, keys 1",
     ]

@@ -11,6 +11,8 @@ from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_
 
 META_KERNELS = ("torch/_meta_registrations.py", "torch/_refs/", "torch/_prims", "torch/_decomp/", "torch/_library/")
 """Files of torch that compute results on meta, and refuse what other devices may run."""
+SCRIPTED = "failed in the TorchScript interpreter"
+"""Words of the error of a scripted forward."""
 
 
 def needs_values(error: BaseException) -> bool:
@@ -22,7 +24,8 @@ def is_metas(error: BaseException) -> bool:
     """Return whether an error may come from the meta device, not from the code: it needs values, or a kernel refuses."""
     files = [frame.f_code.co_filename.replace("\\", "/") for frame, _ in walk_tb(error.__traceback__)]
     is_refused = any(part in file for file in files[-4:] for part in META_KERNELS)
-    return needs_values(error) or is_refused or (error.__cause__ is not None and is_metas(error.__cause__))
+    is_hidden = SCRIPTED in str(error)  # a scripted forward hides the error and its place
+    return needs_values(error) or is_refused or is_hidden or (error.__cause__ is not None and is_metas(error.__cause__))
 
 
 class ForwardError(AttnscopeError):
