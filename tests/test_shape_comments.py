@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import attnscope
-from attnscope.tracing.shape_comments import mismatch, read_shape
+from attnscope.tracing.comments.comparing import mismatch
+from attnscope.tracing.comments.reading import read_shape
 
 SHAPES = {
     "(B, N, C)": ["B", "N", "C"],

@@ -13,9 +13,9 @@ from attnscope.core.errors import UsageError, did_you_mean
 from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
+from attnscope.tracing.comments.following import CommentCheck
 from attnscope.tracing.isolation import Inputs, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
-from attnscope.tracing.shape_comments import CommentCheck
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in

@@ -1,0 +1,190 @@
+"""Compare the axes of shape comments with the shapes of values.
+
+The code binds a name first: a local variable, or an attribute of `self`, that is a whole number. Any other name is bound by
+the comments of one call of a function. Comments may use such a name again for another size. A comment in which only such
+names differ is therefore wrong only if its axes would fit in another order.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from attnscope.core.axes import Shape, spell
+from attnscope.tracing.comments.axes import Axis, Sizes
+
+Axes = tuple[Axis, ...]
+MOST_PERMUTED = 6
+"""Number of axes up to which all orders of the axes are tried."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The shapes to one of which a comment applies, and the sizes that the code gives its names.
+
+    `options` are the alternatives of the comment. `is_sure` is False if a comment of another number of axes may mean
+    something else. `binds` is True if the code names the axes of the same value, so that it binds the comment's names too.
+    """
+
+    options: tuple[Axes, ...]
+    shapes: tuple[Shape, ...]
+    sizes: tuple[tuple[str, int], ...] = ()
+    is_sure: bool = True
+    binds: bool = False
+
+    def fits(self, bound: Sizes) -> list[dict[str, int]]:
+        """Return the new sizes of names under each reading that fits; empty if none does."""
+        known = {**bound, **dict(self.sizes)}
+        found = (fit(axes, shape, known) for axes in self.options for shape in self.shapes)
+        return [fresh for fresh in found if fresh is not None]
+
+    def is_comparable(self) -> bool:
+        """Return whether the comment surely says a shape, and not for example what the last axis of the values holds."""
+        return any(
+            (self.is_sure or len(axes) == len(shape)) and not _may_list_contents(axes, shape)
+            for axes in self.options
+            for shape in self.shapes
+        )
+
+    def wrong(self, bound: Sizes) -> tuple[str, Shape]:
+        """Return the shape that the comment says, in text, and the shape of the value that is closest to it."""
+        axes, shape = min(
+            ((axes, shape) for axes in self.options for shape in self.shapes),
+            key=lambda pair: len(pair[0]) != len(pair[1]),
+        )
+        return says(axes, shape, {**bound, **dict(self.sizes)}), shape
+
+
+def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]:
+    """Return for each comment of one call of a function None, or what is wrong with it.
+
+    Args:
+        observations: the comments, in the order in which their lines ran.
+
+    Returns:
+        For each comment None if it is right or uncertain, else the shape that it says, in text, and that of the value.
+    """
+    results: list[tuple[str, Shape] | None] = [None] * len(observations)
+    by_code: dict[str, int] = {}
+    by_comments: dict[str, int] = {}
+    for index in _most_agreed(observations):
+        each = observations[index]
+        bound = {**by_comments, **by_code}
+        if fitting := each.fits(bound):
+            (by_code if each.binds else by_comments).update(fitting[0])
+        elif not each.is_comparable():
+            continue
+        elif not each.fits(by_code) or _fits_in_another_order(each, bound):
+            results[index] = each.wrong(bound)
+    return results
+
+
+def mismatch(axes: Axes, shape: Shape, local_sizes: Sizes, bound: MutableMapping[str, int]) -> str | None:
+    """Compare a shape with the axes of one comment.
+
+    Args:
+        axes: the axes of the comment.
+        shape: the shape of the value.
+        local_sizes: sizes of names in the code.
+        bound: sizes that earlier comments gave to other names; new names are added.
+
+    Returns:
+        None if they agree, else the shape that the comment says: `(B, N, C) = 1×49×96`.
+    """
+    each = Observation((axes,), (shape,), tuple(local_sizes.items()))
+    if fitting := each.fits(bound):
+        bound.update(fitting[0])
+        return None
+    wrong = each.is_comparable() and (not each.fits({}) or _fits_in_another_order(each, bound))
+    return each.wrong(bound)[0] if wrong else None
+
+
+def fit(axes: Sequence[Axis], shape: Shape, known: Sizes) -> dict[str, int] | None:
+    """Return the sizes of the names that have none yet if the axes may have this shape; None if they cannot."""
+    aligned = _aligned(axes, shape)
+    if aligned is None:
+        return None
+    fresh: dict[str, int] = {}
+    # plain names first, so that h is known when C/h is read
+    for axis, size in sorted(aligned, key=lambda pair: not pair[0].is_name):
+        sizes = {**fresh, **known}
+        if not axis.may_be(size, sizes):
+            return None
+        solved = axis.solve(size, sizes)
+        if solved is not None:
+            fresh[solved[0]] = solved[1]
+    return fresh
+
+
+def says(axes: Sequence[Axis], shape: Shape, sizes: Sizes) -> str:
+    """Return the shape that a comment says, in text, with the sizes of its names that are known."""
+    written = f"({', '.join(axis.text for axis in axes)})"
+    if any(axis.is_ellipsis for axis in axes):
+        least = sum(not axis.is_ellipsis for axis in axes)
+        if len(shape) < least:
+            return f"{written}, at least {least} axes"
+        axes = [axis for axis in axes if not axis.is_ellipsis]
+    elif len(axes) != len(shape):
+        known = _known(axes, sizes)
+        expected = "" if None in known else f" = {spell(tuple(size for size in known if size is not None))}"
+        return f"{written}{expected}, {len(axes)} axes"
+    # the names that have no size get that of their axis, as they would in the comparison
+    local = dict(sizes)
+    if len(axes) == len(shape):
+        for axis, size in zip(axes, shape, strict=True):
+            if axis.is_name:
+                local.setdefault(axis.names[0], size)
+    return f"{written} = {'×'.join('?' if size is None else str(size) for size in _known(axes, local))}"
+
+
+def _known(axes: Sequence[Axis], sizes: Sizes) -> list[int | None]:
+    return [allowed.start if (allowed := axis.sizes(sizes)) is not None else None for axis in axes]
+
+
+def _aligned(axes: Sequence[Axis], shape: Shape) -> list[tuple[Axis, int]] | None:
+    """Return each axis with its size, without those of an ellipsis; None if the number of axes differs."""
+    dots = [index for index, axis in enumerate(axes) if axis.is_ellipsis]
+    if len(dots) > 1:
+        return []
+    if not dots:
+        return list(zip(axes, shape, strict=True)) if len(axes) == len(shape) else None
+    if len(shape) < len(axes) - 1:
+        return None
+    after = len(axes) - dots[0] - 1
+    ends = shape[: dots[0]] + shape[len(shape) - after :]
+    return list(zip([axis for axis in axes if not axis.is_ellipsis], ends, strict=True))
+
+
+def _may_list_contents(axes: Axes, shape: Shape) -> bool:
+    """Return whether names may be those of the elements of the last axis, such as `(x1, y1, x2, y2)` of boxes."""
+    return len(axes) != len(shape) and shape[-1:] == (len(axes),) and all(axis.is_name for axis in axes)
+
+
+def _most_agreed(observations: Sequence[Observation]) -> list[int]:
+    """Return the places of the comments in the order in which they bind names: those first that agree with most others."""
+    fits = [each.fits({}) for each in observations]
+    votes = [
+        sum(other != index and _agree(mine, theirs) for other, theirs in enumerate(fits))
+        for index, mine in enumerate(fits)
+    ]
+    return sorted(range(len(observations)), key=lambda index: (not observations[index].binds, -votes[index], index))
+
+
+def _agree(some: Sequence[Mapping[str, int]], others: Sequence[Mapping[str, int]]) -> bool:
+    """Return whether two comments share names and give them the same sizes."""
+    return any(
+        bool(shared := mine.keys() & theirs.keys()) and all(mine[name] == theirs[name] for name in shared)
+        for mine in some
+        for theirs in others
+    )
+
+
+def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:
+    """Return whether a comment whose names all have sizes would fit with its axes in another order."""
+    known = {**bound, **dict(each.sizes)}
+    return any(
+        fit(order, shape, known) is not None
+        for axes in each.options
+        if len(axes) <= MOST_PERMUTED and all(name in known for axis in axes for name in axis.names)
+        for order in permutations(axes)
+        for shape in each.shapes
+    )

@@ -1,0 +1,280 @@
+"""Find the shape comments of a function, and say for each which values it is about and when they exist."""
+
+import ast
+import inspect
+import io
+import linecache
+import re
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import CodeType
+
+from attnscope.tracing.comments.comparing import Axes
+from attnscope.tracing.comments.reading import Said, read_shapes
+
+RESULTS = frozenset(
+    "out output outputs result results res returns return becomes gives get gets after final dim dims new".split()  # noqa: SIM905
+)
+"""Words that name the result of a statement."""
+SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One shape of a comment, and when to look at the values that it may be about.
+
+    `lines` are those of its statements. `before` are the variables to look at when the first statement begins, and
+    `after` those when the last has ended. `each` are looked at after each line, and with `returns` the returned value too.
+    `position` is the place of the value in a tuple of the given length; None for all values.
+    """
+
+    options: tuple[Axes, ...]
+    comment: str
+    comment_line: int
+    lines: range
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    each: tuple[str, ...] = ()
+    returns: bool = False
+    position: tuple[int, int] | None = None
+    is_sure: bool = True
+    binds: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names in the axes."""
+        return frozenset(name for axes in self.options for axis in axes for name in axis.names)
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment; `is_alone` is True if it has a line of its own."""
+
+    line: int
+    column: int
+    text: str
+    is_alone: bool
+
+    @property
+    def said(self) -> tuple[Said, ...]:
+        return read_shapes(self.text)
+
+
+@cache
+def watches(code: CodeType) -> dict[int, tuple[Watch, ...]]:
+    """Return the shape comments of a function by the lines of their statements."""
+    first = code.co_firstlineno
+    lines = linecache.getlines(code.co_filename)[first - 1 :]
+    last = max([line for _, _, line in code.co_lines() if line is not None], default=first) - first + 2
+    if not any("#" in line for line in lines[:last]):
+        return {}
+    try:
+        source = inspect.getblock(lines)
+        comments = _comments(source)
+        if not any(comment.said for comment in comments.values()):
+            return {}
+        # the indentation becomes that of a block
+        tree = (
+            ast.parse("if True:\n" + "".join(source)) if source[0][:1].isspace() else ast.parse("\n" + "".join(source))
+        )
+    except (SyntaxError, tokenize.TokenError, IndentationError):
+        return {}
+    ast.increment_lineno(tree, -1)
+    variables = frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+    found: dict[int, tuple[Watch, ...]] = {}
+    for watch in _Function(source, comments, tree, variables, first - 1).watches():
+        for line in watch.lines:
+            found[line] = (*found.get(line, ()), watch)
+    return found
+
+
+def _comments(source: list[str]) -> dict[int, Comment]:
+    found = {}
+    tokens = tokenize.generate_tokens(io.StringIO("".join(source)).readline)
+    try:
+        for token in tokens:
+            if token.type == tokenize.COMMENT:
+                line, column = token.start
+                text = token.string.lstrip("#!").strip()
+                found[line] = Comment(line, column, text, not token.line[:column].strip())
+    except IndentationError:
+        pass  # a comment with less indentation than the function follows it
+    return found
+
+
+class _Function:
+    """The statements and comments of one function."""
+
+    def __init__(
+        self, source: list[str], comments: dict[int, Comment], tree: ast.Module, variables: frozenset[str], offset: int
+    ) -> None:
+        self.source, self.comments, self.variables, self.offset = source, comments, variables, offset
+        self.tree = tree
+        self.by_line: dict[int, tuple[ast.stmt, list[ast.stmt]]] = {}
+        """Each statement with those of its block, by its first line."""
+        for node in ast.walk(tree):
+            for block in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+                if isinstance(block, list):
+                    for statement in block:
+                        self.by_line[statement.lineno] = statement, block
+
+    def watches(self) -> Iterator[Watch]:
+        for statement, _ in self.by_line.values():
+            if isinstance(statement, SIMPLE):
+                yield from self._beside(statement)
+        for line in self.by_line:
+            yield from self._above(line)
+
+    def _beside(self, node: ast.stmt) -> Iterator[Watch]:
+        """Yield what the comments on the lines of a statement say."""
+        assert node.end_lineno is not None
+        lines = range(node.lineno, node.end_lineno + 1)
+        beside = [self.comments[line] for line in lines if line in self.comments]
+        ends = [node.end_lineno]
+        if isinstance(getattr(node, "value", None), ast.Call):
+            ends.append(node.value.end_lineno)  # type: ignore[attr-defined] # the last call of a chain in parentheses
+        if len(beside) == 1:
+            ends.append(node.lineno)
+        last = next((self.comments[end] for end in ends if end in self.comments), None)
+        for comment in beside:
+            if comment is last:
+                if not comment.is_alone:
+                    yield from self._of_result(node, comment)
+            elif (name := self._argument(comment)) is not None and len(comment.said) == 1:
+                yield self._watch(comment.said[0], comment, lines, before=(name,))
+
+    def _argument(self, comment: Comment) -> str | None:
+        """Return the variable that is alone on the line of a comment."""
+        match = re.fullmatch(r"\s*([A-Za-z_]\w*),?\s*", self.source[comment.line - 1][: comment.column])
+        return match[1] if match and match[1] in self.variables else None
+
+    def _of_result(self, node: ast.stmt, comment: Comment) -> Iterator[Watch]:
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        targets, returns = _targets(node), isinstance(node, ast.Return)
+        said = comment.said
+        unpacked = _unpacked(node)
+        for index, each in enumerate(said):
+            named = self._named(each)
+            if unpacked and not named:
+                if len(said) == 1:
+                    yield self._watch(each, comment, lines, before=(unpacked,), binds=True)
+            elif named:
+                yield self._watch(each, comment, lines, after=named, before=() if set(named) & set(targets) else named)
+            elif not self._is_of(each, node) and len(said) == 1:
+                continue
+            elif len(said) == 1:
+                yield self._watch(each, comment, lines, after=targets, returns=returns)
+            elif len(targets) == len(said):
+                yield self._watch(each, comment, lines, after=(targets[index],))
+            elif returns or len(targets) == 1:
+                yield self._watch(each, comment, lines, after=targets, returns=returns, position=(index, len(said)))
+
+    def _above(self, line: int) -> Iterator[Watch]:
+        """Yield what the comments above a statement say; of those that name no variable, the last."""
+        node, block = self.by_line[line]
+        above = []
+        while (comment := self.comments.get(line - 1)) and comment.is_alone and comment.column == node.col_offset:
+            above.append(comment)
+            line -= 1
+        unnamed = 0
+        for comment in above:
+            if _is_code(comment.text):
+                continue
+            for each in comment.said:
+                if named := self._named(each):
+                    if isinstance(node, SIMPLE | ast.Expr):
+                        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                        yield self._watch(each, comment, lines, before=named, after=named)
+                elif isinstance(node, SIMPLE) and len(comment.said) == 1:
+                    unnamed += 1
+                    if unnamed == 1 and self._is_of(each, node):
+                        yield self._of_block(each, comment, node, block)
+
+    def _of_block(self, each: Said, comment: Comment, node: ast.stmt, block: list[ast.stmt]) -> Watch:
+        """Return what an unnamed comment above a statement says: of its result, or of the value before it.
+
+        Prose may be about any statement up to the next empty line or comment.
+        """
+        place = block.index(node)
+        previous = _targets(block[place - 1]) if place else ()
+        loaded = tuple({item.id for item in ast.walk(node) if isinstance(item, ast.Name) and item.id in self.variables})
+        before = () if each.is_result else (*loaded, *previous)
+        is_prose = each.is_prose or (each.is_result and each.label not in _words_of(node))
+        last = node
+        for after in block[place + 1 :] if is_prose else ():
+            between = range((last.end_lineno or 0) + 1, after.lineno)
+            if between or not isinstance(after, SIMPLE):
+                break
+            last = after
+        statements = block[place : block.index(last) + 1]
+        targets = tuple(name for statement in statements for name in _targets(statement))
+        lines = range(node.lineno, (last.end_lineno or last.lineno) + 1)
+        unpacked = _unpacked(node)
+        if unpacked and not is_prose:
+            return self._watch(each, comment, lines, before=(unpacked,), binds=True)
+        returns = isinstance(last, ast.Return)
+        return self._watch(each, comment, lines, before=before, after=targets, each=targets, returns=returns)
+
+    def _named(self, each: Said) -> tuple[str, ...]:
+        """Return the variables that the words before a shape consist of."""
+        words = [word for word in re.split(r"[\s,&/]+|的", each.label) if word not in ("", "and", "形状", "shape")]
+        return tuple(words) if words and all(word in self.variables for word in words) else ()
+
+    def _is_of(self, each: Said, node: ast.stmt) -> bool:
+        """Return whether a shape whose words name no variable is that of the result of a statement."""
+        label = each.label.removesuffix("()")
+        if each.is_result or not label.isascii() or not label.isidentifier():
+            return "." not in label or each.is_result
+        return not each.is_labelled or label.lower() in RESULTS or label in _words_of(node)
+
+    def _watch(
+        self,
+        said: Said,
+        comment: Comment,
+        lines: range,
+        *,
+        before: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        **more: object,
+    ) -> Watch:
+        line = comment.line + self.offset
+        lines = range(lines.start + self.offset, lines.stop + self.offset)
+        return Watch(said.options, comment.text, line, lines, before, after, is_sure=said.is_sure, **more)  # type: ignore[arg-type]
+
+
+def _is_code(text: str) -> bool:
+    """Return whether a comment is a statement that is commented out."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.Call | ast.Return) for node in ast.walk(tree)) and "torch.Size" not in text
+
+
+def _words_of(node: ast.stmt) -> set[str]:
+    return {
+        item.attr if isinstance(item, ast.Attribute) else item.id
+        for item in ast.walk(node)
+        if isinstance(item, ast.Attribute | ast.Name)
+    }
+
+
+def _targets(node: ast.stmt) -> tuple[str, ...]:
+    """Return the variables that a statement assigns."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        return ()
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [item for target in targets for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return tuple(item.id for item in names if isinstance(item, ast.Name))
+
+
+def _unpacked(node: ast.stmt) -> str | None:
+    """Return the variable whose shape a statement such as `B, N, C = x.shape` gives names to."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)):
+        return None
+    value = node.value.func if isinstance(node.value, ast.Call) and not node.value.args else node.value
+    if isinstance(value, ast.Attribute) and value.attr in ("shape", "size") and isinstance(value.value, ast.Name):
+        return value.value.id
+    return None
