@@ -12,6 +12,16 @@ UNKNOWN = re.compile(r"-1|\?|_+|None|:|any|~")
 """One axis of any size."""
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Pow)
 LARGEST_POWER = 8
+MOST_WORDS = 3
+"""Number of words that a name may have, such as `hidden state size`."""
+ENGLISH = frozenset(
+    """
+    an as at be by do if in is it no of on or so to up
+
+    we and the for not with but see max min all then are
+    """.split()  # noqa: SIM905
+)
+"""English words, which never name axes."""
 SIGNS = str.maketrans({"×": "*", "·": "*", "⋅": "*", "^": "**", "²": "**2", "³": "**3", "−": "-", "'": "ʼ", "′": "ʼ"})
 """Other spellings of operators. The prime of `H'` becomes a letter that Python allows in names."""
 
@@ -102,8 +112,11 @@ def read_axis(text: str, *, in_list: bool = True) -> Axis | None:
     spelled = re.sub(r"^[^=]+=(?!=)", "", text) if in_list else text  # N=196
     spelled = spelled.translate(SIGNS)
     spelled = re.sub(r"^(\w)x(\w)$|^(\w+) x (\w+)$", r"\1\3*\2\4", spelled.lstrip("# "))  # kxk
+    spelled = re.sub(r"(?<=[A-Za-z_])\s+\([^()]*\)$", "", spelled)  # C (channels)
     if in_list:
-        spelled = re.sub(r"(?<=[A-Za-z_])\s+\([^()]*\)$", "", spelled)  # C (channels)
+        words = re.findall(r"[A-Za-z_]+(?=[ ]|$)", spelled)
+        if len(words) > MOST_WORDS or ENGLISH & {word.lower() for word in words[1:]}:
+            return None
         spelled = re.sub(r"(?<=[A-Za-z_])[ ](?=[A-Za-z_])", " " if spelled.startswith("(") else "_", spelled)
     spelled = re.sub(r"(?<![\w.])(\d+)(?=[A-Za-z_(])", r"\1*", spelled)  # 2C
     spelled = re.sub(r"(?<=[\w)])\s+(?=[\w(])", "*", spelled.strip())  # (h d)

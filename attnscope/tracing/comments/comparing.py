@@ -13,6 +13,10 @@ from attnscope.core.axes import Shape, spell
 from attnscope.tracing.comments.axes import Axis, Sizes
 
 Axes = tuple[Axis, ...]
+LARGEST_STEP = 2
+"""Largest difference between the size that a comment says and the real one that a typical mistake explains."""
+LARGEST_FACTOR = 8
+"""Largest factor by which a mistake makes the size that a comment says too large."""
 MOST_PERMUTED = 6
 """Number of axes up to which all orders of the axes are tried."""
 
@@ -21,21 +25,47 @@ MOST_PERMUTED = 6
 class Observation:
     """The shapes to one of which a comment applies, and the sizes that the code gives its names.
 
-    `options` are the alternatives of the comment. `is_sure` is False if a comment of another number of axes may mean
-    something else. `binds` is True if the code names the axes of the same value, so that it binds the comment's names too.
+    `options` are the alternatives of the comment. `others` are the sizes if names are those of attributes before those of
+    local variables, and `variables` the sizes of all local variables. `is_sure` is False if a comment of another number of
+    axes may mean something else. `binds` is True if the code names the axes of the same value, which binds the comment's
+    names too.
     """
 
     options: tuple[Axes, ...]
     shapes: tuple[Shape, ...]
     sizes: tuple[tuple[str, int], ...] = ()
+    others: tuple[tuple[str, int], ...] = ()
+    variables: frozenset[int] = frozenset()
     is_sure: bool = True
     binds: bool = False
 
     def fits(self, bound: Sizes) -> list[dict[str, int]]:
         """Return the new sizes of names under each reading that fits; empty if none does."""
-        known = {**bound, **dict(self.sizes)}
-        found = (fit(axes, shape, known) for axes in self.options for shape in self.shapes)
+        found = (
+            fit(axes, shape, {**bound, **dict(sizes)})
+            for sizes in dict.fromkeys((self.sizes, self.others or self.sizes))
+            for axes in self.options
+            for shape in self.shapes
+        )
         return [fresh for fresh in found if fresh is not None]
+
+    def is_explained(self, bound: Sizes) -> bool:
+        """Return whether the comment would fit after a typical correction, so that its names mean those of the code.
+
+        Such a correction is another order of axes, another number of them, a factor, one more or less, or another variable
+        of the code. Otherwise a name may mean something else in the comment than in the code.
+        """
+        known = {**bound, **dict(self.sizes)}
+        return any(
+            all(
+                axis.number is not None or _is_explained(axis.sizes(known), size, self.variables)
+                for axis, size in aligned
+                if not axis.may_be(size, known)
+            )
+            for axes in self.options
+            for shape in self.shapes
+            if (aligned := _aligned(axes, shape)) is not None
+        ) or all(_aligned(axes, shape) is None for axes in self.options for shape in self.shapes)
 
     def is_comparable(self) -> bool:
         """Return whether the comment surely says a shape, and not for example what the last axis of the values holds."""
@@ -48,7 +78,7 @@ class Observation:
     def wrong(self, bound: Sizes) -> tuple[str, Shape]:
         """Return the shape that the comment says, in text, and the shape of the value that is closest to it."""
         axes, shape = min(
-            ((axes, shape) for axes in self.options for shape in self.shapes),
+            ((axes, shape) for axes in self.options for shape in reversed(self.shapes)),  # the last value first
             key=lambda pair: len(pair[0]) != len(pair[1]),
         )
         return says(axes, shape, {**bound, **dict(self.sizes)}), shape
@@ -73,7 +103,7 @@ def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]
             (by_code if each.binds else by_comments).update(fitting[0])
         elif not each.is_comparable():
             continue
-        elif not each.fits(by_code) or _fits_in_another_order(each, bound):
+        elif _is_wrong(each, by_code, bound):
             results[index] = each.wrong(bound)
     return results
 
@@ -94,7 +124,7 @@ def mismatch(axes: Axes, shape: Shape, local_sizes: Sizes, bound: MutableMapping
     if fitting := each.fits(bound):
         bound.update(fitting[0])
         return None
-    wrong = each.is_comparable() and (not each.fits({}) or _fits_in_another_order(each, bound))
+    wrong = each.is_comparable() and _is_wrong(each, {}, bound)
     return each.wrong(bound)[0] if wrong else None
 
 
@@ -178,13 +208,33 @@ def _agree(some: Sequence[Mapping[str, int]], others: Sequence[Mapping[str, int]
     )
 
 
+def _is_wrong(each: Observation, by_code: Sizes, bound: Sizes) -> bool:
+    """Return whether a comment that does not fit is wrong, rather than one whose names mean something else."""
+    if each.fits(by_code):
+        names = {name for axes in each.options for axis in axes for name in axis.names}
+        return names <= {*bound, *dict(each.sizes)} and _fits_in_another_order(each, bound)
+    return each.is_explained(by_code) or _fits_in_another_order(each, bound) or _fits_in_another_order(each, by_code)
+
+
+def _is_explained(said: range | None, size: int, variables: frozenset[int]) -> bool:
+    """Return whether a size that an axis does not have is a typical mistake for one that it has."""
+    if said is None or size in variables:
+        return True  # a name of the axis has no size, so that its arithmetic cannot give this one
+    return any(
+        abs(size - each) <= LARGEST_STEP
+        or (each > 0 and size % each == 0)
+        or (size > 0 and each % size == 0 and each // size <= LARGEST_FACTOR)
+        for each in said
+    )
+
+
 def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:
-    """Return whether a comment whose names all have sizes would fit with its axes in another order."""
+    """Return whether a comment would fit with its axes in another order."""
     known = {**bound, **dict(each.sizes)}
     return any(
         fit(order, shape, known) is not None
         for axes in each.options
-        if len(axes) <= MOST_PERMUTED and all(name in known for axis in axes for name in axis.names)
+        if len(axes) <= MOST_PERMUTED
         for order in permutations(axes)
         for shape in each.shapes
     )

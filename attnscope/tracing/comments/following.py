@@ -27,14 +27,14 @@ class CommentCheck:
         found = watches(frame.f_code)
         return _Call(self, found).event if found else None
 
-    def judge(self, file: str, seen: list[tuple[Watch, Observation]]) -> None:
+    def judge(self, seen: list[tuple[Watch, Observation]]) -> None:
         """Find the wrong comments of one call of a function."""
         if tuple(seen) in self.judged:  # such as those of the same module in each block of a network
             return
         self.judged.add(tuple(seen))
         results = judge([observation for _, observation in seen])
         for (watch, observation), result in zip(seen, results, strict=True):
-            place = (file, watch.comment_line)
+            place = (watch.file, watch.comment_line)
             if observation.fits({}) or observation.is_comparable():
                 self.checked.add(place)
             if result is not None:
@@ -62,7 +62,7 @@ class _Call:
                 for watch in list(self.open):
                     self.close(watch, variables, arg)
             if self.seen:
-                self.check.judge(frame.f_code.co_filename, self.seen)
+                self.check.judge(self.seen)
                 self.seen = []
         return self.event
 
@@ -71,20 +71,33 @@ class _Call:
         for watch in list(self.open):
             if watch not in here:
                 self.close(watch, variables)
-            else:
-                self.open[watch] += self.shapes(watch, watch.each, variables)
+            elif frame.f_lineno in watch.starts:
+                self.open[watch] += self.shapes(watch, watch.after, variables)
         for watch in here:
             if watch not in self.open:
                 self.open[watch] = self.shapes(watch, watch.before, variables)
 
     def close(self, watch: Watch, variables: Mapping[str, Any], returned: Any = None) -> None:
-        shapes = self.open.pop(watch) + self.shapes(watch, watch.after, variables)
+        before, after = self.open.pop(watch), self.shapes(watch, watch.after, variables)
         if watch.returns:
-            shapes += self.shapes_of(watch, returned)
-        if shapes:
-            sizes = [(name, size) for name in sorted(watch.names) if (size := size_of(name, variables)) is not None]
-            unique = tuple(dict.fromkeys(shapes))
-            self.seen.append((watch, Observation(watch.options, unique, tuple(sizes), watch.is_sure, watch.binds)))
+            after += self.shapes_of(watch, returned)
+        shapes = tuple(dict.fromkeys(before + after))
+        if not shapes or (watch.is_above and not after):
+            return
+        names = sorted(watch.names)
+        own = {name: getattr(variables.get("self"), "__dict__", {}).get(name) for name in names}
+        sizes = {name: size for name in names if (size := size_of(name, variables)) is not None}
+        others = {**sizes, **{name: size for name, size in own.items() if type(size) is int}}
+        observation = Observation(
+            watch.options,
+            shapes,
+            tuple(sizes.items()),
+            tuple(others.items()),
+            frozenset(value for value in variables.values() if type(value) is int),
+            watch.is_sure,
+            watch.binds,
+        )
+        self.seen.append((watch, observation))
 
     def shapes(self, watch: Watch, names: tuple[str, ...], variables: Mapping[str, Any]) -> list[Shape]:
         return [shape for name in names for shape in self.shapes_of(watch, variables.get(name))]

@@ -18,6 +18,8 @@ RESULTS = frozenset(
     "out output outputs result results res returns return becomes gives get gets after final dim dims new".split()  # noqa: SIM905
 )
 """Words that name the result of a statement."""
+FILLERS = frozenset(("", "and", "of", "the", "output", "both", "now", "has", "is", "形状", "shape"))
+"""Words beside the names of variables before a shape."""
 SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return
 
 
@@ -25,21 +27,24 @@ SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return
 class Watch:
     """One shape of a comment, and when to look at the values that it may be about.
 
-    `lines` are those of its statements. `before` are the variables to look at when the first statement begins, and
-    `after` those when the last has ended. `each` are looked at after each line, and with `returns` the returned value too.
+    `lines` are those of its statements. `before` are the variables to look at when the first statement begins. `after` are
+    those to look at before the statements in `starts` and when the last has ended, with `returns` also the returned value.
     `position` is the place of the value in a tuple of the given length; None for all values.
+    `is_above` is True for a comment above its statement, which may be about a value that does not exist yet.
     """
 
     options: tuple[Axes, ...]
+    file: str
     comment: str
     comment_line: int
     lines: range
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    each: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
     returns: bool = False
     position: tuple[int, int] | None = None
     is_sure: bool = True
+    is_above: bool = False
     binds: bool = False
 
     @property
@@ -84,7 +89,7 @@ def watches(code: CodeType) -> dict[int, tuple[Watch, ...]]:
     ast.increment_lineno(tree, -1)
     variables = frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
     found: dict[int, tuple[Watch, ...]] = {}
-    for watch in _Function(source, comments, tree, variables, first - 1).watches():
+    for watch in _Function(code.co_filename, source, comments, tree, variables, first - 1).watches():
         for line in watch.lines:
             found[line] = (*found.get(line, ()), watch)
     return found
@@ -108,8 +113,15 @@ class _Function:
     """The statements and comments of one function."""
 
     def __init__(
-        self, source: list[str], comments: dict[int, Comment], tree: ast.Module, variables: frozenset[str], offset: int
+        self,
+        file: str,
+        source: list[str],
+        comments: dict[int, Comment],
+        tree: ast.Module,
+        variables: frozenset[str],
+        offset: int,
     ) -> None:
+        self.file = file
         self.source, self.comments, self.variables, self.offset = source, comments, variables, offset
         self.tree = tree
         self.by_line: dict[int, tuple[ast.stmt, list[ast.stmt]]] = {}
@@ -195,36 +207,49 @@ class _Function:
     def _of_block(self, each: Said, comment: Comment, node: ast.stmt, block: list[ast.stmt]) -> Watch:
         """Return what an unnamed comment above a statement says: of its result, or of the value before it.
 
-        Prose may be about any statement up to the next empty line or comment.
+        It may be about any statement up to the next empty line or comment, unless it names a call of the statement.
         """
-        place = block.index(node)
-        previous = _targets(block[place - 1]) if place else ()
-        loaded = tuple({item.id for item in ast.walk(node) if isinstance(item, ast.Name) and item.id in self.variables})
-        before = () if each.is_result else (*loaded, *previous)
-        is_prose = each.is_prose or (each.is_result and each.label not in _words_of(node))
-        last = node
-        for after in block[place + 1 :] if is_prose else ():
-            between = range((last.end_lineno or 0) + 1, after.lineno)
-            if between or not isinstance(after, SIMPLE):
-                break
-            last = after
-        statements = block[place : block.index(last) + 1]
-        targets = tuple(name for statement in statements for name in _targets(statement))
-        lines = range(node.lineno, (last.end_lineno or last.lineno) + 1)
         unpacked = _unpacked(node)
-        if unpacked and not is_prose:
+        place = block.index(node)
+        last = node
+        is_of_one = unpacked or each.label.removesuffix("()") in _words_of(node)
+        rest = [] if is_of_one else block[place + 1 :]
+        for statement in rest:
+            if statement.lineno > (last.end_lineno or last.lineno) + 1 or not isinstance(statement, SIMPLE):
+                break
+            last = statement
+        lines = range(node.lineno, (last.end_lineno or last.lineno) + 1)
+        if unpacked:
             return self._watch(each, comment, lines, before=(unpacked,), binds=True)
-        returns = isinstance(last, ast.Return)
-        return self._watch(each, comment, lines, before=before, after=targets, each=targets, returns=returns)
+        statements = block[place : block.index(last) + 1]
+        targets = tuple(dict.fromkeys(name for statement in statements for name in _targets(statement)))
+        return self._watch(
+            each,
+            comment,
+            lines,
+            before=() if each.is_result else self._before(node, block),
+            after=targets,
+            starts=tuple(statement.lineno + self.offset for statement in statements[1:]),
+            returns=isinstance(last, ast.Return),
+            is_above=True,
+        )
+
+    def _before(self, node: ast.stmt, block: list[ast.stmt]) -> tuple[str, ...]:
+        """Return the variables that a statement uses and that the statement before it assigns."""
+        place = block.index(node)
+        names = [item.id for item in ast.walk(node) if isinstance(item, ast.Name) and item.id in self.variables]
+        return tuple(dict.fromkeys((*names, *(_targets(block[place - 1]) if place else ()))))
 
     def _named(self, each: Said) -> tuple[str, ...]:
         """Return the variables that the words before a shape consist of."""
-        words = [word for word in re.split(r"[\s,&/]+|的", each.label) if word not in ("", "and", "形状", "shape")]
+        words = [word for word in re.split(r"[\s,&/]+|的", each.label) if word.lower() not in FILLERS]
         return tuple(words) if words and all(word in self.variables for word in words) else ()
 
     def _is_of(self, each: Said, node: ast.stmt) -> bool:
         """Return whether a shape whose words name no variable is that of the result of a statement."""
         label = each.label.removesuffix("()")
+        if label in _words_of(node) and label not in _outermost(node):
+            return False  # a call whose result is an operand of another
         if each.is_result or not label.isascii() or not label.isidentifier():
             return "." not in label or each.is_result
         return not each.is_labelled or label.lower() in RESULTS or label in _words_of(node)
@@ -241,7 +266,7 @@ class _Function:
     ) -> Watch:
         line = comment.line + self.offset
         lines = range(lines.start + self.offset, lines.stop + self.offset)
-        return Watch(said.options, comment.text, line, lines, before, after, is_sure=said.is_sure, **more)  # type: ignore[arg-type]
+        return Watch(said.options, self.file, comment.text, line, lines, before, after, is_sure=said.is_sure, **more)  # type: ignore[arg-type]
 
 
 def _is_code(text: str) -> bool:
@@ -259,6 +284,17 @@ def _words_of(node: ast.stmt) -> set[str]:
         for item in ast.walk(node)
         if isinstance(item, ast.Attribute | ast.Name)
     }
+
+
+def _outermost(node: ast.stmt) -> set[str]:
+    """Return the names in the outermost call of a statement, without those of its arguments and of the calls before it."""
+    value = getattr(node, "value", None)
+    while isinstance(value, ast.Attribute | ast.Subscript):
+        value = value.value
+    if not isinstance(value, ast.Call):
+        return _words_of(node)
+    func = value.func
+    return {func.attr} if isinstance(func, ast.Attribute) else {getattr(func, "id", "")}
 
 
 def _targets(node: ast.stmt) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ A text is read as a shape only if it can hardly mean anything else; all others a
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from attnscope.tracing.comments.axes import Axis, read_axis
+from attnscope.tracing.comments.axes import ENGLISH, Axis, read_axis
 
 AXIS_NAME = re.compile(
     r"[A-Za-z](?:\d|_|ʼ)?|[a-z]{1,2}[A-Z]{1,2}\d?|[A-Z][a-z]|[hH][wW]|[A-Z][A-Za-z]{0,2}ʼ|bsz?|hd|nh|ws|kk"
@@ -37,14 +37,6 @@ NO_AXES = frozenset(
 """Names of coordinates or tensors, not of axes, if a comment has no other names."""
 EXTENTS = frozenset("t h w H W height width time".split())  # noqa: SIM905
 """Names of extents, which a comment may list as the contents of a tensor."""
-ENGLISH = frozenset(
-    """
-    a an as at be by do if in is it no of on or so to up
-
-    we and the for not with but we see max min
-    """.split()  # noqa: SIM905
-)
-"""English words, which never name axes. `a` does in a list that names more axes."""
 NO_RESULT = frozenset(
     """
     from expect expects expected input inputs instead like if unlike assume assumes not before was original than where
@@ -63,6 +55,8 @@ FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。", "()[][],:=,;.
 DIRECTIVE = re.compile(
     r"(?:type|noqa|pylint|mypy|ruff|fmt|isort|pragma|TODO|FIXME|https?)\b|.*https?://", re.IGNORECASE
 )
+MOST_WORDS = 4
+"""Number of words before an arrow up to which they surely describe one operation."""
 COUNT = re.compile(r"(?:\d+\s*[x*]?|each|both|all|list of|tuple of)\s*$")
 """A number of tensors before their shape: `3 x [B, N, C]`."""
 OPERATOR = re.compile(r"\s*(?:@|\*|\+|x|·|-|/)\s*")
@@ -91,15 +85,18 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
     text = comment.translate(FULL_WIDTH).replace("`", "").strip().rstrip(".").strip()
     if not text or DIRECTIVE.match(text):
         return ()
-    parts = ARROW.split(text)
-    has_arrow = len(parts) > 1
-    if has_arrow and CONDITIONS & set(re.findall(r"[a-z]+", parts[0].lower())):
+    quoted = re.search(r"['\"]([^'\"]*->[^'\"]*)['\"]", text)
+    parts = ARROW.split(quoted[1] if quoted else text)  # einops patterns are quoted
+    said = tuple(_of_part(parts[-1], len(parts) > 1))
+    if len(parts) == 1:
+        return said
+    if CONDITIONS & set(re.findall(r"[a-z]+", parts[0].lower())):
         return ()  # convert if necessary (B, C, H, W) -> (B, C, 1, H, W)
-    said = list(_of_part(parts[-1], has_arrow))
-    if has_arrow:
-        label = _label(parts[0].split("(")[0].split("[")[0])
-        return tuple(Said(each.options, each.label or label, True, False, each.is_sure) for each in said)
-    return tuple(said)
+    words = _label(re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", " ".join(parts[:-1])))
+    is_short = len(words.split()) <= MOST_WORDS
+    return tuple(
+        replace(each, label=each.label or words, is_result=True, is_sure=each.is_sure and is_short) for each in said
+    )
 
 
 def read_shape(comment: str) -> tuple[Axis, ...] | None:
@@ -122,7 +119,7 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
         between = text[last:start]
         joint = between.strip(" ,;").lower()
         if found and joint in ("or", "|", "/"):
-            found[-1] = Said((*found[-1].options, axes), found[-1].label, False, found[-1].is_prose)
+            found[-1] = replace(found[-1], options=(*found[-1].options, axes))
         elif found and joint in ("to", "=", "becomes", "into"):
             found = [Said((axes,), "", True, found[0].is_prose)]
         elif found and OPERATOR.fullmatch(between):
