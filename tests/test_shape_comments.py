@@ -1,5 +1,6 @@
 """Shape comments: which comments are shapes, and which of them are wrong."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from torch import nn
 
 import attnscope
+from attnscope.tracing.comments.axes import read_axis
 from attnscope.tracing.comments.comparing import mismatch
-from attnscope.tracing.comments.reading import read_shape
+from attnscope.tracing.comments.reading import read_shape, read_shapes
+from tests import commented_modules
 
 SHAPES = {
     "(B, N, C)": ["B", "N", "C"],
@@ -27,6 +30,22 @@ SHAPES = {
     "(B, N, C) -> (B, N, 3C)": ["B", "N", "3C"],
     "(B, N, C), float32": ["B", "N", "C"],
     "(1, 49, 96)": ["1", "49", "96"],
+    "[batch_size, num_patches + 1, 3 * total_embed_dim]": ["batch_size", "num_patches + 1", "3 * total_embed_dim"],
+    "reshape: -> [B, N, 3, num_heads, dim]": ["B", "N", "3", "num_heads", "dim"],
+    "(B,N,C) -> (B,C,N) => (B,C,H,W)": ["B", "C", "H", "W"],
+    "torch.Size([2, 9, 64])": ["2", "9", "64"],
+    "BxNxC": ["B", "N", "C"],
+    "N x 1000 (num_classes)": ["N", "1000"],
+    "now [B, N, C]": ["B", "N", "C"],
+    "形状：（B，N，C）": ["B", "N", "C"],
+    "x.shape: (B, N, C)": ["B", "N", "C"],
+    "from (N, A * K, H, W) to (N, HWA, K).": ["N", "HWA", "K"],
+    "B,H,N,kxk,C/H": ["B", "H", "N", "kxk", "C/H"],
+    "B, C (num_heads * V), H, W": ["B", "C (num_heads * V)", "H", "W"],
+    "(B, N=197, hidden size)": ["B", "N=197", "hidden size"],
+    "rearrange(x, 'b (h w) c -> b c h w')": ["b", "c", "h", "w"],
+    'Float[Tensor, "B N C"]': ["B", "N", "C"],
+    "3 x [B, N, C]": ["B", "N", "C"],
 }
 
 NO_SHAPES = [
@@ -51,6 +70,19 @@ NO_SHAPES = [
     "x = 3, y = 4",
     "https://example.org/a, b",
     "(see Liu et al., 2021)",
+    "shift x",
+    "pool h",
+    "dim = 0",
+    "(optional)",
+    "(x1, y1, x2, y2)",
+    "(left, top, right, bottom)",
+    "[0, 1] -> [-1, 1]",
+    "x: [x0, x1, x2, x3]",
+    "(C_out, C_in) @ (C_in, N)",
+    "convert if necessary (B, C, H, W) -> (B, C, 1, H, W)",
+    "(all windows of image 0, then image 1, ...)",
+    "average over (N, C)",
+    "like x.view(B, N, C)",
 ]
 
 
@@ -84,6 +116,14 @@ def test_other_comments_are_ignored(comment):
         ("B H/2 W/2 C", (1, 5, 4, 8), {"H": 7, "W": 8}, False),
         ("B, N, 3*C", (1, 4, 24), {"C": 8}, True),
         ("B, 4, C", (1, 5, 8), {}, False),
+        ("(B, N + 1, C)", (1, 5, 8), {"N": 4}, True),
+        ("(B, N + 1, C)", (1, 4, 8), {"N": 4}, False),
+        ("(B, (H/4)*(W/4), C)", (1, 9, 8), {"H": 12, "W": 11}, True),  # rounded up
+        ("(B, h, N, C/h)", (1, 4, 9, 16), {"C": 64}, True),
+        ("(B, h, N, C/h)", (1, 4, 9, 15), {"C": 64}, False),
+        ("(B, h, N, d)", (1, 9, 4, 16), {"h": 4, "N": 9}, False),  # another order
+        ("(B, N, M)", (1, 9, 7), {"N": 9, "M": 100}, True),  # M may mean something else here
+        ("(x1, dx, dim, bs)", (5, 4), {}, True),  # what the last axis holds
     ],
 )
 def test_a_comment_is_compared_with_a_shape(comment, shape, known, right):
@@ -96,6 +136,58 @@ def test_a_name_keeps_its_first_size():
     bound = {}
     assert mismatch(read_shape("b n d"), (1, 4, 8), {}, bound) is None
     assert mismatch(read_shape("b d n"), (1, 4, 8), {}, bound) == "(b, d, n) = 1×8×4"
+
+
+def test_a_name_of_comments_may_be_used_again_for_another_size():
+    bound = {}
+    assert mismatch(read_shape("b c h w"), (1, 8, 4, 4), {}, bound) is None
+    assert mismatch(read_shape("b c h w"), (1, 16, 2, 2), {}, bound) is None
+
+
+def test_several_shapes_in_a_comment_have_labels():
+    said = read_shapes("output: (B, N, C), attention: (B, h, N, N)")
+    assert [(each.label, len(each.options[0])) for each in said] == [("output", 3), ("attention", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("3*C", [12]), ("C/3", [1, 2]), ("2C - 1", [7]), ("C**2", [16]), ("M", None)]
+)
+def test_an_axis_allows_sizes(text, sizes):
+    allowed = read_axis(text).sizes({"C": 4})
+    assert (allowed if allowed is None else list(allowed)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "solved"),
+    [
+        ("M*M", 49, ("M", 7)),
+        ("M*M", 50, None),
+        ("C/4", 6, None),
+        ("N+1", 9, ("N", 8)),
+        ("3*C", 12, ("C", 4)),
+        ("A*B", 6, None),
+    ],
+)
+def test_an_axis_is_solved_for_its_only_name(text, size, solved):
+    assert read_axis(text).solve(size, {}) == solved
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes"),
+    [
+        (commented_modules.StudyNote, [(2, 9, 64)]),
+        (commented_modules.Inline, [(2, 144, 64), (2, 144, 64)]),
+        (commented_modules.Several, [(2, 9, 64)]),
+        (commented_modules.NoShapes, [(2, 9, 64)]),
+        (commented_modules.Reused, [(2, 8, 8, 8)]),
+    ],
+)
+def test_wrong_comments_are_found_in_all_styles(module, shapes):
+    lines = Path(commented_modules.__file__).read_text(encoding="utf-8").splitlines()
+    source, first = inspect.getsourcelines(module)
+    report = attnscope.trace(module(), *[torch.randn(shape) for shape in shapes])
+    marked = {line for line in range(first, first + len(source)) if "WRONG" in lines[line - 1]}
+    assert {wrong.line for wrong in report.comments.wrong} == marked
 
 
 def helper(x):

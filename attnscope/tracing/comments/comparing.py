@@ -5,6 +5,7 @@ the comments of one call of a function. Comments may use such a name again for a
 names differ is therefore wrong only if its axes would fit in another order.
 """
 
+from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -15,8 +16,10 @@ from attnscope.tracing.comments.axes import Axis, Sizes
 Axes = tuple[Axis, ...]
 LARGEST_STEP = 2
 """Largest difference between the size that a comment says and the real one that a typical mistake explains."""
-LARGEST_FACTOR = 8
+LARGEST_FACTOR = 16
 """Largest factor by which a mistake makes the size that a comment says too large."""
+MAJORITY = 0.75
+"""Fraction of the other comments that must give a name the same size to confirm it."""
 MOST_PERMUTED = 6
 """Number of axes up to which all orders of the axes are tried."""
 
@@ -39,6 +42,11 @@ class Observation:
     is_sure: bool = True
     binds: bool = False
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names in the axes."""
+        return frozenset(name for axes in self.options for axis in axes for name in axis.names)
+
     def fits(self, bound: Sizes) -> list[dict[str, int]]:
         """Return the new sizes of names under each reading that fits; empty if none does."""
         found = (
@@ -49,16 +57,18 @@ class Observation:
         )
         return [fresh for fresh in found if fresh is not None]
 
-    def is_explained(self, bound: Sizes) -> bool:
+    def is_explained(self, by_code: Sizes, confirmed: Sizes) -> bool:
         """Return whether the comment would fit after a typical correction, so that its names mean those of the code.
 
         Such a correction is another order of axes, another number of them, a factor, one more or less, or another variable
         of the code. Otherwise a name may mean something else in the comment than in the code.
         """
-        known = {**bound, **dict(self.sizes)}
+        by_code = {**by_code, **dict(self.sizes)}
+        known = {**confirmed, **by_code}
         return any(
             all(
-                axis.number is not None or _is_explained(axis.sizes(known), size, self.variables)
+                axis.number is not None
+                or self._is_typical(axis, size, [other.sizes(known) for other in axes], known, by_code)
                 for axis, size in aligned
                 if not axis.may_be(size, known)
             )
@@ -66,6 +76,22 @@ class Observation:
             for shape in self.shapes
             if (aligned := _aligned(axes, shape)) is not None
         ) or all(_aligned(axes, shape) is None for axes in self.options for shape in self.shapes)
+
+    def _is_typical(
+        self, axis: Axis, size: int, said_by_all: Sequence[range | None], known: Sizes, by_code: Sizes
+    ) -> bool:
+        """Return whether a size that an axis does not have is a typical mistake for one that it has."""
+        said = axis.sizes(known)
+        if axis.is_name and axis.names[0] not in by_code:  # comments may use a plain name again for another size
+            return range(size, size + 1) in said_by_all
+        if said is None or size in self.variables:
+            return True  # if a name of the axis has no size, its arithmetic cannot give this one
+        return any(
+            abs(size - each) <= LARGEST_STEP
+            or (each > 0 and size % each == 0)
+            or (size > 0 and each % size == 0 and each // size <= LARGEST_FACTOR)
+            for each in (*said, *(known[name] for name in axis.names))
+        )
 
     def is_comparable(self) -> bool:
         """Return whether the comment surely says a shape, and not for example what the last axis of the values holds."""
@@ -95,16 +121,24 @@ def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]
     """
     results: list[tuple[str, Shape] | None] = [None] * len(observations)
     by_code: dict[str, int] = {}
-    by_comments: dict[str, int] = {}
-    for index in _most_agreed(observations):
+    by_comments: list[dict[str, int]] = [{}]  # of all comments, the first size of a name first; then of each comment
+    fits = [each.fits({}) for each in observations]
+    for index in _most_agreed(observations, fits):
         each = observations[index]
-        bound = {**by_comments, **by_code}
-        if fitting := each.fits(bound):
-            (by_code if each.binds else by_comments).update(fitting[0])
-        elif not each.is_comparable():
-            continue
-        elif _is_wrong(each, by_code, bound):
-            results[index] = each.wrong(bound)
+        confirmed = {**_confirmed(each, [*fits[:index], *fits[index + 1 :]]), **by_code}
+        bounds = [{**sizes, **by_code} for sizes in by_comments]
+        others = [bound for bound in bounds[1:] if each.names <= bound.keys()]
+        fitting = next((fresh for bound in (bounds[0], *others) for fresh in each.fits(bound)), None)
+        if fitting is not None and (each.fits(confirmed) or not each.is_explained(by_code, confirmed)):
+            if each.binds:
+                by_code |= fitting
+            else:
+                by_comments[0] = {**fitting, **by_comments[0]}
+                by_comments += fits[index][:1]
+        elif each.is_comparable() and _is_wrong(each, by_code, confirmed, bounds):
+            results[index] = each.wrong(bounds[0])
+        else:
+            by_comments += fits[index][:1]
     return results
 
 
@@ -124,7 +158,7 @@ def mismatch(axes: Axes, shape: Shape, local_sizes: Sizes, bound: MutableMapping
     if fitting := each.fits(bound):
         bound.update(fitting[0])
         return None
-    wrong = each.is_comparable() and _is_wrong(each, {}, bound)
+    wrong = each.is_comparable() and _is_wrong(each, {}, {}, [bound])
     return each.wrong(bound)[0] if wrong else None
 
 
@@ -189,14 +223,24 @@ def _may_list_contents(axes: Axes, shape: Shape) -> bool:
     return len(axes) != len(shape) and shape[-1:] == (len(axes),) and all(axis.is_name for axis in axes)
 
 
-def _most_agreed(observations: Sequence[Observation]) -> list[int]:
+def _most_agreed(observations: Sequence[Observation], fits: Sequence[Sequence[Mapping[str, int]]]) -> list[int]:
     """Return the places of the comments in the order in which they bind names: those first that agree with most others."""
-    fits = [each.fits({}) for each in observations]
     votes = [
         sum(other != index and _agree(mine, theirs) for other, theirs in enumerate(fits))
         for index, mine in enumerate(fits)
     ]
     return sorted(range(len(observations)), key=lambda index: (not observations[index].binds, -votes[index], index))
+
+
+def _confirmed(each: Observation, others: Sequence[Sequence[Mapping[str, int]]]) -> dict[str, int]:
+    """Return the names of a comment to which most other comments give one size, at least two of them."""
+    confirmed = {}
+    for name in each.names:
+        sizes = Counter(fresh[0][name] for fresh in others if fresh and name in fresh[0])
+        for size, count in sizes.most_common(1):
+            if count > 1 and count > MAJORITY * sizes.total():
+                confirmed[name] = size
+    return confirmed
 
 
 def _agree(some: Sequence[Mapping[str, int]], others: Sequence[Mapping[str, int]]) -> bool:
@@ -208,24 +252,18 @@ def _agree(some: Sequence[Mapping[str, int]], others: Sequence[Mapping[str, int]
     )
 
 
-def _is_wrong(each: Observation, by_code: Sizes, bound: Sizes) -> bool:
-    """Return whether a comment that does not fit is wrong, rather than one whose names mean something else."""
-    if each.fits(by_code):
-        names = {name for axes in each.options for axis in axes for name in axis.names}
-        return names <= {*bound, *dict(each.sizes)} and _fits_in_another_order(each, bound)
-    return each.is_explained(by_code) or _fits_in_another_order(each, bound) or _fits_in_another_order(each, by_code)
+def _is_wrong(each: Observation, by_code: Sizes, confirmed: Sizes, bounds: Sequence[Sizes]) -> bool:
+    """Return whether a comment that does not fit is wrong, rather than one whose names mean something else.
 
-
-def _is_explained(said: range | None, size: int, variables: frozenset[int]) -> bool:
-    """Return whether a size that an axis does not have is a typical mistake for one that it has."""
-    if said is None or size in variables:
-        return True  # a name of the axis has no size, so that its arithmetic cannot give this one
-    return any(
-        abs(size - each) <= LARGEST_STEP
-        or (each > 0 and size % each == 0)
-        or (size > 0 and each % size == 0 and each // size <= LARGEST_FACTOR)
-        for each in said
-    )
+    Args:
+        each: the comment.
+        by_code: sizes of names that the code binds.
+        confirmed: the same, and sizes of names on which most other comments agree.
+        bounds: sizes that comments gave to names.
+    """
+    if not each.fits(confirmed):
+        return each.is_explained(by_code, confirmed) or _fits_in_another_order(each, confirmed)
+    return any(each.names <= {*bound, *dict(each.sizes)} and _fits_in_another_order(each, bound) for bound in bounds)
 
 
 def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:

@@ -138,6 +138,19 @@ class _Function:
                 yield from self._beside(statement)
         for line in self.by_line:
             yield from self._above(line)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from self._of_arguments(node)
+
+    def _of_arguments(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Watch]:
+        """Yield what the comments beside the arguments of a function say when its first statement begins."""
+        first = node.body[1] if ast.get_docstring(node) is not None and len(node.body) > 1 else node.body[0]
+        for line in range(node.lineno, first.lineno):
+            if (comment := self.comments.get(line)) and len(comment.said) == 1 and not comment.is_alone:
+                name = self._argument(comment)
+                if name is not None:
+                    lines = range(first.lineno, first.lineno + 1)
+                    yield self._watch(comment.said[0], comment, lines, before=(name,))
 
     def _beside(self, node: ast.stmt) -> Iterator[Watch]:
         """Yield what the comments on the lines of a statement say."""
@@ -149,7 +162,7 @@ class _Function:
             ends.append(node.value.end_lineno)  # type: ignore[attr-defined] # the last call of a chain in parentheses
         if len(beside) == 1:
             ends.append(node.lineno)
-        last = next((self.comments[end] for end in ends if end in self.comments), None)
+        last = next((self.comments[end] for end in ends if end in self.comments and self.comments[end].said), None)
         for comment in beside:
             if comment is last:
                 if not comment.is_alone:
@@ -159,7 +172,9 @@ class _Function:
 
     def _argument(self, comment: Comment) -> str | None:
         """Return the variable that is alone on the line of a comment."""
-        match = re.fullmatch(r"\s*([A-Za-z_]\w*),?\s*", self.source[comment.line - 1][: comment.column])
+        match = re.fullmatch(
+            r"\s*([A-Za-z_]\w*)(?:\s*:[^=]*)?(?:\s*=\s*\w+)?,?\s*", self.source[comment.line - 1][: comment.column]
+        )
         return match[1] if match and match[1] in self.variables else None
 
     def _of_result(self, node: ast.stmt, comment: Comment) -> Iterator[Watch]:
@@ -209,7 +224,7 @@ class _Function:
 
         It may be about any statement up to the next empty line or comment, unless it names a call of the statement.
         """
-        unpacked = _unpacked(node)
+        unpacked = None if each.is_result or each.label else _unpacked(node)
         place = block.index(node)
         last = node
         is_of_one = unpacked or each.label.removesuffix("()") in _words_of(node)

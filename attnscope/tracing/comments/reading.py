@@ -39,11 +39,11 @@ EXTENTS = frozenset("t h w H W height width time".split())  # noqa: SIM905
 """Names of extents, which a comment may list as the contents of a tensor."""
 NO_RESULT = frozenset(
     """
-    from expect expects expected input inputs instead like if unlike assume assumes not before was original than where
+    from expect expects expected input inputs instead like if unlike assume assumes not before was were original than where
 
     eg weight weights kernel bias either without range between need needs require requires should must can may values
 
-    value coordinates coords indices order offsets type stride strides axes dims axis index ratio
+    over across along on value coordinates coords indices order offsets type stride strides axes axis index ratio
     """.split()  # noqa: SIM905
 )
 """Words before a shape that make it one of something else than of the result."""
@@ -51,7 +51,7 @@ CONDITIONS = frozenset("if or unless otherwise depending when else per optional 
 """Words after a shape that make it uncertain."""
 SHAPE_WORDS = re.compile(r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?)(?![A-Za-z])")
 ARROW = re.compile(r"\s*(?:[-=]{1,2}>|→|⇒|➜|⟶|\|->)\s*")
-FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。", "()[][],:=,;.")
+FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。{}", "()[][],:=,;.()")
 DIRECTIVE = re.compile(
     r"(?:type|noqa|pylint|mypy|ruff|fmt|isort|pragma|TODO|FIXME|https?)\b|.*https?://", re.IGNORECASE
 )
@@ -82,7 +82,8 @@ class Said:
 @cache
 def read_shapes(comment: str) -> tuple[Said, ...]:
     """Return the shapes that a comment says its statement has; of a chain of arrows, those after the last."""
-    text = comment.translate(FULL_WIDTH).replace("`", "").strip().rstrip(".").strip()
+    text = re.sub(r"\w+\[[\w.]+,\s*['\"]([^'\"]+)['\"]\]", r"[\1]", comment)  # Float[Tensor, "B N C"]
+    text = text.translate(FULL_WIDTH).replace("`", "").strip().rstrip(".").strip()
     if not text or DIRECTIVE.match(text):
         return ()
     quoted = re.search(r"['\"]([^'\"]*->[^'\"]*)['\"]", text)
@@ -92,7 +93,8 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
         return said
     if CONDITIONS & set(re.findall(r"[a-z]+", parts[0].lower())):
         return ()  # convert if necessary (B, C, H, W) -> (B, C, 1, H, W)
-    words = _label(re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", " ".join(parts[:-1])))
+    before = "" if _bare(parts[-2].strip(), True) else " ".join(parts[:-1])
+    words = _label(re.sub(r"\([^()]+\)|\[[^\[\]]+\]", "", before))
     is_short = len(words.split()) <= MOST_WORDS
     return tuple(
         replace(each, label=each.label or words, is_result=True, is_sure=each.is_sure and is_short) for each in said
@@ -121,17 +123,17 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
         if found and joint in ("or", "|", "/"):
             found[-1] = replace(found[-1], options=(*found[-1].options, axes))
         elif found and joint in ("to", "=", "becomes", "into"):
-            found = [Said((axes,), "", True, found[0].is_prose)]
+            found = [Said((axes,), found[0].label, True, found[0].is_prose)]
         elif found and OPERATOR.fullmatch(between):
             return  # the operands of a product
         else:
             label = _label(between)
+            is_labelled = between.rstrip().endswith((":", "="))
             words = set(re.findall(r"[a-z]+", label.lower()))
-            if (words & NO_RESULT and not label.isidentifier()) or re.search(r"\b(?:e\.g|i\.e)\b", label):
+            if (words & NO_RESULT and not is_labelled) or re.search(r"\b(?:e\.g|i\.e)\b", label):
                 found.append(Said((), label))
             else:
                 is_prose = len(label.split()) > 1
-                is_labelled = between.rstrip().endswith((":", "="))
                 found.append(Said((axes,), label, False, is_prose, _is_sure(axes, between), is_labelled))
         last = end
     after = re.findall(r"[a-z]+", text[last:].lower())[:1]
