@@ -4,8 +4,8 @@
 
 Each network runs on meta. A right comment is changed in the cached source, not on disk: two of its axes are swapped, one
 is left out, or one is doubled. The code stays the same, so the comment becomes wrong. At least 95% of the changed comments
-must be found, and no other comment may be flagged because of a change. Comments whose names occur only in comments have
-figures of their own, since a doubled axis may be right for another size of its name.
+must be found, and no other comment may be flagged because of a change. Comments whose names have no size
+in the code and occur in no other comment have figures of their own, since nothing contradicts the change.
 
 The comments that are flagged without a change are listed, to be judged by hand.
 """
@@ -58,6 +58,7 @@ TRANSFORMERS = """
 
     DistilBert XLNet
 """.split()  # noqa: SIM905
+NOTHING = "nothing else"
 Place = tuple[str, int]
 Inputs = tuple[Any, ...]
 Network = Callable[[], tuple[nn.Module, Inputs]]
@@ -65,12 +66,12 @@ Network = Callable[[], tuple[nn.Module, Inputs]]
 
 @dataclass(frozen=True)
 class Right:
-    """A right comment: its shape in one call, its line, and whether the code gives all its names a size."""
+    """A right comment, its shape in one call, and what else gives sizes to its names: the code, comments, or nothing."""
 
     watch: Watch
     axes: tuple[Axis, ...]
     shape: Shape
-    by_code: bool
+    bound_by: str
 
 
 def main() -> None:
@@ -88,8 +89,8 @@ def figures(library: str, networks: dict[str, Network]) -> None:
     """Print the figures of one library."""
     flagged: dict[Place, str] = {}
     seen: set[Place] = set()
-    planted: Counter[tuple[str, bool]] = Counter()
-    found: Counter[tuple[str, bool]] = Counter()
+    planted: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     others: set[Place] = set()
     for name, network in networks.items():
         try:
@@ -113,7 +114,7 @@ def figures(library: str, networks: dict[str, Network]) -> None:
                 after = with_comments(changes, module, inputs)
                 others |= after.keys() - changes.keys() - check.wrong.keys()
                 for place in changes:
-                    group = kind.__name__, right[place].by_code
+                    group = kind.__name__, right[place].bound_by
                     planted[group] += 1
                     found[group] += place in after
                     if place not in after and "-v" in sys.argv:
@@ -122,9 +123,11 @@ def figures(library: str, networks: dict[str, Network]) -> None:
     for line in flagged.values():
         print("   ", line)
     for group in sorted(planted):
-        by = "the code" if group[1] else "comments"
-        print(f"    {group[0]}, names bound by {by}: {found[group]} of {planted[group]} found")
-    print(f"    all: {found.total()} of {planted.total()}; right comments flagged because of them: {sorted(others)}")
+        print(f"    {group[0]}, sizes known from {group[1]}: {found[group]} of {planted[group]} found")
+    known = [sum(count for (_, by), count in counts.items() if by != NOTHING) for counts in (found, planted)]
+    print(
+        f"    all with known sizes: {known[0]} of {known[1]}; right comments flagged because of them: {sorted(others)}"
+    )
 
 
 def checked(module: nn.Module, inputs: Inputs) -> CommentCheck:
@@ -142,8 +145,12 @@ def right_comments(check: CommentCheck) -> dict[Place, Right]:
             axes = each.options[0]
             fitting = [shape for shape in each.shapes if replace(each, shapes=(shape,)).fits({})]
             if not any(axis.is_ellipsis for axis in axes) and fitting and watch.names:
-                names = {name for name, _ in each.sizes}
-                right[place] = Right(watch, axes, fitting[-1], watch.names <= names)
+                by_code = {name for name, _ in each.sizes}
+                others = {name for other, _ in seen if other is not watch for name in other.names}
+                bound_by = (
+                    "code" if watch.names <= by_code else "comments" if watch.names <= by_code | others else NOTHING
+                )
+                right[place] = Right(watch, axes, fitting[-1], bound_by)
     return right
 
 

@@ -122,6 +122,7 @@ def test_other_comments_are_ignored(comment):
         ("(B, h, N, C/h)", (1, 4, 9, 16), {"C": 64}, True),
         ("(B, h, N, C/h)", (1, 4, 9, 15), {"C": 64}, False),
         ("(B, h, N, d)", (1, 9, 4, 16), {"h": 4, "N": 9}, False),  # another order
+        ("Wh*Ww, nH, Wh*Ww", (49, 49, 12), {}, False),
         ("(B, N, M)", (1, 9, 7), {"N": 9, "M": 100}, True),  # M may mean something else here
         ("(x1, dx, dim, bs)", (5, 4), {}, True),  # what the last axis holds
     ],
@@ -161,11 +162,11 @@ def test_an_axis_allows_sizes(text, sizes):
     ("text", "size", "solved"),
     [
         ("M*M", 49, ("M", 7)),
-        ("M*M", 50, None),
-        ("C/4", 6, None),
+        ("M*M", 50, ("M", None)),
+        ("C/4", 6, ("C / 4", 6)),
         ("N+1", 9, ("N", 8)),
         ("3*C", 12, ("C", 4)),
-        ("A*B", 6, None),
+        ("A*B", 6, ("A * B", 6)),
     ],
 )
 def test_an_axis_is_solved_for_its_only_name(text, size, solved):

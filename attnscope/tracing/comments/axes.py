@@ -41,6 +41,11 @@ class Axis:
         """Return the names in the axis, such as `N`, `self.num_heads` or `window_size[0]`, each as often as it occurs."""
         return tuple(_names(self.tree)) if self.tree else ()
 
+    @cached_property
+    def key(self) -> str:
+        """Return the expression as text. It is a name too if the comment is all that is known of the names in it."""
+        return ast.unparse(self.tree) if self.tree else ""
+
     @property
     def number(self) -> int | None:
         """Return the size of an axis that is a number; None for others."""
@@ -59,22 +64,27 @@ class Axis:
         Returns:
             The allowed sizes, or None if a name in it has no size.
         """
-        if self.tree is None or any(name not in of for name in self.names):
+        if self.tree is None:
             return None
+        if any(name not in of for name in self.names):
+            return range(of[self.key], of[self.key] + 1) if self.key in of else None
         try:
             least, most = _bounds(self.tree, of)
         except (ZeroDivisionError, OverflowError):
             return None
         return range(least, most + 1)
 
-    def solve(self, size: int, of: Sizes) -> tuple[str, int] | None:
-        """Return the only unknown name of the axis and its size, if the axis has `size` for exactly one."""
+    def solve(self, size: int, of: Sizes) -> tuple[str, int | None] | None:
+        """Return the only unknown name of the axis and its size, or the whole expression if that is all that can be said.
+
+        The size is None if the axis has `size` for no size of its name, and the result is None without unknown names.
+        """
         unknown = {name for name in self.names if name not in of}
-        if len(unknown) != 1:
+        if not unknown:
             return None
         name = unknown.pop()
-        if self.is_name:
-            return name, size
+        if self.is_name or unknown or _divides(self.tree):
+            return self.key, size
         low, high = 0, max(size, 1) * 64  # the axis may be a fraction of the name, such as C/4
         while low < high:
             middle = (low + high) // 2
@@ -84,17 +94,8 @@ class Axis:
             else:
                 high = middle
         here, after = self.sizes({**of, name: low}), self.sizes({**of, name: low + 1})
-        return (name, low) if here == range(size, size + 1) and after is not None and size not in after else None
-
-    def may_be(self, size: int, of: Sizes) -> bool:
-        """Return whether the axis has `size` for some size of its only unknown name; True with more unknown names."""
-        allowed = self.sizes(of)
-        if allowed is not None:
-            return size in allowed
-        unknown = {name for name in self.names if name not in of}
-        if len(unknown) != 1 or self.is_name or _divides(self.tree):
-            return True
-        return self.solve(size, of) is not None
+        is_only = here == range(size, size + 1) and after is not None and size not in after
+        return name, low if is_only else None
 
 
 def read_axis(text: str, *, in_list: bool = True) -> Axis | None:
@@ -121,6 +122,8 @@ def read_axis(text: str, *, in_list: bool = True) -> Axis | None:
     spelled = re.sub(r"(?<![\w.])(\d+)(?=[A-Za-z_(])", r"\1*", spelled)  # 2C
     spelled = re.sub(r"(?<=[\w)])\s+(?=[\w(])", "*", spelled.strip())  # (h d)
     spelled = re.sub(r"\)(?=\w)", ")*", spelled)
+    if not re.fullmatch(r"[\w\s.+*/()\[\],-]+", spelled):
+        return None
     try:
         tree = ast.parse(spelled.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError):

@@ -44,8 +44,13 @@ class Observation:
 
     @property
     def names(self) -> frozenset[str]:
-        """Return the names in the axes."""
-        return frozenset(name for axes in self.options for axis in axes for name in axis.names)
+        """Return the names in the axes, and the expressions."""
+        return frozenset(name for axes in self.options for axis in axes for name in (*axis.names, axis.key) if name)
+
+    def is_known(self, bound: Sizes) -> bool:
+        """Return whether all axes have sizes."""
+        known = {**bound, **dict(self.sizes)}
+        return all(axis.tree is None or axis.sizes(known) is not None for axes in self.options for axis in axes)
 
     def fits(self, bound: Sizes) -> list[dict[str, int]]:
         """Return the new sizes of names under each reading that fits; empty if none does."""
@@ -70,7 +75,7 @@ class Observation:
                 axis.number is not None
                 or self._is_typical(axis, size, [other.sizes(known) for other in axes], known, by_code)
                 for axis, size in aligned
-                if not axis.may_be(size, known)
+                if fit([axis], (size,), known) is None
             )
             for axes in self.options
             for shape in self.shapes
@@ -82,11 +87,12 @@ class Observation:
     ) -> bool:
         """Return whether a size that an axis does not have is a typical mistake for one that it has."""
         said = axis.sizes(known)
-        if axis.is_name and axis.names[0] not in by_code:  # comments may use a plain name again for another size
+        if said is None:
+            return True  # a name of the axis has no size, and its arithmetic cannot give this one
+        is_by_comments = axis.is_name or any(name not in known for name in axis.names)
+        if is_by_comments and not by_code.keys() >= set(axis.names):  # comments may use it again for another size
             return range(size, size + 1) in said_by_all
-        if said is None or size in self.variables:
-            return True  # if a name of the axis has no size, its arithmetic cannot give this one
-        return any(
+        return size in self.variables or any(
             abs(size - each) <= LARGEST_STEP
             or (each > 0 and size % each == 0)
             or (size > 0 and each % size == 0 and each // size <= LARGEST_FACTOR)
@@ -127,7 +133,7 @@ def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]
         each = observations[index]
         confirmed = {**_confirmed(each, [*fits[:index], *fits[index + 1 :]]), **by_code}
         bounds = [{**sizes, **by_code} for sizes in by_comments]
-        others = [bound for bound in bounds[1:] if each.names <= bound.keys()]
+        others = [bound for bound in bounds[1:] if each.is_known(bound)]
         fitting = next((fresh for bound in (bounds[0], *others) for fresh in each.fits(bound)), None)
         if fitting is not None and (each.fits(confirmed) or not each.is_explained(by_code, confirmed)):
             if each.binds:
@@ -171,11 +177,15 @@ def fit(axes: Sequence[Axis], shape: Shape, known: Sizes) -> dict[str, int] | No
     # plain names first, so that h is known when C/h is read
     for axis, size in sorted(aligned, key=lambda pair: not pair[0].is_name):
         sizes = {**fresh, **known}
-        if not axis.may_be(size, sizes):
-            return None
-        solved = axis.solve(size, sizes)
-        if solved is not None:
-            fresh[solved[0]] = solved[1]
+        allowed = axis.sizes(sizes)
+        if allowed is not None:
+            if size not in allowed:
+                return None
+        elif (solved := axis.solve(size, sizes)) is not None:
+            name, its_size = solved
+            if its_size is None:
+                return None
+            fresh[name] = its_size
     return fresh
 
 
@@ -263,7 +273,7 @@ def _is_wrong(each: Observation, by_code: Sizes, confirmed: Sizes, bounds: Seque
     """
     if not each.fits(confirmed):
         return each.is_explained(by_code, confirmed) or _fits_in_another_order(each, confirmed)
-    return any(each.names <= {*bound, *dict(each.sizes)} and _fits_in_another_order(each, bound) for bound in bounds)
+    return any(each.is_known(bound) and _fits_in_another_order(each, bound) for bound in bounds)
 
 
 def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:

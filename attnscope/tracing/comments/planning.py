@@ -6,6 +6,7 @@ import io
 import linecache
 import re
 import tokenize
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -207,7 +208,7 @@ class _Function:
             line -= 1
         unnamed = 0
         for comment in above:
-            if _is_code(comment.text):
+            if not comment.said or _is_code(comment.text):
                 continue
             for each in comment.said:
                 if named := self._named(each):
@@ -287,7 +288,9 @@ class _Function:
 def _is_code(text: str) -> bool:
     """Return whether a comment is a statement that is commented out."""
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of backslashes in the text
+            tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return False
     return any(isinstance(node, ast.Call | ast.Return) for node in ast.walk(tree)) and "torch.Size" not in text
