@@ -140,7 +140,13 @@ def right_comments(check: CommentCheck) -> dict[Place, Right]:
     for seen in check.judged:
         for watch, each in seen:
             place = (watch.file, watch.comment_line)
-            if place in check.wrong or len(each.options) > 1 or watch.position or not each.fits({}):
+            if (
+                watch.is_evidence
+                or place in check.wrong
+                or len(each.options) > 1
+                or watch.position
+                or not each.fits({})
+            ):
                 continue
             axes = each.options[0]
             fitting = [shape for shape in each.shapes if replace(each, shapes=(shape,)).fits({})]

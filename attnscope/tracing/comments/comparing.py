@@ -31,7 +31,7 @@ class Observation:
     `options` are the alternatives of the comment. `others` are the sizes if names are those of attributes before those of
     local variables, and `variables` the sizes of all local variables. `is_sure` is False if a comment of another number of
     axes may mean something else. `binds` is True if the code names the axes of the same value, which binds the comment's
-    names too.
+    names too. `is_evidence` is True if the comment gives names sizes where it fits, and is not checked.
     """
 
     options: tuple[Axes, ...]
@@ -40,6 +40,7 @@ class Observation:
     others: tuple[tuple[str, int], ...] = ()
     variables: frozenset[int] = frozenset()
     is_sure: bool = True
+    is_evidence: bool = False
     binds: bool = False
 
     @property
@@ -141,6 +142,8 @@ def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]
             else:
                 by_comments[0] = {**fitting, **by_comments[0]}
                 by_comments += fits[index][:1]
+        elif each.is_evidence:
+            continue
         elif each.is_comparable() and _is_wrong(each, by_code, confirmed, bounds):
             results[index] = each.wrong(bounds[0])
         else:

@@ -35,7 +35,7 @@ class CommentCheck:
         results = judge([observation for _, observation in seen])
         for (watch, observation), result in zip(seen, results, strict=True):
             place = (watch.file, watch.comment_line)
-            if observation.fits({}) or observation.is_comparable():
+            if not watch.is_evidence and (observation.fits({}) or observation.is_comparable()):
                 self.checked.add(place)
             if result is not None:
                 self.wrong.setdefault(place, WrongShape(*place, watch.comment, *result))
@@ -95,6 +95,7 @@ class _Call:
             tuple(others.items()),
             frozenset(value for value in variables.values() if type(value) is int),
             watch.is_sure,
+            watch.is_evidence,
             watch.binds,
         )
         self.seen.append((watch, observation))

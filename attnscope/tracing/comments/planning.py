@@ -32,6 +32,7 @@ class Watch:
     those to look at before the statements in `starts` and when the last has ended, with `returns` also the returned value.
     `position` is the place of the value in a tuple of the given length; None for all values.
     `is_above` is True for a comment above its statement, which may be about a value that does not exist yet.
+    `is_evidence` is True for the shape before an arrow, which gives names sizes if it fits, and is not checked.
     """
 
     options: tuple[Axes, ...]
@@ -46,6 +47,7 @@ class Watch:
     position: tuple[int, int] | None = None
     is_sure: bool = True
     is_above: bool = False
+    is_evidence: bool = False
     binds: bool = False
 
     @property
@@ -134,14 +136,16 @@ class _Function:
                         self.by_line[statement.lineno] = statement, block
 
     def watches(self) -> Iterator[Watch]:
+        for node, block in self.by_line.values():
+            yield from self._sources(node, block)
         for statement, _ in self.by_line.values():
             if isinstance(statement, SIMPLE):
                 yield from self._beside(statement)
         for line in self.by_line:
             yield from self._above(line)
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield from self._of_arguments(node)
+        for each in ast.walk(self.tree):
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from self._of_arguments(each)
 
     def _of_arguments(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Watch]:
         """Yield what the comments beside the arguments of a function say when its first statement begins."""
@@ -152,6 +156,20 @@ class _Function:
                 if name is not None:
                     lines = range(first.lineno, first.lineno + 1)
                     yield self._watch(comment.said[0], comment, lines, before=(name,))
+
+    def _sources(self, node: ast.stmt, block: list[ast.stmt]) -> Iterator[Watch]:
+        """Yield the shapes before the arrows of comments beside and above a statement."""
+        if not isinstance(node, SIMPLE):
+            return
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        for line in (node.lineno - 1, *lines):
+            comment = self.comments.get(line)
+            if comment is None or not comment.said or (line < node.lineno and not comment.is_alone):
+                continue
+            first = comment.said[0]
+            if first.source is not None:
+                source = Said((first.source,))
+                yield self._watch(source, comment, lines, before=self._before(node, block), is_evidence=True)
 
     def _beside(self, node: ast.stmt) -> Iterator[Watch]:
         """Yield what the comments on the lines of a statement say."""

@@ -11,7 +11,7 @@ from functools import cache
 from attnscope.tracing.comments.axes import ENGLISH, Axis, read_axis
 
 AXIS_NAME = re.compile(
-    r"[A-Za-z](?:\d|_|ʼ)?|[a-z]{1,2}[A-Z]{1,2}\d?|[A-Z][a-z]|[hH][wW]|[A-Z][A-Za-z]{0,2}ʼ|bsz?|hd|nh|ws|kk"
+    r"[A-Za-z](?:\d|_|ʼ)?|[a-z]{1,2}[A-Z]{1,2}\d?|[A-Z][A-Za-z]|[hH][wW]|[A-Z][A-Za-z]{0,2}ʼ|bsz?|hd|nh|ws|kk"
     r"|[A-Za-z]{1,2}_(?:[A-Za-z]{1,3}|\w*\d|in|out|old|new|sub|pad)"
 )
 """Pattern of names that look like an axis: `B`, `n`, `B_`, `nW`, `Wh`, `hw`, `C_in`."""
@@ -67,16 +67,17 @@ LABEL = re.compile(r"^\s*([^:=()\[\],]*(?:\(\))?)\s*[:=]\s*")
 class Said:
     """A shape in a comment: the axes of each alternative, and the text before it, which may name a tensor.
 
-    `is_result` is True if the comment says by an arrow that the shape is that of the result. `is_sure` is False if the
-    text is prose, or all axes are numbers, so that the number of axes may mean something else.
+    `is_result` is True if the comment says by an arrow that the shape is that of the result. `source` is then the shape
+    before the first arrow, if there is one. `is_sure` is False if a comment of another number of axes may mean something
+    else, such as one of numbers only. `is_labelled` is True if a colon or equals sign ends the text before the shape.
     """
 
     options: tuple[tuple[Axis, ...], ...]
     label: str = ""
     is_result: bool = False
-    is_prose: bool = False
     is_sure: bool = True
     is_labelled: bool = False
+    source: tuple[Axis, ...] | None = None
 
 
 @cache
@@ -96,8 +97,17 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
     before = "" if _bare(parts[-2].strip(), True) else " ".join(parts[:-1])
     words = _label(re.sub(r"\([^()]+\)|\[[^\[\]]+\]", "", before))
     is_short = len(words.split()) <= MOST_WORDS
+    sources = [each.options[0] for each in _of_part(parts[0], True) if len(each.options) == 1]
+    source = sources[0] if len(sources) == 1 else None
     return tuple(
-        replace(each, label=each.label or words, is_result=True, is_sure=each.is_sure and is_short) for each in said
+        replace(
+            each,
+            label=each.label or words,
+            is_result=True,
+            is_sure=each.is_sure and is_short,
+            source=source,
+        )
+        for each in said
     )
 
 
@@ -123,7 +133,7 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
         if found and joint in ("or", "|", "/"):
             found[-1] = replace(found[-1], options=(*found[-1].options, axes))
         elif found and joint in ("to", "=", "becomes", "into"):
-            found = [Said((axes,), found[0].label, True, found[0].is_prose)]
+            found = [Said((axes,), found[0].label, True)]
         elif found and OPERATOR.fullmatch(between):
             return  # the operands of a product
         else:
@@ -133,8 +143,7 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
             if (words & NO_RESULT and not is_labelled) or re.search(r"\b(?:e\.g|i\.e)\b", label):
                 found.append(Said((), label))
             else:
-                is_prose = len(label.split()) > 1
-                found.append(Said((axes,), label, False, is_prose, _is_sure(axes, between), is_labelled))
+                found.append(Said((axes,), label, False, _is_sure(axes, between), is_labelled))
         last = end
     after = re.findall(r"[a-z]+", text[last:].lower())[:1]
     if set(after) & CONDITIONS or (OPERATOR.match(text[last:] + "?") and re.match(r"\s*[@*+]", text[last:])):
@@ -202,7 +211,7 @@ def _without_brackets(text: str, has_arrow: bool) -> Iterator[Said]:
     label = label or ""
     axes = _bare(text.strip(), has_arrow)
     if axes is not None:
-        yield Said((axes,), label, False, len(label.split()) > 1, _is_sure(axes, ""), bool(label))
+        yield Said((axes,), label, False, _is_sure(axes, ""), bool(label))
 
 
 def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
@@ -221,7 +230,11 @@ def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
     if has_arrow and re.fullmatch(r"[A-Z][A-Z0-9]{1,5}", text):
         return tuple(Axis(letter) for letter in text)  # NCHW -> NLC is about the order of axes, not their sizes
     words = _words(text)
-    return None if words is None else _axes(words, all_axes=True, spaced=True, least=2 if "..." in words else 3)
+    return (
+        None
+        if words is None
+        else _axes(words, all_axes=True, spaced=True, least=2 if has_arrow or "..." in words else 3)
+    )
 
 
 def _words(text: str) -> list[str] | None:
