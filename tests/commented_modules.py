@@ -165,3 +165,34 @@ class Reused(nn.Module):
 
         z = y.permute(0, 2, 3, 1)  # (N, C, H, W) WRONG
         return y.permute(0, 2, 3, 1)  # (batch, height, width, num_channels)
+
+
+class Detection(nn.Module):
+    """Comments in the style of a detection head: anchors, boxes and masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topk, self.n_max_boxes, self.nc, self.no = 3, 5, 7, 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        bs, _, ny, nx = x.shape  # x(bs,255,20,20) to x(bs,3,20,20,85)
+        sx = torch.arange(nx) + 0.5  # shift x
+        anchors = torch.stack((sx, sx), -1)  # (x, y)
+        x_cat = x.flatten(2)  # (b, no, a)
+
+        # Assigned boxes, (b, h*w, 4)
+        boxes = x_cat[:, :4].transpose(1, 2)
+        cx, cy, w, h = boxes.unbind(-1)  # center x, center y, width, height
+        lt = boxes[..., :2] - boxes[..., 2:] / 2  # top left (x1, y1)
+        xyxy = torch.cat((lt, lt), -1)  # xyxy bbox, (b, h*w, 4)
+
+        scores = x_cat[:, 4:9]  # (b, max_num_obj, h*w)
+        metrics, idxs = torch.topk(scores, self.topk, dim=-1)  # (b, max_num_obj, topk)
+        mask = metrics.sum(-1)  # (b, max_num_obj)
+        fg_mask = scores.sum(-2)  # (b, n_max_boxes, h*w) -> (b, h*w)
+
+        ind = torch.zeros(2, bs, self.n_max_boxes)  # 2, b, max_num_obj
+        ind[0] = torch.arange(bs).view(-1, 1).expand(-1, self.n_max_boxes)  # b, max_num_obj
+        both = (fg_mask.unsqueeze(1) > 1).expand(-1, self.n_max_boxes, -1)  # (b, n_max_boxes, h*w)
+        b, c, a = x_cat.shape  # batch, channels, anchors
+        return x_cat.view(b, 3, c // 3, a)  # (b, 3, c//3, a)

@@ -181,6 +181,7 @@ def test_an_axis_is_solved_for_its_only_name(text, size, solved):
         (commented_modules.Several, [(2, 9, 64)]),
         (commented_modules.NoShapes, [(2, 9, 64)]),
         (commented_modules.Reused, [(2, 8, 8, 8)]),
+        (commented_modules.Detection, [(2, 12, 4, 4)]),
     ],
 )
 def test_wrong_comments_are_found_in_all_styles(module, shapes):
