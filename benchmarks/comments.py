@@ -4,8 +4,8 @@
 
 Each network runs on meta. A right comment is changed in the cached source, not on disk: two of its axes are swapped, one
 is left out, or one is doubled. The code stays the same, so the comment becomes wrong. At least 95% of the changed comments
-must be found, and no other comment may be flagged because of a change. Comments whose names have no size
-in the code and occur in no other comment have figures of their own, since nothing contradicts the change.
+must be found, and no other comment may be flagged because of a change. Little contradicts the change if a
+name has no size in the code and occurs in fewer than two other comments. Such comments have figures of their own.
 
 The comments that are flagged without a change are listed, to be judged by hand.
 """
@@ -58,7 +58,7 @@ TRANSFORMERS = """
 
     DistilBert XLNet
 """.split()  # noqa: SIM905
-NOTHING = "nothing else"
+TOO_FEW = "one other comment or none"
 Place = tuple[str, int]
 Inputs = tuple[Any, ...]
 Network = Callable[[], tuple[nn.Module, Inputs]]
@@ -66,7 +66,7 @@ Network = Callable[[], tuple[nn.Module, Inputs]]
 
 @dataclass(frozen=True)
 class Right:
-    """A right comment, its shape in one call, and what else gives sizes to its names: the code, comments, or nothing."""
+    """A right comment, its shape in one call, and what else gives sizes to its names: the code, or other comments."""
 
     watch: Watch
     axes: tuple[Axis, ...]
@@ -124,7 +124,7 @@ def figures(library: str, networks: dict[str, Network]) -> None:
         print("   ", line)
     for group in sorted(planted):
         print(f"    {group[0]}, sizes known from {group[1]}: {found[group]} of {planted[group]} found")
-    known = [sum(count for (_, by), count in counts.items() if by != NOTHING) for counts in (found, planted)]
+    known = [sum(count for (_, by), count in counts.items() if by != TOO_FEW) for counts in (found, planted)]
     print(
         f"    all with known sizes: {known[0]} of {known[1]}; right comments flagged because of them: {sorted(others)}"
     )
@@ -152,10 +152,11 @@ def right_comments(check: CommentCheck) -> dict[Place, Right]:
             fitting = [shape for shape in each.shapes if replace(each, shapes=(shape,)).fits({})]
             if not any(axis.is_ellipsis for axis in axes) and fitting and watch.names:
                 by_code = {name for name, _ in each.sizes}
-                others = {name for other, _ in seen if other is not watch for name in other.names}
-                bound_by = (
-                    "code" if watch.names <= by_code else "comments" if watch.names <= by_code | others else NOTHING
-                )
+                others = Counter(name for other, _ in seen if other is not watch for name in other.names)
+                several = {name for name, count in others.items() if count > 1}
+                bound_by = TOO_FEW
+                if watch.names <= by_code | several:
+                    bound_by = "code" if watch.names <= by_code else "comments"
                 right[place] = Right(watch, axes, fitting[-1], bound_by)
     return right
 
