@@ -40,7 +40,7 @@ class MyAttention(nn.Module):
     def forward(self, x, mask=None):
         B, N, C = x.shape
         q, k, v = self.qkv(x).reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # b h n d
-        s = q @ k.transpose(-2, -1) * SCALE  # (B, h, N, d)
+        s = q @ k.transpose(-2, -1) * SCALE  # (B, h, N, C)
         if mask is not None:
             s = s.masked_fill(~mask, -torch.inf)
         return s.softmax(-1) @ v
@@ -159,7 +159,7 @@ def test_no_line_is_wider_than_the_screen(command, width):
     assert shown.returncode == 0
     assert max(map(len, shown.stdout.splitlines())) <= width
     assert "matmul" in shown.stdout
-    assert "my_file.py:17: the comment says (B, h, N, d) = 1×3×49×32" in " ".join(shown.stdout.split())
+    assert "my_file.py:17: the comment says (B, h, N, C) = 1×3×49×96" in " ".join(shown.stdout.split())
     assert shown.stdout.isascii() is False
 
 
