@@ -308,7 +308,7 @@ class _Watcher:
 
     def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None) -> None:
         self.visits = Visits(module)
-        self.unused = {id(parameter) for parameter in module.parameters()}
+        self.unused = {id(parameter) for _, parameter in nn.Module.named_parameters(module)}
         """The identities of the parameters that no call has taken yet."""
         self.tracer = tracer
         self.entered = entered

@@ -6,37 +6,29 @@ the meta device has no memory at all.
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from traceback import walk_tb
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import grad_mode
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
+from attnscope.tracing.copying import Memo, Value, copied, disown
 from attnscope.tracing.tensors import REFUSED, has_own_operators, storage_of, tensors_in
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
 
-Value = TypeVar("Value")
-Copier = Callable[[Any, dict[int, Any]], Any]
-"""A function that copies an object, and takes the copies that exist."""
-
-CONTAINERS = {dict, list, tuple, set}
-"""Classes that cannot be at fault if a copy fails."""
-
 
 def named_tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the parameters and buffers of a module with their paths."""
-    return [*module.named_parameters(), *module.named_buffers()]
+    """Return the parameters and buffers of a module with their paths, also if its class overrides the methods for them."""
+    return [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
@@ -78,11 +70,10 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
             if device.type == "meta":
                 for tensor in filter(_is_plain, given):  # for modes that know the values of tensors on meta
                     memo[id(tensor)].copy_(tensor)
-            with copies:
-                there = _copied(module, memo)
-                copies.device = device
-                given_there = _copied(inputs, memo)
-                copies.copy_attributes(memo)
+            there = copies.copied(module, memo)
+            copies.device = device
+            given_there = copies.copied(inputs, memo)
+            copies.copy_attributes(memo)
         except Exception as error:
             raise ForwardFailedError(error, "", "copying it", [], None, None) from error
     return there, given_there
@@ -95,9 +86,9 @@ def inputs_apart(inputs: Inputs, lazily: bool = True) -> Inputs:
         inputs: the arguments of a forward.
         lazily: copy memory only when it is written. Otherwise a run that writes does not copy.
     """
-    memo: dict[int, Any] = {}
-    with torch.inference_mode(False), torch.no_grad(), _Tensors(lazily) as copies:
-        apart = _copied(inputs, memo)
+    copies, memo = _Tensors(lazily), Memo()
+    with torch.inference_mode(False), torch.no_grad():
+        apart = copies.copied(inputs, memo)
         copies.copy_attributes(memo)
     return apart
 
@@ -108,29 +99,31 @@ def evaluating(module: nn.Module) -> None:
         module.eval()
     except Exception:
         for submodule in module.modules():
-            submodule.training = False
+            vars(submodule)["training"] = False  # without its `__setattr__`, which may be what refuses
 
 
-class _Tensors(TorchFunctionMode):
-    """A mode in which copy.deepcopy copies each tensor with `of`, which also copies results of differentiable operations.
+def dismantle(modules: list[nn.Module]) -> None:
+    """Free the memory of copied modules, although they may be in reference cycles, which only a collector would free."""
+    for module in modules:
+        disown(module)
+        vars(module).clear()
+
+
+class _Tensors:
+    """Copies of tensors, which share memory as the originals do. They also copy results of differentiable operations.
 
     The copies are on `device`; if it is None, each is on the device of its original.
     """
 
     def __init__(self, lazily: bool = True) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.device: torch.device | None = None
         self.lazily = lazily
         self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
         self.made: list[tuple[Tensor, Tensor]] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not Tensor.__deepcopy__:
-            return func(*args, **(kwargs or {}))
-        tensor, memo = args
-        if id(tensor) not in memo:
-            memo[id(tensor)] = self.of(tensor, self.device or tensor.device)
-        return memo[id(tensor)]
+    def copied(self, value: Value, memo: Memo) -> Value:
+        """Return a deep copy of a value; `memo` has the copies that exist, and gets the new ones."""
+        return copied(value, memo, lambda tensor, memo: self.of(tensor, self.device or tensor.device))
 
     def of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a copy of a tensor on a device: detached, with its type and gradient, and without attributes."""
@@ -164,12 +157,12 @@ class _Tensors(TorchFunctionMode):
             data.grad = self.of(tensor.grad, device)
         return data
 
-    def copy_attributes(self, memo: dict[int, Any]) -> None:
+    def copy_attributes(self, memo: Memo) -> None:
         """Copy the attributes of the tensors to their copies. The tensors that a subclass wraps are there already."""
         for tensor, made in self.made:
             missing = {name: value for name, value in vars(tensor).items() if name not in vars(made)}
             if missing:
-                vars(made).update(_copied(missing, memo))
+                vars(made).update(self.copied(missing, memo))
 
     def memory_of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a copy of the whole storage of a tensor as bytes. Tensors that share a storage share the copy."""
@@ -233,75 +226,3 @@ def _is_plain(tensor: Tensor) -> bool:
     except REFUSED:
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def _copied(value: Value, memo: dict[int, Any]) -> Value:
-    """Return a deep copy of a value.
-
-    An object that refuses to be copied is shared, except for a module, whose attributes are copied one by one.
-
-    Args:
-        value: the value.
-        memo: copies that exist, by the identity of the original. The new copies are added.
-    """
-    originals = {id(module) for module in value.modules()} if isinstance(value, nn.Module) else set()
-    with ExitStack() as stack:
-        refused: set[type] = set()
-        while True:
-            attempt = dict(memo)
-            try:
-                made = copy.deepcopy(value, attempt)
-                refusing = _same_module(made, originals)
-            except Exception as error:
-                refusing = _refusing(error)
-                if refusing is None or type(refusing) in refused | CONTAINERS:
-                    raise
-            if refusing is None:
-                memo.update(attempt)
-                memo.setdefault(id(memo), []).append(attempt)  # its identity is a key, which must not be used twice
-                return made
-            refused.add(type(refusing))
-            stack.enter_context(_copied_by(type(refusing), _copier(refusing)))
-
-
-@contextmanager
-def _copied_by(kind: type, copier: Copier) -> Iterator[None]:
-    """Use `copier` for the objects of a class in copy.deepcopy within a `with` block."""
-    copiers: dict[type, Copier] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
-    before = copiers.get(kind)
-    copiers[kind] = copier
-    try:
-        yield
-    finally:
-        del copiers[kind]
-        if before is not None:
-            copiers[kind] = before
-
-
-def _same_module(made: Any, originals: set[int]) -> nn.Module | None:
-    """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
-    modules = made.modules() if isinstance(made, nn.Module) else ()
-    return next((module for module in modules if id(module) in originals), None)
-
-
-def _refusing(error: Exception) -> Any:
-    """Return the object that copy.deepcopy was copying when it raised."""
-    copying = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code is copy.deepcopy.__code__]
-    return copying[-1].f_locals.get("x") if copying else None
-
-
-def _copier(refusing: Any) -> Copier:
-    """Return a function that replaces the copy of an object that copy.deepcopy does not copy."""
-    if isinstance(refusing, nn.Module):
-        return _copied_module
-    if isinstance(refusing, torch.Generator) and hasattr(refusing, "clone_state"):
-        return lambda generator, memo: generator.clone_state()
-    return lambda shared, memo: shared
-
-
-def _copied_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Return a copy of a module by its attributes, for a class whose `__deepcopy__` refuses."""
-    made: nn.Module = type(module).__new__(type(module))
-    memo[id(module)] = made
-    vars(made).update(copy.deepcopy(vars(module), memo))
-    return made

@@ -21,7 +21,8 @@ class Memory:
         self.is_known = True
         self.held: dict[int, weakref.ref[Any]] = {}
         self.lock = threading.RLock()  # a callback may run while its thread adds a tensor
-        storages = [storage_of(tensor) for tensor in [*module.parameters(), *module.buffers()]]
+        named = [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
+        storages = [storage_of(tensor) for _, tensor in named]
         self.outside = {storage._cdata for storage in storages if storage is not None}
 
     def add(self, out: Any) -> None:

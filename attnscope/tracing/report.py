@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
@@ -32,7 +34,7 @@ def trace_report(
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
     rows = [call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)]
-    params = sum(map(elements_of, module.parameters()))
+    params = sum(elements_of(parameter) for _, parameter in nn.Module.named_parameters(module))
     args, keywords = found.inputs
     inputs = [spelled for value in (*args, *keywords.values()) if (spelled := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name

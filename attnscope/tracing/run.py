@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
-from attnscope.tracing.isolation import Inputs, evaluating, inputs_apart, isolated
+from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
@@ -28,7 +29,7 @@ class Found:
 
     `module` is a copy of the traced one, the whole or a submodule. `inputs` are its inputs, as they were before the run.
 
-    `batch` is the number of images in the inputs of the whole.
+    `batch` is the number of images in the inputs of the whole. `copies` are the modules of the copy of the whole.
     """
 
     module: nn.Module
@@ -37,7 +38,12 @@ class Found:
     batch: int
     watched: Watched
     comments: CommentCheck
+    copies: list[nn.Module]
     notes: tuple[str, ...] = ()
+
+    def release(self) -> None:
+        """Free the memory of the copy, which cannot run any more."""
+        dismantle(self.copies)
 
 
 @dataclass(frozen=True)
@@ -66,17 +72,22 @@ def run_watched(
     check = CommentCheck(is_users, lambda value: isinstance(value, Tensor))
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there, (args, keywords) = isolated(module, inputs(device), device)
-    evaluating(there)
-    batch = _batch(there, args, keywords)
+    copies = [*there.modules()]  # without those that the forward may add, which may be others
     # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
-    with surroundings_as_before(module, (args, keywords)), made_there:
-        if submodule:
-            there, (args, keywords) = received(there, submodule, args, keywords)
-        before = inputs_apart((args, keywords))
-        watched = watch(there, lambda: there(*args, **keywords), tracer)
+    try:
+        evaluating(there)
+        batch = _batch(there, args, keywords)
+        with surroundings_as_before(module, (args, keywords)), made_there:
+            if submodule:
+                there, (args, keywords) = received(there, submodule, args, keywords)
+            before = inputs_apart((args, keywords))
+            watched = watch(there, lambda: there(*args, **keywords), tracer)
+    except BaseException:
+        dismantle(copies)
+        raise
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
-    return Found(there, before, device, batch, watched, check, notes=notes)
+    return Found(there, before, device, batch, watched, check, copies, notes)
 
 
 def received(
@@ -148,15 +159,7 @@ def measure(found: Found, options: TraceOptions) -> Measured:
 
     def prepared() -> Callable[[], Any]:
         """Return a function that runs the forward once, on inputs of its own, since a forward may change them."""
-        args, keywords = inputs_apart(found.inputs, lazily=False)
-
-        def forward() -> Any:
-            try:
-                return found.module(*args, **keywords)
-            except Exception as error:
-                raise ForwardFailedError(error, "", "", [], *raised_at(error, forward.__code__)) from error
-
-        return forward
+        return partial(_run_forward, found.module, inputs_apart(found.inputs, lazily=False))
 
     try:
         progress = options.progress_of("the calls")
@@ -168,3 +171,12 @@ def measure(found: Found, options: TraceOptions) -> Measured:
                 "not timed: the torch calls of the forward change from run to run; trace a submodule whose calls do not",
             )
         )
+
+
+def _run_forward(module: nn.Module, inputs: Inputs) -> Any:
+    """Run a forward, and raise ForwardFailedError if it raises."""
+    args, keywords = inputs
+    try:
+        return module(*args, **keywords)
+    except Exception as error:
+        raise ForwardFailedError(error, "", "", [], *raised_at(error, _run_forward.__code__)) from error

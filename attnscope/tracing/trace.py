@@ -179,6 +179,7 @@ def _check_fit(options: TraceOptions, target: Target) -> None:
         module = built(target, "meta")
         inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
         found = run_watched(META, options.submodule, module, inputs)
+        found.release()
     except ForwardFailedError as failed:
         if exceeds_addresses(failed.error):
             raise DeviceError(TOO_LARGE) from None
@@ -220,10 +221,13 @@ def _trace(
             if options.runs or exceeds_addresses(failed.error) or not is_metas(failed.error):
                 raise
             found = _run_with_values(failed, options, name, module, inputs, module_to_run)
-        measured = measure(found, options)
-        env = environment(found.device, options.threads, options.seed)
-    env = {"attnscope": __version__, "python": platform.python_version(), **env}
-    return trace_report(options, name, found, measured, env)
+        try:
+            measured = measure(found, options)
+            env = environment(found.device, options.threads, options.seed)
+            env = {"attnscope": __version__, "python": platform.python_version(), **env}
+            return trace_report(options, name, found, measured, env)
+        finally:
+            found.release()
 
 
 def _run_with_values(
