@@ -298,6 +298,22 @@ def in_thread_pool(self, x):
         return one + other
 
 
+class DifferentiatesInThread(nn.Linear):
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            thread = threading.Thread(target=lambda: super(type(self), self).forward(x).sum().backward(inputs=[x]))
+            thread.start()
+            thread.join()
+        return x.grad
+
+
+@pytest.mark.parametrize("settings", [{}, {"device": "cpu"}, {"time": True, "budget": 0.01}], ids=str)
+def test_a_thread_computes_gradients_if_the_forward_does(settings):
+    report = attnscope.trace(DifferentiatesInThread(4, 6), torch.ones(3, 4), **settings)
+    assert report.totals.macs == 2 * 3 * 4 * 6
+
+
 EARLIER = {}
 """Pools whose threads run before the trace."""
 

@@ -343,12 +343,12 @@ class _Watcher:
             return task
         calls: list[Any] = []
         self.here.calls.append(calls)
-        stack = list(self.here.stack)
+        stack, with_gradients = list(self.here.stack), torch.is_grad_enabled()
 
         def followed(*args: Any, **kwargs: Any) -> Any:
             if self.here.calls is not None:  # the task runs in the thread that gave it
                 return task(*args, **kwargs)
-            with self.watching(calls, stack):
+            with self.watching(calls, stack), torch.set_grad_enabled(with_gradients):
                 return task(*args, **kwargs)
 
         return followed

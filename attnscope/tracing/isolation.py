@@ -27,7 +27,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def named_tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the parameters and buffers of a module with their paths, also if its class overrides the methods for them."""
+    """Return the parameters and buffers of a module with their paths, whatever the methods of its class return."""
     return [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
 
 
@@ -103,7 +103,7 @@ def evaluating(module: nn.Module) -> None:
 
 
 def dismantle(modules: list[nn.Module]) -> None:
-    """Free the memory of copied modules, although they may be in reference cycles, which only a collector would free."""
+    """Clear copied modules, so that their memory becomes free even in reference cycles, without a garbage collection."""
     for module in modules:
         disown(module)
         vars(module).clear()

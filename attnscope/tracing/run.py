@@ -42,7 +42,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
     def release(self) -> None:
-        """Free the memory of the copy, which cannot run any more."""
+        """Discard the copy, whose memory becomes free."""
         dismantle(self.copies)
 
 
