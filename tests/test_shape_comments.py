@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import attnscope
+from attnscope.tracing.comments import following
 from attnscope.tracing.comments.axes import read_axis
 from attnscope.tracing.comments.comparing import mismatch
 from attnscope.tracing.comments.reading import read_shape, read_shapes
@@ -247,3 +248,33 @@ def test_an_existing_trace_function_is_not_replaced():
     assert after is tracer
     assert report.comments.checked == 0
     assert any("debugger" in note for note in report.notes)
+
+
+class HasNested(nn.Linear):
+    def forward(self, x):
+        rows = torch.nested.nested_tensor([x[0], x[1]])  # (b, n, c)
+        y = super().forward(x)  # (b, n, d)
+        assert rows.is_nested
+        return y
+
+
+def test_a_comment_beside_a_tensor_without_sizes_is_not_checked():
+    report = attnscope.trace(HasNested(4, 6), torch.ones(2, 3, 4), device="cpu")
+    assert (report.totals.macs, report.notes) == (2 * 3 * 4 * 6, [])
+
+
+class HasComments(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)  # (b, n, d)
+        return y.relu()  # (b, n, d)
+
+
+@pytest.mark.parametrize("function", ["watches", "Observation", "judge"])
+def test_an_error_of_the_check_is_a_note_and_not_an_error_of_the_forward(function, monkeypatch):
+    def fail(*args):
+        raise ValueError("of the check")
+
+    monkeypatch.setattr(following, function, fail)
+    report = attnscope.trace(HasComments(4, 6), torch.ones(2, 3, 4))
+    assert report.totals.macs == 2 * 3 * 4 * 6
+    assert report.notes == ["not all shape comments were checked: ValueError: of the check"]

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from attnscope.core.errors import UsageError, did_you_mean
+from attnscope.core.errors import UsageError, did_you_mean, in_a_line
 from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
@@ -69,7 +70,7 @@ def run_watched(
         UsageError: the submodule does not exist.
         ForwardFailedError: the forward raised.
     """
-    check = CommentCheck(is_users, lambda value: isinstance(value, Tensor))
+    check = CommentCheck(is_users, _has_sizes)
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there, (args, keywords) = isolated(module, inputs(device), device)
     copies = [*there.modules()]  # without those that the forward may add, which may be others
@@ -87,7 +88,14 @@ def run_watched(
         dismantle(copies)
         raise
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
+    if check.failure is not None:
+        notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
     return Found(there, before, device, batch, watched, check, copies, notes)
+
+
+def _has_sizes(value: Any) -> bool:
+    """Return whether a value is a tensor with a size for each axis."""
+    return isinstance(value, Tensor) and not value.is_nested and not is_lazy(value)
 
 
 def received(

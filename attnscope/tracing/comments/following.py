@@ -20,12 +20,21 @@ class CommentCheck:
         self.checked: set[tuple[str, int]] = set()
         self.wrong: dict[tuple[str, int], WrongShape] = {}
         self.judged: set[tuple[tuple[Watch, Observation], ...]] = set()
+        self.failure: Exception | None = None
+        """The first error of the check itself, which ends the check of the call, not the forward."""
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not self.is_users(frame.f_code):
-            return None
-        found = watches(frame.f_code)
+        try:
+            if not self.is_users(frame.f_code):
+                return None
+            found = watches(frame.f_code)
+        except Exception as error:
+            return self.fail(error)
         return _Call(self, found).event if found else None
+
+    def fail(self, error: Exception) -> None:
+        """Keep an error of the check, and end the check of a call by returning no trace function for it."""
+        self.failure = self.failure or error.with_traceback(None)
 
     def judge(self, seen: list[tuple[Watch, Observation]]) -> None:
         """Find the wrong comments of one call of a function."""
@@ -50,6 +59,15 @@ class _Call:
         self.seen: list[tuple[Watch, Observation]] = []
 
     def event(self, frame: FrameType, event: str, arg: Any) -> Any:
+        """Check what an event of the code completes; an error here must not reach the code."""
+        try:
+            self.follow(frame, event, arg)
+        except Exception as error:
+            frame.f_trace = None
+            return self.check.fail(error)
+        return self.event
+
+    def follow(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "line":
             here = self.found.get(frame.f_lineno, ())
             if here or self.open:
@@ -64,7 +82,6 @@ class _Call:
             if self.seen:
                 self.check.judge(self.seen)
                 self.seen = []
-        return self.event
 
     def line(self, here: tuple[Watch, ...], frame: FrameType) -> None:
         variables = frame.f_locals
