@@ -735,3 +735,27 @@ def test_flop_counter_mode_agrees_on_plain_products():
     with FlopCounterMode(display=False) as counter:
         module(X)
     assert 2 * macs(module.call, X, device="cpu") == counter.get_total_flops()
+
+
+def test_an_operator_in_place_is_as_elementwise_as_out_of_place():
+    names = {schema.name.removeprefix("aten::") for schema in torch._C._jit_get_all_schemas()}
+    elementwise = {
+        packet.__name__
+        for name in names
+        if (packet := getattr(torch.ops.aten, name, None)) is not None
+        and any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
+    }
+    in_place = [getattr(torch.ops.aten, f"{name}_") for name in sorted(elementwise) if f"{name}_" in names]
+    unknown = [
+        str(packet)
+        for packet in in_place
+        if not all(is_known(getattr(packet, overload)) for overload in packet.overloads())
+    ]
+    assert unknown == []
+    assert len(in_place) > 50
+    assert attnscope.trace(Changes(), torch.ones(3, 4)).totals.macs == 0
+
+
+class Changes(nn.Module):
+    def forward(self, x):
+        return x.clone().abs_().ge_(0).copysign_(x)

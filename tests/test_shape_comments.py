@@ -258,6 +258,7 @@ class HasNested(nn.Linear):
         return y
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_a_comment_beside_a_tensor_without_sizes_is_not_checked():
     report = attnscope.trace(HasNested(4, 6), torch.ones(2, 3, 4), device="cpu")
     assert (report.totals.macs, report.notes) == (2 * 3 * 4 * 6, [])

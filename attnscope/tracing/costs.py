@@ -3,7 +3,7 @@
 The cost of an operator that is not in the registry is unknown, not zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -110,8 +110,19 @@ def _operation(operator: Any) -> tuple[Operation, bool]:
         return Operation(name, is_view=True), True
     if found is not None:
         return found, True
-    is_elementwise = torch.Tag.pointwise in getattr(operator, "tags", ())
+    is_elementwise = any(torch.Tag.pointwise in each.tags for each in _and_out_of_place(operator))
     return Operation(name, flops=each_out() if is_elementwise else None), is_elementwise
+
+
+def _and_out_of_place(operator: Any) -> Iterator[Any]:
+    """Yield an operator of a schema, and the overloads of what it does in place, since torch does not tag all of both."""
+    packet = getattr(operator, "overloadpacket", None)
+    if packet is None:
+        return
+    yield operator
+    library = getattr(torch.ops, operator.namespace)
+    if packet.__name__.endswith("_") and (other := getattr(library, packet.__name__[:-1], None)) is not None:
+        yield from (getattr(other, overload) for overload in other.overloads())
 
 
 def is_known(operator: Any) -> bool:

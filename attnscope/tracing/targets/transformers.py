@@ -222,13 +222,14 @@ class Sizes:
     @property
     def grid(self) -> tuple[int, int, int]:
         """Return the frames, rows and columns of the patches of an image; the model may merge several patches."""
-        merge = self.vision.number("spatial_merge_size", "merge_size", "downsample_ratio", default=2)
+        names = ("spatial_merge_size", "merge_size", "downsample_ratio", "pooling_kernel_size")
+        merge = self.vision.number(*names, default=2)
         side = max(1, SIDE // self.patch // merge) * merge
         return 1, side, side
 
     @property
     def mels(self) -> int:
-        """Return the number of bands of a spectrogram."""
+        """Return the number of bands of a spectrogram, times the frames that its user stacks."""
         names = (
             "num_mel_bins",
             "input_feat_per_channel",
@@ -237,8 +238,10 @@ class Sizes:
             "num_mels",
             "mel_bins",
             "input_dim",
+            "feature_projection_input_dim",
+            "subsampling_conv_channels",
         )
-        return self.audio.number(*names, "feature_projection_input_dim", default=80)
+        return self.audio.number(*names, default=80) * self.audio.number("num_stacked_frames", default=1)
 
     @property
     def hidden(self) -> int:
@@ -251,7 +254,7 @@ def _image(sizes: Sizes, name: str) -> InputSpec:
     if {"image_grid_thw", "grid_thw"} & set(sizes.takes):
         depth = sizes.vision.number("temporal_patch_size", default=1)
         return InputSpec((prod(sizes.grid), sizes.channels * depth * sizes.patch**2), name=name)
-    if "spatial_shapes" in sizes.takes:
+    if {"spatial_shapes", "pixel_position_ids"} & set(sizes.takes):
         return InputSpec((1, prod(sizes.grid), sizes.channels * sizes.patch**2), name=name)
     tiles = sizes.tiles
     frames = (1 + prod(tiles[0]),) if tiles else (sizes.frames,) if sizes.frames else ()
@@ -269,6 +272,13 @@ def _grid(sizes: Sizes, name: str) -> InputSpec:
 
 def _patch_grid(sizes: Sizes, name: str) -> InputSpec:
     return InputSpec((1, 2), "int64", name, sizes.grid[1:])
+
+
+def _patch_positions(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of the column and the row of each patch."""
+    _, rows, columns = sizes.grid
+    values = tuple((column, row) for row in range(rows) for column in range(columns))
+    return InputSpec((1, rows * columns, 2), "int64", name, values)
 
 
 def _patch_mask(sizes: Sizes, name: str) -> InputSpec:
@@ -343,6 +353,12 @@ def _sound_mask(sizes: Sizes, name: str) -> InputSpec:
     return InputSpec((1, SAMPLES), "int64", name, 1)
 
 
+def _frames_mask(sizes: Sizes, name: str) -> InputSpec:
+    """Return the mask of the frames of a spectrogram, which has an axis of bands beside them."""
+    shape = _spectrogram(sizes, name).shape
+    return InputSpec((1, shape[2] if shape[1] == sizes.mels else shape[1]), "int64", name, 1)
+
+
 def _queries(sizes: Sizes, name: str) -> InputSpec:
     return InputSpec((1, Fields(sizes.config).number("num_query_tokens", default=32), sizes.hidden), name=name)
 
@@ -365,6 +381,7 @@ COMPANIONS: dict[str, Rule] = {
     "image_grid_thw": _grid,
     "grid_thw": _grid,
     "spatial_shapes": _patch_grid,
+    "pixel_position_ids": _patch_positions,
     "pixel_attention_mask": _patch_mask,
     "bbox": _boxes,
     "task_inputs": lambda sizes, name: InputSpec(
@@ -384,6 +401,7 @@ COMPANIONS: dict[str, Rule] = {
 ALONE: dict[str, Rule] = {
     "image_sizes": _image_size,
     "encoder_hidden_states": _encoded,
+    "input_features_mask": _frames_mask,
     "padding_mask": _sound_mask,
     "hidden_states": _patches_or_hidden,
     "inputs_embeds": _hidden,
