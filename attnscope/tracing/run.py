@@ -18,6 +18,7 @@ from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
 from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
+from attnscope.tracing.process_state import process_as_before
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in
@@ -79,7 +80,8 @@ def run_watched(
     try:
         evaluating(there)
         batch = _batch(there, args, keywords)
-        with surroundings_as_before(module, (args, keywords)), made_there:
+        # a forward that fails on meta must not change the process for its next run
+        with process_as_before(), surroundings_as_before(module, (args, keywords)), made_there:
             if submodule:
                 there, (args, keywords) = received(there, submodule, args, keywords)
             before = inputs_apart((args, keywords))
