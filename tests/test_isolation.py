@@ -476,7 +476,7 @@ def test_a_trace_leaves_everything_as_it_was(kind, way, settings):
     check(BUILT[kind], x, settings, **way)
 
 
-RUNNABLE = [row for row in itertools.permutations(KINDS, 3) if Disturbs not in row[:2]]  # it changes the default dtype
+RUNNABLE = [row for row in itertools.permutations(KINDS, 2) if row[0] is not Disturbs]  # it changes the default dtype
 ROWS = random.Random(0).sample(RUNNABLE, 300 - len(BUILT))
 """Modules in a row: with those of BUILT, 300 that differ."""
 
