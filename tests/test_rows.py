@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import attnscope
-from attnscope.render import render
+from attnscope.render import render, words
 from attnscope.render.columns import ADD_UP
 from attnscope.render.screen import Screen
 from attnscope.render.trace import line_columns, lines_of
@@ -230,28 +230,111 @@ def test_calls_that_repeat_in_a_loop_are_folded_if_there_are_too_many():
     assert len(shown(Unrolled(), X, depth=1)) == 3 * ROWS + 1
 
 
-def test_calls_of_one_function_are_a_row_if_there_are_too_many_without_a_pattern():
+def test_calls_of_one_line_are_a_row_if_there_are_too_many_without_a_pattern():
+    """The calls of a root that does the work itself are gathered by source line."""
+    runs = 8 * ROWS
+    choice = random.Random(0)
+    blocks = sum([choice.random() < 0.5 or 0 * choice.randint(1, 5) for _ in range(runs)])
     choice = random.Random(0)
 
     class Irregular(nn.Module):
         def __init__(self):
             super().__init__()
             self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+            self.square = nn.Parameter(torch.zeros(4, 4))
 
         def forward(self, x):
-            for _ in range(2 * ROWS):
-                x = self.block(x) if choice.random() < 0.5 else x[: choice.randint(1, 5)].sum(0) + x
+            for _ in range(runs):
+                if choice.random() < 0.5:
+                    x = self.block(x)
+                else:
+                    part = x[: choice.randint(1, 5)].sum(0)
+                    x = (part @ self.square).relu() + x
             return x
 
     report = attnscope.trace(Irregular(), X)
-    assert [(row.path, row.op, row.times, row.calls) for row in report.steps] == [
-        ("", "getitem", 1, 70),
-        ("", "sum", 1, 70),
-        ("", "add", 70, 1),
-        ("block.0", "linear", 50, 1),
-        ("block.1", "relu", 50, 1),
+    others = runs - blocks
+    assert [(row.path, row.name, row.times, row.calls) for row in report.steps] == [
+        ("", "getitem, sum", 1, 2 * others),
+        ("", "matmul, relu, add", 1, 3 * others),
+        ("block.0", "linear", blocks, 1),
+        ("block.1", "relu", blocks, 1),
     ]
     assert_adds_up(report)
+
+
+class Bodies(nn.Module):
+    """A forward that does the work of many networks itself, without a pattern and with a module of its own each time."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(4, 4 + i), nn.Linear(4 + i, 4)) for i in range(count)])
+
+    def forward(self, x):
+        for index, layer in enumerate(self.layers):
+            for _ in range(index % 7):
+                x = (x + index).sin()
+            x = layer(x) @ torch.ones(4, 4)
+        return x
+
+
+@pytest.mark.parametrize("count", [1, 9, 40, 90])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_default_table_has_at_most_sixty_lines_and_fits_the_width(count, width):
+    report = attnscope.trace(Bodies(count), X)
+    assert_adds_up(report)
+    assert len(list(lines_of(report))) <= ROWS
+    lines = render(report, "table", Screen(width=width)).splitlines()
+    table = lines[3 : next(index for index, line in enumerate(lines) if line.startswith(" counts"))]
+    assert max(map(len, table)) <= width
+    total = words.metric(report.totals.macs)
+    assert any(line.split()[:2] == [str(report.calls), "calls"] and total in line for line in table)
+
+
+def test_a_root_with_more_modules_than_lines_has_a_row_for_the_rest():
+    """The modules of the root differ, so that none of them can share a row."""
+    root = nn.Sequential(*[nn.Sequential(nn.Linear(4, 5 + i), nn.Linear(5 + i, 4)) for i in range(2 * ROWS)])
+    report = attnscope.trace(root, X)
+    assert_adds_up(report)
+    assert report.steps[-1].name == f"… {2 * (ROWS + 1)} calls in {ROWS + 1} more rows"
+    assert [row.path for row in report.steps[:-1]] == [str(ROWS + 1 + i) for i in range(ROWS - 1)]
+
+
+def test_neighbours_without_macs_share_a_row_if_there_are_too_many():
+    """A run is as long as the calls between two that have MACs, and each repeat of a block has its own."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            for _ in range(3):
+                x = self.linear(x).relu().sigmoid() + 1
+            for function in random.Random(0).choices([torch.sin, torch.cos, torch.abs], k=6 * ROWS):
+                x = function(x)
+            return self.linear(x)
+
+    report = attnscope.trace(Mixed(), X)
+    assert [(row.name, row.times, row.calls) for row in report.steps] == [
+        ("linear", 3, 1),
+        (f"… {3 * 3 + 6 * ROWS} calls without MACs", 1, 3 * 3 + 6 * ROWS),
+        ("linear", 1, 1),
+    ]
+    assert_adds_up(report)
+
+
+def test_a_heading_has_the_class_and_the_sums_of_its_rows():
+    block = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    report = attnscope.trace(nn.Sequential(block, nn.Sequential(nn.Linear(4, 3), nn.ReLU())), X)
+    heading, *_ = [line for line in lines_of(report) if line.row is None]
+    assert heading.label == "0 Sequential"
+    assert (heading.counts.macs, heading.counts.new_params) == (2 * 2 * 32, 40 + 36)
+    report = attnscope.trace(nn.Sequential(block, nn.ReLU()), X, time=True, budget=0.02)
+    heading, *rows = lines_of(report)
+    assert heading.counts.time.interquartile_mean_s == pytest.approx(
+        sum(line.row.time.interquartile_mean_s for line in rows[:3])
+    )
 
 
 def test_a_module_made_in_the_forward_has_no_place_in_the_tree():

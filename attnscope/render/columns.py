@@ -17,6 +17,8 @@ from attnscope.render.screen import MARGIN, Screen
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 GAP = 2
+LEAST = 16
+"""The smallest width of a column that is shortened."""
 SHARE_OF_MACS, SHARE_OF_TIME = "% MACs", "% time"
 """Titles of columns that several tables have; within a table, titles are unique."""
 
@@ -40,6 +42,8 @@ class Column(Generic[Row]):
         right: whether the column is right-aligned.
         drawn: whether the column is a bar of another column; CSV and Markdown omit it.
         tint: a function that returns the style of a cell if it differs from that of its row.
+        most: the largest width on the screen; longer cells are shortened. None for no limit.
+        is_long: whether its cells may be shortened further, so that the columns of rank 0 fit.
     """
 
     key: str
@@ -54,6 +58,8 @@ class Column(Generic[Row]):
     text: Callable[[Row], str | None] = lambda row: None
     at_least: Callable[[Row], Value] | None = None
     total_at_least: Value = None
+    most: int | None = None
+    is_long: bool = False
 
     def words(self, row: Row) -> str:
         """Return the formatted value of a row."""
@@ -71,7 +77,16 @@ class Column(Generic[Row]):
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Return the heading, a cell for each row, and the total."""
-        return [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
+        texts = [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
+        return texts if self.most is None or screen.width is None else [shortened(text, self.most) for text in texts]
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text without its middle if it has more than `most` columns: `layers.0.…linear ×2`."""
+    if cell_len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
 ADD_UP = (
@@ -107,6 +122,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
     if screen.width is None:
         return shown, []
     room = screen.width - MARGIN + GAP
+    shown = _narrowed(shown, rows, screen, room)
     kept: set[str] = set()
     last_first = shown[::-1]
     for column in sorted(last_first, key=lambda column: column.rank or 0):
@@ -120,6 +136,18 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
         [column for column in shown if column.key in kept],
         [column.title for column in shown if column.key not in kept and column.title],
     )
+
+
+def _narrowed(columns: list[Column[Row]], rows: Sequence[Row], screen: Screen, room: int) -> list[Column[Row]]:
+    """Return columns whose long one leaves room for all others of rank 0."""
+    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) + GAP for column in columns if not column.rank}
+    excess = sum(widths.values()) - room
+    if excess <= 0:
+        return columns
+    return [
+        replace(column, most=max(widths[column.key] - GAP - excess, LEAST)) if column.is_long else column
+        for column in columns
+    ]
 
 
 def rows_table(

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.core.axes import Shape
+from attnscope.core.optional import sum_of
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value, adding_up, fit, rows_table
@@ -16,9 +18,18 @@ from attnscope.render.held import lower_bounds
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
 from attnscope.render.summary import held_words, quality_lines
-from attnscope.reports.report import AttentionFound, CallRow, TraceReport, formula_values
+from attnscope.reports.outline import CALLS, outline
+from attnscope.reports.report import AttentionFound, CallRow, StepTime, TraceReport, formula_values
 
 INDENT = "  "
+SUMMED = (
+    *("macs", "flops", "other_flops", "bytes_read", "bytes_written"),
+    *("macs_at_least", "flops_at_least", "other_flops_at_least", "bytes_read_at_least", "bytes_written_at_least"),
+)
+"""Counts of a row that a heading adds up."""
+SHAPES = 2
+"""Number of output shapes on the screen; CSV has all."""
+OUTSIDE = "outside your code"
 CODE = 34
 """Columns of a source line on the screen; CSV has the whole line."""
 
@@ -28,10 +39,11 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: a row, or the heading of a module, which has no row."""
+    """A line of the table: a row, or the heading of a module, which has no row. `counts` has what its columns show."""
 
     label: str
     row: CallRow | None
+    counts: CallRow
 
 
 def call_columns(report: TraceReport) -> list[Column[CallRow]]:
@@ -83,7 +95,7 @@ def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
 
     def style(line: Line) -> str:
         if line.row is None:
-            return ""
+            return "bold"
         return "bold cyan" if line.row is heaviest else "" if line.row.macs or line.row.macs is None else "dim"
 
     parts: list[RenderableType] = [screen.headline(report.title), Text("")]
@@ -95,43 +107,38 @@ def trace_parts(report: TraceReport, screen: Screen) -> list[RenderableType]:
 
 
 def line_columns(report: TraceReport) -> list[Column[Line]]:
-    """Return the columns of the screen; the heading of a module has empty cells."""
+    """Return the columns of the screen; the heading of a module has the sums of the rows below it."""
     totals, by_line = report.totals, report.group == "line"
 
-    def of(row: str) -> Callable[[Line], Value]:
-        return lambda line: getattr(line.row, row) if line.row else ""
+    def of(key: str) -> Callable[[Line], Value]:
+        return lambda line: getattr(line.counts, key)
 
-    def maybe(show: Callable[[Any], str]) -> Callable[[Any], str]:
-        return lambda value: value if value == "" else show(value)
+    def share(line: Line) -> float | None:
+        return _macs_share(line.counts, report)
 
-    def share(line: Line) -> float | str | None:
-        return "" if line.row is None else _macs_share(line.row, report)
+    def time(line: Line) -> float | None:
+        return line.counts.time.interquartile_mean_s if line.counts.time else None
 
-    def time(line: Line) -> float | str | None:
-        return "" if line.row is None else line.row.time.interquartile_mean_s if line.row.time else None
-
-    def time_share(line: Line) -> float | str | None:
-        if line.row is None or report.time is None:
-            return ""
-        return seconds_of(line.row) / report.time.steps_sum_s if line.row.time else None
+    def time_share(line: Line) -> float | None:
+        return seconds_of(line.counts) / report.time.steps_sum_s if report.time and line.counts.time else None
 
     columns: list[Column[Line]] = [
-        Column("call", "call", lambda line: line.label, total=plural(report.calls, "call"), right=False),
+        Column("call", "call", lambda line: line.label, total=plural(report.calls, "call"), right=False, is_long=True),
         Column(
             "outputs",
             "output shape",
-            lambda line: shapes(line.row.outputs) if line.row else "",
+            lambda line: _few_shapes(line.counts.outputs),
             rank=6 if by_line else 1,
             right=False,
         ),
-        Column("macs", "MACs", of("macs"), maybe(words.metric), 0, totals.macs),
-        Column("macs_share", SHARE_OF_MACS, share, maybe(words.percent), 3),
+        Column("macs", "MACs", of("macs"), words.metric, 0, totals.macs),
+        Column("macs_share", SHARE_OF_MACS, share, words.percent, 3),
     ]
     if report.time:
         longest = max(map(seconds_of, report.steps), default=0.0) or 1.0
         columns += [
-            Column("time_s", "time", time, maybe(words.seconds), 0, report.time.steps_sum_s),
-            Column("time_share", SHARE_OF_TIME, time_share, maybe(words.percent), 2),
+            Column("time_s", "time", time, words.seconds, 0, report.time.steps_sum_s),
+            Column("time_share", SHARE_OF_TIME, time_share, words.percent, 2),
             Column(
                 "time_bar",
                 "",
@@ -143,17 +150,17 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
             ),
         ]
     columns += [
-        Column("source", "source", of("source"), maybe(_known), 15 if by_line else 4, right=False),
-        Column("params", "params", of("new_params"), maybe(words.metric), 6, _used_params(report)),
-        Column("other_flops", "elementwise", of("other_flops"), maybe(words.metric), 7, totals.other_flops),
-        Column("bytes_live", "live", of("bytes_live"), maybe(words.binary), 9, totals.peak_bytes),
-        Column("bytes_read", "read", of("bytes_read"), maybe(words.binary), 10, totals.bytes_read),
-        Column("bytes_written", "written", of("bytes_written"), maybe(words.binary), 11, totals.bytes_written),
-        Column("flops", "FLOPs", of("flops"), maybe(words.metric), 12, totals.flops),
-        Column("code", "code", of("code"), maybe(_clipped), 2 if by_line else 14, right=False),
+        Column("source", "source", of("source"), _known, 15 if by_line else 4, right=False),
+        Column("params", "params", of("new_params"), words.metric, 3.5, _used_params(report)),
+        Column("other_flops", "elementwise", of("other_flops"), words.metric, 7, totals.other_flops),
+        Column("bytes_live", "live", of("bytes_live"), words.binary, 9, totals.peak_bytes),
+        Column("bytes_read", "read", of("bytes_read"), words.binary, 10, totals.bytes_read),
+        Column("bytes_written", "written", of("bytes_written"), words.binary, 11, totals.bytes_written),
+        Column("flops", "FLOPs", of("flops"), words.metric, 12, totals.flops),
+        Column("code", "code", of("code"), _clipped, 2 if by_line else 14, right=False),
     ]
-    columns = _bounded(columns, report, lambda line: line.row)
-    return _summed(columns, lambda line: line.row.times if line.row else 1)
+    columns = _bounded(columns, report, lambda line: line.counts)
+    return _summed(columns, lambda line: line.counts.times)
 
 
 def _summed(columns: Sequence[Column[Shown]], times: Callable[[Shown], int]) -> list[Column[Shown]]:
@@ -167,7 +174,7 @@ def _used_params(report: TraceReport) -> int:
 
 
 def _bounded(
-    columns: Sequence[Column[Shown]], report: TraceReport, row_of: Callable[[Shown], CallRow | None]
+    columns: Sequence[Column[Shown]], report: TraceReport, row_of: Callable[[Shown], CallRow]
 ) -> list[Column[Shown]]:
     """Add lower bounds to the columns of counts; the total of a column with an unknown count is a lower bound too."""
 
@@ -179,7 +186,7 @@ def _bounded(
         total = report.totals.peak_bytes_at_least if column.key == "bytes_live" else column.total
         return replace(
             column,
-            at_least=lambda shown: getattr(row_of(shown), key, None),
+            at_least=lambda shown: getattr(row_of(shown), key),
             total=column.total if is_known else None,
             total_at_least=None if is_known else total,
         )
@@ -188,63 +195,65 @@ def _bounded(
 
 
 def lines_of(report: TraceReport) -> Iterator[Line]:
-    """Yield the rows below the headings of their modules; a module with a single call shares its line."""
+    """Yield the rows below the headings of their modules; a module with a single row shares its line."""
     if report.group != "module":
         for row in report.steps:
-            name = (row.source or row.name).split("/")[-1] if report.group == "line" else row.name
-            yield Line(f"{name} ×{row.calls}" if row.calls > 1 else name, row)
+            yield Line(_flat_label(row, report.group), row, row)
         return
-    opened: list[str] = []
-    steps = report.steps
-    for index, row in enumerate(steps):
-        parts = row.path.split(".") if row.path else []
-        home = parts if row.op else parts[:-1]
-        alone = bool(row.op and home) and opened[: len(home)] != home and not _goes_on(steps, index, home)
-        heads = home[:-1] if alone else home
-        shown = _shown_heads(steps, heads)
-        for level, (start, end) in enumerate(shown):
-            if opened[:end] != heads[:end]:
-                label = ".".join(heads[start:end])
-                yield Line(f"{INDENT * level}{label}{_repeats(steps, heads[:start], heads[:end])}", None)
-        opened = heads
-        own = home[-1] if alone else "" if row.op else parts[-1]
-        label = f"{own} {row.name}" if own and own != row.name else row.name
-        around = _times_of(steps, heads)
-        times = f" ×{row.times // around}" if row.times > around else ""
-        calls = "" if row.op and row.calls == 1 else f" ({plural(row.calls, 'call')}{' each' if row.times > 1 else ''})"
-        yield Line(f"{INDENT * len(shown)}{label}{times}{calls}", row)
+    times: dict[tuple[str, ...], int] = {(): 1}
+    for entry in outline(report.steps):
+        here = min(row.times for row in entry.rows)
+        around = times[entry.above]
+        times[(*entry.above, *entry.path)] = here
+        repeats = f" ×{here // around}" if here > around else ""
+        indent = INDENT * entry.level
+        if entry.is_heading:
+            counts = _sum(entry.rows)
+            kind = entry.rows[0].classes[len(entry.above) + len(entry.path) - 1 :][:1]
+            yield Line(f"{indent}{' '.join(['.'.join(entry.path), *filter(None, kind)])}{repeats}", None, counts)
+        else:
+            (row,) = entry.rows
+            yield Line(f"{indent}{_label(row, '.'.join(entry.path))}{repeats}{_calls(row)}", row, row)
 
 
-def _shown_heads(steps: list[CallRow], heads: list[str]) -> list[tuple[int, int]]:
-    """Return the headings above a row as slices of its path; a module with a single submodule shares its line."""
-    shown, start = [], 0
-    for end in range(1, len(heads) + 1):
-        below = {row.path.split(".")[end : end + 1] == heads[end : end + 1] for row in _under(steps, heads[:end])}
-        if end == len(heads) or below != {True}:
-            shown.append((start, end))
-            start = end
-    return shown
+def _flat_label(row: CallRow, group: str) -> str:
+    """Return the name of a row by function, or by source line with its functions."""
+    line = [(row.source or OUTSIDE).split("/")[-1]] if group == "line" and row.represents == CALLS else []
+    return " ".join([*line, row.name]) + (f" ×{row.calls}" if row.calls > 1 else "")
 
 
-def _under(steps: list[CallRow], heads: list[str]) -> list[CallRow]:
-    path = ".".join(heads)
-    return [row for row in steps if not path or f"{row.path}.".startswith(f"{path}.")]
+def _label(row: CallRow, path: str) -> str:
+    """Return the path of a row below its heading, and its name: `fc linear`, `0–11 Block`."""
+    return row.name if row.name == path else " ".join([*filter(None, [path]), row.name])
 
 
-def _goes_on(steps: list[CallRow], index: int, home: list[str]) -> bool:
-    """Return whether the next row is in the same module or in one of its submodules."""
-    path = ".".join(home)
-    return index + 1 < len(steps) and f"{steps[index + 1].path}.".startswith(f"{path}.")
+def _calls(row: CallRow) -> str:
+    if row.calls == 1 or row.name.startswith("…"):  # such a name has the number of calls
+        return ""
+    return f" ({plural(row.calls, 'call')}{' each' if row.times > 1 else ''})"
 
 
-def _times_of(steps: list[CallRow], heads: list[str]) -> int:
-    """Return how often the module of this heading occurs in the network: as often as the rarest of its rows."""
-    return min(row.times for row in _under(steps, heads)) if heads else 1
+def _sum(rows: Sequence[CallRow]) -> CallRow:
+    """Return the counts of several rows together, as one row without shapes and source."""
 
+    def total(key: str) -> int | None:
+        return sum_of([None if (count := getattr(row, key)) is None else row.times * count for row in rows])
 
-def _repeats(steps: list[CallRow], around: list[str], heads: list[str]) -> str:
-    times = _times_of(steps, heads) // _times_of(steps, around)
-    return f" ×{times}" if times > 1 else ""
+    sums: dict[str, Any] = {key: total(key) for key in SUMMED}
+    times = [row.time.interquartile_mean_s * row.times for row in rows if row.time]
+    live = max(row.bytes_live_at_least or 0 for row in rows)
+    return replace(
+        rows[0],
+        **sums,
+        new_params=sum(row.new_params for row in rows),
+        bytes_live=None if any(row.bytes_live is None for row in rows) else live,
+        bytes_live_at_least=live,
+        outputs=[],
+        source="",
+        code="",
+        times=1,
+        time=StepTime(sum(times), 0.0, []) if times else None,
+    )
 
 
 def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
@@ -332,6 +341,10 @@ def _macs_share(row: CallRow, report: TraceReport) -> float | None:
 
 def _weight(row: CallRow) -> float:
     return seconds_of(row) if row.time else row.times * (row.macs or 0)
+
+
+def _few_shapes(outputs: list[Shape]) -> str:
+    return shapes(outputs[:SHAPES]) + (", …" if len(outputs) > SHAPES else "")
 
 
 def _clipped(code: str) -> str:

@@ -440,6 +440,9 @@ class CallRow(StepRow):
     the operators without a formula. `new_params` counts, over all instances, the parameters that no earlier call takes:
     shared weights count in their first call. A count that is not known exactly is None; the field with the
     suffix `_at_least` has the part that is known.
+
+    `represents` is "call", "module" if the row is the run of the module at its path, or "calls" for several calls in that
+    module. `classes` has the class of each module on the path, "" if it is unknown.
     """
 
     macs: int | None  # type: ignore[assignment] # a third-party operator may have no formula
@@ -459,6 +462,8 @@ class CallRow(StepRow):
     other_flops_at_least: int = field(default=0, kw_only=True)
     bytes_read_at_least: int = field(default=0, kw_only=True)
     bytes_written_at_least: int = field(default=0, kw_only=True)
+    represents: str = field(default="", kw_only=True)
+    classes: list[str] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 A row represents all repeats of the same calls. Its `instances` are the calls of each repeat, so that costs are those of one
 repeat and times are averages over all.
+
+The table of modules has at most ROWS lines with its headings, unless the depth is given or all rows are requested. Of the
+ways to fold that fit, the one that opens the most levels is taken.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice, pairwise
-from pathlib import Path
+from math import gcd
 from typing import TYPE_CHECKING
 
 from attnscope.core.axes import Shape
 from attnscope.core.errors import UsageError
+from attnscope.core.sizes import plural
+from attnscope.reports.outline import CALL, CALLS, MODULE, outline
 
 if TYPE_CHECKING:
     from attnscope.tracing.calls import Call
@@ -19,7 +24,9 @@ if TYPE_CHECKING:
 
 GROUPS = {"module": "nested by module", "line": "by source line", "op": "by torch function"}
 ROWS = 60
-"""The largest number of rows if no depth is given."""
+"""The largest number of lines of a table, headings included, if no depth is given and not all rows are requested."""
+NAMES = 3
+"""The largest number of functions in the name of a row."""
 LONGEST_PERIOD = 4
 """The largest number of different blocks in a repeating sequence; Swin's plain and shifted blocks have two."""
 
@@ -28,9 +35,9 @@ LONGEST_PERIOD = 4
 class Row:
     """One row of the table. `instances` has its repeats, each a list of indices into the calls.
 
-    `op` is the torch function of all its calls, "" if they have several. `kind` is the class of the module whose run the
-    row represents, and `inputs` and `outputs` are those of its first run. They are "" and None for a row of calls without
-    their module.
+    `op` is the torch function of all its calls, "" if they have several. `represents` is CALL, MODULE or CALLS. `kind` is
+    the class of the module whose run the row represents, and `inputs` and `outputs` are those of its first run. They are
+    "" and None for a row of calls without their module.
     """
 
     name: str
@@ -40,60 +47,109 @@ class Row:
     kind: str = ""
     inputs: list[Shape] | None = None
     outputs: list[Shape] | None = None
+    represents: str = CALLS
 
 
-def check_rows(group: str, depth: int | None) -> None:
+def check_rows(group: str, depth: int | None, everything: bool = False, top: int | None = None) -> None:
     """Check the options of the rows.
 
     Raises:
-        UsageError: the group is unknown, or the depth is below 1.
+        UsageError: the group is unknown, the depth or the number of rows is below 1, or two options contradict each other.
     """
     if group not in GROUPS:
         raise UsageError(f"{{group}} {group} is unknown; available: {', '.join(GROUPS)}")
     if depth is not None and depth < 1:
         raise UsageError(f"{{depth}} must be at least 1 (got {depth})")
+    if top is not None and top < 1:
+        raise UsageError(f"{{top}} must be at least 1 (got {top})")
+    for flag, value in (("depth", depth), ("top", top)):
+        if everything and value is not None:
+            raise UsageError(f"{{all}} and {{{flag}}} contradict each other; give one of them")
 
 
-def rows_of(calls: "Sequence[Call]", group: str, depth: int | None) -> list[Row]:
+def rows_of(calls: "Sequence[Call]", group: str, depth: int | None, everything: bool = False) -> list[Row]:
     """Fold calls into rows.
 
     Args:
         calls: all calls of a forward, in their order.
         group: a key of GROUPS.
-        depth: number of module levels to show; deeper calls are summed. None shows as many levels as fit in ROWS rows.
+        depth: number of module levels to show; deeper calls are summed. None shows as many levels as fit in ROWS lines.
+        everything: whether all calls are shown; then only repeated modules share a row.
     """
-    if group == "line":
-        return _together(calls, lambda call: (call.file, call.line), _line_name)
-    if group == "op":
-        return _together(calls, lambda call: call.name, lambda call: call.name)
-    tree = _tree(calls)
+    if group != "module":
+        rows = _together(calls, line_of if group == "line" else lambda call: call.name)
+        return rows if everything else heaviest(rows, calls, ROWS)
+    nodes = _tree(calls)
+    if everything:
+        nodes = _fold(nodes)
+        return list(_rows(nodes, _height(nodes), ""))
     if depth is not None:
-        return list(_rows(_fold(tree), depth, ""))
-    for simpler in (_fold, _fold_loops, _gather):
-        nodes = simpler(tree)
-        for level in range(_height(nodes), 0, -1):
-            rows = list(islice(_rows(nodes, level, ""), ROWS + 1))
-            if len(rows) <= ROWS:
-                return rows
-    return list(_rows(nodes, 1, ""))
+        return list(_rows(_fold(nodes), depth, ""))
+    return _on_a_screen(nodes, calls)
 
 
-def _together(calls: "Sequence[Call]", key: "Callable[[Call], Hashable]", name: "Callable[[Call], str]") -> list[Row]:
+def _on_a_screen(tree: "list[_Node]", calls: "Sequence[Call]") -> list[Row]:
+    """Return the rows that show the most levels in ROWS lines."""
+    rows: list[Row] = []
+    for ways in (_REPEATS, _GATHERED):
+        trees = [way(tree, calls) for way in ways]
+        for level in range(_height(tree), 0, -1):
+            for nodes in trees:
+                rows = list(islice(_rows(nodes, level, ""), ROWS + 1))
+                if _fit(rows):
+                    return rows
+    return heaviest(list(_rows(nodes, 1, "")), calls, ROWS)
+
+
+def _fit(rows: Sequence[Row]) -> bool:
+    return len(rows) <= ROWS and sum(1 for _ in outline(rows)) <= ROWS
+
+
+def heaviest(rows: list[Row], calls: "Sequence[Call]", limit: int) -> list[Row]:
+    """Return the rows with the most MACs in their order, and one row for all others, in at most `limit` lines."""
+    macs = [sum(calls[index].macs for instance in row.instances for index in instance) for row in rows]
+    by_macs = sorted(range(len(rows)), key=lambda at: -macs[at])
+    kept = limit if len(rows) <= limit else limit - 1
+    while True:
+        few = [rows[at] for at in sorted(by_macs[:kept])]
+        rest = [rows[at] for at in sorted(by_macs[kept:])]
+        shown = [*few, rest_of(rest)] if rest else few
+        lines = sum(1 for _ in outline(shown))
+        if lines <= limit or kept == 0:
+            return shown
+        kept = max(kept - (lines - limit), 0)
+
+
+def rest_of(rows: Sequence[Row]) -> Row:
+    """Return one row for all calls of several rows that are left out."""
+    members = sorted(index for row in rows for instance in row.instances for index in instance)
+    return Row(f"… {plural(len(members), 'call')} in {plural(len(rows), 'more row')}", "", [members])
+
+
+def _together(calls: "Sequence[Call]", key: "Callable[[Call], Hashable]") -> list[Row]:
     groups: dict[Hashable, list[int]] = {}
     for index, call in enumerate(calls):
         groups.setdefault(key(call), []).append(index)
     return [
-        Row(name(calls[group[0]]), _common([calls[index].path for index in group]), [group], _op(calls, group))
+        Row(functions(calls, group), _common([calls[index].path for index in group]), [group], _op(calls, group))
         for group in groups.values()
     ]
 
 
+def functions(calls: "Sequence[Call]", indices: Iterable[int]) -> str:
+    """Return the names of the torch functions of calls: `linear, reshape`, or `linear, reshape, permute, …`."""
+    names = list(dict.fromkeys(calls[index].name for index in indices))
+    return ", ".join([*names[:NAMES], *["…"] * (len(names) > NAMES)])
+
+
 def _op(calls: "Sequence[Call]", group: list[int]) -> str:
-    return calls[group[0]].name if len(group) == 1 else ""
+    names = {calls[index].name for index in group}
+    return names.pop() if len(names) == 1 else ""
 
 
-def _line_name(call: "Call") -> str:
-    return f"{Path(call.file).name}:{call.line}" if call.file else "outside your code"
+def line_of(call: "Call") -> Hashable:
+    """Return the source line of a call: its file and the number of the line."""
+    return call.file, call.line
 
 
 def _common(paths: Sequence[str]) -> str:
@@ -108,10 +164,11 @@ def _common(paths: Sequence[str]) -> str:
 
 @dataclass
 class _Node:
-    """A run of a module with its calls and submodules, or a single call. `instances` has the calls of each repeat.
+    """A run of a module with its calls and submodules, or calls. `instances` has the calls of each repeat.
 
-    Nodes with equal signatures do the same. `is_module` is False for a call. `kind` is the class of a module that ran,
-    and "" for a module that only holds others, such as a ModuleList.
+    Nodes with equal signatures do the same. `is_module` is False for calls, and `op` is their torch function, "" if they
+    have several. `kind` is the class of a module that ran, and "" for a module that only holds others, such as a
+    ModuleList.
     """
 
     name: str
@@ -122,6 +179,7 @@ class _Node:
     children: "list[_Node]" = field(default_factory=list)
     is_module: bool = True
     kind: str = ""
+    op: str = ""
 
 
 def _tree(calls: "Sequence[Call]") -> list[_Node]:
@@ -168,7 +226,7 @@ def _place(visit: "Visit | None", depth: int, places: "dict[Visit, list[_Place]]
 
 
 def _of_call(call: "Call", index: int, signature: int) -> _Node:
-    return _Node(call.name, signature, [[index]], call.inputs, call.outputs, is_module=False)
+    return _Node(call.name, signature, [[index]], call.inputs, call.outputs, is_module=False, op=call.name)
 
 
 def _of_module(place: _Place, members: list[int], children: list[_Node], number: Callable[..., int]) -> _Node:
@@ -218,22 +276,80 @@ def _fold_loops(nodes: list[_Node]) -> list[_Node]:
     return _fold(nodes, ROWS, with_calls=True)
 
 
-def _gather(nodes: list[_Node]) -> list[_Node]:
-    """Merge all runs of a submodule and all calls of a function within a module, wherever they are."""
+def _without_macs(nodes: list[_Node], calls: "Sequence[Call]") -> list[_Node]:
+    """Merge neighbours without MACs into one node, also inside each module."""
+    merged: list[_Node] = []
+    for works, run in groupby(nodes, lambda node: _has_macs(node, calls)):
+        members = list(run)
+        if works or len(members) == 1:
+            merged += [replace(node, children=_without_macs(node.children, calls)) for node in members]
+        else:
+            merged.append(_run(members))
+    return merged
+
+
+def _has_macs(node: _Node, calls: "Sequence[Call]") -> bool:
+    """Return whether a node has MACs, or may have some."""
+    return any(calls[index].macs or "macs" in calls[index].unknown for index in node.instances[0])
+
+
+def _run(nodes: list[_Node]) -> _Node:
+    """Return one node for neighbours that differ, with as many instances as the module around them has."""
+    times = gcd(*[len(node.instances) for node in nodes])
+    parts = [_split(node.instances, times) for node in nodes]
+    instances = [[index for part in each for index in part] for each in zip(*parts, strict=True)]
+    name = f"… {plural(len(instances[0]), 'call')} without MACs"
+    signature = tuple([node.signature for node in nodes])
+    return _Node(name, signature, instances, nodes[0].inputs, nodes[-1].outputs, is_module=False)
+
+
+def _split(instances: list[list[int]], times: int) -> list[list[int]]:
+    """Return the calls of the instances in as many equal parts."""
+    size = len(instances) // times
+    return [[index for part in instances[at * size : (at + 1) * size] for index in part] for at in range(times)]
+
+
+def _gather(nodes: list[_Node], calls: "Sequence[Call]", key: "Callable[[Call], Hashable]") -> list[_Node]:
+    """Merge all runs of a submodule and all calls with the same key within a module, wherever they are."""
     alike: dict[Hashable, list[_Node]] = {}
     for node in nodes:
-        alike.setdefault((node.is_module, node.name), []).append(node)
-    gathered = [_merged(same) if len({node.signature for node in same}) == 1 else _sum(same) for same in alike.values()]
-    return _fold([replace(node, children=_gather(node.children)) for node in gathered])
+        each = (True, node.name) if node.is_module else (False, key(calls[node.instances[0][0]]))
+        alike.setdefault(each, []).append(node)
+    gathered = [
+        _merged(same) if len({node.signature for node in same}) == 1 else _sum(same, calls) for same in alike.values()
+    ]
+    return _fold([replace(node, children=_gather(node.children, calls, key)) for node in gathered])
 
 
-def _sum(nodes: list[_Node]) -> _Node:
+def _sum(nodes: list[_Node], calls: "Sequence[Call]") -> _Node:
     """Return one node for nodes that differ, with the calls of all of them as one instance."""
     first = nodes[0]
     members = [index for node in nodes for instance in node.instances for index in instance]
-    children = [child for node in nodes for child in node.children]
-    signature = tuple([node.signature for node in nodes])
-    return replace(first, signature=signature, instances=[members], outputs=nodes[-1].outputs, children=children)
+    return replace(
+        first,
+        name=first.name if first.is_module else functions(calls, members),
+        signature=tuple([node.signature for node in nodes]),
+        instances=[members],
+        outputs=nodes[-1].outputs,
+        children=[child for node in nodes for child in node.children],
+        op="" if first.is_module else _op(calls, members),
+    )
+
+
+_Way = Callable[[list[_Node], "Sequence[Call]"], list[_Node]]
+
+_REPEATS: tuple[_Way, ...] = (
+    lambda tree, calls: _fold(tree),
+    lambda tree, calls: _fold_loops(tree),
+    lambda tree, calls: _without_macs(_fold_loops(tree), calls),
+)
+"""Ways to fold that keep the order of the calls, from the one with the most rows to that with the fewest."""
+
+_GATHERED: tuple[_Way, ...] = (
+    lambda tree, calls: _without_macs(_gather(tree, calls, line_of), calls),
+    lambda tree, calls: _without_macs(_gather(tree, calls, lambda call: call.name), calls),
+)
+"""Ways to fold calls that do not repeat: by source line, and by torch function."""
 
 
 def _repeats(nodes: list[_Node], at: int, longest: int, with_calls: bool, renamed: bool) -> tuple[int, int]:
@@ -293,8 +409,8 @@ def _rows(nodes: list[_Node], depth: int, at: str) -> Iterator[Row]:
     for node in nodes:
         path = f"{at}.{node.name}".lstrip(".")
         if not node.is_module:
-            yield Row(node.name, at, node.instances, op=node.name)
+            yield Row(node.name, at, node.instances, node.op, represents=CALL if node.op else CALLS)
         elif depth > 1 or len(node.instances[0]) == 1:
             yield from _rows(node.children, depth - 1, path)
         else:
-            yield Row(node.name, path, node.instances, kind=node.kind, inputs=node.inputs, outputs=node.outputs)
+            yield Row(node.name, path, node.instances, node.op, node.kind, node.inputs, node.outputs, MODULE)

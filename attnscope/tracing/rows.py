@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from attnscope.core.optional import sum_of
+from attnscope.reports.outline import MODULE
 from attnscope.reports.report import CallRow, Totals, Uncounted
 from attnscope.tracing.calls import Call, Watched
 from attnscope.tracing.costs import COUNTS
@@ -25,12 +26,13 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
     first = [calls[index] for index in row.instances[0]]
     together = [calls[index] for instance in row.instances for index in instance]
     live = max(call.bytes_live for call in together)
-    kind = row.kind or classes.get(_path_of(row, first[0]), "")
+    within = _classes(row, first[0], classes)
+    kind = (row.kind or within[-1]) if row.represents == MODULE else ""
     macs = _count(first, "macs")
     sources = {(call.file, call.line) for call in first}
     file, line = sources.pop() if len(sources) == 1 else (None, None)
     return CallRow(
-        name=row.op or kind or row.name,
+        name=kind or row.name,
         path=row.path,
         doc="",
         pattern="",
@@ -49,10 +51,12 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         time=times.of([index for instance in row.instances for index in instance], len(row.instances)),
         times=len(row.instances),
         op=row.op,
-        module=_module_of(first) if row.op else kind,
+        module=kind or _module_of(first),
         source=spell_line(file, line) if file else None,
         code=text_of(file, line) if file else "",
         calls=len(first),
+        represents=row.represents,
+        classes=within,
         uncounted=sorted({op for call in first for op in call.uncounted}),
         macs_at_least=sum(call.macs for call in first),
         flops_at_least=2 * sum(call.macs for call in first),
@@ -62,9 +66,18 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
     )
 
 
-def _path_of(row: Row, first: Call) -> str:
-    """Return the path of the module that the first instance of a row represents; "" if the row has no path."""
-    return ".".join(first.path.split(".")[: row.path.count(".") + 1]) if row.path else ""
+def _classes(row: Row, first: Call, classes: Mapping[str, str]) -> list[str]:
+    """Return the class of each module on the path of a row, for its first call; "" if it is unknown."""
+    if not row.path:
+        return []
+    parts = first.path.split(".")[: row.path.count(".") + 1]
+    ran: dict[str, str] = {}
+    visit = first.visit
+    while visit is not None:
+        ran[visit.path] = visit.kind
+        visit = visit.caller
+    paths = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return [ran.get(path) or classes.get(path, "") for path in paths]
 
 
 def _module_of(calls: Sequence[Call]) -> str:
