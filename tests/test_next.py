@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from attnscope import SwinSpec, ViTSpec
+import attnscope
+from attnscope import SwinSpec, ViTSpec, trace
 from tests.conftest import Run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -139,3 +141,52 @@ def test_the_command_of_a_spec_gives_the_same_spec(attnscope: Run, spec):
     shown = json.loads(done.stdout)["spec"]
     assert shown.pop("attention") == spec.name
     assert {name: tuple(value) if isinstance(value, list) else value for name, value in shown.items()} == spec.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "keywords"),
+    [
+        (torch.nn.TransformerEncoderLayer(8, 2, batch_first=True), [torch.rand(1, 5, 8)], {}),
+        (torch.nn.MultiheadAttention(8, 2), [torch.rand(5, 1, 8)] * 3, {"need_weights": False}),
+        (torch.nn.Embedding(9, 4), [torch.tensor([[1, 2]])], {}),
+        (torch.nn.LSTM(4, 4), [torch.rand(3, 1, 4), (torch.rand(1, 1, 4), torch.rand(1, 1, 4))], {}),
+    ],
+)
+def test_the_next_calls_in_python_run(module, inputs, keywords):
+    """Each call traces the same module on inputs of the same shapes; only the name of the module is a variable."""
+    report = trace(module, *inputs, **keywords)
+    names = {"attnscope": attnscope, "torch": torch, "module": module}
+    groups = []
+    for _ in range(4):
+        following = eval(report.next[0].replace("time=True", "time=True, budget=0.01"), names)
+        assert following.spec["inputs"] == report.spec["inputs"]
+        assert following.time is not None
+        groups.append(following.group)
+        report = following
+    assert groups[:2] == ["module", "op"]
+
+
+def test_the_next_call_in_python_has_variables_for_inputs_without_a_literal():
+    class Halved(torch.nn.Module):
+        def forward(self, x, by):
+            return x / by.value
+
+    class Two:
+        value = 2
+
+    module, inputs, keywords = Halved(), [torch.rand(3)], {"by": Two()}
+    report = trace(module, *inputs, **keywords)
+    assert report.next[0] == "attnscope.trace(module, *inputs, kwargs=keywords, time=True)"
+    names = {"attnscope": attnscope, "module": module, "inputs": inputs, "keywords": keywords}
+    assert eval(report.next[0], names).time is not None
+
+
+def test_a_submodule_without_a_path_is_not_suggested():
+    """A module that the forward makes cannot be opened."""
+
+    class Made(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.Linear(4, 4)(x)
+
+    report = trace(Made(), torch.rand(2, 4), time=True, budget=0.01, group="op")
+    assert report.next[0] == "attnscope.trace(module, torch.rand((2, 4)), time=True, group='line')"

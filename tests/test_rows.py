@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import attnscope
+from attnscope.core.errors import UsageError
+from attnscope.core.sizes import plural
 from attnscope.render import render, words
 from attnscope.render.columns import ADD_UP
 from attnscope.render.screen import Screen
 from attnscope.render.trace import line_columns, lines_of
 from attnscope.tracing.folding import GROUPS, ROWS
+from attnscope.tracing.selection import SORTS
 
 X = torch.zeros(2, 4)
 
@@ -362,3 +365,69 @@ def test_a_tied_module_is_traced_by_each_of_its_paths():
     module = nn.Sequential(Own(tied), Wide(tied))
     assert attnscope.trace(module, X, submodule="0.tied").steps[0].inputs == [(2, 4)]
     assert attnscope.trace(module, X, submodule="1.tied").steps[0].inputs == [(4, 4)]
+
+
+# order and selection
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("sort", [sort for sort in SORTS if sort != "time"])
+def test_the_largest_rows_come_first_and_the_others_are_one_row(group, sort):
+    report = attnscope.trace(Bodies(9), X, group=group, sort=sort, top=1)
+    assert_adds_up(report)
+    *top, rest = report.steps
+    figures = [SORTS[sort](row) for row in top]
+    assert figures == sorted(figures, reverse=True)
+    everything = attnscope.trace(Bodies(9), X, group=group, sort=sort, all=True).steps
+    assert figures == [SORTS[sort](row) for row in everything[:1]]
+    left = report.calls - sum(row.times * row.calls for row in top)
+    assert rest.name == f"… {left} calls in {plural(len(everything) - 1, 'more row')}"
+    assert rest.name in render(report, "table", Screen())
+
+
+def test_rows_are_sorted_by_time_if_they_are_timed():
+    report = attnscope.trace(Bodies(9), X, top=3, time=True, budget=0.02)
+    times = [SORTS["time"](row) for row in report.steps[:-1]]
+    assert report.sort == "time"
+    assert times == sorted(times, reverse=True)
+    assert attnscope.trace(Bodies(9), X, top=3).sort == "macs"
+
+
+def test_all_rows_are_those_of_the_deepest_level():
+    report = attnscope.trace(Bodies(40), X, all=True)
+    assert len(report.steps) > ROWS
+    assert report.steps == attnscope.trace(Bodies(40), X, depth=99).steps
+    assert len(attnscope.trace(Bodies(40), X, sort="macs").steps) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sort": "flops"}, "{sort} flops is unknown; available: macs, time, params, bytes"),
+        ({"sort": "time"}, "{sort} time needs measured times; add {time} or sort by macs"),
+        ({"top": 0}, "{top} must be at least 1 (got 0)"),
+        ({"all": True, "depth": 2}, "{all} and {depth} contradict each other; give one of them"),
+        ({"all": True, "top": 2}, "{all} and {top} contradict each other; give one of them"),
+    ],
+)
+def test_options_of_rows_that_contradict_are_an_error(settings, message):
+    with pytest.raises(UsageError) as raised:
+        attnscope.trace(nn.Linear(4, 4), X, **settings)
+    assert raised.value.args[0] == message
+
+
+def test_trainable_and_frozen_parameters_are_in_a_line():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+    module[0].requires_grad_(False)
+    report = attnscope.trace(module, X)
+    assert (report.totals.params, report.trainable_params) == (36, 16)
+    screen = render(report, "table", Screen())
+    assert "36 parameters: 16 trainable, 20 frozen (56%)" in screen
+
+
+def test_rows_by_function_and_by_line_name_functions():
+    report = attnscope.trace(Bodies(3), X, group="op")
+    assert {row.name for row in report.steps} == {"add", "sin", "linear", "ones", "matmul"}
+    lines = attnscope.trace(Bodies(3), X, group="line").steps
+    assert {row.name for row in lines} == {"add, sin", "linear, ones, matmul"}
+    assert "test_rows.py:" in render(attnscope.trace(Bodies(3), X, group="line"), "table", Screen())

@@ -25,6 +25,7 @@ from attnscope.cli.progress import progress_line
 from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, exit_on_faults, start_torch
 from attnscope.profiling.options import BUDGET_S, DEVICES
 from attnscope.tracing.folding import GROUPS
+from attnscope.tracing.selection import SORTS
 from attnscope.tracing.targets import find_target, parse_argument, parse_input
 
 EXAMPLES = (
@@ -98,6 +99,28 @@ def run_trace(
             show_default="those that fit a screen",
         ),
     ] = None,
+    everything: Annotated[
+        bool,
+        option("--all", group=OUTPUT, help="Show all rows of all levels, not only those that fit in 60 lines."),
+    ] = False,
+    sort: Annotated[
+        str | None,
+        option(
+            group=OUTPUT,
+            **choices(SORTS),
+            help=f"Sort the rows by {', '.join(SORTS)}.",
+            show_default="in the order of the calls",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        option(
+            group=OUTPUT,
+            callback=integer("top"),
+            metavar="N",
+            help="Show only the N largest rows, by --sort, by time or by MACs; one more row sums the others.",
+        ),
+    ] = None,
     time: Annotated[
         bool,
         option(
@@ -153,7 +176,21 @@ def run_trace(
     focus = tuple(name for name, wanted in {"details": details, "explain": explain}.items() if wanted)
     with progress_line() as progress:
         options = TraceOptions(
-            time, device, group, depth, submodule, budget, threads, seed, command, progress, again, focus
+            time,
+            device,
+            group,
+            depth,
+            submodule,
+            budget,
+            threads,
+            seed,
+            command,
+            progress,
+            again,
+            focus,
+            everything,
+            sort,
+            top,
         )
         report = trace_target(target, options)
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)

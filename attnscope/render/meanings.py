@@ -9,6 +9,7 @@ MEANINGS = {
     "outputs": "The shape of each tensor that the step returns.",
     "macs": "Multiply-accumulate operations of matmuls and convolutions; papers often call them FLOPs.",
     "macs_share": "The share of all MACs.",
+    "params_share": "The share of all parameters of the module.",
     "flops": "Floating-point operations of matmuls and convolutions: 2 for each MAC.",
     "other_flops": "Floating-point operations of bias, softmax, norm and activation, by convention; never part of MACs.",
     "params": "Number of parameters.",

@@ -18,7 +18,7 @@ from attnscope.render.held import lower_bounds
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
 from attnscope.render.summary import held_words, quality_lines
-from attnscope.reports.outline import CALLS, outline
+from attnscope.reports.outline import outline
 from attnscope.reports.report import AttentionFound, CallRow, StepTime, TraceReport, formula_values
 
 INDENT = "  "
@@ -122,6 +122,9 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
     def time_share(line: Line) -> float | None:
         return seconds_of(line.counts) / report.time.steps_sum_s if report.time and line.counts.time else None
 
+    def params_share(line: Line) -> float:
+        return line.counts.new_params / totals.params if totals.params else 0.0
+
     columns: list[Column[Line]] = [
         Column("call", "call", lambda line: line.label, total=plural(report.calls, "call"), right=False, is_long=True),
         Column(
@@ -152,6 +155,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
     columns += [
         Column("source", "source", of("source"), _known, 15 if by_line else 4, right=False),
         Column("params", "params", of("new_params"), words.metric, 3.5, _used_params(report)),
+        Column("params_share", "% params", params_share, words.percent, 6),
         Column("other_flops", "elementwise", of("other_flops"), words.metric, 7, totals.other_flops),
         Column("bytes_live", "live", of("bytes_live"), words.binary, 9, totals.peak_bytes),
         Column("bytes_read", "read", of("bytes_read"), words.binary, 10, totals.bytes_read),
@@ -200,6 +204,11 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
         for row in report.steps:
             yield Line(_flat_label(row, report.group), row, row)
         return
+    if report.sort:
+        for row in report.steps:
+            repeats = f" ×{row.times}" if row.times > 1 else ""
+            yield Line(f"{_label(row, row.path)}{repeats}{_calls(row)}", row, row)
+        return
     times: dict[tuple[str, ...], int] = {(): 1}
     for entry in outline(report.steps):
         here = min(row.times for row in entry.rows)
@@ -218,7 +227,9 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
 
 def _flat_label(row: CallRow, group: str) -> str:
     """Return the name of a row by function, or by source line with its functions."""
-    line = [(row.source or OUTSIDE).split("/")[-1]] if group == "line" and row.represents == CALLS else []
+    if row.name.startswith("…"):  # such a name has the number of calls
+        return row.name
+    line = [(row.source or OUTSIDE).split("/")[-1]] if group == "line" else []
     return " ".join([*line, row.name]) + (f" ×{row.calls}" if row.calls > 1 else "")
 
 
@@ -277,6 +288,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         right = report.comments.checked - len(report.comments.wrong)
         mark = "✓" if not report.comments.wrong else "✗"
         lines.append(("comments", f"{right} of {report.comments.checked} shape comments are right {mark}", ""))
+    lines.append(("params", params_line(report), ""))
     peak = held_words(totals.peak_bytes, totals.peak_bytes_at_least)
     lines.append(("memory", f"{peak} peak activation memory", ""))
     if not report.time:
@@ -286,6 +298,16 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         lines += [*labelled("work", cost_lines(report)), *labelled("runs", timing_lines(report))]
         lines += labelled("machine", environment_lines(report))
     return lines + screen.suggestion(*report.next)
+
+
+def params_line(report: TraceReport) -> str:
+    """Return the number of parameters and its split into trainable and frozen ones."""
+    params, trainable = report.totals.params, report.trainable_params
+    if trainable is None or not params:
+        return f"{params:,} parameters"
+    frozen = params - trainable
+    share = f" ({words.rough_percent(frozen / params)})" if frozen else ""
+    return f"{params:,} parameters: {trainable:,} trainable, {frozen:,} frozen{share}"
 
 
 def _unused(report: TraceReport) -> list[str]:

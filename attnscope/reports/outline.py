@@ -10,7 +10,7 @@ CALL, MODULE, CALLS = "call", "module", "calls"
 
 
 class Placed(Protocol):
-    """A row at a path; a row of a module is below the module that contains it, and a row of calls is in its module."""
+    """A row at the path of a module: the run of that module, or calls in it."""
 
     @property
     def path(self) -> str:

@@ -531,7 +531,8 @@ class Uncounted:
 class TraceReport(Report):
     """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against.
 
-    `unused_params` counts those of the parameters of the module that no call takes.
+    `unused_params` counts those of the parameters of the module that no call takes, and `trainable_params` those that
+    require a gradient. `sort` is the figure by which rows are sorted, None in the order of the calls.
     """
 
     steps: list[CallRow]  # type: ignore[assignment] # rows with more fields
@@ -545,3 +546,5 @@ class TraceReport(Report):
     comments: ShapeComments
     uncounted: list[Uncounted]
     unused_params: int = field(default=0, kw_only=True)
+    trainable_params: int | None = field(default=None, kw_only=True)
+    sort: str | None = field(default=None, kw_only=True)

@@ -67,7 +67,9 @@ def check_rows(group: str, depth: int | None, everything: bool = False, top: int
             raise UsageError(f"{{all}} and {{{flag}}} contradict each other; give one of them")
 
 
-def rows_of(calls: "Sequence[Call]", group: str, depth: int | None, everything: bool = False) -> list[Row]:
+def rows_of(
+    calls: "Sequence[Call]", group: str, depth: int | None, everything: bool = False, tall: bool = False
+) -> list[Row]:
     """Fold calls into rows.
 
     Args:
@@ -75,14 +77,15 @@ def rows_of(calls: "Sequence[Call]", group: str, depth: int | None, everything: 
         group: a key of GROUPS.
         depth: number of module levels to show; deeper calls are summed. None shows as many levels as fit in ROWS lines.
         everything: whether all calls are shown; then only repeated modules share a row.
+        tall: whether there may be more than ROWS lines, since most of them will be left out.
     """
     if group != "module":
         rows = _together(calls, line_of if group == "line" else lambda call: call.name)
-        return rows if everything else heaviest(rows, calls, ROWS)
+        return rows if everything or tall else heaviest(rows, calls, ROWS)
     nodes = _tree(calls)
-    if everything:
+    if everything or tall:
         nodes = _fold(nodes)
-        return list(_rows(nodes, _height(nodes), ""))
+        return list(_rows(nodes, depth or _height(nodes), ""))
     if depth is not None:
         return list(_rows(_fold(nodes), depth, ""))
     return _on_a_screen(nodes, calls)

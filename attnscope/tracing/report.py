@@ -1,5 +1,6 @@
 """Build the TraceReport of a run of a third-party module: rows, attentions, shape comments, notes and warnings."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +10,16 @@ from torch import nn
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
-from attnscope.reports.report import AttentionFound, ShapeComments, TraceReport, WrongShape
+from attnscope.reports.report import AttentionFound, CallRow, ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call
-from attnscope.tracing.folding import rows_of
+from attnscope.tracing.folding import Row, rows_of
 from attnscope.tracing.options import TraceOptions
+from attnscope.tracing.python_call import python_call
 from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.run import Found, Measured
+from attnscope.tracing.selection import selected
 from attnscope.tracing.source_lines import spell_line
 from attnscope.tracing.tensors import elements_of, shape_of, tensors_within
 from attnscope.tracing.times import call_times
@@ -33,10 +36,16 @@ def trace_report(
     attentions = attentions_found(recognized.attentions, Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
-    rows = [call_row(row, calls, times, classes) for row in rows_of(calls, options.group, options.depth)]
+
+    def spelled(row: Row) -> CallRow:
+        return call_row(row, calls, times, classes)
+
+    order = options.order
+    rows = rows_of(calls, options.group, options.depth, options.everything, tall=order is not None)
+    steps = selected(rows, spelled, order, options.top, options.everything) if order else list(map(spelled, rows))
     params = sum(elements_of(parameter) for _, parameter in nn.Module.named_parameters(module))
     args, keywords = found.inputs
-    inputs = [spelled for value in (*args, *keywords.values()) if (spelled := _spell_input(value))]
+    inputs = [text for value in (*args, *keywords.values()) if (text := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name
     taken = [f"input {' and '.join(inputs)}"] if inputs else []
     noise = doubts(whole, options.threads, found.device.type) if whole else []
@@ -45,7 +54,7 @@ def trace_report(
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),
         spec={"module": name, "submodule": options.submodule, "inputs": inputs},
         environment=environment,
-        steps=rows,
+        steps=steps,
         totals=totals(found.watched, params),
         time=whole,
         audit=None,
@@ -58,7 +67,7 @@ def trace_report(
             *_subnormal(calls),
             *noise,
         ],
-        next=_next(options, calls, attentions),
+        next=_next(options, calls, attentions, found),
         focus=list(options.focus),
         noise=noise,
         group=options.group,
@@ -68,6 +77,8 @@ def trace_report(
         other_softmaxes=[call.path for call in recognized.other_softmaxes],
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
+        sort=order,
+        trainable_params=sum(elements_of(each) for each in module.parameters() if each.requires_grad),
         unused_params=params - sum(call.new_params for call in calls),
     )
 
@@ -101,32 +112,49 @@ def _subnormal(calls: Sequence[Call]) -> list[str]:
     ]
 
 
-def _next(options: TraceOptions, calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> tuple[str, str]:
+def _next(
+    options: TraceOptions, calls: Sequence[Call], attentions: Sequence[AttentionFound], found: Found
+) -> tuple[str, str]:
     """Return the suggested next command, or in Python the call, and its purpose."""
+    changed, why = _next_options(options, _worth_opening(calls, attentions, found))
+    kept = {"submodule": options.submodule, **changed}
     if options.again is None:
-        return "attnscope.trace(module, ..., time=True)", "measure where the time goes"
-    opened = f"{options.again} --module {options.submodule}" if options.submodule else options.again
+        return python_call(found.whole_inputs, {**kept, "device": options.device if options.runs else None}), why
+    flags = [("--module", kept["submodule"]), ("--time", True), ("--group", kept.get("group"))]
+    words = [word for flag, value in flags if value for word in ([flag] if value is True else [flag, str(value)])]
+    return f"{options.again} {shlex.join(words)}", why
+
+
+def _next_options(options: TraceOptions, path: str) -> tuple[dict[str, Any], str]:
+    """Return the options of the next trace and its purpose.
+
+    Args:
+        options: the options of this trace.
+        path: the submodule that is worth a trace of its own; "" without submodules.
+    """
     if not options.time:
-        rows = "" if options.group == "module" else f" --group {options.group}"
-        return f"{opened} --time{rows}", "measure where the time goes"
+        group = {} if options.group == "module" else {"group": options.group}
+        return {"time": True, **group}, "measure where the time goes"
     if options.group == "module":
-        return f"{opened} --time --group op", "group by torch function"
-    if options.group == "op" and not options.submodule and (path := _worth_opening(calls, attentions)):
-        return f"{options.again} --module {path} --time", "trace one submodule with the inputs that it receives"
+        return {"time": True, "group": "op"}, "group by torch function"
+    if options.group == "op" and not options.submodule and path:
+        return {"time": True, "submodule": path}, "trace one submodule with the inputs that it receives"
     if options.group == "op":
-        return f"{opened} --time --group line", "group by source line"
-    return f"{opened} --time", "group by module"
+        return {"time": True, "group": "line"}, "group by source line"
+    return {"time": True}, "group by module"
 
 
-def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound]) -> str:
+def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound], found: Found) -> str:
     """Return the path of the submodule to trace next.
 
-    It is that of the first attention, or else that whose own calls have the most MACs; "" without submodules.
+    It is that of the first attention, or else that whose own calls have the most MACs; "" without submodules. A module that
+    the forward makes has no path that could be opened.
     """
-    if paths := [found.path for found in attentions if found.path]:
-        return paths[0]
+    paths = {path for path, _ in found.module.named_modules(remove_duplicate=False) if path}
+    if opened := [each.path for each in attentions if each.path in paths]:
+        return opened[0]
     macs: Counter[str] = Counter()
     for call in calls:
-        if call.path:
+        if call.path in paths:
             macs[call.path] += call.macs
     return max(macs, key=lambda path: macs[path], default="")

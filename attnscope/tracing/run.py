@@ -30,6 +30,7 @@ class Found:
     """The results of running a module.
 
     `module` is a copy of the traced one, the whole or a submodule. `inputs` are its inputs, as they were before the run.
+    `whole_inputs` are those of the whole.
 
     `batch` is the number of images in the inputs of the whole. `copies` are the modules of the copy of the whole.
     """
@@ -41,6 +42,7 @@ class Found:
     watched: Watched
     comments: CommentCheck
     copies: list[nn.Module]
+    whole_inputs: Inputs
     notes: tuple[str, ...] = ()
 
     def release(self) -> None:
@@ -75,6 +77,9 @@ def run_watched(
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there, (args, keywords) = isolated(module, inputs(device), device)
     copies = [*there.modules()]  # without those that the forward may add, which may be others
+    evaluating(there)
+    batch = _batch(there, args, keywords)
+    whole = args, keywords
     # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
     try:
@@ -98,6 +103,7 @@ def run_watched(
 def _has_sizes(value: Any) -> bool:
     """Return whether a value is a tensor with a size for each axis."""
     return isinstance(value, Tensor) and not value.is_nested and not is_lazy(value)
+    return Found(there, before, device, batch, watched, check, whole, notes)
 
 
 def received(

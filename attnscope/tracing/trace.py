@@ -41,6 +41,9 @@ def trace(
     device: str | None = None,
     group: str = "module",
     depth: int | None = None,
+    all: bool = False,
+    sort: str | None = None,
+    top: int | None = None,
     submodule: str | None = None,
     budget: float = BUDGET_S,
     threads: int = 1,
@@ -62,7 +65,10 @@ def trace(
         device: the device to run on, which gets a copy of the module unless the module is there. None is meta, or with
             `time` the device of the module.
         group: how calls are grouped into rows: "module", "line" or "op".
-        depth: number of module levels to show; None shows as many as fit on about one screen.
+        depth: number of module levels to show; None shows as many as fit in 60 lines.
+        all: show all rows of all levels.
+        sort: sort the rows by "macs", "time", "params" or "bytes"; None keeps the order of the calls.
+        top: number of rows to show, of those with the largest figures; the others are one row.
         submodule: path of a submodule to trace alone, on the inputs that it receives inside the whole.
         budget: seconds to spend on the measurement.
         threads: number of CPU threads; with one, times are reliable on a busy machine too.
@@ -87,7 +93,10 @@ def trace(
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise UsageError(f"{{kwargs}} must be a dictionary of keyword arguments, such as dict(time=t) (got {kwargs!r})")
     keywords = {**keywords, **(kwargs or {})}
-    options = TraceOptions(time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus))
+    rows: dict[str, Any] = {"everything": all, "sort": sort, "top": top}
+    options = TraceOptions(
+        time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus), **rows
+    )
     _check_home(module, options)
     with _harmless():
         return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
