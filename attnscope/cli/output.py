@@ -15,9 +15,20 @@ from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
 
-FORMATS = {".txt": "table", ".log": "table", ".json": "json", ".csv": "csv", ".md": "md", ".svg": "svg"}
+GRAPH_FORMATS = {".mmd": "mermaid", ".dot": "dot"}
+FORMATS = {
+    ".txt": "table",
+    ".log": "table",
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "md",
+    ".svg": "svg",
+    **GRAPH_FORMATS,
+}
 """The format of a file, by its extension."""
-FORM_NAMES = tuple(dict.fromkeys(FORMATS.values()))
+TRACE_FORMS = tuple(dict.fromkeys(FORMATS.values()))
+"""The formats of a command that has graphs."""
+FORM_NAMES = tuple(form for form in TRACE_FORMS if form not in GRAPH_FORMATS.values())
 TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
 FLAGS = ("form", "json", "output", "color", "details", "explain", "quiet", "wide")
 """The names in Python of this module's flags."""
@@ -41,6 +52,7 @@ def _form(names: tuple[str, ...]) -> Any:
 
 
 FormFlag = Annotated[str | None, _form(FORM_NAMES)]
+TraceFormFlag = Annotated[str | None, _form(TRACE_FORMS)]
 TextFormFlag = Annotated[str | None, _form(TEXT_FORMS)]
 """The flag of a command without pictures."""
 JsonFlag = Annotated[bool, option("--json", group=OUTPUT, help="Same as --format json.", callback=_json)]
@@ -91,7 +103,7 @@ def check_output(
     Raises:
         UsageError: if the format or the color is unknown, two formats are given, or the file cannot be written.
     """
-    if form is not None and form not in FORM_NAMES:
+    if form is not None and form not in TRACE_FORMS:
         raise UsageError(f"--format {quoted(form)} is unknown; {did_you_mean(form, forms)}")
     if color not in COLORS:
         raise UsageError(f"{{color}} {quoted(color)} is unknown; available: {', '.join(COLORS)}")

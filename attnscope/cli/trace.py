@@ -10,13 +10,14 @@ from attnscope.cli.extension import typed_again
 from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
+    TRACE_FORMS,
     ColorFlag,
     DetailsFlag,
     ExplainFlag,
-    FormFlag,
     JsonFlag,
     OutputFlag,
     QuietFlag,
+    TraceFormFlag,
     WideFlag,
     check_output,
     write,
@@ -149,7 +150,7 @@ def run_trace(
             help="Exit with code 1 if a formula is missing, a shape comment is wrong or another warning is raised.",
         ),
     ] = False,
-    form: FormFlag = None,
+    form: TraceFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
     color: ColorFlag = "auto",
@@ -163,7 +164,7 @@ def run_trace(
     Networks are built with random weights; nothing is downloaded. FILE.py is imported with its folder first on the search
     path, so that its module-level code is executed.
     """
-    form = check_output(form, json, output, color)
+    form = check_output(form, json, output, color, TRACE_FORMS)
     tensors = [parse_input(text) for text in inputs or []]
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")

@@ -17,11 +17,11 @@ PICTURE_WIDTH = 100
 
 
 def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
-    """Return the report as a table, json, csv, md or svg.
+    """Return the report as a table, json, csv, md or svg, or as a graph.
 
     Args:
         report: the report to render.
-        form: "table", "json", "csv", "md" or "svg".
+        form: "table", "json", "csv", "md" or "svg"; for a traced module also "mermaid" or "dot".
         screen: the screen of a table or picture.
         grid: windows to draw below a table and in an SVG.
     """
@@ -34,6 +34,10 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
         return to_csv(columns_of(report), report.steps)
     if form == "md":
         return f"**{report.title}**\n\n{to_markdown(*table_of(report))}"
+    if isinstance(report, TraceReport) and form in ("mermaid", "dot"):
+        from attnscope.render.graph import graph_of
+
+        return graph_of(report, form)
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
         return screen.draw_svg(parts_of(report, screen, grid), report.command or report.title)

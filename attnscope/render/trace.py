@@ -39,11 +39,15 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: a row, or the heading of a module, which has no row. `counts` has what its columns show."""
+    """A line of the table: a row, or the heading of a module, which has no row.
+
+    `counts` has what its columns show. `level` is the number of headings above it.
+    """
 
     label: str
     row: CallRow | None
     counts: CallRow
+    level: int = 0
 
 
 def call_columns(report: TraceReport) -> list[Column[CallRow]]:
@@ -219,10 +223,12 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
         if entry.is_heading:
             counts = _sum(entry.rows)
             kind = entry.rows[0].classes[len(entry.above) + len(entry.path) - 1 :][:1]
-            yield Line(f"{indent}{' '.join(['.'.join(entry.path), *filter(None, kind)])}{repeats}", None, counts)
+            yield Line(
+                f"{indent}{' '.join(['.'.join(entry.path), *filter(None, kind)])}{repeats}", None, counts, entry.level
+            )
         else:
             (row,) = entry.rows
-            yield Line(f"{indent}{_label(row, '.'.join(entry.path))}{repeats}{_calls(row)}", row, row)
+            yield Line(f"{indent}{_label(row, '.'.join(entry.path))}{repeats}{_calls(row)}", row, row, entry.level)
 
 
 def _flat_label(row: CallRow, group: str) -> str:

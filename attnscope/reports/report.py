@@ -527,12 +527,21 @@ class Uncounted:
     within: list[str]
 
 
+@dataclass(frozen=True)
+class Edge:
+    """Tensors that flow from one row to another: positions in `steps`, and None for the inputs of the module."""
+
+    source: int | None
+    target: int
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TraceReport(Report):
     """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against.
 
     `unused_params` counts those of the parameters of the module that no call takes, and `trainable_params` those that
-    require a gradient. `sort` is the figure by which rows are sorted, None in the order of the calls.
+    require a gradient. `sort` is the figure by which rows are sorted, None in the order of the calls. `edges` are the
+    tensors that flow between rows.
     """
 
     steps: list[CallRow]  # type: ignore[assignment] # rows with more fields
@@ -548,3 +557,4 @@ class TraceReport(Report):
     unused_params: int = field(default=0, kw_only=True)
     trainable_params: int | None = field(default=None, kw_only=True)
     sort: str | None = field(default=None, kw_only=True)
+    edges: list[Edge] = field(default_factory=list, kw_only=True)

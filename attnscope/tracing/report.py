@@ -13,6 +13,7 @@ from attnscope.profiling.noise import doubts
 from attnscope.reports.report import AttentionFound, CallRow, ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
 from attnscope.tracing.calls import Call
+from attnscope.tracing.edges import edges_of
 from attnscope.tracing.folding import Row, rows_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.python_call import python_call
@@ -42,7 +43,8 @@ def trace_report(
 
     order = options.order
     rows = rows_of(calls, options.group, options.depth, options.everything, tall=order is not None)
-    steps = selected(rows, spelled, order, options.top, options.everything) if order else list(map(spelled, rows))
+    if order:
+        rows = selected(rows, spelled, order, options.top, options.everything)
     params = sum(elements_of(parameter) for _, parameter in nn.Module.named_parameters(module))
     args, keywords = found.inputs
     inputs = [text for value in (*args, *keywords.values()) if (text := _spell_input(value))]
@@ -54,7 +56,7 @@ def trace_report(
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),
         spec={"module": name, "submodule": options.submodule, "inputs": inputs},
         environment=environment,
-        steps=steps,
+        steps=list(map(spelled, rows)),
         totals=totals(found.watched, params),
         time=whole,
         audit=None,
@@ -78,6 +80,7 @@ def trace_report(
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
         sort=order,
+        edges=edges_of(rows, calls, found.watched.flow),
         trainable_params=sum(elements_of(each) for each in module.parameters() if each.requires_grad),
         unused_params=params - sum(call.new_params for call in calls),
     )

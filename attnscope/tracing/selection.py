@@ -29,7 +29,7 @@ def check_sort(sort: str | None, time: bool) -> None:
 
 def selected(
     rows: Sequence[Row], spelled: Callable[[Row], CallRow], sort: str, top: int | None, everything: bool
-) -> list[CallRow]:
+) -> list[Row]:
     """Return the rows with the largest figures first, and one row at the end for all that are left out.
 
     Args:
@@ -39,8 +39,8 @@ def selected(
         top: number of rows to keep; None keeps as many as fit in ROWS lines.
         everything: whether to keep all rows.
     """
-    figures = [(spelled(row), row) for row in rows]
-    figures.sort(key=lambda each: SORTS[sort](each[0]), reverse=True)  # equal rows keep their order
-    limit = len(rows) if everything or (top is None and len(rows) <= ROWS) else top or ROWS - 1
-    rest = [row for _, row in figures[limit:]]
-    return [row for row, _ in figures[:limit]] + ([spelled(rest_of(rest))] if rest else [])
+    ordered = sorted(rows, key=lambda row: SORTS[sort](spelled(row)), reverse=True)  # equal rows keep their order
+    fit = everything or (top is None and len(rows) <= ROWS)
+    limit = len(rows) if fit else top or ROWS - 1
+    rest = ordered[limit:]
+    return ordered[:limit] + ([rest_of(rest)] if rest else [])
