@@ -1,4 +1,4 @@
-"""The graph of a traced module: its edges follow the tensors, and Mermaid and DOT are valid whatever the names are."""
+"""The graph of a traced module: its edges follow the tensors, and Mermaid and DOT are valid with any name."""
 
 import re
 

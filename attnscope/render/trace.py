@@ -159,7 +159,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
     columns += [
         Column("source", "source", of("source"), _known, 15 if by_line else 4, right=False),
         Column("params", "params", of("new_params"), words.metric, 3.5, _used_params(report)),
-        Column("params_share", "% params", params_share, words.percent, 6),
+        Column("params_share", "% params", params_share, words.percent, 9.5),
         Column("other_flops", "elementwise", of("other_flops"), words.metric, 7, totals.other_flops),
         Column("bytes_live", "live", of("bytes_live"), words.binary, 9, totals.peak_bytes),
         Column("bytes_read", "read", of("bytes_read"), words.binary, 10, totals.bytes_read),
