@@ -69,7 +69,7 @@ WRONG = [
     (
         "trace no.py:X -o x.pdf",
         2,
-        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got x.pdf); change",
+        "--output must have the extension .txt, .log, .json, .csv, .md, .svg, .mmd or .dot (got x.pdf); change",
     ),
     (
         "compare -o x.PNG",
@@ -199,7 +199,8 @@ def test_the_examples_of_the_help_work(attnscope, name):
 
 @pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
 def test_help_lists_the_available_formats(attnscope, name):
-    offers = "md, svg; by default" in " ".join(attnscope(name, "--help").stdout.split())
+    graphs = ", mermaid, dot" if name == "trace" else ""
+    offers = f"md, svg{graphs}; by default" in " ".join(attnscope(name, "--help").stdout.split())
     words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
     refused = "--format svg is not available for this command" in attnscope(name, *words, "--format", "svg").stderr
     assert offers is not refused

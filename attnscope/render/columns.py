@@ -17,8 +17,10 @@ from attnscope.render.screen import MARGIN, Screen
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 RULES_ASCII = Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)
 GAP = 2
-LEAST = 16
-"""The smallest width of a column that is shortened."""
+LEAST, COMFORTABLE = 16, 40
+"""Width of a shortened column: the smallest one, and the smallest one that only makes room for columns above rank 0."""
+FIRST_RANKS = 3
+"""The highest rank of a column that a long one makes room for."""
 SHARE_OF_MACS, SHARE_OF_TIME = "% MACs", "% time"
 """Titles of columns that several tables have; within a table, titles are unique."""
 
@@ -43,7 +45,7 @@ class Column(Generic[Row]):
         drawn: whether the column is a bar of another column; CSV and Markdown omit it.
         tint: a function that returns the style of a cell if it differs from that of its row.
         most: the largest width on the screen; longer cells are shortened. None for no limit.
-        is_long: whether its cells may be shortened further, so that the columns of rank 0 fit.
+        is_long: whether its cells may be shortened, so that other columns fit.
     """
 
     key: str
@@ -139,15 +141,17 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
 
 
 def _narrowed(columns: list[Column[Row]], rows: Sequence[Row], screen: Screen, room: int) -> list[Column[Row]]:
-    """Return columns whose long one leaves room for all others of rank 0."""
-    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) + GAP for column in columns if not column.rank}
-    excess = sum(widths.values()) - room
-    if excess <= 0:
+    """Return columns whose long one leaves room for those of rank 0, and if it can for those of the first ranks."""
+    if not any(column.is_long for column in columns):
         return columns
-    return [
-        replace(column, most=max(widths[column.key] - GAP - excess, LEAST)) if column.is_long else column
-        for column in columns
-    ]
+    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) + GAP for column in columns}
+
+    def left(rank: int) -> int:
+        others = [column for column in columns if not column.is_long and (column.rank or 0) <= rank]
+        return room - GAP - sum(widths[column.key] for column in others)
+
+    most = max(min(left(0), max(left(FIRST_RANKS), COMFORTABLE)), LEAST)
+    return [replace(column, most=most) if column.is_long else column for column in columns]
 
 
 def rows_table(
