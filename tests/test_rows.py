@@ -231,6 +231,9 @@ def test_calls_that_repeat_in_a_loop_are_folded_if_there_are_too_many():
         ("cell.1", "relu", 1, 1),
     ]
     assert len(shown(Unrolled(), X, depth=1)) == 3 * ROWS + 1
+    labels = [line.label for line in lines_of(attnscope.trace(Unrolled(), X))]
+    times = f"×{ROWS}"
+    assert labels[:3] == [f"add {times}", f"linear {times}", f"sigmoid {times}"]
 
 
 def test_calls_of_one_line_are_a_row_if_there_are_too_many_without_a_pattern():

@@ -28,7 +28,7 @@ SUMMED = (
 )
 """Counts of a row that a heading adds up."""
 SHAPES = 2
-"""Number of output shapes on the screen; CSV has all."""
+"""Number of different output shapes on the screen; CSV has all."""
 OUTSIDE = "outside your code"
 CODE = 34
 """Columns of a source line on the screen; CSV has the whole line."""
@@ -217,10 +217,10 @@ def lines_of(report: TraceReport) -> Iterator[Line]:
     for entry in outline(report.steps):
         here = min(row.times for row in entry.rows)
         around = times[entry.above]
-        times[(*entry.above, *entry.path)] = here
         repeats = f" ×{here // around}" if here > around else ""
         indent = INDENT * entry.level
         if entry.is_heading:
+            times[(*entry.above, *entry.path)] = here
             counts = _sum(entry.rows)
             kind = entry.rows[0].classes[len(entry.above) + len(entry.path) - 1 :][:1]
             yield Line(
@@ -372,7 +372,8 @@ def _weight(row: CallRow) -> float:
 
 
 def _few_shapes(outputs: list[Shape]) -> str:
-    return shapes(outputs[:SHAPES]) + (", …" if len(outputs) > SHAPES else "")
+    kinds = shapes(outputs).split(", ")
+    return ", ".join([*kinds[:SHAPES], *["…"] * (len(kinds) > SHAPES)])
 
 
 def _clipped(code: str) -> str:
