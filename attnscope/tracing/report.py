@@ -45,7 +45,8 @@ def trace_report(
     rows = rows_of(calls, options.group, options.depth, options.everything, tall=order is not None)
     if order:
         rows = selected(rows, spelled, order, options.top, options.everything)
-    params = sum(elements_of(parameter) for _, parameter in nn.Module.named_parameters(module))
+    parameters = [parameter for _, parameter in nn.Module.named_parameters(module)]  # its own method may raise
+    params = sum(map(elements_of, parameters))
     args, keywords = found.inputs
     inputs = [text for value in (*args, *keywords.values()) if (text := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name
@@ -81,7 +82,7 @@ def trace_report(
         uncounted=uncounted(calls),
         sort=order,
         edges=edges_of(rows, calls, found.watched.flow),
-        trainable_params=sum(elements_of(each) for each in module.parameters() if each.requires_grad),
+        trainable_params=sum(elements_of(each) for each in parameters if each.requires_grad),
         unused_params=params - sum(call.new_params for call in calls),
     )
 

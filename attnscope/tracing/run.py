@@ -77,8 +77,6 @@ def run_watched(
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there, (args, keywords) = isolated(module, inputs(device), device)
     copies = [*there.modules()]  # without those that the forward may add, which may be others
-    evaluating(there)
-    batch = _batch(there, args, keywords)
     whole = args, keywords
     # the forward may also create tensors, which belong on meta
     made_there = torch.device("meta") if device.type == "meta" else nullcontext()
@@ -97,13 +95,12 @@ def run_watched(
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     if check.failure is not None:
         notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
-    return Found(there, before, device, batch, watched, check, copies, notes)
+    return Found(there, before, device, batch, watched, check, copies, whole, notes)
 
 
 def _has_sizes(value: Any) -> bool:
     """Return whether a value is a tensor with a size for each axis."""
     return isinstance(value, Tensor) and not value.is_nested and not is_lazy(value)
-    return Found(there, before, device, batch, watched, check, whole, notes)
 
 
 def received(
