@@ -412,18 +412,18 @@ def test_the_finding_reports_where_interquartile_ranges_overlap():
 # output of the command
 
 WRONG = [
-    (["vit"], "a comparison requires two attentions, got only vit; add one, as in attnscope compare vit swin"),
+    (["vit"], "a comparison requires two attentions (got only vit); add one, as in attnscope compare vit swin"),
     (["vit", "swim"], "'swim' is not an attention; did you mean swin?"),
-    (["vit", "vit"], "an attention must appear once, got vit twice; set a field of one, as in swin:window=14"),
+    (["vit", "vit"], "an attention must appear once (got vit twice); set a field of one, as in swin:window=14"),
     (["vit", "swin:windw=3"], "swin has no field 'windw'; did you mean window?"),
-    (["vit", "swin:window=x"], "window must be an integer or HxW, got 'x'"),
+    (["vit", "swin:window=x"], "window must be an integer or HxW (got 'x')"),
     (["vit:kernel", "swin"], "vit:kernel: kernel requires a value; write vit:kernel=VALUE"),
     (
         ["vit", "swin:resolution=4"],
         "resolution must be the same for all attentions; set --resolution or --image for all",
     ),
     (["--over", "resolution"], "--over must be FIELD=RANGE (got resolution), such as --over resolution=14:224:2x"),
-    (["--over", "windoww=3"], "--over must be a size of these attentions, got windoww; did you mean window?"),
+    (["--over", "windoww=3"], "--over must be a size of these attentions (got windoww); did you mean window?"),
     (["--over", "window=9:3"], "--over window=9:3 must start at or below its stop (got 9 and 3); swap them: 3:9:1"),
     (
         ["--over", "window=9", "--over", "window=3"],
@@ -431,7 +431,7 @@ WRONG = [
     ),
     (
         ["--over", "window=9", "--over", "dim=3", "--over", "heads=3"],
-        "--over must vary at most 2 fields, got 3: window, dim, heads; keep two of them",
+        "--over must vary at most 2 fields (got 3: window, dim, heads); keep two of them",
     ),
     (["--over", "window=7", "--window", "7"], "--over window and --window both set window; give only one of them"),
     (["--no-pad", "--over", "resolution=4:6"], "a grid side of 6 tokens is not divisible by --window 7; nearest: 7"),

@@ -340,14 +340,14 @@ def test_the_error_for_a_wrong_argument_has_the_python_name(make, message):
 @pytest.mark.parametrize(
     ("module", "inputs", "said"),
     [
-        (ViTAttention(12, 3), [(2, 12)], "the input of ViTAttention must have the shape (b, n, c = 12), got (2, 12)"),
-        (ViTAttention(12, 3), [(2, 7, 13)], "(b, n, c = 12), got (2, 7, 13)"),
+        (ViTAttention(12, 3), [(2, 12)], "the input of ViTAttention must have the shape (b, n, c = 12) (got (2, 12))"),
+        (ViTAttention(12, 3), [(2, 7, 13)], "(b, n, c = 12) (got (2, 7, 13))"),
         (
             CrossAttention(12, 3),
             [(2, 7, 12), (2, 12)],
             "the context of CrossAttention must have the shape (b, m, c = 12)",
         ),
-        (WindowAttention(12, 3), [(2, 12, 14, 14)], "(b, height, width, c = 12), got (2, 12, 14, 14)"),
+        (WindowAttention(12, 3), [(2, 12, 14, 14)], "(b, height, width, c = 12) (got (2, 12, 14, 14))"),
         (WindowAttentionV2(12, 3), [(2, 196, 12)], "WindowAttentionV2 must have the shape (b, height, width, c = 12)"),
     ],
 )
@@ -357,10 +357,12 @@ def test_an_input_of_another_shape_is_an_error_with_the_rule(module, inputs, sai
 
 
 def test_windows_of_another_shape_are_an_error_with_the_rule():
-    with pytest.raises(ValueError, match=r"x must have the shape \(b, height, width, c\), got \(4, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"x must have the shape \(b, height, width, c\) \(got \(4, 4, 3\)\)"):
         window_partition(torch.zeros(4, 4, 3), 2)
     for shape in ((3, 2, 2, 5), (4, 3, 5), (4, 2, 2, 2, 5)):
-        with pytest.raises(ValueError, match=r"the windows must have the shape \(b·4, 2, 2, c\) or \(b·4, 4, c\), got"):
+        with pytest.raises(
+            ValueError, match=r"the windows must have the shape \(b·4, 2, 2, c\) or \(b·4, 4, c\) \(got"
+        ):
             window_reverse(torch.zeros(shape), 2, 4, 4)
 
 

@@ -296,6 +296,21 @@ def test_invalid_inputs_raise(text):
         parse_input(text)
 
 
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("flaot32", "did you mean float32?"),
+        ("half", "did you mean float16?"),
+        ("long", "did you mean int64?"),
+        ("foo", "available: bfloat16, bool, "),
+    ],
+)
+def test_an_unknown_dtype_of_an_input_has_a_fix(word, fix):
+    with pytest.raises(UsageError) as raised:
+        parse_input(f"1,3:{word}")
+    assert f"dtype {word} is unknown; {fix}" in str(raised.value)
+
+
 def test_arguments_are_parsed():
     values = dict(map(parse_argument, ["dim=96", "bias=False", "sizes=(7, 7)", "act=gelu"]))
     assert values == {"dim": 96, "bias": False, "sizes": (7, 7), "act": "gelu"}

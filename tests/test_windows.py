@@ -289,9 +289,10 @@ class TestData:
             ({}, {"token": (56, 0)}, "token 56,0 is outside of the grid; row must be between 0 and 55"),
             ({}, {"token": (0, -1)}, "token 0,-1 is outside of the grid; column must be between 0 and 55"),
             ({}, {"layers": 4}, "layers requires token; add one, such as --token 28,28"),
+            ({}, {"layers": 0}, "layers must be between 1 and 35 (got 0)"),
             ({}, {"token": (0, 0), "layers": 36}, "layers must be between 1 and 35 (got 36)"),
-            ({"resolution": 16_385}, {}, "resolution must be at most 16384 in a picture, got 16385"),
-            ({"window": 10**9}, {}, "window must be at most 16384 in a picture, got 1000000000"),
+            ({"resolution": 16_385}, {}, "resolution must be at most 16384 in a picture (got 16385)"),
+            ({"window": 10**9}, {}, "window must be at most 16384 in a picture (got 1000000000)"),
         ],
     )
     def test_invalid_views_raise_a_usage_error(self, spec: dict, options: dict, message: str) -> None:
@@ -311,7 +312,7 @@ class TestCommand:
             ("--token 0,0 --layers 0", "--layers must be between 1 and 35 (got 0)"),
             ("--window 0", "--window must be at least 1 (got 0)"),
             ("--shift-size 7", "--shift-size must be smaller than --window 7 (got 7); largest: 6"),
-            ("--resolution 70000", "--resolution must be at most 16384 in a picture, got 70000"),
+            ("--resolution 70000", "--resolution must be at most 16384 in a picture (got 70000)"),
         ],
     )
     def test_an_error_of_windows_is_one_line(self, attnscope, words: str, message: str) -> None:

@@ -80,7 +80,7 @@ def _read_value(text: str, declared: "dataclasses.Field[Any]", value: str) -> An
         return parse_pair(value) if base == Pair else base(value)
     except (ValueError, KeyError):
         rule = {bool: "true or false", int: "an integer", float: "a number", Pair: "an integer or HxW"}[base]
-        raise UsageError(f"{text}: {declared.name} must be {rule}, got {value!r}") from None
+        raise UsageError(f"{text}: {declared.name} must be {rule} (got {value!r})") from None
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ def arrange(
     if len(labels) < 2:
         alone = f"only {labels[0]}" if labels else "none"
         raise UsageError(
-            f"a comparison requires two attentions, got {alone}; add one, as in attnscope compare vit swin"
+            f"a comparison requires two attentions (got {alone}); add one, as in attnscope compare vit swin"
         )
     for label in labels:
         if labels.count(label) > 1:
             raise UsageError(
-                f"an attention must appear once, got {label} twice; set a field of one, as in swin:window=14"
+                f"an attention must appear once (got {label} twice); set a field of one, as in swin:window=14"
             )
     settings = {name: value for name, value in settings.items() if value is not None}
     fields = {name: declared for entry in entries for name, declared in entry.fields.items()}
@@ -199,14 +199,14 @@ def _check_that_all_vary(over: Mapping[str, Sequence[int]], entries: Sequence[Co
 
 def _check_axes(over: Mapping[str, Sequence[int]], settings: Mapping[str, Any], sizes: Sequence[str]) -> None:
     if len(over) > 2:
-        raise UsageError(f"{{over}} must vary at most 2 fields, got {len(over)}: {', '.join(over)}; keep two of them")
+        raise UsageError(f"{{over}} must vary at most 2 fields (got {len(over)}: {', '.join(over)}); keep two of them")
     for name, values in over.items():
         if name not in sizes:
-            raise UsageError(f"{{over}} must be a size of these attentions, got {name}; {did_you_mean(name, sizes)}")
+            raise UsageError(f"{{over}} must be a size of these attentions (got {name}); {did_you_mean(name, sizes)}")
         if name in settings:
             raise UsageError(f"{{over}} {name} and {{{name}}} both set {name}; give only one of them")
         if not values:
-            raise UsageError(f"{{over}} {name} must have a value, got none; add one, as in {name}=7")
+            raise UsageError(f"{{over}} {name} must have a value (got none); add one, as in {name}=7")
     given = [*over, *settings]
     grid = [name for name in (STAGE, RESOLUTION, IMAGE) if name in given]
     if len(grid) > 1:

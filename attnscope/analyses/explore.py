@@ -60,7 +60,7 @@ def explore(
     fvcore's count of the real forward.
     """
     if not isinstance(spec, Spec):
-        raise UsageError(f"spec must be a Spec such as ViTSpec(), got {spec!r}; use attnscope.trace for a module")
+        raise UsageError(f"spec must be a Spec such as ViTSpec() (got {spec!r}); use attnscope.trace for a module")
     options = RunOptions(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
     if options.runs:
         options = on_device(options, spec.dtype)

@@ -36,7 +36,7 @@ def look_at_windows(
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):
         if max(sides) > LARGEST_DRAWN:
-            raise UsageError(f"{{{name}}} must be at most {LARGEST_DRAWN} in a picture, got {max(sides)}")
+            raise UsageError(f"{{{name}}} must be at most {LARGEST_DRAWN} in a picture (got {max(sides)})")
     if token is not None:
         for name, place, side in (("row", token[0], grid.height), ("column", token[1], grid.width)):
             if not 0 <= place < side:
@@ -44,12 +44,12 @@ def look_at_windows(
                     f"{{token}} {token[0]},{token[1]} is outside of the grid; {name} must be between 0 and {side - 1}"
                 )
     if layers is not None:
+        if not 1 <= layers <= MOST_LAYERS:
+            raise UsageError(f"{{layers}} must be between 1 and {MOST_LAYERS} (got {layers})")
         if token is None:
             raise UsageError(
                 f"{{layers}} requires {{token}}; add one, such as --token {grid.height // 2},{grid.width // 2}"
             )
-        if not 1 <= layers <= MOST_LAYERS:
-            raise UsageError(f"{{layers}} must be between 1 and {MOST_LAYERS} (got {layers})")
     requested = {"token": token is not None, "positions": positions, "order": order}
     views = [view for view, wanted in requested.items() if wanted] or ["partition"]
     return WindowsReport(

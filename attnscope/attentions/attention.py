@@ -58,7 +58,7 @@ class ScaledDotProduct(nn.Module):
         if x.dim() != len(axes) + 1 or x.shape[-1] != self.proj.in_features:
             rule = ", ".join([*axes, f"c = {self.proj.in_features}"])
             raise UsageError(
-                f"the {name} of {type(self).__name__} must have the shape ({rule}), got {tuple(x.shape)}; "
+                f"the {name} of {type(self).__name__} must have the shape ({rule}) (got {tuple(x.shape)}); "
                 "reshape or permute it, channels last"
             )
 

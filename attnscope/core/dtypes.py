@@ -10,6 +10,12 @@ SYNONYMS = {
     "fp32": "float32",
     "double": "float64",
     "fp64": "float64",
+    "long": "int64",
+    "int": "int32",
+    "short": "int16",
+    "char": "int8",
+    "byte": "uint8",
+    "cfloat": "complex64",
 }
 """Other words for dtypes, which errors suggest the names for."""
 

@@ -126,7 +126,7 @@ def did_you_mean(
     names = sorted(names)
     if synonyms.get(word) in names:
         return f"did you mean {synonyms[word]}?"
-    close = difflib.get_close_matches(word, [*names, *also], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, [*names, *also], n=1)
     if close:
         return f"did you mean {close[0]}?"
     return many if many and len(names) > MANY else f"available: {', '.join(names) or 'none'}"

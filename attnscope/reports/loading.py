@@ -26,7 +26,7 @@ def read_report(path: Path) -> Report:
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{path} is not a saved run: it has no schema; write one with --save")
     if data["schema"] != SCHEMA:
-        raise UsageError(f"{path} must have schema {SCHEMA}, got schema {data['schema']}; write it again with --save")
+        raise UsageError(f"{path} must have schema {SCHEMA} (got schema {data['schema']}); write it again with --save")
     if data.get("audit", {}) is None:
         raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:

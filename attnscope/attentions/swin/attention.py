@@ -217,7 +217,7 @@ def window_partition(x: Tensor, window: int | Pair) -> Tensor:
     """
     p, q = pair(window)
     if x.dim() != 4:
-        raise ValueError(f"x must have the shape (b, height, width, c), got {tuple(x.shape)}; reshape it")
+        raise ValueError(f"x must have the shape (b, height, width, c) (got {tuple(x.shape)}); reshape it")
     b, height, width, c = x.shape
     if height % p or width % q:
         raise ValueError(f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); pad it first")
@@ -243,8 +243,8 @@ def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int)
         not torch.compiler.is_compiling() and len(windows) % count  # the number can be symbolic
     ):
         raise ValueError(
-            f"the windows must have the shape (b·{count}, {p}, {q}, c) or (b·{count}, {p * q}, c), "
-            f"got {tuple(windows.shape)}; give the window and the padded size of window_partition"
+            f"the windows must have the shape (b·{count}, {p}, {q}, c) or (b·{count}, {p * q}, c) "
+            f"(got {tuple(windows.shape)}); give the window and the padded size of window_partition"
         )
     x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, x.shape[-1])

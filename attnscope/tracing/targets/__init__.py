@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnscope.core.dtypes import SYNONYMS
 from attnscope.core.errors import UsageError, did_you_mean
 from attnscope.tracing.targets.libraries import LIBRARIES
 from attnscope.tracing.targets.own import from_file, from_package
@@ -63,7 +64,9 @@ def parse_input(text: str) -> InputSpec:
     if equals and not name.strip().isidentifier():
         raise UsageError(f"{{input}} {text}: the name must be an identifier, as in mask=49,49:bool (got {name!r})")
     if colon and dtype not in DTYPES:
-        raise UsageError(f"{{input}} {text}: dtype {dtype} is unknown; {did_you_mean(dtype, DTYPES)}")
+        raise UsageError(
+            f"{{input}} {text}: dtype {dtype} is unknown; {did_you_mean(dtype, DTYPES, synonyms=SYNONYMS)}"
+        )
     try:
         shape = tuple([int(size, 10) for size in re.split("[,x×]", sizes)]) if sizes.strip() else ()
     except ValueError:
