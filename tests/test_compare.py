@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.analyses.compare import QUANTITIES, block_macs, compare, macs
+from attnscope.analyses.compare import QUANTITIES, _cheaper_from, block_macs, compare, macs
 from attnscope.analyses.contenders import read_contender
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.attentions.complexity import Growth, break_even, growth
@@ -138,6 +138,19 @@ def test_padding_no_longer_matters_from_a_given_size_on(labels, dim, window):
             assert found == {sign: side if side < sides[-1] else None for sign, side in from_on.items()}
         else:
             assert found == {1: None, -1: None}
+
+
+def test_a_range_of_cheaper_sides_begins_with_the_smallest_side_that_both_allow():
+    slow, fast = Growth(0, 1, 0), Growth(0, 0, 1)
+
+    def cost(side):
+        if side < 8:
+            raise UsageError("side must be at least 8")
+        return slow(side**2)
+
+    costs = cost, lambda side: fast(side**2)
+    assert _cheaper_from((slow, fast), costs, unit=8) == (8, None)
+    assert _cheaper_from((fast, slow), costs[::-1], unit=8) == (None, 8)
 
 
 def test_padding_is_mentioned_only_where_an_attention_pads():

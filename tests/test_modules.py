@@ -18,9 +18,12 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from attnscope import (
     CrossAttention,
+    SwinNetworkSpec,
     SwinSpec,
+    SwinV2NetworkSpec,
     UsageError,
     ViTAttention,
+    ViTNetworkSpec,
     ViTSpec,
     WindowAttention,
     attentions,
@@ -337,6 +340,11 @@ def test_the_error_for_a_wrong_argument_has_the_python_name(make, message):
         make()
 
 
+VIT = ViTNetworkSpec(image=32, dim=12, heads=3, depth=1).build()
+SWIN = SwinNetworkSpec(image=32, dim=6, heads=3, depths=(1, 1), window=7).build()
+SWIN_V2 = SwinV2NetworkSpec(image=32, dim=6, heads=3, depths=(1, 1), window=7).build()
+
+
 @pytest.mark.parametrize(
     ("module", "inputs", "said"),
     [
@@ -348,6 +356,25 @@ def test_the_error_for_a_wrong_argument_has_the_python_name(make, message):
             "the context of CrossAttention must have the shape (b, m, c = 12)",
         ),
         (WindowAttention(12, 3), [(2, 12, 14, 14)], "(b, height, width, c = 12) (got (2, 12, 14, 14))"),
+        (
+            VIT,
+            [(2, 3, 32, 16)],
+            "the input of VisionTransformer must have the shape (b, i = 3, height = 32, width = 32)",
+        ),
+        (VIT, [(2, 32, 32, 3)], "(got (2, 32, 32, 3)); resize it, or build the network for its size"),
+        (VIT.patch_embed, [(2, 32, 32, 3)], "PatchEmbed must have the shape (b, i = 3, height, width)"),
+        (VIT.blocks[0], [(2, 5, 13)], "the input of Block must have the shape (b, n, c = 12) (got (2, 5, 13))"),
+        (VIT.blocks[0].mlp, [(2, 13)], "the input of Mlp must have the shape (b, n, c = 12) (got (2, 13))"),
+        (
+            SWIN,
+            [(2, 32, 32, 3)],
+            "PatchEmbed must have the shape (b, i = 3, height, width) (got (2, 32, 32, 3)); reshape",
+        ),
+        (SWIN.layers[0], [(2, 64, 6)], "SwinBlock must have the shape (b, y, x, c = 6) (got (2, 64, 6))"),
+        (SWIN.layers[1], [(2, 8, 8, 12)], "PatchMerging must have the shape (b, y, x, c = 6) (got (2, 8, 8, 12))"),
+        (SWIN.layers[0].blocks[0].mlp, [(2, 64, 6)], "GridMlp must have the shape (b, y, x, c = 6)"),
+        (SWIN_V2.layers[0], [(2, 8, 8, 12)], "SwinV2Block must have the shape (b, y, x, c = 6)"),
+        (SWIN_V2.layers[1], [(2, 12, 8, 8)], "PatchMergingV2 must have the shape (b, y, x, c = 6)"),
         (WindowAttentionV2(12, 3), [(2, 196, 12)], "WindowAttentionV2 must have the shape (b, height, width, c = 12)"),
     ],
 )
@@ -372,3 +399,22 @@ def test_the_repr_has_the_arguments():
     shifted = "dim=12, heads=3, kernel='eager', window=(7, 7), shift=(3, 3)\n"
     for module in (WindowAttention(12, 3, shift=3), WindowAttentionV2(12, 3, window=7, shift=3)):
         assert shifted in repr(module)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (VIT, "image=(32, 32), patch=(16, 16), dim=12, depth=1, classes=1000"),
+        (VIT.patch_embed, "dim=12, patch=(16, 16)"),
+        (VIT.blocks[0], "dim=12, hidden=48"),
+        (VIT.blocks[0].mlp, "dim=12, hidden=48"),
+        (SWIN, "dim=6, classes=1000"),
+        (SWIN.patch_embed, "dim=6, patch=(4, 4)"),
+        (SWIN.layers[1], "dim=12, heads=6, window=(4, 4), depth=1"),
+        (SWIN.layers[1].downsample, "dim=6"),
+        (SWIN_V2.layers[0].blocks[0], "dim=6, hidden=24"),
+    ],
+)
+def test_the_repr_of_a_network_and_of_its_layers_has_the_arguments(module, arguments):
+    assert module.extra_repr() == arguments
+    assert f"{type(module).__name__}(\n  {arguments}\n" in repr(module)

@@ -353,6 +353,15 @@ def test_networks_can_be_copied_pickled_and_exported(spec):
     assert names[-1] == "head"
 
 
+@pytest.mark.parametrize("distilled", [False, True])
+def test_an_exported_vit_takes_any_batch_size(distilled):
+    network = ViTNetworkSpec(image=32, dim=12, heads=3, depth=1, distilled=distilled).build().eval()
+    batch = {0: torch.export.Dim("b")}
+    exported = torch.export.export(network, (torch.randn(2, 3, 32, 32),), dynamic_shapes=(batch,)).module()
+    image = torch.randn(5, 3, 32, 32)
+    torch.testing.assert_close(exported(image), network(image))
+
+
 def test_a_new_v2_block_is_the_identity():
     spec = SwinV2NetworkSpec(scope="block", **shallow(SwinV2NetworkSpec()))
     x = torch.randn(spec.input_shape)

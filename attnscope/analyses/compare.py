@@ -292,8 +292,8 @@ def _cheaper_from(
         unit: the largest alignment of both.
 
     Returns:
-        The side in tokens for the cheaper one, and None for the other one; None for both if it is unknown, also if a Spec
-        refuses a side.
+        The side in tokens for the cheaper one, and None for the other one; None for both if it is unknown. If a Spec
+        refuses smaller sides, such as those below its window, this is the first side that both allow.
     """
     first_is_cheaper = astuple(grown[0])[::-1] < astuple(grown[1])[::-1]
     slow, fast = grown if first_is_cheaper else grown[::-1]
@@ -302,10 +302,15 @@ def _cheaper_from(
     enough = next((side + 1 for side in sides if slow((side + unit - 1) ** 2) >= fast(side**2)), 1)
     if enough > LARGEST_SEARCHED:
         return None, None
-    try:
-        found = next((side + 1 for side in range(enough - 1, 0, -1) if cheap(side) >= dear(side)), 1)
-    except UsageError:
-        return None, None
+
+    def is_cheaper(side: int) -> bool:
+        try:
+            return cheap(side) < dear(side)
+        except UsageError:  # a Spec refuses this side
+            return False
+
+    lowest = next((side + 1 for side in range(enough - 1, 0, -1) if not is_cheaper(side)), 1)
+    found = next((side for side in range(lowest, LARGEST_SEARCHED + 1) if is_cheaper(side)), None)
     return (found, None) if first_is_cheaper else (None, found)
 
 

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from attnscope.attentions import steps
 from attnscope.attentions.heads import Headed, letters
 from attnscope.attentions.kernels import fused_attention
-from attnscope.core.errors import UsageError
+from attnscope.attentions.layer import Layer
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v, split into heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
 
 
-class ScaledDotProduct(nn.Module):
+class ScaledDotProduct(Layer):
     """Scaled dot-product attention with heads, softmax(q·kᵀ·scale)·v, and the output projection.
 
     A subclass defines a method for each of its own steps and a `forward` that calls them. `spelling` replaces axis
@@ -40,10 +40,6 @@ class ScaledDotProduct(nn.Module):
         self.proj = nn.Linear(spec.dim, spec.dim)
         self.proj_drop = nn.Dropout(spec.proj_drop)
 
-    def extra_repr(self) -> str:
-        """Return the arguments that the layers below do not show: `dim=96, heads=3, kernel='eager'`."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
-
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the module that its repr shows, by name."""
         shared = {"kv_heads": self.kv_heads} if self.kv_heads != self.heads else {}
@@ -55,12 +51,7 @@ class ScaledDotProduct(nn.Module):
         Raises:
             UsageError: it has another number of axes or of channels; torch's own error would name an inner layer.
         """
-        if x.dim() != len(axes) + 1 or x.shape[-1] != self.proj.in_features:
-            rule = ", ".join([*axes, f"c = {self.proj.in_features}"])
-            raise UsageError(
-                f"the {name} of {type(self).__name__} must have the shape ({rule}) (got {tuple(x.shape)}); "
-                "reshape or permute it, channels last"
-            )
+        self.check_shape(x, {**dict.fromkeys(axes), "c": self.proj.in_features}, name)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,12 +1,15 @@
 """Layers and initialization that all networks share."""
 
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.layer import Layer
 from attnscope.networks import steps
 
 
-class Mlp(nn.Module):
+class Mlp(Layer):
     """Two linear layers with a GELU between them: (b, n, c) -> (b, n, c).
 
     Args:
@@ -15,6 +18,9 @@ class Mlp(nn.Module):
         drop: dropout probability after each layer in training.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("b", "n")
+    """The axes of the input before its channels."""
+
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
@@ -22,12 +28,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
         self.drop2 = nn.Dropout(drop)
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.fc1.in_features, "hidden": self.fc1.out_features}
+
     @property
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
         return {"c": self.fc1.in_features, "e": self.fc1.out_features}
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {**dict.fromkeys(self.axes), "c": self.fc1.in_features})
         x = self.expand(x)
         x = self.gelu(x)
         return self.contract(x)

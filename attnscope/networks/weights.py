@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from attnscope.attentions.layer import Layer
 
 State = dict[str, Tensor]
 
@@ -12,7 +14,7 @@ BUFFERS = ("attn_mask", "relative_position_index", "relative_coords_table")
 """Buffers of official checkpoints that the sizes determine."""
 
 
-class LoadsOthers(nn.Module):
+class LoadsOthers(Layer):
     """A network that loads state dicts of other libraries; `translate` first converts them in place."""
 
     def translate(self, state: State) -> None:

@@ -1,10 +1,11 @@
 """Swin and Swin V2 as modules with timm's parameter names, which load state dicts of torchvision and Microsoft, too."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks.layers import Mlp, initialize
 from attnscope.networks.stages import Stage
@@ -15,7 +16,7 @@ from attnscope.networks.vit.steps import embed
 from attnscope.networks.weights import LoadsOthers, State, from_official_swin, from_torchvision_swin
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Layer):
     """Patch embedding: (b, 3, height, width) -> (b, y, x, c)."""
 
     def __init__(self, spec: SwinNetworkSpec) -> None:
@@ -29,7 +30,11 @@ class PatchEmbed(nn.Module):
         p, q = self.proj.kernel_size
         return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.proj.out_channels, "patch": self.proj.kernel_size}
+
     def forward(self, image: Tensor) -> Tensor:
+        self.check_shape(image, {"b": None, "i": 3, "height": None, "width": None}, fix=CHANNELS_FIRST)
         x = self.embed(image)
         x = self.to_grid(x)
         return self.norm_patches(x)
@@ -51,9 +56,10 @@ class GridMlp(Mlp):
     """The MLP on a grid of tokens: (b, y, x, c) -> (b, y, x, c)."""
 
     spelling: ClassVar[dict[str, str]] = GRID
+    axes: ClassVar[tuple[str, ...]] = ("b", "y", "x")
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(Layer):
     """Norm, windowed attention, residual, norm, MLP, residual: (b, y, x, c) -> (b, y, x, c)."""
 
     def __init__(self, attention: SwinSpec, hidden: int) -> None:
@@ -68,7 +74,11 @@ class SwinBlock(nn.Module):
         """Return the sizes of the axis letters that the module sets."""
         return {"c": self.norm1.normalized_shape[0]}
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.mlp.fc1.in_features, "hidden": self.mlp.fc1.out_features}
+
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.mlp.fc1.in_features})
         x = self.residual1(x, self.attn(self.normalize1(x)))
         return self.residual2(x, self.mlp(self.normalize2(x)))
 
@@ -101,11 +111,12 @@ class SwinV2Block(SwinBlock):
         nn.init.zeros_(self.norm2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.mlp.fc1.in_features})
         x = self.residual1(x, self.normalize1(self.attn(x)))
         return self.residual2(x, self.normalize2(self.mlp(x)))
 
 
-class PatchMerging(nn.Module):
+class PatchMerging(Layer):
     """Patch merging of 2×2 tokens to one: (b, y, x, c) -> (b, ⌈y/2⌉, ⌈x/2⌉, 2c).
 
     The order of the four tokens is top left, bottom left, top right, bottom right; an odd side is padded by one.
@@ -121,7 +132,11 @@ class PatchMerging(nn.Module):
         """Return the sizes of the axis letters that the module sets."""
         return {"c": self.reduction.in_features // 4, "i": 2, "j": 2}
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.reduction.in_features // 4}
+
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.reduction.in_features // 4})
         if x.shape[1] % 2 or x.shape[2] % 2:
             x = self.pad_odd(x)
         x = self.gather(x)
@@ -153,6 +168,7 @@ class PatchMergingV2(PatchMerging):
         self.norm = nn.LayerNorm(2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.reduction.in_features // 4})
         if x.shape[1] % 2 or x.shape[2] % 2:
             x = self.pad_odd(x)
         x = self.gather(x)
@@ -164,17 +180,22 @@ class PatchMergingV2(PatchMerging):
         return self.norm(x)
 
 
-class SwinStage(nn.Module):
+class SwinStage(Layer):
     """A stage: patch merging, except in the first stage, then blocks that alternate plain and shifted windows."""
 
     def __init__(self, spec: SwinNetworkSpec, stage: Stage) -> None:
         super().__init__()
+        self.stage = stage
         block, merging = (
             (SwinV2Block, PatchMergingV2) if isinstance(spec, SwinV2NetworkSpec) else (SwinBlock, PatchMerging)
         )
         hidden = spec.hidden(stage.dim)
         self.downsample = merging(stage.dim // 2) if stage.index else nn.Identity()
         self.blocks = nn.Sequential(*(block(spec.attention_of(stage, index), hidden) for index in range(stage.depth)))
+
+    def arguments(self) -> dict[str, Any]:
+        stage = self.stage
+        return {"dim": stage.dim, "heads": stage.heads, "window": stage.window, "depth": stage.depth}
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
@@ -211,6 +232,9 @@ class SwinTransformer(LoadsOthers):
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
         return {"c": self.head.fc.in_features, "k": self.head.fc.out_features}
+
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.patch_embed.proj.out_channels, "classes": self.head.fc.out_features}
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.patch_embed(image)

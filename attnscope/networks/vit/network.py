@@ -1,9 +1,12 @@
 """ViT and DeiT as modules with timm's parameter names, which load state dicts of torchvision, too."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.networks import steps as block_steps
 from attnscope.networks.layers import Mlp, initialize
@@ -12,9 +15,10 @@ from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.networks.weights import LoadsOthers, State, from_torchvision_vit
 
 EPS = 1e-6
+RESIZE = "resize it, or build the network for its size"
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Layer):
     """Patch embedding: (b, 3, height, width) -> (b, n, c)."""
 
     def __init__(self, spec: ViTNetworkSpec) -> None:
@@ -27,7 +31,11 @@ class PatchEmbed(nn.Module):
         p, q = self.proj.kernel_size
         return {"i": 3, "p": p, "q": q, "c": self.proj.out_channels}
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.proj.out_channels, "patch": self.proj.kernel_size}
+
     def forward(self, image: Tensor) -> Tensor:
+        self.check_shape(image, {"b": None, "i": 3, "height": None, "width": None}, fix=CHANNELS_FIRST)
         return self.flatten(self.embed(image))
 
     @steps.embed
@@ -39,7 +47,7 @@ class PatchEmbed(nn.Module):
         return planes.flatten(2).transpose(1, 2)
 
 
-class Block(nn.Module):
+class Block(Layer):
     """Norm, attention, residual, norm, MLP, residual: (b, n, c) -> (b, n, c)."""
 
     def __init__(self, attention: ViTSpec, hidden: int) -> None:
@@ -55,7 +63,11 @@ class Block(nn.Module):
         """Return the sizes of the axis letters that the module sets."""
         return {"c": self.norm1.normalized_shape[0]}
 
+    def arguments(self) -> dict[str, Any]:
+        return {"dim": self.mlp.fc1.in_features, "hidden": self.mlp.fc1.out_features}
+
     def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x, {"b": None, "n": None, "c": self.mlp.fc1.in_features})
         x = self.residual1(x, self.attn(self.normalize1(x)))
         return self.residual2(x, self.mlp(self.normalize2(x)))
 
@@ -106,7 +118,13 @@ class VisionTransformer(LoadsOthers):
         (y, x), spec = self.spec.grid, self.spec
         return {"y": y, "x": x, "n": spec.tokens, "c": spec.dim, "k": spec.classes}
 
+    def arguments(self) -> dict[str, Any]:
+        spec = self.spec
+        return {"image": spec.image, "patch": spec.patch, "dim": spec.dim, "depth": spec.depth, "classes": spec.classes}
+
     def forward(self, image: Tensor) -> Tensor:
+        height, width = self.spec.image
+        self.check_shape(image, {"b": None, "i": 3, "height": height, "width": width}, fix=RESIZE)
         x = self.patch_embed(image)
         if self.dist_token is not None:
             x = self.prepend_two(x)
@@ -126,13 +144,14 @@ class VisionTransformer(LoadsOthers):
     @steps.prepend
     def prepend(self, patches: Tensor) -> Tensor:
         assert self.cls_token is not None
-        return torch.cat((self.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+        return torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
 
     @steps.prepend_two
     def prepend_two(self, patches: Tensor) -> Tensor:
         assert self.cls_token is not None
         assert self.dist_token is not None
-        first = self.cls_token.expand(len(patches), -1, -1), self.dist_token.expand(len(patches), -1, -1)
+        b = patches.shape[0]  # len() would be a constant in an exported program
+        first = self.cls_token.expand(b, -1, -1), self.dist_token.expand(b, -1, -1)
         return torch.cat((*first, patches), dim=1)
 
     @steps.add_positions
