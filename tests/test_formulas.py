@@ -153,6 +153,25 @@ def test_a_formula_gives_the_number_beside_it(spec):
     hold_formulas(screen_of(spec))
 
 
+@settings(max_examples=30)
+@given(specs() | small_vits | small_swins)
+def test_a_formula_of_training_gives_the_number_beside_it(spec):
+    hold_formulas(render(attnscope.explore(spec, time=False, backward=True), "table", Screen()))
+
+
+@settings(max_examples=10)
+@given(small_vits | small_swins)
+@example(SwinNetworkSpec(depths=(1, 1), dim=6, heads=1, image=(40, 48), window=7, batch=2))
+def test_a_formula_in_the_trace_of_a_network_gives_the_number_beside_it(spec):
+    with torch.device("meta"):
+        inputs = [torch.empty(shape) for shape in spec.input_shapes]
+    traced = attnscope.trace(spec.build(), *inputs)
+    hold_formulas(render(traced, "table", Screen()), at_least=0)
+    for found in traced.attentions:
+        for formula in found.complexity:
+            assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
+
+
 @settings(max_examples=100)
 @given(vit_specs() | cross_specs() | swin_specs() | pvt_specs | qk_norm_specs)
 def test_a_formula_equals_the_sum_of_the_steps(spec):
