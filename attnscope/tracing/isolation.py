@@ -27,7 +27,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def named_tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the parameters and buffers of a module with their paths, whatever the methods of its class return."""
+    """Return the parameters and buffers of a module with their paths. Methods of its own class may return others."""
     return [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
 
 
