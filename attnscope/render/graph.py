@@ -17,7 +17,7 @@ MERMAID_CODES = {character: f"#{ord(character)};" for character in '"#&<>`\\'}
 
 @dataclass(frozen=True)
 class Syntax:
-    """How a language of graphs writes its parts.
+    """The way in which a language of graphs writes its parts.
 
     Args:
         head, foot: the first and the last lines.

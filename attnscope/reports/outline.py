@@ -6,7 +6,7 @@ from itertools import groupby, takewhile
 from typing import Generic, Protocol, TypeVar
 
 CALL, MODULE, CALLS = "call", "module", "calls"
-"""What a row represents: a torch call, the run of a module, or several calls without their module."""
+"""Kinds of rows: a torch call, the run of a module, or several calls without their module."""
 
 
 class Placed(Protocol):

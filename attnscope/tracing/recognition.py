@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NOT_PROJECTED = 12
 """The largest number of operators before q·kᵀ that are searched for the head that a loop selects."""
 SELECTED = {FEATURE: "heads", BATCH: "images"}
-"""What a loop goes over that selects positions of an axis of this kind."""
+"""The parts of an attention that a loop computes one by one, by the kind of the axis in which it selects positions."""
 
 
 @dataclass(frozen=True)

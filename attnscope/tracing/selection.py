@@ -12,7 +12,7 @@ SORTS: dict[str, Callable[[CallRow], float]] = {
     "params": lambda row: row.new_params,
     "bytes": lambda row: row.times * (row.bytes_read_at_least + row.bytes_written_at_least),
 }
-"""What rows can be sorted by, with the figure of all instances of a row; an unknown count is at least what is known."""
+"""Keys for sorting rows, with the figure of all instances of a row; an unknown count is at least the known part."""
 
 
 def check_sort(sort: str | None, time: bool) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from attnscope.core.axes import Shape
 
 BATCH, TOKEN, FEATURE, TABLE, UNKNOWN = "batch", "token", "feature", "table", "unknown"
-"""What a Root counts: images, tokens (or another axis of an input), output channels of a weight, rows of a table."""
+"""Kinds of Roots: images, tokens (or another axis of an input), output channels of a weight, rows of a table."""
 RANK = {BATCH: 4, TOKEN: 3, FEATURE: 2, TABLE: 1, UNKNOWN: 0}
 """The kinds in the order in which they take precedence if an operator broadcasts two tensors."""
 LONGEST_LINE = 64

@@ -21,7 +21,7 @@ class Value:
     """A tensor of a forward: its shape, and the Node that made it; None for an input, a parameter or a constant.
 
     `axes`, `is_constant` and `is_product` are set by `attnscope.tracing.flow.rules`. A constant depends on no input. A
-    product depends on a matmul, so that it is no weight even if it is constant: projected queries that are learned.
+    product depends on a matmul. So it is not a weight, even if it is constant: queries that are learned and projected.
     """
 
     shape: Shape
