@@ -360,7 +360,7 @@ class TestTraceSteps:
             trace_steps(Broken(12, 3), torch.randn(1, 5, 13))
 
     def test_an_input_of_a_wrong_shape_names_the_module(self):
-        with pytest.raises(UsageError, match=r"the input of ViTAttention must have the shape \(b, n, c = 12\), got"):
+        with pytest.raises(UsageError, match=r"the input of ViTAttention must have the shape \(b, n, c = 12\) \(got"):
             trace_steps(ViTAttention(12, 3), torch.randn(1, 5, 13))
 
     def test_a_step_with_a_wrong_output_shape_is_an_error(self):
