@@ -25,11 +25,8 @@ class Attention:
     """One recognized attention.
 
     Args:
-        path: the innermost module that contains it.
         kind: how it is computed: "score-softmax-value", "score-value" without a softmax, "fused", "linear", "predicted".
         scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", or "predicted".
-        first: index of the call of the score.
-        last: index of the call of the weighted sum.
         tokens: number of queries of a window.
         keys: number of keys of a window; None if queries have no scores with keys.
         heads: number of heads; None if unknown.
@@ -38,13 +35,13 @@ class Attention:
         macs: MACs of both matmuls.
         pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
         mistakes: what is likely to be a mistake in it.
+        path: the innermost module that contains it.
+        first: index of the call of the score.
+        last: index of the call of the weighted sum.
     """
 
-    path: str
     kind: str
     scope: str
-    first: int
-    last: int
     tokens: int
     keys: int | None
     heads: int | None
@@ -53,6 +50,9 @@ class Attention:
     macs: int
     pooled: bool = False
     mistakes: tuple[str, ...] = ()
+    path: str = ""
+    first: int = 0
+    last: int = 0
 
     @property
     def likeness(self) -> tuple[object, ...]:
@@ -136,8 +136,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
     fused = node.fused
     assert fused is not None
     query, key = _query_and_key(node)
-    rows, keys = query.axes[-2], key.axes[-2]
-    channels = query.axes[-1]
+    rows, keys, channels = _axis(query, -2), _axis(key, -2), _axis(query, -1)
     outer = _outer(query, key)
     places = places_of(outer, rows, channels, batch, keys)
     is_native = node.name.startswith(("_native", "_transformer"))
@@ -146,11 +145,8 @@ def _of_fused(node: Node, batch: int) -> _Part:
         heads = fused.heads
         places = Places(heads, batch, fused.rows // batch if fused.rows % batch == 0 else fused.rows)
     found = Attention(
-        path="",
         kind="fused",
         scope="tokens",
-        first=0,
-        last=0,
         tokens=fused.queries,
         keys=fused.keys,
         heads=heads,
@@ -167,6 +163,11 @@ def _query_and_key(node: Node) -> tuple[Value, Value]:
     """Return the query and the key of a fused attention; an operator that has one input attends to itself."""
     query, key = node.args[0], node.args[1]
     return query, key if isinstance(key, Value) else query
+
+
+def _axis(value: Value, place: int) -> Axis:
+    """Return an axis counted from the last one; () if the sizes of the tensor are unknown."""
+    return value.axes[place] if len(value.axes) >= -place else ()
 
 
 def _outer(query: Value, key: Value) -> Axis:
@@ -204,17 +205,14 @@ def _of_pair(pair: Pair, batch: int) -> _Part | None:
         scope, tokens = "neighbourhood", places.windows
         places = replace(places, windows=1, sides=None, grid=False)
     found = Attention(
-        path="",
         kind="score-softmax-value" if pair.softmaxes else "score-value",
         scope=scope,
-        first=0,
-        last=0,
         tokens=tokens,
         keys=size_of(keys),
         heads=places.heads,
         head_dim=size_of(first.contracted),
         places=places,
-        macs=sum(node.macs for node in pair.own),
+        macs=pair.macs,
         pooled=bool(roots_of(queries) & roots_of(keys)),
         mistakes=_mistakes(queries, places, _wrong_axes(pair, queries, compared)),
     )
@@ -228,17 +226,14 @@ def _over_channels(pair: Pair, batch: int) -> _Part:
     groups = [atom for atom in first.batch if atom.root.kind == FEATURE]
     places = places_of(first.batch, first.contracted, (), batch)
     found = Attention(
-        path="",
         kind="score-softmax-value",
         scope="channel",
-        first=0,
-        last=0,
         tokens=size_of(first.contracted),
         keys=None,
         heads=size_of(groups),
         head_dim=size_of(first.rows),
         places=places,
-        macs=sum(node.macs for node in pair.own),
+        macs=pair.macs,
     )
     return _Part((first.node, second.node), found)
 
@@ -254,17 +249,14 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
         return None
     places = places_of(second.batch, queries, first.rows, batch)
     found = Attention(
-        path="",
         kind="linear",
         scope="linear",
-        first=0,
-        last=0,
         tokens=size_of(queries),
         keys=None,
         heads=places.heads,
         head_dim=size_of(first.rows),
         places=places,
-        macs=sum(node.macs for node in pair.own),
+        macs=pair.macs,
     )
     return _Part((first.node, second.node), found)
 
@@ -280,17 +272,14 @@ def _predicted(pair: Pair, batch: int) -> _Part | None:
     places = places_of(second.batch, queries, channels, batch)
     tokens = size_of(queries) * places.windows
     found = Attention(
-        path="",
         kind="predicted",
         scope="predicted",
-        first=0,
-        last=0,
         tokens=tokens,
         keys=size_of(pair.mixed),
         heads=places.heads,
         head_dim=size_of(channels),
         places=replace(places, windows=1, sides=None, grid=False),
-        macs=sum(node.macs for node in pair.own),
+        macs=pair.macs,
     )
     return _Part((second.node,), found)
 

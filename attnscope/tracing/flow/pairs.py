@@ -36,6 +36,11 @@ class Pair:
     weights: Value
     own: tuple[Node, ...] = ()
 
+    @property
+    def macs(self) -> int:
+        """Return the MACs of its own operators."""
+        return sum(node.macs for node in self.own)
+
 
 @dataclass(slots=True)
 class Pairs:

@@ -63,7 +63,7 @@ class Target:
     add_inputs: Callable[["nn.Module", list[InputSpec], BaseException], list[InputSpec]] = lambda module, given, error: []
     """Returns the inputs with one that was missing, after the forward raised this error; empty if none was."""
     notes: tuple[str, ...] = ()
-    """What the user should know about the module that is built."""
+    """Notes for the user about the module that is built."""
 
     def inputs_of(self, module: "nn.Module") -> list[InputSpec]:
         """Return the inputs that were given, or else those that the module declares.
