@@ -65,11 +65,11 @@ def timed(report: Report) -> Report:
 
 
 def _samples(seconds: float) -> StepTime:
-    return StepTime(seconds, seconds / 50, [seconds] * 3)
+    return StepTime(seconds, seconds / 50, [seconds] * 8)
 
 
 def _whole(total: float) -> Time:
-    return Time(total * 1.001, total * 0.02, [total] * 3, total, total * 0.001, 60, 58, 2e-7)
+    return Time(total * 1.001, total * 0.02, [total] * 8, total, total * 0.001, 60, 58, 2e-7)
 
 
 def slowed(report: Report, *, forward: float = 1.0, backward: float = 1.0, steps: Sequence[str] = ()) -> Report:

@@ -1,89 +1,100 @@
 """Two Reports -> Diff: the changes in the environment, the Spec, the costs and the times."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from attnscope.profiling.statistics import quartiles
+from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
+from attnscope.profiling.intervals import interval_of
+from attnscope.profiling.noise import FEWEST_CLEAN, SPREAD_MAY_BE
 from attnscope.reports.diff import WHOLE, Change, Diff, TimeChange
 from attnscope.reports.report import Report, StepRow, StepTime, Time
 
 LOAD_MAY_DIFFER = 0.5
 WHOLE_MAY_DIFFER, STEP_MAY_DIFFER = 0.02, 0.05
 """Relative difference between processes with the same run on a quiet machine: each places its memory differently."""
+BUSY_MAY_DIFFER = 0.2
+"""The same for runs that other processes disturbed: CPU time differs up to 18% between processes on a loaded machine."""
+OF_A_MACHINE = (
+    *("torch", "device", "device_name", "cpu", "cpu_capability", "threads", "cores"),
+    *("allocator", "denormals", "toolkit", "driver", "clock", "backward clock"),
+)
+"""The entries of an environment that times depend on, with the clocks."""
+BACKWARD = "backward"
+"""The name of the requested backward among the options; a run without it is comparable in its forward."""
 STEP_COSTS = (
     *("times", "macs", "other_flops", "params", "bytes_read", "bytes_written"),
     *("bytes_live", "bytes_training", "bytes_backward", "bytes_saved", "bytes_allocated"),
 )
 """The exact figures of a step, by their names in a Report."""
 
-Half = tuple[float, float]
-"""The first and the third quartile of samples, in seconds."""
-
 
 def compare(before: Report, after: Report) -> Diff:
     """Compare two runs step by step; steps correspond if their paths and names are equal."""
+    environment, spec = _environment(before, after), _changes(_requested(before), _requested(after))
+    whole, step = (_may_differ(before, after, quiet) for quiet in (WHOLE_MAY_DIFFER, STEP_MAY_DIFFER))
+    back, other_back = _backward_time(before), _backward_time(after)
     return Diff(
-        environment=_environment(before, after),
-        spec=_changes(_requested(before), _requested(after)),
+        environment=environment,
+        spec=spec,
         costs=_costs(before, after),
         steps=_times(
-            "forward",
-            _forward_steps(before),
-            _forward_steps(after),
-            STEP_MAY_DIFFER,
-            _error_s(before, after, _forward_time),
+            "forward", _forward_steps(before), _forward_steps(after), step, _error_s(before, after, _forward_time)
         ),
-        whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), WHOLE_MAY_DIFFER),
+        whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), whole),
         backward_steps=_times(
-            "backward",
-            _backward_steps(before),
-            _backward_steps(after),
-            STEP_MAY_DIFFER,
-            _error_s(before, after, _backward_time),
+            "backward", _backward_steps(before), _backward_steps(after), step, _error_s(before, after, _backward_time)
         ),
-        backward=_time(
-            "backward", WHOLE, _whole(_backward_time(before)), _whole(_backward_time(after)), WHOLE_MAY_DIFFER
-        ),
-        kernels=_times("kernel", _kernels(before), _kernels(after), WHOLE_MAY_DIFFER),
+        backward=_time("backward", WHOLE, _whole(back), _whole(other_back), whole),
+        kernels=_times("kernel", _kernels(before), _kernels(after), whole),
         doubts=[
             f"the {which} run: {warning}"
             for which, report in (("first", before), ("second", after))
             for warning in report.warnings
         ],
         same=before == after,
+        differing=[
+            *(change for change in spec if change.name != BACKWARD or None not in (change.before, change.after)),
+            *(change for change in environment if change.name in OF_A_MACHINE),
+        ],
     )
-
-
-def middle_half(samples: Sequence[float]) -> Half | None:
-    """Return the first and the third quartile of the samples; None for fewer than two."""
-    if len(samples) < 2:
-        return None
-    low, _, high = quartiles(samples)
-    return low, high
-
-
-def overlap(before: Half | None, after: Half | None, may_differ: float = 0.0) -> bool:
-    """Return whether two interquartile ranges overlap; an unknown one overlaps with any other.
-
-    Args:
-        before, after: first and third quartile of the samples, in seconds.
-        may_differ: relative difference that still counts as overlap; each range is widened by half of it at both ends.
-    """
-    if before is None or after is None:
-        return True
-    wide, narrow = 1 + may_differ / 2, 1 - may_differ / 2
-    return before[0] * narrow <= after[1] * wide and after[0] * narrow <= before[1] * wide
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """A time of one run: its seconds, the quartiles of its samples, and the number of identical steps that it covers."""
+    """A time of one run: its seconds, its interval, and the number of identical steps that it covers."""
 
     seconds: float
-    half: Half | None
+    interval: Interval | None
     times: int = 1
+
+
+def _timed(seconds: float, samples_s: Sequence[float], times: int = 1) -> _Timed:
+    """Return the time of `times` identical steps, from the mean and the samples of one of them.
+
+    The mean of a step is over the runs whose totals are in the middle half. It may be outside of the interval of its own
+    samples, which is then extended.
+    """
+    found = interval_of(samples_s)
+    if found is not None:
+        found = Interval(times * min(found.low, seconds), times * max(found.high, seconds))
+    return _Timed(times * seconds, found, times)
+
+
+def _may_differ(before: Report, after: Report, quiet: float) -> float:
+    """Return how much processes with the same run differ: `quiet`, or more if others disturbed one of the two."""
+    disturbed = any(_is_disturbed(time) for report in (before, after) for time in (report.time, _backward_time(report)))
+    return BUSY_MAY_DIFFER if disturbed else quiet
+
+
+def _is_disturbed(time: Time | None) -> bool:
+    """Return whether other processes, or an unknown cause that spreads the runs, may have slowed a whole run down."""
+    return time is not None and (
+        time.clock == "thread"
+        or time.clean_runs < min(FEWEST_CLEAN, time.runs)
+        or time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s
+    )
 
 
 def _forward_steps(report: Report) -> dict[str, _Timed]:
@@ -96,13 +107,11 @@ def _backward_steps(report: Report) -> dict[str, _Timed]:
 
 
 def _step(row: StepRow, time: StepTime) -> _Timed:
-    return _Timed(
-        row.times * time.interquartile_mean_s, middle_half([row.times * s for s in time.samples_s]), row.times
-    )
+    return _timed(time.interquartile_mean_s, time.samples_s, row.times)
 
 
 def _whole(time: Time | None) -> _Timed | None:
-    return _Timed(time.whole_interquartile_mean_s, middle_half(time.whole_samples_s)) if time else None
+    return _timed(time.whole_interquartile_mean_s, time.whole_samples_s) if time else None
 
 
 def _forward_time(report: Report) -> Time | None:
@@ -129,7 +138,9 @@ def _kernels(report: Report) -> dict[str, _Timed]:
     A Report keeps only the interquartile range of its samples, which is taken as symmetric around the mean.
     """
     return {
-        kernel.name: _Timed(kernel.time_s, (kernel.time_s - kernel.iqr_s / 2, kernel.time_s + kernel.iqr_s / 2))
+        kernel.name: _Timed(
+            kernel.time_s, Interval(max(0.0, kernel.time_s - kernel.iqr_s / 2), kernel.time_s + kernel.iqr_s / 2)
+        )
         for kernel in report.kernels
         if kernel.time_s is not None and kernel.iqr_s is not None
     }
@@ -146,27 +157,31 @@ def _time(
     of: str, name: str, before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0
 ) -> TimeChange:
     times = {timed.times for timed in (before, after) if timed}
-    differ = _differ(before, after, may_differ)
-    within_error = (
-        differ and before is not None and after is not None and abs(after.seconds - before.seconds) <= error_s
-    )
-    return TimeChange(
+    by_samples = _ratio(before, after, may_differ)
+    ratio = _ratio(before, after, may_differ, error_s)
+    change = TimeChange(
         of,
         name,
         before.seconds if before else None,
         after.seconds if after else None,
-        real=differ and not within_error,
         times=times.pop() if len(times) == 1 else None,
-        within_error=within_error,
+        ratio_low=ratio.low if ratio else None,
+        ratio_high=ratio.high if ratio else None,
     )
+    return replace(change, within_error=not change.real and verdict_on(by_samples) in (FASTER, SLOWER))
 
 
-def _differ(before: _Timed | None, after: _Timed | None, may_differ: float) -> bool:
-    """Return whether both times exist, and they and their interquartile ranges differ by more than this share."""
-    if before is None or after is None:
-        return False
-    shorter, longer = sorted((before.seconds, after.seconds))
-    return longer > (1 + may_differ) * shorter and not overlap(before.half, after.half, may_differ)
+def _ratio(before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0) -> Interval | None:
+    """Return the interval of the time after over the time before; None if it is unknown.
+
+    Args:
+        before, after: the times of the runs.
+        may_differ: relative difference of the same run between processes; half of it is added to each time.
+        error_s: error of the difference of both times, in seconds.
+    """
+    if before is None or after is None or before.interval is None or after.interval is None:
+        return None
+    return after.interval.widened(may_differ / 2, error_s).over(before.interval.widened(may_differ / 2))
 
 
 def _environment(before: Report, after: Report) -> list[Change]:
@@ -190,7 +205,7 @@ def _requested(report: Report) -> dict[str, Any]:
     """Return the fields of the Spec, and the requested backward."""
     back = report.backward
     backward = f"{'with' if back.input_grad else 'without'} the input's gradient" if back else None
-    return {**report.spec, "backward": backward}
+    return {**report.spec, BACKWARD: backward}
 
 
 def _costs(before: Report, after: Report) -> list[Change]:

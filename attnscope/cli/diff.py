@@ -1,11 +1,13 @@
 """`attnscope diff`: compares two saved runs."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, examples, file, number, option
+from attnscope.cli.flags import MEASURE, Needs, choices, examples, file, option
+from attnscope.cli.gate import exit_by
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -17,10 +19,10 @@ from attnscope.cli.output import (
     check_output,
     write,
 )
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, quoted
 
-if TYPE_CHECKING:
-    from attnscope.reports.diff import Diff
+ON_CANNOT_TELL = {"pass": 0, "fail": 1}
+"""The exit codes of --cannot-tell."""
 
 
 def diff_command(app: typer.Typer) -> None:
@@ -40,14 +42,32 @@ def show_diff(
         Path, typer.Argument(metavar="AFTER", help="New run, written by --save.", show_default=False, callback=file)
     ],
     fail_above: Annotated[
-        float | None,
+        str | None,
         option(
             group=MEASURE,
-            callback=number("fail_above"),
-            metavar="X",
-            help="Exit with code 1 if forward or backward takes more than X times as long and the difference is real.",
+            metavar="LIMITS",
+            help="Exit with code 1 if the time grows by more than this factor, such as 1.1, and with 4 if the noise hides "
+            "it. Counts have exact limits: macs=1,params=1,peak=1.02,time=1.1.",
         ),
     ] = None,
+    cannot_tell: Annotated[
+        str | None,
+        option(
+            group=MEASURE,
+            **choices(ON_CANNOT_TELL),
+            help="Exit code of --fail-above if it cannot tell: pass (0) or fail (1) instead of 4.",
+        ),
+        Needs("fail_above"),
+    ] = None,
+    across: Annotated[
+        bool,
+        option(
+            "--across",
+            group=MEASURE,
+            help="Let --fail-above compare times although options, machine or torch differ.",
+        ),
+        Needs("fail_above"),
+    ] = False,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -57,31 +77,25 @@ def show_diff(
 ) -> None:
     """Compare two saved runs: environment, exact costs, and the times of forward, backward and kernels.
 
-    A difference is real if the interquartile ranges are further apart than those of the same run in two processes: by
-    more than 2% of the whole, or 5% of a step. The verdict for a step is "cannot tell" if its change is at most the
-    remainder of either run.
+    Each ratio of times has an interval. The verdict is faster or slower if it excludes 1, equal within a percentage if
+    it is narrow, and otherwise cannot tell. The interval holds for runs of two processes on a host of the same speed.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
-    if fail_above is not None and fail_above <= 0:
-        raise UsageError(f"{{fail_above}} must be above 0, such as 1.1 (got {fail_above:g})")
+    from attnscope.analyses.gate import TIME, Limits, gate, read_ratios
+
+    limits = Limits(read_ratios(fail_above), across) if fail_above is not None else None
+    if cannot_tell not in (None, *ON_CANNOT_TELL):
+        raise UsageError(f"{{cannot_tell}} must be {' or '.join(ON_CANNOT_TELL)} (got {quoted(cannot_tell)})")
     from attnscope.analyses.diff import compare
     from attnscope.render.diff import render_diff
     from attnscope.reports.loading import read_report
 
-    diff = compare(read_report(before), read_report(after))
-    if fail_above is not None and diff.whole.ratio is None:
-        raise UsageError(f"{{fail_above}} {fail_above:g} requires times in both runs; save them without --no-time")
+    runs = read_report(before), read_report(after)
+    diff = compare(*runs)
+    if limits is not None:
+        if TIME in limits.limits and diff.whole.ratio is None:
+            raise UsageError(f"{{fail_above}} {fail_above} requires times in both runs; save them without --no-time")
+        diff = replace(diff, gate=gate(diff, *runs, limits))
     write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet, wide)
-    if fail_above is not None:
-        _fail_if_slower(diff, fail_above)
-
-
-def _fail_if_slower(diff: "Diff", fail_above: float) -> None:
-    """Exit with code 1 and the reason if forward or backward is slower than allowed; report a backward not checked."""
-    slower = diff.slower(fail_above)
-    for finding in slower:
-        typer.echo(f"attnscope: {finding}, which is more than --fail-above {fail_above:g}", err=True)
-    if diff.backward in diff.timed and diff.backward.ratio is None:
-        typer.echo("attnscope: --fail-above does not check the backward: only one run has its time", err=True)
-    if slower:
-        raise typer.Exit(1)
+    if diff.gate is not None:
+        exit_by(diff.gate, ON_CANNOT_TELL.get(cannot_tell or ""), is_table=form == "table" and output is None)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.core.interval import CANNOT_TELL, EQUAL, Interval
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
@@ -63,26 +64,30 @@ def diff_columns() -> list[Column[TimeChange]]:
         Column[TimeChange]("before_s", "before", lambda row: row.before_s, _seconds, rank=2),
         Column[TimeChange]("after_s", "after", lambda row: row.after_s, _seconds, rank=1),
         Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=3),
+        Column[TimeChange]("ratio_low", "", lambda row: row.ratio_low, _ratio, rank=None),
+        Column[TimeChange]("ratio_high", "", lambda row: row.ratio_high, _ratio, rank=None),
         Column[TimeChange]("verdict", "", verdict, right=False),
     ]
 
 
 def verdict(change: TimeChange) -> str:
-    """Return "slower", "faster", "cannot tell" or "no real difference", or the only run that has this time."""
-    if change.before_s is None or change.after_s is None:
+    """Return the verdict: "slower", "equal within ±4%", "cannot tell: 0.7 to 1.6×", or the only run with this time."""
+    if change.verdict is None:
         return f"only in the {'second' if change.before_s is None else 'first'} run"
-    if change.within_error:
-        return "cannot tell"
-    if not change.real or change.ratio is None:
-        return "no real difference"
-    return "slower" if change.ratio > 1 else "faster"
+    if change.interval is None:
+        return f"{change.verdict}: too few runs" if change.verdict == CANNOT_TELL else change.verdict
+    if change.verdict == EQUAL:
+        return f"equal within ±{words.upper_percent(change.interval.difference)}"
+    if change.verdict == CANNOT_TELL:
+        return f"{change.verdict}: {words.ratio_range(change.interval)}"
+    return change.verdict
 
 
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
     """Return the changes of the environment, the Spec and the exact costs, then the times."""
     headline = screen.headline(f"{names[0]} → {names[1]}")
     shown = [("result", finding(diff), "bold"), *change_lines(diff)]
-    parts: list[RenderableType] = [headline, Text(""), screen.lines(shown)]
+    parts: list[RenderableType] = [*incomparable(diff, screen), headline, Text(""), screen.lines(shown)]
     rows = [row for row in diff.timed if not _repeats_forward(row, diff)]
     every = len(rows)
     if len(rows) > A_SCREENFUL:
@@ -97,6 +102,14 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     if diff.doubts:
         parts += [Text(""), screen.lines(warning_lines(diff))]
     return parts
+
+
+def incomparable(diff: Diff, screen: Screen) -> list[RenderableType]:
+    """Return the first line of a screen whose runs differ in what times depend on."""
+    if not diff.differing or diff.whole.ratio is None:
+        return []
+    names = ", ".join(change.name.replace("_", " ") for change in diff.differing)
+    return [Text(f"the runs differ in {names}", "yellow"), Text("")]
 
 
 def finding(diff: Diff) -> str:
@@ -114,10 +127,10 @@ def finding(diff: Diff) -> str:
 
 
 def _speed(row: TimeChange) -> str:
-    said = verdict(row)
-    if row.ratio is None or said not in ("slower", "faster"):
-        return said
-    return f"{words.times(row.ratio if row.ratio > 1 else 1 / row.ratio)} {said}"
+    if not row.real or row.interval is None:
+        return verdict(row)
+    low, high = row.interval.low, row.interval.high
+    return f"{words.ratio_range(row.interval if low > 1 else Interval(1 / high, 1 / low))} {verdict(row)}"
 
 
 def _repeats_forward(row: TimeChange, diff: Diff) -> bool:

@@ -1,10 +1,12 @@
 """Formatted numbers (`86.7 M`, `1.37 ms`, `13.8×`) and the device of a measurement."""
 
 from collections.abc import Mapping
+from math import ceil, floor, log10
 from typing import Any
 
 import humanize
 
+from attnscope.core.interval import Interval
 from attnscope.core.sizes import plural
 
 NONE = "–"
@@ -71,6 +73,27 @@ def times(ratio: float | None) -> str:
         if ratio >= 0.1
         else f"{ratio:.2g}×"
     )
+
+
+def ratio_range(ratio: Interval) -> str:
+    """Return the ends of an interval of a ratio, rounded outwards to the digits in which they differ: `13–16×`."""
+    low, high = digits_apart(ratio)
+    return f"{low}×" if low == high else f"{low}–{high}×"
+
+
+def digits_apart(ratio: Interval) -> tuple[str, str]:
+    """Return both ends with one digit of the width of the interval, rounded outwards; below 10 with one or two decimals."""
+    width = max(ratio.high - ratio.low, 0.01)
+    decimals = min(2, max(int(ratio.high < 10), -floor(log10(width))))
+    scale = 10**decimals
+    # an end that is exact in these digits is not moved by its rounding error
+    low, high = floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+
+
+def upper_percent(share: float) -> str:
+    """Return a share that is not exceeded, rounded up: `4%`."""
+    return f"{ceil(100 * share - 1e-9)}%"
 
 
 def threads(environment: Mapping[str, Any]) -> str:

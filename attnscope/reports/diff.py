@@ -1,9 +1,11 @@
 """The Diff of two saved runs: what changed from one to the other, as plain data."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
+from attnscope.reports.gate import GateResult
 from attnscope.reports.shown import Shown
 
 WHOLE = "whole"
@@ -26,18 +28,34 @@ class TimeChange:
     `of` is the kind of time: "forward", "backward" or "kernel". The seconds of a row cover all of its `times` identical
     steps; `times` is None if the runs differ in it.
 
-    `real` is True if two conditions hold. First, the interquartile ranges of the samples are further apart than those of
-    the same run in two processes. Second, the times differ by more than the error of a step's time. `within_error` is
-    True if only the first condition holds. It is then unknown whether the difference is real.
+    `ratio_low` and `ratio_high` are the ends of the interval of the time after over the time before; None if it is unknown.
+    `verdict` follows from them: "faster", "slower", "equal" or "cannot tell"; None if only one run has the time. `real` is
+    True for "faster" and "slower". `within_error` is True if the samples differ, but not by more than the error of a step.
     """
 
     of: str
     name: str
     before_s: float | None
     after_s: float | None
-    real: bool
     times: int | None
     within_error: bool = False
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    real: bool = field(init=False)
+    verdict: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        in_both = self.before_s is not None and self.after_s is not None
+        verdict = verdict_on(self.interval) if in_both else None
+        object.__setattr__(self, "verdict", verdict)
+        object.__setattr__(self, "real", verdict in (FASTER, SLOWER))
+
+    @property
+    def interval(self) -> Interval | None:
+        """Return the interval of the ratio; None if it is unknown."""
+        if self.ratio_low is None or self.ratio_high is None:
+            return None
+        return Interval(self.ratio_low, self.ratio_high)
 
     @property
     def is_whole(self) -> bool:
@@ -68,6 +86,10 @@ class Diff(Shown):
     """Warnings of both runs, each with its run in front."""
     same: bool = False
     """True if the files contain the same run."""
+    differing: list[Change] = field(default_factory=list)
+    """Changes that make the times incomparable: of the Spec, the machine, torch, or the clock."""
+    gate: GateResult | None = None
+    """The result of `--fail-above`; None without it."""
 
     @property
     def timed(self) -> list[TimeChange]:
@@ -84,9 +106,9 @@ class Diff(Shown):
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
 
     def slower(self, ratio: float) -> list[str]:
-        """Describe the forward and the backward, each only if it is really slower by more than this ratio."""
+        """Describe the forward and the backward, each only if its interval is above this ratio."""
         return [
             f"{name} takes {change.ratio:.3f} times as long"
             for name, change in (("the forward", self.whole), ("the backward", self.backward))
-            if change.real and change.ratio is not None and change.ratio > ratio
+            if change.interval is not None and change.interval.low > ratio
         ]

@@ -1,0 +1,190 @@
+"""Two runs and limits -> the result of `--fail-above`; one run and limits -> that of `--max`."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.reports.diff import Diff, TimeChange
+from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS, Check, GateResult, judge
+from attnscope.reports.report import Report
+
+TIME = "time"
+COUNTS = {
+    "macs": "macs",
+    "flops": "flops",
+    "params": "params",
+    "peak": "peak_bytes",
+    "training-peak": "training_peak_bytes",
+    "backward-peak": "backward_peak_bytes",
+    "saved": "kept_bytes",
+}
+"""The quantities that are known exactly, and their names among the totals of a Report."""
+SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+"""The factors of the units of a limit; `B` may follow a decimal prefix."""
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+OF_PROCESSES = "runs of two processes, which a change of the host's speed between them also affects"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a gate by quantity, and whether times are compared although the settings of the runs differ."""
+
+    limits: Mapping[str, Fraction]
+    across: bool = False
+
+
+def read_ratios(text: str) -> dict[str, Fraction]:
+    """Parse `macs=1,peak=1.02,time=1.1` into the largest ratio of each quantity; a bare number limits the time.
+
+    Raises:
+        UsageError: the text has another form, or a quantity is unknown.
+    """
+    return _read("fail_above", text, (*COUNTS, TIME), _ratio, "a number above 0, such as 1.1", TIME)
+
+
+def read_sizes(text: str) -> dict[str, Fraction]:
+    """Parse `macs=5G,peak=100MiB` into the largest value of each quantity.
+
+    Raises:
+        UsageError: the text has another form, or a quantity is unknown.
+    """
+    return _read("max", text, tuple(COUNTS), _size, "a number with or without a unit, such as 5G or 100MiB")
+
+
+def _read(
+    flag: str,
+    text: str,
+    names: tuple[str, ...],
+    read: Callable[[str], Fraction | None],
+    rule: str,
+    bare: str = "",
+) -> dict[str, Fraction]:
+    limits: dict[str, Fraction] = {}
+    for part in text.split(","):
+        name, equals, value = (each.strip() for each in part.rpartition("="))
+        name = name.lower() if equals else bare
+        if not name:
+            raise UsageError(f"{{{flag}}} must be QUANTITY=LIMIT (got {quoted(part)}), such as {names[0]}=5G")
+        if name not in names:
+            raise UsageError(f"{{{flag}}} {quoted(name)} is unknown; {did_you_mean(name, names)}")
+        if name in limits:
+            raise UsageError(f"{{{flag}}} must have one limit for each quantity (got {name} twice); remove one")
+        limit = read(value)
+        if limit is None:
+            raise UsageError(f"{{{flag}}} {name} must be {rule} (got {quoted(value)})")
+        limits[name] = limit
+    return limits
+
+
+def _ratio(text: str) -> Fraction | None:
+    try:
+        ratio = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return ratio if ratio > 0 else None
+
+
+def _size(text: str) -> Fraction | None:
+    match = SIZE.fullmatch(text)
+    if match is None:
+        return None
+    number, prefix, byte = match.groups("")
+    binary = byte.lower() == "ib"
+    if binary and not prefix:
+        return None
+    return Fraction(number) * SIZES[prefix.lower() + ("ib" if binary else "")]
+
+
+def gate(diff: Diff, before: Report, after: Report, limits: Limits) -> GateResult:
+    """Return which limits the second run keeps. Counts are compared exactly, and times by their intervals."""
+    checks: list[Check] = []
+    for quantity, limit in limits.limits.items():
+        if quantity == TIME:
+            checks += _times(diff, limit, limits.across)
+        else:
+            checks.append(_count(quantity, before, after, limit))
+    return judge(checks)
+
+
+def gate_single(report: Report, limits: Mapping[str, Fraction]) -> GateResult:
+    """Return which limits a single run keeps."""
+    return judge([_single(quantity, report, limit) for quantity, limit in limits.items()])
+
+
+def _single(quantity: str, report: Report, limit: Fraction) -> Check:
+    exact, least = _values(quantity, report)
+    known = least if exact is None else exact
+    if known is not None and known > limit:
+        return Check(
+            quantity, FAIL, f"{quantity} {'at least ' if exact is None else ''}{known:,}, above {_plain(limit)}"
+        )
+    if exact is None:
+        return Check(quantity, CANNOT_TELL, f"{quantity} is not known", f"remove {quantity} from --max")
+    return Check(quantity, PASS, f"{quantity} {exact:,}, at most {_plain(limit)}")
+
+
+def _count(quantity: str, before: Report, after: Report, limit: Fraction) -> Check:
+    old, _ = _values(quantity, before)
+    new, least = _values(quantity, after)
+    known = least if new is None else new
+    if old is not None and known is not None and known > limit * old:
+        return Check(
+            quantity, FAIL, f"{quantity} {old:,} → {'' if new else 'at least '}{known:,}{_above(old, known, limit)}"
+        )
+    if old is None or new is None:
+        which = "first" if old is None else "second"
+        return Check(
+            quantity, CANNOT_TELL, f"{quantity} is not known in the {which} run", f"remove {quantity} from --fail-above"
+        )
+    return Check(quantity, PASS, f"{quantity} {old:,} → {new:,}, at most {_plain(limit)}×")
+
+
+def _above(old: int, new: int, limit: Fraction) -> str:
+    return f" ({new / old:.4g}×, above {_plain(limit)}×)" if old else ""
+
+
+def _values(quantity: str, report: Report) -> tuple[int | None, int | None]:
+    """Return the exact value of a count and its lower bound; None if unknown."""
+    name = COUNTS[quantity]
+    return getattr(report.totals, name), getattr(report.totals, f"{name}_at_least", None)
+
+
+def _times(diff: Diff, limit: Fraction, across: bool) -> list[Check]:
+    if diff.differing and not across:
+        names = ", ".join(change.name.replace("_", " ") for change in diff.differing)
+        return [
+            Check(
+                TIME,
+                CANNOT_TELL,
+                f"times are not comparable: the runs differ in {names}",
+                "repeat one of the runs with the settings of the other, or compare them with --across",
+            )
+        ]
+    rows = [row for row in (diff.whole, diff.backward) if row in diff.timed]
+    return [_time(row, limit) for row in rows]
+
+
+def _time(row: TimeChange, limit: Fraction) -> Check:
+    """Return the check of the forward or the backward: PASS and FAIL require that the whole interval agrees."""
+    if row.ratio is None:
+        which = "second" if row.before_s is None else "first"
+        return Check(
+            row.of, CANNOT_TELL, f"only the {which} run has times of the {row.of}", "run both with the same options"
+        )
+    interval = row.interval
+    if interval is None:
+        return Check(row.of, CANNOT_TELL, f"the {row.of} has too few runs for an interval", "use a longer --budget")
+    found = f"{row.of} takes {row.ratio:.2f}× the time ({interval.low:.2f} to {interval.high:.2f}; {OF_PROCESSES})"
+    if interval.high <= limit:
+        return Check(row.of, PASS, f"{found}, at most {_plain(limit)}×")
+    if interval.low > limit:
+        return Check(row.of, FAIL, f"{found}, above {_plain(limit)}×")
+    fix = "repeat both runs with a longer --budget, and close other programs"
+    seen = f"a difference below {max(interval.high / row.ratio, row.ratio / interval.low) - 1:.0%} could not be seen"
+    return Check(row.of, CANNOT_TELL, f"{found}, which does not decide about {_plain(limit)}×; {seen}", fix)
+
+
+def _plain(limit: Fraction) -> str:
+    return f"{limit.numerator:,}" if limit.denominator == 1 else f"{float(limit):g}"

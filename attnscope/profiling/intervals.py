@@ -1,0 +1,57 @@
+"""Compute the interval in which a time lies, from the samples of one process. Does not import torch.
+
+Samples of one process depend on each other: the machine drifts, and a disturbance lasts for several runs. An interval that
+takes them as independent is too narrow. So the samples are split into consecutive blocks, long enough to be nearly
+independent. The smallest and the largest median of k blocks enclose the median with a probability of 1 - 2^(1-k), for any
+distribution. This is the order-statistic interval, applied to block medians. Source: H. A. David and H. N. Nagaraja, Order
+Statistics, 3rd edition, section 7.1.
+"""
+
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+
+from attnscope.core.interval import Interval
+from attnscope.profiling.statistics import quartiles
+
+BLOCKS = 6
+"""Consecutive blocks of samples: the probability that both ends hold is 1 - 2^-5 = 96.9%."""
+FEWEST_SAMPLES = 5
+"""The smallest number of samples of an interval. With five, each end holds with a probability of 96.9%."""
+
+
+def interval_of(samples: Sequence[float]) -> Interval | None:
+    """Return the interval of the median of the distribution of samples, which are in the order of measuring.
+
+    The interval includes the middle half of the samples. A spread within a process is evidence of a disturbance, which
+    may affect another process more or less.
+
+    Args:
+        samples: positive values, such as seconds.
+
+    Returns:
+        The interval; None for fewer than FEWEST_SAMPLES.
+    """
+    if len(samples) < FEWEST_SAMPLES:
+        return None
+    blocks = consecutive_blocks(samples, min(BLOCKS, len(samples)))
+    first, _, third = quartiles(samples)
+    # the mean of the middle two of an even block would be biased if the distribution is skewed
+    return Interval(min(first, *map(statistics.median_low, blocks)), max(third, *map(statistics.median_high, blocks)))
+
+
+def paired_interval(ratios: Sequence[float]) -> Interval | None:
+    """Return the interval of the median of ratios, each of two runs in the same round; None for too few rounds.
+
+    A drift of the machine affects both runs of a round alike, so that the middle half is not included.
+    """
+    if len(ratios) < FEWEST_SAMPLES:
+        return None
+    blocks = consecutive_blocks(ratios, min(BLOCKS, len(ratios)))
+    return Interval(min(map(statistics.median_low, blocks)), max(map(statistics.median_high, blocks)))
+
+
+def consecutive_blocks(samples: Sequence[float], count: int) -> list[Sequence[float]]:
+    """Split samples into this number of consecutive blocks, whose lengths differ by at most one."""
+    edges = [len(samples) * index // count for index in range(count + 1)]
+    return [samples[low:high] for low, high in pairwise(edges)]
