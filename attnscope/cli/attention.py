@@ -32,6 +32,7 @@ from attnscope.cli.flags import (
     option,
     strength,
 )
+from attnscope.cli.gate import exit_by
 from attnscope.cli.output import (
     ColorFlag,
     DetailsFlag,
@@ -214,6 +215,15 @@ def run_attention(
             help="Exit with code 1 if counts disagree, times are noisy or another warning is raised.",
         ),
     ] = False,
+    maximum: Annotated[
+        str | None,
+        option(
+            "--max",
+            group=MEASURE,
+            metavar="LIMITS",
+            help="Exit with code 1 if an exact count is above its limit, such as macs=5G,params=30M.",
+        ),
+    ] = None,
     audit: Annotated[
         bool, option("--audit", group=MEASURE, help="Also count MACs with torch's FlopCounterMode.")
     ] = False,
@@ -246,8 +256,11 @@ def run_attention(
     wide: WideFlag = False,
 ) -> None:
     """Run the command of an attention: explore a Spec and print the report."""
+    from attnscope.analyses.gate import gate_single, read_sizes
+
     form = check_output(form, json, output, color)
     check_file("save", save)
+    limits = read_sizes(maximum) if maximum is not None else None
     grid = windows_of(spec) if picture else None
     check_allocator(alloc)
     for name, wanted in {"kernels": kernels, "roofline": roofline}.items():
@@ -290,6 +303,8 @@ def run_attention(
             write(lambda screen: render(report, "json", screen), save, color, quiet, wide)
     finally:  # print the report even if the file cannot be written
         write(lambda screen: render(report, form, screen, grid), output, color, quiet, wide)
+    if limits is not None:
+        exit_by(gate_single(report, limits), None, is_table=form == "table" and output is None)
     if strict:
         exit_on_faults(
             {
