@@ -119,6 +119,10 @@ def comparisons() -> dict[str, Comparison]:
             for index, ((label, cost), (low, high)) in enumerate(zip(point.costs.items(), SPREADS, strict=True))
         }
         point.measured_ratio = measured_ratios(point.times, "vit")
+        point.measured_interval = {
+            label: (ratio * low, ratio * high)
+            for (label, ratio), (low, high) in zip(point.measured_ratio.items(), SPREADS[1:], strict=True)
+        }
     measured.time_crossovers = [
         TimeCrossover("vit", "swin", "resolution", 7, 28, "swin", [14], [21]),
         TimeCrossover("vit", "swin:shift", "resolution", None, None, None, [7, 14, 28, 56], []),

@@ -390,35 +390,36 @@ def timed(first, other):
         for label, (low, median, high) in {"vit": first, "swin": other}.items()
     }
     point.measured_ratio = measured_ratios(point.times, "vit")
+    point.measured_interval = {"swin": (first[0] / other[2], first[2] / other[0])}
     compared.environment |= {"torch": "2.15.0", "device": "cpu", "cpu_capability": "AVX512", "threads": 1, "cores": 2}
     compared.environment |= {"allocator": "pinned"}
     return compared
 
 
-def test_overlapping_interquartile_ranges_have_no_exact_ratio():
+def test_an_interval_that_includes_1_has_no_exact_ratio():
     apart, alike = timed((9, 10, 11), (5, 6, 7)), timed((7, 10, 13), (6, 8.13, 12))
     distinct, overlapping = (render_comparison(compared, "table", Screen()) for compared in (apart, alike))
-    assert "1.67×" in distinct
-    assert " and runs 1.67× faster." in distinct
+    assert "1.2–2.2×" in distinct
+    assert " and runs 1.2–2.2× faster." in distinct
     assert "≈" not in distinct
     assert "1.23×" not in overlapping
     assert "≈ 1×" in overlapping
-    assert "≈: unclear which is faster, the interquartile ranges overlap" in overlapping
-    assert ". It is unclear which is faster: the interquartile ranges overlap." in overlapping
+    assert "≈: unclear which is faster, the interval of the ratio includes 1" in overlapping
+    assert ". It is unclear which is faster: the interval of the ratio includes 1." in overlapping
     rows = list(csv.DictReader(io.StringIO(render_comparison(alike, "csv", Screen()))))
     assert [float(row["measured_vit_over_swin"] or 0) for row in rows] == pytest.approx([0, 10 / 8.13])
 
 
-def test_the_finding_reports_where_interquartile_ranges_overlap():
+def test_the_finding_reports_where_the_leader_is_unclear():
     compared = compare(("vit", "swin"), {"resolution": [14, 28]})
     never = TimeCrossover("vit", "swin", "resolution", None, None, None, [14, 28], [])
     assert time_finding(compared, never) == (
-        "unclear whether swin or global attention is faster: the interquartile ranges overlap everywhere"
+        "unclear whether swin or global attention is faster: the interval of the ratio includes 1 everywhere"
     )
     once = TimeCrossover("vit", "swin", "resolution", None, None, "vit", [14], [])
     assert time_finding(compared, once) == (
         "global attention is faster than swin at all measured values of resolution except 14, "
-        "where the interquartile ranges overlap"
+        "where the interval of the ratio includes 1"
     )
 
 

@@ -141,7 +141,7 @@ def test_an_interval_is_widened_and_divided_outwards():
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [(13.2, 15.7, "13–16×"), (1.181, 1.2239, "1.18–1.23×"), (0.92, 1.31, "0.9–1.4×"), (47, 111, "47–111×"),
-     (2.0, 2.0, "2.00×")],
+     (2.0, 2.0, "2.00×"), (1.04, 1.38, "1.04–1.38×"), (0.77, 0.92, "0.77–0.92×")],
 )  # fmt: skip
 def test_a_ratio_has_only_the_digits_that_its_interval_leaves(low, high, words):
     assert ratio_range(Interval(low, high)) == words

@@ -63,13 +63,21 @@ def test_bisection_returns_none_and_the_unclear_points_without_a_leader():
     assert find_crossover({1: False, 2: True, 3: False, 4: True}, [], bool)[:3] == (3, 4, True)
 
 
-def test_a_leader_is_only_reported_if_the_spreads_do_not_overlap():
-    slow, fast = measured([2.0, 2.1, 2.2, 2.3]), measured([1.0, 1.1, 1.2, 1.3])
-    wide = measured([1.0, 1.5, 2.05, 2.4])
+def test_a_leader_is_only_reported_if_the_interval_of_paired_ratios_excludes_1():
+    slow, fast = measured([2.0, 2.1, 2.2, 2.3, 2.4]), measured([1.0, 1.1, 1.2, 1.3, 1.4])
+    wide = measured([1.0, 1.5, 2.05, 2.4, 2.5])
     assert leads({"a": slow, "b": fast}, "a", "b") is True
     assert leads({"a": fast, "b": slow}, "a", "b") is False
     assert leads({"a": slow, "b": wide}, "a", "b") is None
     assert leads({"a": slow}, "a", "b") is None
+    few = {label: measured(time.samples_s[:4]) for label, time in {"a": slow, "b": fast}.items()}
+    assert leads(few, "a", "b") is None
+    # a drift that affects both runs of a round alike hides nothing
+    drifting, faster = measured([1.0, 2.0, 3.0, 4.0, 5.0]), measured([0.9, 1.8, 2.7, 3.6, 4.5])
+    assert leads({"a": drifting, "b": faster}, "a", "b") is True
+    # identical modules differ by as much as this, since each has its own memory
+    close = measured([0.995 * s for s in drifting.samples_s])
+    assert leads({"a": drifting, "b": close}, "a", "b") is None
     assert measured([3.0]) == Measured(3.0, 3.0, 3.0, [3.0])
 
 
@@ -80,6 +88,22 @@ def test_disturbed_forwards_are_timed_by_thread_time(clean, clock, monkeypatch):
     assert (turns.clock, turns.clean_runs) == (clock, turns.tried if clean else 0)
     assert [len(samples) for samples in turns.samples] == [turns.tried] * 3
     assert all(seconds > 0 for samples in turns.samples for seconds in samples)
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [((1.0, 1.2), 30), ((1.0, 1.2, 1.3), 30), ((1.0,), 102)])
+def test_rounds_end_early_if_the_ratios_are_narrow(seconds, rounds, monkeypatch):
+    monkeypatch.setattr(engine, "_warm_up", lambda *_, **__: None)
+
+    def run(clock, forward, stamps):
+        (time,) = forward()
+        return clocks.Timed([float(time)], True)
+
+    clock = iter(range(10**6))
+    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(engine.statistics, "median", lambda values: 1.0)
+    modules = [lambda x, s=s: (s,) for s in seconds]
+    turns = engine.time_in_turn([(m, torch.zeros(3)) for m in modules], 200, now=lambda: next(clock))
+    assert turns.tried == rounds
 
 
 def test_a_disturbed_comparison_has_a_warning(monkeypatch):
@@ -113,7 +137,7 @@ def test_the_time_crossover_is_bisected_over_values_without_padding(monkeypatch)
     def timed(forwards, budget):
         """Return times: windows cost as much as a 20×20 grid for any grid; global attention grows with the grid."""
         seconds = [side * side if side else 441.0 for side in (_side(module, x) for module, x in forwards)]
-        return engine.Turns([[s, s * 1.01, s * 1.02] for s in seconds], 3, 3, "wall", 1.0, 0.0, 0.0)
+        return engine.Turns([[s, s * 1.01, s * 1.02, s, s] for s in seconds], 3, 3, "wall", 1.0, 0.0, 0.0)
 
     def _side(module, x):
         (tokens,) = x

@@ -71,7 +71,9 @@ def test_a_command_works(attnscope, command, tmp_path):
         shutil.copy(words[1], words[2])
     takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "windows")
     timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
-    done = attnscope(*words, *(["--budget", "0.02"] if timed else []))
+    # a short run on a busy machine decides nothing about times
+    undecided = ["--cannot-tell", "pass"] if "--fail-above" in words else []
+    done = attnscope(*words, *(["--budget", "0.02"] if timed else []), *undecided)
     assert done.returncode == 0, done.stderr
 
 

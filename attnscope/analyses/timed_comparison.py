@@ -8,8 +8,10 @@ from attnscope.analyses.compare import macs, point_at
 from attnscope.analyses.contenders import STAGE, Meeting
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, ran_out_of_memory
+from attnscope.core.interval import Interval
 from attnscope.ops.kernels import RUN_EVERYWHERE
 from attnscope.profiling.building import build, needed_together, settled, shortage
+from attnscope.profiling.intervals import paired_interval
 from attnscope.profiling.noise import SPREAD_MAY_BE, disturbances
 from attnscope.profiling.options import check_arguments, check_dtype
 from attnscope.profiling.statistics import quartiles
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from attnscope.profiling.timing import Turns
 
+PLACES_MAY_DIFFER = 0.01
+"""Relative difference between identical modules in one process: each has its weights at other addresses."""
 LONGEST_RUN_S = 5.0
 """A forward that is expected to take longer is not timed."""
 MOST_CANDIDATES = 100_000
@@ -76,6 +80,7 @@ def race(
         comparison.time_crossovers = course.crossovers(progress, bisect=False)
     for point in [*comparison.points, *comparison.bisected]:
         point.measured_ratio = measured_ratios(point.times, course.first)
+        point.measured_interval = measured_intervals(point.times, course.first)
     comparison.not_timed = list(course.not_timed.values())
     comparison.warnings += [*course.disturbed(threads), *noise_warnings(comparison)]
     progress(len(comparison.points), len(comparison.points), "done")
@@ -109,20 +114,38 @@ def measured_ratios(times: Mapping[str, Measured], first: str) -> dict[str, floa
     return {label: times[first].median_s / time.median_s for label, time in times.items() if label != first}
 
 
+def measured_intervals(times: Mapping[str, Measured], first: str) -> dict[str, tuple[float, float]]:
+    """Return the interval of the time of the first contender divided by that of each other one, by label."""
+    found = {label: paired_ratio(times, first, label) for label in times if label != first}
+    return {label: (each.low, each.high) for label, each in found.items() if each is not None}
+
+
+def paired_ratio(times: Mapping[str, Measured], first: str, other: str) -> Interval | None:
+    """Return the interval of the time of the first contender divided by that of the other one.
+
+    It is None if one was not measured, or in too few rounds. Samples at the same position are of the same round.
+    """
+    if first not in times or other not in times:
+        return None
+    rounds = zip(times[first].samples_s, times[other].samples_s, strict=True)
+    found = paired_interval([one / another for one, another in rounds])
+    return None if found is None else found.widened(PLACES_MAY_DIFFER)
+
+
 def find_crossover(
     leads: Mapping[int, bool | None], candidates: Sequence[int], probe: Callable[[int], bool | None]
 ) -> tuple[int | None, int | None, bool | None, list[int], list[int]]:
     """Bisect the last change of the lead.
 
     Args:
-        leads: for each measured value, True if the other contender is faster than the first one; None if their
-            interquartile ranges overlap.
+        leads: for each measured value, True if the other contender is faster than the first one; None if the
+            interval of their ratio includes 1.
         candidates: values that may be measured, in ascending order.
         probe: a function that measures one of them and returns its lead.
 
     Returns:
         A tuple of five: the two values between which the lead changes, the lead from the second one on, the unclear values,
-        and the probed values. At an unclear value, which is between the first two, the interquartile ranges overlap. If
+        and the probed values. At an unclear value, which is between the first two, the interval of the ratio includes 1. If
         the lead never changes, the first two are None and the lead is that at all values.
     """
     lead_at = dict(leads)
@@ -276,10 +299,11 @@ class _Course:
 
 
 def leads(times: Mapping[str, Measured], first: str, other: str) -> bool | None:
-    """Return whether the other one is faster; None if the interquartile ranges overlap or one was not measured."""
-    if first not in times or other not in times or not times[first].apart(times[other]):
+    """Return whether the other one is faster; None if the interval of their ratio includes 1 or is unknown."""
+    ratio = paired_ratio(times, first, other)
+    if ratio is None or ratio.low <= 1 <= ratio.high:
         return None
-    return times[other].median_s < times[first].median_s
+    return ratio.low > 1
 
 
 def measured(samples: list[float]) -> Measured:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from attnscope.plan.step import Step
 from attnscope.profiling.clocks import CLOCKS, Clock, ThreadClock, Timed, run
 from attnscope.profiling.hooks import Listener, listening
+from attnscope.profiling.intervals import paired_interval
 from attnscope.profiling.load import Load, Watch
 from attnscope.profiling.noise import FEWEST_CLEAN
 from attnscope.profiling.statistics import Samples, interquartile_range, mean_at, median_if_any, middle_half
@@ -36,6 +37,10 @@ threads, the sum of the steps would differ from the whole by more than 3%."""
 FEWEST_LONG_RUNS = 3
 PATIENCE = 2
 """Multiple of the budget that may be spent if other processes prevent clean pairs."""
+NARROW = 0.01
+"""Width of the interval of a ratio of interleaved forwards at which timing stops before the budget is spent."""
+FEWEST_FOR_WIDTH = 30
+"""Rounds before the width is judged: by chance, the interval of a few rounds may be too narrow."""
 LONG = 10
 """Multiple of the budget after which a long forward needs only FEWEST_CLEAN pairs."""
 
@@ -272,7 +277,8 @@ def time_in_turn(
     Args:
         forwards: modules in evaluation mode, and their inputs.
         budget_s: seconds to measure all of them together, without the warm-up. Each runs at least FEWEST_CLEAN times, or
-            FEWEST_LONG_RUNS times if one round takes longer than the budget.
+            FEWEST_LONG_RUNS times if one round takes longer than the budget. Measuring ends earlier if the intervals of
+            the ratios to the first forward are NARROW.
         progress: called with the fraction of the measurement that is done.
         now: returns the current time in seconds, for the budget and the warm-up.
 
@@ -298,8 +304,13 @@ def time_in_turn(
         start = now()
         rounds: list[list[Timed]] = []
         fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
+        judged_at = FEWEST_FOR_WIDTH
         while len(rounds) < fewest or now() - start < budget_s:
             rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))
+            if len(rounds) == judged_at:
+                if _is_narrow(rounds):
+                    break
+                judged_at = 2 * judged_at  # judged seldom, since each look may stop by chance
             report(min(1.0, (now() - start) / budget_s, len(rounds) / fewest))
         load = watch.load()
     report(1.0)
@@ -372,6 +383,18 @@ def _round_of(runs: Sequence[Callable[[], Timed]], backwards: bool = False) -> l
     if backwards:
         return [one() for one in reversed(runs)][::-1]
     return [one() for one in runs]
+
+
+def _is_narrow(rounds: Sequence[Sequence[Timed]]) -> bool:
+    """Return whether the ratios of the first forward to each other one in the clean rounds have NARROW intervals."""
+    clean = [each for each in rounds if all(run.clean for run in each)]
+    if len(clean) < FEWEST_FOR_WIDTH / 2 or len(rounds[0]) < 2:
+        return False
+    first, *others = zip(*clean, strict=True)
+    found = [
+        paired_interval([one.total / run.total for one, run in zip(first, other, strict=True)]) for other in others
+    ]
+    return all(each is not None and each.high - each.low <= NARROW * each.low for each in found)
 
 
 def _warm_up(runs: Sequence[Callable[[], Timed]], start: float, now: Callable[[], float], rounds: int) -> None:

@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.core.axes import spell
+from attnscope.core.interval import Interval
 from attnscope.render import words
 from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.columns import Column, Row, Value, fit, rows_table, to_csv, to_markdown
@@ -35,6 +36,8 @@ QUANTITY_TITLES = {
     "peak": "peak activation memory (bytes)",
     "params": "parameters of one layer",
 }
+UNCLEAR = "≈"
+"""The sign of a measured ratio if it is unclear which contender is faster."""
 MOST_ROWS = 60
 """The largest number of points on a terminal."""
 
@@ -138,7 +141,11 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
 def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> list[RenderableType]:
     """Return a legend for the sign of an uncertain ratio if the table has one."""
     cells = (column.words(row) for column in columns for row in rows)
-    return [screen.aside(f"≈: unclear which is faster, {OVERLAP}")] if any("≈" in cell for cell in cells) else []
+    return (
+        [screen.aside(f"{UNCLEAR}: unclear which is faster, {OVERLAP}")]
+        if any(UNCLEAR in cell for cell in cells)
+        else []
+    )
 
 
 def thinned(points: Sequence[Point], reference: int) -> list[Point]:
@@ -222,9 +229,19 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
                 lambda p, label=label: p.measured_ratio.get(label),  # type: ignore[misc]
                 words.times,
                 index and 7 + index,
-                text=lambda p, label=label: _roughly(p, first, label),  # type: ignore[misc]
+                text=lambda p, label=label: _ratio(p, label),  # type: ignore[misc]
             )
         )
+        for end, name in enumerate(("low", "high")):
+            columns.append(
+                Column(
+                    f"measured_{first}_over_{label}_{name}",
+                    "",
+                    lambda p, label=label, end=end: p.measured_interval.get(label, (None, None))[end],  # type: ignore[misc]
+                    words.times,
+                    None,
+                )
+            )
     return columns
 
 
@@ -233,10 +250,14 @@ def _heads(comparison: Comparison) -> dict[str, str]:
     return {label: name.replace("global attention", "global") for label, name in comparison.names.items()}
 
 
-def _roughly(point: Point, first: str, other: str) -> str | None:
-    """Return a measured ratio with one digit if the interquartile ranges overlap; otherwise None."""
+def _ratio(point: Point, other: str) -> str | None:
+    """Return the interval of a measured ratio, or the ratio with one digit if it is unclear which is faster."""
     ratio = point.measured_ratio.get(other)
-    return None if ratio is None or point.can_tell(first, other) else f"≈ {float(f'{ratio:.1g}'):g}×"
+    if ratio is None:
+        return None
+    if not point.can_tell(other):
+        return f"{UNCLEAR} {float(f'{ratio:.1g}'):g}×"
+    return words.ratio_range(Interval(*point.measured_interval[other]))
 
 
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:
@@ -255,7 +276,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
             (
                 "measured time",
                 lambda point: point.measured_ratio.get(other),
-                lambda point: _roughly(point, first, other),
+                lambda point: _ratio(point, other),
             )
         )
     for title, measure, roughly in measures:
@@ -276,7 +297,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
                     words.times,
                     index and index + 1,
                     text=text,
-                    tint=lambda row, v=value, t=text: "dim" if t(row) else _heat(v(row)),  # type: ignore[misc]
+                    tint=lambda row, v=value, t=text: "dim" if (t(row) or "").startswith(UNCLEAR) else _heat(v(row)),  # type: ignore[misc]
                 )
             )
         kept, dropped = fit(columns, rows, screen)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from attnscope.core.axes import spell
+from attnscope.core.interval import Interval
 from attnscope.render import words
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Comparison, Crossover, LeftOut, Point, TimeCrossover
@@ -19,7 +20,7 @@ NOUNS = {
     "params": "parameters",
 }
 MEMORY = ("attention", "peak")
-OVERLAP = "the interquartile ranges overlap"
+OVERLAP = "the interval of the ratio includes 1"
 COUNTED_IN_MACS = ("macs", "block", "flops")
 
 
@@ -49,8 +50,10 @@ def finding(comparison: Comparison) -> str:
     where = _where(comparison, point)
     measured = point.measured_ratio.get(labels[1])
     speed = None
-    if measured is not None and point.can_tell(*labels):
-        speed = _factor(measured, "faster", "slower", "equally fast")
+    if measured is not None and point.can_tell(labels[1]):
+        low, high = point.measured_interval[labels[1]]
+        found = Interval(low, high) if low > 1 else Interval(1 / high, 1 / low)
+        speed = f"{words.ratio_range(found)} {'faster' if low > 1 else 'slower'}"
     much, less = ("much", "less") if comparison.quantity in MEMORY else ("many", "fewer")
     unknown = [comparison.names[label] for label in labels if point.costs[label] is None]
     if unknown:

@@ -82,13 +82,23 @@ def ratio_range(ratio: Interval) -> str:
 
 
 def digits_apart(ratio: Interval) -> tuple[str, str]:
-    """Return both ends with one digit of the width of the interval, rounded outwards; below 10 with one or two decimals."""
+    """Return both ends with one digit of the width of the interval, rounded outwards; below 10 with one or two decimals.
+
+    Rounded ends include 1 only if the interval does, or if two decimals do not show that it does not.
+    """
     width = max(ratio.high - ratio.low, 0.01)
     decimals = min(2, max(int(ratio.high < 10), -floor(log10(width))))
+    low, high = _outwards(ratio, decimals)
+    if low <= 1 <= high and not ratio.low <= 1 <= ratio.high:
+        decimals = 2
+        low, high = _outwards(ratio, decimals)
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+
+
+def _outwards(ratio: Interval, decimals: int) -> tuple[float, float]:
     scale = 10**decimals
     # an end that is exact in these digits is not moved by its rounding error
-    low, high = floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
-    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+    return floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
 
 
 def upper_percent(share: float) -> str:

@@ -50,10 +50,6 @@ class Measured:
     high_s: float
     samples_s: list[float]
 
-    def apart(self, other: "Measured") -> bool:
-        """Return whether the interquartile ranges do not overlap, which decides which of the two is faster."""
-        return self.high_s < other.low_s or other.high_s < self.low_s
-
 
 @dataclass
 class Point:
@@ -66,7 +62,8 @@ class Point:
         ratio: cost of the first contender divided by that of each other one; None if it is unknown.
         padding: the share of padding in the tokens of each contender that pads.
         times: the time of each contender that was measured.
-        measured_ratio: time of the first contender divided by that of each other one.
+        measured_ratio: median time of the first contender divided by that of each other one.
+        measured_interval: the ends of the interval of this ratio, from the ratios in each round.
     """
 
     at: dict[str, int]
@@ -76,10 +73,12 @@ class Point:
     padding: dict[str, float]
     times: dict[str, Measured] = field(default_factory=dict)
     measured_ratio: dict[str, float] = field(default_factory=dict)
+    measured_interval: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def can_tell(self, first: str, other: str) -> bool:
-        """Return whether both contenders were measured and their interquartile ranges do not overlap."""
-        return {first, other} <= self.times.keys() and self.times[first].apart(self.times[other])
+    def can_tell(self, other: str) -> bool:
+        """Return whether the interval of the measured ratio of the first contender to this one excludes 1."""
+        low, high = self.measured_interval.get(other, (1.0, 1.0))
+        return low > 1 or high < 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return the point as plain dictionaries, lists and numbers; without the keys of times if it has no times."""
@@ -87,7 +86,7 @@ class Point:
         if self.times:
             plain["times"] = {label: asdict(time) for label, time in self.times.items()}
         else:
-            del plain["times"], plain["measured_ratio"]
+            del plain["times"], plain["measured_ratio"], plain["measured_interval"]
         return plain
 
 
@@ -135,8 +134,8 @@ class TimeCrossover:
         first, other: labels of the contenders.
         axis: the field that varies.
         low, high: consecutive measured values between which the faster contender changes; None if it never changes.
-        leader: the faster contender from `high` on, or at all values; None if all interquartile ranges overlap.
-        unclear: values between `low` and `high` at which the interquartile ranges overlap.
+        leader: the faster contender from `high` on, or at all values; None if every interval of the ratio includes 1.
+        unclear: values between `low` and `high` at which the interval of the ratio includes 1.
         bisected: values that were measured by bisection.
     """
 
