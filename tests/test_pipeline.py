@@ -89,6 +89,7 @@ def test_assembling_a_report_does_not_change_the_measurements():
         assert step.time == found.forward.steps[row]
         assert step.bound == found.roofline.bounds[row]
         assert step.backward.time == found.backward.steps.get(row)
+    assert one.complexity.reference_samples_s == list(found.counterpart.reference_samples_s) != []
     assert (one.complexity.global_s, one.complexity.windowed_s) == (
         found.counterpart.reference_s,
         found.forward.whole.whole_interquartile_mean_s,

@@ -278,4 +278,6 @@ def complexity_figures(
         reference_macs=complexity.reference_macs,
         neighbourhood=None if neighbourhood is None else NeighbourhoodFigures.of(neighbourhood),
     )
-    return figures if timed.own_s is None else figures.timed(timed.own_s, timed.reference_s)
+    if timed.own_s is None:
+        return figures
+    return figures.timed(timed.own_s, timed.reference_s, timed.reference_samples_s)

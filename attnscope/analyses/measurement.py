@@ -66,6 +66,7 @@ class CounterpartTimes:
 
     own_s: float | None = None
     reference_s: float | None = None
+    reference_samples_s: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -224,7 +225,7 @@ def measure_counterpart(
         return CounterpartTimes(own_s, notes=(too_long,))
     progress = options.progress_of("global attention")
     time = time_forward(*build(counterpart, device), options.budget / 2, progress)
-    return CounterpartTimes(own_s, time.interquartile_mean_s)
+    return CounterpartTimes(own_s, time.interquartile_mean_s, tuple(time.samples_s))
 
 
 def measure_kernels(

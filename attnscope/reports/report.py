@@ -368,14 +368,17 @@ class Complexity:
     own_s: float | None = field(default=None, kw_only=True)
     reference_s: float | None = field(default=None, kw_only=True)
     neighbourhood: Neighbourhood | None = field(default=None, kw_only=True)
+    reference_samples_s: list[float] = field(default_factory=list, kw_only=True)
+    """Seconds of each run of global attention, of which `reference_s` and `global_s` are the interquartile mean."""
 
-    def timed(self, own_s: float, reference_s: float | None) -> "Complexity":
+    def timed(self, own_s: float, reference_s: float | None, reference_samples_s: Iterable[float] = ()) -> "Complexity":
         """Return a copy with the seconds of both; `reference_s` is None if global attention was not timed separately."""
         is_global = self.neighbourhood is not None and self.neighbourhood.kind == "global"
         return replace(
             self,
             own_s=own_s,
             reference_s=reference_s,
+            reference_samples_s=list(reference_samples_s),
             global_s=own_s if is_global and reference_s is None else reference_s,
             windowed_s=None if is_global else own_s,
         )
