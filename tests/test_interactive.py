@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,11 +14,18 @@ import torch
 import attnscope
 from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec
 from attnscope.analyses.diff import compare as compare_runs
+from attnscope.profiling.peaks import from_plain
 from attnscope.render import render
 from attnscope.render.columns import to_csv
 from attnscope.render.screen import Screen
 from attnscope.reports.report import Report
 from tests.golden import diffs, timed
+from tests.test_peaks import PEAKS
+
+
+def swin_with(**fields):
+    """Return a run without times."""
+    return attnscope.explore(SwinSpec(**fields), time=False)
 
 
 def results():
@@ -30,6 +38,8 @@ def results():
         "comparison": attnscope.compare(over={"resolution": [7, 14, 28]}),
         "windows": attnscope.look_at_windows(SwinSpec(resolution=14, shift=True)),
         "diff": diffs()["diff"],
+        "diff of counts": compare_runs(swin_with(window=7), swin_with(window=8)),
+        "peaks": PEAKS,
     }
 
 
@@ -105,6 +115,26 @@ def test_a_data_frame_of_each_other_result():
     ratios = [row.ratio for row in RESULTS["diff"].timed]
     assert [None if pandas.isna(ratio) else ratio for ratio in diff["ratio"]] == ratios
     assert isinstance(diff, pandas.DataFrame)
+
+
+def test_a_data_frame_of_two_runs_without_times_has_the_costs_that_differ():
+    found = RESULTS["diff of counts"]
+    frame = found.to_dataframe()
+    assert list(frame["cost"]) == [change.name for change in found.costs]
+    macs = frame.set_index("cost").loc["macs"]
+    before, after = (swin_with(window=window).totals.macs for window in (7, 8))
+    assert (macs["before"], macs["after"], macs["ratio"]) == (before, after, after / before)
+    assert compare_runs(swin_with(), swin_with()).to_dataframe().empty  # all costs are equal
+
+
+def test_peaks_have_a_row_for_each_kernel_and_size():
+    frame = PEAKS.to_dataframe()
+    assert list(frame["per_s"]) == [1e11, 1e11, 2e10, 8e10, 1e9, 1e9, 64e9, 32e9, 8e9]
+    assert list(frame.columns) == ["kernel", "size", "per_s", "unit"]
+    assert repr(PEAKS) == "<Peaks: Peaks · a machine · float32 · 1 thread>"
+    widths = [f"width:{width}px" for width in (100.0, 20.0, 80.0, 50.0, 12.5)]  # shares of the highest rate of its unit
+    assert all(width in PEAKS._repr_html_() for width in widths)
+    assert from_plain(json.loads(json.dumps(PEAKS.to_dict()))) == PEAKS
 
 
 @pytest.mark.parametrize("name", RESULTS)

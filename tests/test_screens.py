@@ -20,7 +20,7 @@ from attnscope.plan.roofline import Bound
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.compare import point_columns
-from attnscope.render.diff import diff_columns
+from attnscope.render.diff import cost_columns, diff_columns
 from attnscope.render.meanings import MEANINGS
 from attnscope.render.parts import part_columns
 from attnscope.render.peaks import peak_columns
@@ -109,7 +109,7 @@ def test_no_two_columns_of_measured_reports_have_the_same_name():
     traced = trace(module, *[torch.zeros(5, 1, 8)] * 3, time=True, budget=0.01)
     tables = [step_columns(full), step_columns(network), part_columns(network), call_columns(traced)]
     tables += [line_columns(replace(traced, group=group)) for group in GROUPS]
-    tables += [point_columns(comparisons()["compare-time"]), diff_columns(), peak_columns()]
+    tables += [point_columns(comparisons()["compare-time"]), diff_columns(), cost_columns(), peak_columns()]
     for columns in tables:
         keys = [column.key for column in columns]
         titles = [column.title for column in columns if column.rank is not None]

@@ -11,9 +11,12 @@ itself: the same kernel alone, on the same sizes, with its operands ready.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
+from attnscope.core.shown import Shown
+from attnscope.core.sizes import plural
 from attnscope.ops.tape import Run
 from attnscope.plan.plan import SizedStep
 
@@ -44,8 +47,8 @@ class Rate:
     per_s: float
 
 
-@dataclass(frozen=True)
-class Peaks:
+@dataclass(frozen=True, repr=False)
+class Peaks(Shown):
     """The measured peaks of a machine, for one dtype and one number of threads.
 
     Args:
@@ -73,6 +76,15 @@ class Peaks:
     view_s: float | None
     caches: dict[str, int]
     seconds: float
+
+    @property
+    def title(self) -> str:
+        """Return the headline: the device, the dtype and the number of threads."""
+        return f"Peaks · {self.device} · {self.dtype} · {plural(self.threads, 'thread')}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists and numbers."""
+        return asdict(self)
 
     @property
     def macs_per_s(self) -> float:

@@ -1,6 +1,6 @@
 """The differences of two runs on a screen, in CSV and in Markdown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -46,13 +46,35 @@ def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -
     """Return the differences as a table, json, csv or md."""
     if form == "json":
         return diff.to_json() + "\n"
-    columns = diff_columns()
+    columns, rows, style = diff_table(diff)
     if form == "csv":
-        return to_csv(columns, diff.timed)
+        return to_csv(columns, rows)
     if form == "md":
-        table = to_markdown(columns, diff.timed, lambda row: "bold" if row.is_whole else "")
-        return f"**{names[0]} → {names[1]}**\n\n{table}"
+        return f"**{names[0]} → {names[1]}**\n\n{to_markdown(columns, rows, style)}"
     return screen.draw(diff_parts(diff, names, screen))
+
+
+def diff_table(diff: Diff) -> tuple[list[Column[Any]], Sequence[Any], Callable[[Any], str]]:
+    """Return columns, rows and the style of a row: the times, or without times in either run the costs that differ."""
+    if diff.timed:
+        return diff_columns(), diff.timed, lambda row: "bold" if row.is_whole else ""
+    return cost_columns(), diff.costs, lambda row: ""
+
+
+def cost_columns() -> list[Column[Change]]:
+    """Return the columns of costs that differ: the name in JSON, both values, and their ratio."""
+    return [
+        Column[Change]("cost", "cost", lambda row: row.name, right=False),
+        Column[Change]("before", "before", lambda row: row.before, _known),
+        Column[Change]("after", "after", lambda row: row.after, _known),
+        Column[Change]("ratio", "after / before", cost_ratio, _ratio),
+    ]
+
+
+def cost_ratio(change: Change) -> float | None:
+    """Return the cost after divided by that before; None if one is unknown or no number, or the one before is 0."""
+    before, after = change.before, change.after
+    return after / before if isinstance(before, int) and isinstance(after, int) and before else None
 
 
 def diff_columns() -> list[Column[TimeChange]]:
@@ -211,6 +233,10 @@ def _value(value: Any, missing: str) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return _exact(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _known(value: Any) -> str:
+    return _value(value, words.UNKNOWN)
 
 
 def _seconds(value: float | None) -> str:

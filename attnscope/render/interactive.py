@@ -2,17 +2,20 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
+from attnscope.core.shown import Shown
+from attnscope.plan.roofline import Peaks
+from attnscope.render import columns_of, compare, diff, findings, parts_below, parts_of, peaks, table_of, windows
 from attnscope.render.columns import Column, fit, to_html
 from attnscope.render.screen import PIPE, Screen
 from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import Report
-from attnscope.reports.shown import Shown
 from attnscope.reports.windows import WindowsReport
 
 if TYPE_CHECKING:
@@ -26,19 +29,41 @@ NAMES = ("first run", "second run")
 """Names of the two runs of a Diff in Python, which have no file names."""
 
 
+@dataclass(frozen=True)
+class View:
+    """The parts of a class of results, each as a function of the result.
+
+    Args:
+        title: the headline.
+        table: the table of the CSV.
+        drawn: the table of a notebook; None if the pictures contain it.
+        parts: all parts of a screen.
+        below: the pictures and lines that a notebook shows below the table.
+    """
+
+    title: Callable[[Any], str]
+    table: Callable[[Any], Table]
+    drawn: Callable[[Any], Table] | None
+    parts: Callable[[Any, Screen], list[RenderableType]]
+    below: Callable[[Any, Screen], list[RenderableType]]
+
+
 def plain_text(result: Shown) -> str:
     """Return the screen of a result, as wide as the terminal, without a suggested command."""
-    width = shutil.get_terminal_size((PIPE, 24)).columns
-    return Screen(width=width, quiet=True, pages=False).draw(_screen_parts(result, width)).rstrip("\n")
+    screen = Screen(width=shutil.get_terminal_size((PIPE, 24)).columns, quiet=True, pages=False)
+    return screen.draw(_view(result).parts(result, screen)).rstrip("\n")
 
 
 def html(result: Shown) -> str:
     """Return the headline, the table with bars, and the pictures and lines of the screen."""
-    columns, rows, style = _table(result)
-    columns, _ = fit(columns, rows, Screen(width=PIPE))
-    table = "" if isinstance(result, WindowsReport) else to_html(columns, rows, style)  # the parts below include it
-    below = Screen(width=PIPE, color=True, quiet=True).draw_html(_parts_below(result))
-    return f"<div><strong>{escape(_title(result))}</strong>{table}{below}</div>"
+    view = _view(result)
+    table = ""
+    if view.drawn is not None:
+        columns, rows, style = view.drawn(result)
+        table = to_html(fit(columns, rows, Screen(width=PIPE))[0], rows, style) if rows else ""
+    screen = Screen(width=PIPE, color=True, quiet=True, pages=False)
+    below = screen.draw_html(view.below(result, screen))
+    return f"<div><strong>{escape(view.title(result))}</strong>{table}{below}</div>"
 
 
 def data_frame(result: Shown) -> "pandas.DataFrame":
@@ -51,83 +76,66 @@ def data_frame(result: Shown) -> "pandas.DataFrame":
         import pandas
     except ImportError:
         raise ImportError("to_dataframe needs pandas; install it with: python -m pip install pandas") from None
-    columns, rows, _ = _rows(result)
+    columns, rows, _ = _view(result).table(result)
     columns = [column for column in columns if not column.drawn]
     return pandas.DataFrame({column.key: [column.value(row) for row in rows] for column in columns})
 
 
-def _title(result: Shown) -> str:
-    return " → ".join(NAMES) if isinstance(result, Diff) else str(result.title)  # type: ignore[attr-defined]
+def _view(result: Shown) -> View:
+    return next(view for of, view in VIEWS.items() if isinstance(result, of))
 
 
-def _rows(result: Shown) -> Table:
-    """Return the table of the CSV: each step, call, point or time."""
-    from attnscope.render import columns_of
-
-    if isinstance(result, Report):
-        return columns_of(result), result.steps, lambda row: ""
-    return _table(result)
+def _title(result: Any) -> str:
+    return str(result.title)
 
 
-def _table(result: Shown) -> Table:
-    """Return the table of a screen."""
-    if isinstance(result, Report):
-        from attnscope.render import table_of
-
-        return table_of(result)
-    if isinstance(result, Comparison):
-        from attnscope.render.compare import point_columns
-
-        return point_columns(result), result.points, lambda row: ""
-    if isinstance(result, WindowsReport):
-        from attnscope.render.windows import tables
-
-        return *tables(result)[0], lambda row: ""
-    assert isinstance(result, Diff)
-    from attnscope.render.diff import diff_columns
-
-    return diff_columns(), result.timed, lambda row: "bold" if row.is_whole else ""
+def _unstyled(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> Table:
+    return columns, rows, lambda row: ""
 
 
-def _screen_parts(result: Shown, width: int) -> list[RenderableType]:
-    """Return all parts of a screen."""
-    screen = Screen(width=width, quiet=True, pages=False)
-    if isinstance(result, Report):
-        from attnscope.render import parts_of
-
-        return parts_of(result, screen)
-    if isinstance(result, Comparison):
-        from attnscope.render.compare import parts
-
-        return parts(result, screen)
-    if isinstance(result, WindowsReport):
-        from attnscope.render.windows import windows_parts
-
-        return windows_parts(result, screen)
-    assert isinstance(result, Diff)
-    from attnscope.render.diff import diff_parts
-
-    return diff_parts(result, NAMES, screen)
+def _points(result: Comparison) -> Table:
+    return _unstyled(compare.point_columns(result), result.points)
 
 
-def _parts_below(result: Shown) -> list[RenderableType]:
-    """Return the pictures and lines that a notebook shows below the table."""
-    screen = Screen(width=PIPE, color=True, quiet=True, pages=False)
-    if isinstance(result, Comparison):
-        from attnscope.render.compare import charts
-        from attnscope.render.findings import lines
+def _charts(result: Comparison, screen: Screen) -> list[RenderableType]:
+    return [*compare.charts(result, screen), screen.lines(findings.lines(result, screen))]
 
-        return [*charts(result, screen), screen.lines(lines(result, screen))]
-    if isinstance(result, Report):
-        from attnscope.render import parts_below
 
-        return parts_below(result, screen, _grid(result))
-    if isinstance(result, WindowsReport):
-        return _screen_parts(result, PIPE)[1:]
-    assert isinstance(result, Diff)
-    from attnscope.render.diff import change_lines, warning_lines
+def _changes(result: Diff, screen: Screen) -> list[RenderableType]:
+    return [screen.lines([*diff.change_lines(result), *diff.warning_lines(result)])]
 
-    return [screen.lines([*change_lines(result), *warning_lines(result)])]
+
+VIEWS: dict[type[Shown], View] = {
+    Report: View(
+        _title,
+        lambda result: _unstyled(columns_of(result), result.steps),
+        table_of,
+        parts_of,
+        lambda result, screen: parts_below(result, screen, _grid(result)),
+    ),
+    Comparison: View(_title, _points, _points, compare.parts, _charts),
+    WindowsReport: View(
+        _title,
+        lambda result: _unstyled(*windows.tables(result)[0]),
+        None,
+        windows.windows_parts,
+        lambda result, screen: windows.windows_parts(result, screen)[1:],
+    ),
+    Diff: View(
+        lambda result: " → ".join(NAMES),
+        diff.diff_table,
+        diff.diff_table,
+        lambda result, screen: diff.diff_parts(result, NAMES, screen),
+        _changes,
+    ),
+    Peaks: View(
+        _title,
+        lambda result: _unstyled(peaks.peak_columns(), peaks.peak_rows(result)),
+        lambda result: _unstyled(peaks.peak_columns(), peaks.peak_rows(result)),
+        lambda result, screen: peaks.peak_parts(result, peaks.peak_lines(result), screen),
+        lambda result, screen: [screen.lines(peaks.peak_lines(result))],
+    ),
+}
 
 
 def _grid(report: Report) -> "Windows | None":

@@ -1,7 +1,8 @@
 """The peak rates of a machine on a screen, in CSV and in Markdown."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -9,69 +10,79 @@ from rich.text import Text
 from attnscope.plan.roofline import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
-from attnscope.render.screen import Screen
+from attnscope.render.screen import Labelled, Screen
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A row of the table: a kernel, its size, and its peak rate."""
+    """A row of the table: a kernel, its size, its peak rate, and the share of the highest rate in this unit."""
 
     kernel: str
     size: str
     per_s: float
     unit: str
+    share: float
 
 
 def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
     """Return the peaks as a table, json, csv or md; an untrusted result has a warning."""
     if form == "json":
-        return json.dumps(asdict(peaks), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        return json.dumps(peaks.to_dict(), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     rows, columns = peak_rows(peaks), peak_columns()
     if form == "csv":
         return to_csv(columns, rows)
     if form == "md":
-        return f"**{_title(peaks)}**\n\n{to_markdown(columns, rows)}"
-    calls = [f"{words.seconds(peaks.call_s)} for the smallest operation"]
-    calls += [] if peaks.view_s is None else [f"{words.seconds(peaks.view_s)} for a view"]
-    lines = [
-        ("caches", ", ".join(f"{name} {words.binary(size)}" for name, size in peaks.caches.items()) or "unknown", ""),
-        ("call", ", ".join(calls), ""),
-        ("timing", f"measured in {words.seconds(peaks.seconds)}", ""),
-    ]
+        return f"**{peaks.title}**\n\n{to_markdown(columns, rows)}"
+    lines = peak_lines(peaks)
     if not trusted:
         lines.append(
             ("warning", "other processes were busy, so this was not cached: use --threads 1, or wait", "yellow")
         )
     lines += screen.suggestion("attnscope vit --roofline", "the steps of an attention under this roofline")
-    parts: list[RenderableType] = [screen.headline(_title(peaks)), Text(""), rows_table(columns, rows, screen)]
-    return screen.draw([*parts, Text(""), screen.lines(lines)])
+    return screen.draw(peak_parts(peaks, lines, screen))
+
+
+def peak_parts(peaks: Peaks, lines: Sequence[Labelled], screen: Screen) -> list[RenderableType]:
+    """Return the headline, the table, and lines below it."""
+    table = rows_table(peak_columns(), peak_rows(peaks), screen)
+    return [screen.headline(peaks.title), Text(""), table, Text(""), screen.lines(lines)]
+
+
+def peak_lines(peaks: Peaks) -> list[Labelled]:
+    """Return label, text and style of the lines: the caches, the cost of a call, and how long measuring took."""
+    calls = [f"{words.seconds(peaks.call_s)} for the smallest operation"]
+    calls += [] if peaks.view_s is None else [f"{words.seconds(peaks.view_s)} for a view"]
+    return [
+        ("caches", ", ".join(f"{name} {words.binary(size)}" for name, size in peaks.caches.items()) or "unknown", ""),
+        ("call", ", ".join(calls), ""),
+        ("timing", f"measured in {words.seconds(peaks.seconds)}", ""),
+    ]
 
 
 def peak_rows(peaks: Peaks) -> list[Peak]:
     """Return a row for each kernel and size."""
-    return [
-        *(Peak("matmul", f"{rate.size}³", rate.per_s, "MAC/s") for rate in peaks.matmul),
-        *(Peak("batched matmul", f"{rate.size} tokens", rate.per_s, "MAC/s") for rate in peaks.batched),
-        *(Peak("softmax", f"rows of {rate.size}", rate.per_s, "elements/s") for rate in peaks.softmax),
-        *(
-            Peak(
-                "copy", f"{words.binary(copy.working_set)} in {peaks.level(copy.working_set)}", copy.bytes_per_s, "B/s"
-            )
-            for copy in peaks.copy
-        ),
+    rates = [
+        *(("matmul", f"{rate.size}³", rate.per_s, "MAC/s") for rate in peaks.matmul),
+        *(("batched matmul", f"{rate.size} tokens", rate.per_s, "MAC/s") for rate in peaks.batched),
+        *(("softmax", f"rows of {rate.size}", rate.per_s, "elements/s") for rate in peaks.softmax),
+        *(("copy", _working_set(copy.working_set, peaks), copy.bytes_per_s, "B/s") for copy in peaks.copy),
     ]
+    highest: dict[str, float] = {}
+    for *_, per_s, unit in rates:
+        highest[unit] = max(per_s, highest.get(unit, per_s))
+    return [Peak(kernel, size, per_s, unit, per_s / highest[unit]) for kernel, size, per_s, unit in rates]
 
 
 def peak_columns() -> list[Column[Peak]]:
-    """Return the columns: kernel, size, peak rate and its unit."""
+    """Return the columns: kernel, size, peak rate with a bar, and its unit."""
     return [
         Column[Peak]("kernel", "kernel", lambda row: row.kernel, right=False),
         Column[Peak]("size", "size", lambda row: row.size, right=False),
         Column[Peak]("per_s", "peak", lambda row: row.per_s, words.metric),
-        Column[Peak]("unit", "", lambda row: row.unit, right=False),
+        Column[Peak]("unit", "unit", lambda row: row.unit, right=False),
+        Column[Peak]("bar", "", lambda row: row.share, words.bar, right=False, drawn=True),
     ]
 
 
-def _title(peaks: Peaks) -> str:
-    threads = f"{peaks.threads} thread{'s' if peaks.threads > 1 else ''}"
-    return f"Peaks · {peaks.device} · {peaks.dtype} · {threads}"
+def _working_set(working_set: int, peaks: Peaks) -> str:
+    return f"{words.binary(working_set)} in {peaks.level(working_set)}"

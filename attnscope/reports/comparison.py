@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
-from attnscope.reports.shown import Shown
 
 Number = int | None
 

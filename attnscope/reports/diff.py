@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
+from attnscope.core.shown import Shown
 from attnscope.reports.gate import GateResult
-from attnscope.reports.shown import Shown
 
 WHOLE = "whole"
 """The name of the row for the whole forward or backward, which the steps add up to."""

@@ -11,8 +11,8 @@ from typing import Any
 from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
 from attnscope.core.formula import Expression
+from attnscope.core.shown import Shown
 from attnscope.plan.roofline import Bound, Peaks
-from attnscope.reports.shown import Shown
 
 SCHEMA = 1
 

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import Windows, position_index
-from attnscope.reports.shown import Shown
 
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")

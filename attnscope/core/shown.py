@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import pandas
 
 RENDERING = "attnscope.render.interactive"
-"""The module that shows a result. It is named and not imported: rendering is above reports."""
+"""The module that shows a result. It is named and not imported: rendering is above results."""
 
 
 class Shown:
