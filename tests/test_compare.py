@@ -101,7 +101,7 @@ def test_a_break_even_can_be_between_two_numbers_of_tokens():
     found = compare(("vit", "swinv2:window=8"), {"resolution": [14, 56]})
     assert ". They break even between 95 and 96 tokens without padding. " in finding(found)
     assert formulas(found)[0] == (
-        "layer: swinv2:window=8 / global attention, break-even between 95 and 96 tokens without padding; "
+        "layer without padding: swinv2:window=8 / global attention, break-even between 95 and 96 tokens; "
         "with padding, fewer from 18×18 tokens on"
     )
     assert formulas(compare(("swin:kv_heads=1", "vit")))[0].endswith("; with padding, more from 11×11 tokens on")
@@ -156,7 +156,7 @@ def test_a_range_of_cheaper_sides_begins_with_the_smallest_side_that_both_allow(
 def test_padding_is_mentioned_only_where_an_attention_pads():
     both_pad = compare(("swin", "swinv2"), {"resolution": range(16, 65, 16)})
     assert formulas(both_pad) == [
-        f"{scope}: swinv2 / swin, no break-even without padding; with padding, more from 177×177 tokens on"
+        f"{scope} without padding: swinv2 / swin, no break-even; with padding, more from 177×177 tokens on"
         for scope in ("layer", "block")
     ]
     never_pads = compare(("vit", "cross"), {"resolution": [14, 28]}, keys=49)
@@ -181,7 +181,7 @@ def test_a_window_larger_than_the_grid_is_padded_as_by_its_command():
 def test_a_varied_window_has_no_size_in_its_description():
     found = compare(("vit", "swin:shift"), {"window": [4, 7]})
     assert found.contenders[1].words == "Swin attention, windows, shifted (window varies)"
-    assert formulas(found)[0].startswith("layer at window 7: ")
+    assert formulas(found)[0].startswith("layer at window 7 without padding: ")
 
 
 def test_two_window_attentions_never_break_even():

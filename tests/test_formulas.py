@@ -10,12 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import attnscope
-from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, window_partition
 from attnscope.analyses.compare import compare
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.spec import Spec
 from attnscope.core.formula import over_stages, symbol
+from attnscope.networks.presets import read_stages
 from attnscope.networks.swin.spec import SwinV2NetworkSpec
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
@@ -117,8 +118,14 @@ def hold_formulas(screen: str, at_least: int = 1) -> None:
         assert Reader(formula, values).evaluate() == macs, (formula, values)
 
 
-def screen_of(spec: Spec) -> str:
-    return render(attnscope.explore(spec, time=False), "table", Screen())
+def screen_of(spec: Spec, focus: tuple[str, ...] = ()) -> str:
+    return render(attnscope.explore(spec, time=False, focus=focus), "table", Screen())
+
+
+def trace_of(spec: Spec) -> attnscope.TraceReport:
+    with torch.device("meta"):
+        inputs = [torch.empty(shape) for shape in spec.input_shapes]
+    return attnscope.trace(spec.build(), *inputs)
 
 
 heads = st.integers(1, 3)
@@ -150,7 +157,9 @@ qk_norm_specs = st.builds(
 @example(SwinV2NetworkSpec(stage=3, image=200))
 @example(ViTNetworkSpec(distilled=True, kv_heads=4, mlp_ratio=3.0, batch=2))
 def test_a_formula_gives_the_number_beside_it(spec):
+    """The default screen has one formula. With details, the formulas of both attentions that are compared follow."""
     hold_formulas(screen_of(spec))
+    hold_formulas(screen_of(spec, focus=("details",)), at_least=3 if len(spec.complexity().terms) > 1 else 1)
 
 
 @settings(max_examples=30)
@@ -159,17 +168,24 @@ def test_a_formula_of_training_gives_the_number_beside_it(spec):
     hold_formulas(render(attnscope.explore(spec, time=False, backward=True), "table", Screen()))
 
 
-@settings(max_examples=10)
+MERGED = SwinNetworkSpec(depths=(1, 1, 1), dim=3, heads=1, image=(10, 18), patch=2, window=(1, 3))
+
+
+def hold_formulas_of_trace(spec: Spec) -> None:
+    """Hold the formulas on the screen of a trace, and all formulas of its JSON, of which the screen may fold some."""
+    traced = trace_of(spec)
+    found = [formula for each in traced.attentions for formula in each.complexity]
+    hold_formulas(render(traced, "table", Screen()), at_least=1 if found else 0)
+    for formula in found:
+        assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
+
+
+@settings(max_examples=100)
 @given(small_vits | small_swins)
 @example(SwinNetworkSpec(depths=(1, 1), dim=6, heads=1, image=(40, 48), window=7, batch=2))
+@example(MERGED)
 def test_a_formula_in_the_trace_of_a_network_gives_the_number_beside_it(spec):
-    with torch.device("meta"):
-        inputs = [torch.empty(shape) for shape in spec.input_shapes]
-    traced = attnscope.trace(spec.build(), *inputs)
-    hold_formulas(render(traced, "table", Screen()), at_least=0)
-    for found in traced.attentions:
-        for formula in found.complexity:
-            assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
+    hold_formulas_of_trace(spec)
 
 
 @settings(max_examples=100)
@@ -185,13 +201,7 @@ def test_a_formula_equals_the_sum_of_the_steps(spec):
 @settings(max_examples=50)
 @given(swin_specs(kernels=("eager",)) | vit_specs(kernels=("eager",)) | cross_specs(kernels=("eager",)))
 def test_a_formula_of_trace_gives_the_number_beside_it(spec):
-    with torch.device("meta"):
-        inputs = [torch.empty(shape) for shape in spec.input_shapes]
-    traced = attnscope.trace(attentions.build(spec), *inputs)
-    hold_formulas(render(traced, "table", Screen()), at_least=0)
-    for found in traced.attentions:
-        for formula in found.complexity:
-            assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
+    hold_formulas_of_trace(spec)
 
 
 def test_trace_has_the_same_formula_with_padding_and_batch_as_explore():
@@ -201,6 +211,13 @@ def test_trace_has_the_same_formula_with_padding_and_batch_as_explore():
     own = attnscope.explore(spec, time=False).complexity.formulas
     assert found.complexity == own
     assert "hw = 120, C = 24, HW = 196 with padding, M² = 7×7" in render(traced, "table", Screen())
+
+
+def test_the_padding_of_a_patch_merging_is_not_that_of_the_windows_after_it():
+    """The grids of the stages are 5×9, 3×5 and 2×3. Merging pads the first two, and windows of 1×3 pad 3×5."""
+    hw = [dict(values_in(each.complexity[0].values))["hw"] for each in trace_of(MERGED).attentions]
+    padding = [dict(values_in(each.complexity[1].values)).get("HW") for each in trace_of(MERGED).attentions]
+    assert (hw, padding) == ([(45,), (15,), (6,)], [None, (18,), None])
 
 
 def test_padding_has_its_own_letter():
@@ -249,25 +266,83 @@ def test_the_json_has_the_values_as_numbers():
 # ratios in a comparison
 
 
-@pytest.mark.parametrize("quantity", ["macs", "block"])
-@given(width=st.integers(1, 64), window=st.integers(1, 9), batch=st.integers(1, 3))
-@settings(max_examples=20)
-def test_a_printed_ratio_equals_that_of_the_table(quantity, width, window, batch):
-    sides = [window, 2 * window, 3 * window]
-    compared = compare(
-        ("vit", "swin"), {"resolution": sides}, quantity=quantity, dim=2 * width, heads=2, window=window, batch=batch
-    )
-    scope = "layer" if quantity == "macs" else "block"
+RATIO = re.compile(
+    r"(?P<scope>layer|block)(?P<place> at .+?)?(?P<unpadded> without padding)?: (?P<others>.+?) / (?P<first>.+?)"
+    r" = (?P<letters>\(.+?\) / \(.+?\)) = (?P<numbers>\(.+?\) / \(.+?\)), (?P<rest>.*)"
+)
+QUANTITIES = {"layer": "macs", "block": "block"}
+
+
+def hold_ratios(compared, dim, window, at_least=1):
+    """Hold that each printed ratio equals that of the table at each point without padding."""
+    found = list(RATIO.finditer(render_comparison(compared, "table", Screen())))
+    assert len(found) >= at_least
+    reference = compared.points[compared.reference]
+    labels = {name: label for label, name in compared.names.items()}
+    for each in found:
+        if QUANTITIES[each["scope"]] != compared.quantity:
+            continue
+        assert bool(each["unpadded"]) == any(size > 1 for size in window)
+        for label in (labels[name] for name in each["others"].split(", ")):
+            for point in compared.points:
+                if point.padding.get(label):
+                    assert each["unpadded"]
+                    continue
+                C, hw = point.at.get("dim", dim), math.prod(point.grid)
+                values = {"C": (C,), "M²": (math.prod(window),), "hw": (hw,)}
+                over, under = (Reader(part[1:-1], values).evaluate() for part in each["letters"].split(" / "))
+                assert under / over == pytest.approx(point.ratio[label], rel=1e-12)
+                if reference.at.get("dim", dim) == C:
+                    numbers = [_with_numbers(part[1:-1], hw) for part in each["numbers"].split(" / ")]
+                    assert numbers == [over, under]
+
+
+def hold_equations(compared, dim, window):
+    """Hold that the printed equations of the break-even and of the quadratic term give the numbers of tokens."""
     text = render_comparison(compared, "table", Screen())
-    line = next(line for line in text.splitlines() if f"{scope}: " in line)
-    letters, numbers = re.search(r"= (\(.*?\) / \(.*?\)) = (\(.*?\) / \(.*?\)),", line).groups()
-    values = {"C": (2 * width,), "M²": (window**2,)}
-    for point in compared.points:
-        hw = math.prod(point.grid)
-        in_letters = (Reader(part[1:-1], {**values, "hw": (hw,)}).evaluate() for part in letters.split(" / "))
-        in_numbers = (_with_numbers(part[1:-1], hw) for part in numbers.split(" / "))
-        for over, under in (in_letters, in_numbers):
-            assert under / over == pytest.approx(point.ratio["swin"], rel=1e-12)
+    C = compared.points[compared.reference].at.get("dim", dim)
+    even = re.search(r"break even at ([\d,]+) tokens(?: without padding)? \(hw = (.*?)\)", text)
+    quadratic = re.search(r"Above ([\d,]+) tokens \(hw = (.*?)\)", text)
+    for tokens, formula in (found.groups() for found in (even, quadratic)):
+        values = {"C": (C,), "M²": (math.prod(window),)}
+        assert Reader(formula, values).evaluate() == int(tokens.replace(",", ""))
+
+
+sizes = st.integers(1, 9)
+
+
+@pytest.mark.parametrize("quantity", ["macs", "block"])
+@given(
+    width=st.integers(1, 64),
+    window=st.tuples(sizes, sizes),
+    batch=st.integers(1, 3),
+    more=st.lists(st.integers(1, 40), max_size=4),
+)
+@settings(max_examples=20)
+def test_a_printed_ratio_equals_that_of_the_table(quantity, width, window, batch, more):
+    """The first three sides need no padding, if the window is not larger than the largest side of a grid."""
+    whole = math.lcm(*window)
+    compared = compare(
+        ("vit", "swin"),
+        {"resolution": sorted({whole, 2 * whole, 3 * whole, *more})},
+        quantity=quantity,
+        dim=2 * width,
+        heads=2,
+        window=window,
+        batch=batch,
+    )
+    hold_ratios(compared, 2 * width, window)
+    hold_equations(compared, 2 * width, window)
+
+
+@pytest.mark.parametrize("quantity", ["macs", "block"])
+@pytest.mark.parametrize("preset", ["swin-t-224", "swin-b-384"])
+def test_a_printed_ratio_equals_that_of_each_stage_of_a_network(preset, quantity):
+    stages = read_stages(preset)
+    compared = compare(("vit", "swin", "swin:shift"), stages=stages, quantity=quantity)
+    assert len(compared.points) == 4
+    hold_ratios(compared, stages[0].dim, stages[0].window)
+    hold_equations(compared, stages[0].dim, stages[0].window)
 
 
 def _with_numbers(words: str, hw: int) -> int:
@@ -286,6 +361,42 @@ def test_the_formula_of_a_position_index_gives_its_row(window):
     dy, dx = re.search(r"dy = (-?\d+), dx = (-?\d+)", text).groups()
     assert formula == f"({dy} + {p - 1})·{2 * q - 1} + ({dx} + {q - 1})"
     assert (int(dy) + p - 1) * (2 * q - 1) + int(dx) + q - 1 == int(row)
+
+
+def test_the_number_of_offsets_is_that_of_its_product():
+    for window in ((1, 1), (2, 3), (7, 7)):
+        text = render_windows(look_at_windows(SwinSpec(window=window), positions=True), "table", Screen())
+        rows, *numbers = map(int, re.search(r"(\d+) rows?, \(2·(\d+)−1\)·\(2·(\d+)−1\)", text).groups())
+        assert tuple(numbers) == window
+        assert math.prod(2 * number - 1 for number in numbers) == rows
+
+
+@given(
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    window=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    shift=st.booleans(),
+    batch=st.integers(1, 3),
+)
+def test_the_formulas_of_the_order_give_the_place_of_each_token(grid, window, shift, batch):
+    """The places are those of torch's roll and of the partition in windows."""
+    spec = SwinSpec(resolution=grid, window=window, shift=shift, batch=batch)
+    text = render_windows(look_at_windows(spec, order=True), "table", Screen())
+    [windows] = map(int, re.search(r"b·nW \+ w: .*, nW = (\d+)", text).groups())
+    [across] = map(int, re.search(r"w = i·(\d+) \+ j", text).groups())
+    [width] = map(int, re.search(r"t = y·(\d+) \+ x", text).groups())
+    places = re.findall(r"(?:row|column) \([ij]·(\d+) \+ [yx] \+ (\d+)\) mod (\d+)", text)
+    (p, down, height), (q, right, columns) = (tuple(map(int, place)) for place in places)
+
+    tokens = torch.arange(batch * height * columns).view(batch, height, columns, 1)
+    rolled = torch.roll(tokens, (-down, -right), (1, 2))
+    for row, tokens_of_window in enumerate(window_partition(rolled, window).flatten(1).tolist()):
+        b, w = divmod(row, windows)
+        i, j = divmod(w, across)
+        for t, token in enumerate(tokens_of_window):
+            y, x = divmod(t, width)
+            place = (i * p + y + down) % height, (j * q + x + right) % columns
+            assert token == (b * height + place[0]) * columns + place[1]
+    assert (down, right) == (spec.windows.roll if shift else (0, 0))
 
 
 # algebra of formulas

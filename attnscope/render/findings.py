@@ -127,9 +127,8 @@ def _formula(crossing: Crossover, at: str, quotient: str) -> str:
         even = "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
     else:
         even = "no break-even" if crossing.tokens is None else f"break-even {_tokens(crossing.tokens)} tokens"
-    where = f" at {at}" if at else ""
-    even += _unpadded(crossing) + _with_padding(crossing)
-    return f"{crossing.scope}{where}: {' = '.join([quotient, *ratio])}, {even}"
+    where = (f" at {at}" if at else "") + _unpadded(crossing)
+    return f"{crossing.scope}{where}: {' = '.join([quotient, *ratio])}, {even}{_with_padding(crossing)}"
 
 
 def _unpadded(crossing: Crossover) -> str:

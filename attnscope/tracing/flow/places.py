@@ -141,6 +141,15 @@ def _sides_along(root: Root, parts: list[Part]) -> tuple[list[int], bool] | None
 
 
 def _padding(atoms: Iterable[Atom]) -> int:
-    roots = {atom.root for atom in atoms}
-    real = [size_of(root.origin) if root.how == "pad" else root.size for root in roots]
-    return prod(root.size for root in roots) - prod(real)
+    """Return the number of padding tokens among the positions of these Atoms.
+
+    A merging before the attention may have padded an axis, of which the tokens are then every second position. That
+    padding is inside of the tokens, and none of them is padding.
+    """
+    counts: dict[Root, int] = {}
+    for atom in atoms:
+        counts[atom.root] = counts.get(atom.root, 1) * atom.size
+    real = [
+        size_of(root.origin) if root.how == "pad" and count == root.size else count for root, count in counts.items()
+    ]
+    return prod(counts.values()) - prod(real)
