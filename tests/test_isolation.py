@@ -118,7 +118,7 @@ def of_process():
         "numpy": [part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
         "torch": torch.get_rng_state().numpy().tobytes(),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,  # torch 2.5 cannot return the default device once it was reset
         "modes": len(torch.overrides._get_current_function_mode_stack()),
         "grad": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),

@@ -215,11 +215,13 @@ def only_tensors_override() -> Iterator[None]:
 def _native_paths_on_meta() -> Iterator[None]:
     """Enable the native path of torch's attention modules on meta too within a `with` block, as on other devices.
 
-    They take it on the CPU, on CUDA, and on the backend whose name a user may register.
+    They take it on the CPU, on CUDA, and on the backend whose name a user may register. Its operator has no meta kernel in
+    torch 2.5, where the module runs the operators of its other path.
     """
     registration: Any = torch.utils.backend_registration
     name = "_privateuse1_backend_name"
-    if getattr(registration, name, None) != "privateuseone":  # a user has registered a backend
+    is_taken = getattr(registration, name, None) != "privateuseone"  # a user has registered a backend
+    if is_taken or not torch._C._dispatch_has_kernel_for_dispatch_key("aten::_native_multi_head_attention", "Meta"):
         yield
         return
     setattr(registration, name, "meta")

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from attnscope.tracing.costs import is_known, is_view, name_of
-from attnscope.tracing.tensors import has_own_operators, storage_of, tensors_in
+from attnscope.tracing.tensors import has_own_operators, overwritten, storage_of, tensors_in
 
 ALLOCATES = re.compile(r"(new_)?(empty|zeros|ones|full)(_like|_strided|_permuted)?")
 """Names of operators whose result has no values that were computed."""
@@ -117,7 +117,7 @@ class Operators(TorchDispatchMode):
         try:
             kernel = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, backend))
             out: Any = self.run_in_mode(partial(func.redispatch, kernel), *args, **kwargs)
-            results = _storages(out) | _storages(_written(func, args, kwargs))
+            results = _storages(out) | _storages(overwritten(func, args, kwargs))
             is_complete = bool(results) and results <= self.computed
         finally:
             self.computed = around
@@ -130,12 +130,6 @@ class Operators(TorchDispatchMode):
 
 def _storages(values: Any) -> set[int]:
     return {storage._cdata for tensor in tensors_in(values) if (storage := storage_of(tensor)) is not None}
-
-
-def _written(func: OpOverload, args: Any, kwargs: Any) -> list[Any]:
-    """Return the arguments that an operator overwrites."""
-    named = dict(zip([each.name for each in func._schema.arguments], args, strict=False)) | kwargs
-    return [named.get(each.name) for each in func._schema.arguments if each.is_write]
 
 
 @cache

@@ -109,11 +109,12 @@ def _torch_settings() -> Iterator[Restore]:
 
 def _default_device() -> Restore:
     """Return a function that restores the default device, if it has changed: setting it reorders the active modes."""
-    device, context = torch.get_default_device(), _device_context()
+    context = _device_context()
+    device = None if context is None else torch.get_default_device()  # torch 2.5 has an error if the default was reset
 
     def restore() -> None:
         if _device_context() is not context:
-            torch.set_default_device(device if context is not None else None)
+            torch.set_default_device(device)
 
     return restore
 

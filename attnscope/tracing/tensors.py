@@ -161,3 +161,11 @@ def has_own_operators(kind: type[Tensor]) -> bool:
     return kind.__torch_dispatch__ not in (Tensor.__torch_dispatch__, torch._C._disabled_torch_dispatch_impl) and (
         kind.__name__ != "FakeTensor"  # a fake tensor wraps no other tensor
     )
+
+
+def overwritten(func: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments that an operator overwrites."""
+    arguments = func._schema.arguments
+    named = {**dict(zip([each.name for each in arguments], args, strict=False)), **kwargs}
+    # `alias_info`, since the arguments of torch 2.5 have no `is_write` of their own
+    return [named.get(each.name) for each in arguments if each.alias_info is not None and each.alias_info.is_write]

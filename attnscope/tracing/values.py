@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from attnscope.tracing.tensors import elements_of, is_array, storage_of, tensors_in
+from attnscope.tracing.tensors import elements_of, is_array, overwritten, storage_of, tensors_in
 
 ELEMENTS = 2**22
 """The most elements of a tensor whose values are worth knowing."""
@@ -75,9 +75,8 @@ class _Values(TorchDispatchMode):
 
     def forget(self, func: Any, args: Any, kwargs: Any) -> None:
         """Remove the values of what an operator overwrites, and of all that shares its memory."""
-        named = dict(zip([each.name for each in func._schema.arguments], args, strict=False)) | dict(kwargs)
-        written = [named.get(each.name) for each in func._schema.arguments if each.is_write]
-        spoiled = {storage._cdata for tensor in tensors_in(written) if (storage := storage_of(tensor)) is not None}
+        written = tensors_in(overwritten(func, args, kwargs))
+        spoiled = {storage._cdata for tensor in written if (storage := storage_of(tensor)) is not None}
         for tensor in list(self.twins):
             storage = storage_of(tensor)
             if storage is not None and storage._cdata in spoiled:
