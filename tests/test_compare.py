@@ -20,7 +20,7 @@ from attnscope.attentions.complexity import Growth, break_even, growth
 from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
 from attnscope.render.chart import Axis, Line, log_log
-from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
+from attnscope.render.compare import MOST_ROWS, point_columns, render_comparison, thinned
 from attnscope.render.findings import finding, formulas, time_finding
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Measured, TimeCrossover
@@ -182,6 +182,14 @@ def test_a_varied_window_has_no_size_in_its_description():
     found = compare(("vit", "swin:shift"), {"window": [4, 7]})
     assert found.contenders[1].words == "Swin attention, windows, shifted (window varies)"
     assert formulas(found)[0].startswith("layer at window 7 without padding: ")
+
+
+def test_a_narrow_screen_drops_padding_before_the_cost_of_a_contender():
+    labels = ("vit", "swin", "swinv2", "cross", "swin:window=14", "swin:window=4", "swin:window=2")
+    ranks = {column.key: column.rank for column in point_columns(compare(labels, {"resolution": [7, 15]}))}
+    padding = [rank for key, rank in ranks.items() if key.endswith("padding")]
+    assert len(padding) > 1
+    assert max(ranks[f"{label}_macs"] for label in labels) < min(padding)
 
 
 def test_two_window_attentions_never_break_even():

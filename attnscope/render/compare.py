@@ -172,7 +172,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
                 heads[label],
                 lambda p, label=label: p.costs[label],  # type: ignore[misc]
                 lambda size: _amount(comparison, size),
-                12 + index if timed else index and 5 + index,
+                12 + index if timed else index and 5 + index / len(others),
             )
         )
     for index, label in enumerate(others):
