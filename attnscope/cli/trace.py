@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, integer, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     TRACE_FORMS,
@@ -130,6 +130,18 @@ def run_trace(
             help="Measure times, or report shapes and costs without computing anything.",
         ),
     ] = False,
+    backward: Annotated[
+        bool, option("--backward", group=MEASURE, help="Also count the MACs of the backward of each row.")
+    ] = False,
+    input_grad: Annotated[
+        bool,
+        option(
+            "--input-grad/--no-input-grad",
+            group=MEASURE,
+            help="Compute the gradient of the input in the backward.",
+        ),
+        Needs("backward"),
+    ] = True,
     device: Annotated[
         str | None,
         option(
@@ -192,6 +204,8 @@ def run_trace(
             everything,
             sort,
             top,
+            backward,
+            input_grad,
         )
         report = trace_target(target, options)
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)

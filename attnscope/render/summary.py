@@ -96,7 +96,8 @@ def backward_lines(report: Report) -> list[str]:
         return []
     of = "with the input's gradient" if back.input_grad else "without the input's gradient"
     if back.macs is None:
-        lines = [f"MACs unknown; {of}"]
+        known = f"at least {back.macs_at_least:,} MACs" if back.macs_at_least else "MACs unknown"
+        lines = [f"{known}; {of}"]
     else:
         verified = "; shapes and torch agree ✓" if back.torch == back.macs else ""
         ratio = (

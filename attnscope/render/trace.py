@@ -17,9 +17,9 @@ from attnscope.render.explanation import column_lines
 from attnscope.render.held import lower_bounds
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
-from attnscope.render.summary import held_words, quality_lines
+from attnscope.render.summary import backward_lines, held_words, quality_lines
 from attnscope.reports.outline import outline
-from attnscope.reports.report import AttentionFound, CallRow, StepTime, TraceReport, formula_values
+from attnscope.reports.report import AttentionFound, CallRow, StepBackward, StepTime, TraceReport, formula_values
 
 INDENT = "  "
 SUMMED = (
@@ -27,6 +27,8 @@ SUMMED = (
     *("macs_at_least", "flops_at_least", "other_flops_at_least", "bytes_read_at_least", "bytes_written_at_least"),
 )
 """Counts of a row that a heading adds up."""
+TOGETHER = frozenset({"params", "backward_macs"})
+"""Columns whose values are the sums over all instances of a row."""
 SHAPES = 2
 """Number of different output shapes on the screen; CSV has all."""
 OUTSIDE = "outside your code"
@@ -82,6 +84,10 @@ def call_columns(report: TraceReport) -> list[Column[CallRow]]:
             ),
             Column("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         ]
+    if report.backward:
+        columns.append(
+            Column("backward_macs", "bwd MACs", lambda row: row.backward_macs, words.metric, 1, _back(report))
+        )
     columns = _summed(_bounded(columns, report, lambda row: row), lambda row: row.times)
     return [
         *columns,
@@ -156,6 +162,8 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
                 drawn=True,
             ),
         ]
+    if report.backward:
+        columns.append(Column("backward_macs", "bwd MACs", of("backward_macs"), words.metric, 1, _back(report)))
     columns += [
         Column("source", "source", of("source"), _known, 15 if by_line else 4, right=False),
         Column("params", "params", of("new_params"), words.metric, 3.5, _used_params(report)),
@@ -172,9 +180,13 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
 
 
 def _summed(columns: Sequence[Column[Shown]], times: Callable[[Shown], int]) -> list[Column[Shown]]:
-    """Return columns that add up to their foots. New parameters are the sum over all instances already."""
+    """Return columns that add up to their foots. Some are sums over all instances already."""
     summed = adding_up(columns, times)
-    return [column if column.key == "params" else sums for column, sums in zip(columns, summed, strict=True)]
+    return [column if column.key in TOGETHER else sums for column, sums in zip(columns, summed, strict=True)]
+
+
+def _back(report: TraceReport) -> int | None:
+    return report.backward.macs_at_least if report.backward else None
 
 
 def _used_params(report: TraceReport) -> int:
@@ -270,7 +282,17 @@ def _sum(rows: Sequence[CallRow]) -> CallRow:
         code="",
         times=1,
         time=StepTime(sum(times), 0.0, []) if times else None,
+        backward=_backward(rows),
     )
+
+
+def _backward(rows: Sequence[CallRow]) -> StepBackward | None:
+    """Return the costs of the backward of several rows together; None if they were not requested."""
+    backward = [row.backward for row in rows if row.backward]
+    if not backward:
+        return None
+    macs = sum_of([each.macs_together for each in backward])
+    return StepBackward(macs, None, macs, sum_of([each.macs_together_at_least for each in backward]))
 
 
 def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
@@ -284,6 +306,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     for entry in report.uncounted:
         more = f" and {len(entry.within) - 2} more" if len(entry.within) > 2 else ""
         lines.append(("unknown", f"{entry.op}, {entry.calls}×, in {', '.join(entry.within[:2])}{more}", "yellow"))
+    lines += labelled("backward", backward_lines(report))
     for index, attention in enumerate(report.attentions):
         lines += [("attention" if not index else "", attention_line(attention), "")]
         lines += [("", INDENT + line, "") for line in attention_costs(attention)]

@@ -91,11 +91,13 @@ class StepBackward:
 
     `macs` counts one instance of the row, `macs_together` all of them. The first of several identical blocks needs fewer
     MACs than the others if its input needs no gradient. In this case, `macs` counts one of the others.
+    `macs_together_at_least` is the known part of `macs_together`.
     """
 
     macs: int | None
     time: StepTime | None
     macs_together: int | None = None
+    macs_together_at_least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,15 @@ class Time:
 class Backward:
     """The whole backward: its MACs, None if they are unknown, its time, and whether the input needed a gradient.
 
-    `torch` is FlopCounterMode's count of the real backward, in MACs, if an audit was requested.
+    `torch` is FlopCounterMode's count of the real backward, in MACs, if an audit was requested. `macs_at_least` is the
+    known part of the MACs of a third-party module.
     """
 
     macs: int | None
     input_grad: bool
     torch: int | None
     time: Time | None
+    macs_at_least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -467,6 +471,16 @@ class CallRow(StepRow):
     bytes_written_at_least: int = field(default=0, kw_only=True)
     represents: str = field(default="", kw_only=True)
     classes: list[str] = field(default_factory=list, kw_only=True)
+
+    @property
+    def backward_macs(self) -> int | None:
+        """Return the MACs of the backward of all instances; None if they are unknown or were not requested."""
+        return self.backward.macs_together if self.backward else None
+
+    @property
+    def backward_macs_at_least(self) -> int | None:
+        """Return the known part of the MACs of the backward of all instances."""
+        return self.backward.macs_together_at_least if self.backward else None
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,10 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
             stack.enter_context(followed(watcher.follow))
             stack.enter_context(watcher.watching(watcher.calls, []))
             stack.enter_context(_traced(tracer))
-            forward()
+            result = forward()
     except Exception as error:
         raise watcher.failure_of(error) from error
+    watcher.flow.end(result)
     return Watched(list(_in_order(watcher.calls)), watcher.flow, watcher.memory.peak, watcher.memory.is_known)
 
 

@@ -19,6 +19,8 @@ class TraceOptions(ProgressOption):
         everything: whether the table has all rows, however many there are.
         sort: figure by which rows are sorted; None keeps the order of the calls.
         top: number of rows to show; the others are summed.
+        backward: whether to count the MACs of the backward.
+        input_grad: whether the inputs need a gradient in the backward.
 
     Raises:
         UsageError: a value is not allowed.
@@ -39,6 +41,8 @@ class TraceOptions(ProgressOption):
     everything: bool = False
     sort: str | None = None
     top: int | None = None
+    backward: bool = False
+    input_grad: bool = True
 
     def __post_init__(self) -> None:
         if self.time and self.device == "meta":

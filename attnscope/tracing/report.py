@@ -10,8 +10,9 @@ from torch import nn
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
-from attnscope.reports.report import AttentionFound, CallRow, ShapeComments, TraceReport, WrongShape
+from attnscope.reports.report import AttentionFound, Backward, CallRow, ShapeComments, TraceReport, WrongShape
 from attnscope.tracing.attentions import Forward, attentions_found
+from attnscope.tracing.backward import BackwardMacs, backward_macs, exactly
 from attnscope.tracing.calls import Call
 from attnscope.tracing.edges import edges_of
 from attnscope.tracing.folding import Row, rows_of
@@ -38,8 +39,12 @@ def trace_report(
     wrong = list(found.comments.wrong.values())
     classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
 
+    backward = None
+    if options.backward:
+        backward = backward_macs(found.watched.flow, calls, options.input_grad, found.device.type)
+
     def spelled(row: Row) -> CallRow:
-        return call_row(row, calls, times, classes)
+        return call_row(row, calls, times, classes, backward)
 
     order = options.order
     rows = rows_of(calls, options.group, options.depth, options.everything, tall=order is not None)
@@ -84,7 +89,13 @@ def trace_report(
         edges=edges_of(rows, calls, found.watched.flow),
         trainable_params=sum(elements_of(each) for each in parameters if each.requires_grad),
         unused_params=params - sum(call.new_params for call in calls),
+        backward=_whole_backward(backward, options.input_grad) if backward is not None else None,
     )
+
+
+def _whole_backward(backward: Sequence[BackwardMacs], input_grad: bool) -> Backward:
+    together = sum(backward, exactly(0))
+    return Backward(together.macs, input_grad, None, None, together.at_least)
 
 
 def _spell_input(value: Any) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from attnscope.core.optional import sum_of
+from attnscope.core.optional import most, sum_of
 from attnscope.reports.outline import MODULE
-from attnscope.reports.report import CallRow, Totals, Uncounted
+from attnscope.reports.report import CallRow, StepBackward, Totals, Uncounted
+from attnscope.tracing.backward import BackwardMacs, exactly
 from attnscope.tracing.calls import Call, Watched
 from attnscope.tracing.costs import COUNTS
 from attnscope.tracing.folding import Row
@@ -12,7 +13,13 @@ from attnscope.tracing.source_lines import spell_line, text_of
 from attnscope.tracing.times import CallTimes
 
 
-def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping[str, str]) -> CallRow:
+def call_row(
+    row: Row,
+    calls: Sequence[Call],
+    times: CallTimes,
+    classes: Mapping[str, str],
+    backward: Sequence[BackwardMacs] | None = None,
+) -> CallRow:
     """Build a row of the report.
 
     Its costs are those of one instance, and its time is the mean over all instances. `new_params` is the sum over them.
@@ -22,6 +29,7 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         calls: all calls of the forward.
         times: the times of these calls.
         classes: the class of each module, by its path.
+        backward: the MACs of the backward of each call; None if they were not requested.
     """
     first = [calls[index] for index in row.instances[0]]
     together = [calls[index] for instance in row.instances for index in instance]
@@ -58,12 +66,20 @@ def call_row(row: Row, calls: Sequence[Call], times: CallTimes, classes: Mapping
         represents=row.represents,
         classes=within,
         uncounted=sorted({op for call in first for op in call.uncounted}),
+        backward=_backward(row, backward) if backward is not None else None,
         macs_at_least=sum(call.macs for call in first),
         flops_at_least=2 * sum(call.macs for call in first),
         other_flops_at_least=sum(call.other_flops for call in first),
         bytes_read_at_least=sum(call.bytes_read for call in first),
         bytes_written_at_least=sum(call.bytes_written for call in first),
     )
+
+
+def _backward(row: Row, backward: Sequence[BackwardMacs]) -> StepBackward:
+    """Return the costs of the backward of a row."""
+    instances = [sum((backward[index] for index in instance), exactly(0)) for instance in row.instances]
+    together = sum(instances, exactly(0))
+    return StepBackward(most([each.macs for each in instances]), None, together.macs, together.at_least)
 
 
 def _classes(row: Row, first: Call, classes: Mapping[str, str]) -> list[str]:

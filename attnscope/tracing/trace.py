@@ -44,6 +44,8 @@ def trace(
     all: bool = False,
     sort: str | None = None,
     top: int | None = None,
+    backward: bool = False,
+    input_grad: bool = True,
     submodule: str | None = None,
     budget: float = BUDGET_S,
     threads: int = 1,
@@ -69,6 +71,8 @@ def trace(
         all: show all rows of all levels.
         sort: sort the rows by "macs", "time", "params" or "bytes"; None keeps the order of the calls.
         top: number of rows to show, of those with the largest figures; the others are one row.
+        backward: also count the MACs of the backward of each row, by the operators of the forward.
+        input_grad: whether the inputs need a gradient in the backward.
         submodule: path of a submodule to trace alone, on the inputs that it receives inside the whole.
         budget: seconds to spend on the measurement.
         threads: number of CPU threads; with one, times are reliable on a busy machine too.
@@ -93,7 +97,7 @@ def trace(
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise UsageError(f"{{kwargs}} must be a dictionary of keyword arguments, such as dict(time=t) (got {kwargs!r})")
     keywords = {**keywords, **(kwargs or {})}
-    rows: dict[str, Any] = {"everything": all, "sort": sort, "top": top}
+    rows: dict[str, Any] = {"everything": all, "sort": sort, "top": top, "backward": backward, "input_grad": input_grad}
     options = TraceOptions(
         time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus), **rows
     )

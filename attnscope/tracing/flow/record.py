@@ -10,8 +10,10 @@ from torch import Tensor
 from attnscope.core.axes import Shape
 from attnscope.ops.attention import Attend
 from attnscope.tracing.flow.axes import Axes
-from attnscope.tracing.tensors import shape_of, tensors_in
+from attnscope.tracing.tensors import is_array, shape_of, tensors_in, tensors_within
 
+ALIGNMENT = 16
+"""Bytes of a row of channels, a multiple of which fast kernels need on CUDA."""
 INPUT, TABLE = "input", "table"
 """Sources of tensors that no operator made: an input of the forward, and a parameter, buffer or constant."""
 
@@ -22,11 +24,16 @@ class Value:
 
     `axes`, `is_constant` and `is_product` are set by `attnscope.tracing.flow.rules`. A constant depends on no input. A
     product depends on a matmul. So it is not a weight, even if it is constant: queries that are learned and projected.
+
+    `is_real` is True for floating-point and complex numbers, which may have a gradient. `is_trainable` is True for a
+    tensor that no operator made and that requires one.
     """
 
     shape: Shape
     maker: "Node | None" = None
     source: str = ""
+    is_real: bool = True
+    is_trainable: bool = False
     axes: Axes = ()
     is_constant: bool = False
     is_product: bool = False
@@ -48,6 +55,7 @@ class Node:
         macs: its MACs; 0 if unknown.
         call: the torch call in which it ran; None if it is a view outside of any.
         fused: the attention that it computes, for a fused operator.
+        is_aligned: whether fast kernels accept the memory layout of its arguments, for a fused operator.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Node:
     macs: int
     call: Any
     fused: Attend | None = None
+    is_aligned: bool = True
 
     @property
     def inputs(self) -> "Iterator[Value]":
@@ -74,21 +83,28 @@ class Flow:
     nodes: list[Node] = field(default_factory=list)
     values: dict[int, tuple[Any, Value]] = field(default_factory=dict)
     """The Value of each tensor, by its identity, with a reference that shows whether the tensor still lives."""
+    results: list[Value] = field(default_factory=list)
+    """The tensors that the forward returns."""
 
     def begin(self, inputs: Any) -> None:
         """Record the inputs of the forward."""
         for tensor in tensors_in(inputs):
-            self._keep(tensor, Value(shape_of(tensor), source=INPUT))
+            self._keep(tensor, _value_of(tensor, source=INPUT))
+
+    def end(self, result: Any) -> None:
+        """Record the result of the forward."""
+        self.results = [self._value(tensor) for tensor in tensors_within(result)]
 
     def add(self, name: str, args: Any, out: Any, macs: int, call: Any, fused: Attend | None) -> None:
         """Record an operator that ran, with its positional arguments and its result."""
-        node = Node(name, [self._recorded(arg) for arg in args], [], macs, call, fused)
+        is_aligned = fused is None or all(map(_is_aligned, tensors_in(args[:3])))
+        node = Node(name, [self._recorded(arg) for arg in args], [], macs, call, fused, is_aligned)
         for tensor in (out,) if isinstance(out, Tensor) else tensors_in(out):
-            node.outputs.append(self._keep(tensor, Value(shape_of(tensor), node)))
+            node.outputs.append(self._keep(tensor, _value_of(tensor, node)))
         if name == "copy_" and isinstance(base := getattr(out, "_base", None), Tensor):
             # a part of a tensor was written, so that the whole depends on what was written
             written = Node("write", [self._value(base), *node.inputs], [], 0, call)
-            written.outputs.append(self._keep(base, Value(shape_of(base), written)))
+            written.outputs.append(self._keep(base, _value_of(base, written)))
             self.nodes.append(written)
         self.nodes.append(node)
 
@@ -103,8 +119,18 @@ class Flow:
         kept = self.values.get(id(tensor))
         if kept is not None and kept[0]() is tensor:
             return kept[1]
-        return self._keep(tensor, Value(shape_of(tensor), source=TABLE))
+        return self._keep(tensor, _value_of(tensor, source=TABLE))
 
     def _keep(self, tensor: Tensor, value: Value) -> Value:
         self.values[id(tensor)] = weakref.ref(tensor), value
         return value
+
+
+def _value_of(tensor: Tensor, maker: Node | None = None, source: str = "") -> Value:
+    is_real = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    return Value(shape_of(tensor), maker, source, is_real, source == TABLE and tensor.requires_grad)
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    """Return whether the channels of a query, key or value are neighbours in memory, in units of 16 bytes."""
+    return is_array(tensor) and tensor.stride(-1) == 1 and not tensor.shape[-1] * tensor.element_size() % ALIGNMENT
