@@ -97,6 +97,32 @@ class GatedPositions(Layers):
         return ((q @ k.transpose(-1, -2)).softmax(-1) + positions) @ v
 
 
+@style((2, 50, 64), GLOBAL)
+class ProjectionsOfEachHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(64, 16) for _ in range(3)) for _ in range(4))
+
+    def forward(self, x):
+        return torch.cat([attend(*[layer(x) for layer in head]) for head in self.heads], -1)
+
+
+@style((2, 50, 64), GLOBAL)
+class CascadedHeads(nn.Module):
+    """EfficientViT: each head takes channels of its own, and the result of the head before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(16, 48) for _ in range(4))
+
+    def forward(self, x):
+        results = []
+        for head, part in zip(self.heads, x.chunk(4, -1), strict=True):
+            part = part + results[-1] if results else part
+            results.append(attend(*head(part).chunk(3, -1)))
+        return torch.cat(results, -1)
+
+
 @style((1, 196, 64), "attention over channels, 16×16 scores over N = 196, 4 heads of 16, score-softmax-value")
 class CrossCovariance(Layers):
     def forward(self, x):
@@ -469,3 +495,35 @@ def test_heads_are_those_of_the_modules_of_timm(name):
     assert report.attentions
     for found in report.attentions:
         assert found.heads == module.get_submodule(found.path).num_heads
+
+
+def test_attentions_that_are_projected_before_they_are_joined_are_not_heads_of_one():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleList(nn.ModuleList(nn.Linear(64, 16) for _ in range(3)) for _ in range(2))
+            self.outs = nn.ModuleList(nn.Linear(16, 64) for _ in range(2))
+
+        def forward(self, x):
+            results = [attend(*[layer(x) for layer in head]) for head in self.heads]
+            return torch.cat([out(result) for out, result in zip(self.outs, results, strict=True)], -1)
+
+    (found,) = attnscope.trace(Two(), torch.rand(2, 50, 64)).attentions
+    assert (found.heads, found.times) == (1, 2)
+
+
+def test_the_formula_is_left_out_if_values_have_more_channels_than_keys():
+    class Wide(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(64, 16), nn.Linear(64, 16), nn.Linear(64, channels)
+
+        def forward(self, x):
+            return attend(self.q(x), self.k(x), self.v(x))
+
+    formulas = {
+        channels: attnscope.trace(Wide(channels), torch.rand(2, 50, 64)).attentions[0].complexity
+        for channels in (16, 32)
+    }
+    assert len(formulas[16]) == 1
+    assert formulas[32] == []

@@ -249,10 +249,13 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
 def _complexity(attention: Attention) -> list[Formula]:
     """Return the complexity formulas of one layer for the batch (Liu et al. 2021, equations 1 and 2).
 
-    The list is empty unless each token is both a query and a key.
+    The list is empty unless each token is both a query and a key, and values have as many channels as keys.
     """
     places = attention.places
     if attention.scope != "tokens" or attention.tokens != attention.keys or not attention.heads or attention.mistakes:
+        return []
+    scores = places.images * places.windows * attention.heads * attention.tokens**2
+    if attention.macs != 2 * scores * attention.head_dim:
         return []
     dim, padded = attention.heads * attention.head_dim, places.windows * attention.tokens
     tokens = padded - places.padding

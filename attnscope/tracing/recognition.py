@@ -1,7 +1,8 @@
 """Recognize attention in the flow of tensors: the scores of queries and keys, and the weighted sum that takes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
@@ -95,7 +96,7 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
     found += [(node, _of_fused(node, batch)) for node in flow.nodes if node.fused]
     order = {id(node): index for index, node in enumerate(flow.nodes)}
     found.sort(key=lambda each: order[id(each[0])])
-    parts = [part for _, part in found]
+    parts = [replace(part, cat=_cat_of(node.outputs[0], pairs.consumers)) for node, part in found]
     others = [node.call for node in pairs.others if id(node.call) in where]
     return Recognized([_placed(part, calls, where) for part in _whole(parts)], others)
 
@@ -105,6 +106,7 @@ class _Part:
     """An attention before its calls are known, or a part of one: a slice of its queries, one head, or one window.
 
     `queries`, `keys`, and `channels` are the axes of q·kᵀ. `selected` are the positions at which the query was selected.
+    `cat` is the operator that joins the result with others along their channels, before any projection.
     """
 
     nodes: tuple[Node, ...]
@@ -113,6 +115,7 @@ class _Part:
     keys: Axis = ()
     channels: Axis = ()
     selected: tuple[tuple[Axis, int], ...] = ()
+    cat: Node | None = None
 
 
 def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:
@@ -340,6 +343,21 @@ def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
     return tuple(found)
 
 
+def _cat_of(result: Value, consumers: Mapping[Value, Sequence[Node]]) -> Node | None:
+    """Return the operator that joins a result with others along their channels; None if it is projected first."""
+    for _ in range(NOT_PROJECTED):
+        for node in consumers.get(result, ()):
+            if node.name == "cat":
+                place = node.args[1] if len(node.args) > 1 else 0
+                return node if result.axes and kind_of(result.axes[place]) == FEATURE else None
+        same = [node for node in consumers.get(result, ()) if prod(node.outputs[0].shape) == prod(result.shape)]
+        kept = [node.outputs[0] for node in same if not node.macs]
+        if not kept:
+            return None
+        result = kept[0]
+    return None
+
+
 def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
     """Join the parts of an attention that a loop computes: slices of its queries or keys, its heads, windows or images."""
     run: list[_Part] = []
@@ -361,7 +379,7 @@ def _step(one: _Part, other: _Part) -> str | None:
         return "windows" if _moves(one.keys, other.keys) else "queries"
     if one.queries == other.queries and _moves(one.keys, other.keys):
         return "keys"
-    if _moves(one.channels, other.channels):
+    if _moves(one.channels, other.channels) or (one.cat is not None and one.cat is other.cat):
         return "heads"
     differing = [
         axis

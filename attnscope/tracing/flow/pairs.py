@@ -44,10 +44,11 @@ class Pair:
 
 @dataclass(slots=True)
 class Pairs:
-    """All pairs of a forward, and the softmaxes that belong to none."""
+    """All pairs of a forward, the softmaxes that belong to none, and the operators that take each tensor."""
 
     found: list[Pair] = field(default_factory=list)
     others: list[Node] = field(default_factory=list)
+    consumers: dict[Value, list[Node]] = field(default_factory=dict)
 
 
 def find_pairs(flow: Flow) -> Pairs:
@@ -67,7 +68,7 @@ class _Search:
         """The contractions, by the node that multiplies."""
 
     def run(self) -> Pairs:
-        pairs = Pairs()
+        pairs = Pairs(consumers=self.consumers)
         taken: set[Node] = set()
         seconds: set[Node] = set()
         for first in self.all:
