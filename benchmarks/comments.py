@@ -4,8 +4,9 @@
 
 Each network runs on meta. A right comment is changed in the cached source, not on disk: two of its axes are swapped, one
 is left out, or one is doubled. The code stays the same, so the comment becomes wrong. At least 95% of the changed comments
-must be found, and no other comment may be flagged because of a change. Little contradicts the change if a
-name has no size in the code and occurs in fewer than two other comments. Such comments have figures of their own.
+that something contradicts must be found, and no other comment may be flagged because of a change. A changed comment that
+nothing contradicts is right for some sizes of its names, with which the code and all other comments of the function
+agree: `(2*B, C)` for 2×96, if nothing else says B. It cannot be found, and has figures of its own.
 
 The comments that are flagged without a change are listed, to be judged by hand.
 """
@@ -58,7 +59,9 @@ TRANSFORMERS = """
 
     DistilBert XLNet
 """.split()  # noqa: SIM905
-TOO_FEW = "one other comment or none"
+NOTHING = "nothing"
+CODE = 1000
+"""More than the number of comments of a function."""
 Place = tuple[str, int]
 Inputs = tuple[Any, ...]
 Network = Callable[[], tuple[nn.Module, Inputs]]
@@ -66,12 +69,11 @@ Network = Callable[[], tuple[nn.Module, Inputs]]
 
 @dataclass(frozen=True)
 class Right:
-    """A right comment, its shape in one call, and what else gives sizes to its names: the code, or other comments."""
+    """A right comment, and its shape in one call."""
 
     watch: Watch
     axes: tuple[Axis, ...]
     shape: Shape
-    bound_by: str
 
 
 def main() -> None:
@@ -112,22 +114,21 @@ def figures(library: str, networks: dict[str, Network]) -> None:
                 if not changes:
                     continue
                 after = with_comments(changes, module, inputs)
-                others |= after.keys() - changes.keys() - check.wrong.keys()
+                others |= after.wrong.keys() - changes.keys() - check.wrong.keys()
                 for place in changes:
-                    group = kind.__name__, right[place].bound_by
+                    group = kind.__name__, contradicted_by(place, after)
                     planted[group] += 1
-                    found[group] += place in after
-                    if place not in after and "-v" in sys.argv:
+                    found[group] += place in after.wrong
+                    if place not in after.wrong and "-v" in sys.argv:
                         print("missed", group, place, changes[place], right[place].shape)
     print(f"{library}: {len(seen)} comments checked, {len(flagged)} flagged")
     for line in flagged.values():
         print("   ", line)
     for group in sorted(planted):
-        print(f"    {group[0]}, sizes known from {group[1]}: {found[group]} of {planted[group]} found")
-    known = [sum(count for (_, by), count in counts.items() if by != TOO_FEW) for counts in (found, planted)]
-    print(
-        f"    all with known sizes: {known[0]} of {known[1]}; right comments flagged because of them: {sorted(others)}"
-    )
+        print(f"    {group[0]}, contradicted by {group[1]}: {found[group]} of {planted[group]} found")
+    known = [sum(count for (_, by), count in counts.items() if by != NOTHING) for counts in (found, planted)]
+    print(f"    all that something contradicts: {known[0]} of {known[1]}")
+    print(f"    right comments flagged because of them: {sorted(others)}")
 
 
 def checked(module: nn.Module, inputs: Inputs) -> CommentCheck:
@@ -151,18 +152,26 @@ def right_comments(check: CommentCheck) -> dict[Place, Right]:
             axes = each.options[0]
             fitting = [shape for shape in each.shapes if replace(each, shapes=(shape,)).fits({})]
             if not any(axis.is_ellipsis for axis in axes) and fitting and watch.names:
-                by_code = {name for name, _ in each.sizes}
-                others = Counter(name for other, _ in seen if other is not watch for name in other.names)
-                several = {name for name, count in others.items() if count > 1}
-                bound_by = TOO_FEW
-                if watch.names <= by_code | several:
-                    bound_by = "code" if watch.names <= by_code else "comments"
-                right[place] = Right(watch, axes, fitting[-1], bound_by)
+                right[place] = Right(watch, axes, fitting[-1])
     return right
 
 
-def with_comments(changes: dict[Place, str], module: nn.Module, inputs: Inputs) -> dict[Place, Any]:
-    """Return what is flagged if comments are changed in the cached source."""
+def contradicted_by(place: Place, check: CommentCheck) -> str:
+    """Return what contradicts a changed comment in some call of its function."""
+    others = [
+        sum(all(not other.fits(sizes) for sizes in fitting) for watch, other in seen if watch is not changed)
+        if (fitting := each.fits({}))
+        else CODE
+        for seen in check.judged
+        for changed, each in seen
+        if place == (changed.file, changed.comment_line) and not changed.is_evidence
+    ]
+    most = max(others, default=CODE)
+    return "the code" if most >= CODE else ("several comments" if most > 1 else ("one comment" if most else NOTHING))
+
+
+def with_comments(changes: dict[Place, str], module: nn.Module, inputs: Inputs) -> CommentCheck:
+    """Return the check of a network if comments are changed in the cached source."""
     before = {file: linecache.getlines(file) for file, _ in changes}
     try:
         for file, lines in before.items():
@@ -172,7 +181,7 @@ def with_comments(changes: dict[Place, str], module: nn.Module, inputs: Inputs) 
                     changed[line - 1] = re.sub("#.*", lambda _, text=text: f"# {text}", changed[line - 1], count=1)
             linecache.cache[file] = (sum(map(len, changed)), None, changed, file)
         watches.cache_clear()
-        return checked(module, inputs).wrong
+        return checked(module, inputs)
     finally:
         linecache.clearcache()
         watches.cache_clear()

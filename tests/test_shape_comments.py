@@ -279,3 +279,53 @@ def test_an_error_of_the_check_is_a_note_and_not_an_error_of_the_forward(functio
     report = attnscope.trace(HasComments(4, 6), torch.ones(2, 3, 4))
     assert report.totals.macs == 2 * 3 * 4 * 6
     assert report.notes == ["not all shape comments were checked: ValueError: of the check"]
+
+
+class SwappedProduct(nn.Module):
+    def forward(self, x):
+        # B C H W -> HW B C
+        return x.flatten(2).transpose(1, 2)
+
+
+class RightProduct(nn.Module):
+    def forward(self, x):
+        # B C H W -> B HW C
+        return x.flatten(2).transpose(1, 2)
+
+
+class FirstIsWrong(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 12
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)  # 2*nH, Wh, Ww
+        return x.permute(1, 2, 0)  # Wh, Ww, nH
+
+
+class SecondIsWrong(FirstIsWrong):
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)  # nH, Wh, Ww
+        return x.permute(1, 2, 0)  # Wh, Ww, 2*nH
+
+
+class AnyIsWrong(nn.Module):
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)  # 2*nH, Wh, Ww
+        return x.permute(1, 2, 0)  # Wh, Ww, nH
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (SwappedProduct, ["(HW, B, C) = 2×2×96"]),
+        (RightProduct, []),
+        (FirstIsWrong, ["(2*nH, Wh, Ww) = 24×20×96"]),
+        (SecondIsWrong, ["(Wh, Ww, 2*nH) = 20×96×24"]),
+        (AnyIsWrong, []),
+    ],
+)
+def test_of_two_comments_that_contradict_each_other_the_one_with_less_evidence_is_wrong(module, says):
+    batch = 12 if "IsWrong" in module.__name__ else 2
+    report = attnscope.trace(module(), torch.zeros(batch, 96, 4, 5))
+    assert [wrong.says for wrong in report.comments.wrong] == says

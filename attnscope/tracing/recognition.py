@@ -30,9 +30,8 @@ class Attention:
         scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", or "predicted".
         tokens: number of queries of a window.
         keys: number of keys of a window; None if queries have no scores with keys.
-        heads: number of heads; None if unknown.
         head_dim: channels of a head.
-        places: the arrangement of the queries in the image.
+        places: the arrangement of the queries in heads and in the image.
         macs: MACs of both matmuls.
         pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
         mistakes: what is likely to be a mistake in it.
@@ -45,7 +44,6 @@ class Attention:
     scope: str
     tokens: int
     keys: int | None
-    heads: int | None
     head_dim: int
     places: Places
     macs: int
@@ -56,6 +54,11 @@ class Attention:
     last: int = 0
 
     @property
+    def heads(self) -> int | None:
+        """Return the number of heads; None if unknown."""
+        return self.places.heads
+
+    @property
     def likeness(self) -> tuple[object, ...]:
         """Return the key by which equal attentions are reported together."""
         return (
@@ -63,7 +66,6 @@ class Attention:
             self.scope,
             self.tokens,
             self.keys,
-            self.heads,
             self.head_dim,
             self.places,
             self.pooled,
@@ -152,7 +154,6 @@ def _of_fused(node: Node, batch: int) -> _Part:
         scope="tokens",
         tokens=fused.queries,
         keys=fused.keys,
-        heads=heads,
         head_dim=fused.head_dim,
         places=replace(places, heads=heads),
         macs=fused.macs,
@@ -212,7 +213,6 @@ def _of_pair(pair: Pair, batch: int) -> _Part | None:
         scope=scope,
         tokens=tokens,
         keys=size_of(keys),
-        heads=places.heads,
         head_dim=size_of(first.contracted),
         places=places,
         macs=pair.macs,
@@ -233,9 +233,8 @@ def _over_channels(pair: Pair, batch: int) -> _Part:
         scope="channel",
         tokens=size_of(first.contracted),
         keys=None,
-        heads=size_of(groups),
         head_dim=size_of(first.rows),
-        places=places,
+        places=replace(places, heads=size_of(groups)),
         macs=pair.macs,
     )
     return _Part((first.node, second.node), found)
@@ -256,7 +255,6 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
         scope="linear",
         tokens=size_of(queries),
         keys=None,
-        heads=places.heads,
         head_dim=size_of(first.rows),
         places=places,
         macs=pair.macs,
@@ -279,7 +277,6 @@ def _predicted(pair: Pair, batch: int) -> _Part | None:
         scope="predicted",
         tokens=tokens,
         keys=size_of(pair.mixed),
-        heads=places.heads,
         head_dim=size_of(channels),
         places=replace(places, windows=1, sides=None, grid=False),
         macs=pair.macs,
@@ -422,6 +419,5 @@ def _joined(run: list[_Part]) -> _Part:
     elif step == "images":
         found = replace(found, places=replace(places, images=places.images * times))
     else:
-        heads = (first.heads or 1) * times
-        found = replace(found, heads=heads, places=replace(places, heads=heads))
+        found = replace(found, places=replace(places, heads=(first.heads or 1) * times))
     return replace(run[0], nodes=tuple(node for part in run for node in part.nodes), found=found)

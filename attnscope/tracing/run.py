@@ -83,6 +83,7 @@ def run_watched(
     try:
         evaluating(there)
         batch = _batch(there, args, keywords)
+        check.batch = batch
         # a forward that fails on meta must not change the process for its next run
         with process_as_before(), surroundings_as_before(module, (args, keywords)), made_there:
             if submodule:

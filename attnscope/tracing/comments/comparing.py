@@ -5,10 +5,12 @@ the comments of one call of a function. Comments may use such a name again for a
 names differ is therefore wrong only if its axes would fit in another order.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import permutations
+from math import prod
 
 from attnscope.core.axes import Shape, spell
 from attnscope.tracing.comments.axes import Axis, Sizes
@@ -20,6 +22,11 @@ LARGEST_FACTOR = 16
 """Largest factor by which a mistake makes the size that a comment says too large."""
 MAJORITY = 0.75
 """Fraction of the other comments that must give a name the same size to confirm it."""
+BATCH = frozenset({"B", "b", "bs", "bsz", "batch", "batch_size"})
+"""Names of the number of images."""
+LETTER = re.compile("[HWTDhwtd]ʼ?")
+PRODUCT = re.compile(f"(?:{LETTER.pattern}){{2,3}}")
+"""Pattern of names that are products of extents, such as `HW`, unless something else gives them a size."""
 MOST_PERMUTED = 6
 """Number of axes up to which all orders of the axes are tried."""
 
@@ -29,12 +36,13 @@ class Observation:
     """The shapes to one of which a comment applies, and the sizes that the code gives its names.
 
     `options` are the alternatives of the comment. `others` are the sizes if names are those of attributes before those of
-    local variables, and `variables` the sizes of all local variables. `is_sure` is False if a comment of another number of
+    local variables, and `variables` the sizes of all local variables. `in_code` has those of attributes too, and `batch`
+    is the number of images. `is_sure` is False if a comment of another number of
     axes may mean something else. `binds` is True if the code names the axes of the same value, which binds the comment's
     names too. `is_evidence` is True if the comment gives names sizes where it fits, and is not checked.
     """
 
-    options: tuple[Axes, ...]
+    options: tuple[Axes, ...] = field(hash=False)
     shapes: tuple[Shape, ...]
     sizes: tuple[tuple[str, int], ...] = ()
     others: tuple[tuple[str, int], ...] = ()
@@ -42,6 +50,8 @@ class Observation:
     is_sure: bool = True
     is_evidence: bool = False
     binds: bool = False
+    in_code: frozenset[int] = frozenset()
+    batch: int | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -62,6 +72,16 @@ class Observation:
             for shape in self.shapes
         )
         return [fresh for fresh in found if fresh is not None]
+
+    def supported_by_code(self, fits: Sequence[Sizes]) -> int:
+        """Return how many of the names have a size that is in the code if the comment is right."""
+        return max(
+            (
+                sum(size in self.in_code or (name in BATCH and size == self.batch) for name, size in sizes.items())
+                for sizes in fits
+            ),
+            default=0,
+        )
 
     def is_explained(self, by_code: Sizes, confirmed: Sizes) -> bool:
         """Return whether the comment would fit after a typical correction, so that its names mean those of the code.
@@ -108,6 +128,12 @@ class Observation:
             for shape in self.shapes
         )
 
+    def misfits(self, bound: Sizes) -> set[str]:
+        """Return the names in the axes that differ from the shapes with the same number of axes."""
+        known = {**bound, **dict(self.sizes)}
+        pairs = [pair for axes in self.options for shape in self.shapes for pair in _aligned(axes, shape) or ()]
+        return {name for axis, size in pairs if fit([axis], (size,), known) is None for name in axis.names}
+
     def wrong(self, bound: Sizes) -> tuple[str, Shape]:
         """Return the shape that the comment says, in text, and the shape of the value that is closest to it."""
         axes, shape = min(
@@ -128,26 +154,28 @@ def judge(observations: Sequence[Observation]) -> list[tuple[str, Shape] | None]
     """
     results: list[tuple[str, Shape] | None] = [None] * len(observations)
     by_code: dict[str, int] = {}
-    by_comments: list[dict[str, int]] = [{}]  # of all comments, the first size of a name first; then of each comment
     fits = [each.fits({}) for each in observations]
-    for index in _most_agreed(observations, fits):
+    votes = _votes(fits)
+    evidence = [(vote, each.supported_by_code(fit)) for vote, each, fit in zip(votes, observations, fits, strict=True)]
+    bound: list[tuple[int, dict[str, int]]] = []  # the comments that gave sizes, and these sizes
+    for index in _most_agreed(observations, evidence):
         each = observations[index]
         confirmed = {**_confirmed(each, [*fits[:index], *fits[index + 1 :]]), **by_code}
-        bounds = [{**sizes, **by_code} for sizes in by_comments]
-        others = [bound for bound in bounds[1:] if each.is_known(bound)]
-        fitting = next((fresh for bound in (bounds[0], *others) for fresh in each.fits(bound)), None)
+        first = {name: size for _, sizes in reversed(bound) for name, size in sizes.items()} | by_code
+        others = [known for _, sizes in bound if each.is_known(known := {**sizes, **by_code})]
+        stronger = {name for giver, sizes in bound if evidence[giver] > evidence[index] for name in sizes}
+        fitting = next((fresh for known in (first, *others) for fresh in each.fits(known)), None)
         if fitting is not None and (each.fits(confirmed) or not each.is_explained(by_code, confirmed)):
             if each.binds:
                 by_code |= fitting
             else:
-                by_comments[0] = {**fitting, **by_comments[0]}
-                by_comments += fits[index][:1]
+                bound += [(index, fitting)] + [(index, sizes) for sizes in fits[index][:1] if sizes != fitting]
         elif each.is_evidence:
             continue
-        elif each.is_comparable() and _is_wrong(each, by_code, confirmed, bounds):
-            results[index] = each.wrong(bounds[0])
+        elif each.is_comparable() and _is_wrong(each, by_code, confirmed, [first, *others], stronger):
+            results[index] = each.wrong(first)
         else:
-            by_comments += fits[index][:1]
+            bound += [(index, sizes) for sizes in fits[index][:1]]
     return results
 
 
@@ -236,13 +264,22 @@ def _may_list_contents(axes: Axes, shape: Shape) -> bool:
     return len(axes) != len(shape) and shape[-1:] == (len(axes),) and all(axis.is_name for axis in axes)
 
 
-def _most_agreed(observations: Sequence[Observation], fits: Sequence[Sequence[Mapping[str, int]]]) -> list[int]:
-    """Return the places of the comments in the order in which they bind names: those first that agree with most others."""
-    votes = [
+def _votes(fits: Sequence[Sequence[Mapping[str, int]]]) -> list[int]:
+    """Return for each comment the number of others that share names with it and give them the same sizes."""
+    return [
         sum(other != index and _agree(mine, theirs) for other, theirs in enumerate(fits))
         for index, mine in enumerate(fits)
     ]
-    return sorted(range(len(observations)), key=lambda index: (not observations[index].binds, -votes[index], index))
+
+
+def _most_agreed(observations: Sequence[Observation], evidence: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the places of the comments in the order in which they bind names: those with most evidence first."""
+
+    def order(index: int) -> tuple[bool, int, int, int]:
+        votes, supported = evidence[index]
+        return not observations[index].binds, -votes, -supported, index
+
+    return sorted(range(len(observations)), key=order)
 
 
 def _confirmed(each: Observation, others: Sequence[Sequence[Mapping[str, int]]]) -> dict[str, int]:
@@ -265,7 +302,9 @@ def _agree(some: Sequence[Mapping[str, int]], others: Sequence[Mapping[str, int]
     )
 
 
-def _is_wrong(each: Observation, by_code: Sizes, confirmed: Sizes, bounds: Sequence[Sizes]) -> bool:
+def _is_wrong(
+    each: Observation, by_code: Sizes, confirmed: Sizes, bounds: Sequence[Sizes], stronger: Set[str] = frozenset()
+) -> bool:
     """Return whether a comment that does not fit is wrong, rather than one whose names mean something else.
 
     Args:
@@ -273,10 +312,29 @@ def _is_wrong(each: Observation, by_code: Sizes, confirmed: Sizes, bounds: Seque
         by_code: sizes of names that the code binds.
         confirmed: the same, and sizes of names on which most other comments agree.
         bounds: sizes that comments gave to names.
+        stronger: names to which comments gave sizes that have more evidence than this comment.
     """
     if not each.fits(confirmed):
         return each.is_explained(by_code, confirmed) or _fits_in_another_order(each, confirmed)
-    return any(each.is_known(bound) and _fits_in_another_order(each, bound) for bound in bounds)
+    known = stronger | by_code.keys()
+    return any(
+        each.is_known(bound)
+        and (
+            _fits_in_another_order(each, bound) or (each.misfits(bound) <= known and each.is_explained(by_code, bound))
+        )
+        for bound in [_with_products(each, bound) for bound in bounds]
+    )
+
+
+def _with_products(each: Observation, bound: Sizes) -> dict[str, int]:
+    """Return the sizes of names, and those of names such as `HW` whose letters have sizes."""
+    known = {**bound, **dict(each.sizes)}
+    products = {
+        name: prod(known[letter] for letter in letters)
+        for name in each.names
+        if PRODUCT.fullmatch(name) and known.keys() >= set(letters := LETTER.findall(name))
+    }
+    return {**products, **known}
 
 
 def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:

@@ -17,6 +17,8 @@ class CommentCheck:
 
     def __init__(self, is_users: Any, is_tensor: Any) -> None:
         self.is_users, self.is_tensor = is_users, is_tensor
+        self.batch: int | None = None
+        """The number of images in the input, once it is known."""
         self.checked: set[tuple[str, int]] = set()
         self.wrong: dict[tuple[str, int], WrongShape] = {}
         self.judged: set[tuple[tuple[Watch, Observation], ...]] = set()
@@ -57,6 +59,7 @@ class _Call:
         self.check, self.found = check, found
         self.open: dict[Watch, list[Shape]] = {}
         self.seen: list[tuple[Watch, Observation]] = []
+        self.attributes: frozenset[int] | None = None
 
     def event(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Check what an event of the code completes; an error here must not reach the code."""
@@ -101,21 +104,29 @@ class _Call:
         shapes = tuple(dict.fromkeys(before + after))
         if not shapes or (watch.is_above and not after):
             return
-        names = sorted(watch.names)
-        own = {name: getattr(variables.get("self"), "__dict__", {}).get(name) for name in names}
-        sizes = {name: size for name in names if (size := size_of(name, variables)) is not None}
-        others = {**sizes, **{name: size for name, size in own.items() if type(size) is int}}
+        sizes = {name: size for name in watch.names if (size := size_of(name, variables)) is not None}
+        own = getattr(variables.get("self"), "__dict__", {})
+        others = {**sizes, **{name: own[name] for name in watch.names if type(own.get(name)) is int}}
+        numbers = frozenset(value for value in variables.values() if type(value) is int)
         observation = Observation(
             watch.options,
             shapes,
             tuple(sizes.items()),
             tuple(others.items()),
-            frozenset(value for value in variables.values() if type(value) is int),
+            numbers,
             watch.is_sure,
             watch.is_evidence,
             watch.binds,
+            numbers | self.attributes_of(own),
+            self.check.batch,
         )
         self.seen.append((watch, observation))
+
+    def attributes_of(self, own: Mapping[str, Any]) -> frozenset[int]:
+        """Return the whole numbers among the attributes of `self`, which are read once a call."""
+        if self.attributes is None:
+            self.attributes = frozenset(value for value in own.values() if type(value) is int)
+        return self.attributes
 
     def shapes(self, watch: Watch, names: tuple[str, ...], variables: Mapping[str, Any]) -> list[Shape]:
         return [shape for name in names for shape in self.shapes_of(watch, variables.get(name))]

@@ -9,7 +9,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import CodeType
 
 from attnscope.tracing.comments.comparing import Axes
@@ -24,7 +24,7 @@ FILLERS = frozenset(("", "and", "of", "the", "output", "both", "now", "has", "is
 SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watch:
     """One shape of a comment, and when to look at the values that it may be about.
 
@@ -50,10 +50,10 @@ class Watch:
     is_evidence: bool = False
     binds: bool = False
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Return the names in the axes."""
-        return frozenset(name for axes in self.options for axis in axes for name in axis.names)
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Return the names in the axes, in alphabetical order."""
+        return tuple(sorted({name for axes in self.options for axis in axes for name in axis.names}))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import cache
 from attnscope.tracing.comments.axes import ENGLISH, Axis, read_axis
 
 AXIS_NAME = re.compile(
-    r"[A-Za-z](?:\d|_|ʼ)?|[a-z]{1,2}[A-Z]{1,2}\d?|[A-Z][A-Za-z]|[hH][wW]|[A-Z][A-Za-z]{0,2}ʼ|bsz?|hd|nh|ws|kk"
+    r"[A-Za-z](?:\d|_|ʼ)?|[a-z]{1,2}[A-Z]{1,2}\d?|[A-Z][A-Za-z]|[hH][wW]|[A-Z][A-Za-z]{0,2}ʼ|(?:[A-Z]ʼ){2}|bsz?|hd|nh|ws|kk"
     r"|[A-Za-z]{1,2}_(?:[A-Za-z]{1,3}|\w*\d|in|out|old|new|sub|pad)"
 )
 """Pattern of names that look like an axis: `B`, `n`, `B_`, `nW`, `Wh`, `hw`, `C_in`."""
@@ -96,7 +96,7 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
         return ()  # convert if necessary (B, C, H, W) -> (B, C, 1, H, W)
     before = "" if _bare(parts[-2].strip(), True) else " ".join(parts[:-1])
     words = _label(re.sub(r"\([^()]+\)|\[[^\[\]]+\]", "", before))
-    is_short = len(words.split()) <= MOST_WORDS
+    is_short = len(re.findall(r"\w+", words)) <= MOST_WORDS
     sources = [each.options[0] for each in _of_part(parts[0], True) if len(each.options) == 1]
     source = sources[0] if len(sources) == 1 else None
     return tuple(
