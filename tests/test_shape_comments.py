@@ -54,6 +54,7 @@ NO_SHAPES = [
     "noqa: E501",
     "TODO",
     "(x, y)",
+    "(x, y, w, h) boxes",
     "q, k, v",
     "(7, 7)",
     "1, 2",
@@ -92,6 +93,11 @@ def test_shape_comments_are_parsed(comment):
     axes = read_shape(comment)
     assert axes is not None
     assert [axis.text for axis in axes] == SHAPES[comment]
+
+
+def test_a_product_of_matrices_is_about_one_image():
+    (said,) = read_shapes("(N x N) @ (N x d) -> N x d")
+    assert not said.is_sure
 
 
 @pytest.mark.parametrize("comment", ["", *NO_SHAPES])

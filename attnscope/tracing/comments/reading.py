@@ -35,6 +35,8 @@ NO_AXES = frozenset(
     """.split()  # noqa: SIM905
 )
 """Names of coordinates or tensors, not of axes, if a comment has no other names."""
+COORDINATES = frozenset("x y z x0 x1 x2 y0 y1 y2 cx cy".split())  # noqa: SIM905
+"""Names of coordinates, beside which `w` and `h` are those of a box."""
 EXTENTS = frozenset("t h w H W height width time".split())  # noqa: SIM905
 """Names of extents, which a comment may list as the contents of a tensor."""
 NO_RESULT = frozenset(
@@ -104,7 +106,7 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
             each,
             label=each.label or words,
             is_result=True,
-            is_sure=each.is_sure and is_short,
+            is_sure=each.is_sure and is_short and "@" not in parts[0],  # matrices of one image and head
             source=source,
         )
         for each in said
@@ -301,7 +303,8 @@ def _is_shape(axes: Sequence[Axis], all_axes: bool, is_named: bool) -> bool:
         large = any(number > 9 for number in numbers)
         return is_named or (len(axes) > 2 and large if all_axes else len(axes) > 2 or large)
     plain = all(axis.is_name for axis in axes)
-    if names <= NO_AXES and plain and not is_named:
+    are_coordinates = names <= NO_AXES or (names <= NO_AXES | EXTENTS and names & COORDINATES)
+    if are_coordinates and plain and not is_named:
         return False
     if len(names) > 1 and len({re.sub(r"\d+$", "", name) for name in names}) == 1:
         return False  # the elements x0, x1, x2
