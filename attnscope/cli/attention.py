@@ -21,7 +21,6 @@ from attnscope.cli.flags import (
     NETWORK,
     OUTPUT,
     RUN,
-    Needs,
     choices,
     examples,
     file,
@@ -51,6 +50,7 @@ from attnscope.cli.running import (
     AllocFlag,
     BudgetFlag,
     DeviceFlag,
+    InputGradFlag,
     SeedFlag,
     ThreadsFlag,
     check_allocator,
@@ -227,15 +227,7 @@ def run_attention(
     audit: Annotated[
         bool, option("--audit", group=MEASURE, help="Also count MACs with torch's FlopCounterMode.")
     ] = False,
-    input_grad: Annotated[
-        bool,
-        option(
-            "--input-grad/--no-input-grad",
-            group=MEASURE,
-            help="Compute the gradient of the input in the backward.",
-        ),
-        Needs("backward"),
-    ] = True,
+    input_grad: InputGradFlag = True,
     form: FormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,

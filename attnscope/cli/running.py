@@ -22,6 +22,15 @@ BudgetFlag = Annotated[
     ),
     Needs("time"),
 ]
+InputGradFlag = Annotated[
+    bool,
+    option(
+        "--input-grad/--no-input-grad",
+        group=MEASURE,
+        help="Compute the gradient of the input in the backward.",
+    ),
+    Needs("backward"),
+]
 ThreadsFlag = Annotated[
     int,
     option(

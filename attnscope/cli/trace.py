@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, integer, option
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     TRACE_FORMS,
@@ -23,7 +23,7 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.progress import progress_line
-from attnscope.cli.running import BudgetFlag, SeedFlag, ThreadsFlag, exit_on_faults, start_torch
+from attnscope.cli.running import BudgetFlag, InputGradFlag, SeedFlag, ThreadsFlag, exit_on_faults, start_torch
 from attnscope.profiling.options import BUDGET_S, DEVICES
 from attnscope.tracing.folding import GROUPS
 from attnscope.tracing.selection import SORTS
@@ -133,15 +133,7 @@ def run_trace(
     backward: Annotated[
         bool, option("--backward", group=MEASURE, help="Also count the MACs of the backward of each row.")
     ] = False,
-    input_grad: Annotated[
-        bool,
-        option(
-            "--input-grad/--no-input-grad",
-            group=MEASURE,
-            help="Compute the gradient of the input in the backward.",
-        ),
-        Needs("backward"),
-    ] = True,
+    input_grad: InputGradFlag = True,
     device: Annotated[
         str | None,
         option(

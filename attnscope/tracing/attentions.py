@@ -148,51 +148,50 @@ class DilatedGroups(Groups):
     noun: ClassVar[str] = "dilated windows"
 
 
-class OtherKeys(OtherSequence):
+class Described:
+    """A description that is the same for all sizes."""
+
+    __slots__ = ()
+    words: ClassVar[str]
+
+    def describe(self, sized: bool = True) -> str:
+        """Return the words for the keys."""
+        return self.words
+
+
+class OtherKeys(Described, OtherSequence):
     """Keys that are not the tokens of the queries, but another sequence."""
 
     __slots__ = ()
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `all keys`."""
-        return "all keys"
+    words: ClassVar[str] = "all keys"
 
 
-class PooledKeys(OtherSequence):
+class PooledKeys(Described, OtherSequence):
     """Keys that come from the tokens of the queries, but are fewer or more: pooled, sub-sampled, or with others added."""
 
     __slots__ = ()
     kind: ClassVar[str] = "reduced"
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `keys made from the same tokens`."""
-        return "keys made from the same tokens"
+    words: ClassVar[str] = "keys made from the same tokens"
 
 
-class Surroundings(OtherSequence):
+class Surroundings(Described, OtherSequence):
     """The tokens around each query: neighbourhood attention."""
 
     __slots__ = ()
     kind: ClassVar[str] = "neighbourhood"
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `each token's own neighbourhood`."""
-        return "each token's own neighbourhood"
+    words: ClassVar[str] = "each token's own neighbourhood"
 
 
-class PredictedWeights(OtherSequence):
+class PredictedWeights(Described, OtherSequence):
     """Values whose weights are a softmax of a projection, without q·kᵀ: outlook, deformable and pooling attention."""
 
     __slots__ = ()
     kind: ClassVar[str] = "predicted"
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `weights predicted without q·kᵀ`."""
-        return "weights predicted without q·kᵀ"
+    words: ClassVar[str] = "weights predicted without q·kᵀ"
 
 
 @dataclass(frozen=True, slots=True)
-class Unscored(Neighbourhood):
+class Unscored(Described, Neighbourhood):
     """Tokens that have no scores with tokens."""
 
     count: int
@@ -213,10 +212,7 @@ class Channels(Unscored):
 
     __slots__ = ()
     kind: ClassVar[str] = "channel"
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `attention over channels`."""
-        return "attention over channels"
+    words: ClassVar[str] = "attention over channels"
 
 
 class Linear(Unscored):
@@ -224,10 +220,7 @@ class Linear(Unscored):
 
     __slots__ = ()
     kind: ClassVar[str] = "linear"
-
-    def describe(self, sized: bool = True) -> str:
-        """Return `linear attention, q·(kᵀ·v)`."""
-        return "linear attention, q·(kᵀ·v)"
+    words: ClassVar[str] = "linear attention, q·(kᵀ·v)"
 
 
 def neighbourhood_of(attention: Attention) -> Neighbourhood:
