@@ -293,6 +293,12 @@ class SwappedProduct(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
+class SwappedAroundUnknown(nn.Module):
+    def forward(self, x):
+        # B C H W -> C L B
+        return x.flatten(2).transpose(1, 2)
+
+
 class RightProduct(nn.Module):
     def forward(self, x):
         # B C H W -> B HW C
@@ -325,6 +331,7 @@ class AnyIsWrong(nn.Module):
     ("module", "says"),
     [
         (SwappedProduct, ["(HW, B, C) = 2×2×96"]),
+        (SwappedAroundUnknown, ["(C, L, B) = 96×20×2"]),
         (RightProduct, []),
         (FirstIsWrong, ["(2*nH, Wh, Ww) = 24×20×96"]),
         (SecondIsWrong, ["(Wh, Ww, 2*nH) = 20×96×24"]),

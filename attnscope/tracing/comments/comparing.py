@@ -318,10 +318,8 @@ def _is_wrong(
         return each.is_explained(by_code, confirmed) or _fits_in_another_order(each, confirmed)
     known = stronger | by_code.keys()
     return any(
-        each.is_known(bound)
-        and (
-            _fits_in_another_order(each, bound) or (each.misfits(bound) <= known and each.is_explained(by_code, bound))
-        )
+        _fits_in_another_order(each, bound, moves_unknown=False)
+        or (each.is_known(bound) and each.misfits(bound) <= known and each.is_explained(by_code, bound))
         for bound in [_with_products(each, bound) for bound in bounds]
     )
 
@@ -337,13 +335,18 @@ def _with_products(each: Observation, bound: Sizes) -> dict[str, int]:
     return {**products, **known}
 
 
-def _fits_in_another_order(each: Observation, bound: Sizes) -> bool:
-    """Return whether a comment would fit with its axes in another order."""
+def _fits_in_another_order(each: Observation, bound: Sizes, moves_unknown: bool = True) -> bool:
+    """Return whether a comment would fit with its axes in another order; those of unknown size may have to keep theirs."""
     known = {**bound, **dict(each.sizes)}
     return any(
         fit(order, shape, known) is not None
         for axes in each.options
         if len(axes) <= MOST_PERMUTED
         for order in permutations(axes)
+        if moves_unknown
+        or all(
+            axis is here or axis.tree is None or axis.sizes(known) is not None
+            for axis, here in zip(order, axes, strict=True)
+        )
         for shape in each.shapes
     )
