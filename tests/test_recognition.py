@@ -527,3 +527,12 @@ def test_the_formula_is_left_out_if_values_have_more_channels_than_keys():
     }
     assert len(formulas[16]) == 1
     assert formulas[32] == []
+
+
+def test_an_empty_tensor_can_be_viewed():
+    class Empty(nn.Module):
+        def forward(self, x):
+            return x[:0].reshape(0, 200).view(-1, 4, 50), (x @ x.mT).softmax(-1)
+
+    report = attnscope.trace(Empty(), torch.rand(2, 50, 4))
+    assert (0, 4, 50) in [shape for row in report.steps for shape in row.outputs]

@@ -119,6 +119,8 @@ def viewed(axes: Axes, shape: Shape) -> Axes:
 
 
 def _viewed(axes: Axes, shape: Shape) -> Axes:
+    if 0 in shape:  # an empty tensor may be viewed in any shape with such an axis
+        raise MixedError
     rest = [atom for axis in reversed(axes) for atom in reversed(axis)]
     made = []
     for size in shape:
