@@ -177,7 +177,18 @@ class HidesParameters(nn.Linear):
         return iter(())
 
 
+class Compares(nn.Linear):
+    """A module that is equal to others, and therefore has no hash."""
+
+    def __init__(self):
+        super().__init__(4, 6)
+
+    def __eq__(self, other):
+        raise TypeError("cannot be compared")
+
+
 KINDS = [
+    Compares,
     HasSlot,
     HasSlotAndRefuses,
     lambda: NeedsArguments(6),
@@ -200,6 +211,19 @@ def test_modules_that_deepcopy_does_not_copy_are_traced(create, settings):
     assert torch.equal(module.weight, weight)
     assert (getattr(module, "calls", None), getattr(module, "scale", None)) == (calls, scale)
     module(x)
+
+
+def test_equal_submodules_are_two_modules():
+    class Equal(nn.Linear):
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+    report = attnscope.trace(nn.Sequential(Equal(4, 4), Equal(4, 4, bias=False)), torch.ones(3, 4))
+    assert (report.totals.macs, report.totals.params) == (2 * 3 * 4 * 4, (4 * 4 + 4) + 4 * 4)
+    assert [row.path for row in report.steps] == ["0", "1"]
 
 
 class Handle:

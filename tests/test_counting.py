@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import attnscope
-from attnscope import ops
+from attnscope import UsageError, ops
 from attnscope.render import render
 from attnscope.render.screen import Screen
 from attnscope.tracing.costs import is_known, name_of
@@ -564,6 +566,61 @@ def test_vmap_and_functional_gradients_are_exact():
 
     assert macs(mapped, X) == 120
     assert macs(derived, rand(5)) == 30 + 30
+
+
+@pytest.mark.parametrize("is_within", [True, False])
+def test_fake_tensors_are_those_of_meta(is_within):
+    with FakeTensorMode() as mode:
+        module, x = nn.Linear(5, 6), torch.randn(4, 5)
+    with mode if is_within else nullcontext():
+        report = attnscope.trace(module, x)
+    assert (report.totals.macs, report.totals.params, report.notes) == (4 * 5 * 6, 5 * 6 + 6, [])
+    with pytest.raises(UsageError, match="must not be on meta, which computes nothing"):
+        attnscope.trace(module, x, device="cpu")
+
+
+def test_a_fake_mode_inside_a_forward_and_around_a_trace_passes():
+    def fakes(self, x):
+        with FakeTensorMode():
+            return torch.randn(4, 5) @ torch.randn(5, 6)
+
+    x = rand(1, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert macs(lambda self, x: x @ x.t(), x) == 2
+    assert macs(fakes, rand(1)) == 4 * 5 * 6
+
+
+def test_forward_mode_gradients_are_exact():
+    def tangent(self, x):
+        return torch.func.jvp(self.first, (x,), (torch.ones_like(x),))[1]
+
+    report = traced(tangent, rand(4, 5))
+    assert report.uncounted == []
+    assert report.totals.macs == 3 * 4 * 5 * 6  # the output, and a tangent by the input and one by the weight
+
+
+def test_a_marker_of_the_profiler_costs_nothing():
+    def marked(self, x):
+        with torch.profiler.record_function("here"):
+            return x + 1
+
+    report = traced(marked, rand(4, 5))
+    assert report.uncounted == []
+    assert report.totals.other_flops == 4 * 5
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_operators_outside_of_torch_calls_do_not_make_a_forward_untimeable():
+    def through_numpy(self, x):
+        return x + torch.from_numpy(x.numpy())
+
+    def nested(self, x):
+        return torch.nested.nested_tensor([x[:1], x]).to_padded_tensor(0.0)
+
+    for call in (through_numpy, nested):
+        report = traced(call, rand(4, 5), time=True, budget=0.01)
+        assert not any("not timed" in warning for warning in report.warnings)
+        assert all(row.time is not None for row in report.steps if row.name in ("add", "to_padded_tensor"))
 
 
 class Wrapped(torch.Tensor):

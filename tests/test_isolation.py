@@ -23,6 +23,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils._python_dispatch import BaseTorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 import attnscope
@@ -119,7 +121,8 @@ def of_process():
         "torch": torch.get_rng_state().numpy().tobytes(),
         "dtype": torch.get_default_dtype(),
         "device": torch.empty(0).device,  # torch 2.5 cannot return the default device once it was reset
-        "modes": len(torch.overrides._get_current_function_mode_stack()),
+        "modes": [*map(id, torch.overrides._get_current_function_mode_stack())],
+        "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "grad": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
         "autocast": (
@@ -314,6 +317,16 @@ class Disturbs(nn.Linear):
         return super().forward(x)
 
 
+class SetsModes(nn.Linear):
+    """A layer that sets the default device, and leaves modes active."""
+
+    def forward(self, x):
+        torch.set_default_device("cpu")
+        BaseTorchFunctionMode().__enter__()
+        BaseTorchDispatchMode().__enter__()
+        return super().forward(x)
+
+
 class Hooked(nn.Linear):
     """A layer whose hook, a closure, collects its outputs."""
 
@@ -383,6 +396,7 @@ KINDS = [
     ChangesModes,
     NonLeaf,
     Disturbs,
+    SetsModes,
     Hooked,
 ]
 BUILT = {kind.__name__: functools.partial(kind, 4, 4) for kind in KINDS} | {

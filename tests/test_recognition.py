@@ -536,3 +536,15 @@ def test_an_empty_tensor_can_be_viewed():
 
     report = attnscope.trace(Empty(), torch.rand(2, 50, 4))
     assert (0, 4, 50) in [shape for row in report.steps for shape in row.outputs]
+
+
+class Selects(nn.Module):
+    """A detector that finds nothing: views of tensors without elements, and a softmax of a scalar."""
+
+    def forward(self, x):
+        none = x[:, :0].view(2, 0, 2, 2).permute(0, 2, 1, 3).flatten(2)
+        return none, x.sum().softmax(0)
+
+
+def test_tensors_without_elements_and_axes_pass():
+    assert attnscope.trace(Selects(), torch.ones(2, 3, 4)).attentions == []

@@ -16,6 +16,11 @@ register(
     is_view=True,
 )
 register(
+    """is_same_size _has_same_storage_numel _efficientzerotensor profiler._record_function_enter_new
+    profiler._record_function_enter profiler._record_function_exit""",
+    is_view=True,
+)
+register(
     """view_as_complex _indices _values indices values crow_indices col_indices ccol_indices row_indices
     _nested_view_from_buffer _nested_get_values _nested_view_from_jagged""",
     is_view=True,
@@ -23,7 +28,8 @@ register(
 register("embedding index index_select gather take slice_scatter", gathers=True)
 register(
     """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
-    constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle"""
+    constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    replication_pad3d pixel_shuffle pixel_unshuffle channel_shuffle"""
 )
 register(
     """im2col col2im masked_fill masked_scatter where tril triu one_hot meshgrid index_put _index_put_impl scatter
@@ -32,12 +38,13 @@ register(
 register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")
 register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")
 register("rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout")
-register("sort topk argsort nonzero _unique2 unique_dim bucketize _local_scalar_dense _assert_async equal")
+register("sort topk argsort nonzero _unique2 unique_dim bucketize histc _local_scalar_dense _assert_async equal")
 register("_to_sparse _to_sparse_csr _to_dense _coalesce sparse_mask to_mkldnn mkldnn_reorder_conv2d_weight int_repr")
 register("_sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors")
 register("_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list")
 register(
-    "_nested_from_padded to_padded_tensor _nested_view_from_buffer_copy _pack_padded_sequence _pad_packed_sequence"
+    """_nested_from_padded to_padded_tensor _jagged_to_padded_dense_forward _padded_dense_to_jagged_forward
+    _nested_view_from_buffer_copy _pack_padded_sequence _pad_packed_sequence"""
 )
 
 

@@ -32,9 +32,11 @@ from attnscope.tracing.costs import (
 from attnscope.tracing.flow.record import Flow
 from attnscope.tracing.memory import Memory
 from attnscope.tracing.operators import Operators
+from attnscope.tracing.process_state import modes_as_before
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_in
 from attnscope.tracing.threads import followed
+from attnscope.tracing.tree import named_parameters
 from attnscope.tracing.visits import Running, Visit, Visits
 
 
@@ -149,6 +151,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
             stack.enter_context(_shown_inside_functions(watcher))
             stack.enter_context(followed(watcher.follow))
             stack.enter_context(watcher.watching(watcher.calls, []))
+            stack.enter_context(modes_as_before())
             stack.enter_context(_traced(tracer))
             result = forward()
     except Exception as error:
@@ -311,7 +314,7 @@ class _Watcher:
 
     def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None) -> None:
         self.visits = Visits(module)
-        self.unused = {id(parameter) for _, parameter in nn.Module.named_parameters(module)}
+        self.unused = {id(parameter) for _, parameter in named_parameters(module)}
         """The identities of the parameters that no call has taken yet."""
         self.tracer = tracer
         self.entered = entered

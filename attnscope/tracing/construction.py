@@ -22,8 +22,9 @@ from attnscope.profiling.devices import free_memory
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.costs import name_of_operator
 from attnscope.tracing.failures import ForwardError, is_metas
-from attnscope.tracing.isolation import Inputs, tensors_of
+from attnscope.tracing.isolation import Inputs
 from attnscope.tracing.targets import InputSpec, Target
+from attnscope.tracing.tree import named_parameters, tensors_of
 
 SMALLER = "use smaller values of {arg}"
 """The fix that an error suggests if a target does not fit."""
@@ -102,7 +103,7 @@ def inputs_maker(
         threads: number of CPU threads.
         seed: random seed.
     """
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    dtype = next((p.dtype for _, p in named_parameters(module) if p.is_floating_point()), torch.get_default_dtype())
 
     def inputs(device: torch.device) -> Inputs:
         for spec in specs:

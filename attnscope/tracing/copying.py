@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from attnscope.tracing.tensors import tensors_within
+from attnscope.tracing.tree import modules_of
 
 Value = TypeVar("Value")
 Memo = dict[int, Any]
@@ -35,7 +36,7 @@ def copied(value: Value, memo: Memo, copy_tensor: Copier) -> Value:
         memo: copies that exist. The new copies are added.
         copy_tensor: copies a tensor.
     """
-    originals = {id(module) for module in value.modules()} if isinstance(value, nn.Module) else set()
+    originals = {id(module) for module in modules_of(value)} if isinstance(value, nn.Module) else set()
     copiers = _Copiers(copy_tensor)
     with _used(copiers):
         while True:
@@ -127,7 +128,7 @@ def _is_reduced_whole(kind: type) -> bool:
 
 def _same_module(made: Any, originals: set[int]) -> nn.Module | None:
     """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
-    modules = made.modules() if isinstance(made, nn.Module) else ()
+    modules = modules_of(made) if isinstance(made, nn.Module) else ()
     return next((module for module in modules if id(module) in originals), None)
 
 

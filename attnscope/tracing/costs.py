@@ -115,13 +115,13 @@ def _operation(operator: Any) -> tuple[Operation, bool]:
 
 
 def _and_out_of_place(operator: Any) -> Iterator[Any]:
-    """Yield an operator of a schema, and the overloads of what it does in place, since torch does not tag all of both."""
+    """Yield an operator of a schema, and the overloads of what it does in place or as a prim, since torch tags not all."""
     packet = getattr(operator, "overloadpacket", None)
     if packet is None:
         return
     yield operator
-    library = getattr(torch.ops, operator.namespace)
-    if packet.__name__.endswith("_") and (other := getattr(library, packet.__name__[:-1], None)) is not None:
+    library = torch.ops.aten if operator.namespace == "prims" else getattr(torch.ops, operator.namespace)
+    if (name := packet.__name__.removesuffix("_")) and (other := getattr(library, name, None)) not in (None, packet):
         yield from (getattr(other, overload) for overload in other.overloads())
 
 
@@ -137,8 +137,8 @@ def is_view(operator: Any) -> bool:
 
 @cache
 def name_of(operator: Any) -> str:
-    """Return the name without the overload: `addmm`; with its namespace, unless it is aten."""
-    return str(getattr(operator, "overloadpacket", operator)).removeprefix("aten.")
+    """Return the name without the overload: `addmm`; with its namespace, unless that is aten or prims."""
+    return str(getattr(operator, "overloadpacket", operator)).removeprefix("aten.").removeprefix("prims.")
 
 
 @cache

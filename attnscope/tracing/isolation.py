@@ -20,20 +20,11 @@ from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.copying import Memo, Value, copied, disown
-from attnscope.tracing.tensors import REFUSED, has_own_operators, storage_of, tensors_in
+from attnscope.tracing.tensors import REFUSED, has_own_operators, is_fake, storage_of, tensors_in
+from attnscope.tracing.tree import modules_of, tensors_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
-
-
-def named_tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the parameters and buffers of a module with their paths. Methods of its own class may return others."""
-    return [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
-
-
-def tensors_of(module: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a module."""
-    return [tensor for _, tensor in named_tensors_of(module)]
 
 
 def home(module: nn.Module) -> torch.device:
@@ -43,8 +34,8 @@ def home(module: nn.Module) -> torch.device:
 
 
 def is_partly_on_meta(module: nn.Module) -> bool:
-    """Return whether any parameter or buffer of a module is on meta, so that its forward cannot compute."""
-    return any(tensor.device.type == "meta" for tensor in tensors_of(module))
+    """Return whether any parameter or buffer of a module has no values, as on meta, so that its forward cannot compute."""
+    return any(tensor.device.type == "meta" or is_fake(tensor) for tensor in tensors_of(module))
 
 
 def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Inputs]:
@@ -98,7 +89,7 @@ def evaluating(module: nn.Module) -> None:
     try:
         module.eval()
     except Exception:
-        for submodule in module.modules():
+        for submodule in modules_of(module):
             vars(submodule)["training"] = False  # without its `__setattr__`, which may be what refuses
 
 
@@ -136,7 +127,10 @@ class _Tensors:
         if is_lazy(tensor):
             kind: Any = type(tensor)
             return kind(requires_grad=tensor.requires_grad, device=device, dtype=tensor.dtype)  # type: ignore[no-any-return]
-        if _is_plain(tensor):
+        if is_fake(tensor):
+            sizes, strides = map(int, tensor.shape), map(int, tensor.stride())
+            data = torch.empty_strided(tuple(sizes), tuple(strides), dtype=tensor.dtype, device="meta")
+        elif _is_plain(tensor):
             memory = self.memory_of(tensor, device)
             data = torch.empty(0, dtype=tensor.dtype, device=memory.device)
             data.set_(memory.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
@@ -147,7 +141,7 @@ class _Tensors:
         if isinstance(tensor, nn.Parameter):
             data = (
                 Tensor._make_subclass(type(tensor), data, tensor.requires_grad)
-                if type(data) is Tensor
+                if type(data) is Tensor and not is_fake(tensor)
                 else nn.Parameter(data, tensor.requires_grad)
             )
         elif tensor.requires_grad and not torch._C._functorch.is_functorch_wrapped_tensor(tensor):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from attnscope.tracing.tensors import storage_of, tensors_in
+from attnscope.tracing.tree import tensors_of
 
 
 class Memory:
@@ -21,8 +22,7 @@ class Memory:
         self.is_known = True
         self.held: dict[int, weakref.ref[Any]] = {}
         self.lock = threading.RLock()  # a callback may run while its thread adds a tensor
-        named = [*nn.Module.named_parameters(module), *nn.Module.named_buffers(module)]
-        storages = [storage_of(tensor) for _, tensor in named]
+        storages = map(storage_of, tensors_of(module))
         self.outside = {storage._cdata for storage in storages if storage is not None}
 
     def add(self, out: Any) -> None:

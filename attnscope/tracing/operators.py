@@ -62,7 +62,13 @@ class Operators(TorchDispatchMode):
         """Inside a custom operator, the storages whose values an operator computed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        if self.recorder.here.current is None:  # a function mode would take the operator for a call of the forward
+            with torch._C.DisableTorchFunction():
+                return self.run(func, types, args, kwargs or {})
+        return self.run(func, types, args, kwargs or {})
+
+    def run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator, and record it or the operators of which it consists."""
         if isinstance(func, HigherOrderOperator):
             return self.run_higher_order(func, *args, **kwargs)
         if any(map(has_own_operators, types)):
@@ -136,6 +142,8 @@ def _storages(values: Any) -> set[int]:
 def _is_composite(operator: Any) -> bool:
     """Return whether an operator only calls other operators, into which autograd would decompose it."""
     name, key = operator.name(), "CompositeImplicitAutograd"
+    if not torch._C._dispatch_has_kernel(name):  # a property such as prim::device, which is not an operator
+        return False
     base_name = name.rpartition("::")[2].split(".")[0]
     return base_name != "scaled_dot_product_attention" and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch.nn.modules import module as modules
+from torch.utils import _device
 
 Restore = Callable[[], object]
 
@@ -72,6 +73,33 @@ def process_as_before() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def modes_as_before() -> Iterator[None]:
+    """Restore the modes of this thread at the end of a `with` block, so that contexts around it end their own modes."""
+    with ExitStack() as stack:
+        for restore in _modes():
+            stack.callback(restore)
+        yield
+
+
+@contextmanager
+def default_device(device: torch.device) -> Iterator[None]:
+    """Make a device the default within a `with` block.
+
+    A forward may set another default. torch refuses that if contexts of devices are nested, so that others are set aside.
+    """
+    with modes_as_before():
+        modes = torch.overrides._get_current_function_mode_stack()
+        while torch._C._len_torch_function_stack():
+            torch._C._pop_torch_function_stack()
+        torch._GLOBAL_DEVICE_CONTEXT.device_context = None
+        for mode in modes:
+            if not isinstance(mode, _device.DeviceContext):
+                torch._C._push_on_torch_function_stack(mode)
+        torch.set_default_device(device)
+        yield
+
+
 def _restores() -> Iterator[Restore]:
     """Yield functions that restore one part of the state each."""
     yield from _generators()
@@ -93,7 +121,7 @@ def _generators() -> Iterator[Restore]:
 def _torch_settings() -> Iterator[Restore]:
     """Yield functions that restore the settings of torch that are not flags of a backend."""
     yield _restorer(torch.get_default_dtype, torch.set_default_dtype)
-    yield _default_device()
+    yield from _modes()
     yield _restorer(torch.get_num_threads, torch.set_num_threads)
     yield _restorer(torch.is_grad_enabled, torch._C._set_grad_enabled)
     yield _restorer(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
@@ -107,20 +135,37 @@ def _torch_settings() -> Iterator[Restore]:
         yield _contents(hooks)
 
 
-def _default_device() -> Restore:
-    """Return a function that restores the default device, if it has changed: setting it reorders the active modes."""
-    context = _device_context()
-    device = None if context is None else torch.get_default_device()  # torch 2.5 has an error if the default was reset
+def _modes() -> Iterator[Restore]:
+    """Yield functions that restore the modes of this thread, of which the default device is one.
+
+    A forward that sets the default device, or leaves a mode active, changes the order in which the modes end.
+    """
+    yield _contents(vars(torch._GLOBAL_DEVICE_CONTEXT))
+    yield partial(setattr, _device, "CURRENT_DEVICE", _device.CURRENT_DEVICE)
+    yield _stack("function", lambda mode: torch._C._pop_torch_function_stack())
+    yield _stack("dispatch", lambda mode: torch._C._pop_torch_dispatch_stack(getattr(mode, "_mode_key", None)))
+
+
+def _stack(kind: str, pop: Callable[[Any], object]) -> Restore:
+    """Return a function that restores the active modes of a kind; `pop` removes the innermost one."""
+    size, at, push = (
+        getattr(torch._C, name)
+        for name in (f"_len_torch_{kind}_stack", f"_get_{kind}_stack_at", f"_push_on_torch_{kind}_stack")
+    )
+
+    def modes() -> list[Any]:
+        return [at(place) for place in range(size())]
+
+    before = modes()
 
     def restore() -> None:
-        if _device_context() is not context:
-            torch.set_default_device(device)
+        if [*map(id, modes())] != [*map(id, before)]:
+            for mode in reversed(modes()):
+                pop(mode)
+            for mode in before:
+                push(mode)
 
     return restore
-
-
-def _device_context() -> Any:
-    return getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
 
 
 def _backend_flags() -> Iterator[Restore]:

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from attnscope.core.axes import spell
 from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.noise import doubts
@@ -25,6 +23,7 @@ from attnscope.tracing.selection import selected
 from attnscope.tracing.source_lines import spell_line
 from attnscope.tracing.tensors import elements_of, shape_of, tensors_within
 from attnscope.tracing.times import call_times
+from attnscope.tracing.tree import named_modules, named_parameters
 
 
 def trace_report(
@@ -37,7 +36,7 @@ def trace_report(
     recognized = find_attention(found.watched.flow, calls, found.batch)
     attentions = attentions_found(recognized.attentions, Forward(calls, times, whole))
     wrong = list(found.comments.wrong.values())
-    classes = {path: type(submodule).__name__ for path, submodule in module.named_modules() if path}
+    classes = {path: type(submodule).__name__ for path, submodule in named_modules(module) if path}
 
     backward = None
     if options.backward:
@@ -50,7 +49,7 @@ def trace_report(
     rows = rows_of(calls, options.group, options.depth, options.everything, tall=order is not None)
     if order:
         rows = selected(rows, spelled, order, options.top, options.everything)
-    parameters = [parameter for _, parameter in nn.Module.named_parameters(module)]  # its own method may raise
+    parameters = [parameter for _, parameter in named_parameters(module)]
     params = sum(map(elements_of, parameters))
     args, keywords = found.inputs
     inputs = [text for value in (*args, *keywords.values()) if (text := _spell_input(value))]
@@ -165,7 +164,7 @@ def _worth_opening(calls: Sequence[Call], attentions: Sequence[AttentionFound], 
     It is that of the first attention, or else that whose own calls have the most MACs; "" without submodules. A module that
     the forward makes has no path that could be opened.
     """
-    paths = {path for path, _ in found.module.named_modules(remove_duplicate=False) if path}
+    paths = {path for path, _ in named_modules(found.module, remove_duplicate=False) if path}
     if opened := [each.path for each in attentions if each.path in paths]:
         return opened[0]
     macs: Counter[str] = Counter()

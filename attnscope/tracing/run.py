@@ -18,10 +18,11 @@ from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
 from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
-from attnscope.tracing.process_state import process_as_before
+from attnscope.tracing.process_state import default_device, process_as_before
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in
+from attnscope.tracing.tree import modules_of, named_modules
 from attnscope.tracing.visits import Visit
 
 
@@ -76,10 +77,10 @@ def run_watched(
     check = CommentCheck(is_users, _has_sizes)
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
     there, (args, keywords) = isolated(module, inputs(device), device)
-    copies = [*there.modules()]  # without those that the forward may add, which may be others
+    copies = modules_of(there)  # without those that the forward may add, which may be others
     whole = args, keywords
     # the forward may also create tensors, which belong on meta
-    made_there = torch.device("meta") if device.type == "meta" else nullcontext()
+    made_there = default_device(device) if device.type == "meta" else nullcontext()
     try:
         evaluating(there)
         batch = _batch(there, args, keywords)
@@ -113,7 +114,7 @@ def received(
         UsageError: the submodule does not exist, or the forward never calls it.
         ForwardFailedError: the forward raised before it called the submodule.
     """
-    submodules = dict(module.named_modules(remove_duplicate=False))
+    submodules = dict(named_modules(module, remove_duplicate=False))
     if path not in submodules:
         names = [name for name in submodules if name]
         first = f"the first submodules are: {', '.join(names[:6])}"
@@ -152,7 +153,7 @@ def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]
     if not shapes:
         return 1
     own = type(module).__module__.startswith("torch.nn.")
-    layouts = {each.batch_first for each in module.modules() if own and isinstance(each, nn.MultiheadAttention)}
+    layouts = {each.batch_first for each in modules_of(module) if own and isinstance(each, nn.MultiheadAttention)}
     if layouts and len(shapes[0]) == 2:
         return 1  # `n c`
     if layouts == {False} and len(shapes[0]) == 3:

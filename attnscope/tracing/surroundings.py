@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.tracing.isolation import Inputs, values_as_before
+from attnscope.tracing.tree import modules_of
 
 Restore = Callable[[], object]
 
@@ -52,7 +53,7 @@ def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[None]:
 
 def _code_of(module: nn.Module) -> Iterator[Any]:
     """Yield the classes of a module, and the functions and hooks among its attributes."""
-    for submodule in module.modules():
+    for submodule in modules_of(module):
         yield type(submodule)
         for name, value in vars(submodule).items():
             if name.endswith("_hooks") and isinstance(value, dict):

@@ -21,6 +21,7 @@ __all__ = [
     "elements_of",
     "has_own_operators",
     "is_array",
+    "is_fake",
     "shape_of",
     "shapes_in",
     "shapes_within",
@@ -156,10 +157,15 @@ def storage_of(tensor: Tensor) -> Any:
         return None
 
 
+def is_fake(tensor: Tensor) -> bool:
+    """Return whether a tensor has a device and no values, as on meta: one of a FakeTensorMode."""
+    return type(tensor).__name__ == "FakeTensor"
+
+
 def has_own_operators(kind: type[Tensor]) -> bool:
     """Return whether a subclass runs each operator as other operators, on the tensors that it wraps."""
     return kind.__torch_dispatch__ not in (Tensor.__torch_dispatch__, torch._C._disabled_torch_dispatch_impl) and (
-        kind.__name__ != "FakeTensor"  # a fake tensor wraps no other tensor
+        kind.__name__ != "FakeTensor"  # it wraps no other tensor
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, in_a_line, literal
 from attnscope.core.version import __version__
@@ -19,12 +20,13 @@ from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import SMALLER, built, inputs_maker, parameters_short
 from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas, needs_values
-from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, named_tensors_of, tensors_of
+from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import Found, measure, run_watched
 from attnscope.tracing.targets import Target
+from attnscope.tracing.tree import named_tensors_of, tensors_of
 from attnscope.tracing.values import values_known
 
 __all__ = ["ForwardError", "TraceOptions", "trace", "trace_target"]
@@ -133,9 +135,10 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
 def _harmless() -> Iterator[None]:
     """Leave the process as it is within a `with` block, and show what the user's code prints on stderr.
 
-    Tensors of an inference mode around it would refuse to be changed outside of that mode.
+    Tensors of an inference mode around it would refuse to be changed outside of that mode, and those of a fake mode have no
+    values.
     """
-    with process_as_before(), redirect_stdout(sys.stderr), torch.inference_mode(False):
+    with process_as_before(), redirect_stdout(sys.stderr), torch.inference_mode(False), unset_fake_temporarily():
         yield
 
 

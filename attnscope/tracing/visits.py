@@ -12,6 +12,7 @@ from inspect import getattr_static
 from torch import nn
 
 from attnscope.core.axes import Shape
+from attnscope.tracing.tree import named_modules
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +43,7 @@ class Visits:
     """The runs of the submodules of a root module."""
 
     def __init__(self, root: nn.Module) -> None:
-        self.paths = {id(module): path for path, module in root.named_modules()}
+        self.paths = {id(module): path for path, module in named_modules(root)}
         self.names: dict[int, dict[int, list[str]]] = {}
 
     def __contains__(self, module: nn.Module) -> bool:

@@ -126,7 +126,7 @@ def _viewed(axes: Axes, shape: Shape) -> Axes:
     for size in shape:
         axis = []
         while size > 1:
-            if not rest:
+            if not rest or not rest[-1].size:  # a size of zero has no factors
                 raise MixedError
             atom = rest.pop()
             if size % atom.size == 0:

@@ -73,7 +73,8 @@ class AxisRules:
         """Return the axes of each output of a node; none if its rule does not expect these arguments."""
         try:
             return RULES.get(node.name, same)(self, node)
-        except (IndexError, TypeError, ValueError):  # another version of torch, or a nested or sparse tensor
+        except (IndexError, TypeError, ValueError, ZeroDivisionError):
+            # another version of torch, a nested or sparse tensor, or a scalar, which has no axis to take
             return ()
 
     def begin(self, value: Value) -> None:
