@@ -1,6 +1,8 @@
 """Third-party targets: inputs of every kind, values on meta, builds that fit, and MACs equal to FlopCounterMode's."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ import attnscope
 from attnscope import DeviceError, UsageError
 from attnscope.profiling import devices
 from attnscope.tracing.construction import built, inputs_maker
-from attnscope.tracing.failures import ForwardError
+from attnscope.tracing.failures import ForwardError, needs_values
 from attnscope.tracing.options import TraceOptions
-from attnscope.tracing.targets import InputSpec, Target, find_target
+from attnscope.tracing.targets import InputSpec, Target, find_target, transformers
 from attnscope.tracing.trace import trace_target
 from attnscope.tracing.values import values_known
 
@@ -94,6 +96,53 @@ def test_a_file_that_lacks_a_config_is_an_error_of_one_line(text, message, tmp_p
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         find_target(f"hf:{path}", {})
+
+
+class Patches(nn.Module):
+    """A model whose user cuts images into patches, as small images or as rows of pixels."""
+
+    def __init__(self, is_flat):
+        super().__init__()
+        self.project = nn.Linear(3 * 16 * 16, 4) if is_flat else nn.Conv2d(3, 4, 16, 16)
+        self.takes = (1, 196, 768) if is_flat else (196, 3, 16, 16)
+
+    def forward(self, pixel_values):
+        assert pixel_values.shape == self.takes, f"wrong shape {tuple(pixel_values.shape)}"
+        return self.project(pixel_values)
+
+
+def of_config(create, **config):
+    config = SimpleNamespace(**config)
+    found, others = partial(transformers.find_inputs, config), partial(transformers.other_inputs, config)
+    return Target("it", create, find_inputs=found, other_inputs=others)
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_a_forward_that_refuses_the_layout_of_an_image_gets_the_next_one(is_flat):
+    target = of_config(partial(Patches, is_flat), image_size=224, patch_size=16, spatial_merge_size=2)
+    report = trace_target(target, OPTIONS)
+    assert report.spec["inputs"] == ["1×196×768 float32" if is_flat else "196×3×16×16 float32"]
+    assert report.totals.macs == 196 * 3 * 16 * 16 * 4
+
+
+class Refuses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(4, 4)
+
+    def forward(self, pixel_values):
+        raise ValueError(f"wrong shape {tuple(pixel_values.shape)}")
+
+
+def test_an_error_about_found_inputs_names_them_and_how_to_give_others():
+    first = r"wrong shape \(1, 3, 32, 32\); the inputs were derived from its config \(pixel_values 1×3×32×32\); "
+    with pytest.raises(ForwardError, match=first + r"give others with input pixel_values=SHAPE"):
+        trace_target(of_config(Refuses, image_size=32), OPTIONS)
+
+
+def test_an_error_that_shows_a_tensor_of_meta_is_not_one_of_meta():
+    assert not needs_values(ValueError("tokens: tensor(..., device='meta', size=())"))
+    assert needs_values(RuntimeError("Tensor.item() cannot be called on meta tensors"))
 
 
 class Placeholders(nn.Module):

@@ -25,7 +25,7 @@ from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import Found, measure, run_watched
-from attnscope.tracing.targets import Target
+from attnscope.tracing.targets import InputSpec, Target
 from attnscope.tracing.tree import named_tensors_of, tensors_of
 from attnscope.tracing.values import values_known
 
@@ -128,7 +128,7 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
             module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
             if options.runs:
                 _check_home(module, options)
-        return _trace_with_more_inputs(target, options, module)
+        return _trace_with_found_inputs(target, options, module)
 
 
 @contextmanager
@@ -160,25 +160,38 @@ def _check_home(module: nn.Module, options: TraceOptions) -> None:
         )
 
 
-def _trace_with_more_inputs(target: Target, options: TraceOptions, module: nn.Module) -> TraceReport:
-    """Trace a built target, and add the optional inputs that its forward turns out to need."""
+def _trace_with_found_inputs(target: Target, options: TraceOptions, module: nn.Module) -> TraceReport:
+    """Trace a built target. If its inputs are not given, try others where its forward refuses the first ones."""
 
     def module_to_run() -> nn.Module:
         return built(target, "cpu") if is_partly_on_meta(module) else module
 
     specs = target.inputs_of(module)
+    refused: tuple[ForwardError, list[InputSpec]] | None = None
     while True:
         inputs = inputs_maker(module, specs, options.threads, options.seed)
         try:
             report = _trace(options, target.name, module, inputs, module_to_run)
         except ForwardError as error:
-            more = [] if target.inputs or error.__cause__ is None else target.add_inputs(module, specs, error.__cause__)
-            if not more:
+            if target.inputs or error.__cause__ is None:
                 raise
-            specs = more
+            others = target.other_inputs(module, specs, error.__cause__)
+            if refused is None or len(refused[1]) < len(specs):
+                refused = error, specs  # of several layouts, the first one is the usual one
+            if not others:
+                raise _of_found_inputs(*refused) from refused[0].__cause__
+            specs = others
         else:
             report.notes.extend(target.notes)
             return report
+
+
+def _of_found_inputs(error: ForwardError, specs: Sequence[InputSpec]) -> ForwardError:
+    """Return an error that names the inputs that nobody gave, and how to give them."""
+    if not all(spec.name for spec in specs):
+        return error
+    found, shapes = ", ".join(map(str, specs)), " ".join(f"{{input}} {spec.name}=SHAPE" for spec in specs)
+    return ForwardError(f"{error}; the inputs were derived from its config ({found}); give others with {shapes}")
 
 
 def _check_fit(options: TraceOptions, target: Target) -> None:

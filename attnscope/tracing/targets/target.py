@@ -60,8 +60,10 @@ class Target:
     build: Callable[[], "nn.Module"]
     inputs: list[InputSpec] = field(default_factory=list)
     find_inputs: Callable[["nn.Module"], list[InputSpec]] = lambda module: []
-    add_inputs: Callable[["nn.Module", list[InputSpec], BaseException], list[InputSpec]] = lambda module, given, error: []
-    """Returns the inputs with one that was missing, after the forward raised this error; empty if none was."""
+    other_inputs: Callable[["nn.Module", list[InputSpec], BaseException], list[InputSpec]] = (
+        lambda module, given, error: []
+    )
+    """Returns the inputs to try after the forward raised this error: one more, or another layout; empty without any."""
     notes: tuple[str, ...] = ()
     """Notes for the user about the module that is built."""
 

@@ -63,7 +63,7 @@ def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Targe
         f"hf:{name}",
         build,
         find_inputs=partial(find_inputs, config),
-        add_inputs=partial(add_inputs, config),
+        other_inputs=partial(other_inputs, config),
         notes=tuple(notes),
     )
 
@@ -194,8 +194,9 @@ class Sizes:
     @property
     def image(self) -> tuple[int, int]:
         """Return the height and width of an image, multiples of a patch."""
-        height, width = self.vision.pair("image_size", "img_size", "input_size", "crop_size", default=SIDE)
-        return height, width
+        names = ("image_size", "img_size", "input_size", "crop_size")
+        own = Fields({name: getattr(each, name, None) for each in self.module.modules() for name in names[:2]})
+        return self.vision.pair(*names, default=own.pair(*names, default=SIDE)[0])
 
     @property
     def tiles(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -222,10 +223,14 @@ class Sizes:
     @property
     def grid(self) -> tuple[int, int, int]:
         """Return the frames, rows and columns of the patches of an image; the model may merge several patches."""
-        names = ("spatial_merge_size", "merge_size", "downsample_ratio", "pooling_kernel_size")
-        merge = self.vision.number(*names, default=2)
-        side = max(1, SIDE // self.patch // merge) * merge
+        side = max(1, SIDE // self.patch // self.merge) * self.merge
         return 1, side, side
+
+    @property
+    def merge(self) -> int:
+        """Return the patches along the side of a square that the model merges."""
+        names = ("spatial_merge_size", "merge_size", "downsample_ratio", "pooling_kernel_size")
+        return self.vision.number(*names, default=2)
 
     @property
     def mels(self) -> int:
@@ -303,7 +308,50 @@ def _mask(sizes: Sizes, name: str) -> InputSpec:
 
 
 def _boxes(sizes: Sizes, name: str) -> InputSpec:
-    return InputSpec((1, sizes.tokens, 4), "int64", name)
+    return InputSpec((1, sizes.tokens, 4), "int64", name, (0, 0, 1, 1))
+
+
+def _patch_images(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of the patches of an image as small images."""
+    return InputSpec((prod(sizes.grid), sizes.channels, sizes.patch, sizes.patch), name=name)
+
+
+def _merged_patches(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of squares of patches as small images with their channels last."""
+    _, rows, columns = sizes.grid
+    return InputSpec((rows * columns // sizes.merge**2, *[sizes.merge * sizes.patch] * 2, sizes.channels), name=name)
+
+
+def _flat_patches(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, prod(sizes.grid), sizes.channels * sizes.patch**2), name=name)
+
+
+def _pair(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of two images to compare."""
+    return InputSpec((1, 2, sizes.channels, *sizes.image), name=name)
+
+
+def _large_image(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of an image that the model cuts into parts of the size in its config."""
+    height, width = sizes.image
+    return InputSpec((1, sizes.channels, 4 * height, 4 * width), name=name)
+
+
+def _wide_spectrogram(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of a spectrogram with as many bands as the first layer takes."""
+    from torch import nn
+
+    first = next((each for each in sizes.module.modules() if isinstance(each, nn.Linear)), None)
+    return InputSpec((1, FRAMES, first.in_features if first else sizes.mels), name=name)
+
+
+def _long_spectrogram(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of a spectrogram of half a minute, which models read in parts of whole seconds."""
+    return InputSpec((1, sizes.mels, 3000), name=name)
+
+
+def _sound_with_channel(sizes: Sizes, name: str) -> InputSpec:
+    return InputSpec((1, 1, SAMPLES), name=name)
 
 
 def _spectrogram(sizes: Sizes, name: str) -> InputSpec:
@@ -384,6 +432,8 @@ COMPANIONS: dict[str, Rule] = {
     "pixel_position_ids": _patch_positions,
     "pixel_attention_mask": _patch_mask,
     "bbox": _boxes,
+    "mm_token_type_ids": lambda sizes, name: InputSpec((1, sizes.tokens), "int64", name, 0),
+    "past_values_padding": lambda sizes, name: InputSpec(_series(sizes, name).shape[:2], "int64", name, 0),
     "task_inputs": lambda sizes, name: InputSpec(
         (1, Fields(sizes.config).number("task_seq_len", default=TOKENS)), "int64", name
     ),
@@ -406,6 +456,10 @@ ALONE: dict[str, Rule] = {
     "hidden_states": _patches_or_hidden,
     "inputs_embeds": _hidden,
     "query_embeds": _queries,
+    "target_sizes": _patch_grid,
+    "merge_sizes": lambda sizes, name: InputSpec((1,), "int64", name, sizes.merge),
+    "freq": lambda sizes, name: InputSpec((1, 1), "int64", name, 0),
+    "latents": _hidden,
     "attention_mask": _mask,
     "pixel_mask": _pixel_mask,
     "inputs": _hidden,
@@ -413,6 +467,12 @@ ALONE: dict[str, Rule] = {
 """Inputs that only a model gets whose forward does not run without them, by name."""
 KINDS: dict[str, Rule] = {"ids": _text, "inputs": _text, "mask": _mask, "embeds": _hidden, "states": _hidden}
 """Inputs by the last word of their name."""
+LAYOUTS: dict[str, tuple[Rule, ...]] = {
+    "pixel_values": (_image, _patch_images, _flat_patches, _merged_patches, _pair, _large_image),
+    "input_values": (_sound, _sound_with_channel),
+    "input_features": (_spectrogram, _wide_spectrogram, _long_spectrogram),
+}
+"""Layouts of an input, by name. A model whose forward refuses the first one gets the next."""
 INSTEAD = {"pixel_values_videos": "pixel_values"}
 """Inputs that a model does not need beside another one."""
 
@@ -448,8 +508,12 @@ def _with_placeholders(config: Any, module: "nn.Module", specs: list[InputSpec])
     features = sum(prod(each.shape[:-1]) for each in tensors_in(found) if each.dim() > 1)
     text = given["input_ids"]
     longer = InputSpec((1, max(text.shape[1], features + 8)), "int64", "input_ids")
-    values = tuple([token] * features + [1] * (longer.shape[1] - features))
-    return [replace(longer, values=values) if spec is text else spec for spec in specs]
+    others = longer.shape[1] - features
+    values = {"input_ids": [token] * features + [1] * others, "mm_token_type_ids": [1] * features + [0] * others}
+    return [
+        replace(spec, shape=longer.shape, values=tuple(values[spec.name])) if spec.name in values else spec
+        for spec in specs
+    ]
 
 
 def find_inputs(config: Any, module: "nn.Module") -> list[InputSpec]:
@@ -477,8 +541,10 @@ def find_inputs(config: Any, module: "nn.Module") -> list[InputSpec]:
     return _with_placeholders(config, module, specs)
 
 
-def add_inputs(config: Any, module: "nn.Module", given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
-    """Return the inputs with the optional one without which the forward raised an error, which the failing code names.
+def other_inputs(config: Any, module: "nn.Module", given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
+    """Return the inputs to try after the forward raised an error.
+
+    They have the optional input that the failing code names, or else the next layout of one of them.
 
     Args:
         config: the config of the model.
@@ -487,21 +553,40 @@ def add_inputs(config: Any, module: "nn.Module", given: Sequence[InputSpec], err
         error: what it raised, with its traceback.
 
     Returns:
-        All inputs; empty if the error names no other one.
+        All inputs; empty if there is nothing else to try.
     """
-    takes = inspect.signature(module.forward).parameters
-    missing = set(takes) - {spec.name for spec in given} - {"inputs_embeds", "labels"}
-    if not ABSENT.search(str(error)):
-        return []
-    for text in [str(error), *reversed(list(_statements(error)))]:
-        for name in re.findall(r"\w+", text):
-            if name in missing and (rule := _rule(name)) is not None:
-                return _with_placeholders(config, module, [*given, rule(Sizes(module, config, takes), name)])
+    sizes = Sizes(module, config, inspect.signature(module.forward).parameters)
+    found = _with_more(sizes, given, error) or (_in_next_layout(sizes, given) if SHAPED.search(str(error)) else [])
+    return _with_placeholders(config, module, found) if found else []
+
+
+def _with_more(sizes: Sizes, given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
+    """Return the inputs with the absent one that an error names; empty if it names no other one."""
+    missing = set(sizes.takes) - {spec.name for spec in given} - {"inputs_embeds", "labels"}
+    if ABSENT.search(str(error)):
+        for text in [str(error), *reversed(list(_statements(error)))]:
+            for name in re.findall(r"\w+", text):
+                if name in missing and (rule := _rule(name)) is not None:
+                    return [*given, rule(sizes, name)]
+    return []
+
+
+def _in_next_layout(sizes: Sizes, given: Sequence[InputSpec]) -> list[InputSpec]:
+    """Return the inputs with the next layout of the first one that has another; empty if all have been tried."""
+    for spec in given:
+        layouts = [rule(sizes, spec.name or "") for rule in LAYOUTS.get(spec.name or "", ())]
+        shapes = [layout.shape for layout in layouts]
+        tried = shapes.index(spec.shape) if spec.shape in shapes else len(shapes)
+        for layout in layouts[tried + 1 :]:
+            if layout.shape not in shapes[: tried + 1]:
+                return [layout if each is spec else each for each in given]
     return []
 
 
 ABSENT = re.compile(r"None|\bmust\b|missing|required|specify|specified|provide")
 """Words of an error about an input that is absent."""
+SHAPED = re.compile(r"\bshapes?\b|\bdim|dimension|unpack|\b\dD\b|[Ss]ize [\d(]|multiple of")
+"""Words of an error about the shape of an input."""
 STATEMENT_LINES = 6
 """Lines of a statement that may name an input, from the one that raised."""
 
