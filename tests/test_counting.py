@@ -609,7 +609,7 @@ def test_a_marker_of_the_profiler_costs_nothing():
     assert report.totals.other_flops == 4 * 5
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_operators_outside_of_torch_calls_do_not_make_a_forward_untimeable():
     def through_numpy(self, x):
         return x + torch.from_numpy(x.numpy())
