@@ -18,6 +18,7 @@ from attnscope.profiling.noise import disturbances, doubts, floor_doubt
 from attnscope.profiling.options import RunOptions
 from attnscope.reports.report import (
     Backward,
+    ExplainedFigure,
     Formula,
     PartRow,
     Published,
@@ -40,6 +41,7 @@ def assemble_report(
     command: str | None,
     focus: Sequence[str],
     figures: Sequence[Mapping[str, str]],
+    figure: str | None = None,
 ) -> Report:
     """Build the Report of a Spec.
 
@@ -48,7 +50,7 @@ def assemble_report(
         options: the options of the run.
         costs: the costs of its steps.
         measured: the results of the run.
-        command, focus, figures: as in `explore`.
+        command, focus, figures, figure: as in `explore`.
     """
     plan, forward = costs.plan, measured.forward
     is_network = isinstance(spec, networks.NetworkSpec)
@@ -78,6 +80,7 @@ def assemble_report(
         parameter_bytes=spec.itemsize * plan.params,
         parts=part_rows(plan, rows) if is_whole else [],
         published=_published(spec, plan, figures),
+        figure=_explained(spec, figure),
     )
 
 
@@ -112,6 +115,15 @@ def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> 
     from attnscope.analyses.published import compare_published
 
     return compare_published(spec, plan, figures)
+
+
+def _explained(spec: Spec, figure: str | None) -> ExplainedFigure | None:
+    if figure is None:
+        return None
+    from attnscope.analyses.figure import explain_figure
+    from attnscope.networks.conventions import counts_per_image
+
+    return explain_figure(figure, counts_per_image(spec))
 
 
 def _backward(costs: Costs, measured: Measurements, options: RunOptions) -> Backward:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from attnscope.analyses.assembly import assemble_report
 from attnscope.analyses.costs import costs_of
+from attnscope.analyses.figure import parse_figure
 from attnscope.analyses.measurement import Measurements, measure
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
@@ -29,6 +30,7 @@ def explore(
     progress: Progress | None = None,
     command: str | None = None,
     figures: Sequence[Mapping[str, str]] = (),
+    figure: str | None = None,
 ) -> Report:
     """Report the steps of an attention: their shapes, exact costs and measured times.
 
@@ -47,6 +49,7 @@ def explore(
         progress: a function that is called now and then with the current measurement and the finished share of it.
         command: the command line, for the record.
         figures: published figures of this network to explain, each a "figure" and its "source".
+        figure: a figure for one image that a paper or a tool prints, such as "3.13G", to find its counting convention.
 
     Returns:
         A Report: counts are integers, times are in seconds, sizes in bytes, and a value that was not measured is None.
@@ -61,12 +64,14 @@ def explore(
     """
     if not isinstance(spec, Spec):
         raise UsageError(f"spec must be a Spec such as ViTSpec() (got {spec!r}); use attnscope.trace for a module")
+    if figure is not None:
+        parse_figure(figure)  # raises an error before anything runs
     options = RunOptions(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
     if options.runs:
         options = on_device(options, spec.dtype)
     costs = costs_of(spec, options)
     measured = measure(spec, costs, options) if options.runs else Measurements(verify_plan(spec, costs.plan))
-    return assemble_report(spec, options, costs, measured, command=command, focus=focus, figures=figures)
+    return assemble_report(spec, options, costs, measured, command=command, focus=focus, figures=figures, figure=figure)
 
 
 def on_device(options: RunOptions, dtype: str) -> RunOptions:

@@ -1,37 +1,32 @@
-"""Published figures of a network, compared with its MACs by each counting convention."""
+"""Published figures of a network, compared with its MACs for one image by each counting convention."""
 
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
-from attnscope.networks.published import conventions
+from attnscope.analyses.figure import conventions_that_give
+from attnscope.networks.conventions import conventions, one_image
+from attnscope.networks.sources import SOURCES, TRUNCATED
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.plan import Plan
 from attnscope.reports.report import Published, PublishedFigure
 
 
 def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published:
-    """Return the conventions that reproduce each figure, rounded to its digits, or truncated if no rounded one does."""
-    macs_by_way = conventions(spec, plan)
+    """Return the conventions that reproduce each figure, rounded to its digits, or truncated if no rounded one does.
 
-    def ways(figure: str) -> list[str]:
-        printed = Decimal(figure)
-        exact = {way: Decimal(macs) / spec.batch / 10**9 for way, macs in macs_by_way.items()}
-        rounded = [way for way, value in exact.items() if value.quantize(printed, rounding=ROUND_HALF_UP) == printed]
-        cut = [
-            f"{way}, truncated"
-            for way, value in exact.items()
-            if value.quantize(printed, rounding=ROUND_DOWN) == printed
-        ]
-        return rounded or cut
+    Of several conventions, those explain it that give the other rows of its source, too. Figures are those of one image.
+    The bias MLP of Swin V2 runs once for all images, so that a count for a batch is not a multiple of them.
+    """
+    single = one_image(spec)
+    per_image = conventions(single, single.plan())
 
-    return Published(
-        figures=[
-            PublishedFigure(
-                figure=f"{printed['figure']} G",
-                source=printed["source"],
-                explained_by=ways(printed["figure"]),
-            )
-            for printed in figures
-        ],
-        conventions=macs_by_way,
-    )
+    def explained(printed: Mapping[str, str]) -> PublishedFigure:
+        figure, source = printed["figure"], printed["source"]
+        rounded, truncated = conventions_that_give(Decimal(figure), 10**9, per_image)
+        ways = [*rounded, *(f"{way}{TRUNCATED}" for way in truncated)]
+        usual = SOURCES.get(source, {}).get(spec.name, ())
+        holding = [way for way in usual if way in ways]
+        alone = holding or list(rounded) or ways
+        return PublishedFigure(f"{figure} G", source, alone, others=[] if holding or not alone else list(usual))
+
+    return Published(list(map(explained, figures)), conventions(spec, plan), per_image)

@@ -118,6 +118,10 @@ def attention_command(app: typer.Typer, name: str) -> None:
         scope = flags.pop("scope") if has_networks else "attention"
         values = {field.name: flags.pop(field.name) for field in fields}
         given = {field: value for field, value in values.items() if strength(typer_context, field)}
+        if flags["explained"] is not None:  # a figure of a preset is one of the whole network, and needs no times
+            if flags.get("preset") is not None and not strength(typer_context, "scope"):
+                scope = "model"
+            flags["time"] = flags["time"] and bool(strength(typer_context, "time"))
         for pair in spec_class.contradictions(given):
             weaker, stronger = sorted(pair, key=lambda field: strength(typer_context, field))
             if strength(typer_context, weaker) < strength(typer_context, stronger):
@@ -227,6 +231,15 @@ def run_attention(
     audit: Annotated[
         bool, option("--audit", group=MEASURE, help="Also count MACs with torch's FlopCounterMode.")
     ] = False,
+    explained: Annotated[
+        str | None,
+        option(
+            "--explain-figure",
+            group=OUTPUT,
+            metavar="FIGURE",
+            help="Find the counting convention of a figure that a paper or tool prints, such as 3.13G.",
+        ),
+    ] = None,
     input_grad: InputGradFlag = True,
     form: FormFlag = None,
     json: JsonFlag = False,
@@ -285,6 +298,7 @@ def run_attention(
             progress=progress,
             command=shlex.join(["attnscope", *sys.argv[1:]]),
             figures=figures,
+            figure=explained,
         )
     from attnscope.render import render
 

@@ -57,14 +57,15 @@ def formula_lines(report: Report) -> list[str]:
 
 
 def convention_lines(report: Report) -> list[str]:
-    """Return the MACs of this network by other counting conventions."""
+    """Return the MACs of one image by other counting conventions."""
     published = report.published
     if published is None:
         return []
     used = {printed.explained_by[0] for printed in published.figures if printed.explained_by}
+    per_image = " per image" if report.spec.get("batch", 1) > 1 else ""
     return [
-        f"{words.billions(macs)} {counted_by(way, published.conventions)}"
-        for way, macs in published.conventions.items()
+        f"{words.billions(macs)}{per_image} {counted_by(way, published.per_image)}"
+        for way, macs in published.per_image.items()
         if way not in used and way != "MACs"
     ]
 

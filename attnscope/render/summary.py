@@ -7,6 +7,7 @@ from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion
 from attnscope.render.conventions import explanation_of
+from attnscope.render.figure import figure_lines
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import where
 from attnscope.reports.report import Formula, Report, StepRow, Time, formula_values
@@ -20,6 +21,7 @@ def summary(report: Report) -> list[Labelled]:
     audit = report.audit
     return [
         ("result", conclusion(report), ""),
+        *labelled("figure", figure_lines(report.figure)),
         ("verified" if audit.agree else "counts", verified_line(report), "" if audit.agree else "yellow"),
         *(("", note, "yellow") for note in ([] if audit.agree else audit.notes)),
         *(("", f"not counted: {', '.join(audit.uncounted)}", "yellow") for _ in audit.uncounted[:1]),
@@ -67,7 +69,7 @@ def published_lines(report: Report) -> list[str]:
     if report.published is None:
         return []
     return [
-        f"{printed.figure} in {printed.source}: {explanation_of(printed.explained_by, report.published.conventions)}"
+        f"{printed.figure} in {printed.source}: {explanation_of(printed, report.published.per_image)}"
         for printed in report.published.figures
     ]
 

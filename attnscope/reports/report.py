@@ -137,19 +137,53 @@ class PartRow:
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A published figure, its source, and the counting conventions that reproduce it."""
+    """A published figure, its source, and the counting conventions that reproduce it.
+
+    `others` are the conventions that give the other rows of the source, if none of them gives this figure.
+    """
 
     figure: str
     source: str
     explained_by: list[str]
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures of a network with their sources, and the MACs of the network by each counting convention."""
+    """Published figures of a network with their sources, and the MACs of the network by each counting convention.
+
+    Published figures are those of one image, as is `per_image`; `conventions` has the counts of the whole batch.
+    """
 
     figures: list[PublishedFigure]
     conventions: dict[str, int]
+    per_image: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CountedFigure:
+    """The figure of a counting convention for one image: its name, what it counts, and the count.
+
+    `how` is "exact", "rounded" or "truncated" if it gives a figure that someone has seen, and None otherwise.
+    """
+
+    name: str
+    says: str
+    figure: int
+    how: str | None = None
+
+
+@dataclass(frozen=True)
+class ExplainedFigure:
+    """A figure that someone has seen, and the counting conventions that give it.
+
+    `nearest` is the convention with the nearest count, and `off` how much larger it is than the figure, as a fraction.
+    """
+
+    figure: str
+    explained_by: list[CountedFigure]
+    nearest: CountedFigure | None
+    off: float | None
 
 
 @dataclass(frozen=True)
@@ -411,6 +445,8 @@ class Report(Shown):
     parameter_bytes: int = field(default=0, kw_only=True)
     parts: list[PartRow] = field(default_factory=list, kw_only=True)
     published: Published | None = field(default=None, kw_only=True)
+    figure: ExplainedFigure | None = field(default=None, kw_only=True)
+    """A figure that someone has seen, if an explanation was requested."""
     backward: Backward | None = field(default=None, kw_only=True)
     kernels: list[KernelRow] = field(default_factory=list, kw_only=True)
     """The same attention with other kernels: the fused one, or all of them if they were requested."""

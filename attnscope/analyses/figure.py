@@ -1,0 +1,82 @@
+"""A figure that someone has seen, compared with what each counting convention gives."""
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
+
+from attnscope.core.errors import UsageError, quoted
+from attnscope.reports.report import CountedFigure, ExplainedFigure
+
+if TYPE_CHECKING:
+    from attnscope.networks.conventions import Count
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+"""The factor of each unit."""
+_FIGURE = re.compile(r"([\d,_]*\.?\d+)\s*([KMGBT]?)\s*(?:MACS?|FLOPS?|OPS)?", re.IGNORECASE)
+
+
+def parse_figure(text: str) -> tuple[Decimal, int]:
+    """Return the number that a figure prints, such as 3.13G or 4,490,566,656, and the factor of its unit.
+
+    Raises:
+        UsageError: it is not a positive number with one of these units.
+    """
+    match = _FIGURE.fullmatch(text.strip())
+    number = Decimal(re.sub("[,_]", "", match[1])) if match else Decimal()
+    if match is None or number <= 0:
+        raise UsageError(
+            f"{{explain_figure}} must be a positive number with a unit, such as 3.13G (got {quoted(text)})"
+        )
+    return number, UNITS[match[2].upper()]
+
+
+def conventions_that_give(
+    printed: Decimal, unit: int, counts: Mapping[str, int]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names of the counts that give a printed number if they are rounded, then those if they are truncated.
+
+    Args:
+        printed: the number, with the digits that the source prints.
+        unit: factor of its unit.
+        counts: the counts, by name.
+    """
+
+    def given(rounding: str) -> list[str]:
+        return [
+            name for name, count in counts.items() if (Decimal(count) / unit).quantize(printed, rounding) == printed
+        ]
+
+    return given(ROUND_HALF_UP), given(ROUND_DOWN)
+
+
+def explain_figure(text: str, counts: Sequence["Count"]) -> ExplainedFigure:
+    """Return the conventions that give a figure: those that round to it, then those that sources cut off.
+
+    Args:
+        text: the figure, such as 3.13G.
+        counts: what the conventions give for one image.
+
+    Raises:
+        UsageError: the text is not a figure.
+    """
+    printed, unit = parse_figure(text)
+    seen = printed * unit
+    rounded, truncated = conventions_that_give(printed, unit, {each.name: each.figure for each in counts})
+    found = [_counted(each, "exact" if each.figure == seen else "rounded") for each in counts if each.name in rounded]
+    found += [
+        _counted(each, "truncated")
+        for each in counts
+        if each.name in truncated and each.name not in rounded and each.printed
+    ]
+    nearest = min(counts, key=lambda each: abs(each.figure - seen), default=None)
+    return ExplainedFigure(
+        figure=text.strip(),
+        explained_by=found,
+        nearest=_counted(nearest) if nearest else None,
+        off=float(nearest.figure / seen - 1) if nearest else None,
+    )
+
+
+def _counted(count: "Count", how: str | None = None) -> CountedFigure:
+    return CountedFigure(count.name, count.says, count.figure, how)

@@ -1,0 +1,343 @@
+"""Counting conventions, each a function of a network's plan: what papers and tools print for the same network.
+
+Most sources say "FLOPs" or "GFLOPs" and mean MACs; they differ in the operations that they include. A tool that hooks
+modules or functions also depends on the library whose code it counts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from attnscope.attentions.spec import Spec
+from attnscope.networks.operations import (
+    ATTENTION,
+    FUNCTION,
+    FUSED,
+    INSIDE,
+    LIBRARIES,
+    METHOD,
+    MODULE,
+    Library,
+    Operation,
+    operations_of,
+)
+from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.swin.spec import SwinNetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.plan.plan import Plan
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+PER_NORM_ELEMENT = 5
+"""FLOPs that fvcore counts for each element of a LayerNorm and adds to the MACs."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A network as conventions count it.
+
+    Args:
+        operations: its operations.
+        macs: its MACs.
+        elementwise: its elementwise FLOPs.
+        library: the library whose code a tool runs; None if a convention does not depend on it.
+        spec: its Spec; None for a third-party module.
+    """
+
+    operations: Sequence[Operation]
+    macs: int
+    elementwise: int
+    library: Library | None = None
+    spec: Spec | None = None
+
+    @classmethod
+    def of(cls, spec: Spec, plan: Plan) -> "Counted":
+        """Return what the plan of a Spec counts."""
+        return cls(operations_of(plan), plan.macs, plan.other_flops, spec=spec)
+
+    def total(self, count: str, *kinds: str) -> int:
+        """Return the sum of a count over the operations of some kinds, or over all operations."""
+        return sum([getattr(each, count) for each in self.operations if not kinds or each.kind in kinds])
+
+    @property
+    def attention(self) -> int:
+        """Return the MACs of the products in attention, q·kᵀ and attn·v."""
+        return self.total("macs", "matmul", "attention")
+
+    @property
+    def bias_mlp(self) -> int:
+        """Return the MACs of Swin V2's MLP for the position bias."""
+        return sum([each.macs for each in self.operations if each.step == "bias_mlp"])
+
+    @property
+    def norms(self) -> int:
+        """Return the number of elements that LayerNorms normalize."""
+        return self.total("elements", "layer_norm")
+
+    def called(self) -> Iterator[tuple[Operation, str]]:
+        """Return each operation with the way in which the library calls it."""
+        assert self.library is not None
+        return ((each, self.library.call_of(each)) for each in self.operations)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A counting convention.
+
+    Args:
+        name: its name.
+        says: what it counts or leaves out.
+        total: its figure for a network; None if it does not apply.
+        printed: whether papers and libraries print figures by it. Otherwise, only tools do.
+        by_library: whether its figure depends on the library whose code is counted.
+    """
+
+    name: str
+    says: str
+    total: Callable[[Counted], int | None]
+    printed: bool = False
+    by_library: bool = False
+
+
+def _without_class_token(counted: Counted) -> int | None:
+    spec = counted.spec
+    if not isinstance(spec, ViTNetworkSpec) or not spec.is_whole or not spec.cls:
+        return None
+    return spec.batch * replace(spec, cls=False, distilled=False).macs()
+
+
+def _without_bias_mlp(counted: Counted) -> int | None:
+    return counted.macs - counted.bias_mlp if counted.bias_mlp else None
+
+
+def _microsoft(counted: Counted) -> int | None:
+    """Count as `flops()` in Microsoft's code: windows without padding, LayerNorm, pooling, no bias MLP.
+
+    It takes H·W/M² windows, also if M does not divide H and W.
+    """
+    spec = counted.spec
+    if not isinstance(spec, SwinNetworkSpec) or not spec.is_whole:
+        return None
+    macs = counted.macs - counted.bias_mlp
+    for stage in spec.stages:
+        grid = spec.attention_of(stage, 0).windows
+        within = sum(
+            [
+                each.macs
+                for each in counted.operations
+                if each.step in ("project", "score", "mix", "output") and each.path.startswith(f"layers.{stage.index}.")
+            ]
+        )
+        macs -= within * (grid.tokens - stage.grid[0] * stage.grid[1]) // grid.tokens
+    last = spec.stages[-1]
+    return macs + counted.norms + 3 * spec.batch * last.grid[0] * last.grid[1] * last.dim
+
+
+def _thop(counted: Counted) -> int:
+    """Count as thop: modules only; 4 for each LayerNorm element, and softmax and pooling as modules."""
+    assert counted.library is not None
+    total = 0
+    for each, call in counted.called():
+        if call == MODULE:
+            norm = 0 if counted.library.own_norm else 4 * each.elements
+            pool = each.inputs + each.elements
+            total += {"layer_norm": norm, "softmax": 3 * each.elements - each.rows, "pool": pool}.get(
+                each.kind, each.macs
+            )
+    return total
+
+
+def _ptflops(counted: Counted) -> int:
+    """Count as ptflops: modules with biases, torch.matmul, softmax; no F.linear and no `@`; GELU and pooling twice.
+
+    A module and the function that it calls are counted one after the other. It has rules for timm's attention, whose
+    projections it leaves out, and for nn.MultiheadAttention.
+    """
+    library, total = counted.library, 0
+    assert library is not None
+    for each, call in counted.called():
+        if library.knows and each.step in ("project", "output", *ATTENTION):
+            if call == INSIDE or each.step in ATTENTION:
+                total += each.macs + each.biases
+                total += each.elements if each.step in ("softmax", "mix") else 0  # the mix is as large as the queries
+        elif each.kind == "layer_norm":
+            total += 0 if library.own_norm else each.elements
+        elif each.kind in ("gelu", "relu"):
+            total += each.elements * {MODULE: 2, FUNCTION: 1}.get(call, 0)
+        elif each.kind == "pool":
+            total += 2 * each.inputs if call == MODULE else 0
+        elif each.kind == "softmax":
+            total += each.elements if call in (MODULE, FUNCTION) else 0
+        elif each.kind == "matmul":
+            total += each.macs if call == METHOD else 0
+        elif call == MODULE:
+            total += each.macs + each.biases
+    return total
+
+
+def _torchinfo(counted: Counted) -> int:
+    """Count as torchinfo: the parameters of each module, multiplied by the first size of its output.
+
+    Only for convolutions, these are all positions.
+    """
+    return sum([each.params for each, call in counted.called() if call == MODULE])
+
+
+def _deepspeed(counted: Counted) -> int:
+    """Count FLOPs as DeepSpeed: 2 for each MAC, 5 for each LayerNorm element, 1 for GELU, softmax and pooling."""
+    total = 0
+    for each, call in counted.called():
+        total += 0 if call == INSIDE else 2 * each.macs
+        if each.kind == "convolution":
+            total += each.biases
+        elif each.kind == "layer_norm":
+            total += 5 * each.elements
+        elif each.kind in ("gelu", "relu", "softmax") and call in (MODULE, FUNCTION):
+            total += each.elements
+        elif each.kind == "pool" and call == MODULE:
+            total += each.inputs
+    return total
+
+
+def _flop_counter_eval(counted: Counted) -> int | None:
+    """Count as FlopCounterMode in evaluation mode: nothing of nn.MultiheadAttention, which runs a fused operator."""
+    inside = sum([each.macs for each, call in counted.called() if call == INSIDE])
+    return 2 * (counted.macs - inside) if inside else None
+
+
+def _without_inside(counted: Counted) -> int | None:
+    """Count MACs as DeepSpeed, to which nn.MultiheadAttention is invisible in evaluation mode."""
+    flops = _flop_counter_eval(counted)
+    return None if flops is None else flops // 2
+
+
+def _flop_counter_fused(counted: Counted) -> int | None:
+    fused = sum([each.macs for each, call in counted.called() if call == FUSED])
+    return 2 * (counted.macs - fused) if fused else None
+
+
+CONVENTIONS = (
+    Convention("MACs", "multiply-accumulates of matmuls and convolutions", lambda c: c.macs, printed=True),
+    Convention("FLOPs", "2 for each MAC, as FlopCounterMode", lambda c: 2 * c.macs),
+    Convention(
+        "fvcore: LayerNorm added",
+        "MACs, and 5 for each LayerNorm element",
+        lambda c: c.macs + PER_NORM_ELEMENT * c.norms,
+        printed=True,
+    ),
+    Convention(
+        "fvcore without SDPA",
+        "as fvcore on a network with fused attention, which it counts as 0",
+        lambda c: c.macs + PER_NORM_ELEMENT * c.norms - c.attention,
+        printed=True,
+    ),
+    Convention("MACs without the class token", "MACs of the patches alone", _without_class_token, printed=True),
+    Convention(
+        "MACs without the bias MLP",
+        "MACs, without Swin V2's MLP for the position bias",
+        _without_bias_mlp,
+        printed=True,
+    ),
+    Convention(
+        "Microsoft's flops()",
+        "MACs without padding, LayerNorm and pooling added, the bias MLP left out",
+        _microsoft,
+        printed=True,
+    ),
+    Convention(
+        "FLOPs with elementwise",
+        "2 for each MAC, and the elementwise FLOPs of attnscope",
+        lambda c: 2 * c.macs + c.elementwise,
+    ),
+    Convention(
+        "MACs with biases",
+        "as ptflops with backend aten: 1 more for each bias that is added",
+        lambda c: c.macs + c.total("biases"),
+    ),
+    Convention(
+        "MACs with biases, without SDPA",
+        "as ptflops with backend aten on a network with fused attention",
+        lambda c: c.macs + c.total("biases") - c.attention,
+    ),
+    Convention(
+        "MACs of convolutions and linear layers",
+        "as hooks of modules, which miss the products in attention",
+        lambda c: c.macs - c.attention,
+    ),
+    Convention("thop", "modules only", _thop, by_library=True),
+    Convention(
+        "ptflops",
+        "modules with biases, GELU and pooling twice, but no F.linear and no @",
+        _ptflops,
+        by_library=True,
+    ),
+    Convention(
+        "torchinfo's mult-adds",
+        "parameters of each module, times the first size of its output",
+        _torchinfo,
+        by_library=True,
+    ),
+    Convention(
+        "DeepSpeed's FLOPs",
+        "2 for each MAC, 5 for each LayerNorm element, 1 for each of GELU",
+        _deepspeed,
+        by_library=True,
+    ),
+    Convention(
+        "FlopCounterMode without SDPA",
+        "FLOPs, but fused attention counts as 0",
+        _flop_counter_fused,
+        by_library=True,
+    ),
+    Convention(
+        "FlopCounterMode in evaluation mode",
+        "FLOPs, but nn.MultiheadAttention counts as 0",
+        _flop_counter_eval,
+        by_library=True,
+    ),
+    Convention("DeepSpeed's MACs", "MACs, but nn.MultiheadAttention counts as 0", _without_inside, by_library=True),
+)
+"""All conventions, the usual ones first."""
+
+
+def conventions(spec: NetworkSpec, plan: Plan) -> dict[str, int]:
+    """Return the total of the whole network by each convention that papers and libraries print, the MACs first."""
+    counted = Counted.of(spec, plan)
+    totals = {each.name: each.total(counted) for each in CONVENTIONS if each.printed}
+    return {name: total for name, total in totals.items() if total is not None}
+
+
+@dataclass(frozen=True)
+class Count:
+    """The figure of a convention: its name, with the library if it matters, what it counts, and the figure.
+
+    `printed` is whether papers and libraries print figures by it.
+    """
+
+    name: str
+    says: str
+    figure: int
+    printed: bool
+
+
+def counts_of(counted: Counted, libraries: Sequence[Library]) -> list[Count]:
+    """Return what every convention gives for a network, in the code of each of these libraries."""
+    found = []
+    for convention in CONVENTIONS:
+        for library in libraries if convention.by_library else [None]:
+            figure = convention.total(replace(counted, library=library))
+            if figure is not None:
+                name = f"{convention.name} on {library.name}" if library and library.name else convention.name
+                found.append(Count(name, convention.says, figure, convention.printed))
+    return found
+
+
+def counts_per_image(spec: Spec) -> list[Count]:
+    """Return what every convention gives for one image of a network, or of its part, in every library that has it."""
+    single = one_image(spec)
+    return counts_of(Counted.of(single, single.plan()), [each for each in LIBRARIES if spec.name in each.families])
+
+
+def one_image(spec: SpecType) -> SpecType:
+    """Return a Spec for one image with unfused attention, whose steps papers and tools count."""
+    return replace(spec, batch=1, kernel="eager")

@@ -1,0 +1,47 @@
+"""The lines of --explain-figure: the conventions that give a figure, or the nearest one."""
+
+from itertools import groupby
+
+from attnscope.render import words
+from attnscope.reports.report import CountedFigure, ExplainedFigure
+
+ON = " on "
+"""The words between a tool and the library whose network it counts."""
+HOW = {"exact": "", "rounded": ", rounded", "truncated": ", cut off", None: ""}
+SHOWN = 5
+"""Maximum number of different counts to list; JSON has all of them."""
+
+
+def figure_lines(explained: ExplainedFigure | None) -> list[str]:
+    """Return a line for each count that gives the figure, the usual conventions first."""
+    if explained is None:
+        return []
+    if not explained.explained_by:
+        return [_unexplained(explained)]
+    counts: dict[tuple[int, str | None], list[CountedFigure]] = {}
+    for each in explained.explained_by:
+        counts.setdefault((each.figure, each.how), []).append(each)
+    lines = [
+        f"{explained.figure} is {_named(ways)}: {count:,}{HOW[how]} ({ways[0].says})"
+        for (count, how), ways in list(counts.items())[:SHOWN]
+    ]
+    hidden = len(counts) - len(lines)
+    return [*lines, f"and {hidden} more counts (see --json)"] if hidden > 0 else lines
+
+
+def _named(ways: list[CountedFigure]) -> str:
+    """Return the names of conventions; those of one tool are joined: `thop on timm or Microsoft`."""
+    names = []
+    for tool, group in groupby(ways, key=lambda each: each.name.partition(ON)[0]):
+        libraries = [each.name.partition(ON)[2] for each in group]
+        names.append(f"{tool}{ON}{' or '.join(libraries)}" if any(libraries) else tool)
+    return ", or ".join(names)
+
+
+def _unexplained(explained: ExplainedFigure) -> str:
+    line = f"cannot tell: no known convention gives {explained.figure} for one image"
+    if explained.nearest is None or explained.off is None:
+        return line
+    more = "more" if explained.off > 0 else "less"
+    nearest = f"{explained.nearest.name}, {explained.nearest.figure:,}"
+    return f"{line}; the nearest is {nearest} ({words.percent(abs(explained.off))} {more})"

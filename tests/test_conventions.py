@@ -1,0 +1,244 @@
+"""Counting conventions: what papers print, and what tools print for the networks of libraries."""
+
+import contextlib
+import io
+import json
+import warnings
+from collections import defaultdict
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnscope.analyses.figure import conventions_that_give, explain_figure, parse_figure
+from attnscope.analyses.published import compare_published
+from attnscope.core.errors import UsageError
+from attnscope.networks.conventions import conventions, counts_per_image
+from attnscope.networks.presets import presets
+from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
+
+VIT = {"image": (48, 48), "patch": (16, 16), "dim": 24, "heads": 4, "depth": 2, "classes": 10}
+SWIN = {"image": (56, 56), "dim": 12, "heads": 3, "depths": (2, 2), "window": (7, 7), "classes": 10}
+ODD = {**SWIN, "image": (64, 64)}
+V2 = {**SWIN, "image": (64, 64), "window": (8, 8)}
+SPECS = {
+    "vit": ViTNetworkSpec(**VIT),
+    "swin": SwinNetworkSpec(**SWIN),
+    "swin padded": SwinNetworkSpec(**ODD),
+    "swinv2": SwinV2NetworkSpec(**V2),
+}
+
+
+def timms(name, fused):
+    timm = pytest.importorskip("timm")
+    spec = SPECS[name]
+    timm.layers.set_fused_attn(fused)
+    try:
+        if name == "vit":
+            sizes = {"embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads}
+            return timm.create_model("vit_base_patch16_224", img_size=spec.image, num_classes=10, **sizes)
+        official = "swinv2_tiny_window8_256" if name == "swinv2" else "swin_tiny_patch4_window7_224"
+        sizes = {"embed_dim": spec.dim, "depths": spec.depths, "num_heads": (3, 6), "window_size": spec.window[0]}
+        return timm.create_model(official, img_size=spec.image, num_classes=10, **sizes)
+    finally:
+        timm.layers.set_fused_attn(True)
+
+
+def torchvisions(name):
+    torchvision = pytest.importorskip("torchvision")
+    spec = SPECS[name]
+    if name == "vit":
+        return torchvision.models.VisionTransformer(
+            48, 16, spec.depth, spec.heads, spec.dim, 4 * spec.dim, num_classes=10
+        )
+    swin = torchvision.models.swin_transformer
+    v2 = {"block": swin.SwinTransformerBlockV2, "downsample_layer": swin.PatchMergingV2} if name == "swinv2" else {}
+    return swin.SwinTransformer(
+        list(spec.patch), spec.dim, list(spec.depths), [3, 6], list(spec.window), num_classes=10, **v2
+    )
+
+
+NETWORKS = {
+    ("vit", "timm"): lambda: timms("vit", True),
+    ("vit", "timm without fused attention"): lambda: timms("vit", False),
+    ("vit", "torchvision"): lambda: torchvisions("vit"),
+    ("swin", "timm"): lambda: timms("swin", False),
+    ("swin", "torchvision"): lambda: torchvisions("swin"),
+    ("swin padded", "torchvision"): lambda: torchvisions("swin padded"),
+    ("swinv2", "timm"): lambda: timms("swinv2", False),
+    ("swinv2", "torchvision"): lambda: torchvisions("swinv2"),
+}
+
+
+def thop(network, image):
+    thop = pytest.importorskip("thop", reason="thop is not installed")
+    return int(thop.profile(network, (image,), verbose=False)[0])
+
+
+def ptflops(network, image, backend="pytorch"):
+    ptflops = pytest.importorskip("ptflops", reason="ptflops is not installed")
+    quiet = {"as_strings": False, "print_per_layer_stat": False, "verbose": False, "backend": backend}
+    return ptflops.get_model_complexity_info(network, tuple(image.shape[1:]), **quiet)[0]
+
+
+def ptflops_aten(network, image):
+    return ptflops(network, image, "aten")
+
+
+def torchinfo(network, image):
+    torchinfo = pytest.importorskip("torchinfo", reason="torchinfo is not installed")
+    return torchinfo.summary(network, input_data=image, verbose=0).total_mult_adds
+
+
+def fvcore(network, image):
+    from fvcore.nn import FlopCountAnalysis
+
+    return FlopCountAnalysis(network, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+
+
+def flop_counter(network, image):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return counter.get_total_flops()
+
+
+def expected(tool, name, library):
+    """Return what the conventions say that a tool prints for a network of a library."""
+    figures = {count.name: count.figure for count in counts_per_image(SPECS[name])}
+    fused = name == "vit" and library != "timm without fused attention"
+    inside = (name, library) == ("vit", "torchvision")
+    if tool is thop:
+        return figures[f"thop on {library}"]
+    if tool is ptflops:
+        return figures[f"ptflops on {library}"]
+    if tool is torchinfo:
+        return figures[f"torchinfo's mult-adds on {library}"]
+    if tool is ptflops_aten:
+        return figures["MACs with biases, without SDPA" if fused else "MACs with biases"]
+    if tool is fvcore:
+        return figures["fvcore without SDPA" if fused else "fvcore: LayerNorm added"]
+    if inside:
+        return figures["FlopCounterMode in evaluation mode on torchvision"]
+    return figures["FlopCounterMode without SDPA on timm" if fused else "FLOPs"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the tools use what torch and Python have deprecated
+@pytest.mark.parametrize(
+    "tool", [thop, ptflops, ptflops_aten, torchinfo, fvcore, flop_counter], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize(("name", "library"), NETWORKS, ids=" of ".join)
+def test_a_tool_prints_what_its_convention_says(tool, name, library):
+    torch.manual_seed(0)
+    network, image = NETWORKS[name, library]().eval(), torch.randn(SPECS[name].image_shape)
+    want = expected(tool, name, library)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = tool(network, image)
+    if (
+        tool is fvcore and library == "torchvision" and name != "vit"
+    ):  # it also counts the input of nn.AdaptiveAvgPool2d
+        last = SPECS[name].stages[-1]
+        want += last.grid[0] * last.grid[1] * last.dim
+    if tool is flop_counter and (name, library) == ("vit", "timm"):  # some versions of torch count fused attention
+        assert got in (want, 2 * SPECS[name].macs())
+        return
+    assert got == want
+
+
+@pytest.mark.parametrize(
+    ("preset", "figure", "name", "count"),
+    [
+        ("swin-t-224", "3.13G", "ptflops on torchvision", 3_128_183_416),
+        ("swin-t-224", "2.978 GMACs", "thop on torchvision", 2_978_099_712),
+        ("swin-t-224", "62.80M", "torchinfo's mult-adds on timm", 62_796_520),
+        ("swin-t-224", "4490566656", "MACs", 4_490_566_656),
+        ("swin-t-224", "8.98 GFLOPs", "FLOPs", 8_981_133_312),
+        ("swin-t-224", "9.01G", "DeepSpeed's FLOPs on timm", 9_007_971_984),
+        ("vit-b-16-224", "16.87G", "fvcore without SDPA", 16_867_412_736),
+        ("vit-b-16-224", "12.02G", "ptflops on timm", 12_017_610_232),
+        ("vit-b-16-224", "17.606G", "ptflops on torchvision", 17_606_030_584),
+        ("vit-b-16-224", "173.23M", "torchinfo's mult-adds on torchvision", 173_232_616),
+        ("vit-b-16-224", "35,153,981,184", "DeepSpeed's FLOPs on timm", 35_153_981_184),
+        ("vit-b-16-224", "22.57G", "DeepSpeed's FLOPs on torchvision", 22_568_574_720),
+        ("vit-b-16-224", "22.54G", "FlopCounterMode in evaluation mode on torchvision", 22_542_249_984),
+        ("vit-b-16-224", "33.70G", "FlopCounterMode without SDPA on timm", 33_697_001_472),
+        ("swin-t-224", "4.367398G", "ptflops on transformers", 4_367_398_120),
+        ("swin-t-224", "63.15M", "torchinfo's mult-adds on transformers", 63_152_434),
+        ("swin-t-224", "4,365,365,760", "thop on transformers", 4_365_365_760),
+        ("swin-t-224", "9.0001G", "DeepSpeed's FLOPs on transformers", 9_000_099_840),
+        ("vit-b-16-224", "16.86877G", "ptflops on transformers", 16_868_774_632),
+        ("vit-b-16-224", "35.1467G", "DeepSpeed's FLOPs on transformers", 35_146_718_976),
+        ("swinv2-t-w8-256", "4.0454G", "ptflops on torchvision", 4_045_391_848),
+        ("swinv2-t-w8-256", "38.97M", "torchinfo's mult-adds on torchvision", 38_970_472),
+        ("swinv2-t-w8-256", "11.915G", "DeepSpeed's FLOPs on timm", 11_914_973_184),
+        ("swinv2-t-w8-256", "46.08M", "torchinfo's mult-adds on timm", 46_077_544),
+    ],
+)
+def test_figures_that_tools_print_for_published_networks(preset, figure, name, count):
+    """The counts come from runs of the tools on timm 1.0.31 and torchvision 0.29."""
+    spec = next(each.spec for each in presets() if each.name == preset)
+    first = explain_figure(figure, counts_per_image(spec)).explained_by[0]
+    assert (first.name, first.figure) == (name, count)
+
+
+def test_microsofts_flops_do_not_pad():
+    """`flops()` counts H·W/M² windows. Microsoft's code prints 5,870,008,320 for Swin-T at 256 pixels."""
+    spec = SwinNetworkSpec(image=(256, 256))
+    assert conventions(spec, spec.plan())["Microsoft's flops()"] == 5_870_008_320
+    assert spec.plan().macs == 7_345_441_536
+
+
+def test_a_figure_that_no_convention_gives_has_the_nearest():
+    explained = explain_figure("34.9M", counts_per_image(SwinNetworkSpec()))
+    assert explained.explained_by == []
+    assert explained.nearest.name == "torchinfo's mult-adds on torchvision"
+    assert explained.off == pytest.approx(34_368_232 / 34.9e6 - 1)
+
+
+@pytest.mark.parametrize("text", ["", "G", "0G", "-3G", "3.1X", "1.2.3G", "nan"])
+def test_what_is_not_a_figure(text):
+    with pytest.raises(UsageError, match=r"must be a positive number with a unit, such as 3\.13G"):
+        parse_figure(text)
+
+
+def test_the_conventions_of_a_source_give_all_of_its_rows():
+    """A convention of SOURCES gives every row; every other way to count fails for at least one row."""
+    rows = defaultdict(list)
+    for preset in presets():
+        figures = conventions(preset.spec, preset.spec.plan())
+        for printed in preset.published:
+            rounded, truncated = conventions_that_give(Decimal(printed["figure"]), 10**9, figures)
+            ways = {*rounded, *(way + TRUNCATED for way in truncated)}
+            if (printed["source"], printed["figure"]) not in EXCEPTIONS:
+                rows[printed["source"], preset.command].append(ways)
+    assert {(source, command) for source, ways in SOURCES.items() for command in ways} == set(rows)
+    for (source, command), ways in rows.items():
+        assert set(SOURCES[source][command]) <= set.intersection(*ways), (source, command)
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_published_figures_are_those_of_one_image(preset):
+    one = compare_published(preset.spec, preset.spec.plan(), preset.published)
+    eight = replace(preset.spec, batch=8)
+    many = compare_published(eight, eight.plan(), preset.published)
+    assert (many.figures, many.per_image) == (one.figures, one.per_image)
+    assert many.conventions["MACs"] == eight.plan().macs
+    assert all(figure.explained_by for figure in one.figures)
+
+
+def test_the_command_explains_a_figure(attnscope):
+    done = attnscope("swin", "--preset", "swin-t-224", "--explain-figure", "3.13G", "--wide")
+    assert "3.13G is ptflops on torchvision: 3,128,183,416, rounded" in done.stdout
+    done = attnscope("swin", "--preset", "swin-t-224", "--explain-figure", "34.9M", "--batch", "8", "--json")
+    figure = json.loads(done.stdout)["figure"]
+    assert figure["explained_by"] == []
+    assert figure["nearest"]["figure"] == 34_368_232
+    wrong = attnscope("swin", "--explain-figure", "many")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip().endswith(
+        "--explain-figure must be a positive number with a unit, such as 3.13G (got many)"
+    )
