@@ -420,7 +420,7 @@ def test_an_mlp_has_a_hidden_channel(kind):
 def test_clipped_windows_and_padding_are_cautions():
     assert SwinNetworkSpec().cautions() == ViTNetworkSpec().cautions() == []
     clipped = SwinNetworkSpec(window=(12, 12))
-    assert clipped.cautions()[-1] == "stage 4 clips the window to its grid: 7"
+    assert clipped.cautions()[-1] == "stage 4 clips the window to its grid: 7 (clip per-axis, as in timm)"
     large = SwinNetworkSpec(window=(100, 56)).complexity().own.values
     assert "M² = (56×56, 28×28, 14×14, 7×7)" in large
     padded, *_ = SwinNetworkSpec(image=(512, 512)).cautions()

@@ -15,7 +15,7 @@ from attnscope.core.formula import Expression, over_stages, symbol
 from attnscope.core.neighbourhood import Seen, widen
 from attnscope.core.sizes import Ints, Pair, plural, spell_pair
 from attnscope.networks.spec import DEEPEST, NetworkSpec
-from attnscope.networks.stages import Stage, halving
+from attnscope.networks.stages import CLIPS, PER_AXIS, Stage, halving
 
 MOST_FOLLOWED = 2**16
 """Maximum number of patches along a side for which receptive fields are computed, which takes about a second."""
@@ -26,7 +26,8 @@ class SwinNetworkSpec(NetworkSpec):
     """Swin (Liu et al., arXiv 2103.14030): stages of alternating W-MSA and SW-MSA blocks, joined by patch merging.
 
     The defaults are Swin-T at 224 pixels. Embedding dimension and heads double from stage to stage; a given number of
-    key/value heads is the same in every stage. A window larger than a stage's grid is clipped to the grid.
+    key/value heads is the same in every stage. Libraries differ in what they do if a window is
+    larger than a stage's grid, which `clip` selects.
 
     Raises:
         UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, heads by
@@ -46,6 +47,11 @@ class SwinNetworkSpec(NetworkSpec):
     depths: Ints = option((2, 2, 6, 2), "Number of blocks of each stage.", high=DEEPEST)
     window: Pair = option((7, 7), "Window size in tokens.")
     patch: Pair = option((4, 4), "Patch size in pixels.")
+    clip: str = option(
+        PER_AXIS,
+        f"Windows on a smaller grid: {', '.join(f'{name} ({rule.libraries})' for name, rule in CLIPS.items())}.",
+        choices=tuple(CLIPS),
+    )
     stage: int | None = option(
         None, "Stage to explore, counted from 1.", shown="all with --scope model, else 1", selects=True
     )
@@ -76,7 +82,7 @@ class SwinNetworkSpec(NetworkSpec):
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages; a grid with an odd side is padded by one before merging, and clips the window."""
-        return halving(self.depths, self.dim, self.heads, self.grid, self.window)
+        return halving(self.depths, self.dim, self.heads, self.grid, self.window, self.clip)
 
     @property
     def opened(self) -> Stage:
@@ -108,16 +114,13 @@ class SwinNetworkSpec(NetworkSpec):
         return {}
 
     def _attention(self, stage: Stage, shifted: bool) -> SwinSpec:
-        down, across = (
-            side // 2 if shifted and grid > side else 0 for side, grid in zip(stage.window, stage.grid, strict=True)
-        )
         return self.attention_class()(
             dim=stage.dim,
             heads=stage.heads,
             kv_heads=self.kv_heads,
             resolution=stage.grid,
             window=stage.window,
-            shift_size=(down, across) if down or across else None,
+            shift_size=stage.shift if shifted and any(stage.shift) else None,
             **self.of_attention(stage),
         )
 
@@ -209,7 +212,10 @@ class SwinNetworkSpec(NetworkSpec):
         for stage in self.stages if self.is_whole else [self.opened]:
             grid = self.attention_of(stage, 0).windows
             if stage.window != self.window:
-                notes.append(f"stage {stage.index + 1} clips the window to its grid: {spell_pair(stage.window)}")
+                rule = f"clip {self.clip}, as in {CLIPS[self.clip].libraries}"
+                notes.append(
+                    f"stage {stage.index + 1} clips the window to its grid: {spell_pair(stage.window)} ({rule})"
+                )
             if grid.is_padded:
                 before, after = ("{}×{}".format(*sides) for sides in (stage.grid, grid.padded))
                 notes.append(
