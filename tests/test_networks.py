@@ -392,7 +392,7 @@ def test_the_parts_of_a_network_add_up_to_its_totals():
         ({"stage": 5}, "stage must be between 1 and 4 (got 5)"),
         ({"stage": 1, "block": 3}, "block must be between 1 and 2 (got 3)"),
         ({"block": 1}, "block requires stage, because blocks are numbered within a stage; add stage"),
-        ({"image": 226}, "image must be divisible by patch 4 (got 226); nearest: 224 or 228"),
+        ({"image": 226}, "image must be divisible by patch 4 (got 226); nearest: 224 or 228; pad_image pads it"),
         ({"dim": 97}, "dim must be divisible by heads 3 (got 97); nearest: 96 or 99, or heads 1 or 97"),
         ({"kv_heads": 2}, "kv_heads must divide heads 3 (got 2); nearest: 1 or 3"),
         ({"kv_heads": 2, "stage": 2}, "kv_heads must divide heads 3 (got 2); nearest: 1 or 3"),

@@ -101,7 +101,7 @@ class Convention:
 
 def _without_class_token(counted: Counted) -> int | None:
     spec = counted.spec
-    if not isinstance(spec, ViTNetworkSpec) or not spec.is_whole or not spec.cls:
+    if not isinstance(spec, ViTNetworkSpec) or not spec.is_whole or not spec.cls or spec.registers:
         return None
     return spec.batch * replace(spec, cls=False, distilled=False).macs()
 

@@ -33,6 +33,9 @@ class NetworkSpec(Spec):
 
     image: Pair = option((224, 224), "Image size in pixels.")
     patch: Pair = option((16, 16), "Patch size in pixels.")
+    pad_image: bool = option(
+        False, "Pad an image that the patch does not divide, at the bottom and on the right, as detectors do."
+    )
     mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
     classes: int = option(1000, "Number of classes.")
     scope: str = option("model", "Part of the network: block or model.", choices=("block", "model"))
@@ -43,14 +46,22 @@ class NetworkSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         for side, patch in zip(self.image, self.patch, strict=True):
-            if side % patch:
+            if side % patch and not self.pad_image:
                 nearest = nearest_multiples(side, patch)
-                raise UsageError(f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}")
+                raise UsageError(
+                    f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}; "
+                    "{pad_image} pads it"
+                )
 
     @property
     def grid(self) -> Pair:
-        """Return the number of patches down and across."""
-        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+        """Return the number of patches down and across, with the padding of the image."""
+        return -(-self.image[0] // self.patch[0]), -(-self.image[1] // self.patch[1])
+
+    @property
+    def image_is_padded(self) -> bool:
+        """Return whether the image is padded to whole patches."""
+        return any(side % patch for side, patch in zip(self.image, self.patch, strict=True))
 
     @property
     def patch_pixels(self) -> Expression:
@@ -71,6 +82,13 @@ class NetworkSpec(Spec):
     def neighbourhood(self) -> Neighbourhood:
         """Return the keys that each query attends to in the selected block, by default the first one."""
         return self.attention().neighbourhood
+
+    def cautions(self) -> list[str]:
+        """Return a note about the padding of the image."""
+        if not self.image_is_padded:
+            return []
+        sides = [patch * count for patch, count in zip(self.patch, self.grid, strict=True)]
+        return ["the image is padded from {}×{} to {}×{} pixels".format(*self.image, *sides)]
 
     def attention(self) -> Headed:
         """Return the attention of the selected block, by default the first one."""

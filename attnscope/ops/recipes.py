@@ -191,9 +191,9 @@ def roll(axes: int) -> Op:
 
 
 def prepend(tape: Tape, given: Operands) -> Result:
-    """Insert learned tokens, (1, 1, c) each, before the tokens, (b, n, c)."""
+    """Insert learned tokens, (1, r, c) each, before the tokens, (b, n, c)."""
     b, _, c = given.x.shape
-    tokens = [movement.expand(tape, token, (b, 1, c)) for token in given.weights]
+    tokens = [movement.expand(tape, token, (b, token.shape[1], c)) for token in given.weights]
     return movement.cat(tape, [*tokens, given.x], axis=1)
 
 

@@ -12,7 +12,7 @@ from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID
 from attnscope.networks.swin import steps
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
-from attnscope.networks.vit.steps import embed
+from attnscope.networks.vit.steps import embed, pad_image
 from attnscope.networks.weights import LoadsOthers, State, from_official_swin, from_torchvision_swin
 
 
@@ -23,6 +23,7 @@ class PatchEmbed(Layer):
         super().__init__()
         self.proj = nn.Conv2d(3, spec.dim, spec.patch, stride=spec.patch)
         self.norm = nn.LayerNorm(spec.dim)
+        self.pads = spec.image_is_padded
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -35,9 +36,16 @@ class PatchEmbed(Layer):
 
     def forward(self, image: Tensor) -> Tensor:
         self.check_shape(image, {"b": None, "i": 3, "height": None, "width": None}, fix=CHANNELS_FIRST)
+        if self.pads:
+            image = self.pad_image(image)
         x = self.embed(image)
         x = self.to_grid(x)
         return self.norm_patches(x)
+
+    @pad_image
+    def pad_image(self, image: Tensor) -> Tensor:
+        (height, width), (p, q) = image.shape[2:], self.proj.kernel_size
+        return F.pad(image, (0, -width % q, 0, -height % p))
 
     @embed
     def embed(self, image: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ class SwinNetworkSpec(NetworkSpec):
 
     def cautions(self) -> list[str]:
         """Return notes about clipped windows, padding and receptive fields that are not computed."""
-        notes = []
+        notes = super().cautions()
         if max(self.grid) > MOST_FOLLOWED:
             notes.append(f"receptive fields are not computed for more than {MOST_FOLLOWED:,} patches along a side")
         for stage in self.stages if self.is_whole else [self.opened]:

@@ -3,6 +3,7 @@
 Axis letters:
 
 - b batch; i image channels; p q patch height and width; c embedding dimension; e hidden size of the MLP; k classes.
+- v w the sides of an image that is padded to whole patches.
 - y x tokens down and across; for patch merging, those after it.
 - v w the grid before it is padded to even sides; j i the two rows and the two columns that are merged.
 """
@@ -12,7 +13,7 @@ from attnscope.networks import steps as sequence
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID, after
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
-from attnscope.networks.vit.steps import embed
+from attnscope.networks.vit.steps import embed, pad_image
 from attnscope.ops import recipes as op
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
@@ -97,11 +98,12 @@ def plan(spec: SwinNetworkSpec) -> Plan:
         return stage_plan(spec, spec.opened)
     (y, x), (p, q), b, last = spec.grid, spec.patch, spec.batch, spec.stages[-1]
     stream = {"x": "x"}
-    patches = {"b": b, "i": 3, "y": y, "x": x, "p": p, "q": q, "c": spec.dim}
+    padded = [pad_image] if spec.image_is_padded else []
+    patches = {"v": spec.image[0], "w": spec.image[1], "b": b, "i": 3, "y": y, "x": x, "p": p, "q": q, "c": spec.dim}
     final = {"b": b, "y": last.grid[0], "x": last.grid[1], "c": last.dim, "k": spec.classes}
     return Plan.join(
         [
-            Plan.of([embed, to_grid, norm_patches], patches, spec.itemsize).inside(
+            Plan.of([*padded, embed, to_grid, norm_patches], patches, spec.itemsize).inside(
                 "patch_embed", makes={"x": "x"}, part=Part("patch embedding")
             ),
             *(

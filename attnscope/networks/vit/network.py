@@ -24,6 +24,7 @@ class PatchEmbed(Layer):
     def __init__(self, spec: ViTNetworkSpec) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, spec.dim, spec.patch, stride=spec.patch)
+        self.pads = spec.image_is_padded
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -36,7 +37,14 @@ class PatchEmbed(Layer):
 
     def forward(self, image: Tensor) -> Tensor:
         self.check_shape(image, {"b": None, "i": 3, "height": None, "width": None}, fix=CHANNELS_FIRST)
+        if self.pads:
+            image = self.pad_image(image)
         return self.flatten(self.embed(image))
+
+    @steps.pad_image
+    def pad_image(self, image: Tensor) -> Tensor:
+        (height, width), (p, q) = image.shape[2:], self.proj.kernel_size
+        return F.pad(image, (0, -width % q, 0, -height % p))
 
     @steps.embed
     def embed(self, image: Tensor) -> Tensor:
@@ -100,7 +108,8 @@ class VisionTransformer(LoadsOthers):
         self.spec = spec
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.cls else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.distilled else None
-        self.pos_embed = nn.Parameter(torch.empty(1, spec.tokens, spec.dim))
+        self.reg_token = nn.Parameter(torch.zeros(1, spec.registers, spec.dim)) if spec.registers else None
+        self.pos_embed = nn.Parameter(torch.empty(1, spec.positions, spec.dim))
         self.patch_embed = PatchEmbed(spec)
         hidden = spec.hidden(spec.dim)
         self.blocks = nn.Sequential(*(Block(spec.attention(), hidden) for _ in range(spec.depth)))
@@ -108,7 +117,7 @@ class VisionTransformer(LoadsOthers):
         self.head = nn.Linear(spec.dim, spec.classes)
         self.head_dist = nn.Linear(spec.dim, spec.classes) if spec.distilled else None
         initialize(self)
-        for parameter in (self.cls_token, self.dist_token, self.pos_embed):
+        for parameter in (self.cls_token, self.dist_token, self.reg_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
 
@@ -116,7 +125,7 @@ class VisionTransformer(LoadsOthers):
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
         (y, x), spec = self.spec.grid, self.spec
-        return {"y": y, "x": x, "n": spec.tokens, "c": spec.dim, "k": spec.classes}
+        return {"y": y, "x": x, "n": spec.tokens, "r": spec.registers, "c": spec.dim, "k": spec.classes}
 
     def arguments(self) -> dict[str, Any]:
         spec = self.spec
@@ -126,11 +135,7 @@ class VisionTransformer(LoadsOthers):
         height, width = self.spec.image
         self.check_shape(image, {"b": None, "i": 3, "height": height, "width": width}, fix=RESIZE)
         x = self.patch_embed(image)
-        if self.dist_token is not None:
-            x = self.prepend_two(x)
-        elif self.cls_token is not None:
-            x = self.prepend(x)
-        x = self.add_positions(x)
+        x = self.add_tokens(x)
         for block in self.blocks:  # calling the Sequential would keep its first input alive to the end
             x = block(x)
         x = self.normalize(x)
@@ -140,6 +145,27 @@ class VisionTransformer(LoadsOthers):
             return self.average(x, taught)
         x = self.pool(x) if self.cls_token is not None else self.pool_mean(x)
         return self.classify(x)
+
+    def add_tokens(self, patches: Tensor) -> Tensor:
+        """Add positions and the tokens before the patches: (b, patches, c) -> (b, n, c)."""
+        if self.reg_token is not None:
+            return self.prepend_registers(self.add_patch_positions(patches))
+        if self.dist_token is not None:
+            patches = self.prepend_two(patches)
+        elif self.cls_token is not None:
+            patches = self.prepend(patches)
+        return self.add_positions(patches)
+
+    @steps.prepend_registers
+    def prepend_registers(self, patches: Tensor) -> Tensor:
+        assert self.cls_token is not None
+        assert self.reg_token is not None
+        b = patches.shape[0]
+        return torch.cat((self.cls_token.expand(b, -1, -1), self.reg_token.expand(b, -1, -1), patches), dim=1)
+
+    @steps.add_patch_positions
+    def add_patch_positions(self, patches: Tensor) -> Tensor:
+        return self.pos_embed + patches
 
     @steps.prepend
     def prepend(self, patches: Tensor) -> Tensor:
@@ -195,7 +221,8 @@ class VisionTransformer(LoadsOthers):
         positions = state.get("pos_embed")
         if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
             return
-        first, patches = positions.split((self.spec.prefix, positions.shape[1] - self.spec.prefix), dim=1)
+        prefix = self.pos_embed.shape[1] - self.spec.grid[0] * self.spec.grid[1]
+        first, patches = positions.split((prefix, positions.shape[1] - prefix), dim=1)
         side = round(patches.shape[1] ** 0.5)
         if side * side != patches.shape[1]:
             return

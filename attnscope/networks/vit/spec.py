@@ -33,6 +33,9 @@ class ViTNetworkSpec(NetworkSpec):
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     depth: int = option(12, "Number of blocks.", high=DEEPEST)
     cls: bool = option(True, "Prepend a class token to the patches.")
+    registers: int = option(
+        0, "Number of registers, learned tokens that the head ignores (Darcet et al., arXiv 2309.16588).", low=0
+    )
     distilled: bool = option(False, "Add a distillation token with its own head, as in distilled DeiT.")
 
     def __post_init__(self) -> None:
@@ -41,12 +44,22 @@ class ViTNetworkSpec(NetworkSpec):
         self.check_index("block", self.block, self.depth)
         if self.distilled and not self.cls:
             raise UsageError("{distilled} requires the class token, which {no_cls} disables; remove one of them")
+        if self.registers and (self.distilled or not self.cls):
+            other = "{distilled}" if self.distilled else "{no_cls}"
+            raise UsageError(
+                f"{{registers}} and {other} contradict each other (got {self.registers}); remove one of them"
+            )
         self.attention()
 
     @property
     def prefix(self) -> int:
         """Return the number of tokens before the patches."""
-        return self.cls + self.distilled
+        return self.cls + self.distilled + self.registers
+
+    @property
+    def positions(self) -> int:
+        """Return the number of position embeddings: with registers, those of the patches alone."""
+        return self.grid[0] * self.grid[1] if self.registers else self.tokens
 
     @property
     def tokens(self) -> int:
@@ -61,7 +74,7 @@ class ViTNetworkSpec(NetworkSpec):
     def attention(self) -> ViTSpec:
         """Return the attention of every block."""
         heads = {"dim": self.dim, "heads": self.heads, "kv_heads": self.kv_heads, **self.shared()}
-        if self.distilled:  # image, patch and cls do not include the distillation token
+        if self.distilled or self.registers or self.image_is_padded:  # image, patch and cls do not include them
             return ViTSpec(tokens=self.tokens, **heads)
         return ViTSpec(image=self.image, patch=self.patch, cls=self.cls, **heads)
 
@@ -90,12 +103,12 @@ class ViTNetworkSpec(NetworkSpec):
         return {"patch_embed.embed": embed, **{f"blocks.0.{name}": macs for name, macs in block.items()}, **heads}
 
     def params(self) -> int:
-        """Count the parameters: 3p²C + C + prefix·C + N·C + L(12C² + 13C) + 2C + (C+1)·classes."""
+        """Count the parameters: 3p²C + C + prefix·C + positions·C + L(12C² + 13C) + 2C + (C+1)·classes."""
         C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self.attention().kv_dim
         attention = 2 * C**2 + 2 * C * G + (C + 2 * G) * self.qkv_bias + C
         block = attention + 2 * C * E + E + C + 4 * C
         heads = (C + 1) * self.classes * (1 + self.distilled)
-        return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.tokens + 2) * C + L * block + heads
+        return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.positions + 2) * C + L * block + heads
 
     def macs(self) -> int:
         """Count the MACs for one image: 3p²nC + L(12NC² + 2N²C) + C·classes."""

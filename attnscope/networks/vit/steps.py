@@ -3,7 +3,8 @@
 Axis letters:
 
 - b batch; i image channels; p q patch height and width; c embedding dimension; e hidden size of the MLP; k classes.
-- y x patches down and across; n tokens: patches, class token and distillation token.
+- y x patches down and across; v w the sides of an image that is padded to whole patches.
+- n tokens: patches, class token, distillation token and r registers.
 """
 
 from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
@@ -12,6 +13,12 @@ from attnscope.ops import recipes as op
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
 
+pad_image = Step(
+    "image: b i v w -> image: b i (y p) (x q)",
+    op=op.pad,
+    doc="pad the image at the bottom and on the right with zeros to whole patches",
+    why="a detector keeps the size and the aspect ratio of its images",
+)
 embed = Step(
     "image: b i (y p) (x q) -> planes: b c y x",
     op=op.convolution,
@@ -38,6 +45,20 @@ prepend_two = Step(
     weights={"cls_token": "1 1 c", "dist_token": "1 1 c"},
     doc="prepend the learned class token and the learned distillation token",
     why="the second token learns from the predictions of a teacher network",
+)
+add_patch_positions = Step(
+    "patches: b (y x) c -> patches: b (y x) c",
+    op=op.add,
+    weights={"pos_embed": "1 (y x) c"},
+    doc="add a learned position embedding to each patch; the tokens before the patches have no position",
+    why="without it, the network could not tell one order of the patches from another",
+)
+prepend_registers = Step(
+    "patches: b (y x) c -> x: b n c",
+    op=op.prepend,
+    weights={"cls_token": "1 1 c", "reg_token": "1 r c"},
+    doc="prepend the learned class token and the learned registers",
+    why="registers collect global information that would otherwise replace the content of patches",
 )
 add_positions = Step(
     "x: b n c -> x: b n c",
@@ -96,20 +117,34 @@ def plan(spec: ViTNetworkSpec) -> Plan:
     if not spec.is_whole:
         return block_plan(spec)
     (y, x), (p, q), b, c = spec.grid, spec.patch, spec.batch, spec.dim
-    sizes = {"b": b, "i": 3, "y": y, "x": x, "p": p, "q": q, "c": c, "n": spec.tokens, "k": spec.classes}
+    padded = [pad_image] if spec.image_is_padded else []
+    sizes = {
+        "v": spec.image[0],
+        "w": spec.image[1],
+        "b": b,
+        "i": 3,
+        "y": y,
+        "x": x,
+        "p": p,
+        "q": q,
+        "c": c,
+        "n": spec.tokens,
+        "k": spec.classes,
+        "r": spec.registers,
+    }
 
     def of(steps: list[Step]) -> Plan:
         return Plan.of(steps, sizes, spec.itemsize)
 
     stream = {"x": "x"}
-    first = [prepend_two if spec.distilled else prepend] if spec.cls else []
+    first = _first_steps(spec)
     heads = [pool_two, head, head_dist, average] if spec.distilled else [pool if spec.cls else pool_mean, head]
-    patches = {"patches": "patches" if first else "x"}
+    patches = {"patches": "patches" if spec.cls else "x"}
     blocks = [f"blocks.{index}" for index in range(spec.depth)]
     return Plan.join(
         [
-            of([embed, flatten]).inside("patch_embed", makes=patches, part=Part("patch embedding")),
-            of([*first, add_positions]).inside(
+            of([*padded, embed, flatten]).inside("patch_embed", makes=patches, part=Part("patch embedding")),
+            of(first).inside(
                 "", takes={"patches": "patches", "x": "x"}, makes={"x": "x"}, part=Part("tokens and positions")
             ),
             block_plan(spec).inside(*blocks, part=Part("block", sees=spec.grid), takes=stream, makes=stream),
@@ -117,6 +152,13 @@ def plan(spec: ViTNetworkSpec) -> Plan:
         ],
         order=[0, 1, *[2] * spec.depth, 3],
     )
+
+
+def _first_steps(spec: ViTNetworkSpec) -> list[Step]:
+    """Return the steps between the patches and the blocks: further tokens and positions."""
+    if spec.registers:
+        return [add_patch_positions, prepend_registers]
+    return [*([prepend_two if spec.distilled else prepend] if spec.cls else []), add_positions]
 
 
 def block_plan(spec: ViTNetworkSpec) -> Plan:
