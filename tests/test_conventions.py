@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnscope.analyses.figure import conventions_that_give, explain_figure, parse_figure
 from attnscope.analyses.published import compare_published
+from attnscope.attentions.spec import own_fields
 from attnscope.core.errors import UsageError
+from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.presets import presets
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
@@ -242,3 +244,39 @@ def test_the_command_explains_a_figure(attnscope):
     assert wrong.stderr.strip().endswith(
         "--explain-figure must be a positive number with a unit, such as 3.13G (got many)"
     )
+
+
+FIELDS = ["classes", *own_fields(ViTNetworkSpec), *own_fields(SwinV2NetworkSpec)]
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_names_of_timms_checkpoints_have_their_number_of_classes(preset):
+    """A checkpoint whose head is unknown, or that has none, is an error."""
+    timm = pytest.importorskip("timm")
+    for name in timm.list_pretrained(f"{preset.timm}.*"):
+        classes = timm.get_pretrained_cfg(name).num_classes
+        if classes in (0, 115_217):
+            with pytest.raises(UsageError, match=r"\(got [\w.]+; many checkpoints have no head\)"):
+                read_preset(name, preset.command, FIELDS)
+        else:
+            assert read_preset(name, preset.command, FIELDS).get("classes", 1000) == classes
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (
+            "--image 512 --window 9 --scope model",
+            "preset swin-t-224, with image 512 instead of 224, window 9 instead of 7",
+        ),
+        ("--window 8", "preset swin-t-224, with window 8 instead of 7"),
+        ("--kv-heads 1 --stage 2 --block 2", "preset swin-t-224, with kv_heads 1 instead of off"),
+        ("--batch 4 --scope model", None),
+        ("--stage 3 --block 2", None),
+    ],
+)
+def test_what_overrides_a_preset_is_shown(attnscope, words, note):
+    notes = json.loads(attnscope("swin", "--preset", "swin-t-224", *words.split(), "--no-time", "--json").stdout)[
+        "notes"
+    ]
+    assert [each for each in notes if "preset" in each] == ([note] if note else [])

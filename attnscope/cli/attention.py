@@ -278,10 +278,13 @@ def run_attention(
     from attnscope.analyses.explore import explore
 
     figures: Sequence[Mapping[str, str]] = ()
+    overridden: list[str] = []
     if preset is not None:
-        from attnscope.networks.presets import published_figures
+        from attnscope.networks.presets import overrides, published_figures
 
         figures = published_figures(preset, spec)
+        changed = ", ".join(overrides(preset, spec))
+        overridden = [f"preset {preset}, with {changed}"] if changed else []
     with progress_line() as progress:
         report = explore(
             spec,
@@ -304,6 +307,7 @@ def run_attention(
 
     command, why = report.next
     report = dataclasses.replace(report, next=(typed(command + _run_flags(command, device, time)), why))
+    report.notes[:0] = overridden
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet, wide)

@@ -7,6 +7,9 @@ from typing import Any
 
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
+CLASSES = {"in1k": 1000, "augreg_in21k": 21843, "ms_in22k": 21841}
+"""Number of classes of timm's checkpoints, by the end of their tags: `.augreg_in21k_ft_in1k` has 1000."""
+
 Tables = dict[str, dict[str, Any]]
 """Tables of a TOML file by name."""
 
@@ -38,11 +41,29 @@ def read_preset(name: str, command: str, fields: Iterable[str]) -> dict[str, Any
     commands = list(read_tables(path))
     if command not in commands:
         raise UsageError(f"{{preset}} must be a preset of {command} (got {name}); use attnscope {commands[0]}")
-    return read_config(path, command, fields)
+    return read_config(path, command, fields) | _head_of(name, path)
+
+
+def _head_of(name: str, path: Path) -> dict[str, Any]:
+    """Return the number of classes of a checkpoint of timm, if the name has its tag and it differs from the default.
+
+    Raises:
+        UsageError: if the head of the checkpoint is unknown; many have none.
+    """
+    tag = name.partition(".")[2]
+    if not tag:
+        return {}
+    classes = next((number for end, number in CLASSES.items() if tag.endswith(end)), None)
+    if classes is None:
+        raise UsageError(
+            f"{{preset}} must have a head with a known number of classes (got {literal(name)}; many checkpoints have no "
+            f"head); use {{preset}} {path.stem}, with {{classes}} if its head has other than 1000"
+        )
+    return {} if classes == 1000 else {"classes": classes}
 
 
 def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True) -> Path:
-    """Return the file of a preset, by its name in attnscope or in timm.
+    """Return the file of a preset, by its name in attnscope or in timm; timm's may have the tag of a checkpoint.
 
     Raises:
         UsageError: if the preset is unknown; the error suggests names of presets whose tables satisfy `suits`.
@@ -51,8 +72,8 @@ def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True
     if name in paths:
         return paths[name]
     by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
-    if name in by_timm:
-        return by_timm[name]
+    if (architecture := name.partition(".")[0]) in by_timm:
+        return by_timm[architecture]
     suggested = {paths[each] for each in suiting(suits)}
     own, timms = ([each for each, path in named.items() if path in suggested] for named in (paths, by_timm))
     raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, own, timms)}")

@@ -6,11 +6,16 @@ from functools import cached_property
 from typing import Any
 
 from attnscope import networks
+from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError
+from attnscope.core.sizes import spell_pair
 from attnscope.networks import configs
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.stages import Stage
 from attnscope.networks.swin.spec import SwinNetworkSpec
+
+RUN = ("batch", "dtype", "kernel")
+"""Fields that do not change a network."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,43 @@ def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str]
     return preset.published if same else ()
 
 
+def overrides(name: str, spec: Spec) -> list[str]:
+    """Return what a Spec changes in the network of a preset, such as `image 512 instead of 224`.
+
+    Batch size, dtype and kernel are options of a run. A part of the network is compared with the same part of the preset,
+    and an attention with the most similar one.
+    """
+    network = _spec(*_network(configs.read_tables(configs.preset_path(name))))
+    if isinstance(spec, NetworkSpec):
+        parts = {field: getattr(spec, field) for field in ("scope", "stage", "block") if hasattr(spec, field)}
+        originals: list[Spec] = [replace(network, **parts)] if type(network) is type(spec) else []
+    elif isinstance(network, SwinNetworkSpec):
+        originals = [network.attention_of(stage, block) for stage in network.stages for block in range(2)]
+    else:
+        originals = [network.attention()]
+    return min(
+        (_changes(original, spec) for original in originals if type(original) is type(spec)), key=len, default=[]
+    )
+
+
+def _changes(original: Spec, spec: Spec) -> list[str]:
+    """Return how a Spec differs from an original of the same type, without the options of a run."""
+    return [
+        f"{field} {_spelled(ours)} instead of {_spelled(theirs)}"
+        for field in own_fields(type(spec))
+        if field not in RUN and (ours := getattr(spec, field)) != (theirs := getattr(original, field))
+    ]
+
+
+def _spelled(value: object) -> str:
+    """Return a value as on the command line, such as `224`, `8x7` or `off`."""
+    if isinstance(value, bool) or value is None:
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return spell_pair(value, "x") if len(value) == 2 else ",".join(map(str, value))
+    return str(value)
+
+
 def _has_stages(tables: Mapping[str, Any]) -> bool:
     """Return whether the network of a preset has stages."""
     return "depths" in _network(tables)[1]
@@ -103,7 +145,9 @@ def _network(tables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _spec(command: str, fields: Mapping[str, Any]) -> NetworkSpec:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    return networks.spec_class(command)(**values)
+    return networks.spec_class(command)(**_values(fields))
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a TOML table as those of a Spec."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
