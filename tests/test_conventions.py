@@ -280,3 +280,13 @@ def test_what_overrides_a_preset_is_shown(attnscope, words, note):
         "notes"
     ]
     assert [each for each in notes if "preset" in each] == ([note] if note else [])
+
+
+def test_trace_explains_a_figure(attnscope):
+    words = ("trace", "timm:vit_tiny_patch16_224", "--explain-figure")
+    assert "2.51G is FLOPs: 2,507,366,400" in attnscope(*words, "2.51G", "--wide").stdout
+    left = 1_253_683_200 - 12 * 2 * 197**2 * 192
+    assert (
+        f"{left} is MACs without the products in attention: {left:,} (" in attnscope(*words, str(left), "--wide").stdout
+    )
+    assert "cannot tell: no known convention gives 9.9G" in attnscope(*words, "9.9G", "--wide").stdout

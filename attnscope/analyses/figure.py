@@ -6,7 +6,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 from attnscope.core.errors import UsageError, quoted
-from attnscope.reports.report import CountedFigure, ExplainedFigure
+from attnscope.reports.report import CountedFigure, ExplainedFigure, TraceReport
 
 if TYPE_CHECKING:
     from attnscope.networks.conventions import Count
@@ -76,6 +76,26 @@ def explain_figure(text: str, counts: Sequence["Count"]) -> ExplainedFigure:
         nearest=_counted(nearest) if nearest else None,
         off=float(nearest.figure / seen - 1) if nearest else None,
     )
+
+
+def counts_of_trace(report: TraceReport) -> list["Count"]:
+    """Return what the conventions that need no plan give for a traced module and its input."""
+    from attnscope.networks.conventions import Count
+
+    macs, elementwise = report.totals.macs, report.totals.other_flops
+    attended = sum([found.core_macs for found in report.attentions])
+    counts = [
+        Count("MACs", "multiply-accumulates of matmuls and convolutions", macs, printed=True),
+        Count("FLOPs", "2 for each MAC, as FlopCounterMode", 2 * macs, printed=False),
+        Count("FLOPs with elementwise", "2 for each MAC, and elementwise FLOPs", 2 * macs + elementwise, printed=False),
+    ]
+    if attended:
+        says = "hooks of modules and counters without fused attention miss q·kᵀ and attn·v"
+        counts += [
+            Count("MACs without the products in attention", says, macs - attended, printed=False),
+            Count("FLOPs without the products in attention", says, 2 * (macs - attended), printed=False),
+        ]
+    return counts
 
 
 def _counted(count: "Count", how: str | None = None) -> CountedFigure:

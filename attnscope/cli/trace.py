@@ -2,10 +2,12 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from attnscope.analyses.figure import counts_of_trace, explain_figure, parse_figure
 from attnscope.cli.extension import typed_again
 from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
@@ -154,6 +156,15 @@ def run_trace(
             help="Exit with code 1 if a formula is missing, a shape comment is wrong or another warning is raised.",
         ),
     ] = False,
+    explained: Annotated[
+        str | None,
+        option(
+            "--explain-figure",
+            group=OUTPUT,
+            metavar="FIGURE",
+            help="Find the counting convention of a figure that a paper or tool prints, such as 3.13G.",
+        ),
+    ] = None,
     form: TraceFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -169,6 +180,8 @@ def run_trace(
     path, so that its module-level code is executed.
     """
     form = check_output(form, json, output, color, TRACE_FORMS)
+    if explained is not None:
+        parse_figure(explained)
     tensors = [parse_input(text) for text in inputs or []]
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")
@@ -200,6 +213,8 @@ def run_trace(
             input_grad,
         )
         report = trace_target(target, options)
+    if explained is not None:
+        report = replace(report, figure=explain_figure(explained, counts_of_trace(report)))
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)
     if strict:
         exit_on_faults(

@@ -45,7 +45,7 @@ def read_preset(name: str, command: str, fields: Iterable[str]) -> dict[str, Any
 
 
 def _head_of(name: str, path: Path) -> dict[str, Any]:
-    """Return the number of classes of a checkpoint of timm, if the name has its tag and it differs from the default.
+    """Return the classes of a timm checkpoint with a tag, unless it has the default number.
 
     Raises:
         UsageError: if the head of the checkpoint is unknown; many have none.
@@ -63,7 +63,7 @@ def _head_of(name: str, path: Path) -> dict[str, Any]:
 
 
 def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True) -> Path:
-    """Return the file of a preset, by its name in attnscope or in timm; timm's may have the tag of a checkpoint.
+    """Return the file of a preset, by its name in attnscope or in timm, with or without the tag of a checkpoint.
 
     Raises:
         UsageError: if the preset is unknown; the error suggests names of presets whose tables satisfy `suits`.

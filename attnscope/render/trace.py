@@ -14,6 +14,7 @@ from attnscope.render import words
 from attnscope.render.columns import SHARE_OF_MACS, SHARE_OF_TIME, Column, Value, adding_up, fit, rows_table
 from attnscope.render.details import cost_lines, environment_lines, timing_lines
 from attnscope.render.explanation import column_lines
+from attnscope.render.figure import figure_lines
 from attnscope.render.held import lower_bounds
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
@@ -302,7 +303,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     macs = (
         f"{at_least}{totals.macs:,} MACs ({words.metric(totals.flops, 'FLOPs')}), by a formula for each torch operator"
     )
-    lines: list[Labelled] = [("counts", macs, "")]
+    lines: list[Labelled] = [("counts", macs, ""), *labelled("figure", figure_lines(report.figure))]
     for entry in report.uncounted:
         more = f" and {len(entry.within) - 2} more" if len(entry.within) > 2 else ""
         lines.append(("unknown", f"{entry.op}, {entry.calls}×, in {', '.join(entry.within[:2])}{more}", "yellow"))
