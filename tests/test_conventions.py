@@ -256,7 +256,7 @@ def test_names_of_timms_checkpoints_have_their_number_of_classes(preset):
     for name in timm.list_pretrained(f"{preset.timm}.*"):
         classes = timm.get_pretrained_cfg(name).num_classes
         if classes in (0, 115_217):
-            with pytest.raises(UsageError, match=r"\(got [\w.]+; many checkpoints have no head\)"):
+            with pytest.raises(UsageError, match=r"\(got [\w.]+; many have none\)"):
                 read_preset(name, preset.command, FIELDS)
         else:
             assert read_preset(name, preset.command, FIELDS).get("classes", 1000) == classes

@@ -56,8 +56,8 @@ def _head_of(name: str, path: Path) -> dict[str, Any]:
     classes = next((number for end, number in CLASSES.items() if tag.endswith(end)), None)
     if classes is None:
         raise UsageError(
-            f"{{preset}} must have a head with a known number of classes (got {literal(name)}; many checkpoints have no "
-            f"head); use {{preset}} {path.stem}, with {{classes}} if its head has other than 1000"
+            f"{{preset}} must name a checkpoint with a known head (got {literal(name)}; many have none); "
+            f"use {{preset}} {path.stem}, with {{classes}} for another head than 1000 classes"
         )
     return {} if classes == 1000 else {"classes": classes}
 
