@@ -91,7 +91,7 @@ def waiting_for_operands(spec: Spec) -> Iterator[str]:
             continue
         (kernel,) = [kernel for kernel in kernels([steps[row.name]]) if kernel.kind == "batched"]
         with engine.measuring():
-            call = peaks._call(kernel, torch.device("cpu"), torch.float32)
+            call = peaks.kernel_call(kernel, torch.device("cpu"), torch.float32)
             cached, cold = median_s(call, cold=False), median_s(call, cold=True)
         best = peaks.best_seconds({kernel: math.inf}, torch.device("cpu"), torch.float32, 1)[kernel]
         assert row.time

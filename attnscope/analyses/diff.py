@@ -1,13 +1,16 @@
 """Two Reports -> Diff: the changes in the environment, the Spec, the costs and the times."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
-from attnscope.profiling.intervals import interval_of
+from attnscope.profiling.intervals import FEWEST_SAMPLES, interval_of, interval_of_run
 from attnscope.profiling.noise import FEWEST_CLEAN, SPREAD_MAY_BE
+from attnscope.profiling.normalization import WHOLE as OF_WHOLE
+from attnscope.profiling.normalization import at_same_speed, normalized
 from attnscope.reports.diff import WHOLE, Change, Diff, TimeChange
 from attnscope.reports.report import Report, StepRow, StepTime, Time
 
@@ -16,6 +19,10 @@ WHOLE_MAY_DIFFER, STEP_MAY_DIFFER = 0.02, 0.05
 """Relative difference between processes with the same run on a quiet machine: each places its memory differently."""
 BUSY_MAY_DIFFER = 0.2
 """The same for runs that other processes disturbed: CPU time differs up to 18% between processes on a loaded machine."""
+NORMALIZED_MAY_DIFFER, NORMALIZED_BUSY_MAY_DIFFER = 0.06, 0.12
+"""The same for normalized times, which also have the noise of the yardsticks."""
+PROCESSES_MAY_DIFFER = 0.02
+"""The same if both runs have an interval between processes, which includes most of their difference."""
 OF_A_MACHINE = (
     *("torch", "device", "device_name", "cpu", "cpu_capability", "threads", "cores"),
     *("allocator", "denormals", "toolkit", "driver", "clock", "backward clock"),
@@ -33,20 +40,24 @@ STEP_COSTS = (
 def compare(before: Report, after: Report) -> Diff:
     """Compare two runs step by step; steps correspond if their paths and names are equal."""
     environment, spec = _environment(before, after), _changes(_requested(before), _requested(after))
-    whole, step = (_may_differ(before, after, quiet) for quiet in (WHOLE_MAY_DIFFER, STEP_MAY_DIFFER))
+    whole, step = (_Allowance.of(before, after, quiet) for quiet in (WHOLE_MAY_DIFFER, STEP_MAY_DIFFER))
     back, other_back = _backward_time(before), _backward_time(after)
+    error_s, back_error_s = (_error_s(before, after, time_of) for time_of in (_forward_time, _backward_time))
+    is_same_machine = not any(change.name in OF_A_MACHINE for change in environment)
+    hosts, back_hosts = (
+        at_same_speed(one.yardsticks, other.yardsticks) if one and other and is_same_machine else None
+        for one, other in ((before.time, after.time), (back, other_back))
+    )
     return Diff(
         environment=environment,
         spec=spec,
         costs=_costs(before, after),
-        steps=_times(
-            "forward", _forward_steps(before), _forward_steps(after), step, _error_s(before, after, _forward_time)
-        ),
-        whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), whole),
+        steps=_times("forward", _forward_steps(before), _forward_steps(after), step, hosts, error_s),
+        whole=_time("forward", WHOLE, _whole(before.time), _whole(after.time), whole, hosts),
         backward_steps=_times(
-            "backward", _backward_steps(before), _backward_steps(after), step, _error_s(before, after, _backward_time)
+            "backward", _backward_steps(before), _backward_steps(after), step, back_hosts, back_error_s
         ),
-        backward=_time("backward", WHOLE, _whole(back), _whole(other_back), whole),
+        backward=_time("backward", WHOLE, _whole(back), _whole(other_back), whole, back_hosts),
         kernels=_times("kernel", _kernels(before), _kernels(after), whole),
         doubts=[
             f"the {which} run: {warning}"
@@ -63,14 +74,41 @@ def compare(before: Report, after: Report) -> Diff:
 
 @dataclass(frozen=True)
 class _Timed:
-    """A time of one run: its seconds, its interval, and the number of identical steps that it covers."""
+    """A time of one run: its seconds, its interval, and the number of identical steps that it covers.
+
+    `samples_s` are those of one step, and `process_runs` is their number in each process. `yardstick` is the name of the
+    slowdown that normalizes them, or None.
+    """
 
     seconds: float
     interval: Interval | None
     times: int = 1
+    samples_s: Sequence[float] = ()
+    process_runs: Sequence[int] = ()
+    yardstick: str | None = None
 
 
-def _timed(seconds: float, samples_s: Sequence[float], times: int = 1) -> _Timed:
+_Hosts = tuple[Mapping[str, Sequence[float]], Mapping[str, Sequence[float]]] | None
+"""The slowdowns of the host in both runs, by yardstick; None if they are not known in both."""
+
+
+@dataclass(frozen=True)
+class _Allowance:
+    """Relative differences of the same run between processes, for times and for normalized times."""
+
+    times: float
+    normalized: float
+
+    @classmethod
+    def of(cls, before: Report, after: Report, quiet: float) -> "_Allowance":
+        """Return what two runs may differ by: `quiet`, or more if others disturbed one of the two."""
+        times = [time for report in (before, after) for time in (report.time, _backward_time(report))]
+        if any(map(_is_disturbed, times)):
+            return cls(BUSY_MAY_DIFFER, NORMALIZED_BUSY_MAY_DIFFER)
+        return cls(quiet, max(quiet, NORMALIZED_MAY_DIFFER))
+
+
+def _timed(seconds: float, samples_s: Sequence[float], times: int, time: Time | None, yardstick: str | None) -> _Timed:
     """Return the time of `times` identical steps, from the mean and the samples of one of them.
 
     The mean of a step is over the runs whose totals are in the middle half. It may be outside of the interval of its own
@@ -79,13 +117,7 @@ def _timed(seconds: float, samples_s: Sequence[float], times: int = 1) -> _Timed
     found = interval_of(samples_s)
     if found is not None:
         found = Interval(times * min(found.low, seconds), times * max(found.high, seconds))
-    return _Timed(times * seconds, found, times)
-
-
-def _may_differ(before: Report, after: Report, quiet: float) -> float:
-    """Return how much processes with the same run differ: `quiet`, or more if others disturbed one of the two."""
-    disturbed = any(_is_disturbed(time) for report in (before, after) for time in (report.time, _backward_time(report)))
-    return BUSY_MAY_DIFFER if disturbed else quiet
+    return _Timed(times * seconds, found, times, samples_s, time.process_runs if time else (), yardstick)
 
 
 def _is_disturbed(time: Time | None) -> bool:
@@ -98,20 +130,21 @@ def _is_disturbed(time: Time | None) -> bool:
 
 
 def _forward_steps(report: Report) -> dict[str, _Timed]:
-    return {place: _step(row, row.time) for place, row in _by_place(report.steps).items() if row.time}
+    rows = _by_place(report.steps).items()
+    return {place: _step(row, row.time, report.time) for place, row in rows if row.time}
 
 
 def _backward_steps(report: Report) -> dict[str, _Timed]:
-    rows = _by_place(report.steps).items()
-    return {place: _step(row, row.backward.time) for place, row in rows if row.backward and row.backward.time}
+    rows, back = _by_place(report.steps).items(), _backward_time(report)
+    return {place: _step(row, row.backward.time, back) for place, row in rows if row.backward and row.backward.time}
 
 
-def _step(row: StepRow, time: StepTime) -> _Timed:
-    return _timed(time.interquartile_mean_s, time.samples_s, row.times)
+def _step(row: StepRow, time: StepTime, whole: Time | None) -> _Timed:
+    return _timed(time.interquartile_mean_s, time.samples_s, row.times, whole, time.yardstick)
 
 
 def _whole(time: Time | None) -> _Timed | None:
-    return _timed(time.whole_interquartile_mean_s, time.whole_samples_s) if time else None
+    return _timed(time.whole_interquartile_mean_s, time.whole_samples_s, 1, time, OF_WHOLE) if time else None
 
 
 def _forward_time(report: Report) -> Time | None:
@@ -147,18 +180,33 @@ def _kernels(report: Report) -> dict[str, _Timed]:
 
 
 def _times(
-    of: str, before: Mapping[str, _Timed], after: Mapping[str, _Timed], may_differ: float, error_s: float = 0.0
+    of: str,
+    before: Mapping[str, _Timed],
+    after: Mapping[str, _Timed],
+    may_differ: _Allowance,
+    hosts: _Hosts = None,
+    error_s: float = 0.0,
 ) -> list[TimeChange]:
     names = dict.fromkeys([*before, *after])
-    return [_time(of, name, before.get(name), after.get(name), may_differ, error_s) for name in names]
+    return [_time(of, name, before.get(name), after.get(name), may_differ, hosts, error_s) for name in names]
 
 
 def _time(
-    of: str, name: str, before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0
+    of: str,
+    name: str,
+    before: _Timed | None,
+    after: _Timed | None,
+    may_differ: _Allowance,
+    hosts: _Hosts = None,
+    error_s: float = 0.0,
 ) -> TimeChange:
     times = {timed.times for timed in (before, after) if timed}
-    by_samples = _ratio(before, after, may_differ)
-    ratio = _ratio(before, after, may_differ, error_s)
+    ratio, by_samples = (_ratio(before, after, may_differ.times, error) for error in (error_s, 0.0))
+    first, second = _at_same_speed(before, after, hosts)
+    allowed = PROCESSES_MAY_DIFFER if _has_processes(first) and _has_processes(second) else may_differ.normalized
+    normalized_ratio = _ratio(first, second, allowed, error_s)
+    if normalized_ratio is not None:
+        by_samples = _ratio(first, second, allowed)
     change = TimeChange(
         of,
         name,
@@ -167,8 +215,33 @@ def _time(
         times=times.pop() if len(times) == 1 else None,
         ratio_low=ratio.low if ratio else None,
         ratio_high=ratio.high if ratio else None,
+        normalized_ratio=second.seconds / first.seconds if first and second and normalized_ratio else None,
+        normalized_low=normalized_ratio.low if normalized_ratio else None,
+        normalized_high=normalized_ratio.high if normalized_ratio else None,
     )
     return replace(change, within_error=not change.real and verdict_on(by_samples) in (FASTER, SLOWER))
+
+
+def _has_processes(timed: _Timed | None) -> bool:
+    """Return whether the interval of a time is that between processes."""
+    return timed is not None and len(timed.process_runs) >= FEWEST_SAMPLES
+
+
+def _at_same_speed(before: _Timed | None, after: _Timed | None, hosts: _Hosts) -> tuple[_Timed | None, _Timed | None]:
+    """Return both times at the same speed of the host; None for both if they have no yardstick in common."""
+    if before is None or after is None or hosts is None:
+        return None, None
+    host, other_host = hosts
+    name = before.yardstick
+    if name is None or name != after.yardstick or name not in host:
+        return None, None
+    return _normalized(before, host[name]), _normalized(after, other_host[name])
+
+
+def _normalized(timed: _Timed, slowdown: Sequence[float]) -> _Timed:
+    """Return a time at the reference speed of its host: the median of its normalized samples, and their interval."""
+    samples = [timed.times * sample for sample in normalized(timed.samples_s, slowdown)]
+    return replace(timed, seconds=statistics.median(samples), interval=interval_of_run(samples, timed.process_runs))
 
 
 def _ratio(before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0) -> Interval | None:

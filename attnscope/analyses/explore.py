@@ -9,7 +9,7 @@ from attnscope.analyses.figure import parse_figure
 from attnscope.analyses.measurement import Measurements, measure
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
-from attnscope.profiling.options import BUDGET_S, Progress, RunOptions, check_dtype
+from attnscope.profiling.options import BUDGET_S, LIMIT_S, Progress, RunOptions, check_dtype
 from attnscope.profiling.verification import verify_plan
 from attnscope.reports.report import Report
 
@@ -19,13 +19,15 @@ def explore(
     *,
     device: str = "auto",
     time: bool = True,
-    budget: float = BUDGET_S,
+    budget: float | None = None,
     threads: int = 1,
     seed: int = 0,
     audit: bool = False,
     backward: bool = False,
     input_grad: bool = True,
     kernels: bool = False,
+    processes: int = 1,
+    until: float | None = None,
     focus: Sequence[str] = (),
     progress: Progress | None = None,
     command: str | None = None,
@@ -38,13 +40,15 @@ def explore(
         spec: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
         device: "auto", "cpu", "cuda", "mps", or "meta", which builds the module but computes nothing.
         time: run the module and measure it. Otherwise, torch is imported only for the device "meta".
-        budget: seconds to spend on each measurement (up to 3× on a busy machine).
+        budget: seconds to spend on each measurement (up to 3× on a busy machine); 0.3 by default, and 10 with `until`.
         threads: number of CPU threads. The times of a single thread are reliable even on a busy machine.
         seed: random seed for the weights and the input, which are normally distributed.
         audit: count also with torch's FlopCounterMode, which takes over a second the first time.
         backward: report the costs of the backward of each step, and measure it.
         input_grad: whether the input needs a gradient in the backward.
         kernels: time the attention with every kernel that runs on the device, and compare each with float64.
+        processes: number of processes that measure the steps; with at least five, intervals are those between processes.
+        until: measure until the interval of the forward is at most ± this share wide, such as 0.02, or `budget` is spent.
         focus: results to show first: "memory", "roofline".
         progress: a function that is called now and then with the current measurement and the finished share of it.
         command: the command line, for the record.
@@ -66,7 +70,10 @@ def explore(
         raise UsageError(f"spec must be a Spec such as ViTSpec() (got {spec!r}); use attnscope.trace for a module")
     if figure is not None:
         parse_figure(figure)  # raises an error before anything runs
-    options = RunOptions(device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress)
+    budget = budget if budget is not None else BUDGET_S if until is None else LIMIT_S
+    options = RunOptions(
+        device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress, processes, until
+    )
     if options.runs:
         options = on_device(options, spec.dtype)
     costs = costs_of(spec, options)

@@ -176,13 +176,18 @@ def _time(row: TimeChange, limit: Fraction) -> Check:
     interval = row.interval
     if interval is None:
         return Check(row.of, CANNOT_TELL, f"the {row.of} has too few runs for an interval", "use a longer --budget")
-    found = f"{row.of} takes {row.ratio:.2f}× the time ({interval.low:.2f} to {interval.high:.2f}; {OF_PROCESSES})"
+    ends = f"{interval.low:.2f} to {interval.high:.2f}"
+    if row.normalized_ratio is None:
+        ratio, found = row.ratio, f"{row.of} takes {row.ratio:.2f}× the time ({ends}; {OF_PROCESSES})"
+    else:
+        ratio = row.normalized_ratio
+        found = f"{row.of} takes {ratio:.2f}× the time at the same host speed ({ends}; {row.ratio:.2f}× in wall time)"
     if interval.high <= limit:
         return Check(row.of, PASS, f"{found}, at most {_plain(limit)}×")
     if interval.low > limit:
         return Check(row.of, FAIL, f"{found}, above {_plain(limit)}×")
     fix = "repeat both runs with a longer --budget, and close other programs"
-    seen = f"a difference below {max(interval.high / row.ratio, row.ratio / interval.low) - 1:.0%} could not be seen"
+    seen = f"a difference below {max(interval.high / ratio, ratio / interval.low) - 1:.0%} could not be seen"
     return Check(row.of, CANNOT_TELL, f"{found}, which does not decide about {_plain(limit)}×; {seen}", fix)
 
 

@@ -9,16 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnscope import networks
+from attnscope.analyses.blocks import Block, measure_blocks
 from attnscope.analyses.costs import Costs
+from attnscope.analyses.fused import build_fused, build_if_it_fits
 from attnscope.attentions.spec import Spec
-from attnscope.core.errors import DeviceError
 from attnscope.ops.kernels import KERNELS
 from attnscope.plan.plan import Plan
 from attnscope.plan.roofline import Bound, Peaks, bound, seen_seconds
 from attnscope.profiling.building import (
     build,
     check_fit,
-    kernel_errors_explained,
     memory_errors_explained,
     needed_bytes,
     settled,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 LONGEST_COUNTERPART_S = 2.0
 """Global attention that would take longer is not timed."""
-LONGEST_FUSED_S = 0.3
-"""The fused kernel is not timed beside a forward that takes longer, unless all kernels are requested."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,12 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)
         fused = build_fused(spec, module, x, options)
-        forward = measure_forward(module, x, verification.order, options, fused)
+        blocks = measure_blocks(spec, plan, module, x, options, fused)
+        forward = measure_forward(plan, module, x, verification.order, options, blocks)
         roofline = measure_roofline(plan, x, forward, options)
         counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
         kernels = measure_kernels(spec, module, x, forward, fused, options)
-        backward = measure_backward(spec, module, x, verification.order, options)
+        backward = measure_backward(plan, verification.order, x, blocks, options)
     return Measurements(verification, machine, allocated, forward, roofline, counterpart, kernels, backward)
 
 
@@ -149,38 +148,39 @@ def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Seque
     return peaks
 
 
-def build_fused(spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", options: RunOptions) -> "Contenders | None":
-    """Build the fused kernel that is timed beside the steps; None if it is not requested or the forward is too slow."""
-    if not options.measures_time or options.kernels or spec.kernel != "eager":
-        return None
-    from attnscope.profiling.kernels import contenders
-    from attnscope.profiling.timing import seconds_of
-
-    if seconds_of(module, x) > LONGEST_FUSED_S:
-        return None
-    return contenders({"sdpa": partial(_build_if_it_fits, spec, x[0].device, kernel="sdpa")}, module, x)
-
-
 def measure_forward(
+    plan: Plan,
     module: "nn.Module",
     x: "tuple[Tensor, ...]",
     order: Sequence[int],
     options: RunOptions,
-    fused: "Contenders | None" = None,
+    blocks: Sequence[Block],
 ) -> ForwardTimes:
-    """Time the steps, the whole forward and the fused kernel, with interleaved runs."""
-    if not options.measures_time:
+    """Return the times of the steps, the whole forward and the fused kernel, which were interleaved with yardsticks."""
+    if not blocks:
         return ForwardTimes()
-    from attnscope.profiling.timing import time_steps
+    from attnscope.profiling.timing import merge, statistics_of
 
-    beside = list(fused.ready.values()) if fused else []
-    timing = time_steps(module, x, options.budget, options.progress_of("the steps"), beside)
-    whole = timing.whole
+    timing = statistics_of(merge([block.forward for block in blocks], [block.process for block in blocks]))
+    whole, steps = at_best_speed(timing, plan, order, x[0], options.threads)
     if options.device == "cuda":
         from attnscope.profiling.cuda import eager_seconds, graph_seconds
 
         whole = replace(whole, eager_s=eager_seconds(module, x), graph_s=graph_seconds(module, x))
-    return ForwardTimes(whole, times_by_row(timing, order), timing.beside)
+    return ForwardTimes(whole, steps, timing.beside)
+
+
+def at_best_speed(
+    timing: "Timing", plan: Plan, order: Sequence[int], x: "Tensor", threads: int
+) -> tuple[Time, dict[int, StepTime]]:
+    """Return the times of the whole and of each row of the plan, with those at the best speed of the host."""
+    from attnscope.profiling.normalization import normalize
+    from attnscope.profiling.yardsticks import best_of, name_of
+
+    best = best_of(timing.yardsticks, x.device, x.dtype, threads)
+    names = [name_of(step) for step in plan.steps]
+    times = [step.times for step in plan.steps]
+    return normalize(timing.whole, times_by_row(timing, order), names, times, timing.yardsticks, best)
 
 
 def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
@@ -249,47 +249,26 @@ def measure_kernels(
 
     device = x[0].device
     rows, turns = compare_kernels(
-        {name: partial(_build_if_it_fits, spec, device, kernel=name) for name in KERNELS},
+        {name: partial(build_if_it_fits, spec, device, kernel=name) for name in KERNELS},
         module,
         x,
         options.budget,
-        partial(_build_if_it_fits, spec, device, kernel="eager", dtype="float64"),
+        partial(build_if_it_fits, spec, device, kernel="eager", dtype="float64"),
         options.progress_of("kernels"),
     )
     return KernelTimes(tuple(rows), turns)
 
 
 def measure_backward(
-    spec: Spec, module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int], options: RunOptions
+    plan: Plan, order: Sequence[int], x: "tuple[Tensor, ...]", blocks: Sequence[Block], options: RunOptions
 ) -> BackwardTimes:
-    """Time the backward of each step and of the whole.
-
-    Raises:
-        DeviceError: the kernel has no backward on this device.
-    """
-    if not (options.backward and options.measures_time):
+    """Return the times of the backward of each step and of the whole; empty if it was not requested."""
+    backward = [(block.backward, block.process) for block in blocks if block.backward]
+    if not backward:
         return BackwardTimes()
-    from attnscope.profiling.backward import time_backward
+    from attnscope.profiling.timing import merge, statistics_of
 
-    with kernel_errors_explained(spec, x[0].device, backward=True):
-        timing, went = time_backward(module, x, options.budget, options.input_grad, options.progress_of("the backward"))
-    reached = {row for row, back in zip(order, went, strict=True) if back}
-    steps = {row: time for row, time in times_by_row(timing, order).items() if row in reached}
-    return BackwardTimes(timing.whole, steps)
-
-
-def _build_if_it_fits(spec: Spec, device: "torch.device", **changes: Any) -> "nn.Module":
-    """Build the module of a Spec with another kernel, on the CPU, for a run on the device.
-
-    Raises:
-        UsageError: the attention does not have that kernel.
-        DeviceError: its run needs more memory than the device has free.
-    """
-    import torch
-
-    spec = replace(spec, **changes)
-    short = shortage(needed_bytes(spec.plan()), device)
-    if short is not None:
-        raise DeviceError(f"it needs {short}")
-    with torch.device("cpu"):
-        return spec.build()
+    timing = statistics_of(merge(*zip(*backward, strict=True)))
+    whole, steps = at_best_speed(timing, plan, order, x[0], options.threads)
+    reached = {row for row, back in zip(order, blocks[0].has_backward, strict=True) if back}
+    return BackwardTimes(whole, {row: time for row, time in steps.items() if row in reached})

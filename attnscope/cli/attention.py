@@ -48,11 +48,13 @@ from attnscope.cli.output import (
 from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
     AllocFlag,
-    BudgetFlag,
     DeviceFlag,
     InputGradFlag,
+    LimitFlag,
+    ProcessesFlag,
     SeedFlag,
     ThreadsFlag,
+    UntilFlag,
     check_allocator,
     exit_on_faults,
     start_torch,
@@ -60,7 +62,6 @@ from attnscope.cli.running import (
 from attnscope.cli.without_effect import warn
 from attnscope.core.errors import UsageError
 from attnscope.core.windows import Windows
-from attnscope.profiling.options import BUDGET_S
 
 SCOPE = Annotated[
     str,
@@ -210,7 +211,9 @@ def run_attention(
     roofline: Annotated[
         bool, option("--roofline", group=MEASURE, help="Plot the steps against the roofline of this machine.")
     ] = False,
-    budget: BudgetFlag = BUDGET_S,
+    budget: LimitFlag = None,
+    processes: ProcessesFlag = 1,
+    until: UntilFlag = None,
     strict: Annotated[
         bool,
         option(
@@ -297,6 +300,8 @@ def run_attention(
             backward=backward,
             input_grad=input_grad,
             kernels=kernels,
+            processes=processes,
+            until=until,
             focus=[name for name, wanted in shown.items() if wanted],
             progress=progress,
             command=shlex.join(["attnscope", *sys.argv[1:]]),

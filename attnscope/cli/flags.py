@@ -108,6 +108,17 @@ def number(name: str) -> Callable[[Any], float]:
     return _reader(name, _finite, "a finite number")
 
 
+def percent(name: str) -> Callable[[Any], float]:
+    """Return a reader of a percentage, `2%`, for the flag with this name; its value is a fraction, 0.02."""
+
+    def parse(text: str) -> float:
+        if not text.endswith("%"):
+            raise ValueError(text)
+        return _finite(text[:-1]) / 100
+
+    return _reader(name, parse, "a percentage, such as 2%")
+
+
 def pair(name: str) -> Callable[[Any], Pair]:
     """Return a reader of an integer or a pair, `56` or `56x48`, for the flag with this name."""
     return _reader(name, parse_pair, "an integer or height x width, such as 56 or 56x48")

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option
+from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option, percent
 from attnscope.core.errors import UsageError, quoted
-from attnscope.profiling.options import DEVICES
+from attnscope.profiling.options import BUDGET_S, DEVICES, LIMIT_S
 
 ALLOCATORS = ("pinned", "default")
 
@@ -30,6 +30,37 @@ InputGradFlag = Annotated[
         help="Compute the gradient of the input in the backward.",
     ),
     Needs("backward"),
+]
+LimitFlag = Annotated[
+    float | None,
+    option(
+        group=MEASURE,
+        callback=number("budget"),
+        metavar="X",
+        show_default=f"{BUDGET_S:g}; {LIMIT_S:g} with --until",
+        help="Seconds to spend on each measurement (up to 3× on a busy machine).",
+    ),
+    Needs("time"),
+]
+ProcessesFlag = Annotated[
+    int,
+    option(
+        group=MEASURE,
+        callback=integer("processes"),
+        metavar="N",
+        help="Number of processes that measure the steps; from 5 on, intervals are those between processes.",
+    ),
+    Needs("time"),
+]
+UntilFlag = Annotated[
+    float | None,
+    option(
+        group=MEASURE,
+        callback=percent("until"),
+        metavar="X%",
+        help="Measure until the forward is known within this percentage, such as 2%, or the budget is spent.",
+    ),
+    Needs("time"),
 ]
 ThreadsFlag = Annotated[
     int,

@@ -7,6 +7,7 @@ the previous step and begins this one. The steps therefore add up to the whole, 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from attnscope.profiling.timing import (
     Pairs,
     Progress,
     Timing,
+    Yardsticks,
     by_best_clock,
     device_type,
     measuring,
@@ -31,6 +33,19 @@ from attnscope.profiling.timing import (
 def time_backward(
     module: nn.Module, x: tuple[Tensor, ...], budget_s: float, input_grad: bool, progress: Progress | None = None
 ) -> tuple[Timing, list[bool]]:
+    """Return the times of the backward of each step, and for each step whether it has one, as `backward_pairs` does."""
+    pairs, has_backward = backward_pairs(module, x, budget_s, input_grad, progress)
+    return statistics_of(pairs), has_backward
+
+
+def backward_pairs(
+    module: nn.Module,
+    x: tuple[Tensor, ...],
+    budget_s: float,
+    input_grad: bool,
+    progress: Progress | None = None,
+    yardsticks: Yardsticks = MappingProxyType({}),
+) -> tuple[Pairs, list[bool]]:
     """Time the backward of each step in place, and the whole uninstrumented backward. Forwards are not timed.
 
     Args:
@@ -39,9 +54,10 @@ def time_backward(
         budget_s: seconds to measure, forwards included.
         input_grad: whether the inputs need a gradient.
         progress: called with the fraction of the measurement that is done.
+        yardsticks: those that are interleaved.
 
     Returns:
-        The times of the steps in the order of the forward, and for each step whether it has a backward.
+        The runs, with the times of the steps in the order of the forward, and for each step whether it has a backward.
     """
     inputs = tuple(tensor.detach().requires_grad_(input_grad) for tensor in x)
     has_backward = _steps_with_backward(module, inputs)
@@ -66,11 +82,11 @@ def time_backward(
 
         with measuring(), _with_gradients():
             overhead_s = _hook_overhead(clock)
-        return take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress)
+        return take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, yardsticks=yardsticks)
 
-    timing = statistics_of(by_best_clock(pairs_by, device_type(x)))
+    pairs = by_best_clock(pairs_by, device_type(x))
     module.zero_grad(set_to_none=True)
-    return timing, has_backward
+    return pairs, has_backward
 
 
 def _stamping(clock: Clock, stamps: list[Any], steps: list[int]) -> Callable[..., Callable[..., Any]]:

@@ -9,7 +9,7 @@ Statistics, 3rd edition, section 7.1.
 
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from attnscope.core.interval import Interval
 from attnscope.profiling.statistics import quartiles
@@ -49,6 +49,36 @@ def paired_interval(ratios: Sequence[float]) -> Interval | None:
         return None
     blocks = consecutive_blocks(ratios, min(BLOCKS, len(ratios)))
     return Interval(min(map(statistics.median_low, blocks)), max(map(statistics.median_high, blocks)))
+
+
+def interval_of_run(samples: Sequence[float], process_runs: Sequence[int] = ()) -> Interval | None:
+    """Return the interval of the median: over processes if there are enough of them, otherwise over blocks of samples.
+
+    Args:
+        samples: positive values in the order of measuring, such as seconds.
+        process_runs: the number of samples of each process; empty for a single one.
+
+    Returns:
+        The interval; None for fewer than FEWEST_SAMPLES samples.
+    """
+    return interval_between_processes(samples, process_runs) or paired_interval(samples)
+
+
+def interval_between_processes(samples: Sequence[float], process_runs: Sequence[int]) -> Interval | None:
+    """Return the interval of the median over processes: the smallest and the largest median of a process.
+
+    Args:
+        samples: positive values, those of a process together.
+        process_runs: the number of samples of each process.
+
+    Returns:
+        The interval; None for fewer than FEWEST_SAMPLES processes.
+    """
+    if len(process_runs) < FEWEST_SAMPLES:
+        return None
+    edges = pairwise(accumulate(process_runs, initial=0))
+    medians = [statistics.median(samples[low:high]) for low, high in edges]
+    return Interval(min(medians), max(medians))
 
 
 def consecutive_blocks(samples: Sequence[float], count: int) -> list[Sequence[float]]:

@@ -19,6 +19,9 @@ DEVICES = {
 UNKNOWN_DTYPES = {"mps": ("float64", "complex128")}
 """Dtypes that a device does not support."""
 BUDGET_S = 0.3
+LIMIT_S = 10.0
+"""The budget of a run that goes on until its interval is narrow enough."""
+MOST_PROCESSES = 100
 
 Progress = Callable[[str, float], None]
 """A callback that receives the name of the current measurement, and the fraction of it that is done."""
@@ -52,9 +55,17 @@ class RunOptions(ProgressOption):
     input_grad: bool = True
     kernels: bool = False
     progress: Progress | None = None
+    processes: int = 1
+    until: float | None = None
 
     def __post_init__(self) -> None:
         check_arguments(self.device, self.budget, self.threads, self.seed)
+        check_blocks(self.processes, self.until)
+
+    @property
+    def block_s(self) -> float:
+        """Return the seconds of one block of runs; with `until`, the budget is that of all blocks together."""
+        return self.budget if self.until is None else min(self.budget, BUDGET_S)
 
     @property
     def runs(self) -> bool:
@@ -87,6 +98,14 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
         raise UsageError(f"{{threads}} must be {here} (got {threads})")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} must be an integer from 0 to {2**63 - 1} (got {seed})")
+
+
+def check_blocks(processes: int, until: float | None) -> None:
+    """Raise a UsageError if the number of processes, or the width of the interval, is not allowed."""
+    if not 1 <= processes <= MOST_PROCESSES:
+        raise UsageError(f"{{processes}} must be from 1 to {MOST_PROCESSES} (got {processes})")
+    if until is not None and not 0 < until < 1:
+        raise UsageError(f"{{until}} must be above 0% and below 100%, such as 2% (got {until:.4g})")
 
 
 def check_dtype(device: str, dtype: str) -> None:

@@ -34,6 +34,8 @@ ROUNDS = 4
 FEW = 4096
 """Number of random values that are drawn, and then repeated to fill an operand."""
 MEBI = 2**20
+YARDSTICKS = "yardsticks"
+"""The entry of the cache file with the best time of each yardstick; the other entries are those of Peaks."""
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 """The folder in which Linux describes the caches of a core."""
 
@@ -67,10 +69,10 @@ def peaks_of(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
         dtype: the dtype of the operands.
         threads: number of CPU threads.
     """
-    path = _path(device, dtype, threads)
+    stored = read_cache(cache_path(device, dtype, threads))
     try:
-        return from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return from_plain({name: value for name, value in stored.items() if name != YARDSTICKS})
+    except (KeyError, TypeError):
         return measure_peaks(device, dtype, threads)[0]
 
 
@@ -108,7 +110,7 @@ def measure_peaks(device: torch.device, dtype: torch.dtype, threads: int) -> tup
         torch.set_num_threads(before)
     is_reliable = device.type != "cpu" or threads == 1 or others is None or others <= OTHERS_MAY_KEEP
     if is_reliable:
-        _store(peaks, _path(device, dtype, threads))
+        update_cache(cache_path(device, dtype, threads), asdict(peaks))
     return peaks, is_reliable
 
 
@@ -137,7 +139,7 @@ def best_seconds(
     clock = _clock(device, threads)
 
     def alone(kernel: Kernel, in_step_s: float) -> float:
-        call = _call(kernel, device, dtype)  # a local, so that its operands are freed before the next kernel
+        call = kernel_call(kernel, device, dtype)  # a local, so that its operands are freed before the next kernel
         call()  # the first call allocates memory and loads libraries
         best = _best(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
         for _ in range(PATIENCE):
@@ -155,7 +157,7 @@ def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> Peaks:
     start = time.perf_counter()
 
     def kernel(kind: str, *sizes: int) -> Callable[[], object]:
-        return _call(Kernel(kind, sizes), device, dtype)
+        return kernel_call(Kernel(kind, sizes), device, dtype)
 
     with measuring(), seeded(device, 0):
         one = torch.ones(1, device=device, dtype=dtype)
@@ -207,7 +209,7 @@ def _clock(device: torch.device, threads: int) -> Clock:
     return ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
 
 
-def _call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+def kernel_call(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
     """Return a function that runs a kernel once, on operands drawn from a standard normal distribution."""
 
     def random(*shape: int) -> Tensor:
@@ -274,20 +276,29 @@ def cache_folder() -> Path:
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "attnscope"
 
 
-def _path(device: torch.device, dtype: torch.dtype, threads: int) -> Path:
-    """Return the file of the peaks, whose name is a hash of everything on which they depend."""
+def cache_path(device: torch.device, dtype: torch.dtype, threads: int) -> Path:
+    """Return the file of the peaks and of the best yardsticks, whose name is a hash of everything on which they depend."""
     capability = torch.backends.cpu.get_cpu_capability()
     machine = (device_name(device), capability, os.cpu_count(), torch.__version__, str(dtype), threads)
     measured = (SIZES, ROUNDS, EACH_S)
     return cache_folder() / f"peaks-{sha256(repr((machine, measured)).encode()).hexdigest()[:16]}.json"
 
 
-def _store(peaks: Peaks, path: Path) -> None:
-    """Store peaks in a file, which readers see only when it is complete."""
+def read_cache(path: Path) -> dict[str, Any]:
+    """Return what is stored in a file; empty if it does not exist or has no JSON object."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def update_cache(path: Path, changes: Mapping[str, Any]) -> None:
+    """Replace entries of a file and keep the others; readers see the file only when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(asdict(peaks)), encoding="utf-8")
+        unfinished.write_text(json.dumps({**read_cache(path), **changes}), encoding="utf-8")
         unfinished.replace(path)
     except OSError:
-        pass  # without a writable cache folder, peaks are measured in each process
+        pass  # without a writable cache folder, each process measures for itself

@@ -9,11 +9,12 @@ exactly.
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from attnscope.plan.step import Step
 from attnscope.profiling.clocks import CLOCKS, Clock, ThreadClock, Timed, run
 from attnscope.profiling.hooks import Listener, listening
 from attnscope.profiling.intervals import paired_interval
-from attnscope.profiling.load import Load, Watch
+from attnscope.profiling.load import Effort, Load, Watch
 from attnscope.profiling.noise import FEWEST_CLEAN
 from attnscope.profiling.statistics import Samples, interquartile_range, mean_at, median_if_any, middle_half
 from attnscope.reports.report import StepTime, Time
@@ -53,8 +54,9 @@ class Pairs:
     """Pairs of an instrumented run (a chain) and an uninstrumented run (a whole) of one forward.
 
     The last entry of a chain is the time after its last step. `beside` has the runs of each other forward, one for every
-    pair. Of the `tried` pairs only clean ones are kept, or all if fewer than FEWEST_CLEAN are clean. `clock` is "wall", or
-    "thread" if too few runs are clean, so that only the CPU time of the thread is reliable.
+    pair, and `yardsticks` has those of each yardstick. Of the `tried` pairs only clean ones are kept, or all if fewer than
+    FEWEST_CLEAN are clean. `clock` is "wall", or "thread" if too few runs are clean, so that only the CPU time of the
+    thread is reliable. `process_runs` has the number of pairs of each process, if there are several.
     """
 
     chains: list[Timed]
@@ -65,6 +67,28 @@ class Pairs:
     load: Load
     clock: str = "wall"
     beside: Sequence[Sequence[Timed]] = ()
+    yardsticks: Mapping[str, Sequence[Timed]] = field(default_factory=dict)
+    process_runs: Sequence[int] = ()
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> "Pairs":
+        """Build Pairs from the plain data that `asdict` makes of them."""
+
+        def runs(timed: list[dict[str, Any]]) -> list[Timed]:
+            return [
+                Timed(one["seconds"], one["clean"], Effort(**one["effort"]) if one["effort"] else None) for one in timed
+            ]
+
+        return cls(
+            **{
+                **data,
+                "chains": runs(data["chains"]),
+                "wholes": runs(data["wholes"]),
+                "beside": list(map(runs, data["beside"])),
+                "yardsticks": {name: runs(timed) for name, timed in data["yardsticks"].items()},
+                "load": Load(**data["load"]),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -77,12 +101,14 @@ class Timing:
         middle: positions of the instrumented runs whose totals are in the middle half. Every mean is over these runs, so
             that the steps add up.
         beside: times of the uninstrumented runs of each other forward that was interleaved.
+        yardsticks: seconds of each run of the yardsticks, by name.
     """
 
     whole: Time
     samples_s: Sequence[Sequence[float]]
     middle: Sequence[int]
     beside: Sequence[Samples] = ()
+    yardsticks: Mapping[str, list[float]] = field(default_factory=dict)
 
     def time_of(self, steps: Iterable[int], instances: int = 1) -> StepTime:
         """Return the time of several steps together, divided by the number of instances that they cover."""
@@ -117,6 +143,10 @@ Progress = Callable[[float], None]
 """A callback that receives the fraction of the measurement that is done."""
 
 
+Yardsticks = Mapping[str, Callable[[], Timed]]
+"""Yardsticks by name; each call runs one once and returns its time."""
+
+
 def time_steps(
     module: nn.Module,
     x: Inputs,
@@ -124,6 +154,18 @@ def time_steps(
     progress: Progress | None = None,
     beside: Sequence[nn.Module] = (),
 ) -> Timing:
+    """Return the times of the steps of a module in the order in which they ran; the arguments are those of `step_pairs`."""
+    return statistics_of(step_pairs(module, x, budget_s, progress, beside))
+
+
+def step_pairs(
+    module: nn.Module,
+    x: Inputs,
+    budget_s: float,
+    progress: Progress | None = None,
+    beside: Sequence[nn.Module] = (),
+    yardsticks: Yardsticks = MappingProxyType({}),
+) -> Pairs:
     """Time each step of a module in place, and the uninstrumented forward for comparison.
 
     If fewer than FEWEST_CLEAN pairs are clean, a single thread is timed again by its CPU time, which is reliable on a busy
@@ -135,9 +177,7 @@ def time_steps(
         budget_s: seconds to measure, without the warm-up; up to PATIENCE times as long on a busy machine.
         progress: called with the fraction of the measurement that is done.
         beside: other modules, whose uninstrumented forwards of the same inputs are interleaved.
-
-    Returns:
-        The times of the steps in the order in which they ran.
+        yardsticks: those that are interleaved.
     """
 
     def pairs_by(clock: Clock) -> Pairs:
@@ -166,10 +206,10 @@ def time_steps(
         with measuring():
             overhead_s = _step_overhead(clock)
         others = [partial(other, each) for each in beside]
-        pairs = take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, others)
+        pairs = take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, others, yardsticks)
         return replace(pairs, chains=[_without_overhead(chained, overhead_s) for chained in pairs.chains])
 
-    return statistics_of(by_best_clock(pairs_by, device_type(x)))
+    return by_best_clock(pairs_by, device_type(x))
 
 
 def by_best_clock(pairs_by: Callable[[Clock], Pairs], device: str) -> Pairs:
@@ -205,10 +245,12 @@ def statistics_of(pairs: Pairs) -> Timing:
             page_faults=median_if_any([effort.faults for effort in efforts if effort.faults is not None]),
             others=pairs.load.others,
             pressure=pairs.load.pressure,
+            process_runs=list(pairs.process_runs),
         ),
         samples_s=list(zip(*[chain.seconds[:-1] for chain in pairs.chains], strict=True)),
         middle=middle,
         beside=[Samples([run.total for run in runs]) for runs in pairs.beside],
+        yardsticks={name: [run.total for run in runs] for name, runs in pairs.yardsticks.items()},
     )
 
 
@@ -219,6 +261,7 @@ def take_pairs(
     stamp_s: float,
     progress: Progress | None = None,
     beside: Sequence[Callable[[], Timed]] = (),
+    yardsticks: Yardsticks = MappingProxyType({}),
     now: Callable[[], float] = time.perf_counter,
     ready: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> Pairs:
@@ -231,10 +274,13 @@ def take_pairs(
         stamp_s: seconds of overhead per step, for the record.
         progress: called with the fraction of the measurement that is done.
         beside: other runs that are interleaved with every pair.
+        yardsticks: those that are interleaved with every pair. A disturbed run of theirs does not make a pair unclean,
+            since the median over the pairs ignores it.
         now: returns the current time in seconds, for the budget and the warm-up.
         ready: the context in which to measure; `measuring` by default.
     """
-    runs = [whole, chain, *beside]
+    judged = 2 + len(beside)
+    runs = [whole, chain, *beside, *yardsticks.values()]
     rounds: list[list[Timed]] = []
     report = progress or _ignore
     with (ready or measuring)():
@@ -245,14 +291,50 @@ def take_pairs(
         clean: list[list[Timed]] = []
         while not _enough(len(rounds), len(clean), now() - start, budget_s):
             rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))
-            if all(run.clean for run in rounds[-1]):
+            if all(run.clean for run in rounds[-1][:judged]):
                 clean.append(rounds[-1])
             expected_s = budget_s if len(clean) >= FEWEST_CLEAN else PATIENCE * budget_s
             report(min(1.0, (now() - start) / expected_s, len(rounds) / FEWEST_PAIRS))
         load = watch.load()
     report(1.0)
     wholes, chains, *others = map(list, zip(*(clean if len(clean) >= FEWEST_CLEAN else rounds), strict=True))
-    return Pairs(chains, wholes, len(clean), stamp_s, len(rounds), load, beside=others)
+    measured = dict(zip(yardsticks, others[len(beside) :], strict=True))
+    return Pairs(
+        chains, wholes, len(clean), stamp_s, len(rounds), load, beside=others[: len(beside)], yardsticks=measured
+    )
+
+
+def merge(pairs: Sequence[Pairs], processes: Sequence[int]) -> Pairs:
+    """Return the pairs of several measurements as one.
+
+    Args:
+        pairs: the measurements of the same forward, at least one.
+        processes: the process of each measurement; those of a process are consecutive.
+    """
+    first = pairs[0]
+    if len(pairs) == 1:
+        return first
+    runs = [sum([len(one.wholes) for one, of in zip(pairs, processes, strict=True) if of == process])
+            for process in dict.fromkeys(processes)]  # fmt: skip
+    loads = [one.load for one in pairs]
+    return Pairs(
+        chains=[run for one in pairs for run in one.chains],
+        wholes=[run for one in pairs for run in one.wholes],
+        clean_runs=sum([one.clean_runs for one in pairs]),
+        stamp_s=statistics.fmean([one.stamp_s for one in pairs]),
+        tried=sum([one.tried for one in pairs]),
+        load=Load(_mean_if_all([load.others for load in loads]), _mean_if_all([load.pressure for load in loads])),
+        clock="thread" if any(one.clock == "thread" for one in pairs) else first.clock,
+        beside=[[run for runs in same for run in runs] for same in zip(*[one.beside for one in pairs], strict=True)],
+        yardsticks={name: [run for one in pairs for run in one.yardsticks[name]] for name in first.yardsticks},
+        process_runs=runs if len(runs) > 1 else (),
+    )
+
+
+def _mean_if_all(values: Sequence[float | None]) -> float | None:
+    """Return the mean, or None if a value is unknown."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def seconds_of(module: nn.Module, x: Inputs) -> float:

@@ -1,5 +1,7 @@
 """The lines of --details: counts, formulas, conventions, roofline, the quality of the timing, the environment."""
 
+import statistics
+
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion, idle_share, leading, macs_sentence
 from attnscope.render.conventions import counted_by
@@ -17,6 +19,7 @@ def details(report: Report) -> list[Labelled]:
         *labelled("others", convention_lines(report)),
         *labelled("roofline", roofline_lines(report)),
         *labelled("runs", timing_lines(report)),
+        *labelled("host", host_lines(report)),
         *labelled("machine", environment_lines(report)),
     ]
 
@@ -127,6 +130,20 @@ def timing_lines(report: Report) -> list[str]:
         *quiet,
     ]
     return [" · ".join(line), *([_gpu_line(time)] if time.eager_s is not None else [])]
+
+
+def host_lines(report: Report) -> list[str]:
+    """Return the speed of the host against its best one, by each yardstick, and the time of the whole at that speed."""
+    time = report.time
+    if time is None or time.normalized_s is None or time.host_speed is None:
+        return []
+    speeds = ", ".join(f"{each.name} {each.best_s / statistics.median(each.samples_s):.2f}" for each in time.yardsticks)
+    days = sorted({each.best_on for each in time.yardsticks})
+    return [
+        f"normalized to its best speed, whole {words.seconds(time.normalized_s)}, measured "
+        f"{words.seconds(time.whole_interquartile_mean_s)}; speed over best {time.host_speed:.2f}",
+        f"by yardstick: {speeds}; best of {' to '.join(dict.fromkeys((days[0], days[-1])))}",
+    ]
 
 
 def environment_lines(report: Report) -> list[str]:

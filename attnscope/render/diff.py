@@ -57,7 +57,7 @@ def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -
 def diff_table(diff: Diff) -> tuple[list[Column[Any]], Sequence[Any], Callable[[Any], str]]:
     """Return columns, rows and the style of a row: the times, or without times in either run the costs that differ."""
     if diff.timed:
-        return diff_columns(), diff.timed, lambda row: "bold" if row.is_whole else ""
+        return diff_columns(diff.is_normalized), diff.timed, lambda row: "bold" if row.is_whole else ""
     return cost_columns(), diff.costs, lambda row: ""
 
 
@@ -77,8 +77,12 @@ def cost_ratio(change: Change) -> float | None:
     return after / before if isinstance(before, int) and isinstance(after, int) and before else None
 
 
-def diff_columns() -> list[Column[TimeChange]]:
-    """Return the columns: a step, both of its times, their ratio, and the verdict."""
+def diff_columns(normalized: bool = True) -> list[Column[TimeChange]]:
+    """Return the columns: a step, both of its times, their ratio, that at the same speed of the host, and the verdict.
+
+    Args:
+        normalized: whether any time is known at the same speed of the host; otherwise the screen has no column for it.
+    """
     return [
         Column[TimeChange]("step", "step", lambda row: row.name, right=False, text=_name),
         Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
@@ -88,6 +92,15 @@ def diff_columns() -> list[Column[TimeChange]]:
         Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=3),
         Column[TimeChange]("ratio_low", "", lambda row: row.ratio_low, _ratio, rank=None),
         Column[TimeChange]("ratio_high", "", lambda row: row.ratio_high, _ratio, rank=None),
+        Column[TimeChange](
+            "normalized_ratio",
+            "same host speed",
+            lambda row: row.normalized_ratio,
+            _ratio,
+            rank=2.5 if normalized else None,
+        ),
+        Column[TimeChange]("normalized_low", "", lambda row: row.normalized_low, _ratio, rank=None),
+        Column[TimeChange]("normalized_high", "", lambda row: row.normalized_high, _ratio, rank=None),
         Column[TimeChange]("verdict", "", verdict, right=False),
     ]
 
@@ -114,7 +127,7 @@ def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[Rende
     every = len(rows)
     if len(rows) > A_SCREENFUL:
         rows = [row for row in rows if row.real or row.is_whole or row.of == "kernel"]
-    columns, dropped = fit(diff_columns(), rows, screen)
+    columns, dropped = fit(diff_columns(diff.is_normalized), rows, screen)
     if rows:
         parts += [Text(""), rows_table(columns, rows, screen, _style)]
     if len(rows) < every:

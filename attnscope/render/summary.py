@@ -172,7 +172,8 @@ def quality_lines(report: Report) -> list[Labelled]:
     if not report.noise:
         runs = plural(report.time.tried or report.time.runs, "run")
         threads = plural(report.environment["threads"], "thread")
-        return [("timing", f"steady {spread(report.time)} ({runs}, {threads})", ""), *others]
+        steady = f"steady {spread(report.time)} ({runs}, {threads}){host(report.time)}"
+        return [("timing", steady, ""), *others]
     shown = report.noise if "details" in report.focus else report.noise[:1]
     hidden = len(report.noise) - len(shown)
     more = f" (and {hidden} more: --details)" if hidden else ""
@@ -183,3 +184,10 @@ def spread(time: Time) -> str:
     """Return `±1%`: half of the interquartile range over the time of the whole, rounded up to a whole percent."""
     half = math.ceil(100 * time.whole_iqr_s / time.whole_interquartile_mean_s / 2)
     return f"±{max(half, 1)}%"
+
+
+def host(time: Time) -> str:
+    """Return `; host at 94% of its best (14.1 ms)`, or an empty string if it was at its best or its speed is not known."""
+    if time.normalized_s is None or time.host_speed is None or round(100 * time.host_speed) >= 100:
+        return ""
+    return f"; host at {time.host_speed:.0%} of its best ({words.seconds(time.normalized_s)})"

@@ -31,6 +31,9 @@ class TimeChange:
     `ratio_low` and `ratio_high` are the ends of the interval of the time after over the time before; None if it is unknown.
     `verdict` follows from them: "faster", "slower", "equal" or "cannot tell"; None if only one run has the time. `real` is
     True for "faster" and "slower". `within_error` is True if the samples differ, but not by more than the error of a step.
+
+    `normalized_ratio` is the ratio at the same speed of the host, by the yardsticks of both runs. `normalized_low` and
+    `normalized_high` are the ends of its interval. If they are known, `verdict` follows from them.
     """
 
     of: str
@@ -41,6 +44,9 @@ class TimeChange:
     within_error: bool = False
     ratio_low: float | None = None
     ratio_high: float | None = None
+    normalized_ratio: float | None = None
+    normalized_low: float | None = None
+    normalized_high: float | None = None
     real: bool = field(init=False)
     verdict: str | None = field(init=False)
 
@@ -52,7 +58,9 @@ class TimeChange:
 
     @property
     def interval(self) -> Interval | None:
-        """Return the interval of the ratio; None if it is unknown."""
+        """Return the interval that decides: of the normalized ratio, else of the ratio; None if neither is known."""
+        if self.normalized_low is not None and self.normalized_high is not None:
+            return Interval(self.normalized_low, self.normalized_high)
         if self.ratio_low is None or self.ratio_high is None:
             return None
         return Interval(self.ratio_low, self.ratio_high)
@@ -96,6 +104,11 @@ class Diff(Shown):
         """Return the rows that either run timed: the forward and the backward, each before its steps, then kernels."""
         rows = [self.whole, *self.steps, self.backward, *self.backward_steps, *self.kernels]
         return [row for row in rows if row.before_s is not None or row.after_s is not None]
+
+    @property
+    def is_normalized(self) -> bool:
+        """Return whether any time is known at the same speed of the host."""
+        return any(row.normalized_ratio is not None for row in self.timed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers."""

@@ -24,11 +24,16 @@ class StepTime:
     `interquartile_mean_s` is the mean over the middle half of the runs, ordered by their total time. It is as robust as
     a median, and the times of the steps add up exactly to their sum. `iqr_s` is the interquartile range of the samples.
     `median_s` equals `interquartile_mean_s`, which it was called in version 0.1; the next release removes it.
+
+    `yardstick` is the name of the one for this kind of step. `normalized_s` is the time of the step if the host ran at its
+    best speed, by that yardstick. Both are None if the step has none, as a view.
     """
 
     interquartile_mean_s: float
     iqr_s: float
     samples_s: list[float]
+    yardstick: str | None = None
+    normalized_s: float | None = None
     median_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -212,6 +217,21 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Yardstick:
+    """Fixed work that was interleaved with the forward: it shows how fast the host was during the measurement.
+
+    `samples_s` has its seconds in each kept pair of runs. `share` is the fraction of the steps' time in steps of its kind.
+    `best_s` is the best median of this machine up to this run, and `best_on` the day of it, such as "2026-11-26".
+    """
+
+    name: str
+    samples_s: list[float]
+    share: float
+    best_s: float
+    best_on: str
+
+
+@dataclass(frozen=True)
 class Time:
     """Time of the whole forward without step timers, and the sum of the times of its steps, in seconds.
 
@@ -249,6 +269,14 @@ class Time:
     """Number of processors that other processes kept busy during the runs."""
     pressure: float | None = None
     """Share of the time in which some process waited for a processor (Linux only)."""
+    yardsticks: list[Yardstick] = field(default_factory=list)
+    """The yardsticks that were interleaved with the runs; empty in a run of an earlier version."""
+    normalized_s: float | None = None
+    """Time of the whole forward if the host ran at its best speed, by the yardsticks; None without them."""
+    host_speed: float | None = None
+    """Speed of the host during the runs over its best speed, by the yardsticks; None without them."""
+    process_runs: list[int] = field(default_factory=list)
+    """Number of kept runs of each process, in the order of all samples; empty if one process measured all runs."""
     whole_median_s: float = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,134 @@
+"""Fixed pieces of work that are interleaved with the runs of a forward, and show how fast the host is at the time.
+
+Other work on a host slows the yardsticks down too; slower code does not. There is one yardstick for each kind of step,
+since a host may lose memory bandwidth and keep its speed of computation.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from functools import partial
+from typing import Any
+
+import torch
+
+from attnscope.plan.plan import SizedStep
+from attnscope.plan.roofline import Kernel, moved_bytes
+from attnscope.profiling.clocks import CLOCKS, Clock, ThreadClock, Timed, run
+from attnscope.profiling.normalization import Best
+from attnscope.profiling.peaks import MEBI, YARDSTICKS, cache_path, kernel_call, read_cache, update_cache
+from attnscope.profiling.timing import Yardsticks
+
+MATMUL, BATCHED, SOFTMAX = "matmul", "batched matmul", "softmax"
+OPERATORS = {
+    **dict.fromkeys(("addmm", "mm", "convolution"), MATMUL),
+    "bmm": BATCHED,
+    **dict.fromkeys(("_softmax", "gelu"), SOFTMAX),
+}
+"""The yardstick of each operator that computes; the first one that a step runs decides. All other steps move memory."""
+WORK: dict[str, dict[str, tuple[Kernel, int]]] = {
+    "cpu": {
+        MATMUL: (Kernel("linear", (196, 384, 384)), 1),
+        BATCHED: (Kernel("batched", (48, 49, 32, 49)), 2),
+        SOFTMAX: (Kernel("softmax", (48 * 49, 49)), 3),
+    },
+    "gpu": {
+        MATMUL: (Kernel("linear", (3136, 384, 384)), 1),
+        BATCHED: (Kernel("batched", (3072, 49, 32, 49)), 1),
+        SOFTMAX: (Kernel("softmax", (3072 * 49, 49)), 1),
+    },
+}
+"""The kernel of each yardstick that computes, and its number of calls in a run, which takes about 0.5 ms on a CPU."""
+COPIES = {f"copy of {size / MEBI:g} MiB": int(size) for size in (1.5 * MEBI, 6 * MEBI, 24 * MEBI)}
+"""The yardsticks that move memory, and their working sets; a step has the one whose size is closest to its own."""
+MOVED = 8 * MEBI
+"""Bytes that a run of these moves, at least: the time of a single small copy depends on what is in the cache."""
+FEWEST_FOR_BEST = 5
+"""Runs of a yardstick from which its median may be the best one of the machine."""
+
+
+def name_of(step: SizedStep) -> str | None:
+    """Return the name of the yardstick of a step; None for a view, which does no work."""
+    if step.is_view:
+        return None
+    if step.is_fused:
+        return BATCHED
+    moved = max(moved_bytes(step), 1)
+    closest = min(COPIES, key=lambda name: abs(math.log(COPIES[name] / moved)))
+    return next((OPERATORS[run.name] for run in step.forward.runs if run.name in OPERATORS), closest)
+
+
+def yardsticks_of(steps: Iterable[SizedStep], device: torch.device, threads: int) -> Yardsticks:
+    """Prepare the yardsticks of these steps. They compute in float32, for steps of any dtype.
+
+    A single CPU thread is timed by its CPU time: a run is so short that an interruption would outweigh it.
+
+    Args:
+        steps: the steps.
+        device: the device on which they run.
+        threads: number of CPU threads, to which torch is set.
+    """
+    clock = ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
+    names = dict.fromkeys(name for step in steps if (name := name_of(step)) is not None)
+    return {name: partial(_run, clock, _work(name, device)) for name in names}
+
+
+def _run(clock: Clock, work: Callable[[], None]) -> Timed:
+    return run(clock, work, [])
+
+
+def _work(name: str, device: torch.device) -> Callable[[], None]:
+    """Return a function that does the work of a yardstick once."""
+    if name in COPIES:
+        source = torch.ones(COPIES[name] // 8, device=device, dtype=torch.float32)
+        call: Callable[[], object] = partial(torch.empty_like(source).copy_, source)
+        times = math.ceil(MOVED / COPIES[name])
+    else:
+        kernel, times = WORK["cpu" if device.type == "cpu" else "gpu"][name]
+        call = kernel_call(kernel, device, torch.float32)
+
+    def work() -> None:
+        for _ in range(times):
+            call()
+
+    return work
+
+
+def best_of(
+    samples: Mapping[str, Sequence[float]], device: torch.device, dtype: torch.dtype, threads: int
+) -> dict[str, Best]:
+    """Return the best median of each yardstick on this machine, which may be that of this run, and store it.
+
+    Args:
+        samples: seconds of each run of the yardsticks, by name.
+        device: the device.
+        dtype: the dtype of the steps; the file is that of the peaks for it.
+        threads: number of CPU threads.
+    """
+    path = cache_path(device, dtype, threads)
+    known = _stored(read_cache(path).get(YARDSTICKS))
+    today = date.today().isoformat()
+    best = {
+        name: min([Best(statistics.median(runs), today), *filter(None, [known.get(name)])])
+        for name, runs in samples.items()
+    }
+    better = {name: best[name] for name, runs in samples.items() if len(runs) >= FEWEST_FOR_BEST}
+    if not better.items() <= known.items():
+        update_cache(path, {YARDSTICKS: known | better})
+    return best
+
+
+def _stored(entries: Any) -> dict[str, Best]:
+    """Return the best times that a cache file stores, without damaged entries."""
+    if not isinstance(entries, dict):
+        return {}
+    return {name: Best(*entry) for name, entry in entries.items() if _is_best(entry)}
+
+
+def _is_best(entry: Any) -> bool:
+    match entry:
+        case [float(seconds), str()]:
+            return 0 < seconds < math.inf
+        case _:
+            return False
