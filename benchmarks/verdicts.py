@@ -1,29 +1,60 @@
-"""False verdicts of measured comparisons: how often a leader is named among identical contenders.
+"""False verdicts of measured comparisons: a leader among identical contenders, and a gate on saved runs.
 
-    python -m benchmarks.verdicts [RACES] [BUDGET_S]
+    python -m benchmarks.verdicts [leader | gate ...] [--pairs N] [--races N] [--budget S]
 
-`vit` and `vit:kernel=eager` are the same module. A race builds both, times them interleaved, and judges the interval of
-their paired ratios. The rate must be at most 5%. The table also gives the former rule, disjoint interquartile ranges, and
-the quartiles of the measured ratio over all races.
+**leader**: `vit` and `vit:kernel=eager` are the same module. A race builds both, times them interleaved, and judges the
+interval of their paired ratios. The rate must be at most 5%. The table also gives the former rule, disjoint interquartile
+ranges, and the quartiles of the measured ratio over all races.
+
+**gate**: `diff --fail-above 1.1` on pairs of runs in fresh processes, under four loads of the machine. The runs of a
+pair are identical, or the second one computes a step twice, which takes about 1.25 times as long. The table also gives
+the variation of the total between the first 8 processes, in wall time and normalized.
 """
 
+import argparse
+import json
+import statistics
+import subprocess
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from attnscope.profiling import process
 
 process.pin_allocator()  # before torch is imported, as the command does
 
+from attnscope import ViTSpec, explore  # noqa: E402
 from attnscope.analyses.compare import on_paper  # noqa: E402
 from attnscope.analyses.contenders import arrange  # noqa: E402
+from attnscope.analyses.diff import compare  # noqa: E402
+from attnscope.analyses.gate import TIME, Limits, gate  # noqa: E402
 from attnscope.analyses.timed_comparison import paired_ratio, race  # noqa: E402
+from attnscope.profiling.normalization import WHOLE, at_same_speed, normalized  # noqa: E402
 from attnscope.profiling.statistics import quartiles  # noqa: E402
+from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS  # noqa: E402
+from attnscope.reports.loading import read_report  # noqa: E402
+from attnscope.reports.report import Report, Time  # noqa: E402
+from benchmarks.turns import PROCESSES, variation  # noqa: E402
 
 CONTENDERS = ("vit", "vit:kernel=eager")
-RACES, BUDGET_S = 50, 0.3
+RACES, PAIRS, BUDGET_S = 50, 40, 0.3
+GATED = ViTSpec(tokens=64)
+TWICE = "output"
+"""A step of it that takes a quarter of the time."""
+LIMIT = Fraction("1.1")
+LOOP = "while True: pass"
+HOG = "block = bytearray(2**28)\nwhile True: bytes(block)"
+LOADS = {"idle": [], "one busy loop": [LOOP], "two busy loops": [LOOP] * 2, "memory hog": [HOG]}
+VARIATION_AT_MOST = 0.03
 
 
-def main(races: int, budget_s: float) -> None:
-    """Print the rates of false verdicts, and what the races looked like."""
+def leader(races: int, budget_s: float) -> None:
+    """Print the rates of false leaders, and what the races looked like."""
     named, disjoint, rounds, widths, medians = 0, 0, [], [], []
     for seed in range(races):
         meeting = arrange(CONTENDERS, {"resolution": [14]}, {})
@@ -44,9 +75,121 @@ def main(races: int, budget_s: float) -> None:
     print(f"| disjoint interquartile ranges, the former rule | {disjoint} of {races} ({disjoint / races:.0%}) | |")
     print(f"| ratio of medians, quartiles | {' '.join(f'{each:.3f}' for each in quartiles(medians))} | |")
     print(f"| width of the interval, quartiles | {' '.join(f'{each:.3f}' for each in quartiles(widths))} | |")
-    print(f"| rounds, quartiles | {' '.join(f'{each:.0f}' for each in quartiles(rounds))} | |")
+    print(f"| rounds, quartiles | {' '.join(f'{each:.0f}' for each in quartiles(rounds))} | |\n")
+
+
+def gates(pairs: int, budget_s: float) -> None:
+    """Print the verdicts of the gate under each load: on identical runs, and with a step computed twice."""
+    print("| load | second run | PASS | FAIL | CANNOT TELL | must be | ratio: wall, normalized | width | s a pair |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    variations = {}
+    for load, programs in LOADS.items():
+        for twice in (False, True):
+            with running(programs):
+                start = time.perf_counter()
+                found = [pair_of_runs(index, twice, budget_s) for index in range(pairs)]
+                seconds = (time.perf_counter() - start) / pairs
+            print(gate_line(load, twice, found, seconds), flush=True)
+            if not twice:
+                variations[load] = between_processes([run for each in found for run in each][:PROCESSES])
+    print(f"\n| load | variation of the total between {PROCESSES} processes: wall | normalized | must be |")
+    print("|---|---|---|---|")
+    for load, (wall, at_one_speed) in variations.items():
+        must = f"at most {VARIATION_AT_MOST}" if load == "one busy loop" else ""
+        print(f"| {load} | {wall:.3f} | {at_one_speed:.3f} | {must} |")
+
+
+@contextmanager
+def running(programs: Sequence[str]) -> Iterator[None]:
+    """Run Python programs beside the measurement within a `with` block."""
+    started = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    try:
+        yield
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
+def pair_of_runs(index: int, twice: bool, budget_s: float) -> tuple[Report, Report]:
+    """Measure two runs in fresh processes, right after each other, in an order that alternates from pair to pair.
+
+    Args:
+        index: the number of the pair.
+        twice: whether the second run computes the step TWICE twice.
+        budget_s: seconds to measure each run.
+    """
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{name}.json" for name in ("before", "after")]
+        for place in (1, 0) if index % 2 else (0, 1):
+            slow = json.dumps(bool(place) and twice)
+            words = [sys.executable, "-m", "benchmarks.verdicts", "run", str(paths[place]), slow, str(budget_s)]
+            subprocess.run(words, check=True)
+        return read_report(paths[0]), read_report(paths[1])
+
+
+def save_run(path: Path, twice: bool, budget_s: float) -> None:
+    """Measure the forward in this process and save the run."""
+    if twice:
+        from attnscope.attentions.vit.attention import ViTAttention
+
+        once = getattr(ViTAttention, TWICE)
+
+        def again(module: ViTAttention, *tensors: object) -> object:
+            once(module, *tensors)
+            return once(module, *tensors)
+
+        again.__dict__.update(vars(once))
+        setattr(ViTAttention, TWICE, again)
+    path.write_text(explore(GATED, device="cpu", budget=budget_s).to_json(), encoding="utf-8")
+
+
+def gate_line(load: str, twice: bool, found: Sequence[tuple[Report, Report]], seconds: float) -> str:
+    """Return a row with the verdicts on pairs of runs."""
+    diffs = [compare(*each) for each in found]
+    results = [gate(diff, *each, Limits({TIME: LIMIT}, across=True)) for diff, each in zip(diffs, found, strict=True)]
+    counts = Counter(result.verdict for result in results)
+    ratios = [statistics.median(getattr(diff.whole, name) for diff in diffs) for name in ("ratio", "normalized_ratio")]
+    width = statistics.median(diff.whole.interval.high - diff.whole.interval.low for diff in diffs)
+    if twice:
+        second, must = f"`{TWICE}` twice", "PASS 0" + (", FAIL at least 80%" if load == "idle" else "")
+    else:
+        second, must = "identical", "FAIL 0" + (", CANNOT TELL at most 20%" if load == "idle" else "")
+    verdicts = " | ".join(str(counts[verdict]) for verdict in (PASS, FAIL, CANNOT_TELL))
+    middle = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    return f"| {load} | {second} | {verdicts} | {must} | {middle} | {width:.2f} | {seconds:.0f} |"
+
+
+def between_processes(runs: Sequence[Report]) -> tuple[float, float]:
+    """Return the coefficient of variation of the total between runs, in wall time and at one speed of the host."""
+    times = [run.time for run in runs if run.time]
+    wall = [time.whole_interquartile_mean_s for time in times]
+    return variation(wall), variation([at_the_speed_of(times[0], time) for time in times])
+
+
+def at_the_speed_of(first: Time, other: Time) -> float:
+    """Return the median of the second total at the speed that the host had in the first run."""
+    hosts = at_same_speed(first.yardsticks, other.yardsticks)
+    assert hosts is not None
+    return statistics.median(normalized(other.whole_samples_s, hosts[1][WHOLE]))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["run"]:
+        path, twice, budget_s = sys.argv[2:]
+        save_run(Path(path), json.loads(twice), float(budget_s))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", default=["leader", "gate"], choices=["leader", "gate", []])
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--races", type=int, default=RACES)
+    parser.add_argument("--budget", type=float, default=BUDGET_S)
+    arguments = parser.parse_args()
+    if "leader" in arguments.figures:
+        leader(arguments.races, arguments.budget)
+    if "gate" in arguments.figures:
+        gates(arguments.pairs, arguments.budget)
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    main(int(arguments[0]) if arguments else RACES, float(arguments[1]) if arguments[1:] else BUDGET_S)
+    main()

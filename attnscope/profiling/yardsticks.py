@@ -7,6 +7,7 @@ since a host may lose memory bandwidth and keep its speed of computation.
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -27,23 +28,24 @@ OPERATORS = {
     **dict.fromkeys(("_softmax", "gelu"), SOFTMAX),
 }
 """The yardstick of each operator that computes; the first one that a step runs decides. All other steps move memory."""
-WORK: dict[str, dict[str, tuple[Kernel, int]]] = {
+KERNELS = {
     "cpu": {
-        MATMUL: (Kernel("linear", (196, 384, 384)), 1),
-        BATCHED: (Kernel("batched", (48, 49, 32, 49)), 2),
-        SOFTMAX: (Kernel("softmax", (48 * 49, 49)), 3),
+        MATMUL: Kernel("linear", (98, 384, 384)),
+        BATCHED: Kernel("batched", (48, 49, 32, 49)),
+        SOFTMAX: Kernel("softmax", (48 * 49, 49)),
     },
     "gpu": {
-        MATMUL: (Kernel("linear", (3136, 384, 384)), 1),
-        BATCHED: (Kernel("batched", (3072, 49, 32, 49)), 1),
-        SOFTMAX: (Kernel("softmax", (3072 * 49, 49)), 1),
+        MATMUL: Kernel("linear", (3136, 384, 384)),
+        BATCHED: Kernel("batched", (3072, 49, 32, 49)),
+        SOFTMAX: Kernel("softmax", (3072 * 49, 49)),
     },
 }
-"""The kernel of each yardstick that computes, and its number of calls in a run, which takes about 0.5 ms on a CPU."""
+"""The kernel of each yardstick that computes. A call takes 0.1 to 0.3 ms on a CPU."""
 COPIES = {f"copy of {size / MEBI:g} MiB": int(size) for size in (1.5 * MEBI, 6 * MEBI, 24 * MEBI)}
 """The yardsticks that move memory, and their working sets; a step has the one whose size is closest to its own."""
-MOVED = 8 * MEBI
-"""Bytes that a run of these moves, at least: the time of a single small copy depends on what is in the cache."""
+CALLS = 5
+"""Calls of a yardstick in a row, of which the fastest counts: others may wait for operands or be interrupted. With other
+processes on all cores, single calls varied by 15% (interquartile range), the fastest of five by less than 1%."""
 FEWEST_FOR_BEST = 5
 """Runs of a yardstick from which its median may be the best one of the machine."""
 
@@ -71,28 +73,28 @@ def yardsticks_of(steps: Iterable[SizedStep], device: torch.device, threads: int
     """
     clock = ThreadClock() if device.type == "cpu" and threads == 1 else CLOCKS[device.type]()
     names = dict.fromkeys(name for step in steps if (name := name_of(step)) is not None)
-    return {name: partial(_run, clock, _work(name, device)) for name in names}
+    return {name: partial(_run, clock, _call(name, device)) for name in names}
 
 
-def _run(clock: Clock, work: Callable[[], None]) -> Timed:
-    return run(clock, work, [])
+def _run(clock: Clock, call: Callable[[], object]) -> Timed:
+    """Run a yardstick CALLS times, and return the time of the fastest call."""
+    stamps: list[Any] = []
+
+    def calls() -> None:
+        for _ in range(CALLS):
+            call()
+            stamps.append(clock.stamp())
+
+    timed = run(clock, calls, stamps)
+    return replace(timed, seconds=[min(timed.seconds[:-1])])
 
 
-def _work(name: str, device: torch.device) -> Callable[[], None]:
+def _call(name: str, device: torch.device) -> Callable[[], object]:
     """Return a function that does the work of a yardstick once."""
     if name in COPIES:
         source = torch.ones(COPIES[name] // 8, device=device, dtype=torch.float32)
-        call: Callable[[], object] = partial(torch.empty_like(source).copy_, source)
-        times = math.ceil(MOVED / COPIES[name])
-    else:
-        kernel, times = WORK["cpu" if device.type == "cpu" else "gpu"][name]
-        call = kernel_call(kernel, device, torch.float32)
-
-    def work() -> None:
-        for _ in range(times):
-            call()
-
-    return work
+        return partial(torch.empty_like(source).copy_, source)
+    return kernel_call(KERNELS["cpu" if device.type == "cpu" else "gpu"][name], device, torch.float32)
 
 
 def best_of(
