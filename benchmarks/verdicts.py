@@ -50,6 +50,10 @@ LIMIT = Fraction("1.1")
 LOOP = "while True: pass"
 HOG = "block = bytearray(2**28)\nwhile True: bytes(block)"
 LOADS = {"idle": [], "one busy loop": [LOOP], "two busy loops": [LOOP] * 2, "memory hog": [HOG]}
+HEADINGS = (
+    *("load", "second run", "PASS", "FAIL", "CANNOT TELL", "must be"),
+    *("ratio: wall, normalized", "width", "seconds of a pair"),
+)
 VARIATION_AT_MOST = 0.03
 
 
@@ -80,8 +84,7 @@ def leader(races: int, budget_s: float) -> None:
 
 def gates(pairs: int, budget_s: float) -> None:
     """Print the verdicts of the gate under each load: on identical runs, and with a step computed twice."""
-    print("| load | second run | PASS | FAIL | CANNOT TELL | must be | ratio: wall, normalized | width | s a pair |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|")
     variations = {}
     for load, programs in LOADS.items():
         for twice in (False, True):
