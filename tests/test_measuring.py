@@ -148,7 +148,7 @@ def test_progress_names_each_measurement_and_ends_at_one():
         spec, device="cpu", budget=0.02, backward=True,
         progress=lambda what, share: reported.setdefault(what, []).append(share),
     )  # fmt: skip
-    assert list(reported) == ["the steps", "global attention", "the backward"]
+    assert list(reported) == ["the steps", "the backward", "global attention"]
     for shares in reported.values():
         assert (shares[0], shares[-1]) == (0, 1)
         assert all(0 <= share <= 1 for share in shares)
