@@ -70,7 +70,7 @@ def assemble_report(
             spec.complexity(), None if is_whole else spec.neighbourhood, measured.counterpart
         ),
         notes=[*spec.cautions(), *_notes(measured, options), *costs.notes],
-        warnings=noise,
+        warnings=[*_wrong_outputs(measured), *noise],
         next=spec.next_command(),
         focus=list(focus),
         noise=list(noise),
@@ -94,6 +94,13 @@ def _notes(measured: Measurements, options: RunOptions) -> list[str]:
     """Return notes on how the times were measured, and on what was not timed."""
     waits = "each step waits for the device to finish, so its time is an upper bound"
     return [*([waits] if measured.forward.whole and options.device == "mps" else []), *measured.counterpart.notes]
+
+
+def _wrong_outputs(measured: Measurements) -> list[str]:
+    """Return a warning for the output of the attention, and of each other kernel, if it is not finite."""
+    names = [kernel.name for kernel in measured.kernels.rows if not kernel.finite]
+    kernels = [f"the output has NaN or infinite values with the kernel {', '.join(names)}"] if names else []
+    return [*measured.verification.warnings, *kernels]
 
 
 def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:

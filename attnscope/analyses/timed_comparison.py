@@ -82,7 +82,7 @@ def race(
         point.measured_ratio = measured_ratios(point.times, course.first)
         point.measured_interval = measured_intervals(point.times, course.first)
     comparison.not_timed = list(course.not_timed.values())
-    comparison.warnings += [*course.disturbed(threads), *noise_warnings(comparison)]
+    comparison.warnings += [*course.outputs.warnings.values(), *course.disturbed(threads), *noise_warnings(comparison)]
     progress(len(comparison.points), len(comparison.points), "done")
 
 
@@ -173,6 +173,8 @@ class _Course:
     """A timer of the contenders, point by point, that remembers the speed of each."""
 
     def __init__(self, comparison: Comparison, meeting: Meeting, device: "torch.device", budget: float) -> None:
+        from attnscope.profiling.outputs import OutputCheck
+
         self.meeting, self.device, self.budget = meeting, device, budget
         self.points, self.quantity = comparison.points, comparison.quantity
         self.bisected = comparison.bisected
@@ -182,6 +184,7 @@ class _Course:
         self.macs_per_s: dict[str, float] = {}
         self.not_timed: dict[str, LeftOut] = {}
         self.turns: list[Turns] = []
+        self.outputs = OutputCheck()
 
     def times(self, at: dict[str, int]) -> dict[str, Measured]:
         """Time the contenders that can run at this point, and return their times by label."""
@@ -194,6 +197,8 @@ class _Course:
                 runs[label] = spec
         try:
             built = {label: build(spec, self.device) for label, spec in runs.items()}
+            for label, (module, _) in built.items():
+                self.outputs.expect(module, f"the output of {self.names[label]}")
             forwards = {label: run for label, run in built.items() if self._runs(label, runs[label].kernel, run, at)}
             if not forwards:
                 return {}

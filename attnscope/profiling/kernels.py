@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.core.errors import DeviceError, ran_out_of_memory
 from attnscope.ops.kernels import RUN_EVERYWHERE
+from attnscope.profiling.outputs import not_finite
 from attnscope.profiling.statistics import Samples
 from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
 from attnscope.reports.report import KernelRow
@@ -79,6 +80,7 @@ class Contenders(NamedTuple):
     ready: dict[str, nn.Module]
     errors: dict[str, float | None]
     failed: dict[str, str]
+    finite: dict[str, bool]
 
     def rows(self, times: Iterable[Samples]) -> list[KernelRow]:
         """Return one row for each kernel.
@@ -87,7 +89,7 @@ class Contenders(NamedTuple):
             times: the times of the kernels that run, in their order.
         """
         rows = [
-            KernelRow(name, time.interquartile_mean_s, time.iqr_s, self.errors[name], None)
+            KernelRow(name, time.interquartile_mean_s, time.iqr_s, self.errors[name], None, self.finite[name])
             for name, time in zip(self.ready, times, strict=True)
         ]
         return rows + [KernelRow(name, None, None, None, why) for name, why in self.failed.items()]
@@ -109,7 +111,7 @@ def contenders(
         build_exact: builds the module that runs in float64 as the reference for errors; None to compute no errors.
     """
     exact = None if build_exact is None else _exact(build_exact, module, x)
-    found = Contenders({}, {}, {})
+    found = Contenders({}, {}, {}, {})
     for name, build in builds.items():
         with reasons(name) as warned:
             try:
@@ -121,6 +123,7 @@ def contenders(
                 found.failed[name] = why_not(error, warned)
                 continue
         found.ready[name] = other
+        found.finite[name] = not not_finite([result])
         found.errors[name] = None if exact is None else _distance(result, exact)
     return found
 

@@ -49,6 +49,8 @@ class Verification:
     order: tuple[int, ...] = ()
     backward_macs: int | None = None
     """MACs of the whole backward, counted with torch while it ran."""
+    warnings: tuple[str, ...] = ()
+    """A warning if the output is not finite."""
 
 
 def verify_plan(spec: Spec, plan: Plan) -> Verification:
@@ -78,7 +80,10 @@ def verify_run(
         FolderError: the steps differ from the plan. For an attention of this package it is another AttnscopeError.
         DeviceError: the kernel of the Spec does not run on this device, or has no backward.
     """
-    device = x[0].device
+    from attnscope.profiling.outputs import OutputCheck
+
+    device, check = x[0].device, OutputCheck()
+    check.expect(module)
     with kernel_errors_explained(spec, device):
         try:
             order = verify_steps(module, x, plan)
@@ -94,7 +99,7 @@ def verify_run(
             counted = count_backward_with_torch(module, *x, input_grad=options.input_grad)
         backward = compare_backward(plan, backward_macs, counted)
     audit = compare_counts(plan, spec.closed_form(), fvcore, torch, backward)
-    return Verification(audit, tuple(order), backward.macs)
+    return Verification(audit, tuple(order), backward.macs, tuple(check.warnings.values()))
 
 
 def verify_steps(module: "nn.Module", x: "tuple[Tensor, ...]", plan: Plan) -> list[int]:

@@ -90,6 +90,7 @@ def kernel_lines(report: Report) -> list[str]:
         else:
             ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
             error = "unknown" if kernel.error is None else f"{kernel.error:.1e}"
+            error = error if kernel.finite else "not finite: the output has NaN or infinite values"
             lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
     return [*lines, "error: largest difference from float64, relative to its largest value"]
 

@@ -304,7 +304,7 @@ class KernelRow:
 
     `time_s` is the interquartile mean of the runs, and `iqr_s` their interquartile range. `error` is the largest absolute
     difference from the output in float64, divided by the largest absolute value of that output. `why` is the reason if
-    the kernel does not run here.
+    the kernel does not run here. `finite` is False if its output has NaN or infinite values.
     """
 
     name: str
@@ -312,6 +312,7 @@ class KernelRow:
     iqr_s: float | None
     error: float | None
     why: str | None
+    finite: bool = True
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def trace_report(
         complexity=None,
         notes=list(found.notes),
         warnings=[
+            *found.warnings,
             *measured.warnings,
             *map(_wrong_comment, wrong),
             *_mistakes(attentions),

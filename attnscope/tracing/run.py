@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from attnscope.core.errors import UsageError, did_you_mean, in_a_line
+from attnscope.profiling.outputs import not_finite
 from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
@@ -21,7 +22,7 @@ from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import default_device, process_as_before
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
-from attnscope.tracing.tensors import shapes_in
+from attnscope.tracing.tensors import shapes_in, tensors_within
 from attnscope.tracing.tree import modules_of, named_modules
 from attnscope.tracing.visits import Visit
 
@@ -45,6 +46,7 @@ class Found:
     copies: list[nn.Module]
     whole_inputs: Inputs
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def release(self) -> None:
         """Discard the copy, whose memory becomes free."""
@@ -90,14 +92,16 @@ def run_watched(
             if submodule:
                 there, (args, keywords) = received(there, submodule, args, keywords)
             before = inputs_apart((args, keywords))
-            watched = watch(there, lambda: there(*args, **keywords), tracer)
+            made: list[Any] = []
+            watched = watch(there, lambda: made.append(there(*args, **keywords)), tracer)
+            warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
         raise
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     if check.failure is not None:
         notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
-    return Found(there, before, device, batch, watched, check, copies, whole, notes)
+    return Found(there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else ())
 
 
 def _has_sizes(value: Any) -> bool:

@@ -161,9 +161,21 @@ class WindowAttentionV2(WindowAttention):
 
 
 def normalized(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalize both to length 1: first the keys, which can be fewer, while less memory is in use."""
-    k = F.normalize(k, dim=-1)
-    return F.normalize(q, dim=-1), k
+    """Normalize both to length 1: first the keys, which can be fewer, while less memory is in use.
+
+    A zero key, such as one of the padding, remains zero.
+    """
+    shortest = shortest_length(k.dtype)
+    k = F.normalize(k, dim=-1, eps=shortest)
+    return F.normalize(q, dim=-1, eps=shortest), k
+
+
+def shortest_length(dtype: torch.dtype) -> float:
+    """Return the length below which a vector is divided by this length instead of its own.
+
+    It is torch's default, 1e-12, unless the dtype rounds that to 0: then it is the smallest normal number of the dtype.
+    """
+    return max(1e-12, torch.finfo(dtype).tiny)
 
 
 def log_distances(window: Pair, pretrained: Pair) -> Tensor:

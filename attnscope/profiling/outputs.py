@@ -1,0 +1,57 @@
+"""Check that the outputs of modules are finite."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class OutputCheck:
+    """A check of the first output of each module; `warnings` has one for each output with NaN or infinite values.
+
+    Later outputs are not checked, so that the check does not add to measured times.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: dict[str, str] = {}
+
+    def expect(self, module: nn.Module, name: str = "the output") -> None:
+        """Check the next output of a module, which must be a tensor; `name` names that output in a warning."""
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            handle.remove()
+            if name not in self.warnings and (warning := not_finite([output], name)):
+                self.warnings[name] = warning
+
+        handle = module.register_forward_hook(hook)
+
+
+def not_finite(outputs: Iterable[Tensor], name: str = "the output") -> str | None:
+    """Return a warning such as `the output has 3 NaN or infinite values of 96 …`; None if all values are finite.
+
+    Tensors without values, such as those on meta, and those whose values torch cannot test are not checked.
+    """
+    tensors = [tensor for tensor in outputs if _has_values(tensor)]
+    wrong, count = sum(map(_count, tensors)), sum(tensor.numel() for tensor in tensors)
+    if not wrong:
+        return None
+    is_half = any(tensor.dtype == torch.float16 for tensor in tensors)
+    fix = "float16 ends at 65,504, so use bfloat16 or float32" if is_half else "check the weights and the input"
+    return f"{name} has {wrong:,} NaN or infinite values of {count:,}: {fix}"
+
+
+def _has_values(tensor: Tensor) -> bool:
+    kind = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    return kind and tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested)
+
+
+def _count(tensor: Tensor) -> int:
+    try:
+        return tensor.numel() - int(tensor.detach().isfinite().sum())
+    except (
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+    ):  # dtypes such as float4, and tensor classes of other libraries
+        return 0
