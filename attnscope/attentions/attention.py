@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from attnscope.attentions import steps
@@ -88,8 +89,12 @@ class ScaledDotProduct(Layer):
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:
+        tokens = heads.transpose(1, 2)
+        if torch.compiler.is_compiling():
+            # The layout of fused heads depends on the backend. A copy makes a view that is valid for each, as for ONNX.
+            tokens = tokens.clone(memory_format=torch.contiguous_format)
         # If a head has a single channel, torch would defer the copy to the next step.
-        return heads.transpose(1, 2).flatten(2).contiguous()
+        return tokens.flatten(2).contiguous()
 
     @steps.output
     def output(self, merged: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ class Windows(Neighbourhood):
     @property
     def counts(self) -> Pair:
         """Return the number of windows down and across, r and s."""
-        return -(-self.height // self.window[0]), -(-self.width // self.window[1])
+        # not -(-height // p): ONNX rounds the quotient of a negative number towards 0
+        p, q = self.window
+        return (self.height + p - 1) // p, (self.width + q - 1) // q
 
     @property
     def padded(self) -> Pair:

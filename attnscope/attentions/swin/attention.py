@@ -14,6 +14,10 @@ from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.sizes import Pair, pair
 from attnscope.core.windows import Windows
 
+UNKNOWN_SIDES = torch.__version__ >= "2.8"  # a TorchVersion, which compares as a version
+"""A flag: code that torch compiles can ask what is known about a size. Before, torch compiles for padded grids
+and for grids without padding separately."""
+
 
 class WindowAttention(SelfAttention):
     """Multi-head self-attention in windows: (b, height, width, c) -> (b, height, width, c), for any height and width.
@@ -103,12 +107,12 @@ class WindowAttention(SelfAttention):
         x = self.reverse(x, grid)
         if grid.is_shifted:
             x = self.unshift(x, grid)
-        if grid.is_padded:
+        if may_be_padded(grid):
             x = self.crop(x, grid)
         return x
 
     def into_windows(self, x: Tensor, grid: Windows) -> Tensor:
-        if grid.is_padded:
+        if may_be_padded(grid):
             x = self.pad(x, grid)
         if grid.is_shifted:
             x = self.shift(x, grid)
@@ -147,7 +151,7 @@ class WindowAttention(SelfAttention):
 
     @steps.add_mask
     def add_mask(self, scores: Tensor, mask: Tensor) -> Tensor:
-        return (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
+        return (scores.unflatten(0, (-1, mask.shape[0])) + mask[:, None]).flatten(0, 1)
 
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
@@ -163,7 +167,7 @@ class WindowAttention(SelfAttention):
         if not grid.is_shifted:
             return bias[None]
         mask = self.mask(grid, q)[:, None]
-        return (bias + mask).repeat(len(q) // len(mask), 1, 1, 1)
+        return (bias + mask).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
@@ -203,6 +207,18 @@ class WindowAttention(SelfAttention):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def may_be_padded(grid: Windows) -> bool:
+    """Return whether a grid is padded. One whose sides are unknown while torch compiles is, unless it never needs it.
+
+    A compiled or an exported module then takes sides that need padding and sides that do not.
+    """
+    if not (torch.compiler.is_compiling() and UNKNOWN_SIDES):
+        return grid.is_padded
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return not all([statically_known_true(tokens == 0) for tokens in grid.padding])
+
+
 def roll(x: Tensor, sign: int, grid: Windows) -> Tensor:
     """Roll (b, height, width, c) by the grid's shift: up and to the left if `sign` is −1; skip axes without a shift."""
     axes = [(sign * tokens, axis) for axis, tokens in enumerate(grid.roll, start=1) if tokens]
@@ -222,7 +238,7 @@ def window_partition(x: Tensor, window: int | Pair) -> Tensor:
     if height % p or width % q:
         raise ValueError(f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); pad it first")
     x = x.reshape(b, height // p, p, width // q, q, c)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, p, q, c)
+    return x.permute(0, 1, 3, 2, 4, 5).flatten(0, 2)
 
 
 def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int) -> Tensor:
@@ -247,7 +263,8 @@ def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int)
             f"(got {tuple(windows.shape)}); give the window and the padded size of window_partition"
         )
     x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, x.shape[-1])
+    # merging each axis alone would make torch.export check the number of windows along it, which is not known there
+    return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4).unflatten(1, (height, width))
 
 
 def relative_position_index(window: Pair) -> Tensor:
@@ -269,8 +286,7 @@ def shift_mask(grid: Windows, like: Tensor) -> Tensor:
     exp(−100) is a subnormal number, which slows a CPU down several times. −inf is safe, since no row is fully masked.
     """
     down, across = (
-        (torch.arange(side, device=like.device) + roll) % side >= roll
-        for side, roll in zip(grid.padded, grid.roll, strict=True)
+        torch.arange(side, device=like.device) < side - roll for side, roll in zip(grid.padded, grid.roll, strict=True)
     )
     groups = (2 * down[:, None] + across[None, :].long())[None, :, :, None]
     groups = window_partition(groups, grid.window).flatten(1)

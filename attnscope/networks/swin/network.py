@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
+from attnscope.attentions.swin.attention import may_be_padded
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.core.windows import Windows
 from attnscope.networks.layers import Mlp, initialize
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID
@@ -145,7 +147,7 @@ class PatchMerging(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.reduction.in_features // 4})
-        if x.shape[1] % 2 or x.shape[2] % 2:
+        if may_be_padded(Windows(x.shape[1], x.shape[2], (2, 2))):
             x = self.pad_odd(x)
         x = self.gather(x)
         x = self.norm_four(x)
@@ -177,7 +179,7 @@ class PatchMergingV2(PatchMerging):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.reduction.in_features // 4})
-        if x.shape[1] % 2 or x.shape[2] % 2:
+        if may_be_padded(Windows(x.shape[1], x.shape[2], (2, 2))):
             x = self.pad_odd(x)
         x = self.gather(x)
         x = self.reduce(x)

@@ -1,0 +1,117 @@
+"""Modules exported with dynamic sizes: torch.export, ONNX and torch.compile give the outputs of the module at any size."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from attnscope import CrossAttention, ViTAttention, WindowAttention, WindowAttentionV2
+from attnscope.attentions.swin.attention import UNKNOWN_SIDES
+from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.vit.spec import ViTNetworkSpec
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not UNKNOWN_SIDES, reason="torch before 2.8 compiles for one kind of padding"),
+    # torch's exporters use deprecated parts of torch
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs onnx, onnxscript and onnxruntime",
+)
+DIM = torch.export.Dim
+BATCH = DIM("b", max=64)
+SEQUENCE = {0: BATCH, 1: DIM("n", min=2, max=500)}
+MULTIPLES = {0: BATCH, 1: 7 * DIM("rows", min=2, max=50), 2: 7 * DIM("columns", min=2, max=50)}
+GRID = {0: BATCH, 1: DIM("rows", min=8, max=500), 2: DIM("columns", min=8, max=500)}
+IMAGE = {0: BATCH, 2: 4 * DIM("rows", min=12, max=50), 3: 4 * DIM("columns", min=12, max=50)}
+SWIN = {"dim": 24, "heads": 3, "depths": (2, 2), "image": (64, 64), "window": (4, 4), "classes": 5}
+WINDOWED = [
+    (kind, kernel, sizes, shapes)
+    for kind in (WindowAttention, WindowAttentionV2)
+    for kernel in ("eager", "sdpa")
+    for sizes, shapes in (
+        (MULTIPLES, [(2, 14, 21, 24), (3, 28, 14, 24), (1, 35, 35, 24)]),
+        (GRID, [(2, 16, 17, 24), (3, 14, 21, 24), (1, 35, 13, 24)]),  # with and without padding
+    )
+]
+CASES = [
+    *(
+        (ViTAttention(24, 3, kernel=kernel), SEQUENCE, [(2, 5, 24), (3, 9, 24), (1, 17, 24)])
+        for kernel in ("eager", "sdpa")
+    ),
+    *((kind(24, 3, 7, 3, kernel=kernel), sizes, shapes) for kind, kernel, sizes, shapes in WINDOWED),
+    (
+        ViTNetworkSpec(dim=24, heads=3, depth=2, image=(32, 32), classes=5).build(),
+        {0: BATCH},  # its position embeddings set the grid
+        [(2, 3, 32, 32), (3, 3, 32, 32), (1, 3, 32, 32)],
+    ),
+    *(
+        (spec(**SWIN).build(), IMAGE, [(2, 3, 60, 52), (3, 3, 80, 72), (1, 3, 52, 56)])
+        for spec in (SwinNetworkSpec, SwinV2NetworkSpec)
+    ),
+]
+
+
+@pytest.fixture(
+    params=CASES, ids=lambda case: f"{type(case[0]).__name__} {case[2][0]} {getattr(case[0], 'kernel', '')}"
+)
+def case(request):
+    module, sizes, shapes = request.param
+    for norm in (each for each in module.modules() if isinstance(each, nn.LayerNorm)):
+        nn.init.ones_(norm.weight)  # those of Swin V2 start at 0, which would hide its attentions
+    return module.eval(), sizes, shapes
+
+
+def assert_equal_outputs(run, module, shapes):
+    for shape in shapes:
+        x = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.as_tensor(run(x)), module(x), atol=1e-6, rtol=1e-6)
+
+
+def exported(module, sizes, shapes):
+    return torch.export.export(module, (torch.randn(shapes[0]),), dynamic_shapes=(sizes,))
+
+
+def test_an_exported_module_runs_at_other_sizes(case):
+    module, sizes, shapes = case
+    assert_equal_outputs(exported(module, sizes, shapes).module(), module, shapes)
+
+
+@onnx
+def test_an_onnx_program_runs_at_other_sizes(case, tmp_path):
+    import onnxruntime
+
+    module, sizes, shapes = case
+    program = torch.onnx.export(exported(module, sizes, shapes), (), dynamo=True, verbose=False)
+    program.save(tmp_path / "module.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
+    name = session.get_inputs()[0].name
+    assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()})[0], module, shapes)
+
+
+def test_a_module_compiled_for_dynamic_sizes_is_compiled_once(case):
+    module, _, shapes = case
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    run = torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
+    assert_equal_outputs(run, module, [shape for shape in shapes if shape[0] > 1])  # torch specializes a size of 1
+    assert len(graphs) == 1
+
+
+def test_an_exported_cross_attention_runs_at_other_sizes():
+    module = CrossAttention(24, 3).eval()
+    keys = {0: BATCH, 1: DIM("m", min=2, max=500)}
+    example = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
+    run = torch.export.export(module, example, dynamic_shapes=(SEQUENCE, keys)).module()
+    for b, n, m in ((2, 5, 7), (3, 9, 4), (4, 17, 30)):
+        x, context = torch.randn(b, n, 24), torch.randn(b, m, 24)
+        torch.testing.assert_close(run(x, context), module(x, context), atol=1e-6, rtol=1e-6)
