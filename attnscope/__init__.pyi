@@ -17,6 +17,8 @@ from .core.errors import AttnscopeError as AttnscopeError
 from .core.errors import DeviceError as DeviceError
 from .core.errors import UsageError as UsageError
 from .core.version import __version__ as __version__
+from .networks.resizing import resize_bias_table as resize_bias_table
+from .networks.resizing import resize_positions as resize_positions
 from .networks.swin.spec import SwinNetworkSpec as SwinNetworkSpec
 from .networks.swin.spec import SwinV2NetworkSpec as SwinV2NetworkSpec
 from .networks.vit.spec import ViTNetworkSpec as ViTNetworkSpec

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.networks import steps as block_steps
 from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.resizing import resize_positions
 from attnscope.networks.vit import steps
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.networks.weights import LoadsOthers, State, from_torchvision_vit
@@ -222,13 +222,10 @@ class VisionTransformer(LoadsOthers):
         if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
             return
         prefix = self.pos_embed.shape[1] - self.spec.grid[0] * self.spec.grid[1]
-        first, patches = positions.split((prefix, positions.shape[1] - prefix), dim=1)
-        side = round(patches.shape[1] ** 0.5)
-        if side * side != patches.shape[1]:
-            return
-        planes = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
-        planes = F.interpolate(planes, self.spec.grid, mode="bicubic", antialias=True).to(positions.dtype)
-        state["pos_embed"] = torch.cat((first, planes.flatten(2).transpose(1, 2)), dim=1)
+        patches = positions.shape[1] - prefix
+        side = round(patches**0.5)
+        if side * side == patches:
+            state["pos_embed"] = resize_positions(positions, (side, side), self.spec.grid, prefix)
 
 
 def build(spec: ViTNetworkSpec) -> nn.Module:
