@@ -1,0 +1,1 @@
+"""Training of a small ViT and a small Swin on generated images."""
