@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.vit.spec import ViTSpec
