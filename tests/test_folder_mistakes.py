@@ -14,7 +14,7 @@ from attnscope.attentions import Spec, discovery
 from attnscope.cli import extension, main
 from attnscope.ops.operation import OPERATIONS
 
-PVT = Path(__file__).parent.parent / "examples" / "pvt"
+SRA = Path(__file__).parent.parent / "examples" / "sra"
 
 
 @dataclass
@@ -46,8 +46,8 @@ def run(monkeypatch, capsys, tmp_path):
 
 
 def copy(folder: Path) -> Path:
-    """Copy examples/pvt without its tests."""
-    shutil.copytree(PVT, folder, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
+    """Copy examples/sra without its tests."""
+    shutil.copytree(SRA, folder, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
     return folder
 
 
@@ -76,9 +76,9 @@ def test_a_path_is_printed_verbatim(run, tmp_path, name):
     hold_one_line(run(missing, "vit", "--no-time"), f"--attention {missing} is not a folder")
     folder = copy(missing)
     (folder / "spec.py").unlink()
-    hold_one_line(run(folder, "pvt", "--no-time"), f"{folder} lacks spec.py")
+    hold_one_line(run(folder, "sra", "--no-time"), f"{folder} lacks spec.py")
     copy(tmp_path / name / "whole")
-    shown = run(tmp_path / name / "whole", "pvt", "--no-time")
+    shown = run(tmp_path / name / "whole", "sra", "--no-time")
     suggested = " ".join(shown.out.replace("\\\n", " ").split())
     assert f"attnscope --attention '{tmp_path / name}/whole' compare" in suggested
 
@@ -87,11 +87,11 @@ REDUCTION = (
     'reduction: int = option(8, "Side of the patch of tokens reduced to one key/value token; 1 is global attention.")'
 )
 EXAMPLES = """(
-        "attnscope pvt --resolution 28 --dim 128 --heads 2 --reduction 4",
-        "attnscope pvt --resolution 800x1333 --no-time",
+        "attnscope sra --resolution 28 --dim 128 --heads 2 --reduction 4",
+        "attnscope sra --resolution 800x1333 --no-time",
     )"""
 FIELD = "    reduction: int"
-NAME = 'name: ClassVar[str] = "pvt"'
+NAME = 'name: ClassVar[str] = "sra"'
 VIEW = 'op=op.view,\n    doc="reshape the sequence'
 
 NEXT = (
@@ -103,118 +103,118 @@ MISTAKES = {
         "spec.py",
         REDUCTION,
         "reduction: int = 8",
-        'PVTSpec has a field reduction that is not declared with option(); write reduction: int = option(DEFAULT, "help")',
+        'SRASpec has a field reduction that is not declared with option(); write reduction: int = option(DEFAULT, "help")',
     ),
     "a field without a default": (
         "spec.py",
         REDUCTION,
         "reduction: int",
-        "PVTSpec has a field reduction that is not declared with option()",
+        "SRASpec has a field reduction that is not declared with option()",
     ),
     "a field that heads need": (
         "spec.py",
         '    kv_heads: int | None = option(None, KV_HEADS, shown="heads")\n',
         "",
-        "PVTSpec has no kv_heads, which every Headed has; give it a field, or kv_heads: ClassVar = VALUE",
+        "SRASpec has no kv_heads, which every Headed has; give it a field, or kv_heads: ClassVar = VALUE",
     ),
     "a help that is not a string": (
         "spec.py",
         '"Number of attention heads."',
         "3",
-        "PVTSpec has a field heads that is not declared with option()",
+        "SRASpec has a field heads that is not declared with option()",
     ),
     "a field that hides a method": (
         "spec.py",
         FIELD,
         f'    plan: int = option(1, "X.")\n{FIELD}',
-        "PVTSpec has a field plan, which hides Spec.plan; rename it",
+        "SRASpec has a field plan, which hides Spec.plan; rename it",
     ),
     "a name that is a field": (
         "spec.py",
         NAME,
-        'name: str = "pvt"',
-        "PVTSpec has a field name, which hides Spec.name; rename it, or declare name: ClassVar",
+        'name: str = "sra"',
+        "SRASpec has a field name, which hides Spec.name; rename it, or declare name: ClassVar",
     ),
     "a type without a flag": (
         "spec.py",
         FIELD,
         f'    sides: list[int] = option(None, "X.")\n{FIELD}',
-        "PVTSpec has a field sides of the type list[int]; it must be int, float, bool, str, Pair or Ints",
+        "SRASpec has a field sides of the type list[int]; it must be int, float, bool, str, Pair or Ints",
     ),
     "two types": (
         "spec.py",
         FIELD,
         f'    side: int | str = option(1, "X.")\n{FIELD}',
-        "PVTSpec has a field side of the type int | str; it must be",
+        "SRASpec has a field side of the type int | str; it must be",
     ),
     "types in quotes": (
         "spec.py",
         "from collections.abc",
         "from __future__ import annotations\nfrom collections.abc",
-        "PVTSpec has a field dim of the type int in quotes (remove `from __future__ import annotations`); it must be",
+        "SRASpec has a field dim of the type int in quotes (remove `from __future__ import annotations`); it must be",
     ),
     "a default that is not a choice": (
         "spec.py",
         FIELD,
         f'    mode: str = option("c", "X.", choices=("a", "b"))\n{FIELD}',
-        "PVTSpec has an invalid default: --mode c is unknown; available: a, b",
+        "SRASpec has an invalid default: --mode c is unknown; available: a, b",
     ),
     "a default that is not a pair": (
         "spec.py",
         "option((56, 56)",
         "option(56",
-        "PVTSpec has the default 56 of --resolution; it must be (56, 56)",
+        "SRASpec has the default 56 of --resolution; it must be (56, 56)",
     ),
     "not a dataclass": (
         "spec.py",
-        "@dataclass(frozen=True, kw_only=True)\nclass PVT",
-        "class PVT",
-        "PVTSpec is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it",
+        "@dataclass(frozen=True, kw_only=True)\nclass SRA",
+        "class SRA",
+        "SRASpec is not a dataclass; write @dataclass(frozen=True, kw_only=True) above it",
     ),
-    "no name": ("spec.py", f"    {NAME}\n", "", 'PVTSpec has no name; give it one: name: ClassVar[str] = "…"'),
+    "no name": ("spec.py", f"    {NAME}\n", "", 'SRASpec has no name; give it one: name: ClassVar[str] = "…"'),
     "a built-in name": (
         "spec.py",
         NAME,
-        NAME.replace("pvt", "vit"),
-        "the name vit is that of a built-in attention; rename PVTSpec",
+        NAME.replace("sra", "vit"),
+        "the name vit is that of a built-in attention; rename SRASpec",
     ),
     "a command's name": (
         "spec.py",
         NAME,
-        NAME.replace("pvt", "trace"),
+        NAME.replace("sra", "trace"),
         "the name trace must not be that of another command; rename",
     ),
     "a name with a space": (
         "spec.py",
         NAME,
-        NAME.replace("pvt", "p vt"),
-        "PVTSpec has the name 'p vt'; it must be lowercase letters, digits, - and _, after a letter",
+        NAME.replace("sra", "s ra"),
+        "SRASpec has the name 's ra'; it must be lowercase letters, digits, - and _, after a letter",
     ),
-    "a name with a dash": ("spec.py", NAME, NAME.replace("pvt", "-pvt"), "PVTSpec has the name '-pvt'; it must be"),
+    "a name with a dash": ("spec.py", NAME, NAME.replace("sra", "-sra"), "SRASpec has the name '-sra'; it must be"),
     "examples without a tuple": (
         "spec.py",
         EXAMPLES,
-        '"attnscope pvt"',
-        "PVTSpec has EXAMPLES that are not a tuple of commands; write ('attnscope pvt --no-time',)",
+        '"attnscope sra"',
+        "SRASpec has EXAMPLES that are not a tuple of commands; write ('attnscope sra --no-time',)",
     ),
     "a size that is not a field": (
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "size"',
-        "PVTSpec has the SIZE_FIELD 'size', which must be one of its fields: batch, ",
+        "SRASpec has the SIZE_FIELD 'size', which must be one of its fields: batch, ",
     ),
     "a field that is not a size": (
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "kernel"',
-        "PVTSpec has the SIZE_FIELD 'kernel', which is not a size; its type must be int or Pair",
+        "SRASpec has the SIZE_FIELD 'kernel', which is not a size; its type must be int or Pair",
     ),
     **{
         f"no {member}": (
             "spec.py",
             f"def {member}(",
             f"def un{member}(",
-            f"PVTSpec does not define {member}; see attnscope.attentions.spec.Spec for what each returns",
+            f"SRASpec does not define {member}; see attnscope.attentions.spec.Spec for what each returns",
         )
         for member in sorted(Spec.__abstractmethods__)
     },
@@ -222,19 +222,19 @@ MISTAKES = {
         "spec.py",
         NEXT,
         'return "attnscope vit"',
-        "PVTSpec returns 'attnscope vit' as its next_command; return tuple[str, str]",
+        "SRASpec returns 'attnscope vit' as its next_command; return tuple[str, str]",
     ),
     "a next command without a program": (
         "spec.py",
         NEXT,
-        'return "pvt", "x"',
-        "PVTSpec suggests the next command 'pvt'; give \"attnscope COMMAND …\"",
+        'return "sra", "x"',
+        "SRASpec suggests the next command 'sra'; give \"attnscope COMMAND …\"",
     ),
     "a neighbourhood that is a tuple": (
         "spec.py",
         "return ReducedKeys(*self.resolution, self.reduction) if",
         "return (1, 2) if",
-        "PVTSpec returns (1, 2) as its neighbourhood; return Neighbourhood",
+        "SRASpec returns (1, 2) as its neighbourhood; return Neighbourhood",
     ),
     "no list of cautions": (
         "spec.py",
@@ -246,7 +246,7 @@ MISTAKES = {
         "spec.py",
         "        return [f",
         "        [f",
-        "PVTSpec returns None as its headline; return list[str]",
+        "SRASpec returns None as its headline; return list[str]",
     ),
     "a method that raises": (
         "spec.py",
@@ -264,20 +264,20 @@ MISTAKES = {
         "spec.py",
         "option(8,",
         "option(57,",
-        "PVTSpec rejects its own defaults: --reduction must not exceed --resolution 56 (got 57); largest: 56",
+        "SRASpec rejects its own defaults: --reduction must not exceed --resolution 56 (got 57); largest: 56",
     ),
     "no plan": ("steps.py", "def plan(", "def unplan(", "ImportError: cannot import name 'plan' from"),
     "no plan and no import of it": (
         "__init__.py",
         "from .steps import plan\n",
         "from . import steps\n\ndel steps.plan\nplan = None",
-        "PVTSpec needs a function plan(spec), which {folder}/steps.py does not define",
+        "SRASpec needs a function plan(spec), which {folder}/steps.py does not define",
     ),
     "no build": (
         "attention.py",
         "def build(",
         "def unbuild(",
-        "PVTSpec needs a function build(spec), which {folder}/attention.py does not define",
+        "SRASpec needs a function build(spec), which {folder}/attention.py does not define",
     ),
     **{
         f"syntax of {file}": (file, '"""', 'class\n"""', f"{file}:1: SyntaxError: invalid syntax")
@@ -341,7 +341,7 @@ MISTAKES = {
         "steps.py",
         "spec.reduced\n",
         "spec.no\n",
-        "steps.py:55: AttributeError: 'PVTSpec' object has no",
+        "steps.py:55: AttributeError: 'SRASpec' object has no",
     ),
 }
 
@@ -349,7 +349,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("file", "old", "new", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_in_the_spec_is_a_one_line_error(run, tmp_path, file, old, new, message):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
-    hold_one_line(run(folder, "pvt", "--no-time"), str(folder), message.format(folder=folder))
+    hold_one_line(run(folder, "sra", "--no-time"), str(folder), message.format(folder=folder))
 
 
 IN_THE_MODULE = {
@@ -415,7 +415,7 @@ IN_THE_MODULE = {
 @pytest.mark.parametrize(("file", "old", "new", "message"), IN_THE_MODULE.values(), ids=IN_THE_MODULE)
 def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, new, message):
     folder = spoil(copy(tmp_path / "mine"), file, old, new)
-    hold_one_line(run(folder, "pvt", "--device", "meta"), str(folder), message.format(folder=folder))
+    hold_one_line(run(folder, "sra", "--device", "meta"), str(folder), message.format(folder=folder))
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_a_mistake_in_the_module_is_a_one_line_error(run, tmp_path, file, old, n
 )
 def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, field, words, message):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f"    {field}\n{FIELD}")
-    shown = run(folder, "pvt", "--no-time", *words)
+    shown = run(folder, "sra", "--no-time", *words)
     if message is None:
         assert (shown.code, shown.err) == (0, "")
     else:
@@ -438,11 +438,11 @@ def test_bounds_of_a_number_and_choices_of_a_string_are_optional(run, tmp_path, 
 
 @pytest.mark.parametrize(
     ("name", "better"),
-    [("2pvt", "attention_2pvt"), ("class", "attention_class"), ("my-pvt", "my_pvt"), ("{x}", "_x_")],
+    [("2sra", "attention_2sra"), ("class", "attention_class"), ("my-sra", "my_sra"), ("{x}", "_x_")],
 )
 def test_the_name_of_a_folder_must_be_a_package_name(run, tmp_path, name, better):
     message = f"the folder {name} cannot be a Python package; rename it to {better}"
-    hold_one_line(run(copy(tmp_path / name), "pvt", "--no-time"), message)
+    hold_one_line(run(copy(tmp_path / name), "sra", "--no-time"), message)
 
 
 @pytest.mark.parametrize("mistake", ["a built-in name", "no headline", "defaults that raise"])
@@ -452,7 +452,7 @@ def test_a_rejected_folder_is_loaded_again(run, tmp_path, mistake):
     with pytest.raises(UsageError):
         attentions.load(folder)
     spoil(folder, file, new, old)
-    assert attentions.load(folder).name == "pvt"
+    assert attentions.load(folder).name == "sra"
 
 
 def test_a_rejected_folder_registers_its_operations_again(run, tmp_path):
@@ -463,14 +463,14 @@ def test_a_rejected_folder_registers_its_operations_again(run, tmp_path):
     with pytest.raises(UsageError):
         attentions.load(folder)
     spoil(folder, "steps.py", "no_such_name\n", "")
-    assert attentions.load(folder).name == "pvt"
+    assert attentions.load(folder).name == "sra"
     del OPERATIONS["of_a_folder"]
 
 
 def test_the_error_names_the_environment_variable_that_names_the_folder(run, monkeypatch, tmp_path):
     folder = copy(tmp_path / "mine")
     monkeypatch.setenv("ATTNSCOPE_ATTENTION", f"{os.pathsep}{folder}{os.pathsep}")
-    assert run(None, "pvt", "--no-time").code == 0
+    assert run(None, "sra", "--no-time").code == 0
     monkeypatch.setenv("ATTNSCOPE_ATTENTION", str(tmp_path / "no"))
     shown = run(None, "vit", "--no-time")
     hold_one_line(shown, f"attnscope: ATTNSCOPE_ATTENTION: {tmp_path / 'no'} is not a folder; give the folder that")
@@ -490,20 +490,20 @@ def test_the_error_names_the_environment_variable_that_names_the_folder(run, mon
 def test_a_field_cannot_have_the_name_of_another_flag(run, tmp_path, field, taken):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
     message = (
-        f"{folder}/spec.py: PVTSpec.{field} must not have the name of another flag (got {taken}); rename the field"
+        f"{folder}/spec.py: SRASpec.{field} must not have the name of another flag (got {taken}); rename the field"
     )
-    hold_one_line(run(folder, "pvt", "--no-time"), message)
+    hold_one_line(run(folder, "sra", "--no-time"), message)
 
 
 def test_a_field_cannot_have_the_name_of_a_flag_of_compare(run, tmp_path):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    pad: int = option(1, "X.")\n{FIELD}')
-    message = f"{folder}/spec.py: PVTSpec.pad must not have the name of another flag (got --pad); rename the field"
-    hold_one_line(run(folder, "compare", "vit", "pvt"), message)
+    message = f"{folder}/spec.py: SRASpec.pad must not have the name of another flag (got --pad); rename the field"
+    hold_one_line(run(folder, "compare", "vit", "sra"), message)
 
 
 @pytest.mark.parametrize("field", ["scope", "context", "spec", "preset"])
 def test_a_field_may_have_a_name_that_is_not_a_flag(run, tmp_path, field):
     folder = spoil(copy(tmp_path / "mine"), "spec.py", FIELD, f'    {field}: int = option(1, "X.")\n{FIELD}')
-    shown = run(folder, "pvt", "--no-time", f"--{field}", "2", "--json")
+    shown = run(folder, "sra", "--no-time", f"--{field}", "2", "--json")
     assert (shown.code, shown.err) == (0, "")
     assert f'"{field}": 2' in shown.out

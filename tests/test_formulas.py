@@ -22,8 +22,8 @@ from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
-from examples.pvt.spec import PVTSpec
 from examples.qk_norm.spec import QKNormSpec
+from examples.sra.spec import SRASpec
 from tests.strategies import cross_specs, small_swins, small_vits, specs, swin_specs, vit_specs
 
 LINE = re.compile(r" = (\S.*?) += +([\d,]+) MACs$")
@@ -129,8 +129,8 @@ def trace_of(spec: Spec) -> attnscope.TraceReport:
 
 
 heads = st.integers(1, 3)
-pvt_specs = st.builds(
-    lambda heads, width, **rest: PVTSpec(dim=heads * width, heads=heads, **rest),
+sra_specs = st.builds(
+    lambda heads, width, **rest: SRASpec(dim=heads * width, heads=heads, **rest),
     heads=heads,
     width=st.integers(1, 4),
     kv_heads=st.sampled_from([None, 1]),
@@ -149,7 +149,7 @@ qk_norm_specs = st.builds(
 
 
 @settings(max_examples=100)
-@given(specs() | small_vits | small_swins | pvt_specs | qk_norm_specs)
+@given(specs() | small_vits | small_swins | sra_specs | qk_norm_specs)
 @example(SwinSpec(dim=8, heads=4, kv_heads=2, resolution=(50, 60), window=(7, 8), shift=True, batch=2))
 @example(CrossSpec(kv_heads=1, batch=3))
 @example(SwinNetworkSpec(image=(256, 200), kv_heads=1, mlp_ratio=2.5, batch=2))
@@ -189,7 +189,7 @@ def test_a_formula_in_the_trace_of_a_network_gives_the_number_beside_it(spec):
 
 
 @settings(max_examples=100)
-@given(vit_specs() | cross_specs() | swin_specs() | pvt_specs | qk_norm_specs)
+@given(vit_specs() | cross_specs() | swin_specs() | sra_specs | qk_norm_specs)
 def test_a_formula_equals_the_sum_of_the_steps(spec):
     """The bias MLP of Swin V2 is excluded: it runs once for all images."""
     form = spec.closed_form()

@@ -12,7 +12,7 @@ from attnscope import SwinSpec, ViTSpec, trace
 from tests.conftest import Run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PVT = f"--attention {EXAMPLES / 'pvt'}"
+SRA = f"--attention {EXAMPLES / 'sra'}"
 QKNORM = f"--attention {EXAMPLES / 'qk_norm'}"
 QUICK = "--budget 0.01"
 
@@ -27,8 +27,8 @@ ON_PAPER = {
     "compare --stages -q --color never": "compare --stages --time",
     "compare --preset swin-s-224": "compare --preset swin-s-224 --time",
     "compare --threads 1 --window 14x7": "compare --window 14x7 --threads 1 --time",
-    f"{PVT} compare vit pvt:reduction=4 --over resolution=14,28": (
-        f"{PVT} compare vit pvt:reduction=4 --over resolution=14,28 --time"
+    f"{SRA} compare vit sra:reduction=4 --over resolution=14,28": (
+        f"{SRA} compare vit sra:reduction=4 --over resolution=14,28 --time"
     ),
     "vit --no-time": "swin --window 7 --shift --no-time",
     "vit --device meta": "swin --window 7 --shift --device meta",
@@ -45,8 +45,8 @@ ON_PAPER = {
         "cross --dim 768 --heads 12 --tokens 100000 --keys 100000 --kv-heads 1 --no-time"
     ),
     "cross --kv-heads 1 --tokens 1000000000000 --keys 1000000000000 --no-time": "vit --no-time",
-    f"{PVT} pvt --no-time": f"{PVT} compare vit pvt:reduction=8 swin --resolution 56",
-    f"{PVT} pvt --resolution 4x10 --reduction 2 --no-time": f"{PVT} compare vit pvt:reduction=2 --resolution 4x10",
+    f"{SRA} sra --no-time": f"{SRA} compare vit sra:reduction=8 swin --resolution 56",
+    f"{SRA} sra --resolution 4x10 --reduction 2 --no-time": f"{SRA} compare vit sra:reduction=2 --resolution 4x10",
     f"{QKNORM} qknorm --no-time": "vit --tokens 197 --dim 768 --heads 12 --no-time",
     "windows --resolution 14": "windows --resolution 14 --window 7 --shift",
     "windows --resolution 14 --shift --order": "swin --resolution 14 --window 7 --shift",
@@ -71,8 +71,8 @@ def test_the_next_command_keeps_the_flags_and_runs(attnscope: Run, typed: str, s
             "swin --dim 24 --resolution 14 --window 4 --shift",
         ),
         (
-            f"{PVT} compare vit pvt:reduction=2 --over resolution=7,14 --dim 24 --heads 3 --time",
-            f"{PVT} pvt --dim 24 --heads 3 --resolution 14 --reduction 2",
+            f"{SRA} compare vit sra:reduction=2 --over resolution=7,14 --dim 24 --heads 3 --time",
+            f"{SRA} sra --dim 24 --heads 3 --resolution 14 --reduction 2",
         ),
         # no contender fits in memory
         ("compare vit swin --resolution 50000 --time", "swin --resolution 50000 --no-time"),

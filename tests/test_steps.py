@@ -42,7 +42,7 @@ def test_a_wrong_declaration_raises(wrong):
 PAGES = [
     *("attnscope.attentions.steps", "attnscope.attentions.swin.steps", "attnscope.attentions.swinv2.steps"),
     *("attnscope.attentions.cross.steps", "attnscope.networks.steps", "attnscope.networks.vit.steps"),
-    *("attnscope.networks.swin.steps", "examples.pvt.steps", "examples.qk_norm.steps"),
+    *("attnscope.networks.swin.steps", "examples.sra.steps", "examples.qk_norm.steps"),
 ]
 
 

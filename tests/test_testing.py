@@ -10,28 +10,28 @@ import pytest
 from attnscope import attentions, testing
 from attnscope.attentions import discovery
 
-PVT = Path(__file__).parents[1] / "examples" / "pvt"
+SRA = Path(__file__).parents[1] / "examples" / "sra"
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 10), "reduction": 2, "batch": 2}
 
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-    """Load a copy of PVT's folder with a fault, and unload it after the test."""
+    """Load a copy of the example's folder with a fault, and unload it after the test."""
     monkeypatch.setattr(discovery, "_loaded", {})
     monkeypatch.setattr(discovery, "_folders", set())
 
     def copy(file, right, wrong):
-        folder = tmp_path / "faulty_pvt"
+        folder = tmp_path / "faulty_sra"
         folder.mkdir()
         for each in discovery.FILES:
-            shutil.copy(PVT / each, folder)
+            shutil.copy(SRA / each, folder)
         text = (folder / file).read_text(encoding="utf-8")
         assert text.count(right) == 1
         (folder / file).write_text(text.replace(right, wrong), encoding="utf-8")
         return attentions.load(folder)
 
     yield copy
-    for name in [name for name in sys.modules if name.partition(".")[0] == "faulty_pvt"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "faulty_sra"]:
         del sys.modules[name]
 
 
@@ -154,7 +154,7 @@ def test_a_fault_is_detected(copied, check, fault, fields, expected):
     spec = copied(*fault)(**SMALL | fields)
     with pytest.raises(AssertionError) as error:
         getattr(testing, check)(spec)
-    for words in [*expected, "predicted" if check != "hold_steps" else "hint: ", "hint: ", "spec: PVTSpec("]:
+    for words in [*expected, "predicted" if check != "hold_steps" else "hint: ", "hint: ", "spec: SRASpec("]:
         assert words in str(error.value)
 
 
@@ -170,11 +170,11 @@ def test_the_battery_runs_every_check():
 MINE = """
 from attnscope.testing import AttentionBattery
 
-from .spec import PVTSpec
+from .spec import SRASpec
 
 
 class TestMine(AttentionBattery):
-    specs = PVTSpec(dim=12, heads=3, resolution=(4, 10), reduction=2), PVTSpec(resolution=16, kernel="sdpa")
+    specs = SRASpec(dim=12, heads=3, resolution=(4, 10), reduction=2), SRASpec(resolution=16, kernel="sdpa")
 
 
 class TestNothing(AttentionBattery):
@@ -187,7 +187,7 @@ def test_the_battery_runs_in_any_folder(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     for each in discovery.FILES:
-        shutil.copy(PVT / each, folder)
+        shutil.copy(SRA / each, folder)
     (folder / "test_mine.py").write_text(MINE, encoding="utf-8")
 
     def run(name):

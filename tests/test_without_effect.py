@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
         ("vit", "ATTNSCOPE_DIM", "ATTNSCOPE_VIT_DIM"),
         ("vit", "ATTNSCOPE_BUGET", "ATTNSCOPE_VIT_BUDGET"),
         ("presets", "ATTNSCOPE_PRESETS_FORMT", "ATTNSCOPE_PRESETS_FORMAT"),
-        (f"--attention {EXAMPLES / 'pvt'} pvt", "ATTNSCOPE_PVT_REDUCTIONS", "ATTNSCOPE_PVT_REDUCTION"),
+        (f"--attention {EXAMPLES / 'sra'} sra", "ATTNSCOPE_SRA_REDUCTIONS", "ATTNSCOPE_SRA_REDUCTION"),
     ],
 )
 def test_the_warning_about_a_misspelled_variable_has_the_nearest_name(
@@ -47,9 +47,9 @@ def test_the_warning_about_a_misspelled_variable_has_the_nearest_name(
         ("ATTNSCOPE_SWIN_PRESET", "swin-t-224"),
         ("ATTNSCOPE_TRACE_INPUT", "1,49,96"),
         ("ATTNSCOPE_TRACE_INPUTS", "1,49,96"),  # the name of the parameter in Python
-        ("ATTNSCOPE_ATTENTION", str(EXAMPLES / "pvt")),
+        ("ATTNSCOPE_ATTENTION", str(EXAMPLES / "sra")),
         ("ATTNSCOPE_UNALIKE", "1"),
-        ("ATTNSCOPE_PVT_REDUCTION", "2"),  # a variable of an attention that is not loaded
+        ("ATTNSCOPE_SRA_REDUCTION", "2"),  # a variable of an attention that is not loaded
         ("_ATTNSCOPE_VIT_HEDS", "1"),
     ],
 )

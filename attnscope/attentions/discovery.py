@@ -1,7 +1,7 @@
 """Discovery of attentions: in this package, in installed distributions, and in folders at any path.
 
 A distribution declares its attentions in the entry point group `attnscope.attentions`. For example,
-`pvt = "my_package.pvt"` declares the attention `pvt`, whose folder is the package `my_package.pvt`. This module reads
+`sra = "my_package.sra"` declares the attention `sra`, whose folder is the package `my_package.sra`. This module reads
 the metadata itself, which takes 1 ms, because `importlib.metadata` takes 35 ms. It reads them only to list all
 attentions, or for a name that is neither built in nor loaded.
 """
@@ -110,7 +110,7 @@ def describe_failure(error: BaseException) -> str | None:
     """Describe an error raised or caused by the code of an attention outside this package, with its file and line.
 
     Returns:
-        `/home/me/pvt/steps.py:12: NameError: …`, or None if no such code was involved.
+        `/home/me/sra/steps.py:12: NameError: …`, or None if no such code was involved.
     """
     from traceback import walk_tb
 

@@ -14,28 +14,28 @@ import attnscope
 from attnscope.testing import AttentionBattery
 
 from .attention import SpatialReductionAttention
-from .spec import PVTSpec
+from .spec import SRASpec
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 10), "reduction": 2}
 
 
 class TestBattery(AttentionBattery):
     specs = (
-        PVTSpec(**SMALL),
-        PVTSpec(**SMALL, batch=3),
-        PVTSpec(**SMALL, batch=3, qkv_bias=False),
-        PVTSpec(**{**SMALL, "resolution": (7, 11), "reduction": 3}),  # a row and two columns are not part of any key
-        PVTSpec(**{**SMALL, "resolution": (5, 7), "reduction": 5}, batch=2),  # a single key
-        PVTSpec(**{**SMALL, "reduction": 1}),
-        PVTSpec(**{**SMALL, "reduction": 1}, batch=3, kv_heads=1),
-        PVTSpec(**{**SMALL, "heads": 4, "kv_heads": 2}, batch=2),
-        PVTSpec(**SMALL, batch=2, dtype="float64"),
-        PVTSpec(**SMALL, batch=2, dtype="bfloat16"),
-        PVTSpec(**SMALL, batch=2, kernel="sdpa"),
-        PVTSpec(**SMALL, batch=2, kernel="math"),
-        PVTSpec(**{**SMALL, "reduction": 1}, kernel="sdpa"),
-        PVTSpec(**SMALL, attn_drop=0.1, proj_drop=0.1),
-        PVTSpec(resolution=28),  # large enough for torch to run the convolution with a BLAS library
+        SRASpec(**SMALL),
+        SRASpec(**SMALL, batch=3),
+        SRASpec(**SMALL, batch=3, qkv_bias=False),
+        SRASpec(**{**SMALL, "resolution": (7, 11), "reduction": 3}),  # a row and two columns are not part of any key
+        SRASpec(**{**SMALL, "resolution": (5, 7), "reduction": 5}, batch=2),  # a single key
+        SRASpec(**{**SMALL, "reduction": 1}),
+        SRASpec(**{**SMALL, "reduction": 1}, batch=3, kv_heads=1),
+        SRASpec(**{**SMALL, "heads": 4, "kv_heads": 2}, batch=2),
+        SRASpec(**SMALL, batch=2, dtype="float64"),
+        SRASpec(**SMALL, batch=2, dtype="bfloat16"),
+        SRASpec(**SMALL, batch=2, kernel="sdpa"),
+        SRASpec(**SMALL, batch=2, kernel="math"),
+        SRASpec(**{**SMALL, "reduction": 1}, kernel="sdpa"),
+        SRASpec(**SMALL, attn_drop=0.1, proj_drop=0.1),
+        SRASpec(resolution=28),  # large enough for torch to run the convolution with a BLAS library
     )
 
 
@@ -44,7 +44,7 @@ class TestBattery(AttentionBattery):
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_outputs_equal_those_of_timm(resolution, reduction, kernel):
     reference = Attention(12, num_heads=3, sr_ratio=reduction).double().eval()
-    spec = PVTSpec(dim=12, heads=3, resolution=resolution, reduction=reduction, kernel=kernel)
+    spec = SRASpec(dim=12, heads=3, resolution=resolution, reduction=reduction, kernel=kernel)
     module = spec.build().double().eval()
     module.load_state_dict(reference.state_dict())
     x = torch.randn(2, resolution[0] * resolution[1], 12, dtype=torch.float64)
@@ -56,7 +56,7 @@ def test_macs_follow_the_formula_of_the_paper():
     for side, dim, heads, reduction in ((56, 64, 1, 8), (28, 128, 2, 4), (14, 320, 5, 2), (7, 512, 8, 1)):
         n, m = side**2, (side // reduction) ** 2
         macs = 2 * n * dim**2 + m * reduction**2 * dim**2 * (reduction > 1) + 2 * m * dim**2 + 2 * n * m * dim
-        assert PVTSpec(dim=dim, heads=heads, resolution=side, reduction=reduction).plan().macs == macs
+        assert SRASpec(dim=dim, heads=heads, resolution=side, reduction=reduction).plan().macs == macs
 
 
 def test_module_is_built_without_a_spec():
@@ -66,7 +66,7 @@ def test_module_is_built_without_a_spec():
 
 def test_patch_larger_than_the_grid_is_rejected():
     with pytest.raises(attnscope.UsageError, match=r"reduction must not exceed resolution 7x9 \(got 8\); largest: 7"):
-        PVTSpec(resolution=(7, 9), reduction=8)
+        SRASpec(resolution=(7, 9), reduction=8)
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def run(tmp_path):
 
 
 def test_command_has_the_flags_and_the_notes(run):
-    screen = run("pvt", "--resolution", "15", "--no-time")
+    screen = run("sra", "--resolution", "15", "--no-time")
     assert "15×15 tokens · 1×1 keys" in screen
     assert "161 tokens at the bottom and on the right are in no key, because they do not fill a patch of 8×8" in screen
-    assert "--reduction" in run("pvt", "--help")
+    assert "--reduction" in run("sra", "--help")
 
 
 def test_attention_is_timed_and_verified(run):
-    words = ("pvt", "--resolution", "16", "--budget", "0.05", "--audit", "--backward", "--memory", "--json")
+    words = ("sra", "--resolution", "16", "--budget", "0.05", "--audit", "--backward", "--memory", "--json")
     report = json.loads(run(*words))
     assert report["audit"]["agree"]
     assert report["audit"]["torch"] == report["totals"]["macs"]
@@ -98,7 +98,7 @@ def test_attention_is_timed_and_verified(run):
 
 
 def test_attention_is_compared(run):
-    comparison = json.loads(run("compare", "vit", "pvt", "swin", "--over", "resolution=14,28,56", "--json"))
+    comparison = json.loads(run("compare", "vit", "sra", "swin", "--over", "resolution=14,28,56", "--json"))
     assert comparison["agree"]
-    macs = [point["costs"]["pvt"] for point in comparison["points"]]
-    assert macs == [PVTSpec(dim=96, heads=3, resolution=side).plan().macs for side in (14, 28, 56)]
+    macs = [point["costs"]["sra"] for point in comparison["points"]]
+    assert macs == [SRASpec(dim=96, heads=3, resolution=side).plan().macs for side in (14, 28, 56)]

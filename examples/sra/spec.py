@@ -57,7 +57,7 @@ class ReducedKeys(Neighbourhood):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PVTSpec(Headed):
+class SRASpec(Headed):
     """Attention to keys and values of a reduced grid (Wang et al., arXiv 2102.12122, section 3.3).
 
     The defaults are the first stage of PVT at 224 pixels: 56×56 tokens, embedding dimension 64, 1 head, patches of 8×8
@@ -68,12 +68,12 @@ class PVTSpec(Headed):
             kv_heads. reduction must not exceed the grid.
     """
 
-    name: ClassVar[str] = "pvt"
-    title: ClassVar[str] = "PVT attention"
+    name: ClassVar[str] = "sra"
+    title: ClassVar[str] = "Spatial-reduction attention"
     SUMMARY: ClassVar[str] = "Spatial-reduction attention, as in PVT: keys of a coarser grid."
     EXAMPLES: ClassVar[tuple[str, ...]] = (
-        "attnscope pvt --resolution 28 --dim 128 --heads 2 --reduction 4",
-        "attnscope pvt --resolution 800x1333 --no-time",
+        "attnscope sra --resolution 28 --dim 128 --heads 2 --reduction 4",
+        "attnscope sra --resolution 800x1333 --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
 
@@ -178,7 +178,7 @@ class PVTSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
-        compared, why = f"vit pvt:reduction={self.reduction}", "global attention"
+        compared, why = f"vit sra:reduction={self.reduction}", "global attention"
         if min(self.resolution) >= WINDOW:
             compared, why = f"{compared} swin", f"{why} and windows"
         return f"attnscope compare {compared} --resolution {spell_pair(self.resolution, 'x')}", f"{why} on these tokens"

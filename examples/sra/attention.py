@@ -5,16 +5,16 @@ from torch import Tensor, nn
 from attnscope.attentions.cross.attention import CrossAttention
 
 from . import steps
-from .spec import PVTSpec
+from .spec import SRASpec
 
 
 class SpatialReductionAttention(CrossAttention):
     """Attention from all tokens of a grid to a coarser grid of the same tokens: (b, n, c) -> (b, n, c)."""
 
     def __init__(self, dim: int, heads: int, resolution: int | tuple[int, int], reduction: int) -> None:
-        self.set_up(PVTSpec(dim=dim, heads=heads, resolution=resolution, reduction=reduction))
+        self.set_up(SRASpec(dim=dim, heads=heads, resolution=resolution, reduction=reduction))
 
-    def set_up(self, spec: PVTSpec) -> None:
+    def set_up(self, spec: SRASpec) -> None:
         super().set_up(spec)
         self.resolution = spec.resolution
         self.reduction = spec.reduction
@@ -54,6 +54,6 @@ class SpatialReductionAttention(CrossAttention):
         return self.norm(patches)
 
 
-def build(spec: PVTSpec) -> SpatialReductionAttention:
+def build(spec: SRASpec) -> SpatialReductionAttention:
     """Build the module that a Spec describes."""
     return SpatialReductionAttention.of(spec)

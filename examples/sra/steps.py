@@ -13,7 +13,7 @@ from attnscope.ops import recipes as op
 from attnscope.plan.plan import Plan
 from attnscope.plan.step import Step, name_steps
 
-from .spec import PVTSpec
+from .spec import SRASpec
 
 unflatten = Step(
     "x: b (y x) c -> grid: b c y x",
@@ -50,7 +50,7 @@ split_queries, split_context = cross.split_queries, cross.split_context
 name_steps(globals())
 
 
-def plan(spec: PVTSpec) -> Plan:
+def plan(spec: SRASpec) -> Plan:
     """Return the steps that this Spec runs, in order; without a reduction the keys are all tokens."""
     (y, x), (p, q) = spec.resolution, spec.reduced
     sizes = {"b": spec.batch, "n": spec.tokens, "m": spec.keys, "y": y, "x": x, "p": p, "q": q, "r": spec.reduction}
