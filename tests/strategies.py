@@ -2,12 +2,15 @@
 
 import math
 
+from hypothesis import reject
 from hypothesis import strategies as st
 
-from attnscope import SwinSpec, ViTSpec
+from attnscope import SwinSpec, UsageError, ViTSpec
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.core.sizes import Pair
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 
@@ -104,3 +107,47 @@ small_swins = st.builds(
     batch=st.integers(1, 2),
     scope=st.sampled_from(["model", "block"]),
 )
+
+
+WIDTHS = {
+    "dim": (12, 24, 36),
+    "out_dim": (12, 24, 36),
+    "heads": (1, 2, 3, 4, 6),
+    "kv_heads": (1, 2, 3),
+    "head_dim": (2, 3, 4),
+}
+"""Values of fields that must divide each other, so that many random Specs are valid."""
+
+
+def _values(declared) -> st.SearchStrategy:
+    """Draw small values of a field from its type and its rules."""
+    name, of, rules = declared.name, kind(declared), declared.metadata
+    low = rules.get("low", 1)
+    if name == "kernel":
+        values = st.sampled_from(KERNELS)
+    elif rules.get("choices"):
+        values = st.sampled_from([declared.default] if name == "dtype" else rules["choices"])
+    elif name in WIDTHS:
+        values = st.sampled_from(WIDTHS[name])
+    elif of is bool:
+        values = st.booleans()
+    elif of is int:
+        values = st.integers(low, 4)
+    elif of is float:
+        values = st.just(declared.default)
+    elif of == Pair:
+        side = st.integers(low, 13 if name in ("resolution", "image") else 4)
+        values = st.tuples(side, side)
+    else:
+        values = st.just(declared.default)
+    return st.none() | values if declared.default is None else values
+
+
+@st.composite
+def specs_of(draw: st.DrawFn, spec: type[Spec], **fixed) -> Spec:
+    """Draw small Specs of an attention from its fields alone; combinations that it rejects are drawn again."""
+    values = {name: draw(_values(declared)) for name, declared in own_fields(spec).items() if name not in fixed}
+    try:
+        return spec(**(values | fixed))
+    except UsageError:
+        reject()

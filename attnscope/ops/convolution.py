@@ -3,9 +3,10 @@
 from math import prod
 from typing import Any
 
+from attnscope.ops.formats import format_strides, in_format, is_channels_last
 from attnscope.ops.operation import Arguments, argument, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Shape, Tensor, contiguous_strides, is_contiguous
+from attnscope.ops.tensor import Tensor
 
 
 def _macs(arguments: Arguments, out: Any) -> int:
@@ -52,8 +53,8 @@ def convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shap
     weights with oneDNN (float32 and bfloat16), or else the columns of the equivalent matmul. Any further workspace
     depends on the CPU.
     """
-    laid = _laid(tape, x, is_channels_last(x.shape, x.strides))
-    made = tape.tensor(shape, _strides(shape, is_channels_last(x.shape, x.strides)))
+    laid = in_format(tape, x, is_channels_last(x.shape, x.strides))
+    made = tape.tensor(shape, format_strides(shape, is_channels_last(x.shape, x.strides)))
     tape.hold(_workspace(tape, x, weight, shape))
     tape.holds_more = True
     tape.ran("convolution", [x, weight, bias], made)
@@ -61,39 +62,6 @@ def convolution(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, shap
     tape.remember(_convolution_back, taken, [made], saved=[x, weight], meta=shape)
     del laid
     return made
-
-
-def is_channels_last(shape: Shape, strides: Shape) -> bool:
-    """Return whether torch's `suggest_memory_format` is channels last for a (b, c, height, width) of these strides.
-
-    A tensor with one channel and one pixel is ambiguous; it is not channels last.
-    """
-    if len(shape) != 4 or strides[1] == 0:
-        return False
-    least = 0
-    for axis in (1, 3, 2, 0):
-        if strides[axis] < least or (axis == 0 and least == strides[1]):
-            return False
-        least = strides[axis] * max(shape[axis], 1)
-    return True
-
-
-def _strides(shape: Shape, channels_last: bool) -> Shape:
-    """Return the strides of a new tensor in channels-last or contiguous format."""
-    if not channels_last:
-        return contiguous_strides(shape)
-    _, c, height, width = shape
-    return height * width * c, 1, width * c, c
-
-
-def _laid(tape: Tape, x: Tensor, channels_last: bool) -> Tensor:
-    """Return the tensor in channels-last or contiguous format: itself if it has the format, else a copy."""
-    if channels_last:
-        order = (0, 2, 3, 1)
-        there = is_contiguous([x.shape[axis] for axis in order], [x.strides[axis] for axis in order])
-    else:
-        there = x.is_contiguous()
-    return x if there else tape.tensor(x.shape, _strides(x.shape, channels_last))
 
 
 def _workspace(tape: Tape, x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> int:
@@ -115,8 +83,8 @@ def _convolution_back(back: Back) -> Gradients:
     tape, (x, weight), grad = back.tape, back.saved, back.grad
     tape.holds_more = True
     channels_last = is_channels_last(x.shape, x.strides)
-    laid = _laid(tape, grad, channels_last)
-    of_x = tape.tensor(x.shape, _strides(x.shape, channels_last)) if back.needs[0] else None
+    laid = in_format(tape, grad, channels_last)
+    of_x = tape.tensor(x.shape, format_strides(x.shape, channels_last)) if back.needs[0] else None
     of_weights = [tape.tensor(size) for size in (weight.shape, weight.shape[:1])[: len(back.needs) - 1]]
     del laid
     tape.macs += grad.numel() * prod(weight.shape[1:]) * sum(back.needs[:2])

@@ -124,6 +124,11 @@ def mean(tape: Tape, given: Operands) -> Result:
     return reduction.mean(tape, given.x, tuple(axes))
 
 
+def adaptive_pool(tape: Tape, given: Operands) -> Result:
+    """Average over patches, to the grid of the result."""
+    return reduction.adaptive_pool(tape, given.x, given.shapes[0])
+
+
 def dropout(op: Op) -> Op:
     """Return an operation followed by dropout; the tensors that dropout saves in training depend on the device."""
 

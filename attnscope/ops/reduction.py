@@ -3,9 +3,10 @@
 from math import prod
 from typing import Any
 
+from attnscope.ops.formats import format_strides, in_format, is_channels_last
 from attnscope.ops.operation import Arguments, Formula, each_in, each_out, register, tensors_in
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import FLOAT32_BYTES, Tensor
+from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor
 
 LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # products with 4 or 16 neighbours, and their sum
 
@@ -26,7 +27,7 @@ register(
 )
 register("var std var_mean std_mean", flops=each_in(4))  # add to the mean, subtract it, square, add to the variance
 register("logsumexp", flops=each_in(2))  # exponentiate, add to the sum
-register("_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d", flops=each_in())
+register("_adaptive_avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d", flops=each_in())
 register("avg_pool2d max_pool2d_with_indices max_pool2d", flops=_pool(2))
 register("avg_pool3d max_pool3d_with_indices", flops=_pool(3))
 register(
@@ -55,6 +56,29 @@ def mean(tape: Tape, x: Tensor, axes: tuple[int, ...]) -> Tensor:
     tape.remember(_mean_back, [x], [made], meta=x.shape)
     del total, divisor
     return made
+
+
+def adaptive_pool(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """Average over patches of (b, c, height, width), to a grid of the given shape, like torch's `adaptive_avg_pool2d`.
+
+    A channels-last input gives a channels-last result.
+    """
+    channels_last = is_channels_last(x.shape, x.strides)
+    laid = in_format(tape, x, channels_last)
+    made = tape.tensor(shape, format_strides(shape, channels_last))
+    tape.ran("_adaptive_avg_pool2d", [x], made)
+    tape.remember(_adaptive_pool_back, [x], [made], saved=[x])
+    del laid
+    return made
+
+
+def _adaptive_pool_back(back: Back) -> Gradients:
+    (x,), grad = back.saved, back.grad
+    channels_last = is_channels_last(x.shape, x.strides)
+    laid = in_format(back.tape, grad, channels_last)
+    made = back.tape.tensor(x.shape, format_strides(x.shape, channels_last))
+    del laid
+    return [made]
 
 
 def _mean_back(back: Back) -> Gradients:
