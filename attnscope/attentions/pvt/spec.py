@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from attnscope.attentions.complexity import Complexity, Term, global_attention, widths
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
-from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.formula import symbol
@@ -204,17 +204,7 @@ class PVTSpec(Headed):
         """Return global attention on the same tokens, the baseline for timing, or None without a reduction."""
         if not self.reduces:
             return None
-        return ViTSpec(
-            dim=self.dim,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            tokens=self.tokens,
-            batch=self.batch,
-            qkv_bias=self.qkv_bias,
-            qk_scale=self.qk_scale,
-            kernel=self.kernel,
-            dtype=self.dtype,
-        )
+        return on_the_same_tokens(self, self.tokens)
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
-from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import LARGEST, Pair, pair, plural, spell_pair
 from attnscope.core.windows import LARGEST_DRAWN, Windows
@@ -141,17 +141,7 @@ class SwinSpec(Headed):
 
     def counterpart(self) -> ViTSpec:
         """Return global attention on the same tokens, the baseline for timing."""
-        return ViTSpec(
-            dim=self.dim,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            tokens=self.resolution[0] * self.resolution[1],
-            batch=self.batch,
-            qkv_bias=self.qkv_bias,
-            qk_scale=self.qk_scale,
-            kernel=self.kernel,
-            dtype=self.dtype,
-        )
+        return on_the_same_tokens(self, self.resolution[0] * self.resolution[1])
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""

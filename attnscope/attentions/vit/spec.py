@@ -114,3 +114,9 @@ class ViTSpec(Headed):
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
         return "attnscope swin --window 7 --shift", "the same steps in shifted windows"
+
+
+def on_the_same_tokens(spec: Headed, tokens: int) -> ViTSpec:
+    """Return global attention with the options of another attention, as a baseline."""
+    shared = ("dim", "heads", "kv_heads", "batch", "qkv_bias", "qk_scale", "kernel", "dtype")
+    return ViTSpec(tokens=tokens, **{name: getattr(spec, name) for name in shared})

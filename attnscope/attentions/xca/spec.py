@@ -6,7 +6,7 @@ from typing import ClassVar
 from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import option
-from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.formula import symbol
@@ -114,14 +114,7 @@ class XCASpec(Headed):
 
     def counterpart(self) -> ViTSpec:
         """Return global attention on the same tokens, the baseline for timing."""
-        return ViTSpec(
-            dim=self.dim,
-            heads=self.heads,
-            tokens=self.tokens,
-            batch=self.batch,
-            qkv_bias=self.qkv_bias,
-            dtype=self.dtype,
-        )
+        return on_the_same_tokens(self, self.tokens)
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
