@@ -97,6 +97,16 @@ class Windows(Neighbourhood):
         windows = "{}×{} windows".format(*self.window) if sized else "windows"
         return f"{windows}, shifted" if self.is_shifted else windows
 
+    def padding_notes(self) -> list[str]:
+        """Return a note about the padding, if there is any."""
+        if not self.is_padded:
+            return []
+        before, after = ("{}×{}".format(*sides) for sides in ((self.height, self.width), self.padded))
+        return [
+            f"the grid is padded from {before} to {after}: "
+            f"{self.waste:.1%} of the tokens are padding, which every step processes"
+        ]
+
     def headline(self) -> list[str]:
         """Return a description of the grid: `56×56 tokens`, `window 7`, `shift 3`."""
         words = [f"{self.height}×{self.width} tokens", f"window {spell_pair(self.window)}"]

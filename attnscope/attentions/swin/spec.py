@@ -127,12 +127,7 @@ class SwinSpec(Headed):
                     f"to clip the window, as networks often do: --window {min(self.window[0], self.resolution[0])}x"
                     f"{min(self.window[1], self.resolution[1])}"
                 )
-        if grid.is_padded:
-            before, after = ("{}×{}".format(*sides) for sides in (self.resolution, grid.padded))
-            notes.append(
-                f"the grid is padded from {before} to {after}: "
-                f"{grid.waste:.1%} of the tokens are padding, which every step processes"
-            )
+        notes += grid.padding_notes()
         if self.shift and not any(grid.shift):
             notes.append("the shift has no effect: half of a window of 1 token is 0")
         if any(grid.shift) and not grid.is_shifted:
