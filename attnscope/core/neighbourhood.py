@@ -62,6 +62,10 @@ class Neighbourhood(ABC):
         """Return the sides, down and across, such that a grid with multiples of them needs no padding."""
         return 1, 1
 
+    def queries(self, sides: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sides of the grid of queries for a grid of tokens; they are smaller if queries are pooled."""
+        return sides
+
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return the range of keys that each query along an axis attends to, with padding but without masked keys.
 

@@ -8,6 +8,7 @@ from attnscope.ops.operation import Arguments, Formula, each_in, each_out, regis
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor
 
+INT64_BYTES = 8
 LINEAR_INTERPOLATION, CUBIC_INTERPOLATION = 7, 31  # products with 4 or 16 neighbours, and their sum
 
 
@@ -79,6 +80,33 @@ def _adaptive_pool_back(back: Back) -> Gradients:
     made = back.tape.tensor(x.shape, format_strides(x.shape, channels_last))
     del laid
     return [made]
+
+
+def maximum(tape: Tape, x: Tensor, axis: int) -> Tensor:
+    """Return the maximum along an axis, like torch's `amax`."""
+    made = tape.tensor(x.shape[:axis] + x.shape[axis + 1 :])
+    tape.ran("amax", [x], made)
+    tape.remember(_maximum_back, [x], [made], saved=[x, made])
+    return made
+
+
+def _maximum_back(back: Back) -> Gradients:
+    """Share the gradient among the elements that equal the maximum: gradient · mask / (number of them).
+
+    Operators of two dtypes cast one operand to the other dtype first.
+    """
+    tape, (x, made) = back.tape, back.saved
+    mask = tape.tensor(x.shape, itemsize=1)
+    cast = tape.tensor(x.shape, itemsize=INT64_BYTES)
+    count = tape.tensor(made.shape, itemsize=INT64_BYTES)
+    del cast
+    cast = tape.tensor(x.shape)
+    product = tape.tensor(x.shape)
+    del cast
+    cast = tape.tensor(made.shape)
+    shared = tape.tensor(x.shape)
+    del cast, mask, product, count
+    return [shared]
 
 
 def _mean_back(back: Back) -> Gradients:

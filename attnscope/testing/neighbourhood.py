@@ -21,7 +21,8 @@ def hold_neighbourhood(spec: Spec) -> None:
         AssertionError: if an output does not depend on a token in reach.
     """
     neighbourhood = spec.neighbourhood
-    queries, keys = _sides(spec, spec.input_shapes[0]), _sides(spec, spec.input_shapes[-1])
+    queries = neighbourhood.queries(_sides(spec, spec.input_shapes[0]))
+    keys = _sides(spec, spec.input_shapes[-1])
     reach = [neighbourhood.reach(axis, _with_padding(neighbourhood, axis, side)) for axis, side in enumerate(queries)]
     with built(spec) as (module, x):
         influence = _influence(module.double(), *[tensor.double() for tensor in x])
