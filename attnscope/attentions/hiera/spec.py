@@ -69,8 +69,8 @@ class MaskUnits(Neighbourhood):
 class HieraSpec(Headed):
     """Mask unit attention with pooled queries (Ryali et al., arXiv 2306.00989, section 3).
 
-    The defaults are the block of Hiera-T at 224 pixels that begins its second stage: 56×56 tokens, from 96 to 192
-    channels, 2 heads, mask units of 8×8 tokens, queries pooled by 2×2.
+    The defaults are the first block of the second stage of Hiera-T at 224 pixels. It has 56×56 tokens, 96 to 192
+    channels, 2 heads, mask units of 8×8 tokens, and queries pooled by 2×2.
 
     Raises:
         UsageError: if a value is out of range or contradicts another one. out_dim must be divisible by heads, the grid

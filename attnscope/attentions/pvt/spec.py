@@ -98,7 +98,7 @@ class PVTSpec(Headed):
     reduction: int | None = option(
         None, "Side of the patch of tokens reduced to one key/value token; 1 is global attention.", shown="8"
     )
-    linear: bool = option(False, "Average-pool the tokens to 7×7 key/value tokens instead (PVT v2-Li).")
+    linear: bool = option(False, "Average the tokens to 7×7 key/value tokens instead, as in PVT v2-Li.")
 
     def __post_init__(self) -> None:
         if self.reduction is None and not self.linear:

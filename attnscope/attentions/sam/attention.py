@@ -165,7 +165,7 @@ class RelativePositionAttention(SelfAttention):
 
 
 def outer_sum(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the bias of each key, (b, h, n, m), from that of its row, (b, h, p, q, i), and column, (b, h, p, q, j)."""
+    """Return the bias of each key, the sum of two: (b, h, p, q, i) of its row and (b, h, p, q, j) of its column."""
     return (rows[..., None] + columns[..., None, :]).flatten(4).flatten(2, 3)
 
 

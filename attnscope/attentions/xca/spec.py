@@ -42,7 +42,7 @@ class Channels(Neighbourhood):
 
 @dataclass(frozen=True, kw_only=True)
 class XCASpec(Headed):
-    """Cross-covariance attention (El-Nouby et al., arXiv 2106.09681, section 3.2), and DaViT's channel attention.
+    """Channel attention: XCiT's cross-covariance attention (arXiv 2106.09681, section 3.2), and that of DaViT.
 
     The defaults are XCiT-T12/16 at 224 pixels: 14×14 tokens, embedding dimension 192, 4 heads. DaViT scales the product
     of keys and values by 1/√d and applies it to the queries (Ding et al., arXiv 2204.03645, equation 3).
