@@ -2,7 +2,8 @@
 
 Axis letters:
 
-- b batch; r s mask units down and across; p q queries of a unit; i j sides of the cell of tokens of one query.
+- b batch; r s mask units down and across.
+- p q queries of a unit, down and across; i j sides of the cell of tokens of one query.
 - The grid is therefore r·p·i by s·q·j.
 - n = p·q queries and m = i·j·p·q keys of a unit.
 - c input channels; o = h·d channels of queries, keys, values and output.
