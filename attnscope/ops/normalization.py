@@ -68,6 +68,19 @@ def layer_norm(tape: Tape, x: Tensor, weight: Tensor | None = None, bias: Tensor
     return made
 
 
+def batch_norm(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Normalize each channel of (b, c, height, width), then scale and shift it.
+
+    In training the statistics are those of the batch, which are saved for the backward; else they are running ones.
+    """
+    running = [tape.external(weight.shape) for _ in range(2)]
+    made = tape.tensor(x.shape, elementwise_strides(x.shape, [(x.shape, x.strides)]))
+    statistics = [tape.tensor(weight.shape if tape.records else (0,)) for _ in range(2)]
+    tape.ran("native_batch_norm", [x, weight, bias, *running], (made, *statistics))
+    tape.remember(_batch_norm_back, [x, weight, bias], [made], saved=[x, *statistics])
+    return made
+
+
 def normalize(tape: Tape, x: Tensor) -> Tensor:
     """Normalize each row to length 1, like torch's `F.normalize`."""
     return divide(tape, x, expand(tape, clamp(tape, length(tape, x), "clamp_min"), x.shape))
@@ -96,6 +109,13 @@ def _layer_norm_back(back: Back) -> Gradients:
     of_weights = [tape.tensor(channels) for _ in back.needs[1:]]
     del workspace, laid
     return [of_x, *of_weights]
+
+
+def _batch_norm_back(back: Back) -> Gradients:
+    tape, (x, *_) = back.tape, back.saved
+    channels = x.shape[1:2]
+    of_x = tape.tensor(x.shape) if back.needs[0] else None
+    return [of_x, *[tape.tensor(channels) for _ in back.needs[1:]]]
 
 
 def _length_back(back: Back) -> Gradients:

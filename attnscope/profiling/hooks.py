@@ -37,6 +37,14 @@ def _step(method: object) -> object:
     return getattr(method, "step", None) if callable(method) else None
 
 
+def steps_of(module: Any) -> dict[str, Step]:
+    """Return the Step of each method of a module, by the method's name.
+
+    A module whose arguments decide which parameters a step has gives these steps in its attribute `own_steps`, by name.
+    """
+    return {**step_methods(module.__class__), **getattr(module, "own_steps", {})}
+
+
 Listener = Callable[[str, Any, Step, Callable[..., Any]], Callable[..., Any]]
 """A function of a module's path, the module, a Step and its bound method; it returns a replacement for the method."""
 
@@ -54,7 +62,7 @@ def listening(module: Any, listener: Listener) -> Iterator[None]:
     shadowed: list[tuple[dict[str, Any], str]] = []
     try:
         for path, submodule in module.named_modules():
-            for name, step in step_methods(submodule.__class__).items():
+            for name, step in steps_of(submodule).items():
                 if name in vars(submodule):
                     raise RuntimeError(f"step {name} of {type(submodule).__name__} already has a listener")
                 vars(submodule)[name] = listener(path, submodule, step, getattr(submodule, name))

@@ -25,7 +25,7 @@ def hold_neighbourhood(spec: Spec) -> None:
     keys = _sides(spec, spec.input_shapes[-1])
     reach = [neighbourhood.reach(axis, _with_padding(neighbourhood, axis, side)) for axis, side in enumerate(queries)]
     with built(spec) as (module, x):
-        influence = _influence(module.double(), *[tensor.double() for tensor in x])
+        influence = _influence(module.double(), spec.CHANNEL_AXIS, *[tensor.double() for tensor in x])
     for query in _chosen(len(influence)):
         depends = influence[query].reshape(keys)
         places = divmod(query, queries[-1]) if len(queries) == 2 else (query,)
@@ -43,15 +43,15 @@ def _chosen(queries: int) -> set[int]:
     return {0, queries // 2, queries - 1}
 
 
-def _influence(module: nn.Module, *x: Tensor) -> Tensor:
+def _influence(module: nn.Module, axis: int, *x: Tensor) -> Tensor:
     """Return whether the output of each query of the first image depends on each token of the last input, (n, m)."""
     keys = x[-1].requires_grad_()
-    out = module(*x)[0].flatten(0, -2)
+    out = module(*x).movedim(axis, -1)[0].flatten(0, -2)
     direction = torch.randn(out.shape[-1], dtype=out.dtype)  # a plain sum would be constant after a layer norm
-    depends = torch.zeros(len(out), keys[0].flatten(0, -2).shape[0], dtype=torch.bool)
+    depends = torch.zeros(len(out), keys.movedim(axis, -1)[0].flatten(0, -2).shape[0], dtype=torch.bool)
     for query in _chosen(len(out)):
         (grad,) = torch.autograd.grad(out[query] @ direction, keys, retain_graph=True)
-        depends[query] = grad[0].flatten(0, -2).abs().amax(-1) > 0
+        depends[query] = grad.movedim(axis, -1)[0].flatten(0, -2).abs().amax(-1) > 0
     return depends
 
 
