@@ -39,7 +39,7 @@ def test_letters_closed_form_counters_and_trace_agree(data):
 @pytest.mark.parametrize("scales", [(5,), (3, 5)], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_outputs_and_gradients_equal_those_of_timm(scales, bias, hold_equal):
-    """timm computes the sums in float32 whatever the dtype, so that float32 is the most precise comparison."""
+    """timm always computes the sums in float32, so that float32 is the most precise comparison."""
     spec = LinearSpec(**SMALL, scales=scales, qkv_bias=bias)
     reference = LiteMLA(12, 12, dim=4, scales=scales, use_bias=(bias, False))
     hold_equal(spec, reference, dtype=torch.float32)

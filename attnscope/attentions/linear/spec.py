@@ -39,7 +39,7 @@ class SummedKeys(Neighbourhood):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSpec(Headed):
-    """Multi-scale ReLU linear attention, LiteMLA (Cai et al., arXiv 2205.14756, section 3.1).
+    """ReLU linear attention at several scales, as in EfficientViT (Cai et al., arXiv 2205.14756, section 3.1).
 
     The defaults are the third stage of EfficientViT-B1 at 224 pixels: 14×14 tokens, 128 channels, heads of 16 channels,
     and one more scale of 5×5 tokens.

@@ -76,7 +76,7 @@ aggregate = Step(
     "qkv: b (h e) y x -> multi: b (a h e) y x",
     op=aggregate_scales,
     doc="aggregate q, k and v of nearby tokens by a small convolution, for each further scale",
-    why="ReLU attention is weak at local patterns; tokens that stand for an area bring them back",
+    why="ReLU attention is weak at local patterns; sums over an area bring them back",
 )
 split_heads = Step(
     "multi: b (a h e) y x -> q: b (a h) (y x) d, k: b (a h) (y x) d, v: b (a h) (y x) d",
