@@ -177,10 +177,12 @@ def _ranges(over: list[str]) -> dict[str, list[int]]:
 def shared_fields() -> list[Field[Any]]:
     """Return the fields of all attentions, each once and without a default, as flags that apply to all contenders.
 
-    Fields of type float (scales, dropout) do not change any cost and are not included.
+    Fields of type float (scales, dropout) do not change any cost and are not included. The help of a field is that of
+    the first attention that has it; those that are compared by default come first.
     """
     declared: dict[str, Field[Any]] = {}
-    for name in attentions.names():
+    by_default = [contender.partition(":")[0] for contender in CONTENDERS]
+    for name in dict.fromkeys([*by_default, *attentions.names()]):
         for own in own_fields_first(attentions.spec_class(name)):
             if kind(own) is not float and (own.name in (RESOLUTION, IMAGE, PATCH) or own.name not in GRID_FIELDS):
                 declared.setdefault(own.name, own)

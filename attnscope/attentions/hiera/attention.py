@@ -20,7 +20,7 @@ class MaskUnitAttention(ScaledDotProduct):
         out_dim: channels of queries, keys, values and output, o.
         heads: number of attention heads, h; must divide out_dim.
         resolution: grid of tokens, one number or (height, width).
-        window: side of a mask unit in tokens; 0 is global attention.
+        window: size of a mask unit in tokens, one number or (height, width); 0 is global attention.
         q_stride: side of the cell of tokens whose maximum is one query, s.
         qkv_bias: whether to add a bias to q, k and v.
         qk_scale: factor of q·kᵀ; default 1/√d with d = out_dim / heads.
@@ -40,7 +40,7 @@ class MaskUnitAttention(ScaledDotProduct):
         out_dim: int,
         heads: int,
         resolution: int | Pair,
-        window: int = 8,
+        window: int | Pair = 8,
         q_stride: int = 1,
         qkv_bias: bool = True,
         qk_scale: float | None = None,
@@ -54,7 +54,7 @@ class MaskUnitAttention(ScaledDotProduct):
                 out_dim=out_dim,
                 heads=heads,
                 resolution=pair(resolution),
-                window=window,
+                window=pair(window),
                 q_stride=q_stride,
                 qkv_bias=qkv_bias,
                 qk_scale=qk_scale,

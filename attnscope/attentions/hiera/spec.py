@@ -91,7 +91,7 @@ class HieraSpec(Headed):
     out_dim: int = option(192, "Embedding dimension of queries, keys, values and the output.")
     heads: int = option(2, "Number of attention heads.")
     resolution: Pair = option((56, 56), "Grid size in tokens.")
-    window: int = option(8, "Side of a mask unit in tokens; 0 is global attention.", low=0)
+    window: Pair = option((8, 8), "Size of a mask unit in tokens; 0 is global attention.", low=0)
     q_stride: int = option(2, "Side of the cell of tokens whose maximum is one query.")
 
     def __post_init__(self) -> None:
@@ -102,30 +102,30 @@ class HieraSpec(Headed):
             raise UsageError(
                 f"{{out_dim}} must be divisible by {{heads}} {self.heads} (got {self.out_dim}); nearest: {nearest}"
             )
-        name, divisor = ("window", self.window) if self.window else ("q_stride", self.q_stride)
-        for side in self.resolution:
-            if side % divisor:
-                nearest = nearest_multiples(side, divisor)
-                raise UsageError(
-                    f"{{resolution}} must be divisible by {{{name}}} {divisor} (got {side}); nearest: {nearest}"
-                )
-        if self.window % self.q_stride:
-            nearest = nearest_multiples(self.window, self.q_stride)
-            raise UsageError(
-                f"{{window}} must be divisible by {{q_stride}} {self.q_stride} (got {self.window}); nearest: {nearest}"
-            )
+        if any(self.window) and not all(self.window):
+            raise UsageError(f"{{window}} must be 0 or at least 1 on both axes (got {spell_pair(self.window, 'x')})")
+        stride = self.q_stride, self.q_stride
+        if self.is_global:
+            _check_divisible("resolution", self.resolution, "q_stride", stride)
+        else:
+            _check_divisible("resolution", self.resolution, "window", self.window)
+            _check_divisible("window", self.window, "q_stride", stride)
+
+    @property
+    def is_global(self) -> bool:
+        """Return whether the keys of a query are all tokens."""
+        return not any(self.window)
 
     @property
     def units(self) -> MaskUnits:
         """Return the geometry of the mask units; global attention has one unit of the size of the grid."""
-        unit = (self.window, self.window) if self.window else self.resolution
-        return MaskUnits(*self.resolution, unit, self.q_stride)
+        return MaskUnits(*self.resolution, self.resolution if self.is_global else self.window, self.q_stride)
 
     @property
     def neighbourhood(self) -> Neighbourhood:
         """Return the tokens of the query's mask unit, or all tokens if queries are not pooled either."""
         tokens = self.resolution[0] * self.resolution[1]
-        return self.units if self.window or self.q_stride > 1 else AllTokens(tokens)
+        return AllTokens(tokens) if self.is_global and self.q_stride == 1 else self.units
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ class HieraSpec(Headed):
     def headline(self) -> list[str]:
         """Describe this Spec in a few words each."""
         dims = f"dim {self.dim}" if self.dim == self.out_dim else f"dim {self.dim} to {self.out_dim}"
-        reach = self.neighbourhood.describe() if self.window else "global"
+        reach = "global" if self.is_global else self.neighbourhood.describe()
         return [f"{spell(self.resolution)} tokens", dims, plural(self.heads, "head"), reach]
 
     def closed_form(self) -> dict[str, int]:
@@ -156,7 +156,7 @@ class HieraSpec(Headed):
             batch=self.batch,
             own=Term("Ω(MUA)", 3 * hw * C * D + 2 * n * M * D + n * D**2),
             reference=global_attention(tokens, self.out_dim),
-            saving="in mask units" if self.window else "with pooled queries",
+            saving="with pooled queries" if self.is_global else "in mask units",
         )
 
     def counterpart(self) -> ViTSpec:
@@ -165,6 +165,13 @@ class HieraSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
-        if self.window:
-            return self.command(window=0), "the same with keys from the whole image"
+        if not self.is_global:
+            return self.command(window=(0, 0)), "the same with keys from the whole image"
         return f"attnscope compare vit hiera --resolution {spell_pair(self.resolution, 'x')}", "the cost"
+
+
+def _check_divisible(name: str, sides: Pair, by: str, divisors: Pair) -> None:
+    for side, divisor in zip(sides, divisors, strict=True):
+        if side % divisor:
+            nearest = nearest_multiples(side, divisor)
+            raise UsageError(f"{{{name}}} must be divisible by {{{by}}} {divisor} (got {side}); nearest: {nearest}")

@@ -27,7 +27,7 @@ class RelativePositionAttention(SelfAttention):
         dim: embedding dimension, c.
         heads: number of attention heads, h; must divide dim.
         resolution: grid of tokens, one number or (height, width).
-        window: window size in tokens; 0 is global attention.
+        window: window size in tokens, one number or (height, width); 0 is global attention.
         qkv_bias: whether to add a bias to q, k and v.
         qk_scale: factor of q·kᵀ; default 1/√d with d = dim / heads.
         attn_drop: dropout probability of the attention weights in training.
@@ -49,7 +49,7 @@ class RelativePositionAttention(SelfAttention):
         dim: int,
         heads: int,
         resolution: int | Pair,
-        window: int = 14,
+        window: int | Pair = 14,
         qkv_bias: bool = True,
         qk_scale: float | None = None,
         attn_drop: float = 0.0,
@@ -61,7 +61,7 @@ class RelativePositionAttention(SelfAttention):
                 dim=dim,
                 heads=heads,
                 resolution=pair(resolution),
-                window=window,
+                window=pair(window),
                 qkv_bias=qkv_bias,
                 qk_scale=qk_scale,
                 attn_drop=attn_drop,
@@ -73,7 +73,7 @@ class RelativePositionAttention(SelfAttention):
     def set_up(self, spec: Headed) -> None:
         super().set_up(spec)
         assert isinstance(spec, SAMSpec)
-        self.is_global, self.window = not spec.window, spec.windows.window
+        self.is_global, self.window = spec.is_global, spec.windows.window
         for side, table, index in zip(
             self.window, ("rel_pos_h", "rel_pos_w"), ("row_index", "column_index"), strict=True
         ):

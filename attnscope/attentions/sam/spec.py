@@ -8,6 +8,7 @@ from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
+from attnscope.core.errors import UsageError
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood
 from attnscope.core.sizes import Pair, plural, spell_pair
@@ -38,21 +39,28 @@ class SAMSpec(Headed):
     dim: int = option(768, "Embedding dimension.")
     heads: int = option(12, "Number of attention heads.")
     resolution: Pair = option((64, 64), "Grid size in tokens.")
-    window: int = option(14, "Window size in tokens; 0 is global attention.", low=0)
+    window: Pair = option((14, 14), "Window size in tokens; 0 is global attention.", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
+        if any(self.window) and not all(self.window):
+            raise UsageError(f"{{window}} must be 0 or at least 1 on both axes (got {spell_pair(self.window, 'x')})")
+
+    @property
+    def is_global(self) -> bool:
+        """Return whether all tokens attend to each other."""
+        return not any(self.window)
 
     @property
     def windows(self) -> Windows:
         """Return the geometry of the windows; global attention is one window of the size of the grid."""
-        return Windows(*self.resolution, (self.window, self.window) if self.window else self.resolution)
+        return Windows(*self.resolution, self.resolution if self.is_global else self.window)
 
     @property
     def neighbourhood(self) -> Neighbourhood:
         """Return the tokens of the query's window, or all tokens."""
-        return self.windows if self.window else AllTokens(self.windows.tokens)
+        return AllTokens(self.windows.tokens) if self.is_global else self.windows
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,7 +69,7 @@ class SAMSpec(Headed):
 
     def headline(self) -> list[str]:
         """Describe this Spec in a few words each."""
-        reach = f"window {self.window}" if self.window else "global"
+        reach = "global" if self.is_global else f"window {spell_pair(self.window)}"
         return [f"{spell(self.resolution)} tokens", f"dim {self.dim}", plural(self.heads, "head"), reach]
 
     def closed_form(self) -> dict[str, int]:
@@ -81,12 +89,12 @@ class SAMSpec(Headed):
         tokens, (p, q) = self.resolution[0] * self.resolution[1], self.windows.window
         hw, C = padded_tokens((tokens,), (self.windows.tokens,)), symbol("C", self.dim)
         sides = 2 * symbol("M", p) if p == q else symbol("p", p) + symbol("q", q)
-        keys = window_keys((p, q)) if self.window else hw
+        keys = hw if self.is_global else window_keys((p, q))
         return Complexity(
             batch=self.batch,
             own=Term("Ω(SAM)", projections(hw, C, C) + 2 * keys * hw * C + sides * hw * C),
             reference=global_attention(tokens, self.dim),
-            saving="in windows" if self.window else "with decomposed positions",
+            saving="with decomposed positions" if self.is_global else "in windows",
         )
 
     def cautions(self) -> list[str]:
@@ -99,6 +107,6 @@ class SAMSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
-        if self.window:
-            return self.command(window=0), "the global layers of the same network"
+        if not self.is_global:
+            return self.command(window=(0, 0)), "the global layers of the same network"
         return f"attnscope compare vit sam sam:window=0 --resolution {spell_pair(self.resolution, 'x')}", "the cost"

@@ -111,7 +111,7 @@ def plan(spec: SAMSpec) -> Plan:
     positions = [row_bias, column_bias]
     steps = [
         *([pad] if grid.is_padded else []),
-        partition if spec.window else flatten,
+        flatten if spec.is_global else partition,
         project if spec.qkv_bias else project.without_bias(),
         split_heads,
         *(
@@ -121,7 +121,7 @@ def plan(spec: SAMSpec) -> Plan:
         ),
         merge_heads,
         output.dropping(spec.proj_drop),
-        reverse if spec.window else unflatten,
+        unflatten if spec.is_global else reverse,
         *([crop] if grid.is_padded else []),
     ]
     return Plan.of(steps, sizes, spec.itemsize, holds=shared.HELD)
