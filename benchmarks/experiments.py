@@ -20,8 +20,8 @@ import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
 from attnscope.attentions.spec import Spec
-from attnscope.plan.roofline import kernels
-from attnscope.profiling import clocks, peaks, process
+from attnscope.plan.kernels import kernels
+from attnscope.profiling import alone, clocks, process
 from attnscope.profiling import timing as engine
 from attnscope.profiling.building import build, settled
 
@@ -91,14 +91,12 @@ def waiting_for_operands(spec: Spec) -> Iterator[str]:
             continue
         (kernel,) = [kernel for kernel in kernels([steps[row.name]]) if kernel.kind == "batched"]
         with engine.measuring():
-            call = peaks.kernel_call(kernel, torch.device("cpu"), torch.float32)
+            call = alone.call_of(kernel, torch.device("cpu"), torch.float32)
             cached, cold = median_s(call, cold=False), median_s(call, cold=True)
-        best = peaks.best_seconds({kernel: math.inf}, torch.device("cpu"), torch.float32, 1)[kernel]
+        best = alone.best_times({kernel: math.inf}, torch.device("cpu"), torch.float32, 1)[kernel].warm_s
         assert row.time
-        assert row.bound
-        in_place = row.time.interquartile_mean_s - (
-            row.bound.seconds - best
-        )  # without the copies and the scaling of the step
+        assert row.alone
+        in_place = row.time.interquartile_mean_s - (row.alone.warm_s - best)  # without the copies and the scaling
         ratios = " | ".join(f"{seconds / best:.2f}" for seconds in (cached, cold, in_place))
         yield f"| {row.name} | {best * 1e6:.0f} µs | {ratios} |"
 

@@ -118,18 +118,21 @@ def backward() -> Iterator[Line]:
 
 
 def bounds() -> Iterator[Line]:
-    """List the peaks, and compare each step except views with its lower bound."""
+    """List the peaks, and compare each step with its roofline lower bound and with its kernels alone."""
     peaks, _ = measure_peaks(torch.device(DEVICE), torch.float32, 1)
     yield "| kernel | size | per second |\n|---|---|---|"
     yield from [f"| {row.kernel} | {row.size} | {row.per_s:.3e} {row.unit} |" for row in peak_rows(peaks)]
     yield f"\n{HEAD}"
     for name, spec in SPECS.items():
-        runs = [explore(spec, device=DEVICE, budget=BUDGET_S).steps for _ in range(RUNS)]
+        runs = [explore(spec, device=DEVICE, budget=BUDGET_S, focus=["roofline"]).steps for _ in range(RUNS)]
         for step in zip(*runs, strict=True):
-            if step[0].bytes_read:
-                ratios = [row.time.interquartile_mean_s / row.bound.seconds for row in step]
-                title = f"{step[0].name} over its bound ({step[0].bound.binds}), {name}"
-                yield Ratio(title, ratios, 1.4, 0.95) if step[0].macs else Ratio(title, ratios, least=0.95)
+            if all(row.roofline for row in step):
+                ratios = [row.time.interquartile_mean_s / row.roofline.seconds for row in step]
+                yield Ratio(f"{step[0].name} over its bound ({step[0].roofline.binds}), {name}", ratios, least=0.999)
+            if all(row.alone for row in step):
+                for kind in ("warm", "cold"):
+                    ratios = [row.time.interquartile_mean_s / getattr(row.alone, f"{kind}_s") for row in step]
+                    yield Ratio(f"{step[0].name} over its kernels alone, {kind}, {name}", ratios)
 
 
 def tests() -> Iterator[Line]:

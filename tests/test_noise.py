@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from attnscope.profiling import noise, process
-from attnscope.profiling.noise import disturbances, doubts, floor_doubt
+from attnscope.profiling import process
+from attnscope.profiling.noise import disturbances, doubts
 from tests.test_measuring import FINE
 
 
@@ -88,11 +88,3 @@ def test_the_allocator_defaults_to_that_of_the_process(monkeypatch):
     (default,) = doubts(replace(FINE, page_faults=99), 1, "cpu", 2, "default")
     assert "LD_PRELOAD" in pinned
     assert "LD_PRELOAD" not in default
-
-
-def test_the_sum_may_be_below_the_lower_bound_by_the_tolerance_of_a_sum():
-    assert floor_doubt(2 * (1 - noise.SUM_MAY_DIFFER), 2.0) == []
-    assert floor_doubt(1.9399, 2.0)
-    assert floor_doubt(0.0097, 0.01) == []
-    assert floor_doubt(0.0096, 0.01)
-    assert floor_doubt(9.0, 2.0) == []

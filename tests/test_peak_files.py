@@ -1,13 +1,17 @@
 """The files of measured peaks, and the caches of a CPU."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from attnscope.plan.peaks import Raised
 from attnscope.profiling import load, peaks
+from attnscope.profiling.caches import caches
 from attnscope.profiling.load import Load
-from attnscope.profiling.peaks import cache_folder, caches, measure_peaks, peaks_of
+from attnscope.profiling.peak_files import cache_folder
+from attnscope.profiling.peaks import keep_raised, machine_peaks, measure_peaks, peaks_of
 from tests.test_roofline import PEAKS
 
 CPU = torch.device("cpu")
@@ -37,6 +41,58 @@ def test_peaks_of_a_busy_machine_are_not_saved(threads, others, trusted, measure
     assert peaks_of(CPU, torch.float32, threads) == PEAKS
     assert measured == ([threads] if trusted else [threads, threads])
     assert torch.get_num_threads() == 1
+
+
+def test_the_best_peaks_are_kept_with_their_dates(measured, monkeypatch):
+    """In the second measurement, one rate is higher, and all others are lower."""
+    monkeypatch.setattr(load.Watch, "load", lambda watch: Load(0.0, None))
+    better = replace(PEAKS.matmul[0], per_s=9e11, date="2026-02-02")
+    first, second = (
+        replace(PEAKS, matmul=(low, PEAKS.matmul[1]), call_s=call_s, softmax=(rate,))
+        for low, call_s, rate in (
+            (PEAKS.matmul[0], 4e-6, replace(PEAKS.softmax[0], date="2026-01-01")),
+            (better, 6e-6, replace(PEAKS.softmax[0], per_s=1.0, date="2026-02-02")),
+        )
+    )
+    taken = iter([first, second, second])
+    monkeypatch.setattr(peaks, "_measure", lambda *_: next(taken))
+    assert measure_peaks(CPU, torch.float32, 1)[0] == first
+    best, _ = measure_peaks(CPU, torch.float32, 1)
+    assert (best.matmul, best.call_s, best.softmax) == ((better, PEAKS.matmul[1]), 4e-6, first.softmax)
+    assert peaks_of(CPU, torch.float32, 1) == best
+    assert measure_peaks(CPU, torch.float32, 1, forget=True)[0] == second == peaks_of(CPU, torch.float32, 1)
+
+
+def test_raised_peaks_are_kept(measured):
+    first = peaks_of(CPU, torch.float32, 1)
+    shown = Raised("matmul", 2 * first.macs_per_s, "project", "2026-01-01")
+    keep_raised(first.raise_to(shown), CPU, torch.float32, 1)
+    assert peaks_of(CPU, torch.float32, 1).raised == (shown,)
+    assert peaks_of(CPU, torch.float32, 1).macs_per_s == 2 * first.macs_per_s
+    assert measure_peaks(CPU, torch.float32, 1)[0].raised == (shown,)
+
+
+@pytest.mark.parametrize(
+    ("kept_s", "now_s", "is_measured"),
+    [(1.0, 0.971, False), (1.0, 0.969, True), (1.0, 2.0, False), (None, 0.5, False), (1.0, None, False)],
+)
+def test_peaks_of_a_host_that_was_slower_are_measured_again(kept_s, now_s, is_measured, monkeypatch, tmp_path):
+    taken = []
+
+    def measure(device, dtype, threads, yardstick_s):
+        taken.append(yardstick_s)
+        return replace(PEAKS, yardstick_s=yardstick_s)
+
+    monkeypatch.setattr(peaks, "_measure", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    peaks_of(CPU, torch.float32, 1, kept_s)
+    peaks_of(CPU, torch.float32, 1, now_s)
+    assert taken == ([kept_s, now_s] if is_measured else [kept_s])
+
+
+def test_half_precision_also_has_the_peaks_of_float32(measured):
+    for dtype, number in ((torch.float16, 2), (torch.bfloat16, 2), (torch.float32, 1), (torch.float64, 1)):
+        assert len(machine_peaks(CPU, dtype, 1)) == number
 
 
 def test_peaks_are_saved_for_each_dtype_and_number_of_threads(measured, monkeypatch):

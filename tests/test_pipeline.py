@@ -21,7 +21,6 @@ from attnscope.analyses.measurement import (
     times_by_row,
 )
 from attnscope.core.errors import UsageError
-from attnscope.plan.roofline import Bound
 from attnscope.profiling.building import build
 from attnscope.profiling.options import RunOptions
 from attnscope.profiling.verification import (
@@ -80,14 +79,16 @@ def test_assembling_a_report_does_not_change_the_measurements():
     options = RunOptions(device="cpu", budget=0.01, backward=True)
     costs = costs_of(SHIFTED, options)
     found = measure(SHIFTED, costs, options)
-    before = copy.deepcopy((found.forward, found.backward, found.roofline, found.counterpart, found.verification))
+    before = copy.deepcopy((found.forward, found.backward, found.bounds, found.counterpart, found.verification))
     one, two = (assemble_report(SHIFTED, options, costs, found, **SHOWN) for _ in range(2))
     assert one == two
     assert one.steps is not two.steps
-    assert before == (found.forward, found.backward, found.roofline, found.counterpart, found.verification)
+    assert before == (found.forward, found.backward, found.bounds, found.counterpart, found.verification)
     for row, step in enumerate(one.steps):
         assert step.time == found.forward.steps[row]
-        assert step.bound == found.roofline.bounds[row]
+        assert step.roofline == found.bounds.roofline[row]
+        assert step.alone == found.bounds.alone[row]
+        assert step.bound == found.bounds.former[row]
         assert step.backward.time == found.backward.steps.get(row)
     assert one.complexity.reference_samples_s == list(found.counterpart.reference_samples_s) != []
     assert (one.complexity.global_s, one.complexity.windowed_s) == (
@@ -97,7 +98,7 @@ def test_assembling_a_report_does_not_change_the_measurements():
 
 
 def test_a_warning_names_the_measurement_that_it_is_about():
-    """The times have one fault each: too few clean runs, or steps faster than their lower bound."""
+    """Only the backward has too few clean runs."""
     options = RunOptions(device="cpu", budget=0.01, backward=True)
     costs = costs_of(SMALL, options)
     found = measure(SMALL, costs, options)
@@ -106,7 +107,6 @@ def test_a_warning_names_the_measurement_that_it_is_about():
     forward = replace(found.forward, whole=replace(found.forward.whole, **fine))
     backward = replace(found.backward, whole=replace(found.backward.whole, **fine))
     busy = replace(backward, whole=replace(backward.whole, clean_runs=0))
-    least = replace(found.roofline, bounds={0: Bound(2.0, "compute", 1.0)})
     quiet = replace(found, forward=forward, backward=backward)
 
     def warnings(found):
@@ -115,12 +115,6 @@ def test_a_warning_names_the_measurement_that_it_is_about():
     assert warnings(quiet) == []
     (of_backward,) = warnings(replace(quiet, backward=busy))
     assert of_backward.startswith("in the backward, another process was busy during 9 of 9 runs")
-    (of_bound,) = warnings(replace(quiet, roofline=least))
-    assert of_bound.startswith(
-        "the stored peaks of this machine are too low: the steps took 0.50× their roofline lower bound"
-    )
-    *_, last = warnings(replace(quiet, backward=busy, roofline=least))
-    assert last == of_bound
 
 
 def test_step_times_with_synchronization_are_an_upper_bound():

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore, trace
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.plan.roofline import Bound
+from attnscope.plan.roofline import Roofline
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.compare import point_columns
@@ -212,8 +212,8 @@ def test_no_step_is_named_if_steps_without_macs_take_no_time():
 def test_a_view_on_a_gpu_has_no_bound():
     report = reports()["swin-shift"]
     report.environment["device"] = "cuda:0"
-    bound = Bound(1e-6, "compute", 1.0)
-    steps = [replace(row, bound=bound if row.bytes_read else None) for row in report.steps]
+    bound = Roofline(1e-6, "compute", 1.0, 1e-6)
+    steps = [replace(row, roofline=bound if row.bytes_read else None) for row in report.steps]
     table = render(replace(report, peaks=PEAKS, steps=steps), "md", Screen())
     (line,) = (line for line in table.splitlines() if line.startswith("| split_heads"))
     assert words.UNKNOWN not in line

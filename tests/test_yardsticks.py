@@ -1,6 +1,7 @@
 """Yardsticks, which distinguish a slower host from slower code."""
 
 import json
+import statistics
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import torch
 from attnscope import SwinSpec, ViTSpec, explore
 from attnscope.analyses.diff import compare
 from attnscope.analyses.gate import Limits, gate
-from attnscope.profiling import peaks, yardsticks
+from attnscope.profiling import peak_files, peaks, yardsticks
 from attnscope.profiling.clocks import Timed
 from attnscope.profiling.normalization import Best, at_same_speed, normalize, slowdowns
 from attnscope.profiling.timing import take_pairs
@@ -161,24 +162,37 @@ def test_the_best_speed_is_remembered_with_its_date_beside_the_peaks(tmp_path, m
     path = peaks.cache_path(CPU, torch.float32, 1)
 
     def best(*samples, day):
-        class Day(yardsticks.date):
-            @classmethod
-            def today(cls):
-                return cls.fromisoformat(day)
-
-        monkeypatch.setattr(yardsticks, "date", Day)
+        monkeypatch.setattr(yardsticks, "today", lambda: day)
         return best_of({"matmul": list(samples)}, CPU, torch.float32, 1)["matmul"]
 
     assert best(3.0, 3.0, 3.0, 3.0, 9.0, day="2026-01-01") == (3.0, "2026-01-01")
-    peaks.update_cache(path, {"threads": 1})
+    peak_files.update_cache(path, {"threads": 1})
     assert best(5.0, 5.0, 5.0, 5.0, 5.0, day="2026-01-02") == (3.0, "2026-01-01")
     assert best(2.0, 2.0, 2.0, day="2026-01-03") == (2.0, "2026-01-03")  # too few runs to be remembered
     assert best(4.0, 4.0, 4.0, 4.0, 4.0, day="2026-01-04") == (3.0, "2026-01-01")
     assert best(2.5, 2.5, 2.5, 2.5, 2.5, day="2026-01-05") == (2.5, "2026-01-05")
     assert json.loads(path.read_text()) == {"yardsticks": {"matmul": [2.5, "2026-01-05"]}, "threads": 1}
     for damaged in ([], {"matmul": 1}, {"matmul": [-1.0, "x"]}, {"matmul": ["x", 1]}):
-        peaks.update_cache(path, {"yardsticks": damaged})
+        peak_files.update_cache(path, {"yardsticks": damaged})
         assert best(9.0, day="2026-01-06") == (9.0, "2026-01-06")
+
+
+def test_peaks_and_yardsticks_keep_their_entries_of_one_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = peaks.cache_path(CPU, torch.float32, 1)
+    best_of({"matmul": [1.0] * 5}, CPU, torch.float32, 1)
+    known = peaks.peaks_of(CPU, torch.float32, 1)
+    assert peak_files.read_cache(path)["yardsticks"]["matmul"][0] == 1.0
+    best_of({"matmul": [0.5] * 5}, CPU, torch.float32, 1)
+    assert peaks.peaks_of(CPU, torch.float32, 1) == known == peak_files.read_peaks(path)
+
+
+def test_peaks_keep_the_yardstick_of_the_run_that_needed_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    report = explore(ViTSpec(image=16, patch=4, dim=24, heads=2), budget=0.1, threads=1)
+    (matmul,) = [each for each in report.time.yardsticks if each.name == "matmul"]
+    kept = peak_files.read_peaks(peaks.cache_path(CPU, torch.float32, 1))
+    assert kept.yardstick_s == statistics.median(matmul.samples_s)
 
 
 def test_a_run_shows_how_fast_the_host_was():

@@ -14,7 +14,7 @@ from attnscope.core.optional import most, sum_of
 from attnscope.core.version import __version__
 from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan, SizedStep
-from attnscope.profiling.noise import disturbances, doubts, floor_doubt
+from attnscope.profiling.noise import disturbances, doubts
 from attnscope.profiling.options import RunOptions
 from attnscope.reports.report import (
     Backward,
@@ -26,7 +26,6 @@ from attnscope.reports.report import (
     StepBackward,
     StepRow,
     Totals,
-    floor_s,
 )
 from attnscope.reports.report import Complexity as ComplexityFigures
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
@@ -56,7 +55,7 @@ def assemble_report(
     is_network = isinstance(spec, networks.NetworkSpec)
     is_whole = isinstance(spec, networks.NetworkSpec) and spec.is_whole
     rows = step_rows(costs, measured, options.backward)
-    noise = _noise(measured, options, floor_s(rows))
+    noise = _noise(measured, options)
     return Report(
         command=command,
         title=title_of(spec),
@@ -74,7 +73,9 @@ def assemble_report(
         next=spec.next_command(),
         focus=list(focus),
         noise=list(noise),
-        peaks=measured.roofline.peaks,
+        peaks=next(iter(measured.bounds.machine), None),
+        wider_peaks=list(measured.bounds.machine[1:]),
+        raised_peaks=list(measured.bounds.raised),
         kernels=list(measured.kernels.rows),
         backward=_backward(costs, measured, options) if options.backward else None,
         parameter_bytes=spec.itemsize * plan.params,
@@ -103,8 +104,8 @@ def _wrong_outputs(measured: Measurements) -> list[str]:
     return [*measured.verification.warnings, *kernels]
 
 
-def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -> list[str]:
-    """Return what makes the times noisy; `least_s` is the roofline bound of all steps."""
+def _noise(measured: Measurements, options: RunOptions) -> list[str]:
+    """Return what makes the times noisy."""
     run = options.threads, options.device
     forward, backward, turns = measured.forward.whole, measured.backward.whole, measured.kernels.turns
     among_kernels = disturbances(turns, *run) if turns and options.kernels else []
@@ -112,7 +113,6 @@ def _noise(measured: Measurements, options: RunOptions, least_s: float | None) -
         *(doubts(forward, *run) if forward else []),
         *(f"in the comparison of kernels, {warning}" for warning in among_kernels),
         *(f"in the backward, {warning}" for warning in (doubts(backward, *run) if backward else [])),
-        *(floor_doubt(forward.steps_sum_s, least_s) if forward else []),
     ]
 
 
@@ -177,7 +177,9 @@ def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list
             bytes_training_at_least=memory.training_at_least[row],
             bytes_backward_at_least=costs.backward_held[row].size,
             bytes_allocated=measured.allocated.get(row),
-            bound=measured.roofline.bounds.get(row),
+            roofline=measured.bounds.roofline.get(row),
+            alone=measured.bounds.alone.get(row),
+            bound=measured.bounds.former.get(row),
             backward=backward[row],
         )
         for row, step in enumerate(plan.steps)

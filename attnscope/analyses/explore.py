@@ -71,8 +71,9 @@ def explore(
     if figure is not None:
         parse_figure(figure)  # raises an error before anything runs
     budget = budget if budget is not None else BUDGET_S if until is None else LIMIT_S
+    cold = "roofline" in focus
     options = RunOptions(
-        device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress, processes, until
+        device, time, budget, threads, seed, audit, backward, input_grad, kernels, progress, processes, until, cold
     )
     if options.runs:
         options = on_device(options, spec.dtype)

@@ -14,8 +14,10 @@ from attnscope.analyses.costs import Costs
 from attnscope.analyses.fused import build_fused, build_if_it_fits
 from attnscope.attentions.spec import Spec
 from attnscope.ops.kernels import KERNELS
+from attnscope.plan.kernels import Alone, alone, seen_seconds
+from attnscope.plan.peaks import Peaks, Raised
 from attnscope.plan.plan import Plan
-from attnscope.plan.roofline import Bound, Peaks, bound, seen_seconds
+from attnscope.plan.roofline import Bound, Roofline, former_bound, raised, roofline
 from attnscope.profiling.building import (
     build,
     check_fit,
@@ -51,11 +53,22 @@ class ForwardTimes:
 
 
 @dataclass(frozen=True)
-class Roofline:
-    """The peak rates of the machine, and the roofline lower bound of the time of each step."""
+class Bounds:
+    """The roofline lower bound of each step, and the best time of its kernels alone.
 
-    peaks: Peaks | None = None
-    bounds: Mapping[int, Bound | None] = field(default_factory=dict)
+    Args:
+        machine: the peaks of the dtype, then those of wider dtypes; empty without times.
+        roofline: the lower bound of each step.
+        alone: the best time of the kernels of each step that has some.
+        former: the bound of each step in version 0.1.
+        raised: the peaks that these steps have raised.
+    """
+
+    machine: Sequence[Peaks] = ()
+    roofline: Mapping[int, Roofline | None] = field(default_factory=dict)
+    alone: Mapping[int, Alone | None] = field(default_factory=dict)
+    former: Mapping[int, Bound | None] = field(default_factory=dict)
+    raised: Sequence[Raised] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Measurements:
     allocated: Mapping[int, int] = field(default_factory=dict)
     """Peak bytes of each step as reported by the device's allocator."""
     forward: ForwardTimes = ForwardTimes()
-    roofline: Roofline = Roofline()
+    bounds: Bounds = Bounds()
     counterpart: CounterpartTimes = CounterpartTimes()
     kernels: KernelTimes = KernelTimes()
     backward: BackwardTimes = BackwardTimes()
@@ -129,11 +142,11 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         fused = build_fused(spec, module, x, options)
         blocks = measure_blocks(spec, plan, module, x, options, fused)
         forward = measure_forward(plan, module, x, verification.order, options, blocks)
-        roofline = measure_roofline(plan, x, forward, options)
+        bounds = measure_bounds(plan, x, forward, options)
         counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
         kernels = measure_kernels(spec, module, x, forward, fused, options)
         backward = measure_backward(plan, verification.order, x, blocks, options)
-    return Measurements(verification, machine, allocated, forward, roofline, counterpart, kernels, backward)
+    return Measurements(verification, machine, allocated, forward, bounds, counterpart, kernels, backward)
 
 
 def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Sequence[int]) -> dict[int, int]:
@@ -183,17 +196,40 @@ def at_best_speed(
     return normalize(timing.whole, times_by_row(timing, order), names, times, timing.yardsticks, best)
 
 
-def measure_roofline(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Roofline:
-    """Measure the peak rates of the machine, and return the roofline bound of each step that was timed."""
-    if forward.whole is None:
-        return Roofline()
-    from attnscope.profiling.peaks import best_seconds, peaks_of
+def measure_bounds(plan: Plan, x: "tuple[Tensor, ...]", forward: ForwardTimes, options: RunOptions) -> Bounds:
+    """Return the roofline lower bound of each step that was timed, and measure the kernels of each step alone.
 
-    machine = x[0].device, x[0].dtype, options.threads
-    peaks = peaks_of(*machine)
-    shortest = [min(forward.steps[row].samples_s) for row in range(len(plan.steps))]
-    best = best_seconds(seen_seconds(plan.steps, shortest), *machine)
-    return Roofline(peaks, {row: bound(step, peaks, best) for row, step in enumerate(plan.steps)})
+    A step that was faster than its bound, in the forward or alone, has shown that the peaks are too low. It raises them.
+    """
+    if forward.whole is None:
+        return Bounds()
+    from attnscope.profiling.alone import best_times
+    from attnscope.profiling.peaks import keep_raised, machine_peaks, today
+    from attnscope.profiling.yardsticks import host_s
+
+    where = x[0].device, x[0].dtype, options.threads
+    yardstick_s = host_s({each.name: each.samples_s for each in forward.whole.yardsticks})
+    peaks, *wider = machine_peaks(*where, yardstick_s)
+    times = {row: forward.steps[row].interquartile_mean_s for row in range(len(plan.steps))}
+    shortest = [min(forward.steps[row].samples_s) for row in times]
+    best = best_times(seen_seconds(plan.steps, shortest), *where, cold=options.cold)
+    own = {row: alone(step, best) for row, step in enumerate(plan.steps)}
+    shown: list[Raised] = []
+    for row, step in enumerate(plan.steps):
+        kernels = own[row]
+        took = {step.name: times[row]} | ({f"{step.name} alone": kernels.warm_s} if kernels else {})
+        for by, seconds in took.items():
+            for one in raised(step, [peaks, *wider], seconds, by, today()):
+                peaks = peaks.raise_to(one)
+                shown.append(one)
+    if shown:
+        keep_raised(peaks, *where)
+    machine = [peaks, *wider]
+    bounds = {row: roofline(step, machine) if times[row] > 0 else None for row, step in enumerate(plan.steps)}
+    former = {
+        row: former_bound(step, bounds[row], own[row], times[row], peaks.view_s) for row, step in enumerate(plan.steps)
+    }
+    return Bounds(machine, bounds, own, former, shown)
 
 
 def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:

@@ -26,7 +26,7 @@ def peaks_command(app: typer.Typer) -> None:
     """Add `attnscope peaks` to the app."""
     app.command(
         "peaks",
-        epilog=examples(("attnscope peaks", "attnscope peaks --threads 2 --json")),
+        epilog=examples(("attnscope peaks", "attnscope peaks --threads 2 --json", "attnscope peaks --forget")),
     )(show_peaks)
 
 
@@ -34,6 +34,9 @@ def show_peaks(
     device: Annotated[str, option(group=RUN, **choices(DEVICES), help="Device: auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, option(group=RUN, **choices(DTYPE_BYTES), help="Tensor dtype.")] = "float32",
     threads: ThreadsFlag = 1,
+    forget: Annotated[
+        bool, option(group=RUN, help="Replace the best rates that this machine has shown by those of this measurement.")
+    ] = False,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -41,7 +44,7 @@ def show_peaks(
     quiet: QuietFlag = False,
     wide: WideFlag = False,
 ) -> None:
-    """Measure the peaks of this machine (matmul, softmax, copies) and store them for the roofline of timed runs."""
+    """Measure the peaks of this machine (matmul, softmax, copies) and keep the best for the roofline of timed runs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
     if dtype not in DTYPE_BYTES:
         raise UsageError(f"{{dtype}} {dtype} is unknown; {did_you_mean(dtype, DTYPE_BYTES, synonyms=SYNONYMS)}")
@@ -52,5 +55,5 @@ def show_peaks(
     from attnscope.profiling.peaks import measure_peaks_by_name
     from attnscope.render.peaks import render_peaks
 
-    peaks, trusted = measure_peaks_by_name(device, dtype, threads)
+    peaks, trusted = measure_peaks_by_name(device, dtype, threads, forget)
     write(lambda screen: render_peaks(peaks, trusted, form, screen), output, color, quiet, wide)

@@ -1,114 +1,33 @@
-"""The roofline lower bound of the time of a step, from the measured peaks of the machine.
+"""The roofline lower bound of the time of a step, from the peaks of the machine.
 
 The model is that of Williams et al., "Roofline: An Insightful Visual Performance Model for Multicore Architectures",
-2009.
-
-The kernels of a step run one after another, so their times add up: the copies before a matmul, the matmul itself, and
-the pass that scales its result. Within a kernel, computation and memory traffic overlap, so the longer of the two
-counts. No machine reaches its peak on the small matrices of an attention head. Each kernel is therefore compared with
-itself: the same kernel alone, on the same sizes, with its operands ready.
+2009. A step takes at least the time of its arithmetic at the peak rate. It also takes at least the time in which the
+memory moves its operands and its result, each once. Copies, passes and kernels that torch chooses are not part of the bound. `Alone`
+in `kernels.py` measures those.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from attnscope.core.shown import Shown
-from attnscope.core.sizes import plural
-from attnscope.ops.tape import Run
+from attnscope.plan.kernels import Alone, kernels_of
+from attnscope.plan.peaks import Peaks, Raised
 from attnscope.plan.plan import SizedStep
 
-
-@dataclass(frozen=True)
-class Bandwidth:
-    """The memory bandwidth at one working set.
-
-    Args:
-        working_set: bytes that the copy reads and writes in total.
-        bytes_per_s: bytes per second, reads and writes together.
-    """
-
-    working_set: int
-    bytes_per_s: float
-
-
-@dataclass(frozen=True)
-class Rate:
-    """The throughput of a kernel at one size.
-
-    Args:
-        size: the size, such as the side of a matrix.
-        per_s: MACs or elements per second.
-    """
-
-    size: int
-    per_s: float
-
-
-@dataclass(frozen=True, repr=False)
-class Peaks(Shown):
-    """The measured peaks of a machine, for one dtype and one number of threads.
-
-    Args:
-        device: name of the device.
-        threads: number of CPU threads.
-        dtype: tensor dtype.
-        matmul: MACs per second of square matmuls, by their side.
-        batched: MACs per second of batched matmuls, by their number of tokens.
-        softmax: elements per second of a softmax, by the length of a row.
-        copy: bytes per second of a copy, by working set.
-        call_s: seconds of the smallest operation.
-        view_s: seconds of the smallest view; None on a GPU, where views do not run.
-        caches: bytes of each cache that one core can use, by name, from the smallest.
-        seconds: seconds that the measurement took.
-    """
-
-    device: str
-    threads: int
-    dtype: str
-    matmul: tuple[Rate, ...]
-    batched: tuple[Rate, ...]
-    softmax: tuple[Rate, ...]
-    copy: tuple[Bandwidth, ...]
-    call_s: float
-    view_s: float | None
-    caches: dict[str, int]
-    seconds: float
-
-    @property
-    def title(self) -> str:
-        """Return the headline: the device, the dtype and the number of threads."""
-        return f"Peaks · {self.device} · {self.dtype} · {plural(self.threads, 'thread')}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain dictionaries, lists and numbers."""
-        return asdict(self)
-
-    @property
-    def macs_per_s(self) -> float:
-        """Return the highest MACs per second of any kernel."""
-        return max(rate.per_s for rate in (*self.matmul, *self.batched))
-
-    def bandwidth(self, working_set: int) -> float:
-        """Return the bytes per second at a working set, interpolated on a logarithmic scale."""
-        return _between([(c.working_set, c.bytes_per_s) for c in self.copy], working_set)
-
-    def level(self, working_set: int) -> str:
-        """Return the smallest memory that holds a working set: `L2`, or `DRAM`."""
-        return next((name for name, size in self.caches.items() if working_set <= size), "DRAM")
+SAME = 1e-9
+"""Relative difference up to which two times are equal: that of rounding."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The roofline lower bound of a step.
+    """The `bound` of a step in version 0.1: the time of its kernels alone, limited to the time of the step.
+
+    The next release removes it. `Roofline` is a lower bound, and `Alone` is the time of the kernels.
 
     Args:
-        seconds: the lower bound of its time.
-        binds: the limit that sets it: "compute", a memory such as "memory L2", or "call" if the call overhead
-            dominates.
-        intensity: arithmetic intensity, FLOPs for each byte that must be moved; None for a view, which moves nothing.
+        seconds: the bound.
+        binds: the limit that sets it, as in a Roofline.
+        intensity: arithmetic intensity; None for a view.
     """
 
     seconds: float
@@ -117,85 +36,87 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One kernel at given sizes.
+class Roofline:
+    """The roofline lower bound of a step.
 
     Args:
-        kind: "linear", "batched", "softmax", "scale" (multiply in place) or "transpose" (copy one part of a tensor,
-            with tokens and channels exchanged).
-        sizes: the sizes that the kind requires, in this order:
-
-            * "linear": rows, input channels, output channels;
-            * "batched": number of matrices, rows, inner side, columns;
-            * "softmax": rows, length of a row;
-            * "scale": elements;
-            * "transpose": batch size, tokens, parts, heads, channels.
+        seconds: the lower bound of its time, by the best rates of the machine in the step's dtype and in wider ones.
+        binds: the limit that sets it: "compute", a memory such as "memory L2", or "call" if the call overhead
+            dominates.
+        intensity: arithmetic intensity, FLOPs for each byte that must be moved; None for a step that moves nothing.
+        dtype_seconds: the lower bound by the best rates in the step's own dtype.
     """
 
-    kind: str
-    sizes: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """Return the number of elements of its operands and of its result."""
-        match self.kind, self.sizes:
-            case "linear", (rows, i, o):
-                return rows * i + i * o + rows * o
-            case "batched", (number, n, inner, m):
-                return number * (n * inner + inner * m + n * m)
-            case "softmax", sizes:
-                return 2 * math.prod(sizes)
-            case "scale", (elements,):
-                return elements
-            case "transpose", (batches, tokens, parts, heads, channels):
-                return (parts + 1) * batches * tokens * heads * channels
-            case _:
-                raise ValueError(f"unknown kernel: {self}")
+    seconds: float
+    binds: str
+    intensity: float | None
+    dtype_seconds: float
 
 
-def kernels(steps: Iterable[SizedStep]) -> list[Kernel]:
-    """Return the distinct kernels of these steps that are measured alone."""
-    return list(dict.fromkeys(kernel for step in steps for kernel in _kernels(step)))
-
-
-def seen_seconds(steps: Iterable[SizedStep], seconds: Iterable[float]) -> dict[Kernel, float]:
-    """Return, for each of these kernels, the shortest time of a step that contains it, an upper bound of its own time.
-
-    Args:
-        steps: the steps.
-        seconds: the shortest run of each step.
-    """
-    seen: dict[Kernel, float] = {}
-    for step, shortest in zip(steps, seconds, strict=True):
-        for kernel in _kernels(step):
-            seen[kernel] = min(shortest, seen.get(kernel, math.inf))
-    return seen
-
-
-def bound(step: SizedStep, peaks: Peaks, best: Mapping[Kernel, float]) -> Bound | None:
-    """Return the roofline lower bound of one call of a step; None for a view on a GPU, where views do not run.
+def roofline(step: SizedStep, machine: Sequence[Peaks]) -> Roofline | None:
+    """Return the arithmetic intensity and the roofline lower bound of one call of a step; None for a view.
 
     Args:
         step: the step.
-        peaks: the measured peaks of the machine.
-        best: the shortest time, in seconds, of each of the step's `kernels`.
+        machine: the peaks of the step's dtype, then those of wider dtypes.
     """
     if step.is_view:
-        return None if peaks.view_s is None else Bound(peaks.view_s, "call", None)
+        return None
     moved = moved_bytes(step)
-    memory = moved / peaks.bandwidth(moved)
-    own = {kernel: best[kernel] for kernel in _kernels(step)}
-    copying = sum([seconds for kernel, seconds in own.items() if kernel.kind in ("scale", "transpose")])
-    compute = sum(own.values()) - copying + step.forward.fused_macs / peaks.macs_per_s
-    copied = _copied_bytes(step)
-    passes = copying + copied / peaks.bandwidth(copied)
-    intensity = (step.flops + step.other_flops) / moved if moved else None
-    seconds = max(compute, memory) + passes
-    if seconds < peaks.call_s:
-        return Bound(peaks.call_s, "call", intensity)
-    moving = passes + (memory if memory >= compute else 0.0)
-    binds = "compute" if compute > moving else f"memory {peaks.level(moved)}"
-    return Bound(seconds, binds, intensity)
+    limits = _limits(step, machine)
+    seconds = max(limits.values())
+    binds = next(name for name in ("call", "compute", "memory") if limits[name] == seconds)
+    return Roofline(
+        seconds,
+        f"memory {machine[0].level(moved)}" if binds == "memory" else binds,
+        (step.flops + step.other_flops) / moved if moved else None,
+        max(_limits(step, machine[:1]).values()),
+    )
+
+
+def raised(step: SizedStep, machine: Sequence[Peaks], seconds: float, by: str, date: str) -> list[Raised]:
+    """Return the peaks that a step has shown to be too low: none if its time is not below its lower bound.
+
+    Args:
+        step: the step.
+        machine: as in `roofline`.
+        seconds: the measured time of one call of the step, or of its kernels alone.
+        by: the words for what was measured.
+        date: the date of the measurement.
+    """
+    if step.is_view or seconds <= 0:
+        return []
+    limits = _limits(step, machine)
+    moved, elements = moved_bytes(step), _softmax_elements(step)
+    found = []
+    if limits["compute"] > seconds * (1 + SAME):
+        factor = limits["compute"] / seconds
+        if step.macs:
+            found.append(Raised("matmul", factor * _macs_per_s(machine), by, date))
+        if elements:
+            found.append(Raised("softmax", factor * _softmax_per_s(machine), by, date))
+    if limits["memory"] > seconds * (1 + SAME):
+        found.append(Raised("memory", moved / seconds, by, date, moved))
+    if limits["call"] > seconds * (1 + SAME):
+        found.append(Raised("call", 1 / seconds, by, date))
+    return found
+
+
+def former_bound(
+    step: SizedStep, bound: Roofline | None, own: Alone | None, seconds: float, view_s: float | None
+) -> Bound | None:
+    """Return the bound of version 0.1.
+
+    Args:
+        step: the step.
+        bound: its roofline lower bound.
+        own: the time of its kernels alone.
+        seconds: the measured time of the step.
+        view_s: the time of a view, in seconds; None on a GPU.
+    """
+    if bound is None:
+        return None if view_s is None else Bound(view_s, "call", None)
+    return Bound(max(bound.seconds, min(own.warm_s if own else 0.0, seconds)), bound.binds, bound.intensity)
 
 
 def moved_bytes(step: SizedStep) -> int:
@@ -204,57 +125,23 @@ def moved_bytes(step: SizedStep) -> int:
     return step.itemsize * (taken + step.params) + step.output_bytes
 
 
-def _kernels(step: SizedStep) -> list[Kernel]:
-    found = [kernel for run in step.forward.runs if (kernel := _kernel(run)) is not None]
-    return [] if step.is_fused else found
+def _limits(step: SizedStep, machine: Sequence[Peaks]) -> dict[str, float]:
+    """Return the seconds that each limit takes at least: "compute", "memory" and "call"."""
+    moved = moved_bytes(step)
+    return {
+        "compute": step.macs / _macs_per_s(machine) + _softmax_elements(step) / _softmax_per_s(machine),
+        "memory": moved / max(peaks.bandwidth(moved) for peaks in machine),
+        "call": min(peaks.shortest_call_s for peaks in machine),
+    }
 
 
-def _kernel(run: Run) -> Kernel | None:
-    """Return the kernel of one operator, or None if it is not measured alone."""
-    match run.name, run.inputs:
-        case "addmm", (_, (rows, i), (_, o)):
-            return Kernel("linear", (rows, i, o))
-        case "mm", ((rows, i), (_, o)):
-            return Kernel("linear", (rows, i, o))
-        case "convolution", (_, weight, *_):
-            return Kernel("linear", (math.prod(run.output) // weight[0], math.prod(weight[1:]), weight[0]))
-        case "bmm", ((number, n, inner), (_, _, m)):
-            return Kernel("batched", (number, n, inner, m))
-        case "_softmax", (shape, *_):
-            return Kernel("softmax", (math.prod(shape[:-1]), shape[-1]))
-        case "mul", (shape,):
-            return Kernel("scale", (math.prod(shape),))
-        case "clone", (shape,) if _exchanges(run):
-            batches, heads, channels, tokens = shape
-            return Kernel("transpose", (batches, tokens, run.strides[-1] // (heads * channels), heads, channels))
-        case _:
-            return None
+def _macs_per_s(machine: Sequence[Peaks]) -> float:
+    return max(peaks.macs_per_s for peaks in machine)
 
 
-def _exchanges(run: Run) -> bool:
-    """Return whether a copy exchanges tokens and channels: its input is (b, h, d, m) with a channel stride of 1."""
-    return len(run.output) == 4 and run.strides[-1] != 1 and run.strides[-2] == 1
+def _softmax_per_s(machine: Sequence[Peaks]) -> float:
+    return max(peaks.softmax_per_s for peaks in machine)
 
 
-def _copied_bytes(step: SizedStep) -> int:
-    """Return the bytes that hidden copies read and write.
-
-    Copies that are measured as kernels do not count, nor do the copies of a step that only copies.
-    """
-    runs = step.forward.runs
-    hidden = [run for run in runs if run.name in ("clone", "index", "cat", "repeat") and _kernel(run) is None]
-    if len(hidden) == len(runs):
-        hidden = []
-    extra = sum([run.bytes_read + run.bytes_written for run in hidden])
-    return extra + sum([run.bytes_written * 2 for run in runs if run.name == "roll"]) * (step.forward.scratch > 0)
-
-
-def _between(points: Sequence[tuple[int, float]], at: float) -> float:
-    """Interpolate between measured points on a logarithmic scale; outside their range, return the nearest value."""
-    if at <= points[0][0]:
-        return points[0][1]
-    for (low, before), (high, after) in pairwise(points):
-        if at <= high:
-            fraction = math.log(at / low) / math.log(high / low)
-            return before + fraction * (after - before)
-    return points[-1][1]
+def _softmax_elements(step: SizedStep) -> int:
+    return sum([math.prod(kernel.sizes) for kernel in kernels_of(step) if kernel.kind == "softmax"])

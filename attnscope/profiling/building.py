@@ -11,9 +11,9 @@ from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, excee
 from attnscope.core.sizes import Pair, pair, spell_pair
 from attnscope.ops.kernels import COMPILED, RUN_EVERYWHERE
 from attnscope.plan.backward import least_backward_peak
+from attnscope.plan.kernels import kernels
 from attnscope.plan.memory import Memory
 from attnscope.plan.plan import Plan
-from attnscope.plan.roofline import kernels
 from attnscope.profiling.options import RunOptions
 
 if TYPE_CHECKING:

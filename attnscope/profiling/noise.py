@@ -108,21 +108,6 @@ def faults_remedy(allocator: str, is_glibc: bool) -> str:
     )
 
 
-def floor_doubt(taken_s: float, least_s: float | None) -> list[str]:
-    """Return a warning if the steps were faster than their roofline lower bound.
-
-    Args:
-        taken_s: seconds of all steps together.
-        least_s: their lower bound in seconds from the peaks of the machine; None if it is unknown.
-    """
-    if least_s is None or taken_s >= (1 - SUM_MAY_DIFFER) * least_s:
-        return []
-    return [
-        "the stored peaks of this machine are too low: "
-        f"the steps took {taken_s / least_s:.2f}× their roofline lower bound; run attnscope peaks to measure them again"
-    ]
-
-
 def _waiting(time: Disturbed) -> list[str]:
     """Return a warning if the GPU may have waited for kernel launches on the CPU."""
     if _enough_clean(time):

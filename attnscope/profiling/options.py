@@ -57,6 +57,7 @@ class RunOptions(ProgressOption):
     progress: Progress | None = None
     processes: int = 1
     until: float | None = None
+    cold: bool = False
 
     def __post_init__(self) -> None:
         check_arguments(self.device, self.budget, self.threads, self.seed)

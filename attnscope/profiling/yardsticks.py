@@ -8,17 +8,19 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from typing import Any
 
 import torch
 
+from attnscope.plan.kernels import Kernel
 from attnscope.plan.plan import SizedStep
-from attnscope.plan.roofline import Kernel, moved_bytes
+from attnscope.plan.roofline import moved_bytes
+from attnscope.profiling.alone import call_of
 from attnscope.profiling.clocks import CLOCKS, Clock, ThreadClock, Timed, run
 from attnscope.profiling.normalization import Best
-from attnscope.profiling.peaks import MEBI, YARDSTICKS, cache_path, kernel_call, read_cache, update_cache
+from attnscope.profiling.peak_files import YARDSTICKS, read_cache, update_cache
+from attnscope.profiling.peaks import MEBI, cache_path, today
 from attnscope.profiling.timing import Yardsticks
 
 MATMUL, BATCHED, SOFTMAX = "matmul", "batched matmul", "softmax"
@@ -94,7 +96,7 @@ def _call(name: str, device: torch.device) -> Callable[[], object]:
     if name in COPIES:
         source = torch.ones(COPIES[name] // 8, device=device, dtype=torch.float32)
         return partial(torch.empty_like(source).copy_, source)
-    return kernel_call(KERNELS["cpu" if device.type == "cpu" else "gpu"][name], device, torch.float32)
+    return call_of(KERNELS["cpu" if device.type == "cpu" else "gpu"][name], device, torch.float32)
 
 
 def best_of(
@@ -110,15 +112,25 @@ def best_of(
     """
     path = cache_path(device, dtype, threads)
     known = _stored(read_cache(path).get(YARDSTICKS))
-    today = date.today().isoformat()
     best = {
-        name: min([Best(statistics.median(runs), today), *filter(None, [known.get(name)])])
+        name: min([Best(statistics.median(runs), today()), *filter(None, [known.get(name)])])
         for name, runs in samples.items()
     }
     better = {name: best[name] for name, runs in samples.items() if len(runs) >= FEWEST_FOR_BEST}
     if not better.items() <= known.items():
         update_cache(path, {YARDSTICKS: known | better})
     return best
+
+
+def host_s(samples: Mapping[str, Sequence[float]]) -> float | None:
+    """Return the median of the yardstick that compares hosts, in seconds; None if no step has it.
+
+    It is the matmul: nearly every attention has one, and it depends on the speed of the processor alone.
+
+    Args:
+        samples: seconds of each run of the yardsticks, by name.
+    """
+    return statistics.median(samples[MATMUL]) if samples.get(MATMUL) else None
 
 
 def _stored(entries: Any) -> dict[str, Best]:

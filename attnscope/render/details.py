@@ -2,12 +2,16 @@
 
 import statistics
 
+from attnscope.plan.peaks import Raised
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion, idle_share, leading, macs_sentence
 from attnscope.render.conventions import counted_by
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import seconds_of, where
 from attnscope.reports.report import Report, Time, formula_values
+
+PEAK_NAMES = {"matmul": "matmuls", "softmax": "softmax", "memory": "memory bandwidth", "call": "calls"}
+"""The words for the limits of a bound."""
 
 
 def details(report: Report) -> list[Labelled]:
@@ -101,16 +105,51 @@ def compares_all_kernels(report: Report) -> bool:
 
 
 def roofline_lines(report: Report) -> list[str]:
-    """Return the time over the roofline lower bound, and the steps with the largest gaps to theirs."""
-    floor_s = report.floor_s
-    if not floor_s:
+    """Return the time over the roofline lower bound, its peaks, the time of the kernels alone, and raised peaks."""
+    floor_s, peaks = report.floor_s, report.peaks
+    if not floor_s or peaks is None:
         return []
-    above = [(seconds_of(row) - row.times * row.bound.seconds, where(row)) for row in report.steps if row.bound]
+    above = [(seconds_of(row) - row.times * row.roofline.seconds, where(row)) for row in report.steps if row.roofline]
     lost = sorted(above, reverse=True)[:3]
     gaps = ", ".join(f"{name} {words.seconds(seconds)}" for seconds, name in lost if seconds > 0)
     ratio = sum(map(seconds_of, report.steps)) / floor_s
     line = f"{words.times(ratio)} the roofline lower bound ({words.seconds(floor_s)})"
-    return [f"{line}; largest gaps: {gaps}" if gaps else line]
+    return [
+        f"{line}; largest gaps: {gaps}" if gaps else line,
+        *_alone_lines(report),
+        *_dtype_lines(report),
+        *(f"{one.by} raised the peak of {PEAK_NAMES[one.limit]}" for one in _last_raised(report)),
+    ]
+
+
+def _alone_lines(report: Report) -> list[str]:
+    """Return the time of the steps with matmuls and softmax over the best of their kernels alone, warm and cold."""
+    measured = [(row, row.alone) for row in report.steps if row.alone]
+    if not measured:
+        return []
+    in_place_s = sum([seconds_of(row) for row, _ in measured])
+    warm_s = sum([row.times * one.warm_s for row, one in measured])
+    cold = [row.times * one.cold_s for row, one in measured if one.cold_s is not None]
+    line = f"matmuls and softmax {words.times(in_place_s / warm_s)} their best time alone ({words.seconds(warm_s)})"
+    if len(cold) == len(measured):
+        cold_s = sum(cold)
+        line += f", {words.times(in_place_s / cold_s)} that with cold caches ({words.seconds(cold_s)})"
+    return [line]
+
+
+def _dtype_lines(report: Report) -> list[str]:
+    """Return the lower bound in the dtype of the run, if a wider dtype is faster on this machine."""
+    bounded = [(row.times, row.roofline) for row in report.steps if row.roofline]
+    least_s, own_s = (sum([n * getattr(one, key) for n, one in bounded]) for key in ("seconds", "dtype_seconds"))
+    if not report.wider_peaks or own_s <= least_s:
+        return []
+    wider = " and ".join(peaks.dtype for peaks in report.wider_peaks)
+    return [f"in {report.spec.get('dtype')} alone it is {words.seconds(own_s)}: {wider} is faster on this machine"]
+
+
+def _last_raised(report: Report) -> list[Raised]:
+    """Return the last raise of each peak."""
+    return list({one.limit: one for one in report.raised_peaks}.values())
 
 
 def timing_lines(report: Report) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 
 from attnscope.core.shown import Shown
-from attnscope.plan.roofline import Peaks
+from attnscope.plan.peaks import Peaks
 from attnscope.render import columns_of, compare, diff, findings, parts_below, parts_of, peaks, table_of, windows
 from attnscope.render.columns import Column, fit, to_html
 from attnscope.render.screen import PIPE, Screen

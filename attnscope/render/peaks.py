@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.plan.roofline import Peaks
+from attnscope.plan.peaks import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Labelled, Screen
 
+UNITS = {"matmul": "MAC/s", "softmax": "elements/s", "memory": "B/s", "call": "calls/s"}
+"""The unit of each limit of a bound."""
+
 
 @dataclass(frozen=True)
 class Peak:
-    """A row of the table: a kernel, its size, its peak rate, and the share of the highest rate in this unit."""
+    """A row of the table: a kernel, its size or the step that raised it, and its peak rate with its date.
+
+    `share` is the share of the highest rate in this unit.
+    """
 
     kernel: str
     size: str
     per_s: float
     unit: str
+    date: str
     share: float
 
 
@@ -60,26 +67,28 @@ def peak_lines(peaks: Peaks) -> list[Labelled]:
 
 
 def peak_rows(peaks: Peaks) -> list[Peak]:
-    """Return a row for each kernel and size."""
+    """Return a row for each kernel and size, then for each peak that a step raised."""
     rates = [
-        *(("matmul", f"{rate.size}³", rate.per_s, "MAC/s") for rate in peaks.matmul),
-        *(("batched matmul", f"{rate.size} tokens", rate.per_s, "MAC/s") for rate in peaks.batched),
-        *(("softmax", f"rows of {rate.size}", rate.per_s, "elements/s") for rate in peaks.softmax),
-        *(("copy", _working_set(copy.working_set, peaks), copy.bytes_per_s, "B/s") for copy in peaks.copy),
+        *(("matmul", f"{rate.size}³", rate.per_s, "MAC/s", rate.date) for rate in peaks.matmul),
+        *(("batched matmul", f"{rate.size} tokens", rate.per_s, "MAC/s", rate.date) for rate in peaks.batched),
+        *(("softmax", f"rows of {rate.size}", rate.per_s, "elements/s", rate.date) for rate in peaks.softmax),
+        *(("copy", _working_set(copy.working_set, peaks), copy.bytes_per_s, "B/s", copy.date) for copy in peaks.copy),
+        *((one.limit, one.by, one.per_s, UNITS[one.limit], one.date) for one in peaks.raised),
     ]
     highest: dict[str, float] = {}
-    for *_, per_s, unit in rates:
+    for _, _, per_s, unit, _ in rates:
         highest[unit] = max(per_s, highest.get(unit, per_s))
-    return [Peak(kernel, size, per_s, unit, per_s / highest[unit]) for kernel, size, per_s, unit in rates]
+    return [Peak(*rate, share=rate[2] / highest[rate[3]]) for rate in rates]
 
 
 def peak_columns() -> list[Column[Peak]]:
-    """Return the columns: kernel, size, peak rate with a bar, and its unit."""
+    """Return the columns: kernel, size, peak rate with a bar, its unit, and its date."""
     return [
         Column[Peak]("kernel", "kernel", lambda row: row.kernel, right=False),
         Column[Peak]("size", "size", lambda row: row.size, right=False),
         Column[Peak]("per_s", "peak", lambda row: row.per_s, words.metric),
         Column[Peak]("unit", "unit", lambda row: row.unit, right=False),
+        Column[Peak]("date", "date", lambda row: row.date or words.UNKNOWN, right=False),
         Column[Peak]("bar", "", lambda row: row.share, words.bar, right=False, drawn=True),
     ]
 

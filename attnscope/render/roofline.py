@@ -1,10 +1,10 @@
 """The roofline chart: the time of each step over its lower bound, by arithmetic intensity."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.text import Text
 
-from attnscope.plan.roofline import Peaks
+from attnscope.plan.peaks import Peaks
 from attnscope.render import words
 from attnscope.render.chart import WIDEST, Axis, Line, Mark, log_log
 from attnscope.render.screen import MARGIN, Screen
@@ -13,17 +13,19 @@ from attnscope.reports.report import Report, StepRow
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 INDENT = 4
+UNCACHED = 2**40
+"""Bytes of a working set that no cache holds."""
 
 
 def roofline(report: Report, screen: Screen) -> list[Text]:
     """Draw the steps below the roof: FLOPs per byte across, time over the lower bound downwards.
 
-    The roof is the lower bound of each step, as in the column time/bound. The bound is the peak rate of the step's kernel,
-    or the bandwidth of the memory with its operands. So a step at 1.10× is at 1.10 below the roof, regardless of which
-    limit applies. Steps without FLOPs have no arithmetic intensity and are counted below the chart.
+    The roof is the roofline lower bound of each step, as in the column time/bound. So a step at 1.10× is at 1.10 below the
+    roof, regardless of which limit applies. Steps without FLOPs have no arithmetic intensity. They are counted below the
+    chart.
     """
-    timed = [row for row in report.steps if row.bound and over_bound(row)]
-    drawable = [row for row in timed if row.bound and row.bound.intensity]
+    timed = [row for row in report.steps if over_bound(row)]
+    drawable = [row for row in timed if row.roofline and row.roofline.intensity]
     longest = sorted(drawable, key=seconds_of, reverse=True)[: len(LETTERS)]  # one letter for each
     steps = [row for row in drawable if any(row is one for one in longest)]
     if report.peaks is None or not steps:
@@ -38,25 +40,25 @@ def roofline(report: Report, screen: Screen) -> list[Text]:
     names += _left_out(len(drawable) - len(steps), "shorter step")
     names += _left_out(len(timed) - len(drawable), "step without FLOPs", "steps without FLOPs")
     width = min(screen.width or WIDEST, WIDEST) - MARGIN - INDENT
-    below = [*_folded(names, width), *_folded(_machine(report.peaks), width)]
+    below = [*_folded(names, width), *_folded(_machine([report.peaks, *report.wider_peaks]), width)]
     return [*chart, Text(""), *(Text(" " * (MARGIN + INDENT) + screen.text(line)) for line in below)]
 
 
 def _point(row: StepRow) -> tuple[float, float]:
     """Return the arithmetic intensity of a step, and its time over its lower bound."""
     ratio = over_bound(row)
-    assert row.bound
-    assert row.bound.intensity
+    assert row.roofline
+    assert row.roofline.intensity
     assert ratio
-    return row.bound.intensity, ratio
+    return row.roofline.intensity, ratio
 
 
-def _machine(peaks: Peaks) -> list[str]:
-    """Return the peak rates of the machine, and its ridge points for the cache and for memory."""
-    flops_per_s = 2 * peaks.macs_per_s
-    cache, memory = max(copy.bytes_per_s for copy in peaks.copy), peaks.copy[-1].bytes_per_s
+def _machine(machine: Sequence[Peaks]) -> list[str]:
+    """Return the best rates of the machine, and its ridge points for the cache and for memory."""
+    flops_per_s = 2 * max(peaks.macs_per_s for peaks in machine)
+    cache, memory = (max(peaks.bandwidth(size) for peaks in machine) for size in (0, UNCACHED))
     return [
-        f"this machine: {words.metric(flops_per_s, 'FLOP/s')},",
+        f"this machine at its best: {words.metric(flops_per_s, 'FLOP/s')},",
         f"{words.metric(cache, 'B/s')} from cache,",
         f"{words.metric(memory, 'B/s')} from memory;",
         f"ridge points at {flops_per_s / cache:.2g} and {flops_per_s / memory:.2g} FLOP/byte",

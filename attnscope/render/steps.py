@@ -114,17 +114,25 @@ def _times(report: Report) -> list[Of]:
 
 
 def _bounds(report: Report) -> list[Of]:
-    """Return the columns of the roofline: the lower bound, the time over it, and its limit."""
+    """Return the columns of the roofline lower bound and of the best time of the kernels alone."""
     if not report.peaks:
         return []
-    intensity, ratio, limit = (1, 1, 2) if "roofline" in report.focus else (17, 8, 9)
+    in_focus = "roofline" in report.focus
+    intensity, ratio, limit, warm, cold = (1, 1, 1, 1, 1) if in_focus else (17, 8, 9, 16, 16)
     columns = [
-        Of("intensity", "FLOP/B", lambda row: row.bound.intensity if row.bound else None, _intensity, intensity),
-        Of("bound_s", "bound", lambda row: row.bound.seconds if row.bound else None, words.seconds, 16),
+        Of("intensity", "FLOP/B", lambda row: row.roofline.intensity if row.roofline else None, _intensity, intensity),
+        Of("bound_s", "bound", lambda row: row.roofline.seconds if row.roofline else None, words.seconds, 16),
         Of("over_bound", "time/bound", over_bound, words.times, ratio),
-        Of("bound_by", "bound by", lambda row: row.bound.binds if row.bound else None, _word, limit, right=False),
+        Of("bound_by", "bound by", lambda row: row.roofline.binds if row.roofline else None, _word, limit, right=False),
+        Of("alone_s", "alone", lambda row: row.alone.warm_s if row.alone else None, words.seconds, warm),
     ]
-    return [replace(column, text=lambda row: _if_view_on_gpu(words.NONE, row, report)) for column in columns]
+    if any(row.alone and row.alone.cold_s for row in report.steps):
+        columns.append(
+            Of("alone_cold_s", "cold", lambda row: row.alone.cold_s if row.alone else None, words.seconds, cold)
+        )
+    bounded = [replace(column, text=lambda row: words.NONE if row.roofline is None else None) for column in columns[:4]]
+    kernels = [replace(column, text=lambda row: words.NONE if row.alone is None else None) for column in columns[4:]]
+    return [*bounded, *kernels]
 
 
 def _backward(report: Report) -> list[Of]:
@@ -145,8 +153,8 @@ def _if_view_on_gpu(word: str, row: StepRow, report: Report) -> str | None:
 
 
 def over_bound(row: StepRow) -> float | None:
-    """Return the time of a step over its lower bound; None if one of them is unknown."""
-    return row.time.interquartile_mean_s / row.bound.seconds if row.time and row.bound else None
+    """Return the time of a step over its roofline lower bound; None if one of them is unknown."""
+    return row.time.interquartile_mean_s / row.roofline.seconds if row.time and row.roofline else None
 
 
 def _intensity(flops_per_byte: float | None) -> str:

@@ -12,7 +12,9 @@ from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
 from attnscope.core.formula import Expression
 from attnscope.core.shown import Shown
-from attnscope.plan.roofline import Bound, Peaks
+from attnscope.plan.kernels import Alone
+from attnscope.plan.peaks import Peaks, Raised
+from attnscope.plan.roofline import Bound, Roofline
 
 SCHEMA = 1
 
@@ -84,8 +86,12 @@ class StepRow:
     bytes_backward_at_least: int | None = field(default=None, kw_only=True)
     bytes_allocated: int | None = field(default=None, kw_only=True)
     """Peak memory during this step as reported by the device's allocator (CUDA only)."""
-    bound: Bound | None = field(default=None, kw_only=True)
+    roofline: Roofline | None = field(default=None, kw_only=True)
     """The roofline lower bound of the step's time on this machine."""
+    alone: Alone | None = field(default=None, kw_only=True)
+    """The best measured time of the step's matmuls and softmax, each kernel alone."""
+    bound: Bound | None = field(default=None, kw_only=True)
+    """The bound of version 0.1, which mixes both; the next release removes it."""
     backward: "StepBackward | None" = field(default=None, kw_only=True)
     """The costs of the step's backward, if the backward was requested."""
 
@@ -480,7 +486,11 @@ class Report(Shown):
     kernels: list[KernelRow] = field(default_factory=list, kw_only=True)
     """The same attention with other kernels: the fused one, or all of them if they were requested."""
     peaks: Peaks | None = field(default=None, kw_only=True)
-    """The peak rates of the machine."""
+    """The best rates that this machine has shown in the dtype of the run."""
+    wider_peaks: list[Peaks] = field(default_factory=list, kw_only=True)
+    """The same in wider dtypes, in which the machine may be faster."""
+    raised_peaks: list[Raised] = field(default_factory=list, kw_only=True)
+    """The peaks that this run raised, since a step was faster than its lower bound."""
     schema: int = field(default=SCHEMA, kw_only=True)
 
     @property
@@ -500,7 +510,7 @@ class Report(Shown):
 
 def floor_s(rows: Iterable[StepRow]) -> float | None:
     """Return the roofline lower bound of these steps together, in seconds; None if no step has one."""
-    return sum([row.times * row.bound.seconds for row in rows if row.bound]) or None
+    return sum([row.times * row.roofline.seconds for row in rows if row.roofline]) or None
 
 
 @dataclass(frozen=True)

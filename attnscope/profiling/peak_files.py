@@ -1,0 +1,75 @@
+"""The files that keep the best that this machine has shown: its peaks and its yardsticks."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from attnscope.plan.peaks import Bandwidth, Peaks, Raised, Rate, best_of
+
+YARDSTICKS = "yardsticks"
+"""The entry of a file with the best time of each yardstick; the other entries are those of Peaks."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of attnscope in the user's cache folder."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "attnscope"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "attnscope" / "cache"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "attnscope"
+
+
+def read_peaks(path: Path) -> Peaks | None:
+    """Read the peaks of a file; None if they are missing or invalid."""
+    try:
+        return from_plain({name: value for name, value in read_cache(path).items() if name != YARDSTICKS})
+    except (KeyError, TypeError):
+        return None
+
+
+def remember(peaks: Peaks, path: Path) -> Peaks:
+    """Store the best of these peaks and of those in the file, and return it."""
+    kept = read_peaks(path)
+    best = peaks if kept is None else best_of(kept, peaks)
+    store(best, path)
+    return best
+
+
+def store(peaks: Peaks, path: Path) -> None:
+    """Store peaks in a file, in place of those that it has."""
+    update_cache(path, asdict(peaks))
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """Return what is stored in a file; empty if it does not exist or has no JSON object."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def update_cache(path: Path, changes: Mapping[str, Any]) -> None:
+    """Replace entries of a file and keep the others; readers see the file only when it is complete."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps({**read_cache(path), **changes}), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        pass  # without a writable cache folder, each process measures for itself
+
+
+def from_plain(data: dict[str, Any]) -> Peaks:
+    """Build Peaks from their JSON representation.
+
+    Raises:
+        KeyError, TypeError: the data does not represent Peaks.
+    """
+    rates = {name: tuple(Rate(**one) for one in data[name]) for name in ("matmul", "batched", "softmax")}
+    copies = tuple(Bandwidth(**one) for one in data["copy"])
+    return Peaks(**{**data, **rates, "copy": copies, "raised": tuple(Raised(**one) for one in data.get("raised", ()))})
