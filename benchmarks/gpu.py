@@ -1,17 +1,18 @@
 """Checks that need an NVIDIA GPU; they write a Markdown page.
 
-    python -m benchmarks.gpu [page.md]
+    python -m benchmarks.gpu [page.md] [--only part ...]
 
-The page covers the steps over the whole, launches, graph replay, the allocator against the plan, and the error of kernels.
-The backward, peaks, bounds, and the tests that need a GPU follow. The last line gives the number of figures that missed
-their limit; the exit code is 1 if there is one.
+The page covers the environment, the clock of the GPU, the tests that need a GPU, the steps over the whole, launches and
+graph replay. The peaks and bounds, the allocator against the plan, the backward, and the error of kernels follow. The
+last line gives the number of figures that missed their limit. The exit code is 1 if there is one.
 """
 
+import argparse
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -62,6 +63,13 @@ def environment() -> Iterator[Line]:
     yield "| | |\n|---|---|"
     found = explore(ViTSpec(), device=DEVICE, budget=BUDGET_S).environment
     yield from [f"| {name} | {value} |" for name, value in found.items()]
+
+
+def clock() -> Iterator[Line]:
+    """List the clock of the GPU during a measurement, and what lowered it; this needs nvidia-ml-py."""
+    gpu = explore(ViTSpec(batch=64), device=DEVICE, budget=2.0).time.gpu
+    yield "| | |\n|---|---|"
+    yield from [f"| {name} | {value} |" for name, value in (asdict(gpu) if gpu else {"clock": "not reported"}).items()]
 
 
 def sums() -> Iterator[Line]:
@@ -146,7 +154,7 @@ def tests() -> Iterator[Line]:
 
 
 Part = Callable[[], Iterator[Line]]
-PARTS: tuple[Part, ...] = (environment, sums, memory, kernels, backward, bounds, tests)
+PARTS: tuple[Part, ...] = (environment, clock, tests, sums, bounds, memory, backward, kernels)
 
 
 def check(part: Part) -> Iterator[tuple[str, bool]]:
@@ -186,10 +194,17 @@ def write_page(path: Path, title: str, parts: Iterable[Part] = PARTS) -> int:
 
 
 def main() -> None:
+    parts = {part.__name__: part for part in PARTS}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Check attnscope on an NVIDIA GPU.")
+    parser.add_argument("page", nargs="?", type=Path, default=Path("cuda.md"), help="The page to write (cuda.md).")
+    parser.add_argument(
+        "--only", nargs="+", choices=parts, default=[*parts], metavar="part", help=f"Of {', '.join(parts)}."
+    )
+    chosen = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs a CUDA device; torch finds none")
     title = f"attnscope on {torch.cuda.get_device_name()}, torch {torch.__version__}"
-    sys.exit(1 if write_page(Path(sys.argv[1] if len(sys.argv) > 1 else "cuda.md"), title) else 0)
+    sys.exit(1 if write_page(chosen.page, title, [parts[name] for name in chosen.only]) else 0)
 
 
 if __name__ == "__main__":

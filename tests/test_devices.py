@@ -97,6 +97,28 @@ def test_peaks_are_measured_on_the_device():
     assert peaks.macs_per_s > 1e11
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_bounds_on_the_device_are_at_most_the_times(dtype):
+    report = explore(ViTSpec(batch=8, dtype=dtype), device="cuda", budget=0.2, focus=["roofline"])
+    bounded = [row for row in report.steps if row.roofline]
+    assert {row.name for row in bounded} >= {"project", "score", "softmax", "mix", "output"}
+    for row in bounded:
+        assert row.roofline.seconds <= row.time.interquartile_mean_s * (1 + 1e-6)
+    for row in report.steps:
+        if row.macs:
+            assert row.roofline.seconds <= row.alone.warm_s * (1 + 1e-6)
+            assert row.alone.cold_s > 0.9 * row.alone.warm_s
+    assert len(report.wider_peaks) == (1 if dtype == "float16" else 0)
+
+
+@pytest.mark.cuda
+def test_the_clock_of_the_gpu_is_read_if_nvml_reports_it():
+    pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+    gpu = explore(ViTSpec(batch=8), device="cuda", budget=0.2).time.gpu
+    assert gpu is None or 100 < gpu.lowest_clock_mhz <= gpu.highest_clock_mhz <= (gpu.max_clock_mhz or 10_000)
+
+
 @pytest.mark.mps
 def test_steps_are_timed_on_mps():
     adds_up(explore(ViTSpec(), device="mps", budget=0.1))

@@ -29,6 +29,7 @@ from attnscope.profiling.building import (
 )
 from attnscope.profiling.options import RunOptions
 from attnscope.profiling.verification import Verification, verify_run
+from attnscope.reports.gpu import GpuState
 from attnscope.reports.report import KernelRow, StepTime, Time
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         verification = verify_run(spec, plan, module, x, options, costs.backward_macs)
         allocated = measure_allocated(module, x, verification.order)
         fused = build_fused(spec, module, x, options)
-        blocks = measure_blocks(spec, plan, module, x, options, fused)
-        forward = measure_forward(plan, module, x, verification.order, options, blocks)
+        blocks, gpu = watched_blocks(spec, plan, module, x, options, fused)
+        forward = measure_forward(plan, module, x, verification.order, options, blocks, gpu)
         bounds = measure_bounds(plan, x, forward, options)
         counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
         kernels = measure_kernels(spec, module, x, forward, fused, options)
@@ -161,6 +162,24 @@ def measure_allocated(module: "nn.Module", x: "tuple[Tensor, ...]", order: Seque
     return peaks
 
 
+def watched_blocks(
+    spec: Spec,
+    plan: Plan,
+    module: "nn.Module",
+    x: "tuple[Tensor, ...]",
+    options: RunOptions,
+    fused: "Contenders | None",
+) -> tuple[list[Block], GpuState | None]:
+    """Measure the blocks, and return them with the state of an NVIDIA GPU while this process measured."""
+    if options.device != "cuda":
+        return measure_blocks(spec, plan, module, x, options, fused), None
+    from attnscope.profiling.nvml import gpu_watch
+
+    watch = gpu_watch(x[0].device)
+    watched = replace(options, progress=watch.sampling(options.progress))
+    return measure_blocks(spec, plan, module, x, watched, fused), watch.state()
+
+
 def measure_forward(
     plan: Plan,
     module: "nn.Module",
@@ -168,6 +187,7 @@ def measure_forward(
     order: Sequence[int],
     options: RunOptions,
     blocks: Sequence[Block],
+    gpu: GpuState | None,
 ) -> ForwardTimes:
     """Return the times of the steps, the whole forward and the fused kernel, which were interleaved with yardsticks."""
     if not blocks:
@@ -179,7 +199,8 @@ def measure_forward(
     if options.device == "cuda":
         from attnscope.profiling.cuda import eager_seconds, graph_seconds
 
-        whole = replace(whole, eager_s=eager_seconds(module, x), graph_s=graph_seconds(module, x))
+        eager_s, graph_s = eager_seconds(module, x), graph_seconds(module, x)
+        whole = replace(whole, eager_s=eager_s, graph_s=graph_s, gpu=gpu)
     return ForwardTimes(whole, steps, timing.beside)
 
 

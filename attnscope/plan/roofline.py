@@ -2,8 +2,8 @@
 
 The model is that of Williams et al., "Roofline: An Insightful Visual Performance Model for Multicore Architectures",
 2009. A step takes at least the time of its arithmetic at the peak rate. It also takes at least the time in which the
-memory moves its operands and its result, each once. Copies, passes and kernels that torch chooses are not part of the bound. `Alone`
-in `kernels.py` measures those.
+memory moves its operands and its result, each once. Copies, passes and kernels that torch chooses are not part of the
+bound. `Alone` in `kernels.py` measures those.
 """
 
 import math

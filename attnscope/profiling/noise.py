@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from attnscope.profiling import process
+from attnscope.reports.gpu import GpuState
 from attnscope.reports.report import Time
 
 FEWEST_CLEAN = 5
@@ -17,6 +18,8 @@ WAITING_MAY_BE = 0.05
 
 Measured values are up to 0.01 on an idle machine, and 0.5 with one other busy process.
 """
+CLOCK_MAY_VARY = 0.05
+"""Fraction of its highest clock by which the clock of a GPU may vary."""
 
 
 class Disturbed(Protocol):
@@ -54,7 +57,7 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
         cores: number of CPUs that the process may use; None for those that it may use now.
         allocator: "pinned" or "default"; None for that of this process.
     """
-    causes = disturbances(time, threads, device, cores)
+    causes = disturbances(time, threads, device, cores) + _slowed(time.gpu)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
         fix = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
         causes.append(f"each run allocates its memory again ({time.page_faults:,.0f} page faults a run); {fix}")
@@ -116,6 +119,21 @@ def _waiting(time: Disturbed) -> list[str]:
         "times may include kernel launches on the CPU: "
         f"only {time.clean_runs} of {time.tried} runs were queued before the GPU began; use a larger batch size"
     ]
+
+
+def _slowed(gpu: GpuState | None) -> list[str]:
+    """Return a warning if the GPU lowered its clock."""
+    if gpu is None:
+        return []
+    low, high = gpu.lowest_clock_mhz, gpu.highest_clock_mhz
+    clock = f"the GPU's clock was {low:,} to {high:,} MHz" if low < high else f"the GPU's clock was {high:,} MHz"
+    if gpu.slowed_by:
+        return [
+            f"{clock}, lowered by {' and '.join(gpu.slowed_by)}; let it cool, or lock a lower clock (nvidia-smi -lgc)"
+        ]
+    if low < (1 - CLOCK_MAY_VARY) * high:
+        return [f"{clock}; lock it (nvidia-smi -lgc), or use a longer --budget"]
+    return []
 
 
 def _shared(time: Disturbed, threads: int, cores: int) -> list[str]:

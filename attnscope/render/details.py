@@ -8,6 +8,7 @@ from attnscope.render.conclusion import conclusion, idle_share, leading, macs_se
 from attnscope.render.conventions import counted_by
 from attnscope.render.screen import Labelled, labelled
 from attnscope.render.steps import seconds_of, where
+from attnscope.reports.gpu import GpuState
 from attnscope.reports.report import Report, Time, formula_values
 
 PEAK_NAMES = {"matmul": "matmuls", "softmax": "softmax", "memory": "memory bandwidth", "call": "calls"}
@@ -211,7 +212,19 @@ def _gpu_line(time: Time) -> str:
     ]
     if time.graph_s is not None:
         parts.append(f"as a graph {words.seconds(time.graph_s)}")
+    if time.gpu is not None:
+        parts.append(_clock(time.gpu))
     return " · ".join(parts)
+
+
+def _clock(gpu: GpuState) -> str:
+    """Return the clock of the GPU, of its highest one: `clock 1,410 to 1,980 of 1,980 MHz, 54 °C, 310 W`."""
+    low, high = gpu.lowest_clock_mhz, gpu.highest_clock_mhz
+    parts = [f"clock {high:,}" if low == high else f"clock {low:,} to {high:,}"]
+    parts[0] += " MHz" if gpu.max_clock_mhz is None else f" of {gpu.max_clock_mhz:,} MHz"
+    parts += [] if gpu.temperature_c is None else [f"{gpu.temperature_c} °C"]
+    parts += [] if gpu.power_w is None else [f"{gpu.power_w:.0f} W"]
+    return ", ".join(parts)
 
 
 def clean_runs(time: Time) -> str:

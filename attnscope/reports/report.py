@@ -15,6 +15,7 @@ from attnscope.core.shown import Shown
 from attnscope.plan.kernels import Alone
 from attnscope.plan.peaks import Peaks, Raised
 from attnscope.plan.roofline import Bound, Roofline
+from attnscope.reports.gpu import GpuState
 
 SCHEMA = 1
 
@@ -283,6 +284,8 @@ class Time:
     """Speed of the host during the runs over its best speed, by the yardsticks; None without them."""
     process_runs: list[int] = field(default_factory=list)
     """Number of kept runs of each process, in the order of all samples; empty if one process measured all runs."""
+    gpu: GpuState | None = None
+    """The clock of the GPU during the runs, and what slowed it down; None if it is not known."""
     whole_median_s: float = field(init=False)
 
     def __post_init__(self) -> None:
