@@ -118,7 +118,7 @@ def _bounds(report: Report) -> list[Of]:
     if not report.peaks:
         return []
     in_focus = "roofline" in report.focus
-    intensity, ratio, limit, warm, cold = (1, 1, 1, 1, 1) if in_focus else (17, 8, 9, 16, 16)
+    intensity, ratio, limit, warm, cold = (1, 0, 1, 1, 1) if in_focus else (17, 8, 9, 16, 16)
     columns = [
         Of("intensity", "FLOP/B", lambda row: row.roofline.intensity if row.roofline else None, _intensity, intensity),
         Of("bound_s", "bound", lambda row: row.roofline.seconds if row.roofline else None, words.seconds, 16),
