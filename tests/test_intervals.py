@@ -149,3 +149,10 @@ def test_a_ratio_has_only_the_digits_that_its_interval_leaves(low, high, words):
 
 def test_a_percentage_is_rounded_up():
     assert [upper_percent(share) for share in (0.0201, 0.02, 0.0)] == ["3%", "2%", "0%"]
+
+
+def test_an_interval_has_the_medians_of_six_blocks():
+    """Blocks of three samples have at most one outlier each; five or seven blocks would have one with more weight."""
+    ratios = [9.0 if index in (0, 5, 6) else 2.0 for index in range(18)]
+    interval = paired_interval(ratios)
+    assert (interval.low, interval.high) == (2.0, 2.0)
