@@ -292,6 +292,17 @@ def test_every_timed_step_has_a_bound():
     assert explore(ViTSpec(), time=False).peaks is None
 
 
+def test_a_run_keeps_the_peaks_that_it_raises(tmp_path, monkeypatch):
+    """The peaks before are far below what any machine can do."""
+    rates = {name: tuple(replace(rate, per_s=1e3) for rate in getattr(PEAKS, name)) for name in ("matmul", "batched")}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("attnscope.profiling.peaks._measure", lambda *_: replace(PEAKS, **rates))
+    report = explore(ViTSpec(dim=12, heads=3, tokens=5), device="cpu", budget=0.01)
+    assert "matmul" in {one.limit for one in report.raised_peaks}
+    assert report.peaks.macs_per_s > 1e3
+    assert peaks_of(torch.device("cpu"), torch.float32, 1) == report.peaks
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_the_roofline_fits_the_screen(width, ascii_only):
