@@ -14,7 +14,7 @@ import torch
 import attnscope
 from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec
 from attnscope.analyses.diff import compare as compare_runs
-from attnscope.profiling.peaks import from_plain
+from attnscope.profiling.peak_files import from_plain
 from attnscope.render import render
 from attnscope.render.columns import to_csv
 from attnscope.render.screen import Screen
@@ -129,8 +129,8 @@ def test_a_data_frame_of_two_runs_without_times_has_the_costs_that_differ():
 
 def test_peaks_have_a_row_for_each_kernel_and_size():
     frame = PEAKS.to_dataframe()
-    assert list(frame["per_s"]) == [1e11, 1e11, 2e10, 8e10, 1e9, 1e9, 64e9, 32e9, 8e9]
-    assert list(frame.columns) == ["kernel", "size", "per_s", "unit"]
+    assert list(frame["per_s"]) == [1e11, 1e11, 2e10, 8e10, 1e9, 2e9, 64e9, 32e9, 8e9]
+    assert list(frame.columns) == ["kernel", "size", "per_s", "unit", "date"]
     assert repr(PEAKS) == "<Peaks: Peaks · a machine · float32 · 1 thread>"
     widths = [f"width:{width}px" for width in (100.0, 20.0, 80.0, 50.0, 12.5)]  # shares of the highest rate of its unit
     assert all(width in PEAKS._repr_html_() for width in widths)
