@@ -14,7 +14,7 @@ from attnscope.profiling.options import RunOptions
 from attnscope.profiling.timing import Pairs, merge, statistics_of
 
 SMALL = ViTSpec(dim=12, heads=3, tokens=5)
-PVT = Path(__file__).parent.parent / "examples" / "pvt"
+SRA = Path(__file__).parent.parent / "examples" / "sra"
 
 
 def pairs(*totals, clock="wall"):
@@ -54,7 +54,7 @@ def test_several_processes_are_one_report(backward):
 
 
 def test_an_attention_in_a_folder_is_measured_in_several_processes():
-    spec_class = attentions.load(PVT)
+    spec_class = attentions.load(SRA)
     report = explore(spec_class(), device="cpu", budget=0.01, processes=2)
     assert len(report.time.process_runs) == 2
 
