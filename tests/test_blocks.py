@@ -60,7 +60,7 @@ def test_an_attention_in_a_folder_is_measured_in_several_processes():
 
 
 def test_a_process_that_fails_is_one_line(monkeypatch):
-    monkeypatch.setattr(blocks, "MAIN", "raise SystemExit('no memory {left}')")
+    monkeypatch.setattr(blocks, "PROGRAM", "raise SystemExit('no memory {left}')")
     with pytest.raises(AttnscopeError) as error:
         explore(SMALL, device="cpu", budget=0.01, processes=2)
     assert str(error.value) == "a fresh process failed: no memory {left}; run without --processes"

@@ -61,14 +61,26 @@ def commands() -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def committed(folder: Path) -> Path:
+    """Return the folder as a repository with the branch `main`, which has model.py:MyAttention."""
+    (folder / "model.py").write_text("from torch import nn\n\nclass MyAttention(nn.Linear):\n"
+                                     "    def __init__(self): super().__init__(384, 384)\n")  # fmt: skip
+    for git in ("init -q -b main", "add model.py", "-c user.name=a -c user.email=a@b.c commit -qm first"):
+        subprocess.run(["git", "-C", str(folder), *git.split()], check=True)
+    return folder
+
+
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(attnscope, command, tmp_path):
     words = [str(tmp_path / word) if word.endswith(".json") else word for word in shlex.split(command)[1:]]
     if words[0] == "--attention":
         words[1] = str(ROOT / "examples" / words[1])
     if words[0] == "diff":
-        attnscope("vit", "--budget", "0.02", "--save", words[1])
-        shutil.copy(words[1], words[2])
+        before, after = [word for word in words if word.endswith(".json")]
+        attnscope("vit", "--budget", "0.02", "--save", before)
+        shutil.copy(before, after)
+    if "--against" in words:
+        words[1] = str(committed(tmp_path) / words[1])
     takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "windows")
     timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
     # a short run on a busy machine decides nothing about times

@@ -5,8 +5,6 @@ A block measures nothing else, so that a process takes little longer than import
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from attnscope.core.errors import AttnscopeError, literal
 from attnscope.plan.plan import Plan
 from attnscope.profiling import process
 from attnscope.profiling.building import build, kernel_errors_explained, settled
+from attnscope.profiling.fresh_processes import launch, reason
 from attnscope.profiling.intervals import interval_of_run
 from attnscope.profiling.options import RunOptions
 
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from attnscope.profiling.kernels import Contenders
     from attnscope.profiling.timing import Pairs, Yardsticks
 
-MAIN = "import sys, json; sys.path[:] = json.loads(sys.argv.pop(1)); from attnscope.analyses.blocks import main; main()"
-"""The program of a fresh process, with the search path in its first argument."""
+PROGRAM = "from attnscope.analyses.blocks import main; main()"
+"""The program of a fresh process."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +128,9 @@ def _fresh_block(spec: Spec, options: RunOptions) -> Block:
     """
     from attnscope.profiling.timing import Pairs
 
-    path = [entry for entry in sys.path if isinstance(entry, str)]
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", MAIN, json.dumps(path)],
-        input=json.dumps(_request(spec, options)),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )
+    done = launch(PROGRAM, request=json.dumps(_request(spec, options)))
     if done.returncode:
-        last = ([line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"])[-1]
-        raise AttnscopeError(literal(f"a fresh process failed: {last}; run without --processes"))
+        raise AttnscopeError(literal(f"a fresh process failed: {reason(done)}; run without --processes"))
     found = json.loads(done.stdout.splitlines()[-1])
     return Block(
         Pairs.from_plain(found["forward"]),

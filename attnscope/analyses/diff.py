@@ -7,10 +7,11 @@ from itertools import count
 from typing import Any
 
 from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
-from attnscope.profiling.intervals import FEWEST_SAMPLES, interval_of, interval_of_run
+from attnscope.profiling.intervals import FEWEST_SAMPLES, interval_of, interval_of_run, paired_interval
 from attnscope.profiling.noise import FEWEST_CLEAN, SPREAD_MAY_BE
 from attnscope.profiling.normalization import WHOLE as OF_WHOLE
 from attnscope.profiling.normalization import at_same_speed, normalized
+from attnscope.profiling.statistics import median_if_any
 from attnscope.reports.diff import WHOLE, Change, Diff, TimeChange
 from attnscope.reports.report import Report, StepRow, StepTime, Time
 
@@ -23,9 +24,10 @@ NORMALIZED_MAY_DIFFER, NORMALIZED_BUSY_MAY_DIFFER = 0.06, 0.12
 """The same for normalized times, which also have the noise of the yardsticks."""
 PROCESSES_MAY_DIFFER = 0.02
 """The same if both runs have an interval between processes, which includes most of their difference."""
+CLOCKS = ("clock", "backward clock")
 OF_A_MACHINE = (
     *("torch", "device", "device_name", "cpu", "cpu_capability", "threads", "cores"),
-    *("allocator", "denormals", "toolkit", "driver", "clock", "backward clock"),
+    *("allocator", "denormals", "toolkit", "driver", *CLOCKS),
 )
 """The entries of an environment that times depend on, with the clocks."""
 BACKWARD = "backward"
@@ -69,7 +71,74 @@ def compare(before: Report, after: Report) -> Diff:
             *(change for change in spec if change.name != BACKWARD or None not in (change.before, change.after)),
             *(change for change in environment if change.name in OF_A_MACHINE),
         ],
+        unknown=_unknown(before, after),
     )
+
+
+def compare_in_turn(rounds: Sequence[tuple[Report, Report]]) -> Diff:
+    """Compare two runs that took turns, each in fresh processes, by the ratios of the pairs.
+
+    A drift of the machine affects both processes of a pair alike, and the pairs show how much processes differ. The
+    interval of a ratio has the medians of blocks of pairs at its ends, and includes the ratio of the median times. The
+    same holds for ratios at the same speed of the host, which decide if all runs have yardsticks.
+    """
+    diffs = [compare(before, after) for before, after in rounds]
+    first = diffs[0]
+
+    def together(rows: Callable[[Diff], list[TimeChange]]) -> list[TimeChange]:
+        found = [{(row.of, row.name): row for row in rows(diff)} for diff in diffs]
+        return [_in_turn([of_round[key] for of_round in found if key in of_round]) for key in found[0]]
+
+    return replace(
+        first,
+        steps=together(lambda diff: diff.steps),
+        whole=together(lambda diff: [diff.whole])[0],
+        backward_steps=together(lambda diff: diff.backward_steps),
+        backward=together(lambda diff: [diff.backward])[0],
+        kernels=together(lambda diff: diff.kernels),
+        doubts=_doubts_in_turn(rounds),
+        same=False,
+        environment=[change for change in first.environment if change.name != "load"],
+        # other processes decide by which clock a process is timed; this differs from pair to pair
+        differing=[change for change in first.differing if change.name not in CLOCKS],
+        processes=len(rounds),
+    )
+
+
+def _in_turn(rows: Sequence[TimeChange]) -> TimeChange:
+    """Return a time of runs that took turns: its medians, and the interval of the ratios of the pairs."""
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    before, after = (
+        median_if_any([seconds for seconds in times if seconds is not None])
+        for times in ([row.before_s for row in rows], [row.after_s for row in rows])
+    )
+    found = paired_interval(ratios) if len(ratios) == len(rows) else None
+    if found is not None and before and after is not None:
+        found = Interval(min(found.low, after / before), max(found.high, after / before))
+    corrected = [row.normalized_ratio for row in rows if row.normalized_ratio is not None]
+    at_same = paired_interval(corrected) if len(corrected) == len(rows) else None
+    return replace(
+        rows[0],
+        before_s=before,
+        after_s=after,
+        ratio_low=found.low if found else None,
+        ratio_high=found.high if found else None,
+        normalized_ratio=statistics.median(corrected) if at_same else None,
+        normalized_low=at_same.low if at_same else None,
+        normalized_high=at_same.high if at_same else None,
+        ratios=ratios,
+        within_error=False,
+    )
+
+
+def _doubts_in_turn(rounds: Sequence[tuple[Report, Report]]) -> list[str]:
+    """Return the first warning of each run, and the number of its processes that have one."""
+    doubts = []
+    for which, reports in zip(("first", "second"), zip(*rounds, strict=True), strict=True):
+        warnings = [report.warnings[0] for report in reports if report.warnings]
+        if warnings:
+            doubts.append(f"{len(warnings)} of {len(reports)} processes of the {which} run: {warnings[0]}")
+    return doubts
 
 
 @dataclass(frozen=True)
@@ -259,7 +328,9 @@ def _ratio(before: _Timed | None, after: _Timed | None, may_differ: float, error
 
 def _environment(before: Report, after: Report) -> list[Change]:
     """Return the changes in the environment of the runs and in the clocks that timed them."""
-    clocks = {"clock": (before.time, after.time), "backward clock": (_backward_time(before), _backward_time(after))}
+    clocks = dict(
+        zip(CLOCKS, ((before.time, after.time), (_backward_time(before), _backward_time(after))), strict=True)
+    )
     return [
         *(
             change
@@ -296,8 +367,18 @@ def _costs(before: Report, after: Report) -> list[Change]:
 
 
 def _whole_costs(report: Report) -> dict[str, int | None]:
-    exact = {name: cost for name, cost in vars(report.totals).items() if not name.endswith("_at_least")}
+    exact = {name: report.total(name)[0] for name in vars(report.totals) if not name.endswith("_at_least")}
     return {**exact, "backward_macs": report.backward.macs if report.backward else None}
+
+
+def _unknown(*reports: Report) -> list[str]:
+    """Return the counts of the whole of which a run knows only a lower bound."""
+    names = [name for name in vars(reports[0].totals) if not name.endswith("_at_least")]
+    return [
+        name
+        for name in names
+        if any(exact is None and least is not None for exact, least in (report.total(name) for report in reports))
+    ]
 
 
 def _step_costs(row: StepRow) -> dict[str, int | None]:

@@ -24,7 +24,7 @@ COUNTS = {
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 """The factors of the units of a limit; `B` may follow a decimal prefix."""
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
-OF_PROCESSES = "runs of two processes, which a change of the host's speed between them also affects"
+OF_TWO_PROCESSES = "runs of two processes, which a change of the host's speed between them also affects"
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,7 @@ def _above(old: int, new: int, limit: Fraction) -> str:
 
 def _values(quantity: str, report: Report) -> tuple[int | None, int | None]:
     """Return the exact value of a count and its lower bound; None if unknown."""
-    name = COUNTS[quantity]
-    return getattr(report.totals, name), getattr(report.totals, f"{name}_at_least", None)
+    return report.total(COUNTS[quantity])
 
 
 def _times(diff: Diff, limit: Fraction, across: bool) -> list[Check]:
@@ -163,11 +162,24 @@ def _times(diff: Diff, limit: Fraction, across: bool) -> list[Check]:
             )
         ]
     rows = [row for row in (diff.whole, diff.backward) if row in diff.timed]
-    return [_time(row, limit) for row in rows]
+    if not rows:
+        return [Check(TIME, CANNOT_TELL, "neither run has times", "see the warnings for the reason")]
+    sampled, fix = "", "compare them with --rerun, or repeat both runs with a longer --budget"
+    if diff.processes:
+        sampled = f"{diff.processes} processes of each, in turn"
+        fix = "use more --processes or a longer --budget, and close other programs"
+    return [_time(row, limit, sampled, fix) for row in rows]
 
 
-def _time(row: TimeChange, limit: Fraction) -> Check:
-    """Return the check of the forward or the backward: PASS and FAIL require that the whole interval agrees."""
+def _time(row: TimeChange, limit: Fraction, sampled: str, fix: str) -> Check:
+    """Return the check of the forward or the backward: PASS and FAIL require that the whole interval agrees.
+
+    Args:
+        row: the times and the interval of their ratio.
+        limit: the largest ratio.
+        sampled: the processes that took turns, from which the interval follows; empty for two saved runs.
+        fix: how to narrow the interval.
+    """
     if row.ratio is None:
         which = "second" if row.before_s is None else "first"
         return Check(
@@ -176,20 +188,19 @@ def _time(row: TimeChange, limit: Fraction) -> Check:
     interval = row.interval
     if interval is None:
         return Check(row.of, CANNOT_TELL, f"the {row.of} has too few runs for an interval", "use a longer --budget")
+    at, ratio, basis = "", row.ratio, [sampled or OF_TWO_PROCESSES]
+    if row.normalized_ratio is not None:
+        at, ratio = " at the same host speed", row.normalized_ratio
+        basis = [f"{row.ratio:.2f}× in wall time", *([sampled] if sampled else [])]
     ends = f"{interval.low:.2f} to {interval.high:.2f}"
-    if row.normalized_ratio is None:
-        ratio, found = row.ratio, f"{row.of} takes {row.ratio:.2f}× the time ({ends}; {OF_PROCESSES})"
-    else:
-        ratio = row.normalized_ratio
-        found = f"{row.of} takes {ratio:.2f}× the time at the same host speed ({ends}; {row.ratio:.2f}× in wall time)"
+    found = f"{row.of} takes {ratio:.2f}× the time{at} ({'; '.join([ends, *basis])})"
     if interval.high <= limit:
         return Check(row.of, PASS, f"{found}, at most {_plain(limit)}×")
     if interval.low > limit:
         return Check(row.of, FAIL, f"{found}, above {_plain(limit)}×")
-    fix = "repeat both runs with a longer --budget, and close other programs"
     seen = f"a difference below {max(interval.high / ratio, ratio / interval.low) - 1:.0%} could not be seen"
     return Check(row.of, CANNOT_TELL, f"{found}, which does not decide about {_plain(limit)}×; {seen}", fix)
 
 
 def _plain(limit: Fraction) -> str:
-    return f"{limit.numerator:,}" if limit.denominator == 1 else f"{float(limit):g}"
+    return f"{limit.numerator:,}" if limit.denominator == 1 else str(float(limit))

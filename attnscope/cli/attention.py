@@ -311,15 +311,19 @@ def run_attention(
     from attnscope.render import render
 
     command, why = report.next
-    report = dataclasses.replace(report, next=(typed(command + _run_flags(command, device, time)), why))
+    report = dataclasses.replace(
+        report,
+        next=(typed(command + _run_flags(command, device, time)), why),
+        gate=None if limits is None else gate_single(report, limits),
+    )
     report.notes[:0] = overridden
     try:
         if save is not None:
             write(lambda screen: render(report, "json", screen), save, color, quiet, wide)
     finally:  # print the report even if the file cannot be written
         write(lambda screen: render(report, form, screen, grid), output, color, quiet, wide)
-    if limits is not None:
-        exit_by(gate_single(report, limits), None, is_table=form == "table" and output is None)
+    if report.gate is not None:
+        exit_by(report.gate, None, is_table=form == "table" and output is None)
     if strict:
         exit_on_faults(
             {

@@ -1,13 +1,15 @@
-"""`attnscope diff`: compares two saved runs."""
+"""`attnscope diff`: compares two saved runs, or runs both again in turn."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, Needs, choices, examples, file, option
-from attnscope.cli.gate import exit_by
+from attnscope.cli.extension import typed
+from attnscope.cli.flags import MEASURE, Needs, examples, file, option
+from attnscope.cli.gate import AcrossFlag, CannotTellFlag, FailAboveFlag, exit_by, read_limits
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -19,18 +21,25 @@ from attnscope.cli.output import (
     check_output,
     write,
 )
-from attnscope.core.errors import UsageError, quoted
+from attnscope.cli.progress import progress_line
+from attnscope.cli.running import BUDGET, PROCESSES
+from attnscope.core.errors import UsageError
+from attnscope.profiling.fresh_processes import DEFAULT_PROCESSES, FEWEST_PROCESSES
+from attnscope.profiling.options import BUDGET_S, check_arguments, check_processes
 
-ON_CANNOT_TELL = {"pass": 0, "fail": 1}
-"""The exit codes of --cannot-tell."""
+if TYPE_CHECKING:
+    from attnscope.reports.diff import Diff
+    from attnscope.reports.report import Report
 
 
 def diff_command(app: typer.Typer) -> None:
     """Add `attnscope diff` to the app."""
-    app.command(
-        "diff",
-        epilog=examples(("attnscope vit --save a.json", "attnscope diff a.json b.json --fail-above 1.1")),
-    )(show_diff)
+    commands = (
+        "attnscope vit --save a.json",
+        "attnscope diff a.json b.json --fail-above 1.1",
+        "attnscope diff --rerun a.json b.json",
+    )
+    app.command("diff", epilog=examples(commands))(show_diff)
 
 
 def show_diff(
@@ -41,33 +50,19 @@ def show_diff(
     after: Annotated[
         Path, typer.Argument(metavar="AFTER", help="New run, written by --save.", show_default=False, callback=file)
     ],
-    fail_above: Annotated[
-        str | None,
-        option(
-            group=MEASURE,
-            metavar="LIMITS",
-            help="Exit with code 1 if the time grows by more than this factor, such as 1.1, and with 4 if the noise hides "
-            "it. Counts have exact limits: macs=1,params=1,peak=1.02,time=1.1.",
-        ),
-    ] = None,
-    cannot_tell: Annotated[
-        str | None,
-        option(
-            group=MEASURE,
-            **choices(ON_CANNOT_TELL),
-            help="Exit code of --fail-above if it cannot tell: pass (0) or fail (1) instead of 4.",
-        ),
-        Needs("fail_above"),
-    ] = None,
-    across: Annotated[
+    rerun: Annotated[
         bool,
         option(
-            "--across",
+            "--rerun",
             group=MEASURE,
-            help="Let --fail-above compare times although options, machine or torch differ.",
+            help="Measure both again, in turn and in fresh processes: the strongest comparison of times.",
         ),
-        Needs("fail_above"),
     ] = False,
+    processes: Annotated[int, PROCESSES, Needs("rerun")] = DEFAULT_PROCESSES,
+    budget: Annotated[float, BUDGET, Needs("rerun")] = BUDGET_S,
+    fail_above: FailAboveFlag = None,
+    cannot_tell: CannotTellFlag = None,
+    across: AcrossFlag = False,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -78,24 +73,61 @@ def show_diff(
     """Compare two saved runs: environment, exact costs, and the times of forward, backward and kernels.
 
     Each ratio of times has an interval. The verdict is faster or slower if it excludes 1, equal within a percentage if
-    it is narrow, and otherwise cannot tell. The interval holds for runs of two processes on a host of the same speed.
+    it is narrow, and otherwise cannot tell. The interval of saved runs holds on a host of constant speed; --rerun needs
+    no such assumption.
     """
     form = check_output(form, json, output, color, TEXT_FORMS)
-    from attnscope.analyses.gate import TIME, Limits, gate, read_ratios
-
-    limits = Limits(read_ratios(fail_above), across) if fail_above is not None else None
-    if cannot_tell not in (None, *ON_CANNOT_TELL):
-        raise UsageError(f"{{cannot_tell}} must be {' or '.join(ON_CANNOT_TELL)} (got {quoted(cannot_tell)})")
-    from attnscope.analyses.diff import compare
-    from attnscope.render.diff import render_diff
+    limits = read_limits(fail_above, cannot_tell, across)
+    check_processes(processes, FEWEST_PROCESSES)
+    check_arguments("auto", budget)
+    from attnscope.analyses.diff import compare, compare_in_turn
+    from attnscope.analyses.gate import TIME, gate
     from attnscope.reports.loading import read_report
 
     runs = read_report(before), read_report(after)
-    diff = compare(*runs)
+    if rerun:
+        rounds = _run_again(runs, (before, after), processes, budget)
+        diff, runs = compare_in_turn(rounds), rounds[0]
+    else:
+        diff = compare(*runs)
     if limits is not None:
         if TIME in limits.limits and diff.whole.ratio is None:
             raise UsageError(f"{{fail_above}} {fail_above} requires times in both runs; save them without --no-time")
         diff = replace(diff, gate=gate(diff, *runs, limits))
-    write(lambda screen: render_diff(diff, (before.name, after.name), form, screen), output, color, quiet, wide)
+    write_diff(diff, (before.name, after.name), cannot_tell, form, output, color, quiet, wide)
+
+
+def write_diff(
+    diff: "Diff",
+    names: tuple[str, str],
+    cannot_tell: str | None,
+    form: str,
+    output: Path | None,
+    color: str,
+    quiet: bool,
+    wide: bool,
+) -> None:
+    """Write a comparison of two runs with these names, and exit with the code of its gate, if it has one."""
+    from attnscope.render.diff import render_diff
+
+    write(lambda screen: render_diff(diff, names, form, screen), output, color, quiet, wide)
     if diff.gate is not None:
-        exit_by(diff.gate, ON_CANNOT_TELL.get(cannot_tell or ""), is_table=form == "table" and output is None)
+        exit_by(diff.gate, cannot_tell, is_table=form == "table" and output is None)
+
+
+def _run_again(
+    runs: "tuple[Report, Report]", paths: tuple[Path, Path], processes: int, budget: float
+) -> "list[tuple[Report, Report]]":
+    """Measure two saved runs again, in turn, and return the pairs of their reports.
+
+    Raises:
+        UsageError: a run cannot be repeated by this version, or not on this machine.
+    """
+    from attnscope.analyses.rerun import rerun_in_turn, words_of
+
+    words = [
+        shlex.split(typed(shlex.join(["attnscope", *words_of(run, path.name, budget)])))[1:]
+        for run, path in zip(runs, paths, strict=True)
+    ]
+    with progress_line() as progress:
+        return rerun_in_turn(runs, (paths[0].name, paths[1].name), (words[0], words[1]), processes, progress)

@@ -7,21 +7,25 @@ import typer
 
 from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option, percent
 from attnscope.core.errors import UsageError, quoted
+from attnscope.profiling.intervals import FEWEST_SAMPLES
 from attnscope.profiling.options import BUDGET_S, DEVICES, LIMIT_S
 
 ALLOCATORS = ("pinned", "default")
 
+BUDGET = option(
+    group=MEASURE,
+    callback=number("budget"),
+    metavar="X",
+    help="Seconds to spend on each measurement (up to 3× on a busy machine).",
+)
+PROCESSES = option(
+    group=MEASURE,
+    callback=integer("processes"),
+    metavar="N",
+    help=f"Number of processes of each run; from {FEWEST_SAMPLES} on, intervals are those between processes.",
+)
 DeviceFlag = Annotated[str, option(group=RUN, **choices(DEVICES), help=f"Device: {', '.join(DEVICES)}.")]
-BudgetFlag = Annotated[
-    float,
-    option(
-        group=MEASURE,
-        callback=number("budget"),
-        metavar="X",
-        help="Seconds to spend on each measurement (up to 3× on a busy machine).",
-    ),
-    Needs("time"),
-]
+BudgetFlag = Annotated[float, BUDGET, Needs("time")]
 InputGradFlag = Annotated[
     bool,
     option(
@@ -42,16 +46,7 @@ LimitFlag = Annotated[
     ),
     Needs("time"),
 ]
-ProcessesFlag = Annotated[
-    int,
-    option(
-        group=MEASURE,
-        callback=integer("processes"),
-        metavar="N",
-        help="Number of processes that measure the steps; from 5 on, intervals are those between processes.",
-    ),
-    Needs("time"),
-]
+ProcessesFlag = Annotated[int, PROCESSES, Needs("time")]
 UntilFlag = Annotated[
     float | None,
     option(

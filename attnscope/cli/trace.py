@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from attnscope.analyses.figure import counts_of_trace, explain_figure, parse_figure
+from attnscope.cli.against import compare_traces
+from attnscope.cli.diff import write_diff
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, choices, examples, integer, option
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, integer, option, strength
+from attnscope.cli.gate import AcrossFlag, CannotTellFlag, FailAboveFlag, read_limits
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
+    TEXT_FORMS,
     TRACE_FORMS,
     ColorFlag,
     DetailsFlag,
@@ -25,8 +29,17 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.progress import progress_line
-from attnscope.cli.running import BudgetFlag, InputGradFlag, SeedFlag, ThreadsFlag, exit_on_faults, start_torch
-from attnscope.profiling.options import BUDGET_S, DEVICES
+from attnscope.cli.running import (
+    PROCESSES,
+    BudgetFlag,
+    InputGradFlag,
+    SeedFlag,
+    ThreadsFlag,
+    exit_on_faults,
+    start_torch,
+)
+from attnscope.profiling.fresh_processes import DEFAULT_PROCESSES, FEWEST_PROCESSES
+from attnscope.profiling.options import BUDGET_S, DEVICES, check_processes
 from attnscope.tracing.folding import GROUPS
 from attnscope.tracing.selection import SORTS
 from attnscope.tracing.targets import find_target, parse_argument, parse_input
@@ -35,7 +48,13 @@ EXAMPLES = (
     "attnscope trace timm:swin_tiny_patch4_window7_224",
     "attnscope trace torchvision:swin_t --module features.1.0.attn --time",
     "attnscope trace my_file.py:MyAttention --arg dim=96 --arg heads=3 --input 1,49,96",
+    "attnscope trace my_file.py:MyAttention --input 1,49,96 --against main --fail-above macs=1,time=1.1",
 )
+
+
+def _measures(context: typer.Context, time: bool) -> bool:
+    """Return the value of --time; a comparison of revisions measures times unless --no-time is given."""
+    return time or (context.params.get("against") is not None and not strength(context, "time"))
 
 
 def trace_command(app: typer.Typer) -> None:
@@ -130,12 +149,28 @@ def run_trace(
             "--time/--no-time",
             group=MEASURE,
             help="Measure times, or report shapes and costs without computing anything.",
+            callback=_measures,
+            show_default="only with --against",
         ),
     ] = False,
     backward: Annotated[
         bool, option("--backward", group=MEASURE, help="Also count the MACs of the backward of each row.")
     ] = False,
     input_grad: InputGradFlag = True,
+    against: Annotated[
+        str | None,
+        option(
+            group=MEASURE,
+            metavar="REV",
+            help="Compare the module with that in a revision of its Git repository: counts exactly, and times in turn in "
+            "fresh processes.",
+            is_eager=True,
+        ),
+    ] = None,
+    processes: Annotated[int, PROCESSES, Needs("against")] = DEFAULT_PROCESSES,
+    fail_above: Annotated[FailAboveFlag, Needs("against")] = None,
+    cannot_tell: CannotTellFlag = None,
+    across: AcrossFlag = False,
     device: Annotated[
         str | None,
         option(
@@ -179,9 +214,15 @@ def run_trace(
     Networks are built with random weights; nothing is downloaded. FILE.py is imported with its folder first on the search
     path, so that its module-level code is executed.
     """
-    form = check_output(form, json, output, color, TRACE_FORMS)
+    form = check_output(form, json, output, color, TRACE_FORMS if against is None else TEXT_FORMS)
     if explained is not None:
         parse_figure(explained)
+    if against is not None:
+        limits = read_limits(fail_above, cannot_tell, across)
+        check_processes(processes, FEWEST_PROCESSES)
+        diff, names = compare_traces(context, module, against, time, processes, limits)
+        write_diff(diff, names, cannot_tell, form, output, color, quiet, wide)
+        return
     tensors = [parse_input(text) for text in inputs or []]
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")

@@ -61,7 +61,8 @@ class RunOptions(ProgressOption):
 
     def __post_init__(self) -> None:
         check_arguments(self.device, self.budget, self.threads, self.seed)
-        check_blocks(self.processes, self.until)
+        check_processes(self.processes)
+        check_until(self.until)
 
     @property
     def block_s(self) -> float:
@@ -101,10 +102,14 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
         raise UsageError(f"{{seed}} must be an integer from 0 to {2**63 - 1} (got {seed})")
 
 
-def check_blocks(processes: int, until: float | None) -> None:
-    """Raise a UsageError if the number of processes, or the width of the interval, is not allowed."""
-    if not 1 <= processes <= MOST_PROCESSES:
-        raise UsageError(f"{{processes}} must be from 1 to {MOST_PROCESSES} (got {processes})")
+def check_processes(processes: int, fewest: int = 1) -> None:
+    """Raise a UsageError if the number of processes is not allowed."""
+    if not fewest <= processes <= MOST_PROCESSES:
+        raise UsageError(f"{{processes}} must be from {fewest} to {MOST_PROCESSES} (got {processes})")
+
+
+def check_until(until: float | None) -> None:
+    """Raise a UsageError if the width of the interval is not allowed."""
     if until is not None and not 0 < until < 1:
         raise UsageError(f"{{until}} must be above 0% and below 100%, such as 2% (got {until:.4g})")
 

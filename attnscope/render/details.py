@@ -82,7 +82,7 @@ def kernel_lines(report: Report) -> list[str]:
     """Return the time of the fused kernel and of the steps, or a line for each kernel if all were requested."""
     kernels = {kernel.name: kernel for kernel in report.kernels}
     eager_s, fused_s = (kernels[name].time_s if name in kernels else None for name in ("eager", "sdpa"))
-    if not compares_all_kernels(report):
+    if not report.compares_all_kernels:
         if not eager_s or fused_s is None:
             return []
         ratio = f"{fused_s / eager_s:.2f}×, interleaved"
@@ -98,11 +98,6 @@ def kernel_lines(report: Report) -> list[str]:
             error = error if kernel.finite else "not finite: the output has NaN or infinite values"
             lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
     return [*lines, "error: largest difference from float64, relative to its largest value"]
-
-
-def compares_all_kernels(report: Report) -> bool:
-    """Return whether all kernels were requested; by default only the fused one is timed."""
-    return len(report.kernels) > 2
 
 
 def roofline_lines(report: Report) -> list[str]:

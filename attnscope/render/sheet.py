@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.render.columns import fit, rows_table
-from attnscope.render.details import compares_all_kernels, details, kernel_lines, roofline_lines
+from attnscope.render.details import details, kernel_lines, roofline_lines
 from attnscope.render.explanation import explanation
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.screen import Labelled, Screen, labelled
@@ -63,7 +63,7 @@ def lines(report: Report, screen: Screen) -> list[Labelled]:
     """Return label, text and style of each line below the table."""
     shown = summary(report)
     wants_details = "details" in report.focus
-    if wants_details or compares_all_kernels(report):
+    if wants_details or report.compares_all_kernels:
         shown += labelled("kernels", kernel_lines(report))
     if wants_details:
         shown += details(report)

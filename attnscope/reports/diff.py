@@ -34,6 +34,8 @@ class TimeChange:
 
     `normalized_ratio` is the ratio at the same speed of the host, by the yardsticks of both runs. `normalized_low` and
     `normalized_high` are the ends of its interval. If they are known, `verdict` follows from them.
+
+    `ratios` has the ratio of each pair of processes if the runs took turns; it is empty for two saved runs.
     """
 
     of: str
@@ -47,6 +49,7 @@ class TimeChange:
     normalized_ratio: float | None = None
     normalized_low: float | None = None
     normalized_high: float | None = None
+    ratios: list[float] = field(default_factory=list)
     real: bool = field(init=False)
     verdict: str | None = field(init=False)
 
@@ -96,6 +99,10 @@ class Diff(Shown):
     """True if the files contain the same run."""
     differing: list[Change] = field(default_factory=list)
     """Changes that make the times incomparable: of the Spec, the machine, torch, or the clock."""
+    unknown: list[str] = field(default_factory=list)
+    """Counts of the whole that are not known exactly in one of the runs, or in both."""
+    processes: int = 0
+    """The number of processes of each run that took turns; 0 for two saved runs."""
     gate: GateResult | None = None
     """The result of `--fail-above`; None without it."""
 

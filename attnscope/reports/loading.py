@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope.core.errors import UsageError
-from attnscope.reports.report import SCHEMA, Report
+from attnscope.reports.report import SCHEMA, Report, TraceReport
 
 
 def read_report(path: Path) -> Report:
@@ -13,14 +13,38 @@ def read_report(path: Path) -> Report:
     Raises:
         UsageError: the file cannot be read, or does not contain a run.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        text = ""  # not UTF-8, and so not JSON
+    return parse_report(text, str(path))
+
+
+def parse_trace(text: str) -> TraceReport:
+    """Read the TraceReport in the JSON that `attnscope trace` of this version wrote."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TraceReport).validate_json(text)
+
+
+def parse_report(text: str, path: str) -> Report:
+    """Read the Report in the JSON of a run.
+
+    Args:
+        text: the JSON.
+        path: the name of its file, for errors.
+
+    Raises:
+        UsageError: the text does not contain a run.
+    """
     import json
 
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        data = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a saved run: it is not valid JSON; write one with --save") from None
     if not isinstance(data, dict) or "schema" not in data:

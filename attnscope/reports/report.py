@@ -15,6 +15,7 @@ from attnscope.core.shown import Shown
 from attnscope.plan.kernels import Alone
 from attnscope.plan.peaks import Peaks, Raised
 from attnscope.plan.roofline import Bound, Roofline
+from attnscope.reports.gate import GateResult
 from attnscope.reports.gpu import GpuState
 
 SCHEMA = 1
@@ -494,12 +495,24 @@ class Report(Shown):
     """The same in wider dtypes, in which the machine may be faster."""
     raised_peaks: list[Raised] = field(default_factory=list, kw_only=True)
     """The peaks that this run raised, since a step was faster than its lower bound."""
+    gate: GateResult | None = field(default=None, kw_only=True)
+    """The result of `--max`; None without it."""
     schema: int = field(default=SCHEMA, kw_only=True)
 
     @property
     def floor_s(self) -> float | None:
         """Return the roofline lower bound of all steps, in seconds; None if no step has one."""
         return floor_s(self.steps)
+
+    @property
+    def compares_all_kernels(self) -> bool:
+        """Return whether all kernels were requested; by default only the fused one is timed."""
+        return len(self.kernels) > 2
+
+    def total(self, name: str) -> tuple[int | None, int | None]:
+        """Return a count of the whole run by its name among the totals, and its lower bound; None if unknown."""
+        exact = getattr(self.totals, name)
+        return exact, getattr(self.totals, f"{name}_at_least", exact)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain dictionaries, lists and numbers."""
@@ -653,3 +666,11 @@ class TraceReport(Report):
     trainable_params: int | None = field(default=None, kw_only=True)
     sort: str | None = field(default=None, kw_only=True)
     edges: list[Edge] = field(default_factory=list, kw_only=True)
+    imported: list[str] = field(default_factory=list, kw_only=True)
+    """Files of the user's modules that were imported to build the module, without installed packages."""
+
+    def total(self, name: str) -> tuple[int | None, int | None]:
+        """Return a count of the whole run and its lower bound; a count without an operator's formula is unknown."""
+        exact, least = super().total(name)
+        is_partial = any(getattr(row, name, exact) is None for row in self.steps)
+        return None if is_partial else exact, least

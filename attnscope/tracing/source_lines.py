@@ -5,7 +5,9 @@ Lines of Python, of torch and of attnscope itself are skipped.
 
 import linecache
 import os
+import sys
 import sysconfig
+from collections.abc import Container
 from functools import cache
 from pathlib import Path
 from traceback import walk_tb
@@ -92,3 +94,18 @@ def spell_line(file: str, line: int | None) -> str:
 def text_of(file: str, line: int | None) -> str:
     """Return the source code of a line."""
     return linecache.getline(file, line or 0).strip()
+
+
+def users_files(before: Container[str]) -> list[str]:
+    """Return the files of the user's modules that are imported now, without installed packages.
+
+    Args:
+        before: names of the modules to skip, which were imported before.
+    """
+    files = [getattr(module, "__file__", None) for name, module in [*sys.modules.items()] if name not in before]
+    paths = [Path(file).resolve() for file in files if isinstance(file, str)]
+    return [str(path) for path in dict.fromkeys(paths) if not _is_installed(path)]
+
+
+def _is_installed(path: Path) -> bool:
+    return any(site in path.parts for site in SITES) or any(path.is_relative_to(home) for home in (OURS, *NOT_USERS))

@@ -25,6 +25,7 @@ from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import Found, measure, run_watched
+from attnscope.tracing.source_lines import users_files
 from attnscope.tracing.targets import InputSpec, Target
 from attnscope.tracing.tree import named_tensors_of, tensors_of
 from attnscope.tracing.values import values_known
@@ -121,6 +122,7 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
         ForwardError: the target could not be built, or its forward raised.
     """
     with _harmless(), imports_as_before():
+        before = set(sys.modules)
         with settled(options.threads, options.seed, torch.device("cpu")):
             if options.runs:
                 options = replace(options, device=options.device or "auto")
@@ -128,7 +130,8 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
             module = built(target, "cpu") if options.runs else built(target, "meta", otherwise="cpu")
             if options.runs:
                 _check_home(module, options)
-        return _trace_with_found_inputs(target, options, module)
+        report = _trace_with_found_inputs(target, options, module)
+        return replace(report, imported=users_files(before))
 
 
 @contextmanager

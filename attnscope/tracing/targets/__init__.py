@@ -17,7 +17,7 @@ from attnscope.tracing.targets.libraries import LIBRARIES
 from attnscope.tracing.targets.own import from_file, from_package
 from attnscope.tracing.targets.target import InputSpec, Target
 
-__all__ = ["InputSpec", "Target", "find_target", "parse_argument", "parse_input"]
+__all__ = ["InputSpec", "Target", "file_of", "find_target", "parse_argument", "parse_input"]
 
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 WORDS = {"true": True, "false": False, "none": None}
@@ -39,9 +39,8 @@ def find_target(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec] 
     prefix, colon, rest = name.partition(":")
     if prefix in LIBRARIES and colon:
         target = LIBRARIES[prefix](rest, dict(args))
-    elif ".py" in name:
-        path, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-        target = from_file(name, Path(path), attribute, args)
+    elif (in_file := file_of(name)) is not None:
+        target = from_file(name, *in_file, args)
     elif colon and rest:
         target = from_package(name, prefix, rest, args)
     else:
@@ -51,6 +50,15 @@ def find_target(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec] 
         )
     target.inputs = list(inputs)
     return target
+
+
+def file_of(name: str) -> tuple[Path, str] | None:
+    """Return the file and the attribute of a target `FILE.py:NAME` or `FILE.py`; None for a target of another kind."""
+    prefix, colon, _ = name.partition(":")
+    if ".py" not in name or (prefix in LIBRARIES and colon):
+        return None
+    path, _, attribute = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    return Path(path), attribute
 
 
 def parse_input(text: str) -> InputSpec:
