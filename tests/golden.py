@@ -13,6 +13,7 @@ from attnscope.analyses.compare import compare
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows
+from attnscope.core.interval import Interval
 from attnscope.networks.presets import read_stages
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
@@ -57,9 +58,11 @@ def timed(report: Report) -> Report:
     environment = {"torch": "2.15.0", "device": "cpu", "device_name": "a processor", "cpu_capability": "AVX512"}
     environment |= {"threads": 1, "cores": 2, "allocator": "pinned", "seed": 0, "load": 0.1}
     whole_s = time.whole_interquartile_mean_s
-    complexity = report.complexity.timed(whole_s, 12.1 * whole_s)
+    complexity = report.complexity.timed(whole_s, 12.1 * whole_s, reference_over_own=Interval(11.8, 12.5))
     warnings = ["the interquartile range of the runs is 12% of their mean; use a longer --budget"]
-    back = report.backward and replace(report.backward, time=_whole(2.5 * time.steps_sum_s))
+    back = report.backward and replace(
+        report.backward, time=_whole(2.5 * time.steps_sum_s), over_forward=Interval(2.45, 2.55)
+    )
     measured = replace(report, steps=steps, time=time, backward=back, complexity=complexity)
     return replace(measured, environment=environment, warnings=warnings, noise=warnings)
 

@@ -1,7 +1,6 @@
 """Comparisons of two saved runs: reading, differences, and `--fail-above`."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import torch
 from torch import nn
 
 from attnscope import SwinNetworkSpec, ViTSpec, explore, trace
-from attnscope.analyses.diff import compare
+from attnscope.analyses.diff import STEP_COSTS, compare
 from attnscope.core.errors import UsageError
 from attnscope.profiling.statistics import Samples
-from attnscope.render.diff import STEP_COSTS, finding, render_diff
+from attnscope.render.diff import QUANTITIES, finding, render_diff
 from attnscope.render.screen import Screen
-from attnscope.render.steps import step_columns
 from attnscope.reports.loading import read_report
 from attnscope.reports.report import KernelRow
 from tests.golden import slowed, timed
@@ -143,7 +141,7 @@ def test_a_difference_within_the_error_of_a_step_is_not_real():
         assert [step.name for step in diff.steps if step.within_error] == ["softmax"]
         assert {step.name for step in diff.backward_steps if step.real} == {"softmax", "merge_heads", "project"}
         screen = render_diff(diff, ("a", "b"), "table", Screen())
-        assert re.search(r"softmax .* cannot tell: [\d.]+–[\d.]+×$", screen, re.MULTILINE)
+        assert "softmax" not in lines_below(screen, "time")
         short = {step.name for step in diff.steps if step.verdict == "cannot tell"}
         assert short <= {step.name for step in diff.steps if step.before_s < 1e-4}
         assert diff.whole.real
@@ -208,7 +206,7 @@ def test_a_backward_that_only_one_run_has_is_reported(attnscope, tmp_path):
     assert ("backward", "with the input's gradient", None) in [(c.name, c.before, c.after) for c in diff.spec]
     assert (diff.backward.after_s, diff.backward.real, diff.backward.ratio) == (None, False, None)
     done = attnscope("diff", *(str(saved(tmp_path, f"{i}.json", run)) for i, run in enumerate((with_it, without))))
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith(" backward"))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(" backward  "))
     assert "only in the first run" in line
     gate = attnscope("diff", str(tmp_path / "0.json"), str(tmp_path / "1.json"), "--fail-above", "1.1")
     assert gate.returncode == 4
@@ -230,8 +228,7 @@ def test_a_different_clock_is_a_change_of_the_environment():
 def test_runs_without_times_have_no_table(attnscope, tmp_path):
     path = str(saved(tmp_path, "a.json", explore(ViTSpec(), time=False, backward=True)))
     shown = attnscope("diff", path, path).stdout
-    assert "costs        unchanged" in shown
-    assert "step" not in shown
+    assert shown.splitlines()[2:] == [" result  both files contain the same run"]
 
 
 def test_a_run_without_newer_fields_is_read(attnscope, tmp_path):
@@ -305,9 +302,9 @@ def test_fail_above_exits_with_1_if_a_run_is_slower(attnscope, tmp_path):
     assert failed.returncode == 1
     assert last_line(failed).startswith("FAIL: backward takes 1.20×")
     shown = attnscope("diff", str(a), str(b)).stdout
-    assert "environment  unchanged" in shown
+    assert "environment" not in shown
     assert "slower" in shown
-    assert "equal within ±6%" in shown  # a step
+    assert "times without a real difference" in shown  # the steps
 
 
 def test_fail_above_cannot_decide_on_widened_samples(attnscope, tmp_path):
@@ -363,7 +360,7 @@ def test_times_of_different_settings_are_not_gated(attnscope, tmp_path):
         b = str(saved(tmp_path, "b.json", other))
         done = attnscope("diff", a, b, "--fail-above", "2")
         assert done.returncode == 4, name
-        assert done.stdout.splitlines()[0].strip() == f"the runs differ in {name}"
+        assert done.stdout.splitlines()[0].startswith(f"the runs differ in {name} ")
         assert last_line(done).startswith(f"CANNOT TELL: times are not comparable: the runs differ in {name};")
         across = attnscope("diff", a, b, "--fail-above", "2", "--across")
         assert across.returncode == 0, name
@@ -397,29 +394,84 @@ def shown(before, after):
     return " ".join(render_diff(compare(before, after), ("a", "b"), "table", Screen()).split())
 
 
-def test_a_cost_has_the_name_and_the_unit_of_its_column():
-    titles = {"bytes_allocated": "allocator"}
-    for backward in (False, True):
-        run = timed(explore(ViTSpec(), time=False, backward=backward))
-        titles |= {column.key: column.title for column in step_columns(run)}
-    assert {name: title for name, (title, _) in STEP_COSTS.items()} == {name: titles[name] for name in STEP_COSTS}
+def lines_below(screen, title):
+    """Return the rows of the table with this title, in words."""
+    lines = screen.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f" {title} "))
+    end = next((index for index in range(start, len(lines)) if not lines[index].strip()), len(lines))
+    return [" ".join(line.split()) for line in lines[start + 2 : end]]
+
+
+def test_each_count_has_a_table_with_its_unit_sorted_by_the_change():
     small, large = (explore(ViTSpec(tokens=tokens), time=False) for tokens in (49, 64))
-    screen = shown(small, large)
-    assert "costs MACs: 119 M → 157 M" in screen
-    assert "softmax live: " in screen
-    assert "bytes_" not in screen
+    screen = render_diff(compare(small, large), ("a", "b"), "table", Screen())
+    assert lines_below(screen, "MACs") == [
+        "whole 119 M 157 M 1.32× more",
+        "project 86.7 M 113 M 1.31× more",
+        "output 28.9 M 37.7 M 1.31× more",
+        "score 1.84 M 3.15 M 1.71× more",
+        "mix 1.84 M 3.15 M 1.71× more",
+    ]
+    assert lines_below(screen, "peak activation memory")[0].startswith("whole 735.0 KiB ")
+    assert screen.splitlines()[0] == "the runs differ in tokens 49 → 64"
+    for raw in ("bytes_", "_peak", "None", "True", "False", "macs"):
+        assert raw not in screen
+
+
+def test_every_count_of_a_diff_has_a_table():
+    """FLOPs are 2 for each MAC."""
+    run = both_ways()
+    names = {name for name in vars(run.totals) if not name.endswith("_at_least")} | {"backward_macs"}
+    assert {whole for *_, whole, _ in QUANTITIES if whole} == names - {"flops"}
+    assert {of_step for *_, of_step in QUANTITIES} == {*STEP_COSTS, "backward_macs"} - {"flops"}
+
+
+def test_a_table_has_only_what_changed_and_says_what_is_not_shown():
+    before = both_ways()
+    after = slowed(before, forward=1.5, steps=("score",))
+    screen = render_diff(compare(before, after), ("a", "b"), "table", Screen())
+    shown = lines_below(screen, "time")
+    steps = [line for line in shown if line.startswith(("blocks", "downsample"))]
+    assert steps
+    assert all("attn.score" in line and line.endswith("slower") for line in steps)
+    assert " times without a real difference; --format csv has all" in screen
+    assert screen.count("after / before") == 1
+
+
+def test_steps_of_one_run_are_named():
+    eager, sdpa = (explore(ViTSpec(kernel=kernel), time=False) for kernel in ("eager", "sdpa"))
+    screen = render_diff(compare(eager, sdpa), ("a", "b"), "table", Screen())
+    assert "only in the first run: score, softmax, mix" in screen
+    assert "only in the second run: attend" in screen
+    assert lines_below(screen, "peak activation memory")[0] == "whole 5.3 MiB ? – unknown"
+    assert "unknown" not in lines_below(screen, "bytes read")[0]
+
+
+def test_options_and_the_environment_are_in_words():
+    runs = [explore(ViTSpec(qkv_bias=bias, dim=dim), time=False) for bias, dim in ((True, 768), (False, 1536))]
+    assert shown(*runs).startswith("the runs differ in qkv bias yes → no; dim 768 → 1,536 a → b")
+    run = timed(runs[0])
+    many = replace(run, spec={f"option_{index}": index for index in range(9)})
+    assert shown(run, many).split(" a → b ")[0].endswith("more")
+
+
+def test_a_cannot_tell_names_the_smallest_difference_that_can_be_seen():
+    run = timed(explore(ViTSpec(), time=False))
+    assert "forward: cannot tell: 0.3–2.2× (a difference below 174% could not be seen)" in finding(
+        compare(run, spread(run, 1.0, 3.0))
+    )
 
 
 def test_a_change_that_rounding_hides_has_all_digits():
     run = explore(ViTSpec(), time=False)
     other = replace(run, totals=replace(run.totals, macs=run.totals.macs + 1))
-    assert f"MACs: {run.totals.macs:,} → {run.totals.macs + 1:,}" in shown(run, other)
+    assert f"whole {run.totals.macs:,} {run.totals.macs + 1:,} 1.00× more" in shown(run, other)
 
 
 def test_the_result_comes_first_and_says_what_changed():
     run = timed(explore(ViTSpec(), time=False))
     assert finding(compare(run, run)) == "both files contain the same run"
-    assert finding(compare(run, slowed(run, forward=3.0))) == "forward: 2.9–3.1× slower; equal costs"
+    assert finding(compare(run, slowed(run, forward=3.0))) == "forward: 2.9–3.1× slower; equal counts"
     untimed = explore(ViTSpec(tokens=64), time=False)
     assert finding(compare(untimed, run)).startswith("forward: only in the second run; ")
     again = explore(ViTSpec(tokens=64), time=False, backward=True)
@@ -439,6 +491,7 @@ def test_the_kernel_of_the_run_does_not_repeat_the_forward():
     forward = run.time.whole_interquartile_mean_s
     same, other = (KernelRow(name, time, 0.0, None, None) for name, time in (("eager", forward), ("sdpa", 1e-3)))
     with_kernels = replace(run, kernels=[same, other])
-    screen = shown(with_kernels, with_kernels)
+    slower = [replace(kernel, time_s=2 * kernel.time_s) for kernel in with_kernels.kernels]
+    screen = shown(with_kernels, replace(slowed(with_kernels, forward=2.0), kernels=slower))
     assert "kernel sdpa" in screen
     assert "kernel eager" not in screen

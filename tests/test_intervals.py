@@ -7,8 +7,8 @@ import statistics
 import pytest
 
 from attnscope.core.interval import CANNOT_TELL, EQUAL, FASTER, SLOWER, Interval, verdict_on
-from attnscope.profiling.intervals import consecutive_blocks, interval_of, paired_interval
-from attnscope.render.words import ratio_range, upper_percent
+from attnscope.profiling.intervals import consecutive_blocks, interval_of, paired_interval, ratio_of_rounds
+from attnscope.render.words import ratio_range, share_range, speed, upper_percent
 
 DRAWS = 1000
 
@@ -145,6 +145,39 @@ def test_an_interval_is_widened_and_divided_outwards():
 )  # fmt: skip
 def test_a_ratio_has_only_the_digits_that_its_interval_leaves(low, high, words):
     assert ratio_range(Interval(low, high)) == words
+
+
+@pytest.mark.parametrize(
+    ("ratio", "value", "words"),
+    [(Interval(13.2, 15.7), 14.0, "13–16× faster"), (Interval(0.0625, 0.0714), 0.07, "14–16× slower"),
+     (Interval(0.97, 1.02), 1.0, "unclear which is faster: 0.97–1.02×"), (None, 13.9, "about 10× faster, too few runs"),
+     (None, 0.5, "about 2× slower, too few runs"),
+     (Interval(12.0, 48.0), 14.0, "12–48× faster, unstable: use a longer --budget"),
+     (Interval(0.8, 1.2), 1.0, "unclear which is faster: 0.8–1.2×, unstable: use a longer --budget")],
+)  # fmt: skip
+def test_a_speed_has_its_interval_and_says_if_it_is_unstable(ratio, value, words):
+    assert speed(ratio, value) == words
+
+
+def test_a_ratio_of_rounds_is_paired_and_allows_for_the_places_of_weights():
+    drift = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert ratio_of_rounds([2 * each for each in drift], drift) == Interval(1.98, 2.02)
+    assert ratio_of_rounds(drift[:4], drift[:4]) is None
+
+
+@pytest.mark.parametrize(
+    ("high", "unstable"), [(1.25, False), (1.26, True)]
+)  # fmt: skip
+def test_an_interval_of_a_quarter_is_unstable(high, unstable):
+    assert Interval(1.0, high).is_unstable is Interval(2.0, 2 * high).is_unstable is unstable
+
+
+def test_a_share_is_rounded_outwards():
+    assert [share_range(each) for each in (Interval(0.121, 0.149), Interval(0.12, 0.12), None)] == [
+        "12–15%",
+        "12%",
+        "?",
+    ]
 
 
 def test_a_percentage_is_rounded_up():

@@ -191,7 +191,7 @@ def test_kernels_that_would_not_fit_in_memory_are_not_built(monkeypatch):
     assert all(kernel.error is None for kernel in report.kernels)
     screen = render(report, "table", Screen(width=120))
     assert "eager  not available: it needs 212.0 KiB, but cpu has 89.8 KiB free" in screen
-    assert "?× eager  error unknown" in screen
+    assert "error unknown  ?× eager" in screen
     assert "error: largest difference from float64, relative to its largest value" in screen
 
 

@@ -85,6 +85,7 @@ def test_a_command_works(attnscope, command, tmp_path):
     timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
     # a short run on a busy machine decides nothing about times
     undecided = ["--cannot-tell", "pass"] if "--fail-above" in words else []
+    undecided += ["--budget", "0.02", "--processes", "5"] if "--rerun" in words else []
     done = attnscope(*words, *(["--budget", "0.02"] if timed else []), *undecided)
     assert done.returncode == 0, done.stderr
 

@@ -9,11 +9,13 @@ from attnscope.analyses.costs import Costs
 from attnscope.analyses.measurement import CounterpartTimes, Measurements
 from attnscope.attentions.complexity import Complexity
 from attnscope.attentions.spec import Spec
+from attnscope.core.interval import Interval
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.optional import most, sum_of
 from attnscope.core.version import __version__
 from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan, SizedStep
+from attnscope.profiling.intervals import interval_of
 from attnscope.profiling.noise import disturbances, doubts
 from attnscope.profiling.options import RunOptions
 from attnscope.reports.report import (
@@ -25,6 +27,7 @@ from attnscope.reports.report import (
     Report,
     StepBackward,
     StepRow,
+    Time,
     Totals,
 )
 from attnscope.reports.report import Complexity as ComplexityFigures
@@ -135,7 +138,16 @@ def _explained(spec: Spec, figure: str | None) -> ExplainedFigure | None:
 
 def _backward(costs: Costs, measured: Measurements, options: RunOptions) -> Backward:
     torch_macs = measured.verification.backward_macs
-    return Backward(sum_of(costs.backward_macs), options.input_grad, torch_macs, measured.backward.whole)
+    back, forward = measured.backward.whole, measured.forward.whole
+    over_forward = None if back is None or forward is None else _ratio(back, forward)
+    return Backward(sum_of(costs.backward_macs), options.input_grad, torch_macs, back, over_forward=over_forward)
+
+
+def _ratio(time: Time, other: Time) -> Interval | None:
+    """Return the interval of the ratio of two times that were measured one after the other."""
+    found, of_other = (interval_of(each.whole_samples_s) for each in (time, other))
+    ratio = found and of_other and found.over(of_other)
+    return ratio and ratio.including(time.whole_interquartile_mean_s / other.whole_interquartile_mean_s)
 
 
 def step_rows(costs: Costs, measured: Measurements, with_backward: bool) -> list[StepRow]:
@@ -301,4 +313,6 @@ def complexity_figures(
     )
     if timed.own_s is None:
         return figures
-    return figures.timed(timed.own_s, timed.reference_s, timed.reference_samples_s)
+    return figures.timed(
+        timed.own_s, timed.reference_s, timed.reference_samples_s, timed.own_samples_s, timed.reference_over_own
+    )

@@ -198,7 +198,7 @@ def _time(row: TimeChange, limit: Fraction, sampled: str, fix: str) -> Check:
         return Check(row.of, PASS, f"{found}, at most {_plain(limit)}×")
     if interval.low > limit:
         return Check(row.of, FAIL, f"{found}, above {_plain(limit)}×")
-    seen = f"a difference below {max(interval.high / ratio, ratio / interval.low) - 1:.0%} could not be seen"
+    seen = f"a difference below {interval.unseen(ratio):.0%} could not be seen"
     return Check(row.of, CANNOT_TELL, f"{found}, which does not decide about {_plain(limit)}×; {seen}", fix)
 
 

@@ -13,6 +13,7 @@ from attnscope.analyses.blocks import Block, measure_blocks
 from attnscope.analyses.costs import Costs
 from attnscope.analyses.fused import build_fused, build_if_it_fits
 from attnscope.attentions.spec import Spec
+from attnscope.core.interval import Interval
 from attnscope.ops.kernels import KERNELS
 from attnscope.plan.kernels import Alone, alone, seen_seconds
 from attnscope.plan.peaks import Peaks, Raised
@@ -27,17 +28,17 @@ from attnscope.profiling.building import (
     shortage,
     too_large,
 )
+from attnscope.profiling.intervals import FEWEST_SAMPLES, ratio_of_rounds
 from attnscope.profiling.options import RunOptions
+from attnscope.profiling.statistics import Samples
 from attnscope.profiling.verification import Verification, verify_run
 from attnscope.reports.gpu import GpuState
 from attnscope.reports.report import KernelRow, StepTime, Time
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from attnscope.profiling.kernels import Contenders
-    from attnscope.profiling.statistics import Samples
     from attnscope.profiling.timing import Timing, Turns
 
 LONGEST_COUNTERPART_S = 2.0
@@ -50,7 +51,7 @@ class ForwardTimes:
 
     whole: Time | None = None
     steps: Mapping[int, StepTime] = field(default_factory=dict)
-    beside: "Sequence[Samples]" = ()
+    beside: Sequence[Samples] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class CounterpartTimes:
     own_s: float | None = None
     reference_s: float | None = None
     reference_samples_s: tuple[float, ...] = ()
+    own_samples_s: tuple[float, ...] = ()
+    reference_over_own: Interval | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -144,7 +147,7 @@ def measure(spec: Spec, costs: Costs, options: RunOptions) -> Measurements:
         blocks, gpu = watched_blocks(spec, plan, module, x, options, fused)
         forward = measure_forward(plan, module, x, verification.order, options, blocks, gpu)
         bounds = measure_bounds(plan, x, forward, options)
-        counterpart = measure_counterpart(spec, plan, forward.whole, device, options)
+        counterpart = measure_counterpart(spec, plan, forward.whole, module, x, options)
         kernels = measure_kernels(spec, module, x, forward, fused, options)
         backward = measure_backward(plan, verification.order, x, blocks, options)
     return Measurements(verification, machine, allocated, forward, bounds, counterpart, kernels, backward)
@@ -262,14 +265,17 @@ def times_by_row(timing: "Timing", order: Sequence[int]) -> dict[int, StepTime]:
 
 
 def measure_counterpart(
-    spec: Spec, plan: Plan, whole: Time | None, device: "torch.device", options: RunOptions
+    spec: Spec, plan: Plan, whole: Time | None, module: "nn.Module", x: "tuple[Tensor, ...]", options: RunOptions
 ) -> CounterpartTimes:
-    """Time global attention on the same tokens, if it fits in memory and does not take too long."""
+    """Time global attention on the same tokens, if it fits in memory and does not take too long.
+
+    Its runs are interleaved with runs of this attention, so that a drift of the machine does not change their ratio.
+    """
     if whole is None or isinstance(spec, networks.NetworkSpec):
         return CounterpartTimes()
-    from attnscope.profiling.timing import time_forward
+    from attnscope.profiling.timing import time_in_turn
 
-    own_s, counterpart = whole.whole_interquartile_mean_s, spec.counterpart()
+    own_s, counterpart, device = whole.whole_interquartile_mean_s, spec.counterpart(), x[0].device
     if counterpart is None:
         return CounterpartTimes(own_s)
     other = counterpart.plan()
@@ -281,8 +287,13 @@ def measure_counterpart(
         too_long = f"global attention was not timed: it would take about {expected_s:.0f} s per run"
         return CounterpartTimes(own_s, notes=(too_long,))
     progress = options.progress_of("global attention")
-    time = time_forward(*build(counterpart, device), options.budget / 2, progress)
-    return CounterpartTimes(own_s, time.interquartile_mean_s, tuple(time.samples_s))
+    forwards = [build(counterpart, device), (module, x)]
+    turns = time_in_turn(forwards, options.budget / 2, progress, fewest_long=FEWEST_SAMPLES)
+    (reference, own), reference_s = turns.samples, turns.times[0].interquartile_mean_s
+    ratio = ratio_of_rounds(reference, own)
+    if ratio is not None:
+        ratio = ratio.including(reference_s / own_s)
+    return CounterpartTimes(own_s, reference_s, tuple(reference), tuple(own), ratio)
 
 
 def measure_kernels(
@@ -299,7 +310,7 @@ def measure_kernels(
     if fused is not None:
         whole = forward.whole
         eager = KernelRow("eager", whole.whole_interquartile_mean_s, whole.whole_iqr_s, None, None)
-        return KernelTimes((eager, *fused.rows(forward.beside)))
+        return KernelTimes((eager, *fused.rows(forward.beside, Samples(whole.whole_samples_s))))
     if not options.kernels:
         return KernelTimes()
     from attnscope.profiling.kernels import compare_kernels

@@ -11,7 +11,7 @@ from attnscope.core.errors import UsageError, ran_out_of_memory
 from attnscope.core.interval import Interval
 from attnscope.ops.kernels import RUN_EVERYWHERE
 from attnscope.profiling.building import build, needed_together, settled, shortage
-from attnscope.profiling.intervals import paired_interval
+from attnscope.profiling.intervals import ratio_of_rounds
 from attnscope.profiling.noise import SPREAD_MAY_BE, disturbances
 from attnscope.profiling.options import check_arguments, check_dtype
 from attnscope.profiling.statistics import quartiles
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from attnscope.profiling.timing import Turns
 
-PLACES_MAY_DIFFER = 0.01
-"""Relative difference between identical modules in one process: each has its weights at other addresses."""
 LONGEST_RUN_S = 5.0
 """A forward that is expected to take longer is not timed."""
 MOST_CANDIDATES = 100_000
@@ -127,9 +125,7 @@ def paired_ratio(times: Mapping[str, Measured], first: str, other: str) -> Inter
     """
     if first not in times or other not in times:
         return None
-    rounds = zip(times[first].samples_s, times[other].samples_s, strict=True)
-    found = paired_interval([one / another for one, another in rounds])
-    return None if found is None else found.widened(PLACES_MAY_DIFFER)
+    return ratio_of_rounds(times[first].samples_s, times[other].samples_s)
 
 
 def find_crossover(

@@ -16,6 +16,8 @@ from attnscope.profiling.statistics import quartiles
 
 BLOCKS = 6
 """Consecutive blocks of samples: the probability that both ends hold is 1 - 2^-5 = 96.9%."""
+PLACES_MAY_DIFFER = 0.01
+"""Relative difference between identical modules in one process: each has its weights at other addresses."""
 FEWEST_SAMPLES = 5
 """The smallest number of samples of an interval. With five, each end holds with a probability of 96.9%."""
 
@@ -79,6 +81,16 @@ def interval_between_processes(samples: Sequence[float], process_runs: Sequence[
     edges = pairwise(accumulate(process_runs, initial=0))
     medians = [statistics.median(samples[low:high]) for low, high in edges]
     return Interval(min(medians), max(medians))
+
+
+def ratio_of_rounds(first_s: Sequence[float], other_s: Sequence[float]) -> Interval | None:
+    """Return the interval of the time of one module over that of another; None for too few rounds.
+
+    Args:
+        first_s, other_s: seconds of both, interleaved in one process. Samples at the same position are of the same round.
+    """
+    found = paired_interval([first / other for first, other in zip(first_s, other_s, strict=True)])
+    return None if found is None else found.widened(PLACES_MAY_DIFFER)
 
 
 def consecutive_blocks(samples: Sequence[float], count: int) -> list[Sequence[float]]:

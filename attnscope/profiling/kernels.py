@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from attnscope.attentions.kernels import BACKENDS, fused_attention
 from attnscope.core.errors import DeviceError, ran_out_of_memory
+from attnscope.core.interval import Interval
 from attnscope.ops.kernels import RUN_EVERYWHERE
+from attnscope.profiling.intervals import ratio_of_rounds
 from attnscope.profiling.outputs import not_finite
 from attnscope.profiling.statistics import Samples
 from attnscope.profiling.timing import Progress, Turns, measuring, time_in_turn
@@ -82,15 +84,26 @@ class Contenders(NamedTuple):
     failed: dict[str, str]
     finite: dict[str, bool]
 
-    def rows(self, times: Iterable[Samples]) -> list[KernelRow]:
+    def rows(self, times: Sequence[Samples], eager: Samples | None = None) -> list[KernelRow]:
         """Return one row for each kernel.
 
         Args:
             times: the times of the kernels that run, in their order.
+            eager: the interleaved times of the eager steps, if these are not one of the kernels.
         """
+        timed = dict(zip(self.ready, times, strict=True))
+        eager = eager or timed.get("eager")
         rows = [
-            KernelRow(name, time.interquartile_mean_s, time.iqr_s, self.errors[name], None, self.finite[name])
-            for name, time in zip(self.ready, times, strict=True)
+            KernelRow(
+                name,
+                time.interquartile_mean_s,
+                time.iqr_s,
+                self.errors[name],
+                None,
+                self.finite[name],
+                None if eager is None else _ratio(time, eager),
+            )
+            for name, time in timed.items()
         ]
         return rows + [KernelRow(name, None, None, None, why) for name, why in self.failed.items()]
 
@@ -151,6 +164,12 @@ def compare_kernels(
     turns = time_in_turn([(other, x) for other in found.ready.values()], budget_s, progress) if found.ready else None
     rows = {row.name: row for row in found.rows(turns.times if turns else [])}
     return [rows[name] for name in builds], turns
+
+
+def _ratio(time: Samples, eager: Samples) -> Interval | None:
+    """Return the interval of the time of a kernel over that of the eager steps."""
+    found = ratio_of_rounds(time.samples_s, eager.samples_s)
+    return found and found.including(time.interquartile_mean_s / eager.interquartile_mean_s)
 
 
 def _exact(build: Callable[[], nn.Module], module: nn.Module, x: tuple[Tensor, ...]) -> Tensor | None:

@@ -353,16 +353,18 @@ def time_in_turn(
     budget_s: float,
     progress: Progress | None = None,
     now: Callable[[], float] = time.perf_counter,
+    fewest_long: int = FEWEST_LONG_RUNS,
 ) -> Turns:
     """Time several uninstrumented forwards, interleaved, so that drift of the machine affects all equally.
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
         budget_s: seconds to measure all of them together, without the warm-up. Each runs at least FEWEST_CLEAN times, or
-            FEWEST_LONG_RUNS times if one round takes longer than the budget. Measuring ends earlier if the intervals of
+            `fewest_long` times if one round takes longer than the budget. Measuring ends earlier if the intervals of
             the ratios to the first forward are NARROW.
         progress: called with the fraction of the measurement that is done.
         now: returns the current time in seconds, for the budget and the warm-up.
+        fewest_long: the smallest number of rounds that are longer than the budget.
 
     Returns:
         The samples of each forward, from the clean rounds. If these are too few, all rounds are kept, and a single thread
@@ -385,7 +387,7 @@ def time_in_turn(
         watch = Watch()
         start = now()
         rounds: list[list[Timed]] = []
-        fewest = FEWEST_LONG_RUNS if long else FEWEST_CLEAN
+        fewest = fewest_long if long else FEWEST_CLEAN
         judged_at = FEWEST_FOR_WIDTH
         while len(rounds) < fewest or now() - start < budget_s:
             rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))

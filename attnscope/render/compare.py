@@ -251,13 +251,14 @@ def _heads(comparison: Comparison) -> dict[str, str]:
 
 
 def _ratio(point: Point, other: str) -> str | None:
-    """Return the interval of a measured ratio, or the ratio with one digit if it is unclear which is faster."""
+    """Return the interval of a measured ratio, with a sign if it is unclear which contender is faster."""
     ratio = point.measured_ratio.get(other)
     if ratio is None:
         return None
-    if not point.can_tell(other):
+    if other not in point.measured_interval:
         return f"{UNCLEAR} {float(f'{ratio:.1g}'):g}×"
-    return words.ratio_range(Interval(*point.measured_interval[other]))
+    found = words.ratio_range(Interval(*point.measured_interval[other]))
+    return found if point.can_tell(other) else f"{UNCLEAR} {found}"
 
 
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:

@@ -85,19 +85,23 @@ def kernel_lines(report: Report) -> list[str]:
     if not report.compares_all_kernels:
         if not eager_s or fused_s is None:
             return []
-        ratio = f"{fused_s / eager_s:.2f}×, interleaved"
-        return [f"--kernel sdpa {words.seconds(fused_s)}, eager {words.seconds(eager_s)} ({ratio})"]
+        ratio = words.measured_ratio(kernels["sdpa"].over_eager, fused_s / eager_s)
+        return [f"--kernel sdpa {words.seconds(fused_s)}, eager {words.seconds(eager_s)} ({ratio}; interleaved)"]
     width = max(map(len, kernels))
     lines = []
     for kernel in report.kernels:
         if kernel.time_s is None:
             lines.append(f"{kernel.name:<{width}}  not available: {kernel.why}")
         else:
-            ratio = f"{kernel.time_s / eager_s:5.2f}× eager" if eager_s else f"{words.UNKNOWN:>5}× eager"
+            ratio = words.measured_ratio(kernel.over_eager, kernel.time_s / eager_s) if eager_s else f"{words.UNKNOWN}×"
+            ratio = "" if kernel.name == "eager" else f"{ratio.replace('×', '× eager', 1)}"
             error = "unknown" if kernel.error is None else f"{kernel.error:.1e}"
             error = error if kernel.finite else "not finite: the output has NaN or infinite values"
-            lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  {ratio}  error {error}")
-    return [*lines, "error: largest difference from float64, relative to its largest value"]
+            lines.append(f"{kernel.name:<{width}}  {words.seconds(kernel.time_s):>8}  error {error}  {ratio}".rstrip())
+    lines.append("error: largest difference from float64, relative to its largest value")
+    if any(kernel.over_eager is not None and kernel.over_eager.is_unstable for kernel in report.kernels):
+        lines.append("unstable: the ends of the interval are far apart; use a longer --budget, or close other programs")
+    return lines
 
 
 def roofline_lines(report: Report) -> list[str]:

@@ -1,7 +1,8 @@
 """The differences of two runs on a screen, in CSV and in Markdown."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -13,33 +14,30 @@ from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdow
 from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.reports.diff import Change, Diff, TimeChange
 
-A_SCREENFUL = 36
-"""The largest number of changes of a kind, and of times, on a screen; of more times, only real differences are shown."""
+A_SCREENFUL, MOST_STEPS, MOST_SETTINGS = 36, 6, 6
+"""The largest number of changed times of a kind, of changed steps in a table of counts, and of settings in a line."""
+BOTH, ALIGNED = 9, 100
+"""Width of the columns before and after, and width of the narrowest screen on which the tables are aligned."""
+Row = TypeVar("Row")
 
-STEP_COSTS: dict[str, tuple[str, Callable[[int], str]]] = {
-    "macs": ("MACs", words.metric),
-    "flops": ("FLOPs", words.metric),
-    "other_flops": ("elementwise", words.metric),
-    "params": ("params", words.metric),
-    "bytes_read": ("read", words.binary),
-    "bytes_written": ("written", words.binary),
-    "bytes_live": ("live", words.binary),
-    "bytes_training": ("training", words.binary),
-    "bytes_backward": ("bwd live", words.binary),
-    "bytes_saved": ("saved", words.binary),
-    "bytes_allocated": ("allocator", words.binary),
-    "backward_macs": ("bwd MACs", words.metric),
-}
-"""The word and the unit of each cost of a step, by its name in JSON; the words are the column names of a report."""
-COSTS: dict[str, tuple[str, Callable[[int], str]]] = {
-    **STEP_COSTS,
-    "times": ("number of identical steps", str),
-    "peak_bytes": ("peak activation memory", words.binary),
-    "training_peak_bytes": ("peak activation memory in training", words.binary),
-    "kept_bytes": ("saved for backward", words.binary),
-    "backward_peak_bytes": ("peak memory in the backward", words.binary),
-}
-"""The same with the costs of the whole."""
+QUANTITIES: tuple[tuple[str, Callable[[int], str], str, str], ...] = (
+    ("MACs", words.metric, "macs", "macs"),
+    ("parameters", words.metric, "params", "params"),
+    ("peak activation memory", words.binary, "peak_bytes", "bytes_live"),
+    ("peak memory in training", words.binary, "training_peak_bytes", "bytes_training"),
+    ("saved for backward", words.binary, "kept_bytes", "bytes_saved"),
+    ("peak memory in backward", words.binary, "backward_peak_bytes", "bytes_backward"),
+    ("backward MACs", words.metric, "backward_macs", "backward_macs"),
+    ("elementwise FLOPs", words.metric, "other_flops", "other_flops"),
+    ("bytes read", words.binary, "bytes_read", "bytes_read"),
+    ("bytes written", words.binary, "bytes_written", "bytes_written"),
+    ("peak of the allocator", words.binary, "", "bytes_allocated"),
+    ("number of equal steps", str, "", "times"),
+)
+"""The tables of counts, the most important first: title, unit, and the names of the count of the whole and of a step.
+
+FLOPs are 2 for each MAC, so that they have no table of their own.
+"""
 
 
 def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -> str:
@@ -84,12 +82,19 @@ def diff_columns(normalized: bool = True) -> list[Column[TimeChange]]:
         normalized: whether any time is known at the same speed of the host; otherwise the screen has no column for it.
     """
     return [
-        Column[TimeChange]("step", "step", lambda row: row.name, right=False, text=_name),
+        Column[TimeChange]("step", "time", lambda row: row.name, right=False, text=_name, is_long=True),
         Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
         Column[TimeChange]("times", "times", lambda row: row.times, rank=None),
         Column[TimeChange]("before_s", "before", lambda row: row.before_s, _seconds, rank=2),
         Column[TimeChange]("after_s", "after", lambda row: row.after_s, _seconds, rank=1),
-        Column[TimeChange]("ratio", "after / before", lambda row: row.ratio, _ratio, rank=3),
+        Column[TimeChange](
+            "ratio",
+            "after / before",
+            lambda row: row.ratio,
+            _ratio,
+            rank=3,
+            text=lambda row: _range(row.measured_interval),
+        ),
         Column[TimeChange]("ratio_low", "", lambda row: row.ratio_low, _ratio, rank=None),
         Column[TimeChange]("ratio_high", "", lambda row: row.ratio_high, _ratio, rank=None),
         Column[TimeChange](
@@ -98,10 +103,11 @@ def diff_columns(normalized: bool = True) -> list[Column[TimeChange]]:
             lambda row: row.normalized_ratio,
             _ratio,
             rank=2.5 if normalized else None,
+            text=lambda row: _range(row.normalized_interval),
         ),
         Column[TimeChange]("normalized_low", "", lambda row: row.normalized_low, _ratio, rank=None),
         Column[TimeChange]("normalized_high", "", lambda row: row.normalized_high, _ratio, rank=None),
-        Column[TimeChange]("verdict", "", verdict, right=False),
+        Column[TimeChange]("verdict", "", verdict, right=False, text=_short),
     ]
 
 
@@ -119,32 +125,166 @@ def verdict(change: TimeChange) -> str:
 
 
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
-    """Return the changes of the environment, the Spec and the exact costs, then the times."""
+    """Return the differences of the runs, the result, and a table of each quantity that changed."""
     headline = screen.headline(f"{names[0]} → {names[1]}")
-    shown = [("result", finding(diff), "bold"), *change_lines(diff)]
-    parts: list[RenderableType] = [*incomparable(diff, screen), headline, Text(""), screen.lines(shown)]
-    rows = [row for row in diff.timed if not _repeats_forward(row, diff)]
-    every = len(rows)
-    if len(rows) > A_SCREENFUL:
-        rows = [row for row in rows if row.real or row.is_whole or row.of == "kernel"]
-    columns, dropped = fit(diff_columns(diff.is_normalized), rows, screen)
-    if rows:
-        parts += [Text(""), rows_table(columns, rows, screen, _style)]
-    if len(rows) < every:
-        hidden = plural(every - len(rows), "step")
-        parts.append(screen.aside(f"not shown: {hidden} without a real difference; --format csv has all"))
-    parts += screen.hidden(dropped)
-    if diff.doubts:
-        parts += [Text(""), screen.lines(warning_lines(diff))]
-    return parts
+    shown = [("result", finding(diff), "bold"), *change_lines(diff), *warning_lines(diff)]
+    return [*incomparable(diff, screen), headline, Text(""), screen.lines(shown), *tables(diff, screen)]
 
 
 def incomparable(diff: Diff, screen: Screen) -> list[RenderableType]:
     """Return the first line of a screen whose runs differ in what times depend on."""
-    if not diff.differing or diff.whole.ratio is None:
+    differing = _differing(diff)
+    if not differing:
         return []
-    names = ", ".join(change.name.replace("_", " ") for change in diff.differing)
-    return [Text(f"the runs differ in {names}", "yellow"), Text("")]
+    changes = "; ".join(map(setting, differing[:MOST_SETTINGS]))
+    more = len(differing) - MOST_SETTINGS
+    words_of_more = f"; and {more} more" if more > 0 else ""
+    return [Text(screen.text(f"the runs differ in {changes}{words_of_more}"), "yellow"), Text("")]
+
+
+def _differing(diff: Diff) -> list[Change]:
+    """Return the differences for the first line, without what a run without times lacks, such as torch."""
+    return [each for each in diff.differing if each in diff.spec or None not in (each.before, each.after)]
+
+
+def setting(change: Change) -> str:
+    """Return a change of an option or of the environment: `--dim 96 → 192`, `threads 1 → 2`."""
+    name = change.name.replace("_", " ")
+    shown = [_value(value) for value in (change.before, change.after)]
+    return f"{name} {' → '.join(shown)}"
+
+
+def tables(diff: Diff, screen: Screen) -> list[RenderableType]:
+    """Return a table of the times, then one of each count, with the rows that changed.
+
+    A table begins with the whole, then the steps with the largest changes.
+    """
+    times, every = changed_times(diff)
+    counts = changed_counts(diff)
+    shown: list[RenderableType] = []
+    hidden: dict[str, None] = {}
+    names = [
+        *map(_name, times),
+        *(row.name for rows in counts.values() for row in rows),
+        *(title for title, _ in counts),
+    ]
+    aligns = screen.width is None or screen.width >= ALIGNED
+    name, both = (max(map(len, names), default=0), BOTH) if aligns else (0, 0)
+    if times:
+        columns, dropped = fit(_padded(diff_columns(diff.is_normalized), name, both), times, screen)
+        shown += [Text(""), rows_table(columns, times, screen, _style)]
+        hidden |= dict.fromkeys(dropped)
+    for (title, spell), rows in counts.items():
+        kept, dropped = fit(_padded(count_columns(title, spell), name, both), rows[: MOST_STEPS + 1], screen)
+        shown += [
+            Text(""),
+            rows_table(kept, rows[: MOST_STEPS + 1], screen, lambda row: "bold" if row.is_whole else ""),
+        ]
+        hidden |= dict.fromkeys(dropped)
+    not_shown = _not_shown(every, len(times), sum(max(0, len(rows) - MOST_STEPS - 1) for rows in counts.values()))
+    return [*shown, *map(screen.aside, not_shown), *screen.hidden(list(dict.fromkeys(map(str.strip, hidden))))]
+
+
+def _not_shown(every: int, shown: int, counts: int) -> list[str]:
+    lines = [f"not shown: {plural(every - shown, 'time')} without a real difference; --format csv has all"]
+    more = [f"not shown: {plural(counts, 'smaller change')} of counts; --json has all"]
+    return [*(lines if every > shown else []), *(more if counts else [])]
+
+
+def changed_times(diff: Diff) -> tuple[list[TimeChange], int]:
+    """Return the times that changed, the largest difference first, below that of their whole; and the number of all.
+
+    The whole forward and backward are always there, with their verdicts.
+    """
+    rows = [row for row in diff.timed if not _repeats_forward(row, diff)]
+    shown: list[TimeChange] = []
+    for of in dict.fromkeys(row.of for row in rows):
+        of_kind = [row for row in rows if row.of == of]
+        whole = [row for row in of_kind if row.is_whole]
+        # a step that one run lacks is a change only if that run has the whole
+        lacks = all(row.verdict is not None for row in whole)
+        parts = [row for row in of_kind if not row.is_whole and (row.real or (lacks and row.verdict is None))]
+        shown += whole
+        shown += sorted(parts, key=lambda row: -abs((row.after_s or 0) - (row.before_s or 0)))[:A_SCREENFUL]
+    return shown, len(rows)
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """A count of the whole or of a step in both runs; None if it is unknown."""
+
+    name: str
+    before: int | None
+    after: int | None
+    is_whole: bool
+
+    @property
+    def ratio(self) -> float | None:
+        """Return the count after over the count before; None if one is unknown or the count before is 0."""
+        return self.after / self.before if self.before and self.after is not None else None
+
+
+Quantity = tuple[str, Callable[[int], str]]
+"""The title of a table and the unit of its counts."""
+
+
+def changed_counts(diff: Diff) -> dict[Quantity, list[CountRow]]:
+    """Return the rows of each count that changed: that of the whole, then those of steps, the largest change first."""
+    found: dict[Quantity, list[CountRow]] = {}
+    for title, spell, whole, of_step in QUANTITIES:
+        rows = []
+        for change in diff.costs:
+            place, _, name = change.name.rpartition(" ")
+            if change.name == whole or (place and name == of_step):
+                rows.append(CountRow(f"  {place}" if place else "whole", change.before, change.after, not place))
+        if rows:
+            rows.sort(key=lambda row: (not row.is_whole, -abs((row.after or 0) - (row.before or 0))))
+            found[title, spell] = rows
+    return found
+
+
+def count_columns(title: str, spell: Callable[[int], str]) -> list[Column[CountRow]]:
+    """Return the columns of a table of counts: the whole or a step, both counts, their ratio, and the verdict."""
+
+    def count(row: CountRow, value: int | None) -> str:
+        if value is None:
+            return words.UNKNOWN
+        is_hidden = None not in (row.before, row.after) and spell(row.before or 0) == spell(row.after or 0)
+        return _exact(value) if is_hidden else spell(value)
+
+    return [
+        Column[CountRow]("name", title, lambda row: row.name, right=False, is_long=True),
+        Column[CountRow]("before", "before", lambda row: row.before, rank=2, text=lambda row: count(row, row.before)),
+        Column[CountRow]("after", "after", lambda row: row.after, rank=1, text=lambda row: count(row, row.after)),
+        Column[CountRow]("ratio", "after / before", lambda row: row.ratio, rank=3, text=_count_ratio),
+        Column[CountRow]("verdict", "", _count_verdict, right=False),
+    ]
+
+
+def _count_ratio(row: CountRow) -> str:
+    return words.NONE if row.ratio is None else words.times(row.ratio)
+
+
+def _count_verdict(row: CountRow) -> str:
+    if row.before is None or row.after is None:
+        return "unknown"
+    return "more" if row.after > row.before else "less"
+
+
+def _padded(columns: list[Column[Row]], name: int, both: int) -> list[Column[Row]]:
+    """Return columns of the same widths in all tables, so that these are aligned.
+
+    Args:
+        columns: the columns, the names first.
+        name: width of the names.
+        both: width of the columns before and after.
+    """
+    widths = dict.fromkeys(("before", "before_s", "after", "after_s"), both)
+    first, *others = columns
+    return [
+        replace(first, title=f"{first.title:<{name}}"),
+        *(replace(each, title=f"{each.title:>{widths.get(each.key, 0)}}") for each in others),
+    ]
 
 
 def finding(diff: Diff) -> str:
@@ -156,16 +296,19 @@ def finding(diff: Diff) -> str:
     macs = next((change for change in diff.costs if change.name == "macs"), None)
     if macs and macs.before and macs.after is not None:
         costs = f"{words.times(macs.after / macs.before)} the MACs"
+    elif diff.costs:
+        costs = f"{plural(len(diff.costs), 'count')} changed"
     else:
-        costs = f"{plural(len(diff.costs), 'cost')} changed" if diff.costs else "equal costs"
+        costs = "equal counts, as far as known" if diff.unknown else "equal counts"
     return "; ".join([*speeds, costs])
 
 
 def _speed(row: TimeChange) -> str:
+    if row.verdict == CANNOT_TELL and row.interval is not None and row.deciding_ratio is not None:
+        return f"{verdict(row)} (a difference below {row.interval.unseen(row.deciding_ratio):.0%} could not be seen)"
     if not row.real or row.interval is None:
         return verdict(row)
-    low, high = row.interval.low, row.interval.high
-    return f"{words.ratio_range(row.interval if low > 1 else Interval(1 / high, 1 / low))} {verdict(row)}"
+    return f"{words.ratio_range(row.interval if row.interval.low > 1 else row.interval.inverse)} {verdict(row)}"
 
 
 def _repeats_forward(row: TimeChange, diff: Diff) -> bool:
@@ -175,18 +318,50 @@ def _repeats_forward(row: TimeChange, diff: Diff) -> bool:
 
 
 def change_lines(diff: Diff) -> list[Labelled]:
-    """Return label, text and style of each change other than times."""
+    """Return label, text and style of the changes that no table has: of the surroundings, and of the list of steps."""
+    others = [change for change in diff.environment if change not in _differing(diff)]
     return [
-        *_environment(diff.environment),
-        *_changes("spec", diff.spec, "yellow", "not set"),
-        *_changes("costs", diff.costs, "", "unknown"),
+        *_options(diff),
+        *_environment(others),
+        *labelled("steps", _steps_of_one_run(diff), "yellow"),
+        *labelled("unknown", _unknown(diff), "yellow"),
+        *labelled("method", _method(diff)),
     ]
+
+
+def _options(diff: Diff) -> list[Labelled]:
+    """Return the changed options that do not make times incomparable, such as a backward that one run does not have."""
+    return labelled("options", [setting(each) for each in diff.spec if each not in diff.differing], "yellow")
+
+
+def _steps_of_one_run(diff: Diff) -> list[str]:
+    """Return the steps that only one run has, a line for each run."""
+    lines = []
+    for which, state in (("first", "missing"), ("second", "present")):
+        names = [change.name for change in diff.costs if change.after == state]
+        more = f" and {len(names) - MOST_STEPS} more" if len(names) > MOST_STEPS else ""
+        if names:
+            lines.append(f"only in the {which} run: {', '.join(names[:MOST_STEPS])}{more}")
+    return lines
+
+
+def _unknown(diff: Diff) -> list[str]:
+    changed = {change.name for change in diff.costs}
+    titles = {whole: title for title, _, whole, _ in QUANTITIES if whole and whole not in changed}
+    names = [titles[name] for name in diff.unknown if name in titles]
+    return [f"not known exactly in either run: {', '.join(names)}"] if names else []
+
+
+def _method(diff: Diff) -> list[str]:
+    if not diff.processes or diff.whole.ratio is None:
+        return []
+    return [f"both ran in turn, each in {diff.processes} fresh processes"]
 
 
 def _environment(changes: list[Change]) -> list[Labelled]:
     """Return the changes of the environment; what only one run has, such as a run without times, is one line."""
     of_both = [change for change in changes if None not in (change.before, change.after)]
-    lines = _changes("environment", of_both, "yellow", "not set") if of_both or not changes else []
+    lines = labelled("environment", list(map(setting, of_both)), "yellow")
     for which, missing in (("first", "after"), ("second", "before")):
         names = [change.name.replace("_", " ") for change in changes if getattr(change, missing) is None]
         if names:
@@ -201,9 +376,9 @@ def warning_lines(diff: Diff) -> list[Labelled]:
 
 def _style(row: TimeChange) -> str:
     whole = "bold " if row.is_whole else ""
-    if not row.real or row.ratio is None:
+    if not row.real or row.deciding_ratio is None:
         return whole or "dim"
-    return whole + ("yellow" if row.ratio > 1 else "green")
+    return whole + ("yellow" if row.deciding_ratio > 1 else "green")
 
 
 def _name(row: TimeChange) -> str:
@@ -215,41 +390,23 @@ def _name(row: TimeChange) -> str:
     return f"  {row.name} ×{row.times}" if (row.times or 1) > 1 else f"  {row.name}"
 
 
-def _changes(label: str, changes: list[Change], style: str, missing: str) -> list[Labelled]:
-    """Return the changes of a kind, at most a screenful; `missing` is the word for None."""
-    if not changes:
-        return [(label, "unchanged", "dim")]
-    lines = [_change(change, missing) for change in changes[:A_SCREENFUL]]
-    if len(changes) > A_SCREENFUL:
-        lines.append(f"and {len(changes) - A_SCREENFUL} more; --json lists all")
-    return labelled(label, lines, style)
-
-
-def _change(change: Change, missing: str) -> str:
-    """Return a change; a cost has the word and the unit of its column, and all digits if fewer do not show the change."""
-    place, _, name = change.name.rpartition(" ")
-    title, spell = COSTS.get(name, (name, _exact))
-    before, after = change.before, change.after
-    shown = [_value(value, missing) for value in (before, after)]
-    if name in COSTS and isinstance(before, int) and isinstance(after, int) and spell(before) != spell(after):
-        shown = [spell(before), spell(after)]
-    return f"{f'{place} ' if place else ''}{title}: {' → '.join(shown)}"
-
-
 def _exact(value: int) -> str:
     return f"{value:,}"
 
 
-def _value(value: Any, missing: str) -> str:
+def _value(value: Any) -> str:
+    """Return a value of an option or of the environment in words."""
     if value is None:
-        return missing
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return _exact(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return ",".join(map(str, value))
+    return _exact(value) if isinstance(value, int) else str(value)
 
 
 def _known(value: Any) -> str:
-    return _value(value, words.UNKNOWN)
+    return words.UNKNOWN if value is None else _value(value)
 
 
 def _seconds(value: float | None) -> str:
@@ -258,3 +415,12 @@ def _seconds(value: float | None) -> str:
 
 def _ratio(value: float | None) -> str:
     return words.NONE if value is None else f"{value:.3f}"
+
+
+def _range(interval: Interval | None) -> str:
+    return words.NONE if interval is None else words.ratio_range(interval)
+
+
+def _short(row: TimeChange) -> str:
+    """Return the verdict without the interval, which has a column of its own."""
+    return CANNOT_TELL if row.verdict == CANNOT_TELL and row.interval is not None else verdict(row)

@@ -51,9 +51,7 @@ def finding(comparison: Comparison) -> str:
     measured = point.measured_ratio.get(labels[1])
     speed = None
     if measured is not None and point.can_tell(labels[1]):
-        low, high = point.measured_interval[labels[1]]
-        found = Interval(low, high) if low > 1 else Interval(1 / high, 1 / low)
-        speed = f"{words.ratio_range(found)} {'faster' if low > 1 else 'slower'}"
+        speed = words.speed(Interval(*point.measured_interval[labels[1]]), measured)
     much, less = ("much", "less") if comparison.quantity in MEMORY else ("many", "fewer")
     unknown = [comparison.names[label] for label in labels if point.costs[label] is None]
     if unknown:

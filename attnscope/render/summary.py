@@ -79,8 +79,7 @@ def measured_lines(report: Report) -> list[str]:
     lines = []
     figures = report.complexity
     if figures.own_s is not None and figures.reference_s is not None and figures.neighbourhood is not None:
-        ratio = figures.reference_s / figures.own_s
-        verdict = f"{words.times(ratio)} faster" if ratio >= 1 else f"{words.times(1 / ratio)} slower"
+        verdict = words.speed(figures.reference_over_own, figures.reference_s / figures.own_s)
         reference, own = (words.seconds(seconds) for seconds in (figures.reference_s, figures.own_s))
         lines.append(f"global attention {reference}, {_own_name(report, figures.neighbourhood.kind)} {own} ({verdict})")
     return lines
@@ -110,7 +109,8 @@ def backward_lines(report: Report) -> list[str]:
         whole_s = back.time.whole_interquartile_mean_s
         line = f"{words.seconds(whole_s)}"
         if report.time:
-            line += f", {words.times(whole_s / report.time.whole_interquartile_mean_s)} the forward"
+            ratio = words.measured_ratio(back.over_forward, whole_s / report.time.whole_interquartile_mean_s)
+            line += f", {ratio.replace('×', '× the forward', 1)}"
         lines.append(f"{line}; {spread(back.time)}; sum of steps / whole {back.time.steps_sum_s / whole_s:.3f}")
     return lines
 

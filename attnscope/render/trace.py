@@ -364,11 +364,11 @@ def _tokens(found: AttentionFound) -> str:
 def attention_costs(found: AttentionFound) -> list[str]:
     """Return the shares of MACs and time, then the paper's formulas for one layer."""
     costs = []
-    for name, macs, share, spent, time_share in (
-        ("q·kᵀ to weighted sum", found.core_macs, found.core_macs_share, found.core_s, found.core_time_share),
-        ("with its module", found.module_macs, found.module_macs_share, found.module_s, found.module_time_share),
+    for name, macs, share, spent, shares in (
+        ("q·kᵀ to weighted sum", found.core_macs, found.core_macs_share, found.core_s, found.core_time_shares),
+        ("with its module", found.module_macs, found.module_macs_share, found.module_s, found.module_time_shares),
     ):
-        time = f", {words.seconds(spent)}, {words.percent(time_share)} of the time" if spent is not None else ""
+        time = f", {words.seconds(spent)}, {words.share_range(shares)} of the time" if spent is not None else ""
         costs.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
     formulas = found.complexity
     costs += [f"{each.name} = {each.formula} = {each.macs:,} MACs" for each in formulas]

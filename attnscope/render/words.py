@@ -81,6 +81,40 @@ def ratio_range(ratio: Interval) -> str:
     return f"{low}×" if low == high else f"{low}–{high}×"
 
 
+UNSTABLE = ", unstable"
+REMEDY = ": use a longer --budget"
+"""The fix for an unstable ratio."""
+
+
+def measured_ratio(ratio: Interval | None, value: float) -> str:
+    """Return a ratio of times as its interval, `0.92–0.97×`, or `about 0.9×` if there are too few runs for one.
+
+    Args:
+        ratio: the interval; None if it is unknown.
+        value: the ratio of the printed times.
+    """
+    if ratio is None:
+        return f"about {float(f'{value:.1g}'):g}×, too few runs"
+    return ratio_range(ratio) + (UNSTABLE if ratio.is_unstable else "")
+
+
+def speed(ratio: Interval | None, value: float) -> str:
+    """Return by which factor something is faster, `13–16× faster`, or that this is unclear.
+
+    Args:
+        ratio: the interval of the other time over its own time; None if it is unknown.
+        value: the ratio of the printed times.
+    """
+    if ratio is not None and ratio.low <= 1 <= ratio.high:
+        return f"unclear which is faster: {measured_ratio(ratio, value)}{REMEDY if ratio.is_unstable else ''}"
+    is_faster = value >= 1 if ratio is None else ratio.low > 1
+    if not is_faster:
+        ratio, value = ratio and ratio.inverse, 1 / value
+    factor, _, remark = measured_ratio(ratio, value).partition(", ")
+    remark += REMEDY if ratio is not None and ratio.is_unstable else ""
+    return f"{factor} {'faster' if is_faster else 'slower'}{remark and f', {remark}'}"
+
+
 def digits_apart(ratio: Interval) -> tuple[str, str]:
     """Return both ends with one digit of the width of the interval, rounded outwards; below 10 with one or two decimals.
 
@@ -99,6 +133,14 @@ def _outwards(ratio: Interval, decimals: int) -> tuple[float, float]:
     scale = 10**decimals
     # an end that is exact in these digits is not moved by its rounding error
     return floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
+
+
+def share_range(share: Interval | None) -> str:
+    """Return the ends of an interval of a share in whole percents, rounded outwards: `12–15%`."""
+    if share is None:
+        return UNKNOWN
+    low, high = floor(100 * share.low + 1e-9), ceil(100 * share.high - 1e-9)
+    return f"{low}%" if low == high else f"{low}–{high}%"
 
 
 def upper_percent(share: float) -> str:

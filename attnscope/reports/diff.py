@@ -62,11 +62,26 @@ class TimeChange:
     @property
     def interval(self) -> Interval | None:
         """Return the interval that decides: of the normalized ratio, else of the ratio; None if neither is known."""
-        if self.normalized_low is not None and self.normalized_high is not None:
-            return Interval(self.normalized_low, self.normalized_high)
+        return self.normalized_interval or self.measured_interval
+
+    @property
+    def measured_interval(self) -> Interval | None:
+        """Return the interval of the ratio of the measured times; None if it is unknown."""
         if self.ratio_low is None or self.ratio_high is None:
             return None
         return Interval(self.ratio_low, self.ratio_high)
+
+    @property
+    def normalized_interval(self) -> Interval | None:
+        """Return the interval of the ratio at the same speed of the host; None if it is unknown."""
+        if self.normalized_low is None or self.normalized_high is None:
+            return None
+        return Interval(self.normalized_low, self.normalized_high)
+
+    @property
+    def deciding_ratio(self) -> float | None:
+        """Return the ratio whose interval decides: the normalized ratio, else the ratio; None if neither is known."""
+        return self.ratio if self.normalized_ratio is None else self.normalized_ratio
 
     @property
     def is_whole(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from attnscope.core import neighbourhood as core
 from attnscope.core.axes import Shape
 from attnscope.core.formula import Expression
+from attnscope.core.interval import Interval
 from attnscope.core.shown import Shown
 from attnscope.plan.kernels import Alone
 from attnscope.plan.peaks import Peaks, Raised
@@ -306,6 +307,8 @@ class Backward:
     torch: int | None
     time: Time | None
     macs_at_least: int | None = None
+    over_forward: Interval | None = None
+    """The interval of its time over that of the forward, which was timed before it."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +326,8 @@ class KernelRow:
     error: float | None
     why: str | None
     finite: bool = True
+    over_eager: Interval | None = None
+    """The interval of its time over that of the eager steps, from interleaved runs."""
 
 
 @dataclass(frozen=True)
@@ -447,8 +452,19 @@ class Complexity:
     neighbourhood: Neighbourhood | None = field(default=None, kw_only=True)
     reference_samples_s: list[float] = field(default_factory=list, kw_only=True)
     """Seconds of each run of global attention, of which `reference_s` and `global_s` are the interquartile mean."""
+    own_samples_s: list[float] = field(default_factory=list, kw_only=True)
+    """Seconds of each run of this attention that was interleaved with one of global attention."""
+    reference_over_own: Interval | None = field(default=None, kw_only=True)
+    """The interval of the time of global attention over that of this attention."""
 
-    def timed(self, own_s: float, reference_s: float | None, reference_samples_s: Iterable[float] = ()) -> "Complexity":
+    def timed(
+        self,
+        own_s: float,
+        reference_s: float | None,
+        reference_samples_s: Iterable[float] = (),
+        own_samples_s: Iterable[float] = (),
+        reference_over_own: Interval | None = None,
+    ) -> "Complexity":
         """Return a copy with the seconds of both; `reference_s` is None if global attention was not timed separately."""
         is_global = self.neighbourhood is not None and self.neighbourhood.kind == "global"
         return replace(
@@ -456,6 +472,8 @@ class Complexity:
             own_s=own_s,
             reference_s=reference_s,
             reference_samples_s=list(reference_samples_s),
+            own_samples_s=list(own_samples_s),
+            reference_over_own=reference_over_own,
             global_s=own_s if is_global and reference_s is None else reference_s,
             windowed_s=None if is_global else own_s,
         )
@@ -605,6 +623,9 @@ class AttentionFound:
     complexity: list[Formula]
     neighbourhood: Neighbourhood
     mistakes: list[str] = field(default_factory=list)
+    core_time_shares: Interval | None = None
+    module_time_shares: Interval | None = None
+    """The intervals of the shares of the time."""
 
 
 @dataclass(frozen=True)

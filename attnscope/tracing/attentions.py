@@ -7,9 +7,11 @@ from typing import ClassVar, NamedTuple
 
 from attnscope.attentions.complexity import global_attention, windowed_attention
 from attnscope.core.axes import Shape, spell
+from attnscope.core.interval import Interval
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
 from attnscope.core.sizes import plural
-from attnscope.reports.report import AttentionFound, Formula, Time
+from attnscope.profiling.intervals import paired_interval
+from attnscope.reports.report import AttentionFound, Formula, StepTime, Time
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
 from attnscope.tracing.recognition import Attention
@@ -23,6 +25,8 @@ class Cost(NamedTuple):
     macs_share: float | None
     seconds: float | None
     time_share: float | None
+    time_shares: Interval | None = None
+    """The interval of `time_share`, from its value in each run."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,15 @@ class Forward:
             return Cost(macs, self.share(macs), None, None)
         time = self.times.of(indices)
         seconds = time.interquartile_mean_s if time else 0.0
-        return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s)
+        return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s, self._shares(time))
+
+    def _shares(self, time: StepTime | None) -> Interval | None:
+        """Return the interval of the fraction of the time of all calls; None if it is unknown."""
+        together = self.times.of(range(len(self.calls)))
+        if time is None or together is None:
+            return None
+        found = paired_interval([one / run for one, run in zip(time.samples_s, together.samples_s, strict=True)])
+        return found and found.including(time.interquartile_mean_s / together.interquartile_mean_s)
 
     def inside(self, paths: Iterable[str]) -> list[int]:
         """Return the indices of the calls inside the modules at these paths; the path "" is the whole module."""
@@ -94,10 +106,12 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         core_macs_share=forward.share(core_macs),
         core_s=None if does_more else core.seconds,
         core_time_share=None if does_more else core.time_share,
+        core_time_shares=None if does_more else core.time_shares,
         module_macs=around.macs,
         module_macs_share=around.macs_share,
         module_s=around.seconds,
         module_time_share=around.time_share,
+        module_time_shares=around.time_shares,
         complexity=_complexity(first),
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
