@@ -1,11 +1,14 @@
 """Gates on exact counts: `diff --fail-above` and `--max`."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import torch
+from torch import nn
 
-from attnscope import ViTSpec, explore
+from attnscope import ViTSpec, explore, trace
 from attnscope.analyses.diff import compare
 from attnscope.analyses.gate import Limits, gate, gate_single, read_ratios, read_sizes
 from attnscope.core.errors import UsageError
@@ -43,10 +46,20 @@ def test_an_unknown_count_does_not_pass():
         assert judged(*pair, peak=1).verdict == "CANNOT TELL"
     assert "in the second run" in judged(run, unknown, peak=1).line
     found = judged(run, with_totals(unknown, peak_bytes_at_least=101), peak=1)
-    assert (found.verdict, "100 → at least 101" in found.line) == ("FAIL", True)
+    assert (found.verdict, "100 B → at least 101 B" in found.line) == ("FAIL", True)
     assert gate_single(unknown, {"peak": Fraction(100)}).verdict == "CANNOT TELL"
     assert gate_single(unknown, {"peak": Fraction(89)}).verdict == "FAIL"
-    assert gate_single(unknown, {"peak": Fraction(89)}).line == "FAIL: peak at least 90, above 89"
+    assert gate_single(unknown, {"peak": Fraction(89)}).line == "FAIL: peak at least 90 B, above 89"
+
+
+def test_a_trace_with_an_operator_without_a_formula_has_unknown_macs():
+    report = trace(nn.Linear(3, 4), torch.zeros(2, 3))
+    assert gate_single(report, {"macs": Fraction(24)}).verdict == "PASS"
+    partial = replace(report, steps=[replace(row, macs=None, flops=None) for row in report.steps])
+    assert gate_single(partial, {"macs": Fraction(24)}).verdict == "CANNOT TELL"
+    assert gate_single(partial, {"macs": Fraction(23)}).line == "FAIL: macs at least 24, above 23"
+    assert gate_single(partial, {"params": Fraction(16)}).verdict == "PASS"
+    assert judged(report, partial, macs=1).verdict == "CANNOT TELL"
 
 
 def test_a_failed_check_outweighs_an_undecided_one():
@@ -74,6 +87,9 @@ def test_sizes_have_units(text, limit):
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [(read_ratios, "0", "time must be a number above 0, such as 1.1 (got 0)"),
+     (read_ratios, "macs", "must be QUANTITY=LIMIT (got macs), such as macs=1"),
+     (read_ratios, "=2", "must be QUANTITY=LIMIT (got =2), such as macs=1"),
+     (read_ratios, "macs=", "macs must be a number above 0"), (read_ratios, "1e999999999", "must be a number above 0"),
      (read_ratios, "nan", "must be a number above 0"), (read_ratios, "1/0", "must be a number above 0"),
      (read_ratios, "", "must be a number above 0"), (read_ratios, "macs=1,macs=2", "macs twice"),
      (read_ratios, "mac=1", "did you mean macs?"), (read_sizes, "5G", "must be QUANTITY=LIMIT (got 5G)"),
@@ -108,6 +124,8 @@ def test_a_single_run_has_limits(attnscope):
     failed = attnscope("vit", "--no-time", "--max", "macs=0.5G", "--json")
     assert failed.returncode == 1
     assert failed.stderr == "FAIL: macs 524,391,936, above 500,000,000\n"
+    gate = json.loads(failed.stdout)["gate"]
+    assert (gate["verdict"], gate["checks"][0]["quantity"]) == ("FAIL", "macs")
     assert attnscope("vit", "--no-time", "--max", "macs=524391936").returncode == 0
     assert attnscope("vit", "--no-time", "--max", "macs=524391935").returncode == 1
     wrong = attnscope("vit", "--max", "macs=many")

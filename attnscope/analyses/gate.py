@@ -24,6 +24,7 @@ COUNTS = {
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 """The factors of the units of a limit; `B` may follow a decimal prefix."""
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+LARGEST_RATIO = 10**9
 OF_TWO_PROCESSES = "runs of two processes, which a change of the host's speed between them also affects"
 
 
@@ -41,7 +42,7 @@ def read_ratios(text: str) -> dict[str, Fraction]:
     Raises:
         UsageError: the text has another form, or a quantity is unknown.
     """
-    return _read("fail_above", text, (*COUNTS, TIME), _ratio, "a number above 0, such as 1.1", TIME)
+    return _read("fail_above", text, (*COUNTS, TIME), _ratio, "a number above 0, such as 1.1", "macs=1", TIME)
 
 
 def read_sizes(text: str) -> dict[str, Fraction]:
@@ -50,7 +51,7 @@ def read_sizes(text: str) -> dict[str, Fraction]:
     Raises:
         UsageError: the text has another form, or a quantity is unknown.
     """
-    return _read("max", text, tuple(COUNTS), _size, "a number with or without a unit, such as 5G or 100MiB")
+    return _read("max", text, tuple(COUNTS), _size, "a number with or without a unit, such as 5G or 100MiB", "macs=5G")
 
 
 def _read(
@@ -59,14 +60,15 @@ def _read(
     names: tuple[str, ...],
     read: Callable[[str], Fraction | None],
     rule: str,
+    example: str,
     bare: str = "",
 ) -> dict[str, Fraction]:
     limits: dict[str, Fraction] = {}
     for part in text.split(","):
         name, equals, value = (each.strip() for each in part.rpartition("="))
         name = name.lower() if equals else bare
-        if not name:
-            raise UsageError(f"{{{flag}}} must be QUANTITY=LIMIT (got {quoted(part)}), such as {names[0]}=5G")
+        if not name or (not equals and value.lower() in names):
+            raise UsageError(f"{{{flag}}} must be QUANTITY=LIMIT (got {quoted(part)}), such as {example}")
         if name not in names:
             raise UsageError(f"{{{flag}}} {quoted(name)} is unknown; {did_you_mean(name, names)}")
         if name in limits:
@@ -80,10 +82,9 @@ def _read(
 
 def _ratio(text: str) -> Fraction | None:
     try:
-        ratio = Fraction(text)
-    except (ValueError, ZeroDivisionError):
+        return Fraction(text) if 0 < float(text) <= LARGEST_RATIO else None
+    except ValueError:
         return None
-    return ratio if ratio > 0 else None
 
 
 def _size(text: str) -> Fraction | None:
@@ -118,11 +119,13 @@ def _single(quantity: str, report: Report, limit: Fraction) -> Check:
     known = least if exact is None else exact
     if known is not None and known > limit:
         return Check(
-            quantity, FAIL, f"{quantity} {'at least ' if exact is None else ''}{known:,}, above {_plain(limit)}"
+            quantity,
+            FAIL,
+            f"{quantity} {'at least ' if exact is None else ''}{_spell(quantity, known)}, above {_plain(limit)}",
         )
     if exact is None:
         return Check(quantity, CANNOT_TELL, f"{quantity} is not known", f"remove {quantity} from --max")
-    return Check(quantity, PASS, f"{quantity} {exact:,}, at most {_plain(limit)}")
+    return Check(quantity, PASS, f"{quantity} {_spell(quantity, exact)}, at most {_plain(limit)}")
 
 
 def _count(quantity: str, before: Report, after: Report, limit: Fraction) -> Check:
@@ -131,14 +134,24 @@ def _count(quantity: str, before: Report, after: Report, limit: Fraction) -> Che
     known = least if new is None else new
     if old is not None and known is not None and known > limit * old:
         return Check(
-            quantity, FAIL, f"{quantity} {old:,} → {'' if new else 'at least '}{known:,}{_above(old, known, limit)}"
+            quantity,
+            FAIL,
+            f"{quantity} {_spell(quantity, old)} → {'at least ' if new is None else ''}{_spell(quantity, known)}"
+            f"{_above(old, known, limit)}",
         )
     if old is None or new is None:
         which = "first" if old is None else "second"
         return Check(
             quantity, CANNOT_TELL, f"{quantity} is not known in the {which} run", f"remove {quantity} from --fail-above"
         )
-    return Check(quantity, PASS, f"{quantity} {old:,} → {new:,}, at most {_plain(limit)}×")
+    return Check(
+        quantity, PASS, f"{quantity} {_spell(quantity, old)} → {_spell(quantity, new)}, at most {_plain(limit)}×"
+    )
+
+
+def _spell(quantity: str, count: int) -> str:
+    """Return a count with all digits, and with the unit if it is in bytes."""
+    return f"{count:,} B" if COUNTS[quantity].endswith("_bytes") else f"{count:,}"
 
 
 def _above(old: int, new: int, limit: Fraction) -> str:
