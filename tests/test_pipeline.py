@@ -91,6 +91,10 @@ def test_assembling_a_report_does_not_change_the_measurements():
         assert step.bound == found.bounds.former[row]
         assert step.backward.time == found.backward.steps.get(row)
     assert one.complexity.reference_samples_s == list(found.counterpart.reference_samples_s) != []
+    assert len(one.complexity.own_samples_s) == len(one.complexity.reference_samples_s) >= 5
+    speedup = one.complexity.reference_s / one.complexity.own_s
+    assert one.complexity.reference_over_own.low <= speedup <= one.complexity.reference_over_own.high
+    assert one.backward.over_forward is not None
     assert (one.complexity.global_s, one.complexity.windowed_s) == (
         found.counterpart.reference_s,
         found.forward.whole.whole_interquartile_mean_s,
