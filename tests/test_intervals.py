@@ -159,6 +159,10 @@ def test_a_speed_has_its_interval_and_says_if_it_is_unstable(ratio, value, words
     assert speed(ratio, value) == words
 
 
+def test_a_speed_leaves_the_fix_out_if_another_line_has_it():
+    assert speed(Interval(12.0, 48.0), 14.0, with_fix=False) == "12–48× faster, unstable"
+
+
 def test_a_ratio_of_rounds_is_paired_and_allows_for_the_places_of_weights():
     drift = [1.0, 2.0, 3.0, 4.0, 5.0]
     assert ratio_of_rounds([2 * each for each in drift], drift) == Interval(1.98, 2.02)

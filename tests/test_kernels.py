@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, attentions, explore
-from attnscope.analyses import measurement
+from attnscope.analyses import fused, measurement
 from attnscope.attentions.kernels import (
     BACKENDS,
     FLEX_KNOWS_THE_PROCESSOR,
@@ -260,5 +260,5 @@ def test_a_compiled_kernel_is_compiled_with_its_caller(kernel):
 
 
 def test_the_fused_kernel_is_not_timed_with_a_long_forward(monkeypatch):
-    monkeypatch.setattr(measurement, "LONGEST_FUSED_S", 0.0)
+    monkeypatch.setattr(fused, "LONGEST_FUSED_S", 0.0)
     assert explore(ViTSpec(dim=32, heads=2, tokens=9), device="cpu", budget=0.02).kernels == []

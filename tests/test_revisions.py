@@ -249,7 +249,7 @@ def test_what_a_revision_does_not_have_is_one_line(repository):
     [(["timm:vit_tiny_patch16_224"], "--against requires a module of your repository, FILE.py:NAME"),
      (["src/net.py:Net", "--no-time", "--fail-above", "1.1"], "--fail-above time requires times; remove --no-time"),
      (["src/net.py:Net", "--processes", "4"], "--processes must be from 5 to 100 (got 4)"),
-     (["src/net.py:Net", "--fail-above", "time"], "--fail-above time must be a number above 0"),
+     (["src/net.py:Net", "--fail-above", "time"], "--fail-above must be QUANTITY=LIMIT (got time)"),
      (["src/net.py:Net", "--format", "svg"], "--format svg is not available")],
 )  # fmt: skip
 def test_mistakes_are_found_before_anything_runs(repository, words, message):

@@ -98,20 +98,22 @@ def measured_ratio(ratio: Interval | None, value: float) -> str:
     return ratio_range(ratio) + (UNSTABLE if ratio.is_unstable else "")
 
 
-def speed(ratio: Interval | None, value: float) -> str:
+def speed(ratio: Interval | None, value: float, with_fix: bool = True) -> str:
     """Return by which factor something is faster, `13–16× faster`, or that this is unclear.
 
     Args:
         ratio: the interval of the other time over its own time; None if it is unknown.
         value: the ratio of the printed times.
+        with_fix: whether to say what helps if the ratio is unstable.
     """
+    fix = REMEDY if with_fix and ratio is not None and ratio.is_unstable else ""
     if ratio is not None and ratio.low <= 1 <= ratio.high:
-        return f"unclear which is faster: {measured_ratio(ratio, value)}{REMEDY if ratio.is_unstable else ''}"
+        return f"unclear which is faster: {measured_ratio(ratio, value)}{fix}"
     is_faster = value >= 1 if ratio is None else ratio.low > 1
     if not is_faster:
         ratio, value = ratio and ratio.inverse, 1 / value
     factor, _, remark = measured_ratio(ratio, value).partition(", ")
-    remark += REMEDY if ratio is not None and ratio.is_unstable else ""
+    remark += fix
     return f"{factor} {'faster' if is_faster else 'slower'}{remark and f', {remark}'}"
 
 
