@@ -2,6 +2,7 @@
 from . import attentions as attentions
 from .analyses.compare import compare as compare
 from .analyses.explore import explore as explore
+from .analyses.neighbourhood import look_at_neighbourhood as look_at_neighbourhood
 from .analyses.windows import look_at_windows as look_at_windows
 from .attentions.cross.attention import CrossAttention as CrossAttention
 from .attentions.cross.spec import CrossSpec as CrossSpec
@@ -25,6 +26,7 @@ from .networks.vit.spec import ViTNetworkSpec as ViTNetworkSpec
 from .profiling.steps import trace_steps as trace_steps
 from .render import notebook as notebook
 from .reports.comparison import Comparison as Comparison
+from .reports.neighbourhood import NeighbourhoodReport as NeighbourhoodReport
 from .reports.report import Report as Report
 from .reports.report import TraceReport as TraceReport
 from .reports.windows import WindowsReport as WindowsReport

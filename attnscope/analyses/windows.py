@@ -1,13 +1,11 @@
 """Spec -> WindowsReport: checks of the arguments, and the views to show. No torch."""
 
+from attnscope.analyses.neighbourhood import check_layers, check_token
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, spell_pair
 from attnscope.core.windows import LARGEST_DRAWN, Windows
 from attnscope.reports.windows import WindowsReport
-
-MOST_LAYERS = 35
-"""Each layer is one character in a picture: 1 to 9, then a to z."""
 
 
 def look_at_windows(
@@ -38,14 +36,9 @@ def look_at_windows(
         if max(sides) > LARGEST_DRAWN:
             raise UsageError(f"{{{name}}} must be at most {LARGEST_DRAWN} in a picture (got {max(sides)})")
     if token is not None:
-        for name, place, side in (("row", token[0], grid.height), ("column", token[1], grid.width)):
-            if not 0 <= place < side:
-                raise UsageError(
-                    f"{{token}} {token[0]},{token[1]} is outside of the grid; {name} must be between 0 and {side - 1}"
-                )
+        check_token(token, spec.resolution)
     if layers is not None:
-        if not 1 <= layers <= MOST_LAYERS:
-            raise UsageError(f"{{layers}} must be between 1 and {MOST_LAYERS} (got {layers})")
+        check_layers(layers)
         if token is None:
             raise UsageError(
                 f"{{layers}} requires {{token}}; add one, such as --token {grid.height // 2},{grid.width // 2}"

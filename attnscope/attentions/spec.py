@@ -65,6 +65,8 @@ class Spec(ABC):
     """File in the Spec's folder with the module and its `build(spec)`."""
     SAID: ClassVar[tuple[str, ...]] = ()
     """Fields whose flags a command includes even for the default."""
+    PICTURED: ClassVar[tuple[str, ...]] = ()
+    """Fields on which the neighbourhood depends, besides SIZE_FIELD; they are flags of its picture."""
     CHANNEL_AXIS: ClassVar[int] = -1
     """Axis of the channels in the input and the output; 1 for a module that takes channels first."""
     IS_PLAIN: ClassVar[bool] = False

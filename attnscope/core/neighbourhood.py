@@ -23,6 +23,8 @@ class Neighbourhood(ABC):
     """The number of keys of a query in the paper's notation: `hw`, `M²`."""
     field: ClassVar[str] = ""
     """The field of the Spec that sets the size and `alignment`; errors name it."""
+    cells: ClassVar[str] = ""
+    """What a cell is, in the plural: `windows`; empty without cells."""
     described: ClassVar[tuple[str, ...]] = ()
     """The fields of the Spec that `describe` covers."""
 
@@ -65,6 +67,13 @@ class Neighbourhood(ABC):
     def queries(self, sides: tuple[int, ...]) -> tuple[int, ...]:
         """Return the sides of the grid of queries for a grid of tokens; they are smaller if queries are pooled."""
         return sides
+
+    def cell(self, axis: int, place: int) -> int:
+        """Return the number of the cell of a token along an axis; a picture draws the borders of cells.
+
+        A cell is a window, or the tokens of one key. Without cells there is a single one.
+        """
+        return 0
 
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return the range of keys that each query along an axis attends to, with padding but without masked keys.

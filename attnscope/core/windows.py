@@ -27,6 +27,7 @@ class Windows(Neighbourhood):
     kind: ClassVar[str] = "windowed"
     letter: ClassVar[str] = "M²"
     field: ClassVar[str] = "window"
+    cells: ClassVar[str] = "windows"
     described: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 
     height: int
@@ -91,6 +92,10 @@ class Windows(Neighbourhood):
         """Return, for each query along an axis, the keys of its window, without those that the roll wraps around."""
         along = self.axes[axis]
         return [along.same_group(token) for token in range(side)]
+
+    def cell(self, axis: int, place: int) -> int:
+        """Return the number of the window of a token along an axis, without the shift."""
+        return place // self.window[axis]
 
     def describe(self, sized: bool = True) -> str:
         """Return a description such as `7×7 windows, shifted`."""

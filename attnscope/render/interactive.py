@@ -10,11 +10,23 @@ from rich.console import RenderableType
 
 from attnscope.core.shown import Shown
 from attnscope.plan.peaks import Peaks
-from attnscope.render import columns_of, compare, diff, findings, parts_below, parts_of, peaks, table_of, windows
+from attnscope.render import (
+    columns_of,
+    compare,
+    diff,
+    findings,
+    neighbourhood,
+    parts_below,
+    parts_of,
+    peaks,
+    table_of,
+    windows,
+)
 from attnscope.render.columns import Column, fit, to_html
 from attnscope.render.screen import PIPE, Screen
 from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
+from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report
 from attnscope.reports.windows import WindowsReport
 
@@ -121,6 +133,13 @@ VIEWS: dict[type[Shown], View] = {
         windows.windows_parts,
         lambda result, screen: windows.windows_parts(result, screen)[1:],
     ),
+    NeighbourhoodReport: View(
+        _title,
+        lambda result: _unstyled(neighbourhood.seen_columns(), result.seen),
+        None,
+        lambda result, screen: neighbourhood.neighbourhood_parts(result, screen),
+        lambda result, screen: neighbourhood.neighbourhood_parts(result, screen)[1:],
+    ),
     Diff: View(
         lambda result: " → ".join(NAMES),
         diff.diff_table,
@@ -146,7 +165,7 @@ def _grid(report: Report) -> "Windows | None":
 
     fields = dict(report.spec)
     try:
-        neighbourhood = attentions.spec_class(fields.pop("attention"))(**fields).neighbourhood
+        found = attentions.spec_class(fields.pop("attention"))(**fields).neighbourhood
     except (AttnscopeError, KeyError, TypeError):  # not an attention of this version
         return None
-    return neighbourhood if isinstance(neighbourhood, Windows) else None
+    return found if isinstance(found, Windows) else None

@@ -27,6 +27,7 @@ class MaskUnits(Neighbourhood):
 
     kind: ClassVar[str] = "mask unit"
     field: ClassVar[str] = "window"
+    cells: ClassVar[str] = "mask units"
     described: ClassVar[tuple[str, ...]] = ("window", "q_stride")
 
     height: int
@@ -58,6 +59,10 @@ class MaskUnits(Neighbourhood):
         """Return the sides of the grid of queries."""
         return tuple([side // self.stride for side in sides])
 
+    def cell(self, axis: int, place: int) -> int:
+        """Return the number of the unit of a token along an axis."""
+        return place // self.unit[axis]
+
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return the tokens of its unit for each query along an axis."""
         unit = self.unit[axis]
@@ -85,6 +90,7 @@ class HieraSpec(Headed):
         "attnscope hiera --resolution 14 --dim 384 --out-dim 384 --heads 4 --window 0 --q-stride 1 --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("window", "q_stride")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(96, "Embedding dimension of the input.")

@@ -22,6 +22,7 @@ class SparseGrid(Neighbourhood):
     kind: ClassVar[str] = "grid"
     letter: ClassVar[str] = "M²"
     field: ClassVar[str] = "partition"
+    cells: ClassVar[str] = "cells, each of which has one key"
     described: ClassVar[tuple[str, ...]] = ("partition", "grid")
 
     height: int
@@ -52,6 +53,10 @@ class SparseGrid(Neighbourhood):
         """Return the partition: its sides must divide those of the grid."""
         return self.partition
 
+    def cell(self, axis: int, place: int) -> int:
+        """Return the number of the cell of a token along an axis; each cell has one key of a query."""
+        return place // self.stride[axis]
+
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return, for each query along an axis, the tokens at its offset in each cell."""
         stride = side // self.partition[axis]
@@ -78,6 +83,7 @@ class MaxViTSpec(Headed):
         "attnscope maxvit --resolution 28 --dim 128 --heads 4 --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("partition", "grid")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(64, "Embedding dimension.")

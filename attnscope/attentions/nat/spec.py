@@ -79,6 +79,7 @@ class NATSpec(Headed):
         "attnscope nat --dilation 8 --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("neighborhood", "dilation")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(64, "Embedding dimension.")

@@ -35,6 +35,7 @@ class ReducedKeys(Neighbourhood):
     kind: ClassVar[str] = "reduced"
     letter: ClassVar[str] = "M"
     field: ClassVar[str] = "reduction"
+    cells: ClassVar[str] = "patches, each of which is one key"
     described: ClassVar[tuple[str, ...]] = ("reduction", "linear")
 
     height: int
@@ -63,6 +64,10 @@ class ReducedKeys(Neighbourhood):
         """Return the divisors of the sides of a grid for which every token is part of a key."""
         return self.side or 1, self.side or 1
 
+    def cell(self, axis: int, place: int) -> int:
+        """Return the number of the patch of a token along an axis."""
+        return place // self.side if self.side else 0
+
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return the tokens of all whole patches for each query along an axis."""
         return [range(side - side % (self.side or 1))] * side
@@ -90,6 +95,7 @@ class PVTSpec(Headed):
         "attnscope pvt --linear --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("reduction", "linear")
 
     dim: int = option(64, "Embedding dimension.")
     heads: int = option(1, "Number of attention heads.")

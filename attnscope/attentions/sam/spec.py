@@ -34,6 +34,7 @@ class SAMSpec(Headed):
         "attnscope sam --resolution 64 --window 0 --no-time",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("window",)
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(768, "Embedding dimension.")

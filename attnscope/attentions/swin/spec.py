@@ -35,6 +35,7 @@ class SwinSpec(Headed):
         "attnscope swin --shift --audit --json",
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
+    PICTURED: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 
     dim: int = option(96, "Embedding dimension.")
     heads: int = option(3, "Number of attention heads.")

@@ -1,38 +1,23 @@
 """A WindowsReport on a screen, and its tables in CSV and Markdown."""
 
-from dataclasses import replace
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from attnscope.render.columns import Column, to_csv, to_markdown
-from attnscope.render.screen import MARGIN, Screen
+from attnscope.render.columns import Column
+from attnscope.render.pictures import render_pictures
+from attnscope.render.screen import Screen
 from attnscope.render.windows.order import order_columns, order_parts
 from attnscope.render.windows.partition import mask_columns, partition_parts
 from attnscope.render.windows.positions import offset_columns, positions_parts
 from attnscope.render.windows.token import sight_columns, token_parts
 from attnscope.reports.windows import WindowsReport
 
-SLIDE = 160
-"""The largest width of an SVG in columns; an SVG is as wide as its content."""
-
 
 def render_windows(report: WindowsReport, form: str, screen: Screen) -> str:
     """Return the report as a table (its pictures), json, csv, md or svg."""
-    if form == "json":
-        return report.to_json() + "\n"
-    if form == "csv":
-        return to_csv(*tables(report)[0])
-    if form == "md":
-        return "\n".join([f"**{report.title}**\n", *(to_markdown(*table) for table in tables(report))])
-    if form == "svg":
-        screen = replace(screen, width=screen.picture_width(SLIDE), color=True, ascii=False, quiet=True)
-        parts = windows_parts(report, screen)
-        widest = max(map(cell_len, replace(screen, color=False).draw(parts).splitlines()))
-        return replace(screen, width=widest + MARGIN).draw_svg(parts, report.command or report.title)
-    return screen.draw(windows_parts(report, screen))
+    return render_pictures(report, form, screen, lambda screen: windows_parts(report, screen), lambda: tables(report))
 
 
 def windows_parts(report: WindowsReport, screen: Screen) -> list[RenderableType]:
