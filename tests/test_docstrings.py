@@ -26,7 +26,7 @@ VERBS = frozenset(
     Propagate Provide Pull Push Put Raise Read Recognize Record Recover Reduce Refuse Register Release Remove Rename
     Render Repeat Replace Report Request Require Reset Reshape Resize Resolve Restore Retain Return Reverse Rewrite
     Roll Round Run Save Scale Scatter Search Select Send Separate Set Shift Show Simplify Skip Sort Split Stack Start
-    State Stop Store Stream Subtract Suggest Sum Summarize Suspend Switch Take Test Time Trace Track Translate
+    State Stop Store Stream Subtract Suggest Sum Summarize Suspend Switch Take Test Time Trace Track Train Translate
     Transpose Traverse Trim Truncate Try Turn Undo Unfold Update Use Validate Verify View Visit Wait Walk Warn Watch
     Weigh Widen Wrap Write Yield Zero
     """,

@@ -75,6 +75,7 @@ def assemble_report(
         warnings=[*_wrong_outputs(measured), *noise],
         next=spec.next_command(),
         focus=list(focus),
+        about={} if is_network else spec.about(),
         noise=list(noise),
         peaks=next(iter(measured.bounds.machine), None),
         wider_peaks=list(measured.bounds.machine[1:]),

@@ -65,8 +65,14 @@ class Spec(ABC):
     """File in the Spec's folder with the module and its `build(spec)`."""
     SAID: ClassVar[tuple[str, ...]] = ()
     """Fields whose flags a command includes even for the default."""
+    LOOKS_AT: ClassVar[str] = ""
+    """The keys of a query in words, for `--explain`."""
+    GIVES_UP: ClassVar[str] = ""
+    """What the attention cannot do compared with global attention, for `--explain`."""
+    PAPER: ClassVar[str] = ""
+    """Authors, title and arXiv number of the paper, for `--explain`."""
     PICTURED: ClassVar[tuple[str, ...]] = ()
-    """Fields on which the neighbourhood depends, besides SIZE_FIELD; they are flags of its picture."""
+    """Fields on which the neighbourhood depends, in addition to SIZE_FIELD; they are flags of its picture."""
     CHANNEL_AXIS: ClassVar[int] = -1
     """Axis of the channels in the input and the output; 1 for a module that takes channels first."""
     IS_PLAIN: ClassVar[bool] = False
@@ -142,6 +148,15 @@ class Spec(ABC):
     @abstractmethod
     def complexity(self) -> Complexity:
         """Return the formulas of this attention and of global attention on the same tokens."""
+
+    def about(self) -> dict[str, str]:
+        """Return what the attention looks at, costs and gives up, and its paper, as far as the class says so."""
+        if not self.LOOKS_AT:
+            return {}
+        own = self.complexity().own
+        costs = f"{own.name} = {own.formula} MACs in a layer, for one image"
+        said = {"looks at": self.LOOKS_AT, "costs": costs, "gives up": self.GIVES_UP, "paper": self.PAPER}
+        return {name: words for name, words in said.items() if words}
 
     def counterpart(self) -> "Spec | None":
         """Return the attention to time as a baseline, or None."""

@@ -91,7 +91,7 @@ def maximum(tape: Tape, x: Tensor, axis: int) -> Tensor:
 
 
 def _maximum_back(back: Back) -> Gradients:
-    """Share the gradient among the elements that equal the maximum: gradient · mask / (number of them).
+    """Divide the gradient among the elements that equal the maximum: gradient · mask / (number of them).
 
     Operators of two dtypes cast one operand to the other dtype first.
     """

@@ -1,4 +1,4 @@
-"""The explanation of --explain: the meaning and the reason of each step, and the meaning of each column."""
+"""The explanation of --explain: the attention, the meaning and reason of each step, the meaning of each column."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,25 @@ from attnscope.reports.report import Report
 
 
 def explanation(report: Report, screen: Screen) -> list[RenderableType]:
-    """Return the explanation of the steps, then that of the columns that the table shows."""
+    """Return the explanation of the attention, then of the steps, then of the columns that the table shows."""
     columns: Sequence[Column[Any]] = step_columns(report)
     rows: Sequence[Any] = report.steps
     if report.parts:
         columns, rows = part_columns(report), report.parts
     shown, _ = fit(columns, rows, screen)
     steps = screen.lines(step_lines(report))
-    return [screen.headline("Steps"), steps, Text(""), screen.headline("Columns"), screen.lines(column_lines(shown))]
+    about: list[RenderableType] = []
+    if report.about:
+        lines = [(name, _sentence(words), "") for name, words in report.about.items()]
+        about = [screen.headline("Attention"), screen.lines(lines), Text("")]
+    return [
+        *about,
+        screen.headline("Steps"),
+        steps,
+        Text(""),
+        screen.headline("Columns"),
+        screen.lines(column_lines(shown)),
+    ]
 
 
 def step_lines(report: Report) -> list[Labelled]:

@@ -507,6 +507,8 @@ class Report(Shown):
     backward: Backward | None = field(default=None, kw_only=True)
     kernels: list[KernelRow] = field(default_factory=list, kw_only=True)
     """The same attention with other kernels: the fused one, or all of them if they were requested."""
+    about: dict[str, str] = field(default_factory=dict, kw_only=True)
+    """What the attention looks at, costs and gives up, and its paper; empty for a network."""
     peaks: Peaks | None = field(default=None, kw_only=True)
     """The best rates that this machine has shown in the dtype of the run."""
     wider_peaks: list[Peaks] = field(default_factory=list, kw_only=True)

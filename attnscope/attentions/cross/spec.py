@@ -29,6 +29,9 @@ class CrossSpec(Headed):
         "attnscope cross --tokens 100 --keys 196",
         "attnscope cross --heads 12 --kv-heads 1 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "all tokens of the other sequence"
+    GIVES_UP: ClassVar[str] = "tokens of its own sequence, which another layer attends to"
+    PAPER: ClassVar[str] = "Vaswani et al., Attention Is All You Need, arXiv 1706.03762"
     SIZE_FIELD: ClassVar[str] = "tokens"
 
     dim: int = option(768, "Embedding dimension.")

@@ -72,7 +72,7 @@ class MaskUnits(Neighbourhood):
 
 @dataclass(frozen=True, kw_only=True)
 class HieraSpec(Headed):
-    """Mask unit attention with pooled queries (Ryali et al., arXiv 2306.00989, section 3).
+    """Attention in mask units with pooled queries (Ryali et al., arXiv 2306.00989, section 3).
 
     The defaults are the first block of the second stage of Hiera-T at 224 pixels. It has 56×56 tokens, 96 to 192
     channels, 2 heads, mask units of 8×8 tokens, and queries pooled by 2×2.
@@ -89,6 +89,9 @@ class HieraSpec(Headed):
         "attnscope hiera --window 8 --q-stride 2",
         "attnscope hiera --resolution 14 --dim 384 --out-dim 384 --heads 4 --window 0 --q-stride 1 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "the tokens of its mask unit, or all tokens in the last stages"
+    GIVES_UP: ClassVar[str] = "positions and shifts: the order of tokens matters only through the embeddings"
+    PAPER: ClassVar[str] = "Ryali et al., Hiera, arXiv 2306.00989"
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("window", "q_stride")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values

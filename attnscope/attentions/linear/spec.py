@@ -56,6 +56,9 @@ class LinearSpec(Headed):
         "attnscope linear --resolution 14 --dim 128 --head-dim 16 --scales 5",
         "attnscope linear --resolution 64 --scales 3,5 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "all tokens, through one sum of keys times values"
+    GIVES_UP: ClassVar[str] = "softmax: weights are less sharp, and no pair of tokens has a score"
+    PAPER: ClassVar[str] = "Cai et al., EfficientViT: Multi-Scale Linear Attention, arXiv 2205.14756"
     SIZE_FIELD: ClassVar[str] = "resolution"
     CHANNEL_AXIS: ClassVar[int] = 1
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values

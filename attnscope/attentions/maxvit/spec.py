@@ -82,6 +82,9 @@ class MaxViTSpec(Headed):
         "attnscope maxvit --partition 7 --grid",
         "attnscope maxvit --resolution 28 --dim 128 --heads 4 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "a block of P×P neighbouring tokens, or P×P tokens at a fixed stride over the whole image"
+    GIVES_UP: ClassVar[str] = "either near or distant tokens: a layer of each kind is needed for both"
+    PAPER: ClassVar[str] = "Tu et al., MaxViT: Multi-Axis Vision Transformer, arXiv 2204.01697"
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("partition", "grid")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values

@@ -78,6 +78,11 @@ class NATSpec(Headed):
         "attnscope nat --neighborhood 7",
         "attnscope nat --dilation 8 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "the K×K tokens around it, or every δ-th token with a dilation of δ"
+    GIVES_UP: ClassVar[str] = "distant tokens: the reach grows by K−1 tokens in each layer, times the dilation"
+    PAPER: ClassVar[str] = (
+        "Hassani et al., Neighborhood Attention Transformer, arXiv 2204.07143; dilated: arXiv 2209.15001"
+    )
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("neighborhood", "dilation")
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values

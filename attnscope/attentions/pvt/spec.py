@@ -94,6 +94,9 @@ class PVTSpec(Headed):
         "attnscope pvt --resolution 800x1333 --no-time",
         "attnscope pvt --linear --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "all tokens, but each key represents a patch of them"
+    GIVES_UP: ClassVar[str] = "detail: the tokens of a patch share one key and one value"
+    PAPER: ClassVar[str] = "Wang et al., Pyramid Vision Transformer, arXiv 2102.12122; PVT v2, arXiv 2106.13797"
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("reduction", "linear")
 

@@ -33,6 +33,11 @@ class SAMSpec(Headed):
         "attnscope sam --resolution 64 --window 14",
         "attnscope sam --resolution 64 --window 0 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = "the tokens of its window, or all tokens"
+    GIVES_UP: ClassVar[str] = "a shift: windows exchange information only in the few global layers"
+    PAPER: ClassVar[str] = (
+        "Li et al., Exploring Plain ViT Backbones for Object Detection, arXiv 2203.16527; SAM, arXiv 2304.02643"
+    )
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("window",)
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values

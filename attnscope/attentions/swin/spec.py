@@ -34,6 +34,11 @@ class SwinSpec(Headed):
         "attnscope swin --resolution 50x60 --window 8 --no-time",
         "attnscope swin --shift --audit --json",
     )
+    LOOKS_AT: ClassVar[str] = (
+        "the tokens of its window; with a shift, of a window across the borders of the previous layer's windows"
+    )
+    GIVES_UP: ClassVar[str] = "distant tokens: information crosses the image only over many layers"
+    PAPER: ClassVar[str] = "Liu et al., Swin Transformer, arXiv 2103.14030"
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 

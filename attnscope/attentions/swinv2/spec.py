@@ -25,6 +25,13 @@ class SwinV2Spec(SwinSpec):
 
     name: ClassVar[str] = "swinv2"
     title: ClassVar[str] = "Swin V2 attention"
+    LOOKS_AT: ClassVar[str] = (
+        "the tokens of its window; with a shift, of a window across the borders of the previous layer's windows"
+    )
+    GIVES_UP: ClassVar[str] = (
+        "distant tokens, as Swin does, and the length of queries and keys, of which only the angle counts"
+    )
+    PAPER: ClassVar[str] = "Liu et al., Swin Transformer V2, arXiv 2111.09883"
     SUMMARY: ClassVar[str] = "Windowed cosine attention, as in Swin V2."
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "attnscope swinv2 --window 8 --shift",

@@ -36,6 +36,9 @@ class ViTSpec(Headed):
         "attnscope vit --image 384 --no-time",
         "attnscope vit --tokens 1024 --json",
     )
+    LOOKS_AT: ClassVar[str] = "all tokens of the image"
+    GIVES_UP: ClassVar[str] = "nothing, but the cost grows with the square of the number of tokens"
+    PAPER: ClassVar[str] = "Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929"
     SIZE_FIELD: ClassVar[str] = "tokens"
     IS_PLAIN: ClassVar[bool] = True
 

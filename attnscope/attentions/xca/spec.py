@@ -59,6 +59,11 @@ class XCASpec(Headed):
         "attnscope xca --dim 384 --heads 8",
         "attnscope xca --variant davit --resolution 56 --dim 96 --heads 3",
     )
+    LOOKS_AT: ClassVar[str] = "the channels of its head, over all tokens"
+    GIVES_UP: ClassVar[str] = "a map between tokens: no token can choose which other tokens it reads"
+    PAPER: ClassVar[str] = (
+        "El-Nouby et al., XCiT: Cross-Covariance Image Transformers, arXiv 2106.09681; Ding et al., DaViT, arXiv 2204.03645"
+    )
     SIZE_FIELD: ClassVar[str] = "resolution"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
