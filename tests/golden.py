@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, explore
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore
 from attnscope.analyses.compare import compare
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
@@ -242,6 +242,44 @@ def windows_screens() -> dict[str, str]:
     return drawn
 
 
+PAGE = """\
+# The attentions
+
+This page answers: which attentions does attnscope know, what does each look at, and what does it cost?
+
+Each attention is a command with the same flags, verification, timing, memory and comparison, and an ordinary module.
+`attnscope NAME --explain` gives its steps, and `attnscope windows NAME` draws the keys of one query.
+`python -m tests.golden` writes this page.
+
+| command | a query looks at | MACs of a layer for one image | gives up | paper |
+|---|---|---|---|---|
+"""
+"""The beginning of docs/attentions.md."""
+DRAWN = (
+    ("windows", "maxvit", "--grid", "-q"),
+    ("windows", "nat", "--token", "5,9", "--dilation", "2", "--neighborhood", "5", "-q"),
+    ("windows", "hiera", "-q"),
+)
+"""The commands whose pictures docs/attentions.md shows."""
+
+
+def attentions_page() -> str:
+    """Return docs/attentions.md: a row for each attention of the package, and pictures of some neighbourhoods."""
+    rows = []
+    for name in attentions.names():
+        spec = attentions.spec_class(name)()
+        about, own = spec.about(), spec.complexity().own
+        cells = (f"`{name}`", about["looks at"], f"{own.name} = {own.formula}", about["gives up"], about["paper"])
+        rows.append(f"| {' | '.join(cells)} |\n")
+    parts = [PAGE, *rows, "\n## Pictures\n"]
+    for words in DRAWN:
+        run = [sys.executable, "-m", "attnscope", *words]
+        env = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
+        done = subprocess.run(run, env=env, capture_output=True, text=True, encoding="utf-8", check=True)
+        parts.append(f"\n```console\n$ attnscope {' '.join(words)}\n{done.stdout}```\n")
+    return "".join(parts)
+
+
 def write_sessions() -> None:
     """Write the output of the README's commands below them."""
 
@@ -261,6 +299,7 @@ def main() -> None:
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     write_sessions()
+    (ROOT / "docs" / "attentions.md").write_text(attentions_page(), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "attnscope", *PICTURE], cwd=ROOT, check=True)
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
 

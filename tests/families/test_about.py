@@ -8,6 +8,8 @@ import attnscope
 from attnscope import attentions
 from attnscope.render import render
 from attnscope.render.screen import Screen
+from tests.golden import attentions_page
+from tests.test_readme import ROOT
 
 
 @pytest.mark.parametrize("name", attentions.names())
@@ -17,6 +19,11 @@ def test_each_attention_says_what_it_looks_at_costs_and_gives_up_and_its_paper(n
     assert list(about) == ["looks at", "costs", "gives up", "paper"]
     assert spec.complexity().own.formula in about["costs"]
     assert re.search(r"arXiv \d{4}\.\d{5}", about["paper"])
+
+
+def test_the_page_of_the_attentions_is_up_to_date():
+    page = (ROOT / "docs" / "attentions.md").read_text(encoding="utf-8")
+    assert page == attentions_page(), "write it again: python -m tests.golden"
 
 
 def test_the_explanation_begins_with_the_attention():
