@@ -1,15 +1,18 @@
 """Swin and Swin V2 as modules with timm's parameter names, which load state dicts of torchvision and Microsoft, too."""
 
+import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
-from attnscope.attentions.swin.attention import may_be_padded
+from attnscope.attentions.swin.attention import WindowAttention, may_be_padded
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.core.sizes import Pair
 from attnscope.core.windows import Windows
 from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.resizing import resize_bias_table
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID
 from attnscope.networks.swin import steps
@@ -226,7 +229,7 @@ class SwinTransformer(LoadsOthers):
     """Swin and Swin V2: (b, 3, height, width) -> (b, classes).
 
     State dicts of timm are loaded unchanged; those of torchvision and Microsoft are converted, and their buffers are
-    ignored.
+    ignored. Position bias tables of another, square window are resized as in timm.
     """
 
     def __init__(self, spec: SwinNetworkSpec) -> None:
@@ -255,9 +258,13 @@ class SwinTransformer(LoadsOthers):
         return self.classify(x)
 
     def translate(self, state: State) -> None:
-        """Convert a state dict of torchvision or Microsoft in place."""
+        """Convert a state dict of torchvision or Microsoft in place, and resize bias tables to this network's windows."""
         from_torchvision_swin(state)
         from_official_swin(state)
+        for path, attention in self.named_modules():
+            name = f"{path}.relative_position_bias_table"
+            if isinstance(attention, WindowAttention) and name in state:
+                state[name] = _fitted_table(state[name], attention.window)
 
     @steps.norm
     def normalize(self, x: Tensor) -> Tensor:
@@ -270,6 +277,15 @@ class SwinTransformer(LoadsOthers):
     @steps.head
     def classify(self, pooled: Tensor) -> Tensor:
         return self.head.fc(pooled)
+
+
+def _fitted_table(table: Tensor, window: Pair) -> Tensor:
+    """Resize the bias table of another, square window to this window; torch reports a table of any other size."""
+    rows = table.shape[0]
+    side = (math.isqrt(rows) + 1) // 2
+    if rows == (2 * window[0] - 1) * (2 * window[1] - 1) or rows != (2 * side - 1) ** 2:
+        return table
+    return resize_bias_table(table, (side, side), window)
 
 
 def build(spec: SwinNetworkSpec) -> nn.Module:
