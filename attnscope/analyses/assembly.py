@@ -140,8 +140,14 @@ def _explained(spec: Spec, figure: str | None) -> ExplainedFigure | None:
 def _backward(costs: Costs, measured: Measurements, options: RunOptions) -> Backward:
     torch_macs = measured.verification.backward_macs
     back, forward = measured.backward.whole, measured.forward.whole
-    over_forward = None if back is None or forward is None else _ratio(back, forward)
-    return Backward(sum_of(costs.backward_macs), options.input_grad, torch_macs, back, over_forward=over_forward)
+    return Backward(
+        sum_of(costs.backward_macs),
+        options.input_grad,
+        torch_macs,
+        back,
+        over_forward=None if back is None or forward is None else _ratio(back, forward),
+        recomputed_macs=costs.recomputed_macs,
+    )
 
 
 def _ratio(time: Time, other: Time) -> Interval | None:

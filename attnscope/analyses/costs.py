@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from attnscope.attentions.spec import Spec
 from attnscope.ops.kernels import RECOMPUTING
-from attnscope.plan.backward import backward_held, backward_macs
+from attnscope.plan.backward import backward_held, backward_macs, recomputed_macs
 from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan
 from attnscope.profiling.options import RunOptions
@@ -20,13 +20,15 @@ class Costs:
         memory: the activation memory of the steps in inference and in training.
         backward_held: peak bytes of each step in the backward.
         backward_macs: MACs of the backward of each run of a step; empty if the backward was not requested.
-        notes: the costs that are unknown, with the reason.
+        recomputed_macs: MACs of the forward that the backward repeats, with gradient checkpointing.
+        notes: what the backward repeats, and the costs that are unknown, with the reason.
     """
 
     plan: Plan
     memory: Memory
     backward_held: Sequence[AtLeast]
     backward_macs: Sequence[int | None] = ()
+    recomputed_macs: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -35,11 +37,18 @@ def costs_of(spec: Spec, options: RunOptions) -> Costs:
     plan = spec.plan()
     memory = Memory(plan)
     held = backward_held(memory, options.input_grad)
+    again = sum(recomputed_macs(plan))
+    notes: tuple[str, ...] = ()
+    if plan.checkpoints:
+        notes = (
+            f"gradient checkpointing: the backward repeats {again:,} MACs, {again / plan.macs:.0%} of the forward",
+        )
     if not options.backward:
-        return Costs(plan, memory, held)
+        return Costs(plan, memory, held, recomputed_macs=again, notes=notes)
     macs = backward_macs(plan, spec.kernel, options.input_grad, options.possible_devices)
-    notes = (_why_backward_is_unknown(spec.kernel, options.possible_devices),) if None in macs else ()
-    return Costs(plan, memory, held, macs, notes)
+    if None in macs:
+        notes = (*notes, _why_backward_is_unknown(spec.kernel, options.possible_devices))
+    return Costs(plan, memory, held, macs, again, notes)
 
 
 def _why_backward_is_unknown(kernel: str, devices: Sequence[str]) -> str:

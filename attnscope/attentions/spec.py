@@ -101,6 +101,11 @@ class Spec(ABC):
         return self.kernel in ("eager", "math", "compile")
 
     @property
+    def drops(self) -> bool:
+        """Return whether training has dropout."""
+        return self.attn_drop > 0 or self.proj_drop > 0
+
+    @property
     def itemsize(self) -> int:
         """Return the size of an element in bytes."""
         return DTYPE_BYTES[self.dtype]

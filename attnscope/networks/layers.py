@@ -1,9 +1,12 @@
 """Layers and initialization that all networks share."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from attnscope.attentions.layer import Layer
 from attnscope.networks import steps
@@ -53,6 +56,27 @@ class Mlp(Layer):
     @steps.contract
     def contract(self, hidden: Tensor) -> Tensor:
         return self.drop2(self.fc2(hidden))
+
+
+class Checkpointing(Layer):
+    """A block whose backward can compute the block, or its attention, again instead of saving their tensors.
+
+    Args:
+        checkpoint: what it computes again: "none", "block" or "attention".
+        drops: whether it has dropout, which must draw the same numbers again.
+    """
+
+    def __init__(self, checkpoint: str, drops: bool) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.drops = drops
+
+    def checkpointed(self, part: str, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Run a part of the block, "block" or "attention"; save its input alone if that is the checkpointed part."""
+        if part != self.checkpoint or not torch.is_grad_enabled():
+            return run(x)
+        result: Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=self.drops)
+        return result
 
 
 def initialize(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.stages import Stage
 from attnscope.networks.swin.spec import SwinNetworkSpec
 
-RUN = ("batch", "dtype", "kernel")
+RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
 
 
@@ -80,12 +80,12 @@ def read_stages(name: str | None = None) -> tuple[Stage, ...]:
 
 
 def published_figures(name: str | None, spec: object) -> tuple[Mapping[str, str], ...]:
-    """Return the published figures of a preset if the Spec differs from the preset only in batch, dtype and kernel."""
+    """Return the published figures of a preset if the Spec differs from the preset only in the options of a run."""
     if name is None or not isinstance(spec, NetworkSpec):
         return ()
     path = configs.preset_path(name)
     preset = _preset(path.stem, configs.read_toml(path))
-    same = replace(spec, batch=1, dtype="float32", kernel="eager") == replace(
+    same = replace(spec, batch=1, dtype="float32", kernel="eager", checkpoint="none") == replace(
         preset.spec, dtype="float32", kernel="eager"
     )
     return preset.published if same else ()

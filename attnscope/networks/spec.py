@@ -13,6 +13,7 @@ from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair
+from attnscope.plan.plan import Plan
 
 DEEPEST = 1000
 """Maximum number of blocks of a network or a stage; the size of a report grows with it."""
@@ -37,6 +38,11 @@ class NetworkSpec(Spec):
         False, "Pad an image that the patch does not divide, at the bottom and on the right, as detectors do."
     )
     mlp_ratio: float = option(4.0, "MLP hidden size as a multiple of the embedding dimension.", low=0.01, high=1000)
+    checkpoint: str = option(
+        "none",
+        "Gradient checkpointing, which recomputes each block or attention in the backward.",
+        choices=("none", "block", "attention"),
+    )
     classes: int = option(1000, "Number of classes.")
     scope: str = option("model", "Part of the network: block or model.", choices=("block", "model"))
     block: int | None = option(
@@ -140,6 +146,10 @@ class NetworkSpec(Spec):
         is_usual = hidden == tuple(MLP_RATIO * dim for dim in dims)
         mlp = 2 * MLP_RATIO * tokens * C**2 if is_usual else 2 * tokens * C * symbol("E", *hidden)
         return projections(attending, C, G) + mlp + 2 * keys * attending * C
+
+    def checkpointed(self, part: str, plan: Plan) -> Plan:
+        """Return the plan of a block or of its attention, which the backward recomputes if it is the checkpointed part."""
+        return plan.checkpointed() if part == self.checkpoint else plan
 
     def shared(self) -> dict[str, Any]:
         """Return the values of the fields that all attentions have."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attnscope.ops.movement import pass_back, sum_to
+from attnscope.ops.movement import pass_back, reduce_to
 from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides
@@ -155,7 +155,7 @@ def _new(tape: Tape, *operands: Tensor) -> Tensor:
 
 def _add_back(back: Back) -> Gradients:
     return [
-        sum_to(back.tape, back.grad, shape) if needed else None
+        reduce_to(back.tape, back.grad, shape) if needed else None
         for shape, needed in zip(back.meta, back.needs, strict=True)
     ]
 
@@ -164,7 +164,8 @@ def _multiply_back(back: Back) -> Gradients:
     x, other = back.saved
     grads = [_product(back, other) if back.needs[0] else None, _product(back, x) if back.needs[1] else None]
     return [
-        None if grad is None else sum_to(back.tape, grad, of.shape) for grad, of in zip(grads, (x, other), strict=True)
+        None if grad is None else reduce_to(back.tape, grad, of.shape)
+        for grad, of in zip(grads, (x, other), strict=True)
     ]
 
 
@@ -215,8 +216,8 @@ def _divide_back(back: Back) -> Gradients:
     of_other = _divisor_back(back) if back.needs[1] else None  # torch computes them by argument name: other, then self
     of_x = _new(tape, back.grad, other) if back.needs[0] else None
     return [
-        None if of_x is None else sum_to(tape, of_x, x.shape),
-        None if of_other is None else sum_to(tape, of_other, other.shape),
+        None if of_x is None else reduce_to(tape, of_x, x.shape),
+        None if of_other is None else reduce_to(tape, of_other, other.shape),
     ]
 
 

@@ -5,7 +5,7 @@ from math import prod
 from typing import Any
 
 from attnscope.ops.elementwise import add_
-from attnscope.ops.movement import expand, reshape, sum_to, transpose, view
+from attnscope.ops.movement import expand, reduce_to, reshape, transpose, view
 from attnscope.ops.operation import Arguments, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Description, Tensor, UnknownSizeError
@@ -98,7 +98,7 @@ def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
 
 def _addmm_back(back: Back) -> Gradients:
     of_x, of_other = _operands_back(back, "mm", back.needs[1:])
-    return [sum_to(back.tape, back.grad, back.meta) if back.needs[0] else None, of_x, of_other]
+    return [reduce_to(back.tape, back.grad, back.meta) if back.needs[0] else None, of_x, of_other]
 
 
 def _product_back(back: Back) -> Gradients:

@@ -191,6 +191,12 @@ def sum_to(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
     return made
 
 
+def reduce_to(tape: Tape, grad: Tensor, shape: Shape) -> Tensor:
+    """Sum a gradient to the shape of its tensor, as autograd does after the function of the node has returned."""
+    tape.end_function()
+    return sum_to(tape, grad, shape)
+
+
 def _with(shape: Shape, axis: int, size: int) -> Shape:
     return (*shape[:axis], size, *shape[axis:][1:])
 

@@ -71,7 +71,11 @@ Gradients = Sequence[Tensor | None]
 
 
 class Node(NamedTuple):
-    """One node of the autograd graph."""
+    """One node of the autograd graph.
+
+    `macs` and `events` are what the tape had recorded when the node saved its last tensor. An operator saves its inputs
+    before it computes, and its results after it.
+    """
 
     backward: Callable[[Back], Gradients]
     inputs: tuple[int, ...]
@@ -80,6 +84,8 @@ class Node(NamedTuple):
     saved: tuple[Saved, ...]
     meta: Any
     """Metadata for the backward, such as shapes."""
+    macs: int = 0
+    events: int = 0
 
 
 class Tape:
@@ -109,6 +115,8 @@ class Tape:
         """True if attention kernels lay their heads out one after another, instead of side by side for each token."""
         self.numbers: set[int] = set()
         """The keys of Python numbers that torch wraps in tensors of a few bytes."""
+        self.returned: int | None = None
+        """The number of events when the function of the current node returned in the backward; None if it still runs."""
         self.fused_macs = 0
         """The MACs of fused attention kernels, which `macs` includes."""
         self.macs = self.flops = self.bytes_read = self.bytes_written = 0
@@ -151,6 +159,11 @@ class Tape:
             self.keys += 1
             self.events += [(self.keys, nbytes), (self.keys, -nbytes)]
 
+    def end_function(self) -> None:
+        """Mark the end of a node's function in the backward; autograd then reduces the gradients of its operands."""
+        if self.returned is None:
+            self.returned = len(self.events)
+
     def ran(self, name: str, arguments: Sequence[Any], out: Any) -> None:
         """Record a call of an operator, with its costs from the registry."""
         operation = OPERATIONS[name]
@@ -190,6 +203,12 @@ class Tape:
         """
         if not self.records:
             return
+        made = min([each.storage.key for each in outputs], default=PARAMETER)
+        saves_results = any(each.storage.key >= made for each in saved)
+        macs, events = self.macs, len(self.events)
+        if saved and not saves_results:
+            macs -= self.runs[-1].macs
+            events = next(index for index, event in enumerate(self.events) if event[0] == made)
         self.nodes.append(
             Node(
                 backward,
@@ -197,6 +216,8 @@ class Tape:
                 tuple([each.value for each in outputs]),
                 tuple([Saved(each.storage.key, each.shape, each.strides, each.itemsize) for each in saved]),
                 meta,
+                macs,
+                events,
             )
         )
 

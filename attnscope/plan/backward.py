@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from attnscope.ops.kernels import RECOMPUTING
 from attnscope.ops.tensor import Shape, contiguous_strides, elementwise_strides, is_contiguous, is_dense
-from attnscope.plan.effects import BackwardEffects, backward_of
-from attnscope.plan.memory import AtLeast, Memory, Owner, RunOwners
+from attnscope.plan.effects import RELEASES, RETURNS, UNPACKS, BackwardEffects, backward_of
+from attnscope.plan.memory import AtLeast, Memory, Owner, Recomputation, RunOwners
 from attnscope.plan.plan import Plan, SizedStep
 
 
@@ -18,8 +18,8 @@ def backward_macs(
     """Count the MACs of the backward of each run of a step; None if the count is unknown.
 
     The backward of a matmul is one matmul of the same size for each operand that needs a gradient. A fused kernel that
-    recomputes the scores has two matmuls in the forward and five in the backward. Dropout is off, as in the timed
-    backward.
+    recomputes the scores has two matmuls in the forward and five in the backward. A checkpointed call adds the MACs that
+    it computes again. Dropout is off, as in the timed backward.
 
     Args:
         plan: the steps of the forward.
@@ -37,6 +37,18 @@ def backward_macs(
             counted[number, needs] = _macs(step, needs, kernel, devices)
         macs.append(counted[number, needs])
         needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
+    again = recomputed_macs(plan)
+    return tuple([None if own is None else own + more for own, more in zip(macs, again, strict=True)])
+
+
+def recomputed_macs(plan: Plan) -> tuple[int, ...]:
+    """Count the MACs of each run of a step that the backward computes again with gradient checkpointing.
+
+    The last operators of a checkpointed call are not computed again if no later one saves a tensor for the backward.
+    """
+    macs = [0] * len(plan.runs)
+    for again in Memory(plan).recomputations:
+        macs[again.call.first : again.call.last + 1] = again.macs
     return tuple(macs)
 
 
@@ -115,7 +127,7 @@ def least_backward_peak(memory: Memory, input_grad: bool = True) -> int:
 def _go_back(memory: Memory, input_grad: bool) -> list[AtLeast]:
     """Return the peak memory of the backward of each run, in the order of the forward; 0 if the run has no backward."""
     plan = memory.plan
-    is_exact = memory.kept is not None
+    is_exact = None not in (memory.kept, *[again.memory.kept for again in memory.recomputations])
     runs = _runs(memory, input_grad)
     replay = _Replay(memory.end_of_training)
     peaks = [replay.go_back(plan.steps[number], run) for number, run in zip(plan.runs[::-1], runs[::-1], strict=True)]
@@ -159,13 +171,29 @@ class _Value:
     pending: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class _Recomputed:
+    """A checkpointed call that the backward runs again, once.
+
+    Args:
+        again: the call.
+        pending: the number of its runs that read a saved tensor in the backward, and whose backward has not run yet.
+        has_run: it has run again.
+    """
+
+    again: Recomputation
+    pending: int = 0
+    has_run: bool = False
+
+
 class _Run(NamedTuple):
-    """The inputs and outputs of one run, and the owners of the memory that it saves."""
+    """The inputs and outputs of one run, the owners of the memory that it saves, and what recomputes these tensors."""
 
     takes: list[_Value]
     needs: tuple[bool, ...]
     makes: list[_Value]
     owners: RunOwners
+    recomputed: "_Recomputed | None" = None
 
 
 def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
@@ -175,6 +203,10 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
     """
     values: dict[str, _Value] = {}
     runs: list[_Run] = []
+    recomputed: dict[int, tuple[_Recomputed, RunOwners]] = {}
+    for again in memory.recomputations:
+        calls = _Recomputed(again)
+        recomputed |= {again.call.first + run: (calls, owners) for run, owners in enumerate(again.memory.owners)}
     for number, owners in zip(memory.plan.runs, memory.owners, strict=True):
         step = memory.plan.steps[number]
         takes = [
@@ -192,7 +224,10 @@ def _runs(memory: Memory, input_grad: bool) -> list[_Run]:
         values.update(zip(step.makes, makes, strict=True))
         for value in takes:
             value.pending += 1
-        runs.append(_Run(takes, needs, makes, owners))
+        call, owners = recomputed.get(len(runs), (None, owners))
+        if call is not None:
+            call.pending += needed and step.forward.last_save is not None
+        runs.append(_Run(takes, needs, makes, owners, call))
     for last in runs[-1].makes:
         last.grad = _Buffer(_Gradient(0, users=2), contiguous_strides(last.shape))  # the loss holds it too
     return runs
@@ -207,6 +242,7 @@ class _Replay:
 
     def __init__(self, held: int) -> None:
         self.held = self.peak = held
+        self.is_all = True
         self.effects: dict[object, BackwardEffects] = {}
         self.savers: dict[Owner, int] = {}
         """The number of nodes that still refer to each saved storage."""
@@ -218,11 +254,16 @@ class _Replay:
             self._leave(run)
             return AtLeast(0, True)
         effects = self._effects(step, run.needs, incoming)
-        self.peak = self.held
+        self.peak, self.is_all = self.held, not (effects.holds_more or step.forward.keeps_unknown)
         made: dict[int, _Gradient] = {}
-        for key, nbytes, saved in effects.events:
-            if saved:
+        drops = RELEASES if run.recomputed is None else RETURNS
+        for key, nbytes, kind in effects.events:
+            if kind == UNPACKS:
+                self._recompute(run.recomputed)
+            elif kind == drops:
                 self._forget(run.owners, key, step)
+            elif kind:
+                continue
             elif key < 0:
                 self._release(incoming[-key - 1])
             elif key in made:
@@ -230,6 +271,8 @@ class _Replay:
             else:
                 self._hold(nbytes)
                 made[key] = _Gradient(nbytes, users=1)
+        if run.recomputed is not None and step.forward.last_save is not None:
+            self._done_with(run.recomputed)
         users: dict[int, int] = {}
         for key in [*effects.stays, *[each.key for each in effects.gradients if each is not None]]:
             users[key] = users.get(key, 0) + 1
@@ -242,7 +285,7 @@ class _Replay:
                 is_view = gradient.is_view or (gradient.key < 0 and self._incoming(gradient.key, incoming).is_view)
                 self._accumulate(value, _Buffer(self._memory(gradient.key, made, incoming), gradient.strides, is_view))
         self._leave(run)
-        return AtLeast(self.peak, not (effects.holds_more or step.forward.keeps_unknown))
+        return AtLeast(self.peak, self.is_all)
 
     def _effects(self, step: SizedStep, needs: tuple[bool, ...], incoming: list[_Buffer | None]) -> BackwardEffects:
         strides = tuple([None if grad is None else grad.strides for grad in incoming])
@@ -255,6 +298,23 @@ class _Replay:
         self.held += nbytes
         self.peak = max(self.peak, self.held)
 
+    def _recompute(self, recomputed: _Recomputed | None) -> None:
+        """Run a checkpointed call again if this is the first of its saved tensors that the backward reads."""
+        if recomputed is None or recomputed.has_run:
+            return
+        recomputed.has_run = True
+        peak = recomputed.again.peak
+        self.peak = max(self.peak, self.held + peak.size)
+        self.is_all &= peak.is_all
+        self._hold(recomputed.again.memory.least_kept)
+
+    def _done_with(self, recomputed: _Recomputed) -> None:
+        """Free the inputs of a checkpointed call after the last of its runs that read a saved tensor."""
+        recomputed.pending -= 1
+        if not recomputed.pending:
+            for owner in recomputed.again.inputs:
+                self._drop(owner)
+
     def _forget(self, owners: RunOwners, key: int, step: SizedStep) -> None:
         """Drop the reference of one node to a saved storage."""
         owner = owners.of(key)
@@ -263,6 +323,10 @@ class _Replay:
             owner = owners.by_key[key] = Owner(size, 0, 0, savers)
         if owner is None:
             return  # an input of the plan, or a parameter
+        self._drop(owner)
+
+    def _drop(self, owner: Owner) -> None:
+        """Drop one reference to a saved storage."""
         self.savers[owner] = self.savers.get(owner, owner.savers) - 1
         if not self.savers[owner] and not owner.is_output:
             self.held -= owner.size

@@ -26,6 +26,20 @@ class Made(NamedTuple):
     value: int
 
 
+class LastSave(NamedTuple):
+    """The state of a step when autograd saves its last tensor for the backward.
+
+    A checkpoint stops to recompute there, in the last step that saves a tensor.
+
+    Args:
+        macs: the MACs so far.
+        peak: peak memory so far, outputs included.
+    """
+
+    macs: int
+    peak: int
+
+
 class Forward(NamedTuple):
     """The forward of a step.
 
@@ -47,6 +61,7 @@ class Forward(NamedTuple):
         inputs, weights: the numbers of its input values and of its parameters.
         savers: the number of nodes that save each storage, by key.
         bytes_of: bytes of each storage that it saves in addition, by key.
+        last_save: the state when it saves its last tensor; None if it saves none.
     """
 
     macs: int
@@ -70,6 +85,7 @@ class Forward(NamedTuple):
     weights: tuple[int, ...]
     savers: dict[int, int]
     bytes_of: dict[int, int]
+    last_save: LastSave | None
 
 
 def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], outputs: Sequence[Tensor]) -> Forward:
@@ -91,8 +107,9 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
     made = {each.storage.key: each.storage.nbytes for each in outputs if each.storage.key > 0}
     allocated = dict(reversed([(key, nbytes) for key, nbytes in events if nbytes >= 0]))
     stays = set(saved)
-    held = peak = training = training_peak = 0
-    for key, nbytes in events:
+    saving = [node for node in tape.nodes if node.saved]
+    held = peak_at_last_save = peak = training = training_peak = 0
+    for number, (key, nbytes) in enumerate(events, start=1):
         held += nbytes
         if nbytes > 0 or key not in stays:
             training += nbytes
@@ -100,6 +117,8 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
             peak = held
         if training > training_peak:
             training_peak = training
+        if saving and number <= saving[-1].events:
+            peak_at_last_save = training_peak
     owned = sum(made.values())
     own = {key: allocated[key] for key in saved if key > 0 and key not in made}
     return Forward(
@@ -124,6 +143,7 @@ def forward_of(tape: Tape, inputs: Sequence[Tensor], weights: Sequence[Tensor], 
         tuple([each.value for each in weights]),
         savers,
         own,
+        LastSave(saving[-1].macs, peak_at_last_save) if saving else None,
     )
 
 
@@ -147,12 +167,20 @@ class Event(NamedTuple):
     Args:
         key: of the storage. Its first event allocates it, and its second event frees it.
         nbytes: its bytes; negative for a free, and 0 for empty storages.
-        saved: the event only drops one reference to the saved storage with this key.
+        kind: what else it is, one of the following.
     """
 
     key: int
     nbytes: int
-    saved: bool = False
+    kind: str = ""
+
+
+UNPACKS = "unpacks"
+"""A node reads its saved tensors, which a checkpoint then recomputes."""
+RETURNS = "returns"
+"""The function of a node returns: recomputed tensors, by key, lose the reference of this node."""
+RELEASES = "releases"
+"""A node drops its reference to a saved tensor, by key."""
 
 
 class BackwardEffects(NamedTuple):
@@ -205,11 +233,18 @@ def backward_of(
         if not any(wanted) or all(grad is None for grad in incoming):
             continue
         kept = [Tensor(each.shape, each.strides, _SAVED, each.itemsize) for each in node.saved]
+        if node.saved:
+            events.append(_UNPACK)
         outs = list(node.backward(Back(tape, incoming, kept, wanted, node.meta)))
         incoming.clear()
-        events += [Event(key, nbytes) for key, nbytes in tape.events]
+        tape.end_function()
+        saved = dict.fromkeys([each.key for each in node.saved])
+        events += [Event(key, nbytes) for key, nbytes in tape.events[: tape.returned]]
+        events += [Event(key, 0, RETURNS) for key in saved]
+        events += [Event(key, nbytes) for key, nbytes in tape.events[tape.returned :]]
+        events += [Event(key, 0, RELEASES) for key in saved]
         tape.events.clear()
-        events += [Event(key, 0, saved=True) for key in dict.fromkeys([each.key for each in node.saved])]
+        tape.returned = None
         for index, value in enumerate(node.inputs):
             grad, outs[index] = outs[index], None
             if grad is None or not wanted[index]:
@@ -235,6 +270,7 @@ def backward_of(
 
 
 _SAVED = Storage(PARAMETER, 0)
+_UNPACK = Event(PARAMETER, 0, UNPACKS)
 
 
 def _accumulated(tape: Tape, before: Tensor, grad: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The plan of a run: the steps of a Spec in order, the sizes of their letters, and the resulting costs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
@@ -242,11 +242,14 @@ class Call(NamedTuple):
         first: the index of its first run.
         last: the index of its last run.
         holds: the names of the tensors that its forward holds until it returns.
+        is_checkpointed: autograd saves only its inputs, and the backward runs it again (gradient checkpointing; Chen et
+            al., arXiv 1604.06174).
     """
 
     first: int
     last: int
     holds: tuple[str, ...] = ()
+    is_checkpointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -303,7 +306,7 @@ class Plan:
         calls: list[Call] = []
         for number in range(len(plans)) if order is None else order:
             plan, now = plans[number], len(runs)
-            calls += [Call(now + first, now + last, holds) for first, last, holds in plan.calls]
+            calls += [call._replace(first=now + call.first, last=now + call.last) for call in plan.calls]
             runs += [starts[number] + step for step in plan.runs]
         holds = tuple([name for plan in plans for name in plan.holds])
         return cls(tuple([step for plan in plans for step in plan.sized]), tuple(runs), tuple(calls), holds)
@@ -345,6 +348,25 @@ class Plan:
         if first:
             calls, holds = (*calls, Call(0, len(self.runs) - 1, holds)), ()
         return Plan(tuple(steps), self.runs, calls, holds)
+
+    def checkpointed(self) -> "Plan":
+        """Return this plan as the call of a module whose tensors the backward recomputes."""
+        return replace(self, calls=(*self.calls, Call(0, len(self.runs) - 1, is_checkpointed=True)))
+
+    @cached_property
+    def checkpoints(self) -> tuple[Call, ...]:
+        """Return the calls that the backward runs again, in their order."""
+        return tuple(sorted([call for call in self.calls if call.is_checkpointed]))
+
+    def part(self, call: Call) -> "Plan":
+        """Return the runs of one call, as a plan that has all steps; its calls are those within."""
+        runs = self.runs[call.first : call.last + 1]
+        within = [each for each in self.calls if call.first <= each.first and each.last <= call.last]
+        calls = [
+            each._replace(first=each.first - call.first, last=each.last - call.first, is_checkpointed=False)
+            for each in within
+        ]
+        return Plan(self.steps, runs, tuple(calls))
 
     def by_step(self, of_runs: Iterable[Found]) -> list[list[Found]]:
         """Return the values of the runs, grouped by step."""

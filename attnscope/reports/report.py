@@ -299,7 +299,8 @@ class Backward:
     """The whole backward: its MACs, None if they are unknown, its time, and whether the input needed a gradient.
 
     `torch` is FlopCounterMode's count of the real backward, in MACs, if an audit was requested. `macs_at_least` is the
-    known part of the MACs of a third-party module.
+    known part of the MACs of a third-party module. `recomputed_macs` is the part of the MACs with which gradient
+    checkpointing repeats the forward, None for a third-party module.
     """
 
     macs: int | None
@@ -309,6 +310,7 @@ class Backward:
     macs_at_least: int | None = None
     over_forward: Interval | None = None
     """The interval of its time over that of the forward, which was timed before it."""
+    recomputed_macs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from attnscope.attentions.swin.attention import WindowAttention, may_be_padded
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import Windows
-from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.layers import Checkpointing, Mlp, initialize
 from attnscope.networks.resizing import resize_bias_table
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID
@@ -72,11 +72,11 @@ class GridMlp(Mlp):
     axes: ClassVar[tuple[str, ...]] = ("b", "y", "x")
 
 
-class SwinBlock(Layer):
+class SwinBlock(Checkpointing):
     """Norm, windowed attention, residual, norm, MLP, residual: (b, y, x, c) -> (b, y, x, c)."""
 
-    def __init__(self, attention: SwinSpec, hidden: int) -> None:
-        super().__init__()
+    def __init__(self, attention: SwinSpec, hidden: int, checkpoint: str = "none") -> None:
+        super().__init__(checkpoint, attention.drops)
         self.norm1 = nn.LayerNorm(attention.dim)
         self.attn = attention.build()
         self.norm2 = nn.LayerNorm(attention.dim)
@@ -92,7 +92,11 @@ class SwinBlock(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.mlp.fc1.in_features})
-        x = self.residual1(x, self.attn(self.normalize1(x)))
+        return self.checkpointed("block", self.residual_branches, x)
+
+    def residual_branches(self, x: Tensor) -> Tensor:
+        """Add the attention and the MLP, each of the normalized tokens."""
+        x = self.residual1(x, self.checkpointed("attention", self.attn, self.normalize1(x)))
         return self.residual2(x, self.mlp(self.normalize2(x)))
 
     @steps.norm1
@@ -118,14 +122,14 @@ class SwinV2Block(SwinBlock):
     The norms are initialized with zero, so a new block is the identity.
     """
 
-    def __init__(self, attention: SwinSpec, hidden: int) -> None:
-        super().__init__(attention, hidden)
+    def __init__(self, attention: SwinSpec, hidden: int, checkpoint: str = "none") -> None:
+        super().__init__(attention, hidden, checkpoint)
         nn.init.zeros_(self.norm1.weight)
         nn.init.zeros_(self.norm2.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.mlp.fc1.in_features})
-        x = self.residual1(x, self.normalize1(self.attn(x)))
+    def residual_branches(self, x: Tensor) -> Tensor:
+        """Add the normalized outputs of the attention and of the MLP."""
+        x = self.residual1(x, self.normalize1(self.checkpointed("attention", self.attn, x)))
         return self.residual2(x, self.normalize2(self.mlp(x)))
 
 
@@ -204,7 +208,9 @@ class SwinStage(Layer):
         )
         hidden = spec.hidden(stage.dim)
         self.downsample = merging(stage.dim // 2) if stage.index else nn.Identity()
-        self.blocks = nn.Sequential(*(block(spec.attention_of(stage, index), hidden) for index in range(stage.depth)))
+        self.blocks = nn.Sequential(
+            *(block(spec.attention_of(stage, index), hidden, spec.checkpoint) for index in range(stage.depth))
+        )
 
     def arguments(self) -> dict[str, Any]:
         stage = self.stage
@@ -295,4 +301,4 @@ def build(spec: SwinNetworkSpec) -> nn.Module:
     if not spec.is_block:
         return SwinStage(spec, spec.opened)
     block = SwinV2Block if isinstance(spec, SwinV2NetworkSpec) else SwinBlock
-    return block(spec.attention(), spec.hidden(spec.opened.dim))
+    return block(spec.attention(), spec.hidden(spec.opened.dim), spec.checkpoint)

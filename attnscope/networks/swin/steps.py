@@ -155,10 +155,14 @@ def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
     def of(*steps: Step) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
-    attend = attention.plan().inside("attn", takes={"tokens": source}, makes={"tokens": "branch"})
+    attend = spec.checkpointed("attention", attention.plan()).inside(
+        "attn", takes={"tokens": source}, makes={"tokens": "branch"}
+    )
     mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
         "mlp", takes={"branch": source}, makes={"branch": "branch"}
     )
     if post:
-        return Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
-    return Plan.join([of(norm1), attend, of(residual1, norm2), mlp, of(residual2)])
+        whole = Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
+    else:
+        whole = Plan.join([of(norm1), attend, of(residual1, norm2), mlp, of(residual2)])
+    return spec.checkpointed("block", whole)

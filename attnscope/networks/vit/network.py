@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.networks import steps as block_steps
-from attnscope.networks.layers import Mlp, initialize
+from attnscope.networks.layers import Checkpointing, Mlp, initialize
 from attnscope.networks.resizing import resize_positions
 from attnscope.networks.vit import steps
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -56,11 +56,11 @@ class PatchEmbed(Layer):
         return planes.flatten(2).transpose(1, 2)
 
 
-class Block(Layer):
+class Block(Checkpointing):
     """Norm, attention, residual, norm, MLP, residual: (b, n, c) -> (b, n, c)."""
 
-    def __init__(self, attention: ViTSpec, hidden: int) -> None:
-        super().__init__()
+    def __init__(self, attention: ViTSpec, hidden: int, checkpoint: str = "none") -> None:
+        super().__init__(checkpoint, attention.drops)
         dim = attention.dim
         self.norm1 = nn.LayerNorm(dim, EPS)
         self.attn = attention.build()
@@ -77,7 +77,11 @@ class Block(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_shape(x, {"b": None, "n": None, "c": self.mlp.fc1.in_features})
-        x = self.residual1(x, self.attn(self.normalize1(x)))
+        return self.checkpointed("block", self.residual_branches, x)
+
+    def residual_branches(self, x: Tensor) -> Tensor:
+        """Add the attention and the MLP, each of the normalized tokens."""
+        x = self.residual1(x, self.checkpointed("attention", self.attn, self.normalize1(x)))
         return self.residual2(x, self.mlp(self.normalize2(x)))
 
     @block_steps.norm1
@@ -113,7 +117,7 @@ class VisionTransformer(LoadsOthers):
         self.pos_embed = nn.Parameter(torch.empty(1, spec.positions, spec.dim))
         self.patch_embed = PatchEmbed(spec)
         hidden = spec.hidden(spec.dim)
-        self.blocks = nn.Sequential(*(Block(spec.attention(), hidden) for _ in range(spec.depth)))
+        self.blocks = nn.Sequential(*(Block(spec.attention(), hidden, spec.checkpoint) for _ in range(spec.depth)))
         self.norm = nn.LayerNorm(spec.dim, EPS)
         self.head = nn.Linear(spec.dim, spec.classes)
         self.head_dist = nn.Linear(spec.dim, spec.classes) if spec.distilled else None
@@ -135,8 +139,7 @@ class VisionTransformer(LoadsOthers):
     def forward(self, image: Tensor) -> Tensor:
         height, width = self.spec.image
         self.check_shape(image, {"b": None, "i": 3, "height": height, "width": width}, fix=RESIZE)
-        x = self.patch_embed(image)
-        x = self.add_tokens(x)
+        x = self.add_tokens(self.patch_embed(image))  # a variable would keep the patches alive
         for block in self.blocks:  # calling the Sequential would keep its first input alive to the end
             x = block(x)
         x = self.normalize(x)
@@ -233,4 +236,4 @@ def build(spec: ViTNetworkSpec) -> nn.Module:
     """Build the module that a Spec describes: the whole network, or one block."""
     if spec.is_whole:
         return VisionTransformer(spec)
-    return Block(spec.attention(), spec.hidden(spec.dim))
+    return Block(spec.attention(), spec.hidden(spec.dim), spec.checkpoint)

@@ -170,10 +170,12 @@ def block_plan(spec: ViTNetworkSpec) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
     branch = {"branch": "branch"}
-    return Plan.join(
+    whole = Plan.join(
         [
             of(norm1),
-            spec.attention().plan().inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
+            spec.checkpointed("attention", spec.attention().plan()).inside(
+                "attn", takes={"x": "branch"}, makes={"y": "branch"}
+            ),
             of(residual1, norm2),
             of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
                 "mlp", takes=branch, makes=branch
@@ -181,3 +183,4 @@ def block_plan(spec: ViTNetworkSpec) -> Plan:
             of(residual2),
         ]
     )
+    return spec.checkpointed("block", whole)
