@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from attnscope import SwinSpec, UsageError
+from attnscope import SwinSpec, UsageError, WindowAttentionV2
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
 from attnscope.core.windows import LARGEST_DRAWN, Windows, position_row
@@ -366,3 +366,23 @@ class TestCommand:
     def test_quiet_hides_the_suggested_next_command(self) -> None:
         report = look_at_windows(replace(SwinSpec(), shift=True))
         assert "next" not in render_windows(report, "table", Screen(quiet=True))
+
+
+@pytest.mark.parametrize("pretrained", ["6x3", "1", "12"])
+def test_the_distances_of_swin_v2_are_those_that_its_bias_mlp_reads(attnscope, pretrained):
+    words = ("windows", "--window", "4x6", "--positions", "--pretrained-window", pretrained)
+    found = json.loads(attnscope(*words, "--json").stdout)["distances"]
+    p, q = (int(side) for side in (pretrained if "x" in pretrained else f"{pretrained}x{pretrained}").split("x"))
+    module = WindowAttentionV2(12, 3, (4, 6), pretrained_window=(p, q))
+    pairs = torch.stack(torch.meshgrid(torch.tensor(found["down"]), torch.tensor(found["across"]), indexing="ij"), -1)
+    torch.testing.assert_close(pairs, module.relative_coords_table)
+    screen = attnscope(*words).stdout
+    assert f"3: {found['down'][-1]:.3f}" in screen
+    assert f"5: {found['across'][-1]:.3f}" in screen
+
+
+def test_distances_are_part_of_the_positions(attnscope):
+    done = attnscope("windows", "--pretrained-window", "8")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("--pretrained-window requires --positions; add it")
+    assert json.loads(attnscope("windows", "--json").stdout)["distances"] is None

@@ -15,6 +15,7 @@ def look_at_windows(
     layers: int | None = None,
     positions: bool = False,
     order: bool = False,
+    pretrained_window: Pair | None = None,
     command: str | None = None,
 ) -> WindowsReport:
     """Return the partition, the shift, the mask and the relative positions of a Spec's windows as data.
@@ -25,6 +26,7 @@ def look_at_windows(
         layers: show also the receptive field of the token after up to this number of layers.
         positions: show the relative position index.
         order: show how the rows of the window batch map back to the images.
+        pretrained_window: show also the distances of Swin V2, scaled by this window size in pre-training.
         command: the command line, for the record.
 
     Raises:
@@ -43,6 +45,8 @@ def look_at_windows(
             raise UsageError(
                 f"{{layers}} requires {{token}}; add one, such as --token {grid.height // 2},{grid.width // 2}"
             )
+    if pretrained_window is not None and not positions:
+        raise UsageError("{pretrained_window} requires {positions}; add it")
     requested = {"token": token is not None, "positions": positions, "order": order}
     views = [view for view, wanted in requested.items() if wanted] or ["partition"]
     return WindowsReport(
@@ -55,6 +59,7 @@ def look_at_windows(
         layers=layers or 0,
         notes=spec.cautions(),
         next=_next(spec, views[-1], layers),
+        pretrained_window=pretrained_window,
     )
 
 

@@ -21,6 +21,7 @@ from attnscope.cli.flags import (
     integer,
     is_typed,
     option,
+    pair,
     place,
     strength,
 )
@@ -41,7 +42,7 @@ EXAMPLES = (
 )
 DEFAULT = SwinSpec.name
 """The attention that is drawn by default."""
-OF_WINDOWS = ("batch", "positions", "order")
+OF_WINDOWS = ("batch", "positions", "pretrained_window", "order")
 """Flags of the views that only shifted windows have."""
 SMALLEST = 14
 """The smallest default grid size; a grid of this size fits any screen, token by token."""
@@ -167,6 +168,15 @@ def run_windows(
         ),
     ] = None,
     positions: Annotated[bool, option("--positions", group=PICTURES, help="Show the relative position index.")] = False,
+    pretrained_window: Annotated[
+        str | None,
+        option(
+            group=PICTURES,
+            callback=pair("pretrained_window"),
+            metavar="N|HxW",
+            help="With --positions: the distances of Swin V2 for this window size in pre-training.",
+        ),
+    ] = None,
     order: Annotated[
         bool, option("--order", group=PICTURES, help="Show how the rows of the window batch map to the images.")
     ] = False,
@@ -187,6 +197,7 @@ def run_windows(
         layers=layers,
         positions=positions,
         order=order,
+        pretrained_window=cast("Pair | None", pretrained_window),
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
     from attnscope.render.windows import render_windows

@@ -4,6 +4,7 @@ The two axes are independent: two tokens may attend to each other if they may on
 therefore combine two `Axis` objects, so that their cost grows with the sides and not with the area.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -271,6 +272,19 @@ def position_row(window: Pair, dy: int, dx: int) -> int:
     """Return the row of the bias table for a query at the offset (dy, dx) from its key."""
     p, q = window
     return (dy + p - 1) * (2 * q - 1) + dx + q - 1
+
+
+def log_distance(offset: int, pretrained: int) -> float:
+    """Return an offset on the log scale of Swin V2: ±1 at the largest offset in pre-training.
+
+    It is that of Liu et al. (arXiv 2111.09883, section 3.3), with the factor 8 and the divisors of their code.
+
+    Args:
+        offset: query position minus key position, along one axis.
+        pretrained: side of the window in pre-training.
+    """
+    distance = 8 * abs(offset) / max(pretrained - 1, 1)
+    return math.copysign(math.log2(1 + distance) / math.log2(8), offset)
 
 
 def _same_pairs(groups: Sequence[int]) -> int:

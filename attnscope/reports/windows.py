@@ -9,7 +9,7 @@ from typing import Any
 
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
-from attnscope.core.windows import Windows, position_index
+from attnscope.core.windows import Windows, log_distance, position_index
 
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")
@@ -59,6 +59,7 @@ class WindowsReport(Shown):
     layers: int
     notes: list[str]
     next: tuple[str, str]
+    pretrained_window: Pair | None = None
 
     @property
     def looks(self) -> list[Sight]:
@@ -117,6 +118,7 @@ class WindowsReport(Shown):
             "groups": self._groups(),
             "masks": self._masks(),
             "index": self._index(),
+            "distances": None if self.pretrained_window is None else self.distances(self.pretrained_window),
             "order": self._order(),
             "token": None if self.token is None else self._token(self.token),
             "left_out": self._left_out(),
@@ -172,6 +174,19 @@ class WindowsReport(Shown):
             "rule": f"(dy + {p - 1})·{2 * q - 1} + (dx + {q - 1}), (dy, dx) is the query's position minus the key's.",
             "table_rows": (2 * p - 1) * (2 * q - 1),
             "index": position_index((p, q)) if self.writes_matrices else None,
+        }
+
+    def distances(self, pretrained: Pair) -> dict[str, Any]:
+        """Return the distance of each offset on the log scale of Swin V2, down and across."""
+        down, across = (
+            [log_distance(offset, of) for offset in range(1 - side, side)]
+            for side, of in zip(self.grid.window, pretrained, strict=True)
+        )
+        return {
+            "rule": "sign(d)·log2(1 + 8|d|/(M − 1))/log2(8), M is the side of the window in pre-training.",
+            "pretrained_window": pretrained,
+            "down": down,
+            "across": across,
         }
 
     def _order(self) -> dict[str, Any]:

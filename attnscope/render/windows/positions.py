@@ -68,8 +68,30 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
         *number_table("index: query token down, key token across", tokens, tokens, by_pair, screen),
         # the field repeats a table that shows every pair
         *([Text(""), *level_field((p, q), rows, screen)] if p * q > MOST_ROWS else []),
+        *distance_table(report, screen),
         screen.aside(f"{'--json has all pairs, ' if report.writes_matrices else ''}--format csv has all offsets"),
     ]
+
+
+def distance_table(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """Return the offsets of the longer side of the window with their distances in Swin V2, if they were requested."""
+    pretrained = report.pretrained_window
+    if pretrained is None:
+        return []
+    found = report.distances(pretrained)
+    lines = [
+        ("Swin V2", f"distance = {found['rule'].partition(', M')[0]}", ""),
+        ("", "M: {}×{} tokens, the window in pre-training".format(*pretrained), ""),
+        ("", "the bias MLP of each layer reads (distance of dy, distance of dx) for each offset,", ""),
+        ("", "and 16·sigmoid of its output is the bias of each head", ""),
+    ]
+    for name, side, distances in zip(("dy", "dx"), report.grid.window, (found["down"], found["across"]), strict=True):
+        shown = [
+            f"{offset}: {distances[offset + side - 1]:.3f}" for offset in some(side, MOST_ROWS) if offset is not None
+        ]
+        lines.append((name, ", ".join(shown), ""))
+    lines.append(("", "a negative offset has the negative distance", ""))
+    return [Text(""), screen.lines(lines)]
 
 
 def number_table(
