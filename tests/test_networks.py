@@ -233,6 +233,24 @@ def test_every_published_figure_is_explained(preset):
     assert [figure.explained_by for figure in figures if not figure.explained_by] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "macs", "with_norms"),
+    [
+        ("vit-b-16-224", 86_567_656, 17_563_828_224, 17_582_740_224),
+        ("deit-s-224", 22_050_664, 4_598_882_304, 4_608_338_304),
+        ("vit-l-16-384", 304_715_752, 191_066_300_416, 191_211_058_176),
+        ("swin-t-224", 28_288_354, 4_490_566_656, 4_509_194_496),
+        ("swin-b-384", 87_903_584, 47_083_134_976, 47_191_515_136),
+        ("swinv2-t-w8-256", 28_347_154, 5_939_690_496, 5_962_300_416),
+    ],
+)
+def test_exact_figures_of_published_networks(name, params, macs, with_norms):
+    """They were counted on timm's networks with torch's FlopCounterMode (2 for each MAC) and with fvcore."""
+    preset = PRESETS[name]
+    assert (preset.params, preset.macs) == (params, macs)
+    assert compare_published(preset.spec, preset.spec.plan(), []).conventions["fvcore: LayerNorm added"] == with_norms
+
+
 def test_conventions_are_those_of_the_sources():
     """The exact figures come from independent counts of these networks."""
     swin = SwinNetworkSpec()
