@@ -309,7 +309,7 @@ class _Replay:
         self._hold(recomputed.again.memory.least_kept)
 
     def _done_with(self, recomputed: _Recomputed) -> None:
-        """Free the inputs of a checkpointed call after the last of its runs that read a saved tensor."""
+        """Release the inputs of a checkpointed call after the last of its runs that read a saved tensor."""
         recomputed.pending -= 1
         if not recomputed.pending:
             for owner in recomputed.again.inputs:
