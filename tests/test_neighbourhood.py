@@ -286,7 +286,11 @@ class Stripes(Toy):
 
     @property
     def keys(self) -> int:
-        return 2 * self.side
+        return 2 * (self.side + self.side - 2)
+
+    @property
+    def parts(self) -> tuple[Neighbourhood, ...]:
+        return Windows(self.side, self.side, (self.side, 2)), Windows(self.side, self.side, (2, self.side))
 
 
 class Grid(Toy):
@@ -375,7 +379,8 @@ FAMILIES = {
 @pytest.mark.parametrize("look", FAMILIES, ids=lambda look: type(look).__name__)
 def test_every_family_has_a_neighbourhood(look):
     figures = Figures.of(look)
-    macs = None if figures.keys is None else 2 * figures.tokens * figures.keys * C
+    channels = C // len(look.parts)  # each part of the heads has its own keys
+    macs = None if figures.keys is None else sum(2 * part.tokens * part.keys * channels for part in look.parts)
     assert macs == FAMILIES[look]
     assert figures.padding == 0
     assert all(SIDE % unit == 0 for unit in look.alignment)
@@ -385,8 +390,20 @@ def test_every_family_has_a_neighbourhood(look):
         assert len(reach) == SIDE
         assert all(0 <= keys[0] <= keys[-1] < SIDE for keys in reach)
         assert all(token in keys for token, keys in enumerate(reach))
+        for part in look.parts:
+            assert all({*keys} <= {*reach[token]} for token, keys in enumerate(part.reach(axis, SIDE)))
         widened = widen(seen, look, axis)
         assert [last - first for first, last in widened] == [keys[-1] - keys[0] for keys in reach]
+
+
+@pytest.mark.parametrize("look", FAMILIES, ids=lambda look: type(look).__name__)
+def test_the_keys_of_a_query_are_the_union_of_its_parts(look):
+    query, sides = (9, 4), (SIDE, SIDE)
+    places = [(y, x) for y in range(SIDE) for x in range(SIDE)]
+    ranges = [[part.reach(axis, SIDE)[query[axis]] for axis in (0, 1)] for part in look.parts]
+    expected = {(y, x) for y, x in places if any(y in down and x in across for down, across in ranges)}
+    assert look.keys_of(query, sides) == expected
+    assert len(look.parts) == 1 or look.keys == len(expected) < SIDE**2
 
 
 def test_dilated_layers_have_large_receptive_fields():

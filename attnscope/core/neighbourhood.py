@@ -7,6 +7,7 @@ with another neighbourhood declares a subclass next to its Spec.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 from attnscope.core.sizes import Pair, plural
@@ -75,14 +76,37 @@ class Neighbourhood(ABC):
         """
         return 0
 
+    @property
+    def parts(self) -> "tuple[Neighbourhood, ...]":
+        """Return the neighbourhoods whose union is this one, each for some of the heads; by default one, itself.
+
+        The keys of a query in a part are all combinations of its `reach` along the axes. A cross has two parts.
+        """
+        return (self,)
+
     def reach(self, axis: int, side: int) -> Sequence[range]:
         """Return the range of keys that each query along an axis attends to, with padding but without masked keys.
+
+        With several parts it covers the ranges of all parts.
 
         Args:
             axis: 0 is down, 1 is across; a sequence has axis 0.
             side: number of queries along the axis.
         """
         return [range(side)] * side
+
+    def keys_of(self, place: tuple[int, ...], sides: tuple[int, ...]) -> set[tuple[int, ...]]:
+        """Return the places of the keys that a query attends to, with padding but without masked keys.
+
+        Args:
+            place: row and column of the query; its number in a sequence.
+            sides: sides of the grid of queries.
+        """
+        return {
+            key
+            for part in self.parts
+            for key in product(*[part.reach(axis, side)[place[axis]] for axis, side in enumerate(sides)])
+        }
 
 
 @dataclass(frozen=True, slots=True)
