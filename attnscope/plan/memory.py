@@ -41,6 +41,7 @@ class Owner:
         savers: the number of autograd nodes that save it.
         is_output: it belongs to an output of the plan.
         is_replaced: another tensor takes its place in training, as with dropout.
+        may_be_saved: a step whose saved tensors are unknown takes it.
     """
 
     size: int
@@ -49,6 +50,7 @@ class Owner:
     savers: int = 0
     is_output: bool = False
     is_replaced: bool = False
+    may_be_saved: bool = False
 
 
 @dataclass(slots=True)
@@ -62,7 +64,8 @@ class RunOwners:
         done: bytes that are freed after the run in inference.
         done_in_training: bytes that are freed after the run in training.
         saved: bytes of inputs and outputs that it is the first to save for the backward.
-        saves_others: it saves a tensor that another tensor replaces in training.
+        saves_others: `saved` is a lower bound. In training, another tensor may replace one that it saves, or an earlier
+            step whose saved tensors are unknown may have saved it.
         is_recomputed: it is in a checkpointed call, so that it saves nothing itself.
         kept_inputs: the tensors that the checkpointed call that begins here saves.
     """
@@ -330,9 +333,13 @@ class Memory:
             for key in forward.saved:
                 saved_by = owned.of(key)
                 if saved_by is not None:
-                    owned.saves_others |= saved_by.is_replaced
-                    owned.saved += 0 if saved_by.savers else saved_by.size
+                    is_unsure = saved_by.may_be_saved and not saved_by.savers
+                    owned.saves_others |= saved_by.is_replaced or is_unsure
+                    owned.saved += 0 if saved_by.savers or is_unsure else saved_by.size
                     saved_by.savers += forward.savers[key]
+            for owner in owned.takes:
+                if owner is not None:
+                    owner.may_be_saved |= forward.keeps_unknown
         for call in reversed([Call(0, len(runs) - 1, self.plan.holds), *running]):
             returns(call)
         for name in step.makes:
