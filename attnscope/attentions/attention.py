@@ -14,11 +14,10 @@ Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v, split into heads: (b, h, n, d), (b, h, m, d), (b, h, m, d)."""
 
 
-class ScaledDotProduct(Layer):
-    """Scaled dot-product attention with heads, softmax(q·kᵀ·scale)·v, and the output projection.
+class SoftmaxAttention(Layer):
+    """Scaled dot-product attention of heads without parameters: softmax(q·kᵀ·scale)·v.
 
-    A subclass defines a method for each of its own steps and a `forward` that calls them. `spelling` replaces axis
-    letters of the inherited steps.
+    `spelling` replaces axis letters of the inherited steps.
     """
 
     spelling: ClassVar[dict[str, str]] = {}
@@ -31,13 +30,48 @@ class ScaledDotProduct(Layer):
         return module
 
     def set_up(self, spec: Headed) -> None:
-        """Create the parameters that every attention has."""
+        """Set the options that every attention has."""
         super().__init__()
         self.heads = spec.heads
-        self.kv_heads = spec.kv_heads or spec.heads
         self.scale = (spec.dim // spec.heads) ** -0.5 if spec.qk_scale is None else spec.qk_scale
         self.kernel = spec.kernel
         self.attn_drop = nn.Dropout(spec.attn_drop)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the output of each head: softmax(q·kᵀ·scale)·v."""
+        if self.kernel != "eager":
+            return self.attend(q, k, v)
+        weights = self.softmax(self.score(q, k))
+        return self.mix(weights, v)
+
+    @steps.score
+    def score(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q @ k.transpose(-2, -1)).mul_(self.scale)
+
+    @steps.softmax
+    def softmax(self, scores: Tensor) -> Tensor:
+        return self.attn_drop(scores.softmax(dim=-1))
+
+    @steps.mix
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        return weights @ v
+
+    @steps.attend
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        drop = self.attn_drop.p if self.training else 0.0
+        return fused_attention(self.kernel, q, k, v, None, drop, self.scale)
+
+
+class ScaledDotProduct(SoftmaxAttention):
+    """Scaled dot-product attention with the output projection.
+
+    A subclass defines a method for each of its own steps and a `forward` that calls them.
+    """
+
+    def set_up(self, spec: Headed) -> None:
+        """Create the parameters that every attention has."""
+        super().set_up(spec)
+        self.kv_heads = spec.kv_heads or spec.heads
         self.proj = nn.Linear(spec.dim, spec.dim)
         self.proj_drop = nn.Dropout(spec.proj_drop)
 
@@ -59,33 +93,9 @@ class ScaledDotProduct(Layer):
         """Return the sizes of the axis letters that the module sets."""
         return letters(self.proj.in_features, self.heads, self.kv_heads)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the output of each head: softmax(q·kᵀ·scale)·v."""
-        if self.kernel != "eager":
-            return self.attend(q, k, v)
-        weights = self.softmax(self.score(q, k))
-        return self.mix(weights, v)
-
     @steps.share_heads
     def share_heads(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return repeat_heads(k, v, self.heads)
-
-    @steps.score
-    def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return (q @ k.transpose(-2, -1)).mul_(self.scale)
-
-    @steps.softmax
-    def softmax(self, scores: Tensor) -> Tensor:
-        return self.attn_drop(scores.softmax(dim=-1))
-
-    @steps.mix
-    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
-        return weights @ v
-
-    @steps.attend
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        drop = self.attn_drop.p if self.training else 0.0
-        return fused_attention(self.kernel, q, k, v, None, drop, self.scale)
 
     @steps.merge_heads
     def merge_heads(self, heads: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def macs_sentence(report: Report) -> str:
     macs: dict[str, int] = {}
     for row in report.steps:
         if row.macs:
-            kind = _kind(row)
+            kind = _kind(row, has_parts=bool(report.parts))
             macs[kind] = macs.get(kind, 0) + row.times * row.macs
     ranked = sorted(macs, key=lambda kind: macs[kind], reverse=True)
     (largest, share), *others = [(kind, words.rough_percent(macs[kind] / total)) for kind in ranked]
@@ -40,12 +40,15 @@ ATTENTION, MLPS, PROJECTIONS = "attention itself", "the MLPs", "the projections"
 PLURAL = (MLPS, PROJECTIONS)
 
 
-def _kind(row: StepRow) -> str:
-    """Return the kind of work of a step with MACs; attention itself multiplies activations, the others a weight."""
+def _kind(row: StepRow, has_parts: bool) -> str:
+    """Return the kind of work of a step with MACs; attention itself multiplies activations, the others a weight.
+
+    In a network with parts, a step outside MLPs and attentions belongs to its part.
+    """
     if len(row.inputs) > 1:
         return ATTENTION
     home = row.path.rpartition(".")[2]
-    return {"mlp": MLPS, "attn": PROJECTIONS, "": row.part or PROJECTIONS}.get(home, row.part or "other steps")
+    return {"mlp": MLPS, "attn": PROJECTIONS}.get(home, row.part if has_parts and row.part else PROJECTIONS)
 
 
 def idle_share(report: Report) -> float:
