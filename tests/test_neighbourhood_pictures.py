@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import attnscope
 from attnscope import attentions
 from attnscope.analyses.neighbourhood import look_at_neighbourhood
+from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.attentions.nat.spec import NATSpec
 from attnscope.attentions.spec import own_fields
 from attnscope.cli.windows import drawable, pictured_fields
@@ -62,12 +63,51 @@ def test_each_attention_on_a_grid_is_drawn_in_every_format(run, name, tmp_path):
         assert max(map(len, done.stdout.splitlines()[:-2])) <= columns
     data = json.loads(run(name, "--json").stdout)
     assert data["attention"] == name
-    assert data["seen"][0]["tokens"] == len(data["seen"][0]["rows"]) * len(data["seen"][0]["columns"])
+    seen = data["seen"][0]
+    assert seen["tokens"] == len({(y, x) for area in seen["areas"] for y in area["rows"] for x in area["columns"]})
+    assert [set(seen[axis]) for axis in ("rows", "columns")] == [
+        {place for area in seen["areas"] for place in area[axis]} for axis in ("rows", "columns")
+    ]
     assert run(name, "--format", "csv").stdout.startswith("layer,")
     assert run(name, "--format", "md").stdout.startswith("**")
     picture = tmp_path / "picture.svg"
     assert run(name, "-o", str(picture)).returncode == 0
     assert picture.read_text(encoding="utf-8").startswith("<svg")
+
+
+CROSS = """\
+ CSWin attention · 4×10 tokens · cross of stripes, 2 wide
+
+ keys of one query      after 2 layers
+ . . o o . . . . . .    2 2 1 1 2 2 2 2 2 2
+ . . o o . . . . . .    2 2 1 1 2 2 2 2 2 2
+ o o o o o o o o o o    1 1 1 1 1 1 1 1 1 1
+ o o o @ o o o o o o    1 1 1 @ 1 1 1 1 1 1
+"""
+
+
+def test_a_cross_is_drawn_without_the_corners_and_two_layers_fill_them():
+    spec = CSWinSpec(resolution=(4, 10), stripe=2)
+    report = look_at_neighbourhood(spec, token=(3, 3), layers=2)
+    assert render_neighbourhood(report, "table", Screen(width=100)).startswith(CROSS)
+    assert [seen.tokens for seen in report.seen] == [24, 24, 40]
+    assert spec.neighbourhood.keys == 24
+    table = render_neighbourhood(report, "csv", Screen()).splitlines()
+    assert table[1:] == ["one layer,0–3 / 2–3,2–3 / 0–9,24,0.6", *table[2:]]
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_layers_of_a_cross_join_the_keys_of_each_token(data):
+    """The expected tokens are joined one by one."""
+    spec = data.draw(specs_of(CSWinSpec, stripe=data.draw(st.integers(1, 3)), kernel="eager"))
+    sides, look = spec.resolution, spec.neighbourhood
+    token = tuple(data.draw(st.integers(0, side - 1)) for side in sides)
+    field = {token}
+    for layer in look_at_neighbourhood(spec, token=token, layers=3).seen[1:]:
+        field = {key for place in field for key in look.keys_of(place, sides)}
+        assert field == {(y, x) for area in layer.areas for y in area.rows for x in area.columns}
+        assert layer.tokens == len(field)
 
 
 @given(st.data())

@@ -1,12 +1,14 @@
 """Spec -> NeighbourhoodReport: the tokens that a query of any attention attends to. No torch."""
 
+from collections.abc import Sequence
+
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair, spell_pair
 from attnscope.core.windows import LARGEST_DRAWN
-from attnscope.reports.neighbourhood import NeighbourhoodReport, Seen
+from attnscope.reports.neighbourhood import Area, NeighbourhoodReport, Seen
 
 MOST_LAYERS = 35
 """Each layer is one character in a picture: 1 to 9, then a to z."""
@@ -87,28 +89,36 @@ def _own(place: int, stride: int) -> range:
 
 def _seen(neighbourhood: Neighbourhood, sides: Pair, queries: tuple[int, ...], token: Pair, layers: int) -> list[Seen]:
     """Return the tokens that a query attends to, and those that it depends on after each layer."""
-    reached = [neighbourhood.reach(axis, queries[axis]) for axis in (0, 1)]
-    places = [token[axis] * queries[axis] // sides[axis] for axis in (0, 1)]
-    keys = [_inside(reached[axis][places[axis]], sides[axis]) for axis in (0, 1)]
-    found = [_of(None, keys, sides)]
-    fields: list[set[int]] = [{token[0]}, {token[1]}]
+    reached = [[part.reach(axis, queries[axis]) for axis in (0, 1)] for part in neighbourhood.parts]
+
+    def after_layer(areas: list[Area]) -> list[Area]:
+        return _joined([_keys(area, reach, sides) for area in areas for reach in reached])
+
+    row, column = (token[axis] * queries[axis] // sides[axis] for axis in (0, 1))
+    found = [Seen.of(None, after_layer([Area([row], [column])]), sides)]
+    field = [Area([token[0]], [token[1]])]
     for layer in range(1, layers + 1):
-        fields = [
-            {key for place in field for key in _inside(reached[axis][place], sides[axis])}
-            for axis, field in enumerate(fields)
-        ]
-        found.append(_of(layer, [sorted(field) for field in fields], sides))
+        field = after_layer(field)
+        found.append(Seen.of(layer, field, sides))
     return found
 
 
-def _inside(keys: range, side: int) -> list[int]:
-    """Return the keys that are tokens of the image, without padding."""
-    return [key for key in keys if key < side]
+def _keys(queries: Area, reach: Sequence[Sequence[range]], sides: Pair) -> Area:
+    """Return the keys of all queries of an area, without padding."""
+    rows, columns = (
+        sorted({key for place in places for key in reach[axis][place] if key < sides[axis]})
+        for axis, places in enumerate((queries.rows, queries.columns))
+    )
+    return Area(rows, columns)
 
 
-def _of(layer: int | None, places: list[list[int]], sides: Pair) -> Seen:
-    rows, columns = places
-    return Seen(layer, rows, columns, len(rows) * len(columns) / (sides[0] * sides[1]))
+def _joined(areas: list[Area]) -> list[Area]:
+    """Return the areas without those that lie in another one."""
+    kept: list[Area] = []
+    for area in areas:
+        if not any(other.includes(area) for other in kept):
+            kept = [other for other in kept if not area.includes(other)] + [area]
+    return kept
 
 
 def _next(spec: Spec, sides: Pair, token: Pair, layers: int | None) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A NeighbourhoodReport on a screen: the grid with the keys of one query, and a table of its rows and columns."""
 
 from itertools import pairwise
+from operator import and_
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -15,8 +16,8 @@ from attnscope.render.windows.parts import picture_rows, room, table_parts
 from attnscope.render.windows.token import LAYER_SIGNS
 from attnscope.reports.neighbourhood import NeighbourhoodReport, Seen
 
-OWN = 0
-"""The label of the query's row or column."""
+Label = tuple[bool, tuple[tuple[bool, ...], ...]]
+"""Whether a row or column is the query's, and whether it is in each area of each sight."""
 
 
 def render_neighbourhood(report: NeighbourhoodReport, form: str, screen: Screen) -> str:
@@ -49,8 +50,8 @@ def seen_columns() -> list[Column[Seen]]:
     """Return the columns: the rows and columns of the tokens that a query depends on, and their number."""
     return [
         Column("layer", "layers", lambda seen: f"after layer {seen.layer}" if seen.layer else "one layer", right=False),
-        Column("rows", "rows", lambda seen: _places(seen.rows), right=False),
-        Column("columns", "columns", lambda seen: _places(seen.columns), right=False),
+        Column("rows", "rows", lambda seen: _of_areas(seen, 0), right=False),
+        Column("columns", "columns", lambda seen: _of_areas(seen, 1), right=False),
         Column("tokens", "tokens", lambda seen: seen.tokens, lambda n: f"{n:,}"),
         Column("share", "% tokens", lambda seen: seen.share, words.percent, 1),
     ]
@@ -74,28 +75,31 @@ def _legend(report: NeighbourhoodReport, drawing: Drawing) -> list[str]:
 
 def _plane(report: NeighbourhoodReport, title: str, sights: list[Seen], signs: str) -> Plane:
     """Return the grid with a sign for each token: signs[0] for the query, signs[n] for tokens that sight n adds."""
-    never = len(sights) + 1
-    alone = never + 1  # the query's own row or column, if it has no key there
 
-    def axis_runs(axis: int, side: int, spans: list[set[int]]) -> list[Run]:
-        def label(place: int) -> int:
-            first = next((number for number, span in enumerate(spans, start=1) if place in span), never)
-            if place in report.query[axis]:
-                return OWN if first < never else alone
-            return first
+    def axis_runs(axis: int, side: int) -> list[Run]:
+        areas = [[{*area[axis]} for area in sight.areas] for sight in sights]
+
+        def label(place: int) -> Label:
+            return place in report.query[axis], tuple([tuple([place in area for area in of]) for of in areas])
 
         return runs([((label(place), False), report.neighbourhood.cell(axis, place)) for place in range(side)])
 
-    def mark(y: int, x: int) -> Mark:
-        if {y, x} <= {OWN, alone}:
+    def mark(y: Label, x: Label) -> Mark:
+        """Return the sign of the tokens in rows and columns of these labels."""
+        if y[0] and x[0]:
             return signs[0], "bold reverse"
-        latest = max(y, x)
-        return (".", "dim") if latest >= never else (signs[latest], COLORS[(latest - 1) % len(COLORS)])
+        for number, (down, across) in enumerate(zip(y[1], x[1], strict=True), start=1):
+            if any(map(and_, down, across)):
+                return signs[number], COLORS[(number - 1) % len(COLORS)]
+        return ".", "dim"
 
     height, width = report.resolution
-    down = axis_runs(0, height, [set(sight.rows) for sight in sights])
-    across = axis_runs(1, width, [set(sight.columns) for sight in sights])
-    return Plane(title, down, across, mark)
+    return Plane(title, axis_runs(0, height), axis_runs(1, width), mark)
+
+
+def _of_areas(seen: Seen, axis: int) -> str:
+    """Return the rows or columns of each area: `0–13 / 7` for the two stripes of a cross."""
+    return " / ".join([_places(area[axis]) for area in seen.areas])
 
 
 def _places(places: list[int]) -> str:

@@ -1,9 +1,10 @@
 """Pictures of a plane in letters: an axis is a list of runs of equal tokens, and the plane is the product of two axes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from textwrap import wrap
+from typing import Any
 
 from rich.text import Text
 
@@ -23,8 +24,8 @@ PADDING = "+"
 """The mark of a padding token."""
 LINES = {"window": "│─", "group": "┊┈"}
 
-Label = tuple[int, bool]
-"""The number of a run's letter, and whether the run is padding."""
+Label = tuple[Hashable, bool]
+"""What a run's letter depends on, and whether the run is padding."""
 
 Mark = tuple[str, str]
 """A letter and its style."""
@@ -50,7 +51,7 @@ class Plane:
     title: str
     down: list[Run]
     across: list[Run]
-    mark: Callable[[int, int], Mark]
+    mark: Callable[[Any, Any], Mark]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.shown import Shown
@@ -11,22 +11,42 @@ from attnscope.core.sizes import Pair
 SCHEMA = 1
 
 
+class Area(NamedTuple):
+    """All tokens in some of the rows and some of the columns."""
+
+    rows: list[int]
+    columns: list[int]
+
+    def includes(self, other: "Area") -> bool:
+        """Return whether another area lies in this one."""
+        return {*other.rows} <= {*self.rows} and {*other.columns} <= {*self.columns}
+
+
 @dataclass
 class Seen:
-    """The tokens that a query depends on: all tokens in some of the rows and some of the columns.
+    """The tokens that a query depends on: those of one area, or of several, such as the two stripes of a cross.
 
-    `layer` is None for the keys of a single layer, otherwise the number of layers so far.
+    `layer` is None for the keys of a single layer, otherwise the number of layers so far. `rows` and `columns` are those
+    of all areas, and `share` is the fraction of the tokens.
     """
 
     layer: int | None
     rows: list[int]
     columns: list[int]
+    tokens: int
     share: float
+    areas: list[Area]
 
-    @property
-    def tokens(self) -> int:
-        """Return the number of tokens."""
-        return len(self.rows) * len(self.columns)
+    @classmethod
+    def of(cls, layer: int | None, areas: list[Area], sides: Pair) -> "Seen":
+        """Join areas of a grid with these sides."""
+        columns_in: dict[int, set[int]] = {}
+        for area in areas:
+            for row in area.rows:
+                columns_in.setdefault(row, set()).update(area.columns)
+        tokens = sum(map(len, columns_in.values()))
+        columns = sorted({column for area in areas for column in area.columns})
+        return cls(layer, sorted(columns_in), columns, tokens, tokens / (sides[0] * sides[1]), areas)
 
 
 @dataclass(repr=False)
@@ -62,7 +82,7 @@ class NeighbourhoodReport(Shown):
             "resolution": self.resolution,
             "token": self.token,
             "query": {"rows": list(self.query[0]), "columns": list(self.query[1])},
-            "seen": [{**vars(one), "tokens": one.tokens} for one in self.seen],
+            "seen": [{**vars(one), "areas": [area._asdict() for area in one.areas]} for one in self.seen],
             "notes": self.notes,
             "next": self.next,
         }

@@ -75,6 +75,12 @@ class CSWinSpec(Headed):
         "attnscope cswin --stripe 1",
         "attnscope cswin --resolution 14 --dim 256 --heads 8 --stripe 7 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = (
+        "a cross: the vertical stripe through it in half of the heads, the horizontal one in the others"
+    )
+    GIVES_UP: ClassVar[str] = "tokens off the cross, which two layers in a row reach"
+    PAPER: ClassVar[str] = "Dong et al., CSWin Transformer, arXiv 2107.00652"
+    PICTURED: ClassVar[tuple[str, ...]] = ("stripe",)
     SIZE_FIELD: ClassVar[str] = "resolution"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
