@@ -4,6 +4,7 @@ from math import prod
 from typing import Any
 
 from attnscope.ops.formats import format_strides, in_format, is_channels_last
+from attnscope.ops.movement import expand
 from attnscope.ops.operation import Arguments, Formula, each_in, each_out, register, tensors_in
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor
@@ -80,6 +81,18 @@ def _adaptive_pool_back(back: Back) -> Gradients:
     made = back.tape.tensor(x.shape, format_strides(x.shape, channels_last))
     del laid
     return [made]
+
+
+def total(tape: Tape, x: Tensor, axis: int) -> Tensor:
+    """Sum over an axis, which stays with size 1."""
+    made = tape.tensor((*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+    tape.ran("sum", [x], made)
+    tape.remember(_total_back, [x], [made], meta=x.shape)
+    return made
+
+
+def _total_back(back: Back) -> Gradients:
+    return [expand(back.tape, back.grad, back.meta)]
 
 
 def maximum(tape: Tape, x: Tensor, axis: int) -> Tensor:
