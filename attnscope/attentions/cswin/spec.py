@@ -163,7 +163,5 @@ class CSWinSpec(Headed):
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
-        return (
-            f"attnscope compare vit swin cswin:stripe={self.stripe} --resolution {spell_pair(self.resolution, 'x')}",
-            "global attention and windows",
-        )
+        own = f"--dim {self.dim} --heads {self.heads} --resolution {spell_pair(self.resolution, 'x')}"
+        return f"attnscope compare vit swin cswin:stripe={self.stripe} {own}", "global attention and windows"
