@@ -58,9 +58,9 @@ class SummedAcrossPatches(Neighbourhood):
 
 @dataclass(frozen=True, kw_only=True)
 class SeparableSpec(Spec):
-    """Separable attention of MobileViTv2 (Mehta and Rastegari, arXiv 2206.02680, section 3).
+    """Separable attention of MobileViT v2 (Mehta and Rastegari, arXiv 2206.02680, section 3).
 
-    The defaults are the first attention of MobileViTv2-1.0 at 256 pixels: 32×32 tokens, embedding dimension 128,
+    The defaults are the first attention of MobileViT v2 1.0 at 256 pixels: 32×32 tokens, embedding dimension 128,
     patches of 2×2 tokens.
 
     Raises:
@@ -70,7 +70,7 @@ class SeparableSpec(Spec):
 
     name: ClassVar[str] = "separable"
     title: ClassVar[str] = "Separable attention"
-    SUMMARY: ClassVar[str] = "Separable attention, as in MobileViTv2: one score for each token."
+    SUMMARY: ClassVar[str] = "Separable attention, as in MobileViT v2: one score for each token."
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "attnscope separable --resolution 32 --dim 128",
         "attnscope separable --resolution 16 --dim 192 --patch 1 --no-time",
