@@ -10,7 +10,7 @@ from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.attentions.swinv2.spec import SwinV2Spec
-from attnscope.core.sizes import Pair
+from attnscope.core.sizes import count_sides
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 
@@ -135,9 +135,9 @@ def _values(declared) -> st.SearchStrategy:
         values = st.integers(low, 4)
     elif of is float:
         values = st.just(declared.default)
-    elif of == Pair:
-        side = st.integers(low, 13 if name in ("resolution", "image") else 4)
-        values = st.tuples(side, side)
+    elif count := count_sides(of):
+        side = st.integers(low, LARGEST_SIDE[count] if name in ("resolution", "image") else 4)
+        values = st.tuples(*[side] * count)
     else:
         values = st.just(declared.default)
     return st.none() | values if declared.default is None else values

@@ -438,7 +438,7 @@ WRONG = [
     (["vit", "swim"], "'swim' is not an attention; did you mean swin?"),
     (["vit", "vit"], "an attention must appear once (got vit twice); set a field of one, as in swin:window=14"),
     (["vit", "swin:windw=3"], "swin has no field 'windw'; did you mean window?"),
-    (["vit", "swin:window=x"], "window must be an integer or HxW (got 'x')"),
+    (["vit", "swin:window=x"], "window must be an integer or height x width, such as 56 or 56x48 (got 'x')"),
     (["vit:kernel", "swin"], "vit:kernel: kernel requires a value; write vit:kernel=VALUE"),
     (
         ["vit", "swin:resolution=4"],

@@ -139,7 +139,7 @@ MISTAKES = {
         "spec.py",
         FIELD,
         f'    sides: list[int] = option(None, "X.")\n{FIELD}',
-        "SRASpec has a field sides of the type list[int]; it must be int, float, bool, str, Pair or Ints",
+        "SRASpec has a field sides of the type list[int]; it must be int, float, bool, str, Pair, Triple or Ints",
     ),
     "two types": (
         "spec.py",
@@ -207,7 +207,7 @@ MISTAKES = {
         "spec.py",
         'SIZE_FIELD: ClassVar[str] = "resolution"',
         'SIZE_FIELD: ClassVar[str] = "kernel"',
-        "SRASpec has the SIZE_FIELD 'kernel', which is not a size; its type must be int or Pair",
+        "SRASpec has the SIZE_FIELD 'kernel', which is not a size; its type must be int, Pair or Triple",
     ),
     **{
         f"no {member}": (

@@ -9,7 +9,7 @@ from attnscope import attentions
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import UsageError, did_you_mean, nearest_multiples
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair, pair, parse_pair
+from attnscope.core.sizes import Pair, count_sides, describe_sides, pair, parse_sides
 from attnscope.networks.stages import Stage
 from attnscope.reports.comparison import Axis
 
@@ -74,12 +74,14 @@ def read_contender(text: str) -> Contender:
 
 def _read_value(text: str, declared: "dataclasses.Field[Any]", value: str) -> Any:
     base = kind(declared)
+    sides = count_sides(base)
     try:
         if base is bool:
             return {"true": True, "false": False}[value.lower()]
-        return parse_pair(value) if base == Pair else base(value)
+        return parse_sides(value, sides) if sides else base(value)
     except (ValueError, KeyError):
-        rule = {bool: "true or false", int: "an integer", float: "a number", Pair: "an integer or HxW"}[base]
+        rules = {bool: "true or false", int: "an integer", float: "a number"}
+        rule = describe_sides(sides) if sides else rules[base]
         raise UsageError(f"{text}: {declared.name} must be {rule} (got {value!r})") from None
 
 
@@ -141,7 +143,7 @@ class Meeting:
 
     def _check_alignment(self, neighbourhood: Neighbourhood, grid: Pair) -> None:
         field = f"{{{neighbourhood.field}}}"
-        for side, unit in zip(grid, neighbourhood.alignment, strict=True):
+        for side, unit in zip(grid, neighbourhood.alignment[-len(grid) :], strict=True):
             if side % unit and not self.pad:
                 nearest = nearest_multiples(side, unit)
                 raise UsageError(f"a grid side of {side} tokens is not divisible by {field} {unit}; nearest: {nearest}")
@@ -181,7 +183,7 @@ def arrange(
         over = {STAGE: range(1, len(stages) + 1)} | dict(over)
     elif not over and RESOLUTION not in settings and IMAGE not in settings:
         over = {IMAGE: DEFAULT_IMAGES}
-    sizes = [name for name, declared in fields.items() if kind(declared) in (int, Pair)]
+    sizes = [name for name, declared in fields.items() if kind(declared) is int or count_sides(kind(declared))]
     _check_axes(over, settings, [RESOLUTION, IMAGE, PATCH, *sizes, *([STAGE] if stages else [])])
     _check_that_all_vary(over, entries)
     return Meeting(entries, settings, [Axis(name, list(values)) for name, values in over.items()], stages, pad)

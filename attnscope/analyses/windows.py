@@ -3,7 +3,7 @@
 from attnscope.analyses.neighbourhood import check_layers, check_token
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.errors import UsageError
-from attnscope.core.sizes import Pair, spell_pair
+from attnscope.core.sizes import Pair, spell_sides
 from attnscope.core.windows import LARGEST_DRAWN, Windows
 from attnscope.reports.windows import WindowsReport
 
@@ -30,9 +30,15 @@ def look_at_windows(
         command: the command line, for the record.
 
     Raises:
-        UsageError: the token is outside of the grid, layers are given without a token, or a value is too large for a
-            picture.
+        UsageError: the grid is a volume, the token is outside of the grid, layers are given without a token, or a value
+            is too large for a picture.
     """
+    if len(spec.resolution) != 2:
+        raise UsageError(
+            f"{{resolution}} must be that of one frame in a picture (got {spell_sides(spec.resolution, 'x')}); "
+            f"draw a frame: attnscope windows --resolution {spell_sides(spec.resolution[1:], 'x')} "
+            f"--window {spell_sides(spec.window[1:], 'x')}"
+        )
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):
         if max(sides) > LARGEST_DRAWN:
@@ -67,7 +73,7 @@ def _title(grid: Windows) -> str:
     """Return a title such as `14×14 tokens in 4 windows of 7×7, shifted by 3`."""
     (r, s), (p, q) = grid.counts, grid.window
     words = f"{grid.height}×{grid.width} tokens in {r * s:,} {'window' if r * s == 1 else 'windows'} of {p}×{q}"
-    return f"{words}, shifted by {spell_pair(grid.roll)}" if grid.is_shifted else words
+    return f"{words}, shifted by {spell_sides(grid.roll)}" if grid.is_shifted else words
 
 
 def _next(spec: SwinSpec, view: str, layers: int | None) -> tuple[str, str]:

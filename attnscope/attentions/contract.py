@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from attnscope.attentions.spec import KINDS, Spec, check_value, kind, own_fields
 from attnscope.core.errors import UsageError, literal
-from attnscope.core.sizes import Pair
+from attnscope.core.sizes import count_sides
 
 
 def check_contract(spec: type[Spec], file: Path) -> None:
@@ -65,7 +65,7 @@ def _check_field(declared: Field[Any]) -> None:
         raise UsageError(f"has a field {name} that is not declared with option(); write {written}")
     if kind(declared) not in KINDS:
         quotes = " in quotes (remove `from __future__ import annotations`)" if isinstance(declared.type, str) else ""
-        kinds = "int, float, bool, str, Pair or Ints"
+        kinds = "int, float, bool, str, Pair, Triple or Ints"
         raise UsageError(f"has a field {name} of the type {spell_type(declared.type)}{quotes}; it must be {kinds}")
     if default is None:
         return
@@ -86,8 +86,8 @@ def _check_size_field(spec: type[Spec]) -> None:
     name, declared = spec.SIZE_FIELD, own_fields(spec)
     if name not in declared:
         raise UsageError(f"has the SIZE_FIELD {name!r}, which must be one of its fields: {', '.join(declared)}")
-    if kind(declared[name]) not in (int, Pair):
-        raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a size; its type must be int or Pair")
+    if kind(declared[name]) is not int and not count_sides(kind(declared[name])):
+        raise UsageError(f"has the SIZE_FIELD {name!r}, which is not a size; its type must be int, Pair or Triple")
 
 
 def _check_members(spec: type[Spec]) -> None:

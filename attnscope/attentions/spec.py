@@ -15,7 +15,14 @@ from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import LARGEST, Ints, Pair, spell_pair
+from attnscope.core.sizes import (
+    LARGEST,
+    Ints,
+    Pair,
+    Triple,
+    count_sides,
+    spell_sides,
+)
 from attnscope.ops.kernels import KERNELS
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ def option(default: Any, help: str, **rules: Any) -> Any:
 class Spec(ABC):
     """Options of an attention; base class of the Specs of all attentions.
 
-    A field of type Pair accepts an integer for both sides, or a pair of integers.
+    A field of type Pair or Triple accepts an integer for all sides, or an integer for each side.
 
     Raises:
         UsageError: if a value is invalid.
@@ -122,10 +129,15 @@ class Spec(ABC):
 
     @classmethod
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
-        """Build a Spec for a grid of tokens, (height, width), and ignore values of fields that it does not have."""
+        """Build a Spec for a grid of tokens, (height, width), and ignore values of fields that it does not have.
+
+        A video attention takes the grid, and other pairs, as those of a single frame: all attentions have the same
+        tokens.
+        """
         own = own_fields(cls)
-        size: dict[str, Any] = {cls.SIZE_FIELD: grid if kind(own[cls.SIZE_FIELD]) == Pair else grid[0] * grid[1]}
-        return cls(**{name: value for name, value in values.items() if name in own}, **size)
+        size = grid if count_sides(kind(own[cls.SIZE_FIELD])) else math.prod(grid)
+        given = {**values, cls.SIZE_FIELD: size}
+        return cls(**{name: _of_one_frame(own[name], value) for name, value in given.items() if name in own})
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -183,7 +195,10 @@ class Spec(ABC):
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             elif isinstance(value, tuple):
-                words += [f"--{flag}", spell_pair(value, "x") if kind(declared) == Pair else ",".join(map(str, value))]
+                words += [
+                    f"--{flag}",
+                    spell_sides(value, "x") if count_sides(kind(declared)) else ",".join(map(str, value)),
+                ]
             else:
                 words += [f"--{flag}", str(value)]
         return " ".join(words)
@@ -294,12 +309,12 @@ def kind(declared: Field[Any]) -> Any:
     return arms[0] if len(arms) == 1 else declared.type
 
 
-KINDS = (int, float, bool, str, Pair, Ints)
+KINDS = (int, float, bool, str, Pair, Triple, Ints)
 """Supported field types; each of them can be combined with `| None`."""
 
 
 def check_value(declared: Field[Any], value: Any) -> Any:
-    """Return the value of a field if it is valid; expand a single number to a pair for a field of type Pair.
+    """Return the value of a field if it is valid; expand a single number to all sides of a Pair or a Triple.
 
     Raises:
         UsageError: if the value does not have the field's type, or violates its rules.
@@ -331,13 +346,24 @@ def check_value(declared: Field[Any], value: Any) -> Any:
             _check_size(name, number, rules)
         return numbers
     else:
-        sides = value if isinstance(value, tuple | list) else (value, value)
-        if len(sides) != 2:
-            raise UsageError(f"{{{name}}} must be an integer or a pair of integers (got {value})")
+        count = count_sides(kind(declared))
+        assert count is not None, "the contract of a Spec allows no other type"
+        sides = tuple(value) if isinstance(value, tuple | list) else (value,) * count
+        if len(sides) != count:
+            words = {2: "a pair of integers"}.get(count, f"{count} integers")
+            raise UsageError(f"{{{name}}} must be an integer or {words} (got {value})")
         for side in sides:
             _check_size(name, side, rules)
-        return tuple(sides)
+        return sides
     return value
+
+
+def _of_one_frame(declared: Field[Any], value: Any) -> Any:
+    """Return a value of a comparison; a pair for a field of type Triple becomes that of a single frame."""
+    count = count_sides(kind(declared))
+    if not count or not isinstance(value, tuple):
+        return value
+    return (declared.metadata.get("low", 1),) * (count - len(value)) + value
 
 
 def _range(rules: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ from attnscope.cli.running import (
 )
 from attnscope.core.errors import UsageError
 from attnscope.core.ranges import read_over
+from attnscope.core.sizes import spell_sides
 from attnscope.networks.presets import names_with_stages, read_stages
 from attnscope.profiling.options import BUDGET_S
 
@@ -202,4 +203,4 @@ def _shown(name: str, original: Field[Any]) -> str:
     default = of_grid.get(name, original.metadata.get("shown", DEFAULTS.get(name, original.default)))
     if isinstance(default, bool):
         return ("" if default else "no-") + name.replace("_", "-")
-    return "x".join(map(str, dict.fromkeys(default))) if isinstance(default, tuple) else str(default)
+    return spell_sides(default, "x") if isinstance(default, tuple) else str(default)

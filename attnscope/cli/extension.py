@@ -10,7 +10,7 @@ from typer.core import TyperOption
 
 from attnscope import attentions
 from attnscope.core.errors import UsageError, literal
-from attnscope.core.sizes import spell_pair
+from attnscope.core.sizes import spell_sides
 
 COMMAND_GROUPS = ("Learn", "Compare", "Measure and guard", "Other")
 """The groups of commands, in the order of the help."""
@@ -70,7 +70,7 @@ def typed_again(context: typer.Context, without: Container[str]) -> str:
             continue
         for each in value if isinstance(value, list) else [value]:
             words += [flag] if flag else []
-            words.append(spell_pair(each, "x") if isinstance(each, tuple) else str(each))
+            words.append(spell_sides(each, "x") if isinstance(each, tuple) else str(each))
     return shlex.join(words)
 
 

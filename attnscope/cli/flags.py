@@ -14,7 +14,17 @@ from typer.models import ParameterInfo
 
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quoted
-from attnscope.core.sizes import Ints, Pair, parse_ints, parse_pair
+from attnscope.core.sizes import (
+    Ints,
+    Pair,
+    Sides,
+    abbreviate_sides,
+    count_sides,
+    describe_sides,
+    parse_ints,
+    parse_sides,
+    spell_sides,
+)
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """The sources of a value, the weakest first. The default map has the values of a config file and a preset."""
@@ -119,9 +129,9 @@ def percent(name: str) -> Callable[[Any], float]:
     return _reader(name, parse, "a percentage, such as 2%")
 
 
-def pair(name: str) -> Callable[[Any], Pair]:
-    """Return a reader of an integer or a pair, `56` or `56x48`, for the flag with this name."""
-    return _reader(name, parse_pair, "an integer or height x width, such as 56 or 56x48")
+def sides(name: str, count: int) -> Callable[[Any], Sides]:
+    """Return a reader of an integer or of this number of sides, `56` or `56x48`, for the flag with this name."""
+    return _reader(name, lambda text: parse_sides(text, count), describe_sides(count))
 
 
 def place(name: str) -> Callable[[Any], Pair]:
@@ -196,17 +206,20 @@ def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
     base, name = kind(field), field.name.replace("_", "-")
     settings: dict[str, Any] = {"help": field.metadata["help"], "group": field.metadata.get("group", group)}
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
-    read = {int: (integer, "N"), float: (number, "X"), Pair: (pair, "N|HxW"), Ints: (ints, "N,N,...")}.get(base)
-    if read is not None:
+    count = count_sides(base)
+    read = {int: (integer, "N"), float: (number, "X"), Ints: (ints, "N,N,...")}.get(base)
+    if count:
+        settings |= {"callback": sides(field.name, count), "metavar": abbreviate_sides(count)}
+    elif read is not None:
         settings |= {"callback": read[0](field.name), "metavar": read[1]}
     if "choices" in field.metadata:
         settings |= choices(field.metadata["choices"])
     if "shown" in field.metadata:
         settings["show_default"] = field.metadata["shown"]
     default: Any = field.default
-    if base == Pair:
-        base = str  # typer reads a pair from two arguments
-        default = None if default is None else "x".join(map(str, dict.fromkeys(default)))
+    if count:
+        base = str  # typer reads a tuple from several arguments
+        default = None if default is None else spell_sides(default, "x")
     if base == Ints:
         base = str
         default = None if default is None else ",".join(map(str, default))

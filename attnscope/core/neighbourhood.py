@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
-from attnscope.core.sizes import Pair, plural
+from attnscope.core.sizes import Pair, Sides, plural
 
 
 class Neighbourhood(ABC):
@@ -61,8 +61,8 @@ class Neighbourhood(ABC):
         return 1 - (self.tokens - self.padding_tokens) / self.tokens
 
     @property
-    def alignment(self) -> Pair:
-        """Return the sides, down and across, such that a grid with multiples of them needs no padding."""
+    def alignment(self) -> Sides:
+        """Return the sides such that a grid with multiples of them needs no padding; down and across are the last."""
         return 1, 1
 
     def queries(self, sides: tuple[int, ...]) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ class Neighbourhood(ABC):
         With several parts it covers the ranges of all parts.
 
         Args:
-            axis: 0 is down, 1 is across; a sequence has axis 0.
+            axis: 0 is down, 1 is across; a sequence has axis 0, and a volume has time as axis 0.
             side: number of queries along the axis.
         """
         return [range(side)] * side

@@ -1,4 +1,6 @@
-"""Parsing and formatting of integers and pairs of integers."""
+"""Parsing and formatting of integers and of the sides of a grid."""
+
+from typing import Any, get_args, get_origin
 
 LARGEST = 10**12
 """The largest size: tensor sizes, and their products with a few other sizes, must fit in 64-bit integers."""
@@ -6,20 +8,48 @@ LARGEST = 10**12
 Pair = tuple[int, int]
 """Height and width; a single number on the command line sets both."""
 
+Triple = tuple[int, int, int]
+"""Time, height and width; a single number on the command line sets all three."""
+
+Sides = tuple[int, ...]
+"""The sides of a grid with any number of axes."""
+
 Ints = tuple[int, ...]
 """One integer for each stage of a network."""
 
+AXES = ("time", "height", "width")
+"""The axes of a grid; one with fewer axes has the last of them."""
+EXAMPLE = (8, 56, 48)
+"""A grid of tokens in error messages."""
 
-def parse_pair(text: str) -> Pair:
-    """Parse `56` or `56x48` (height × width).
+
+def count_sides(kind: Any) -> int | None:
+    """Return the number of sides of a type such as Pair, or None for a type of another form."""
+    sides = get_args(kind)
+    return len(sides) if get_origin(kind) is tuple and Ellipsis not in sides else None
+
+
+def parse_sides(text: str, count: int) -> Sides:
+    """Parse `56x48` (height × width) or `8x56x48` (time × height × width); a single number sets all sides.
 
     Raises:
-        ValueError: the text has another form.
+        ValueError: the text has another form, or another number of sides.
     """
-    sides = [int(side) for side in text.lower().replace("×", "x").split("x")]
-    if len(sides) not in (1, 2):
+    sides = tuple(int(side) for side in text.lower().replace("×", "x").split("x"))
+    if len(sides) not in (1, count):
         raise ValueError(text)
-    return sides[0], sides[-1]
+    return sides if len(sides) == count else sides * count
+
+
+def describe_sides(count: int) -> str:
+    """Return what `parse_sides` accepts: `an integer or height x width, such as 56 or 56x48`."""
+    sides = EXAMPLE[-count:]
+    return f"an integer or {' x '.join(AXES[-count:])}, such as {sides[0]} or {spell_sides(sides, 'x')}"
+
+
+def abbreviate_sides(count: int) -> str:
+    """Return what `parse_sides` accepts, in letters: `N|HxW`."""
+    return "N|" + "x".join(axis[0].upper() for axis in AXES[-count:])
 
 
 def parse_ints(text: str) -> Ints:
@@ -31,14 +61,24 @@ def parse_ints(text: str) -> Ints:
     return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
 
 
+def spread(value: int | Sides, count: int) -> Sides:
+    """Return sides as they are, and a single integer as `count` equal sides."""
+    return (value,) * count if isinstance(value, int) else value
+
+
 def pair(value: int | Pair) -> Pair:
     """Return a pair as it is, and a single integer as a pair of equal sides."""
     return (value, value) if isinstance(value, int) else value
 
 
+def spell_sides(sides: Sides, by: str = "×") -> str:
+    """Format sides: `8×7×7`, or `7` if all are equal."""
+    return by.join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
+
+
 def spell_pair(sides: Pair, by: str = "×") -> str:
     """Format a pair: `7×5`, or `7` if the sides are equal."""
-    return by.join(map(str, dict.fromkeys(sides)))
+    return spell_sides(sides, by)
 
 
 def plural(count: int, word: str) -> str:

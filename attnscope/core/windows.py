@@ -1,65 +1,71 @@
 """Partition of a token grid into windows: padding, cyclic shift, groups, masks and positions, without torch.
 
-The two axes are independent: two tokens may attend to each other if they may on each axis. Functions of a grid
-therefore combine two `Axis` objects, so that their cost grows with the sides and not with the area.
+The axes are independent: two tokens may attend to each other if they may on each axis. Functions of a grid therefore
+combine `Axis` objects, so that their cost grows with the sides and not with the area.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
+from attnscope.core.axes import spell
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair, spell_pair
+from attnscope.core.sizes import Pair, Sides, Triple, spell_sides
 
 LARGEST_DRAWN = 16_384
 """The largest side, in tokens, of a grid or a window that pictures of windows show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Windows(Neighbourhood):
-    """A grid of height × width tokens in windows of size `window`, shifted by `shift`; both are (down, across).
+class GridWindows(Neighbourhood):
+    """A grid of tokens with any number of axes, in windows of size `window`, shifted by `shift`, a number for each axis.
 
-    The grid is padded at the bottom and on the right to whole windows before the shift. An axis with a single window is
-    not shifted, because the shift would not change which tokens attend to each other.
+    The grid is padded at the end of each axis to whole windows before the shift. An axis with a single window is not
+    shifted, because the shift would not change which tokens attend to each other.
     """
 
+    __slots__ = ()
+
     kind: ClassVar[str] = "windowed"
-    letter: ClassVar[str] = "M²"
     field: ClassVar[str] = "window"
     cells: ClassVar[str] = "windows"
     described: ClassVar[tuple[str, ...]] = ("window", "shift", "shift_size")
 
-    height: int
-    width: int
-    window: Pair
-    shift: Pair = (0, 0)
+    window: Sides
+    shift: Sides
 
     @property
-    def counts(self) -> Pair:
-        """Return the number of windows down and across, r and s."""
-        # not -(-height // p): ONNX rounds the quotient of a negative number towards 0
-        p, q = self.window
-        return (self.height + p - 1) // p, (self.width + q - 1) // q
+    @abstractmethod
+    def sides(self) -> Sides:
+        """Return the sides of the grid without padding."""
 
     @property
-    def padded(self) -> Pair:
-        """Return the sides of the padded grid, r·p and s·q."""
-        (r, s), (p, q) = self.counts, self.window
-        return r * p, s * q
+    def axes(self) -> "tuple[Axis, ...]":
+        """Return the axes of the grid."""
+        return tuple(map(Axis, self.sides, self.padded, self.window, self.roll))
 
     @property
-    def padding(self) -> Pair:
-        """Return the number of padding rows at the bottom and of padding columns on the right."""
-        height, width = self.padded
-        return height - self.height, width - self.width
+    def counts(self) -> Sides:
+        """Return the number of windows along each axis: of an image r down and s across."""
+        # not -(-side // p): ONNX rounds the quotient of a negative number towards 0
+        return tuple([(side + p - 1) // p for side, p in zip(self.sides, self.window, strict=True)])
 
     @property
-    def roll(self) -> Pair:
-        """Return the effective shift down and across: 0 along an axis with a single window."""
-        (r, s), (down, across) = self.counts, self.shift
-        return down if r > 1 else 0, across if s > 1 else 0
+    def padded(self) -> Sides:
+        """Return the sides of the padded grid: of an image r·p and s·q."""
+        return tuple([count * p for count, p in zip(self.counts, self.window, strict=True)])
+
+    @property
+    def padding(self) -> Sides:
+        """Return the padding at the end of each axis: of an image at the bottom and on the right."""
+        return tuple([padded - side for padded, side in zip(self.padded, self.sides, strict=True)])
+
+    @property
+    def roll(self) -> Sides:
+        """Return the effective shift along each axis: 0 along an axis with a single window."""
+        return tuple([shift if count > 1 else 0 for count, shift in zip(self.counts, self.shift, strict=True)])
 
     @property
     def is_padded(self) -> bool:
@@ -76,16 +82,16 @@ class Windows(Neighbourhood):
 
     @property
     def keys(self) -> int:
-        """Return the number of keys of a query: the tokens of its window, M²."""
+        """Return the number of keys of a query: the tokens of its window."""
         return prod(self.window)
 
     @property
     def padding_tokens(self) -> int:
         """Return the number of padding tokens in the padded grid."""
-        return self.tokens - self.height * self.width
+        return self.tokens - prod(self.sides)
 
     @property
-    def alignment(self) -> Pair:
+    def alignment(self) -> Sides:
         """Return the window: a grid whose sides are multiples of it needs no padding."""
         return self.window
 
@@ -100,29 +106,39 @@ class Windows(Neighbourhood):
 
     def describe(self, sized: bool = True) -> str:
         """Return a description such as `7×7 windows, shifted`."""
-        windows = "{}×{} windows".format(*self.window) if sized else "windows"
+        windows = f"{spell(self.window)} windows" if sized else "windows"
         return f"{windows}, shifted" if self.is_shifted else windows
 
     def padding_notes(self) -> list[str]:
         """Return a note about the padding, if there is any."""
         if not self.is_padded:
             return []
-        before, after = ("{}×{}".format(*sides) for sides in ((self.height, self.width), self.padded))
         return [
-            f"the grid is padded from {before} to {after}: "
+            f"the grid is padded from {spell(self.sides)} to {spell(self.padded)}: "
             f"{self.waste:.1%} of the tokens are padding, which every step processes"
         ]
 
     def headline(self) -> list[str]:
         """Return a description of the grid: `56×56 tokens`, `window 7`, `shift 3`."""
-        words = [f"{self.height}×{self.width} tokens", f"window {spell_pair(self.window)}"]
-        return [*words, f"shift {spell_pair(self.roll)}"] if self.is_shifted else words
+        words = [f"{spell(self.sides)} tokens", f"window {spell_sides(self.window)}"]
+        return [*words, f"shift {spell_sides(self.roll)}"] if self.is_shifted else words
+
+
+@dataclass(frozen=True, slots=True)
+class Windows(GridWindows):
+    """A grid of height × width tokens in windows of size `window`, shifted by `shift`; both are (down, across)."""
+
+    letter: ClassVar[str] = "M²"
+
+    height: int
+    width: int
+    window: Pair
+    shift: Pair = (0, 0)
 
     @property
-    def axes(self) -> "tuple[Axis, Axis]":
-        """Return the axes down and across."""
-        down, across = map(Axis, (self.height, self.width), self.padded, self.window, self.roll)
-        return down, across
+    def sides(self) -> Pair:
+        """Return the height and the width of the grid without padding."""
+        return self.height, self.width
 
     @property
     def masks(self) -> "list[Mask]":
@@ -139,6 +155,30 @@ class Windows(Neighbourhood):
             for bottom, rows in down.window_kinds()
             for right, columns in across.window_kinds()
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeWindows(GridWindows):
+    """A volume of time × height × width tokens in windows, as in video."""
+
+    letter: ClassVar[str] = "PM²"
+
+    time: int
+    height: int
+    width: int
+    window: Triple
+    shift: Triple = (0, 0, 0)
+
+    @classmethod
+    def clipped(cls, sides: Triple, window: Triple, shift: Triple) -> "VolumeWindows":
+        """Return the windows of a volume, clipped to it along each axis."""
+        time, height, width = map(min, window, sides)
+        return cls(*sides, (time, height, width), shift)
+
+    @property
+    def sides(self) -> Triple:
+        """Return the sides of the volume without padding."""
+        return self.time, self.height, self.width
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import AttnscopeError, DeviceError, UsageError, exceeds_addresses, ran_out_of_memory
-from attnscope.core.sizes import Pair, pair, spell_pair
+from attnscope.core.sizes import count_sides, spell_sides, spread
 from attnscope.ops.kernels import COMPILED, RUN_EVERYWHERE
 from attnscope.plan.backward import least_backward_peak
 from attnscope.plan.kernels import kernels
@@ -132,7 +132,7 @@ def largest_that_fits(spec: Spec, free: int, options: RunOptions = FORWARD) -> s
         while not is_too_large(high):
             high *= 2
         largest = of_size(bisect_left(range(high), True, lo=high // 2, key=is_too_large) - 1)
-        size = spell_pair(pair(getattr(largest, field)), "x")
+        size = spell_sides(spread(getattr(largest, field), 1), "x")
         return f"set {{{field}}} to at most {size}{_instead_of(field, spec)}"
     return None
 
@@ -152,11 +152,11 @@ def too_large(spec: Spec) -> str:
     sizes = {
         name: value
         for name, declared in own_fields(type(spec)).items()
-        if kind(declared) in (int, Pair) and (value := getattr(spec, name)) is not None
+        if (kind(declared) is int or count_sides(kind(declared))) and (value := getattr(spec, name)) is not None
     }
-    largest = max(sizes, key=lambda name: max(pair(sizes[name])))
+    largest = max(sizes, key=lambda name: max(spread(sizes[name], 1)))
     return (
-        f"{{{largest}}} is too large for a 64-bit address space (got {spell_pair(pair(sizes[largest]), 'x')}); "
+        f"{{{largest}}} is too large for a 64-bit address space (got {spell_sides(spread(sizes[largest], 1), 'x')}); "
         "use a smaller value, or {no_time} without {device} meta for shapes and costs only"
     )
 

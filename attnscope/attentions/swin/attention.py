@@ -1,5 +1,6 @@
 """Swin's attention as a module (Liu et al., arXiv 2103.14030, section 3.2); parameter names are timm's."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,8 @@ from attnscope.attentions.heads import Headed
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.spec import SwinSpec
-from attnscope.core.sizes import Pair, pair
-from attnscope.core.windows import Windows
+from attnscope.core.sizes import Pair, Sides, pair
+from attnscope.core.windows import GridWindows, Windows
 
 UNKNOWN_SIDES = torch.__version__ >= "2.8"  # a TorchVersion, which compares as a version
 """A flag: code that torch compiles can ask what is known about a size. Before, torch compiles for padded grids
@@ -87,7 +88,7 @@ class WindowAttention(SelfAttention):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
         self.register_buffer("shift_mask", None, persistent=False)
-        self.masked_grid: Windows | None = None
+        self.masked_grid: GridWindows | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -100,8 +101,7 @@ class WindowAttention(SelfAttention):
         return {**super().arguments(), "window": self.window, "shift": self.shift_size}
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_input(x, ("b", "height", "width"))
-        grid = Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
+        grid = self.grid_of(x)
         q, k, v = self.queries_keys_values(self.into_windows(x, grid))
         x = self.output(self.merge_heads(self.window_attention(q, k, v, grid)))
         x = self.reverse(x, grid)
@@ -111,14 +111,19 @@ class WindowAttention(SelfAttention):
             x = self.crop(x, grid)
         return x
 
-    def into_windows(self, x: Tensor, grid: Windows) -> Tensor:
+    def grid_of(self, x: Tensor) -> GridWindows:
+        """Return the geometry of the windows of an input, whose shape it checks."""
+        self.check_input(x, ("b", "height", "width"))
+        return Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
+
+    def into_windows(self, x: Tensor, grid: GridWindows) -> Tensor:
         if may_be_padded(grid):
             x = self.pad(x, grid)
         if grid.is_shifted:
             x = self.shift(x, grid)
         return self.partition(x)
 
-    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: GridWindows) -> Tensor:
         """Return the output of each head in each window: softmax(q·kᵀ·scale + B + mask)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v, grid)
@@ -133,17 +138,16 @@ class WindowAttention(SelfAttention):
     # The time and the memory of the copy then belong to the step that moves the data.
 
     @steps.pad
-    def pad(self, x: Tensor, grid: Windows) -> Tensor:
-        rows, columns = grid.padding
-        return F.pad(x, (0, 0, 0, columns, 0, rows))
+    def pad(self, x: Tensor, grid: GridWindows) -> Tensor:
+        return pad_ends(x, grid.padding)
 
     @steps.shift
-    def shift(self, x: Tensor, grid: Windows) -> Tensor:
+    def shift(self, x: Tensor, grid: GridWindows) -> Tensor:
         return roll(x, -1, grid)
 
     @steps.partition
     def partition(self, x: Tensor) -> Tensor:
-        return window_partition(x, self.window).flatten(1, 2).contiguous()
+        return partition(x, self.window).flatten(1, -2).contiguous()
 
     @steps.add_bias
     def add_bias(self, scores: Tensor) -> Tensor:
@@ -154,7 +158,7 @@ class WindowAttention(SelfAttention):
         return (scores.unflatten(0, (-1, mask.shape[0])) + mask[:, None]).flatten(0, 1)
 
     @steps.attend
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: GridWindows) -> Tensor:  # type: ignore[override]
         return self.attend_with(self.fused_bias(self.position_bias(), q, grid), q, k, v, self.scale)
 
     def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -162,7 +166,7 @@ class WindowAttention(SelfAttention):
         drop = self.attn_drop.p if self.training else 0.0
         return fused_attention(self.kernel, q, k, v, bias, drop, scale)
 
-    def fused_bias(self, bias: Tensor, q: Tensor, grid: Windows) -> Tensor:
+    def fused_bias(self, bias: Tensor, q: Tensor, grid: GridWindows) -> Tensor:
         """Return the bias for a fused kernel: B, (1, h, n, m), or B + mask for a shifted grid, (b·r·s, h, n, m)."""
         if not grid.is_shifted:
             return bias[None]
@@ -170,23 +174,22 @@ class WindowAttention(SelfAttention):
         return (bias + mask).repeat(q.shape[0] // mask.shape[0], 1, 1, 1)
 
     @steps.reverse
-    def reverse(self, windows: Tensor, grid: Windows) -> Tensor:
-        return window_reverse(windows, self.window, *grid.padded).contiguous()
+    def reverse(self, windows: Tensor, grid: GridWindows) -> Tensor:
+        return reverse(windows, self.window, grid.padded).contiguous()
 
     @steps.unshift
-    def unshift(self, x: Tensor, grid: Windows) -> Tensor:
+    def unshift(self, x: Tensor, grid: GridWindows) -> Tensor:
         return roll(x, 1, grid)
 
     @steps.crop
-    def crop(self, x: Tensor, grid: Windows) -> Tensor:
-        rows, columns = grid.padding
-        return F.pad(x, (0, 0, 0, -columns, 0, -rows))
+    def crop(self, x: Tensor, grid: GridWindows) -> Tensor:
+        return pad_ends(x, [-tokens for tokens in grid.padding])
 
     def position_bias(self) -> Tensor:
         """Return B, the bias of each head for each pair of tokens of a window, (h, n, m)."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
-    def mask(self, grid: Windows, like: Tensor) -> Tensor:
+    def mask(self, grid: GridWindows, like: Tensor) -> Tensor:
         """Return the mask of a shifted grid, (r·s, n, m), and cache it for the next call."""
         if torch.compiler.is_compiling():
             return shift_mask(grid, like)
@@ -195,7 +198,7 @@ class WindowAttention(SelfAttention):
             return self.keep_mask(grid, like)
         return kept
 
-    def keep_mask(self, grid: Windows, like: Tensor) -> Tensor:
+    def keep_mask(self, grid: GridWindows, like: Tensor) -> Tensor:
         """Compute and cache the mask of a shifted grid, with the dtype and the device of `like`."""
         mask = self.shift_mask = shift_mask(grid, like)
         self.masked_grid = grid
@@ -207,7 +210,7 @@ class WindowAttention(SelfAttention):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def may_be_padded(grid: Windows) -> bool:
+def may_be_padded(grid: GridWindows) -> bool:
     """Return whether a grid is padded. One whose sides are unknown while torch compiles is, unless it never needs it.
 
     A compiled or an exported module then takes sides that need padding and sides that do not.
@@ -219,7 +222,12 @@ def may_be_padded(grid: Windows) -> bool:
     return not all([statically_known_true(tokens == 0) for tokens in grid.padding])
 
 
-def roll(x: Tensor, sign: int, grid: Windows) -> Tensor:
+def pad_ends(x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Pad (b, height, width, c) with zeros at the end of each side by a number of tokens; crop it if that is negative."""
+    return F.pad(x, (0, 0, *[number for tokens in reversed(padding) for number in (0, tokens)]))
+
+
+def roll(x: Tensor, sign: int, grid: GridWindows) -> Tensor:
     """Roll (b, height, width, c) by the grid's shift: up and to the left if `sign` is −1; skip axes without a shift."""
     axes = [(sign * tokens, axis) for axis, tokens in enumerate(grid.roll, start=1) if tokens]
     return x.roll(*zip(*axes, strict=True))
@@ -234,11 +242,18 @@ def window_partition(x: Tensor, window: int | Pair) -> Tensor:
     p, q = pair(window)
     if x.dim() != 4:
         raise ValueError(f"x must have the shape (b, height, width, c) (got {tuple(x.shape)}); reshape it")
-    b, height, width, c = x.shape
+    height, width = x.shape[1:3]
     if height % p or width % q:
         raise ValueError(f"the grid must be divisible by the window {p}×{q} (got {height}×{width}); pad it first")
-    x = x.reshape(b, height // p, p, width // q, q, c)
-    return x.permute(0, 1, 3, 2, 4, 5).flatten(0, 2)
+    return partition(x, (p, q))
+
+
+def partition(x: Tensor, window: Sides) -> Tensor:
+    """Partition a grid with any number of axes, as `window_partition` a grid with two."""
+    b, *sides, c = x.shape
+    axes = len(window)
+    x = x.reshape(b, *[size for side, p in zip(sides, window, strict=True) for size in (side // p, p)], c)
+    return x.permute(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), -1).flatten(0, axes)
 
 
 def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int) -> Tensor:
@@ -262,34 +277,43 @@ def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int)
             f"the windows must have the shape (b·{count}, {p}, {q}, c) or (b·{count}, {p * q}, c) "
             f"(got {tuple(windows.shape)}); give the window and the padded size of window_partition"
         )
-    x = windows.reshape(-1, height // p, width // q, p, q, windows.shape[-1])
+    return reverse(windows, (p, q), (height, width))
+
+
+def reverse(windows: Tensor, window: Sides, sides: Sides) -> Tensor:
+    """Merge windows into a grid with any number of axes, as `window_reverse` into a grid with two."""
+    axes = len(window)
+    counts = [side // p for side, p in zip(sides, window, strict=True)]
+    x = windows.reshape(-1, *counts, *window, windows.shape[-1])
     # merging each axis alone would make torch.export check the number of windows along it, which is not known there
-    return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4).unflatten(1, (height, width))
+    order = [place for axis in range(1, axes + 1) for place in (axis, axis + axes)]
+    return x.permute(0, *order, -1).flatten(1, 2 * axes).unflatten(1, sides)
 
 
-def relative_position_index(window: Pair) -> Tensor:
+def relative_position_index(window: Sides) -> Tensor:
     """Return the row of the bias table for each pair of tokens of a window, as integers, (n, m).
 
-    The row is `(dy + p − 1)(2q − 1) + (dx + q − 1)`, where (dy, dx) is the query's position minus the key's.
+    The row for an image is `(dy + p − 1)(2q − 1) + (dx + q − 1)`, where (dy, dx) is the query's position minus the key's.
+    A volume has the distance in time before them, in the same way.
     """
-    p, q = window
-    y, x = torch.meshgrid(torch.arange(p), torch.arange(q), indexing="ij")
-    y, x = y.flatten(), x.flatten()
-    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (dy + p - 1) * (2 * q - 1) + dx + q - 1
+    row = torch.zeros((), dtype=torch.long)
+    for p, places in zip(window, torch.meshgrid(*map(torch.arange, window), indexing="ij"), strict=True):
+        place = places.flatten()
+        row = row * (2 * p - 1) + (place[:, None] - place[None, :] + p - 1)
+    return row
 
 
-def shift_mask(grid: Windows, like: Tensor) -> Tensor:
+def shift_mask(grid: GridWindows, like: Tensor) -> Tensor:
     """Return the mask of a shifted grid: 0 for two tokens of a window from the same region of the grid, −inf otherwise.
 
     Its shape is (r·s, n, m); dtype and device are those of `like`. Many implementations use −100 instead of −inf, but
     exp(−100) is a subnormal number, which slows a CPU down several times. −inf is safe, since no row is fully masked.
     """
-    down, across = (
-        torch.arange(side, device=like.device) < side - roll for side, roll in zip(grid.padded, grid.roll, strict=True)
-    )
-    groups = (2 * down[:, None] + across[None, :].long())[None, :, :, None]
-    groups = window_partition(groups, grid.window).flatten(1)
+    groups = torch.zeros((), dtype=torch.long, device=like.device)
+    for side, roll in zip(grid.padded, grid.roll, strict=True):
+        along = torch.arange(side, device=like.device) < side - roll
+        groups = 2 * groups[..., None] + along.long()
+    groups = partition(groups[None, ..., None], grid.window).flatten(1)
     apart = groups[:, :, None] != groups[:, None, :]
     return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill_(apart, float("-inf"))
 

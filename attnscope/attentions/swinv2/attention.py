@@ -14,7 +14,7 @@ from attnscope.attentions.swin.attention import WindowAttention, with_mask
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
 from attnscope.core.sizes import Pair, pair
-from attnscope.core.windows import Windows
+from attnscope.core.windows import GridWindows
 
 SHARPEST = math.log(100.0)
 """Upper bound of the logit scale: no head multiplies its cosines by more than 100."""
@@ -96,7 +96,7 @@ class WindowAttentionV2(WindowAttention):
         q, k = self.normalize_grouped(q, k)
         return q, *self.share_heads(k, v)
 
-    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: Windows) -> Tensor:
+    def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: GridWindows) -> Tensor:
         """Return the output of each head in each window: softmax(cos(q, k)·τ + B + mask)·v."""
         if self.kernel != "eager":
             return self.attend(q, k, v, self.bias_mlp(self.relative_coords_table), grid)
@@ -137,7 +137,7 @@ class WindowAttentionV2(WindowAttention):
         return scores + self.bias_of(table)
 
     @steps.attend
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Windows) -> Tensor:  # type: ignore[override]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: GridWindows) -> Tensor:  # type: ignore[override]
         return self.attend_with(self.fused_bias(self.bias_of(table), q, grid), q * self.sharpness(), k, v, 1.0)
 
     def bias_of_heads(self) -> Tensor | None:
