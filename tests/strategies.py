@@ -109,6 +109,8 @@ small_swins = st.builds(
 )
 
 
+LARGEST_SIDE = {2: 13, 3: 6}
+"""Largest side of a grid by its number of sides; a volume has as many tokens as an image."""
 WIDTHS = {
     "dim": (12, 24, 36),
     "out_dim": (12, 24, 36),

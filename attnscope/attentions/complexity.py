@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from attnscope.core.axes import spell
 from attnscope.core.formula import Expression, symbol
-from attnscope.core.sizes import Pair
+from attnscope.core.sizes import AXES, Sides
 
 
 @dataclass(frozen=True)
@@ -83,34 +83,36 @@ class Complexity:
         return self.terms[0].macs / self.terms[-1].macs
 
 
-def global_attention(tokens: int, dim: int, kv_dim: int | None = None) -> Term:
+def global_attention(tokens: int, dim: int, kv_dim: int | None = None, letters: str = "hw") -> Term:
     """Return Ω(MSA): hw tokens of dimension C attend to all tokens.
 
-    Keys and values have dimension G if heads share them.
+    Keys and values have dimension G if heads share them. `letters` is the name of the number of tokens.
     """
-    hw, (C, G) = symbol("hw", tokens), widths(dim, kv_dim)
+    hw, (C, G) = symbol(letters, tokens), widths(dim, kv_dim)
     return Term("Ω(MSA)", projections(hw, C, G) + 2 * hw**2 * C)
 
 
 def windowed_attention(
     tokens: int,
     dim: int,
-    window: Pair | int,
+    window: Sides | int,
     padding: int = 0,
     kv_dim: int | None = None,
     name: str = "Ω(W-MSA)",
+    letters: str = "hw",
 ) -> Term:
     """Return Ω(W-MSA): the cost of global attention if each token attends to M² keys.
 
     Args:
         tokens: number of tokens of the image, hw; HW includes the padding.
         dim: embedding dimension, C.
-        window: height and width of a window, or its number of tokens if the sides are unknown.
+        window: sides of a window, or its number of tokens if the sides are unknown.
         padding: number of padding tokens.
         kv_dim: dimension of keys and of values, G.
         name: name of the formula.
+        letters: name of the number of tokens.
     """
-    padded, (C, G) = padded_tokens((tokens,), (tokens + padding,)), widths(dim, kv_dim)
+    padded, (C, G) = padded_tokens((tokens,), (tokens + padding,), letters), widths(dim, kv_dim)
     return Term(name, projections(padded, C, G) + 2 * window_keys(window) * padded * C)
 
 
@@ -120,16 +122,19 @@ def widths(dim: int, kv_dim: int | None) -> tuple[Expression, Expression]:
     return C, C if kv_dim in (None, dim) else symbol("G", kv_dim or dim)
 
 
-def window_keys(*windows: Pair | int) -> Expression:
-    """Return M², the keys of a query in a window, with one value for each window (one for each stage)."""
-    keys = [window if isinstance(window, int) else window[0] * window[1] for window in windows]
-    spelled = tuple(str(window) if isinstance(window, int) else spell(window) for window in windows)
-    return symbol("M²", *keys, spelled=spelled)
+def window_keys(*windows: Sides | int) -> Expression:
+    """Return the keys of a query in a window, with one value for each window (one for each stage).
+
+    They are M², and PM² in a volume, whose windows have P frames.
+    """
+    sides = [(window,) if isinstance(window, int) else window for window in windows]
+    name = "PM²" if len(sides[0]) == len(AXES) else "M²"
+    return symbol(name, *map(math.prod, sides), spelled=tuple(map(spell, sides)))
 
 
-def padded_tokens(tokens: tuple[int, ...], padded: tuple[int, ...]) -> Expression:
+def padded_tokens(tokens: tuple[int, ...], padded: tuple[int, ...], letters: str = "hw") -> Expression:
     """Return the number of tokens of attention in windows: HW with padding, hw without."""
-    return symbol("hw", *tokens) if tokens == padded else symbol("HW", *padded, note="with padding")
+    return symbol(letters, *tokens) if tokens == padded else symbol(letters.upper(), *padded, note="with padding")
 
 
 def projections(hw: Expression, C: Expression, G: Expression) -> Expression:

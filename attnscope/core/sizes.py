@@ -71,6 +71,11 @@ def pair(value: int | Pair) -> Pair:
     return (value, value) if isinstance(value, int) else value
 
 
+def triple(value: int | Triple) -> Triple:
+    """Return a triple as it is, and a single integer as a triple of equal sides."""
+    return (value, value, value) if isinstance(value, int) else value
+
+
 def spell_sides(sides: Sides, by: str = "×") -> str:
     """Format sides: `8×7×7`, or `7` if all are equal."""
     return by.join(map(str, sides if len(set(sides)) > 1 else sides[:1]))

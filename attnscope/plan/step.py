@@ -89,11 +89,14 @@ class Step:
         return replace(self, weights={name: axes for name, axes in self.weights.items() if not name.endswith("bias")})
 
     def spelled(self, **letters: str) -> "Step":
-        """Return the step with some of its letters replaced: `step.spelled(n="y x")` for tokens on a grid."""
+        """Return the step with some of its letters replaced: `step.spelled(n="y x")` for tokens on a grid.
+
+        A key can also be a whole group: `step.spelled(**{"(r p)": "(o l) (r p)"})`.
+        """
 
         def spell(text: str) -> str:
             parts = re.split(r"(\([^()]*\))", text)
-            return "".join([_spelled(part, letters, in_group=part.startswith("(")) for part in parts])
+            return "".join([letters.get(part) or _spelled(part, letters, in_group=part[:1] == "(") for part in parts])
 
         return replace(
             self,

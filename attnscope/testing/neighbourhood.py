@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from attnscope.attentions.spec import Spec
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair
+from attnscope.core.sizes import Sides
 from attnscope.testing.comparison import built, fail
 
 HINT = "reach(axis, side) of the Spec's neighbourhood, or keys that the attention does not use"
@@ -27,7 +27,7 @@ def hold_neighbourhood(spec: Spec) -> None:
     with built(spec) as (module, x):
         influence = _influence(module.double(), spec.CHANNEL_AXIS, *[tensor.double() for tensor in x])
     for query in _chosen(len(influence)):
-        place = divmod(query, queries[-1]) if len(queries) == 2 else (query,)
+        place = unravel(query, queries)
         depends = influence[query].reshape(keys)
         for key in sorted(neighbourhood.keys_of(place, padded)):
             if _is_inside(key, keys) and not depends[key]:
@@ -41,6 +41,15 @@ def _is_inside(place: tuple[int, ...], sides: tuple[int, ...]) -> bool:
 
 def _spell(place: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, place))})" if len(place) > 1 else str(place[0])
+
+
+def unravel(index: int, sides: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the place along each axis of the token with this index in a grid."""
+    places = []
+    for side in reversed(sides):
+        index, place = divmod(index, side)
+        places.append(place)
+    return tuple(reversed(places))
 
 
 def _chosen(queries: int) -> set[int]:
@@ -61,7 +70,7 @@ def _influence(module: nn.Module, axis: int, *x: Tensor) -> Tensor:
 
 def _sides(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the sides of the token grid: those of the Spec, or else those of the input; a sequence has one side."""
-    sides: int | Pair = getattr(spec, spec.SIZE_FIELD)
+    sides: int | Sides = getattr(spec, spec.SIZE_FIELD)
     return sides if isinstance(sides, tuple) else shape[1:-1]
 
 

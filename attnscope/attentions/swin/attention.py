@@ -1,6 +1,7 @@
 """Swin's attention as a module (Liu et al., arXiv 2103.14030, section 3.2); parameter names are timm's."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from attnscope.attentions.heads import Headed
 from attnscope.attentions.kernels import fused_attention
 from attnscope.attentions.swin import steps
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.windowed import Windowed
 from attnscope.core.sizes import Pair, Sides, pair
 from attnscope.core.windows import GridWindows, Windows
 
@@ -80,11 +82,11 @@ class WindowAttention(SelfAttention):
 
     def set_up(self, spec: Headed) -> None:
         super().set_up(spec)
-        assert isinstance(spec, SwinSpec)
+        assert isinstance(spec, Windowed)
         self.window = spec.window
         self.shift_size = spec.windows.shift
-        p, q = self.window
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * p - 1) * (2 * q - 1), spec.heads))
+        rows = prod(2 * p - 1 for p in self.window)
+        self.relative_position_bias_table = nn.Parameter(torch.empty(rows, spec.heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(self.window), persistent=False)
         self.register_buffer("shift_mask", None, persistent=False)
@@ -114,14 +116,15 @@ class WindowAttention(SelfAttention):
     def grid_of(self, x: Tensor) -> GridWindows:
         """Return the geometry of the windows of an input, whose shape it checks."""
         self.check_input(x, ("b", "height", "width"))
-        return Windows(x.shape[1], x.shape[2], self.window, self.shift_size)
+        (p, q), (down, across) = self.window, self.shift_size
+        return Windows(x.shape[1], x.shape[2], (p, q), (down, across))
 
     def into_windows(self, x: Tensor, grid: GridWindows) -> Tensor:
         if may_be_padded(grid):
             x = self.pad(x, grid)
         if grid.is_shifted:
             x = self.shift(x, grid)
-        return self.partition(x)
+        return self.partition(x, grid)
 
     def window_attention(self, q: Tensor, k: Tensor, v: Tensor, grid: GridWindows) -> Tensor:
         """Return the output of each head in each window: softmax(q·kᵀ·scale + B + mask)·v."""
@@ -146,12 +149,12 @@ class WindowAttention(SelfAttention):
         return roll(x, -1, grid)
 
     @steps.partition
-    def partition(self, x: Tensor) -> Tensor:
-        return partition(x, self.window).flatten(1, -2).contiguous()
+    def partition(self, x: Tensor, grid: GridWindows) -> Tensor:
+        return partition(x, grid.window).flatten(1, -2).contiguous()
 
     @steps.add_bias
     def add_bias(self, scores: Tensor) -> Tensor:
-        return scores + self.position_bias()
+        return scores + self.position_bias(scores.shape[-1])
 
     @steps.add_mask
     def add_mask(self, scores: Tensor, mask: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ class WindowAttention(SelfAttention):
 
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: GridWindows) -> Tensor:  # type: ignore[override]
-        return self.attend_with(self.fused_bias(self.position_bias(), q, grid), q, k, v, self.scale)
+        return self.attend_with(self.fused_bias(self.position_bias(q.shape[-2]), q, grid), q, k, v, self.scale)
 
     def attend_with(self, bias: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Compute attention in one kernel, with a bias of shape (1, h, n, m) or (b·r·s, h, n, m)."""
@@ -175,7 +178,7 @@ class WindowAttention(SelfAttention):
 
     @steps.reverse
     def reverse(self, windows: Tensor, grid: GridWindows) -> Tensor:
-        return reverse(windows, self.window, grid.padded).contiguous()
+        return reverse(windows, grid.window, grid.padded).contiguous()
 
     @steps.unshift
     def unshift(self, x: Tensor, grid: GridWindows) -> Tensor:
@@ -185,9 +188,9 @@ class WindowAttention(SelfAttention):
     def crop(self, x: Tensor, grid: GridWindows) -> Tensor:
         return pad_ends(x, [-tokens for tokens in grid.padding])
 
-    def position_bias(self) -> Tensor:
-        """Return B, the bias of each head for each pair of tokens of a window, (h, n, m)."""
-        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+    def position_bias(self, n: int) -> Tensor:
+        """Return B, the bias of each head for each pair of the first n tokens of a window, (h, n, m)."""
+        return self.relative_position_bias_table[self.relative_position_index[:n, :n]].permute(2, 0, 1).contiguous()
 
     def mask(self, grid: GridWindows, like: Tensor) -> Tensor:
         """Return the mask of a shifted grid, (r·s, n, m), and cache it for the next call."""
@@ -323,7 +326,7 @@ def build(spec: SwinSpec) -> WindowAttention:
     return with_mask(WindowAttention.of(spec), spec)
 
 
-def with_mask(module: WindowAttention, spec: SwinSpec) -> WindowAttention:
+def with_mask(module: WindowAttention, spec: Windowed) -> WindowAttention:
     """Compute the mask of the Spec's grid before the first forward, and return the module."""
     if spec.windows.is_shifted:
         module.keep_mask(spec.windows, module.proj.weight)

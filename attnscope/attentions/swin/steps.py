@@ -15,6 +15,7 @@ from dataclasses import replace
 from attnscope.attentions import steps as shared
 from attnscope.attentions.heads import letters
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.windowed import Windowed
 from attnscope.ops import attention as kernels
 from attnscope.ops import recipes as op
 from attnscope.ops.recipes import Op, Operands, Result
@@ -41,8 +42,8 @@ def attend_in_windows(masked: bool) -> Op:
 
 def shift_mask(tape: Tape, given: Operands) -> Tensor:
     """Return the mask of a shifted grid, (r·s, n, m), which the module caches."""
-    r, s, n, m = (given.sizes[letter] for letter in "rsnm")
-    return tape.external((r * s, n, m))
+    b, n, m = (given.sizes[letter] for letter in "bnm")
+    return tape.external((given.x.shape[0] // b, n, m))
 
 
 pad = Step(
@@ -119,6 +120,11 @@ name_steps(globals())
 
 def plan(spec: SwinSpec) -> Plan:
     """Return the steps that this Spec runs, in order; padding, shift and mask only if the grid needs them."""
+    return on_grid(spec, steps_of(spec))
+
+
+def steps_of(spec: Windowed) -> list[Step]:
+    """Return the steps of softmax attention in windows, in order."""
     heads = [project_grouped, split_grouped, share_heads] if spec.is_grouped else [project, split_heads]
     if spec.kernel == "eager":
         return in_windows(spec, heads, [score, add_bias, *attention_of(spec)])
@@ -126,7 +132,7 @@ def plan(spec: SwinSpec) -> Plan:
     return in_windows(spec, heads, [shared.fused(own, spec)])
 
 
-def attention_of(spec: SwinSpec) -> list[Step]:
+def attention_of(spec: Windowed) -> list[Step]:
     """Return the steps from the biased scores to the output of the heads."""
     return [*([add_mask] if spec.windows.is_shifted else []), softmax.dropping(spec.attn_drop), mix]
 
@@ -137,8 +143,16 @@ def masked(attend: Step, op: Callable[[bool], Op]) -> Step:
     return replace(attend, op=op(True), doc=f"{doc}, with B + mask as a tensor of the size of the scores")
 
 
-def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan:
-    """Return the plan of attention in windows.
+def on_grid(spec: SwinSpec, steps: list[Step]) -> Plan:
+    """Return the plan of steps of attention in windows of an image."""
+    (r, s), (p, q), (y, x) = spec.windows.counts, spec.window, spec.resolution
+    sizes = {"b": spec.batch, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}
+    sizes |= {"t": 2 * p - 1, "u": 2 * q - 1, **letters(spec.dim, spec.heads, spec.kv_heads)}
+    return Plan.of(steps, sizes, spec.itemsize, holds=shared.HELD)
+
+
+def in_windows(spec: Windowed, heads: list[Step], attention: list[Step]) -> list[Step]:
+    """Return the steps of attention in windows, in order.
 
     Args:
         spec: Spec of the attention.
@@ -146,11 +160,9 @@ def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan
         attention: steps from queries, keys and values to the output of the heads.
     """
     grid = spec.windows
-    (r, s), (p, q), (y, x), b = grid.counts, spec.window, spec.resolution, spec.batch
-    sizes = {"b": b, "y": y, "x": x, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q}
-    sizes |= {"t": 2 * p - 1, "u": 2 * q - 1, **letters(spec.dim, spec.heads, spec.kv_heads)}
-    rolls = [step if all(grid.roll) else replace(step, op=op.roll(axes=1)) for step in (shift, unshift)]
-    steps = [
+    rolled = op.roll(axes=sum(map(bool, grid.roll)))
+    rolls = [replace(step, op=rolled) for step in (shift, unshift)]
+    return [
         *([pad] if grid.is_padded else []),
         *(rolls[:1] if grid.is_shifted else []),
         partition,
@@ -162,4 +174,3 @@ def in_windows(spec: SwinSpec, heads: list[Step], attention: list[Step]) -> Plan
         *(rolls[1:] if grid.is_shifted else []),
         *([crop] if grid.is_padded else []),
     ]
-    return Plan.of(steps, sizes, spec.itemsize, holds=shared.HELD)

@@ -13,7 +13,7 @@ from attnscope.attentions.heads import Headed
 from attnscope.attentions.swin.attention import WindowAttention, with_mask
 from attnscope.attentions.swinv2 import steps
 from attnscope.attentions.swinv2.spec import HIDDEN, SwinV2Spec
-from attnscope.core.sizes import Pair, pair
+from attnscope.core.sizes import Pair, Sides, pair
 from attnscope.core.windows import GridWindows
 
 SHARPEST = math.log(100.0)
@@ -178,7 +178,7 @@ def shortest_length(dtype: torch.dtype) -> float:
     return max(1e-12, torch.finfo(dtype).tiny)
 
 
-def log_distances(window: Pair, pretrained: Pair) -> Tensor:
+def log_distances(window: Sides, pretrained: Sides) -> Tensor:
     """Return the distances between query and key, down and across, on a log scale: (2p − 1, 2q − 1, 2), float32.
 
     They are sign(x)·log2(1 + 8|x|/(M − 1))/log2(8), where M is the window size in pre-training. A window of 1 token has

@@ -124,6 +124,6 @@ def plan(spec: SwinV2Spec) -> Plan:
     if spec.is_grouped:  # the keys are normalized before they are repeated
         heads = [project_grouped, swin.split_grouped, normalize_grouped, swin.share_heads]
     if spec.kernel == "eager":
-        return swin.in_windows(spec, heads, [score, bias_mlp, add_bias, *swin.attention_of(spec)])
+        return swin.on_grid(spec, swin.in_windows(spec, heads, [score, bias_mlp, add_bias, *swin.attention_of(spec)]))
     own = swin.masked(attend, attend_sharpened) if spec.windows.is_shifted else attend
-    return swin.in_windows(spec, heads, [bias_mlp, shared.fused(own, spec)])
+    return swin.on_grid(spec, swin.in_windows(spec, heads, [bias_mlp, shared.fused(own, spec)]))
