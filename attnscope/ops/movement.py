@@ -157,10 +157,9 @@ def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
 
 
 def roll(tape: Tape, x: Tensor, axes: int) -> Tensor:
-    """Roll along a number of axes, with one full copy for each axis."""
-    made = x
-    for _ in range(axes):
-        made = tape.tensor(x.shape)
+    """Roll along a number of axes, with one full copy for each axis; torch frees the copies when it returns."""
+    copies = [tape.tensor(x.shape) for _ in range(axes)]
+    made = copies[-1]
     tape.ran("roll", [x], made)
     tape.remember(_roll_back, [x], [made], meta=axes)
     return made

@@ -37,8 +37,8 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
     sizes_of: dict[str, dict[str, int]] = {}
 
     def start(path: str) -> Callable[..., None]:
-        def hook(attention: nn.Module, *_: Any) -> None:
-            sizes_of[path] = _sizes_of(attention)
+        def hook(attention: nn.Module, given: tuple[Any, ...]) -> None:
+            sizes_of[path] = {**_sizes_of(attention), **_sizes_for(attention, given)}
 
         return hook
 
@@ -87,6 +87,12 @@ def _sizes_of(attention: nn.Module) -> dict[str, int]:
             f"{type(attention).__name__} needs a property sizes, a mapping from each letter it sets to its size"
         )
     return dict(sizes)
+
+
+def _sizes_for(attention: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int]:
+    """Return the sizes of the letters that a module sets for its inputs, if it has the method `sizes_for`."""
+    sizes_for = getattr(attention, "sizes_for", None)
+    return {} if sizes_for is None else dict(sizes_for(*inputs))
 
 
 def _check(step: Step, letters: tuple[Letters, ...], tensors: list[Tensor], sizes: dict[str, int]) -> None:

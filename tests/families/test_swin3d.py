@@ -163,11 +163,11 @@ def test_partition_of_a_volume_of_one_frame_is_that_of_an_image():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dim": 10, "heads": 3}, "{dim} must be divisible by {heads} 3 (got 10); nearest: 9 or 12"),
-        ({"shift_size": (8, 0, 0)}, "{shift_size} must be smaller than {window} 8 (got 8); largest: 7"),
-        ({"resolution": (8, 56)}, "{resolution} must be an integer or 3 integers (got (8, 56))"),
-        ({"window": (8, 0, 7)}, "{window} must be at least 1 (got 0)"),
-        ({"shift": False, "shift_size": 1}, "{no_shift} and {shift_size} contradict each other"),
+        ({"dim": 10, "heads": 3}, "dim must be divisible by heads 3 (got 10); nearest: 9 or 12"),
+        ({"shift_size": (8, 0, 0)}, "shift_size must be smaller than window 8 (got 8); largest: 7"),
+        ({"resolution": (8, 56)}, "resolution must be an integer or 3 integers (got (8, 56))"),
+        ({"window": (8, 0, 7)}, "window must be at least 1 (got 0)"),
+        ({"shift": False, "shift_size": 1}, "no_shift and shift_size contradict each other"),
     ],
 )
 def test_wrong_values_are_refused(fields, message):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from attnscope.attentions.attention import ScaledDotProduct
+from attnscope.attentions.heads import letters
 from attnscope.attentions.swin.attention import WindowAttention, with_mask
 from attnscope.attentions.swin3d import steps
 from attnscope.attentions.swin3d.spec import Swin3DSpec
@@ -66,15 +66,21 @@ class VideoWindowAttention(WindowAttention):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Return the sizes of the axis letters that the module sets; those of a window depend on the volume."""
+        """Return the sizes of the axis letters that the module sets for any volume."""
         v, t, u = (2 * side - 1 for side in self.window)
-        return {"v": v, "t": t, "u": u} | ScaledDotProduct.sizes.__get__(self)
+        return {"v": v, "t": t, "u": u} | letters(self.proj.in_features, self.heads, None)
+
+    def sizes_for(self, x: Tensor) -> dict[str, int]:
+        """Return the sizes of the axis letters of a window, which is clipped to the volume."""
+        grid = self.grid_of(x)
+        frames, p, q = grid.window
+        return {"l": frames, "p": p, "q": q, "n": grid.keys, "m": grid.keys}
 
     def grid_of(self, x: Tensor) -> VolumeWindows:
         """Return the geometry of the windows of an input, whose shape it checks."""
         self.check_input(x, ("b", *AXES))
-        (p_t, p, q), (time, down, across) = self.window, self.shift_size
-        return VolumeWindows.clipped((x.shape[1], x.shape[2], x.shape[3]), (p_t, p, q), (time, down, across))
+        (frames, p, q), (time, down, across) = self.window, self.shift_size
+        return VolumeWindows.clipped((x.shape[1], x.shape[2], x.shape[3]), (frames, p, q), (time, down, across))
 
 
 def build(spec: Swin3DSpec) -> WindowAttention:

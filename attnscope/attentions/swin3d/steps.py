@@ -32,10 +32,23 @@ DOCS = {
 def plan(spec: Swin3DSpec) -> Plan:
     """Return the steps that this Spec runs, in order; padding, shift and mask only if the volume needs them."""
     grid = spec.windows
-    (o, r, s), (p_t, p, q), (z, y, x) = grid.counts, grid.window, grid.sides
+    (o, r, s), (frames, p, q), (z, y, x) = grid.counts, grid.window, grid.sides
     v, t, u = (2 * side - 1 for side in spec.window)
     n = grid.keys
-    sizes = {"b": spec.batch, "z": z, "y": y, "x": x, "o": o, "r": r, "s": s, "l": p_t, "p": p, "q": q, "n": n, "m": n}
+    sizes = {
+        "b": spec.batch,
+        "z": z,
+        "y": y,
+        "x": x,
+        "o": o,
+        "r": r,
+        "s": s,
+        "l": frames,
+        "p": p,
+        "q": q,
+        "n": n,
+        "m": n,
+    }
     sizes |= {"v": v, "t": t, "u": u, **letters(spec.dim, spec.heads, None)}
     steps = [in_volume(step) for step in swin.steps_of(spec)]
     return Plan.of(steps, sizes, spec.itemsize, holds=shared.HELD)
