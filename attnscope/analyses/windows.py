@@ -30,8 +30,8 @@ def look_at_windows(
         command: the command line, for the record.
 
     Raises:
-        UsageError: the grid is a volume, the token is outside of the grid, layers are given without a token, or a value
-            is too large for a picture.
+        UsageError: the grid is a volume, or the token is outside of it. Layers are given without a token, or a value is
+            too large for a picture.
     """
     if len(spec.resolution) != 2:
         raise UsageError(

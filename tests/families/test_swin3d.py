@@ -1,5 +1,6 @@
 """Video Swin's attention: the battery, random Specs, torchvision's outputs, gradients and MACs, and the formula."""
 
+import json
 import re
 
 import pytest
@@ -194,3 +195,25 @@ def test_a_comparison_takes_an_image_as_one_frame():
 def test_a_picture_of_a_volume_is_refused():
     with pytest.raises(UsageError, match="must be that of one frame in a picture"):
         look_at_windows(Swin3DSpec())
+
+
+def test_the_command_line_takes_three_sides(attnscope, tmp_path):
+    """Check the same sizes as flags, as a list and as text in a config file, and what the command refuses."""
+    typed = attnscope("swin3d", "--resolution", "4x14x12", "--window", "2", "--no-time", "--json")
+    spec = json.loads(typed.stdout)["spec"]
+    assert (spec["resolution"], spec["window"]) == ([4, 14, 12], [2, 2, 2])
+    config = tmp_path / "video.toml"
+    config.write_text('[swin3d]\nresolution = [4, 14, 12]\nwindow = "2x2x2"\n', encoding="utf-8")
+    read = json.loads(attnscope("swin3d", "--config", str(config), "--no-time", "--json").stdout)
+    assert read["spec"] == spec
+    again = Swin3DSpec(resolution=(4, 14, 12), window=2).command()
+    assert again == "attnscope swin3d --resolution 4x14x12 --window 2"
+    for words, message in (
+        (("swin3d", "--resolution", "8x56"), "--resolution must be an integer or time x height x width"),
+        (("windows", "--resolution", "8x56x56"), "--resolution must be an integer or height x width"),
+        (("compare", "vit", "swin3d:window=4x7"), "window must be an integer or time x height x width"),
+    ):
+        refused = attnscope(*words)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1

@@ -16,7 +16,7 @@ class VideoWindowAttention(WindowAttention):
     """Multi-head self-attention in windows of a volume: (b, time, height, width, c) -> the same, for any volume.
 
     The module includes the cyclic shift, the mask, the window partition and their inverses. A window that exceeds the
-    volume along an axis is clipped to it; then the volume is padded at the end of each axis, as in torchvision. The
+    volume along an axis is clipped to it. Then the volume is padded at the end of each axis, as in torchvision. The
     position bias of a clipped window is that of the first tokens of the full window.
 
     Args:

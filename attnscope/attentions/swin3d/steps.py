@@ -2,8 +2,8 @@
 
 Axis letters are those of `attnscope.attentions.swin.steps`. In addition:
 
-- z y x volume of tokens without padding; o r s windows in time, down and across; l p q frames, height and width of a
-  window, clipped to the volume.
+- z y x volume of tokens without padding; o r s windows in time, down and across.
+- l p q frames, height and width of a window, clipped to the volume.
 - n query tokens and m key tokens of a window, both l·p·q.
 - v t u rows of the bias table in time, down and across, for the window that is not clipped.
 """
@@ -56,4 +56,5 @@ def plan(spec: Swin3DSpec) -> Plan:
 
 def in_volume(step: Step) -> Step:
     """Return a step of attention in windows of an image for those of a volume."""
-    return replace(step.spelled(**VOLUME), doc=DOCS.get(step.name, step.doc))
+    doc, why = DOCS.get(step.name, step.doc), step.why.replace("the image", "the video").replace("grid", "volume")
+    return replace(step.spelled(**VOLUME), doc=doc, why=why)
