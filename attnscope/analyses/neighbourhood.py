@@ -6,7 +6,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair, spell_pair
+from attnscope.core.sizes import Pair, spell_pair, spell_sides
 from attnscope.core.windows import LARGEST_DRAWN
 from attnscope.reports.neighbourhood import Area, NeighbourhoodReport, Seen
 
@@ -28,10 +28,8 @@ def look_at_neighbourhood(
     Raises:
         UsageError: the tokens do not form a grid, the token is outside of it, or a value is too large for a picture.
     """
-    sides = getattr(spec, spec.SIZE_FIELD)
+    sides = check_grid(spec)
     neighbourhood = spec.neighbourhood
-    if not isinstance(sides, tuple) or len(sides) != 2:
-        raise UsageError(f"{spec.name} has a sequence of tokens and not a grid, so that it has no picture")
     if max(sides) > LARGEST_DRAWN:
         raise UsageError(f"{{{spec.SIZE_FIELD}}} must be at most {LARGEST_DRAWN} in a picture (got {max(sides)})")
     token = (sides[0] // 2, sides[1] // 2) if token is None else token
@@ -56,6 +54,25 @@ def look_at_neighbourhood(
         notes=spec.cautions(),
         next=_next(spec, sides, token, layers),
     )
+
+
+def check_grid(spec: Spec) -> Pair:
+    """Return the sides of the grid of tokens.
+
+    Raises:
+        UsageError: the tokens are a sequence, or a volume.
+    """
+    sides = getattr(spec, spec.SIZE_FIELD)
+    if not isinstance(sides, tuple):
+        raise UsageError(f"{spec.name} has a sequence of tokens and not a grid, so that it has no picture")
+    if len(sides) != 2:
+        frame = spell_sides(sides[-2:], "x")
+        raise UsageError(
+            f"{spec.name} has a volume of {spell(sides)} tokens, which has no picture; draw one frame, as in "
+            f"attnscope windows --resolution {frame} --shift"
+        )
+    down, across = sides
+    return down, across
 
 
 def check_token(token: Pair, sides: Pair) -> None:

@@ -1,6 +1,6 @@
 """Spec -> WindowsReport: checks of the arguments, and the views to show. No torch."""
 
-from attnscope.analyses.neighbourhood import check_layers, check_token
+from attnscope.analyses.neighbourhood import check_grid, check_layers, check_token
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, spell_sides
@@ -33,12 +33,7 @@ def look_at_windows(
         UsageError: the grid is a volume, or the token is outside of it. Layers are given without a token, or a value is
             too large for a picture.
     """
-    if len(spec.resolution) != 2:
-        raise UsageError(
-            f"{{resolution}} must be that of one frame in a picture (got {spell_sides(spec.resolution, 'x')}); "
-            f"draw a frame: attnscope windows --resolution {spell_sides(spec.resolution[1:], 'x')} "
-            f"--window {spell_sides(spec.window[1:], 'x')}"
-        )
+    check_grid(spec)
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):
         if max(sides) > LARGEST_DRAWN:

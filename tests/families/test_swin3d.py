@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
@@ -193,7 +194,7 @@ def test_a_comparison_takes_an_image_as_one_frame():
 
 
 def test_a_picture_of_a_volume_is_refused():
-    with pytest.raises(UsageError, match="must be that of one frame in a picture"):
+    with pytest.raises(UsageError, match="volume of 8×56×56 tokens, which has no picture"):
         look_at_windows(Swin3DSpec())
 
 
@@ -211,9 +212,42 @@ def test_the_command_line_takes_three_sides(attnscope, tmp_path):
     for words, message in (
         (("swin3d", "--resolution", "8x56"), "--resolution must be an integer or time x height x width"),
         (("windows", "--resolution", "8x56x56"), "--resolution must be an integer or height x width"),
+        (("windows", "swin3d", "--token", "5,9"), "swin3d has a volume of 8×56×56 tokens, which has no picture"),
         (("compare", "vit", "swin3d:window=4x7"), "window must be an integer or time x height x width"),
     ):
         refused = attnscope(*words)
         assert refused.returncode == 2
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["swin3d_t", "swin3d_s", "swin3d_b"])
+@pytest.mark.parametrize("video", [(16, 224, 224), (8, 112, 144)])
+def test_attentions_in_torchvisions_networks_have_the_macs_of_their_spec(name, video):
+    """Check each different layer; the second video needs padding, and clipped windows in the late stages."""
+    calls = {}
+
+    def keep(module, inputs):
+        calls[spec_for(module, *inputs)] = module
+
+    with torch.device("meta"):
+        network = getattr(torchvision.models.video, name)().eval()
+        for module in network.modules():
+            if isinstance(module, ShiftedWindowAttention3d):
+                module.register_forward_pre_hook(keep)
+        with torch.no_grad():
+            network(torch.empty(1, 3, *video))
+    assert len(calls) >= 7
+    for spec, module in list(calls.items()):
+        assert macs_of(lambda spec=spec, module=module: module(torch.empty(spec.input_shape))) == spec.plan().macs, spec
+
+
+def spec_for(module, x):
+    """Return the Spec of a module of torchvision for an input."""
+    return Swin3DSpec(
+        dim=x.shape[-1],
+        heads=module.num_heads,
+        resolution=tuple(x.shape[1:4]),
+        window=tuple(module.window_size),
+        shift_size=tuple(module.shift_size),
+    )

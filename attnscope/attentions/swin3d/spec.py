@@ -32,6 +32,11 @@ class Swin3DSpec(Windowed):
         "attnscope swin3d --resolution 8x56x56 --window 8x7x7 --shift",
         "attnscope swin3d --resolution 16x28x28 --window 4x7x7 --dim 192 --heads 6 --no-time",
     )
+    LOOKS_AT: ClassVar[str] = (
+        "the tokens of its window in several frames; with a shift, of a window across the borders of the previous layer's"
+    )
+    GIVES_UP: ClassVar[str] = "distant tokens and frames: information crosses the video only over many layers"
+    PAPER: ClassVar[str] = "Liu et al., Video Swin Transformer, arXiv 2106.13230"
     SIZE_FIELD: ClassVar[str] = "resolution"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
