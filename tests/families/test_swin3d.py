@@ -112,9 +112,9 @@ def test_rows_of_the_bias_table_are_those_of_torchvision(window):
 
 
 def test_the_bias_of_a_clipped_window_is_that_of_the_first_tokens_of_the_full_window():
-    module = VideoWindowAttention(12, 3, window=(2, 3, 3))
+    module = VideoWindowAttention(12, 3, window=(2, 3, 3))  # clipped to 2×2×2
     full = module.position_bias(18)
-    assert torch.equal(module.position_bias(9), full[:, :9, :9])
+    assert torch.equal(module.position_bias(8), full[:, :8, :8])
     assert Swin3DSpec(resolution=(1, 6, 6), window=(2, 3, 3)).are_offsets_kept
     assert Swin3DSpec(resolution=(1, 2, 6), window=(1, 3, 3)).are_offsets_kept
     clipped = Swin3DSpec(resolution=(4, 2, 6), window=(2, 3, 3))
