@@ -39,27 +39,26 @@ def test_a_wrong_declaration_raises(wrong):
         Step(**{"pattern": "x: b n -> b n", "op": op.softmax, **wrong})
 
 
-PAGES = [
-    *("attnscope.attentions.steps", "attnscope.attentions.swin.steps", "attnscope.attentions.swinv2.steps"),
-    *("attnscope.attentions.cross.steps", "attnscope.networks.steps", "attnscope.networks.vit.steps"),
-    *("attnscope.networks.swin.steps", "examples.sra.steps", "examples.qk_norm.steps"),
-]
+PAGES = sorted(
+    ".".join(path.with_suffix("").parts)
+    for folder in ("attnscope/attentions", "attnscope/networks", "examples")
+    for path in Path(folder).rglob("steps.py")
+)
+"""The modules that declare steps."""
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_step_says_what_it_computes_and_why(page):
     steps = {name: value for name, value in vars(import_module(page)).items() if isinstance(value, Step)}
+    if not steps:  # the steps are those of another attention with other letters
+        spec = import_module(page.removesuffix(".steps")).Spec()
+        steps = {step.name: step for step in spec.plan().steps}
     assert steps
     for name, step in steps.items():
         for words in (step.doc, step.why):
             assert words, name
             assert not words.endswith("."), name  # --explain ends them
             assert len(words.split()) <= 25, name
-
-
-def test_every_page_of_steps_is_checked():
-    found = {path.parent.name for folder in ("attnscope", "examples") for path in Path(folder).rglob("steps.py")}
-    assert found - {"profiling", "render"} == {page.split(".")[-2] for page in PAGES}
 
 
 def test_a_step_has_at_most_eight_fields():

@@ -21,8 +21,8 @@ from attnscope.cli.flags import (
     integer,
     is_typed,
     option,
-    pair,
     place,
+    sides,
     strength,
 )
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
@@ -172,7 +172,7 @@ def run_windows(
         str | None,
         option(
             group=PICTURES,
-            callback=pair("pretrained_window"),
+            callback=sides("pretrained_window", 2),
             metavar="N|HxW",
             help="With --positions: the distances of Swin V2 for this window size in pre-training.",
         ),

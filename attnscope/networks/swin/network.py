@@ -270,7 +270,8 @@ class SwinTransformer(LoadsOthers):
         for path, attention in self.named_modules():
             name = f"{path}.relative_position_bias_table"
             if isinstance(attention, WindowAttention) and name in state:
-                state[name] = _fitted_table(state[name], attention.window)
+                height, width = attention.window
+                state[name] = _fitted_table(state[name], (height, width))
 
     @steps.norm
     def normalize(self, x: Tensor) -> Tensor:
