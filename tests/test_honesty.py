@@ -69,7 +69,7 @@ def test_each_step_has_its_planned_shapes_on_different_primes(name, step):
         for spec in specs
         if step.name in [row.name for row in attentions.plan(spec).steps]
     )
-    gridded = ("pad", "shift", "reverse", "unshift", "crop", "attend")
+    gridded = ("pad", "shift", "partition", "reverse", "unshift", "crop", "attend")
     extra = [spec.windows] if name.startswith("swin") and step.name in gridded else []
     row = next(row for row in planned if row.name == step.name)
     module, *_ = built(spec)

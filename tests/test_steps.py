@@ -52,7 +52,7 @@ def test_every_step_says_what_it_computes_and_why(page):
     steps = {name: value for name, value in vars(import_module(page)).items() if isinstance(value, Step)}
     if not steps:  # the steps are those of another attention with other letters
         spec = import_module(page.removesuffix(".steps")).Spec()
-        steps = {step.name: step for step in spec.plan().steps}
+        steps = {sized.name: sized.step for sized in spec.plan().steps}
     assert steps
     for name, step in steps.items():
         for words in (step.doc, step.why):
