@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnscope.attentions import steps
 from attnscope.attentions.heads import Headed, letters
@@ -114,21 +115,36 @@ class ScaledDotProduct(SoftmaxAttention):
 class SelfAttention(ScaledDotProduct):
     """Self-attention: one projection of the same tokens gives queries, keys and values."""
 
+    k_bias: Tensor
+
     def set_up(self, spec: Headed) -> None:
         super().set_up(spec)
-        self.qkv = nn.Linear(spec.dim, spec.dim + 2 * spec.kv_dim, bias=spec.qkv_bias)
+        self.qkv = nn.Linear(spec.dim, spec.dim + 2 * spec.kv_dim, bias=spec.has_key_bias)
+        self.q_bias = self.v_bias = None
+        if spec.qkv_bias and not spec.has_key_bias:
+            self.q_bias = nn.Parameter(torch.zeros(spec.dim))
+            self.v_bias = nn.Parameter(torch.zeros(spec.kv_dim))
+            self.register_buffer("k_bias", torch.zeros(spec.kv_dim), persistent=False)
 
     def queries_keys_values(self, x: Tensor) -> Heads:
+        q, k, v = self.projected_heads(x)
+        return (q, k, v) if self.kv_heads == self.heads else (q, *self.share_heads(k, v))
+
+    def projected_heads(self, x: Tensor) -> Heads:
+        """Return queries, keys and values, where k and v have the key/value heads, before query heads share them."""
         if self.kv_heads == self.heads:
-            x = self.project(x)
-            return self.split_heads(x)
-        x = self.project_grouped(x)
-        q, k, v = self.split_grouped(x)
-        return q, *self.share_heads(k, v)
+            return self.split_heads(self.project(x))
+        return self.split_grouped(self.project_grouped(x))
+
+    def projected(self, x: Tensor) -> Tensor:
+        """Return x·Wqkv + b, where b is 0 for the keys if q and v have separate biases."""
+        if self.q_bias is None or self.v_bias is None:
+            return self.qkv(x)
+        return F.linear(x, self.qkv.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
 
     @steps.project
     def project(self, x: Tensor) -> Tensor:
-        return self.qkv(x)
+        return self.projected(x)
 
     @steps.split_heads
     def split_heads(self, qkv: Tensor) -> Heads:
@@ -137,7 +153,7 @@ class SelfAttention(ScaledDotProduct):
 
     @steps.project_grouped
     def project_grouped(self, x: Tensor) -> Tensor:
-        return self.qkv(x)
+        return self.projected(x)
 
     @steps.split_grouped
     def split_grouped(self, qkv: Tensor) -> Heads:

@@ -43,6 +43,11 @@ class Headed(Spec):
         """Return the dimension of keys and of values: G = g·d."""
         return self.dim // self.heads * (self.kv_heads or self.heads)
 
+    @property
+    def has_key_bias(self) -> bool:
+        """Return whether k has a bias; if only q and v have one, it consists of two parameters, as in timm."""
+        return self.qkv_bias
+
     def shared_heads(self) -> list[str]:
         """Return the part of the headline about key/value heads, which is empty if heads do not share them."""
         return [plural(self.kv_heads or self.heads, "key/value head")] if self.is_grouped else []

@@ -87,8 +87,21 @@ output = Step(
 )
 name_steps(globals())
 
+
 HELD = ("q", "k", "v")
 """Names of the tensors that a forward stores in local variables until it returns."""
+
+
+def without_key_bias(project: Step) -> Step:
+    """Return a projection with separate biases of queries and values, and none of the keys."""
+    width = "(h d)" if project.weights["qkv.bias"] == "(3 h d)" else "(g d)"
+    return replace(
+        project,
+        op=op.linear_without_key_bias,
+        weights={"qkv.weight": project.weights["qkv.weight"], "q_bias": "(h d)", "v_bias": width},
+        doc=f"{project.doc}; k has no bias",
+        why="a bias of k adds one number to all scores of a query, which softmax cancels",
+    )
 
 
 def attention_of(spec: Headed) -> list[Step]:

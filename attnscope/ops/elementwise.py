@@ -41,7 +41,7 @@ for _name in ACTIVATIONS.keys() - {"elu"}:
     register(_name, flops=each_out(ACTIVATIONS[_name]))
 register("elu", flops=_elu)
 register("log_sigmoid_forward", flops=each_in(ACTIVATIONS["log_sigmoid"]), by_products=True)
-register("add sub rsub mul div floor_divide exp clamp clamp_min clamp_max erfinv neg", flops=each_out())
+register("add sub rsub mul div floor_divide exp sin cos clamp clamp_min clamp_max erfinv neg", flops=each_out())
 # divide, round, add the zero point; and subtract it, multiply
 register("quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic", flops=each_out(3))
 register("dequantize", flops=each_out(2))
@@ -63,11 +63,45 @@ def add_(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
     return made
 
 
-def multiply(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
-    """Multiply two tensors with broadcasting."""
+def multiply(tape: Tape, x: Tensor, other: Tensor, is_constant: bool = False) -> Tensor:
+    """Multiply two tensors with broadcasting.
+
+    Args:
+        tape: the tape that records the operation.
+        x: any shape.
+        other: any shape.
+        is_constant: `other` never needs a gradient, so that the backward does not need `x`.
+    """
     made = _new(tape, x, other)
     tape.ran("mul", [x, other], made)
-    tape.remember(_multiply_back, [x, other], [made], saved=[x, other])
+    if is_constant:
+        tape.remember(_scaled_back, [x], [made], saved=[other], meta=x.shape)
+    else:
+        tape.remember(_multiply_back, [x, other], [made], saved=[x, other])
+    return made
+
+
+def negate(tape: Tape, x: Tensor) -> Tensor:
+    """Compute −x for each element."""
+    made = _new(tape, x)
+    tape.ran("neg", [x], made)
+    tape.remember(_negate_back, [x], [made])
+    return made
+
+
+def cosine(tape: Tape, x: Tensor) -> Tensor:
+    """Compute the cosine of each angle."""
+    made = _new(tape, x)
+    tape.ran("cos", [x], made)
+    tape.remember(_cosine_back, [x], [made], saved=[x])
+    return made
+
+
+def sine(tape: Tape, x: Tensor) -> Tensor:
+    """Compute the sine of each angle."""
+    made = _new(tape, x)
+    tape.ran("sin", [x], made)
+    tape.remember(_sine_back, [x], [made], saved=[x])
     return made
 
 
@@ -167,6 +201,32 @@ def _multiply_back(back: Back) -> Gradients:
         None if grad is None else reduce_to(back.tape, grad, of.shape)
         for grad, of in zip(grads, (x, other), strict=True)
     ]
+
+
+def _scaled_back(back: Back) -> Gradients:
+    """Return gradient · constant."""
+    return [sum_to(back.tape, _product(back, back.saved[0]), back.meta)]
+
+
+def _negate_back(back: Back) -> Gradients:
+    return [_new(back.tape, back.grad)]
+
+
+def _cosine_back(back: Back) -> Gradients:
+    """Return gradient · (−sin x)."""
+    sines = _new(back.tape, *back.saved)
+    negative = _new(back.tape, sines)
+    made = _product(back, negative)
+    del sines, negative
+    return [made]
+
+
+def _sine_back(back: Back) -> Gradients:
+    """Return gradient · cos x."""
+    cosines = _new(back.tape, *back.saved)
+    made = _product(back, cosines)
+    del cosines
+    return [made]
 
 
 def _product(back: Back, other: Tensor) -> Tensor:

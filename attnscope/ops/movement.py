@@ -121,6 +121,25 @@ def select(tape: Tape, x: Tensor, axis: int, index: int = 0) -> Tensor:
     return made
 
 
+def stack(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Join tensors of one shape along a new axis, at this index of the result."""
+    shape = parts[0].shape
+    made = tape.tensor((*shape[:axis], len(parts), *shape[axis:]), itemsize=parts[0].itemsize)
+    tape.ran("stack", parts, made)
+    tape.remember(_stack_back, parts, [made], meta=axis)
+    return made
+
+
+def convert(tape: Tape, x: Tensor, itemsize: int) -> Tensor:
+    """Convert to a dtype with elements of this many bytes; return the tensor itself if they have as many."""
+    if x.itemsize == itemsize:
+        return x
+    made = tape.tensor(x.shape, elementwise_strides(x.shape, [(x.shape, x.strides)]), itemsize)
+    tape.ran("_to_copy", [x], made)
+    tape.remember(_convert_back, [x], [made], meta=x.itemsize)
+    return made
+
+
 def unbind(tape: Tape, x: Tensor) -> tuple[Tensor, ...]:
     """Return a view of each index along the first axis."""
     made = tuple([tape.view(x, x.shape[1:], x.strides[1:]) for _ in range(x.shape[0])])
@@ -185,7 +204,7 @@ def sum_to(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
     """Sum over the axes along which a tensor of this shape was broadcast; return `x` itself if no axis was."""
     if x.shape == shape:
         return x
-    made = tape.tensor(shape)
+    made = tape.tensor(shape, itemsize=x.itemsize)
     tape.ran("sum", [x], made)
     return made
 
@@ -225,10 +244,21 @@ def _new_back(back: Back) -> Gradients:
 
 def _unbind_back(back: Back) -> Gradients:
     """Stack the gradients; a missing one is an expanded scalar 0."""
-    zeros = [back.tape.tensor(()) for grad in back.grads if grad is None]
-    stacked = back.tape.tensor(back.meta)
+    itemsize = next(grad.itemsize for grad in back.grads if grad is not None)
+    zeros = [back.tape.tensor((), itemsize=itemsize) for grad in back.grads if grad is None]
+    stacked = back.tape.tensor(back.meta, itemsize=itemsize)
     del zeros
     return [stacked]
+
+
+def _stack_back(back: Back) -> Gradients:
+    axis, grad = back.meta, back.grad
+    shape, strides = (each[:axis] + each[axis + 1 :] for each in (grad.shape, grad.strides))
+    return [back.tape.view(grad, shape, strides) if needed else None for needed in back.needs]
+
+
+def _convert_back(back: Back) -> Gradients:
+    return [convert(back.tape, back.grad, back.meta)]
 
 
 def _split_back(back: Back) -> Gradients:

@@ -62,6 +62,16 @@ def linear(tape: Tape, given: Operands) -> Result:
     return products.linear(tape, given.x, *given.weights)
 
 
+def linear_without_key_bias(tape: Tape, given: Operands) -> Result:
+    """Compute x·Wᵀ + (b_q, 0, b_v), where each call concatenates the biases with zeros for the keys."""
+    weight, *biases = given.weights
+    if not biases:
+        return products.linear(tape, given.x, weight)
+    of_queries, of_values = biases
+    of_keys = tape.external(of_values.shape)
+    return products.linear(tape, given.x, weight, movement.cat(tape, [of_queries, of_keys, of_values], axis=0))
+
+
 def matmul(scale: bool = False) -> Op:
     """Return an operation that multiplies two tensors over the letter that the result lacks.
 

@@ -277,4 +277,4 @@ def _accumulated(tape: Tape, before: Tensor, grad: Tensor) -> Tensor:
     """Add a gradient to the previous one; in place if nothing else, such as a view's base, refers to its memory."""
     if not before.is_view and before.storage.key > 0 and sys.getrefcount(before.storage) == 2:
         return before
-    return tape.tensor(grad.shape)
+    return tape.tensor(grad.shape, itemsize=grad.itemsize)

@@ -1,7 +1,6 @@
 """Swin V2's attention as a module (Liu et al., arXiv 2111.09883, section 3); parameter names are timm's."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ class WindowAttentionV2(WindowAttention):
     """
 
     relative_coords_table: Tensor
-    k_bias: Tensor
 
     def __init__(
         self,
@@ -73,16 +71,12 @@ class WindowAttentionV2(WindowAttention):
 
     def set_up(self, spec: Headed) -> None:
         assert isinstance(spec, SwinV2Spec)
-        super().set_up(replace(spec, qkv_bias=False))  # q and v have separate bias parameters
+        super().set_up(spec)
         del self.relative_position_bias_table  # an MLP computes the table
         self.logit_scale = nn.Parameter(torch.full((spec.heads, 1, 1), math.log(10.0)))
         self.cpb_mlp = nn.Sequential(
             nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, spec.heads, bias=False)
         )
-        self.q_bias = nn.Parameter(torch.zeros(spec.dim)) if spec.qkv_bias else None
-        self.v_bias = nn.Parameter(torch.zeros(spec.kv_dim)) if spec.qkv_bias else None
-        if spec.qkv_bias:
-            self.register_buffer("k_bias", torch.zeros(spec.kv_dim), persistent=False)
         table = log_distances(self.window, spec.pretrained_window or self.window)
         self.register_buffer("relative_coords_table", table.to(torch.get_default_dtype()), persistent=False)
 
@@ -109,11 +103,11 @@ class WindowAttentionV2(WindowAttention):
 
     @steps.project
     def project(self, windows: Tensor) -> Tensor:
-        return F.linear(windows, self.qkv.weight, self.bias_of_heads())
+        return self.projected(windows)
 
     @steps.project_grouped
     def project_grouped(self, windows: Tensor) -> Tensor:
-        return F.linear(windows, self.qkv.weight, self.bias_of_heads())
+        return self.projected(windows)
 
     @steps.normalize_grouped
     def normalize_grouped(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,12 +133,6 @@ class WindowAttentionV2(WindowAttention):
     @steps.attend
     def attend(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: GridWindows) -> Tensor:  # type: ignore[override]
         return self.attend_with(self.fused_bias(self.bias_of(table), q, grid), q * self.sharpness(), k, v, 1.0)
-
-    def bias_of_heads(self) -> Tensor | None:
-        """Return the concatenated bias of q, k and v, where that of k is 0, or None without a bias."""
-        if self.q_bias is None or self.v_bias is None:
-            return None
-        return torch.cat((self.q_bias, self.k_bias, self.v_bias))
 
     def sharpness(self) -> Tensor:
         """Return τ, the factor of each head's cosines, (h, 1, 1)."""

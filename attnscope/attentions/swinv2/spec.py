@@ -52,6 +52,11 @@ class SwinV2Spec(SwinSpec):
         if self.qk_scale is not None:
             raise UsageError("{qk_scale} is not supported by Swin V2, which learns a scale for each head; remove it")
 
+    @property
+    def has_key_bias(self) -> bool:
+        """Return whether k has a bias; in Swin V2 only q and v have one."""
+        return False
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: those of Swin, and the bias MLP once for all windows, (2M−1)²(1024 + 512·H)."""
         p, q = self.window

@@ -18,16 +18,6 @@ from attnscope.plan.plan import Plan
 from attnscope.plan.step import Step, name_steps
 
 
-def linear_with_two_biases(tape: Tape, given: Operands) -> Result:
-    """Compute x·Wᵀ + (b_q, 0, b_v), where each call concatenates the biases with zeros for the keys."""
-    weight, *biases = given.weights
-    if not biases:
-        return matmul.linear(tape, given.x, weight)
-    of_queries, of_values = biases
-    of_keys = tape.external(of_values.shape)
-    return matmul.linear(tape, given.x, weight, movement.cat(tape, [of_queries, of_keys, of_values], axis=0))
-
-
 def sharpness(tape: Tape, logit_scale: Tensor) -> Tensor:
     """Compute τ = exp(min(logit_scale, log 100)) of each head."""
     return elementwise.activate(tape, "exp", elementwise.clamp(tape, logit_scale), saves="output")
@@ -66,17 +56,14 @@ def attend_sharpened(masked: bool) -> Op:
 
 
 project = replace(
-    swin.project,
-    op=linear_with_two_biases,
-    weights={"qkv.weight": "(3 h d) c", "q_bias": "(h d)", "v_bias": "(h d)"},
+    shared.without_key_bias(swin.project),
     doc="q, k, v = x·Wqkv + b: project each token in one matmul, with a bias for query and value only",
     why="with cosine attention, a bias of the keys is not used",
 )
 project_grouped = replace(
-    swin.project_grouped,
-    op=linear_with_two_biases,
-    weights={"qkv.weight": "e c", "q_bias": "(h d)", "v_bias": "(g d)"},
+    shared.without_key_bias(swin.project_grouped),
     doc="q, k, v = x·Wqkv + b: project each token to h query heads and g key/value heads, without a bias for the keys",
+    why=swin.project_grouped.why,
 )
 normalize = Step(
     "q: (b r s) h n d, k: (b r s) h m d -> q: (b r s) h n d, k: (b r s) h m d",

@@ -7,14 +7,19 @@ from typing import Any, ClassVar
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.spec import option
+from attnscope.attentions.vit.rope import ROTATIONS, Rotation
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import AllTokens
 from attnscope.core.sizes import Pair, plural
 
 FEWER = (7, 7)
 """Window of the formula that is compared with global attention: M² = 7×7 keys for each query, as in Swin."""
+PAIRS = 4
+"""Channels that rotate together: a pair by the row, and a pair by the column of a patch."""
 SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
 """Name and phrase of that formula. It is not called W-MSA, since a class token does not belong to a window."""
+FROM_IMAGE = {"image": (224, 224), "patch": (16, 16), "cls": True, "registers": None}
+"""The fields that together set the number of tokens, and their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ class ViTSpec(Headed):
         "attnscope vit --dim 768 --heads 12",
         "attnscope vit --image 384 --no-time",
         "attnscope vit --tokens 1024 --json",
+        "attnscope vit --rope dinov3 --registers 4 --no-key-bias",
     )
     LOOKS_AT: ClassVar[str] = "all tokens of the image"
     GIVES_UP: ClassVar[str] = "nothing, but the cost grows with the square of the number of tokens"
@@ -48,17 +54,35 @@ class ViTSpec(Headed):
     image: Pair | None = option(None, "Image size in pixels.", shown="224")
     patch: Pair | None = option(None, "Patch size in pixels.", shown="16")
     cls: bool | None = option(None, "Prepend a class token to the patches.", shown="cls")
-    tokens: int | None = option(None, "Number of tokens, instead of --image, --patch and --cls.", shown="197")
+    registers: int | None = option(
+        None, "Number of registers, tokens before the patches that have no position.", low=0, shown="0"
+    )
+    tokens: int | None = option(
+        None, "Number of tokens, instead of --image, --patch, --cls and --registers.", shown="197"
+    )
+    rope: str | None = option(
+        None,
+        f"Rotary position embedding of queries and keys: {', '.join(ROTATIONS)}.",
+        choices=tuple(ROTATIONS),
+        shown="none",
+    )
+    qk_norm: bool = option(False, "Normalize the queries and keys of each head, with LayerNorm.")
+    key_bias: bool = option(True, "Add a bias to k; without it, only q and v have one.")
 
     def __post_init__(self) -> None:
         if self.tokens is None:
-            for name, default in (("image", (224, 224)), ("patch", (16, 16)), ("cls", True)):
+            for name, default in FROM_IMAGE.items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, default)
         super().__post_init__()
         for one, other in self.contradictions({name: value for name, value in vars(self).items() if value is not None}):
             raise UsageError(f"{{{one}}} and {{{other}}} both set the number of tokens; give one of them")
         self.check_heads()
+        self.check_rope()
+        if not (self.qkv_bias or self.key_bias):
+            raise UsageError(
+                "{no_key_bias} requires a bias of q and v, which {no_qkv_bias} removes; remove one of them"
+            )
         for side, patch in zip(self.image or (), self.patch or (), strict=True):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
@@ -67,15 +91,61 @@ class ViTSpec(Headed):
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the pairs of given fields that both set the number of tokens."""
-        return [("tokens", name) for name in ("image", "patch", "cls") if {"tokens", name} <= given.keys()]
+        return [("tokens", name) for name in FROM_IMAGE if {"tokens", name} <= given.keys()]
+
+    def check_rope(self) -> None:
+        """Check that the tokens have positions, and that each head has the channels to rotate.
+
+        Raises:
+            UsageError: if they do not.
+        """
+        if self.rope is None:
+            return
+        if self.tokens is not None:
+            raise UsageError(
+                "{rope} rotates by the row and the column of a patch, which {tokens} does not set; use {image} instead"
+            )
+        if self.dim // self.heads % PAIRS:
+            nearest = nearest_multiples(self.dim, PAIRS * self.heads)
+            raise UsageError(
+                f"{{rope}} requires that {{dim}} / {{heads}} is divisible by {PAIRS} "
+                f"(got {self.dim} / {self.heads} = {self.dim // self.heads}); nearest: {{dim}} {nearest}"
+            )
+        if self.rotation and self.rotation.is_learned and self.is_grouped:
+            raise UsageError(
+                f"{{rope}} {self.rope} learns the frequencies of each head, so that heads cannot share keys "
+                f"(got {{kv_heads}} {self.kv_heads}); remove it, or use {{rope}} axial"
+            )
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """Return the rotary position embedding, or None without one."""
+        return None if self.rope is None else ROTATIONS[self.rope]
+
+    @property
+    def grid(self) -> Pair | None:
+        """Return the number of patches down and across; None if only the number of tokens is known."""
+        if self.image is None or self.patch is None:
+            return None
+        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+
+    @property
+    def prefix(self) -> int:
+        """Return the number of tokens before the patches: the class token and the registers."""
+        return bool(self.cls) + (self.registers or 0)
 
     @property
     def sequence(self) -> int:
-        """Return the number of tokens of one image: the patches and the class token."""
-        if self.image is None or self.patch is None:
+        """Return the number of tokens of one image: the patches, the class token and the registers."""
+        if self.grid is None:
             assert self.tokens is not None
             return self.tokens
-        return (self.image[0] // self.patch[0]) * (self.image[1] // self.patch[1]) + bool(self.cls)
+        return self.grid[0] * self.grid[1] + self.prefix
+
+    @property
+    def has_key_bias(self) -> bool:
+        """Return whether k has a bias."""
+        return self.qkv_bias and self.key_bias
 
     @property
     def neighbourhood(self) -> AllTokens:
@@ -89,12 +159,16 @@ class ViTSpec(Headed):
 
     def of_size(self, size: int) -> "ViTSpec":
         """Return a copy with `size` tokens."""
-        return replace(self, tokens=size, image=None, patch=None, cls=None)
+        without: dict[str, Any] = dict.fromkeys(FROM_IMAGE)
+        return replace(self, tokens=size, **without)
 
     def headline(self) -> list[str]:
         """Describe this Spec in a few words each."""
         heads = [plural(self.heads, "head"), *self.shared_heads()]
-        return [plural(self.sequence, "token"), f"dim {self.dim}", *heads]
+        registers = [plural(self.registers, "register")] if self.registers else []
+        extras = {f"RoPE {self.rope}": self.rope, "QK norm": self.qk_norm, "no k bias": not self.key_bias}
+        given = [words for words, is_set in extras.items() if is_set]
+        return [plural(self.sequence, "token"), *registers, f"dim {self.dim}", *heads, *given]
 
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 4NC² + 2N²C in total (Liu et al., arXiv 2103.14030, equation 1).
