@@ -160,7 +160,7 @@ class ViTAttention(SelfAttention):
         return self.rotated(k, cos, sin)
 
     def rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return x with the pairs of channels of each patch rotated, and leave the tokens before the patches as they are."""
+        """Return x with the pairs of channels of each patch rotated; the tokens before the patches stay the same."""
         if not self.prefix:
             return rotate(x, cos, sin, self.rotation.halves)
         before, patches = x.split((self.prefix, x.shape[2] - self.prefix), dim=2)
