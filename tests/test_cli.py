@@ -118,7 +118,7 @@ WRONG = [
     ("vit --dtype half", 2, "--dtype half is unknown; did you mean float16?"),
     ("peaks --dtype float", 2, "--dtype float is unknown; did you mean float32?"),
     ("vit --budget inf", 2, "--budget must be a finite number (got inf)"),
-    ("cross --preset vit-b-16-224", 2, "--preset is not a flag of attnscope cross; attnscope cross --help lists"),
+    ("cross --preset vit-b-16-224", 2, "--preset is not a flag of attnscope cross; did you mean --processes?"),
     ("swin --window 0", 2, "--window must be at least 1 (got 0)"),
     (
         "swin --window --shift",

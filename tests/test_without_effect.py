@@ -49,7 +49,7 @@ def test_the_warning_about_a_misspelled_variable_has_the_nearest_name(
         ("ATTNSCOPE_TRACE_INPUTS", "1,49,96"),  # the name of the parameter in Python
         ("ATTNSCOPE_ATTENTION", str(EXAMPLES / "sra")),
         ("ATTNSCOPE_UNALIKE", "1"),
-        ("ATTNSCOPE_SRA_REDUCTION", "2"),  # a variable of an attention that is not loaded
+        ("ATTNSCOPE_MINE_TEMPERATURE", "2"),  # a variable of an attention that is not loaded
         ("_ATTNSCOPE_VIT_HEDS", "1"),
     ],
 )

@@ -72,7 +72,7 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
         for field, value in of_one.items():
             typed = f"no_{field}" if value is False else field
             instead = {attention.SIZE_FIELD: f"{{{network.SIZE_FIELD}}}", **network.INSTEAD}.get(field)
-            fix = f"use {instead} instead" if instead else "remove one of them"
+            fix = f"use {instead or '{scope} attention'} instead"
             raise UsageError(f"{{{typed}}} applies only to {{scope}} attention (got {{scope}} {scope}); {fix}")
         return network(scope=scope, **whole)
     of_block: Spec = network(scope="block", **whole).attention()

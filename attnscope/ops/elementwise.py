@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attnscope.ops.movement import pass_back, reduce_to
+from attnscope.ops.movement import pass_back, reduce_to, sum_to
 from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides

@@ -200,6 +200,7 @@ def pad(tape: Tape, given: Operands) -> Result:
     return movement.pad(tape, given.x, given.shapes[0])
 
 
+@cache  # plans of equal Specs are equal
 def roll(axes: int) -> Op:
     """Return an operation that rolls along the given number of axes."""
     return lambda tape, given: movement.roll(tape, given.x, axes)
