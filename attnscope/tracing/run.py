@@ -93,7 +93,12 @@ def run_watched(
                 there, (args, keywords) = received(there, submodule, args, keywords)
             before = inputs_apart((args, keywords))
             made: list[Any] = []
-            watched = watch(there, lambda: made.append(there(*args, **keywords)), tracer)
+
+            def forward() -> Any:
+                made.append(there(*args, **keywords))
+                return made[0]
+
+            watched = watch(there, forward, tracer)
             warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
