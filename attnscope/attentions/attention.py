@@ -126,15 +126,23 @@ class SelfAttention(ScaledDotProduct):
             self.v_bias = nn.Parameter(torch.zeros(spec.kv_dim))
             self.register_buffer("k_bias", torch.zeros(spec.kv_dim), persistent=False)
 
+    # `x` is assigned again, so that windows and other inputs that only the caller's expression holds are freed.
+
     def queries_keys_values(self, x: Tensor) -> Heads:
-        q, k, v = self.projected_heads(x)
-        return (q, k, v) if self.kv_heads == self.heads else (q, *self.share_heads(k, v))
+        if self.kv_heads == self.heads:
+            x = self.project(x)
+            return self.split_heads(x)
+        x = self.project_grouped(x)
+        q, k, v = self.split_grouped(x)
+        return q, *self.share_heads(k, v)
 
     def projected_heads(self, x: Tensor) -> Heads:
         """Return queries, keys and values, where k and v have the key/value heads, before query heads share them."""
         if self.kv_heads == self.heads:
-            return self.split_heads(self.project(x))
-        return self.split_grouped(self.project_grouped(x))
+            x = self.project(x)
+            return self.split_heads(x)
+        x = self.project_grouped(x)
+        return self.split_grouped(x)
 
     def projected(self, x: Tensor) -> Tensor:
         """Return x·Wqkv + b, where b is 0 for the keys if q and v have separate biases."""

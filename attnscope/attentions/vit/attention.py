@@ -121,6 +121,10 @@ class ViTAttention(SelfAttention):
         q, k, v = self.queries_keys_values(x)
         return self.output(self.merge_heads(self.attention(q, k, v)))
 
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        q, k, v = self.projected_heads(x)
+        return (q, k, v) if self.kv_heads == self.heads else (q, *self.share_heads(k, v))
+
     def projected_heads(self, x: Tensor) -> Heads:
         """Return queries, keys and values; queries and keys are normalized and rotated, if the Spec says so."""
         q, k, v = super().projected_heads(x)
