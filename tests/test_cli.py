@@ -226,7 +226,7 @@ def test_a_timed_run(attnscope):
     assert done.returncode == 0
     assert done.stderr == ""
     assert "145,108,992 MACs (290 MFLOPs) by shapes, closed form and fvcore ✓" in done.stdout
-    for words in ("13.8× fewer", "global attention", "faster)", "timing ", "next", "Ω(W-MSA) = 4hwC² + 2M²hwC"):
+    for words in ("13.8× fewer", "global attention", "faster", "timing ", "next", "Ω(W-MSA) = 4hwC² + 2M²hwC"):
         assert words in done.stdout
 
 
