@@ -47,14 +47,14 @@ class Repository:
 
     def state(self):
         """Return what must not change: files, index, branches, worktrees, stashes and files of Git."""
-        told = [
+        printed = [
             git(self.folder, *words)
             for words in (["status", "--porcelain", "--ignored"], ["branch", "-a"], ["worktree", "list"],
                           ["stash", "list"], ["reflog"], ["rev-parse", "HEAD"])
         ]  # fmt: skip
         own = self.folder / ".git"
         files = {str(path): path.read_bytes() for path in own.rglob("*") if path.is_file() and path.name != "index"}
-        return told, files, (own / "index").stat().st_mtime_ns, (own / "worktrees").exists()
+        return printed, files, (own / "index").stat().st_mtime_ns, (own / "worktrees").exists()
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ LIBRARIES = (
     Library("transformers", ("vit",), {**_FUSED, "gelu": STORED}),
     Library("transformers", ("swin",), {**_FUSED, "gelu": STORED, "add_bias": MODULE}, pools=True),
 )
-"""Whose code builds a published network, and how it calls the steps of attention."""
+"""The libraries that build published networks, and how each calls the steps of attention."""
 
 
 def operations_of(plan: Plan) -> list[Operation]:

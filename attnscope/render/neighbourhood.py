@@ -17,7 +17,7 @@ from attnscope.render.windows.token import LAYER_SIGNS
 from attnscope.reports.neighbourhood import NeighbourhoodReport, Seen
 
 Label = tuple[bool, tuple[tuple[bool, ...], ...]]
-"""Whether a row or column is the query's, and whether it is in each area of each sight."""
+"""A row or column of a picture: a flag for the query, and flags for each area of each sight."""
 
 
 def render_neighbourhood(report: NeighbourhoodReport, form: str, screen: Screen) -> str:
