@@ -96,7 +96,8 @@ def test_global_attention_is_timed_if_it_is_expected_to_take_two_seconds(expecte
     own_s = expected_s * plan.macs / counterpart.macs
     whole = FINE.__class__(own_s, 0.0, [own_s], own_s, 0.0, 5, 5, 0.0)
     monkeypatch.setattr(engine, "time_forward", lambda *_: Samples([1.0] * 5))
-    found = measure_counterpart(spec, plan, whole, torch.device("cpu"), RunOptions(device="cpu"))
+    module, x = build(spec, torch.device("cpu"))
+    found = measure_counterpart(spec, plan, whole, module, x, RunOptions(device="cpu"))
     assert (found.reference_s is not None) is is_timed
 
 
