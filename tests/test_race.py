@@ -257,7 +257,7 @@ def test_ctrl_c_keeps_the_measured_points():
 
     done = run("--json")
     plain = json.loads(done.stdout)
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (130, "attnscope: interrupted\n")
     assert plain["interrupted"] is True
     assert ["times" in point for point in plain["points"]] == [True, False, False]
     assert plain["points"][0]["measured_ratio"].keys() == {"swin", "swin:shift"}

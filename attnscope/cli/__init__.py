@@ -1,17 +1,17 @@
 """The command line: it parses the arguments, makes one call, and prints the result."""
 
 import gc
-import sys
+
+from attnscope.cli.interruption import interruptible
 
 
 def main() -> None:
     """Run the command line without the garbage collector: a run leaves little garbage, and imports are faster."""
     gc.disable()
-    try:
+    with interruptible():
         from attnscope.cli.program import main as run
-    except KeyboardInterrupt:
-        sys.exit(130)
-    run()
+
+        run()
 
 
 __all__ = ["main"]

@@ -1,5 +1,6 @@
 """The format and the destination of the output, and their flags, which all commands share."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnscope.cli.flags import OUTPUT, choices, file, option, strength
+from attnscope.cli.messages import say
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
         _write_file(text.encode("utf-8", "backslashreplace"), output)
     except OSError as error:
         raise UsageError(f"{literal(output)} cannot be written: {error.strerror}") from None
-    print(f"written to {output}", file=sys.stderr)
+    say(f"written to {output}")
 
 
 def _write_file(data: bytes, file: Path) -> None:
@@ -180,7 +182,9 @@ def _write_file(data: bytes, file: Path) -> None:
     if file.exists() and not file.is_file():
         file.write_bytes(data)
         return
-    file = file.resolve()  # a link is not replaced either
+    file = Path(os.path.realpath(file))  # a link is not replaced either
+    if file.is_symlink():  # realpath returns a link only if it leads to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as new:

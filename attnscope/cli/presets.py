@@ -1,7 +1,5 @@
 """`attnscope presets`: lists the published networks that --preset accepts."""
 
-import json as json_form
-
 import typer
 
 from attnscope.cli.flags import examples
@@ -16,6 +14,7 @@ from attnscope.cli.output import (
     check_output,
     write,
 )
+from attnscope.core.text import in_json
 from attnscope.networks.presets import presets
 
 
@@ -52,7 +51,7 @@ def list_presets(
             }
             for preset in found
         ]
-        write(lambda screen: json_form.dumps(rows, ensure_ascii=False, indent=2) + "\n", output, color, quiet)
+        write(lambda screen: in_json(rows) + "\n", output, color, quiet)
         return
     from attnscope.render.presets import render_presets
 

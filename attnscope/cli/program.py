@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from attnscope.attentions.discovery import describe_failure
+from attnscope.cli import failures
 from attnscope.cli.commands import Group
 from attnscope.cli.extension import load_attentions
 from attnscope.cli.flags import HELP, option
-from attnscope.cli.help import WIDEST, encodable, start_page
+from attnscope.cli.help import WIDEST, start_page
+from attnscope.cli.messages import say
 from attnscope.cli.mistakes import message_of
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.terminal import shows_color
@@ -49,6 +51,16 @@ def _root(
             help="Add the attention in this folder as a command. Can be repeated.",
         ),
     ] = None,
+    debug: Annotated[
+        bool,
+        option(
+            "--debug",
+            group=None,
+            callback=failures.show_traceback,
+            is_eager=True,
+            help="Show the traceback of an unexpected error.",
+        ),
+    ] = False,
     version: Annotated[
         bool,
         option(
@@ -74,18 +86,28 @@ def main() -> None:
     except typer.Abort:
         code = 130
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        # The reader closed the pipe, as in `attnscope vit | head`, or the disk is full. Python would flush again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
+        code = _fail_in_system(error)
     except Exception as error:
-        if (message := describe_failure(error)) is None:
+        if failures.shows_traceback:
             raise
-        code = _fail(message, UsageError.exit_code)
+        code = _fail_in_library(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> int:
-    print(encodable(f"attnscope: {' '.join(message.split())}", sys.stderr), file=sys.stderr)
+    say(f"attnscope: {message}")
     return code
+
+
+def _fail_in_system(error: OSError) -> int:
+    """Report a failure of the system; a pipe that its reader closed, as in `attnscope vit | head`, needs no words."""
+    if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        return _fail(failures.of_system(error), UsageError.exit_code)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at exit
+    return 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
+
+
+def _fail_in_library(error: Exception) -> int:
+    """Report an error of an attention's folder with its place, and any other one as unexpected."""
+    message = describe_failure(error)
+    return _fail(failures.of_library(error), 1) if message is None else _fail(message, UsageError.exit_code)

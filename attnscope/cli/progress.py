@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from attnscope.core.text import visible
+
 AFTER_S, EVERY_S = 1.0, 0.2
 CLEAR = "\r\x1b[K"
 
@@ -28,7 +30,7 @@ def progress_line() -> Iterator[Callable[[str, float], None] | None]:
         now = time.perf_counter()
         if now - drawn >= EVERY_S:
             drawn, shown = now, True
-            sys.stderr.write(f"{CLEAR}measuring {words} {share:.0%}")
+            sys.stderr.write(f"{CLEAR}measuring {visible(words)} {share:.0%}")
             sys.stderr.flush()
 
     try:

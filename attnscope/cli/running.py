@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option, percent
+from attnscope.cli.messages import say
 from attnscope.core.errors import UsageError, quoted
 from attnscope.profiling.intervals import FEWEST_SAMPLES
 from attnscope.profiling.options import BUDGET_S, DEVICES, LIMIT_S
@@ -88,7 +89,7 @@ def check_allocator(alloc: str) -> None:
 def exit_on_faults(faults: Mapping[str, bool]) -> None:
     """Exit with code 1 if there are faults, and report them on stderr, since the output may be in a file."""
     if found := [fault for fault, occurred in faults.items() if occurred]:
-        typer.echo(f"attnscope: --strict failed: {' and '.join(found)}; see the output", err=True)
+        say(f"attnscope: --strict failed: {' and '.join(found)}; see the output")
         raise typer.Exit(1)
 
 

@@ -2,20 +2,17 @@
 
 import difflib
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
 from attnscope.cli.flags import is_typed
-from attnscope.cli.help import encodable
+from attnscope.cli.messages import say
 from attnscope.core.errors import AttnscopeError, UsageError, flag
 
 
 def warn(message: str) -> None:
     """Print a warning to stderr, with the fields in braces as flags."""
-    typer.echo(encodable(f"attnscope: warning: {UsageError(message).in_flags()}", sys.stderr), err=True)
+    say(f"attnscope: warning: {UsageError(message).in_flags()}")
 
 
 def warn_of_flags(context: Any, needs: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
+from attnscope.core.files import text_of
 
 CLASSES = {"in1k": 1000, "augreg_in21k": 21843, "ms_in22k": 21841}
 """Number of classes of timm's checkpoints, by the end of their tags: `.augreg_in21k_ft_in1k` has 1000."""
@@ -124,11 +125,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: if the file cannot be read.
     """
+    name = f"{{config}} {literal(path)}"
+    text = text_of(path, name)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{{config}} {literal(path)} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{{config}} {literal(path)} is not valid TOML: {literal(error)}") from None
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name} is not valid TOML: {literal(error)}") from None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attnscope.core.text import in_markdown
 from attnscope.reports.report import Report, TraceReport
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
     if form == "csv":
         return to_csv(columns_of(report), report.steps)
     if form == "md":
-        return f"**{report.title}**\n\n{to_markdown(*table_of(report))}"
+        return f"**{in_markdown(report.title)}**\n\n{to_markdown(*table_of(report))}"
     if isinstance(report, TraceReport) and form in ("mermaid", "dot"):
         from attnscope.render.graph import graph_of
 

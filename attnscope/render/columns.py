@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from attnscope.core.text import in_csv, in_markdown, visible
 from attnscope.render.screen import MARGIN, Screen
 
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
@@ -195,7 +196,9 @@ def to_csv(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
 
 
 def _plain(value: Value) -> Value:
-    """Return the value; a float with twelve digits, which do not depend on the rounding of a sum."""
+    """Return the value of a cell; a float with twelve digits, which do not depend on the rounding of a sum."""
+    if isinstance(value, str):
+        return in_csv(value)
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
@@ -210,7 +213,7 @@ def to_markdown(
         lines.append([f"**{cell.strip()}**" for cell in cells] if style(row) == "bold" else cells)
     if any(column.total is not None for column in columns):
         lines.append(_totals(columns))
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(in_markdown, line)) + " |\n" for line in lines)
 
 
 def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: "") -> str:
@@ -228,13 +231,13 @@ def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable
     def cell(column: Column[Row], row: Row) -> str:
         if column.drawn:
             return _bar(column.value(row))
-        exact, shown = _exact(column, row), column.words(row)
+        exact, shown = visible(_exact(column, row)), visible(column.words(row))
         return escape(shown) if exact == shown else f'<span title="{escape(exact)}">{escape(shown)}</span>'
 
     body = [line("th" if style(row) == "bold" else "td", [cell(column, row) for column in columns]) for row in rows]
     if any(column.total is not None for column in columns):
         body.append(line("th", [escape(column.foot) for column in columns]))
-    head = line("th", [escape(column.title) for column in columns])
+    head = line("th", [escape(visible(column.title)) for column in columns])
     return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from attnscope.core.axes import spell
 from attnscope.core.interval import Interval
+from attnscope.core.text import in_markdown
 from attnscope.render import words
 from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.columns import Column, Row, Value, fit, rows_table, to_csv, to_markdown
@@ -49,8 +50,9 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
     if form == "csv":
         return to_csv(point_columns(comparison), comparison.points)
     if form == "md":
-        items = "".join(f"* {line}\n" for line in [finding(comparison), *formulas(comparison)])
-        return f"**{comparison.title}**\n\n{to_markdown(point_columns(comparison), comparison.points)}\n{items}"
+        items = "".join(f"* {in_markdown(line)}\n" for line in [finding(comparison), *formulas(comparison)])
+        table = to_markdown(point_columns(comparison), comparison.points)
+        return f"**{in_markdown(comparison.title)}**\n\n{table}\n{items}"
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
         return screen.draw_svg(picture_parts(comparison, screen), comparison.command or comparison.title)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from attnscope.core.interval import CANNOT_TELL, EQUAL, Interval
 from attnscope.core.sizes import plural
+from attnscope.core.text import in_markdown
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.screen import Labelled, Screen, labelled
@@ -48,7 +49,7 @@ def render_diff(diff: Diff, names: tuple[str, str], form: str, screen: Screen) -
     if form == "csv":
         return to_csv(columns, rows)
     if form == "md":
-        return f"**{names[0]} → {names[1]}**\n\n{to_markdown(columns, rows, style)}"
+        return f"**{in_markdown(names[0])} → {in_markdown(names[1])}**\n\n{to_markdown(columns, rows, style)}"
     return screen.draw(diff_parts(diff, names, screen))
 
 

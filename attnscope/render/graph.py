@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from attnscope.core.axes import spell
+from attnscope.core.text import visible
 from attnscope.render import words
 from attnscope.render.trace import Line, lines_of
 from attnscope.reports.report import Edge, TraceReport
@@ -36,12 +37,12 @@ class Syntax:
 
 
 def _mermaid(label: list[str]) -> str:
-    escaped = ["".join(MERMAID_CODES.get(character, character) for character in line) for line in label]
+    escaped = ["".join(MERMAID_CODES.get(character, character) for character in visible(line)) for line in label]
     return f'"{"<br/>".join(escaped)}"'
 
 
 def _dot(label: list[str]) -> str:
-    return '"' + "\\n".join(re.sub(r'(["\\])', r"\\\1", line) for line in label) + '"'
+    return '"' + "\\n".join(re.sub(r'(["\\])', r"\\\1", visible(line)) for line in label) + '"'
 
 
 MERMAID = Syntax(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 
 from attnscope.core.shown import Shown
+from attnscope.core.text import visible
 from attnscope.plan.peaks import Peaks
 from attnscope.render import (
     columns_of,
@@ -75,7 +76,7 @@ def html(result: Shown) -> str:
         table = to_html(fit(columns, rows, Screen(width=PIPE))[0], rows, style) if rows else ""
     screen = Screen(width=PIPE, color=True, quiet=True, pages=False)
     below = screen.draw_html(view.below(result, screen))
-    return f"<div><strong>{escape(view.title(result))}</strong>{table}{below}</div>"
+    return f"<div><strong>{escape(visible(view.title(result)))}</strong>{table}{below}</div>"
 
 
 def data_frame(result: Shown) -> "pandas.DataFrame":

@@ -1,12 +1,12 @@
 """The peak rates of a machine on a screen, in CSV and in Markdown."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.core.text import in_json, in_markdown
 from attnscope.plan.peaks import Peaks
 from attnscope.render import words
 from attnscope.render.columns import Column, rows_table, to_csv, to_markdown
@@ -34,12 +34,12 @@ class Peak:
 def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
     """Return the peaks as a table, json, csv or md; an untrusted result has a warning."""
     if form == "json":
-        return json.dumps(peaks.to_dict(), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        return in_json(peaks.to_dict()) + "\n"
     rows, columns = peak_rows(peaks), peak_columns()
     if form == "csv":
         return to_csv(columns, rows)
     if form == "md":
-        return f"**{peaks.title}**\n\n{to_markdown(columns, rows)}"
+        return f"**{in_markdown(peaks.title)}**\n\n{to_markdown(columns, rows)}"
     lines = peak_lines(peaks)
     if not trusted:
         lines.append(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from rich.cells import cell_len
 from rich.console import RenderableType
 
+from attnscope.core.text import in_markdown
 from attnscope.render.columns import Column, to_csv, to_markdown
 from attnscope.render.screen import MARGIN, Screen
 
@@ -46,7 +47,7 @@ def render_pictures(
     if form == "csv":
         return to_csv(*tables()[0])
     if form == "md":
-        return "\n".join([f"**{report.title}**\n", *(to_markdown(*table) for table in tables())])
+        return "\n".join([f"**{in_markdown(report.title)}**\n", *(to_markdown(*table) for table in tables())])
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(SLIDE), color=True, ascii=False, quiet=True)
         drawn = parts(screen)

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from attnscope.core.text import visible
+
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
@@ -21,8 +23,8 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[int, int, str], None
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     with Progress(
-        BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"),
+        BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False),
         console=Console(stderr=True), transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("starting", total=None)
-        yield lambda done, total, words: bar.update(task, completed=done, total=total, description=words)
+        yield lambda done, total, words: bar.update(task, completed=done, total=total, description=visible(words))

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from attnscope.core.sizes import plural
 from attnscope.core.terminal import fold, shows_color
+from attnscope.core.text import visible
 
 MARGIN = 1
 UNBOUNDED = 10_000
@@ -134,6 +135,7 @@ class Screen:
 
     def text(self, words: str) -> str:
         """Return the text in characters that this screen can show."""
+        words = visible(words)
         return in_ascii(words) if self.ascii else words
 
     def headline(self, words: str) -> RenderableType:
@@ -191,7 +193,7 @@ class Screen:
         console = self._console(record=True)
         for part in parts:
             console.print(part)
-        return console.export_svg(title=escape(title), code_format=SVG)
+        return console.export_svg(title=escape(visible(title)), code_format=SVG)
 
     def draw_html(self, parts: Iterable[RenderableType]) -> str:
         """Return the parts of a screen as preformatted HTML with inline colors."""

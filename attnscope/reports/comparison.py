@@ -3,12 +3,12 @@
 Counts are integers, times are in seconds and sizes in bytes. A value that is unknown or was not measured is None, never 0.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
+from attnscope.core.text import in_json
 
 Number = int | None
 
@@ -216,7 +216,6 @@ class Comparison(Shown):
     def to_json(self) -> str:
         """Return the comparison as JSON, one line a point, without NaN and infinity, which JSON does not have."""
         plain = self.to_dict()
-        encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-        points = ",\n    ".join(map(encode, plain.pop("points")))
-        head = json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=2)
+        points = ",\n    ".join([in_json(point, indent=None) for point in plain.pop("points")])
+        head = in_json(plain)
         return f'{head.removesuffix("}").rstrip()},\n  "points": [\n    {points}\n  ]\n}}'

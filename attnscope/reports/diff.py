@@ -1,11 +1,11 @@
 """The Diff of two saved runs: what changed from one to the other, as plain data."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
 from attnscope.core.shown import Shown
+from attnscope.core.text import in_json
 from attnscope.reports.gate import GateResult
 
 WHOLE = "whole"
@@ -138,7 +138,7 @@ class Diff(Shown):
 
     def to_json(self) -> str:
         """Return the difference as JSON, without NaN or infinity, which JSON does not have."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+        return in_json(self.to_dict())
 
     def slower(self, ratio: float) -> list[str]:
         """Describe the forward and the backward, each only if its interval is above this ratio."""

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, literal
+from attnscope.core.files import text_of
 from attnscope.reports.report import SCHEMA, Report, TraceReport
 
 
@@ -13,13 +14,7 @@ def read_report(path: Path) -> Report:
     Raises:
         UsageError: the file cannot be read, or does not contain a run.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        text = ""  # not UTF-8, and so not JSON
-    return parse_report(text, str(path))
+    return parse_report(text_of(path, literal(path)), literal(path))
 
 
 def parse_trace(text: str) -> TraceReport:
@@ -34,7 +29,7 @@ def parse_report(text: str, path: str) -> Report:
 
     Args:
         text: the JSON.
-        path: the name of its file, for errors.
+        path: the name of its file for errors, with its braces escaped.
 
     Raises:
         UsageError: the text does not contain a run.
@@ -50,7 +45,9 @@ def parse_report(text: str, path: str) -> Report:
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{path} is not a saved run: it has no schema; write one with --save")
     if data["schema"] != SCHEMA:
-        raise UsageError(f"{path} must have schema {SCHEMA} (got schema {data['schema']}); write it again with --save")
+        raise UsageError(
+            f"{path} must have schema {SCHEMA} (got schema {literal(data['schema'])}); write it again with --save"
+        )
     if data.get("audit", {}) is None:
         raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:
@@ -58,7 +55,7 @@ def parse_report(text: str, path: str) -> Report:
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-        raise UsageError(f"{path} is not a saved run: {problem}; write one with --save") from None
+        raise UsageError(f"{path} is not a saved run: {literal(problem)}; write one with --save") from None
 
 
 RENAMED = {"median_s": "interquartile_mean_s", "whole_median_s": "whole_interquartile_mean_s"}

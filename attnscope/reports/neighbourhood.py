@@ -1,12 +1,12 @@
 """The NeighbourhoodReport as plain data: the keys of one query, and its receptive field after several layers."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
+from attnscope.core.text import in_json
 
 SCHEMA = 1
 
@@ -89,4 +89,4 @@ class NeighbourhoodReport(Shown):
 
     def to_json(self) -> str:
         """Return the data as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        return in_json(self.to_dict())

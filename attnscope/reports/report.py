@@ -3,7 +3,6 @@
 Counts are integers, times are in seconds and sizes in bytes. A value that was not measured is None, never 0.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,6 +12,7 @@ from attnscope.core.axes import Shape
 from attnscope.core.formula import Expression
 from attnscope.core.interval import Interval
 from attnscope.core.shown import Shown
+from attnscope.core.text import in_json
 from attnscope.plan.kernels import Alone
 from attnscope.plan.peaks import Peaks, Raised
 from attnscope.plan.roofline import Bound, Roofline
@@ -543,7 +543,7 @@ class Report(Shown):
 
     def to_json(self) -> str:
         """Return the report as JSON, without NaN and infinity, which JSON does not have."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+        return in_json(self.to_dict())
 
 
 def floor_s(rows: Iterable[StepRow]) -> float | None:

@@ -3,12 +3,12 @@
 If a table of a whole plane is the product of its two axes, the axes are given with the rule that combines them.
 """
 
-import json
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
+from attnscope.core.text import in_json
 from attnscope.core.windows import Windows, log_distance, position_index
 
 SCHEMA = 1
@@ -223,11 +223,11 @@ def _lay_out(value: Any, indent: str = "") -> str:
         value = vars(value)
     inner = indent + "  "
     if isinstance(value, dict):
-        lines = [f"{json.dumps(key)}: {_lay_out(each, inner)}" for key, each in value.items()]
+        lines = [f"{in_json(key)}: {_lay_out(each, inner)}" for key, each in value.items()]
         ends = "{}"
     elif isinstance(value, list | tuple) and value and not isinstance(value[0], int | str | float):
         lines = [_lay_out(each, inner) for each in value]
         ends = "[]"
     else:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return in_json(value, indent=None)
     return ends[0] + "\n" + ",\n".join(inner + line for line in lines) + "\n" + indent + ends[1]

@@ -30,12 +30,12 @@ def partition_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
     if grid.is_shifted:
         parts += [*mask_parts(grid, screen), Text("")]
     parts += table_parts(mask_columns(grid), grid.masks, screen)
-    return [*parts, screen.aside(_masks_in_words(grid, screen))]
+    return [*parts, *_masks_in_words(grid, screen)]
 
 
 def small_picture(grid: Windows, screen: Screen) -> list[RenderableType]:
     """Return the planes in a few lines, and the number of windows with each mask."""
-    return [*plane_parts(grid, screen, SMALL), screen.aside(_masks_in_words(grid, screen))]
+    return [*plane_parts(grid, screen, SMALL), *_masks_in_words(grid, screen)]
 
 
 def plane_parts(grid: Windows, screen: Screen, most: int = MOST_LINES) -> list[RenderableType]:
@@ -191,12 +191,13 @@ def _miniature(mask: Mask, most: int) -> tuple[Mask, int]:
     return replace(mask, down=shrink(mask.down), across=shrink(mask.across)), scale
 
 
-def _masks_in_words(grid: Windows, screen: Screen) -> str:
-    """Return `49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner`."""
+def _masks_in_words(grid: Windows, screen: Screen) -> list[RenderableType]:
+    """Return `49 windows without a mask, 7 right edge, 7 bottom edge, 1 corner` in one line, or else in two."""
     whole, *masked = grid.masks
     counts = [f"{whole.windows:,} {'window' if whole.windows == 1 else 'windows'} without a mask"]
     words = ", ".join([*counts, *(f"{mask.windows:,} {mask.name}" for mask in masked)])
-    return words if len(words) <= room(screen) else words.replace(", ", ",\n", 1)
+    lines = [words] if len(words) <= room(screen) else words.replace(", ", ",\n", 1).split("\n")
+    return [screen.aside(line) for line in lines]
 
 
 def _which(mask: Mask, grid: Windows) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
-from attnscope.core.errors import UsageError, did_you_mean
+from attnscope.core.errors import UsageError, did_you_mean, literal
+from attnscope.core.files import text_of
 from attnscope.tracing.targets.target import InputSpec, Target
 
 if TYPE_CHECKING:
@@ -79,17 +80,17 @@ def _config(library: Any, name: str, path: Path) -> Any:
     if path.exists():
         file = path / "config.json" if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(text_of(file, f"hf:{literal(name)}"))
             kind = values["model_type"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
             fault = "has no model_type" if isinstance(error, KeyError | TypeError) else "is not a JSON file"
-            raise UsageError(f"hf:{name} {fault}; use the config.json of a model of transformers") from None
+            raise UsageError(f"hf:{literal(name)} {fault}; use the config.json of a model of transformers") from None
         if kind not in types:
-            raise UsageError(f"hf:{name} has the unknown model_type {kind}; {near(str(kind))}")
+            raise UsageError(f"hf:{literal(name)} has the unknown model_type {literal(kind)}; {near(str(kind))}")
         return library.CONFIG_MAPPING[kind].from_dict(values)
     if name not in types:
         what = "would have to be downloaded from the hub" if "/" in name else "is an unknown model type"
-        raise UsageError(f"hf:{name} {what}; use a type or a config.json; {near(name.split('/')[-1])}")
+        raise UsageError(f"hf:{literal(name)} {what}; use a type or a config.json; {near(name.split('/')[-1])}")
     return library.AutoConfig.for_model(name)
 
 

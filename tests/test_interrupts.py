@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM end a command with a line and an exit code; `python -m tests.fuzz.interrupts` tries more moments."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.interrupts import COMMANDS, NET, fault
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("words", "after_s"), [(COMMANDS[0], 0.3), (COMMANDS[1], 6.0), (COMMANDS[3], 2.5)])
+def test_a_signal_ends_a_command_in_a_line(words, after_s, number, tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    assert fault(words, number, after_s, tmp_path) is None
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
+    """A shell ignores Ctrl-C in what runs in the background."""
+    code = (
+        "import signal, os\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import sys; sys.argv = ['attnscope', '--version']\n"
+        "from attnscope.cli.interruption import interruptible\n"
+        "with interruptible():\n    os.kill(os.getpid(), signal.SIGINT)\nprint('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+
+
+def test_the_callers_handlers_are_restored():
+    code = (
+        "import signal\nfrom attnscope.cli.interruption import interruptible\n"
+        "before = signal.getsignal(signal.SIGTERM)\n"
+        "with interruptible():\n    assert signal.getsignal(signal.SIGTERM) != before\n"
+        "assert signal.getsignal(signal.SIGTERM) == before\nprint('same')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "same\n"
