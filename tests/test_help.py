@@ -71,7 +71,7 @@ def glossary() -> dict[str, str]:
 
 def terms_in(text: str) -> set[str]:
     """Return the technical terms in a help text: those of TERMS, hyphenated words, and names with several capitals."""
-    text = re.sub(r"--[\w-]+", " ", text)  # flags are not terms
+    text = re.sub(r"--[\w-]+|(?<!\S)~?/\S+", " ", text)  # flags and paths are not terms
     listed = {term for term in TERMS if re.search(rf"(?<![\w-]){term}(e?s)?(?![\w-])", text, re.IGNORECASE)}
     words = set(re.findall(r"[A-Za-z]+(?:-[A-Za-z]+)*", text)) - COMMON - PLACEHOLDERS
     return listed | {word for word in words if "-" in word or re.search("[A-Z].*[A-Z]", word)}

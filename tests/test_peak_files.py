@@ -1,5 +1,8 @@
 """The files of measured peaks, and the caches of a CPU."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from attnscope.plan.peaks import Raised
 from attnscope.profiling import load, peaks
 from attnscope.profiling.caches import caches
 from attnscope.profiling.load import Load
-from attnscope.profiling.peak_files import cache_folder
+from attnscope.profiling.peak_files import cache_folder, read_peaks, store, update_cache
 from attnscope.profiling.peaks import keep_raised, machine_peaks, measure_peaks, peaks_of
 from tests.test_roofline import PEAKS
 
@@ -135,3 +138,82 @@ def test_the_caches_of_a_core_are_its_data_caches_from_small_to_large(tmp_path):
     assert list(found.items()) == [("L1", 48 * 1024), ("L2", 2 * 2**20), ("L3", 32 * 2**20)]
     assert caches(CPU, tmp_path / "none") == {}
     assert caches(torch.device("mps"), tmp_path) == {}
+
+
+RACER = """
+import sys
+from pathlib import Path
+from attnscope.profiling.peak_files import update_cache
+for number in range(200):
+    update_cache(Path(sys.argv[1]), {sys.argv[2]: [number] * 500})
+"""
+
+
+def test_a_file_that_two_processes_write_is_always_complete(tmp_path):
+    file = tmp_path / "peaks.json"
+    racers = [subprocess.Popen([sys.executable, "-c", RACER, str(file), name]) for name in "ab"]
+    read = []
+    while any(racer.poll() is None for racer in racers):
+        if file.exists():
+            read.append(json.loads(file.read_text()))
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert len(read) > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["peaks.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"call_s": "fast"},
+        {"call_s": None},
+        {"call_s": 0},
+        {"copy": []},
+        {"copy": [{"working_set": 1, "bytes_per_s": -1.0}]},
+        {"matmul": 3},
+        {"matmul": [{"size": 8, "per_s": float("nan")}]},
+        {"softmax": [{"length": 8}]},
+        {"caches": [1]},
+        {"raised": [{"limit": "matmul", "per_s": "x", "by": "", "date": ""}]},
+        {"of_a_later_version": 1},
+    ],
+)
+def test_a_file_with_wrong_values_is_measured_again(change, tmp_path):
+    file = tmp_path / "peaks.json"
+    store(PEAKS, file)
+    assert read_peaks(file) == PEAKS
+    update_cache(file, change)
+    assert read_peaks(file) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, '{"matmul": {'])
+def test_a_file_that_is_cut_or_something_else_is_measured_again(text, tmp_path):
+    file = tmp_path / "peaks.json"
+    file.write_text(text)
+    assert read_peaks(file) is None
+    store(PEAKS, file)
+    assert read_peaks(file) == PEAKS
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "peaks.json"
+    store(PEAKS, file)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        update_cache(file, {"call_s": 1.0})
+    assert read_peaks(file) == PEAKS
+    assert [path.name for path in tmp_path.iterdir()] == ["peaks.json"]
+
+
+def test_a_home_that_cannot_be_written_raises_nothing(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    store(PEAKS, blocked / "attnscope" / "peaks.json")  # below a file, as root may write to any folder
+    assert read_peaks(blocked / "attnscope" / "peaks.json") is None
+
+
+def test_the_help_of_peaks_has_the_folder(attnscope, tmp_path):
+    assert str(tmp_path) in "".join(attnscope("peaks", "--help", XDG_CACHE_HOME=str(tmp_path)).stdout.split())

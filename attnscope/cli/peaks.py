@@ -1,5 +1,7 @@
 """`attnscope peaks`: measures the peaks of this machine."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,14 +22,24 @@ from attnscope.cli.running import ThreadsFlag, start_torch
 from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import UsageError, did_you_mean
 from attnscope.profiling.options import DEVICES, check_arguments
+from attnscope.profiling.peak_files import cache_folder
 
 
 def peaks_command(app: typer.Typer) -> None:
     """Add `attnscope peaks` to the app."""
     app.command(
         "peaks",
+        help=f"{show_peaks.__doc__} They are kept in {shown(cache_folder())}.",
         epilog=examples(("attnscope peaks", "attnscope peaks --threads 2 --json", "attnscope peaks --forget")),
     )(show_peaks)
+
+
+def shown(folder: Path) -> str:
+    """Return a folder with ~ for the user's home."""
+    home = os.path.expanduser("~")
+    return (
+        str(folder).replace(home, "~", 1) if home != "/" and str(folder).startswith(f"{home}{os.sep}") else str(folder)
+    )
 
 
 def show_peaks(

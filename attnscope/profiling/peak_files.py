@@ -1,9 +1,12 @@
 """The files that keep the best that this machine has shown: its peaks and its yardsticks."""
 
 import json
+import math
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,34 @@ def cache_folder() -> Path:
     """Return the folder of attnscope in the user's cache folder."""
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "attnscope"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "attnscope"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "attnscope" / "cache"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "attnscope"
+        return Path(os.environ.get("LOCALAPPDATA", home)) / "attnscope" / "cache"
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "attnscope"
 
 
 def read_peaks(path: Path) -> Peaks | None:
     """Read the peaks of a file; None if they are missing or invalid."""
     try:
-        return from_plain({name: value for name, value in read_cache(path).items() if name != YARDSTICKS})
-    except (KeyError, TypeError):
+        peaks = from_plain({name: value for name, value in read_cache(path).items() if name != YARDSTICKS})
+        return peaks if is_sound(peaks) else None
+    except (KeyError, TypeError, AttributeError):
         return None
+
+
+def is_sound(peaks: Peaks) -> bool:
+    """Return whether all rates and times are finite numbers above 0; a file may have been edited."""
+    rates = (*peaks.matmul, *peaks.batched, *peaks.softmax)
+    numbers = [number for rate in rates for number in (rate.size, rate.per_s)]
+    numbers += [number for copy in peaks.copy for number in (copy.working_set, copy.bytes_per_s)]
+    numbers += [*(one.per_s for one in peaks.raised), peaks.call_s, peaks.seconds, *peaks.caches.values()]
+    numbers += [time for time in (peaks.view_s, peaks.yardstick_s) if time is not None]
+    return bool(peaks.copy and rates) and all(
+        isinstance(number, int | float) and math.isfinite(number) and number > 0 for number in numbers
+    )
 
 
 def remember(peaks: Peaks, path: Path) -> Peaks:
@@ -48,20 +68,23 @@ def read_cache(path: Path) -> dict[str, Any]:
     """Return what is stored in a file; empty if it does not exist or has no JSON object."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}
 
 
 def update_cache(path: Path, changes: Mapping[str, Any]) -> None:
     """Replace entries of a file and keep the others; readers see the file only when it is complete."""
+    unfinished = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps({**read_cache(path), **changes}), encoding="utf-8")
         unfinished.replace(path)
     except OSError:
         pass  # without a writable cache folder, each process measures for itself
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # of an interrupted write
 
 
 def from_plain(data: dict[str, Any]) -> Peaks:
