@@ -1,4 +1,4 @@
-"""attnscope as a library: no function leaves a trace in the process, whatever surrounds the call."""
+"""attnscope as a library: no function leaves a trace in the process, in any context."""
 
 import asyncio
 import gc
