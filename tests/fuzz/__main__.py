@@ -19,6 +19,7 @@ MOST_MEMORY = 16 * 2**30
 def faults(lines: int, files: int, seed: int, folder: Path, verbose: bool = False) -> Iterator[Fault]:
     """Yield the faults of random lines, then of edited runs and config files. The current folder is changed."""
     place = places.place(folder)
+    saved = (folder / "run.json").read_text(encoding="utf-8")  # lines may write to the file
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -29,7 +30,6 @@ def faults(lines: int, files: int, seed: int, folder: Path, verbose: bool = Fals
                 print(index, *map(ascii, words), variables or "", flush=True)
             if fault := run(words, variables):
                 yield fault
-        saved = (folder / "run.json").read_text(encoding="utf-8")
         for index in range(files):
             rng = random.Random(f"{seed} file {index}")
             if index % 2:
