@@ -103,7 +103,7 @@ def _without_class_token(counted: Counted) -> int | None:
     spec = counted.spec
     if not isinstance(spec, ViTNetworkSpec) or not spec.is_whole or not spec.cls or spec.registers:
         return None
-    return spec.batch * replace(spec, cls=False, distilled=False).macs()
+    return spec.batch * replace(spec, cls=False, distilled=False, pool=None).macs()
 
 
 def _without_bias_mlp(counted: Counted) -> int | None:

@@ -19,31 +19,43 @@ class Mlp(Layer):
         dim: embedding dimension, c.
         hidden: hidden size, e.
         drop: dropout probability after each layer in training.
+        norm_eps: number that a LayerNorm of the hidden layer adds to the variance; None without that norm.
     """
 
     axes: ClassVar[tuple[str, ...]] = ("b", "n")
     """The axes of the input before its channels."""
 
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0, norm_eps: float | None = None) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.add_first_layers(dim, hidden)
         self.drop1 = nn.Dropout(drop)
+        self.norm = None if norm_eps is None else nn.LayerNorm(hidden, norm_eps)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop2 = nn.Dropout(drop)
 
+    def add_first_layers(self, dim: int, hidden: int) -> None:
+        """Add the layers before the nonlinearity."""
+        self.fc1 = nn.Linear(dim, hidden)
+
     def arguments(self) -> dict[str, Any]:
-        return {"dim": self.fc1.in_features, "hidden": self.fc1.out_features}
+        return {"dim": self.fc2.out_features, "hidden": self.fc2.in_features}
 
     @property
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
-        return {"c": self.fc1.in_features, "e": self.fc1.out_features}
+        return {"c": self.fc2.out_features, "e": self.fc2.in_features}
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x, {**dict.fromkeys(self.axes), "c": self.fc1.in_features})
-        x = self.expand(x)
-        x = self.gelu(x)
+        self.check_shape(x, {**dict.fromkeys(self.axes), "c": self.fc2.out_features})
+        x = self.hidden_layer(x)
+        if self.norm is not None:
+            x = self.norm_hidden(x)
         return self.contract(x)
+
+    def hidden_layer(self, x: Tensor) -> Tensor:
+        """Return the hidden channels of each token: (b, n, c) -> (b, n, e)."""
+        x = self.expand(x)
+        return self.gelu(x)
 
     @steps.expand
     def expand(self, x: Tensor) -> Tensor:
@@ -53,9 +65,72 @@ class Mlp(Layer):
     def gelu(self, hidden: Tensor) -> Tensor:
         return self.drop1(F.gelu(hidden))
 
+    @steps.norm_hidden
+    def norm_hidden(self, hidden: Tensor) -> Tensor:
+        assert self.norm is not None
+        return self.norm(hidden)
+
     @steps.contract
     def contract(self, hidden: Tensor) -> Tensor:
         return self.drop2(self.fc2(hidden))
+
+
+class SwiGLU(Mlp):
+    """An MLP with a gate, SiLU(xW) ⊗ xV (Shazeer, arXiv 2002.05202): (b, n, c) -> (b, n, c)."""
+
+    def add_first_layers(self, dim: int, hidden: int) -> None:
+        """Add a layer for the gate and one for the channels that it multiplies."""
+        self.fc1_g = nn.Linear(dim, hidden)
+        self.fc1_x = nn.Linear(dim, hidden)
+
+    def hidden_layer(self, x: Tensor) -> Tensor:
+        return self.swiglu(self.gate(x), self.value(x))
+
+    @steps.gate
+    def gate(self, x: Tensor) -> Tensor:
+        return self.fc1_g(x)
+
+    @steps.value
+    def value(self, x: Tensor) -> Tensor:
+        return self.fc1_x(x)
+
+    @steps.swiglu
+    def swiglu(self, gate: Tensor, hidden: Tensor) -> Tensor:
+        return self.drop1(F.silu(gate) * hidden)
+
+
+class PackedSwiGLU(Mlp):
+    """SwiGLU whose first two layers are one parameter and one matmul, as in DINOv2: (b, n, c) -> (b, n, c)."""
+
+    def add_first_layers(self, dim: int, hidden: int) -> None:
+        """Add one layer for the gate and for the channels that it multiplies."""
+        self.fc1 = nn.Linear(dim, 2 * hidden)
+
+    def hidden_layer(self, x: Tensor) -> Tensor:
+        x = self.gate_and_value(x)
+        return self.swiglu_packed(x)
+
+    @steps.gate_and_value
+    def gate_and_value(self, x: Tensor) -> Tensor:
+        return self.fc1(x)
+
+    @steps.swiglu_packed
+    def swiglu_packed(self, packed: Tensor) -> Tensor:
+        gate, hidden = packed.chunk(2, dim=-1)
+        return self.drop1(F.silu(gate) * hidden)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a branch; a separate module, so that its parameter name is timm's.
+
+    Args:
+        dim: embedding dimension, c.
+        initial: initial value of the factors (Touvron et al., arXiv 2103.17239, section 2).
+    """
+
+    def __init__(self, dim: int, initial: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
 
 
 class Checkpointing(Layer):

@@ -130,6 +130,7 @@ class NetworkSpec(Spec):
         kv_dims: tuple[int, ...],
         keys: Expression,
         attending: Expression | None = None,
+        mlp_layers: int = 2,
     ) -> Expression:
         """Return the MACs of a block, such as `12hwC² + 2M²hwC`.
 
@@ -139,12 +140,14 @@ class NetworkSpec(Spec):
             kv_dims: dimension of keys and of values in each stage.
             keys: number of keys that each query attends to.
             attending: number of tokens including the padding for attention; `tokens` by default.
+            mlp_layers: number of linear layers of the MLP; a gated one has three.
         """
         C, attending = symbol("C", *dims), attending or tokens
         G = C if kv_dims == dims else symbol("G", *kv_dims)
         hidden = tuple(map(self.hidden, dims))
         is_usual = hidden == tuple(MLP_RATIO * dim for dim in dims)
-        mlp = 2 * MLP_RATIO * tokens * C**2 if is_usual else 2 * tokens * C * symbol("E", *hidden)
+        E = MLP_RATIO * C if is_usual else symbol("E", *hidden)
+        mlp = mlp_layers * tokens * C * E
         return projections(attending, C, G) + mlp + 2 * keys * attending * C
 
     def checkpointed(self, part: str, plan: Plan) -> Plan:

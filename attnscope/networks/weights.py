@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnscope.attentions.layer import Layer
@@ -47,6 +48,26 @@ def from_torchvision_vit(state: State) -> None:
             r"heads\.head\.": "head.",
         },
     )
+
+
+def from_timm_eva(state: State) -> None:
+    """Convert a state dict of timm's Eva, such as EVA-02, DINOv3 or RoPE-ViT, to the names of its ViT in place.
+
+    There, LayerScale has no module, and the frequencies of all blocks are one parameter. Separate projections of q, k
+    and v become one.
+    """
+    for name in list(state):
+        block, _, rest = name.rpartition(".")
+        if rest in ("gamma_1", "gamma_2"):
+            state[f"{block}.ls{rest[-1]}.gamma"] = state.pop(name)
+    for name in [name for name in state if name.endswith("attn.q_proj.weight")]:
+        attention = name.removesuffix("q_proj.weight")
+        state[f"{attention}qkv.weight"] = torch.cat([state.pop(f"{attention}{one}_proj.weight") for one in "qkv"])
+        for one in "qv":
+            if f"{attention}{one}_proj.bias" in state:
+                state[f"{attention}{one}_bias"] = state.pop(f"{attention}{one}_proj.bias")
+    for index, of_block in enumerate(state.pop("rope.freqs").unbind(1) if "rope.freqs" in state else ()):
+        state[f"blocks.{index}.attn.freqs"] = of_block
 
 
 def from_torchvision_swin(state: State) -> None:

@@ -121,6 +121,13 @@ def select(tape: Tape, x: Tensor, axis: int, index: int = 0) -> Tensor:
     return made
 
 
+def narrow(tape: Tape, x: Tensor, axis: int, size: int) -> Tensor:
+    """Return a view of consecutive indices along an axis."""
+    made = tape.view(x, _with(x.shape, axis, size), x.strides)
+    tape.remember(_new_back, [x], [made], meta=x.shape)
+    return made
+
+
 def stack(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
     """Join tensors of one shape along a new axis, at this index of the result."""
     shape = parts[0].shape

@@ -111,6 +111,12 @@ def add(tape: Tape, given: Operands) -> Result:
     return elementwise.add(tape, one, other)
 
 
+def multiply(tape: Tape, given: Operands) -> Result:
+    """Multiply two tensors, or a tensor and a weight."""
+    one, other = [*given.inputs, *given.weights]
+    return elementwise.multiply(tape, one, other)
+
+
 def average(tape: Tape, given: Operands) -> Result:
     """Average two tensors."""
     return elementwise.scale(tape, elementwise.add(tape, *given.inputs), in_place=True)
@@ -119,6 +125,16 @@ def average(tape: Tape, given: Operands) -> Result:
 def gelu(tape: Tape, given: Operands) -> Result:
     """Compute the GELU x·Φ(x)."""
     return elementwise.activate(tape, "gelu", given.x)
+
+
+def swiglu(tape: Tape, given: Operands) -> Result:
+    """Compute SiLU(gate)·value of two tensors, or of the first and the second half of the channels of one."""
+    if len(given.inputs) == 2:
+        gate, value = given.inputs
+    else:
+        width = given.shapes[0][-1]
+        gate, value = movement.split(tape, given.x, (width, width), axis=given.x.dim() - 1)
+    return elementwise.multiply(tape, elementwise.activate(tape, "silu", gate), value)
 
 
 def convolution(tape: Tape, given: Operands) -> Result:

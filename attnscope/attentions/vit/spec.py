@@ -18,6 +18,9 @@ PAIRS = 4
 """Channels that rotate together: a pair by the row, and a pair by the column of a patch."""
 SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
 """Name and phrase of that formula. It is not called W-MSA, since a class token does not belong to a window."""
+ROPE = f"Rotary position embedding of queries and keys: {', '.join(ROTATIONS)}."
+QK_NORM = "Normalize the queries and keys of each head, with LayerNorm."
+KEY_BIAS = "Add a bias to k; without it, only q and v have one."
 FROM_IMAGE = {"image": (224, 224), "patch": (16, 16), "cls": True, "registers": None}
 """The fields that together set the number of tokens, and their defaults."""
 
@@ -60,14 +63,9 @@ class ViTSpec(Headed):
     tokens: int | None = option(
         None, "Number of tokens, instead of --image, --patch, --cls and --registers.", shown="197"
     )
-    rope: str | None = option(
-        None,
-        f"Rotary position embedding of queries and keys: {', '.join(ROTATIONS)}.",
-        choices=tuple(ROTATIONS),
-        shown="none",
-    )
-    qk_norm: bool = option(False, "Normalize the queries and keys of each head, with LayerNorm.")
-    key_bias: bool = option(True, "Add a bias to k; without it, only q and v have one.")
+    rope: str | None = option(None, ROPE, choices=tuple(ROTATIONS), shown="none")
+    qk_norm: bool = option(False, QK_NORM)
+    key_bias: bool = option(True, KEY_BIAS)
 
     def __post_init__(self) -> None:
         if self.tokens is None:
@@ -166,9 +164,12 @@ class ViTSpec(Headed):
         """Describe this Spec in a few words each."""
         heads = [plural(self.heads, "head"), *self.shared_heads()]
         registers = [plural(self.registers, "register")] if self.registers else []
+        return [plural(self.sequence, "token"), *registers, f"dim {self.dim}", *heads, *self.options()]
+
+    def options(self) -> list[str]:
+        """Return the part of the headline about options beyond those of ViT, which is empty without any."""
         extras = {f"RoPE {self.rope}": self.rope, "QK norm": self.qk_norm, "no k bias": not self.key_bias}
-        given = [words for words, is_set in extras.items() if is_set]
-        return [plural(self.sequence, "token"), *registers, f"dim {self.dim}", *heads, *given]
+        return [words for words, is_set in extras.items() if is_set]
 
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 4NC² + 2N²C in total (Liu et al., arXiv 2103.14030, equation 1).

@@ -1,4 +1,4 @@
-"""ViT and DeiT as modules with timm's parameter names, which load state dicts of torchvision, too."""
+"""ViT, DeiT and their successors as modules with timm's parameter names, which load state dicts of torchvision, too."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
-from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.networks import steps as block_steps
-from attnscope.networks.layers import Checkpointing, Mlp, initialize
+from attnscope.networks.layers import Checkpointing, LayerScale, Mlp, PackedSwiGLU, SwiGLU, initialize
 from attnscope.networks.resizing import resize_positions
 from attnscope.networks.vit import steps
-from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.networks.weights import LoadsOthers, State, from_torchvision_vit
+from attnscope.networks.vit.mlp import GELU, PACKED, SWIGLU
+from attnscope.networks.vit.spec import ALL, PATCHES, ViTNetworkSpec
+from attnscope.networks.weights import LoadsOthers, State, from_timm_eva, from_torchvision_vit
 
-EPS = 1e-6
+MLP_MODULES = {GELU: Mlp, SWIGLU: SwiGLU, PACKED: PackedSwiGLU}
 RESIZE = "resize it, or build the network for its size"
 
 
@@ -59,13 +59,15 @@ class PatchEmbed(Layer):
 class Block(Checkpointing):
     """Norm, attention, residual, norm, MLP, residual: (b, n, c) -> (b, n, c)."""
 
-    def __init__(self, attention: ViTSpec, hidden: int, checkpoint: str = "none") -> None:
-        super().__init__(checkpoint, attention.drops)
-        dim = attention.dim
-        self.norm1 = nn.LayerNorm(dim, EPS)
-        self.attn = attention.build()
-        self.norm2 = nn.LayerNorm(dim, EPS)
-        self.mlp = Mlp(dim, hidden, attention.proj_drop)
+    def __init__(self, spec: ViTNetworkSpec) -> None:
+        super().__init__(spec.checkpoint, spec.drops)
+        dim, eps, mlp = spec.dim, spec.norm_eps, MLP_MODULES[spec.mlp]
+        self.norm1 = nn.LayerNorm(dim, eps)
+        self.attn = spec.attention().build()
+        self.ls1 = LayerScale(dim) if spec.layer_scale else None
+        self.norm2 = nn.LayerNorm(dim, eps)
+        self.mlp = mlp(dim, spec.hidden(dim), spec.proj_drop, eps if spec.mlp_norm else None)
+        self.ls2 = LayerScale(dim) if spec.layer_scale else None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -73,16 +75,36 @@ class Block(Checkpointing):
         return {"c": self.norm1.normalized_shape[0]}
 
     def arguments(self) -> dict[str, Any]:
-        return {"dim": self.mlp.fc1.in_features, "hidden": self.mlp.fc1.out_features}
+        return self.mlp.arguments()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x, {"b": None, "n": None, "c": self.mlp.fc1.in_features})
+        self.check_shape(x, {"b": None, "n": None, "c": self.norm1.normalized_shape[0]})
         return self.checkpointed("block", self.residual_branches, x)
 
     def residual_branches(self, x: Tensor) -> Tensor:
         """Add the attention and the MLP, each of the normalized tokens."""
-        x = self.residual1(x, self.checkpointed("attention", self.attn, self.normalize1(x)))
-        return self.residual2(x, self.mlp(self.normalize2(x)))
+        x = self.residual1(x, self.attention_branch(x))
+        return self.residual2(x, self.mlp_branch(x))
+
+    def attention_branch(self, x: Tensor) -> Tensor:
+        """Return what the attention adds to the tokens."""
+        x = self.checkpointed("attention", self.attn, self.normalize1(x))
+        return x if self.ls1 is None else self.scale1(x)
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        """Return what the MLP adds to the tokens."""
+        x = self.mlp(self.normalize2(x))
+        return x if self.ls2 is None else self.scale2(x)
+
+    @block_steps.scale1
+    def scale1(self, branch: Tensor) -> Tensor:
+        assert self.ls1 is not None
+        return branch * self.ls1.gamma
+
+    @block_steps.scale2
+    def scale2(self, branch: Tensor) -> Tensor:
+        assert self.ls2 is not None
+        return branch * self.ls2.gamma
 
     @block_steps.norm1
     def normalize1(self, x: Tensor) -> Tensor:
@@ -102,25 +124,26 @@ class Block(Checkpointing):
 
 
 class VisionTransformer(LoadsOthers):
-    """ViT and DeiT: (b, 3, height, width) -> (b, classes).
+    """ViT, DeiT and their successors: (b, 3, height, width) -> (b, classes), or (b, c) without a head.
 
-    State dicts of timm are loaded unchanged; those of torchvision are converted, and buffers of other checkpoints are
-    ignored. Position embeddings for another image size are resampled with bicubic interpolation, as in timm.
+    State dicts of timm's VisionTransformer are loaded unchanged; those of its Eva and of torchvision are converted, and
+    buffers of other checkpoints are ignored. Position embeddings for another image size are resampled with bicubic
+    interpolation, as in timm.
     """
 
     def __init__(self, spec: ViTNetworkSpec) -> None:
         super().__init__()
-        self.spec = spec
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.cls else None
-        self.dist_token = nn.Parameter(torch.zeros(1, 1, spec.dim)) if spec.distilled else None
-        self.reg_token = nn.Parameter(torch.zeros(1, spec.registers, spec.dim)) if spec.registers else None
-        self.pos_embed = nn.Parameter(torch.empty(1, spec.positions, spec.dim))
+        self.spec, c = spec, spec.dim
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c)) if spec.cls else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, c)) if spec.distilled else None
+        self.reg_token = nn.Parameter(torch.zeros(1, spec.registers, c)) if spec.registers else None
+        self.pos_embed = nn.Parameter(torch.empty(1, spec.positions, c)) if spec.positions else None
         self.patch_embed = PatchEmbed(spec)
-        hidden = spec.hidden(spec.dim)
-        self.blocks = nn.Sequential(*(Block(spec.attention(), hidden, spec.checkpoint) for _ in range(spec.depth)))
-        self.norm = nn.LayerNorm(spec.dim, EPS)
-        self.head = nn.Linear(spec.dim, spec.classes)
-        self.head_dist = nn.Linear(spec.dim, spec.classes) if spec.distilled else None
+        self.blocks = nn.Sequential(*(Block(spec) for _ in range(spec.depth)))
+        self.norm = None if spec.pool_norm else nn.LayerNorm(c, spec.norm_eps)
+        self.fc_norm = nn.LayerNorm(c, spec.norm_eps) if spec.pool_norm else None
+        self.head = nn.Linear(c, spec.classes) if spec.classes else None
+        self.head_dist = nn.Linear(c, spec.classes) if spec.distilled else None
         initialize(self)
         for parameter in (self.cls_token, self.dist_token, self.reg_token, self.pos_embed):
             if parameter is not None:
@@ -142,23 +165,34 @@ class VisionTransformer(LoadsOthers):
         x = self.add_tokens(self.patch_embed(image))  # a variable would keep the patches alive
         for block in self.blocks:  # calling the Sequential would keep its first input alive to the end
             x = block(x)
-        x = self.normalize(x)
+        # Each result is assigned to x at once, since a variable of a method would keep the tokens alive.
+        if self.norm is not None:
+            x = self.normalize(x)
         if self.dist_token is not None:
             x, taught = self.pool_two(x)
             x, taught = self.classify(x), self.classify_as_taught(taught)
             return self.average(x, taught)
-        x = self.pool(x) if self.cls_token is not None else self.pool_mean(x)
-        return self.classify(x)
+        average = self.pool_patches if self.spec.prefix else self.pool_mean
+        x = average(x) if self.spec.averages else self.pool(x)
+        if self.fc_norm is not None:
+            x = self.norm_pooled(x)
+        return x if self.head is None else self.classify(x)
 
     def add_tokens(self, patches: Tensor) -> Tensor:
         """Add positions and the tokens before the patches: (b, patches, c) -> (b, n, c)."""
+        if self.spec.positioned == PATCHES:
+            patches = self.add_patch_positions(patches)
+        patches = self.with_prefix(patches)
+        return self.add_positions(patches) if self.spec.positioned == ALL else patches
+
+    def with_prefix(self, patches: Tensor) -> Tensor:
+        """Add the class token, the distillation token and registers, as far as the network has them, before the patches."""
         if self.reg_token is not None:
-            return self.prepend_registers(self.add_patch_positions(patches))
+            prepend = self.prepend_only_registers if self.cls_token is None else self.prepend_registers
+            return prepend(patches)
         if self.dist_token is not None:
-            patches = self.prepend_two(patches)
-        elif self.cls_token is not None:
-            patches = self.prepend(patches)
-        return self.add_positions(patches)
+            return self.prepend_two(patches)
+        return patches if self.cls_token is None else self.prepend(patches)
 
     @steps.prepend_registers
     def prepend_registers(self, patches: Tensor) -> Tensor:
@@ -167,8 +201,14 @@ class VisionTransformer(LoadsOthers):
         b = patches.shape[0]
         return torch.cat((self.cls_token.expand(b, -1, -1), self.reg_token.expand(b, -1, -1), patches), dim=1)
 
+    @steps.prepend_only_registers
+    def prepend_only_registers(self, patches: Tensor) -> Tensor:
+        assert self.reg_token is not None
+        return torch.cat((self.reg_token.expand(patches.shape[0], -1, -1), patches), dim=1)
+
     @steps.add_patch_positions
     def add_patch_positions(self, patches: Tensor) -> Tensor:
+        assert self.pos_embed is not None
         return self.pos_embed + patches
 
     @steps.prepend
@@ -186,11 +226,13 @@ class VisionTransformer(LoadsOthers):
 
     @steps.add_positions
     def add_positions(self, x: Tensor) -> Tensor:
+        assert self.pos_embed is not None
         # The sum has the memory layout of its first operand. Unlike the patches, the positions are always contiguous.
         return self.pos_embed + x
 
     @steps.norm
     def normalize(self, x: Tensor) -> Tensor:
+        assert self.norm is not None
         return self.norm(x)
 
     @steps.pool
@@ -202,12 +244,23 @@ class VisionTransformer(LoadsOthers):
     def pool_mean(self, x: Tensor) -> Tensor:
         return x.mean(dim=1)
 
+    @steps.pool_patches
+    def pool_patches(self, x: Tensor) -> Tensor:
+        prefix = self.spec.prefix
+        return x.narrow(1, prefix, x.shape[1] - prefix).mean(dim=1)
+
+    @steps.norm_pooled
+    def norm_pooled(self, pooled: Tensor) -> Tensor:
+        assert self.fc_norm is not None
+        return self.fc_norm(pooled)
+
     @steps.pool_two
     def pool_two(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.select(1, 0), x.select(1, 1)
 
     @steps.head
     def classify(self, pooled: Tensor) -> Tensor:
+        assert self.head is not None
         return self.head(pooled)
 
     @steps.head_dist
@@ -220,10 +273,11 @@ class VisionTransformer(LoadsOthers):
         return (logits + votes).mul_(0.5)
 
     def translate(self, state: State) -> None:
-        """Convert a state dict of torchvision in place, and resample position embeddings to this network's grid."""
+        """Convert another library's state dict in place, and resample position embeddings to this network's grid."""
         from_torchvision_vit(state)
+        from_timm_eva(state)
         positions = state.get("pos_embed")
-        if positions is None or positions.shape[1] == self.pos_embed.shape[1]:
+        if positions is None or self.pos_embed is None or positions.shape[1] == self.pos_embed.shape[1]:
             return
         prefix = self.pos_embed.shape[1] - self.spec.grid[0] * self.spec.grid[1]
         patches = positions.shape[1] - prefix
@@ -234,6 +288,4 @@ class VisionTransformer(LoadsOthers):
 
 def build(spec: ViTNetworkSpec) -> nn.Module:
     """Build the module that a Spec describes: the whole network, or one block."""
-    if spec.is_whole:
-        return VisionTransformer(spec)
-    return Block(spec.attention(), spec.hidden(spec.dim), spec.checkpoint)
+    return VisionTransformer(spec) if spec.is_whole else Block(spec)

@@ -1,4 +1,4 @@
-"""Options of ViT and DeiT, and their cost by the papers' formulas."""
+"""Options of ViT, DeiT and their successors, and their cost by the papers' formulas."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -6,18 +6,26 @@ from typing import ClassVar
 from attnscope.attentions.complexity import Complexity, Term, window_keys
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
-from attnscope.attentions.vit.spec import FEWER, SAVING, SUPPOSED, ViTSpec
+from attnscope.attentions.vit.rope import ROTATIONS
+from attnscope.attentions.vit.spec import FEWER, KEY_BIAS, QK_NORM, ROPE, SAVING, SUPPOSED, ViTSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.sizes import plural
 from attnscope.networks.spec import DEEPEST, NetworkSpec
+from attnscope.networks.vit.mlp import GELU, MLPS
+
+ALL, PATCHES, NONE = "all", "patches", "none"
+"""The tokens with a learned position embedding, by the value of --pos-embed."""
+TOKEN, MEAN = "token", "mean"
+"""The input of the head, by the value of --pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTNetworkSpec(NetworkSpec):
-    """ViT (Dosovitskiy et al., arXiv 2010.11929) and DeiT (Touvron et al., arXiv 2012.12877).
+    """ViT (Dosovitskiy et al., arXiv 2010.11929), DeiT (Touvron et al., arXiv 2012.12877) and their successors.
 
-    The defaults are ViT-B/16 at 224 pixels.
+    The defaults are ViT-B/16 at 224 pixels. The other options are those of DINOv2 (arXiv 2304.07193), DINOv3 (arXiv
+    2508.10104), EVA-02 (arXiv 2303.11331) and RoPE-ViT (arXiv 2403.13298).
 
     Raises:
         UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, heads by
@@ -32,24 +40,68 @@ class ViTNetworkSpec(NetworkSpec):
     heads: int = option(12, "Number of attention heads.")
     kv_heads: int | None = option(None, KV_HEADS, shown="heads")
     depth: int = option(12, "Number of blocks.", high=DEEPEST)
+    classes: int = option(1000, "Number of classes; 0 leaves out the head.", low=0)
     cls: bool = option(True, "Prepend a class token to the patches.")
     registers: int = option(
         0, "Number of registers, learned tokens that the head ignores (Darcet et al., arXiv 2309.16588).", low=0
     )
     distilled: bool = option(False, "Add a distillation token with its own head, as in distilled DeiT.")
+    pos_embed: str | None = option(
+        None,
+        f"Tokens with a learned position embedding: {ALL}, {PATCHES} or {NONE}.",
+        choices=(ALL, PATCHES, NONE),
+        shown=f"{ALL}; with registers {PATCHES}",
+    )
+    rope: str | None = option(None, ROPE, choices=tuple(ROTATIONS), shown="none")
+    qk_norm: bool = option(False, QK_NORM)
+    key_bias: bool = option(True, KEY_BIAS)
+    mlp: str = option(GELU, f"MLP of a block: {', '.join(MLPS)}.", choices=tuple(MLPS))
+    mlp_norm: bool = option(False, "Normalize the hidden layer of the MLP, as in EVA-02.")
+    layer_scale: bool = option(
+        False, "Scale each channel of both branches of a block by a learned factor (LayerScale, as in CaiT and DINOv2)."
+    )
+    pool: str | None = option(
+        None,
+        f"Input of the head: the class token ({TOKEN}), or the average of the patches ({MEAN}).",
+        choices=(TOKEN, MEAN),
+        shown=f"{TOKEN}; without a class token {MEAN}",
+    )
+    pool_norm: bool = option(False, "Apply the final layer norm after pooling, to one vector for each image.")
+    norm_eps: float = option(1e-6, "Number that the layer norms add to the variance.", low=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.hidden(self.dim)  # raises an error if the hidden size is 0
         self.check_index("block", self.block, self.depth)
-        if self.distilled and not self.cls:
-            raise UsageError("{distilled} requires the class token, which {no_cls} disables; remove one of them")
-        if self.registers and (self.distilled or not self.cls):
-            other = "{distilled}" if self.distilled else "{no_cls}"
+        if self.distilled:
+            self.check_distilled()
+        if self.pool == TOKEN and not self.cls:
             raise UsageError(
-                f"{{registers}} and {other} contradict each other (got {self.registers}); remove one of them"
+                f"{{pool}} {TOKEN} requires the class token, which {{no_cls}} removes; use {{pool}} {MEAN}"
             )
         self.attention()
+
+    def check_distilled(self) -> None:
+        """Check that the options are those of distilled DeiT, whose two heads take one token each.
+
+        Raises:
+            UsageError: if one of them is not.
+        """
+        if not self.cls:
+            raise UsageError("{distilled} requires the class token, which {no_cls} disables; remove one of them")
+        others = {
+            "registers": self.registers,
+            "rope": self.rope,
+            "pos_embed": self.pos_embed if self.pos_embed != ALL else None,
+            "pool": self.pool if self.pool != TOKEN else None,
+            "pool_norm": self.pool_norm,
+        }
+        for field, value in others.items():
+            if value:
+                got = "" if value is True else f" (got {value})"
+                raise UsageError(f"{{{field}}} and {{distilled}} contradict each other{got}; remove one of them")
+        if not self.classes:
+            raise UsageError("{distilled} requires a head (got {classes} 0); remove it")
 
     @property
     def prefix(self) -> int:
@@ -57,9 +109,20 @@ class ViTNetworkSpec(NetworkSpec):
         return self.cls + self.distilled + self.registers
 
     @property
+    def positioned(self) -> str:
+        """Return the tokens that have a learned position embedding; without tokens before them, patches are all."""
+        found = self.pos_embed or (PATCHES if self.registers else ALL)
+        return ALL if found == PATCHES and not self.prefix else found
+
+    @property
     def positions(self) -> int:
-        """Return the number of position embeddings: with registers, those of the patches alone."""
-        return self.grid[0] * self.grid[1] if self.registers else self.tokens
+        """Return the number of position embeddings."""
+        return {ALL: self.tokens, PATCHES: self.tokens - self.prefix, NONE: 0}[self.positioned]
+
+    @property
+    def averages(self) -> bool:
+        """Return whether the average of the patches represents the image, not the class token."""
+        return (self.pool or (TOKEN if self.cls else MEAN)) == MEAN
 
     @property
     def tokens(self) -> int:
@@ -73,10 +136,12 @@ class ViTNetworkSpec(NetworkSpec):
 
     def attention(self) -> ViTSpec:
         """Return the attention of every block."""
-        heads = {"dim": self.dim, "heads": self.heads, "kv_heads": self.kv_heads, **self.shared()}
-        if self.distilled or self.registers or self.image_is_padded:  # image, patch and cls do not include them
-            return ViTSpec(tokens=self.tokens, **heads)
-        return ViTSpec(image=self.image, patch=self.patch, cls=self.cls, **heads)
+        own = ("dim", "heads", "kv_heads", "rope", "qk_norm", "key_bias")
+        options = {**{field: getattr(self, field) for field in own}, **self.shared()}
+        if self.distilled:  # image, patch and cls do not include its token
+            return ViTSpec(tokens=self.tokens, **options)
+        (y, x), (p, q) = self.grid, self.patch
+        return ViTSpec(image=(y * p, x * q), patch=(p, q), cls=self.cls, registers=self.registers or None, **options)
 
     def of_size(self, size: int) -> "ViTNetworkSpec":
         """Return a copy for images with `size` patches on each side."""
@@ -86,29 +151,37 @@ class ViTNetworkSpec(NetworkSpec):
         """Describe this Spec in a few words each."""
         (height, width), (p, q) = self.image, self.patch
         if not self.is_whole:
-            return [f"block {self.block or 1} of {self.depth}", *self.attention().headline()]
+            return [f"block {self.block or 1} of {self.depth}", *self.attention().headline(), *self._block_options()]
         words = [f"{height}×{width} pixels", f"patch {p}" if p == q else f"patch {p}×{q}", f"{self.tokens} tokens"]
         heads = [plural(self.heads, "head"), *self.attention().shared_heads()]
-        return [*words, f"dim {self.dim}", *heads, plural(self.depth, "block")]
+        options = [*self.attention().options(), *self._block_options()]
+        return [*words, f"dim {self.dim}", *heads, plural(self.depth, "block"), *options]
 
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step with MACs, of one block for all: 12NC² + 2N²C with an MLP ratio of 4."""
         b, N, C, E = self.batch, self.tokens, self.dim, self.hidden(self.dim)
         block = {f"attn.{name}": macs for name, macs in self.attention().closed_form().items()}
-        block |= {"mlp.expand": b * N * C * E, "mlp.contract": b * N * C * E}
+        block |= {f"mlp.{name}": layers * b * N * C * E for name, layers in MLPS[self.mlp].layers.items()}
         if not self.is_whole:
             return block
-        heads = {"head": b * C * self.classes} | ({"head_dist": b * C * self.classes} if self.distilled else {})
+        heads = ["head"] * bool(self.classes) + ["head_dist"] * self.distilled
         embed = b * 3 * self.patch[0] * self.patch[1] * C * self.grid[0] * self.grid[1]
-        return {"patch_embed.embed": embed, **{f"blocks.0.{name}": macs for name, macs in block.items()}, **heads}
+        blocks = {f"blocks.0.{name}": macs for name, macs in block.items()}
+        return {"patch_embed.embed": embed, **blocks, **dict.fromkeys(heads, b * C * self.classes)}
 
     def params(self) -> int:
         """Count the parameters: 3p²C + C + prefix·C + positions·C + L(12C² + 13C) + 2C + (C+1)·classes."""
-        C, E, L, G = self.dim, self.hidden(self.dim), self.depth, self.attention().kv_dim
-        attention = 2 * C**2 + 2 * C * G + (C + 2 * G) * self.qkv_bias + C
-        block = attention + 2 * C * E + E + C + 4 * C
+        C, E, attention = self.dim, self.hidden(self.dim), self.attention()
+        G, d = attention.kv_dim, C // self.heads
+        biases = (C + G + G * self.key_bias) * self.qkv_bias + C
+        learned_angles = C if attention.rotation and attention.rotation.is_learned else 0
+        of_attention = 2 * C**2 + 2 * C * G + biases + 4 * d * self.qk_norm + learned_angles
+        layers = MLPS[self.mlp].count
+        of_mlp = layers * C * E + (layers - 1) * E + C + 2 * E * self.mlp_norm
+        block = of_attention + of_mlp + 4 * C + 2 * C * self.layer_scale
         heads = (C + 1) * self.classes * (1 + self.distilled)
-        return (3 * self.patch[0] * self.patch[1] + 1 + self.prefix + self.positions + 2) * C + L * block + heads
+        tokens = (self.prefix + self.positions) * C
+        return (3 * self.patch[0] * self.patch[1] + 1) * C + tokens + self.depth * block + 2 * C + heads
 
     def macs(self) -> int:
         """Count the MACs for one image: 3p²nC + L(12NC² + 2N²C) + C·classes."""
@@ -127,15 +200,26 @@ class ViTNetworkSpec(NetworkSpec):
         return self.command(scope="model", block=None), "the whole network"
 
     @property
+    def is_in_libraries(self) -> bool:
+        """Return whether the options are those of the networks whose code the counters of `conventions` know."""
+        return self.mlp == GELU and self.rope is None and self.key_bias and bool(self.classes)
+
+    @property
     def _tokens(self) -> Expression:
         return symbol("N", self.tokens)
+
+    def _block_options(self) -> list[str]:
+        """Return the part of the headline about options of the block beyond its attention."""
+        given = {self.mlp: self.mlp != GELU, "MLP norm": self.mlp_norm, "LayerScale": self.layer_scale}
+        return [words for words, is_set in given.items() if is_set]
 
     def _network_cost(self, keys: Expression) -> Expression:
         """Return the MACs of the whole network if each token attends to this number of keys."""
         n, C = symbol("n", self.grid[0] * self.grid[1]), symbol("C", self.dim)
-        heads = (1 + self.distilled) * C * symbol("classes", self.classes)
-        return 3 * self.patch_pixels * n * C + symbol("L", self.depth, note="blocks") * self._block_cost(keys) + heads
+        whole = 3 * self.patch_pixels * n * C + symbol("L", self.depth, note="blocks") * self._block_cost(keys)
+        return whole + (1 + self.distilled) * C * symbol("classes", self.classes) if self.classes else whole
 
     def _block_cost(self, keys: Expression) -> Expression:
         """Return the MACs of one block if each token attends to this number of keys."""
-        return self.block_cost(self._tokens, (self.dim,), (self.attention().kv_dim,), keys)
+        kv_dims, layers = (self.attention().kv_dim,), MLPS[self.mlp].count
+        return self.block_cost(self._tokens, (self.dim,), kv_dims, keys, mlp_layers=layers)

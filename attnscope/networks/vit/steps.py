@@ -7,11 +7,38 @@ Axis letters:
 - n tokens: patches, class token, distillation token and r registers.
 """
 
-from attnscope.networks.steps import contract, expand, gelu, norm1, norm2, residual1, residual2
-from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.networks.steps import (
+    contract,
+    expand,
+    gate,
+    gate_and_value,
+    gelu,
+    norm1,
+    norm2,
+    norm_hidden,
+    residual1,
+    residual2,
+    scale1,
+    scale2,
+    swiglu,
+    swiglu_packed,
+    value,
+)
+from attnscope.networks.vit.mlp import GELU, PACKED, SWIGLU
+from attnscope.networks.vit.spec import ALL, NONE, ViTNetworkSpec
+from attnscope.ops import movement, reduction
 from attnscope.ops import recipes as op
+from attnscope.ops.recipes import Operands, Result
+from attnscope.ops.tape import Tape
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
+
+
+def mean_of_patches(tape: Tape, given: Operands) -> Result:
+    """Average the patches, which are the last tokens."""
+    patches = movement.narrow(tape, given.x, 1, given.sizes["y"] * given.sizes["x"])
+    return reduction.mean(tape, patches, (1,))
+
 
 pad_image = Step(
     "image: b i v w -> image: b i (y p) (x q)",
@@ -60,6 +87,13 @@ prepend_registers = Step(
     doc="prepend the learned class token and the learned registers",
     why="registers collect global information that would otherwise replace the content of patches",
 )
+prepend_only_registers = Step(
+    "patches: b (y x) c -> x: b n c",
+    op=op.prepend,
+    weights={"reg_token": "1 r c"},
+    doc="prepend the learned registers",
+    why="registers collect global information that would otherwise replace the content of patches",
+)
 add_positions = Step(
     "x: b n c -> x: b n c",
     op=op.add,
@@ -82,6 +116,19 @@ pool_mean = Step(
     op=op.mean,
     doc="average all tokens, in networks without a class token",
     why="the average represents the image",
+)
+pool_patches = Step(
+    "x: b n c -> pooled: b c",
+    op=mean_of_patches,
+    doc="average the patches, without the tokens before them",
+    why="the average represents the image",
+)
+norm_pooled = Step(
+    "pooled: b c -> pooled: b c",
+    op=op.layer_norm,
+    weights={"fc_norm.weight": "c", "fc_norm.bias": "c"},
+    doc="apply the final layer norm to the average or the class token",
+    why="the residual stream is not normalized by the last block; one vector for each image is enough for the head",
 )
 pool_two = Step(
     "x: b n c -> pooled: b c, taught: b c",
@@ -137,32 +184,57 @@ def plan(spec: ViTNetworkSpec) -> Plan:
         return Plan.of(steps, sizes, spec.itemsize)
 
     stream = {"x": "x"}
-    first = _first_steps(spec)
-    heads = [pool_two, head, head_dist, average] if spec.distilled else [pool if spec.cls else pool_mean, head]
-    patches = {"patches": "patches" if spec.cls else "x"}
+    patches = {"patches": "patches" if spec.prefix else "x"}
     blocks = [f"blocks.{index}" for index in range(spec.depth)]
-    return Plan.join(
-        [
-            of([*padded, embed, flatten]).inside("patch_embed", makes=patches, part=Part("patch embedding")),
-            of(first).inside(
-                "", takes={"patches": "patches", "x": "x"}, makes={"x": "x"}, part=Part("tokens and positions")
-            ),
-            block_plan(spec).inside(*blocks, part=Part("block", sees=spec.grid), takes=stream, makes=stream),
-            of([norm, *heads]).inside("", part=Part("norm and head"), takes=stream, makes=stream),
-        ],
-        order=[0, 1, *[2] * spec.depth, 3],
-    )
+    pieces = [of([*padded, embed, flatten]).inside("patch_embed", makes=patches, part=Part("patch embedding"))]
+    if first := first_steps(spec):
+        takes = {"patches": "patches", "x": "x"}
+        pieces.append(of(first).inside("", takes=takes, makes=stream, part=Part("tokens and positions")))
+    body = len(pieces)
+    pieces.append(block_plan(spec).inside(*blocks, part=Part("block", sees=spec.grid), takes=stream, makes=stream))
+    if last := last_steps(spec):
+        pieces.append(of(last).inside("", part=Part("norm and head"), takes=stream, makes=stream))
+    return Plan.join(pieces, order=[*range(body), *[body] * spec.depth, *range(body + 1, len(pieces))])
 
 
-def _first_steps(spec: ViTNetworkSpec) -> list[Step]:
+def first_steps(spec: ViTNetworkSpec) -> list[Step]:
     """Return the steps between the patches and the blocks: further tokens and positions."""
+    tokens = []
     if spec.registers:
-        return [add_patch_positions, prepend_registers]
-    return [*([prepend_two if spec.distilled else prepend] if spec.cls else []), add_positions]
+        tokens = [prepend_registers if spec.cls else prepend_only_registers]
+    elif spec.cls:
+        tokens = [prepend_two if spec.distilled else prepend]
+    if spec.positioned == NONE:
+        return tokens
+    return [*tokens, add_positions] if spec.positioned == ALL else [add_patch_positions, *tokens]
+
+
+def last_steps(spec: ViTNetworkSpec) -> list[Step]:
+    """Return the steps after the blocks: norm, pooling and heads."""
+    if spec.distilled:
+        return [norm, pool_two, head, head_dist, average]
+    pooling = (pool_patches if spec.prefix else pool_mean) if spec.averages else pool
+    pooled = [pooling, norm_pooled] if spec.pool_norm else [norm, pooling]
+    return [*pooled, *[head] * bool(spec.classes)]
+
+
+MLP_STEPS = {
+    GELU: [expand, gelu],
+    SWIGLU: [gate, value, swiglu],
+    PACKED: [gate_and_value, swiglu_packed],
+}
+"""The steps of each MLP before its last layer; the last of them is the nonlinearity, which dropout follows."""
+
+
+def mlp_steps(spec: ViTNetworkSpec) -> list[Step]:
+    """Return the steps of the MLP of a block."""
+    *first, nonlinear = MLP_STEPS[spec.mlp]
+    norms = [norm_hidden] * spec.mlp_norm
+    return [*first, nonlinear.dropping(spec.proj_drop), *norms, contract.dropping(spec.proj_drop)]
 
 
 def block_plan(spec: ViTNetworkSpec) -> Plan:
-    """Return the plan of a block: norm, attention, residual, norm, MLP, residual."""
+    """Return the plan of a block: norm, attention, residual, norm, MLP, residual; LayerScale before each residual."""
     c = spec.dim
     sizes = {"b": spec.batch, "n": spec.tokens, "c": c, "e": spec.hidden(c)}
 
@@ -170,17 +242,14 @@ def block_plan(spec: ViTNetworkSpec) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
     branch = {"branch": "branch"}
+    attend = spec.checkpointed("attention", spec.attention().plan())
     whole = Plan.join(
         [
             of(norm1),
-            spec.checkpointed("attention", spec.attention().plan()).inside(
-                "attn", takes={"x": "branch"}, makes={"y": "branch"}
-            ),
-            of(residual1, norm2),
-            of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
-                "mlp", takes=branch, makes=branch
-            ),
-            of(residual2),
+            attend.inside("attn", takes={"x": "branch"}, makes={"y": "branch"}),
+            of(*[scale1] * spec.layer_scale, residual1, norm2),
+            of(*mlp_steps(spec)).inside("mlp", takes=branch, makes=branch),
+            of(*[scale2] * spec.layer_scale, residual2),
         ]
     )
     return spec.checkpointed("block", whole)
