@@ -8,7 +8,7 @@ from typing import Any
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 from attnscope.core.files import text_of
 
-CLASSES = {"in1k": 1000, "augreg_in21k": 21843, "ms_in22k": 21841}
+CLASSES = {"in1k": 1000, "in12k": 11821, "augreg_in21k": 21843, "ms_in22k": 21841, "ft_in22k": 21841}
 """Number of classes of timm's checkpoints, by the end of their tags: `.augreg_in21k_ft_in1k` has 1000."""
 
 Tables = dict[str, dict[str, Any]]
@@ -42,11 +42,17 @@ def read_preset(name: str, command: str, fields: Iterable[str]) -> dict[str, Any
     commands = list(read_tables(path))
     if command not in commands:
         raise UsageError(f"{{preset}} must be a preset of {command} (got {name}); use attnscope {commands[0]}")
-    return read_config(path, command, fields) | _head_of(name, path)
+    flags = read_config(path, command, fields)
+    return flags | _head_of(name, path, flags.get("classes"))
 
 
-def _head_of(name: str, path: Path) -> dict[str, Any]:
-    """Return the classes of a timm checkpoint with a tag, unless it has the default number.
+def _head_of(name: str, path: Path, own: int | None) -> dict[str, Any]:
+    """Return the classes of a timm checkpoint with a tag, unless it has the number of the preset.
+
+    Args:
+        name: name of the preset.
+        path: its file.
+        own: the number of classes that it sets, 0 without a head; None for the default.
 
     Raises:
         UsageError: if the head of the checkpoint is unknown; many have none.
@@ -54,13 +60,13 @@ def _head_of(name: str, path: Path) -> dict[str, Any]:
     tag = name.partition(".")[2]
     if not tag:
         return {}
-    classes = next((number for end, number in CLASSES.items() if tag.endswith(end)), None)
+    classes = next((number for end, number in CLASSES.items() if tag.endswith(end)), own)
     if classes is None:
         raise UsageError(
             f"{{preset}} must name a checkpoint with a known head (got {literal(name)}; many have none); "
             f"use {{preset}} {path.stem}, with {{classes}} for another head than 1000 classes"
         )
-    return {} if classes == 1000 else {"classes": classes}
+    return {} if classes == (1000 if own is None else own) else {"classes": classes}
 
 
 def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True) -> Path:

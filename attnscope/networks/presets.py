@@ -16,6 +16,8 @@ from attnscope.networks.swin.spec import SwinNetworkSpec
 
 RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
+FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "swin", "swinv2")
+"""The first words of the names of presets, in the order of the list."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,7 @@ class Preset:
 def presets() -> list[Preset]:
     """Return all presets, by family and by size."""
     found = [_preset(name, configs.read_toml(path)) for name, path in configs.presets().items()]
-    families = {"vit": 0, "deit": 1, "swin": 2, "swinv2": 3}
-    return sorted(found, key=lambda preset: (families.get(preset.name.split("-")[0], 9), preset.macs))
+    return sorted(found, key=lambda preset: (FAMILIES.index(preset.name.split("-")[0]), preset.macs))
 
 
 def names_with_stages() -> list[str]:
