@@ -56,9 +56,9 @@ class ViTNetworkSpec(NetworkSpec):
     qk_norm: bool = option(False, QK_NORM)
     key_bias: bool = option(True, KEY_BIAS)
     mlp: str = option(GELU, f"MLP of a block: {', '.join(MLPS)}.", choices=tuple(MLPS))
-    mlp_norm: bool = option(False, "Normalize the hidden layer of the MLP, as in EVA-02.")
+    mlp_norm: bool = option(False, "Normalize the hidden layer of the MLP, with LayerNorm.")
     layer_scale: bool = option(
-        False, "Scale each channel of both branches of a block by a learned factor (LayerScale, as in CaiT and DINOv2)."
+        False, "Scale each channel of both branches of a block by a learned factor (LayerScale)."
     )
     pool: str | None = option(
         None,
@@ -201,8 +201,8 @@ class ViTNetworkSpec(NetworkSpec):
 
     @property
     def is_in_libraries(self) -> bool:
-        """Return whether the options are those of the networks whose code the counters of `conventions` know."""
-        return self.mlp == GELU and self.rope is None and self.key_bias and bool(self.classes)
+        """Return whether the options are those of ViT, which libraries have."""
+        return self.attention().is_in_libraries and not self._block_options() and bool(self.classes)
 
     @property
     def _tokens(self) -> Expression:
