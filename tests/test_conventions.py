@@ -19,6 +19,7 @@ from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.presets import presets
+from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -246,7 +247,7 @@ def test_the_command_explains_a_figure(attnscope):
     )
 
 
-FIELDS = ["classes", *own_fields(ViTNetworkSpec), *own_fields(SwinV2NetworkSpec)]
+FIELDS = [*own_fields(ViTNetworkSpec), *own_fields(SAMNetworkSpec), *own_fields(SwinV2NetworkSpec)]
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)

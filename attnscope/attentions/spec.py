@@ -108,6 +108,11 @@ class Spec(ABC):
         return self.kernel in ("eager", "math", "compile")
 
     @property
+    def is_in_libraries(self) -> bool:
+        """Return whether the options are those of published code whose calls `attnscope.networks.operations` knows."""
+        return True
+
+    @property
     def drops(self) -> bool:
         """Return whether training has dropout."""
         return self.attn_drop > 0 or self.proj_drop > 0

@@ -24,6 +24,7 @@ __all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_cla
 
 _SPECS = {
     "vit": ("vit", "ViTNetworkSpec"),
+    "sam": ("sam", "SAMNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }

@@ -70,6 +70,11 @@ class Counted:
         return sum([each.macs for each in self.operations if each.step == "bias_mlp"])
 
     @property
+    def positions(self) -> int:
+        """Return the MACs of the products of queries with the decomposed positions of SAM."""
+        return sum([each.macs for each in self.operations if each.step in ("row_bias", "column_bias")])
+
+    @property
     def norms(self) -> int:
         """Return the number of elements that LayerNorms normalize."""
         return self.total("elements", "layer_norm")
@@ -108,6 +113,10 @@ def _without_class_token(counted: Counted) -> int | None:
 
 def _without_bias_mlp(counted: Counted) -> int | None:
     return counted.macs - counted.bias_mlp if counted.bias_mlp else None
+
+
+def _without_positions(counted: Counted) -> int | None:
+    return counted.macs - counted.positions if counted.positions else None
 
 
 def _microsoft(counted: Counted) -> int | None:
@@ -239,6 +248,12 @@ CONVENTIONS = (
         printed=True,
     ),
     Convention(
+        "MACs without the relative positions",
+        "MACs, without the products of queries with the decomposed positions of SAM",
+        _without_positions,
+        printed=True,
+    ),
+    Convention(
         "Microsoft's flops()",
         "MACs without padding, LayerNorm and pooling added, the bias MLP left out",
         _microsoft,
@@ -335,7 +350,8 @@ def counts_of(counted: Counted, libraries: Sequence[Library]) -> list[Count]:
 def counts_per_image(spec: Spec) -> list[Count]:
     """Return what every convention gives for one image of a network, or of its part, in every library that has it."""
     single = one_image(spec)
-    return counts_of(Counted.of(single, single.plan()), [each for each in LIBRARIES if spec.name in each.families])
+    libraries = [each for each in LIBRARIES if spec.name in each.families and spec.is_in_libraries]
+    return counts_of(Counted.of(single, single.plan()), libraries)
 
 
 def one_image(spec: SpecType) -> SpecType:

@@ -16,7 +16,7 @@ from attnscope.networks.swin.spec import SwinNetworkSpec
 
 RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
-FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "swin", "swinv2")
+FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2")
 """The first words of the names of presets, in the order of the list."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 MACS, FVCORE, PATCHES = "MACs", "fvcore: LayerNorm added", "MACs without the class token"
 MICROSOFT, WITHOUT_BIAS_MLP = "Microsoft's flops()", "MACs without the bias MLP"
+WITHOUT_POSITIONS = "MACs without the relative positions"
 TRUNCATED = ", truncated"
 
 SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -11,6 +12,7 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Microsoft's README": {"swin": (MACS, MICROSOFT), "swinv2": (WITHOUT_BIAS_MLP, MICROSOFT)},
     "the DeiT III README": {"vit": (FVCORE + TRUNCATED,)},
     "timm's benchmark tables": {"vit": (FVCORE,), "swin": (FVCORE,), "swinv2": (FVCORE,)},
+    "EfficientViT-SAM, arXiv 2402.05008": {"sam": (WITHOUT_POSITIONS,)},
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
 """The conventions of each source, for each command.

@@ -113,6 +113,15 @@ def from_official_swin(state: State) -> None:
     )
 
 
+def from_official_sam(state: State) -> None:
+    """Convert a checkpoint of SAM in place: keep the image encoder, without the prompt encoder and the mask decoder."""
+    marker = "image_encoder.patch_embed.proj.weight"
+    if marker in state:
+        for name in [name for name in state if not name.startswith("image_encoder.")]:
+            del state[name]
+    _rename(state, marker, {r"image_encoder\.": "", r"(.*)\.mlp\.lin(\d)\.": r"\1.mlp.fc\2."})
+
+
 def _rename(state: State, marker: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
     """Rename keys by patterns, in order, if the state dict contains the key that identifies the library."""
     if marker not in state:

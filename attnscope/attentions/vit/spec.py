@@ -146,6 +146,11 @@ class ViTSpec(Headed):
         return self.qkv_bias and self.key_bias
 
     @property
+    def is_in_libraries(self) -> bool:
+        """Return whether the options are those of ViT, which libraries have."""
+        return not self.options()
+
+    @property
     def neighbourhood(self) -> AllTokens:
         """Return all tokens of the image."""
         return AllTokens(self.sequence)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.heads import Headed
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.swin.attention import WindowAttention, may_be_padded
 from attnscope.attentions.swin.spec import SwinSpec
@@ -75,11 +76,11 @@ class GridMlp(Mlp):
 class SwinBlock(Checkpointing):
     """Norm, windowed attention, residual, norm, MLP, residual: (b, y, x, c) -> (b, y, x, c)."""
 
-    def __init__(self, attention: SwinSpec, hidden: int, checkpoint: str = "none") -> None:
+    def __init__(self, attention: Headed, hidden: int, checkpoint: str = "none", eps: float = 1e-5) -> None:
         super().__init__(checkpoint, attention.drops)
-        self.norm1 = nn.LayerNorm(attention.dim)
+        self.norm1 = nn.LayerNorm(attention.dim, eps)
         self.attn = attention.build()
-        self.norm2 = nn.LayerNorm(attention.dim)
+        self.norm2 = nn.LayerNorm(attention.dim, eps)
         self.mlp = GridMlp(attention.dim, hidden, attention.proj_drop)
 
     @property

@@ -8,8 +8,10 @@ Axis letters:
 - v w the grid before it is padded to even sides; j i the two rows and the two columns that are merged.
 """
 
+from attnscope.attentions.sam.spec import SAMSpec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
+from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID, after
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
@@ -145,7 +147,7 @@ def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
     return Plan.of([*padded, gather, *reduced], sizes, spec.itemsize)
 
 
-def block_plan(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
+def block_plan(spec: NetworkSpec, attention: SwinSpec | SAMSpec) -> Plan:
     """Return the plan of a block: norm, attention, residual, norm, MLP, residual; in V2 norms follow their branches."""
     (y, x), c = attention.resolution, attention.dim
     sizes = {"b": spec.batch, "y": y, "x": x, "c": c, "e": spec.hidden(c)}

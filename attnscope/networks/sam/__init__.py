@@ -1,0 +1,1 @@
+"""SAM's image encoder, a plain ViT with windows and decomposed relative positions."""
