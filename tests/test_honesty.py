@@ -47,7 +47,8 @@ def smallest(name, grouped):
     """Return a Spec whose axes are different primes, with shared heads if `grouped` and the attention has them."""
     h, d, p, q, r, s, b, _, g = PRIMES
     if name == "vit":
-        return ViTSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, batch=b)
+        heads = {"heads": g * h, "kv_heads": g if grouped else None}
+        return ViTSpec(dim=g * h * d, **heads, tokens=p, batch=b, inner_norm=True)
     if name == "cross":
         return CrossSpec(dim=g * h * d, heads=g * h, kv_heads=g if grouped else None, tokens=p, keys=q, batch=b)
     kind, (heads, kv_heads) = attentions.spec_class(name), (g * h, g) if grouped else (h, None)

@@ -42,6 +42,8 @@ AGREEMENT = {
     "vit_base_patch16_dinov3_qkvb": DINOV3 | {"qkv_bias": True, "key_bias": False},
     "eva02_tiny_patch14_224": EVA02 | {"mlp": "swiglu-packed", "classes": 0},
     "eva02_base_patch14_448": EVA02 | {"mlp": "swiglu", "mlp_norm": True},
+    "eva02_large_patch14_clip_224": EVA02
+    | {"mlp": "swiglu", "mlp_norm": True, "inner_norm": True, "pool": None, "pool_norm": False},
     "vit_small_patch16_rope_224": ROPE_VIT | {"rope": "axial", "pos_embed": "none"},
     "vit_base_patch16_rope_mixed_224": ROPE_VIT | {"rope": "mixed", "pos_embed": "none"},
     "vit_base_patch16_rope_ape_224": ROPE_VIT | {"rope": "axial", "pos_embed": "patches"},
@@ -108,6 +110,7 @@ def small_networks(draw):
         "rope": st.sampled_from([None, *ROTATIONS]),
         "qk_norm": st.booleans(),
         "key_bias": st.booleans(),
+        "inner_norm": st.booleans(),
         "mlp": st.sampled_from(list(MLPS)),
         "mlp_norm": st.booleans(),
         "layer_scale": st.booleans(),

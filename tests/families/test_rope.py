@@ -42,6 +42,7 @@ class TestBattery(AttentionBattery):
         ViTSpec(**SMALL, qk_norm=True, batch=2, kv_heads=1),
         ViTSpec(**SMALL, qk_norm=True, registers=3, kernel="sdpa"),
         ViTSpec(**SMALL, key_bias=False, batch=2),
+        ViTSpec(**SMALL, inner_norm=True, batch=2, rope="eva02"),
         ViTSpec(**SMALL, key_bias=False, kv_heads=1, dtype="bfloat16"),
         ViTSpec(**SMALL, registers=4, cls=False),
     )
@@ -62,6 +63,7 @@ def rotating_specs(draw):
         registers=draw(st.none() | st.integers(0, 4)),
         batch=draw(st.integers(1, 3)),
         qk_norm=draw(st.booleans()),
+        inner_norm=draw(st.booleans()),
         **draw(st.sampled_from([{}, {"key_bias": False}, {"qkv_bias": False}])),
         kernel=draw(st.sampled_from(KERNELS)),
     )
@@ -84,7 +86,11 @@ def table_of(module, halves):
     return torch.cat([unsigned.flatten(-2), cos], dim=-1).detach()
 
 
-OPTIONS = [{"qk_norm": True}, {"key_bias": False}, {"registers": 4, "qk_norm": True, "key_bias": False}]
+OPTIONS = [
+    {"qk_norm": True},
+    {"key_bias": False, "inner_norm": True},
+    {"registers": 4, "qk_norm": True, "key_bias": False},
+]
 PREFIXES = [{"registers": 4}, {"cls": False}]
 CASES = [(rope, fields) for rope in ("axial", "eva02", "dinov3") for fields in PREFIXES + OPTIONS]
 CASES += [(None, fields) for fields in OPTIONS]
@@ -98,7 +104,7 @@ def test_outputs_and_gradients_equal_those_of_timm(rope, fields, kernel, dtype, 
     options = {
         "num_prefix_tokens": spec.prefix,
         "qk_norm": spec.qk_norm,
-        "scale_norm": False,
+        "scale_norm": spec.inner_norm,
         "norm_layer": partial(nn.LayerNorm, eps=EPS),
         "rotate_half": rope in HALVES,
     }

@@ -35,6 +35,7 @@ class ViTAttention(SelfAttention):
         prefix: number of tokens before the patches, which do not rotate.
         qk_norm: whether to normalize the queries and keys of each head.
         key_bias: whether k has a bias if q and v have one.
+        inner_norm: whether to normalize the merged heads before the output projection.
 
     Raises:
         UsageError: if a value is out of range or contradicts another one. dim must be divisible by heads, and heads by
@@ -60,6 +61,7 @@ class ViTAttention(SelfAttention):
         prefix: int = 1,
         qk_norm: bool = False,
         key_bias: bool = True,
+        inner_norm: bool = False,
     ) -> None:
         self.set_up(
             ViTSpec(
@@ -73,6 +75,7 @@ class ViTAttention(SelfAttention):
                 rope=rope,
                 qk_norm=qk_norm,
                 key_bias=key_bias,
+                inner_norm=inner_norm,
                 qkv_bias=qkv_bias,
                 qk_scale=qk_scale,
                 attn_drop=attn_drop,
@@ -91,6 +94,7 @@ class ViTAttention(SelfAttention):
         self.qk_norm = spec.qk_norm
         if spec.qk_norm:
             self.q_norm, self.k_norm = nn.LayerNorm(d, EPS), nn.LayerNorm(d, EPS)
+        self.norm = nn.LayerNorm(spec.dim, EPS) if spec.inner_norm else None
         if spec.rotation is None or spec.grid is None:
             return
         self.grid, self.prefix, self.rotation = spec.grid, spec.prefix, spec.rotation
@@ -119,7 +123,10 @@ class ViTAttention(SelfAttention):
     def forward(self, x: Tensor) -> Tensor:
         self.check_shape(x, {"b": None, "n": self.tokens, "c": self.proj.in_features})
         q, k, v = self.queries_keys_values(x)
-        return self.output(self.merge_heads(self.attention(q, k, v)))
+        x = self.merge_heads(self.attention(q, k, v))
+        if self.norm is not None:
+            x = self.norm_merged(x)
+        return self.output(x)
 
     def queries_keys_values(self, x: Tensor) -> Heads:
         q, k, v = self.projected_heads(x)
@@ -144,6 +151,11 @@ class ViTAttention(SelfAttention):
     @steps.normalize_keys
     def normalize_keys(self, k: Tensor) -> Tensor:
         return self.k_norm(k)
+
+    @steps.norm_merged
+    def norm_merged(self, merged: Tensor) -> Tensor:
+        assert self.norm is not None
+        return self.norm(merged)
 
     @steps.angles
     def angles(self, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ SUPPOSED, SAVING = "49 keys", "if each token attended to 7×7 = 49 keys"
 ROPE = f"Rotary position embedding of queries and keys: {', '.join(ROTATIONS)}."
 QK_NORM = "Normalize the queries and keys of each head, with LayerNorm."
 KEY_BIAS = "Add a bias to k; without it, only q and v have one."
+INNER_NORM = "Normalize the merged heads before the output projection, with LayerNorm."
 FROM_IMAGE = {"image": (224, 224), "patch": (16, 16), "cls": True, "registers": None}
 """The fields that together set the number of tokens, and their defaults."""
 
@@ -66,6 +67,7 @@ class ViTSpec(Headed):
     rope: str | None = option(None, ROPE, choices=tuple(ROTATIONS), shown="none")
     qk_norm: bool = option(False, QK_NORM)
     key_bias: bool = option(True, KEY_BIAS)
+    inner_norm: bool = option(False, INNER_NORM)
 
     def __post_init__(self) -> None:
         if self.tokens is None:
@@ -174,6 +176,7 @@ class ViTSpec(Headed):
     def options(self) -> list[str]:
         """Return the part of the headline about options beyond those of ViT, which is empty without any."""
         extras = {f"RoPE {self.rope}": self.rope, "QK norm": self.qk_norm, "no k bias": not self.key_bias}
+        extras["inner norm"] = self.inner_norm
         return [words for words, is_set in extras.items() if is_set]
 
     def closed_form(self) -> dict[str, int]:

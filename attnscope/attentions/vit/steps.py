@@ -128,6 +128,13 @@ rotate_keys = Step(
     doc="k = R(θ)·k: rotate each pair of channels of a patch's key by an angle that depends on its position",
     why="q·k then depends on the offset of query and key, without a table of biases and without parameters",
 )
+norm_merged = Step(
+    "merged: b n c -> merged: b n c",
+    op=op.layer_norm,
+    weights={"norm.weight": "c", "norm.bias": "c"},
+    doc="normalize the merged heads of each token, then scale and shift each channel, as in EVA-02 CLIP",
+    why="the output of the attention keeps its scale, which makes the training of large networks stable",
+)
 name_steps(globals())
 
 
@@ -142,6 +149,7 @@ def plan(spec: ViTSpec) -> Plan:
         *([share_heads] if spec.is_grouped else []),
         *attention_of(spec),
         merge_heads,
+        *[norm_merged] * spec.inner_norm,
         output.dropping(spec.proj_drop),
     ]
     return Plan.of(steps, sizes, spec.itemsize, holds=HELD)

@@ -7,7 +7,7 @@ from attnscope.attentions.complexity import Complexity, Term, window_keys
 from attnscope.attentions.heads import KV_HEADS
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.rope import ROTATIONS
-from attnscope.attentions.vit.spec import FEWER, KEY_BIAS, QK_NORM, ROPE, SAVING, SUPPOSED, ViTSpec
+from attnscope.attentions.vit.spec import FEWER, INNER_NORM, KEY_BIAS, QK_NORM, ROPE, SAVING, SUPPOSED, ViTSpec
 from attnscope.core.errors import UsageError
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.sizes import plural
@@ -55,6 +55,7 @@ class ViTNetworkSpec(NetworkSpec):
     rope: str | None = option(None, ROPE, choices=tuple(ROTATIONS), shown="none")
     qk_norm: bool = option(False, QK_NORM)
     key_bias: bool = option(True, KEY_BIAS)
+    inner_norm: bool = option(False, INNER_NORM)
     mlp: str = option(GELU, f"MLP of a block: {', '.join(MLPS)}.", choices=tuple(MLPS))
     mlp_norm: bool = option(False, "Normalize the hidden layer of the MLP, with LayerNorm.")
     layer_scale: bool = option(
@@ -136,7 +137,7 @@ class ViTNetworkSpec(NetworkSpec):
 
     def attention(self) -> ViTSpec:
         """Return the attention of every block."""
-        own = ("dim", "heads", "kv_heads", "rope", "qk_norm", "key_bias")
+        own = ("dim", "heads", "kv_heads", "rope", "qk_norm", "key_bias", "inner_norm")
         options = {**{field: getattr(self, field) for field in own}, **self.shared()}
         if self.distilled:  # image, patch and cls do not include its token
             return ViTSpec(tokens=self.tokens, **options)
@@ -175,7 +176,8 @@ class ViTNetworkSpec(NetworkSpec):
         G, d = attention.kv_dim, C // self.heads
         biases = (C + G + G * self.key_bias) * self.qkv_bias + C
         learned_angles = C if attention.rotation and attention.rotation.is_learned else 0
-        of_attention = 2 * C**2 + 2 * C * G + biases + 4 * d * self.qk_norm + learned_angles
+        norms = 4 * d * self.qk_norm + 2 * C * self.inner_norm
+        of_attention = 2 * C**2 + 2 * C * G + biases + norms + learned_angles
         layers = MLPS[self.mlp].count
         of_mlp = layers * C * E + (layers - 1) * E + C + 2 * E * self.mlp_norm
         block = of_attention + of_mlp + 4 * C + 2 * C * self.layer_scale
