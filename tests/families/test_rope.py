@@ -246,3 +246,9 @@ def test_module_is_built_without_a_spec_and_knows_its_grid():
 def test_contradictions_are_rejected(fields, message):
     with pytest.raises(UsageError, match=message):
         ViTSpec(**fields)
+
+
+def test_a_grid_of_a_comparison_has_positions():
+    spec = ViTSpec.on_grid((6, 5), {"rope": "axial", "dim": 24, "heads": 3, "patch": 16, "registers": 2, "window": 7})
+    assert (spec.grid, spec.sequence, spec.prefix, spec.rope) == ((6, 5), 32, 2, "axial")
+    assert ViTSpec.on_grid((6, 5), {"dim": 24, "heads": 3}).tokens == 30

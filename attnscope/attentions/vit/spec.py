@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
-from attnscope.attentions.spec import option
+from attnscope.attentions.spec import option, own_fields
 from attnscope.attentions.vit.rope import ROTATIONS, Rotation
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import AllTokens
@@ -87,6 +87,14 @@ class ViTSpec(Headed):
             if side % patch:
                 nearest = nearest_multiples(side, patch)
                 raise UsageError(f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}")
+
+    @classmethod
+    def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
+        """Build a Spec for a grid of tokens; with a rotary position embedding, each of them is a patch with a position."""
+        if values.get("rope") is None:
+            return super().on_grid(grid, values)
+        own = own_fields(cls).keys() - {cls.SIZE_FIELD, "image", "patch", "cls"}
+        return cls(**{name: values[name] for name in own & values.keys()}, image=grid, patch=(1, 1), cls=False)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
