@@ -28,6 +28,8 @@ from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2 import attention as swinv2
 from attnscope.attentions.swinv2.attention import normalized, shortest_length
 from attnscope.core.dtypes import DTYPE_BYTES
+from attnscope.networks.layers import LayerScale
+from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.ops.kernels import COMPILED
@@ -106,6 +108,23 @@ def test_compiled_kernels_are_near_float64(spec, kernel, dtype, autocast):
 
 NETWORKS = [
     ViTNetworkSpec(dim=24, heads=3, depth=3, image=(48, 32), classes=5),
+    ViTNetworkSpec(
+        dim=24,
+        heads=3,
+        depth=3,
+        image=(48, 32),
+        classes=0,
+        rope="dinov3",
+        registers=2,
+        pos_embed="none",
+        mlp="swiglu",
+        mlp_norm=True,
+        layer_scale=True,
+        qk_norm=True,
+        key_bias=False,
+        pool="mean",
+    ),
+    SAMNetworkSpec(dim=24, heads=3, depth=3, image=(80, 64), window=(3, 3), global_blocks=(2,), neck=16),
     SwinNetworkSpec(dim=24, heads=3, depths=(2, 2), image=(36, 20), window=(4, 4), classes=5),
     SwinV2NetworkSpec(dim=24, heads=3, depths=(2, 2), image=(36, 20), window=(4, 4), classes=5),
 ]
@@ -119,6 +138,8 @@ def test_every_network_is_near_float64(spec, kernel, dtype, autocast):
     module = with_kernel(spec.build().eval(), kernel)
     for norm in (each for each in module.modules() if isinstance(each, nn.LayerNorm)):
         nn.init.ones_(norm.weight)  # those of Swin V2 start at 0, which would hide its attentions
+    for scale in (each for each in module.modules() if isinstance(each, LayerScale)):
+        nn.init.ones_(scale.gamma)  # those near 0 would hide the branches
     blocks = sum(hasattr(each, "mlp") for each in module.modules())
     assert error_in_ulps(module, inputs_of(spec), dtype, autocast) <= ULPS * (2 + blocks)
 
