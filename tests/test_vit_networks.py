@@ -1,14 +1,20 @@
 """Networks with the options of DINOv2, DINOv3, EVA-02 and RoPE-ViT: equal to timm's; exact MACs, memory and errors."""
 
+import copy
+import pickle
+
 import pytest
 import timm
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnscope import UsageError
 from attnscope.attentions.vit.rope import ROTATIONS
+from attnscope.networks.conventions import counts_per_image
+from attnscope.networks.presets import presets
 from attnscope.networks.vit.mlp import MLPS
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.profiling.verification import verify_steps
@@ -152,3 +158,84 @@ def test_held_and_saved_bytes_and_the_backward_equal_torchs(spec):
     hold_memory(spec)
     hold_saved(spec)
     hold_backward_memory(spec, input_grad=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_plus_patch16_dinov3", "vit_base_patch16_rope_mixed_224", "eva02_tiny_patch14_224"]
+)
+def test_networks_are_copied_pickled_and_exported_for_any_batch_size(name):
+    network = ViTNetworkSpec(**WIDTH | {"depth": 1} | AGREEMENT[name]).build().eval()
+    two, five = (torch.randn(count, 3, *network.spec.image) for count in (2, 5))
+    batch = {0: torch.export.Dim("b")}
+    with torch.no_grad():
+        expected = network(five)
+        assert torch.equal(copy.deepcopy(network)(five), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(network))(five), expected)
+        exported = torch.export.export(network, (two,), dynamic_shapes=(batch,)).module()
+        torch.testing.assert_close(exported(five), expected)
+
+
+def test_training_overfits_four_images():
+    torch.manual_seed(0)
+    fields = DINOV3 | {"mlp": "swiglu", "mlp_norm": True, "qk_norm": True, "image": 32, "classes": 4}
+    network = ViTNetworkSpec(**WIDTH | fields).build().train()
+    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(120):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.05:
+            break
+    assert loss < 0.05
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pool": "token", "cls": False}, "pool token requires the class token, which no_cls removes; use pool mean"),
+        (
+            {"distilled": True, "rope": "axial"},
+            "rope and distilled contradict each other (got axial); remove one of them",
+        ),
+        ({"distilled": True, "pool_norm": True}, "pool_norm and distilled contradict each other; remove one of them"),
+        ({"distilled": True, "classes": 0}, "distilled requires a head (got classes 0); remove it"),
+        ({"rope": "axial", "heads": 128}, "rope requires that dim / heads is divisible by 4"),
+        ({"mlp": "swigl"}, "mlp swigl is unknown; did you mean swiglu?"),
+        ({"key_bias": False, "qkv_bias": False}, "no_key_bias requires a bias of q and v"),
+    ],
+)
+def test_what_contradicts_is_refused(fields, message):
+    with pytest.raises(UsageError) as error:
+        ViTNetworkSpec(**fields)
+    assert str(error.value).startswith(message)
+
+
+def test_figures_of_tools_are_shown_only_for_options_that_libraries_have():
+    def names(spec):
+        return {each.name for each in counts_per_image(spec)}
+
+    assert "ptflops on timm" in names(ViTNetworkSpec(**WIDTH))
+    assert "ptflops on timm" not in names(ViTNetworkSpec(**WIDTH, mlp="swiglu")) | names(
+        ViTNetworkSpec(**WIDTH, rope="axial")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        ("dinov3-s-16-256", 21_586_944, 6_245_286_912),
+        ("dinov3-s-plus-16-256", 28_683_264, 8_092_615_680),
+        ("dinov3-b-16-256", 85_641_216, 23_574_546_432),
+        ("dinov3-l-16-256", 303_079_424, 82_368_970_752),
+        ("dinov3-h-plus-16-256", 840_509_440, 224_774_799_360),
+        ("dinov3-7b-16-256", 6_716_030_976, 1_774_668_546_048),
+        ("rope-vit-b-16-224", 86_434_792, 17_563_828_224),
+        ("eva02-b-16-clip-224", 86_263_040, 17_563_453_440),
+    ],
+)
+def test_exact_figures_of_published_networks(name, params, macs):
+    """They were counted on timm's networks with torch's FlopCounterMode."""
+    preset = next(each for each in presets() if each.name == name)
+    assert (preset.params, preset.macs) == (params, macs)
