@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import pytest
 import timm
@@ -239,3 +240,51 @@ def test_exact_figures_of_published_networks(name, params, macs):
     """They were counted on timm's networks with torch's FlopCounterMode."""
     preset = next(each for each in presets() if each.name == name)
     assert (preset.params, preset.macs) == (params, macs)
+
+
+DINO_NAMES = {
+    "reg_token": {"reg4": "register_tokens", "dinov3": "storage_tokens"},
+    ".mlp.fc1.": {"giant": ".mlp.w12."},
+    ".mlp.fc1_g.": {"plus": ".mlp.w1."},
+    ".mlp.fc1_x.": {"plus": ".mlp.w2."},
+    ".mlp.fc2.": {"giant": ".mlp.w3.", "plus": ".mlp.w3."},
+}
+"""Meta's names of parameters, by timm's, for networks whose name in timm has one of these words."""
+
+
+def of_meta(network, name):
+    """Return a state dict of Meta's DINOv2 or DINOv3 with the random weights of our network."""
+    state = {"mask_token": torch.zeros(1, 24)}
+    for parameter, tensor in network.state_dict().items():
+        for part, words in DINO_NAMES.items():
+            parameter = parameter.replace(part, next((new for word, new in words.items() if word in name), part))
+        state[parameter] = torch.randn_like(tensor)
+    if "reg4" in name:
+        state["pos_embed"] = torch.randn(1, 17, 24)
+    if "dinov3" in name:
+        state["rope_embed.periods"] = torch.randn(4)
+        for block in range(2):
+            for each in ("q_bias", "v_bias"):
+                state.pop(f"blocks.{block}.attn.{each}", None)
+            state[f"blocks.{block}.attn.qkv.bias"] = torch.randn(72) * ("qkvb" in name)
+            state[f"blocks.{block}.attn.qkv.bias_mask"] = torch.ones(72)
+    return state
+
+
+@pytest.mark.parametrize("name", [name for name in AGREEMENT if "dino" in name])
+def test_checkpoints_of_meta_load_as_in_timm(name):
+    spec = ViTNetworkSpec(**WIDTH | AGREEMENT[name])
+    theirs, ours = of_timm(name, spec), spec.build().eval().double()
+    state = of_meta(ours, name)
+    converted = sys.modules[type(theirs).__module__].checkpoint_filter_fn(dict(state), theirs)
+    theirs.load_state_dict(converted)
+    ours.load_state_dict(state)
+    for ours_of, theirs_of in zip(ours.parameters(), renamed(spec, theirs), strict=True):
+        assert torch.equal(ours_of, theirs_of)
+
+
+def renamed(spec, theirs):
+    """Return the parameters of timm's network in the order of ours."""
+    again = spec.build().double()
+    again.load_state_dict(theirs.state_dict())
+    return again.parameters()

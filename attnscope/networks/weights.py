@@ -70,6 +70,41 @@ def from_timm_eva(state: State) -> None:
         state[f"blocks.{index}.attn.freqs"] = of_block
 
 
+def from_official_dino(state: State, has_bias: bool) -> None:
+    """Convert Meta's checkpoints of DINOv2 and DINOv3 in place.
+
+    With registers, only patches have positions here, so that the class token gets the sum of its own. The keys of
+    DINOv3 have no bias; if the network has none for q and v either, those of the checkpoint must be zero.
+
+    Args:
+        state: the state dict.
+        has_bias: whether the network has a bias of q and v.
+    """
+    if state.pop("mask_token", None) is None:
+        return
+    for name in [name for name in state if name.startswith(("rope_embed.", "local_cls_norm.")) or "bias_mask" in name]:
+        del state[name]
+    if "register_tokens" in state:
+        first, state["pos_embed"] = state["pos_embed"].tensor_split((1,), dim=1)
+        state["cls_token"] = state["cls_token"] + first
+    if "storage_tokens" in state:
+        for name in [name for name in state if name.endswith("attn.qkv.bias")]:
+            q, _, v = state.pop(name).chunk(3)
+            if has_bias or q.any() or v.any():
+                state[name.replace("qkv.bias", "q_bias")], state[name.replace("qkv.bias", "v_bias")] = q, v
+    _rename(
+        state,
+        "cls_token",
+        {
+            r"(register|storage)_tokens": "reg_token",
+            r"(.*)\.mlp\.w12\.": r"\1.mlp.fc1.",
+            r"(.*)\.mlp\.w1\.": r"\1.mlp.fc1_g.",
+            r"(.*)\.mlp\.w2\.": r"\1.mlp.fc1_x.",
+            r"(.*)\.mlp\.w3\.": r"\1.mlp.fc2.",
+        },
+    )
+
+
 def from_torchvision_swin(state: State) -> None:
     """Convert a state dict of torchvision's `swin_t`, `swin_v2_t` and their variants in place.
 

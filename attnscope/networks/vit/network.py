@@ -13,7 +13,7 @@ from attnscope.networks.resizing import resize_positions
 from attnscope.networks.vit import steps
 from attnscope.networks.vit.mlp import GELU, PACKED, SWIGLU
 from attnscope.networks.vit.spec import ALL, PATCHES, ViTNetworkSpec
-from attnscope.networks.weights import LoadsOthers, State, from_timm_eva, from_torchvision_vit
+from attnscope.networks.weights import LoadsOthers, State, from_official_dino, from_timm_eva, from_torchvision_vit
 
 MLP_MODULES = {GELU: Mlp, SWIGLU: SwiGLU, PACKED: PackedSwiGLU}
 RESIZE = "resize it, or build the network for its size"
@@ -126,9 +126,9 @@ class Block(Checkpointing):
 class VisionTransformer(LoadsOthers):
     """ViT, DeiT and their successors: (b, 3, height, width) -> (b, classes), or (b, c) without a head.
 
-    State dicts of timm's VisionTransformer are loaded unchanged; those of its Eva and of torchvision are converted, and
-    buffers of other checkpoints are ignored. Position embeddings for another image size are resampled with bicubic
-    interpolation, as in timm.
+    State dicts of timm's VisionTransformer are loaded unchanged. Those of its Eva, of torchvision, and of Meta's DINOv2
+    and DINOv3 are converted, and buffers of other checkpoints are ignored. Position embeddings for another image size
+    are resampled with bicubic interpolation, as in timm.
     """
 
     def __init__(self, spec: ViTNetworkSpec) -> None:
@@ -276,6 +276,7 @@ class VisionTransformer(LoadsOthers):
         """Convert another library's state dict in place, and resample position embeddings to this network's grid."""
         from_torchvision_vit(state)
         from_timm_eva(state)
+        from_official_dino(state, self.spec.qkv_bias)
         positions = state.get("pos_embed")
         if positions is None or self.pos_embed is None or positions.shape[1] == self.pos_embed.shape[1]:
             return
