@@ -11,7 +11,7 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "the Swin paper, table 1": {"vit": (PATCHES,), "swin": (MACS,)},
     "Microsoft's README": {"swin": (MACS, MICROSOFT), "swinv2": (WITHOUT_BIAS_MLP, MICROSOFT)},
     "the DeiT III README": {"vit": (FVCORE + TRUNCATED,)},
-    "timm's benchmark tables": {"vit": (FVCORE,), "swin": (FVCORE,), "swinv2": (FVCORE,)},
+    "timm's benchmark tables": {"vit": (FVCORE,), "sam": (FVCORE,), "swin": (FVCORE,), "swinv2": (FVCORE,)},
     "EfficientViT-SAM, arXiv 2402.05008": {"sam": (WITHOUT_POSITIONS,)},
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
