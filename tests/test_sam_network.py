@@ -93,6 +93,14 @@ def test_the_image_encoder_of_a_sam_checkpoint_loads():
         assert torch.equal(ours, theirs)
 
 
+def test_an_exported_encoder_takes_any_batch_size():
+    network = replace(SPECS[0], depth=2, global_blocks=(2,)).build().eval()
+    two, five = (torch.randn(count, 3, *network.spec.image) for count in (2, 5))
+    exported = torch.export.export(network, (two,), dynamic_shapes=({0: torch.export.Dim("b")},)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(five), network(five))
+
+
 @pytest.mark.parametrize(
     ("name", "params", "macs"),
     [
