@@ -128,6 +128,7 @@ def small_networks(draw):
         "batch": st.integers(1, 2),
         "scope": st.sampled_from(["model", "block"]),
         "kernel": st.sampled_from(KERNELS),
+        "checkpoint": st.sampled_from(["none", "block", "attention"]),
         "image": st.tuples(st.integers(1, 4), st.integers(1, 4)),
         "pad_image": st.booleans(),
         "mlp_ratio": st.sampled_from([1.0, 8 / 3]),

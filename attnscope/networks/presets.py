@@ -53,7 +53,8 @@ class Preset:
 def presets() -> list[Preset]:
     """Return all presets, by family and by size."""
     found = [_preset(name, configs.read_toml(path)) for name, path in configs.presets().items()]
-    return sorted(found, key=lambda preset: (FAMILIES.index(preset.name.split("-")[0]), preset.macs))
+    places = {family: place for place, family in enumerate(FAMILIES)}
+    return sorted(found, key=lambda preset: (places.get(preset.name.split("-")[0], len(places)), preset.macs))
 
 
 def names_with_stages() -> list[str]:
