@@ -20,6 +20,7 @@ from .core.errors import UsageError as UsageError
 from .core.version import __version__ as __version__
 from .networks.resizing import resize_bias_table as resize_bias_table
 from .networks.resizing import resize_positions as resize_positions
+from .networks.sam.spec import SAMNetworkSpec as SAMNetworkSpec
 from .networks.swin.spec import SwinNetworkSpec as SwinNetworkSpec
 from .networks.swin.spec import SwinV2NetworkSpec as SwinV2NetworkSpec
 from .networks.vit.spec import ViTNetworkSpec as ViTNetworkSpec
