@@ -55,8 +55,8 @@ def assemble_report(
         command, focus, figures, figure: as in `explore`.
     """
     plan, forward = costs.plan, measured.forward
-    is_network = isinstance(spec, networks.NetworkSpec)
-    is_whole = isinstance(spec, networks.NetworkSpec) and spec.is_whole
+    is_network = isinstance(spec, networks.ComposedSpec)
+    is_whole = isinstance(spec, networks.ComposedSpec) and spec.is_whole
     rows = step_rows(costs, measured, options.backward)
     noise = _noise(measured, options)
     return Report(

@@ -141,10 +141,11 @@ def _fresh_block(spec: Spec, options: RunOptions) -> Block:
 
 def _request(spec: Spec, options: RunOptions) -> dict[str, Any]:
     """Return the message to a fresh process: the Spec, the folder of its attention, the options and the allocator."""
+    attention = spec.attention() if isinstance(spec, networks.ComposedSpec) else spec
     return {
-        "is_network": isinstance(spec, networks.NetworkSpec),
+        "is_network": spec is not attention,
         "name": spec.name,
-        "folder": str(Path(sys.modules[type(spec).__module__].__file__ or "").parent),
+        "folder": str(Path(sys.modules[type(attention).__module__].__file__ or "").parent),
         "values": spec.as_dict(),
         "options": {field.name: getattr(options, field.name) for field in fields(options) if field.name != "progress"},
         "allocator": process.allocator,
@@ -163,10 +164,9 @@ def main() -> None:
     from attnscope.profiling.yardsticks import yardsticks_of
 
     name, options = request["name"], RunOptions(**request["options"])
+    spec_class = find_spec_class(name) or attentions.load(request["folder"])
     if request["is_network"]:
-        spec_class: type[Spec] = networks.spec_class(name)
-    else:
-        spec_class = find_spec_class(name) or attentions.load(request["folder"])
+        spec_class = networks.spec_class(name)
     spec = spec_class(**request["values"])
     device = find_device(options.device)
     with settled(options.threads, options.seed, device), torch.inference_mode(False):

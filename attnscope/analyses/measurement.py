@@ -271,7 +271,7 @@ def measure_counterpart(
 
     Its runs are interleaved with runs of this attention, so that a drift of the machine does not change their ratio.
     """
-    if whole is None or isinstance(spec, networks.NetworkSpec):
+    if whole is None or isinstance(spec, networks.ComposedSpec):
         return CounterpartTimes()
     from attnscope.profiling.timing import time_in_turn
 

@@ -80,6 +80,8 @@ class Spec(ABC):
     """Authors, title and arXiv number of the paper, for `--explain`."""
     PICTURED: ClassVar[tuple[str, ...]] = ()
     """Fields on which the neighbourhood depends, in addition to SIZE_FIELD; they are flags of its picture."""
+    WITHOUT_BLOCK: ClassVar[str] = ""
+    """Reason why this attention has no block of norm, attention, residual, norm, MLP and residual; empty if it has one."""
     CHANNEL_AXIS: ClassVar[int] = -1
     """Axis of the channels in the input and the output; 1 for a module that takes channels first."""
     IS_PLAIN: ClassVar[bool] = False

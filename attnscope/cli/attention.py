@@ -63,15 +63,6 @@ from attnscope.cli.without_effect import warn
 from attnscope.core.errors import UsageError
 from attnscope.core.windows import Windows
 
-SCOPE = Annotated[
-    str,
-    option(
-        group=NETWORK,
-        **choices(networks.SCOPES),
-        help=f"Scope to explore: {', '.join(networks.SCOPES)}.",
-    ),
-]
-
 
 def _preset_names(context: typer.Context) -> list[str]:
     """Return the completions of --preset: the presets of the command."""
@@ -110,13 +101,20 @@ def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str,
     context.default_map = {**values, **before} if weak else {**before, **values}
 
 
+def _scope_flag(scopes: Sequence[str]) -> inspect.Parameter:
+    """Return the flag --scope of a command with these scopes."""
+    declared = option(group=NETWORK, **choices(scopes), help=f"Scope to explore: {', '.join(scopes)}.")
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter("scope", kind, default="attention", annotation=Annotated[str, declared])
+
+
 def attention_command(app: typer.Typer, name: str) -> None:
     """Add the command of an attention to the app."""
     spec_class = attentions.spec_class(name)
-    fields, has_networks = _fields(name), name in networks.names()
+    fields, scopes = _fields(name), networks.scopes(name)
 
     def command(typer_context: typer.Context, **flags: Any) -> None:
-        scope = flags.pop("scope") if has_networks else "attention"
+        scope = flags.pop("scope") if len(scopes) > 1 else "attention"
         values = {field.name: flags.pop(field.name) for field in fields}
         given = {field: value for field, value in values.items() if strength(typer_context, field)}
         if flags["explained"] is not None:  # a figure of a preset is one of the whole network, and needs no times
@@ -136,9 +134,9 @@ def attention_command(app: typer.Typer, name: str) -> None:
     of_attention = own_fields(spec_class)
     own = [flag_of(field, ATTENTION if field.name in of_attention else NETWORK) for field in fields]
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
     preset, *others = list(inspect.signature(run_attention).parameters.values())[1:]
-    of_networks = [scope, preset] if has_networks else []  # all presets are networks
+    scope = [_scope_flag(scopes)] if len(scopes) > 1 else []
+    of_networks = [*scope, preset] if "model" in scopes else scope  # all presets are networks
     give_flags(command, [context, *of_networks, *own, *others], [spec_class])
     summary = " ".join((spec_class.__doc__ or "").split("\n\n")[0].split())
     app.command(name, help=summary, epilog=examples(map(typed, spec_class.EXAMPLES)))(command)
@@ -147,7 +145,7 @@ def attention_command(app: typer.Typer, name: str) -> None:
 def _fields(name: str) -> list[Field[Any]]:
     """Return the fields that are flags: of the attention, of networks built from it, then of all attentions."""
     fields = {field.name: field for field in own_fields_first(attentions.spec_class(name))}
-    if name not in networks.names():
+    if len(networks.scopes(name)) == 1:
         return list(fields.values())
     common = {field.name for field in dataclasses.fields(Spec)}
     of_networks = [field for field in own_fields_first(networks.spec_class(name)) if field.name != "scope"]
@@ -349,6 +347,6 @@ def windows_of(spec: Spec) -> Windows:
     drawn = spec.neighbourhood
     if not isinstance(drawn, Windows):
         raise UsageError(f"{{picture}} requires windows, but {spec.title} has none; use attnscope swin")
-    if isinstance(spec, networks.NetworkSpec) and spec.is_whole:
+    if isinstance(spec, networks.ComposedSpec) and spec.is_whole:
         raise UsageError(f"{{picture}} requires a single stage (got a whole {spec.title}); add {{stage}}")
     return drawn

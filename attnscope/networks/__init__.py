@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from attnscope import attentions
 from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.networks.block.spec import BlockSpec, block_class
+from attnscope.networks.composed import ComposedSpec
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.plan import Plan
 
@@ -20,7 +22,18 @@ if TYPE_CHECKING:
 SCOPES = ("attention", "block", "model")
 """Scopes of a command: one attention, one block, or the whole network."""
 
-__all__ = ["SCOPES", "NetworkSpec", "asked", "build", "names", "plan", "spec_class", "without_effect"]
+__all__ = [
+    "SCOPES",
+    "ComposedSpec",
+    "NetworkSpec",
+    "asked",
+    "build",
+    "names",
+    "plan",
+    "scopes",
+    "spec_class",
+    "without_effect",
+]
 
 _SPECS = {
     "vit": ("vit", "ViTNetworkSpec"),
@@ -36,8 +49,17 @@ def names() -> list[str]:
     return list(_SPECS)
 
 
-def spec_class(name: str) -> type[NetworkSpec]:
-    """Return the Spec of the networks built from the attention with this name."""
+def scopes(name: str) -> tuple[str, ...]:
+    """Return the scopes of an attention's command; the model is one of them if it has networks."""
+    if name in _SPECS:
+        return SCOPES
+    return SCOPES[:1] if "scope" in own_fields(attentions.spec_class(name)) else SCOPES[:2]
+
+
+def spec_class(name: str) -> type[NetworkSpec] | type[BlockSpec]:
+    """Return the Spec of the networks built from the attention with this name, or of its block if it has none."""
+    if name not in _SPECS:
+        return block_class(attentions.spec_class(name))
     folder, spec = _SPECS[name]
     found: type[NetworkSpec] = getattr(import_module(f"{__name__}.{folder}.spec"), spec)
     return found
@@ -59,10 +81,10 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
     if scope not in SCOPES:
         raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
     attention = attentions.spec_class(name)
-    if name not in _SPECS:
-        if scope != "attention":
-            raise UsageError(f"{{scope}} must be attention for {name}, which has no networks (got {scope})")
-        return attention(**given)
+    if name not in _SPECS and scope == "model":
+        raise UsageError(
+            f"{{scope}} must be attention or block for {name}, which has no networks (got model); use {{scope}} block"
+        )
     network = spec_class(name)
     of_attention, of_network = ({field.name for field in fields(spec)} for spec in (attention, network))
     if scope == "attention" and of_attention.issuperset(given):
@@ -93,8 +115,6 @@ def without_effect(name: str, given: Mapping[str, Any], scope: str) -> dict[str,
         given: values of fields, as in `asked`.
         scope: "attention", "block" or "model".
     """
-    if name not in _SPECS:
-        return {}
     network, of_attention = own_fields(spec_class(name)), own_fields(attentions.spec_class(name))
     own = {
         field: value
@@ -122,15 +142,15 @@ def _changes(name: str, given: Mapping[str, Any], scope: str, field: str) -> boo
 
 def _explored(spec: Spec) -> object:
     """Return the values to compare: the Spec of a whole network, or the attention and the plan of a part of one."""
-    is_part = isinstance(spec, NetworkSpec) and not spec.is_whole
+    is_part = isinstance(spec, ComposedSpec) and not spec.is_whole
     return (spec.attention(), spec.plan()) if is_part else spec  # type: ignore[attr-defined]
 
 
-def plan(spec: NetworkSpec) -> Plan:
+def plan(spec: ComposedSpec) -> Plan:
     """Return the steps that this Spec runs, with their sizes; identical blocks are merged. It does not import torch."""
     return spec.plan()
 
 
-def build(spec: NetworkSpec) -> "nn.Module":
+def build(spec: ComposedSpec) -> "nn.Module":
     """Build the module of this Spec on torch's default device, with torch's default dtype."""
     return spec.build()

@@ -146,11 +146,11 @@ class Checkpointing(Layer):
         self.checkpoint = checkpoint
         self.drops = drops
 
-    def checkpointed(self, part: str, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Run a part of the block, "block" or "attention"; save its input alone if that is the checkpointed part."""
+    def checkpointed(self, part: str, run: Callable[..., Tensor], *x: Tensor) -> Tensor:
+        """Run a part of the block, "block" or "attention"; save its inputs alone if that is the checkpointed part."""
         if part != self.checkpoint or not torch.is_grad_enabled():
-            return run(x)
-        result: Tensor = checkpoint(run, x, use_reentrant=False, preserve_rng_state=self.drops)
+            return run(*x)
+        result: Tensor = checkpoint(run, *x, use_reentrant=False, preserve_rng_state=self.drops)
         return result
 
 

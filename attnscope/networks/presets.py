@@ -147,7 +147,9 @@ def _network(tables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _spec(command: str, fields: Mapping[str, Any]) -> NetworkSpec:
-    return networks.spec_class(command)(**_values(fields))
+    spec = networks.spec_class(command)(**_values(fields))
+    assert isinstance(spec, NetworkSpec)
+    return spec
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:

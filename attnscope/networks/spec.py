@@ -1,26 +1,24 @@
 """Options of a network: the base class of every network's Spec."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from attnscope.attentions.complexity import MLP_RATIO, projections
 from attnscope.attentions.heads import Headed
-from attnscope.attentions.spec import Spec, option
+from attnscope.attentions.spec import option
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Pair
-from attnscope.plan.plan import Plan
+from attnscope.networks.composed import ComposedSpec
 
 DEEPEST = 1000
 """Maximum number of blocks of a network or a stage; the size of a report grows with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSpec(Spec):
+class NetworkSpec(ComposedSpec):
     """Options of a network, or of one of its stages or blocks.
 
     With scope "model", and without a stage or a block, it is the whole network, from the image to the logits.
@@ -29,8 +27,6 @@ class NetworkSpec(Spec):
     SIZE_FIELD: ClassVar[str] = "image"
     SAID: ClassVar[tuple[str, ...]] = ("scope",)
     MODULE_FILE: ClassVar[str] = "network"
-    INSTEAD: ClassVar[Mapping[str, str]] = {}
-    """Replacement of a field that only the attention has, for an error message."""
 
     image: Pair = option((224, 224), "Image size in pixels.")
     patch: Pair = option((16, 16), "Patch size in pixels.")
@@ -108,21 +104,6 @@ class NetworkSpec(Spec):
         """Return the MACs of the whole network for one image, in closed form."""
         raise NotImplementedError
 
-    def hidden(self, dim: int) -> int:
-        """Return the hidden size of the MLP in a block of this embedding dimension.
-
-        Raises:
-            UsageError: if it is 0.
-        """
-        hidden = int(dim * self.mlp_ratio)
-        if not hidden:
-            smallest = math.ceil(1e4 / dim) / 1e4
-            raise UsageError(
-                f"{{mlp_ratio}} must be at least 1/{{dim}}, or the MLP has no hidden channel "
-                f"(got {self.mlp_ratio:g} with {{dim}} {dim}); smallest: {smallest:g}"
-            )
-        return hidden
-
     def block_cost(
         self,
         tokens: Expression,
@@ -149,14 +130,6 @@ class NetworkSpec(Spec):
         E = MLP_RATIO * C if is_usual else symbol("E", *hidden)
         mlp = mlp_layers * tokens * C * E
         return projections(attending, C, G) + mlp + 2 * keys * attending * C
-
-    def checkpointed(self, part: str, plan: Plan) -> Plan:
-        """Return the plan of a block or of its attention, which the backward recomputes if it is the checkpointed part."""
-        return plan.checkpointed() if part == self.checkpoint else plan
-
-    def shared(self) -> dict[str, Any]:
-        """Return the values of the fields that all attentions have."""
-        return {field.name: getattr(self, field.name) for field in fields(Spec)}
 
     def check_index(self, name: str, index: int | None, last: int) -> None:
         """Check that a block or a stage with this number exists.

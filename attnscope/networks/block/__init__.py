@@ -1,0 +1,1 @@
+"""The block of any attention: norm, attention, residual, norm, MLP, residual."""
