@@ -78,7 +78,7 @@ def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True
     paths = presets()
     if name in paths:
         return paths[name]
-    by_timm = {str(read_toml(path).get("timm")): path for path in paths.values()}
+    by_timm = {str(timm): path for path in paths.values() if (timm := read_toml(path).get("timm"))}
     if (architecture := name.partition(".")[0]) in by_timm:
         return by_timm[architecture]
     suggested = {paths[each] for each in suiting(suits)}

@@ -10,13 +10,14 @@ from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import spell_pair
 from attnscope.networks import configs
+from attnscope.networks.hierarchy.spec import HierarchySpec
 from attnscope.networks.spec import NetworkSpec
 from attnscope.networks.stages import Stage
 from attnscope.networks.swin.spec import SwinNetworkSpec
 
 RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
-FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2")
+FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat")
 """The first words of the names of presets, in the order of the list."""
 
 
@@ -24,6 +25,7 @@ FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "
 class Preset:
     """A published network: its name, its command, timm's name for it, its source, its Spec, and the published figures.
 
+    timm's name is empty for a network that timm does not have.
     `params` and `macs` are computed in closed form; MACs are those of one image.
     """
 
@@ -77,7 +79,7 @@ def read_stages(name: str | None = None) -> tuple[Stage, ...]:
             f"{{preset}} must be a network with stages (got {name}, which has no depths); remove it to use Swin-T"
         )
     spec = _spec(command, fields)
-    assert isinstance(spec, SwinNetworkSpec)
+    assert isinstance(spec, SwinNetworkSpec | HierarchySpec)
     return spec.stages
 
 
@@ -103,7 +105,7 @@ def overrides(name: str, spec: Spec) -> list[str]:
     if isinstance(spec, NetworkSpec):
         parts = {field: getattr(spec, field) for field in ("scope", "stage", "block") if hasattr(spec, field)}
         originals: list[Spec] = [replace(network, **parts)] if type(network) is type(spec) else []
-    elif isinstance(network, SwinNetworkSpec):
+    elif isinstance(network, SwinNetworkSpec | HierarchySpec):
         originals = [network.attention_of(stage, block) for stage in network.stages for block in range(2)]
     else:
         originals = [network.attention()]
@@ -138,7 +140,7 @@ def _has_stages(tables: Mapping[str, Any]) -> bool:
 def _preset(name: str, tables: Mapping[str, Any]) -> Preset:
     command, fields = _network(tables)
     spec = _spec(command, fields)
-    return Preset(name, command, tables["timm"], tables["source"], spec, tuple(tables.get("published", ())))
+    return Preset(name, command, tables.get("timm", ""), tables["source"], spec, tuple(tables.get("published", ())))
 
 
 def _network(tables: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 MACS, FVCORE, PATCHES = "MACs", "fvcore: LayerNorm added", "MACs without the class token"
+WITHOUT_SDPA = "fvcore without SDPA"
 MICROSOFT, WITHOUT_BIAS_MLP = "Microsoft's flops()", "MACs without the bias MLP"
 WITHOUT_POSITIONS = "MACs without the relative positions"
 TRUNCATED = ", truncated"
@@ -11,8 +12,11 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "the Swin paper, table 1": {"vit": (PATCHES,), "swin": (MACS,)},
     "Microsoft's README": {"swin": (MACS, MICROSOFT), "swinv2": (WITHOUT_BIAS_MLP, MICROSOFT)},
     "the DeiT III README": {"vit": (FVCORE + TRUNCATED,)},
-    "timm's benchmark tables": {"vit": (FVCORE,), "sam": (FVCORE,), "swin": (FVCORE,), "swinv2": (FVCORE,)},
     "EfficientViT-SAM, arXiv 2402.05008": {"sam": (WITHOUT_POSITIONS,)},
+    "the PVT v2 paper, table 2": {"pvt": (FVCORE,)},
+    "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
+    "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
+    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt"), (FVCORE,)),
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
 """The conventions of each source, for each command.

@@ -54,7 +54,7 @@ CLIPS: Mapping[str, Clip] = {
 class Stage:
     """A stage: its index from 0, embedding dimension, number of heads, grid, window and number of blocks.
 
-    `shift` is the shift of every second block.
+    The window is (0, 0) in a network without windows. `shift` is the shift of every second block.
     """
 
     index: int
@@ -67,8 +67,9 @@ class Stage:
 
     def fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of an attention in this stage, updated with `given`; clip the window to the grid."""
-        window = clipped(pair(given.get("window", self.window)), self.grid)
-        return {"dim": self.dim, "heads": self.heads, **given, "window": window}
+        window = pair(given.get("window", self.window))
+        own = {"window": clipped(window, self.grid)} if any(window) else {}
+        return {"dim": self.dim, "heads": self.heads, **given, **own}
 
 
 def halving(

@@ -14,7 +14,7 @@ from attnscope.render.screen import Screen
 COLUMNS = [
     Column[Preset]("preset", "preset", lambda row: row.name, rank=0, right=False),
     Column[Preset]("command", "command", lambda row: row.command, rank=3, right=False),
-    Column[Preset]("timm", "timm's name", lambda row: row.timm, rank=2, right=False),
+    Column[Preset]("timm", "timm's name", lambda row: row.timm or words.NONE, rank=2, right=False),
     Column[Preset]("image", "image", lambda row: spell(row.spec.image), rank=4),
     Column[Preset]("params", "params", lambda row: row.params, words.metric, 0),
     Column[Preset]("macs", "MACs", lambda row: row.macs, words.metric, 0),

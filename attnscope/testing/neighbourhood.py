@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from attnscope.attentions.spec import Spec
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Sides
+from attnscope.networks import ComposedSpec
 from attnscope.testing.comparison import built, fail
 
 HINT = "reach(axis, side) of the Spec's neighbourhood, or keys that the attention does not use"
@@ -70,7 +71,8 @@ def _influence(module: nn.Module, axis: int, *x: Tensor) -> Tensor:
 
 def _sides(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the sides of the token grid: those of the Spec, or else those of the input; a sequence has one side."""
-    sides: int | Sides = getattr(spec, spec.SIZE_FIELD)
+    attention = spec.attention() if isinstance(spec, ComposedSpec) else spec
+    sides: int | Sides = getattr(attention, attention.SIZE_FIELD)
     return sides if isinstance(sides, tuple) else shape[1:-1]
 
 

@@ -12,6 +12,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from attnscope.ops.formats import is_channels_last
 from attnscope.tracing.costs import is_known, is_view, name_of
 from attnscope.tracing.tensors import has_own_operators, overwritten, storage_of, tensors_in
 
@@ -81,7 +82,7 @@ class Operators(TorchDispatchMode):
             return func(*args, **kwargs)
         if not is_known(func) and (backend := _backend(args, kwargs)) and _runs_python(func, backend):
             return self.run_custom(func, backend, args, kwargs)
-        out = func(*args, **kwargs)
+        out = _laid_out(func, args, func(*args, **kwargs))
         self.recorder.ran(func, args, kwargs, out)
         if self.computed is not None and not (is_view(func) or ALLOCATES.fullmatch(name_of(func))):
             self.computed |= _storages(out)
@@ -132,6 +133,18 @@ class Operators(TorchDispatchMode):
         if around is not None:
             around |= results
         return out
+
+
+def _laid_out(operator: Any, args: Any, out: Any) -> Any:
+    """Return the result of an operator on meta in the memory format that it has on other devices.
+
+    A convolution keeps the channels-last format of its input; on meta its result would be contiguous.
+    """
+    if operator is not torch.ops.aten.convolution.default or not out.is_meta:
+        return out
+    if not is_channels_last(args[0].shape, args[0].stride()):
+        return out
+    return out.to(memory_format=torch.channels_last)
 
 
 def _storages(values: Any) -> set[int]:

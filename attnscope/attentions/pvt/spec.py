@@ -98,7 +98,6 @@ class PVTSpec(Headed):
     GIVES_UP: ClassVar[str] = "detail: the tokens of a patch share one key and one value"
     PAPER: ClassVar[str] = "Wang et al., Pyramid Vision Transformer, arXiv 2102.12122; PVT v2, arXiv 2106.13797"
     SIZE_FIELD: ClassVar[str] = "resolution"
-    WITHOUT_BLOCK: ClassVar[str] = "its MLP has a depthwise convolution in PVT v2"
     PICTURED: ClassVar[tuple[str, ...]] = ("reduction", "linear")
 
     dim: int = option(64, "Embedding dimension.")

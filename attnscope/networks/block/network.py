@@ -16,22 +16,21 @@ class Block(Checkpointing):
 
     Args:
         attention: the attention; its output has the shape of its first input.
-        hidden: hidden size of the MLP.
+        mlp: the MLP, with the layers fc1 and fc2.
         checkpoint: what the backward computes again: "none", "block" or "attention".
         eps: the number that the norms add to the variance.
     """
 
     axes: ClassVar[tuple[str, ...]] = ("b", *TOKENS[3])
     """The axes of the input before its channels."""
-    mlp_class: ClassVar[type[Mlp]] = Mlp
 
-    def __init__(self, attention: Spec, hidden: int, checkpoint: str = "none", eps: float = 1e-5) -> None:
+    def __init__(self, attention: Spec, mlp: Mlp, checkpoint: str = "none", eps: float = 1e-5) -> None:
         super().__init__(checkpoint, attention.drops)
         dim = attention.input_shape[-1]
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attn = attention.build()
         self.norm2 = nn.LayerNorm(dim, eps)
-        self.mlp = self.mlp_class(dim, hidden, attention.proj_drop)
+        self.mlp = mlp
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -79,7 +78,6 @@ class GridBlock(Block):
 
     spelling: ClassVar[dict[str, str]] = GridMlp.spelling
     axes: ClassVar[tuple[str, ...]] = GridMlp.axes
-    mlp_class: ClassVar[type[Mlp]] = GridMlp
 
 
 class VolumeMlp(Mlp):
@@ -94,14 +92,13 @@ class VolumeBlock(Block):
 
     spelling: ClassVar[dict[str, str]] = VolumeMlp.spelling
     axes: ClassVar[tuple[str, ...]] = VolumeMlp.axes
-    mlp_class: ClassVar[type[Mlp]] = VolumeMlp
 
 
-BLOCKS = {3: Block, 4: GridBlock, 5: VolumeBlock}
-"""The class of a block, by the number of axes of its input."""
+KINDS = {3: (Block, Mlp), 4: (GridBlock, GridMlp), 5: (VolumeBlock, VolumeMlp)}
+"""The classes of a block and of its MLP, by the number of axes of the input."""
 
 
 def build(spec: BlockSpec) -> nn.Module:
     """Build the block that a Spec describes."""
-    block = BLOCKS[len(spec.input_shape)]
-    return block(spec.attention(), spec.hidden(spec.width), spec.checkpoint)
+    block, mlp = KINDS[len(spec.input_shape)]
+    return block(spec.attention(), mlp(spec.width, spec.hidden(spec.width), spec.proj_drop), spec.checkpoint)

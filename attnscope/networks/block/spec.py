@@ -28,11 +28,11 @@ def _again(name: str) -> Any:
 class BlockSpec(ComposedSpec):
     """A block of an attention: norm, attention, residual, norm, MLP, residual.
 
-    `block_class` adds the fields of the attention. Input and output of the attention have the same shape.
+    `block_class` adds the fields of the attention, whose output has the shape of its input.
 
     Raises:
-        UsageError: if a value of the attention is not allowed, if the MLP has no hidden channel, or if blocks of the
-            attention have other parts.
+        UsageError: if a value of the attention is not allowed, if the MLP has no hidden channel, or if the attention
+            has no such block.
     """
 
     ATTENTION: ClassVar[type[Spec]]

@@ -19,23 +19,25 @@ def plan(spec: BlockSpec) -> Plan:
     return block_plan(spec, spec.attention())
 
 
-def block_plan(spec: ComposedSpec, attention: Spec, hidden: int | None = None) -> Plan:
+def block_plan(spec: ComposedSpec, attention: Spec, mlp: Plan | None = None) -> Plan:
     """Return the plan of a block: norm, attention, residual, norm, MLP, residual.
 
     Args:
         spec: the block or the network, which says what the backward recomputes.
         attention: the attention; its output has the shape of its first input.
-        hidden: hidden size of the MLP; by default that of the Spec.
+        mlp: the plan of the MLP, from `branch` to `branch`; by default two linear layers with a GELU between them.
     """
     b, *tokens, c = attention.input_shape
     letters = TOKENS[len(attention.input_shape)]
-    sizes = {"b": b, **dict(zip(letters, tokens, strict=True)), "c": c, "e": hidden or spec.hidden(c)}
+    sizes = {"b": b, **dict(zip(letters, tokens, strict=True)), "c": c}
 
     def of(*steps: Step) -> Plan:
         return Plan.of([on(letters, step) for step in steps], sizes, spec.itemsize)
 
     branch = {"branch": "branch"}
-    mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop))
+    if mlp is None:
+        sizes["e"] = spec.hidden(c)
+        mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop))
     whole = Plan.join(
         [
             of(norm1),

@@ -1,0 +1,1 @@
+"""The parts that hierarchical networks share: stages of blocks on ever coarser grids."""
