@@ -38,6 +38,7 @@ __all__ = [
 _SPECS = {
     "vit": ("vit", "ViTNetworkSpec"),
     "sam": ("sam", "SAMNetworkSpec"),
+    "hiera": ("hiera", "HieraNetworkSpec"),
     "pvt": ("pvt", "PVTNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),

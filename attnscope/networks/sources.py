@@ -14,9 +14,10 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "the DeiT III README": {"vit": (FVCORE + TRUNCATED,)},
     "EfficientViT-SAM, arXiv 2402.05008": {"sam": (WITHOUT_POSITIONS,)},
     "the PVT v2 paper, table 2": {"pvt": (FVCORE,)},
+    "the Hiera paper": {"hiera": (FVCORE,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
     "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
-    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt"), (FVCORE,)),
+    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera"), (FVCORE,)),
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
 """The conventions of each source, for each command.

@@ -95,9 +95,9 @@ def _total_back(back: Back) -> Gradients:
     return [expand(back.tape, back.grad, back.meta)]
 
 
-def maximum(tape: Tape, x: Tensor, axis: int) -> Tensor:
-    """Return the maximum along an axis, like torch's `amax`."""
-    made = tape.tensor(x.shape[:axis] + x.shape[axis + 1 :])
+def maximum(tape: Tape, x: Tensor, *axes: int) -> Tensor:
+    """Return the maximum along axes, like torch's `amax`."""
+    made = tape.tensor(tuple([size for axis, size in enumerate(x.shape) if axis not in axes]))
     tape.ran("amax", [x], made)
     tape.remember(_maximum_back, [x], [made], saved=[x, made])
     return made

@@ -22,7 +22,7 @@ SMALL = {
 SMALL = {name: values for name, values in SMALL.items() if name not in networks.names()}
 """Small values of each attention whose blocks are not those of a network."""
 BLOCKS = [block_class(attentions.spec_class(name))(**values) for name, values in SMALL.items()]
-REFUSED = ("hiera", "linear", "separable", "xca")
+REFUSED = ("linear", "separable", "xca")
 
 
 class TestBattery(AttentionBattery):

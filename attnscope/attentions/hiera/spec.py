@@ -94,7 +94,6 @@ class HieraSpec(Headed):
     PAPER: ClassVar[str] = "Ryali et al., Hiera, arXiv 2306.00989"
     SIZE_FIELD: ClassVar[str] = "resolution"
     PICTURED: ClassVar[tuple[str, ...]] = ("window", "q_stride")
-    WITHOUT_BLOCK: ClassVar[str] = "its residual pools tokens and has a projection"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(96, "Embedding dimension of the input.")

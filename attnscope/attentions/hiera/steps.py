@@ -25,7 +25,7 @@ from attnscope.plan.step import Step, name_steps
 def largest(tape: Tape, given: Operands) -> Result:
     """Return the maximum of the tokens of each cell, which are the slowest index of a unit."""
     (b, h, m, d), n = given.x.shape, given.shapes[0][2]
-    return reduction.maximum(tape, movement.view(tape, given.x, (b, h, m // n, n, d)), axis=2)
+    return reduction.maximum(tape, movement.view(tape, given.x, (b, h, m // n, n, d)), 2)
 
 
 partition = Step(

@@ -119,7 +119,11 @@ class HierarchySpec(NetworkSpec):
             return self.image_shape
         if self.is_block:
             return self.attention().input_shape
-        return self.attention_of(self.before(self.opened), 0).input_shape
+        return self.input_of(self.opened)
+
+    def input_of(self, stage: Stage) -> tuple[int, ...]:
+        """Return the shape of a stage's input: by default the tokens of the previous stage."""
+        return self.attention_of(self.before(stage), 0).input_shape
 
     def attention(self) -> Headed:
         """Return the attention of the selected block."""

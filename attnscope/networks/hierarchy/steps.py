@@ -70,6 +70,7 @@ def stage_plan(
     block: Callable[[Stage, Headed], Plan],
     before: Sequence[Plan] = (),
     after: Sequence[Plan] = (),
+    first: int = 0,
 ) -> Plan:
     """Return the plan of a stage; identical blocks share their rows.
 
@@ -78,13 +79,14 @@ def stage_plan(
         stage: the stage.
         block: the plan of a block with an attention.
         before, after: the plans before and after the blocks, with the names of tensors in the stage.
+        first: the number of the first block in the module.
     """
     pieces = list(before)
     piece_of: dict[int, int] = {}
     several = len(spec.kinds(stage)) > 1
     for attention, blocks in spec.kinds(stage):
         title = f"block, {spec.title_of(attention)}" if several else "block"
-        paths = [f"blocks.{each}" for each in blocks]
+        paths = [f"blocks.{first + each}" for each in blocks]
         part = Part(title, stage.index + 1)
         pieces.append(block(stage, attention).inside(*paths, part=part, takes=STREAM, makes=STREAM))
         piece_of |= {each: len(pieces) - 1 for each in blocks}
