@@ -39,6 +39,7 @@ _SPECS = {
     "vit": ("vit", "ViTNetworkSpec"),
     "sam": ("sam", "SAMNetworkSpec"),
     "hiera": ("hiera", "HieraNetworkSpec"),
+    "nat": ("nat", "NATNetworkSpec"),
     "pvt": ("pvt", "PVTNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),

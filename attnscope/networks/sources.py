@@ -15,6 +15,7 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "EfficientViT-SAM, arXiv 2402.05008": {"sam": (WITHOUT_POSITIONS,)},
     "the PVT v2 paper, table 2": {"pvt": (FVCORE,)},
     "the Hiera paper": {"hiera": (FVCORE,)},
+    "NAT's README": {"nat": (MACS,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
     "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
     "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera"), (FVCORE,)),

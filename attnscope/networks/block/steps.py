@@ -19,13 +19,16 @@ def plan(spec: BlockSpec) -> Plan:
     return block_plan(spec, spec.attention())
 
 
-def block_plan(spec: ComposedSpec, attention: Spec, mlp: Plan | None = None) -> Plan:
+def block_plan(
+    spec: ComposedSpec, attention: Spec, mlp: Plan | None = None, scales: tuple[Step, Step] | None = None
+) -> Plan:
     """Return the plan of a block: norm, attention, residual, norm, MLP, residual.
 
     Args:
         spec: the block or the network, which says what the backward recomputes.
         attention: the attention; its output has the shape of its first input.
         mlp: the plan of the MLP, from `branch` to `branch`; by default two linear layers with a GELU between them.
+        scales: steps after the attention and after the MLP, such as those of layer scale.
     """
     b, *tokens, c = attention.input_shape
     letters = TOKENS[len(attention.input_shape)]
@@ -42,9 +45,9 @@ def block_plan(spec: ComposedSpec, attention: Spec, mlp: Plan | None = None) -> 
         [
             of(norm1),
             attention_plan(spec, attention),
-            of(residual1, norm2),
+            of(*(scales or ())[:1], residual1, norm2),
             mlp.inside("mlp", takes=branch, makes=branch),
-            of(residual2),
+            of(*(scales or ())[1:], residual2),
         ]
     )
     return spec.checkpointed("block", whole)

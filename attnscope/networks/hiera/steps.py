@@ -1,7 +1,9 @@
 """Steps of Hiera.
 
-Axis letters are those of `attnscope.networks.hierarchy.steps`. In a block that pools: y x is the grid after pooling, i j
-are the sides of a cell, c its input channels and o its output channels. In the head, v w is the last grid.
+Axis letters are those of `attnscope.networks.hierarchy.steps`.
+
+- In a block that pools: y x the grid after pooling; i j sides of a cell; c input channels; o output channels.
+- In the head: v w the last grid; o its embedding dimension.
 """
 
 from dataclasses import replace

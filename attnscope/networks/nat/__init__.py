@@ -1,0 +1,1 @@
+"""NAT and DiNAT: stages of blocks with neighbourhood attention, joined by convolutions."""
