@@ -33,7 +33,9 @@ class TestBattery(AttentionBattery):
     specs = (
         PVTNetworkSpec(**TINY, scope="block", batch=2),
         PVTNetworkSpec(**TINY, scope="block", stage=2, kernel="sdpa", checkpoint="attention", proj_drop=0.1),
-        PVTNetworkSpec(**{**TINY, "reductions": None}, linear=True, scope="block", qkv_bias=False, checkpoint="block"),
+        PVTNetworkSpec(
+            **{**TINY, "reductions": (8, 4, 2, 1)}, linear=True, scope="block", qkv_bias=False, checkpoint="block"
+        ),
     )
 
 
@@ -57,9 +59,7 @@ def hold_network(spec):
     ("image", "linear"), [((64, 96), False), ((75, 101), False), ((64, 224), True)], ids=["even", "odd", "linear"]
 )
 def test_outputs_equal_timms(image, linear, kernel):
-    spec = PVTNetworkSpec(
-        **SMALL, image=image, linear=linear, kernel=kernel, reductions=None if linear else (8, 4, 2, 1)
-    )
+    spec = PVTNetworkSpec(**SMALL, image=image, linear=linear, kernel=kernel)
     sizes = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": SMALL["depths"], "num_classes": 7}
     theirs = timm.create_model("pvt_v2_b2", **sizes, linear=linear).double().eval()
     for parameter in theirs.parameters():
@@ -102,8 +102,9 @@ def test_letters_closed_form_formula_counters_and_trace_agree(spec):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"depths": (2, 2)}, "multiples must have 2 numbers, one for each stage of depths (got 4)"),
-        ({"linear": True, "reductions": (8, 4, 2, 1)}, "linear and reductions both set the number of keys"),
+        ({"depths": (2,) * 5}, "multiples must have 5 numbers, one for each stage of depths (got 4)"),
+        ({"reductions": (4, 2)}, "reductions must have 4 numbers, one for each stage of depths (got 2)"),
+        ({"linear": True, "reductions": (4, 4, 2, 1)}, "linear and reductions both set the number of keys"),
         ({"image": 28}, "reductions must not exceed the grid of each stage, 7×7 in stage 1 (got 8); largest: 7"),
         ({"block": 1}, "block requires stage"),
         ({"stage": 5}, "stage must be between 1 and 4 (got 5)"),
@@ -121,3 +122,9 @@ def test_a_block_of_a_preset_is_that_of_its_stage():
     attention = spec.attention()
     assert (attention.dim, attention.heads, attention.resolution, attention.reduction) == (320, 5, (14, 14), 2)
     assert spec.plan().macs == attention.plan().macs + 196 * 1280 * (2 * 320 + 9)
+
+
+def test_a_network_with_fewer_stages_has_the_first_numbers_of_the_defaults():
+    spec = PVTNetworkSpec(depths=(2, 1))
+    assert [(stage.dim, spec.attention_of(stage, 0).reduction) for stage in spec.stages] == [(64, 8), (128, 4)]
+    assert spec == PVTNetworkSpec(**{**spec.as_dict(), "multiples": (1, 2, 5, 8)})

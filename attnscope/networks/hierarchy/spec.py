@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from attnscope.attentions.complexity import MLP_RATIO, Complexity, Term
 from attnscope.attentions.heads import Headed
-from attnscope.attentions.spec import option
+from attnscope.attentions.spec import option, own_fields
 from attnscope.core.errors import UsageError
 from attnscope.core.formula import Expression, over_stages, symbol
 from attnscope.core.sizes import Ints, Pair, plural
@@ -63,8 +63,10 @@ class HierarchySpec(NetworkSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.PER_STAGE:
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.depths):
+            values, default = getattr(self, name), own_fields(type(self))[name].default
+            if values is None or (values == default and len(values) >= len(self.depths)):
+                continue  # the first numbers of a default apply
+            if len(values) != len(self.depths):
                 raise UsageError(
                     f"{{{name}}} must have {plural(len(self.depths), 'number')}, one for each stage of {{depths}} "
                     f"(got {len(values)})"
@@ -97,7 +99,7 @@ class HierarchySpec(NetworkSpec):
         """Return the stages; merging halves the grid, and rounds up."""
         return tuple(
             Stage(index, self.dim * multiple, self.heads * multiple, self._grid_of(index), (0, 0), depth)
-            for index, (multiple, depth) in enumerate(zip(self.multiples, self.depths, strict=True))
+            for index, (multiple, depth) in enumerate(zip(self.multiples, self.depths, strict=False))
         )
 
     def _grid_of(self, index: int) -> Pair:

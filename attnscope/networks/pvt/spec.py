@@ -36,26 +36,23 @@ class PVTNetworkSpec(HierarchySpec):
     title: ClassVar[str] = "PVT v2"
     SUMMARY: ClassVar[str] = "PVT v2, whole or in stages and blocks."
     INSTEAD: ClassVar[Mapping[str, str]] = {"reduction": "{reductions}", "resolution": "{image}"}
+    PER_STAGE: ClassVar[tuple[str, ...]] = ("multiples", "reductions", "mlp_ratios")
     mlp_ratio: ClassVar[float] = 0.0  # type: ignore[misc]  # each stage has its own
 
     dim: int = option(64, "Embedding dimension of the first stage.")
     heads: int = option(1, "Number of attention heads of the first stage.")
     multiples: Ints = option((1, 2, 5, 8), "Embedding dimension and heads of each stage, in those of the first one.")
     depths: Ints = option((3, 4, 6, 3), "Number of blocks of each stage.", high=1000)
-    reductions: Ints | None = option(
-        None, "Side of the patch of tokens reduced to one key/value token, in each stage.", shown="8,4,2,1"
-    )
+    reductions: Ints = option(REDUCTIONS, "Side of the patch of tokens reduced to one key/value token, in each stage.")
     linear: bool = option(False, "Average the tokens to 7×7 key/value tokens instead, as in PVT v2-Li.")
     mlp_ratios: Ints = option(
         (8, 8, 4, 4), "MLP hidden size of each stage, as a multiple of the embedding dimension.", high=1000
     )
 
     def __post_init__(self) -> None:
-        if self.linear and self.reductions is not None:
-            raise UsageError("{linear} and {reductions} both set the number of keys; give one of them")
-        if self.reductions is None and not self.linear:
-            object.__setattr__(self, "reductions", REDUCTIONS)
         super().__post_init__()
+        if self.linear and self.reductions != REDUCTIONS:
+            raise UsageError("{linear} and {reductions} both set the number of keys; give one of them")
 
     def make_attention(self, stage: Stage, kind: int) -> PVTSpec:
         """Return the attention of a stage's blocks.
@@ -63,7 +60,7 @@ class PVTNetworkSpec(HierarchySpec):
         Raises:
             UsageError: if a patch of tokens is larger than the grid.
         """
-        reduction = self.reductions[stage.index] if self.reductions else None
+        reduction = None if self.linear else self.reductions[stage.index]
         if reduction and reduction > min(stage.grid):
             raise UsageError(
                 f"{{reductions}} must not exceed the grid of each stage, {spell(stage.grid)} in stage "
