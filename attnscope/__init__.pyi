@@ -18,6 +18,9 @@ from .core.errors import AttnscopeError as AttnscopeError
 from .core.errors import DeviceError as DeviceError
 from .core.errors import UsageError as UsageError
 from .core.version import __version__ as __version__
+from .networks.hiera.spec import HieraNetworkSpec as HieraNetworkSpec
+from .networks.nat.spec import NATNetworkSpec as NATNetworkSpec
+from .networks.pvt.spec import PVTNetworkSpec as PVTNetworkSpec
 from .networks.resizing import resize_bias_table as resize_bias_table
 from .networks.resizing import resize_positions as resize_positions
 from .networks.sam.spec import SAMNetworkSpec as SAMNetworkSpec

@@ -155,6 +155,8 @@ def from_official_sam(state: State) -> None:
         for name in [name for name in state if not name.startswith("image_encoder.")]:
             del state[name]
     _rename(state, marker, {r"image_encoder\.": "", r"(.*)\.mlp\.lin(\d)\.": r"\1.mlp.fc\2."})
+
+
 def from_official_nat(state: State) -> None:
     """Convert official checkpoints of NAT in place: there, patch merging belongs to the end of the previous stage."""
     _rename(

@@ -69,7 +69,7 @@ class Block(Checkpointing):
 class GridMlp(Mlp):
     """The MLP on a grid of tokens: (b, y, x, c) -> (b, y, x, c)."""
 
-    spelling: ClassVar[dict[str, str]] = {"n": " ".join(TOKENS[4])}
+    spelling: ClassVar[dict[str, str]] = steps.GRID
     axes: ClassVar[tuple[str, ...]] = ("b", *TOKENS[4])
 
 

@@ -116,11 +116,11 @@ class ScaledBlock(GridBlock):
 
     @steps.scale1
     def scale1(self, branch: Tensor) -> Tensor:
-        return self.gamma1 * branch
+        return branch * self.gamma1
 
     @steps.scale2
     def scale2(self, branch: Tensor) -> Tensor:
-        return self.gamma2 * branch
+        return branch * self.gamma2
 
 
 class NATStage(Layer):

@@ -7,24 +7,17 @@ channels.
 from dataclasses import replace
 
 from attnscope.attentions.heads import Headed
+from attnscope.networks import steps as block_steps
 from attnscope.networks.block.steps import block_plan
 from attnscope.networks.hierarchy import steps as shared
 from attnscope.networks.hierarchy.steps import STREAM
 from attnscope.networks.nat.spec import KERNEL, NATNetworkSpec
 from attnscope.networks.stages import Stage
+from attnscope.networks.steps import GRID
 from attnscope.networks.swin.steps import norm, norm_patches, pool, to_grid
-from attnscope.ops import elementwise
 from attnscope.ops import recipes as op
-from attnscope.ops.recipes import Operands, Result
-from attnscope.ops.tape import Tape
 from attnscope.plan.plan import Part, Plan
 from attnscope.plan.step import Step, name_steps
-
-
-def multiply(tape: Tape, given: Operands) -> Result:
-    """Multiply a weight and a tensor."""
-    return elementwise.multiply(tape, given.weights[0], given.x)
-
 
 embed_half = Step(
     "image: b i v w -> halves: b s t u",
@@ -47,16 +40,8 @@ to_planes = Step(
     why="the convolution takes channels first; this is a view, which moves no data",
 )
 merge = replace(shared.merge, weights={"reduction.weight": "c o p q"})
-scale1 = Step(
-    "branch: b y x c -> branch: b y x c",
-    op=multiply,
-    weights={"gamma1": "c"},
-    doc="multiply each channel of the attention's output by a learned factor (layer scale)",
-    why="small initial factors make a deep block start near the identity",
-)
-scale2 = replace(
-    scale1, weights={"gamma2": "c"}, doc="multiply each channel of the MLP's output by a learned factor (layer scale)"
-)
+scale1 = replace(block_steps.scale1.spelled(**GRID), weights={"gamma1": "c"})
+scale2 = replace(block_steps.scale2.spelled(**GRID), weights={"gamma2": "c"})
 head = shared.head
 name_steps(globals())
 

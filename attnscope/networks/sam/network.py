@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.sam.spec import SAMSpec
+from attnscope.networks.block.network import GridBlock, GridMlp
 from attnscope.networks.layers import initialize
 from attnscope.networks.sam import steps
 from attnscope.networks.sam.spec import SAMNetworkSpec
-from attnscope.networks.swin.network import Head, SwinBlock
+from attnscope.networks.swin.network import Head
 from attnscope.networks.swin.steps import to_grid
 from attnscope.networks.vit.network import RESIZE
 from attnscope.networks.vit.steps import embed, pad_image
@@ -159,9 +160,10 @@ def normalized(norm: nn.Module, planes: Tensor) -> Tensor:
     return result
 
 
-def block_of(spec: SAMNetworkSpec, attention: SAMSpec) -> SwinBlock:
+def block_of(spec: SAMNetworkSpec, attention: SAMSpec) -> GridBlock:
     """Build a block with this attention."""
-    return SwinBlock(attention, spec.hidden(spec.dim), spec.checkpoint, spec.norm_eps)
+    mlp = GridMlp(spec.dim, spec.hidden(spec.dim), attention.proj_drop)
+    return GridBlock(attention, mlp, spec.checkpoint, spec.norm_eps)
 
 
 def build(spec: SAMNetworkSpec) -> nn.Module:

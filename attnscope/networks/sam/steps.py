@@ -3,8 +3,9 @@
 Axis letters are those of `attnscope.networks.swin.steps`; o is the number of channels after the neck.
 """
 
+from attnscope.networks.block.steps import block_plan
 from attnscope.networks.sam.spec import SAMNetworkSpec
-from attnscope.networks.swin.steps import block_plan, to_grid
+from attnscope.networks.swin.steps import to_grid
 from attnscope.networks.vit.steps import embed, pad_image
 from attnscope.ops import movement, normalization
 from attnscope.ops import recipes as op

@@ -1,21 +1,20 @@
 """Swin and Swin V2 as modules with timm's parameter names, which load state dicts of torchvision and Microsoft, too."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions.heads import Headed
 from attnscope.attentions.layer import CHANNELS_FIRST, Layer
 from attnscope.attentions.swin.attention import WindowAttention, may_be_padded
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import Windows
-from attnscope.networks.layers import Checkpointing, Mlp, initialize
+from attnscope.networks.block.network import GridBlock, GridMlp
+from attnscope.networks.layers import initialize
 from attnscope.networks.resizing import resize_bias_table
 from attnscope.networks.stages import Stage
-from attnscope.networks.steps import GRID
 from attnscope.networks.swin import steps
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.steps import embed, pad_image
@@ -66,55 +65,11 @@ class PatchEmbed(Layer):
         return self.norm(patches)
 
 
-class GridMlp(Mlp):
-    """The MLP on a grid of tokens: (b, y, x, c) -> (b, y, x, c)."""
-
-    spelling: ClassVar[dict[str, str]] = GRID
-    axes: ClassVar[tuple[str, ...]] = ("b", "y", "x")
-
-
-class SwinBlock(Checkpointing):
+class SwinBlock(GridBlock):
     """Norm, windowed attention, residual, norm, MLP, residual: (b, y, x, c) -> (b, y, x, c)."""
 
-    def __init__(self, attention: Headed, hidden: int, checkpoint: str = "none", eps: float = 1e-5) -> None:
-        super().__init__(checkpoint, attention.drops)
-        self.norm1 = nn.LayerNorm(attention.dim, eps)
-        self.attn = attention.build()
-        self.norm2 = nn.LayerNorm(attention.dim, eps)
-        self.mlp = GridMlp(attention.dim, hidden, attention.proj_drop)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Return the sizes of the axis letters that the module sets."""
-        return {"c": self.norm1.normalized_shape[0]}
-
-    def arguments(self) -> dict[str, Any]:
-        return {"dim": self.mlp.fc1.in_features, "hidden": self.mlp.fc1.out_features}
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x, {"b": None, "y": None, "x": None, "c": self.mlp.fc1.in_features})
-        return self.checkpointed("block", self.residual_branches, x)
-
-    def residual_branches(self, x: Tensor) -> Tensor:
-        """Add the attention and the MLP, each of the normalized tokens."""
-        x = self.residual1(x, self.checkpointed("attention", self.attn, self.normalize1(x)))
-        return self.residual2(x, self.mlp(self.normalize2(x)))
-
-    @steps.norm1
-    def normalize1(self, x: Tensor) -> Tensor:
-        return self.norm1(x)
-
-    @steps.residual1
-    def residual1(self, x: Tensor, branch: Tensor) -> Tensor:
-        return x + branch
-
-    @steps.norm2
-    def normalize2(self, x: Tensor) -> Tensor:
-        return self.norm2(x)
-
-    @steps.residual2
-    def residual2(self, x: Tensor, branch: Tensor) -> Tensor:
-        return x + branch
+    def __init__(self, attention: SwinSpec, hidden: int, checkpoint: str = "none") -> None:
+        super().__init__(attention, GridMlp(attention.dim, hidden, attention.proj_drop), checkpoint)
 
 
 class SwinV2Block(SwinBlock):
@@ -128,7 +83,7 @@ class SwinV2Block(SwinBlock):
         nn.init.zeros_(self.norm1.weight)
         nn.init.zeros_(self.norm2.weight)
 
-    def residual_branches(self, x: Tensor) -> Tensor:
+    def residual_branches(self, x: Tensor, *others: Tensor) -> Tensor:
         """Add the normalized outputs of the attention and of the MLP."""
         x = self.residual1(x, self.normalize1(self.checkpointed("attention", self.attn, x)))
         return self.residual2(x, self.normalize2(self.mlp(x)))

@@ -8,10 +8,9 @@ Axis letters:
 - v w the grid before it is padded to even sides; j i the two rows and the two columns that are merged.
 """
 
-from attnscope.attentions.sam.spec import SAMSpec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.networks import steps as sequence
-from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.block.steps import block_plan
 from attnscope.networks.stages import Stage
 from attnscope.networks.steps import GRID, after
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
@@ -95,7 +94,7 @@ name_steps(globals())
 def plan(spec: SwinNetworkSpec) -> Plan:
     """Return the steps of the whole network, of one stage, or of one block; identical blocks share their rows."""
     if spec.is_block:
-        return block_plan(spec, spec.attention())
+        return block_of(spec, spec.attention())
     if not spec.is_whole:
         return stage_plan(spec, spec.opened)
     (y, x), (p, q), b, last = spec.grid, spec.patch, spec.batch, spec.stages[-1]
@@ -132,7 +131,7 @@ def stage_plan(spec: SwinNetworkSpec, stage: Stage) -> Plan:
         title = f"{'SW' if attention.windows.is_shifted else 'W'}-MSA block"
         part = Part(title, number, sees.get((stage.index, blocks[-1])))
         paths = [f"blocks.{block}" for block in blocks]
-        pieces.append(block_plan(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
+        pieces.append(block_of(spec, attention).inside(*paths, part=part, takes=stream, makes=stream))
         piece_of |= {block: len(pieces) - 1 for block in blocks}
     return Plan.join(pieces, order=[*range(bool(stage.index)), *(piece_of[block] for block in range(stage.depth))])
 
@@ -147,24 +146,21 @@ def merging_plan(spec: SwinNetworkSpec, before: Stage) -> Plan:
     return Plan.of([*padded, gather, *reduced], sizes, spec.itemsize)
 
 
-def block_plan(spec: NetworkSpec, attention: SwinSpec | SAMSpec) -> Plan:
+def block_of(spec: SwinNetworkSpec, attention: SwinSpec) -> Plan:
     """Return the plan of a block: norm, attention, residual, norm, MLP, residual; in V2 norms follow their branches."""
+    if not isinstance(spec, SwinV2NetworkSpec):
+        return block_plan(spec, attention)
     (y, x), c = attention.resolution, attention.dim
     sizes = {"b": spec.batch, "y": y, "x": x, "c": c, "e": spec.hidden(c)}
-    post = isinstance(spec, SwinV2NetworkSpec)
-    source = "x" if post else "branch"
 
     def of(*steps: Step) -> Plan:
         return Plan.of(list(steps), sizes, spec.itemsize)
 
     attend = spec.checkpointed("attention", attention.plan()).inside(
-        "attn", takes={"tokens": source}, makes={"tokens": "branch"}
+        "attn", takes={"tokens": "x"}, makes={"tokens": "branch"}
     )
     mlp = of(expand, gelu.dropping(spec.proj_drop), contract.dropping(spec.proj_drop)).inside(
-        "mlp", takes={"branch": source}, makes={"branch": "branch"}
+        "mlp", takes={"branch": "x"}, makes={"branch": "branch"}
     )
-    if post:
-        whole = Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
-    else:
-        whole = Plan.join([of(norm1), attend, of(residual1, norm2), mlp, of(residual2)])
+    whole = Plan.join([attend, of(after(norm1), residual1), mlp, of(after(norm2), residual2)])
     return spec.checkpointed("block", whole)
