@@ -253,7 +253,7 @@ def test_a_missing_library_is_a_one_line_error(process):
     )
     shown = process(sys.executable, "-c", hidden)
     assert shown.returncode == 2
-    assert shown.stderr == "attnscope: timm: needs timm, which is not installed; run pip install timm\n"
+    assert shown.stderr == 'attnscope: timm is not installed; run python -m pip install "attnscope[trace]"\n'
 
 
 def test_hugging_face_is_built_from_its_config(command):

@@ -17,6 +17,7 @@ from attnscope.cli.help import WIDEST, start_page
 from attnscope.cli.messages import say
 from attnscope.cli.mistakes import message_of
 from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.core.packages import describe_missing, missing_package
 from attnscope.core.terminal import shows_color
 from attnscope.core.version import __version__
 
@@ -108,6 +109,8 @@ def _fail_in_system(error: OSError) -> int:
 
 
 def _fail_in_library(error: Exception) -> int:
-    """Report an error of an attention's folder with its place, and any other one as unexpected."""
-    message = describe_failure(error)
+    """Report an error of an attention's folder with its place, a missing package, and any other one as unexpected."""
+    message, package = describe_failure(error), missing_package(error)
+    if message is None and package is not None:
+        message = describe_missing(package)
     return _fail(failures.of_library(error), 1) if message is None else _fail(message, UsageError.exit_code)

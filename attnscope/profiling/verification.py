@@ -9,6 +9,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.axes import AxisError, spell
 from attnscope.core.errors import PlanError, in_a_line, literal
 from attnscope.core.optional import sum_of
+from attnscope.core.packages import describe_missing, missing_package
 from attnscope.ops.kernels import COMPILED
 from attnscope.plan.plan import Plan, SizedStep, place
 from attnscope.profiling.building import kernel_errors_explained
@@ -158,6 +159,8 @@ def count_by_fvcore(module: "nn.Module", x: "tuple[Tensor, ...]", kernel: str) -
 
     try:
         counts = count_with_fvcore(module, *x)
+    except ModuleNotFoundError as error:
+        return Counted(notes=(describe_missing(missing_package(error) or "fvcore"),))
     except Exception as error:
         compiled = "it cannot trace compiled code; use --kernel eager, which has the same counts"
         why = compiled if kernel in COMPILED else in_a_line(error)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.packages import describe_missing
 from attnscope.tracing.targets import transformers
 from attnscope.tracing.targets.target import InputSpec, Target, known_inputs
 
@@ -13,23 +14,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _library(library: str, prefix: str) -> Any:
+def _library(name: str) -> Any:
     """Import a library.
 
     Raises:
         UsageError: the library is not installed.
     """
     try:
-        return importlib.import_module(library)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != library:
+        if error.name != name:
             raise
-        raise UsageError(f"{prefix}: needs {library}, which is not installed; run pip install {library}") from None
+        raise UsageError(describe_missing(name)) from None
 
 
 def from_timm(name: str, args: dict[str, Any]) -> Target:
     """Return the target of a network of timm. Its arguments `img_size` and `in_chans` also set the shape of its input."""
-    timm = _library("timm", "timm")
+    timm = _library("timm")
     models = timm.list_models()
     if name.split(".")[0] not in models:
         raise UsageError(f"timm has no {quoted(name)}; {_near(name, models)}")
@@ -48,7 +49,7 @@ def from_timm(name: str, args: dict[str, Any]) -> Target:
 
 def from_torchvision(name: str, args: dict[str, Any]) -> Target:
     """Return the target of a network of torchvision, including those for video and optical flow."""
-    models = _library("torchvision", "torchvision").models
+    models = _library("torchvision").models
     names = models.list_models()
     if name not in names:
         raise UsageError(f"torchvision has no {quoted(name)}; {_near(name, names)}")
@@ -86,7 +87,7 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
 
 def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
     """Return the target of a model of transformers, by its model type or by the path of a config.json."""
-    return transformers.from_hugging_face(_library("transformers", "hf"), name, args)
+    return transformers.from_hugging_face(_library("transformers"), name, args)
 
 
 def _near(word: str, names: Sequence[str]) -> str:

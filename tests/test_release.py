@@ -1,0 +1,56 @@
+"""What a release consists of: one version everywhere, the license, the changelog, the extras and the hosted checks."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from attnscope import __version__
+from attnscope.core.packages import EXTRAS
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+"""The sections of a version in Keep a Changelog."""
+
+
+def name_of(requirement: str) -> str:
+    """Return the name of the package in a requirement."""
+    found = re.match(r"[\w.-]+", requirement)
+    assert found is not None
+    return found[0]
+
+
+def test_citation_has_the_version_and_the_license():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [__version__]
+    assert re.findall(r"^license: (.*)$", citation, re.MULTILINE) == [PROJECT["license"]]
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith(f"{PROJECT['license']} License")
+
+
+def test_the_changelog_has_all_versions_and_only_the_sections_of_keep_a_changelog():
+    versions = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
+    assert versions[0] == "Unreleased" or versions[0].startswith(f"{__version__} - ")
+    assert versions[-1].startswith("0.1.0 - ")
+    assert all(
+        re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions if version != "Unreleased"
+    )
+    for part in re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.*)$", part, re.MULTILINE)
+        assert set(kinds) <= KINDS
+        assert len(kinds) == len(set(kinds))
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_brings_the_packages_that_an_error_names(extra: str):
+    brought = {name_of(requirement) for requirement in PROJECT["optional-dependencies"][extra]}
+    assert set(EXTRAS[extra]) <= brought
+
+
+def test_classifiers_name_the_supported_versions_of_python():
+    minors = [re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", each) for each in PROJECT["classifiers"]]
+    versions = [int(found[1]) for found in minors if found]
+    assert versions == list(range(11, 11 + len(versions)))
+    assert PROJECT["requires-python"] == f">=3.{versions[0]}"
