@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_every_link_has_a_target(page):
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert section in anchors, f"{target}#{section}"
+
+
+def test_the_site_has_each_page_once():
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    entries = [
+        page
+        for section in site
+        for pages in section.values()
+        for page in ([pages] if isinstance(pages, str) else pages)
+    ]
+    docs = ROOT / "docs"
+    assert sorted(entries) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))
 
 
 def test_no_address_of_a_registry_and_no_lock_file():

@@ -1,6 +1,7 @@
 """What a release consists of: one version everywhere, the license, the changelog, the extras and the hosted checks."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -54,3 +55,38 @@ def test_classifiers_name_the_supported_versions_of_python():
     versions = [int(found[1]) for found in minors if found]
     assert versions == list(range(11, 11 + len(versions)))
     assert PROJECT["requires-python"] == f">=3.{versions[0]}"
+
+
+HEAVY = {"torch", "fvcore"}
+"""Dependencies that commands without a run do not need; fvcore brings numpy, and torch several GB."""
+
+
+def test_the_light_install_in_the_docs_has_all_other_dependencies():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"^    python -m pip install --no-deps attnscope && python -m pip install (.*)$", page, re.MULTILINE
+    )
+    assert found is not None
+    light = [each for each in PROJECT["dependencies"] if name_of(each) not in HEAVY]
+    below = {name_of(each): re.search(r"<[\d.]+", each) for each in light}
+    assert set(shlex.split(found[1])) == {name + (bound[0] if bound else "") for name, bound in below.items()}
+
+
+def test_the_docs_list_the_extras():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(PROJECT["optional-dependencies"].keys() - {"counters"})
+
+
+def test_hosted_checks_use_the_scripts_and_every_supported_python():
+    hosted = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    scripts = set(re.findall(r"- run: (\.ci/\w+)$", hosted, re.MULTILINE))
+    local = set(re.findall(r"^(\.ci/\w+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE))
+    assert scripts == local
+    assert all((ROOT / script).exists() for script in scripts)
+    versions = re.search(r"python: \[(.*)\]", hosted)
+    assert versions is not None
+    assert [f"Programming Language :: Python :: {each}" for each in re.findall(r"[\d.]+", versions[1])] == [
+        each for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)
+    ]
+    assert "entry: .ci/lint" in (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
