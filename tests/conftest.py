@@ -3,10 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from attnscope.reports.comparison import Comparison
+from attnscope.reports.diff import Diff
+from attnscope.reports.neighbourhood import NeighbourhoodReport
+from attnscope.reports.report import Report
+from attnscope.reports.windows import WindowsReport
+from tests import schema
 
 # no deadline: the first example imports torch
 settings.register_profile(
@@ -60,7 +69,7 @@ def attnscope() -> Run:
     """
 
     def run(*words: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "attnscope", *words],
             capture_output=True,
             text=True,
@@ -69,8 +78,29 @@ def attnscope() -> Run:
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **env},
             timeout=300,
         )
+        if "--json" in words and done.stdout:
+            schema.check(done.stdout)
+        return done
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _valid_json() -> Iterator[None]:
+    """Validate all JSON that the tests produce in this process against the schema."""
+
+    def checked(to_json: Callable[[Any], str]) -> Callable[[Any], str]:
+        @wraps(to_json)
+        def call(report: Any) -> str:
+            schema.check(text := to_json(report))
+            return text
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for of in (Report, Comparison, Diff, WindowsReport, NeighbourhoodReport):
+            patch.setattr(of, "to_json", checked(of.to_json))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

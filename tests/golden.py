@@ -23,7 +23,8 @@ from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
-from tests.test_readme import PICTURE, ROOT, SESSION, arguments
+from tests import reference, schema
+from tests.test_readme import PAGES, PICTURE, ROOT, SESSION, arguments
 
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
@@ -281,7 +282,7 @@ def attentions_page() -> str:
 
 
 def write_sessions() -> None:
-    """Write the output of the README's commands below them."""
+    """Write the output of the commands in console blocks below them, in all pages."""
 
     def session(found: re.Match[str]) -> str:
         words, env = arguments(found[1])
@@ -289,17 +290,20 @@ def write_sessions() -> None:
         done = subprocess.run(run, env=os.environ | env, capture_output=True, text=True, encoding="utf-8", check=True)
         return f"$ {found[1]}\n{done.stdout}"
 
-    readme = ROOT / "README.md"
-    readme.write_text(SESSION.sub(session, readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(SESSION.sub(session, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main() -> None:
-    """Write all screens, the sessions of the README and its picture."""
+    """Write all screens, the sessions of the README, its picture, and the reference pages."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     write_sessions()
     (ROOT / "docs" / "attentions.md").write_text(attentions_page(), encoding="utf-8")
+    for name, page in reference.PAGES.items():
+        (reference.FOLDER / name).write_text(page(), encoding="utf-8")
+    schema.FILE.write_text(schema.text(), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "attnscope", *PICTURE], cwd=ROOT, check=True)
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
 

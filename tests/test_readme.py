@@ -21,19 +21,29 @@ PICTURE = ["windows", "--resolution", "14", "--window", "7", "--shift", "-o", "d
 """The arguments of the command that draws the picture at the top."""
 
 
-def blocks(language: str) -> list[str]:
-    """Return the fenced blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def sessions() -> list[tuple[str, str]]:
+    """Return the commands of all console blocks, each with the lines below it."""
+    return [found for page in PAGES for found in SESSION.findall(page.read_text(encoding="utf-8"))]
+
+
+def python_blocks() -> list[str]:
+    """Return the Python blocks of all pages that are complete: those that import attnscope."""
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    return [block for block in blocks if "import attnscope" in block or "from attnscope" in block]
 
 
 def arguments(command: str) -> tuple[list[str], dict[str, str]]:
-    """Return the arguments of a command, and the environment variables in front of it."""
+    """Return the arguments of a command, and the environment variables in front of it; a screen has 80 columns."""
     words = shlex.split(command)
     start = words.index("attnscope")
-    return words[start + 1 :], dict(word.split("=", 1) for word in words[:start])
+    return words[start + 1 :], {"COLUMNS": "80"} | dict(word.split("=", 1) for word in words[:start])
 
 
-@pytest.mark.parametrize(("command", "shown"), SESSION.findall(README), ids=lambda value: value.split("\n")[0][:40])
+@pytest.mark.parametrize(("command", "shown"), sessions(), ids=lambda value: value.split("\n")[0][:40])
 def test_a_session_shows_what_is_printed(attnscope, command, shown):
     """After a change of the output: `python -m tests.golden`."""
     words, env = arguments(command)
@@ -45,7 +55,7 @@ def test_the_readme_shows_all_three_questions():
     assert all(shown.count("\n") >= 15 for _, shown in SESSION.findall(README))
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.splitlines()[-1][:40])
+@pytest.mark.parametrize("block", python_blocks(), ids=lambda block: block.splitlines()[-1][:40])
 def test_a_python_block_runs(block, capsys):
     exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
@@ -112,7 +122,11 @@ def test_the_setup_commands_are_at_the_top():
     assert 'python -m pip install -e ".[test]" && python -m pytest' in first
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_every_link_has_a_target(page):
     """Links to a section name a heading of the page."""
     for target, section in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):

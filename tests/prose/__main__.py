@@ -15,7 +15,7 @@ CHECKED = (
     "attnscope/**/*.py",
     "benchmarks/*.py",
     "benchmarks/*.md",
-    "docs/*.md",
+    "docs/**/*.md",
     "examples/**/*.py",
     "tests/**/*.py",
 )
