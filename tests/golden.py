@@ -23,7 +23,7 @@ from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
-from tests import reference, schema
+from tests import notebook, reference, schema
 from tests.test_readme import PAGES, PICTURE, ROOT, SESSION, arguments
 
 FOLDER = Path(__file__).parent / "screens"
@@ -295,7 +295,7 @@ def write_sessions() -> None:
 
 
 def main() -> None:
-    """Write all screens, the sessions of the README, its picture, and the reference pages."""
+    """Write all screens, the sessions of the README, its picture, the notebook and the reference pages."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
@@ -303,6 +303,7 @@ def main() -> None:
     (ROOT / "docs" / "attentions.md").write_text(attentions_page(), encoding="utf-8")
     for name, page in reference.PAGES.items():
         (reference.FOLDER / name).write_text(page(), encoding="utf-8")
+    notebook.write()
     schema.FILE.write_text(schema.text(), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "attnscope", *PICTURE], cwd=ROOT, check=True)
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)

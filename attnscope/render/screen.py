@@ -208,6 +208,7 @@ class Screen:
             width=self.width or UNBOUNDED,
             record=record,
             force_terminal=self.color,
+            force_jupyter=False,  # in a notebook rich displays each part itself, above the result
             color_system="standard" if self.color else None,
             highlight=False,
             markup=False,
