@@ -14,7 +14,9 @@ import attnscope
 from attnscope.attentions.discovery import built_in
 from attnscope.cli.extension import OTHERS
 from attnscope.cli.flags import GROUPS, OUTPUT
+from attnscope.cli.peaks import shown
 from attnscope.cli.program import app
+from attnscope.profiling.peak_files import cache_folder
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -83,7 +85,8 @@ def _heading(root: Any, top: typer.Context, name: str) -> Iterator[str]:
     """Yield the title, the usage, the description and the examples of a command."""
     command, context = _command(root, top, name)
     usage = " ".join(["attnscope", name, *command.collect_usage_pieces(context)])
-    yield f"\n## {name}\n\n`{usage}`\n\n{' '.join((command.help or '').split())}\n"
+    about = " ".join((command.help or "").split()).replace(shown(cache_folder()), "the user's cache folder")
+    yield f"\n## {name}\n\n`{usage}`\n\n{about}\n"
     if command.epilog:
         yield "\n" + "".join(f"    {line}\n" for line in command.epilog.splitlines())
 
