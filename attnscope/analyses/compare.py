@@ -110,6 +110,12 @@ def compare(
         UsageError: an argument is not allowed, or no point of the range is possible.
 
     The crossovers follow from equations 1 and 2 of Liu et al., arXiv 2103.14030, solved in integers.
+
+    Example:
+        >>> import attnscope
+        >>> comparison = attnscope.compare(("vit", "swin"), {"resolution": [14, 28]})
+        >>> [point.costs for point in comparison.points]
+        [{'vit': 14601216, 'swin': 9069312}, {'vit': 146915328, 'swin': 36277248}]
     """
     return on_paper(arrange(contenders, over or {}, settings, stages, pad), quantity, command)
 

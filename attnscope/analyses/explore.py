@@ -65,6 +65,14 @@ def explore(
     The costs follow from the shapes that the attention declares in its `steps.py`. They are verified against the paper's
     closed form (Liu et al., arXiv 2103.14030, equations 1 and 2). If torch is imported, they are also verified against
     fvcore's count of the real forward.
+
+    Example:
+        >>> import attnscope
+        >>> report = attnscope.explore(attnscope.SwinSpec(resolution=14, window=7, shift=True), time=False)
+        >>> report.totals.macs, report.totals.params
+        (9069312, 37755)
+        >>> [step.name for step in report.steps if step.macs]
+        ['project', 'score', 'mix', 'output']
     """
     if not isinstance(spec, Spec):
         raise UsageError(f"spec must be a Spec such as ViTSpec() (got {spec!r}); use attnscope.trace for a module")

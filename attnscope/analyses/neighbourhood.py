@@ -27,6 +27,12 @@ def look_at_neighbourhood(
 
     Raises:
         UsageError: the tokens do not form a grid, the token is outside of it, or a value is too large for a picture.
+
+    Example:
+        >>> import attnscope
+        >>> spec = attnscope.attentions.spec_class("nat")(resolution=14, neighborhood=7)
+        >>> attnscope.look_at_neighbourhood(spec, token=(0, 0)).seen[0].tokens
+        49
     """
     sides = check_grid(spec)
     neighbourhood = spec.neighbourhood

@@ -32,6 +32,12 @@ def look_at_windows(
     Raises:
         UsageError: the grid is a volume, or the token is outside of it. Layers are given without a token, or a value is
             too large for a picture.
+
+    Example:
+        >>> import attnscope
+        >>> report = attnscope.look_at_windows(attnscope.SwinSpec(resolution=14, window=7, shift=True), token=(5, 9))
+        >>> [(sight.rows, sight.columns) for sight in report.looks]  # plain windows, then shifted ones
+        [((0, 6), (7, 13)), ((3, 9), (3, 9))]
     """
     check_grid(spec)
     grid = spec.windows

@@ -20,6 +20,11 @@ def resize_bias_table(table: Tensor, window: Pair, new_window: Pair) -> Tensor:
 
     Raises:
         UsageError: the table does not have the rows of the window.
+
+    Example:
+        >>> import attnscope, torch
+        >>> attnscope.resize_bias_table(torch.zeros(13 * 13, 3), (7, 7), (12, 12)).shape
+        torch.Size([529, 3])
     """
     old, new = ([2 * side - 1 for side in sides] for sides in (window, new_window))
     if table.dim() != 2 or table.shape[0] != old[0] * old[1]:
@@ -51,6 +56,11 @@ def resize_positions(positions: Tensor, grid: Pair, new_grid: Pair, prefix: int 
 
     Raises:
         UsageError: the number of embeddings is not that of the tokens.
+
+    Example:
+        >>> import attnscope, torch
+        >>> attnscope.resize_positions(torch.zeros(1, 1 + 14 * 14, 768), (14, 14), (24, 24), prefix=1).shape
+        torch.Size([1, 577, 768])
     """
     tokens = prefix + grid[0] * grid[1]
     if positions.dim() != 3 or positions.shape[1] != tokens:

@@ -32,6 +32,12 @@ def trace_steps(module: nn.Module, *inputs: Tensor) -> list[SizedStep]:
     Raises:
         AxisError: a shape contradicts the letters of a step; the message names the letters.
         PlanError: a module with steps does not have the sizes of its letters.
+
+    Example:
+        >>> import attnscope, torch
+        >>> attention = attnscope.ViTAttention(dim=96, heads=3)
+        >>> [(step.name, step.macs) for step in attnscope.trace_steps(attention, torch.randn(1, 49, 96)) if step.macs]
+        [('project', 1354752), ('score', 230496), ('mix', 230496), ('output', 451584)]
     """
     traced: list[SizedStep] = []
     sizes_of: dict[str, dict[str, int]] = {}

@@ -46,7 +46,13 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
 
 
 def notebook(report: Report) -> dict[str, str]:
-    """Return a report in each format that a notebook can show, by media type."""
+    """Return a report in each format that a notebook can show, by media type.
+
+    Example:
+        >>> import attnscope
+        >>> sorted(attnscope.notebook(attnscope.explore(attnscope.ViTSpec(), time=False)))
+        ['text/html', 'text/plain']
+    """
     return report._repr_mimebundle_()
 
 

@@ -94,6 +94,12 @@ def trace(
         UsageError: an argument is not allowed.
         DeviceError: the device is not available, or its memory ran out.
         ForwardError: the forward raised; the message has the step, the shapes of its inputs and the line of your code.
+
+    Example:
+        >>> import attnscope, torch
+        >>> report = attnscope.trace(torch.nn.Linear(96, 288), torch.randn(1, 49, 96))
+        >>> report.totals.macs, report.totals.params
+        (1354752, 27936)
     """
     if not hasattr(module, "named_modules"):
         raise UsageError(f"module must be an nn.Module, such as nn.MultiheadAttention(64, 4) (got {module!r})")

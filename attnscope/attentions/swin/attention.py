@@ -241,6 +241,11 @@ def window_partition(x: Tensor, window: int | Pair) -> Tensor:
 
     Raises:
         ValueError: if x does not have four axes, or the window does not divide the grid.
+
+    Example:
+        >>> import attnscope, torch
+        >>> attnscope.window_partition(torch.zeros(2, 14, 14, 96), 7).shape
+        torch.Size([8, 7, 7, 96])
     """
     p, q = pair(window)
     if x.dim() != 4:
@@ -266,6 +271,12 @@ def window_reverse(windows: Tensor, window: int | Pair, height: int, width: int)
 
     Raises:
         ValueError: if the window does not divide the grid, or the windows have another shape or number.
+
+    Example:
+        >>> import attnscope, torch
+        >>> x = torch.randn(2, 14, 14, 96)
+        >>> torch.equal(attnscope.window_reverse(attnscope.window_partition(x, 7), 7, 14, 14), x)
+        True
     """
     p, q = pair(window)
     if height % p or width % q:
