@@ -1,8 +1,10 @@
 """Verdicts of the benchmarks, and pages whose parts fail."""
 
+import re
+
 import pytest
 
-from benchmarks import gpu
+from benchmarks import figures, gpu
 from benchmarks.ratios import HEAD, Ratio
 
 
@@ -50,3 +52,19 @@ def test_a_part_that_raises_counts_as_missed_and_keeps_the_other_parts(tmp_path)
     assert page.endswith("\n2 missed\n")
     assert gpu.write_page(path, "here", [good]) == 0
     assert path.read_text(encoding="utf-8").endswith("\nnothing was missed\n")
+
+
+def test_a_row_of_the_page_of_figures_has_its_anchor():
+    rows = [["MACs: `trace` over fvcore", "0.998", "0.998 to 0.999", "at most 0.5", "MISSED"], ["a figure", "1.000"]]
+    shown = figures.section("startup", "here", rows)
+    assert "| MACs: `trace` | fvcore | 0.998 | 0.998 to 0.999 | at most 0.5 | MISSED |\n" in shown
+    assert "| a figure |  | 1.000 |  |  |  |\n" in shown
+
+
+def test_the_page_of_figures_keeps_the_sections_that_are_not_measured_again():
+    sections = figures.written()
+    assert sections
+    assert set(sections) <= set(figures.SCRIPTS)
+    page = figures.PAGE.read_text(encoding="utf-8")
+    assert page == figures.HEAD + "".join(sections[script] for script in figures.SCRIPTS if script in sections)
+    assert all(re.search(r"\d{4}-\d\d-\d\d: .* cores", each) for each in sections.values())

@@ -139,6 +139,7 @@ def test_every_link_has_a_target(page):
 
 
 def test_the_site_has_each_page_once():
+    """A new page needs an entry in `nav` of zensical.toml, and a link in docs/index.md."""
     site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
     entries = [
         page
@@ -148,6 +149,8 @@ def test_the_site_has_each_page_once():
     ]
     docs = ROOT / "docs"
     assert sorted(entries) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))
+    linked = re.findall(r"\]\(([\w/]+\.md)\)", (docs / "index.md").read_text(encoding="utf-8"))
+    assert sorted({*linked, "index.md"}) == sorted(entries)
 
 
 def test_no_address_of_a_registry_and_no_lock_file():
