@@ -86,7 +86,7 @@ def run_without(hidden: list[str], commands: list[str]) -> list[tuple[int, str, 
 def test_every_command_that_builds_no_module_works_with_the_light_dependencies(tmp_path: Path):
     files = {"run": tmp_path / "run.json", "picture": tmp_path / "picture.svg"}
     commands = [command.format(**files) for command in WITHOUT_A_RUN]
-    heavy = ["torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "transformers"]
+    heavy = ["torch", "torchvision", "timm", "fvcore", "numpy", "pandas", "transformers", "textual", "jinja2"]
     for command, (code, out, err) in zip(commands, run_without(heavy, commands), strict=True):
         assert code == 0, f"attnscope {command}: {err}"
         assert out or "written to" in err, command
