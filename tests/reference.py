@@ -117,11 +117,15 @@ def python_page() -> str:
         "Modules": lambda of: inspect.isclass(of) and hasattr(of, "forward"),
         "Errors": lambda of: inspect.isclass(of) and issubclass(of, Exception),
     }
+    functions = {name: getattr(attnscope.attentions, name) for name in attnscope.attentions.__all__}
     parts = [PYTHON]
     for title, belongs in kinds.items():
         parts.append(f"\n## {title}\n")
         for name in sorted(name for name, of in objects.items() if belongs(of)):
             parts += _entry(name, objects[name])
+    parts.append(f"\n## attentions\n\n{_prose(attnscope.attentions)}")
+    for name in sorted(name for name, of in functions.items() if inspect.isfunction(of)):
+        parts += _entry(f"attentions.{name}", functions[name])
     return "".join(parts)
 
 
@@ -130,9 +134,12 @@ def _entry(name: str, of: Any) -> Iterator[str]:
     yield f"\n### {name}\n\n{_signature(name, of)}{_prose(of)}"
     if not inspect.isclass(of) or issubclass(of, Exception):
         return
-    if dataclasses.is_dataclass(of) and (documented := list(_fields(of))):
+    if hasattr(of, "to_json"):
+        yield "\n| field | type |\n|---|---|\n"
+        yield from (f"| `{field.name}` | {_code(_type_of(field))} |\n" for field in dataclasses.fields(of))
+    elif dataclasses.is_dataclass(of):
         yield "\n| field | default | meaning |\n|---|---|---|\n"
-        yield from documented
+        yield from _fields(of)
     for member, value in vars(of).items() if hasattr(of, "to_json") else ():
         function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
         if not member.startswith("_") and inspect.isfunction(function) and inspect.getdoc(function):
@@ -147,6 +154,12 @@ def _fields(of: type) -> Iterator[str]:
         if text := field.metadata.get("help"):
             default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
             yield f"| `{field.name}` | {default} | {_cell(text)} |\n"
+
+
+def _type_of(field: "dataclasses.Field[Any]") -> str:
+    """Return the type of a field, without the modules of its classes."""
+    of = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", of)
 
 
 def _signature(name: str, of: Any) -> str:
