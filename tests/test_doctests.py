@@ -1,7 +1,8 @@
-"""The examples in the docstrings of public names run, and every public function has one."""
+"""The docstrings of public names: each has an example that runs, and speaks of every argument."""
 
 import doctest
 import inspect
+import re
 
 import pytest
 
@@ -16,3 +17,19 @@ def test_a_public_function_has_an_example_that_runs(name):
     assert test.examples
     failed, _ = doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test)
     assert failed == 0
+
+
+CALLED = {name: getattr(attnscope, name) for name in attnscope.__all__} | {
+    f"attentions.{name}": getattr(attnscope.attentions, name) for name in attnscope.attentions.__all__
+}
+"""All public names; those that are called with arguments are functions and modules."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, of in CALLED.items() if inspect.isfunction(of) or hasattr(of, "forward")]
+)
+def test_a_docstring_speaks_of_every_argument(name):
+    docstring = inspect.getdoc(CALLED[name]) or ""
+    assert [
+        each for each in inspect.signature(CALLED[name]).parameters if not re.search(rf"\b{each}\b", docstring)
+    ] == []

@@ -30,10 +30,10 @@ def spec_class(name: str) -> type[Spec]:
 
 
 def plan(spec: Spec) -> Plan:
-    """Return the steps that this Spec runs, with their sizes, without importing torch."""
+    """Return the steps that `spec` runs, with their sizes, without importing torch."""
     return spec.plan()
 
 
 def build(spec: Spec) -> "nn.Module":
-    """Build the module of this Spec on torch's default device, with torch's default dtype."""
+    """Build the module of `spec` on torch's default device, with torch's default dtype."""
     return spec.build()
