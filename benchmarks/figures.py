@@ -30,8 +30,10 @@ HEAD = """\
 This page answers: how fast and how exact is attnscope, beside the tools that people use?
 
 Each figure is a ratio of two measurements that took turns on one machine. The second one is the anchor: a tool, a library
-or a program without attnscope. A median outside the bar is MISSED. `python -m benchmarks.figures` measures all again and
-writes this page; `benchmarks/README.md` explains the figures.
+or a program without attnscope. A median outside the bar is MISSED. Ratios scatter if other programs keep the cores busy
+(a load above the number of cores), as the quartiles show.
+
+`python -m benchmarks.figures` measures all again and writes this page; `benchmarks/README.md` explains the figures.
 """
 COLUMNS = "| figure | anchor | median | quartiles | bar | |\n|---|---|---|---|---|---|\n"
 
