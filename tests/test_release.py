@@ -24,6 +24,13 @@ def name_of(requirement: str) -> str:
     return found[0]
 
 
+def date_of_citation() -> str:
+    """Return the date of the release in CITATION.cff."""
+    found = re.search(r'^date-released: "(.*)"$', (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 def test_citation_has_the_version_and_the_license():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [__version__]
@@ -33,11 +40,11 @@ def test_citation_has_the_version_and_the_license():
 
 def test_the_changelog_has_all_versions_and_only_the_sections_of_keep_a_changelog():
     versions = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
-    assert versions[0] == "Unreleased" or versions[0].startswith(f"{__version__} - ")
+    released = [version for version in versions if version != "Unreleased"]
+    assert versions in (released, ["Unreleased", *released])
+    assert released[0] == f"{__version__} - {date_of_citation()}"
     assert versions[-1].startswith("0.1.0 - ")
-    assert all(
-        re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions if version != "Unreleased"
-    )
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in released)
     for part in re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
         kinds = re.findall(r"^### (.*)$", part, re.MULTILINE)
         assert set(kinds) <= KINDS
