@@ -15,6 +15,7 @@ from attnscope.attentions.complexity import Complexity
 from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
+from attnscope.core.reading import integer, ints, number, sides, switch
 from attnscope.core.sizes import (
     LARGEST,
     Ints,
@@ -193,22 +194,7 @@ class Spec(ABC):
     def command(self, **others: Any) -> str:
         """Return the command that explores this Spec, with some fields replaced by `others`."""
         spec = replace(self, **others)
-        words = ["attnscope", self.name]
-        for name, declared in own_fields(type(spec)).items():
-            value = getattr(spec, name)
-            if value is None or (value == declared.default and name not in self.SAID):
-                continue
-            flag = name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            elif isinstance(value, tuple):
-                words += [
-                    f"--{flag}",
-                    spell_sides(value, "x") if count_sides(kind(declared)) else ",".join(map(str, value)),
-                ]
-            else:
-                words += [f"--{flag}", str(value)]
-        return " ".join(words)
+        return " ".join(["attnscope", self.name, *flags_of(type(spec), vars(spec))])
 
     def cautions(self) -> list[str]:
         """Return notes about effects of this Spec that a user may not expect, one sentence each."""
@@ -306,6 +292,39 @@ def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
     """Return the fields of a Spec, those of the attention itself before those of all attentions."""
     common = [declared.name for declared in fields(Spec)]
     return sorted(fields(spec), key=lambda declared: declared.name in common)
+
+
+def flags_of(spec: type[Spec], values: Mapping[str, Any]) -> list[str]:
+    """Return the flags that set values of fields, without those of defaults that the Spec need not say."""
+    words = []
+    for name, declared in own_fields(spec).items():
+        value = values.get(name)
+        if value is None or (value == declared.default and name not in spec.SAID):
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", spell_value(declared, value)]
+    return words
+
+
+def spell_value(declared: Field[Any], value: Any) -> str:
+    """Return a value of a field as text that `reader_of` reads: `56x48`, `2,2,6,2`, `on`."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return spell_sides(value, "x") if count_sides(kind(declared)) else ",".join(map(str, value))
+    return str(value)
+
+
+def reader_of(declared: Field[Any]) -> Callable[[Any], Any]:
+    """Return a reader of typed values of a field, which checks only their type."""
+    base = kind(declared)
+    if (count := count_sides(base)) is not None:
+        return sides(declared.name, count)
+    readers: Mapping[Any, Any] = {int: integer, float: number, bool: switch, Ints: ints}
+    return readers[base](declared.name) if base in readers else str
 
 
 @lru_cache

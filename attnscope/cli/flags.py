@@ -1,6 +1,5 @@
 """The flags of the command line: their declaration, and the parsing of their values."""
 
-import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass
@@ -12,19 +11,9 @@ import typer
 from typer.core import TyperArgument, TyperOption
 from typer.models import ParameterInfo
 
-from attnscope.attentions.spec import Spec, kind, own_fields
-from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quoted
-from attnscope.core.sizes import (
-    Ints,
-    Pair,
-    Sides,
-    abbreviate_sides,
-    count_sides,
-    describe_sides,
-    parse_ints,
-    parse_sides,
-    spell_sides,
-)
+from attnscope.attentions.spec import Spec, kind, own_fields, reader_of, spell_value
+from attnscope.core.errors import UsageError, flag, literal
+from attnscope.core.sizes import Ints, abbreviate_sides, count_sides
 
 SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """The sources of a value, the weakest first. The default map has the values of a config file and a preset."""
@@ -42,12 +31,6 @@ class Needs:
     """An annotation of a flag that has no effect without a switch, which it gives by the name in Python."""
 
     switch: str
-
-
-class FlagError(AttnscopeError):
-    """An error for a value on the command line that does not have its flag's type."""
-
-    exit_code = 2
 
 
 class Flag(TyperOption):
@@ -108,42 +91,6 @@ def as_text(params: list[Any]) -> list[Any]:
     return params
 
 
-def integer(name: str) -> Callable[[Any], int]:
-    """Return a reader of an integer for the flag with this name."""
-    return _reader(name, lambda text: int(text, 10), "an integer")
-
-
-def number(name: str) -> Callable[[Any], float]:
-    """Return a reader of a finite number for the flag with this name."""
-    return _reader(name, _finite, "a finite number")
-
-
-def percent(name: str) -> Callable[[Any], float]:
-    """Return a reader of a percentage, `2%`, for the flag with this name; its value is a fraction, 0.02."""
-
-    def parse(text: str) -> float:
-        if not text.endswith("%"):
-            raise ValueError(text)
-        return _finite(text[:-1]) / 100
-
-    return _reader(name, parse, "a percentage, such as 2%")
-
-
-def sides(name: str, count: int) -> Callable[[Any], Sides]:
-    """Return a reader of an integer or of this number of sides, `56` or `56x48`, for the flag with this name."""
-    return _reader(name, lambda text: parse_sides(text, count), describe_sides(count))
-
-
-def place(name: str) -> Callable[[Any], Pair]:
-    """Return a reader of a row and a column, `5,9`, for the flag with this name."""
-
-    def parse(text: str) -> Pair:
-        row, column = text.split(",")
-        return int(row, 10), int(column, 10)
-
-    return _reader(name, parse, "a row and a column, such as 5,9")
-
-
 def file(value: str | None) -> Path | None:
     """Return the path of a file."""
     return None if value is None else Path(value)
@@ -196,33 +143,23 @@ def _names_of(parameter: Parameter) -> list[str]:
     return [*(typed or [flag(parameter.name)]), parameter.name]
 
 
-def ints(name: str) -> Callable[[Any], Ints]:
-    """Return a reader of a list of integers, `2,2,6,2`, for the flag with this name."""
-    return _reader(name, parse_ints, "a list of integers, such as 2,2,6,2")
-
-
 def flag_of(field: Field[Any], group: str = ATTENTION) -> Parameter:
     """Return the flag of a Spec's field, with its name, type, help and default; `group` applies if the field has none."""
     base, name = kind(field), field.name.replace("_", "-")
     settings: dict[str, Any] = {"help": field.metadata["help"], "group": field.metadata.get("group", group)}
     names = [f"--{name}/--no-{name}"] if base is bool else [f"--{name}"]
     count = count_sides(base)
-    read = {int: (integer, "N"), float: (number, "X"), Ints: (ints, "N,N,...")}.get(base)
-    if count:
-        settings |= {"callback": sides(field.name, count), "metavar": abbreviate_sides(count)}
-    elif read is not None:
-        settings |= {"callback": read[0](field.name), "metavar": read[1]}
+    metavar = abbreviate_sides(count) if count else {int: "N", float: "X", Ints: "N,N,..."}.get(base)
+    if metavar:
+        settings |= {"callback": reader_of(field), "metavar": metavar}
     if "choices" in field.metadata:
         settings |= choices(field.metadata["choices"])
     if "shown" in field.metadata:
         settings["show_default"] = field.metadata["shown"]
     default: Any = field.default
-    if count:
+    if count or base == Ints:
         base = str  # typer reads a tuple from several arguments
-        default = None if default is None else spell_sides(default, "x")
-    if base == Ints:
-        base = str
-        default = None if default is None else ",".join(map(str, default))
+        default = None if default is None else spell_value(field, default)
     annotation: Any = Annotated[base if default is not None else base | None, option(*names, **settings)]
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -274,20 +211,3 @@ def choices(allowed: Iterable[str]) -> dict[str, Any]:
 def examples(commands: Iterable[str]) -> str:
     """Return the epilog of a help page: example commands, one on each line."""
     return "\n".join(commands)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-def _reader(name: str, read: Callable[[str], Any], rule: str) -> Callable[[Any], Any]:
-    def parse(value: Any) -> Any:
-        try:
-            return None if value is None else read(value)
-        except ValueError:
-            raise FlagError(f"{{{name}}} must be {rule} (got {quoted(value)})") from None
-
-    return parse

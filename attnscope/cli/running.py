@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from attnscope.cli.flags import MEASURE, RUN, Needs, choices, integer, number, option, percent
+from attnscope.cli.flags import MEASURE, RUN, Needs, choices, option
 from attnscope.cli.messages import say
 from attnscope.core.errors import UsageError, quoted
+from attnscope.core.reading import integer, number, percent
 from attnscope.profiling.intervals import FEWEST_SAMPLES
 from attnscope.profiling.options import BUDGET_S, DEVICES, LIMIT_S
 

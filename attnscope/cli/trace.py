@@ -11,7 +11,7 @@ from attnscope.analyses.figure import counts_of_trace, explain_figure, parse_fig
 from attnscope.cli.against import compare_traces
 from attnscope.cli.diff import write_diff
 from attnscope.cli.extension import typed_again
-from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, integer, option, strength
+from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, option, strength
 from attnscope.cli.gate import AcrossFlag, CannotTellFlag, FailAboveFlag, read_limits
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
@@ -38,6 +38,7 @@ from attnscope.cli.running import (
     exit_on_faults,
     start_torch,
 )
+from attnscope.core.reading import integer
 from attnscope.profiling.fresh_processes import DEFAULT_PROCESSES, FEWEST_PROCESSES
 from attnscope.profiling.options import BUDGET_S, DEVICES, check_processes
 from attnscope.tracing.folding import GROUPS

@@ -18,15 +18,13 @@ from attnscope.cli.flags import (
     examples,
     flag_of,
     give_flags,
-    integer,
     is_typed,
     option,
-    place,
-    sides,
     strength,
 )
 from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
 from attnscope.core.errors import UsageError
+from attnscope.core.reading import integer, place, sides
 from attnscope.core.sizes import Pair
 
 if TYPE_CHECKING:
