@@ -101,6 +101,29 @@ def _defaults(context: typer.Context, read: Callable[[str, list[str]], dict[str,
     context.default_map = {**values, **before} if weak else {**before, **values}
 
 
+PresetFlag = Annotated[
+    str | None,
+    option(
+        group=NETWORK,
+        metavar="NAME",
+        autocompletion=_preset_names,
+        help="Use the options of a published network (see attnscope presets); flags override them.",
+        callback=_preset,
+        is_eager=True,
+    ),
+]
+ConfigFlag = Annotated[
+    Path | None,
+    option(
+        group=RUN,
+        metavar="FILE",
+        help="Read options from a TOML config file; flags override them.",
+        callback=_config,
+        is_eager=True,
+    ),
+]
+
+
 def _scope_flag(scopes: Sequence[str]) -> inspect.Parameter:
     """Return the flag --scope of a command with these scopes."""
     declared = option(group=NETWORK, **choices(scopes), help=f"Scope to explore: {', '.join(scopes)}.")
@@ -108,8 +131,16 @@ def _scope_flag(scopes: Sequence[str]) -> inspect.Parameter:
     return inspect.Parameter("scope", kind, default="attention", annotation=Annotated[str, declared])
 
 
-def attention_command(app: typer.Typer, name: str) -> None:
-    """Add the command of an attention to the app."""
+def attention_command(app: typer.Typer, name: str, run: Callable[..., None] | None = None) -> None:
+    """Add the command of an attention to the app.
+
+    Args:
+        app: the app.
+        name: name of the attention.
+        run: a function of a Spec and of flags, from whose signature the other flags are derived; `run_attention` by
+            default.
+    """
+    run = run or run_attention
     spec_class = attentions.spec_class(name)
     fields, scopes = _fields(name), networks.scopes(name)
 
@@ -117,7 +148,7 @@ def attention_command(app: typer.Typer, name: str) -> None:
         scope = flags.pop("scope") if len(scopes) > 1 else "attention"
         values = {field.name: flags.pop(field.name) for field in fields}
         given = {field: value for field, value in values.items() if strength(typer_context, field)}
-        if flags["explained"] is not None:  # a figure of a preset is one of the whole network, and needs no times
+        if flags.get("explained") is not None:  # a figure of a preset is one of the whole network, and needs no times
             if flags.get("preset") is not None and not strength(typer_context, "scope"):
                 scope = "model"
             flags["time"] = flags["time"] and bool(strength(typer_context, "time"))
@@ -126,7 +157,7 @@ def attention_command(app: typer.Typer, name: str) -> None:
             if strength(typer_context, weaker) < strength(typer_context, stronger):
                 given.pop(weaker, None)
         spec = networks.asked(name, given, scope)
-        run_attention(spec, **flags)
+        run(spec, **flags)
         for field, needed in networks.without_effect(name, given, scope).items():
             if is_typed(typer_context, field):
                 warn(f"{{{field}}} has no effect with {{scope}} {scope}; it needs {needed}")
@@ -134,7 +165,7 @@ def attention_command(app: typer.Typer, name: str) -> None:
     of_attention = own_fields(spec_class)
     own = [flag_of(field, ATTENTION if field.name in of_attention else NETWORK) for field in fields]
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    preset, *others = list(inspect.signature(run_attention).parameters.values())[1:]
+    preset, *others = list(inspect.signature(run).parameters.values())[1:]
     scope = [_scope_flag(scopes)] if len(scopes) > 1 else []
     of_networks = [*scope, preset] if "model" in scopes else scope  # all presets are networks
     give_flags(command, [context, *of_networks, *own, *others], [spec_class])
@@ -158,31 +189,12 @@ def _fields(name: str) -> list[Field[Any]]:
 
 def run_attention(
     spec: Spec,
-    preset: Annotated[
-        str | None,
-        option(
-            group=NETWORK,
-            metavar="NAME",
-            autocompletion=_preset_names,
-            help="Use the options of a published network (see attnscope presets); flags override them.",
-            callback=_preset,
-            is_eager=True,
-        ),
-    ] = None,
+    preset: PresetFlag = None,
     device: DeviceFlag = "auto",
     threads: ThreadsFlag = 1,
     seed: SeedFlag = 0,
     alloc: AllocFlag = "pinned",
-    config: Annotated[
-        Path | None,
-        option(
-            group=RUN,
-            metavar="FILE",
-            help="Read options from a TOML config file; flags override them.",
-            callback=_config,
-            is_eager=True,
-        ),
-    ] = None,
+    config: ConfigFlag = None,
     time: Annotated[
         bool, option("--time/--no-time", group=MEASURE, help="Measure times, or report shapes and costs only.")
     ] = True,

@@ -4,7 +4,7 @@ Each command that is not an attention has a file of its name in this folder, wit
 """
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -194,13 +194,22 @@ def describe(name: str) -> tuple[str, str]:
 
 def build(name: str) -> TyperCommand:
     """Build the command with this name."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    if name in OTHERS:
-        getattr(import_module(f"attnscope.cli.{name}"), f"{name}_command")(app)
-    else:
-        from attnscope.cli.attention import attention_command
+    if name not in OTHERS:
+        return build_attention(name)
+    return _built(name, getattr(import_module(f"attnscope.cli.{name}"), f"{name}_command"))
 
-        attention_command(app, name)
+
+def build_attention(name: str, run: Callable[..., None] | None = None) -> TyperCommand:
+    """Build the command of an attention, which calls `run` with a Spec and its flags; by default it reports the Spec."""
+    from attnscope.cli.attention import attention_command
+
+    return _built(name, partial(attention_command, name=name, run=run))
+
+
+def _built(name: str, add_to: Callable[[typer.Typer], None]) -> TyperCommand:
+    """Build the command that a function adds to an app."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    add_to(app)
     app.registered_commands[0].cls = Command
     app.registered_commands[0].short_help = describe(name)[1]
     command = typer.main.get_command(app)

@@ -17,6 +17,7 @@ COMMAND_GROUPS = ("Learn", "Compare", "Measure and guard", "Other")
 LEARN, COMPARE, GUARD, OTHER = COMMAND_GROUPS
 
 OTHERS: dict[str, tuple[str, str]] = {
+    "explore": (LEARN, "Explore an attention live: keys change options, and costs and pictures follow."),
     "windows": (LEARN, "Draw the keys of a query, and the shift, mask and positions of windows."),
     "compare": (COMPARE, "Compare attentions by formula and by measurement: MACs, memory, time, break-even."),
     "trace": (GUARD, "Trace any module: timm, torchvision, Hugging Face, or your own."),

@@ -169,12 +169,20 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     if output is None:
         _print(render(Screen.of(sys.stdout, color, quiet, wide)))
         return
-    text = render(Screen.of_file(color, quiet, wide))
+    write_text(render(Screen.of_file(color, quiet, wide)), output)
+    say(f"written to {output}")
+
+
+def write_text(text: str, output: Path) -> None:
+    """Write a text to a file.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
     try:
         _write_file(text.encode("utf-8", "backslashreplace"), output)
     except OSError as error:
         raise UsageError(f"{literal(output)} cannot be written: {error.strerror}") from None
-    say(f"written to {output}")
 
 
 def _write_file(data: bytes, file: Path) -> None:

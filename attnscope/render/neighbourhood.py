@@ -10,7 +10,7 @@ from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.render.pictures import render_pictures
-from attnscope.render.plane import COLORS, Drawing, Mark, Plane, Run, draw, runs
+from attnscope.render.plane import COLORS, MOST_LINES, Drawing, Mark, Plane, Run, draw, runs
 from attnscope.render.screen import Screen
 from attnscope.render.windows.parts import picture_rows, room, table_parts
 from attnscope.render.windows.token import LAYER_SIGNS
@@ -31,14 +31,20 @@ def render_neighbourhood(report: NeighbourhoodReport, form: str, screen: Screen)
     )
 
 
-def neighbourhood_parts(report: NeighbourhoodReport, screen: Screen) -> list[RenderableType]:
-    """Return the headline, the pictures, the table, notes, and the suggested next command."""
+def neighbourhood_parts(report: NeighbourhoodReport, screen: Screen, most: int = MOST_LINES) -> list[RenderableType]:
+    """Return the headline, the pictures, the table, notes, and the suggested next command.
+
+    Args:
+        report: the report.
+        screen: the screen.
+        most: the largest number of lines of a picture.
+    """
     keys, *fields = report.seen
     scored = report.neighbourhood.keys is not None
     planes = [_plane(report, "keys of one query" if scored else "tokens of one output", [keys], "@o")]
     if fields:
         planes.append(_plane(report, f"after {plural(len(fields), 'layer')}", fields, LAYER_SIGNS))
-    drawing = draw(planes, room(screen), screen)
+    drawing = draw(planes, room(screen), screen, most)
     parts: list[RenderableType] = [screen.headline(report.title), Text(""), picture_rows(drawing.pictures, screen)]
     parts += [screen.aside(line) for line in _legend(report, drawing)]
     parts += [Text(""), *table_parts(seen_columns(), report.seen, screen)]

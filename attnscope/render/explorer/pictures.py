@@ -1,0 +1,63 @@
+"""The charts and pictures of the explorer: MACs against size, and the neighbourhood of a token."""
+
+from collections.abc import Mapping, Sequence
+
+from attnscope.core.sizes import plural
+from attnscope.render import words
+from attnscope.render.chart import Axis, Mark, log_log
+from attnscope.render.chart import Line as Curve
+from attnscope.render.explorer.lines import Line, folded, from_parts, labelled_lines, plain
+from attnscope.render.neighbourhood import neighbourhood_parts
+from attnscope.render.screen import Screen, labelled
+from attnscope.render.summary import paper_lines
+from attnscope.reports.neighbourhood import NeighbourhoodReport
+from attnscope.reports.report import Report
+
+HERE, PINNED = "B", "A"
+"""The letters of the current and of the pinned state in a chart."""
+BELOW, FEWEST = 8, 6
+"""Lines below a picture, and the fewest lines of a picture itself."""
+
+
+def growth(
+    report: Report,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Mapping[str, tuple[float, float]],
+    size: str,
+    screen: Screen,
+) -> list[Line]:
+    """Return a chart of MACs against size, and the formulas below it.
+
+    Args:
+        report: the report of the current state.
+        curves: points of each curve by its label.
+        marks: a point by its letter.
+        size: the name of the field that sets the size.
+        screen: the screen.
+    """
+    across = Axis(size, lambda value: f"{value:g}", is_of_sizes=True)
+    up = Axis("MACs", lambda value: words.rounded(value))
+    drawn = {label: points for label, points in curves.items() if points}
+    if any(not all(y > 0 for _, y in points) for points in drawn.values()):
+        return folded("There are no MACs to draw.", screen)
+    lines = [Curve(label, points) for label, points in drawn.items()]
+    letters = [Mark(letter, *at) for letter, at in marks.items()]
+    chart = [Line(text) for text in log_log(lines, across, up, screen, letters)]
+    paper = labelled_lines(labelled("paper", paper_lines(report)), screen)
+    legend = f"{HERE} is the current state" + (f", {PINNED} the pinned one" if PINNED in marks else "")
+    return [*chart, plain("", screen), *folded(legend, screen, "dim"), *paper]
+
+
+def neighbourhood(report: NeighbourhoodReport, screen: Screen, height: int) -> list[Line]:
+    """Return the picture of the keys of one query in this many lines if it can be, its legend and its figures."""
+    return from_parts(neighbourhood_parts(report, screen, max(height - BELOW, FEWEST))[2:], screen)
+
+
+def without_picture(report: Report, why: str, screen: Screen) -> list[Line]:
+    """Return the neighbourhood in words, and why it has no picture."""
+    found = report.complexity.neighbourhood
+    said = []
+    if found is not None:
+        keys = "no scores" if found.keys is None else plural(found.keys, "key")
+        said = folded(f"{found.words}: {keys} for each query, {found.tokens:,} queries", screen)
+    return [*said, *folded(why, screen, "dim")]

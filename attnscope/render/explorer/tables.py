@@ -1,0 +1,162 @@
+"""The tables of the explorer: steps, parts of a network, memory over the steps, and operands of the roofline."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attnscope.core.axes import spell
+from attnscope.render import words
+from attnscope.render.columns import Column
+from attnscope.render.explorer.changes import marked, only_in, with_differences
+from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
+from attnscope.render.parts import part_columns, part_style
+from attnscope.render.roofline import roofline
+from attnscope.render.screen import Screen
+from attnscope.render.sheet import lines as lines_below
+from attnscope.render.steps import shapes, step_columns, weight
+from attnscope.reports.report import PartRow, Report, StepRow
+
+Columns = Sequence[Column[Any]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The reports of one screen.
+
+    Args:
+        report: the report of the current state, B.
+        before: the report of the state before; cells that changed since then are marked.
+        pinned: the report of the pinned state, A.
+    """
+
+    report: Report
+    before: Report | None = None
+    pinned: Report | None = None
+
+
+def steps(shown: Shown, screen: Screen) -> list[Line]:
+    """Return the table of the steps with their shapes and costs, and the lines below it."""
+    report = shown.report
+    heaviest = max(report.steps, key=weight)
+
+    def style(row: StepRow) -> str:
+        return "bold" if row is heaviest else "" if row.macs else "dim"
+
+    below = replace(screen, quiet=True)
+    return [
+        *_compared(shown, screen, step_columns, style),
+        plain("", screen),
+        *labelled_lines(lines_below(report, below), below),
+    ]
+
+
+def parts(shown: Shown, screen: Screen) -> list[Line]:
+    """Return the table of the parts of a whole network, with its stages."""
+    if not shown.report.parts:
+        why = "This is a part of a network. Set scope to model, without a stage or a block, to see the stages."
+        if "attention" in shown.report.spec:
+            why = "This is a single attention. Set scope to model to see the stages of a network built from it."
+        return folded(why, screen)
+    return _compared(shown, screen, part_columns, part_style, lambda report: report.parts)
+
+
+def memory(shown: Shown, screen: Screen) -> list[Line]:
+    """Return the memory over the steps: a bar of the live memory in inference, then the figures of training."""
+    keys = ("part", "step", "bytes_live", "bytes_training", "bytes_backward", "bytes_saved")
+
+    def columns(report: Report) -> list[Column[Any]]:
+        found = {column.key: column for column in step_columns(replace(report, focus=["memory"]))}
+        chosen = [found[key] for key in keys if found[key].rank is not None]
+        rows = report.steps
+        most = max([_live(row) for row in rows]) or 1
+        bar = Column[Any](
+            "live_bar", "live over the steps", lambda row: _live(row) / most, words.bar, 0, right=False, drawn=True
+        )
+        place = 1 + next(index for index, column in enumerate(chosen) if column.key == "step")
+        return [*chosen[:place], bar, *chosen[place:]]
+
+    peak = [line for line in lines_below(shown.report, screen) if line[0] == "memory"]
+    return [*_compared(shown, screen, columns), plain("", screen), *labelled_lines(peak, screen)]
+
+
+def operands(shown: Shown, screen: Screen) -> list[Line]:
+    """Return the roofline of a timed report; without times, the FLOPs for each byte of every step."""
+
+    def columns(report: Report) -> list[Column[Any]]:
+        found = [column for column in step_columns(replace(report, focus=["roofline"])) if column.key in OPERANDS]
+        chosen = [replace(column, rank=min(column.rank, MOST_RANK)) for column in found if column.rank is not None]
+        intensity = Column[Any]("intensity", "FLOP/B", _intensity, _decimals, 0)
+        return chosen if report.peaks else [*chosen, intensity]
+
+    if shown.report.time:
+        above = [Line(line) for line in roofline(shown.report, screen)]
+    else:
+        above = folded("t measures the steps and draws them against the roofline of this machine.", screen)
+    return [*above, plain("", screen), *_compared(shown, screen, columns)]
+
+
+OPERANDS = (
+    *("part", "step", "flops", "other_flops", "bytes_read", "bytes_written"),
+    *("time_s", "intensity", "bound_s", "over_bound", "bound_by"),
+)
+"""Columns of the roofline; those of the second line only in a timed report."""
+MOST_RANK = 2
+"""The highest rank of these columns."""
+
+
+def _compared(
+    shown: Shown,
+    screen: Screen,
+    columns_of: Callable[[Report], Columns],
+    style: Callable[[Any], str] = lambda row: "",
+    rows_of: Callable[[Report], Sequence[Any]] = lambda report: report.steps,
+) -> list[Line]:
+    """Return a table with the differences from A, and with marks of what changed since the state before."""
+    report, rows = shown.report, rows_of(shown.report)
+    columns = columns_of(report)
+    notes: list[Line] = []
+    pinned, before = shown.pinned, shown.before
+    if pinned is not None and rows_of(pinned):
+        columns = with_differences(columns, rows, columns_of(pinned), rows_of(pinned))
+        gone = only_in(rows, rows_of(pinned))
+        notes = folded(f"Δ is B − A; A is {pinned.command}", screen, "dim")
+        notes += folded(f"only in A: {', '.join(gone)}", screen, "dim") if gone else []
+    if before is not None and rows_of(before):
+        columns = marked(columns, rows, columns_of(before), rows_of(before))
+    return [*table(columns, rows, screen, topic_of, style), *notes]
+
+
+def topic_of(row: StepRow | PartRow) -> str:
+    """Return what explains a row: its meaning, its reason, its shapes and its exact counts."""
+    if isinstance(row, PartRow):
+        said = [row.name, f"output {', '.join(map(spell, row.outputs))}", f"in the module {row.path or 'itself'}"]
+    else:
+        said = [
+            f"{row.name}: {row.doc}",
+            row.why,
+            row.pattern,
+            f"input {shapes(row.inputs)}",
+            f"output {shapes(row.outputs)}",
+        ]
+    counts = {"MACs": row.macs, "FLOPs": row.flops, "elementwise FLOPs": row.other_flops, "parameters": row.params}
+    said += [f"{count:,} {name}" for name, count in counts.items()]
+    if row.times > 1 and isinstance(row, StepRow):
+        said.append(f"{row.times} identical steps; the counts are those of one")
+    return "\n".join(_filled(said))
+
+
+def _filled(said: Iterable[str]) -> list[str]:
+    return [words for words in said if words]
+
+
+def _live(row: StepRow) -> int:
+    return row.bytes_live_at_least or 0
+
+
+def _intensity(row: StepRow) -> float | None:
+    moved = row.bytes_read + row.bytes_written
+    return (row.flops + row.other_flops) / moved if moved else None
+
+
+def _decimals(value: float | None) -> str:
+    return words.NONE if not value else f"{value:.1f}"

@@ -1,0 +1,1 @@
+"""The live explorer in the terminal: keys change a draft, and panes show its report."""
