@@ -24,7 +24,7 @@ from attnscope.networks.presets import Preset
 from attnscope.render.explorer.fields import field_lines
 from attnscope.render.screen import Screen
 from attnscope.reports.report import Report
-from attnscope.tui.palette import Presets
+from attnscope.tui.palette import AllPresets, Presets
 from attnscope.tui.panes import PANES, View, moved
 from attnscope.tui.rows import Row, rows_of, value_in, values_beside
 from attnscope.tui.session import Session
@@ -98,7 +98,8 @@ class Explorer(App[list[str]]):
         self.hint = ""
         self.copied: list[str] = []
         self.run_in_progress: Run | None = None
-        self._rows: list[Row] = []
+        self._rows = rows_of(draft)
+        self._places: dict[int, Row] = {}
         self._asking: Callable[[str], None] | None = None
 
     # the widgets
@@ -288,7 +289,7 @@ class Explorer(App[list[str]]):
 
     def action_preset(self) -> None:
         """Find a preset."""
-        self.push_screen(CommandPalette(providers=[Presets], placeholder="Find a preset"))
+        self.push_screen(CommandPalette(providers=[AllPresets], placeholder="Find a preset"))
 
     def open_preset(self, preset: Preset) -> None:
         """Show the whole network of a preset."""

@@ -10,12 +10,7 @@ all_presets = lru_cache(presets)
 
 
 class Presets(Provider):
-    """The published networks, by their names here and in timm."""
-
-    async def discover(self) -> Hits:
-        """Yield all presets."""
-        for preset in all_presets():
-            yield DiscoveryHit(preset.name, self._open(preset), help=_about(preset))
+    """The published networks, by their names here and in timm; they are searched and not listed."""
 
     async def search(self, query: str) -> Hits:
         """Yield the presets whose names match a text."""
@@ -27,6 +22,15 @@ class Presets(Provider):
 
     def _open(self, preset: Preset) -> "partial[None]":
         return partial(self.app.open_preset, preset)  # type: ignore[attr-defined] # the app is the explorer
+
+
+class AllPresets(Presets):
+    """The published networks, listed before a search."""
+
+    async def discover(self) -> Hits:
+        """Yield all presets."""
+        for preset in all_presets():
+            yield DiscoveryHit(preset.name, self._open(preset), help=_about(preset))
 
 
 def _about(preset: Preset) -> str:

@@ -51,6 +51,8 @@ def marked(
         before, others: those of the report before.
     """
     pairs = matched(rows, others)
+    if 2 * len(pairs) < len(rows):
+        return list(columns)  # another attention, of which everything is new
     earlier = {column.key: column for column in before}
     return [_marked(column, rows, earlier.get(column.key), pairs) for column in columns]
 
@@ -58,7 +60,11 @@ def marked(
 def _marked(column: Column[Any], rows: Sequence[Any], before: Column[Any] | None, pairs: dict[int, Any]) -> Column[Any]:
     if column.drawn or before is None or column.rank is None:
         return column
-    changed = {id(row) for row in rows if id(row) not in pairs or column.value(row) != before.value(pairs[id(row)])}
+    changed = {
+        id(row)
+        for row in rows
+        if (id(row) not in pairs or column.value(row) != before.value(pairs[id(row)])) and column.words(row)
+    }
     total_changed = column.total != before.total
     if not changed and not total_changed:
         return column
