@@ -10,6 +10,9 @@ from attnscope.plan.memory import AtLeast, Memory
 from attnscope.plan.plan import Plan
 from attnscope.profiling.options import RunOptions
 
+UNKNOWN = AtLeast(0, is_all=False)
+"""A number of bytes that was not computed."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -32,11 +35,18 @@ class Costs:
     notes: tuple[str, ...] = ()
 
 
-def costs_of(spec: Spec, options: RunOptions) -> Costs:
-    """Return the costs of a Spec's steps, those of the backward if the options request it."""
+def costs_of(spec: Spec, options: RunOptions, with_backward_memory: bool = True) -> Costs:
+    """Return the costs of a Spec's steps, those of the backward if the options request it.
+
+    Args:
+        spec: the Spec.
+        options: the options of the run.
+        with_backward_memory: whether to compute the memory of the backward, which takes as long as all other costs;
+            otherwise it is unknown.
+    """
     plan = spec.plan()
     memory = Memory(plan)
-    held = backward_held(memory, options.input_grad)
+    held = backward_held(memory, options.input_grad) if with_backward_memory else [UNKNOWN] * len(plan.steps)
     again = sum(recomputed_macs(plan))
     notes: tuple[str, ...] = ()
     if plan.checkpoints:

@@ -18,7 +18,8 @@ def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[s
     The bias MLP of Swin V2 runs once for all images, so that a count for a batch is not a multiple of them.
     """
     single = one_image(spec)
-    per_image = conventions(single, single.plan())
+    counted = conventions(spec, plan)
+    per_image = counted if single == spec else conventions(single, single.plan())
 
     def explained(printed: Mapping[str, str]) -> PublishedFigure:
         figure, source = printed["figure"], printed["source"]
@@ -29,4 +30,4 @@ def compare_published(spec: NetworkSpec, plan: Plan, figures: Sequence[Mapping[s
         alone = holding or list(rounded) or ways
         return PublishedFigure(f"{figure} G", source, alone, others=[] if holding or not alone else list(usual))
 
-    return Published(list(map(explained, figures)), conventions(spec, plan), per_image)
+    return Published(list(map(explained, figures)), counted, per_image)

@@ -1,6 +1,7 @@
 """Formatted numbers (`86.7 M`, `1.37 ms`, `13.8×`) and the device of a measurement."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil, floor, log10
 from typing import Any
 
@@ -11,8 +12,11 @@ from attnscope.core.sizes import plural
 
 NONE = "–"
 UNKNOWN = "?"
+CACHED = 4096
+"""Formatted numbers that are kept: a table formats each value for its widths, then again for its cells."""
 
 
+@lru_cache(maxsize=CACHED, typed=True)  # a count and a float of the same value differ
 def metric(value: float | None, unit: str = "") -> str:
     """Return three digits and a prefix: `86.7 M`, `1.37 ms`; a dash for 0, and a question mark for an unknown value."""
     if value is None:
@@ -41,6 +45,7 @@ def seconds(value: float | None) -> str:
     return metric(value, "s")
 
 
+@lru_cache(maxsize=CACHED)
 def binary(size: int | None) -> str:
     """Return bytes with a binary prefix: `1.7 MiB`."""
     if size is None:

@@ -1,6 +1,7 @@
 """The live explorer: the app that turns keys and clicks into changes of the session, and shows its panes."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -125,6 +126,8 @@ class Explorer(App[list[str]]):
         self._prompt = self.query_one(Input)
         self.set_class(self.ascii, "ascii")
         self._fields.focus()
+        gc.freeze()  # what was imported and built so far stays, and a collection need not look at it
+        gc.enable()  # the command line switches it off, but this process may run for hours
         with suppress(NotImplementedError, RuntimeError):  # on Windows, or not in the main thread
             for name in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(name, self.action_interrupt)
@@ -192,7 +195,7 @@ class Explorer(App[list[str]]):
         return f" ← {below or '|'}  {row.value}  {above or '|'} →   {row.help.splitlines()[0]}"
 
     def _write(self, id: str, words: str) -> None:
-        self.query_one(id, Static).update(self._screen(self.size.width).text(words))
+        self.query_one(id, Static).update(self._screen(self.size.width).text(words), layout=False)
 
     def _screen(self, width: int) -> Screen:
         return Screen(width=max(width, 20), color=True, ascii=self.ascii, quiet=True, pages=False)
@@ -374,7 +377,8 @@ class Explorer(App[list[str]]):
         """Ask for a file and save the run to it."""
 
         def save(text: str) -> None:
-            self.tools.save(replace(self.session.report, command=self.command), Path(text.strip()))
+            report = self.session.report_of(self.session.draft, with_backward_memory=True)
+            self.tools.save(replace(report, command=self.command), Path(text.strip()))
             self.hint = f" saved to {text.strip()}"
 
         self.ask("save the run to", f"{self.session.draft.kind.name}.json", save)

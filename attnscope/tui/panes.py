@@ -9,7 +9,6 @@ from attnscope.core.errors import AttnscopeError
 from attnscope.core.sizes import Pair
 from attnscope.render.explorer import tables
 from attnscope.render.explorer.lines import Line
-from attnscope.render.explorer.tables import Shown
 from attnscope.render.screen import Screen
 from attnscope.tui.session import Session
 
@@ -23,11 +22,6 @@ class View:
     screen: Screen
     height: int
 
-    @property
-    def shown(self) -> Shown:
-        """Return the reports of this view."""
-        return Shown(self.session.report, self.session.before, self.session.pinned)
-
 
 def _complexity(view: View) -> Sequence[Line]:
     from attnscope.render.explorer.pictures import HERE, PINNED, growth
@@ -38,7 +32,7 @@ def _complexity(view: View) -> Sequence[Line]:
     if [macs for _, macs in own] != [macs for _, macs in curves["global"]]:
         curves[view.session.draft.kind.name] = own
     marks = {HERE: (found.current.size, found.current.macs)}
-    pinned = view.session.pinned_scaling()
+    pinned = None if view.session.pinned is None else scaling_of(view.session.pinned)
     if pinned is not None and pinned.field == found.field:
         curves["A"] = [(point.size, point.macs) for point in pinned.points]
         marks[PINNED] = (pinned.current.size, pinned.current.macs)
@@ -56,12 +50,12 @@ def _neighbourhood(view: View) -> Sequence[Line]:
 
 
 PANES: dict[str, Callable[[View], Sequence[Line]]] = {
-    "steps": lambda view: tables.steps(view.shown, view.screen),
+    "steps": lambda view: tables.steps(view.session.shown(), view.screen),
     "complexity": _complexity,
     "neighbourhood": _neighbourhood,
-    "memory": lambda view: tables.memory(view.shown, view.screen),
-    "roofline": lambda view: tables.operands(view.shown, view.screen),
-    "network": lambda view: tables.parts(view.shown, view.screen),
+    "memory": lambda view: tables.memory(view.session.shown(with_backward_memory=True), view.screen),
+    "roofline": lambda view: tables.operands(view.session.shown(), view.screen),
+    "network": lambda view: tables.parts(view.session.shown(), view.screen),
 }
 """The panes by name, in the order of their keys: 1 to 6."""
 

@@ -44,17 +44,27 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def topic(self) -> str:
         """Return what explains the line with the cursor; empty if no line can have it."""
-        return self.lines[self.cursor].topic if self.cursor < len(self.lines) else ""
+        topic = self.lines[self.cursor].topic if self.cursor < len(self.lines) else None
+        return "" if topic is None else topic()
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Show other lines; the cursor stays on its line if that can have it."""
-        self.lines = lines
-        widest = max((line.text.cell_len for line in lines), default=0)
-        self.virtual_size = Size(widest, len(lines))
-        self.cursor = min(self.cursor, max(len(lines) - 1, 0))
-        if lines and not lines[self.cursor].topic:
-            self.cursor = next((place for place in self._places if place >= self.cursor), next(iter(self._places), 0))
-        self.refresh()
+        """Show other lines; the cursor stays on its line if that can have it. Only lines that differ are drawn."""
+        before, self.lines = self.lines, lines
+        size = Size(max((line.width for line in lines), default=0), len(lines))
+        if size != self.virtual_size:
+            self.virtual_size = size
+        cursor = min(self.cursor, max(len(lines) - 1, 0))
+        if lines and not lines[cursor].topic:
+            cursor = next((place for place in self._places if place >= cursor), next(iter(self._places), 0))
+        changed = {place for place in (cursor, self.cursor) if cursor != self.cursor}
+        self.cursor = cursor
+        top = int(self.scroll_offset.y)
+        for place in range(top, top + self.size.height):
+            old, new = (of[place].text if place < len(of) else None for of in (before, lines))
+            if old != new:
+                changed.add(place)
+        for place in changed:
+            self.refresh_line(place)
 
     @property
     def _places(self) -> list[int]:
@@ -62,11 +72,12 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
 
     def put_cursor(self, line: int) -> None:
         """Put the cursor on a line and scroll to it."""
+        self.refresh_line(self.cursor)
         self.cursor = line
+        self.refresh_line(line)
         self.scroll_to(y=min(max(self.scroll_y, line - self.size.height + 1), line), animate=False)
         if line == next(iter(self._places), None):
             self.scroll_to(y=0, animate=False)  # with the heading
-        self.refresh()
 
     def move(self, by: int) -> None:
         """Move the cursor by lines that can have it, or scroll if no line can."""

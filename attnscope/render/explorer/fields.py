@@ -1,6 +1,7 @@
 """The fields of a Spec as lines, in their groups, and the quality of a timing in one line."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from rich.text import Text
@@ -45,7 +46,7 @@ def field_lines(rows: Sequence[Row], screen: Screen) -> tuple[list[Line], dict[i
         places[len(lines)] = row
         text = Text(f" {row.name[:widest].ljust(widest)} ")
         text.append(screen.text(f"‹ {row.value} ›"), style="bold" if row.is_given else "")
-        lines.append(Line(text, row.help))
+        lines.append(Line(text, partial(getattr, row, "help")))
     return lines, places
 
 

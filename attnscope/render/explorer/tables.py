@@ -6,7 +6,7 @@ from typing import Any
 
 from attnscope.core.axes import spell
 from attnscope.render import words
-from attnscope.render.columns import Column
+from attnscope.render.columns import Column, fit
 from attnscope.render.explorer.changes import marked, only_in, with_differences
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
 from attnscope.render.parts import part_columns, part_style
@@ -121,6 +121,7 @@ def _compared(
         gone = only_in(rows, rows_of(pinned))
         notes = folded(f"Δ is B − A; A is {pinned.command}", screen, "dim")
         notes += folded(f"only in A: {', '.join(gone)}", screen, "dim") if gone else []
+    columns, _ = fit(columns, rows, screen)  # before marks are looked for in them
     if before is not None and rows_of(before):
         columns = marked(columns, rows, columns_of(before), rows_of(before))
     return [*table(columns, rows, screen, topic_of, style), *notes]
