@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from attnscope.attentions.spec import Spec, flags_of, kind, own_fields, reader_of
 from attnscope.core.errors import AttnscopeError, UsageError
-from attnscope.core.sizes import LARGEST, count_sides
+from attnscope.core.sizes import LARGEST, Ints, count_sides
 
 CLOSE = 16
 """Whole numbers next to a value that are tried one by one."""
@@ -159,7 +159,8 @@ def _first_values(draft: Draft, declared: Field[Any]) -> Iterator[Any]:
     if kind(declared) is float:
         yield from (1.0, 0.1)
         return
-    low, count = declared.metadata.get("low", 1), count_sides(kind(declared))
+    low = declared.metadata.get("low", 1)
+    count = count_sides(kind(declared)) or int(kind(declared) == Ints)
     for number in sorted({*range(low, low + CLOSE), *_values(draft)}):
         yield (number,) * count if count else number
 
