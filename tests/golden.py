@@ -1,5 +1,6 @@
 """Golden screens: the expected output, stored as files. `python -m tests.golden` rewrites them."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -243,6 +244,22 @@ def windows_screens() -> dict[str, str]:
     return drawn
 
 
+def explorer_screen() -> str:
+    """Return the SVG of the explorer with a pinned state and a changed one."""
+    from attnscope.attentions.draft import Draft
+    from attnscope.tui.explorer import Explorer
+
+    async def drawn() -> str:
+        app = Explorer(Draft(SwinSpec, {"shift": True}))
+        async with app.run_test(size=(100, 30)) as pilot:
+            await pilot.press("p", "down", "down", "right")
+            await pilot.pause()
+            svg = app.export_screenshot(title="attnscope explore swin --shift")
+            return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # an SVG loads nothing from another host
+
+    return asyncio.run(drawn())
+
+
 PAGE = """\
 # The attentions
 
@@ -299,6 +316,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, text in screens().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    (FOLDER / "explorer.svg").write_text(explorer_screen(), encoding="utf-8")
     write_sessions()
     (ROOT / "docs" / "attentions.md").write_text(attentions_page(), encoding="utf-8")
     for name, page in reference.PAGES.items():

@@ -160,8 +160,8 @@ class Explorer(App[list[str]]):
         """Show the current state."""
         report, draft = self.session.report, self.session.draft
         screen = self._screen(self.size.width)
-        pinned = " · A pinned" if self.session.pinned is not None else ""
-        self._write("#title", f" {report.title}{pinned}")
+        pinned = "A pinned · " if self.session.pinned is not None else ""
+        self._write("#title", f" {pinned}{report.title}")
         self._rows = rows_of(draft)
         self._show_fields()
         self._tabs.show(self.shown_panes)
