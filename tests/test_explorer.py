@@ -467,12 +467,12 @@ def wait_for_text(tmux: Callable[..., str], words: str, seconds: float = 30) -> 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_a_real_terminal_is_left_as_it_was(terminal):
-    """Type, resize and quit; then Ctrl-C, and an error."""
+    """Type, resize and quit; then Ctrl-C. The environment has COLUMNS and LINES, as that of some shells."""
 
     def send(*keys: str) -> None:
         terminal("send-keys", "-t", "test", *keys)
 
-    python = f"PYTHONPATH={Path(__file__).parents[1]} {sys.executable}"
+    python = f"COLUMNS=80 LINES=24 PYTHONPATH={Path(__file__).parents[1]} {sys.executable}"
     send(f"clear; stty -a | cksum; {python} -m attnscope explore swin --shift; echo code $?; stty -a | cksum", "Enter")
     wait_for_text(terminal, "[1 steps]")
     send("Down", "Down", "Right")

@@ -26,7 +26,7 @@ class Scaling:
 
     Args:
         field: the field that sets the size.
-        points: the MACs at each size; the last side of a grid stands for all of its sides.
+        points: the MACs at each size; the size is the last side of a grid.
         current: the point of the draft itself.
     """
 

@@ -113,7 +113,7 @@ def neighbours(draft: Draft, name: str, factor: int = 1) -> tuple[Any, Any]:
         factor: how many times smaller and larger the neighbours are at least.
 
     Returns:
-        Both values; the value of the draft itself if there is no other one on that side. None is the value that the
+        Both values; the value of the draft itself on a side without another one. None is the value that the
         field has by itself.
     """
     own = getattr(draft.spec, name)

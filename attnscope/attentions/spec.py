@@ -295,7 +295,7 @@ def own_fields_first(spec: type[Spec]) -> list[Field[Any]]:
 
 
 def flags_of(spec: type[Spec], values: Mapping[str, Any]) -> list[str]:
-    """Return the flags that set values of fields, without those of defaults that the Spec need not say."""
+    """Return the flags that set values of fields, without defaults, except those that a command always includes."""
     words = []
     for name, declared in own_fields(spec).items():
         value = values.get(name)

@@ -104,6 +104,8 @@ def run_explorer(
     flags = "".join(f" --{name} {value}" for name, (value, default) in values.items() if value != default)
     tools = Tools(typed, save, {name: value for name, (value, _) in values.items()}, flags)
     app = Explorer(Draft.of(spec), tools, ascii=Screen.of(sys.stderr).ascii)
+    for name in ("COLUMNS", "LINES"):  # a shell that exports them would fix the size, and a resize have no effect
+        os.environ.pop(name, None)
     for command in app.run() or ():
         print(command)
     if app.return_code:

@@ -20,6 +20,7 @@ WAYS_IN: dict[str, tuple[Row, ...]] = {
     "Learn how an attention works": (
         ("attnscope swin --window 7 --shift --explain", "Show each step and its meaning."),
         ("attnscope windows --shift", "Draw windows, shift and mask."),
+        ("attnscope explore", "Change options and see costs follow."),
     ),
     "Compare attentions": (
         ("attnscope compare", "Global and windowed attention."),

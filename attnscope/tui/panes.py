@@ -61,7 +61,7 @@ PANES: dict[str, Callable[[View], Sequence[Line]]] = {
 
 
 def moved(token: Pair | None, session: Session, down: int, across: int) -> Pair | None:
-    """Return the token next to a token of the neighbourhood's picture; None if there is no picture."""
+    """Return the token next to a token of the neighbourhood's picture; None without a picture."""
     try:
         sides = check_grid(session.attention)
     except AttnscopeError:

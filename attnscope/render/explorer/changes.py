@@ -16,7 +16,7 @@ CHANGED = "bold yellow"
 AFTER = 0.05
 """A difference has its place after its column, also where not all columns fit."""
 UNCOUNTED = ("times", "stage")
-"""Keys of columns with integers that are no counts."""
+"""Keys of columns with integers other than counts."""
 
 
 def identity(row: StepRow | PartRow) -> tuple[Hashable, ...]:

@@ -39,7 +39,7 @@ def growth(
     up = Axis("MACs", lambda value: words.rounded(value))
     drawn = {label: points for label, points in curves.items() if points}
     if any(not all(y > 0 for _, y in points) for points in drawn.values()):
-        return folded("There are no MACs to draw.", screen)
+        return folded("This attention has 0 MACs to draw.", screen)
     lines = [Curve(label, points) for label, points in drawn.items()]
     letters = [Mark(letter, *at) for letter, at in marks.items()]
     chart = [Line(text) for text in log_log(lines, across, up, screen, letters)]
