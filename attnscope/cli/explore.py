@@ -1,6 +1,7 @@
 """`attnscope explore`: the live explorer, which starts from the flags of an attention's command."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,8 @@ EXAMPLES = (
     "attnscope explore swin --window 7 --shift",
     "attnscope explore swin --preset swin-t-224 --scope model",
 )
+SIGNALLED = 128
+"""The exit code of a process that a signal ended, minus the signal."""
 DEFAULT = "vit"
 """The attention to explore by default."""
 
@@ -106,7 +109,11 @@ def run_explorer(
     app = Explorer(Draft.of(spec), tools, ascii=Screen.of(sys.stderr).ascii)
     for name in ("COLUMNS", "LINES"):  # a shell that exports them would fix the size, and a resize have no effect
         os.environ.pop(name, None)
-    for command in app.run() or ():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    copied = app.run() or ()
+    for number, handler in handlers.items():  # the explorer has handlers of its own
+        signal.signal(number, handler)
+    for command in copied:
         print(command)
-    if app.return_code:
-        raise typer.Exit(app.return_code)
+    if app.return_code:  # the terminal is as it was, and the command ends as others do
+        signal.raise_signal(app.return_code - SIGNALLED)

@@ -35,8 +35,6 @@ WIDE, TALL = 150, 44
 """Columns and lines from which two panes are shown, side by side or one above the other."""
 ROOMY = 110
 """Columns from which the fields have more room."""
-INTERRUPTED = 130
-"""Exit code of Ctrl-C."""
 KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  s save  / preset  ? explain  u undo  q quit"
 
 
@@ -126,11 +124,12 @@ class Explorer(App[list[str]]):
         self._prompt = self.query_one(Input)
         self.set_class(self.ascii, "ascii")
         self._fields.focus()
-        gc.freeze()  # what was imported and built so far stays, and a collection need not look at it
-        gc.enable()  # the command line switches it off, but this process may run for hours
+        # The command line disabled the collector, but this process may run for hours.
+        gc.freeze()
+        gc.enable()
         with suppress(NotImplementedError, RuntimeError):  # on Windows, or not in the main thread
             for name in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(name, self.action_interrupt)
+                asyncio.get_running_loop().add_signal_handler(name, self.exit, self.copied, 128 + name)
         self.call_after_refresh(self.update)
 
     def on_unmount(self) -> None:
@@ -299,8 +298,8 @@ class Explorer(App[list[str]]):
         self.change_to(Draft.of(preset.spec))
 
     def action_interrupt(self) -> None:
-        """Quit as on Ctrl-C."""
-        self.exit(self.copied, return_code=INTERRUPTED)
+        """Quit as on a signal; Ctrl-C in the terminal is a key and no signal."""
+        self.exit(self.copied, 128 + signal.SIGINT)
 
     async def action_quit(self) -> None:
         """Quit."""

@@ -51,7 +51,7 @@ def rows_of(draft: Draft) -> list[Row]:
 
 
 def values_beside(row: Row, name_of: Callable[[Draft], str]) -> tuple[str, str]:
-    """Return the legal values below and above that of a row, as text; an empty text if there is none."""
+    """Return the legal values below and above that of a row, as text; an empty text without one."""
     found = []
     for sign in (-1, 1):
         value = name_of(row.step(sign, 1))
