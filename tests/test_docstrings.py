@@ -14,21 +14,21 @@ VERBS = frozenset(
     re.findall(
         r"\w+",
         """
-    Accept Add Allocate Append Apply Arrange Assemble Assign Attend Average Begin Bind Bisect Break Build Calculate Call
-    Cast Check Choose Classify Clear Clip Close Collect Combine Compare Compile Complete Compute Concatenate Construct
-    Continue Convert Convolve Copy Count Create Crop Cut Declare Decode Decorate Define Delete Derive Describe Detach
-    Detect Determine Disable Discard Display Divide Draw Drop Embed Enable End Ensure Enter Enumerate Estimate Evaluate
-    Execute Exit Expand Explain Export Express Extend Extract Fail Fill Filter Find Fit Flatten Fold Follow Format
-    Gather Generate Get Give Group Guard Handle Hash Hide Hold Identify Ignore Import Include Infer Initialize Insert
-    Install Interpolate Inspect Invert Iterate Join Keep Label Launch Leave Limit List Load Locate Look Make Map Mark
-    Mask Match Measure Merge Mix Move Multiply Name Normalize Note Obtain Offer Omit Open Order Outline Override Pad
-    Parse Partition Pass Permute Pick Place Plan Plot Predict Prepare Price Print Process Produce Profile Project
-    Propagate Provide Pull Push Put Raise Read Recognize Record Recover Reduce Refuse Register Release Remove Rename
-    Render Repeat Replace Report Request Require Reset Reshape Resize Resolve Restore Retain Return Reverse Rewrite
-    Roll Round Run Save Scale Scatter Search Select Send Separate Set Shift Show Simplify Skip Sort Split Stack Start
-    State Stop Store Stream Subtract Suggest Sum Summarize Suspend Switch Take Test Time Trace Track Train Translate
-    Transpose Traverse Trim Truncate Try Turn Undo Unfold Update Use Validate Verify View Visit Wait Walk Warn Watch
-    Weigh Widen Wrap Write Yield Zero
+    Accept Add Allocate Answer Append Apply Arrange Assemble Ask Assign Attend Average Begin Bind Bisect Break Build
+    Calculate Call Cast Change Check Choose Classify Clear Clip Close Collect Combine Compare Compile Complete Compute
+    Concatenate Construct Continue Convert Convolve Copy Count Create Crop Cut Declare Decode Decorate Define Delete
+    Derive Describe Detach Detect Determine Disable Discard Display Divide Draw Drop Embed Enable End Ensure Enter
+    Enumerate Estimate Evaluate Execute Exit Expand Explain Explore Export Express Extend Extract Fail Fill Filter Find
+    Fit Flatten Fold Follow Format Gather Generate Get Give Go Group Guard Hand Handle Hash Hide Hold Identify Ignore
+    Import Include Infer Initialize Insert Install Interpolate Inspect Invert Iterate Join Keep Label Launch Leave Limit
+    List Load Locate Look Make Map Mark Mask Match Measure Merge Mix Move Multiply Name Normalize Note Obtain Offer Omit
+    Open Order Outline Override Pad Parse Partition Pass Permute Pick Pin Place Plan Plot Predict Prepare Price Print
+    Process Produce Profile Project Propagate Provide Pull Push Put Quit Raise Read Recognize Record Recover Reduce
+    Refuse Register Release Remove Rename Render Repeat Replace Report Request Require Reset Reshape Resize Resolve
+    Restore Retain Return Reverse Rewrite Roll Round Run Save Scale Scatter Search Select Send Separate Set Shift Show
+    Simplify Skip Sort Split Stack Start State Stop Store Stream Subtract Suggest Sum Summarize Suspend Switch Take Test
+    Time Trace Track Train Translate Transpose Traverse Trim Truncate Try Turn Undo Unfold Update Use Validate Verify
+    View Visit Wait Walk Warn Watch Weigh Widen Wrap Write Yield Zero
     """,
     )
 )

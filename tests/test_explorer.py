@@ -320,8 +320,10 @@ def test_a_copied_command_gives_the_same_report(start, tmp_path, monkeypatch):
 
     async def check(app: Explorer, pilot: Pilot) -> None:
         random.seed(start)
-        for _ in range(10):
-            await pilot.press(*random.choices(keys, k=24), "c")
+        for _ in range(20):
+            for key in (*random.choices(keys, k=24), "c"):
+                app.simulate_key(key)
+            await pilot.pause()
             report = app.session.report_of(app.session.draft, with_backward_memory=True)
             saved[app.copied[-1]] = json.loads(report.to_json())
 

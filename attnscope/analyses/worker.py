@@ -23,7 +23,7 @@ PROGRAM = f"{PATH}from attnscope.analyses.worker import answer; answer()"
 
 @dataclass(frozen=True)
 class Request:
-    """What to explore: the values of a draft, and the options of the run.
+    """An exploration to run: the values of a draft, and the options of the run.
 
     Args:
         attention: name of the attention.

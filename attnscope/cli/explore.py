@@ -93,9 +93,11 @@ def run_explorer(
         raise AttnscopeError(
             'explore requires Textual, which is not installed; run: python -m pip install "attnscope[explore]"'
         ) from None
-    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
-        raise UsageError(f"explore requires a terminal; for output in a pipe or a file, use: {spec.command()}")
     from attnscope.attentions.draft import Draft
+
+    draft = Draft.of(spec)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
+        raise UsageError(f"explore requires a terminal; for output in a pipe or a file, use: {draft.command}")
     from attnscope.render.screen import Screen
     from attnscope.reports.report import Report
 
@@ -106,13 +108,13 @@ def run_explorer(
     values = {"device": (device, "auto"), "threads": (threads, 1), "seed": (seed, 0), "budget": (budget, BUDGET_S)}
     flags = "".join(f" --{name} {value}" for name, (value, default) in values.items() if value != default)
     tools = Tools(typed, save, {name: value for name, (value, _) in values.items()}, flags)
-    app = Explorer(Draft.of(spec), tools, ascii=Screen.of(sys.stderr).ascii)
+    app = Explorer(draft, tools, ascii=Screen.of(sys.stderr).ascii)
     for name in ("COLUMNS", "LINES"):  # a shell that exports them would fix the size, and a resize have no effect
         os.environ.pop(name, None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = [(each, signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
     copied = app.run() or ()
-    for number, handler in handlers.items():  # the explorer has handlers of its own
-        signal.signal(number, handler)
+    for each, handler in handlers:  # the explorer has handlers of its own
+        signal.signal(each, handler)
     for command in copied:
         print(command)
     if app.return_code:  # the terminal is as it was, and the command ends as others do

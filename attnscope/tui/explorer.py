@@ -40,7 +40,7 @@ KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  
 
 @dataclass(frozen=True)
 class Tools:
-    """What the command line does for the explorer.
+    """The parts of the command line that the explorer calls.
 
     Args:
         spell: a function that completes a command, with the folders of its attentions.

@@ -15,7 +15,7 @@ from attnscope.tui.session import Session
 
 @dataclass(frozen=True)
 class View:
-    """What a pane shows: the session, the token of the neighbourhood, the screen, and its lines."""
+    """The content of a pane: the session, the token of the neighbourhood, the screen, and its lines."""
 
     session: Session
     token: Pair | None
