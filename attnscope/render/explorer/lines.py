@@ -53,7 +53,7 @@ def plain(words: str, screen: Screen, style: str = "") -> Line:
 
 def folded(words: str, screen: Screen, style: str = "") -> list[Line]:
     """Return a text in lines that fit the screen."""
-    return [plain(line, screen, style) for line in wrap(words, max(screen.width or WIDE, LEAST)) or [""]]
+    return [plain(f" {line}", screen, style) for line in wrap(words, max((screen.width or WIDE) - 1, LEAST)) or [""]]
 
 
 def from_parts(parts: Iterable[RenderableType], screen: Screen) -> list[Line]:
