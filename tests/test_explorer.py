@@ -324,7 +324,7 @@ def test_a_copied_command_gives_the_same_report(start, tmp_path, monkeypatch):
             for key in (*random.choices(keys, k=24), "c"):
                 app.simulate_key(key)
             await pilot.pause()
-            report = app.session.report_of(app.session.draft, with_backward_memory=True)
+            report = app.session.whole_report
             saved[app.copied[-1]] = json.loads(report.to_json())
 
     kind = SWIN if start == "attention" else networks.spec_class("swin")

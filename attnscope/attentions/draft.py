@@ -89,17 +89,6 @@ class Draft:
         declared = own_fields(self.kind)[name]
         return self.with_value(name, reader_of(declared)(text.strip()) if text.strip() else None)
 
-    def accepts(self, name: str, value: Any) -> bool:
-        """Return whether the Spec accepts another value of a field."""
-        try:
-            return self.with_value(name, value).differs(self)
-        except UsageError:
-            return False
-
-    def differs(self, other: "Draft") -> bool:
-        """Return whether the Spec differs from that of another draft."""
-        return self.spec != other.spec
-
 
 def neighbours(draft: Draft, name: str, factor: int = 1) -> tuple[Any, Any]:
     """Return the legal values of a field next to its value, below and above: `(756, 780)` for dim 768 with 12 heads.
@@ -113,14 +102,29 @@ def neighbours(draft: Draft, name: str, factor: int = 1) -> tuple[Any, Any]:
         factor: how many times smaller and larger the neighbours are at least.
 
     Returns:
-        Both values; the value of the draft itself on a side without another one. None is the value that the
-        field has by itself.
+        Both values; the value of the draft itself on a side without another one.
     """
-    own = getattr(draft.spec, name)
-    return (
-        next((each for each in _candidates(draft, name, False, factor) if draft.accepts(name, each)), own),
-        next((each for each in _candidates(draft, name, True, factor) if draft.accepts(name, each)), own),
-    )
+    below, above = (beside(draft, name, rises, factor) for rises in (False, True))
+    return getattr(below.spec, name), getattr(above.spec, name)
+
+
+def beside(draft: Draft, name: str, rises: bool, factor: int = 1) -> Draft:
+    """Return the draft with the legal value of a field below its own one, or above it; the draft itself without one.
+
+    Args:
+        draft: the Spec.
+        name: name of the field.
+        rises: whether the value is above.
+        factor: as in `neighbours`.
+    """
+    for value in _candidates(draft, name, rises, factor):
+        try:
+            found = draft.with_value(name, value)
+        except UsageError:
+            continue
+        if found.spec != draft.spec:
+            return found
+    return draft
 
 
 def _candidates(draft: Draft, name: str, rises: bool, factor: int) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from attnscope.render.explorer.fields import field_lines
 from attnscope.render.screen import Screen
 from attnscope.reports.report import Report
 from attnscope.tui.palette import AllPresets, Presets
-from attnscope.tui.panes import PANES, View, moved
+from attnscope.tui.panes import MEMORY, PANES, View, moved
 from attnscope.tui.rows import Row, rows_of, value_in, values_beside
 from attnscope.tui.session import Session
 from attnscope.tui.widgets import Explanation, LineView, Tabs
@@ -157,6 +157,7 @@ class Explorer(App[list[str]]):
 
     def update(self) -> None:
         """Show the current state."""
+        self.session.with_backward_memory = MEMORY in self.shown_panes
         report, draft = self.session.report, self.session.draft
         screen = self._screen(self.size.width)
         pinned = "A pinned · " if self.session.pinned is not None else ""
@@ -376,7 +377,7 @@ class Explorer(App[list[str]]):
         """Ask for a file and save the run to it."""
 
         def save(text: str) -> None:
-            report = self.session.report_of(self.session.draft, with_backward_memory=True)
+            report = self.session.whole_report
             self.tools.save(replace(report, command=self.command), Path(text.strip()))
             self.hint = f" saved to {text.strip()}"
 

@@ -49,13 +49,16 @@ def _neighbourhood(view: View) -> Sequence[Line]:
     return neighbourhood(look, view.screen, view.height)
 
 
+MEMORY = "memory"
+"""The pane that needs the memory of the backward."""
+
 PANES: dict[str, Callable[[View], Sequence[Line]]] = {
-    "steps": lambda view: tables.steps(view.session.shown(), view.screen),
+    "steps": lambda view: tables.steps(view.session.shown, view.screen),
     "complexity": _complexity,
     "neighbourhood": _neighbourhood,
-    "memory": lambda view: tables.memory(view.session.shown(with_backward_memory=True), view.screen),
-    "roofline": lambda view: tables.operands(view.session.shown(), view.screen),
-    "network": lambda view: tables.parts(view.session.shown(), view.screen),
+    MEMORY: lambda view: tables.memory(view.session.shown, view.screen),
+    "roofline": lambda view: tables.operands(view.session.shown, view.screen),
+    "network": lambda view: tables.parts(view.session.shown, view.screen),
 }
 """The panes by name, in the order of their keys: 1 to 6."""
 

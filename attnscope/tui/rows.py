@@ -5,7 +5,7 @@ from dataclasses import Field, dataclass
 from typing import Any
 
 from attnscope import attentions
-from attnscope.attentions.draft import Draft, neighbours
+from attnscope.attentions.draft import Draft, beside
 from attnscope.attentions.spec import Spec, own_fields_first, spell_value
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.networks.drafts import in_scope, of_attention, scope_of, scopes_of
@@ -71,8 +71,7 @@ def value_in(draft: Draft, name: str) -> str:
 
 def _field(draft: Draft, field: Field[Any], group: str) -> Row:
     def step(sign: int, factor: int) -> Draft:
-        value = neighbours(draft, field.name, factor)[sign > 0]
-        return draft.with_value(field.name, value) if draft.accepts(field.name, value) else draft
+        return beside(draft, field.name, sign > 0, factor)
 
     value = getattr(draft.spec, field.name)
     rules = field.metadata

@@ -23,6 +23,8 @@ class Session:
         self._timed: dict[str, Report] = {}
         self.pinned: Draft | None = None
         """The pinned draft, A."""
+        self.with_backward_memory = False
+        """Whether reports need the memory of the backward, which takes as long as all other figures."""
         self.before: Draft | None = None
         """The draft that was shown before the current one."""
 
@@ -42,12 +44,8 @@ class Session:
         """Return the report of the current draft, with times if it was measured."""
         return self.report_of(self.draft)
 
-    def report_of(self, draft: Draft, with_backward_memory: bool = False) -> Report:
+    def report_of(self, draft: Draft) -> Report:
         """Return the report of a draft, with times if it was measured.
-
-        Args:
-            draft: the draft.
-            with_backward_memory: whether the report needs the memory of the backward.
 
         Raises:
             AttnscopeError: if the draft has no plan.
@@ -55,22 +53,31 @@ class Session:
         command = draft.command
         if command in self._timed:
             return self._timed[command]
-        key = command, with_backward_memory
+        key = command, self.with_backward_memory
         if key not in self._reports:
-            self._reports[key] = preview(draft.spec, with_backward_memory=with_backward_memory, command=command)
+            self._reports[key] = preview(draft.spec, with_backward_memory=key[1], command=command)
         self._reports.move_to_end(key)
         while len(self._reports) > KEPT:
             self._reports.popitem(last=False)
         return self._reports[key]
 
-    def shown(self, with_backward_memory: bool = False) -> Shown:
+    @property
+    def whole_report(self) -> Report:
+        """Return the report of the current draft with all figures, as the command line gives it."""
+        before, self.with_backward_memory = self.with_backward_memory, True
+        try:
+            return self.report
+        finally:
+            self.with_backward_memory = before
+
+    @property
+    def shown(self) -> Shown:
         """Return the reports of the current draft, of the one before it and of the pinned one."""
 
         def report(draft: Draft | None) -> Report | None:
-            return None if draft is None else self.report_of(draft, with_backward_memory)
+            return None if draft is None else self.report_of(draft)
 
-        current = self.report_of(self.draft, with_backward_memory)
-        return Shown(current, report(self.before), report(self.pinned))
+        return Shown(self.report, report(self.before), report(self.pinned))
 
     def change_to(self, draft: Draft) -> bool:
         """Make a draft the current one, and forget those that were undone; return whether anything changed.
