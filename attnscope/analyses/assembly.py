@@ -42,7 +42,7 @@ def assemble_report(
     *,
     command: str | None,
     focus: Sequence[str],
-    figures: Sequence[Mapping[str, str]],
+    figures: Sequence[Mapping[str, str]] | None,
     figure: str | None = None,
 ) -> Report:
     """Build the Report of a Spec.
@@ -52,7 +52,7 @@ def assemble_report(
         options: the options of the run.
         costs: the costs of its steps.
         measured: the results of the run.
-        command, focus, figures, figure: as in `explore`.
+        command, focus, figures, figure: as in `explore`; without `figures`, counting conventions are left out.
     """
     plan, forward = costs.plan, measured.forward
     is_network = isinstance(spec, networks.ComposedSpec)
@@ -120,8 +120,8 @@ def _noise(measured: Measurements, options: RunOptions) -> list[str]:
     ]
 
 
-def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]]) -> Published | None:
-    if not isinstance(spec, networks.NetworkSpec) or not spec.is_whole:
+def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]] | None) -> Published | None:
+    if figures is None or not isinstance(spec, networks.NetworkSpec) or not spec.is_whole:
         return None
     from attnscope.analyses.published import compare_published
 

@@ -90,18 +90,20 @@ def explore(
     return assemble_report(spec, options, costs, measured, command=command, focus=focus, figures=figures, figure=figure)
 
 
-def preview(spec: Spec, *, with_backward_memory: bool, command: str | None = None) -> Report:
-    """Report the costs of a Spec without a run, in half the time if the memory of its backward is not needed.
+def preview(spec: Spec, *, is_whole: bool, command: str | None = None) -> Report:
+    """Report the costs of a Spec without a run.
 
     Args:
         spec: an attention or a network.
-        with_backward_memory: whether to compute the memory of the backward; otherwise it is unknown.
+        is_whole: whether the report has all that `explore` gives; otherwise the memory of the backward is unknown and
+            counting conventions are left out, which takes half the time.
         command: the command line, for the record.
     """
     options = RunOptions(time=False)
-    costs = costs_of(spec, options, with_backward_memory)
+    costs = costs_of(spec, options, with_backward_memory=is_whole)
     measured = Measurements(verify_plan(spec, costs.plan))
-    return assemble_report(spec, options, costs, measured, command=command, focus=(), figures=())
+    figures = () if is_whole else None
+    return assemble_report(spec, options, costs, measured, command=command, focus=(), figures=figures)
 
 
 def on_device(options: RunOptions, dtype: str) -> RunOptions:

@@ -157,7 +157,7 @@ class Explorer(App[list[str]]):
 
     def update(self) -> None:
         """Show the current state."""
-        self.session.with_backward_memory = MEMORY in self.shown_panes
+        self.session.needs_whole = MEMORY in self.shown_panes
         report, draft = self.session.report, self.session.draft
         screen = self._screen(self.size.width)
         pinned = "A pinned · " if self.session.pinned is not None else ""

@@ -23,7 +23,7 @@ class Session:
         self._timed: dict[str, Report] = {}
         self.pinned: Draft | None = None
         """The pinned draft, A."""
-        self.with_backward_memory = False
+        self.needs_whole = False
         """Whether reports need the memory of the backward, which takes as long as all other figures."""
         self.before: Draft | None = None
         """The draft that was shown before the current one."""
@@ -53,9 +53,9 @@ class Session:
         command = draft.command
         if command in self._timed:
             return self._timed[command]
-        key = command, self.with_backward_memory
+        key = command, self.needs_whole
         if key not in self._reports:
-            self._reports[key] = preview(draft.spec, with_backward_memory=key[1], command=command)
+            self._reports[key] = preview(draft.spec, is_whole=key[1], command=command)
         self._reports.move_to_end(key)
         while len(self._reports) > KEPT:
             self._reports.popitem(last=False)
@@ -64,11 +64,11 @@ class Session:
     @property
     def whole_report(self) -> Report:
         """Return the report of the current draft with all figures, as the command line gives it."""
-        before, self.with_backward_memory = self.with_backward_memory, True
+        before, self.needs_whole = self.needs_whole, True
         try:
             return self.report
         finally:
-            self.with_backward_memory = before
+            self.needs_whole = before
 
     @property
     def shown(self) -> Shown:
