@@ -16,7 +16,8 @@ from attnscope.networks.presets import presets
 from attnscope.tui.explorer import Explorer
 from attnscope.tui.panes import PANES
 
-KEYS = ("left", "right", "right", "up", "down", "down", "shift+right", "shift+left", "p", "u", "r")
+KEYS = ("left", "right", "right", "up", "down", "down", "p", "u", "r")
+"""Keys that change a Spec a little, so that a network keeps about its size."""
 SIZES = ((80, 24), (120, 40), (200, 60))
 COUNT = 40
 """Keys in each pane."""

@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 
 from attnscope import attentions, networks
 from attnscope.analyses.worker import Request, Run
+from attnscope.attentions import discovery
 from attnscope.attentions.draft import Draft
 from attnscope.cli.output import check_file
 from attnscope.networks.presets import presets
@@ -396,6 +397,14 @@ async def wait_for(pilot: Pilot, is_done: Callable[[], bool]) -> None:
             return
         await pilot.pause(0.05)
     raise TimeoutError
+
+
+def test_a_worker_process_loads_an_attention_of_a_folder(monkeypatch):
+    monkeypatch.setattr(discovery, "_loaded", {})  # other tests list the attentions
+    spec = attentions.load(Path(__file__).parents[1] / "examples" / "sra")
+    *_, last = Run(Request.of(Draft(spec, {"dim": 32}), time=False)).answers()
+    assert last[0] == "report"
+    assert last[1].totals.macs == spec(dim=32).plan().macs
 
 
 def test_a_worker_process_reports_an_error():

@@ -35,6 +35,8 @@ NO_TORCH = [
     ["compare", "--over", "window=4,7", "--over", "dim=96,192", "--quantity", "peak"],
     ["compare", "vit"],
     ["trace", "--help"],
+    ["explore", "--help"],
+    ["explore", "swin", "--shift"],
 ]
 
 
