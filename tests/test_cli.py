@@ -57,29 +57,29 @@ WRONG = [
     ("vit --seed -1", 2, "--seed must be an integer from 0 to 9223372036854775807 (got -1)"),
     ("vit --seed 1.5", 2, "--seed must be an integer (got 1.5)"),
     ("vit --alloc x", 2, "--alloc x is unknown; available: pinned, default"),
-    ("vit --format xml", 2, "--format xml is unknown; available: csv, json, md, svg, table"),
+    ("vit --format xml", 2, "--format xml is unknown; available: csv, html, json, md, svg, table"),
     ("vit --color red", 2, "--color red is unknown; available: auto, always, never"),
     ("vit --json --format csv", 2, "--json and --format csv contradict each other; give one of them"),
     (
-        "vit -o {tmp}/x.html",
+        "vit -o {tmp}/x.pdf",
         2,
-        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got {tmp}/x.html); "
+        "--output must have the extension .txt, .log, .json, .csv, .md, .svg or .html (got {tmp}/x.pdf); "
         "change it or add --format",
     ),
     (
         "trace no.py:X -o x.pdf",
         2,
-        "--output must have the extension .txt, .log, .json, .csv, .md, .svg, .mmd or .dot (got x.pdf); change",
+        "--output must have the extension .txt, .log, .json, .csv, .md, .svg, .html, .mmd or .dot (got x.pdf); change",
     ),
     (
         "compare -o x.PNG",
         2,
-        "--output must have the extension .txt, .log, .json, .csv, .md or .svg (got x.PNG); change it",
+        "--output must have the extension .txt, .log, .json, .csv, .md, .svg or .html (got x.PNG); change it",
     ),
     (
         "diff a b -o x.svg",
         2,
-        "--output must have the extension .txt, .log, .json, .csv or .md (got x.svg); change it or add",
+        "--output must have the extension .txt, .log, .json, .csv, .md or .html (got x.svg); change it or add",
     ),
     ("vit -o {tmp}", 2, "--output must be a file (got the folder {tmp}); add a file name"),
     (
@@ -200,7 +200,7 @@ def test_the_examples_of_the_help_work(attnscope, name):
 @pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
 def test_help_lists_the_available_formats(attnscope, name):
     graphs = ", mermaid, dot" if name == "trace" else ""
-    offers = f"md, svg{graphs}; by default" in " ".join(attnscope(name, "--help").stdout.split())
+    offers = f"svg, html{graphs}; by default" in " ".join(attnscope(name, "--help").stdout.split())
     words = {"diff": ["a.json", "b.json"], "trace": ["no.py:X"]}.get(name, ["--no-time"] * (name in attentions.names()))
     refused = "--format svg is not available for this command" in attnscope(name, *words, "--format", "svg").stderr
     assert offers is not refused
@@ -315,6 +315,7 @@ def test_csv_can_be_read(attnscope):
         (".csv", "step,"),
         (".md", "**ViT"),
         (".svg", "<svg"),
+        (".html", "<!doctype html>"),
         (".txt", " ViT"),
         (".MD", "**ViT"),
         ("", " ViT"),
@@ -332,8 +333,8 @@ def test_a_file_is_written_in_the_format_of_its_extension(attnscope, tmp_path, e
 
 def test_a_given_format_overrides_the_extension(attnscope, tmp_path):
     for words in (["--format", "csv"], ["--json"]):
-        assert attnscope("vit", "--no-time", "-o", str(tmp_path / "x.html"), *words).returncode == 0
-    assert (tmp_path / "x.html").read_text(encoding="utf-8").startswith("{")
+        assert attnscope("vit", "--no-time", "-o", str(tmp_path / "x.pdf"), *words).returncode == 0
+    assert (tmp_path / "x.pdf").read_text(encoding="utf-8").startswith("{")
 
 
 def test_an_error_leaves_the_file_unchanged(attnscope, tmp_path):
@@ -502,6 +503,7 @@ def test_a_table_is_ascii_if_the_encoding_is_not_utf8(attnscope):
     [
         *("vit --no-time --json", "vit --no-time --format csv", "vit --no-time --format md"),
         *("vit --no-time --format svg", "presets --format md", "windows --json", "compare --json"),
+        *("vit --no-time --format html", "presets --format html"),
     ],
 )
 def test_machine_readable_formats_are_utf8_on_any_terminal(line):

@@ -27,7 +27,17 @@ from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS, typed, typed_again
 from attnscope.cli.flags import COMPARISON, MEASURE, Needs, choices, examples, flag_of, give_flags, option
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
+from attnscope.cli.output import (
+    ColorFlag,
+    FormFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    WideFlag,
+    check_output,
+    or_page,
+    write,
+)
 from attnscope.cli.running import (
     AllocFlag,
     BudgetFlag,
@@ -154,7 +164,8 @@ def run_comparison(
     else:
         from attnscope.render.compare import render_comparison
 
-        write(lambda screen: render_comparison(comparison, form, screen), output, color, quiet, wide)
+        drawn = or_page(form, lambda screen: render_comparison(comparison, form, screen), comparison)
+        write(drawn, output, color, quiet, wide)
     if comparison.interrupted:
         raise typer.Exit(130)
     if strict:

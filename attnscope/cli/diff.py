@@ -19,6 +19,7 @@ from attnscope.cli.output import (
     TextFormFlag,
     WideFlag,
     check_output,
+    or_page,
     write,
 )
 from attnscope.cli.progress import progress_line
@@ -110,7 +111,8 @@ def write_diff(
     """Write a comparison of two runs with these names, and exit with the code of its gate, if it has one."""
     from attnscope.render.diff import render_diff
 
-    write(lambda screen: render_diff(diff, names, form, screen), output, color, quiet, wide)
+    drawn = or_page(form, lambda screen: render_diff(diff, names, form, screen), diff, names=names)
+    write(drawn, output, color, quiet, wide)
     if diff.gate is not None:
         exit_by(diff.gate, cannot_tell, is_table=form == "table" and output is None)
 

@@ -25,6 +25,7 @@ FORMATS = {
     ".csv": "csv",
     ".md": "md",
     ".svg": "svg",
+    ".html": "html",
     **GRAPH_FORMATS,
 }
 """The format of a file, by its extension."""
@@ -156,6 +157,22 @@ def check_file(flag: str, path: Path | None) -> None:
         )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{{{flag}}} must be writable (got {literal(path)}); choose another file")
+
+
+def or_page(form: str, render: "Callable[[Screen], str]", result: Any, **options: Any) -> "Callable[[Screen], str]":
+    """Return the function that draws a result on a screen: as a page if the format is html, otherwise `render`.
+
+    Args:
+        form: the format.
+        render: draws all other formats.
+        result: the result.
+        options: further arguments of its page, such as the names of two runs.
+    """
+    if form != "html":
+        return render
+    from attnscope.render.page import render_page
+
+    return lambda screen: render_page(result, **options)
 
 
 def write(render: "Callable[[Screen], str]", output: Path | None, color: str, quiet: bool, wide: bool = False) -> None:

@@ -16,6 +16,7 @@ from attnscope.cli.output import (
     TextFormFlag,
     WideFlag,
     check_output,
+    or_page,
     write,
 )
 from attnscope.cli.running import ThreadsFlag, start_torch
@@ -65,7 +66,9 @@ def show_peaks(
         raise UsageError("{device} must compute to have peaks (got meta); use cpu, cuda or mps")
     start_torch("pinned")
     from attnscope.profiling.peaks import measure_peaks_by_name
-    from attnscope.render.peaks import render_peaks
+    from attnscope.render.peaks import UNTRUSTED, render_peaks
 
     peaks, trusted = measure_peaks_by_name(device, dtype, threads, forget)
-    write(lambda screen: render_peaks(peaks, trusted, form, screen), output, color, quiet, wide)
+    warnings = [] if trusted else [UNTRUSTED]
+    drawn = or_page(form, lambda screen: render_peaks(peaks, trusted, form, screen), peaks, warnings=warnings)
+    write(drawn, output, color, quiet, wide)

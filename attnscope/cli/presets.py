@@ -12,9 +12,9 @@ from attnscope.cli.output import (
     TextFormFlag,
     WideFlag,
     check_output,
+    or_page,
     write,
 )
-from attnscope.core.text import in_json
 from attnscope.networks.presets import presets
 
 
@@ -36,23 +36,7 @@ def list_presets(
 ) -> None:
     """List the published networks that --preset accepts, with their parameters and MACs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
-    found = presets()
-    if form == "json":
-        rows = [
-            {
-                "name": preset.name,
-                "command": preset.command,
-                "timm": preset.timm,
-                "source": preset.source,
-                "params": preset.params,
-                "macs": preset.macs,
-                "spec": preset.spec.as_dict(),
-                "published": list(preset.published),
-            }
-            for preset in found
-        ]
-        write(lambda screen: in_json(rows) + "\n", output, color, quiet)
-        return
     from attnscope.render.presets import render_presets
 
-    write(lambda screen: render_presets(found, form, screen), output, color, quiet, wide)
+    found = presets()
+    write(or_page(form, lambda screen: render_presets(found, form, screen), found), output, color, quiet, wide)

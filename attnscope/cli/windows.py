@@ -22,7 +22,17 @@ from attnscope.cli.flags import (
     option,
     strength,
 )
-from attnscope.cli.output import ColorFlag, FormFlag, JsonFlag, OutputFlag, QuietFlag, WideFlag, check_output, write
+from attnscope.cli.output import (
+    ColorFlag,
+    FormFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    WideFlag,
+    check_output,
+    or_page,
+    write,
+)
 from attnscope.core.errors import UsageError
 from attnscope.core.reading import integer, place, sides
 from attnscope.core.sizes import Pair
@@ -142,7 +152,7 @@ def run_neighbourhood(
     )
     from attnscope.render.neighbourhood import render_neighbourhood
 
-    write(lambda screen: render_neighbourhood(report, form, screen), output, color, quiet, wide)
+    write(or_page(form, lambda screen: render_neighbourhood(report, form, screen), report), output, color, quiet, wide)
 
 
 def run_windows(
@@ -200,4 +210,4 @@ def run_windows(
     )
     from attnscope.render.windows import render_windows
 
-    write(lambda screen: render_windows(report, form, screen), output, color, quiet, wide)
+    write(or_page(form, lambda screen: render_windows(report, form, screen), report), output, color, quiet, wide)

@@ -18,11 +18,11 @@ PICTURE_WIDTH = 100
 
 
 def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
-    """Return the report as a table, json, csv, md or svg, or as a graph.
+    """Return the report as a table, json, csv, md, svg or html, or as a graph.
 
     Args:
         report: the report to render.
-        form: "table", "json", "csv", "md" or "svg"; for a traced module also "mermaid" or "dot".
+        form: "table", "json", "csv", "md", "svg" or "html"; for a traced module also "mermaid" or "dot".
         screen: the screen of a table or picture.
         grid: windows to draw below a table and in an SVG.
     """
@@ -31,6 +31,10 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
 
     if form == "json":
         return report.to_json() + "\n"
+    if form == "html":
+        from attnscope.render.page import render_page
+
+        return render_page(report)
     if form == "csv":
         return to_csv(columns_of(report), report.steps)
     if form == "md":

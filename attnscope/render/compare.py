@@ -62,14 +62,14 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
 def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Return the headline, the contenders, the chart, the table, and the lines below."""
     shown: list[RenderableType] = [screen.headline(comparison.title)]
-    shown += [screen.aside(_legend(each)) for each in comparison.contenders]
+    shown += [screen.aside(legend(each)) for each in comparison.contenders]
     chart = charts(comparison, screen)
     shown += [Text(""), *chart] if chart else []
     shown += [Text(""), *tables(comparison, screen), Text(""), screen.lines(lines(comparison, screen))]
     return shown
 
 
-def _legend(contender: Contender) -> str:
+def legend(contender: Contender) -> str:
     """Return `swin: Swin attention, 7×7 windows`, or `global attention (vit)` if the words are the name."""
     is_named = contender.name == contender.words
     return f"{contender.words} ({contender.label})" if is_named else f"{contender.label}: {contender.words}"

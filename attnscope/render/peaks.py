@@ -14,6 +14,7 @@ from attnscope.render.screen import Labelled, Screen
 
 UNITS = {"matmul": "MAC/s", "softmax": "elements/s", "memory": "B/s", "call": "calls/s"}
 """The unit of each limit of a bound."""
+UNTRUSTED = "other processes were busy, so this was not cached: use --threads 1, or wait"
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,13 @@ def render_peaks(peaks: Peaks, trusted: bool, form: str, screen: Screen) -> str:
     """Return the peaks as a table, json, csv or md; an untrusted result has a warning."""
     if form == "json":
         return in_json(peaks.to_dict()) + "\n"
+    warnings = [] if trusted else [UNTRUSTED]
     rows, columns = peak_rows(peaks), peak_columns()
     if form == "csv":
         return to_csv(columns, rows)
     if form == "md":
         return f"**{in_markdown(peaks.title)}**\n\n{to_markdown(columns, rows)}"
-    lines = peak_lines(peaks)
-    if not trusted:
-        lines.append(
-            ("warning", "other processes were busy, so this was not cached: use --threads 1, or wait", "yellow")
-        )
+    lines = [*peak_lines(peaks), *(("warning", warning, "yellow") for warning in warnings)]
     lines += screen.suggestion("attnscope vit --roofline", "the steps of an attention under this roofline")
     return screen.draw(peak_parts(peaks, lines, screen))
 

@@ -1,11 +1,13 @@
 """The table of presets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.core.axes import spell
+from attnscope.core.text import in_json
 from attnscope.networks.presets import Preset
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
@@ -24,7 +26,9 @@ COLUMNS = [
 
 
 def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
-    """Return the presets as a table, csv or md."""
+    """Return the presets as a table, json, csv or md."""
+    if form == "json":
+        return in_json(rows_of(presets)) + "\n"
     if form == "csv":
         return to_csv(COLUMNS, presets)
     if form == "md":
@@ -39,3 +43,20 @@ def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
     command = f"attnscope {presets[0].command} --preset {presets[0].name} --scope model --no-time"
     lines += screen.suggestion(command, "the parts of one preset")
     return screen.draw([*parts, Text(""), screen.lines(lines)])
+
+
+def rows_of(presets: Sequence[Preset]) -> list[dict[str, Any]]:
+    """Return the presets as plain dictionaries, lists and numbers."""
+    return [
+        {
+            "name": preset.name,
+            "command": preset.command,
+            "timm": preset.timm,
+            "source": preset.source,
+            "params": preset.params,
+            "macs": preset.macs,
+            "spec": preset.spec.as_dict(),
+            "published": list(preset.published),
+        }
+        for preset in presets
+    ]

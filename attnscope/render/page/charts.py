@@ -1,0 +1,190 @@
+"""Charts of a page as coordinates; the template `chart.html` draws them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+WIDTH, HEIGHT = 720, 300
+LEFT, RIGHT, TOP, BOTTOM = 76, 16, 16, 44
+"""Margins for the ticks and the titles of the axes."""
+TICKS = 5
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick: its place in the picture, and its text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point: its place in the picture, the text on hover, the key of its step, and a letter next to it."""
+
+    x: float
+    y: float
+    text: str
+    step: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart: its name, its dots, and the path through them."""
+
+    name: str
+    dots: list[Dot]
+    path: str
+    area: str = ""
+    has_dots: bool = True
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: titles, ticks and series in the coordinates of the picture."""
+
+    title: str
+    across: str
+    up: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    series: list[Series]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+    marks: list[Tick] = field(default_factory=list)
+    """Vertical lines with a word, such as the begin of the backward."""
+
+
+Point = tuple[float, float, str, str, str]
+"""x, y, the text on hover, the key of the step, and the letter of a point."""
+
+
+def log_chart(
+    title: str,
+    across: str,
+    up: str,
+    series: Sequence[tuple[str, Sequence[Point]]],
+    x_words: Callable[[float], str],
+    y_words: Callable[[float], str],
+    *,
+    includes: tuple[float, ...] = (),
+    x_values: Sequence[float] = (),
+    joined: bool = True,
+) -> Chart | None:
+    """Return a chart on two logarithmic axes; None without two different points above 0.
+
+    Args:
+        title: what it shows, for screen readers.
+        across, up: titles of the axes.
+        series: the name and the points of each line.
+        x_words, y_words: functions that format a tick.
+        includes: values that the vertical axis always contains.
+        x_values: the values of the ticks across; by default powers of ten or simple multiples.
+        joined: whether lines join the points.
+    """
+    points = [point for _, of in series for point in of if point[0] > 0 and point[1] > 0]
+    if not points:
+        return None
+    xs, ys = [point[0] for point in points], [*(point[1] for point in points), *includes]
+    left, right = _spread(min(xs), max(xs), 1.25 if joined else 3)
+    low, high = _spread(min(ys), max(ys), 10)
+
+    def place_x(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * math.log(value / left) / math.log(right / left), 1)
+
+    def place_y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * math.log(value / low) / math.log(high / low), 1)
+
+    drawn = []
+    for name, of in series:
+        dots = [Dot(place_x(x), place_y(y), *rest) for x, y, *rest in of if x > 0 and y > 0]
+        drawn.append(Series(name, dots, _path(dots) if joined else ""))
+    x_ticks = _thinned(sorted({*x_values})) if x_values else _log_ticks(left, right)
+    return Chart(
+        title,
+        across,
+        up,
+        [Tick(place_x(x), x_words(x)) for x in x_ticks],
+        [Tick(place_y(y), y_words(y)) for y in _log_ticks(low, high)],
+        drawn,
+    )
+
+
+def steps_chart(
+    title: str,
+    across: str,
+    up: str,
+    series: Sequence[tuple[str, Sequence[tuple[float, float | None, str, str]]]],
+    places: int,
+    y_words: Callable[[float], str],
+    marks: Sequence[tuple[float, str]] = (),
+    base: int = 10,
+) -> Chart:
+    """Return a chart over numbered places, from 0, with a linear vertical axis from 0.
+
+    Args:
+        title: what it shows, for screen readers.
+        across, up: titles of the axes.
+        series: the name and the points of each line: place, value or None, text on hover, key of the step.
+        places: the number of places.
+        y_words: a function that formats a tick.
+        marks: vertical lines, each at a place with a word.
+        base: 10, or 2 for ticks at simple multiples of powers of two.
+    """
+    most = max([value for _, of in series for _, value, _, _ in of if value is not None], default=0) or 1
+    step = _nice_step(most, base)
+    top = math.ceil(most / step) * step
+
+    def place_x(place: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (place + 0.5) / max(places, 1), 1)
+
+    def place_y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top, 1)
+
+    drawn = []
+    for name, of in series:
+        dots = [Dot(place_x(x), place_y(y), text, key) for x, y, text, key in of if y is not None]
+        path = _path(dots)
+        ends = f"L{dots[-1].x} {HEIGHT - BOTTOM}L{dots[0].x} {HEIGHT - BOTTOM}Z" if dots else ""
+        drawn.append(Series(name, dots, path, path + ends, len(dots) <= 60))
+    ticks = [Tick(place_y(step * count), y_words(step * count)) for count in range(round(top / step) + 1)]
+    return Chart(title, across, up, [], ticks, drawn, marks=[Tick(place_x(at), word) for at, word in marks])
+
+
+def _path(dots: Sequence[Dot]) -> str:
+    return "".join(f"{'L' if index else 'M'}{dot.x} {dot.y}" for index, dot in enumerate(dots))
+
+
+def _spread(low: float, high: float, least: float) -> tuple[float, float]:
+    """Return bounds a little outside of the values, and at least a factor apart."""
+    missing = math.sqrt(max(least * low / high, 1.0)) * (high / low) ** 0.03
+    return low / missing, high * missing
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return three ticks or more: powers of ten, and simple multiples if these are too few."""
+    found: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        if len(found) >= 3:
+            break
+    return _thinned(found)
+
+
+def _thinned(ticks: list[float]) -> list[float]:
+    return ticks[:: -(-len(ticks) // (2 * TICKS))]
+
+
+def _nice_step(most: float, base: int) -> float:
+    """Return a distance of ticks such that there are about five of them."""
+    rough = most / TICKS
+    if base == 2:
+        return float(2 ** max(0, math.ceil(math.log2(rough))))
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough)

@@ -1,0 +1,91 @@
+"""The page of a Comparison: the result, the chart along the range, the points."""
+
+from collections.abc import Callable
+from typing import Any
+
+from attnscope.render import words
+from attnscope.render.compare import AXES, QUANTITY_TITLES, legend, point_columns
+from attnscope.render.findings import finding, lines
+from attnscope.render.page.charts import Chart, log_chart
+from attnscope.render.page.document import Page, Panel
+from attnscope.render.page.report import evidence_panel, sentence
+from attnscope.render.page.tables import table_of, table_panel
+from attnscope.render.screen import Screen
+from attnscope.reports.comparison import Comparison, Point
+
+QUIET = Screen(quiet=True)
+
+
+def comparison_page(comparison: Comparison) -> Page:
+    """Return the page of a comparison."""
+    charts = _charts(comparison)
+    reference = comparison.points[comparison.reference]
+    table = table_of(
+        "Costs at each point", point_columns(comparison), comparison.points, lambda p: "bold" if p is reference else ""
+    )
+    panels = [
+        _conclusion(comparison),
+        *([Panel("chart", "Along the range", "Both axes are logarithmic.", "chart_panel", charts)] if charts else []),
+        table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", table),
+        evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
+    ]
+    return Page(comparison.title, "comparison", panels, comparison.to_dict(), comparison.command)
+
+
+def _conclusion(comparison: Comparison) -> Panel:
+    below = [(label, text) for label, text, _ in lines(comparison, QUIET) if label != "result"]
+    names = [(each.name, legend(each)) for each in comparison.contenders]
+    content = {"conclusion": sentence(finding(comparison)), "figures": [], "lines": [*names, *below]}
+    return Panel("conclusion", "Conclusion", "", "conclusion", content)
+
+
+def _charts(comparison: Comparison) -> dict[str, Any]:
+    """Return the charts of costs and of times along a range of one axis; none for stages and for two axes."""
+    if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
+        return {}
+    field = comparison.axes[0].field
+    in_bytes = comparison.unit == "B"
+    costs = _chart(
+        comparison,
+        field,
+        QUANTITY_TITLES[comparison.quantity],
+        lambda point, label: point.costs[label],
+        (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
+    )
+    times = _chart(
+        comparison,
+        field,
+        "median time of one forward",
+        lambda point, label: point.times[label].median_s if label in point.times else None,
+        words.seconds,
+    )
+    charts = [chart for chart in (costs, times) if chart is not None]
+    return {"charts": charts, "lines": []} if charts else {}
+
+
+def _chart(
+    comparison: Comparison,
+    field: str,
+    title: str,
+    value: Callable[[Point, str], float | None],
+    spell: Callable[[float], str],
+) -> Chart | None:
+    """Return a chart with a line for each contender; None without two different points above 0.
+
+    Args:
+        comparison: the comparison.
+        field: the field that varies.
+        title: the title of the vertical axis.
+        value: a function of a point and the label of a contender; None if it is unknown.
+        spell: a function that formats a value.
+    """
+    points = sorted(comparison.points, key=lambda point: point.at[field])
+    series = []
+    for label, name in comparison.names.items():
+        found = [(point.at[field], value(point, label)) for point in points]
+        dots = [(float(x), float(y), f"{name}, {field} {x}: {spell(y)}", "", "") for x, y in found if y]
+        series.append((name, dots))
+    xs = [float(point.at[field]) for point in points]
+    if len(set(xs)) < 2:
+        return None
+    return log_chart(title, AXES.get(field, field), title, series, lambda x: f"{x:g}", spell, x_values=xs)

@@ -1,0 +1,168 @@
+"""The HTML document around the panels: its styles, its scripts, its policy, and the JSON of the run."""
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnscope.core.errors import AttnscopeError
+from attnscope.core.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent / "templates"
+STYLES = ("panels.css", "page.css")
+SCRIPTS = ("state.js", "flow.js", "tables.js", "scaling.js", "neighbourhood.js")
+"""The scripts in the order in which they run; each finds its panel, or does nothing."""
+ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+"""Characters that could end a script, in the notation of JSON."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One section of a page.
+
+    Args:
+        name: its anchor, in letters and dashes.
+        title: its heading.
+        lead: the sentence below the heading.
+        template: the file in `templates/` without its extension.
+        content: the values for the template.
+        data: what its script reads, as plain data.
+    """
+
+    name: str
+    title: str
+    lead: str
+    template: str
+    content: dict[str, Any] = field(default_factory=dict)
+    data: Any = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Args:
+        title: the title of the result.
+        kind: the kind of the result, in a word or two.
+        panels: the sections.
+        result: the JSON of the run.
+        command: the command line; None if the result was made in Python.
+        missing: sentences on what this run does not have, and how to get it.
+    """
+
+    title: str
+    kind: str
+    panels: Sequence[Panel]
+    result: Any
+    command: str | None = None
+    missing: Sequence[str] = ()
+
+    @property
+    def headline(self) -> str:
+        """Return the title up to its first dot: `Swin attention`."""
+        return self.title.partition(" · ")[0]
+
+    @property
+    def details(self) -> str:
+        """Return the rest of the title: `56×56 tokens · dim 96`."""
+        return self.title.partition(" · ")[2]
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the file in which a browser saves the JSON."""
+        return f"attnscope-{self.kind.replace(' ', '-')}.json"
+
+
+def draw(page: Page) -> str:
+    """Return a page as HTML. Its policy allows its own script and style, and no request.
+
+    Raises:
+        AttnscopeError: if Jinja2 is not installed.
+    """
+    style, script = ("".join(map(_text, names)) for names in (STYLES, SCRIPTS))
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    panels = [panel for panel in page.panels if panel.data is not None]
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            page=page,
+            policy=policy,
+            style=style,
+            script=script,
+            version=__version__,
+            data=escaped_json({panel.name: panel.data for panel in panels}),
+            result=packed(page.result),
+        )
+    )
+
+
+def draw_fragment(page: Page, names: Sequence[str]) -> str:
+    """Return some panels of a page without scripts, for a notebook, with styles that apply to them alone.
+
+    Raises:
+        AttnscopeError: if Jinja2 is not installed.
+    """
+    panels = [panel for panel in page.panels if panel.name in names]
+    return environment().get_template("fragment.html").render(page=page, panels=panels, style=_text("panels.css"))
+
+
+def escaped_json(value: Any) -> str:
+    """Return JSON that is safe in a script element: no character of it can end the element."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).translate(
+        ESCAPES
+    )
+
+
+def packed(value: Any) -> str:
+    """Return JSON compressed by gzip, in base64: the JSON of a network is ten times as long as this."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=_plain)
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Return a dataclass as a dictionary, and any other value as text."""
+    return vars(value) if hasattr(value, "__dict__") else str(value)
+
+
+@cache
+def environment() -> "Environment":
+    """Return the templates, which escape all values.
+
+    Raises:
+        AttnscopeError: if Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise AttnscopeError(
+            "the format html requires Jinja2, which is not installed; install it with: python -m pip install jinja2"
+        ) from None
+    return Environment(
+        autoescape=True,
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Return the hash by which a policy allows one inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

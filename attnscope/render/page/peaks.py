@@ -1,0 +1,25 @@
+"""The page of the peaks of a machine."""
+
+from attnscope.plan.peaks import Peaks
+from attnscope.render.page.document import Page, Panel
+from attnscope.render.page.tables import table_of, table_panel
+from attnscope.render.peaks import peak_columns, peak_lines, peak_rows
+
+
+def peaks_page(peaks: Peaks, warnings: list[str] | None = None, command: str | None = None) -> Page:
+    """Return the page of the peaks.
+
+    Args:
+        peaks: the peaks.
+        warnings: reasons not to trust them.
+        command: the command line, if there was one.
+    """
+    lines = [(label, text) for label, text, _ in peak_lines(peaks)]
+    lines += [("warning", warning) for warning in warnings or []]
+    table = table_of("Peak rates", peak_columns(), peak_rows(peaks))
+    conclusion = {"conclusion": "The best rates that this machine has shown.", "figures": [], "lines": lines}
+    panels = [
+        Panel("conclusion", "Conclusion", "", "conclusion", conclusion),
+        table_panel("table", "Peak rates", "A bar is the share of the highest rate in this unit.", table),
+    ]
+    return Page(peaks.title, "peaks", panels, peaks.to_dict(), command)

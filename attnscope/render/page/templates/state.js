@@ -1,0 +1,74 @@
+"use strict";
+// The state of the page: what is chosen, kept in the address as #step=score&token=5,9. All counts are BigInt, since a
+// Number is exact only below 2^53.
+const one = (selector, inside = document) => inside.querySelector(selector);
+const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+const data = JSON.parse(one("#data").textContent);
+const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+const say = (words) => { one("#said").textContent = words; };
+
+const state = {};
+const listeners = [];
+
+function choose(changes, says = "") {
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === undefined || value === "") delete state[name];
+    else state[name] = String(value);
+  }
+  const text = Object.entries(state).map(([name, value]) =>
+    `${encodeURIComponent(name)}=${encodeURIComponent(value).replaceAll("%2C", ",")}`).join("&");
+  history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+  listeners.forEach((listener) => listener(changes));
+  if (says) say(says);
+}
+
+function read() {
+  const text = location.hash.slice(1);
+  if (!text.includes("=")) return {};
+  return Object.fromEntries(new URLSearchParams(text));
+}
+
+function restore() {
+  const asked = read();
+  if (!Object.keys(asked).length) return;
+  for (const name of Object.keys(state)) delete state[name];
+  choose(asked);
+}
+
+function svg(name, attributes, text = "") {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text) made.textContent = text;
+  return made;
+}
+
+// the buttons of the page
+const save = one("#save");
+save.hidden = false;
+async function result() {
+  const bytes = Uint8Array.from(atob(one("#result").textContent), (sign) => sign.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+save.addEventListener("click", async () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([await result()], { type: "application/json" }));
+  link.download = save.dataset.file;
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+for (const button of all("[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const code = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(code);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+    }
+    button.textContent = "Copied";
+    say("The command is copied");
+  });
+}

@@ -1,0 +1,423 @@
+"""Pages in a real browser: no request, no error, every panel's interaction, and hostile names."""
+
+import base64
+import gzip
+import json
+import random
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import attnscope
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore
+from attnscope.analyses.neighbourhood import look_at_neighbourhood
+from attnscope.analyses.windows import look_at_windows
+from attnscope.core.errors import AttnscopeError
+from attnscope.networks.presets import presets
+from attnscope.plan.polynomial import macs_of
+from attnscope.render.page import render_page
+from attnscope.render.page.document import environment, escaped_json
+from attnscope.render.page.scaling import field_value
+from tests.golden import comparisons, diffs, timed
+from tests.test_peaks import PEAKS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}'
+STATES = 50
+LARGEST = {"attention": 150_000, "network": 400_000}
+"""Bytes of a page, by its kind."""
+
+
+def hostile_module():
+    """Return a module whose names would leave text, attributes, scripts and templates if they were not escaped."""
+    block = torch.nn.Sequential()
+    block.add_module(HOSTILE, torch.nn.Linear(8, 8))
+    block.add_module("norm", torch.nn.LayerNorm(8))
+    return torch.nn.Sequential(block)
+
+
+def pages():
+    """Return a page of each kind, by its name."""
+    swin, vit = (timed(explore(spec, time=False, backward=True)) for spec in (SwinSpec(shift=True), ViTSpec()))
+    small = SwinSpec(resolution=28, shift=True)
+    return {
+        "swin": render_page(replace(swin, command="attnscope swin --shift -o page.html")),
+        "vit": render_page(vit),
+        "pvt": render_page(explore(attentions.spec_class("pvt")(), time=False)),
+        "swin-model": render_page(explore(SwinNetworkSpec(), time=False)),
+        "swin-stage": render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
+        "vit-block": render_page(explore(ViTNetworkSpec(scope="block"), time=False)),
+        "trace": render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
+        "comparison": render_page(comparisons()["compare-time"]),
+        "windows": render_page(look_at_windows(small, token=(5, 9), layers=4)),
+        "neighbourhood": render_page(look_at_neighbourhood(attentions.spec_class("nat")(), token=(5, 9))),
+        "diff": render_page(diffs()["diff"], names=(HOSTILE, "b.json")),
+        "presets": render_page(presets()),
+        "peaks": render_page(PEAKS),
+    }
+
+
+PAGES = pages()
+
+
+class Opened:
+    """A page in a browser, with the requests and the errors that it made.
+
+    Args:
+        page: the page of Playwright.
+        address: the address of its file.
+    """
+
+    def __init__(self, page, address):
+        self.page, self.address = page, address
+        self.requests, self.errors = [], []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda line: self.errors.append(line.text) if line.type in ("error", "warning") else None)
+        self.go()
+
+    def go(self, hash=""):
+        self.page.goto("about:blank")
+        self.page.goto(self.address + hash)
+
+    def text(self, selector):
+        return self.page.locator(selector).first.inner_text()
+
+    @property
+    def foreign(self):
+        """Return the requests other than those of the page itself."""
+        own = (self.address, "about:blank")
+        return [url for url in self.requests if url.partition("#")[0] not in own]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Return a function that opens a page."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+
+    def open_page(html):
+        file = tmp_path / "page.html"
+        file.write_text(html, encoding="utf-8")
+        return Opened(context.new_page(), file.as_uri())
+
+    yield open_page
+    context.close()
+
+
+def data_of(html):
+    """Return what the scripts of a page read."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def test_no_page_makes_a_request_or_an_error(opened):
+    """At any width, with either scheme of colors, and in print; narrow pages do not scroll sideways."""
+    for name, html in PAGES.items():
+        page = opened(html)
+        for media, scheme, width in (("screen", "light", 1200), ("screen", "dark", 400), ("print", "light", 780)):
+            page.page.emulate_media(media=media, color_scheme=scheme)
+            page.page.set_viewport_size({"width": width, "height": 900})
+            page.go()
+            assert page.page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+            assert page.page.evaluate("window.broken") is None, name
+        assert (page.foreign, page.errors) == ([], []), name
+        page.page.close()
+
+
+def test_the_policy_refuses_what_a_page_does_not_have(opened):
+    """Neither another script nor another host works, even if a name were not escaped."""
+    page = opened(
+        PAGES["vit"].replace("</main>", '<script>window.broken = 1</script><img src="http://127.0.0.1:9/"></main>')
+    )
+    assert page.page.evaluate("window.broken") is None
+    assert len(page.errors) == 2
+    assert all("Content Security Policy" in error for error in page.errors)
+
+
+def test_sizes():
+    for name, html in PAGES.items():
+        kind = "network" if name in ("swin-model", "swin-stage", "presets") else "attention"
+        assert len(html.encode()) <= LARGEST[kind], name
+
+
+@pytest.mark.parametrize("name", ["trace", "diff"])
+def test_hostile_names_are_text(opened, name):
+    page = opened(PAGES[name])
+    assert page.page.evaluate("window.broken") is None
+    shown = page.page.locator("main").inner_text() + page.page.title()
+    assert "broken = 1" in shown
+    assert "{{ 7 * 7 }}" in shown
+    assert page.page.locator("img").count() == 0
+    assert page.page.locator("[onload], [onerror]").count() == 0
+    assert page.page.locator("script").count() == 3
+    assert page.errors == []
+
+
+def test_json_cannot_end_its_script():
+    assert "<" not in (text := escaped_json({HOSTILE: [HOSTILE, "\u2028"]}))
+    assert json.loads(text) == {HOSTILE: [HOSTILE, "\u2028"]}
+
+
+def test_javascript_computes_what_python_computes(opened):
+    """Random states of attentions and networks, with counts above 2⁵³ among them, as equal integers."""
+    chance = random.Random(0)
+    specs = {
+        "swin": SwinSpec(),
+        "vit": ViTSpec(),
+        "linear": attentions.spec_class("linear")(),
+        "swinv2": attentions.spec_class("swinv2")(),
+        "huge": ViTSpec(tokens=10**6, dim=10**6, heads=1000),
+        "network": SwinNetworkSpec(),
+    }
+    compared, largest = 0, 0
+    for name, spec in specs.items():
+        html = render_page(explore(spec, time=False))
+        sliders = data_of(html)["complexity"]["sliders"]
+        page = opened(html)
+        for _ in range(-(-STATES // len(specs))):
+            slider = chance.choice(sliders)
+            position = chance.choice(slider["positions"])
+            page.page.locator("[data-vary]").select_option(slider["field"])
+            index = slider["positions"].index(position)
+            page.page.locator("[data-at]").evaluate(
+                "(range, at) => { range.value = at; range.dispatchEvent(new Event('input')) }", index
+            )
+            changed = replace(spec, **{slider["field"]: field_value(spec, slider["field"], position["value"])})
+            shown = int(page.text("[data-total]").replace(",", ""))
+            assert shown == changed.plan().macs, (name, slider["field"], position["value"])
+            if position["reference"]:
+                reference = int(page.text("[data-reference]").replace(",", ""))
+                assert reference == changed.complexity().reference_macs
+            compared, largest = compared + 1, max(largest, shown)
+        steps = page.page.locator("[data-work]").all_text_contents()
+        assert sum(int(step.replace(",", "")) for step in steps) == int(page.text("[data-total]").replace(",", ""))
+    assert compared >= STATES
+    assert largest > 2**53
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_every_attention_has_formulas_in_its_letters(name):
+    """The polynomial of each step gives its MACs at sizes that did not determine it."""
+    for step in attentions.spec_class(name)().plan().steps:
+        if step.macs:
+            macs = macs_of(step)
+            assert macs is not None
+            assert macs.value(step.sizes) == step.macs
+            larger = replace(step, sizes={letter: 7 * size for letter, size in step.sizes.items()})
+            if set(macs.letters) == {each for each in step.sizes if each in str(macs)} and "linear" not in name:
+                assert macs.value(larger.sizes) == larger.macs
+
+
+def test_letters_and_steps_light_up(opened):
+    page = opened(PAGES["swin"])
+    lit = page.page.locator(".flow .letters .lit")
+    assert lit.count() == 0
+    page.page.locator(".flow .letters i", has_text="h").first.hover()
+    expected = PAGES["swin"].count("h ") and page.page.evaluate(
+        "[...document.querySelectorAll('.flow .letters i')].filter((letter) => letter.textContent === 'h').length"
+    )
+    assert lit.count() == expected > 10
+    assert set(page.page.locator(".flow .shape .lit").all_text_contents()) == {"3", "288", "96"}
+    page.page.locator('.flow [data-step="score"] .doc').hover()
+    assert lit.count() == 0
+    assert page.text(".formula .on .math") == "2M²hwC"
+    page.page.locator('.flow [data-step="output"] .doc').hover()
+    assert page.text(".formula .on").split() == ["4hwC²", "115,605,504", "project,", "output"]
+    page.page.locator("h1").hover()
+    assert page.page.locator(".formula .on").count() == 0
+
+
+def test_steps_and_letters_by_keyboard(opened):
+    """A chosen step stays, is announced, and is in the address."""
+    page = opened(PAGES["swin"])
+    name = page.page.locator('.flow [data-step="score"] .name')
+    name.focus()
+    page.page.keyboard.press("Enter")
+    assert page.page.evaluate("location.hash") == "#step=score"
+    assert name.get_attribute("aria-pressed") == "true"
+    assert page.text("#said") == "score: 14,751,744 MACs"
+    assert page.page.locator('circle.on[data-step="score"]').count() == 3  # inference, training, backward
+    page.page.keyboard.press("ArrowDown")
+    assert page.page.evaluate("document.activeElement.textContent") == "add_bias"
+    page.page.locator(".chip", has_text="d").focus()
+    page.page.keyboard.press("Space")
+    assert page.page.evaluate("location.hash") == "#step=score&axis=d"
+    assert page.page.locator(".chip", has_text="d").get_attribute("aria-pressed") == "true"
+
+
+def test_tables_sort_show_columns_and_have_exact_values(opened):
+    page = opened(PAGES["swin"])
+    table = page.page.locator("#table table")
+    assert table.locator('tbody tr[data-step="project"] [title="86,704,128"]').count() == 1
+    first = table.locator("tbody th").first
+    assert first.inner_text() == "shift"
+    macs = table.locator('th[data-column="macs"] .sort')
+    macs.click()
+    assert (first.inner_text(), table.locator('th[data-column="macs"]').get_attribute("aria-sort")) == (
+        "project",
+        "descending",
+    )
+    macs.click()
+    assert table.locator('th[data-column="macs"]').get_attribute("aria-sort") == "ascending"
+    assert table.locator("tbody th").last.inner_text() == "project"
+    written = table.locator('thead th[data-column="bytes_written"]')
+    assert not written.is_visible()
+    page.page.locator("#table summary").click()
+    page.page.locator('#table input[data-column="bytes_written"]').check()
+    assert written.is_visible()
+    assert table.locator('tr[data-step="project"] [title="3,612,672 B"]').count() >= 1
+
+
+def test_a_query_is_chosen_by_mouse_keyboard_and_text(opened):
+    page = opened(PAGES["neighbourhood"])
+    nat = attentions.spec_class("nat")()
+
+    def check(token):
+        seen = look_at_neighbourhood(nat, token=token).seen[0]
+        expected = f"Token {token[0]},{token[1]} sees {seen.tokens:,} of 3,136 tokens in one layer"
+        assert page.text("[data-counted]") == expected
+        assert page.page.evaluate("location.hash").endswith(f"token={token[0]},{token[1]}")
+
+    grid = page.page.locator("[data-grid]")
+    side = grid.bounding_box()["width"] / 56
+    grid.click(position={"x": 30.5 * side, "y": 10.5 * side})
+    check((10, 30))
+    grid.press("ArrowUp")
+    grid.press("ArrowRight")
+    check((9, 31))
+    page.page.locator("input[data-token]").fill("0,55")
+    page.page.locator("input[data-token]").press("Enter")
+    check((0, 55))
+    grid.press("ArrowRight")
+    check((0, 55))
+
+
+@pytest.mark.parametrize("name", ["cswin", "maxvit", "nat", "pvt", "separable"])
+def test_receptive_fields_are_those_of_python(opened, name):
+    """Any token after any number of layers, as in the report of the command."""
+    spec = attentions.spec_class(name)()
+    sides = spec.resolution
+    page = opened(render_page(explore(spec, time=False)))
+    chance = random.Random(1)
+    for _ in range(4):
+        token = tuple(chance.randrange(side) for side in sides)
+        layers = chance.randrange(1, 5)
+        page.go(f"#token={token[0]},{token[1]}&layer={layers}")
+        seen = look_at_neighbourhood(spec, token=token, layers=layers).seen[-1]
+        assert f"sees {seen.tokens:,} of " in page.text("[data-counted]")
+
+
+def test_receptive_fields_of_alternating_windows(opened):
+    """The last of an even number of layers is shifted, as in Swin."""
+    page = opened(PAGES["windows"])
+    fields = look_at_windows(SwinSpec(resolution=28, shift=True), token=(5, 9), layers=6).fields
+    for field in fields[1:]:
+        view = "shifted" if field.shifted else "plain"
+        page.go(f"#token=5,9&layer={field.layer}&shift={view}")
+        assert f"sees {field.tokens:,} of 784 tokens after {field.layer} layers" in page.text("[data-counted]")
+
+
+def test_a_link_restores_the_state(opened):
+    page = opened(PAGES["swin"])
+    page.go("#step=mix&token=3,4&shift=plain&vary=dim&at=192")
+    assert page.page.locator('.flow [data-step="mix"]').get_attribute("class") == "on"
+    assert page.page.locator("input[data-token]").input_value() == "3,4"
+    assert page.page.locator('[data-view="plain"]').is_checked()
+    assert page.text("[data-value]") == "192"
+    assert int(page.text("[data-total]").replace(",", "")) == SwinSpec(dim=192, shift=True).plan().macs
+    page.go("#token=99,1&layer=x&vary=nothing&at=-3&step=%3Cb%3E")  # a wrong link gives the first state
+    assert page.page.locator("input[data-token]").input_value() == "28,28"
+    assert page.text("[data-value]") == "56 (this run)"
+    assert page.errors == []
+
+
+def test_the_json_of_the_run_is_inside_and_can_be_saved(opened, tmp_path):
+    report = explore(SwinSpec(), time=False)
+    html = render_page(report)
+    inside = base64.b64decode(re.search(r'id="result">(.*?)</script>', html)[1])
+    assert gzip.decompress(inside).decode() == report.to_json()
+    page = opened(html)
+    with page.page.expect_download() as download:
+        page.page.locator("#save").click()
+    assert download.value.suggested_filename == "attnscope-attention.json"
+    download.value.save_as(tmp_path / "saved.json")
+    assert (tmp_path / "saved.json").read_text(encoding="utf-8") == report.to_json()
+
+
+def test_a_tree_folds(opened):
+    model = torch.nn.Sequential(
+        *(torch.nn.Sequential(torch.nn.Linear(8, 8 + n), torch.nn.Linear(8 + n, 8)) for n in (0, 1))
+    )
+    page = opened(render_page(attnscope.trace(model, torch.zeros(1, 5, 8))))
+    rows = page.page.locator("#modules tbody tr")
+    before = rows.count()
+    shown = page.page.locator("#modules tbody tr:not(.folded)")
+    assert shown.count() == before
+    fold = page.page.locator("#modules .fold").first
+    fold.focus()
+    page.page.keyboard.press("ArrowLeft")
+    assert fold.get_attribute("aria-expanded") == "false"
+    assert shown.count() < before
+    page.page.locator("[data-unfold=all]").click()
+    assert shown.count() == before
+    page.page.locator("[data-unfold=none]").click()
+    assert shown.count() == 2
+
+
+def test_presets_are_found(opened):
+    page = opened(PAGES["presets"])
+    page.page.locator("[data-filter]").fill("swin-b 384")
+    rows = page.page.locator("#table tbody tr:not(.unfound)")
+    assert [row.split()[0] for row in rows.all_inner_texts()] == ["swin-b-384"]
+
+
+def test_pages_can_be_read_without_script(browser, tmp_path):
+    """The text of all results is in the page itself."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    (tmp_path / "page.html").write_text(PAGES["swin"], encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    text = page.locator("main").inner_text()
+    context.close()
+    for words in ("80% of the MACs", "(b r s) n (3 h d)", "86.7 M", "115,605,504", "145,108,992"):
+        assert words in text
+
+
+def test_everything_has_a_name_for_screen_readers(opened):
+    for name, html in PAGES.items():
+        page = opened(html)
+        unnamed = page.page.evaluate(
+            "[...document.querySelectorAll('main button, main input, main select, main svg[role], main table, nav')]"
+            ".filter((each) => !(each.textContent || each.getAttribute('aria-label') || each.labels?.length"
+            " || each.querySelector('caption'))).map((each) => each.outerHTML)"
+        )
+        assert unnamed == [], name
+        levels = page.page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((each) => each.tagName)")
+        assert levels[0] == "H1"
+        assert levels.count("H1") == 1
+        page.page.close()
+
+
+def test_without_jinja_one_line_says_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    environment.cache_clear()
+    with pytest.raises(
+        AttnscopeError, match=r"^the format html requires Jinja2, which is not installed; install it with"
+    ):
+        render_page(PEAKS)
+    environment.cache_clear()
