@@ -60,6 +60,9 @@ class Balance(HTMLParser):
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append(tag)
+
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_print_shows_the_table(name, monkeypatch):
@@ -79,19 +82,23 @@ def test_a_notebook_has_headline_and_table(name):
     parser = Balance()
     parser.feed(html)
     assert parser.open == []
-    assert "pre" in parser.seen
-    assert html.index("<strong>") < html.index("<pre")
+    assert {"strong", "h2", "style"} <= {*parser.seen}
+    assert "script" not in parser.seen
+    assert "table" in parser.seen
+    assert html.index("<strong>") < html.index("<h2")
     assert result._repr_mimebundle_() == {"text/plain": str(result), "text/html": html}
     assert "http" not in html
 
 
 def test_a_notebook_has_bars_and_pictures():
     html = {name: result._repr_html_() for name, result in RESULTS.items()}
-    assert html["report"].count("<div style=") == len(RESULTS["report"].steps)  # a bar for each step
-    assert "width:100.0px" in html["report"]
+    bars = 2 * len(RESULTS["report"].steps)  # of each step in the table, and in the timing
+    assert html["report"].count('<svg class="bar">') == bars
+    assert '<rect width="100.0%"' in html["report"]
+    assert 'title="86,704,128"' in html["report"]
     for name in ("report", "windows"):
         assert "attention groups" in html[name]
-    assert "grid side (tokens)" in html["comparison"]  # the axis of the chart
+    assert "grid side (tokens)</text>" in html["comparison"]  # the axis of the chart
     assert "<table>" in html["comparison"]
 
 
@@ -132,7 +139,9 @@ def test_peaks_have_a_row_for_each_kernel_and_size():
     assert list(frame["per_s"]) == [1e11, 1e11, 2e10, 8e10, 1e9, 2e9, 64e9, 32e9, 8e9]
     assert list(frame.columns) == ["kernel", "size", "per_s", "unit", "date"]
     assert repr(PEAKS) == "<Peaks: Peaks · a machine · float32 · 1 thread>"
-    widths = [f"width:{width}px" for width in (100.0, 20.0, 80.0, 50.0, 12.5)]  # shares of the highest rate of its unit
+    widths = [
+        f'width="{width}%"' for width in (100.0, 20.0, 80.0, 50.0, 12.5)
+    ]  # shares of the highest rate of its unit
     assert all(width in PEAKS._repr_html_() for width in widths)
     assert from_plain(json.loads(json.dumps(PEAKS.to_dict()))) == PEAKS
 

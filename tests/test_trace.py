@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import attnscope
+from attnscope.render.trace import lines_of
 from attnscope.tracing.folding import _name_of_all
 from attnscope.tracing.trace import ForwardError
 
@@ -550,6 +551,6 @@ def test_attributes_are_the_keys_of_the_json(vit):
 def test_a_notebook_shows_a_table(vit):
     report = attnscope.trace(*vit)
     html = report._repr_html_()
-    assert html.startswith("<div><strong>VisionTransformer")
-    assert html.count("<tr>") == len(report.steps) + 2
+    assert html.startswith('<div><div class="attnscope embedded"><strong>VisionTransformer')
+    assert html.count("<tr") == len(list(lines_of(report))) + 2
     assert "197" in report._repr_mimebundle_()["text/plain"]

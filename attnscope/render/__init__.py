@@ -89,14 +89,3 @@ def parts_of(report: Report, screen: "Screen", grid: "Windows | None" = None) ->
     from attnscope.render.sheet import report_parts
 
     return report_parts(report, screen, grid)
-
-
-def parts_below(report: Report, screen: "Screen", grid: "Windows | None" = None) -> "list[RenderableType]":
-    """Return the parts of a report's screen below its table."""
-    if isinstance(report, TraceReport):
-        from attnscope.render.trace import lines_below
-
-        return [screen.lines(lines_below(report, screen))]
-    from attnscope.render.sheet import parts_below
-
-    return parts_below(report, screen, grid)

@@ -1,10 +1,9 @@
-"""A column, declared once for the screen, CSV, Markdown and HTML, and the tables of columns in each format."""
+"""A column, declared once for the screen, CSV, Markdown and pages, and the tables of columns as text."""
 
 import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, Generic, TypeVar
 
 from rich.box import Box
@@ -12,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from attnscope.core.text import in_csv, in_markdown, visible
+from attnscope.core.text import in_csv, in_markdown
 from attnscope.render.screen import MARGIN, Screen
 
 RULES = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
@@ -214,37 +213,6 @@ def to_markdown(
     if any(column.total is not None for column in columns):
         lines.append(_totals(columns))
     return "".join("| " + " | ".join(map(in_markdown, line)) + " |\n" for line in lines)
-
-
-def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], style: Callable[[Row], str] = lambda row: "") -> str:
-    """Return an HTML table with bars; counts are rounded, and exact in the tooltip; bold rows stay bold."""
-    columns = [column for column in columns if column.rank is not None]
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        sides = ["right" if column.right else "left" for column in columns]
-        drawn = [
-            f'<{tag} style="text-align:{side};white-space:nowrap">{cell}</{tag}>'
-            for side, cell in zip(sides, cells, strict=True)
-        ]
-        return f"<tr>{''.join(drawn)}</tr>"
-
-    def cell(column: Column[Row], row: Row) -> str:
-        if column.drawn:
-            return _bar(column.value(row))
-        exact, shown = visible(_exact(column, row)), visible(column.words(row))
-        return escape(shown) if exact == shown else f'<span title="{escape(exact)}">{escape(shown)}</span>'
-
-    body = [line("th" if style(row) == "bold" else "td", [cell(column, row) for column in columns]) for row in rows]
-    if any(column.total is not None for column in columns):
-        body.append(line("th", [escape(column.foot) for column in columns]))
-    head = line("th", [escape(visible(column.title)) for column in columns])
-    return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _bar(share: Value) -> str:
-    """Return a bar; a share of 1 is the longest."""
-    width = 100 * share if isinstance(share, int | float) else 0
-    return f'<div style="background:#4c8dd6;height:0.8em;width:{width:.1f}px"></div>'
 
 
 def _exact(column: Column[Row], row: Row) -> str:

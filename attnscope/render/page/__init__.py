@@ -9,7 +9,7 @@ from typing import Any
 
 from attnscope.networks.presets import Preset
 from attnscope.plan.peaks import Peaks
-from attnscope.render.page.document import Page, draw
+from attnscope.render.page.document import Page, draw, draw_fragment
 from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
 from attnscope.reports.neighbourhood import NeighbourhoodReport
@@ -49,3 +49,12 @@ def render_page(result: Any, **options: Any) -> str:
         AttnscopeError: if Jinja2 is not installed.
     """
     return draw(page_of(result, **options))
+
+
+def render_fragment(result: Any, **options: Any) -> str:
+    """Return the brief panels of a result's page as HTML for a notebook, without scripts.
+
+    Raises:
+        AttnscopeError: if Jinja2 is not installed.
+    """
+    return draw_fragment(page_of(result, **options))

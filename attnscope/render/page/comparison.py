@@ -1,14 +1,13 @@
 """The page of a Comparison: the result, the chart along the range, the points."""
 
 from collections.abc import Callable
-from typing import Any
 
 from attnscope.render import words
 from attnscope.render.compare import AXES, QUANTITY_TITLES, legend, point_columns
 from attnscope.render.findings import finding, lines
 from attnscope.render.page.charts import Chart, log_chart
 from attnscope.render.page.document import Page, Panel
-from attnscope.render.page.report import evidence_panel, sentence
+from attnscope.render.page.panels import conclusion_panel, evidence_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Comparison, Point
@@ -18,31 +17,30 @@ QUIET = Screen(quiet=True)
 
 def comparison_page(comparison: Comparison) -> Page:
     """Return the page of a comparison."""
-    charts = _charts(comparison)
     reference = comparison.points[comparison.reference]
     table = table_of(
         "Costs at each point", point_columns(comparison), comparison.points, lambda p: "bold" if p is reference else ""
     )
     panels = [
         _conclusion(comparison),
-        *([Panel("chart", "Along the range", "Both axes are logarithmic.", "chart_panel", charts)] if charts else []),
-        table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", table),
+        _charts(comparison),
+        table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", table, brief=True),
         evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
     ]
-    return Page(comparison.title, "comparison", panels, comparison.to_dict(), comparison.command)
+    shown = [panel for panel in panels if panel is not None]
+    return Page(comparison.title, "comparison", shown, comparison.to_dict(), comparison.command)
 
 
 def _conclusion(comparison: Comparison) -> Panel:
     below = [(label, text) for label, text, _ in lines(comparison, QUIET) if label != "result"]
     names = [(each.name, legend(each)) for each in comparison.contenders]
-    content = {"conclusion": sentence(finding(comparison)), "figures": [], "lines": [*names, *below]}
-    return Panel("conclusion", "Conclusion", "", "conclusion", content)
+    return conclusion_panel(finding(comparison), [*names, *below])
 
 
-def _charts(comparison: Comparison) -> dict[str, Any]:
+def _charts(comparison: Comparison) -> Panel | None:
     """Return the charts of costs and of times along a range of one axis; none for stages and for two axes."""
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
-        return {}
+        return None
     field = comparison.axes[0].field
     in_bytes = comparison.unit == "B"
     costs = _chart(
@@ -60,7 +58,10 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         words.seconds,
     )
     charts = [chart for chart in (costs, times) if chart is not None]
-    return {"charts": charts, "lines": []} if charts else {}
+    if not charts:
+        return None
+    content = {"charts": charts, "lines": []}
+    return Panel("chart", "Along the range", "Both axes are logarithmic.", "chart_panel", content, brief=True)
 
 
 def _chart(

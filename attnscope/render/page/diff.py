@@ -11,7 +11,7 @@ from attnscope.render.diff import (
     warning_lines,
 )
 from attnscope.render.page.document import Page, Panel
-from attnscope.render.page.report import sentence
+from attnscope.render.page.panels import conclusion_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.reports.diff import Diff, TimeChange
 
@@ -28,10 +28,15 @@ def diff_page(diff: Diff, names: tuple[str, str] = ("before", "after")) -> Page:
     panels = [_conclusion(diff)]
     if diff.timed:
         table = table_of("Times before and after", diff_columns(diff.is_normalized), diff.timed, _style)
-        panels += [_bars(diff), table_panel("times", "Times in numbers", "Each ratio has an interval.", table)]
+        panels += [
+            _bars(diff),
+            table_panel("times", "Times in numbers", "Each ratio has an interval.", table, brief=True),
+        ]
     for number, ((title, spell), rows) in enumerate(changed_counts(diff).items()):
         table = table_of(title, count_columns(title, spell), rows, lambda row: "bold" if row.is_whole else "")
-        panels.append(table_panel(f"count-{number}", _title(title), "Whole run and steps that changed.", table))
+        panels.append(
+            table_panel(f"count-{number}", _title(title), "Whole run and steps that changed.", table, brief=True)
+        )
     return Page(f"{names[0]} → {names[1]}", "difference", panels, diff.to_dict())
 
 
@@ -42,8 +47,7 @@ def _title(text: str) -> str:
 def _conclusion(diff: Diff) -> Panel:
     lines = [("differs in", setting(change)) for change in diff.differing]
     lines += [(label, text) for label, text, _ in (*change_lines(diff), *warning_lines(diff))]
-    content = {"conclusion": sentence(finding(diff)), "figures": [], "lines": lines}
-    return Panel("conclusion", "Conclusion", "", "conclusion", content)
+    return conclusion_panel(finding(diff), lines)
 
 
 def _style(row: TimeChange) -> str:
@@ -68,4 +72,4 @@ def _bars(diff: Diff) -> Panel:
         for row in rows
     ]
     lead = "The first bar of a step is before, the second after."
-    return Panel("bars", "Before and after", lead, "pairs", {"bars": bars})
+    return Panel("bars", "Before and after", lead, "pairs", {"bars": bars}, brief=True)

@@ -35,6 +35,7 @@ class Panel:
         template: the file in `templates/` without its extension.
         content: the values for the template.
         data: what its script reads, as plain data.
+        brief: whether a notebook shows it too; it must not need a script.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Panel:
     template: str
     content: dict[str, Any] = field(default_factory=dict)
     data: Any = None
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def draw(page: Page) -> str:
         .get_template("page.html")
         .render(
             page=page,
+            has_script=True,
             policy=policy,
             style=style,
             script=script,
@@ -108,14 +111,18 @@ def draw(page: Page) -> str:
     )
 
 
-def draw_fragment(page: Page, names: Sequence[str]) -> str:
-    """Return some panels of a page without scripts, for a notebook, with styles that apply to them alone.
+def draw_fragment(page: Page) -> str:
+    """Return the brief panels of a page for a notebook, with styles that apply to them alone.
 
     Raises:
         AttnscopeError: if Jinja2 is not installed.
     """
-    panels = [panel for panel in page.panels if panel.name in names]
-    return environment().get_template("fragment.html").render(page=page, panels=panels, style=_text("panels.css"))
+    panels = [panel for panel in page.panels if panel.brief]
+    return (
+        environment()
+        .get_template("fragment.html")
+        .render(page=page, panels=panels, style=_text("panels.css"), has_script=False)
+    )
 
 
 def escaped_json(value: Any) -> str:

@@ -1,7 +1,8 @@
 """The page of the peaks of a machine."""
 
 from attnscope.plan.peaks import Peaks
-from attnscope.render.page.document import Page, Panel
+from attnscope.render.page.document import Page
+from attnscope.render.page.panels import conclusion_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.peaks import peak_columns, peak_lines, peak_rows
 
@@ -17,9 +18,8 @@ def peaks_page(peaks: Peaks, warnings: list[str] | None = None, command: str | N
     lines = [(label, text) for label, text, _ in peak_lines(peaks)]
     lines += [("warning", warning) for warning in warnings or []]
     table = table_of("Peak rates", peak_columns(), peak_rows(peaks))
-    conclusion = {"conclusion": "The best rates that this machine has shown.", "figures": [], "lines": lines}
     panels = [
-        Panel("conclusion", "Conclusion", "", "conclusion", conclusion),
-        table_panel("table", "Peak rates", "A bar is the share of the highest rate in this unit.", table),
+        conclusion_panel("the best rates that this machine has shown", lines),
+        table_panel("table", "Peak rates", "A bar is the share of the highest rate in this unit.", table, brief=True),
     ]
     return Page(peaks.title, "peaks", panels, peaks.to_dict(), command)

@@ -29,9 +29,18 @@ def presets_page(presets: Sequence[Preset], command: str | None = None) -> Page:
     ]
     table = table_of("Published networks", COLUMNS, presets, step=lambda preset: preset.name, most=7)
     panels = [
-        Panel("conclusion", "Conclusion", "", "conclusion", {"conclusion": sentence, "figures": [], "lines": lines}),
+        Panel(
+            "conclusion",
+            "Conclusion",
+            "",
+            "conclusion",
+            {"conclusion": sentence, "figures": [], "lines": lines},
+            brief=True,
+        ),
         _chart(presets),
-        table_panel("table", "All presets", "Choose columns, sort by a heading, and search.", table, filter=True),
+        table_panel(
+            "table", "All presets", "Choose columns, sort by a heading, and search.", table, brief=True, filter=True
+        ),
     ]
     return Page("Presets · published networks", "presets", panels, rows_of(presets), command)
 

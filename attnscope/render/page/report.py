@@ -1,8 +1,5 @@
 """The page of a Report: an attention or a network."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion
 from attnscope.render.details import (
@@ -19,6 +16,7 @@ from attnscope.render.page.charts import Chart, log_chart, steps_chart
 from attnscope.render.page.document import Page, Panel
 from attnscope.render.page.flow import flow_panel, key_of
 from attnscope.render.page.neighbourhood import neighbourhood_panel
+from attnscope.render.page.panels import Figure, conclusion_panel, evidence_panel
 from attnscope.render.page.scaling import scaling_panel
 from attnscope.render.page.spec import spec_of
 from attnscope.render.page.tables import table_of, table_panel
@@ -43,21 +41,11 @@ IN_FLOW = ("letters", "inputs", "doc", "flops")
 """Columns that the table of a network, with its many steps, leaves to the flow; FLOPs are twice the MACs."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A key figure: its name, its value in words, its exact value, and a remark."""
-
-    name: str
-    value: str
-    exact: str = ""
-    remark: str = ""
-
-
 def report_page(report: Report) -> Page:
     """Return the page of an attention or a network."""
     spec = spec_of(report)
     panels = [
-        conclusion_panel(report),
+        _conclusion(report),
         flow_panel(report, spec),
         *_table_panels(report),
         memory_panel(report),
@@ -80,7 +68,7 @@ def _missing(report: Report) -> list[str]:
     return [] if report.peaks else ["This run has no roofline. Run the command with --roofline."]
 
 
-def conclusion_panel(report: Report) -> Panel:
+def _conclusion(report: Report) -> Panel:
     """Return the conclusion, the key figures and the lines that support it."""
     totals = report.totals
     figures = [
@@ -107,13 +95,7 @@ def conclusion_panel(report: Report) -> Panel:
         *((label or "warning", text) for label, text, _ in quality_lines(report)),
         *report.about.items(),
     ]
-    content = {"conclusion": sentence(conclusion(report)), "figures": figures, "lines": lines}
-    return Panel("conclusion", "Conclusion", "", "conclusion", content)
-
-
-def sentence(text: str) -> str:
-    """Return a text as a sentence, with a capital letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+    return conclusion_panel(conclusion(report), lines, figures)
 
 
 def _bytes(size: int | None) -> str:
@@ -127,10 +109,10 @@ def _table_panels(report: Report) -> list[Panel]:
     columns = [column for column in step_columns(report) if column.key not in of_flow]
     steps = table_of("Steps with shapes, costs and memory", columns, report.steps, step=key_of)
     if not report.parts:
-        return [table_panel("table", "Steps in numbers", lead, steps)]
+        return [table_panel("table", "Steps in numbers", lead, steps, brief=True)]
     parts = table_of("Parts of the network", part_columns(report), report.parts, part_style)
     return [
-        table_panel("parts", "Parts in numbers", lead, parts),
+        table_panel("parts", "Parts in numbers", lead, parts, brief=True),
         table_panel("table", "Steps in numbers", "The same for each step.", steps),
     ]
 
@@ -172,7 +154,9 @@ def memory_panel(report: Report) -> Panel:
         f"{held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least)} in the backward, with gradients",
     ]
     lead = "Activations only: parameters come on top. Training keeps what the backward needs."
-    return Panel("memory", "Memory over the steps", lead, "chart_panel", {"charts": [chart], "lines": lines})
+    return Panel(
+        "memory", "Memory over the steps", lead, "chart_panel", {"charts": [chart], "lines": lines}, brief=True
+    )
 
 
 def roofline_panel(report: Report) -> Panel | None:
@@ -202,7 +186,7 @@ def roofline_panel(report: Report) -> Panel | None:
     )
     lead = "A step below the roof could be faster on this machine, by its distance to the roof."
     content = {"charts": [chart], "lines": roofline_lines(report), "loose": "steps"}
-    return Panel("roofline", "Roofline", lead, "chart_panel", content)
+    return Panel("roofline", "Roofline", lead, "chart_panel", content, brief=True)
 
 
 def _achieved(row: StepRow) -> tuple[float, float]:
@@ -241,7 +225,7 @@ def timing_panel(report: Report) -> Panel | None:
     lines = [*work_lines(report), *kernel_lines(report), *host_lines(report), *timing_lines(report)]
     content = {"bars": bars[:40], "runs": _runs_chart(report.time), "quality": quality, "lines": lines}
     lead = "Times are interquartile means of one forward. The dots are the runs of the whole forward."
-    return Panel("timing", "Timing", lead, "timing", content)
+    return Panel("timing", "Timing", lead, "timing", content, brief=True)
 
 
 def _runs_chart(time: Time) -> Chart:
@@ -284,27 +268,3 @@ def environment_panel(report: Report) -> Panel:
     """Return the options, the environment, and the command that gives this page again."""
     lines = environment_lines(report) if report.time else []
     return evidence_panel(report.command, {"options": report.spec, "environment": report.environment}, lines)
-
-
-def evidence_panel(command: str | None, groups: dict[str, dict[str, Any]], lines: list[str] | None = None) -> Panel:
-    """Return the command and groups of names and values.
-
-    Args:
-        command: the command line, if there was one.
-        groups: names and values, by the title of the group.
-        lines: sentences above them.
-    """
-    shown = {
-        title: [(name.replace("_", " "), _value(value)) for name, value in of.items()] for title, of in groups.items()
-    }
-    content = {"command": command, "groups": shown, "lines": lines or []}
-    lead = "The same command on the same machine gives the same counts."
-    return Panel("environment", "Environment and command", lead, "environment", content)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return words.NONE if value is None else str(value)

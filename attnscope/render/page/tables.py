@@ -94,9 +94,9 @@ def table_of(
     return Table(caption, heads, lines, [column.foot for column in columns] if has_foot else [])
 
 
-def table_panel(name: str, title: str, lead: str, table: Table, **more: Any) -> Panel:
+def table_panel(name: str, title: str, lead: str, table: Table, brief: bool = False, **more: Any) -> Panel:
     """Return the panel of a table."""
-    return Panel(name, title, lead, "table", {"table": table, **more})
+    return Panel(name, title, lead, "table", {"table": table, **more}, brief=brief)
 
 
 def _cell(column: Column[Any], row: Any) -> Cell:

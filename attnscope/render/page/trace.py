@@ -5,7 +5,8 @@ from dataclasses import replace
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.page.document import Page, Panel
-from attnscope.render.page.report import Figure, environment_panel, timing_panel
+from attnscope.render.page.panels import Figure, conclusion_panel
+from attnscope.render.page.report import environment_panel, timing_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.screen import Screen
 from attnscope.render.summary import held_words, spread
@@ -47,11 +48,10 @@ def _conclusion(report: TraceReport) -> Panel:
     lines: list[tuple[str, str]] = []
     for label, text, _ in lines_below(report, QUIET):
         lines.append((label, text.strip()))
-    content = {"conclusion": _sentence(report), "figures": figures, "lines": lines}
-    return Panel("conclusion", "Conclusion", "", "conclusion", content)
+    return conclusion_panel(_finding(report), lines, figures)
 
 
-def _sentence(report: TraceReport) -> str:
+def _finding(report: TraceReport) -> str:
     """Return the number of attentions that were recognized, and their share of the MACs."""
     found = report.attentions
     if not found:
@@ -75,7 +75,7 @@ def _tree(report: TraceReport) -> Panel:
         for each, line, source, before in zip(table.lines, lines, sources, ["", *sources], strict=False)
     ]
     lead = "Fold a module by its name. Below the first call of a source line is that line."
-    return table_panel("modules", "Modules and calls", lead, replace(table, lines=noted, is_tree=is_tree))
+    return table_panel("modules", "Modules and calls", lead, replace(table, lines=noted, is_tree=is_tree), brief=True)
 
 
 def _source(line: Line) -> str:

@@ -5,7 +5,7 @@ from attnscope.render import words
 from attnscope.render.neighbourhood import seen_columns
 from attnscope.render.page.document import Page, Panel
 from attnscope.render.page.neighbourhood import grid_panel
-from attnscope.render.page.report import Figure, evidence_panel
+from attnscope.render.page.panels import Figure, conclusion_panel, evidence_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.windows import tables
 from attnscope.reports.neighbourhood import NeighbourhoodReport
@@ -31,7 +31,7 @@ def windows_page(report: WindowsReport) -> Page:
         grid_panel({"shifted": grid, **plain} if grid.is_shifted else plain, grid.sides, report.token),
         _masks(report) if grid.is_shifted and report.writes_matrices else None,
         *(
-            table_panel(view, TITLES[view], "", table_of(TITLES[view], *table))
+            table_panel(view, TITLES[view], "", table_of(TITLES[view], *table), brief=True)
             for view, table in zip(report.views, tables(report), strict=True)
         ),
         evidence_panel(report.command, {}),
@@ -55,8 +55,7 @@ def _conclusion(report: WindowsReport) -> Panel:
     sentence = (
         f"{grid.height}×{grid.width} tokens in {down}×{across} windows of {grid.window[0]}×{grid.window[1]}{shift}."
     )
-    content = {"conclusion": sentence, "figures": figures, "lines": lines}
-    return Panel("conclusion", "Conclusion", "", "conclusion", content)
+    return conclusion_panel(sentence, lines, figures)
 
 
 def _masks(report: WindowsReport) -> Panel | None:
@@ -74,7 +73,7 @@ def _masks(report: WindowsReport) -> Panel | None:
         for mask in report.grid.masks
     ]
     lead = "A row is a query of a window, a column a key; blocked pairs are in color."
-    return Panel("masks", "Masks", lead, "masks", {"masks": masks})
+    return Panel("masks", "Masks", lead, "masks", {"masks": masks}, brief=True)
 
 
 def _blocked(mask: Mask) -> str:
@@ -100,9 +99,16 @@ def neighbourhood_page(report: NeighbourhoodReport) -> Page:
     lines = [("neighbourhood", report.neighbourhood.describe()), *(("note", note) for note in report.notes)]
     table = table_of("Rows and columns that a query sees", seen_columns(), report.seen)
     panels = [
-        Panel("conclusion", "Conclusion", "", "conclusion", {"conclusion": sentence, "figures": [], "lines": lines}),
+        Panel(
+            "conclusion",
+            "Conclusion",
+            "",
+            "conclusion",
+            {"conclusion": sentence, "figures": [], "lines": lines},
+            brief=True,
+        ),
         grid_panel({"this layer": report.neighbourhood}, report.resolution, report.token),
-        table_panel("table", "Rows and columns", "", table),
+        table_panel("table", "Rows and columns", "", table, brief=True),
         evidence_panel(report.command, {}),
     ]
     shown = [panel for panel in panels if panel is not None]
