@@ -8,23 +8,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore
+import torch
+
+from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore, trace
 from attnscope.analyses.compare import compare
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows
 from attnscope.core.interval import Interval
-from attnscope.networks.presets import read_stages
+from attnscope.networks.presets import presets, read_stages
 from attnscope.render import render
 from attnscope.render.compare import render_comparison
 from attnscope.render.diff import render_diff
+from attnscope.render.page import render_page
 from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from attnscope.reports.comparison import Comparison, LeftOut, Measured, TimeCrossover
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import KernelRow, Report, StepRow, StepTime, Time
 from tests import notebook, reference, schema
+from tests.blocks import Block
 from tests.test_readme import PAGES, PICTURE, ROOT, SESSION, arguments
 
 FOLDER = Path(__file__).parent / "screens"
@@ -298,6 +303,33 @@ def attentions_page() -> str:
     return "".join(parts)
 
 
+WINDOWS = "attnscope windows --resolution 28 --shift --token 5,9 --layers 4"
+GALLERY = ROOT / "docs" / "pages"
+SAME = {"attnscope": "this version", "device": "meta"}
+"""The environment of the gallery's pages, which are the same on every machine."""
+
+
+def gallery() -> dict[str, str]:
+    """Return the pages of the gallery, by file name."""
+    swin = SwinSpec(shift=True)
+    token = {"resolution": 28, "shift": True}
+    blocks = torch.nn.Sequential(Block(), Block())
+    results: dict[str, Any] = {
+        "attention": (explore(swin, time=False), "attnscope swin --shift --no-time"),
+        "network": (explore(SwinNetworkSpec(), time=False), "attnscope swin --scope model --no-time"),
+        "comparison": (compare(), "attnscope compare"),
+        "windows": (look_at_windows(SwinSpec(**token), token=(5, 9), layers=4), WINDOWS),
+        "trace": (trace(blocks, torch.zeros(1, 49, 64)), None),
+        "presets": (presets(), None),
+    }
+    pages = {}
+    for name, (result, command) in results.items():
+        same = {"command": command} if hasattr(result, "command") else {}
+        same |= {"environment": SAME} if hasattr(result, "environment") else {}
+        pages[f"{name}.html"] = render_page(replace(result, **same) if same else result)
+    return pages
+
+
 def write_sessions() -> None:
     """Write the output of the commands in console blocks below them, in all pages."""
 
@@ -323,6 +355,9 @@ def main() -> None:
         (reference.FOLDER / name).write_text(page(), encoding="utf-8")
     notebook.write()
     schema.FILE.write_text(schema.text(), encoding="utf-8")
+    GALLERY.mkdir(exist_ok=True)
+    for name, page in gallery().items():
+        (GALLERY / name).write_text(page, encoding="utf-8")
     subprocess.run([sys.executable, "-m", "attnscope", *PICTURE], cwd=ROOT, check=True)
     print(f"{len(list(FOLDER.iterdir()))} screens in {FOLDER}", file=sys.stderr)
 

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from attnscope.plan.polynomial import macs_of
 from attnscope.render.page import render_page
 from attnscope.render.page.document import environment, escaped_json
 from attnscope.render.page.scaling import field_value
-from tests.golden import comparisons, diffs, timed
+from tests.golden import GALLERY, comparisons, diffs, gallery, timed
 from tests.test_peaks import PEAKS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}'
 STATES = 50
+RESULT = re.compile(r'(?<=id="result">)(.*?)(?=</script>)')
 LARGEST = {"attention": 150_000, "network": 400_000}
 """Bytes of a page, by its kind."""
 
@@ -42,28 +44,39 @@ def hostile_module():
     return torch.nn.Sequential(block)
 
 
-def pages():
-    """Return a page of each kind, by its name."""
-    swin, vit = (timed(explore(spec, time=False, backward=True)) for spec in (SwinSpec(shift=True), ViTSpec()))
-    small = SwinSpec(resolution=28, shift=True)
-    return {
-        "swin": render_page(replace(swin, command="attnscope swin --shift -o page.html")),
-        "vit": render_page(vit),
-        "pvt": render_page(explore(attentions.spec_class("pvt")(), time=False)),
-        "swin-model": render_page(explore(SwinNetworkSpec(), time=False)),
-        "swin-stage": render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
-        "vit-block": render_page(explore(ViTNetworkSpec(scope="block"), time=False)),
-        "trace": render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
-        "comparison": render_page(comparisons()["compare-time"]),
-        "windows": render_page(look_at_windows(small, token=(5, 9), layers=4)),
-        "neighbourhood": render_page(look_at_neighbourhood(attentions.spec_class("nat")(), token=(5, 9))),
-        "diff": render_page(diffs()["diff"], names=(HOSTILE, "b.json")),
-        "presets": render_page(presets()),
-        "peaks": render_page(PEAKS),
-    }
+def drawn(spec, **run):
+    """Return the page of an attention or a network, without times."""
+    return render_page(explore(spec, time=False, **run))
 
 
-PAGES = pages()
+def swin():
+    report = timed(explore(SwinSpec(shift=True), time=False, backward=True))
+    return render_page(replace(report, command="attnscope swin --shift -o page.html"))
+
+
+PAGES = {
+    "swin": swin,
+    "vit": lambda: drawn(ViTSpec()),
+    "pvt": lambda: drawn(attentions.spec_class("pvt")()),
+    "swin-model": lambda: drawn(SwinNetworkSpec()),
+    "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
+    "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
+    "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
+    "comparison": lambda: render_page(comparisons()["compare-time"]),
+    "windows": lambda: render_page(look_at_windows(SwinSpec(resolution=28, shift=True), token=(5, 9), layers=4)),
+    "neighbourhood": lambda: render_page(look_at_neighbourhood(attentions.spec_class("nat")(), token=(5, 9))),
+    "diff": lambda: render_page(diffs()["diff"], names=(HOSTILE, "b.json")),
+    "presets": lambda: render_page(presets()),
+    "peaks": lambda: render_page(PEAKS),
+}
+"""A function for the page of each kind, by its name."""
+NETWORKS = ("swin-model", "swin-stage", "presets")
+
+
+@cache
+def html_of(name):
+    """Return a page by its name."""
+    return PAGES[name]()
 
 
 class Opened:
@@ -123,39 +136,44 @@ def data_of(html):
     return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
 
 
-def test_no_page_makes_a_request_or_an_error(opened):
-    """At any width, with either scheme of colors, and in print; narrow pages do not scroll sideways."""
-    for name, html in PAGES.items():
-        page = opened(html)
-        for media, scheme, width in (("screen", "light", 1200), ("screen", "dark", 400), ("print", "light", 780)):
-            page.page.emulate_media(media=media, color_scheme=scheme)
-            page.page.set_viewport_size({"width": width, "height": 900})
-            page.go()
-            assert page.page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
-            assert page.page.evaluate("window.broken") is None, name
-        assert (page.foreign, page.errors) == ([], []), name
-        page.page.close()
+UNNAMED = """
+[...document.querySelectorAll("main button, main input, main select, main svg[role], main table, nav")]
+    .filter((each) => !(each.textContent || each.getAttribute("aria-label") || each.labels?.length))
+    .map((each) => each.outerHTML)
+"""
+HEADINGS = '[...document.querySelectorAll("h1, h2, h3")].map((each) => each.tagName)'
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_makes_no_request_and_no_error(opened, name):
+    """It holds at any width, with either scheme of colors, and in print; a narrow page does not scroll sideways."""
+    html = html_of(name)
+    assert len(html.encode()) <= LARGEST["network" if name in NETWORKS else "attention"]
+    page = opened(html)
+    for media, scheme, width in (("screen", "light", 1200), ("screen", "dark", 400), ("print", "light", 780)):
+        page.page.emulate_media(media=media, color_scheme=scheme)
+        page.page.set_viewport_size({"width": width, "height": 900})
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= width, media
+    assert page.page.evaluate("window.broken") is None
+    assert page.page.evaluate(UNNAMED) == []
+    headings = page.page.evaluate(HEADINGS)
+    assert (headings[0], headings.count("H1")) == ("H1", 1)
+    assert (page.foreign, page.errors) == ([], [])
 
 
 def test_the_policy_refuses_what_a_page_does_not_have(opened):
     """Neither another script nor another host works, even if a name were not escaped."""
     page = opened(
-        PAGES["vit"].replace("</main>", '<script>window.broken = 1</script><img src="http://127.0.0.1:9/"></main>')
+        html_of("vit").replace("</main>", '<script>window.broken = 1</script><img src="http://127.0.0.1:9/"></main>')
     )
     assert page.page.evaluate("window.broken") is None
     assert len(page.errors) == 2
     assert all("Content Security Policy" in error for error in page.errors)
 
 
-def test_sizes():
-    for name, html in PAGES.items():
-        kind = "network" if name in ("swin-model", "swin-stage", "presets") else "attention"
-        assert len(html.encode()) <= LARGEST[kind], name
-
-
 @pytest.mark.parametrize("name", ["trace", "diff"])
 def test_hostile_names_are_text(opened, name):
-    page = opened(PAGES[name])
+    page = opened(html_of(name))
     assert page.page.evaluate("window.broken") is None
     shown = page.page.locator("main").inner_text() + page.page.title()
     assert "broken = 1" in shown
@@ -202,31 +220,32 @@ def test_javascript_computes_what_python_computes(opened):
                 reference = int(page.text("[data-reference]").replace(",", ""))
                 assert reference == changed.complexity().reference_macs
             compared, largest = compared + 1, max(largest, shown)
-        steps = page.page.locator("[data-work]").all_text_contents()
+        steps = page.page.locator("[data-formulas] td:last-child").all_text_contents()
         assert sum(int(step.replace(",", "")) for step in steps) == int(page.text("[data-total]").replace(",", ""))
     assert compared >= STATES
     assert largest > 2**53
 
 
 @pytest.mark.parametrize("name", attentions.names())
-def test_every_attention_has_formulas_in_its_letters(name):
-    """The polynomial of each step gives its MACs at sizes that did not determine it."""
-    for step in attentions.spec_class(name)().plan().steps:
-        if step.macs:
-            macs = macs_of(step)
-            assert macs is not None
-            assert macs.value(step.sizes) == step.macs
-            larger = replace(step, sizes={letter: 7 * size for letter, size in step.sizes.items()})
-            if set(macs.letters) == {each for each in step.sizes if each in str(macs)} and "linear" not in name:
-                assert macs.value(larger.sizes) == larger.macs
+def test_each_step_of_an_attention_has_a_formula_in_its_letters(name):
+    """It gives the MACs of other sizes, too: of twice as many tokens, and of another batch."""
+    spec = attentions.spec_class(name)()
+    size = getattr(spec, spec.SIZE_FIELD)
+    double = {spec.SIZE_FIELD: tuple(2 * side for side in size) if isinstance(size, tuple) else 2 * (size or 98)}
+    formulas = [macs_of(step) for step in spec.plan().steps if step.macs]
+    for other in (spec, replace(spec, batch=3), type(spec)(**double)):
+        steps = [step for step in other.plan().steps if step.macs]
+        assert [formula.value(step.sizes) for formula, step in zip(formulas, steps, strict=True)] == [
+            step.macs for step in steps
+        ]
 
 
 def test_letters_and_steps_light_up(opened):
-    page = opened(PAGES["swin"])
+    page = opened(html_of("swin"))
     lit = page.page.locator(".flow .letters .lit")
     assert lit.count() == 0
     page.page.locator(".flow .letters i", has_text="h").first.hover()
-    expected = PAGES["swin"].count("h ") and page.page.evaluate(
+    expected = page.page.evaluate(
         "[...document.querySelectorAll('.flow .letters i')].filter((letter) => letter.textContent === 'h').length"
     )
     assert lit.count() == expected > 10
@@ -242,7 +261,7 @@ def test_letters_and_steps_light_up(opened):
 
 def test_steps_and_letters_by_keyboard(opened):
     """A chosen step stays, is announced, and is in the address."""
-    page = opened(PAGES["swin"])
+    page = opened(html_of("swin"))
     name = page.page.locator('.flow [data-step="score"] .name')
     name.focus()
     page.page.keyboard.press("Enter")
@@ -259,7 +278,7 @@ def test_steps_and_letters_by_keyboard(opened):
 
 
 def test_tables_sort_show_columns_and_have_exact_values(opened):
-    page = opened(PAGES["swin"])
+    page = opened(html_of("swin"))
     table = page.page.locator("#table table")
     assert table.locator('tbody tr[data-step="project"] [title="86,704,128"]').count() == 1
     first = table.locator("tbody th").first
@@ -282,7 +301,7 @@ def test_tables_sort_show_columns_and_have_exact_values(opened):
 
 
 def test_a_query_is_chosen_by_mouse_keyboard_and_text(opened):
-    page = opened(PAGES["neighbourhood"])
+    page = opened(html_of("neighbourhood"))
     nat = attentions.spec_class("nat")()
 
     def check(token):
@@ -322,7 +341,7 @@ def test_receptive_fields_are_those_of_python(opened, name):
 
 def test_receptive_fields_of_alternating_windows(opened):
     """The last of an even number of layers is shifted, as in Swin."""
-    page = opened(PAGES["windows"])
+    page = opened(html_of("windows"))
     fields = look_at_windows(SwinSpec(resolution=28, shift=True), token=(5, 9), layers=6).fields
     for field in fields[1:]:
         view = "shifted" if field.shifted else "plain"
@@ -331,7 +350,7 @@ def test_receptive_fields_of_alternating_windows(opened):
 
 
 def test_a_link_restores_the_state(opened):
-    page = opened(PAGES["swin"])
+    page = opened(html_of("swin"))
     page.go("#step=mix&token=3,4&shift=plain&vary=dim&at=192")
     assert page.page.locator('.flow [data-step="mix"]').get_attribute("class") == "on"
     assert page.page.locator("input[data-token]").input_value() == "3,4"
@@ -347,7 +366,7 @@ def test_a_link_restores_the_state(opened):
 def test_the_json_of_the_run_is_inside_and_can_be_saved(opened, tmp_path):
     report = explore(SwinSpec(), time=False)
     html = render_page(report)
-    inside = base64.b64decode(re.search(r'id="result">(.*?)</script>', html)[1])
+    inside = base64.b64decode(RESULT.search(html)[1])
     assert gzip.decompress(inside).decode() == report.to_json()
     page = opened(html)
     with page.page.expect_download() as download:
@@ -378,7 +397,7 @@ def test_a_tree_folds(opened):
 
 
 def test_presets_are_found(opened):
-    page = opened(PAGES["presets"])
+    page = opened(html_of("presets"))
     page.page.locator("[data-filter]").fill("swin-b 384")
     rows = page.page.locator("#table tbody tr:not(.unfound)")
     assert [row.split()[0] for row in rows.all_inner_texts()] == ["swin-b-384"]
@@ -388,27 +407,12 @@ def test_pages_can_be_read_without_script(browser, tmp_path):
     """The text of all results is in the page itself."""
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    (tmp_path / "page.html").write_text(PAGES["swin"], encoding="utf-8")
+    (tmp_path / "page.html").write_text(html_of("swin"), encoding="utf-8")
     page.goto((tmp_path / "page.html").as_uri())
     text = page.locator("main").inner_text()
     context.close()
     for words in ("80% of the MACs", "(b r s) n (3 h d)", "86.7 M", "115,605,504", "145,108,992"):
         assert words in text
-
-
-def test_everything_has_a_name_for_screen_readers(opened):
-    for name, html in PAGES.items():
-        page = opened(html)
-        unnamed = page.page.evaluate(
-            "[...document.querySelectorAll('main button, main input, main select, main svg[role], main table, nav')]"
-            ".filter((each) => !(each.textContent || each.getAttribute('aria-label') || each.labels?.length"
-            " || each.querySelector('caption'))).map((each) => each.outerHTML)"
-        )
-        assert unnamed == [], name
-        levels = page.page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((each) => each.tagName)")
-        assert levels[0] == "H1"
-        assert levels.count("H1") == 1
-        page.page.close()
 
 
 def test_without_jinja_one_line_says_what_to_install(monkeypatch):
@@ -421,3 +425,17 @@ def test_without_jinja_one_line_says_what_to_install(monkeypatch):
     ):
         render_page(PEAKS)
     environment.cache_clear()
+
+
+def test_the_gallery_is_up_to_date():
+    """After a change of a page: `python -m tests.golden`. The JSON is unpacked, since releases of zlib differ."""
+    index = (GALLERY.parent / "pages.md").read_text(encoding="utf-8")
+    for name, page in gallery().items():
+        kept = (GALLERY / name).read_text(encoding="utf-8")
+        assert unpacked(kept) == unpacked(page), name
+        assert f"](pages/{name})" in index
+
+
+def unpacked(html):
+    """Return a page with the JSON of its run as text."""
+    return RESULT.sub(lambda found: gzip.decompress(base64.b64decode(found[1])).decode(), html)

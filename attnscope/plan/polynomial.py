@@ -55,18 +55,21 @@ Count = Callable[[Sizes], int]
 
 def macs_of(step: SizedStep) -> Polynomial | None:
     """Return the MACs of one call of a step as a polynomial; None if no polynomial gives them."""
-    return _macs_of(step.step.pattern, tuple(step.sizes.items()), _Counted(step))
+    known = _found(_Counted(step))  # steps that differ only in their sizes share it, unless their operation is another
+    if known is not None and known.value(step.sizes) == step.macs:
+        return known
+    return _find(_Counted(step))
 
 
 class _Counted:
     """The MACs of a step as a function of sizes; equal for steps with the same operation, pattern and weights."""
 
     def __init__(self, step: SizedStep) -> None:
-        self.step = step
-        self.key = step.step.op, step.step.pattern, tuple(step.weights.items())
+        self.sized = step
+        self.key = step.step.op, step.step.pattern, tuple(step.step.weights.items())
 
     def __call__(self, sizes: Sizes) -> int:
-        return SizedStep(self.step.step, dict(sizes)).macs
+        return SizedStep(self.sized.step, dict(sizes)).macs
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Counted) and self.key == other.key
@@ -75,12 +78,11 @@ class _Counted:
         return hash(self.key)
 
 
-@lru_cache(maxsize=1024)  # identical blocks share their steps
-def _macs_of(pattern: str, sizes: tuple[tuple[str, int], ...], count: _Counted) -> Polynomial | None:
-    size_of = dict(sizes)
-    step = count.step.step
+def _find(count: _Counted) -> Polynomial | None:
+    """Return the polynomial, from sizes around those of the step, after a check at others; None if there is none."""
+    step, size_of = count.sized.step, count.sized.sizes
     tensors = (*step.letters.inputs, *step.letters.outputs, *step.weight_shapes.values())
-    letters = list(dict.fromkeys(each for tensor in tensors for each in tensor.letters))
+    letters = dict.fromkeys(each for tensor in tensors for each in tensor.letters)
     free = [letter for letter in letters if _varies(count, size_of, letter)]
     terms = []
     for value, powers in _separated(count, size_of, free):
@@ -91,6 +93,9 @@ def _macs_of(pattern: str, sizes: tuple[tuple[str, int], ...], count: _Counted) 
     found = Polynomial(tuple(terms))
     others = ({**size_of, **{each: size_of[each] * factor for each in free}} for factor in (1, 3, 5))
     return found if all(found.value(sizes) == count(sizes) for sizes in others) else None
+
+
+_found = lru_cache(maxsize=1024)(_find)
 
 
 def _varies(count: Count, sizes: Sizes, letter: str) -> bool:

@@ -82,7 +82,9 @@ def flow_panel(report: Report, spec: Spec | None) -> Panel:
     letters = sorted({letter for row in report.steps for letter in _letters(row)})
     name = _formula_name(spec) if terms else ""
     content = {"groups": groups, "letters": letters, "terms": terms, "formula": name}
-    lead = "Point at a letter to see each place of its axis, and at a step to see its term in the paper's formula."
+    lead = "Point at a letter to see each place of its axis."
+    if terms:
+        lead = "Point at a letter to see each place of its axis, and at a step to see its term in the paper's formula."
     return Panel("flow", "Flow of the steps", lead, "flow", content)
 
 

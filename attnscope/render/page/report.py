@@ -50,7 +50,7 @@ def report_page(report: Report) -> Page:
         *_table_panels(report),
         memory_panel(report),
         roofline_panel(report),
-        scaling_panel(report, spec),
+        scaling_panel(spec),
         neighbourhood_panel(spec) if spec is not None else None,
         timing_panel(report),
         verification_panel(report),

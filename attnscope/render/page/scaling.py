@@ -1,7 +1,7 @@
 """MACs against the size: polynomials in the axis letters, which the script evaluates in exact integers.
 
-A position of a slider is another value of one field of the Spec. The sizes of the letters come from the plan of that
-Spec, and the script computes the MACs from them. A position is left out if its plan gives another number.
+A position of a slider is another value of one field of the Spec. The steps and the sizes of their letters come from the
+plan of that Spec, and the script computes the MACs from them.
 """
 
 from collections import Counter
@@ -12,11 +12,9 @@ from typing import Any
 from attnscope.attentions.spec import Spec, kind, own_fields
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.sizes import count_sides, spell_sides
-from attnscope.networks import NetworkSpec
-from attnscope.plan.plan import Plan, SizedStep, place
+from attnscope.plan.plan import SizedStep, place
 from attnscope.plan.polynomial import Polynomial, macs_of
 from attnscope.render.page.document import Panel
-from attnscope.reports.report import Report
 
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Multiples of the smallest step of a field that a slider offers, next to simple ratios of its value."""
@@ -24,6 +22,10 @@ RATIOS = ((1, 8), (1, 4), (1, 2), (3, 4), (1, 1), (5, 4), (3, 2), (2, 1), (5, 2)
 FEWEST = 3
 """Number of positions from which on a field gets a slider."""
 IGNORED = ("seed", "classes")
+
+
+Sizes = tuple[tuple[str, int], ...]
+"""The letters in alphabetical order, each with its size."""
 
 
 @dataclass(frozen=True)
@@ -36,58 +38,53 @@ class Work:
     macs: Polynomial
 
 
-def scaling_panel(report: Report, spec: Spec | None) -> Panel | None:
+@dataclass(frozen=True)
+class Position:
+    """A value of a field: its text, the steps with MACs, the letters of each scope, and the MACs of global attention."""
+
+    value: str
+    here: bool
+    work: tuple[Work, ...]
+    letters: tuple[Sizes, ...]
+    total: int
+    reference: int | None
+
+
+def scaling_panel(spec: Spec | None) -> Panel | None:
     """Return the panel of MACs against a size; None if no field can vary."""
     if spec is None:
         return None
-    plan = spec.plan()
-    work = _work(plan)
-    if work is None:
-        return None
-    sliders = [slider for name in _fields(spec) if (slider := _slider(spec, plan, work, name)) is not None]
+    sliders = {name: positions for name in _fields(spec) if (positions := _positions(spec, name))}
     if not sliders:
         return None
+    works = list(dict.fromkeys(position.work for positions in sliders.values() for position in positions))
+    costs = spec.complexity()
+    reference = "" if costs.own == costs.reference else "global attention"
+    steps = {each: number for number, each in enumerate(dict.fromkeys(each for work in works for each in work))}
     data = {
-        "work": [[each.key, each.times, each.scope, _encoded(each.macs)] for each in work],
-        "sliders": sliders,
-        "own": _own_name(spec),
-        "reference": "Ω(MSA), global attention" if _reference(spec) is not None else "",
+        "steps": [[each.key, each.times, each.scope, _encoded(each.macs)] for each in steps],
+        "works": [[steps[each] for each in work] for work in works],
+        "sliders": [
+            {
+                "field": name,
+                "title": name.replace("_", " "),
+                "positions": [
+                    {
+                        "value": position.value,
+                        "here": position.here,
+                        "work": works.index(position.work),
+                        "letters": [dict(sizes) for sizes in position.letters],
+                        "reference": None if position.reference is None else str(position.reference),
+                    }
+                    for position in positions
+                ],
+            }
+            for name, positions in sliders.items()
+        ],
     }
-    formulas = [(each.key, f"{each.times} × ({each.macs})" if each.times > 1 else str(each.macs)) for each in work]
     lead = "Each formula follows from the letters of its step. The slider changes one option of this run."
-    content = {"formulas": formulas, "sliders": sliders, "own": data["own"], "reference": data["reference"]}
+    content = {"sliders": data["sliders"], "own": spec.title, "reference": reference}
     return Panel("complexity", "Complexity against size", lead, "scaling", content, data)
-
-
-def _own_name(spec: Spec) -> str:
-    return spec.title
-
-
-def _work(plan: Plan) -> list[Work] | None:
-    """Return the steps with MACs; None if one of them has no polynomial."""
-    scopes = _scopes(plan)
-    found = []
-    for step in plan.steps:
-        if step.macs:
-            macs = macs_of(step)
-            if macs is None:
-                return None
-            found.append(Work(place(step.path, step.name), step.times, scopes[_sizes(step)], macs))
-    return found or None
-
-
-Sizes = tuple[tuple[str, int], ...]
-
-
-def _sizes(step: SizedStep) -> Sizes:
-    return tuple(sorted(step.sizes.items()))
-
-
-def _scopes(plan: Plan) -> dict[Sizes, int]:
-    """Return the number of each set of sizes among the steps with MACs, in their order."""
-    return {
-        sizes: number for number, sizes in enumerate(dict.fromkeys(_sizes(step) for step in plan.steps if step.macs))
-    }
 
 
 def _fields(spec: Spec) -> list[str]:
@@ -100,21 +97,17 @@ def _fields(spec: Spec) -> list[str]:
     return sorted(names, key=lambda name: (name != spec.SIZE_FIELD, name == "batch"))
 
 
-def _slider(spec: Spec, plan: Plan, work: list[Work], name: str) -> dict[str, Any] | None:
-    """Return the positions of a field as plain data; None if there are too few, or if it changes no MACs."""
-    positions = []
+def _positions(spec: Spec, name: str) -> list[Position]:
+    """Return the positions of a field; none if there are too few, or if it changes no MACs."""
+    found = []
     for value in _values(spec, name):
         try:
-            changed = replace(spec, **{name: value})
-            position = _position(changed, work)
+            position = _position(replace(spec, **{name: value}), _text(value), value == getattr(spec, name))
         except AttnscopeError:
             continue
         if position is not None:
-            positions.append({"value": _text(value), "here": value == getattr(spec, name), **position})
-    totals = {position["total"] for position in positions}
-    if len(positions) < FEWEST or len(totals) == 1:
-        return None
-    return {"field": name, "title": name.replace("_", " "), "positions": positions}
+            found.append(position)
+    return found if len(found) >= FEWEST and len({position.total for position in found}) > 1 else []
 
 
 def _values(spec: Spec, name: str) -> Iterator[Any]:
@@ -146,32 +139,30 @@ def field_value(spec: Spec, name: str, text: str) -> Any:
     return sides if len(sides) > 1 else sides * len(now)
 
 
-def _position(spec: Spec, work: list[Work]) -> dict[str, Any] | None:
-    """Return the letters of each scope, the tokens and the cost of global attention; None if the steps are others."""
+def _position(spec: Spec, text: str, here: bool) -> Position | None:
+    """Return a position; None if the MACs of a step have no polynomial.
+
+    Steps with the same sizes of all letters share a scope.
+    """
     plan = spec.plan()
     steps = [step for step in plan.steps if step.macs]
-    if [(place(step.path, step.name), step.times) for step in steps] != [(each.key, each.times) for each in work]:
-        return None
-    letters: dict[int, dict[str, int]] = {}
-    for step, each in zip(steps, work, strict=True):
-        used = {letter: step.sizes[letter] for letter in each.macs.letters}
-        known = letters.setdefault(each.scope, {})
-        if any(known.get(letter, size) != size for letter, size in used.items()) or each.macs.value(used) != step.macs:
+    scopes = {sizes: number for number, sizes in enumerate(dict.fromkeys(map(_sizes, steps)))}
+    work = []
+    used: dict[int, set[str]] = {number: set() for number in scopes.values()}
+    for step in steps:
+        macs, scope = macs_of(step), scopes[_sizes(step)]
+        if macs is None or macs.value(step.sizes) != step.macs:
             return None
-        known |= used
-    return {
-        "letters": [letters[number] for number in sorted(letters)],
-        "total": str(plan.macs),
-        "reference": _reference(spec),
-    }
-
-
-def _reference(spec: Spec) -> str | None:
-    """Return the MACs of global attention on the same tokens; None for a network or for global attention itself."""
-    if isinstance(spec, NetworkSpec):
-        return None
+        work.append(Work(place(step.path, step.name), step.times, scope, macs))
+        used[scope].update(macs.letters)
+    letters = tuple(tuple(pair for pair in sizes if pair[0] in used[scope]) for sizes, scope in scopes.items())
     costs = spec.complexity()
-    return None if costs.own == costs.reference else str(costs.reference_macs)
+    reference = None if costs.own == costs.reference else costs.reference_macs
+    return Position(text, here, tuple(work), letters, plan.macs, reference) if work else None
+
+
+def _sizes(step: SizedStep) -> Sizes:
+    return tuple(sorted(step.sizes.items()))
 
 
 def _encoded(macs: Polynomial) -> list[list[Any]]:

@@ -104,7 +104,9 @@ def _cell(column: Column[Any], row: Any) -> Cell:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if column.drawn:
         return Cell("", number, round(100 * (number or 0.0), 1))
-    return Cell(column.words(row).strip(), number)
+    # a screen leaves out a part that is that of the row above, which sorting would separate
+    text = column.words(row).strip() or (value if isinstance(value, str) else "")
+    return Cell(text, number)
 
 
 def _unit(key: str) -> str:

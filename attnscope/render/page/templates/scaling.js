@@ -6,7 +6,8 @@
 
     const value = (terms, sizes) => terms.reduce((sum, [coefficient, letters]) =>
       sum + [...letters].reduce((product, letter) => product * BigInt(sizes[letter]), BigInt(coefficient)), 0n);
-    const counts = (position) => given.work.map(([, times, scope, terms]) =>
+    const work = (position) => given.works[position.work].map((step) => given.steps[step]);
+    const counts = (position) => work(position).map(([, times, scope, terms]) =>
       BigInt(times) * value(terms, position.letters[scope]));
     const total = (position) => counts(position).reduce((sum, each) => sum + each, 0n);
     const metric = (count) => {
@@ -15,6 +16,21 @@
       while (number >= 1000 && unit < units.length - 1) { number /= 1000; unit += 1; }
       return `${unit ? number.toPrecision(3) : number}${units[unit]}`;
     };
+    const powers = (letters) => letters.replace(/(.)\1/g, "$1²").split(/(?<=.)(?=[a-z])/);
+    const formula = (terms) => terms.map(([coefficient, letters]) =>
+      [...(coefficient === "1" && letters ? [] : [coefficient]), ...powers(letters)].filter(Boolean).join("·")).join(" + ");
+
+    function line([key, times, , terms], count) {
+      const row = document.createElement("tr");
+      row.dataset.step = key;
+      const spelled = times === 1 ? formula(terms) : `${times} × ${terms.length > 1 ? `(${formula(terms)})` : formula(terms)}`;
+      for (const [tag, name, text] of [["th", "left", key], ["td", "left math", spelled], ["td", "r", grouped(count)]]) {
+        row.append(Object.assign(document.createElement(tag), { className: name, textContent: text }));
+      }
+      row.firstChild.scope = "row";
+      return row;
+    }
+
     const words = (position, slider) => `${slider.title} ${position.value}${position.here ? " (this run)" : ""}`;
 
     function draw() {
@@ -35,7 +51,7 @@
         const ratio = Number(reference) / Number(macs);
         one("[data-ratio]", panel).textContent = ratio >= 1 ? `${ratio.toPrecision(3)}× as many MACs` : `${(1 / ratio).toPrecision(3)}× fewer MACs`;
       }
-      all("[data-work]", panel).forEach((cell) => { cell.textContent = grouped(each[Number(cell.dataset.work)]); });
+      one("[data-formulas]", panel).replaceChildren(...work(position).map((step, place) => line(step, each[place])));
       plot(slider, index);
     }
 
