@@ -17,6 +17,7 @@ from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attent
 from attnscope.analyses.neighbourhood import look_at_neighbourhood
 from attnscope.analyses.windows import look_at_windows
 from attnscope.core.errors import AttnscopeError
+from attnscope.core.text import HIDDEN
 from attnscope.networks.presets import presets
 from attnscope.plan.polynomial import macs_of
 from attnscope.render.page import render_page
@@ -29,7 +30,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
-HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}'
+HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}\u202e\x1b[2J'
 STATES = 50
 RESULT = re.compile(r'(?<=id="result">)(.*?)(?=</script>)')
 LARGEST = {"attention": 150_000, "network": 400_000}
@@ -177,7 +178,8 @@ def test_hostile_names_are_text(opened, name):
     assert page.page.evaluate("window.broken") is None
     shown = page.page.locator("main").inner_text() + page.page.title()
     assert "broken = 1" in shown
-    assert "{{ 7 * 7 }}" in shown
+    assert r"{{ 7 * 7 }}\u202e\x1b[2J" in shown
+    assert not HIDDEN.search(html_of(name).replace("\n", ""))
     assert page.page.locator("img").count() == 0
     assert page.page.locator("[onload], [onerror]").count() == 0
     assert page.page.locator("script").count() == 3

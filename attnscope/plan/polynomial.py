@@ -79,7 +79,7 @@ class _Counted:
 
 
 def _find(count: _Counted) -> Polynomial | None:
-    """Return the polynomial, from sizes around those of the step, after a check at others; None if there is none."""
+    """Return the polynomial, from sizes around those of the step, after a check at others; None if it does not exist."""
     step, size_of = count.sized.step, count.sized.sizes
     tensors = (*step.letters.inputs, *step.letters.outputs, *step.weight_shapes.values())
     letters = dict.fromkeys(each for tensor in tensors for each in tensor.letters)

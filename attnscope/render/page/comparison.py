@@ -28,7 +28,7 @@ def comparison_page(comparison: Comparison) -> Page:
         evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
     ]
     shown = [panel for panel in panels if panel is not None]
-    return Page(comparison.title, "comparison", shown, comparison.to_dict(), comparison.command)
+    return Page(comparison.title, "comparison", shown, comparison.to_json(), comparison.command)
 
 
 def _conclusion(comparison: Comparison) -> Panel:

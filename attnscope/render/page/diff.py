@@ -37,7 +37,7 @@ def diff_page(diff: Diff, names: tuple[str, str] = ("before", "after")) -> Page:
         panels.append(
             table_panel(f"count-{number}", _title(title), "Whole run and steps that changed.", table, brief=True)
         )
-    return Page(f"{names[0]} → {names[1]}", "difference", panels, diff.to_dict())
+    return Page(f"{names[0]} → {names[1]}", "difference", panels, diff.to_json())
 
 
 def _title(text: str) -> str:

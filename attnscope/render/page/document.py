@@ -3,7 +3,6 @@
 import base64
 import gzip
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import AttnscopeError
+from attnscope.core.text import in_json, visible
 from attnscope.core.version import __version__
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "templates"
 STYLES = ("panels.css", "page.css")
 SCRIPTS = ("state.js", "flow.js", "tables.js", "scaling.js", "neighbourhood.js")
 """The scripts in the order in which they run; each finds its panel, or does nothing."""
-ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 """Characters that could end a script, in the notation of JSON."""
 
 
@@ -63,7 +63,7 @@ class Page:
     title: str
     kind: str
     panels: Sequence[Panel]
-    result: Any
+    result: str
     command: str | None = None
     missing: Sequence[str] = ()
 
@@ -127,25 +127,17 @@ def draw_fragment(page: Page) -> str:
 
 def escaped_json(value: Any) -> str:
     """Return JSON that is safe in a script element: no character of it can end the element."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).translate(
-        ESCAPES
-    )
+    return in_json(value, indent=None).translate(ESCAPES)
 
 
-def packed(value: Any) -> str:
-    """Return JSON compressed by gzip, in base64: the JSON of a network is ten times as long as this."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, default=_plain)
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
-
-
-def _plain(value: Any) -> Any:
-    """Return a dataclass as a dictionary, and any other value as text."""
-    return vars(value) if hasattr(value, "__dict__") else str(value)
+def packed(text: str) -> str:
+    """Return a text compressed by gzip, in base64: the JSON of a network is ten times as long as this."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 @cache
 def environment() -> "Environment":
-    """Return the templates, which escape all values.
+    """Return the templates, which escape all values and show hidden characters.
 
     Raises:
         AttnscopeError: if Jinja2 is not installed.
@@ -158,6 +150,7 @@ def environment() -> "Environment":
         ) from None
     return Environment(
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         loader=FileSystemLoader(FOLDER),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,5 +1,6 @@
 """The page of the peaks of a machine."""
 
+from attnscope.core.text import in_json
 from attnscope.plan.peaks import Peaks
 from attnscope.render.page.document import Page
 from attnscope.render.page.panels import conclusion_panel
@@ -22,4 +23,4 @@ def peaks_page(peaks: Peaks, warnings: list[str] | None = None, command: str | N
         conclusion_panel("the best rates that this machine has shown", lines),
         table_panel("table", "Peak rates", "A bar is the share of the highest rate in this unit.", table, brief=True),
     ]
-    return Page(peaks.title, "peaks", panels, peaks.to_dict(), command)
+    return Page(peaks.title, "peaks", panels, in_json(peaks.to_dict()), command)

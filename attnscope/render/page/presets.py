@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from attnscope.core.text import in_json
 from attnscope.networks.presets import Preset
 from attnscope.render import words
 from attnscope.render.page.charts import log_chart
@@ -42,7 +43,7 @@ def presets_page(presets: Sequence[Preset], command: str | None = None) -> Page:
             "table", "All presets", "Choose columns, sort by a heading, and search.", table, brief=True, filter=True
         ),
     ]
-    return Page("Presets · published networks", "presets", panels, rows_of(presets), command)
+    return Page("Presets · published networks", "presets", panels, in_json(rows_of(presets)), command)
 
 
 def _chart(presets: Sequence[Preset]) -> Panel:

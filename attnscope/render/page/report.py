@@ -58,7 +58,7 @@ def report_page(report: Report) -> Page:
     ]
     kind = "network" if "network" in report.spec else "attention"
     shown = [panel for panel in panels if panel is not None]
-    return Page(report.title, kind, shown, report.to_dict(), report.command, _missing(report))
+    return Page(report.title, kind, shown, report.to_json(), report.command, _missing(report))
 
 
 def _missing(report: Report) -> list[str]:

@@ -29,7 +29,7 @@ def trace_page(report: TraceReport) -> Page:
     ]
     shown = [panel for panel in panels if panel is not None]
     missing = [] if report.time else ["This run has no times. Add --time to measure each call."]
-    return Page(report.title, "trace", shown, report.to_dict(), report.command, missing)
+    return Page(report.title, "trace", shown, report.to_json(), report.command, missing)
 
 
 def _conclusion(report: TraceReport) -> Panel:

@@ -36,7 +36,7 @@ def windows_page(report: WindowsReport) -> Page:
         ),
         evidence_panel(report.command, {}),
     ]
-    return Page(report.title, "windows", [panel for panel in panels if panel], report.to_dict(), report.command)
+    return Page(report.title, "windows", [panel for panel in panels if panel], report.to_json(), report.command)
 
 
 def _conclusion(report: WindowsReport) -> Panel:
@@ -112,4 +112,4 @@ def neighbourhood_page(report: NeighbourhoodReport) -> Page:
         evidence_panel(report.command, {}),
     ]
     shown = [panel for panel in panels if panel is not None]
-    return Page(report.title, "neighbourhood", shown, report.to_dict(), report.command)
+    return Page(report.title, "neighbourhood", shown, report.to_json(), report.command)
