@@ -43,7 +43,7 @@ def report():
     return trace(Hostile(), torch.zeros(2, 8), all=True)
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "md", "svg", "json", "mermaid", "dot"])
+@pytest.mark.parametrize("form", ["table", "csv", "md", "svg", "html", "json", "mermaid", "dot"])
 def test_no_format_has_a_hidden_character_of_a_name(report, form):
     shown = render(report, form, Screen(width=None))
     assert HIDDEN.sub("", shown.replace("\n", "")) == shown.replace("\n", "")

@@ -59,6 +59,7 @@ NAMES = (
     "csv",
     "md",
     "svg",
+    "html",
     "block",
     "model",
 )
