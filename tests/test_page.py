@@ -244,14 +244,14 @@ def test_each_step_of_an_attention_has_a_formula_in_its_letters(name):
 
 def test_letters_and_steps_light_up(opened):
     page = opened(html_of("swin"))
-    lit = page.page.locator(".flow .letters .lit")
+    lit = page.page.locator(".flow code .lit")
     assert lit.count() == 0
-    page.page.locator(".flow .letters i", has_text="h").first.hover()
+    page.page.locator(".flow code i", has_text="h").first.hover()
     expected = page.page.evaluate(
-        "[...document.querySelectorAll('.flow .letters i')].filter((letter) => letter.textContent === 'h').length"
+        "[...document.querySelectorAll('.flow code i')].filter((letter) => letter.textContent === 'h').length"
     )
     assert lit.count() == expected > 10
-    assert set(page.page.locator(".flow .shape .lit").all_text_contents()) == {"3", "288", "96"}
+    assert set(page.page.locator(".flow samp .lit").all_text_contents()) == {"3", "288", "96"}
     page.page.locator('.flow [data-step="score"] .doc').hover()
     assert lit.count() == 0
     assert page.text(".formula .on .math") == "2M²hwC"
@@ -270,7 +270,7 @@ def test_steps_and_letters_by_keyboard(opened):
     assert page.page.evaluate("location.hash") == "#step=score"
     assert name.get_attribute("aria-pressed") == "true"
     assert page.text("#said") == "score: 14,751,744 MACs"
-    assert page.page.locator('circle.on[data-step="score"]').count() == 3  # inference, training, backward
+    assert page.page.locator('.hits .on[data-step="score"]').count() == 2  # forward and backward
     page.page.keyboard.press("ArrowDown")
     assert page.page.evaluate("document.activeElement.textContent") == "add_bias"
     page.page.locator(".chip", has_text="d").focus()

@@ -8,6 +8,8 @@ WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 16, 44
 """Margins for the ticks and the titles of the axes."""
 TICKS = 5
+MOST_DOTS = 60
+"""The largest number of dots on a line."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,16 @@ class Dot:
 
 
 @dataclass(frozen=True)
+class Hit:
+    """A column of a chart over steps: its left end and width, the text on hover, and the key of the step."""
+
+    x: float
+    width: float
+    text: str
+    step: str
+
+
+@dataclass(frozen=True)
 class Series:
     """A line of a chart: its name, its dots, and the path through them."""
 
@@ -37,7 +49,6 @@ class Series:
     dots: list[Dot]
     path: str
     area: str = ""
-    has_dots: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
     marks: list[Tick] = field(default_factory=list)
     """Vertical lines with a word, such as the begin of the backward."""
+    hits: list[Hit] = field(default_factory=list)
 
 
 Point = tuple[float, float, str, str, str]
@@ -147,13 +159,26 @@ def steps_chart(
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top, 1)
 
     drawn = []
+    at_place: dict[float, list[tuple[str, str]]] = {}
     for name, of in series:
-        dots = [Dot(place_x(x), place_y(y), text, key) for x, y, text, key in of if y is not None]
+        dots = [Dot(place_x(x), place_y(y), "") for x, y, _, _ in of if y is not None]
         path = _path(dots)
         ends = f"L{dots[-1].x} {HEIGHT - BOTTOM}L{dots[0].x} {HEIGHT - BOTTOM}Z" if dots else ""
-        drawn.append(Series(name, dots, path, path + ends, len(dots) <= 60))
+        drawn.append(Series(name, dots if len(dots) <= MOST_DOTS else [], path, path + ends))
+        for x, y, text, key in of:
+            if y is not None:
+                at_place.setdefault(x, []).append((text, key))
+    hits = [
+        Hit(
+            place_x(at - 0.5),
+            round(place_x(at + 0.5) - place_x(at - 0.5), 1),
+            "; ".join(text for text, _ in of),
+            of[0][1],
+        )
+        for at, of in sorted(at_place.items())
+    ]
     ticks = [Tick(place_y(step * count), y_words(step * count)) for count in range(round(top / step) + 1)]
-    return Chart(title, across, up, [], ticks, drawn, marks=[Tick(place_x(at), word) for at, word in marks])
+    return Chart(title, across, up, [], ticks, drawn, marks=[Tick(place_x(at), word) for at, word in marks], hits=hits)
 
 
 def _path(dots: Sequence[Dot]) -> str:

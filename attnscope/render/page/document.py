@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import AttnscopeError
-from attnscope.core.text import in_json, visible
+from attnscope.core.text import visible
 from attnscope.core.version import __version__
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def draw_fragment(page: Page) -> str:
 
 def escaped_json(value: Any) -> str:
     """Return JSON that is safe in a script element: no character of it can end the element."""
-    return in_json(value, indent=None).translate(ESCAPES)
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
 
 
 def packed(text: str) -> str:

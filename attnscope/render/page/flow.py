@@ -1,7 +1,7 @@
 """The steps in order with the shapes of their tensors, letter by letter, and the paper's formula beside them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from attnscope.attentions.spec import Spec
@@ -63,13 +63,14 @@ def flow_panel(report: Report, spec: Spec | None) -> Panel:
     """Return the flow of the steps."""
     terms = _terms(report, spec) if spec is not None and not report.parts else []
     term_of = {key: number for number, term in enumerate(terms) for key in term.steps}
-    explained: set[tuple[str, str]] = set()
+    explained: set[tuple[str, str, str]] = set()
 
     def step(row: StepRow) -> Step:
-        """Return a step, with its reason unless a step before has the same one: blocks of a network repeat it."""
-        why = "" if (row.name, row.why) in explained else row.why
-        explained.add((row.name, row.why))
-        return _step(row, most, term_of.get(key_of(row)), why)
+        """Return a step, explained unless a step before is explained alike, as in another block of a network."""
+        said = (row.name, row.doc, row.why)
+        is_new = said not in explained
+        explained.add(said)
+        return _step(row if is_new else replace(row, doc="", why=""), most, term_of.get(key_of(row)))
 
     most = max((row.times * row.macs for row in report.steps), default=0) or 1
     groups = [
@@ -101,7 +102,7 @@ def _letters(row: StepRow) -> set[str]:
     return {letter for tensor in (*pattern.inputs, *pattern.outputs) for letter in tensor.letters}
 
 
-def _step(row: StepRow, most: int, term: int | None, why: str) -> Step:
+def _step(row: StepRow, most: int, term: int | None) -> Step:
     try:
         pattern = parse_pattern(row.pattern)
         inputs, outputs = _tensors(pattern.inputs, row.inputs), _tensors(pattern.outputs, row.outputs)
@@ -110,7 +111,7 @@ def _step(row: StepRow, most: int, term: int | None, why: str) -> Step:
     name = f"{row.name} ×{row.times}" if row.times > 1 else row.name
     macs = row.times * row.macs
     return Step(
-        key_of(row), name, row.doc, why, inputs, outputs, words.metric(macs), f"{macs:,} MACs",
+        key_of(row), name, row.doc, row.why, inputs, outputs, words.metric(macs), f"{macs:,} MACs",
         round(100 * macs / most, 2), term,
     )  # fmt: skip
 

@@ -37,8 +37,8 @@ from attnscope.reports.report import Report, StepRow, Time
 
 MOST_MARKS = 26
 """The largest number of steps in the roofline."""
-IN_FLOW = ("letters", "inputs", "doc", "flops")
-"""Columns that the table of a network, with its many steps, leaves to the flow; FLOPs are twice the MACs."""
+HIGHEST_RANK = 9
+"""The highest rank of a column in the table of a network's steps."""
 
 
 def report_page(report: Report) -> Page:
@@ -105,8 +105,9 @@ def _bytes(size: int | None) -> str:
 def _table_panels(report: Report) -> list[Panel]:
     """Return the table of the parts of a network, and that of all steps."""
     lead = "Choose columns, and sort by a heading. Hover over a value, or focus it, for all of its digits."
-    of_flow = IN_FLOW if report.parts else ()
-    columns = [column for column in step_columns(report) if column.key not in of_flow]
+    columns = step_columns(report)
+    if report.parts:  # a network has many steps, whose further columns are in its JSON
+        columns = [column for column in columns if not column.drawn and (column.rank or 0) <= HIGHEST_RANK]
     steps = table_of("Steps with shapes, costs and memory", columns, report.steps, step=key_of)
     if not report.parts:
         return [table_panel("table", "Steps in numbers", lead, steps, brief=True)]

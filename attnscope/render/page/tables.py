@@ -7,6 +7,8 @@ from typing import Any
 from attnscope.render.columns import Column
 from attnscope.render.page.document import Panel
 
+DIGITS = 6
+"""Significant digits of a measured value; counts have all of theirs."""
 COMFORTABLE = 9
 """Number of columns that a table shows until the reader chooses others."""
 
@@ -106,7 +108,7 @@ def _cell(column: Column[Any], row: Any) -> Cell:
         return Cell("", number, round(100 * (number or 0.0), 1))
     # a screen leaves out a part that is that of the row above, which sorting would separate
     text = column.words(row).strip() or (value if isinstance(value, str) else "")
-    return Cell(text, number)
+    return Cell(text, float(f"{number:.{DIGITS}g}") if isinstance(number, float) else number)
 
 
 def _unit(key: str) -> str:

@@ -6,7 +6,7 @@
 
   // Split the letters and the shape of a tensor into axes, each with its letters and its size.
   function split(tensor) {
-    const letters = one(".letters", tensor), shape = one(".shape", tensor);
+    const letters = one("code", tensor), shape = one("samp", tensor);
     if (!letters) return [];
     const sizes = shape.textContent.split("×").map((size) => Object.assign(document.createElement("b"), { textContent: size }));
     shape.replaceChildren(...sizes.flatMap((size, place) => (place ? ["×", size] : [size])));
@@ -52,12 +52,12 @@
   const main = one("main");
   main.addEventListener("pointerover", (event) => {
     if (event.pointerType === "touch") return;
-    const letter = event.target.closest(".letters i, .chip"), step = event.target.closest("[data-step]");
+    const letter = event.target.closest(".tensor i, .chip"), step = event.target.closest("[data-step]");
     point({ letter: letter ? letter.textContent : null, step: step ? step.dataset.step : null });
   });
   main.addEventListener("pointerleave", () => point({ letter: null, step: null }));
   main.addEventListener("click", (event) => {
-    const letter = event.target.closest(".letters i, .chip"), name = event.target.closest(".name");
+    const letter = event.target.closest(".tensor i, .chip"), name = event.target.closest(".name");
     if (letter) {
       const chosen = state.axis === letter.textContent ? null : letter.textContent;
       const places = axes.filter((axis) => has(axis, chosen)).length;
@@ -65,9 +65,9 @@
     } else if (name) {
       const step = name.closest("[data-step]");
       const chosen = state.step === step.dataset.step ? null : step.dataset.step;
-      choose({ step: chosen }, chosen ? `${chosen}: ${one(".cost", step).title}` : "");
+      choose({ step: chosen }, chosen ? `${chosen}: ${one(".cost", step).title || "no MACs"}` : "");
     } else {
-      const dot = event.target.closest("circle[data-step], tbody tr[data-step]");
+      const dot = event.target.closest("circle[data-step], rect[data-step], tbody tr[data-step]");
       if (dot && !event.target.closest("button")) choose({ step: dot.dataset.step });
     }
   });

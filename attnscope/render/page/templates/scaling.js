@@ -24,7 +24,7 @@
       const row = document.createElement("tr");
       row.dataset.step = key;
       const spelled = times === 1 ? formula(terms) : `${times} × ${terms.length > 1 ? `(${formula(terms)})` : formula(terms)}`;
-      for (const [tag, name, text] of [["th", "left", key], ["td", "left math", spelled], ["td", "r", grouped(count)]]) {
+      for (const [tag, name, text] of [["th", "left", key], ["td", "left math", spelled], ["td", "", grouped(count)]]) {
         row.append(Object.assign(document.createElement(tag), { className: name, textContent: text }));
       }
       row.firstChild.scope = "row";

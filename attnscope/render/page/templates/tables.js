@@ -20,7 +20,7 @@ for (const table of all("table")) {
       const up = head.getAttribute("aria-sort") === "descending";
       heads.forEach((each) => each.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const value = (row) => row.cells[column].dataset.v;
+      const value = ({ cells: { [column]: cell } }) => cell.dataset.v ?? (cell.textContent === "–" ? "0" : undefined);
       const compare = (first, second) => {
         const [a, b] = [value(first), value(second)];
         if (a !== undefined && b !== undefined) return Number(a) - Number(b);
