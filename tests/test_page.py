@@ -205,7 +205,7 @@ def test_javascript_computes_what_python_computes(opened):
     compared, largest = 0, 0
     for name, spec in specs.items():
         html = render_page(explore(spec, time=False))
-        sliders = data_of(html)["complexity"]["sliders"]
+        sliders = data_of(html)["panels"]["complexity"]["sliders"]
         page = opened(html)
         for _ in range(-(-STATES // len(specs))):
             slider = chance.choice(sliders)

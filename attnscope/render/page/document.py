@@ -59,6 +59,7 @@ class Page:
         result: the JSON of the run.
         command: the command line; None if the result was made in Python.
         missing: sentences on what this run does not have, and how to get it.
+        steps: the names of the steps, as links have them.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Page:
     result: str
     command: str | None = None
     missing: Sequence[str] = ()
+    steps: Sequence[str] = ()
 
     @property
     def headline(self) -> str:
@@ -96,6 +98,7 @@ def draw(page: Page) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     panels = [panel for panel in page.panels if panel.data is not None]
+    names = list(dict.fromkeys(page.steps))
     return (
         environment()
         .get_template("page.html")
@@ -106,7 +109,8 @@ def draw(page: Page) -> str:
             style=style,
             script=script,
             version=__version__,
-            data=escaped_json({panel.name: panel.data for panel in panels}),
+            data=escaped_json({"steps": names, "panels": {panel.name: panel.data for panel in panels}}),
+            numbers={name: number for number, name in enumerate(names)},
             result=packed(page.result),
         )
     )

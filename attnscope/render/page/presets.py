@@ -43,7 +43,14 @@ def presets_page(presets: Sequence[Preset], command: str | None = None) -> Page:
             "table", "All presets", "Choose columns, sort by a heading, and search.", table, brief=True, filter=True
         ),
     ]
-    return Page("Presets · published networks", "presets", panels, in_json(rows_of(presets)), command)
+    return Page(
+        "Presets · published networks",
+        "presets",
+        panels,
+        in_json(rows_of(presets)),
+        command,
+        steps=[preset.name for preset in presets],
+    )
 
 
 def _chart(presets: Sequence[Preset]) -> Panel:

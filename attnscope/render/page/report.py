@@ -58,7 +58,12 @@ def report_page(report: Report) -> Page:
     ]
     kind = "network" if "network" in report.spec else "attention"
     shown = [panel for panel in panels if panel is not None]
-    return Page(report.title, kind, shown, report.to_json(), report.command, _missing(report))
+    return Page(report.title, kind, shown, report.to_json(), report.command, _missing(report), steps_of(report))
+
+
+def steps_of(report: Report) -> list[str]:
+    """Return the names of the steps, as links have them."""
+    return list(map(key_of, report.steps))
 
 
 def _missing(report: Report) -> list[str]:

@@ -6,7 +6,7 @@ from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.page.document import Page, Panel
 from attnscope.render.page.panels import Figure, conclusion_panel
-from attnscope.render.page.report import environment_panel, timing_panel
+from attnscope.render.page.report import environment_panel, steps_of, timing_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.screen import Screen
 from attnscope.render.summary import held_words, spread
@@ -29,7 +29,7 @@ def trace_page(report: TraceReport) -> Page:
     ]
     shown = [panel for panel in panels if panel is not None]
     missing = [] if report.time else ["This run has no times. Add --time to measure each call."]
-    return Page(report.title, "trace", shown, report.to_json(), report.command, missing)
+    return Page(report.title, "trace", shown, report.to_json(), report.command, missing, steps_of(report))
 
 
 def _conclusion(report: TraceReport) -> Panel:

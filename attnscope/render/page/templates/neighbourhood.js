@@ -1,6 +1,6 @@
 // The keys of one query, and its receptive field after several layers.
 {
-  const panel = one("#neighbourhood"), given = data.neighbourhood;
+  const panel = one("#neighbourhood"), given = data.panels.neighbourhood;
   if (panel && given) {
     const picture = one("[data-grid]", panel), box = one("[data-token]", panel), slide = one("[data-layers]", panel);
     const [height, width] = given.sides, names = Object.keys(given.views);

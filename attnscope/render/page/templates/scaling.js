@@ -1,6 +1,6 @@
 // MACs against a size: polynomials in the axis letters, in exact integers.
 {
-  const panel = one("#complexity"), given = data.complexity;
+  const panel = one("#complexity"), given = data.panels.complexity;
   if (panel && given) {
     const vary = one("[data-vary]", panel), at = one("[data-at]", panel), chart = one("[data-chart]", panel);
 

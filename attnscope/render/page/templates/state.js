@@ -4,6 +4,8 @@
 const one = (selector, inside = document) => inside.querySelector(selector);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const data = JSON.parse(one("#data").textContent);
+// A step is a number in the file, and its name from here on.
+for (const each of all("[data-step]")) each.dataset.step = data.steps[each.dataset.step];
 const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const say = (words) => { one("#said").textContent = words; };
 
