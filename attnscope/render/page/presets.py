@@ -8,6 +8,7 @@ from attnscope.networks.presets import Preset
 from attnscope.render import words
 from attnscope.render.page.charts import log_chart
 from attnscope.render.page.document import Page, Panel
+from attnscope.render.page.panels import conclusion_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.presets import COLUMNS, rows_of
 
@@ -30,27 +31,12 @@ def presets_page(presets: Sequence[Preset], command: str | None = None) -> Page:
     ]
     table = table_of("Published networks", COLUMNS, presets, step=lambda preset: preset.name, most=7)
     panels = [
-        Panel(
-            "conclusion",
-            "Conclusion",
-            "",
-            "conclusion",
-            {"conclusion": sentence, "figures": [], "lines": lines},
-            brief=True,
-        ),
+        conclusion_panel(sentence, lines),
         _chart(presets),
-        table_panel(
-            "table", "All presets", "Choose columns, sort by a heading, and search.", table, brief=True, filter=True
-        ),
+        table_panel("table", "All presets", "Choose columns, sort by a heading, and search.", table, filter=True),
     ]
-    return Page(
-        "Presets · published networks",
-        "presets",
-        panels,
-        in_json(rows_of(presets)),
-        command,
-        steps=[preset.name for preset in presets],
-    )
+    names = [preset.name for preset in presets]
+    return Page("Presets · published networks", "presets", panels, in_json(rows_of(presets)), command, steps=names)
 
 
 def _chart(presets: Sequence[Preset]) -> Panel:

@@ -37,7 +37,7 @@ from attnscope.reports.report import Report, StepRow, Time
 
 MOST_MARKS = 26
 """The largest number of steps in the roofline."""
-HIGHEST_RANK = 9
+HIGHEST_RANK = 8
 """The highest rank of a column in the table of a network's steps."""
 
 
@@ -136,7 +136,7 @@ def memory_panel(report: Report) -> Panel:
         return at, shown, text, key_of(row)
 
     inference = [held("bytes_live", at, row, "inference") for at, row in enumerate(rows)]
-    training = [held("bytes_training", at, row, "training forward") for at, row in enumerate(rows)]
+    training = [held("bytes_training", at, row, "training") for at, row in enumerate(rows)]
     training += [
         held("bytes_backward", last - at, row, "backward")
         for at, row in reversed([*enumerate(rows)])

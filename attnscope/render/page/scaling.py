@@ -18,7 +18,7 @@ from attnscope.render.page.document import Panel
 
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Multiples of the smallest step of a field that a slider offers, next to simple ratios of its value."""
-RATIOS = ((1, 8), (1, 4), (1, 2), (3, 4), (1, 1), (5, 4), (3, 2), (2, 1), (5, 2), (3, 1), (4, 1), (6, 1), (8, 1))
+RATIOS = ((1, 8), (1, 4), (1, 2), (3, 4), (1, 1), (3, 2), (2, 1), (3, 1), (4, 1), (6, 1), (8, 1))
 FEWEST = 3
 """Number of positions from which on a field gets a slider."""
 IGNORED = ("seed", "classes")

@@ -99,14 +99,7 @@ def neighbourhood_page(report: NeighbourhoodReport) -> Page:
     lines = [("neighbourhood", report.neighbourhood.describe()), *(("note", note) for note in report.notes)]
     table = table_of("Rows and columns that a query sees", seen_columns(), report.seen)
     panels = [
-        Panel(
-            "conclusion",
-            "Conclusion",
-            "",
-            "conclusion",
-            {"conclusion": sentence, "figures": [], "lines": lines},
-            brief=True,
-        ),
+        conclusion_panel(sentence, lines),
         grid_panel({"this layer": report.neighbourhood}, report.resolution, report.token),
         table_panel("table", "Rows and columns", "", table, brief=True),
         evidence_panel(report.command, {}),
