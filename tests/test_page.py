@@ -20,7 +20,7 @@ from attnscope.core.errors import AttnscopeError
 from attnscope.core.text import HIDDEN
 from attnscope.networks.presets import presets
 from attnscope.plan.polynomial import macs_of
-from attnscope.render.page import render_page
+from attnscope.render.page import page_of, render_page
 from attnscope.render.page.document import environment, escaped_json
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
@@ -240,6 +240,22 @@ def test_each_step_of_an_attention_has_a_formula_in_its_letters(name):
         assert [formula.value(step.sizes) for formula, step in zip(formulas, steps, strict=True)] == [
             step.macs for step in steps
         ]
+
+
+def test_steps_belong_to_terms_of_the_paper_only_if_their_macs_say_so():
+    """The MACs of each term's steps add up to it; where two assignments are possible, as in PVT, there is none."""
+    found = {}
+    for name in attentions.names():
+        report = explore(attentions.spec_class(name)(), time=False)
+        macs = {row.name: row.times * row.macs for row in report.steps}
+        terms = next(panel for panel in page_of(report).panels if panel.name == "flow").content["terms"]
+        if all("." not in step for term in terms for step in term.steps):
+            assert [sum(macs[step] for step in term.steps) for term in terms] == [term.value for term in terms]
+        assert not terms or sum(term.value for term in terms) == report.totals.macs
+        found[name] = [(term.text, term.steps) for term in terms]
+    assert found["pvt"] == []
+    assert found["swinv2"][-1] == ("not in the formula", ["bias_mlp"])
+    assert found["nat"] == [("4hwC²", ["project", "output"]), ("2K²hwC", ["score", "mix"])]
 
 
 def test_letters_and_steps_light_up(opened):

@@ -1,12 +1,12 @@
 """The steps in order with the shapes of their tensors, letter by letter, and the paper's formula beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import AxisError, Shape, Tensor, parse_pattern, spell
-from attnscope.core.formula import Expression, Product
+from attnscope.core.formula import Expression
 from attnscope.plan.plan import place
 from attnscope.render import words
 from attnscope.render.page.document import Panel
@@ -134,40 +134,37 @@ def _formula_name(spec: Spec | None) -> str:
 
 
 def _terms(report: Report, spec: Spec) -> list[TermLine]:
-    """Return the terms of the paper's formula with their steps; no terms if the steps do not determine them.
+    """Return the terms of the paper's formula with their steps; no terms if the MACs do not determine them.
 
-    Each step belongs to one term such that the MACs of the steps of each term add up to it exactly.
+    Each step belongs to one term, and the MACs of the steps of each term add up to it exactly. In PVT, two steps have as
+    many MACs, so that each of them could belong to either term.
     """
     own = spec.complexity().own.cost
-    products = _products(own)
+    products = own.products
     values = [spec.batch * Expression((product,)).value for product in products]
     rows = [row for row in report.steps if row.macs]
     rest = sum(row.times * row.macs for row in rows) - sum(values)
     if rest < 0 or len(products) ** len(rows) > 10**6:
         return []
-    found = _assigned([row.times * row.macs for row in rows], [*values, rest])
-    if found is None:
+    found = list(islice(_assignments([row.times * row.macs for row in rows], [*values, rest]), 2))
+    if len(found) != 1:
         return []
     terms = [
-        TermLine(str(product), value, [key_of(row) for row, term in zip(rows, found, strict=True) if term == number])
+        TermLine(str(product), value, [key_of(row) for row, term in zip(rows, found[0], strict=True) if term == number])
         for number, (product, value) in enumerate(zip(products, values, strict=True))
     ]
-    left = [key_of(row) for row, term in zip(rows, found, strict=True) if term == len(terms)]
+    left = [key_of(row) for row, term in zip(rows, found[0], strict=True) if term == len(terms)]
     return [*terms, TermLine("not in the formula", rest, left)] if left else terms
 
 
-def _products(cost: Expression) -> list[Product]:
-    return list(cost.products)
-
-
-def _assigned(amounts: Sequence[int], sums: Sequence[int]) -> list[int] | None:
-    """Return the number of the sum to which each amount belongs, or None if they do not add up."""
+def _assignments(amounts: Sequence[int], sums: Sequence[int]) -> Iterator[list[int]]:
+    """Yield each way to add up the amounts to the sums, as the number of the sum to which each amount belongs."""
     if not amounts:
-        return [] if not any(sums) else None
+        if not any(sums):
+            yield []
+        return
     first, *others = amounts
     for number, left in enumerate(sums):
         if first <= left:
-            found = _assigned(others, [*sums[:number], left - first, *sums[number + 1 :]])
-            if found is not None:
-                return [number, *found]
-    return None
+            for found in _assignments(others, [*sums[:number], left - first, *sums[number + 1 :]]):
+                yield [number, *found]
