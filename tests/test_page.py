@@ -243,7 +243,7 @@ def test_each_step_of_an_attention_has_a_formula_in_its_letters(name):
 
 
 def test_steps_belong_to_terms_of_the_paper_only_if_their_macs_say_so():
-    """The MACs of each term's steps add up to it; where two assignments are possible, as in PVT, there is none."""
+    """The MACs of each term's steps add up to it; if two assignments are possible, as in PVT, it has no terms."""
     found = {}
     for name in attentions.names():
         report = explore(attentions.spec_class(name)(), time=False)

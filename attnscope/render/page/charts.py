@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 76, 16, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 92, 16, 16, 44
 """Margins for the ticks and the titles of the axes."""
 TICKS = 5
 MOST_DOTS = 60

@@ -1,5 +1,7 @@
 """The page of a Report: an attention or a network."""
 
+import math
+
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion
 from attnscope.render.details import (
@@ -35,6 +37,8 @@ from attnscope.render.summary import (
 )
 from attnscope.reports.report import Report, StepRow, Time
 
+MOST_LABELS = 12
+"""The largest number of steps in the roofline that have their names next to them."""
 MOST_MARKS = 26
 """The largest number of steps in the roofline."""
 HIGHEST_RANK = 8
@@ -174,7 +178,11 @@ def roofline_panel(report: Report) -> Panel | None:
     peaks = [report.peaks, *report.wider_peaks]
     macs_per_s = max(peak.macs_per_s for peak in peaks)
     cache, memory = (max(peak.bandwidth(size) for peak in peaks) for size in (0, 2**40))
-    dots = [(*_achieved(row), _roof_words(row), key_of(row), row.name) for row in timed if row in longest]
+    dots = [
+        (*_achieved(row), _roof_words(row), key_of(row), row.name if len(longest) <= MOST_LABELS else "")
+        for row in timed
+        if row in longest
+    ]
     reach = [min(dot[0] for dot in dots) / 2, 2 * max(dot[0] for dot in dots), 2 * macs_per_s / memory]
     ends = sorted({*reach, 2 * macs_per_s / cache})
 
@@ -219,7 +227,7 @@ def timing_panel(report: Report) -> Panel | None:
             "name": where(row) + (f" ×{row.times}" if row.times > 1 else ""),
             "text": words.seconds(seconds_of(row)),
             "width": round(100 * seconds_of(row) / longest, 2),
-            "spread": f"±{row.time.iqr_s / row.time.interquartile_mean_s / 2:.0%}"
+            "spread": f"±{max(math.ceil(50 * row.time.iqr_s / row.time.interquartile_mean_s), 1)}%"
             if row.time and row.time.interquartile_mean_s
             else "",
             "exact": f"{seconds_of(row):.9f} s",

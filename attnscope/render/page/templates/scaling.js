@@ -56,7 +56,7 @@
     }
 
     function plot(slider, index) {
-      const left = 76, right = 704, top = 16, bottom = 256, places = slider.positions.length;
+      const left = 92, right = 704, top = 16, bottom = 256, places = slider.positions.length;
       const lines = [["s0", slider.positions.map((each) => Number(total(each)))]];
       if (slider.positions.every((each) => each.reference)) lines.push(["s1", slider.positions.map((each) => Number(each.reference))]);
       const values = lines.flatMap(([, of]) => of);
