@@ -3,7 +3,7 @@
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from importlib import import_module
@@ -12,6 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Union, get_args, get_origin
 
 from attnscope.attentions.complexity import Complexity
+from attnscope.attentions.observed import Observed
 from attnscope.core.dtypes import DTYPE_BYTES, SYNONYMS
 from attnscope.core.errors import AttnscopeError, FolderError, PlanError, UsageError, did_you_mean, literal, quoted
 from attnscope.core.neighbourhood import Neighbourhood
@@ -146,6 +147,14 @@ class Spec(ABC):
         size = grid if count_sides(kind(own[cls.SIZE_FIELD])) else math.prod(grid)
         given = {**values, cls.SIZE_FIELD: size}
         return cls(**{name: _of_one_frame(own[name], value) for name, value in given.items() if name in own})
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterable[dict[str, Any]]:
+        """Yield the fields of Specs that could describe an attention observed in a third-party module; by default none.
+
+        `trace` keeps the first Spec that is valid and has the MACs of the module, so that sizes need no checks here.
+        """
+        return ()
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:

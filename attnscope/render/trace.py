@@ -33,6 +33,7 @@ TOGETHER = frozenset({"params", "backward_macs"})
 SHAPES = 2
 """Number of different output shapes on the screen; CSV has all."""
 OUTSIDE = "outside your code"
+UNKNOWN = "attention of a kind that attnscope does not know: "
 CODE = 34
 """Columns of a source line on the screen; CSV has the whole line."""
 
@@ -349,7 +350,8 @@ def attention_line(found: AttentionFound) -> str:
     """Return `blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
     heads = "heads unknown" if found.heads is None else f"{plural(found.heads, 'head')} of {found.head_dim}"
-    return f"{where}: {found.neighbourhood.words}, {_tokens(found)}, {heads}, {found.kind}"
+    unknown = UNKNOWN if found.scope == "predicted" else ""
+    return f"{where}: {unknown}{found.neighbourhood.words}, {_tokens(found)}, {heads}, {found.kind}"
 
 
 def _tokens(found: AttentionFound) -> str:
@@ -370,6 +372,8 @@ def attention_costs(found: AttentionFound) -> list[str]:
     ):
         time = f", {words.seconds(spent)}, {words.share_range(shares)} of the time" if spent is not None else ""
         costs.append(f"{name}: {words.metric(macs)} MACs, {words.percent(share)} of all{time}")
+    if found.family:
+        costs.append(f"the same as {found.family.command}: {found.family.words}")
     formulas = found.complexity
     costs += [f"{each.name} = {each.formula} = {each.macs:,} MACs" for each in formulas]
     if formulas:

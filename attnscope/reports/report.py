@@ -597,13 +597,26 @@ class CallRow(StepRow):
 
 
 @dataclass(frozen=True)
+class Family:
+    """The attention of attnscope that has the sizes and the MACs of a recognized one.
+
+    `command` explores it, and `words` describe its keys as that command does.
+    """
+
+    name: str
+    command: str
+    words: str
+
+
+@dataclass(frozen=True)
 class AttentionFound:
     """Attention that was recognized in a module; identical ones are one entry, and `times` is their number.
 
     `core` is the computation from q·kᵀ to the weighted sum; `module` is the module around it, with its projections. Their
     MACs and seconds cover all instances, and each share is that of the whole forward. `window` has a side for each axis of
     the image; it is None if the attention is global or if the sides are unknown. `keys` is None if tokens have no scores
-    with tokens, and `heads` if it is unknown. `mistakes` says what is likely to be a mistake.
+    with tokens, and `heads` if it is unknown. `mistakes` says what is likely to be a mistake. `family` is None if no
+    attention of attnscope has the MACs of the module.
     """
 
     path: str
@@ -630,6 +643,7 @@ class AttentionFound:
     core_time_shares: Interval | None = None
     module_time_shares: Interval | None = None
     """The intervals of the shares of the time."""
+    family: Family | None = None
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from attnscope.attentions.complexity import global_attention, windowed_attention
+from attnscope.attentions.complexity import Projected, padded_tokens, scored_attention, window_keys
+from attnscope.attentions.observed import TOKENS, Observed
+from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Shape, spell
+from attnscope.core.formula import symbol
 from attnscope.core.interval import Interval
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
 from attnscope.core.sizes import plural
 from attnscope.profiling.intervals import paired_interval
-from attnscope.reports.report import AttentionFound, Formula, StepTime, Time
+from attnscope.reports.report import AttentionFound, Family, Formula, StepTime, Time
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
+from attnscope.tracing.families import family_of
 from attnscope.tracing.recognition import Attention
 from attnscope.tracing.times import CallTimes
 
@@ -86,6 +90,7 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
     """Build the entry of a group of equal attentions."""
     first = equal[0]
     neighbourhood = neighbourhood_of(first)
+    spec, is_whole = _family(first, forward)
     core_macs = sum(one.macs for one in equal)
     core = forward.cost({index for one in equal for index in range(one.first, one.last + 1)})
     around = forward.cost(forward.inside({one.path for one in equal}))
@@ -112,7 +117,8 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         module_s=around.seconds,
         module_time_share=around.time_share,
         module_time_shares=around.time_shares,
-        complexity=_complexity(first),
+        complexity=_complexity(spec) if spec else _plain_complexity(first),
+        family=Family(spec.name, spec.command(batch=1), spec.neighbourhood.describe()) if spec and is_whole else None,
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
     )
@@ -229,6 +235,14 @@ class Channels(Unscored):
     words: ClassVar[str] = "attention over channels"
 
 
+class Separable(Unscored):
+    """One score for each token, and a weighted sum that multiplies all tokens (Mehta and Rastegari 2022)."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "linear"
+    words: ClassVar[str] = "separable attention, one score for each token"
+
+
 class Linear(Unscored):
     """The product kᵀ·v of all tokens, which each query multiplies: linear attention (Katharopoulos et al. 2020)."""
 
@@ -237,11 +251,15 @@ class Linear(Unscored):
     words: ClassVar[str] = "linear attention, q·(kᵀ·v)"
 
 
+UNSCORED = {"channel": Channels, "linear": Linear, "separable": Separable}
+"""The neighbourhoods of attentions without scores of tokens with tokens, by their scope."""
+
+
 def neighbourhood_of(attention: Attention) -> Neighbourhood:
     """Return the neighbourhood that a query of a recognized attention attends to."""
     windows, tokens, keys = attention.places.windows, attention.tokens, attention.keys
     if keys is None:
-        return (Channels if attention.scope == "channel" else Linear)(windows * tokens)
+        return UNSCORED[attention.scope](windows * tokens)
     if attention.scope == "predicted":
         return PredictedWeights(tokens, keys)
     if attention.scope == "neighbourhood":
@@ -253,22 +271,64 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
     return (PooledKeys if attention.pooled else OtherKeys)(tokens, keys)
 
 
-def _complexity(attention: Attention) -> list[Formula]:
-    """Return the complexity formulas of one layer for the batch (Liu et al. 2021, equations 1 and 2).
+def _family(attention: Attention, forward: Forward) -> tuple[Spec | None, bool]:
+    """Return the Spec with the sizes and the MACs of an attention, and whether it has all MACs of the module around."""
+    seen = observed(attention)
+    if seen is None or attention.layer is None:
+        return None, False
+    module = forward.inside([attention.path])
+    layer = {*module, *attention.projections}
+    totals = [sum(forward.calls[index].macs for index in indices) for indices in (module, layer)]
+    found = family_of(seen, [*totals, attention.layer.macs])
+    return (found[0], found[1] < len(totals)) if found else (None, False)
 
-    The list is empty unless each token is both a query and a key, and values have as many channels as keys.
+
+def observed(attention: Attention) -> Observed | None:
+    """Return the sizes of an attention from which the Spec of its family follows; None if it may have no family."""
+    layer, places = attention.layer, attention.places
+    if layer is None or not attention.heads or attention.mistakes:
+        return None
+    return Observed(
+        scope=attention.scope,
+        images=places.images,
+        windows=places.windows,
+        tokens=attention.tokens,
+        keys=attention.keys,
+        heads=attention.heads,
+        dim=layer.dim,
+        inner_dim=attention.heads * attention.head_dim,
+        out_dim=layer.out_dim,
+        sides=places.plane,
+        window=places.sides,
+        is_dilated=places.grid,
+        key_sides=places.key_plane,
+        is_other=not attention.pooled and attention.tokens != attention.keys,
+    )
+
+
+def _complexity(spec: Spec) -> list[Formula]:
+    """Return the formulas of a family for the batch: that of global attention on the same tokens, and its own."""
+    found = spec.complexity()
+    terms = [found.own] if spec.neighbourhood.kind == OtherSequence.kind else [found.reference, found.own]
+    return [Formula.of(term.name, term.cost) for term in dict.fromkeys(each.of_batch(found.batch) for each in terms)]
+
+
+def _plain_complexity(attention: Attention) -> list[Formula]:
+    """Return the formulas of an attention without a Spec for the batch, if they have the MACs of its layer.
+
+    They are those of global attention and of windows, with other projections or with unknown sides.
     """
-    places = attention.places
-    if attention.scope != "tokens" or attention.tokens != attention.keys or not attention.heads or attention.mistakes:
+    seen = observed(attention)
+    if seen is None or attention.layer is None or seen.scope != TOKENS or seen.tokens != seen.keys:
         return []
-    scores = places.images * places.windows * attention.heads * attention.tokens**2
-    if attention.macs != 2 * scores * attention.head_dim:
+    padded, padding = seen.windows * seen.tokens, attention.places.padding
+    layer, hw = attention.layer, symbol("hw", padded - padding)
+    channels = Projected(seen.dim, seen.inner_dim, seen.out_dim, layer.has_inputs, layer.has_output)
+    terms = [scored_attention("Ω(MSA)", hw, hw, channels)]
+    if seen.windows > 1:
+        window = seen.window if seen.window and len(seen.window) > 1 else seen.tokens
+        queries = padded_tokens((padded - padding,), (padded,))
+        terms.append(scored_attention("Ω(W-MSA)", queries, window_keys(window), channels))
+    if terms[-1].macs * seen.images != layer.macs:
         return []
-    dim, padded = attention.heads * attention.head_dim, places.windows * attention.tokens
-    tokens = padded - places.padding
-    terms = [global_attention(tokens, dim)]
-    if places.windows > 1:
-        sides = places.sides
-        window = (sides[0], sides[1]) if sides is not None and len(sides) == 2 else attention.tokens
-        terms.append(windowed_attention(tokens, dim, window, places.padding))
-    return [Formula.of(term.name, term.cost) for term in (each.of_batch(places.images) for each in terms)]
+    return [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]

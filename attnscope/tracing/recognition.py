@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import Contraction
-from attnscope.tracing.flow.pairs import Pair, find_pairs
-from attnscope.tracing.flow.places import Places, places_of
+from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs
+from attnscope.tracing.flow.places import Places, places_of, window_of
+from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rules import AxisRules
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 NOT_PROJECTED = 12
 """The largest number of operators before q·kᵀ that are searched for the head that a loop selects."""
+Consumers = Mapping[Value, Sequence[Node]]
+"""The operators that take each tensor."""
 SELECTED = {FEATURE: "heads", BATCH: "images"}
 """The parts of an attention that a loop computes one by one, by the kind of the axis in which it selects positions."""
 
@@ -26,16 +29,19 @@ class Attention:
     """One recognized attention.
 
     Args:
-        kind: how it is computed: "score-softmax-value", "score-value" without a softmax, "fused", "linear", "predicted".
-        scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", or "predicted".
+        kind: how it is computed: "score-softmax-value", "score-value" without a softmax, "fused", "linear", "separable",
+            "predicted".
+        scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", "separable" or "predicted".
         tokens: number of queries of a window.
         keys: number of keys of a window; None if queries have no scores with keys.
         head_dim: channels of a head.
         places: the arrangement of the queries in heads and in the image.
         macs: MACs of both matmuls.
+        layer: the attention with its projections; None if it is not recognized as a part of a layer.
         pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
         mistakes: what is likely to be a mistake in it.
         path: the innermost module that contains it.
+        projections: indices of the calls of its projections.
         first: index of the call of the score.
         last: index of the call of the weighted sum.
     """
@@ -48,8 +54,10 @@ class Attention:
     places: Places
     macs: int
     pooled: bool = False
+    layer: Layer | None = None
     mistakes: tuple[str, ...] = ()
     path: str = ""
+    projections: tuple[int, ...] = ()
     first: int = 0
     last: int = 0
 
@@ -70,6 +78,7 @@ class Attention:
             self.places,
             self.pooled,
             self.mistakes,
+            (self.layer.dim, self.layer.out_dim, self.layer.macs) if self.layer else None,
         )
 
 
@@ -94,25 +103,30 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
     AxisRules(batch).apply(flow)
     pairs = find_pairs(flow)
     where = {id(call): index for index, call in enumerate(calls)}
-    found = [(pair.second.node, part) for pair in pairs.found if (part := _of_pair(pair, batch)) is not None]
+    found = [
+        (pair.second.node, part) for pair in pairs.found if (part := _of_pair(pair, batch, pairs.consumers)) is not None
+    ]
     found += [(node, _of_fused(node, batch)) for node in flow.nodes if node.fused]
     order = {id(node): index for index, node in enumerate(flow.nodes)}
     found.sort(key=lambda each: order[id(each[0])])
     parts = [replace(part, cat=_cat_of(node.outputs[0], pairs.consumers)) for node, part in found]
     others = [node.call for node in pairs.others if id(node.call) in where]
-    return Recognized([_placed(part, calls, where) for part in _whole(parts)], others)
+    return Recognized([_placed(_in_layer(part, pairs), calls, where) for part in _whole(parts)], others)
 
 
 @dataclass(frozen=True)
 class _Part:
     """An attention before its calls are known, or a part of one: a slice of its queries, one head, or one window.
 
-    `queries`, `keys`, and `channels` are the axes of q·kᵀ. `selected` are the positions at which the query was selected.
+    `inputs` are its query, key and value, and `results` the weighted sums. `queries`, `keys`, and `channels` are the axes
+    of q·kᵀ. `selected` are the positions at which the query was selected.
     `cat` is the operator that joins the result with others along their channels, before any projection.
     """
 
     nodes: tuple[Node, ...]
     found: Attention
+    inputs: tuple[Value, ...]
+    results: tuple[Value, ...]
     queries: Axis = ()
     keys: Axis = ()
     channels: Axis = ()
@@ -120,11 +134,21 @@ class _Part:
     cat: Node | None = None
 
 
+def _in_layer(part: _Part, pairs: Pairs) -> _Part:
+    """Return an attention with its projections."""
+    found = part.found
+    inner = (found.heads or 1) * found.head_dim
+    layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
+    return replace(part, found=replace(found, layer=layer))
+
+
 def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:
     """Return an attention with its calls."""
     indices = [where[id(node.call)] for node in part.nodes if id(node.call) in where] or [0]
     first, last = min(indices), max(indices)
-    return replace(part.found, path=_around(calls, first, last), first=first, last=last)
+    nodes = part.found.layer.nodes if part.found.layer else ()
+    projections = tuple(where[id(node.call)] for node in nodes if id(node.call) in where)
+    return replace(part.found, path=_around(calls, first, last), projections=projections, first=first, last=last)
 
 
 def _around(calls: "Sequence[Call]", first: int, last: int) -> str:
@@ -160,7 +184,8 @@ def _of_fused(node: Node, batch: int) -> _Part:
         pooled=bool(roots_of(rows) & roots_of(keys)),
         mistakes=_mistakes(rows, places, ()),
     )
-    return _Part((node,), found, rows, keys, channels, _selected(query))
+    inputs = tuple(value for value in node.args[:3] if isinstance(value, Value))
+    return _Part((node,), found, inputs, (node.outputs[0],), rows, keys, channels, _selected(query))
 
 
 def _query_and_key(node: Node) -> tuple[Value, Value]:
@@ -190,11 +215,11 @@ def _largest(axes: list[Axis]) -> list[Axis]:
     return [axis for axis in axes if size_of(axis) == most]
 
 
-def _of_pair(pair: Pair, batch: int) -> _Part | None:
+def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     """Read an attention from its two contractions; return None for any other pair."""
     first, second = pair.first, pair.second
     if first is None:
-        return _predicted(pair, batch)
+        return _separable(pair, batch) if _is_shared(pair, consumers) else _predicted(pair, batch)
     if _is_over_tokens(first):
         return _over_channels(pair, batch) if pair.softmaxes else _linear(pair, batch)
     queries, keys, compared = first.rows, first.keys, first.columns
@@ -219,7 +244,9 @@ def _of_pair(pair: Pair, batch: int) -> _Part | None:
         pooled=bool(roots_of(queries) & roots_of(keys)),
         mistakes=_mistakes(queries, places, _wrong_axes(pair, queries, compared)),
     )
-    return _Part((first.node, second.node), found, queries, keys, first.contracted, _selected(first.left))
+    inputs = first.left, first.right, pair.values
+    nodes, results = (first.node, second.node), (second.out,)
+    return _Part(nodes, found, inputs, results, queries, keys, first.contracted, _selected(first.left))
 
 
 def _over_channels(pair: Pair, batch: int) -> _Part:
@@ -237,7 +264,7 @@ def _over_channels(pair: Pair, batch: int) -> _Part:
         places=replace(places, heads=size_of(groups)),
         macs=pair.macs,
     )
-    return _Part((first.node, second.node), found)
+    return _Part((first.node, second.node), found, (first.left, first.right, pair.values), (second.out,))
 
 
 def _linear(pair: Pair, batch: int) -> _Part | None:
@@ -259,7 +286,7 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
         places=places,
         macs=pair.macs,
     )
-    return _Part((first.node, second.node), found)
+    return _Part((first.node, second.node), found, (first.left, first.right, pair.values), (second.out,))
 
 
 def _predicted(pair: Pair, batch: int) -> _Part | None:
@@ -281,7 +308,38 @@ def _predicted(pair: Pair, batch: int) -> _Part | None:
         places=replace(places, windows=1, sides=None, grid=False),
         macs=pair.macs,
     )
-    return _Part((second.node,), found)
+    return _Part((second.node,), found, (pair.values,), (second.out,))
+
+
+def _is_shared(pair: Pair, consumers: Consumers) -> bool:
+    """Return whether all tokens over which a weighted sum was taken are multiplied by that sum."""
+    tokens, results = roots_of(pair.mixed), [pair.second.out]
+    for result in results:
+        for node in consumers.get(result, ()):
+            if node.name in ("mul", "mul_"):
+                return any(atom.root in tokens for value in node.inputs for axis in value.axes for atom in axis)
+            if not node.macs and len(results) < NOT_PROJECTED:
+                results += node.outputs
+    return False
+
+
+def _separable(pair: Pair, batch: int) -> _Part:
+    """Read separable attention: one score for each token, and a weighted sum of keys that multiplies all values."""
+    second = pair.second
+    summed = tuple(atom for atom in pair.mixed if atom.root.kind == TOKEN)
+    groups = tuple(atom for atom in second.batch if atom.root.kind == TOKEN)
+    channels = tuple(atom for atom in (*second.rows, *second.keys) if atom.root.kind == FEATURE)
+    places = places_of(second.batch, summed, channels, batch)
+    found = Attention(
+        kind="separable",
+        scope="separable",
+        tokens=size_of(pair.mixed) * size_of(groups),
+        keys=None,
+        head_dim=size_of(channels),
+        places=replace(places, heads=1, windows=1, sides=window_of(groups, summed)[0] or (1, 1), grid=False),
+        macs=pair.macs,
+    )
+    return _Part((second.node,), found, (pair.values,), (second.out,))
 
 
 def _is_over_tokens(first: Contraction) -> bool:
@@ -340,7 +398,7 @@ def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
     return tuple(found)
 
 
-def _cat_of(result: Value, consumers: Mapping[Value, Sequence[Node]]) -> Node | None:
+def _cat_of(result: Value, consumers: Consumers) -> Node | None:
     """Return the operator that joins a result with others along their channels; None if it is projected first."""
     for _ in range(NOT_PROJECTED):
         for node in consumers.get(result, ()):
@@ -420,4 +478,10 @@ def _joined(run: list[_Part]) -> _Part:
         found = replace(found, places=replace(places, images=places.images * times))
     else:
         found = replace(found, places=replace(places, heads=(first.heads or 1) * times))
-    return replace(run[0], nodes=tuple(node for part in run for node in part.nodes), found=found)
+    return replace(
+        run[0],
+        nodes=tuple(node for part in run for node in part.nodes),
+        inputs=tuple(value for part in run for value in part.inputs),
+        results=tuple(value for part in run for value in part.results),
+        found=found,
+    )

@@ -1,10 +1,12 @@
 """Options of cross-attention, and its cost in closed form."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, widths
 from attnscope.attentions.heads import KV_HEADS, Headed
+from attnscope.attentions.observed import TOKENS, Observed
 from attnscope.attentions.spec import option
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import OtherSequence
@@ -43,6 +45,12 @@ class CrossSpec(Headed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention to another sequence; a learned class token is one."""
+        if seen.scope == TOKENS and seen.windows == 1 and seen.is_other:
+            yield {"tokens": seen.tokens, "keys": seen.keys, "dim": seen.dim, "heads": seen.heads}
 
     @property
     def neighbourhood(self) -> OtherSequence:

@@ -1,11 +1,13 @@
 """Options of mask unit attention, and its cost by formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from math import isqrt
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import TOKENS, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -119,6 +121,16 @@ class HieraSpec(Headed):
         else:
             _check_divisible("resolution", self.resolution, "window", self.window)
             _check_divisible("window", self.window, "q_stride", stride)
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention to more keys than there are queries, which are pooled."""
+        stride = isqrt((seen.keys or 0) // seen.tokens)
+        if seen.scope != TOKENS or seen.is_other or stride < 2 or not seen.sides:
+            return
+        resolution, window = (tuple(side * stride for side in sides) for sides in (seen.sides, seen.window or (0, 0)))
+        sizes = {"resolution": resolution, "window": window, "q_stride": stride}
+        yield {**sizes, "dim": seen.dim, "out_dim": seen.inner_dim, "heads": seen.heads}
 
     @property
     def is_global(self) -> bool:

@@ -1,10 +1,12 @@
 """Options of multi-scale linear attention, and its cost by formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import LINEAR, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.axes import spell
@@ -12,6 +14,9 @@ from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.core.sizes import Ints, Pair, plural, spell_pair
+
+USUAL_SCALES = ((), (5,), (3,), (7,), (3, 5))
+"""Scales of published networks, which `trace` compares with a module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,15 @@ class LinearSpec(Headed):
         ):
             if value != needed:
                 raise UsageError(f"{{{name}}} must be {'unset' if needed is None else needed} for {why} (got {value})")
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for the product of keys and values first, at one scale or more."""
+        if seen.scope == LINEAR:
+            for scales in USUAL_SCALES:
+                dim = seen.inner_dim // (1 + len(scales))
+                sizes = {"resolution": seen.grid, "scales": scales}
+                yield {**sizes, "dim": dim, "head_dim": seen.inner_dim // seen.heads}
 
     @property
     def heads(self) -> int:  # type: ignore[override]

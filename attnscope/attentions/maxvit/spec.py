@@ -1,11 +1,12 @@
 """Options of MaxViT's block and grid attention, and their cost by the paper's formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -104,6 +105,13 @@ class MaxViTSpec(Headed):
                 raise UsageError(
                     f"{{resolution}} must be divisible by {{partition}} {part} (got {side}); nearest: {nearest}"
                 )
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for grid attention; blocks are plain windows."""
+        if seen.is_windowed and seen.is_dilated:
+            sizes = {"resolution": seen.sides, "partition": seen.window, "grid": True}
+            yield {**sizes, "dim": seen.dim, "heads": seen.heads}
 
     @property
     def tokens(self) -> int:

@@ -1,11 +1,12 @@
 """Options of neighbourhood attention, and its cost by the paper's formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, projections
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import NEIGHBOURHOOD, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -109,6 +110,13 @@ class NATSpec(Headed):
                 )
         if self.kernel != "eager":
             raise UsageError(f"{{kernel}} must be eager for neighbourhood attention (got {self.kernel})")
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention to the tokens around each query."""
+        if seen.scope == NEIGHBOURHOOD:
+            sizes = {"resolution": seen.sides, "neighborhood": seen.key_sides}
+            yield {**sizes, "dim": seen.dim, "heads": seen.heads}
 
     @property
     def tokens(self) -> int:

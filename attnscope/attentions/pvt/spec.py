@@ -1,11 +1,12 @@
 """Options of spatial-reduction attention, and its cost by the paper's formula."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, widths
 from attnscope.attentions.heads import KV_HEADS, Headed
+from attnscope.attentions.observed import TOKENS, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -126,6 +127,23 @@ class PVTSpec(Headed):
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return linear and reduction as a pair if both set the number of keys."""
         return [("linear", "reduction")] if given.get("linear") and given.get("reduction") is not None else []
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention to the keys of a coarser grid."""
+        if (
+            seen.scope != TOKENS
+            or seen.windows > 1
+            or seen.is_global
+            or seen.is_other
+            or not seen.sides
+            or not seen.key_sides
+        ):
+            return
+        sizes = {"resolution": seen.sides, "dim": seen.dim, "heads": seen.heads}
+        yield {**sizes, "reduction": seen.sides[0] // seen.key_sides[0]}
+        if seen.key_sides == (POOLED, POOLED):
+            yield {**sizes, "linear": True}
 
     @property
     def tokens(self) -> int:

@@ -1,10 +1,12 @@
 """Options of attention with decomposed relative positions, and its cost by formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, padded_tokens, projections, window_keys
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -57,6 +59,13 @@ class SAMSpec(Headed):
     def is_global(self) -> bool:
         """Return whether all tokens attend to each other."""
         return not any(self.window)
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention in windows, or to all tokens of a grid."""
+        if seen.is_global or (seen.is_windowed and not seen.is_dilated):
+            window = seen.window if seen.is_windowed else (0, 0)
+            yield {"resolution": seen.sides, "window": window, "dim": seen.dim, "heads": seen.heads}
 
     @property
     def windows(self) -> Windows:

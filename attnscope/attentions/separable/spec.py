@@ -1,10 +1,11 @@
 """Options of separable attention, and its cost by formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention
+from attnscope.attentions.observed import SEPARABLE, Observed
 from attnscope.attentions.spec import Spec, option
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.axes import spell
@@ -101,6 +102,12 @@ class SeparableSpec(Spec):
                     f"{{{name}}} must be {'unset' if needed is None else needed} for separable attention, "
                     f"which has no scores of pairs (got {value})"
                 )
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for one score for each token, over the tokens at the same place in each patch."""
+        if seen.scope == SEPARABLE:
+            yield {"resolution": seen.sides, "dim": seen.dim, "patch": seen.window}
 
     @property
     def tokens(self) -> int:

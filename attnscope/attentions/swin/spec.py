@@ -1,11 +1,13 @@
 """Options of Swin's attention, and its cost by the paper's formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.windowed import Windowed
 from attnscope.core.sizes import Pair
@@ -47,6 +49,12 @@ class SwinSpec(Windowed):
     window: Pair = option((7, 7), "Window size in tokens.")
     shift: bool | None = option(None, "Shift the windows by half a window, or by --shift-size.", shown="no-shift")
     shift_size: Pair | None = option(None, "Shift in tokens.", low=0, shown="window // 2")
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention in windows of a plane."""
+        if seen.is_windowed and not seen.is_dilated:
+            yield {"resolution": seen.sides, "window": seen.window, "dim": seen.dim, "heads": seen.heads}
 
     @cached_property
     def windows(self) -> Windows:

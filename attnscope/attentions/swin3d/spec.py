@@ -1,11 +1,13 @@
 """Options of Video Swin's attention, and its cost by formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.windowed import Windowed
 from attnscope.core.axes import spell
@@ -46,6 +48,12 @@ class Swin3DSpec(Windowed):
     window: Triple = option((8, 7, 7), "Window size in tokens.")
     shift: bool | None = option(None, "Shift the windows by half a window, or by --shift-size.", shown="no-shift")
     shift_size: Triple | None = option(None, "Shift in tokens.", low=0, shown="window // 2")
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention in windows of a volume."""
+        if seen.is_windowed and not seen.is_dilated:
+            yield {"resolution": seen.sides, "window": seen.window, "dim": seen.dim, "heads": seen.heads}
 
     @cached_property
     def windows(self) -> VolumeWindows:

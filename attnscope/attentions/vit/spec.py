@@ -1,11 +1,12 @@
 """Options of ViT's attention, and its cost by the paper's formula."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option, own_fields
 from attnscope.attentions.vit.rope import ROTATIONS, Rotation
 from attnscope.core.errors import UsageError, nearest_multiples
@@ -100,6 +101,12 @@ class ViTSpec(Headed):
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the pairs of given fields that both set the number of tokens."""
         return [("tokens", name) for name in FROM_IMAGE if {"tokens", name} <= given.keys()]
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention of each token to all tokens."""
+        if seen.is_global:
+            yield {"tokens": seen.tokens, "dim": seen.dim, "heads": seen.heads}
 
     def check_rope(self) -> None:
         """Check that the tokens have positions, and that each head has the channels to rotate.

@@ -1,10 +1,12 @@
 """Options of attention between channels, and its cost by the paper's formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import CHANNELS, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -78,6 +80,12 @@ class XCASpec(Headed):
         self.check_heads()
         if self.kernel != "eager":
             raise UsageError(f"{{kernel}} must be eager for attention between channels (got {self.kernel})")
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention of channels to channels."""
+        if seen.scope == CHANNELS:
+            yield {"resolution": seen.grid, "dim": seen.dim, "heads": seen.heads}
 
     @property
     def tokens(self) -> int:

@@ -37,6 +37,11 @@ class Pair:
     own: tuple[Node, ...] = ()
 
     @property
+    def values(self) -> Value:
+        """Return the factor of the second contraction that is not the weights."""
+        return self.second.left if self.weights is self.second.right else self.second.right
+
+    @property
     def macs(self) -> int:
         """Return the MACs of its own operators."""
         return sum(node.macs for node in self.own)
@@ -87,7 +92,7 @@ class _Search:
                 pair = self.follow(node.outputs[0], frozenset(atom.root for atom in axis), None) if axis else None
                 if pair is not None and pair.second.node in firsts | seconds:
                     continue  # of the queries or keys of linear attention, or of weights that are added to others
-                if pair is None or kind_of(_values_axis(pair)) != TOKEN:
+                if pair is None or not _is_of_tokens(_values_axis(pair)):
                     pairs.others.append(node)
                 else:
                     pair.softmaxes.insert(0, (node, axis))
@@ -175,26 +180,40 @@ def _kept(value: Value, out: Value, node: Node, columns: frozenset[Root]) -> fro
 
 def _mixed(second: Contraction, value: Value, columns: frozenset[Root], rows: frozenset[Root]) -> Axis | None:
     """Return the axis of a value that a contraction sums over, if it has these columns or rows; else None."""
-    if value is second.left:
-        axis = second.contracted
-    elif value is second.right:
-        axis = value.axes[-2] if second.node.name not in ("sum", "mean") and len(value.axes) > 1 else second.contracted
-    else:
+    if value not in (second.left, second.right):
         return None
+    if second.node.name in ("sum", "mean"):
+        axis = _summed(value, second.node)
+    elif value is second.right and len(value.axes) > 1:
+        axis = value.axes[-2]
+    else:
+        axis = second.contracted
     if not columns:
         return () if not axis else None
     roots = roots_of(axis)
     return axis if roots & columns or roots & rows else None
 
 
+def _summed(factor: Value, node: Node) -> Axis:
+    """Return the axis of a factor of a product over which a sum of the product is taken."""
+    places = [place - len(node.args[0].shape) for place in reduced_places(node)]
+    return tuple(atom for place in places if len(factor.axes) >= -place for atom in factor.axes[place])
+
+
 def _values_axis(pair: Pair) -> Axis:
     """Return the axis of the values that the second contraction sums over."""
     second = pair.second
     if second.node.name in ("sum", "mean"):
-        return second.contracted
+        return _summed(pair.values, second.node)
     if pair.weights is second.right:
         return second.left.axes[-1]
     return second.right.axes[-2] if len(second.right.axes) > 1 else second.right.axes[-1]
+
+
+def _is_of_tokens(axis: Axis) -> bool:
+    """Return whether the largest part of an axis counts tokens; if several are as large, one of them."""
+    largest = max([atom.size for atom in axis], default=0)
+    return any(atom.root.kind == TOKEN for atom in axis if atom.size == largest)
 
 
 def _is_attention(pair: Pair) -> bool:

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
 
 from attnscope.core.axes import Shape
-from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, UNKNOWN, Atom, Axis, Root, size_of
+from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, UNKNOWN, Atom, Axis, Root, joined, size_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Places:
         grid: whether the tokens of a window are not neighbours, but at a regular distance.
         padding: number of padding tokens in all windows of an image.
         sequence_first: whether the first axis of the input counts tokens and the second one images.
+        plane: sizes of the grid of queries of an image, without padding; None if unknown. It does not tell attentions
+            apart.
+        key_plane: sizes of the grid of the keys of a query; None if unknown.
     """
 
     heads: int | None
@@ -31,6 +34,8 @@ class Places:
     grid: bool = False
     padding: int = 0
     sequence_first: bool = False
+    plane: Shape | None = field(default=None, compare=False)
+    key_plane: Shape | None = field(default=None, compare=False)
 
 
 def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis = ()) -> Places:
@@ -61,6 +66,8 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
         grid,
         _padding([*rows, *groups]) if groups else 0,
         sequence_first,
+        _pooled_plane(rows, keys) or plane_of(rows, groups),
+        plane_of(keys, ()),
     )
 
 
@@ -92,21 +99,13 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
     Along an axis of the image, the tokens of a window are neighbours if the windows are its outer part. They are at a
     distance if the windows are its inner part.
     """
-    parts: dict[Root, list[Part]] = defaultdict(list)
-    for atom in groups:
-        parts[atom.root].append((atom, 0))
-    for atom in rows:
-        origin = atom.root.origin
-        if len(origin) == 1 and origin[0].root in parts and atom.size == atom.root.size:  # pooled inside of windows
-            parts[origin[0].root].append((origin[0], atom.size))
-        else:
-            parts[atom.root].append((atom, atom.size))
+    parts = _parts(rows, groups)
     if any(atom.root.how == "cat" and len(parts.get(atom.root, ())) == 1 for atom in rows):
         return None, False  # windows with tokens from elsewhere
     sides: list[int] = []
     dilated = False
-    for root in sorted(parts, key=lambda root: root.number):
-        found = _sides_along(root, sorted(parts[root], key=lambda part: part[0].stride))
+    for root in sorted(parts, key=_age):
+        found = _sides_along(root, parts[root])
         if root.kind != TOKEN or found is None:
             return None, False
         sides += found[0]
@@ -116,11 +115,73 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
     return (tuple(sides) or None), dilated
 
 
-def _sides_along(root: Root, parts: list[Part]) -> tuple[list[int], bool] | None:
-    """Return the sides of a window along one Root, and whether it is dilated; None if the parts are not all of the Root.
+def _parts(rows: Axis, groups: Iterable[Atom]) -> dict[Root, list[Part]]:
+    """Return the parts of each Root that windows and the tokens of a window count."""
+    parts: dict[Root, list[Part]] = defaultdict(list)
+    for atom in groups:
+        parts[atom.root].append((atom, 0))
+    for atom in rows:
+        origin = atom.root.origin
+        is_pooled = len(origin) == 1 and atom.root.how != "cat" and atom.size == atom.root.size
+        if is_pooled and origin[0].root in parts:  # inside of windows
+            parts[origin[0].root].append((origin[0], atom.size))
+        else:
+            parts[atom.root].append((atom, atom.size))
+    return parts
 
-    The innermost positions may be missing, if neighbours were merged into one token.
+
+def _age(root: Root) -> tuple[int, int]:
+    """Return a key that sorts Roots in the order of the axes that they came from."""
+    return min(each.number for each in root.line), root.number
+
+
+def plane_of(rows: Axis, groups: Iterable[Atom]) -> Shape | None:
+    """Return the sizes of the grid of all queries, without padding; None if some of them are not on a grid."""
+    parts = _parts(rows, groups)
+    sides = []
+    for root in sorted(parts, key=_age):
+        runs = _runs(root, parts[root])
+        if root.kind != TOKEN or runs is None:
+            return None
+        sizes = [size for _, size in runs]
+        # a sequence may be viewed as a grid: each side has windows, and the tokens of a window
+        found = [prod(sizes[place : place + 2]) for place in range(0, len(sizes), 2)][::-1]
+        is_whole = root.how == "pad" and found == [root.size]
+        sides += [size_of(root.origin)] if is_whole else found
+    return tuple(sides) or None
+
+
+def _pooled_plane(rows: Axis, keys: Axis) -> Shape | None:
+    """Return the sizes of the grid that pooled keys come from, if its tokens are the queries; else None.
+
+    The queries may be a sequence, of which only the keys show the sides.
     """
+    origins = [atom.root.origin for atom in keys if atom.root.how == "pooled" and atom.size == atom.root.size]
+    if len(origins) != len(keys) or joined(atom for origin in origins for atom in origin) != rows:
+        return None
+    return tuple(map(size_of, origins)) or None
+
+
+def _sides_along(root: Root, parts: list[Part]) -> tuple[list[int], bool] | None:
+    """Return the sides of a window along one Root, and whether it is dilated; None if the parts are not all of the Root."""
+    runs = _runs(root, parts)
+    if runs is None:
+        return None
+    if len(runs) == 1:
+        inside, size = runs[0]
+        if not inside and min(atom.stride for atom, _ in parts) > 1:
+            return None  # the tokens inside of these windows are not the queries
+        return [size] if inside else [] if root.how == "windows" else [1], False
+    return [size for inside, size in runs if inside][::-1], not runs[0][0]
+
+
+def _runs(root: Root, parts: list[Part]) -> list[tuple[bool, int]] | None:
+    """Return the sizes of the runs of parts inside of a window (True) and of windows (False), the innermost run first.
+
+    It is None if the parts are not all of the Root. The innermost positions may be missing, if neighbours were merged into
+    one token.
+    """
+    parts = sorted(parts, key=lambda part: part[0].stride)
     stride = parts[0][0].stride
     for atom, _ in parts:
         if atom.stride != stride:
@@ -128,16 +189,10 @@ def _sides_along(root: Root, parts: list[Part]) -> tuple[list[int], bool] | None
         stride *= atom.size
     if stride != root.size:
         return None
-    runs = [
+    return [
         (inside, prod(side or atom.size for atom, side in run))
         for inside, run in groupby(parts, lambda part: part[1] > 0)
     ]
-    if len(runs) == 1:
-        inside, size = runs[0]
-        if not inside and parts[0][0].stride > 1:
-            return None  # the tokens inside of these windows are not the queries
-        return [size] if inside else [] if root.how == "windows" else [1], False
-    return [size for inside, size in runs if inside][::-1], not runs[0][0]
 
 
 def _padding(atoms: Iterable[Atom]) -> int:

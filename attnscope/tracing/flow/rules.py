@@ -27,6 +27,7 @@ from attnscope.tracing.flow.axes import (
 from attnscope.tracing.flow.record import INPUT, Flow, Node, Value
 
 Rule = Callable[["AxisRules", Node], Sequence[Axes]]
+POOLS_WITH_INDICES = (("max", "_with_indices"), ("adaptive_max", ""))
 RULES: dict[str, Rule] = {}
 """Rules of operators, by name; each returns the axes of each output."""
 
@@ -259,13 +260,27 @@ def _unfold(rules: AxisRules, node: Node) -> Sequence[Axes]:
 
 @rule("im2col")
 def _im2col(rules: AxisRules, node: Node) -> Sequence[Axes]:
-    """Take overlapping windows of a plane: (b, c·k·k, windows)."""
-    value, kernel = node.args[:2]
+    """Take windows of a plane: (b, c·k·k, windows)."""
+    value, kernel, dilation, padding, stride = node.args[:5]
     *batch, channels, rows, columns = value.axes
+    if list(kernel) == list(stride) and not any(padding) and {*dilation} == {1}:  # they do not overlap
+        down, across = (
+            viewed((axis,), (size_of(axis) // side, side)) for axis, side in zip((rows, columns), kernel, strict=True)
+        )
+        return [(*batch, (*channels, *down[1], *across[1]), joined((*down[0], *across[0])))]
     plane, count = joined((*rows, *columns)), node.outputs[0].shape[-1]
     windows = plane if size_of(plane) == count else rules.derived(plane, count, "windows")
     inside = [rules.derived(axis, size, "window") for axis, size in zip((rows, columns), kernel, strict=True)]
     return [(*batch, (*channels, *inside[0], *inside[1]), windows)]
+
+
+@rule("col2im")
+def _col2im(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Put windows together to a plane."""
+    value, sides = node.args[:2]
+    *batch, channels, windows = value.axes
+    places = [rules.derived(windows, side, "fold", axis, kind=TOKEN) for axis, side in enumerate(sides)]
+    return [(*batch, rules.derived(channels, node.outputs[0].shape[-3], "fold"), *places)]
 
 
 @rule("cat", "concat", "concatenate")
@@ -419,10 +434,24 @@ def _convolution(rules: AxisRules, node: Node) -> Sequence[Axes]:
     return [(images, channels, *axes)]
 
 
+@rule(*[f"{name}_pool{sides}d" for name in ("avg", "max", "_adaptive_avg", "adaptive_avg") for sides in (1, 2, 3)])
+@rule(*[f"{name}_pool{sides}d{end}" for name, end in POOLS_WITH_INDICES for sides in (2, 3)])
+def _pool(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    return [rules.changed([node.args[0]], value.shape, "pooled") for value in node.outputs]
+
+
 @rule("embedding")
 def _embedding(rules: AxisRules, node: Node) -> Sequence[Axes]:
     weight, indices = node.args[:2]
     return [(*indices.axes, _features(rules, weight.axes[1], weight.shape[1]))]
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler")
+def _grid_sampler(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Take tokens at given places; each place is a token, although the channels of a projection may count them."""
+    value, grid = node.args[:2]
+    places = [rules.derived(axis, size_of(axis), "gather", kind=TOKEN) if axis else () for axis in grid.axes[1:-1]]
+    return [(*value.axes[:2], *places)]
 
 
 @rule("index", "_unsafe_index")

@@ -1,0 +1,61 @@
+"""An attention as it was observed in the forward of a third-party module: its sizes, from which a family's Spec follows."""
+
+from dataclasses import dataclass
+
+from attnscope.core.sizes import Sides
+
+TOKENS, NEIGHBOURHOOD, CHANNELS, LINEAR, SEPARABLE = "tokens", "neighbourhood", "channel", "linear", "separable"
+"""What queries are scored against: the tokens of a group, those around each query, channels, or nothing (two kinds)."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The sizes of one attention, read from the views, matmuls and convolutions of a forward.
+
+    Args:
+        scope: TOKENS, NEIGHBOURHOOD, CHANNELS, LINEAR or SEPARABLE.
+        images: batch size.
+        windows: number of groups of queries in an image that have keys of their own.
+        tokens: number of queries of a group.
+        keys: number of keys of a query; None if tokens have no scores.
+        heads: number of heads.
+        dim: channels of an input token.
+        inner_dim: channels of all heads together.
+        out_dim: channels of an output token.
+        sides: sides of the grid of queries, without padding; None if unknown.
+        window: sides of a group of queries; None if unknown, or if there is one group.
+        is_dilated: whether the tokens of a group are at a distance from each other.
+        key_sides: sides of the keys of a query; None if unknown.
+        is_other: whether keys come from another sequence than the queries.
+    """
+
+    scope: str
+    images: int
+    windows: int
+    tokens: int
+    keys: int | None
+    heads: int
+    dim: int
+    inner_dim: int
+    out_dim: int
+    sides: Sides | None = None
+    window: Sides | None = None
+    is_dilated: bool = False
+    key_sides: Sides | None = None
+    is_other: bool = False
+
+    @property
+    def grid(self) -> Sides:
+        """Return the sides of the grid of queries; those of one row if they are unknown."""
+        return self.sides if self.sides and len(self.sides) > 1 else (1, self.windows * self.tokens)
+
+    @property
+    def is_global(self) -> bool:
+        """Return whether each query has scores with all tokens of its image."""
+        return self.scope == TOKENS and self.windows == 1 and self.tokens == self.keys
+
+    @property
+    def is_windowed(self) -> bool:
+        """Return whether each query has scores with the tokens of its window, whose sides are known."""
+        known = self.sides is not None and self.window is not None
+        return self.scope == TOKENS and self.windows > 1 and self.tokens == self.keys and known

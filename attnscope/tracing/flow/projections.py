@@ -1,0 +1,108 @@
+"""Find the projections of an attention: the products with weights that make its queries, keys, values and output."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from attnscope.tracing.flow.record import Node, Value
+from attnscope.tracing.flow.rules import operands
+
+FARTHEST = 60
+"""The largest number of operators between a projection and the attention that are searched."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An attention with its projections.
+
+    Args:
+        dim: channels of an input token; those of a query if queries are not projected.
+        out_dim: channels of an output token; those of all heads if the output is not projected.
+        has_inputs: whether queries, keys and values are projected.
+        has_output: whether the output is projected.
+        macs: MACs of the attention and its projections.
+        nodes: the projections.
+    """
+
+    dim: int
+    out_dim: int
+    has_inputs: bool
+    has_output: bool
+    macs: int
+    nodes: tuple[Node, ...] = ()
+
+
+def layer_of(
+    inputs: Sequence[Value], results: Sequence[Value], consumers: Mapping[Value, Sequence[Node]], inner: int, macs: int
+) -> Layer:
+    """Return an attention with the projections before its queries, keys and values, and after its results.
+
+    Args:
+        inputs: the query, key and value of each part of the attention.
+        results: the result of each part.
+        consumers: the operators that take each tensor.
+        inner: channels of all heads.
+        macs: MACs of the attention without projections.
+    """
+    before = [_before(value) for value in inputs]
+    after = _after(results, consumers)
+    query = before[0]
+    nodes = tuple(dict.fromkeys([node for found in (*before, after) for node in found]))
+    return Layer(
+        dim=_channels(_data(query[0]), query[0]) if query else inner,
+        out_dim=_channels(after[0].outputs[0], after[0]) if after else inner,
+        has_inputs=all(before),
+        has_output=bool(after),
+        macs=macs + sum(node.macs for node in nodes),
+        nodes=nodes,
+    )
+
+
+def _before(value: Value) -> list[Node]:
+    """Return the nearest products with a weight from which a tensor is made."""
+    found: list[Node] = []
+    seen = {value}
+    queue = [value]
+    for each in queue:
+        maker = each.maker
+        if maker is None or len(seen) > FARTHEST:
+            continue
+        if _is_projection(maker):
+            found.append(maker)
+        elif not maker.macs:
+            new = [before for before in maker.inputs if not before.is_weight and before not in seen]
+            seen.update(new)
+            queue += new
+    return found
+
+
+def _after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -> list[Node]:
+    """Return the nearest product with a weight that takes one of these results."""
+    queue = list(values)
+    seen = {*queue}
+    for each in queue:
+        for node in consumers.get(each, ()):
+            if _is_projection(node):
+                return [node]
+            if node.macs or len(seen) > FARTHEST:
+                continue
+            new = [out for out in node.outputs if out not in seen]
+            seen.update(new)
+            queue += new
+    return []
+
+
+def _is_projection(node: Node) -> bool:
+    """Return whether an operator multiplies data by a weight."""
+    is_product = "conv" in node.name or None not in operands(node)
+    return is_product and node.macs > 0 and node.fused is None and any(value.is_weight for value in node.inputs)
+
+
+def _data(node: Node) -> Value:
+    """Return the factor of a projection that is not the weight; the first one of tokens that are learned too."""
+    first, second = node.args[:2] if "conv" in node.name else operands(node)
+    return second if first.is_weight and not second.is_weight else first
+
+
+def _channels(value: Value, node: Node) -> int:
+    """Return the number of channels of the argument or the result of a projection."""
+    return value.shape[1 if "conv" in node.name else -1]

@@ -1,0 +1,218 @@
+"""The families of attention that `trace` recognizes: in modules of timm and in those of attnscope itself."""
+
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import attnscope
+from attnscope import attentions
+from attnscope.render import render
+from attnscope.render.screen import Screen
+
+
+def spec(name, **values):
+    return attentions.spec_class(name)(**values)
+
+
+OWN = [
+    spec("cross", tokens=10, keys=30, dim=64, heads=4),
+    spec("hiera", resolution=16, window=8, dim=32, out_dim=64),
+    spec("hiera", resolution=8, window=0, dim=64, out_dim=64),
+    spec("linear", dim=64),
+    spec("linear", dim=64, scales=(3, 5)),
+    spec("maxvit", resolution=(14, 28), partition=7, grid=True),
+    spec("pvt", resolution=(16, 24), reduction=4),
+    spec("pvt", resolution=(16, 24), linear=True),
+    spec("sam", resolution=(16, 20), window=8, dim=64, heads=4),
+    spec("sam", resolution=(6, 8), window=0, dim=64, heads=4),
+    spec("separable", resolution=(8, 12), dim=32),
+    spec("swin", resolution=(14, 20), window=(7, 5), dim=48, batch=2),
+    spec("swin", resolution=(13, 18), window=(4, 8), dim=48),
+    spec("swin3d", resolution=(4, 8, 12), window=(2, 4, 6), dim=48),
+    spec("swinv2", resolution=16, window=8, dim=48),
+    spec("vit", tokens=50, dim=64, heads=4, batch=3),
+]
+
+
+def found_in(module, *shapes):
+    return attnscope.trace(module.eval(), *[torch.rand(shape) for shape in shapes]).attentions
+
+
+@pytest.mark.parametrize("own", OWN, ids=lambda own: own.command())
+def test_own_modules_have_the_command_the_words_and_the_formula_of_their_family(own):
+    (found,) = found_in(attentions.build(own), *own.input_shapes)
+    formula = own.complexity().own.of_batch(own.batch)
+    # a grid is a sequence of tokens in some modules, and Hiera's windows count their queries
+    assert found.family.command == own.command(batch=1)
+    assert found.family.words == own.neighbourhood.describe()
+    assert found.complexity[-1].name == formula.name
+    assert (found.complexity[-1].formula, found.complexity[-1].macs) == (formula.formula, formula.macs)
+    assert formula.macs == sum(own.closed_form().values()) or own.name == "swinv2"  # its Ω has no MLP of the bias
+
+
+TIMM = [
+    ("pvt_v2.Attention(64, 2, sr_ratio=4)", [(1, 256, 64), (16, 16)], "pvt --heads 2 --resolution 16 --reduction 4"),
+    ("pvt_v2.Attention(64, 2, linear_attn=True)", [(1, 256, 64), (16, 16)], "pvt --heads 2 --resolution 16 --linear"),
+    ("twins.LocallyGroupedAttn(64, 2, ws=7)", [(1, 196, 64), (14, 14)], "swin --dim 64 --heads 2 --resolution 14"),
+    ("twins.GlobalSubSampleAttn(64, 1, sr_ratio=7)", [(1, 196, 64), (14, 14)], "pvt --resolution 14 --reduction 7"),
+    ("efficientvit_mit.LiteMLA(64, 64, dim=16)", [(1, 64, 14, 14)], "linear --dim 64"),
+    ("xcit.XCA(192, 4)", [(1, 196, 192)], "xca --resolution 1x196"),
+    ("davit.ChannelAttention(96, 3)", [(1, 49, 96)], "xca --dim 96 --heads 3 --resolution 1x49"),
+    ("edgenext.CrossCovarianceAttn(96, 3)", [(1, 49, 96)], "xca --dim 96 --heads 3 --resolution 1x49"),
+    ("mobilevit.LinearSelfAttention(32)", [(1, 32, 4, 25)], "separable --dim 32 --resolution 4x25 --patch 4x1"),
+    ("cait.ClassAttn(64, 4)", [(1, 50, 64)], "cross --dim 64 --heads 4 --tokens 1 --keys 50"),
+    ("cait.TalkingHeadAttn(64, 4)", [(1, 50, 64)], None),
+    ("volo.OutlookAttention(64, 2, stride=2)", [(1, 14, 14, 64)], None),
+    ("levit.Attention(64, 16, resolution=7)", [(1, 49, 64)], None),
+    ("convit.GPSA(64, 4)", [(1, 196, 64)], None),
+    ("eva.EvaAttention(64, 4, scale_norm=False)", [(2, 50, 64)], "vit --dim 64 --heads 4 --tokens 50"),
+    (
+        "vision_transformer_sam.Attention(64, 4, use_rel_pos=True, input_size=(8, 8))",
+        [(1, 8, 8, 64)],
+        "sam --dim 64 --heads 4 --resolution 8 --window 0",
+    ),
+    (
+        "vision_transformer_sam.Block(64, 4, use_rel_pos=True, window_size=4, input_size=(4, 4))",
+        [(1, 6, 8, 64)],
+        "sam --dim 64 --heads 4 --resolution 6x8 --window 4",
+    ),
+    ("maxxvit.PartitionAttentionCl(64, 'block', CFG)", [(1, 14, 28, 64)], "swin --dim 64 --heads 2 --resolution 14x28"),
+    (
+        "maxxvit.PartitionAttentionCl(64, 'grid', CFG)",
+        [(1, 14, 28, 64)],
+        "maxvit --resolution 14x28 --grid",
+    ),
+    (
+        "davit.SpatialBlock(96, 3)",
+        [(1, 96, 13, 20)],
+        "swin --resolution 13x20",
+    ),
+]
+
+
+def of_timm(text):
+    """Build a module of timm from its name in timm.models and its arguments."""
+    name, _, arguments = text.partition("(")
+    module = import_module(f"timm.models.{name.split('.')[0]}")
+    values = {"CFG": module.MaxxVitTransformerCfg(window_size=(7, 7), grid_size=(7, 7))} if "CFG" in text else {}
+    return eval(f"made({arguments}", {"made": getattr(module, name.split(".")[1]), **values})
+
+
+@pytest.mark.parametrize(("text", "inputs", "command"), TIMM, ids=[case[0] for case in TIMM])
+def test_modules_of_timm_are_those_of_their_family(text, inputs, command):
+    pytest.importorskip("timm")
+    shape, *sides = inputs
+    module = of_timm(text)
+    module.eval()
+    (found,) = attnscope.trace(module, torch.rand(shape), *sides).attentions
+    assert (found.family.command if found.family else None) == (command and f"attnscope {command}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("metaformer.Pooling()", (1, 64, 14, 14)),
+        ("mlp_mixer.MixerBlock(64, 49)", (1, 49, 64)),
+        ("focalnet.FocalModulation(64, 3, 2)", (1, 64, 14, 14)),
+    ],
+)
+def test_modules_without_attention_have_none(text, shape):
+    pytest.importorskip("timm")
+    report = attnscope.trace(of_timm(text), torch.rand(shape))
+    assert (report.attentions, report.other_softmaxes) == ([], [])
+
+
+class Heads(nn.Module):
+    """Heads with more or fewer channels together than a token, as in many small implementations."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(24, 3 * 64), nn.Linear(64, output)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("output", "formula"), [(24, "4hwCD + 2(hw)²D"), (64, "3hwCD + hwD² + 2(hw)²D"), (40, "3hwCD + hwDO + 2(hw)²D")]
+)
+def test_the_formula_has_the_channels_of_the_projections(output, formula):
+    report = attnscope.trace(Heads(output), torch.rand(2, 50, 24))
+    (found,) = report.attentions
+    (term,) = found.complexity
+    assert (term.formula, term.macs, found.family) == (f"b({formula})", report.totals.macs, None)
+
+
+class More(Heads):
+    """A block: the module of the attention has other layers too."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.qkv, self.out, self.mlp = nn.Linear(24, 72), nn.Linear(24, 24), nn.Linear(24, 24)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 6)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp(x)
+
+
+def test_a_module_that_does_more_has_the_formula_but_no_family():
+    (found,) = found_in(More(), (1, 50, 24))
+    assert [(term.name, term.macs) for term in found.complexity] == [("Ω(MSA)", 4 * 50 * 24**2 + 2 * 50**2 * 24)]
+    assert found.family is None
+
+
+class Deformable(nn.Module):
+    """Values at predicted places of the image, with predicted weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.weights, self.value = nn.Linear(32, 8), nn.Linear(32, 4), nn.Conv2d(32, 32, 1)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        places = self.places(tokens).view(1, -1, 4, 2).tanh()
+        taken = F.grid_sample(self.value(x), places, align_corners=False)
+        return (taken * self.weights(tokens).softmax(-1)[:, None]).sum(-1)
+
+
+def test_weights_without_scores_are_a_kind_that_attnscope_does_not_know():
+    report = attnscope.trace(Deformable(), torch.rand(1, 32, 8, 8))
+    (found,) = report.attentions
+    assert (found.scope, found.tokens, found.keys, found.complexity, found.family) == ("predicted", 64, 4, [], None)
+    words = "here: attention of a kind that attnscope does not know: weights predicted without q·kᵀ, 64 queries, 4 keys"
+    assert words in render(report, "table", Screen(width=250))
+
+
+class Frames(nn.Module):
+    """Attention in each frame of a video, with a class token that all frames share."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(32, 96)
+
+    def forward(self, x):
+        frames = x[:, 1:].view(1, 49, 8, 32).transpose(1, 2).reshape(8, 49, 32)
+        frames = torch.cat([x[:, :1].expand(8, -1, -1), frames], 1)
+        return F.scaled_dot_product_attention(*self.qkv(frames).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4))
+
+
+def test_frames_with_a_class_token_are_not_dilated_windows():
+    (found,) = found_in(Frames(), (1, 1 + 49 * 8, 32))
+    assert (found.scope, found.windows, found.window, found.tokens) == ("windowed", 8, None, 50)
+
+
+def test_the_family_is_in_the_screen_and_in_json():
+    own = spec("pvt", resolution=(16, 24), reduction=4)
+    report = attnscope.trace(attentions.build(own), torch.rand(own.input_shape))
+    line = "the same as attnscope pvt --resolution 16x24 --reduction 4: keys of 4×4 patches"
+    assert line in render(report, "table", Screen(width=250))
+    assert report.to_dict()["attentions"][0]["family"] == {
+        "name": "pvt",
+        "command": "attnscope pvt --resolution 16x24 --reduction 4",
+        "words": "keys of 4×4 patches",
+    }
