@@ -19,6 +19,8 @@ def spec(name, **values):
 
 OWN = [
     spec("cross", tokens=10, keys=30, dim=64, heads=4),
+    spec("cswin", resolution=(8, 12), stripe=2, heads=4, batch=2),
+    spec("cswin", resolution=8, stripe=8, heads=4),
     spec("hiera", resolution=16, window=8, dim=32, out_dim=64),
     spec("hiera", resolution=8, window=0, dim=64, out_dim=64),
     spec("linear", dim=64),

@@ -84,6 +84,10 @@ class Complexity:
         return self.terms[0].macs / self.terms[-1].macs
 
 
+WINDOWED, GRID = "Ω(W-MSA)", "Ω(grid)"
+"""Names of the formulas of attention in windows whose tokens are neighbours, or at a distance."""
+
+
 def global_attention(tokens: int, dim: int, kv_dim: int | None = None, letters: str = "hw") -> Term:
     """Return Ω(MSA): hw tokens of dimension C attend to all tokens.
 
@@ -99,7 +103,7 @@ def windowed_attention(
     window: Sides | int,
     padding: int = 0,
     kv_dim: int | None = None,
-    name: str = "Ω(W-MSA)",
+    name: str = WINDOWED,
     letters: str = "hw",
 ) -> Term:
     """Return Ω(W-MSA): the cost of global attention if each token attends to M² keys.

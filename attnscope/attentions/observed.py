@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from attnscope.core.sizes import Sides
 
-TOKENS, NEIGHBOURHOOD, CHANNELS, LINEAR, SEPARABLE = "tokens", "neighbourhood", "channel", "linear", "separable"
-"""What queries are scored against: the tokens of a group, those around each query, channels, or nothing (two kinds)."""
+TOKENS, NEIGHBOURHOOD, CROSS, CHANNELS = "tokens", "neighbourhood", "cross-shaped", "channel"
+"""What queries are scored against: the tokens of a group, those around each query, those of two stripes, or channels."""
+LINEAR, SEPARABLE = "linear", "separable"
+"""Attentions without scores of pairs."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Observed:
     """The sizes of one attention, read from the views, matmuls and convolutions of a forward.
 
     Args:
-        scope: TOKENS, NEIGHBOURHOOD, CHANNELS, LINEAR or SEPARABLE.
+        scope: TOKENS, NEIGHBOURHOOD, CROSS, CHANNELS, LINEAR or SEPARABLE.
         images: batch size.
         windows: number of groups of queries in an image that have keys of their own.
         tokens: number of queries of a group.
@@ -23,7 +25,7 @@ class Observed:
         inner_dim: channels of all heads together.
         out_dim: channels of an output token.
         sides: sides of the grid of queries, without padding; None if unknown.
-        window: sides of a group of queries; None if unknown, or if there is one group.
+        window: sides of a group of queries, or the widths of both stripes; None if unknown, or if there is one group.
         is_dilated: whether the tokens of a group are at a distance from each other.
         key_sides: sides of the keys of a query; None if unknown.
         is_other: whether keys come from another sequence than the queries.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from attnscope.attentions.complexity import Projected, padded_tokens, scored_attention, window_keys
+from attnscope.attentions.complexity import GRID, WINDOWED, Projected, padded_tokens, scored_attention, window_keys
 from attnscope.attentions.observed import TOKENS, Observed
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Shape, spell
@@ -70,12 +70,18 @@ class Forward:
 
     def inside(self, paths: Iterable[str]) -> list[int]:
         """Return the indices of the calls inside the modules at these paths; the path "" is the whole module."""
-        heads = tuple(paths)
-        return [
-            index
-            for index, call in enumerate(self.calls)
-            if any(not path or call.path == path or call.path.startswith(f"{path}.") for path in heads)
-        ]
+        return sorted({index for path in paths for index in self._below.get(path, ())})
+
+    @cached_property
+    def _below(self) -> dict[str, list[int]]:
+        """Return the indices of the calls inside each module, by its path."""
+        below: dict[str, list[int]] = {"": list(range(len(self.calls)))}
+        for index, call in enumerate(self.calls):
+            path = call.path
+            while path:
+                below.setdefault(path, []).append(index)
+                path = path.rpartition(".")[0]
+        return below
 
 
 def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[AttentionFound]:
@@ -202,6 +208,14 @@ class Surroundings(Described, OtherSequence):
     words: ClassVar[str] = "each token's own neighbourhood"
 
 
+class Cross(Described, OtherSequence):
+    """The vertical and the horizontal stripe through each query, for half of the heads each: cross-shaped windows."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "cross-shaped"
+    words: ClassVar[str] = "cross of stripes"
+
+
 class PredictedWeights(Described, OtherSequence):
     """Values whose weights are a softmax of a projection, without q·kᵀ: outlook, deformable and pooling attention."""
 
@@ -251,6 +265,8 @@ class Linear(Unscored):
     words: ClassVar[str] = "linear attention, q·(kᵀ·v)"
 
 
+AROUND = {"neighbourhood": Surroundings, "cross-shaped": Cross, "predicted": PredictedWeights}
+"""The neighbourhoods of attentions whose queries have keys of their own, by their scope."""
 UNSCORED = {"channel": Channels, "linear": Linear, "separable": Separable}
 """The neighbourhoods of attentions without scores of tokens with tokens, by their scope."""
 
@@ -260,10 +276,8 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
     windows, tokens, keys = attention.places.windows, attention.tokens, attention.keys
     if keys is None:
         return UNSCORED[attention.scope](windows * tokens)
-    if attention.scope == "predicted":
-        return PredictedWeights(tokens, keys)
-    if attention.scope == "neighbourhood":
-        return Surroundings(tokens, keys)
+    if attention.scope in AROUND:
+        return AROUND[attention.scope](tokens, keys)
     if windows > 1:
         return (DilatedGroups if attention.places.grid else Groups)(windows, tokens, keys, attention.places.sides)
     if tokens == keys:
@@ -328,7 +342,7 @@ def _plain_complexity(attention: Attention) -> list[Formula]:
     if seen.windows > 1:
         window = seen.window if seen.window and len(seen.window) > 1 else seen.tokens
         queries = padded_tokens((padded - padding,), (padded,))
-        terms.append(scored_attention("Ω(W-MSA)", queries, window_keys(window), channels))
+        terms.append(scored_attention(GRID if seen.is_dilated else WINDOWED, queries, window_keys(window), channels))
     if terms[-1].macs * seen.images != layer.macs:
         return []
     return [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]

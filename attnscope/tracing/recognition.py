@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import Contraction
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs
@@ -31,7 +32,8 @@ class Attention:
     Args:
         kind: how it is computed: "score-softmax-value", "score-value" without a softmax, "fused", "linear", "separable",
             "predicted".
-        scope: its neighbourhood: "tokens", "neighbourhood", "channel", "linear", "separable" or "predicted".
+        scope: its neighbourhood: "tokens", "neighbourhood", "cross-shaped", "channel", "linear", "separable", or
+            "predicted".
         tokens: number of queries of a window.
         keys: number of keys of a window; None if queries have no scores with keys.
         head_dim: channels of a head.
@@ -428,6 +430,8 @@ def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
 
 def _step(one: _Part, other: _Part) -> str | None:
     """Return what the second of two parts of an attention continues with; None if they are not parts of one."""
+    if _widths(one, other) is not None:
+        return "stripes"
     if one.found.likeness != other.found.likeness:
         return None
     if _moves(one.queries, other.queries):
@@ -442,6 +446,22 @@ def _step(one: _Part, other: _Part) -> str | None:
         if axis == other_axis and index + 1 == other_index
     ]
     return SELECTED.get(kind_of(differing[0])) if len(differing) == 1 else None
+
+
+def _widths(one: _Part, other: _Part) -> Shape | None:
+    """Return the widths of the vertical and the horizontal stripes of a cross, if two parts are its halves; else None.
+
+    Each half has the same number of heads, and the stripes of one are as long as the grid in the other direction.
+    """
+    halves = [part.found.places for part in (one, other)]
+    if one.cat is None or one.cat is not other.cat or halves[0].heads != halves[1].heads:
+        return None
+    planes = {places.plane for places in halves}
+    stripes = [places.sides for places in halves]
+    if len(planes) > 1 or any(sides is None or len(sides) != 2 for sides in (*planes, *stripes)):
+        return None
+    (height, width), (down, across) = planes.pop() or (), sorted([sides or () for sides in stripes], reverse=True)
+    return (down[1], across[0]) if (down[0], across[1]) == (height, width) else None
 
 
 def _moves(one: Axis, other: Axis) -> bool:
@@ -460,6 +480,16 @@ def _slices(axis: Axis) -> list[tuple[Axis, int]]:
     return [(atom.root.origin, atom.root.start) for atom in axis if atom.root.how == "slice"]
 
 
+def _cross(one: _Part, other: _Part) -> Attention:
+    """Return the attention in a vertical and a horizontal stripe, each of which is for half of the heads."""
+    first, widths = one.found, _widths(one, other) or (0, 0)
+    height, width = first.places.plane or (0, 0)
+    places = replace(first.places, heads=2 * (first.heads or 1), windows=1, sides=widths, grid=False)
+    keys = widths[0] * height + widths[1] * width - prod(widths)
+    macs = first.macs + other.found.macs
+    return replace(first, scope="cross-shaped", tokens=height * width, keys=keys, places=places, macs=macs)
+
+
 def _joined(run: list[_Part]) -> _Part:
     """Return the attention of which these are all parts."""
     if len(run) == 1:
@@ -474,6 +504,8 @@ def _joined(run: list[_Part]) -> _Part:
     elif step == "windows":
         sides = tuple(atom.size for atom in run[0].queries)
         found = replace(found, places=replace(places, windows=places.windows * times, sides=sides))
+    elif step == "stripes":
+        found = _cross(*run)
     elif step == "images":
         found = replace(found, places=replace(places, images=places.images * times))
     else:

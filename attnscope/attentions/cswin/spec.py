@@ -1,10 +1,12 @@
 """Options of cross-shaped window attention, and its cost by the paper's formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, projections
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import CROSS, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -103,6 +105,13 @@ class CSWinSpec(Headed):
                 f"{{heads}} must be even, half of them for each direction of the stripes (got {self.heads}); "
                 f"nearest: {nearest_multiples(self.heads, 2)}"
             )
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention in a vertical and a horizontal stripe; one stripe may be the whole grid."""
+        stripes = seen.sides if seen.is_global else seen.window if seen.scope == CROSS else None
+        if stripes and len({*stripes}) == 1:
+            yield {"resolution": seen.sides, "stripe": stripes[0], "dim": seen.dim, "heads": seen.heads}
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
+from attnscope.attentions.complexity import GRID, Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
@@ -149,7 +149,7 @@ class MaxViTSpec(Headed):
 
     def complexity(self) -> Complexity:
         """Return the formulas of this attention and of global attention on the same tokens."""
-        name = "Ω(grid)" if self.grid else "Ω(block)"
+        name = GRID if self.grid else "Ω(block)"
         return Complexity(
             batch=self.batch,
             own=windowed_attention(self.tokens, self.dim, self.partition, name=name),
