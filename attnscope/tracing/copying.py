@@ -3,6 +3,7 @@
 import copy
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from traceback import walk_tb
@@ -215,7 +216,19 @@ def _packed(packed: PackedSequence, memo: Memo) -> PackedSequence:
     return type(packed)(batch_sizes=packed.batch_sizes.clone(), **parts)
 
 
+def _ordered(value: "OrderedDict[Any, Any]", memo: Memo) -> "OrderedDict[Any, Any]":
+    """Copy an OrderedDict. A module has eleven of them, most of them empty, which the protocol of pickle takes long for."""
+    made: OrderedDict[Any, Any] = OrderedDict()
+    memo[id(value)] = made
+    for key, item in value.items():
+        made[copy.deepcopy(key, memo)] = copy.deepcopy(item, memo)
+    if vars(value):
+        vars(made).update(copy.deepcopy(vars(value), memo))
+    return made
+
+
 COPIERS: dict[type, Copier] = {
+    OrderedDict: _ordered,
     weakref.ref: _reference,
     _KeptReference: _reference,
     weakref.WeakMethod: _method_reference,

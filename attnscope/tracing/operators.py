@@ -82,7 +82,14 @@ class Operators(TorchDispatchMode):
             return func(*args, **kwargs)
         if not is_known(func) and (backend := _backend(args, kwargs)) and _runs_python(func, backend):
             return self.run_custom(func, backend, args, kwargs)
-        out = _laid_out(func, args, func(*args, **kwargs))
+        if (
+            func.namespace == "aten"
+        ):  # many operators on meta are Python, whose torch calls are not those of the forward
+            with torch._C.DisableTorchFunction():
+                out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
+        out = _laid_out(func, args, out)
         self.recorder.ran(func, args, kwargs, out)
         if self.computed is not None and not (is_view(func) or ALLOCATES.fullmatch(name_of(func))):
             self.computed |= _storages(out)

@@ -45,6 +45,8 @@ class Visits:
     def __init__(self, root: nn.Module) -> None:
         self.paths = {id(module): path for path, module in named_modules(root)}
         self.names: dict[int, dict[int, list[str]]] = {}
+        self.runs: dict[type, bool] = {}
+        """Whether a class of modules has a forward of its own."""
 
     def __contains__(self, module: nn.Module) -> bool:
         """Return whether a module is the root or one of its submodules."""
@@ -84,7 +86,7 @@ class Visits:
         if id(module) not in self.names:
             nearest: dict[int, int] = {}
             names: dict[int, list[str]] = {}
-            for name, submodule, distance in _below(module, "", 0, {id(module)}):
+            for name, submodule, distance in _below(module, "", 0, {id(module)}, self.runs):
                 key = id(submodule)
                 if distance < nearest.setdefault(key, distance):
                     nearest[key] = distance
@@ -99,7 +101,9 @@ def _joined(caller: Visit | None, names: Sequence[str]) -> str:
     return ".".join([caller.path, *names]) if caller and caller.path else ".".join(names)
 
 
-def _below(module: nn.Module, at: str, distance: int, opened: set[int]) -> Iterator[tuple[str, nn.Module, int]]:
+def _below(
+    module: nn.Module, at: str, distance: int, opened: set[int], runs: dict[type, bool]
+) -> Iterator[tuple[str, nn.Module, int]]:
     """Yield the submodules below a module by each of their names, and the number of modules with a forward in between.
 
     Each module is opened once, so that the time is linear although the number of paths may not be.
@@ -111,5 +115,7 @@ def _below(module: nn.Module, at: str, distance: int, opened: set[int]) -> Itera
         yield path, submodule, distance
         if id(submodule) not in opened:
             opened.add(id(submodule))
-            runs = getattr_static(type(submodule), "forward") is not nn.Module.forward  # a scripted one is a descriptor
-            yield from _below(submodule, path, distance + runs, opened)
+            kind = type(submodule)
+            if kind not in runs:  # a forward of its own; that of a scripted module is a descriptor
+                runs[kind] = getattr_static(kind, "forward") is not nn.Module.forward
+            yield from _below(submodule, path, distance + runs[kind], opened, runs)
