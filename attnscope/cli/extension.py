@@ -20,6 +20,7 @@ OTHERS: dict[str, tuple[str, str]] = {
     "explore": (LEARN, "Explore an attention live: keys change options, and costs and pictures follow."),
     "windows": (LEARN, "Draw the keys of a query, and the shift, mask and positions of windows."),
     "compare": (COMPARE, "Compare attentions by formula and by measurement: MACs, memory, time, break-even."),
+    "shard": (COMPARE, "Plan an attention on several devices: local shapes, collectives, bytes sent."),
     "trace": (GUARD, "Trace any module: timm, torchvision, Hugging Face, or your own."),
     "diff": (GUARD, "Compare two saved runs: environment, costs and times."),
     "peaks": (GUARD, "Measure the peaks of this machine: matmul, softmax, copies."),

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from attnscope.core.shown import Shown
 from attnscope.core.windows import Windows
 from attnscope.plan.peaks import Peaks
-from attnscope.render import columns_of, compare, diff, neighbourhood, parts_of, peaks, windows
+from attnscope.render import columns_of, compare, diff, neighbourhood, parts_of, peaks, sharding, windows
 from attnscope.render.columns import Column
 from attnscope.render.page import render_fragment
 from attnscope.render.page.spec import spec_of
@@ -20,6 +20,7 @@ from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
 from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report
+from attnscope.reports.sharding import ShardingReport
 from attnscope.reports.windows import WindowsReport
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ VIEWS: dict[type[Shown], View] = {
         lambda result: _unstyled(neighbourhood.seen_columns(), result.seen),
         neighbourhood.neighbourhood_parts,
         lambda result, screen: neighbourhood.neighbourhood_parts(result, screen)[1:],
+    ),
+    ShardingReport: View(
+        lambda result: _unstyled(sharding.sharding_columns(result), result.steps),
+        sharding.sharding_parts,
     ),
     Diff: View(diff.diff_table, lambda result, screen: diff.diff_parts(result, NAMES, screen)),
     Peaks: View(

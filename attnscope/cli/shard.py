@@ -1,0 +1,134 @@
+"""`attnscope shard`: plans an attention on several ranks, and verifies the plan with the sharded module."""
+
+import inspect
+import shlex
+import sys
+from dataclasses import Field
+from typing import Annotated, Any
+
+import typer
+
+from attnscope import attentions
+from attnscope.attentions.spec import Spec, own_fields, own_fields_first
+from attnscope.attentions.spec import kind as spec_kind
+from attnscope.attentions.spec import option as option_field
+from attnscope.cli.extension import OTHERS
+from attnscope.cli.flags import COMPARISON, RUN, examples, flag_of, give_flags, option, strength
+from attnscope.cli.output import (
+    TEXT_FORMS,
+    ColorFlag,
+    JsonFlag,
+    OutputFlag,
+    QuietFlag,
+    TextFormFlag,
+    WideFlag,
+    check_output,
+    write,
+)
+from attnscope.core.errors import UsageError
+from attnscope.core.sizes import count_sides
+from attnscope.plan.links import DEVICES, LINKS
+from attnscope.plan.mesh import KINDS
+
+EXAMPLES = (
+    "attnscope shard vit --plan tp=4",
+    "attnscope shard vit --plan ulysses=4 --link nvlink4,5us --peak h100",
+    "attnscope shard swin --shift --plan windows=2x2",
+    "attnscope shard vit --plan ring=2 --verify",
+)
+DEFAULT = "vit"
+"""The attention that is sharded by default."""
+
+
+def shard_command(app: typer.Typer) -> None:
+    """Add the command to the app, with a flag for each field of the attentions."""
+    fields = all_fields()
+
+    def command(typer_context: typer.Context, attention: str, **flags: Any) -> None:
+        values = {name: flags.pop(name) for name in fields}
+        kind = attentions.spec_class(attention)
+        given = {name: value for name, value in values.items() if strength(typer_context, name)}
+        if stranger := next((name for name in given if name not in own_fields(kind)), None):
+            raise UsageError(f"{attention} does not have {{{stranger}}}; see attnscope {attention} --help")
+        run_shard(kind(**given), **flags)
+
+    context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    name = inspect.Parameter(
+        "attention", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=DEFAULT,
+        annotation=Annotated[
+            str,
+            typer.Argument(
+                metavar="ATTENTION", show_default=DEFAULT, autocompletion=attentions.names,
+                help=f"Attention to shard: {', '.join(attentions.names())}.",
+            ),
+        ],
+    )  # fmt: skip
+    plan, *shared = list(inspect.signature(run_shard).parameters.values())[1:]
+    give_flags(command, [context, name, plan, *map(flag_of, fields.values()), *shared])
+    app.command("shard", help=OTHERS["shard"][1], epilog=examples(EXAMPLES))(command)
+
+
+def all_fields() -> dict[str, Field[Any]]:
+    """Return the fields of all attentions, each once and without a default, since attentions have different ones."""
+    found: dict[str, Field[Any]] = {}
+    for name in attentions.names():
+        for declared in own_fields_first(attentions.spec_class(name)):
+            if declared.name not in found or count_sides(spec_kind(declared)) == 2:  # an image, and not a video
+                shown = declared.metadata.get("shown", "its own")
+                copied: Field[Any] = option_field(None, **{**declared.metadata, "shown": shown})
+                copied.name, copied.type = declared.name, spec_kind(declared) | None
+                found[declared.name] = copied
+    return found
+
+
+def run_shard(
+    spec: Spec,
+    plan: Annotated[
+        str,
+        option(
+            group=COMPARISON,
+            metavar="NAME=RANKS",
+            help=f"What the ranks cut: {', '.join(KINDS)}, such as tp=4, windows=2x2 or tp=2,windows=2.",
+        ),
+    ] = "tp=2",
+    link: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="RATE,LATENCY",
+            help=f"Link between ranks: 50GB/s,5us, or one of {', '.join(LINKS)}.",
+        ),
+    ] = None,
+    peak: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="FLOPS,RATE",
+            help=f"Peak rates of a rank, for the roofline lower bound: 60TFLOPS,2TB/s, or {', '.join(DEVICES)}.",
+        ),
+    ] = None,
+    backward: Annotated[
+        bool, option("--backward", group=RUN, help="Also show the bytes that the backward sends.")
+    ] = False,
+    form: TextFormFlag = None,
+    json: JsonFlag = False,
+    output: OutputFlag = None,
+    color: ColorFlag = "auto",
+    quiet: QuietFlag = False,
+    wide: WideFlag = False,
+) -> None:
+    """Plan an attention on several ranks: local shapes, collectives, bytes sent, MACs and memory of each step."""
+    form = check_output(form, json, output, color, TEXT_FORMS)
+    from attnscope.analyses.shard import plan_shards
+    from attnscope.plan.links import parse_device, parse_link
+    from attnscope.render.sharding import render_sharding
+
+    report = plan_shards(
+        spec,
+        plan,
+        link=None if link is None else parse_link(link),
+        device=None if peak is None else parse_device(peak, spec.dtype),
+        backward=backward,
+        command=shlex.join(["attnscope", *sys.argv[1:]]),
+    )
+    write(lambda screen: render_sharding(report, form, screen), output, color, quiet, wide)

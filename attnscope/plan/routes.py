@@ -1,0 +1,412 @@
+"""The route of a plan's tensors through one axis of a mesh: which step needs which collective.
+
+A tensor is whole, or cut along one letter. A step whose letters a cut leaves alone runs locally. The others need a
+collective:
+
+- a cut letter that the result lacks leaves partial sums: all-reduce, or reduce-scatter to the cut of the input;
+- a letter that a step needs whole, or cut elsewhere: all-gather, all-to-all, or a ring of keys and values;
+- a step that reads other places of a cut axis, such as a roll, needs a halo.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from attnscope.core.axes import Tensor
+from attnscope.core.errors import UsageError
+from attnscope.core.neighbourhood import Neighbourhood
+from attnscope.plan.halo import Needs, gathered, rolled
+from attnscope.plan.mesh import COLUMNS, ROWS, MeshAxis, Shards, chunk, leaves_a_rank_empty, legal_counts
+from attnscope.plan.plan import Plan, SizedStep
+
+HEADS, TOKENS = "heads", "tokens"
+"""What a cut goes back to: the heads, or the tokens of the input."""
+HEAD = "h"
+"""The letter of the attention heads, in every attention."""
+WINDOWS = {ROWS: "r", COLUMNS: "s"}
+"""The letters of windows down and across, by the axis of the input."""
+WHOLE_ROWS = ("_softmax", "native_layer_norm")
+"""Operators that need their last axis whole."""
+
+
+class Placed(NamedTuple):
+    """How a tensor is cut along one axis of the mesh.
+
+    Args:
+        letter: the letter that is cut, as the step spells it.
+        shards: the size of the letter on each rank.
+        root: HEADS or TOKENS.
+    """
+
+    letter: str
+    shards: Shards
+    root: str
+
+
+class Move(NamedTuple):
+    """What happens to a tensor of a step on one axis of the mesh, before or after the step.
+
+    Args:
+        kind: the collective; "copy" if it is one in the backward only, and "slice" if nothing is sent.
+        number: the number of the tensor among the inputs, or among the outputs.
+        source, target: the cut before and after; None if the tensor is whole.
+        needs: for a halo, what each rank needs.
+    """
+
+    kind: str
+    number: int
+    source: Placed | None
+    target: Placed | None
+    needs: Needs = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """One step on one axis of the mesh.
+
+    Args:
+        before, after: what happens to its inputs and to its outputs.
+        takes: how each input is cut when the step runs.
+        makes: how each output is cut when the step has run; None for a whole tensor and for partial sums.
+        weights: the cut letter and the axis of each parameter that is cut, by name.
+        contracted: the number of the input whose cut axis the weights contract; None without one.
+        rounds: the number of blocks of keys that the step runs for, one after another.
+    """
+
+    before: tuple[Move, ...]
+    after: tuple[Move, ...]
+    takes: tuple[Placed | None, ...]
+    makes: tuple[Placed | None, ...]
+    weights: Mapping[str, Placed]
+    contracted: int | None = None
+    rounds: int = 1
+
+    @property
+    def is_cut(self) -> bool:
+        """Return whether ranks compute different parts of the step."""
+        return any(self.takes) or bool(self.weights)
+
+    @property
+    def is_partial(self) -> bool:
+        """Return whether ranks hold partial sums after the step."""
+        return any(move.kind in ("all-reduce", "reduce-scatter") for move in self.after)
+
+
+def route_of(plan: Plan, axis: MeshAxis, around: Neighbourhood) -> list[Route]:
+    """Follow one axis of the mesh through the steps of a plan.
+
+    Args:
+        plan: the plan of an attention.
+        axis: the axis of the mesh.
+        around: what each query of the attention looks at, which gives the width of halos.
+
+    Raises:
+        UsageError: the attention cannot be sharded along this axis, or not on this number of ranks.
+    """
+    return _Walk(plan, axis, around).routes
+
+
+class _Walk:
+    """The walk of one axis of the mesh through the steps of a plan; `routes` has the result."""
+
+    def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood) -> None:
+        self.plan, self.axis, self.around, self.kind = plan, axis, around, axis.kind
+        self.sizes = {letter: size for step in plan.sized for letter, size in step.sizes.items()}
+        self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
+        self.tokens = self.token_letters() if self.kind.enters else {}
+        self.entry = self.enter() if self.kind.enters else None
+        self.keys = self.key_letters()
+        self.placed: dict[str, tuple[Tensor, Placed | None]] = {}
+        first = plan.sized[0]
+        self.placed[first.takes[0]] = first.step.letters.inputs[0], self.entry
+        self.rolls = 0
+        self.routes = [self.through(step) for step in plan.sized]
+        self.leave_as_entered()
+
+    # the letters that are cut
+
+    def head_letters(self) -> dict[str, Shards]:
+        """Return the letters of heads, and of what is split into heads, each with its sizes on the ranks.
+
+        Raises:
+            UsageError: the ranks do not divide them.
+        """
+        letters = [HEAD]
+        for step in self.plan.sized:
+            made = step.step.letters.outputs
+            if step.weights or len(step.step.letters.inputs) > 1 or len(made) == 1:
+                continue
+            place = next((at for at, each in enumerate(made[0].axes) if each.letters == (HEAD,)), None)
+            if place is not None:
+                letters += [letter for each in made for letter in each.axes[place].letters]
+                taken, kept = step.step.letters.inputs[0].letters, {letter for each in made for letter in each.letters}
+                letters += [letter for letter in taken if letter not in kept and HEAD not in taken]
+        if HEAD not in self.sizes:
+            raise UsageError(f"{{plan}} {self.axis.name} cuts the heads, and this attention has none; use another plan")
+        found = {}
+        for letter in dict.fromkeys(letters):
+            count = self.sizes[letter]
+            if count % self.axis.ranks:
+                what = "heads" if letter == HEAD else "key/value heads"
+                legal = legal_counts(count, self.axis.ranks, must_divide=True)
+                raise UsageError(
+                    f"{{plan}} {self.axis.name} must divide the heads (got {count} {what} on {self.axis.ranks} ranks); "
+                    f"{legal}"
+                )
+            found[letter] = (count // self.axis.ranks,) * self.axis.ranks
+        return found
+
+    def token_letters(self) -> dict[str, Shards]:
+        """Return the letters along which the tokens of the input are cut, each with its sizes on the ranks.
+
+        Raises:
+            UsageError: the input has no such axis, or a rank would be empty.
+        """
+        first = self.plan.sized[0].step.letters.inputs[0]
+        is_grid = len(first.axes) > 3
+        name = self.axis.name
+        if (self.kind.enters == "grid") != is_grid:
+            has, fix = ("a grid", "windows") if is_grid else ("a sequence", "tp, sp, ulysses or ring")
+            cuts = "the rows of a grid" if self.kind.enters == "grid" else "a sequence of tokens"
+            raise UsageError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}; use {fix}")
+        if len(first.axes) > 4:
+            raise UsageError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
+        own = first.axes[self.axis.place].letters
+        window = WINDOWS[self.axis.place] if self.kind.enters == "grid" else None
+        if window not in self.sizes:
+            if self.axis.place == COLUMNS:
+                raise UsageError(
+                    f"{{plan}} {name} cuts rows and columns of windows, and this attention has none; use {name}=N"
+                )
+            return {own[0]: self.cut(own[0], "tokens" if not window else "rows")}
+        assert window is not None
+        shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
+        if window in own:
+            return {window: shards}
+        padded = next(each for step in self.plan.sized for each in step.step.letters.outputs if window in each.letters)
+        unit = padded.axes[self.axis.place].size(self.sizes) // self.sizes[window]
+        return {window: shards, own[0]: _clipped(shards, unit, self.sizes[own[0]])}
+
+    def cut(self, letter: str, what: str) -> Shards:
+        """Return the sizes of a letter on the ranks.
+
+        Raises:
+            UsageError: a rank would be empty.
+        """
+        total, ranks = self.sizes[letter], self.axis.ranks
+        if leaves_a_rank_empty(total, ranks):
+            raise UsageError(
+                f"{{plan}} {self.axis.name} must leave no rank empty (got {total} {what} on {ranks} ranks); "
+                f"{legal_counts(total, ranks, must_divide=False)}"
+            )
+        return chunk(total, ranks)
+
+    def enter(self) -> Placed:
+        """Return how the input is cut: along the first letter of its axis, so that each rank has neighbouring tokens."""
+        letter = self.plan.sized[0].step.letters.inputs[0].axes[self.axis.place].letters[0]
+        shards = self.tokens.get(letter) or self.cut(letter, "rows" if self.axis.place == ROWS else "columns")
+        return Placed(letter, shards, TOKENS)
+
+    def key_letters(self) -> set[str]:
+        """Return the other letters under which steps with pairs of tokens take the tokens of the input: m for n."""
+        makers: dict[str, Tensor] = {}
+        others = set()
+        for step in self.plan.sized:
+            for name, taken in zip(step.takes, step.step.letters.inputs, strict=True):
+                for made, used in zip(makers[name].axes, taken.axes, strict=True) if name in makers else ():
+                    if self.is_of_tokens(made.letters):
+                        others.update(set(used.letters[:1]).difference(made.letters))
+            makers.update(zip(step.makes, step.step.letters.outputs, strict=True))
+        with_tokens = [letters for step in self.plan.sized if self.is_of_tokens(letters := _letters_of(step))]
+        return {other for other in others if any(other in letters for letters in with_tokens)}
+
+    def is_of_tokens(self, letters: Iterable[str]) -> bool:
+        """Return whether an axis has a letter along which the tokens are cut."""
+        return bool(self.tokens.keys() & set(letters))
+
+    # the walk
+
+    def through(self, step: SizedStep) -> Route:
+        """Return the route of the next step, and keep how its outputs are cut."""
+        inputs, outputs = step.step.letters.inputs, step.step.letters.outputs
+        arrive = [self.arrival(name, letters) for name, letters in zip(step.takes, inputs, strict=True)]
+        letters = _letters_of(step)
+        has_pairs = self.is_of_tokens(letters) and bool(self.keys & letters)
+        root = self.root(letters, arrive, has_pairs)
+        takes = [self.wanted(each, now, root, has_pairs) for each, now in zip(inputs, arrive, strict=True)]
+        weights, contracted = self.cut_weights(step, takes, root)
+        cut = {each.letter: each for each in (*takes, *weights.values()) if each}
+        if contracted is not None:
+            cut.pop(takes[contracted].letter, None)  # type: ignore[union-attr]
+        if cut:  # e is split into h and g, and y is padded to (r p)
+            family = self.heads if root == HEADS else self.tokens
+            cut |= {letter: Placed(letter, shards, root) for letter, shards in family.items() if letter not in cut}
+        self.check(step, cut, takes, root)
+        before = [
+            move
+            for number, pair in enumerate(zip(arrive, takes, strict=True))
+            if (move := self.move_in(step, number, *pair, is_cut=bool(cut) or contracted is not None))
+        ]
+        before += [
+            Move("halo", number, placed, placed, needs)
+            for number, placed in enumerate(takes)
+            if placed and (needs := self.neighbours(step, placed))
+        ]
+        makes = [next((cut[each] for each in made.letters if each in cut), None) for made in outputs]
+        after = []
+        is_partial = contracted is not None or bool(cut and not any(makes))
+        for number, made in enumerate(outputs):
+            placed = makes[number]
+            if is_partial:
+                target = self.wanted(made, None, TOKENS, False) if self.entry else None
+                after.append(Move("reduce-scatter" if target else "all-reduce", number, None, target))
+                placed = target
+            self.placed[step.makes[number]] = made, placed
+        rounds = self.axis.ranks if self.kind.meets == "ring" and has_pairs else 1
+        return Route(tuple(before), tuple(after), tuple(takes), tuple(makes), weights, contracted, rounds)
+
+    def arrival(self, name: str, taken: Tensor) -> Placed | None:
+        """Return how an input is cut, by the letters of the step that takes it; None if it is whole."""
+        made, placed = self.placed.get(name, (taken, None))
+        if placed is None:
+            return None
+        place = next(at for at, each in enumerate(made.axes) if placed.letter in each.letters)
+        letters = taken.axes[place].letters
+        if placed.letter in letters:
+            return placed
+        other = letters[0]
+        ratio = self.sizes[other], self.sizes[placed.letter]
+        shards = tuple([size * ratio[0] // ratio[1] for size in placed.shards])
+        if placed.root == TOKENS and other not in self.keys:
+            self.tokens.setdefault(other, shards)
+        return Placed(other, shards, placed.root)
+
+    def root(self, letters: set[str], arrive: Sequence[Placed | None], has_pairs: bool) -> str:
+        """Return what the step is cut along: HEADS, TOKENS, or "" if each rank runs all of it."""
+        if self.kind.cuts_heads:
+            is_of_heads = bool(self.heads.keys() & letters) or any(each and each.root == HEADS for each in arrive)
+            return HEADS if is_of_heads else TOKENS if self.entry else ""
+        return HEADS if self.kind.meets == "all-to-all" and has_pairs else TOKENS
+
+    def wanted(self, taken: Tensor, now: Placed | None, root: str, has_pairs: bool) -> Placed | None:
+        """Return how the step needs an input to be cut; None if it needs all of it."""
+        family = self.heads if root == HEADS else self.tokens
+        letter = next((each for each in taken.letters if each in family), None)
+        if letter is not None:
+            return Placed(letter, family[letter], root)
+        keeps = now is not None and now.root == root and not (has_pairs and now.letter in self.keys)
+        return now if keeps else None
+
+    def cut_weights(
+        self, step: SizedStep, takes: Sequence[Placed | None], root: str
+    ) -> tuple[dict[str, Placed], int | None]:
+        """Return how the parameters are cut, and the number of the input whose cut axis they contract."""
+        matrix = next((name for name, each in step.step.weight_shapes.items() if len(each.axes) > 1), None)
+        first, placed = step.step.letters.inputs[0], takes[0] if takes else None
+        if matrix is not None and placed and placed.letter in first.axes[-1].letters:
+            return {matrix: placed}, 0
+        if root != HEADS:
+            return {}, None
+        found = {}
+        for name, each in step.step.weight_shapes.items():
+            letter = next((letter for letter in each.letters if letter in self.heads), None)
+            if letter is not None:
+                found[name] = Placed(letter, self.heads[letter], HEADS)
+        return found, None
+
+    def move_in(
+        self, step: SizedStep, number: int, now: Placed | None, then: Placed | None, is_cut: bool
+    ) -> Move | None:
+        """Return what happens to an input before the step, or None."""
+        name = step.step.letters.inputs[number].name
+        if now is None:
+            if then is not None:
+                return Move("slice", number, now, then)
+            is_constant = name in step.step.constants
+            return Move("copy", number, now, then) if is_cut and not is_constant else None
+        if then is None:
+            is_ring = self.kind.meets == "ring" and now.letter in self.keys
+            return Move("ring" if is_ring else "all-gather", number, now, then)
+        return None if now.letter == then.letter else Move("all-to-all", number, now, then)
+
+    def neighbours(self, step: SizedStep, placed: Placed) -> Needs:
+        """Return what each rank needs of a cut axis for a roll or for the nearest keys; nothing for other steps."""
+        if placed.root != TOKENS or len(step.step.letters.inputs) > 1:
+            return ()
+        inside = step.step.letters.inputs[0]
+        side = self.axis.place - 1
+        if any(run.name == "roll" for run in step.forward.runs):
+            unit = inside.axes[self.axis.place].size(self.sizes) // self.sizes[placed.letter]
+            self.rolls += 1
+            shift = getattr(self.around, "roll", (0, 0))[side] * (1 if self.rolls % 2 else -1)
+            return rolled(placed.shards, unit, shift) if shift else ()
+        if not step.weights and any(run.name == "index" for run in step.forward.runs):
+            rows = next(iter(self.tokens.values()))
+            unit = sum(placed.shards) // sum(rows)
+            return gathered(rows, unit, self.around.reach(side, sum(rows)))
+        return ()
+
+    def check(self, step: SizedStep, cut: Mapping[str, Placed], takes: Sequence[Placed | None], root: str) -> None:
+        """Check that the step can run on a part of these letters.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        taken, made = step.step.letters.inputs, step.step.letters.outputs
+        kept = {letter for each in made for letter in each.letters}
+        problem = None
+        if any(run.name in WHOLE_ROWS for run in step.forward.runs) and set(taken[0].axes[-1].letters) & cut.keys():
+            problem = "normalizes an axis that it cuts"
+        elif cut and not cut.keys() & kept and len(taken) == 1 and not step.weights:
+            lost = ", ".join(sorted({each.letter for each in takes if each}))
+            problem = f"mixes the places of the axis {lost}, which it cuts"
+        elif root == TOKENS and any(cut):
+            for name, each in zip(step.step.letters.inputs, takes, strict=True):
+                aligned = set(name.letters) - kept
+                if each is None and name.name in step.step.constants and aligned:
+                    problem = f"takes {name.name} for all tokens, which it does not cut"
+        if problem:
+            raise UsageError(
+                f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; use tp"
+            )
+
+    def leave_as_entered(self) -> None:
+        """Return the output to the cut of the input.
+
+        Raises:
+            UsageError: the output is not a tensor of the same axes.
+        """
+        last = self.plan.sized[-1]
+        made, placed = self.placed[last.makes[0]]
+        if placed == self.entry or (
+            placed and self.entry and placed.letter in self.tokens and placed.letter == self.entry.letter
+        ):
+            return
+        kind = None
+        if placed and self.entry and self.entry.letter in made.letters:
+            kind = "all-to-all"
+        elif placed and self.entry and sum(placed.shards) == sum(self.entry.shards):
+            return  # the same tokens under another letter
+        elif placed and not self.entry:
+            kind = "all-gather"
+        if kind is None:
+            raise UsageError(
+                f"{{plan}} {self.axis.name} is not supported for this attention: its output is cut otherwise"
+            )
+        end = Move(kind, 0, placed, self.entry)
+        self.routes[-1] = replace(self.routes[-1], after=(*self.routes[-1].after, end))
+
+
+def _clipped(shards: Shards, unit: int, total: int) -> Shards:
+    """Return the real rows of ranks that hold these rows of windows; the last ones may be padding."""
+    found, start = [], 0
+    for size in shards:
+        found.append(max(0, min(total, start + unit * size) - start))
+        start += unit * size
+    return tuple(found)
+
+
+def _letters_of(step: SizedStep) -> set[str]:
+    letters = step.step.letters
+    tensors: Iterable[Tensor] = (*letters.inputs, *letters.outputs, *step.step.weight_shapes.values())
+    return {letter for tensor in tensors for letter in tensor.letters}

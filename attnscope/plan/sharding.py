@@ -1,0 +1,382 @@
+"""A plan on a mesh of ranks: what each rank computes, keeps and sends.
+
+Bytes are those that one rank sends with ring algorithms: an all-reduce of x bytes sends 2(P−1)/P·x, an all-gather and a
+reduce-scatter send (P−1)/P·x (Thakur et al., "Optimization of Collective Communication Operations in MPICH", 2005).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from attnscope.core.axes import Shape, Tensor
+from attnscope.core.neighbourhood import Neighbourhood
+from attnscope.ops import movement
+from attnscope.ops.recipes import Operands, Result
+from attnscope.ops.tape import Tape
+from attnscope.plan.halo import overlaps
+from attnscope.plan.memory import Memory
+from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of
+from attnscope.plan.plan import Plan, SizedStep
+from attnscope.plan.routes import Move, Placed, Route, route_of
+from attnscope.plan.step import Step
+
+BACKWARD = {
+    "all-gather": "reduce-scatter",
+    "reduce-scatter": "all-gather",
+    "all-to-all": "all-to-all",
+    "ring": "ring",
+    "halo": "halo",
+    "copy": "all-reduce",
+}
+"""The collective of the gradient, by that of the forward; the gradient of an all-reduce needs none."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A collective of one rank.
+
+    Args:
+        kind: "all-reduce", "reduce-scatter", "all-gather", "all-to-all", "ring" or "halo"; "copy" if only the gradient
+            needs one.
+        axis: the name of the mesh axis.
+        tensor: the name of the tensor.
+        bytes_sent: bytes that the rank sends in the forward.
+        backward: the collective of the gradient; "" without one.
+        backward_bytes_sent: bytes that the rank sends for it.
+        messages: the number of messages one after another, with ring algorithms.
+        taken: the shape of the tensor on the rank before it.
+        shape: the shape of the tensor on the rank after it.
+    """
+
+    kind: str
+    axis: str
+    tensor: str
+    bytes_sent: int
+    backward: str
+    backward_bytes_sent: int
+    messages: int
+    taken: Shape
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """A step of a plan as one rank runs it.
+
+    Args:
+        whole: the step on one device.
+        local: the step with the sizes of this rank.
+        before, after: its collectives.
+        shapes: the shapes of its outputs on this rank, after the collectives.
+        rounds: the number of blocks of keys that it runs for, one after another.
+        gradient_bytes_sent: bytes that the rank sends to sum the gradients of parameters that each rank has.
+        params: the number of its parameters on this rank.
+    """
+
+    whole: SizedStep
+    local: SizedStep
+    before: tuple[Transfer, ...]
+    after: tuple[Transfer, ...]
+    shapes: tuple[Shape, ...]
+    rounds: int
+    gradient_bytes_sent: int
+    params: int
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Return the collectives of the forward."""
+        return tuple([each for each in (*self.before, *self.after) if each.kind not in ("copy", "slice")])
+
+    @property
+    def bytes_sent(self) -> int:
+        """Return the bytes that this rank sends in the forward."""
+        return sum([each.bytes_sent for each in (*self.before, *self.after)])
+
+    @property
+    def backward_bytes_sent(self) -> int:
+        """Return the bytes that this rank sends in the backward, without the gradients of parameters."""
+        return sum([each.backward_bytes_sent for each in (*self.before, *self.after)])
+
+    @property
+    def macs(self) -> int:
+        """Return the MACs of this rank."""
+        return self.local.macs
+
+
+@dataclass(frozen=True)
+class ShardedPlan:
+    """A plan on a mesh of ranks.
+
+    Args:
+        plan: the plan on one device.
+        mesh: the axes of the mesh.
+        routes: the route of each step, for each axis of the mesh.
+    """
+
+    plan: Plan
+    mesh: Mesh
+    routes: tuple[tuple[Route, ...], ...]
+
+    @classmethod
+    def of(cls, plan: Plan, mesh: Mesh, around: Neighbourhood) -> "ShardedPlan":
+        """Shard a plan.
+
+        Args:
+            plan: the plan of an attention.
+            mesh: the axes of the mesh.
+            around: what each query of the attention looks at.
+
+        Raises:
+            UsageError: the attention cannot be sharded like this.
+        """
+        return cls(plan, mesh, tuple([tuple(route_of(plan, axis, around)) for axis in mesh]))
+
+    @cached_property
+    def busiest(self) -> "list[LocalStep]":
+        """Return the steps of the rank that sends the most, and computes the most of those."""
+        return max(self.candidates, key=lambda steps: (sum(s.bytes_sent for s in steps), sum(s.macs for s in steps)))
+
+    def of_rank(self, rank: int) -> "list[LocalStep]":
+        """Return the steps of a rank, numbered from 0."""
+        return self.at(coordinates(self.mesh, rank))
+
+    def at(self, place: tuple[int, ...]) -> "list[LocalStep]":
+        """Return the steps of the rank at a place of the mesh, which has a number for each axis."""
+        return [
+            _Local(step, self.mesh, [routes[number] for routes in self.routes], place).step
+            for number, step in enumerate(self.plan.steps)
+        ]
+
+    @cached_property
+    def candidates(self) -> "list[list[LocalStep]]":
+        """Return the steps of ranks that may differ from each other."""
+        return [self.at(place) for place in distinct_ranks(self.mesh)]
+
+    @property
+    def ranks(self) -> int:
+        """Return the number of ranks."""
+        return ranks_of(self.mesh)
+
+
+def messages_of(kind: str, ranks: int) -> int:
+    """Return the number of messages one after another of a collective on this number of ranks, with ring algorithms."""
+    if ranks == 1 or kind in ("copy", "slice"):
+        return 0
+    return {"all-reduce": 2 * (ranks - 1), "halo": 1}.get(kind, ranks - 1)
+
+
+class _Local:
+    """One step at one place of the mesh; `step` has the result."""
+
+    def __init__(self, whole: SizedStep, mesh: Mesh, routes: Sequence[Route], place: Sequence[int]) -> None:
+        self.whole, self.mesh, self.routes, self.place = whole, mesh, routes, place
+        letters, axes = whole.step.letters, range(len(mesh))
+        now = [[self.source(index, number) for index in axes] for number in range(len(letters.inputs))]
+        before = self.transfers("before", letters.inputs, now)
+        made = [[routes[index].makes[number] for index in axes] for number in range(len(letters.outputs))]
+        after = self.transfers("after", letters.outputs, made)
+        shapes = tuple(
+            [self.shape(each, cuts) for each, cuts in zip(letters.outputs, made, strict=True)]
+        )  # after moves
+        local = self.local()
+        self.step = LocalStep(
+            whole=whole,
+            local=local,
+            before=before,
+            after=after,
+            shapes=shapes,
+            rounds=max([each.rounds for each in routes], default=1),
+            gradient_bytes_sent=sum([self.gradients(index, local) for index in range(len(mesh))]),
+            params=sum([self.elements_of(name) for name in whole.step.weight_shapes]),
+        )
+
+    def source(self, index: int, number: int) -> Placed | None:
+        """Return how an input is cut along a mesh axis when it arrives."""
+        route = self.routes[index]
+        return next((move.source for move in route.before if move.number == number), route.takes[number])
+
+    def transfers(self, side: str, tensors: Sequence[Tensor], cuts: list[list[Placed | None]]) -> tuple[Transfer, ...]:
+        """Return the collectives before or after the step, one mesh axis after another; `cuts` becomes those after."""
+        found = []
+        for index, axis in enumerate(self.mesh):
+            for move in getattr(self.routes[index], side):
+                tensor, others = tensors[move.number], cuts[move.number]
+                taken = self.shape(tensor, others)
+                others[index] = None
+                full = self.elements(tensor, others)
+                forward, backward = self.sent(move, axis.ranks, self.place[index], full, tensor)
+                others[index] = move.target
+                found.append(
+                    Transfer(
+                        kind=move.kind,
+                        axis=axis.name,
+                        tensor=tensor.name,
+                        bytes_sent=forward * self.whole.itemsize,
+                        backward=BACKWARD.get(move.kind, "") if tensor.name not in self.whole.step.constants else "",
+                        backward_bytes_sent=backward * self.whole.itemsize,
+                        messages=messages_of(move.kind, axis.ranks),
+                        taken=taken,
+                        shape=self.shape(tensor, others),
+                    )
+                )
+        return tuple(found)
+
+    def sent(self, move: Move, ranks: int, rank: int, full: int, tensor: Tensor) -> tuple[int, int]:
+        """Return the elements that a rank sends for a collective, and for that of its gradient.
+
+        Args:
+            move: what happens to the tensor.
+            ranks: the number of ranks along the mesh axis.
+            rank: the number of this rank among them.
+            full: the elements of the tensor if this mesh axis did not cut it.
+            tensor: the letters of the tensor.
+        """
+        reduced = 2 * (ranks - 1) * -(-full // ranks)
+        source, target = move.source, move.target
+        if move.kind == "all-reduce":
+            return reduced, 0
+        if move.kind == "copy":
+            return 0, reduced
+        if move.kind == "slice":
+            return 0, 0
+        if move.kind == "all-to-all":
+            assert source is not None
+            assert target is not None
+            a, b = source.shards, target.shards
+            unit = full // (sum(a) * sum(b))
+            return a[rank] * (sum(b) - b[rank]) * unit, b[rank] * (sum(a) - a[rank]) * unit
+        placed = source or target
+        assert placed is not None
+        unit = full // sum(placed.shards)
+        if move.kind != "halo":
+            padded = (ranks - 1) * max(placed.shards) * unit
+            return padded, padded
+        return self.halo(move, placed, rank, full)
+
+    def halo(self, move: Move, placed: Placed, rank: int, full: int) -> tuple[int, int]:
+        """Return the elements that a rank sends to the ranks that need them, and that it returns as gradients."""
+        total = max(part.stop for needs in move.needs for part in needs)
+        places = total // sum(placed.shards) if total >= sum(placed.shards) else 1
+        of_place = full // (places * sum(placed.shards))
+        given = [
+            sum(map(len, overlaps(placed.shards, places, move.needs[other], rank)))
+            for other in range(len(placed.shards)) if other != rank
+        ]  # fmt: skip
+        taken = sum(map(len, move.needs[rank])) - sum(map(len, overlaps(placed.shards, places, move.needs[rank], rank)))
+        return sum(given) * of_place, taken * of_place
+
+    def sizes(self, cuts: Iterable[tuple[int, Placed | None]]) -> dict[str, int]:
+        """Return the sizes of letters on this rank, for the cuts along mesh axes."""
+        sizes = dict(self.whole.sizes)
+        for index, placed in cuts:
+            if placed is not None:
+                whole = self.whole.sizes[placed.letter]
+                sizes[placed.letter] = sizes[placed.letter] * placed.shards[self.place[index]] // whole
+        return sizes
+
+    def shape(self, tensor: Tensor, cuts: Sequence[Placed | None]) -> Shape:
+        return tensor.shape(self.sizes(enumerate(cuts)))
+
+    def elements(self, tensor: Tensor, cuts: Sequence[Placed | None]) -> int:
+        return tensor.elements(self.sizes(enumerate(cuts)))
+
+    def local(self) -> SizedStep:
+        """Return the step with the sizes of this rank.
+
+        An axis that the weights contract may have the letter of an axis of the result; it gets a letter of its own.
+        """
+        step = self.whole.step
+        cuts: list[tuple[int, Placed | None]] = []
+        extra: dict[str, int] = {}
+        for index, route in enumerate(self.routes):
+            for number, placed in enumerate(route.takes):
+                if placed is None:
+                    continue
+                if route.contracted == number:
+                    step, letter = _apart(step, number)
+                    extra[letter] = self.whole.sizes[placed.letter] // len(placed.shards)
+                    cuts.append((index, None))
+                else:
+                    cuts.append((index, placed))
+            if route.contracted is None:
+                cuts += [(index, placed) for placed in (*route.weights.values(), *route.makes)]
+        unique = dict.fromkeys((index, placed) for index, placed in cuts if placed)
+        once = {(index, placed.letter): placed for index, placed in unique}
+        sizes = self.sizes([(index, placed) for (index, _), placed in once.items()]) | extra
+        return SizedStep(step, sizes, self.whole.itemsize)
+
+    def elements_of(self, weight: str) -> int:
+        """Return the number of elements of a parameter on this rank."""
+        elements = self.whole.step.weight_shapes[weight].elements(self.whole.sizes)
+        for index, route in enumerate(self.routes):
+            if placed := route.weights.get(weight):
+                elements = elements * placed.shards[self.place[index]] // sum(placed.shards)
+        return elements
+
+    def gradients(self, index: int, local: SizedStep) -> int:
+        """Return the bytes that the rank sends along a mesh axis to sum the gradients of parameters that all ranks have."""
+        route, ranks = self.routes[index], self.mesh[index].ranks
+        is_scattered = any(move.kind == "reduce-scatter" for move in route.after)
+        if not route.is_cut or (route.is_partial and not is_scattered):
+            return 0
+        shared = [name for name in self.whole.step.weight_shapes if name not in route.weights]
+        sent = sum([2 * (ranks - 1) * -(-self.elements_of(name) // ranks) for name in shared])
+        return sent * self.whole.itemsize
+
+
+def live_bytes(steps: Sequence[LocalStep], holds: Sequence[str]) -> list[int | None]:
+    """Return the peak activation memory of one rank during each step, with what collectives receive.
+
+    None if it is unknown, as for a step that runs for one block of keys after another.
+
+    Args:
+        steps: the steps of the rank.
+        holds: the tensors that the forward holds in variables.
+    """
+    pieces: list[SizedStep] = []
+    places = []
+    for step in steps:
+        pieces += [_receiving(step, each) for each in step.before if each.taken != each.shape and each.kind != "slice"]
+        places.append(len(pieces))
+        pieces.append(step.local)
+        pieces += [_receiving(step, each) for each in step.after if each.taken != each.shape]
+    live = Memory(Plan(tuple(pieces), holds=tuple(holds))).live
+    is_known = not any(step.rounds > 1 for step in steps)
+    return [live[place] if is_known else None for place in places]
+
+
+def _receiving(step: LocalStep, transfer: Transfer) -> SizedStep:
+    """Return a step that makes the tensor that a collective leaves."""
+    before, after = "abcdefgh"[: len(transfer.taken)], "ijklmnop"[: len(transfer.shape)]
+    sizes = dict(zip(before + after, (*transfer.taken, *transfer.shape), strict=True))
+    name = transfer.tensor
+    made = Step(f"{name}: {' '.join(before)} -> {name}: {' '.join(after)}", op=received, name=transfer.kind)
+    return SizedStep(made, sizes, step.local.itemsize)
+
+
+def _apart(step: Step, number: int) -> tuple[Step, str]:
+    """Return a step whose last axis of an input, which the weights contract, has a letter of its own; and the letter."""
+    letters = step.letters
+    used = {letter for each in (*letters.inputs, *letters.outputs) for letter in each.letters}
+    fresh = next(letter for letter in "ijkloptuvwz" if letter not in used)
+    inputs = [
+        f"{each.name}: {_last(str(each), fresh)}" if at == number else f"{each.name}: {each}"
+        for at, each in enumerate(letters.inputs)
+    ]
+    outputs = [f"{each.name}: {each}" for each in letters.outputs]
+    weights = {
+        name: _last(axes, fresh) if len(step.weight_shapes[name].axes) > 1 else axes
+        for name, axes in step.weights.items()
+    }
+    return replace(step, pattern=f"{', '.join(inputs)} -> {', '.join(outputs)}", weights=weights), fresh
+
+
+def _last(axes: str, letter: str) -> str:
+    """Return axes with the last one replaced by a letter."""
+    return re.sub(r"(\([^()]*\)|\w+)\s*$", letter, axes)
+
+
+def received(tape: Tape, given: Operands) -> Result:
+    """Return the tensor that a collective leaves: a new one."""
+    return movement.pad(tape, given.x, given.shapes[0])

@@ -1,0 +1,160 @@
+"""A ShardingReport on a screen: the steps of one rank with their collectives, the other plans, and the times."""
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from attnscope.core.axes import Shape, spell
+from attnscope.core.sizes import plural
+from attnscope.plan.sharding import Transfer
+from attnscope.render import words
+from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
+from attnscope.render.screen import Labelled, Screen, labelled
+from attnscope.reports.sharding import OtherPlan, ShardedStep, ShardingReport
+
+Of = Column[ShardedStep]
+
+
+def render_sharding(report: ShardingReport, form: str, screen: Screen) -> str:
+    """Return the report as a table, json, csv or md."""
+    if form == "json":
+        return report.to_json() + "\n"
+    columns = sharding_columns(report)
+    if form == "csv":
+        return to_csv(columns, report.steps)
+    if form == "md":
+        return f"**{report.title}**\n\n{to_markdown(columns, report.steps)}"
+    return screen.draw(sharding_parts(report, screen))
+
+
+def sharding_parts(report: ShardingReport, screen: Screen) -> list[RenderableType]:
+    """Return the headline, the table, and the lines below it."""
+    columns, hidden = fit(sharding_columns(report), report.steps, screen)
+    table = rows_table(columns, report.steps, screen, lambda row: "bold cyan" if row.bytes_sent else "")
+    above = [screen.headline(report.title), Text(""), table, *screen.hidden(hidden), Text("")]
+    return [*above, screen.lines(sharding_lines(report) + screen.suggestion(*report.next))]
+
+
+def sharding_columns(report: ShardingReport) -> list[Of]:
+    """Return the columns: shapes on one device and on a rank, collectives, bytes, MACs and memory."""
+    totals = report.totals
+    columns = [
+        Of("step", "step", lambda row: row.name, total=f"{len(report.steps)} steps", right=False),
+        Of("letters", "letters", lambda row: row.pattern, rank=None, right=False),
+        Of("outputs", "on one device", lambda row: spell_all([row.outputs]), rank=4, right=False),
+        Of("local_outputs", "on a rank", lambda row: spell_all(row.local_outputs), rank=1, right=False),
+        Of("before", "before", lambda row: collectives(row.before), rank=2, right=False),
+        Of("after", "after", lambda row: collectives(row.after), rank=2, right=False),
+        Of("bytes_sent", "bytes sent", lambda row: row.bytes_sent, _exact, 0, totals.bytes_sent),
+        Of("macs", "MACs", lambda row: row.macs, words.metric, 3, totals.macs),
+        Of("params", "params", lambda row: row.params, words.metric, 7, totals.params),
+        Of("bytes_live", "live", lambda row: row.bytes_live, words.binary, 5, totals.peak_bytes),
+    ]
+    if report.backward:
+        sent, shared = totals.backward_bytes_sent, totals.gradient_bytes_sent
+        columns += [
+            Of("bytes_backward_sent", "bwd sent", lambda row: row.backward_bytes_sent, _exact, 1, sent),
+            Of("bytes_gradients_sent", "gradients", lambda row: row.gradient_bytes_sent, _exact, 2, shared),
+        ]
+    if totals.bound_s is not None:
+        columns.append(Of("bound_s", "bound", lambda row: row.bound_s, words.seconds, 6, totals.bound_s))
+    return columns
+
+
+def sharding_lines(report: ShardingReport) -> list[Labelled]:
+    """Return label, text and style of each line below the table."""
+    totals = report.totals
+    forward = f"{totals.bytes_sent:,} B by one rank in {plural(totals.collectives, 'collective')}"
+    share = f"{totals.macs / totals.whole_macs:.1%} of the MACs" if totals.whole_macs else "no MACs"
+    params = f"{totals.params / totals.whole_params:.1%} of the parameters" if totals.whole_params else "no parameters"
+    lines = labelled("sends", [f"{forward}; it has {share} and {params}"], "bold")
+    if report.backward:
+        gradients = f"and {totals.gradient_bytes_sent:,} B for gradients of parameters that several ranks have"
+        lines += labelled("backward", [f"{totals.backward_bytes_sent:,} B, {gradients}"])
+    lines += labelled("others", other_lines(report))
+    lines += time_lines(report)
+    if report.verification is not None:
+        lines += verification_lines(report)
+    return lines + labelled("note", report.notes)
+
+
+def other_lines(report: ShardingReport) -> list[str]:
+    """Return the other plans, those that send the fewest bytes first, then those that are illegal."""
+
+    def order(other: OtherPlan) -> tuple[bool, int]:
+        return other.bytes_sent is None, other.bytes_sent or 0
+
+    found = []
+    for other in sorted(report.others, key=order):
+        if other.bytes_sent is None:
+            found.append(f"{other.plan}: not legal: {other.why}")
+            continue
+        sent, own = other.bytes_sent, report.totals.bytes_sent
+        ratio = f", {words.times(sent / own)}" if own and sent else ""
+        found.append(f"{other.plan}: {sent:,} B{ratio}")
+    return found
+
+
+def time_lines(report: ShardingReport) -> list[Labelled]:
+    """Return the time of the collectives on the link beside the roofline lower bound of the steps."""
+    totals, link, device = report.totals, report.link, report.device
+    lines: list[Labelled] = []
+    if link is not None:
+        latency = f", {words.seconds(link.latency_s)} a message" if link.latency_s else ", without latency"
+        source = f" ({link.source})" if link.source and link.source != "given" else ""
+        rate = words.metric(link.bytes_per_s, "B/s")
+        text = f"{words.seconds(totals.communication_s)} on {rate}{latency}{source}"
+        lines += labelled("link", [text])
+    if device is not None:
+        source = f" ({device.source})" if device.source and device.source != "given" else ""
+        rates = f"{words.metric(device.flops_per_s, 'FLOP/s')} and {words.metric(device.bytes_per_s, 'B/s')}"
+        lines += labelled("bound", [f"{words.seconds(totals.bound_s)} is the roofline lower bound at {rates}{source}"])
+    if link is not None and device is not None and totals.communication_s and totals.bound_s:
+        ratio = totals.communication_s / totals.bound_s
+        text = "communication exceeds computation" if ratio > 1 else "computation exceeds communication"
+        lines += labelled("verdict", [f"{text}: {words.times(ratio)} the lower bound of the steps"])
+    return lines
+
+
+def verification_lines(report: ShardingReport) -> list[Labelled]:
+    """Return whether the sharded module agrees with the plan."""
+    found = report.verification
+    assert found is not None
+    compared = f"{plural(found.ranks, 'rank')} on {found.how}"
+    if not found.agrees:
+        return labelled("differs", [f"{compared}: {problem}" for problem in found.problems], "red")
+    values = ""
+    if found.output_error is not None and found.gradient_error is not None:
+        values = f"; largest difference of output {found.output_error:.1e}, of gradients {found.gradient_error:.1e}"
+    return labelled("verified", [f"{compared}: shapes, collectives, bytes and MACs equal the plan{values}"], "green")
+
+
+def spell_all(variants: Sequence[Sequence[Shape]]) -> str:
+    """Return the shapes of tensors; an axis that differs among ranks has all of its sizes: `1×99/98×768`.
+
+    Tensors of the same shape appear once.
+    """
+    tensors = [shapes_of_tensor(shapes) for shapes in zip(*variants, strict=True)]
+    return ", ".join(dict.fromkeys(tensors))
+
+
+def shapes_of_tensor(shapes: Sequence[Shape]) -> str:
+    """Return the shapes of one tensor on several ranks."""
+    if len(set(shapes)) == 1:
+        return spell(shapes[0])
+    axes = [dict.fromkeys(sorted(sizes, reverse=True)) for sizes in zip(*shapes, strict=True)]
+    return "×".join("/".join(map(str, sizes)) for sizes in axes)
+
+
+def collectives(transfers: Sequence[Transfer]) -> str:
+    """Return the collectives of a step, each with its tensors: `all-to-all q, k`."""
+    tensors: dict[str, list[str]] = {}
+    for each in transfers:
+        if each.kind not in ("copy", "slice"):
+            tensors.setdefault(each.kind, []).append(each.tensor)
+    return "; ".join(f"{kind} {', '.join(dict.fromkeys(names))}" for kind, names in tensors.items())
+
+
+def _exact(value: int | None) -> str:
+    return words.UNKNOWN if value is None else f"{value:,}" if value else words.NONE

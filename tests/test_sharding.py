@@ -1,0 +1,226 @@
+"""Tests of plans on several ranks: bytes by the papers' formulas, uneven shards, and refusals with legal values."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from attnscope.analyses.shard import plan_shards
+from attnscope.attentions.maxvit.spec import MaxViTSpec
+from attnscope.attentions.nat.spec import NATSpec
+from attnscope.attentions.spec import Spec
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.core.errors import UsageError
+from attnscope.plan.links import parse_device, parse_link
+from attnscope.plan.mesh import chunk, parse_mesh
+from attnscope.plan.sharding import ShardedPlan
+from attnscope.reports.sharding import ShardingReport
+
+VIT = ViTSpec(tokens=192, dim=384, heads=6, batch=2)
+U = 2 * 192 * 384 * 4
+"""Bytes of one activation of VIT."""
+SWIN = SwinSpec(shift=True)
+
+
+def sends(spec: Spec, plan: str) -> int:
+    return plan_shards(spec, plan).totals.bytes_sent
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("tp", lambda p: 2 * (p - 1) * U // p),
+        ("sp", lambda p: 2 * (p - 1) * U // p),
+        ("ulysses", lambda p: 4 * (p - 1) * U // p**2),
+        ("ring", lambda p: 2 * (p - 1) * U // p),
+        ("context", lambda p: 2 * (p - 1) * U // p),
+    ],
+)
+def test_bytes_are_those_of_the_papers(name: str, formula: Callable[[int], int], ranks: int) -> None:
+    report = plan_shards(VIT, f"{name}={ranks}")
+    assert report.totals.bytes_sent == formula(ranks)
+    assert report.totals.macs * ranks == VIT.plan().macs
+
+
+def kinds(report: ShardingReport, side: str) -> dict[str, list[tuple[str, str]]]:
+    """Return the collectives of each step that has one."""
+    found = {row.name: [(each.kind, each.tensor) for each in getattr(row, side)] for row in report.steps}
+    return {name: each for name, pairs in found.items() if (each := [pair for pair in pairs if pair[0] != "copy"])}
+
+
+def test_collectives_follow_from_the_letters() -> None:
+    report = plan_shards(VIT, "tp=2")
+    assert (kinds(report, "before"), kinds(report, "after")) == ({}, {"output": [("all-reduce", "y")]})
+    report = plan_shards(VIT, "sp=2")
+    assert kinds(report, "before") == {"project": [("all-gather", "x")]}
+    assert kinds(report, "after") == {"output": [("reduce-scatter", "y")]}
+    report = plan_shards(VIT, "ulysses=2")
+    assert kinds(report, "before") == {
+        "score": [("all-to-all", "q"), ("all-to-all", "k")],
+        "mix": [("all-to-all", "v")],
+        "merge_heads": [("all-to-all", "heads")],
+    }
+    report = plan_shards(VIT, "ring=2")
+    assert kinds(report, "before") == {"score": [("ring", "k")], "mix": [("ring", "v")]}
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_a_halo_does_not_depend_on_the_number_of_ranks(ranks: int) -> None:
+    assert sends(SWIN, f"windows={ranks}") == 129_024  # two rolls of 3 rows of 56 tokens of 96 channels
+    assert sends(SwinSpec(), f"windows={ranks}") == 0
+
+
+def test_a_grid_of_ranks_sends_rows_and_columns() -> None:
+    s, h, w, c, e = 3, 56, 56, 96, 4
+    assert sends(SWIN, "windows=2x2") == 2 * (s * w // 2 + s * h // 2) * c * e
+    assert sends(SWIN, "windows=4x2") == 2 * (s * w // 2 + s * h // 4) * c * e
+
+
+def test_neighbourhoods_send_the_rows_of_their_reach() -> None:
+    w, c, e = 56, 64, 4
+    assert sends(NATSpec(), "rows=4") == 2 * 3 * w * 2 * c * e  # keys and values of 3 rows to both sides
+    assert sends(NATSpec(), "rows=2") == 3 * w * 2 * c * e  # each rank has one neighbour
+    assert sends(NATSpec(dilation=2), "rows=4") == 2 * 6 * w * 2 * c * e
+
+
+def test_a_sparse_grid_is_transposed_there_and_back() -> None:
+    report = plan_shards(MaxViTSpec(grid=True, partition=8, resolution=64), "rows=4")
+    assert report.totals.bytes_sent == 2 * 3 * (64 * 64 * 64 * 4) // 4**2
+    assert kinds(report, "before") == {"partition_grid": [("all-to-all", "tokens")]}
+    assert kinds(report, "after") == {"reverse_grid": [("all-to-all", "tokens")]}
+
+
+def test_axes_of_a_mesh_combine() -> None:
+    spec = SwinSpec(shift=True, heads=4, dim=96)
+    halo = sends(spec, "windows=2")
+    reduced = 2 * (56 * 56 * 96 * 4 // 2) // 2
+    assert sends(spec, "tp=2,windows=2") == halo + reduced
+    assert plan_shards(spec, "tp=2,windows=2").totals.macs * 4 == spec.plan().macs
+
+
+def test_shared_keys_are_cut_with_the_heads() -> None:
+    report = plan_shards(ViTSpec(kv_heads=4), "tp=4")
+    rows = {row.name: row.local_outputs[0] for row in report.steps}
+    assert rows["split_grouped"] == [(1, 3, 197, 64), (1, 1, 197, 64), (1, 1, 197, 64)]
+    with pytest.raises(UsageError, match=r"4 key/value heads on 6 ranks\); 2 or 4"):
+        plan_shards(ViTSpec(kv_heads=4), "tp=6")
+
+
+def test_uneven_shards_are_those_of_torch_chunk() -> None:
+    assert chunk(197, 2) == (99, 98)
+    assert chunk(197, 4) == (50, 50, 50, 47)
+    report = plan_shards(ViTSpec(), "sp=2")
+    assert report.steps[-1].local_outputs == [[(1, 99, 768)], [(1, 98, 768)]]
+    assert report.steps[0].before[0].bytes_sent == 99 * 768 * 4  # the gather is padded
+
+
+def test_ranks_of_an_all_to_all_have_sums_that_match() -> None:
+    sharded = ShardedPlan.of(ViTSpec().plan(), parse_mesh("ulysses=4"), ViTSpec().neighbourhood)
+    sent = [sum(step.bytes_sent for step in sharded.of_rank(rank)) for rank in range(4)]
+    assert sent[0] == sent[1] == sent[2] == (3 * 50 * 9 + 147 * 3) * 64 * 4
+    assert sent[3] == (3 * 47 * 9 + 150 * 3) * 64 * 4
+
+
+def test_padded_grids_are_cut_between_windows() -> None:
+    report = plan_shards(SwinSpec(resolution=(50, 56), window=8), "windows=4")
+    rows = {row.name: row.local_outputs for row in report.steps}
+    assert rows["crop"] == [[(1, 16, 56, 96)], [(1, 2, 56, 96)]]
+    assert rows["partition"] == [[(14, 64, 96)], [(7, 64, 96)]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "plan", "message"),
+    [
+        (ViTSpec(), "tp=8", "12 heads on 8 ranks); 2, 3, 4, 6 or 12"),
+        (ViTSpec(), "ulysses=5", "12 heads on 5 ranks); 2, 3, 4, 6 or 12"),
+        (SwinSpec(), "windows=5", "8 rows of windows on 5 ranks); 2, 3, 4 or 8"),
+        (SwinSpec(), "windows=2x16", "8 columns of windows on 16 ranks); 2, 3, 4 or 8"),
+        (ViTSpec(tokens=197), "ring=150", "197 tokens on 150 ranks); nearest: 99 or 197"),
+        (ViTSpec(), "windows=2", "use tp, sp, ulysses or ring"),
+        (SwinSpec(), "ring=2", "use windows"),
+        (NATSpec(), "rows=2x2", "use rows=N"),
+        (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
+        (ViTSpec(), "tp=2,sp=2", "both cut the heads"),
+        (ViTSpec(), "ring=2,context=2", "both cut the tokens"),
+        (ViTSpec(), "tp=2,tp=2", "each name once"),
+        (ViTSpec(), "dp=2", "must be a list of name=ranks"),
+        (ViTSpec(), "tp", "must have a number of ranks"),
+        (ViTSpec(), "tp=2x2", "must have a number of ranks"),
+        (ViTSpec(), "tp=0", "between 1 and"),
+        (ViTSpec(), "", "must be a list of name=ranks"),
+    ],
+)
+def test_an_illegal_plan_says_why_and_what_is_legal(spec: Spec, plan: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        plan_shards(spec, plan)
+    assert message in str(error.value)
+
+
+def test_other_plans_have_their_bytes_or_a_reason() -> None:
+    others = {other.plan: other for other in plan_shards(ViTSpec(), "ring=5").others}
+    assert set(others) == {"tp=5", "sp=5", "ulysses=5", "context=5"}
+    assert others["context=5"].bytes_sent == sends(ViTSpec(), "ring=5")
+    assert others["tp=5"].bytes_sent is None
+    assert "12 heads on 5 ranks" in others["tp=5"].why
+
+
+def test_times_follow_from_rates() -> None:
+    report = plan_shards(VIT, "ring=2", link=parse_link("1GB/s,5us"), device=parse_device("1TFLOPS,1TB/s", "float32"))
+    assert report.totals.communication_s == pytest.approx(report.totals.bytes_sent / 1e9 + 2 * 5e-6)
+    assert report.totals.bound_s is not None
+    assert report.totals.bound_s >= 2 * report.totals.macs / 1e12
+    assert parse_link("nvlink4").bytes_per_s == 450e9
+    for text in ("5", "GB/s", "nvlink9", "50GB/s,5", "50GB/s,fast", "-1GB/s"):
+        with pytest.raises(UsageError, match="link"):
+            parse_link(text)
+    for text in ("h9", "5TFLOPS", "5,5", "0TFLOPS,1TB/s"):
+        with pytest.raises(UsageError, match="peak"):
+            parse_device(text, "float32")
+
+
+def test_the_gradient_of_each_collective_is_its_inverse() -> None:
+    for plan in ("tp=2", "sp=2", "ulysses=2", "ring=2"):
+        totals = plan_shards(VIT, plan).totals
+        assert totals.backward_bytes_sent == totals.bytes_sent
+    assert plan_shards(VIT, "tp=2").totals.gradient_bytes_sent == 0
+    assert plan_shards(VIT, "ulysses=2").totals.gradient_bytes_sent == VIT.plan().params * 4
+
+
+def test_a_thousand_ranks_and_a_million_tokens_need_no_torch() -> None:
+    code = (
+        "import sys; from attnscope.cli import main; sys.argv = ['attnscope', 'shard', 'vit', '--tokens', '1048576', "
+        "'--heads', '1024', '--dim', '65536', '--plan', 'ulysses=1024', '--json']\n"
+        "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    report = json.loads(found.stdout)
+    assert report["schema"] == 1
+    assert report["totals"]["bytes_sent"] == 4 * 1023 * (1048576 * 65536 * 4) // 1024**2
+
+
+def test_the_command_prints_the_steps_of_a_rank() -> None:
+    command = [
+        "shard",
+        "swin",
+        "--shift",
+        "--plan",
+        "windows=2x2",
+        "--backward",
+        "--link",
+        "nvlink4,5us",
+        "--peak",
+        "h100",
+    ]
+    found = subprocess.run([sys.executable, "-m", "attnscope", *command], capture_output=True, text=True, check=True)
+    assert "halo tokens" in found.stdout
+    assert "129,024 B by one rank" in found.stdout
+    assert "communication exceeds computation" in found.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "attnscope", "shard", "vit", "--shift", "--plan", "tp=8"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr == "attnscope: vit does not have --shift; see attnscope vit --help\n"
