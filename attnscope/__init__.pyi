@@ -3,6 +3,7 @@ from . import attentions as attentions
 from .analyses.compare import compare as compare
 from .analyses.explore import explore as explore
 from .analyses.neighbourhood import look_at_neighbourhood as look_at_neighbourhood
+from .analyses.shard import plan_shards as plan_shards
 from .analyses.windows import look_at_windows as look_at_windows
 from .attentions.cross.attention import CrossAttention as CrossAttention
 from .attentions.cross.spec import CrossSpec as CrossSpec
@@ -33,5 +34,7 @@ from .reports.comparison import Comparison as Comparison
 from .reports.neighbourhood import NeighbourhoodReport as NeighbourhoodReport
 from .reports.report import Report as Report
 from .reports.report import TraceReport as TraceReport
+from .reports.sharding import ShardingReport as ShardingReport
 from .reports.windows import WindowsReport as WindowsReport
+from .sharding.module import shard as shard
 from .tracing.trace import trace as trace

@@ -94,7 +94,7 @@ def test_a_command_works(attnscope, command, tmp_path):
         words[1] = str(committed(tmp_path) / words[1])
     if words[0] == "explore":  # tests/test_explorer.py runs it in a terminal
         words.append("--help")
-    takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "windows", "explore")
+    takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "shard", "windows", "explore")
     timed = "--time" in words or (takes_budget and "--no-time" not in words and "compare" not in words)
     # a short run on a busy machine decides nothing about times
     undecided = ["--cannot-tell", "pass"] if "--fail-above" in words else []

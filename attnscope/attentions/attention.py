@@ -33,6 +33,7 @@ class SoftmaxAttention(Layer):
     def set_up(self, spec: Headed) -> None:
         """Set the options that every attention has."""
         super().__init__()
+        self.spec = spec
         self.heads = spec.heads
         self.scale = (spec.dim // spec.heads) ** -0.5 if spec.qk_scale is None else spec.qk_scale
         self.kernel = spec.kernel

@@ -25,6 +25,7 @@ from attnscope.cli.output import (
     check_output,
     write,
 )
+from attnscope.cli.running import start_torch
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import count_sides
 from attnscope.plan.links import DEVICES, LINKS
@@ -110,6 +111,15 @@ def run_shard(
     backward: Annotated[
         bool, option("--backward", group=RUN, help="Also show the bytes that the backward sends.")
     ] = False,
+    verify: Annotated[
+        bool | None,
+        option(
+            "--verify/--no-verify",
+            group=RUN,
+            show_default="a fake process group",
+            help="Run the sharded module on processes with gloo and compare its values with one device, or do not run it.",
+        ),
+    ] = None,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -123,6 +133,9 @@ def run_shard(
     from attnscope.plan.links import parse_device, parse_link
     from attnscope.render.sharding import render_sharding
 
+    if verify is not False:
+        start_torch("pinned")
+
     report = plan_shards(
         spec,
         plan,
@@ -131,4 +144,10 @@ def run_shard(
         backward=backward,
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
+    if verify is not False:
+        from attnscope.analyses.shard_verification import verify_shards
+
+        verify_shards(report, spec, on_processes=bool(verify))
     write(lambda screen: render_sharding(report, form, screen), output, color, quiet, wide)
+    if report.verification is not None and not report.verification.agrees:
+        raise typer.Exit(1)

@@ -25,12 +25,14 @@ HEAD = "h"
 """The letter of the attention heads, in every attention."""
 WINDOWS = {ROWS: "r", COLUMNS: "s"}
 """The letters of windows down and across, by the axis of the input."""
+LINEAR = ("addmm", "mm", "bmm", "clone", "mul")
+"""Operators after which partial sums add up to the result."""
 WHOLE_ROWS = ("_softmax", "native_layer_norm")
 """Operators that need their last axis whole."""
 
 
 class Placed(NamedTuple):
-    """How a tensor is cut along one axis of the mesh.
+    """The cut of a tensor along one axis of the mesh.
 
     Args:
         letter: the letter that is cut, as the step spells it.
@@ -44,7 +46,7 @@ class Placed(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What happens to a tensor of a step on one axis of the mesh, before or after the step.
+    """A change of the cut of a tensor of a step on one axis of the mesh, before or after the step.
 
     Args:
         kind: the collective; "copy" if it is one in the backward only, and "slice" if nothing is sent.
@@ -91,6 +93,11 @@ class Route:
         """Return whether ranks hold partial sums after the step."""
         return any(move.kind in ("all-reduce", "reduce-scatter") for move in self.after)
 
+    def shares(self, weight: str) -> bool:
+        """Return whether each rank has all of a parameter, and a part of its gradient."""
+        is_scattered = any(move.kind == "reduce-scatter" for move in self.after)
+        return self.is_cut and weight not in self.weights and (is_scattered or not self.is_partial)
+
 
 def route_of(plan: Plan, axis: MeshAxis, around: Neighbourhood) -> list[Route]:
     """Follow one axis of the mesh through the steps of a plan.
@@ -134,7 +141,7 @@ class _Walk:
         letters = [HEAD]
         for step in self.plan.sized:
             made = step.step.letters.outputs
-            if step.weights or len(step.step.letters.inputs) > 1 or len(made) == 1:
+            if not self.kind.cuts_heads or step.weights or len(step.step.letters.inputs) > 1 or len(made) == 1:
                 continue
             place = next((at for at, each in enumerate(made[0].axes) if each.letters == (HEAD,)), None)
             if place is not None:
@@ -229,7 +236,7 @@ class _Walk:
     def through(self, step: SizedStep) -> Route:
         """Return the route of the next step, and keep how its outputs are cut."""
         inputs, outputs = step.step.letters.inputs, step.step.letters.outputs
-        arrive = [self.arrival(name, letters) for name, letters in zip(step.takes, inputs, strict=True)]
+        arrive = [self.arrival(step, name, letters) for name, letters in zip(step.takes, inputs, strict=True)]
         letters = _letters_of(step)
         has_pairs = self.is_of_tokens(letters) and bool(self.keys & letters)
         root = self.root(letters, arrive, has_pairs)
@@ -242,6 +249,11 @@ class _Walk:
             family = self.heads if root == HEADS else self.tokens
             cut |= {letter: Placed(letter, shards, root) for letter, shards in family.items() if letter not in cut}
         self.check(step, cut, takes, root)
+        if self.kind.cuts_heads and any(
+            now is None and then and each.name not in step.step.constants
+            for each, now, then in zip(inputs, arrive, takes, strict=True)
+        ):
+            raise self.refusal(step, "splits heads that its projection does not keep apart")
         before = [
             move
             for number, pair in enumerate(zip(arrive, takes, strict=True))
@@ -258,14 +270,19 @@ class _Walk:
         for number, made in enumerate(outputs):
             placed = makes[number]
             if is_partial:
+                if other := sorted({run.name for run in step.forward.runs}.difference(LINEAR)):
+                    raise self.refusal(step, f"runs {other[0]} on sums that are still partial")
                 target = self.wanted(made, None, TOKENS, False) if self.entry else None
                 after.append(Move("reduce-scatter" if target else "all-reduce", number, None, target))
                 placed = target
             self.placed[step.makes[number]] = made, placed
+        needs_tokens = any(name not in step.step.constants for name in step.takes)
+        if self.entry and self.axis.ranks > 1 and step.macs and needs_tokens and not (cut or contracted is not None):
+            raise self.refusal(step, "would run as a whole on each rank")
         rounds = self.axis.ranks if self.kind.meets == "ring" and has_pairs else 1
         return Route(tuple(before), tuple(after), tuple(takes), tuple(makes), weights, contracted, rounds)
 
-    def arrival(self, name: str, taken: Tensor) -> Placed | None:
+    def arrival(self, step: SizedStep, name: str, taken: Tensor) -> Placed | None:
         """Return how an input is cut, by the letters of the step that takes it; None if it is whole."""
         made, placed = self.placed.get(name, (taken, None))
         if placed is None:
@@ -277,6 +294,8 @@ class _Walk:
         other = letters[0]
         ratio = self.sizes[other], self.sizes[placed.letter]
         shards = tuple([size * ratio[0] // ratio[1] for size in placed.shards])
+        if sum(shards) != self.sizes[other]:
+            raise self.refusal(step, f"takes {name} with other axes")
         if placed.root == TOKENS and other not in self.keys:
             self.tokens.setdefault(other, shards)
         return Placed(other, shards, placed.root)
@@ -366,9 +385,14 @@ class _Walk:
                 if each is None and name.name in step.step.constants and aligned:
                     problem = f"takes {name.name} for all tokens, which it does not cut"
         if problem:
-            raise UsageError(
-                f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; use tp"
-            )
+            raise self.refusal(step, problem)
+
+    def refusal(self, step: SizedStep, problem: str) -> UsageError:
+        """Return the error for a step that cannot run on parts."""
+        fix = "use another plan" if self.kind.cuts_heads else "use tp"
+        return UsageError(
+            f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; {fix}"
+        )
 
     def leave_as_entered(self) -> None:
         """Return the output to the cut of the input.

@@ -7,16 +7,19 @@ reduce-scatter send (P−1)/P·x (Thakur et al., "Optimization of Collective Com
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 from attnscope.core.axes import Shape, Tensor
+from attnscope.core.errors import PlanError, UsageError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.ops import movement
 from attnscope.ops.recipes import Operands, Result
 from attnscope.ops.tape import Tape
 from attnscope.plan.halo import overlaps
 from attnscope.plan.memory import Memory
-from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of
+from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.routes import Move, Placed, Route, route_of
 from attnscope.plan.step import Step
@@ -60,6 +63,24 @@ class Transfer:
     shape: Shape
 
 
+class Exchange(NamedTuple):
+    """A collective as a module runs it.
+
+    Args:
+        side: "before" or "after" the step.
+        axis: the number of the mesh axis.
+        move: what happens.
+        tensor: the letters of the tensor.
+        sizes: the sizes of letters on this rank before it.
+    """
+
+    side: str
+    axis: int
+    move: Move
+    tensor: Tensor
+    sizes: dict[str, int]
+
+
 @dataclass(frozen=True)
 class LocalStep:
     """A step of a plan as one rank runs it.
@@ -70,8 +91,10 @@ class LocalStep:
         before, after: its collectives.
         shapes: the shapes of its outputs on this rank, after the collectives.
         rounds: the number of blocks of keys that it runs for, one after another.
-        gradient_bytes_sent: bytes that the rank sends to sum the gradients of parameters that each rank has.
+        gradients: for each parameter that several ranks have, the bytes that the rank sends to sum its gradients.
         params: the number of its parameters on this rank.
+        exchanges: its collectives as a module runs them.
+        routes: its route along each axis of the mesh.
     """
 
     whole: SizedStep
@@ -80,13 +103,25 @@ class LocalStep:
     after: tuple[Transfer, ...]
     shapes: tuple[Shape, ...]
     rounds: int
-    gradient_bytes_sent: int
+    gradients: tuple[int, ...]
     params: int
+    exchanges: tuple[Exchange, ...]
+    routes: tuple[Route, ...]
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
         """Return the collectives of the forward."""
         return tuple([each for each in (*self.before, *self.after) if each.kind not in ("copy", "slice")])
+
+    @property
+    def gradient_bytes_sent(self) -> int:
+        """Return the bytes that this rank sends to sum the gradients of parameters that several ranks have."""
+        return sum(self.gradients)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Return the shape of its first input on this rank, before its collectives."""
+        return next((each.taken for each in self.before if each.tensor == self.whole.takes[0]), self.local.inputs[0])
 
     @property
     def bytes_sent(self) -> int:
@@ -112,15 +147,17 @@ class ShardedPlan:
         plan: the plan on one device.
         mesh: the axes of the mesh.
         routes: the route of each step, for each axis of the mesh.
+        around: what each query of the attention looks at.
     """
 
     plan: Plan
     mesh: Mesh
     routes: tuple[tuple[Route, ...], ...]
+    around: Neighbourhood
 
     @classmethod
     def of(cls, plan: Plan, mesh: Mesh, around: Neighbourhood) -> "ShardedPlan":
-        """Shard a plan.
+        """Return a plan on a mesh.
 
         Args:
             plan: the plan of an attention.
@@ -130,7 +167,28 @@ class ShardedPlan:
         Raises:
             UsageError: the attention cannot be sharded like this.
         """
-        return cls(plan, mesh, tuple([tuple(route_of(plan, axis, around)) for axis in mesh]))
+        found = cls(plan, mesh, tuple([tuple(route_of(plan, axis, around)) for axis in mesh]), around)
+        for number, step in enumerate(found.at((0,) * len(mesh))):
+            if not found.is_exact(number, step):
+                raise UsageError(
+                    f"{{plan}} {spell_mesh(mesh)} is not supported for this attention: its letters do not say which part "
+                    f"of the step {step.whole.name} a rank computes; use another plan"
+                )
+        return found
+
+    def is_exact(self, number: int, step: LocalStep) -> bool:
+        """Return whether the MACs of a step on the first rank are its share of those on one device."""
+        if set(step.whole.takes) <= set(step.whole.step.constants):
+            return True  # a table for all tokens, such as that of a bias
+        share = Fraction(1)
+        for routes in self.routes:
+            route = routes[number]
+            if placed := next((each for each in (*route.takes, *route.weights.values(), *route.makes) if each), None):
+                share *= Fraction(placed.shards[0], sum(placed.shards))
+        try:
+            return step.macs == share * step.whole.macs
+        except PlanError:
+            return False
 
     @cached_property
     def busiest(self) -> "list[LocalStep]":
@@ -171,6 +229,7 @@ class _Local:
 
     def __init__(self, whole: SizedStep, mesh: Mesh, routes: Sequence[Route], place: Sequence[int]) -> None:
         self.whole, self.mesh, self.routes, self.place = whole, mesh, routes, place
+        self.exchanges: list[Exchange] = []
         letters, axes = whole.step.letters, range(len(mesh))
         now = [[self.source(index, number) for index in axes] for number in range(len(letters.inputs))]
         before = self.transfers("before", letters.inputs, now)
@@ -187,7 +246,9 @@ class _Local:
             after=after,
             shapes=shapes,
             rounds=max([each.rounds for each in routes], default=1),
-            gradient_bytes_sent=sum([self.gradients(index, local) for index in range(len(mesh))]),
+            gradients=tuple([size for index in axes for size in self.gradients(index)]),
+            exchanges=tuple(self.exchanges),
+            routes=tuple(routes),
             params=sum([self.elements_of(name) for name in whole.step.weight_shapes]),
         )
 
@@ -202,11 +263,12 @@ class _Local:
         for index, axis in enumerate(self.mesh):
             for move in getattr(self.routes[index], side):
                 tensor, others = tensors[move.number], cuts[move.number]
-                taken = self.shape(tensor, others)
+                sizes, taken = self.sizes(enumerate(others)), self.shape(tensor, others)
                 others[index] = None
                 full = self.elements(tensor, others)
-                forward, backward = self.sent(move, axis.ranks, self.place[index], full, tensor)
+                forward, backward = self.sent(move, axis.ranks, self.place[index], full)
                 others[index] = move.target
+                self.exchanges.append(Exchange(side, index, move, tensor, sizes))
                 found.append(
                     Transfer(
                         kind=move.kind,
@@ -222,7 +284,7 @@ class _Local:
                 )
         return tuple(found)
 
-    def sent(self, move: Move, ranks: int, rank: int, full: int, tensor: Tensor) -> tuple[int, int]:
+    def sent(self, move: Move, ranks: int, rank: int, full: int) -> tuple[int, int]:
         """Return the elements that a rank sends for a collective, and for that of its gradient.
 
         Args:
@@ -230,7 +292,6 @@ class _Local:
             ranks: the number of ranks along the mesh axis.
             rank: the number of this rank among them.
             full: the elements of the tensor if this mesh axis did not cut it.
-            tensor: the letters of the tensor.
         """
         reduced = 2 * (ranks - 1) * -(-full // ranks)
         source, target = move.source, move.target
@@ -314,15 +375,11 @@ class _Local:
                 elements = elements * placed.shards[self.place[index]] // sum(placed.shards)
         return elements
 
-    def gradients(self, index: int, local: SizedStep) -> int:
-        """Return the bytes that the rank sends along a mesh axis to sum the gradients of parameters that all ranks have."""
-        route, ranks = self.routes[index], self.mesh[index].ranks
-        is_scattered = any(move.kind == "reduce-scatter" for move in route.after)
-        if not route.is_cut or (route.is_partial and not is_scattered):
-            return 0
-        shared = [name for name in self.whole.step.weight_shapes if name not in route.weights]
-        sent = sum([2 * (ranks - 1) * -(-self.elements_of(name) // ranks) for name in shared])
-        return sent * self.whole.itemsize
+    def gradients(self, index: int) -> list[int]:
+        """Return the bytes that the rank sends along a mesh axis to sum the gradient of each parameter that all have."""
+        ranks = self.mesh[index].ranks
+        shared = [name for name in self.whole.step.weight_shapes if self.routes[index].shares(name)]
+        return [2 * (ranks - 1) * -(-self.elements_of(name) // ranks) * self.whole.itemsize for name in shared]
 
 
 def live_bytes(steps: Sequence[LocalStep], holds: Sequence[str]) -> list[int | None]:

@@ -95,13 +95,17 @@ class RelativePositionAttention(SelfAttention):
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.window if self.is_global else (None, None)
         self.check_shape(x, {"b": None, "height": height, "width": width, "c": self.proj.in_features})
-        grid = Windows(x.shape[1], x.shape[2], self.window)
+        grid = self.grid_of(x)
         q, k, v = self.queries_keys_values(self.into_windows(x, grid))
         x = self.output(self.merge_heads(self.attention(q, k, v)))
         x = self.unflatten(x, grid) if self.is_global else self.reverse(x, grid)
         if grid.is_padded:
             x = self.crop(x, grid)
         return x
+
+    def grid_of(self, x: Tensor) -> Windows:
+        """Return the geometry of the windows of an input."""
+        return Windows(x.shape[1], x.shape[2], self.window)
 
     def into_windows(self, x: Tensor, grid: Windows) -> Tensor:
         if self.is_global:

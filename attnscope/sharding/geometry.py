@@ -1,0 +1,117 @@
+"""Grids of which a rank has some rows and columns: what modules ask about windows and neighbourhoods there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnscope.attentions.hiera.attention import MaskUnitAttention
+from attnscope.attentions.maxvit.attention import MaxViTAttention
+from attnscope.attentions.nat.attention import NeighbourhoodAttention, nearest
+from attnscope.attentions.nat.spec import Nearest
+from attnscope.attentions.sam.attention import RelativePositionAttention
+from attnscope.attentions.swin.attention import WindowAttention, shift_mask
+from attnscope.core.sizes import Pair
+from attnscope.core.windows import GridWindows, Windows
+from attnscope.plan.mesh import Shards
+from attnscope.plan.routes import TOKENS
+from attnscope.plan.sharding import LocalStep, ShardedPlan
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWindows(Windows):
+    """The windows of a rank, which rolls only along axes that the mesh does not cut; halos roll along the others.
+
+    Args:
+        whole: the windows of all ranks.
+        is_cut: flags of the axes that the mesh cuts.
+    """
+
+    whole: Windows = Windows(1, 1, (1, 1))
+    is_cut: tuple[bool, bool] = (False, False)
+
+    @property
+    def roll(self) -> Pair:
+        """Return the shift along axes that are not cut."""
+        down, across = (0 if cut else shift for cut, shift in zip(self.is_cut, self.whole.roll, strict=True))
+        return down, across
+
+    @property
+    def is_shifted(self) -> bool:
+        """Return whether the windows of all ranks are shifted."""
+        return self.whole.is_shifted
+
+    @property
+    def is_padded(self) -> bool:
+        """Return whether the grid of all ranks is padded."""
+        return self.whole.is_padded
+
+
+def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], place: Sequence[int]) -> None:
+    """Replace what a module derives from its whole input by what holds for the part of a rank.
+
+    Args:
+        module: the module.
+        plan: the plan of all ranks.
+        steps: the steps of the rank.
+        place: the place of the rank along each axis of the mesh.
+    """
+    shards = {axis.place: placed_of(plan, index) for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid"}
+    if not shards:
+        return
+    ranks = {axis.place: place[index] for index, axis in enumerate(plan.mesh)}
+    attributes: dict[str, Any] = vars(module)
+    around = plan.around
+    if isinstance(module, WindowAttention | RelativePositionAttention) and isinstance(around, Windows):
+        _in_windows(attributes, around, shards, ranks)
+    elif isinstance(module, MaxViTAttention):
+        sizes = steps[-1].local.sizes
+        attributes["blocks"] = lambda x: (sizes["r"], sizes["s"])
+    elif isinstance(module, MaskUnitAttention):
+        attributes["resolution"] = steps[0].input_shape[1:3]
+    elif isinstance(module, NeighbourhoodAttention) and isinstance(around, Nearest):
+        _in_neighbourhoods(attributes, around, shards[1], ranks[1])
+
+
+def placed_of(plan: ShardedPlan, index: int) -> Shards:
+    """Return the sizes of the windows, or of the rows, of the ranks along an axis of the mesh."""
+    routes = plan.routes[index]
+    return next(
+        placed.shards for route in reversed(routes) for placed in route.takes if placed and placed.root == TOKENS
+    )
+
+
+def _in_windows(attributes: dict[str, Any], whole: Windows, shards: dict[int, Shards], ranks: dict[int, int]) -> None:
+    is_cut = (1 in shards, 2 in shards)
+    kept: dict[Any, Tensor] = {}
+
+    def grid_of(x: Tensor) -> LocalWindows:
+        return LocalWindows(x.shape[1], x.shape[2], whole.window, whole.shift, whole, is_cut)
+
+    def mask(grid: GridWindows, like: Tensor) -> Tensor:
+        key = like.dtype, like.device
+        if key not in kept:
+            found = shift_mask(whole, like).unflatten(0, whole.counts)
+            for axis, sizes in shards.items():
+                found = found.narrow(axis - 1, sum(sizes[: ranks[axis]]), sizes[ranks[axis]])
+            kept[key] = found.flatten(0, 1).contiguous()
+        return kept[key]
+
+    attributes |= {"grid_of": grid_of, "mask": mask}
+
+
+def _in_neighbourhoods(attributes: dict[str, Any], whole: Nearest, shards: Shards, rank: int) -> None:
+    first = sum(shards[:rank])
+    rows = whole.reach(0, whole.height)[first : first + shards[rank]]
+    start = min(min(row) for row in rows) * whole.width
+    part = slice(first * whole.width, (first + shards[rank]) * whole.width)
+    kept: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def index(grid: Nearest, like: Tensor) -> tuple[Tensor, Tensor]:
+        if like.device not in kept:
+            keys, offsets = nearest(whole, like.device)
+            kept[like.device] = keys[part] - start, offsets[part]
+        return kept[like.device]
+
+    attributes |= {"grid": lambda height, width: whole, "index": index}

@@ -1,0 +1,90 @@
+"""The part of a module's parameters that one rank has."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attnscope.core.axes import Tensor as Letters
+from attnscope.plan.routes import HEADS, Placed
+from attnscope.plan.sharding import LocalStep, ShardedPlan
+from attnscope.sharding.moves import cut, folded, unfolded
+
+
+def keep_own(module: nn.Module, steps: Sequence[LocalStep], plan: ShardedPlan, place: Sequence[int]) -> None:
+    """Replace each parameter of a module by the part that a rank has.
+
+    Args:
+        module: the module, with all parameters.
+        steps: the steps of the rank.
+        plan: the plan of all ranks.
+        place: the place of the rank along each axis of the mesh.
+    """
+    for step in steps:
+        for name, letters in step.whole.step.weight_shapes.items():
+            owner, last = owner_of(module, name)
+            whole = getattr(owner, last)
+            part = whole.detach()
+            sizes = dict(step.whole.sizes)
+            for index, route in enumerate(step.routes):
+                if placed := route.weights.get(name):
+                    parts = (1,) if route.contracted is not None else parts_of(plan, placed)
+                    axis = -1 if route.contracted is not None else None
+                    part = part_of(part, letters, placed, sizes, place[index], parts, axis)
+                    sizes[placed.letter] = sizes[placed.letter] * placed.shards[place[index]] // sum(placed.shards)
+            if part.shape != whole.shape:
+                setattr(owner, last, nn.Parameter(part.clone(), requires_grad=whole.requires_grad))
+    zeros, v_bias = getattr(module, "k_bias", None), getattr(module, "v_bias", None)
+    if isinstance(zeros, Tensor) and isinstance(v_bias, Tensor):  # the keys have as many as the bias of v
+        module.k_bias = zeros.new_zeros(v_bias.shape)
+
+
+def owner_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the submodule that has a parameter, and the name of the parameter in it."""
+    path, _, last = name.rpartition(".")
+    return module.get_submodule(path), last
+
+
+def part_of(
+    x: Tensor,
+    letters: Letters,
+    placed: Placed,
+    sizes: dict[str, int],
+    rank: int,
+    parts: Sequence[int],
+    axis: int | None,
+) -> Tensor:
+    """Return a rank's part of a parameter along one letter.
+
+    Args:
+        x: the parameter.
+        letters: its letters.
+        placed: how it is cut.
+        sizes: the sizes of letters.
+        rank: the number of the rank.
+        parts: sizes of the consecutive parts of the letter, each of which is cut, such as queries, keys and values.
+        axis: the axis that is cut if it is not that of the letter.
+    """
+    at, apart = unfolded(x, letters, sizes) if axis is None else ({}, x)
+    axis = at[placed.letter] if axis is None else axis
+    sums = [part * apart.shape[axis] // sum(parts) for part in parts]
+    cuts = [tuple([size * part // sum(placed.shards) for size in placed.shards]) for part in sums]
+    made = [cut(each, axis, shards, rank) for each, shards in zip(apart.split(sums, axis), cuts, strict=True)]
+    joined = torch.cat(made, axis) if len(made) > 1 else made[0]
+    return folded(joined, letters) if at else joined
+
+
+def parts_of(plan: ShardedPlan, placed: Placed) -> tuple[int, ...]:
+    """Return the sizes of the consecutive parts of a letter, such as e with queries, keys and values; else one part."""
+    if placed.root == HEADS:
+        for step in plan.plan.sized:
+            taken, made = step.step.letters.inputs[0], step.step.letters.outputs
+            if (
+                len(made) > 1
+                and placed.letter in taken.letters
+                and all(placed.letter not in each.letters for each in made)
+            ):
+                total = step.sizes[placed.letter]
+                of_one = [each.axes[1].size(step.sizes) for each in made]
+                return tuple([count * total // sum(of_one) for count in of_one])
+    return (1,)

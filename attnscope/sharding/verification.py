@@ -1,0 +1,157 @@
+"""Runs of a sharded attention: on a fake process group in this process, and on processes with gloo."""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from attnscope.attentions.spec import Spec
+from attnscope.core.errors import AttnscopeError, UsageError, in_a_line, literal
+from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of
+from attnscope.reports.sharding import ShardingVerification
+from attnscope.sharding.checking import RankCheck, check_rank, compare_values
+from attnscope.sharding.module import shard
+
+LIMIT_S = 60.0
+"""Seconds after which a run of processes ends."""
+MOST_PROCESSES = 8
+MOST_MACS = 5 * 10**9
+"""The most MACs of an attention that runs on processes of this machine, in float64."""
+TOLERANCE = 1e-10
+"""The largest difference of values in float64."""
+
+
+def verify_on_fake(spec: Spec, mesh: Mesh) -> ShardingVerification:
+    """Run the part of ranks that may differ on torch's fake process group and meta tensors, and compare it with the plan.
+
+    Raises:
+        UsageError: torch.distributed is in use.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    _check_unused()
+    places = distinct_ranks(mesh)
+    numbers = [number_of(mesh, place) for place in {places[0], places[-1]}]
+    checks = []
+    with torch.device("meta"):
+        module = spec.build().to(getattr(torch, spec.dtype))
+    for rank in sorted(numbers):
+        dist.init_process_group("fake", rank=rank, world_size=ranks_of(mesh), store=FakeStore())
+        try:
+            sharded = shard(module, mesh, shape=spec.input_shape)
+            x = torch.empty(sharded.input_shape, device="meta", dtype=getattr(torch, spec.dtype), requires_grad=True)
+            checks.append(check_rank(sharded, x, rank)[0])
+        except AttnscopeError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            checks.append(RankCheck(rank, [f"the sharded module failed: {in_a_line(error)}"]))
+        finally:
+            dist.destroy_process_group()
+    return _together("a fake process group", checks)
+
+
+def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S) -> ShardingVerification:
+    """Run all ranks as processes with gloo, and compare them with the plan and, in float64, with one device.
+
+    Args:
+        spec: the attention.
+        mesh: the axes of the mesh.
+        limit_s: seconds after which the processes end.
+
+    Raises:
+        UsageError: there are too many ranks, or the attention is too large.
+        AttnscopeError: a rank failed, or did not end in time.
+    """
+    processes: Any = import_module("torch.multiprocessing")
+
+    _check_unused()
+    ranks, macs = ranks_of(mesh), spec.plan().macs
+    if ranks > MOST_PROCESSES:
+        raise UsageError(f"{{verify}} runs at most {MOST_PROCESSES} ranks (got {ranks}); remove it, or use fewer ranks")
+    if macs > MOST_MACS:
+        raise UsageError(f"{{verify}} runs at most {MOST_MACS:,} MACs in float64 (got {macs:,}); use a smaller input")
+    with tempfile.TemporaryDirectory() as folder:
+        context = processes.start_processes(
+            run_rank, args=(spec, mesh, folder), nprocs=ranks, join=False, start_method="spawn"
+        )
+        deadline = time.monotonic() + limit_s
+        try:
+            while not context.join(timeout=max(0.0, min(0.5, deadline - time.monotonic()))):
+                if time.monotonic() > deadline:
+                    raise AttnscopeError(f"the processes did not end within {limit_s:g} s; no result")
+        except (processes.ProcessRaisedException, processes.ProcessExitedException) as error:
+            line = str(error).strip().splitlines()[-1]
+            raise AttnscopeError(f"rank {error.error_index} failed: {literal(line)}") from None
+        finally:
+            for process in context.processes:
+                if process.is_alive():
+                    process.kill()
+                process.join()
+        checks = [RankCheck(**json.loads((Path(folder) / f"{rank}.json").read_text())) for rank in range(ranks)]
+    return _together("gloo", checks)
+
+
+def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str) -> None:
+    """Run one rank as a process, and write its result to a file in the folder."""
+    torch.set_num_threads(1)
+    ranks = ranks_of(mesh)
+    store = dist.FileStore(str(Path(folder) / "store"), ranks)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store)
+    try:
+        check = compare_rank(rank, spec, mesh)
+        (Path(folder) / f"{rank}.json").write_text(json.dumps(asdict(check)))
+    finally:
+        dist.destroy_process_group()
+
+
+def compare_rank(rank: int, spec: Spec, mesh: Mesh) -> RankCheck:
+    """Compare a rank of the current process group with its plan, and with the same attention on one device in float64."""
+    torch.manual_seed(0)  # all ranks have the same parameters and the same input
+    whole = spec.build().double()
+    x = torch.randn(spec.input_shape, dtype=torch.float64, requires_grad=True)
+    y = whole(x)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    sharded = shard(whole, mesh, shape=spec.input_shape)
+    own = sharded.part(x.detach()).requires_grad_()
+    check, made = check_rank(sharded, own, rank, sharded.part_of_output(grad))
+    assert own.grad is not None
+    assert x.grad is not None
+    compare_values(check, sharded, whole, (made, sharded.part_of_output(y.detach())), (own.grad, sharded.part(x.grad)))
+    return check
+
+
+def number_of(mesh: Mesh, place: Sequence[int]) -> int:
+    """Return the number of the rank at a place of the mesh."""
+    number = 0
+    for axis, at in zip(mesh, place, strict=True):
+        number = number * axis.ranks + at
+    assert coordinates(mesh, number) == tuple(place)
+    return number
+
+
+def _check_unused() -> None:
+    if dist.is_initialized():
+        raise UsageError("torch.distributed must not be initialized for a verification; run it in another process")
+
+
+def _together(how: str, checks: Sequence[RankCheck]) -> ShardingVerification:
+    """Return the result of all ranks."""
+    problems = list(dict.fromkeys(f"rank {check.rank}: {problem}" for check in checks for problem in check.problems))
+    outputs = [check.output_error for check in checks if check.output_error is not None]
+    gradients = [check.gradient_error for check in checks if check.gradient_error is not None]
+    for what, errors in (("output", outputs), ("gradients", gradients)):
+        if errors and not max(errors) <= TOLERANCE:
+            problems.append(
+                f"the {what} differ from one device by {max(errors):.1e}; at most {TOLERANCE:.0e} is rounding"
+            )
+    return ShardingVerification(
+        how, len(checks), not problems, problems, max(outputs, default=None), max(gradients, default=None)
+    )

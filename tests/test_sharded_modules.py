@@ -1,0 +1,194 @@
+"""Tests of sharded modules: what they run equals the plan, and their values are those of one device."""
+
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from attnscope.attentions.hiera.spec import HieraSpec
+from attnscope.attentions.maxvit.spec import MaxViTSpec
+from attnscope.attentions.nat.spec import NATSpec
+from attnscope.attentions.sam.spec import SAMSpec
+from attnscope.attentions.spec import Spec
+from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.swin3d.spec import Swin3DSpec
+from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.xca.spec import XCASpec
+from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.plan.mesh import parse_mesh
+from attnscope.plan.sharding import ShardedPlan
+from attnscope.sharding import verification
+from attnscope.sharding.checking import RankCheck
+from attnscope.sharding.module import shard
+from attnscope.sharding.verification import verify_on_fake, verify_on_processes
+
+SMALL = ViTSpec(tokens=21, dim=24, heads=4)
+WINDOWS = SwinSpec(resolution=(14, 12), window=(4, 3), dim=24, heads=4, shift=True, batch=2)
+CASES = [
+    *[(replace(SMALL, batch=2), plan) for plan in ("tp=4", "sp=4", "ulysses=4", "ring=4", "context=4", "tp=2,ring=2")],
+    *[(replace(SMALL, kv_heads=2, kernel="math"), plan) for plan in ("ulysses=4", "tp=2,context=2")],
+    (ViTSpec(image=32, patch=8, dim=32, heads=4, rope="mixed", qk_norm=True, key_bias=False), "tp=4"),
+    *[(WINDOWS, plan) for plan in ("windows=4", "windows=2x2", "tp=4")],
+    (replace(WINDOWS, kernel="math"), "tp=2,windows=2"),
+    *[(SwinV2Spec(**WINDOWS.as_dict()), plan) for plan in ("windows=4", "tp=4")],
+    (NATSpec(resolution=(14, 12), neighborhood=5, dilation=(2, 1), dim=24, heads=4), "rows=4"),
+    (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4, grid=True, batch=2), "rows=4"),
+    (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4), "tp=2,windows=1x2"),
+    (SAMSpec(dim=48, heads=4, resolution=20), "windows=2x2"),
+    (HieraSpec(dim=24, heads=1), "windows=2x2"),
+    (Swin3DSpec(dim=24, heads=4, resolution=(4, 8, 8), window=(2, 4, 4), shift=True), "tp=4"),
+    (XCASpec(dim=24, heads=4), "sp=4"),
+]
+
+
+@pytest.mark.parametrize(("spec", "plan"), CASES, ids=lambda each: each if isinstance(each, str) else each.name)
+def test_a_run_on_a_fake_process_group_equals_the_plan(spec: Spec, plan: str) -> None:
+    found = verify_on_fake(spec, parse_mesh(plan))
+    assert found.problems == []
+    assert found.agrees
+
+
+def of_vit(draw: random.Random) -> tuple[Spec, str]:
+    heads, ranks = draw.choice([(4, 2), (6, 3), (8, 4), (12, 4)])
+    spec = ViTSpec(
+        tokens=draw.randint(17, 60),
+        dim=heads * draw.choice([4, 6]),
+        heads=heads,
+        kv_heads=draw.choice([None, ranks]),
+        batch=draw.randint(1, 3),
+        qkv_bias=draw.random() < 0.7,
+        kernel=draw.choice(["eager", "math"]),
+        dtype=draw.choice(["float32", "bfloat16"]),
+    )
+    return spec, f"{draw.choice(['tp', 'sp', 'ulysses', 'ring', 'context'])}={ranks}"
+
+
+def of_windows(draw: random.Random) -> tuple[Spec, str]:
+    window = draw.randint(2, 5), draw.randint(2, 5)
+    counts = draw.choice([4, 7]), draw.choice([4, 6])
+    resolution = tuple(p * count - draw.randint(0, p - 1) for p, count in zip(window, counts, strict=True))
+    kind: type[Spec] = draw.choice([SwinSpec, SwinV2Spec])
+    values: dict[str, Any] = {"resolution": resolution, "window": window, "dim": 16, "heads": 4}
+    values |= {"shift": draw.random() < 0.7, "batch": draw.randint(1, 2)}
+    return kind(**values), draw.choice(["windows=2", "windows=4", "windows=2x2", "windows=4x2", "tp=2,windows=2"])
+
+
+def of_neighbourhoods(draw: random.Random) -> tuple[Spec, str]:
+    spec = NATSpec(
+        resolution=(draw.randint(15, 24), draw.randint(15, 20)),
+        neighborhood=draw.choice([3, 5]),
+        dilation=draw.choice([1, 2, 3]),
+        dim=16,
+        heads=4,
+    )
+    return spec, draw.choice(["rows=2", "rows=3", "tp=2,rows=2"])
+
+
+def of_grids(draw: random.Random) -> tuple[Spec, str]:
+    p, r = draw.choice([4, 6]), draw.choice([2, 4])
+    spec = MaxViTSpec(resolution=(p * r, 8), partition=(p, 4), dim=16, heads=4, grid=draw.random() < 0.7)
+    return spec, draw.choice(["rows=2", "tp=4", "windows=2x2"])
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids])
+def test_random_specs_run_as_planned(kind: Callable[[random.Random], tuple[Spec, str]], seed: int) -> None:
+    spec, plan = kind(random.Random(seed))
+    assert verify_on_fake(spec, parse_mesh(plan)).problems == []
+
+
+def test_a_difference_from_the_plan_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnscope.sharding.module.moved", lambda x, exchange, ranks: x)
+    found = verify_on_fake(SMALL, parse_mesh("tp=2"))
+    assert not found.agrees
+    assert "rank 0: forward: the plan has all-reduce of 2,016 B 1× more" in found.problems
+
+
+def run_cases(rank: int, folder: str) -> None:
+    """Compare all cases with one device, as rank `rank` of four."""
+    dist.init_process_group("gloo", rank=rank, world_size=4, store=dist.FileStore(f"{folder}/store", 4))
+    torch.set_num_threads(1)
+    problems = []
+    for number, (spec, plan) in enumerate(CASES):
+        check: RankCheck = verification.compare_rank(rank, spec, parse_mesh(plan))
+        errors = [check.output_error, check.gradient_error]
+        if check.problems or not all(error is not None and error < 1e-10 for error in errors):
+            problems.append(f"{number} {spec.name} {plan}: {check}")
+    dist.destroy_process_group()
+    assert not problems, "\n".join(problems)
+
+
+def test_outputs_and_gradients_are_those_of_one_device(tmp_path: Any) -> None:
+    torch.multiprocessing.spawn(run_cases, args=(str(tmp_path),), nprocs=4)
+
+
+def test_processes_that_do_not_end_in_time_are_killed() -> None:
+    with pytest.raises(AttnscopeError, match=r"did not end within 0\.1 s"):
+        verify_on_processes(SMALL, parse_mesh("tp=2"), limit_s=0.1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_rank_that_fails_is_one_line() -> None:
+    with pytest.raises(AttnscopeError, match=r"rank [01] failed: ") as error:
+        verify_on_processes(replace(SMALL, kernel="efficient"), parse_mesh("tp=2"))
+    assert "\n" not in str(error.value)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_verification_has_limits() -> None:
+    with pytest.raises(UsageError, match="at most 8 ranks"):
+        verify_on_processes(replace(SMALL, heads=12), parse_mesh("tp=12"))
+    with pytest.raises(UsageError, match="MACs"):
+        verify_on_processes(ViTSpec(tokens=10_000), parse_mesh("tp=2"))
+
+
+def test_shard_explains_a_mistake() -> None:
+    with pytest.raises(UsageError, match="must be an attention of attnscope"):
+        shard(nn.Linear(2, 2), "tp=2")
+    with pytest.raises(UsageError, match="no dropout"):
+        shard(replace(SMALL, proj_drop=0.1).build(), "tp=2")
+    with pytest.raises(UsageError, match="must be initialized"):
+        shard(SMALL.build(), "tp=2")
+    with pytest.raises(UsageError, match="12 heads"):
+        ShardedPlan.of(ViTSpec().plan(), parse_mesh("tp=5"), ViTSpec().neighbourhood)
+
+
+def test_a_mesh_of_torch_has_the_axes_of_the_plan() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=3, world_size=4, store=FakeStore())
+    try:
+        module = replace(WINDOWS, batch=1).build()
+        sharded = shard(module, "tp=2,windows=2", init_device_mesh("cpu", (2, 2)))
+        assert sharded.place == (1, 1)
+        assert sharded.input_shape == (1, 6, 12, 24)
+        assert sharded.part(torch.randn(1, 14, 12, 24)).shape == (1, 6, 12, 24)
+        with pytest.raises(UsageError, match="mesh must have the shape"):
+            shard(module, "tp=2,windows=2", init_device_mesh("cpu", (4,)))
+        with pytest.raises(UsageError, match=r"needs 2 ranks \(got 4\)"):
+            shard(module, "tp=2")
+        with pytest.raises(UsageError, match=r"must have the shape \(1, 6, 12, 24\)"):
+            sharded(torch.randn(1, 14, 12, 24))
+        with pytest.raises(UsageError, match="shape must be"):
+            shard(module, "tp=2,windows=2", shape=(1, 14, 24))
+        wide = shard(module, "tp=2,windows=2", shape=(2, 28, 12, 24))
+        assert wide.input_shape == (2, 12, 12, 24)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_command_verifies_by_default() -> None:
+    command = [sys.executable, "-m", "attnscope", "shard", "swin", "--shift", "--plan", "windows=2x2"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "120"})
+    assert "2 ranks on a fake process group: shapes, collectives, bytes and MACs equal the plan" in found.stdout
