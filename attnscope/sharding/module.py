@@ -46,7 +46,7 @@ class ShardedAttention(nn.Module):
 
     def __init__(self, module: nn.Module, spec: Spec, mesh: Mesh, ranks: Sequence[Ranks]) -> None:
         super().__init__()
-        self.mesh_axes, self.ranks = mesh, tuple(ranks)
+        self.spec, self.mesh_axes, self.ranks = spec, mesh, tuple(ranks)
         self.plan = ShardedPlan.of(spec.plan(), mesh, spec.neighbourhood)
         self.place = tuple([each.own for each in ranks])
         self.steps = self.plan.at(self.place)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 KINDS = {
     "allreduce_": "all-reduce",
@@ -33,11 +34,20 @@ class Recorded(NamedTuple):
 
 
 class Recorder(TorchDispatchMode):
-    """A mode that records the collectives of c10d and of the functional collectives."""
+    """A mode that records collectives, of c10d and functional ones, and counts FLOPs with torch's formulas.
+
+    FlopCounterMode counts the operators of a DTensor at their global sizes. It also imports torch's compiler.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Recorded] = []
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: torch would import its compiler, which takes longer than the run, to leave this mode out of it."""
+        return False
 
     def __torch_dispatch__(
         self, operator: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -47,7 +57,10 @@ class Recorder(TorchDispatchMode):
         namespace, _, name = operator._schema.name.partition("::")
         if namespace in ("c10d", "_c10d_functional") and name not in SKIPPED:
             self.found.append(_recorded(KINDS.get(name, name), args, kwargs or {}))
-        return operator(*args, **(kwargs or {}))
+        made = operator(*args, **(kwargs or {}))
+        if formula := flop_registry.get(operator._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=made)
+        return made
 
 
 def _recorded(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Recorded:

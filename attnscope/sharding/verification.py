@@ -3,7 +3,8 @@
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import AttnscopeError, UsageError, in_a_line, literal
@@ -24,12 +26,17 @@ LIMIT_S = 60.0
 MOST_PROCESSES = 8
 MOST_MACS = 5 * 10**9
 """The most MACs of an attention that runs on processes of this machine, in float64."""
+MOST_ON_CPU = 10**8
+"""The most MACs of a rank that runs on the CPU for its shapes. It takes less time than the import of torch's compiler,
+which the first matmul on the meta device costs (torch 2.14)."""
 TOLERANCE = 1e-10
 """The largest difference of values in float64."""
 
 
 def verify_on_fake(spec: Spec, mesh: Mesh) -> ShardingVerification:
-    """Run the part of ranks that may differ on torch's fake process group and meta tensors, and compare it with the plan.
+    """Run the part of ranks that may differ on torch's fake process group, and compare it with the plan.
+
+    A large attention runs on the meta device, without values.
 
     Raises:
         UsageError: torch.distributed is in use.
@@ -38,23 +45,38 @@ def verify_on_fake(spec: Spec, mesh: Mesh) -> ShardingVerification:
 
     _check_unused()
     places = distinct_ranks(mesh)
-    numbers = [number_of(mesh, place) for place in {places[0], places[-1]}]
-    checks = []
-    with torch.device("meta"):
+    numbers = sorted({number_of(mesh, place) for place in (places[0], places[-1])})
+    device = "cpu" if spec.plan().macs <= MOST_ON_CPU * ranks_of(mesh) else "meta"
+    with one_thread(), torch.device(device):
         module = spec.build().to(getattr(torch, spec.dtype))
-    for rank in sorted(numbers):
-        dist.init_process_group("fake", rank=rank, world_size=ranks_of(mesh), store=FakeStore())
-        try:
-            sharded = shard(module, mesh, shape=spec.input_shape)
-            x = torch.empty(sharded.input_shape, device="meta", dtype=getattr(torch, spec.dtype), requires_grad=True)
-            checks.append(check_rank(sharded, x, rank)[0])
-        except AttnscopeError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            checks.append(RankCheck(rank, [f"the sharded module failed: {in_a_line(error)}"]))
-        finally:
-            dist.destroy_process_group()
+        checks = [_on_fake(module, spec, mesh, rank, FakeStore()) for rank in numbers]
     return _together("a fake process group", checks)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: others would wait for work longer than a small attention takes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _on_fake(module: nn.Module, spec: Spec, mesh: Mesh, rank: int, store: Any) -> RankCheck:
+    """Run the part of one rank on a fake process group."""
+    dist.init_process_group("fake", rank=rank, world_size=ranks_of(mesh), store=store)
+    try:
+        sharded = shard(module, mesh, shape=spec.input_shape)
+        x = torch.empty(sharded.input_shape, dtype=getattr(torch, spec.dtype), requires_grad=True)
+        return check_rank(sharded, x, rank)[0]
+    except AttnscopeError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return RankCheck(rank, [f"the sharded module failed: {in_a_line(error)}"])
+    finally:
+        dist.destroy_process_group()
 
 
 def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S) -> ShardingVerification:
