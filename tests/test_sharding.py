@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from attnscope import networks
 from attnscope.analyses.shard import plan_shards
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
@@ -66,6 +67,32 @@ def test_collectives_follow_from_the_letters() -> None:
     }
     report = plan_shards(VIT, "ring=2")
     assert kinds(report, "before") == {"score": [("ring", "k")], "mix": [("ring", "v")]}
+
+
+def test_an_mlp_is_cut_along_its_hidden_channels() -> None:
+    block = networks.asked("vit", {}, "block")
+    u = 197 * 768 * 4
+    report = plan_shards(block, "tp=4")
+    assert kinds(report, "after") == {"output": [("all-reduce", "y")], "contract": [("all-reduce", "branch")]}
+    assert report.totals.bytes_sent == 2 * (2 * 3 * u // 4)
+    assert report.totals.macs * 4 == block.plan().macs
+    report = plan_shards(block, "sp=3")
+    assert [name for name, _ in kinds(report, "before").items()] == ["project", "expand"]
+    rows = {row.name: row.local_outputs for row in report.steps}
+    assert rows["residual1"] == [[(1, 66, 768)], [(1, 65, 768)]]
+    assert sends(block, "ulysses=4") == sends(ViTSpec(), "ulysses=4")
+
+
+def test_windows_of_a_block_send_the_halos_of_its_attention() -> None:
+    assert sends(networks.asked("swin", {"block": 1}, "block"), "windows=4") == 0
+    assert sends(networks.asked("swin", {"block": 2}, "block"), "windows=4") == 129_024
+    wide = networks.asked("swin", {"block": 2, "heads": 4, "dim": 96}, "block")
+    assert sends(wide, "tp=2") == 2 * (2 * (56 * 56 * 96 * 4) // 2)
+
+
+def test_a_network_with_letters_of_several_sizes_is_refused() -> None:
+    with pytest.raises(UsageError, match="has another size of"):
+        plan_shards(networks.asked("swin", {}, "model"), "tp=3")
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
@@ -138,6 +165,7 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (ViTSpec(), "tp=8", "12 heads on 8 ranks); 2, 3, 4, 6 or 12"),
         (ViTSpec(), "ulysses=5", "12 heads on 5 ranks); 2, 3, 4, 6 or 12"),
         (SwinSpec(), "windows=5", "8 rows of windows on 5 ranks); 2, 3, 4 or 8"),
+        (SwinSpec(resolution=7), "windows=2", "1 row of windows on 2 ranks); none is legal"),
         (SwinSpec(), "windows=2x16", "8 columns of windows on 16 ranks); 2, 3, 4 or 8"),
         (ViTSpec(tokens=197), "ring=150", "197 tokens on 150 ranks); nearest: 99 or 197"),
         (ViTSpec(), "windows=2", "use tp, sp, ulysses or ring"),
@@ -193,7 +221,7 @@ def test_the_gradient_of_each_collective_is_its_inverse() -> None:
 def test_a_thousand_ranks_and_a_million_tokens_need_no_torch() -> None:
     code = (
         "import sys; from attnscope.cli import main; sys.argv = ['attnscope', 'shard', 'vit', '--tokens', '1048576', "
-        "'--heads', '1024', '--dim', '65536', '--plan', 'ulysses=1024', '--json']\n"
+        "'--heads', '1024', '--dim', '65536', '--plan', 'ulysses=1024', '--no-verify', '--json']\n"
         "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -210,6 +238,7 @@ def test_the_command_prints_the_steps_of_a_rank() -> None:
         "--plan",
         "windows=2x2",
         "--backward",
+        "--no-verify",
         "--link",
         "nvlink4,5us",
         "--peak",

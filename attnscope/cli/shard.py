@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from attnscope import attentions
+from attnscope import attentions, networks
 from attnscope.attentions.spec import Spec, own_fields, own_fields_first
 from attnscope.attentions.spec import kind as spec_kind
 from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS
-from attnscope.cli.flags import COMPARISON, RUN, examples, flag_of, give_flags, option, strength
+from attnscope.cli.flags import COMPARISON, NETWORK, RUN, choices, examples, flag_of, give_flags, option, strength
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -26,7 +26,7 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.running import start_torch
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.sizes import count_sides
 from attnscope.plan.links import DEVICES, LINKS
 from attnscope.plan.mesh import KINDS
@@ -37,6 +37,15 @@ EXAMPLES = (
     "attnscope shard swin --shift --plan windows=2x2",
     "attnscope shard vit --plan ring=2 --verify",
 )
+SCOPES = ("attention", "block")
+OF_BLOCKS = ("stage", "block")
+"""Fields of networks that choose a block."""
+SCOPE = Annotated[
+    str,
+    option(
+        group=NETWORK, **choices(SCOPES), help=f"Scope to shard: {', '.join(SCOPES)}. A block is planned, and not run."
+    ),
+]
 DEFAULT = "vit"
 """The attention that is sharded by default."""
 
@@ -49,9 +58,15 @@ def shard_command(app: typer.Typer) -> None:
         values = {name: flags.pop(name) for name in fields}
         kind = attentions.spec_class(attention)
         given = {name: value for name, value in values.items() if strength(typer_context, name)}
-        if stranger := next((name for name in given if name not in own_fields(kind)), None):
+        known = own_fields(networks.spec_class(attention) if attention in networks.names() else kind) | own_fields(kind)
+        if stranger := next((name for name in given if name not in known), None):
             raise UsageError(f"{attention} does not have {{{stranger}}}; see attnscope {attention} --help")
-        run_shard(kind(**given), **flags)
+        scope = flags.pop("scope")
+        if scope not in SCOPES:
+            raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
+        if scope == "block" and attention not in networks.names():
+            raise UsageError(f"{{scope}} block needs a network (got {attention}); use {', '.join(networks.names())}")
+        run_shard(networks.asked(attention, given, scope), scope == "attention", **flags)
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     name = inspect.Parameter(
@@ -64,8 +79,9 @@ def shard_command(app: typer.Typer) -> None:
             ),
         ],
     )  # fmt: skip
-    plan, *shared = list(inspect.signature(run_shard).parameters.values())[1:]
-    give_flags(command, [context, name, plan, *map(flag_of, fields.values()), *shared])
+    plan, *shared = list(inspect.signature(run_shard).parameters.values())[2:]
+    scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
+    give_flags(command, [context, name, plan, scope, *map(flag_of, fields.values()), *shared])
     app.command("shard", help=OTHERS["shard"][1], epilog=examples(EXAMPLES))(command)
 
 
@@ -79,11 +95,12 @@ def all_fields() -> dict[str, Field[Any]]:
                 copied: Field[Any] = option_field(None, **{**declared.metadata, "shown": shown})
                 copied.name, copied.type = declared.name, spec_kind(declared) | None
                 found[declared.name] = copied
-    return found
+    return found | {name: own_fields(networks.spec_class("swin"))[name] for name in OF_BLOCKS}
 
 
 def run_shard(
     spec: Spec,
+    has_module: bool,
     plan: Annotated[
         str,
         option(
@@ -133,7 +150,10 @@ def run_shard(
     from attnscope.plan.links import parse_device, parse_link
     from attnscope.render.sharding import render_sharding
 
-    if verify is not False:
+    if verify and not has_module:
+        raise UsageError("{verify} runs attentions, and a block has no sharded module; use {scope} attention")
+    runs = has_module and verify is not False
+    if runs:
         start_torch("pinned")
 
     report = plan_shards(
@@ -144,7 +164,9 @@ def run_shard(
         backward=backward,
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
-    if verify is not False:
+    if not has_module:
+        report.notes.append("not verified: a block has no sharded module")
+    if runs:
         from attnscope.analyses.shard_verification import verify_shards
 
         verify_shards(report, spec, on_processes=bool(verify))

@@ -118,7 +118,7 @@ class _Walk:
 
     def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood) -> None:
         self.plan, self.axis, self.around, self.kind = plan, axis, around, axis.kind
-        self.sizes = {letter: size for step in plan.sized for letter, size in step.sizes.items()}
+        self.sizes = self.one_size_each()
         self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
         self.tokens = self.token_letters() if self.kind.enters else {}
         self.entry = self.enter() if self.kind.enters else None
@@ -131,6 +131,19 @@ class _Walk:
         self.leave_as_entered()
 
     # the letters that are cut
+
+    def one_size_each(self) -> dict[str, int]:
+        """Return the sizes of all letters.
+
+        Raises:
+            UsageError: a letter has two sizes, as in a network with stages.
+        """
+        sizes: dict[str, int] = {}
+        for step in self.plan.sized:
+            for letter in _letters_of(step):
+                if sizes.setdefault(letter, step.sizes[letter]) != step.sizes[letter]:
+                    raise self.refusal(step, f"has another size of {letter} than earlier steps")
+        return sizes
 
     def head_letters(self) -> dict[str, Shards]:
         """Return the letters of heads, and of what is split into heads, each with its sizes on the ranks.
@@ -148,20 +161,34 @@ class _Walk:
                 letters += [letter for each in made for letter in each.axes[place].letters]
                 taken, kept = step.step.letters.inputs[0].letters, {letter for each in made for letter in each.letters}
                 letters += [letter for letter in taken if letter not in kept and HEAD not in taken]
+        hidden = self.hidden_letters()
+        letters += hidden
         if HEAD not in self.sizes:
             raise UsageError(f"{{plan}} {self.axis.name} cuts the heads, and this attention has none; use another plan")
         found = {}
         for letter in dict.fromkeys(letters):
             count = self.sizes[letter]
             if count % self.axis.ranks:
-                what = "heads" if letter == HEAD else "key/value heads"
+                what = "heads" if letter == HEAD else "hidden channels" if letter in hidden else "key/value heads"
                 legal = legal_counts(count, self.axis.ranks, must_divide=True)
-                raise UsageError(
-                    f"{{plan}} {self.axis.name} must divide the heads (got {count} {what} on {self.axis.ranks} ranks); "
-                    f"{legal}"
-                )
+                got = f"{_count(count, what)} on {self.axis.ranks} ranks"
+                raise UsageError(f"{{plan}} {self.axis.name} must divide the heads (got {got}); {legal}")
             found[letter] = (count // self.axis.ranks,) * self.axis.ranks
         return found
+
+    def hidden_letters(self) -> list[str]:
+        """Return the letters between two linear layers, as in an MLP: the first makes them, and the second sums them."""
+        if not self.kind.cuts_heads:
+            return []
+        made: set[str] = set()
+        summed: set[str] = set()
+        for step in self.plan.sized:
+            first = step.step.letters.inputs[0].axes[-1].letters
+            for each in step.step.weight_shapes.values():
+                if len(each.axes) == 2 and len(each.axes[0].letters) == 1 and each.axes[1].letters == first:
+                    made.update(each.axes[0].letters)
+                    summed.update(first)
+        return sorted(made & summed - set(self.plan.sized[0].step.letters.inputs[0].letters))
 
     def token_letters(self) -> dict[str, Shards]:
         """Return the letters along which the tokens of the input are cut, each with its sizes on the ranks.
@@ -190,7 +217,10 @@ class _Walk:
         shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
         if window in own:
             return {window: shards}
-        padded = next(each for step in self.plan.sized for each in step.step.letters.outputs if window in each.letters)
+        tensors = [each for step in self.plan.sized for each in (*step.step.letters.inputs, *step.step.letters.outputs)]
+        padded = next(
+            each for each in tensors if len(each.axes) > 3 and each.axes[self.axis.place].letters[:1] == (window,)
+        )
         unit = padded.axes[self.axis.place].size(self.sizes) // self.sizes[window]
         return {window: shards, own[0]: _clipped(shards, unit, self.sizes[own[0]])}
 
@@ -203,7 +233,7 @@ class _Walk:
         total, ranks = self.sizes[letter], self.axis.ranks
         if leaves_a_rank_empty(total, ranks):
             raise UsageError(
-                f"{{plan}} {self.axis.name} must leave no rank empty (got {total} {what} on {ranks} ranks); "
+                f"{{plan}} {self.axis.name} must leave no rank empty (got {_count(total, what)} on {ranks} ranks); "
                 f"{legal_counts(total, ranks, must_divide=False)}"
             )
         return chunk(total, ranks)
@@ -294,6 +324,8 @@ class _Walk:
         other = letters[0]
         ratio = self.sizes[other], self.sizes[placed.letter]
         shards = tuple([size * ratio[0] // ratio[1] for size in placed.shards])
+        if placed.root == TOKENS and other in self.tokens:
+            shards = self.tokens[other]  # rows in whole windows
         if sum(shards) != self.sizes[other]:
             raise self.refusal(step, f"takes {name} with other axes")
         if placed.root == TOKENS and other not in self.keys:
@@ -428,6 +460,11 @@ def _clipped(shards: Shards, unit: int, total: int) -> Shards:
         found.append(max(0, min(total, start + unit * size) - start))
         start += unit * size
     return tuple(found)
+
+
+def _count(number: int, what: str) -> str:
+    """Return a number with a plural, or with its singular: `8 rows of windows`, `1 row of windows`."""
+    return f"{number} {what.replace('s', '', 1) if number == 1 else what}"
 
 
 def _letters_of(step: SizedStep) -> set[str]:
