@@ -23,6 +23,7 @@ from attnscope.cli.output import (
     TextFormFlag,
     WideFlag,
     check_output,
+    or_page,
     write,
 )
 from attnscope.cli.running import start_torch
@@ -170,6 +171,6 @@ def run_shard(
         from attnscope.analyses.shard_verification import verify_shards
 
         verify_shards(report, spec, on_processes=bool(verify))
-    write(lambda screen: render_sharding(report, form, screen), output, color, quiet, wide)
+    write(or_page(form, lambda screen: render_sharding(report, form, screen), report), output, color, quiet, wide)
     if report.verification is not None and not report.verification.agrees:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from attnscope.core.axes import Shape, spell
 from attnscope.core.sizes import plural
+from attnscope.core.text import in_markdown
 from attnscope.plan.sharding import Transfer
 from attnscope.render import words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
@@ -24,7 +25,7 @@ def render_sharding(report: ShardingReport, form: str, screen: Screen) -> str:
     if form == "csv":
         return to_csv(columns, report.steps)
     if form == "md":
-        return f"**{report.title}**\n\n{to_markdown(columns, report.steps)}"
+        return f"**{in_markdown(report.title)}**\n\n{to_markdown(columns, report.steps)}"
     return screen.draw(sharding_parts(report, screen))
 
 

@@ -1,11 +1,11 @@
 """The ShardingReport as plain data: what each step of an attention is, needs and sends on one of several ranks."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnscope.core.axes import Shape
 from attnscope.core.shown import Shown
+from attnscope.core.text import in_json
 from attnscope.plan.links import Device, Link
 from attnscope.plan.sharding import Transfer
 
@@ -153,4 +153,4 @@ class ShardingReport(Shown):
 
     def to_json(self) -> str:
         """Return the data as JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=2)
+        return in_json(self.to_dict())

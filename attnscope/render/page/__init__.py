@@ -14,6 +14,7 @@ from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
 from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report, TraceReport
+from attnscope.reports.sharding import ShardingReport
 from attnscope.reports.windows import WindowsReport
 
 BUILDERS: dict[type, str] = {
@@ -23,6 +24,7 @@ BUILDERS: dict[type, str] = {
     WindowsReport: "windows:windows_page",
     NeighbourhoodReport: "windows:neighbourhood_page",
     Diff: "diff:diff_page",
+    ShardingReport: "sharding:sharding_page",
     Peaks: "peaks:peaks_page",
     Preset: "presets:presets_page",
 }
