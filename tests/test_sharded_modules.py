@@ -1,10 +1,7 @@
 """Tests of sharded modules: what they run equals the plan, and their values are those of one device."""
 
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -186,9 +183,3 @@ def test_a_mesh_of_torch_has_the_axes_of_the_plan() -> None:
         assert wide.input_shape == (2, 12, 12, 24)
     finally:
         dist.destroy_process_group()
-
-
-def test_the_command_verifies_by_default() -> None:
-    command = [sys.executable, "-m", "attnscope", "shard", "swin", "--shift", "--plan", "windows=2x2"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "120"})
-    assert "2 ranks on a fake process group: shapes, collectives, bytes and MACs equal the plan" in found.stdout
