@@ -95,8 +95,8 @@ def preview(spec: Spec, *, is_whole: bool, command: str | None = None) -> Report
 
     Args:
         spec: an attention or a network.
-        is_whole: whether the report has all that `explore` gives; otherwise the memory of the backward is unknown and
-            counting conventions are left out, which takes half the time.
+        is_whole: whether the report has all that `explore` gives. If not, it takes half the time: the memory of the
+            backward is unknown, and counting conventions are left out.
         command: the command line, for the record.
     """
     options = RunOptions(time=False)
