@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from attnscope.analyses.compare import QUANTITIES, compare
+from attnscope.analyses.compare import compare
+from attnscope.analyses.quantities import COUNTED, QUANTITIES
 from attnscope.render.chart import HEIGHT, Axis, Line, Mark, log_log
 from attnscope.render.compare import AXES, QUANTITY_TITLES, charts
 from attnscope.render.screen import Screen
@@ -105,12 +106,12 @@ def test_a_falling_axis_has_its_smallest_value_at_the_top():
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("quantity", COUNTED)
 @pytest.mark.parametrize("over", [{}, {"window": [7, 8]}, {"heads": [3, 6]}, {"dim": [96, 192]}, {"batch": [1, 2]}])
 def test_a_chart_of_a_comparison_has_named_axes(quantity, over, width):
     compared = compare(over=over, quantity=quantity, **({"resolution": 28} if over else {}))
     rows = [row.plain for row in charts(compared, Screen(width=width))]
-    assert rows[0].strip() == QUANTITY_TITLES[quantity]
+    assert rows[0].strip() == QUANTITY_TITLES[quantity].format(part="layer")
     assert rows[-1].strip() == AXES[next(iter(over), "image")]
     assert len(ticks_up(rows)) >= 3
     assert len(ticks_across(rows)) >= 3

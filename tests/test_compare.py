@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.analyses.compare import QUANTITIES, _cheaper_from, block_macs, compare, macs
+from attnscope.analyses.compare import compare
 from attnscope.analyses.contenders import read_contender
+from attnscope.analyses.crossovers import cheaper_from
+from attnscope.analyses.quantities import COUNTED, block_macs, macs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.attentions.complexity import Growth, break_even, growth
 from attnscope.networks.presets import read_stages
@@ -89,7 +91,12 @@ def test_the_default_comparison_has_the_expected_figures():
         "1.18",
         "1.00",
     ]
-    assert {(each.tokens, each.balance) for each in found.crossovers} == {(49, 192.0), (49, 576.0)}
+    with_first = [each for each in found.crossovers if each.first == "vit"]
+    assert {(each.tokens, each.balance, each.fewer) for each in with_first} == {
+        (49, balance, other) for balance in (192.0, 576.0) for other in ("swin", "swin:shift")
+    }
+    between_others = [each for each in found.crossovers if each.first == "swin"]
+    assert [(each.always, each.fewer) for each in between_others] == [(1.0, None)] * 2
     assert finding(found) == (
         "At 224 px (a common size; 56×56 tokens), swin needs 13.8× fewer MACs than global attention. They break even "
         "at 49 tokens without padding (hw = M²). Above 192 tokens (hw = 2C), the quadratic term of global attention "
@@ -126,7 +133,7 @@ def test_padding_no_longer_matters_from_a_given_size_on(labels, dim, window):
         [read_contender(label).at((s, s), {"dim": dim, "heads": 2, "window": window}) for s in sides]
         for label in labels
     ]
-    for crossing, cost in ((layer, lambda spec, s: macs(spec)), (block, lambda spec, s: block_macs(spec, (s, s)))):
+    for crossing, cost in ((layer, lambda spec, s: macs(spec)), (block, lambda spec, s: block_macs(spec))):
         costs = [[cost(spec, side) for spec, side in zip(of_one, sides, strict=True)] for of_one in specs]
         lead = [theirs - ours for ours, theirs in zip(*costs, strict=True)]
         from_on = {
@@ -149,14 +156,14 @@ def test_a_range_of_cheaper_sides_begins_with_the_smallest_side_that_both_allow(
         return slow(side**2)
 
     costs = cost, lambda side: fast(side**2)
-    assert _cheaper_from((slow, fast), costs, unit=8) == (8, None)
-    assert _cheaper_from((fast, slow), costs[::-1], unit=8) == (None, 8)
+    assert cheaper_from((slow, fast), costs, unit=8) == (8, None)
+    assert cheaper_from((fast, slow), costs[::-1], unit=8) == (None, 8)
 
 
 def test_padding_is_mentioned_only_where_an_attention_pads():
     both_pad = compare(("swin", "swinv2"), {"resolution": range(16, 65, 16)})
     assert formulas(both_pad) == [
-        f"{scope} without padding: swinv2 / swin, no break-even; with padding, more from 177×177 tokens on"
+        f"{scope} without padding: swinv2 / swin, no break-even: always more; with padding, more from 177×177 tokens on"
         for scope in ("layer", "block")
     ]
     never_pads = compare(("vit", "cross"), {"resolution": [14, 28]}, keys=49)
@@ -206,7 +213,7 @@ def test_two_window_attentions_never_break_even():
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_costs_are_those_of_the_plans(kernel):
     over = {"resolution": [7, 12, 28], "window": [3, 7]}
-    for quantity in QUANTITIES:
+    for quantity in COUNTED:
         for point in compare(over=over, quantity=quantity, kernel=kernel, batch=2).points:
             common = {"dim": 96, "heads": 3, "batch": 2, "kernel": kernel}
             side, window = point.at["resolution"], point.at["window"]
@@ -225,6 +232,8 @@ def test_costs_are_those_of_the_plans(kernel):
                     "attention": sum(weights),
                     "peak": Memory(plan).peak,
                     "params": plan.params,
+                    "bytes": sum(step.times * (step.bytes_read + step.bytes_written) for step in plan.steps),
+                    "training": None if None in Memory(plan).training else max(Memory(plan).training),
                 }
                 assert point.costs[label] == expected[quantity]
 
@@ -339,7 +348,7 @@ def test_every_comparison_renders_in_every_form(name):
 
 @pytest.mark.parametrize("form", ["table", "md"])
 def test_the_break_even_is_only_shown_for_macs_and_flops(form):
-    for quantity in QUANTITIES:
+    for quantity in COUNTED:
         shown = render_comparison(compare(quantity=quantity), form, Screen())
         assert ("break-even at 49 tokens" in shown) is (quantity in ("macs", "block", "flops")), quantity
 
@@ -435,7 +444,7 @@ def test_the_finding_reports_where_the_leader_is_unclear():
 
 WRONG = [
     (["vit"], "a comparison requires two attentions (got only vit); add one, as in attnscope compare vit swin"),
-    (["vit", "swim"], "'swim' is not an attention; did you mean swin?"),
+    (["vit", "swim"], "'swim' is not an attention or a preset; did you mean swin?"),
     (["vit", "vit"], "an attention must appear once (got vit twice); set a field of one, as in swin:window=14"),
     (["vit", "swin:windw=3"], "swin has no field 'windw'; did you mean window?"),
     (["vit", "swin:window=x"], "window must be an integer or height x width, such as 56 or 56x48 (got 'x')"),

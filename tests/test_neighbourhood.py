@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnscope
 from attnscope import CrossSpec, SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions
-from attnscope.analyses.compare import _crossover, compare
+from attnscope.analyses.compare import compare
+from attnscope.analyses.crossovers import crossover
 from attnscope.attentions.complexity import Complexity, Term, global_attention, growth
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence, widen
@@ -418,10 +419,10 @@ def test_a_formula_uses_the_letters_of_its_family():
         growth(lambda side: 4 * side**2 * C**2 + 2 * side**4 * C, 1),
         growth(lambda side: 4 * side**2 * C**2 + 2 * 9 * side**2 * C, 1),
     ]
-    found = _crossover("vit", "dinat", "layer", *both, (C, C), (AllTokens(SIDE**2), Near(SIDE)))
+    found = crossover("vit", "dinat", "layer", *both, (C, C), (AllTokens(SIDE**2), Near(SIDE)))
     assert (found.formula, found.values) == ("(2C + K²) / (2C + hw)", f"(2×{C} + 9) / (2×{C} + hw)")
     assert (found.equation, found.tokens) == ("hw = K²", 9)
-    turned = _crossover("dinat", "vit", "layer", *reversed(both), (C, C), (Near(SIDE), AllTokens(SIDE**2)))
+    turned = crossover("dinat", "vit", "layer", *reversed(both), (C, C), (Near(SIDE), AllTokens(SIDE**2)))
     assert (turned.formula, turned.equation, turned.tokens) == ("(2C + hw) / (2C + K²)", "hw = K²", 9)
 
 

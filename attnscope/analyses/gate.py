@@ -1,16 +1,20 @@
 """Two runs and limits -> the result of `--fail-above`; one run and limits -> that of `--max`."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from attnscope.core.errors import UsageError, did_you_mean, quoted
-from attnscope.reports.diff import Diff, TimeChange
+from attnscope.core.interval import Interval
+from attnscope.core.units import read_size
+from attnscope.reports.comparison import Comparison, Point
+from attnscope.reports.diff import WHOLE, Diff, TimeChange
 from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS, Check, GateResult, judge
 from attnscope.reports.report import Report
 
 TIME = "time"
+Bounds = tuple[int | None, int | None]
+"""The exact value of a count and its lower bound; None if unknown."""
 COUNTS = {
     "macs": "macs",
     "flops": "flops",
@@ -21,9 +25,6 @@ COUNTS = {
     "saved": "kept_bytes",
 }
 """The quantities that are known exactly, and their names among the totals of a Report."""
-SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-"""The factors of the units of a limit; `B` may follow a decimal prefix."""
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 LARGEST_RATIO = 10**9
 OF_TWO_PROCESSES = "runs of two processes, which a change of the host's speed between them also affects"
 
@@ -51,7 +52,9 @@ def read_sizes(text: str) -> dict[str, Fraction]:
     Raises:
         UsageError: the text has another form, or a quantity is unknown.
     """
-    return _read("max", text, tuple(COUNTS), _size, "a number with or without a unit, such as 5G or 100MiB", "macs=5G")
+    return _read(
+        "max", text, tuple(COUNTS), read_size, "a number with or without a unit, such as 5G or 100MiB", "macs=5G"
+    )
 
 
 def _read(
@@ -87,17 +90,6 @@ def _ratio(text: str) -> Fraction | None:
         return None
 
 
-def _size(text: str) -> Fraction | None:
-    match = SIZE.fullmatch(text)
-    if match is None:
-        return None
-    number, prefix, byte = match.groups("")
-    binary = byte.lower() == "ib"
-    if binary and not prefix:
-        return None
-    return Fraction(number) * SIZES[prefix.lower() + ("ib" if binary else "")]
-
-
 def gate(diff: Diff, before: Report, after: Report, limits: Limits) -> GateResult:
     """Return which limits the second run keeps. Counts are compared exactly, and times by their intervals."""
     checks: list[Check] = []
@@ -107,6 +99,55 @@ def gate(diff: Diff, before: Report, after: Report, limits: Limits) -> GateResul
         else:
             checks.append(_count(quantity, before, after, limit))
     return judge(checks)
+
+
+def gate_comparison(
+    comparison: Comparison, limits: Mapping[str, Fraction], count: Callable[[Point, str, str], Bounds]
+) -> GateResult:
+    """Return which limits each other contender keeps at each point, compared with the first one.
+
+    Args:
+        comparison: the comparison.
+        limits: the largest ratio of each quantity.
+        count: returns a count of a contender at a point, by its label and the name of the quantity: the exact value, None
+            if it is unknown, and its lower bound.
+    """
+    first, *others = comparison.labels
+    checks: list[Check] = []
+    for point in comparison.points:
+        at = " at " + ", ".join(f"{name} {value}" for name, value in point.at.items()) if point.at else ""
+        for other in others:
+            for quantity, limit in limits.items():
+                if quantity == TIME:
+                    checks.append(_time_of(point, first, other, f"{other}{at}", limit))
+                elif {first, other} & point.refused.keys():
+                    reason = point.refused.get(other) or point.refused[first]
+                    checks.append(Check(quantity, CANNOT_TELL, f"{other}{at} was not compared: {reason}"))
+                else:
+                    old, new = (count(point, label, quantity) for label in (first, other))
+                    checks.append(_counted(quantity, old, new, limit, f" of {other}{at}"))
+    failed = [each for each in comparison.left_out if each.contender is not None and not each.at]
+    checks += [Check(TIME, CANNOT_TELL, f"{each.contender} was not compared: {each.reason}") for each in failed]
+    return judge(checks)
+
+
+def _time_of(point: Point, first: str, other: str, words: str, limit: Fraction) -> Check:
+    """Return the check of the time of a contender over that of the first one, measured in the same rounds."""
+    before, after = (point.times.get(label) for label in (first, other))
+    if before is None or after is None:
+        missing = first if before is None else other
+        return Check(TIME, CANNOT_TELL, f"{words} has no ratio of times: {missing} was not timed")
+    ratio = Interval(*point.measured_interval[other]).inverse if other in point.measured_interval else None
+    row = TimeChange(
+        words,
+        WHOLE,
+        before.median_s,
+        after.median_s,
+        1,
+        ratio_low=None if ratio is None else ratio.low,
+        ratio_high=None if ratio is None else ratio.high,
+    )
+    return _time(row, limit, "interleaved runs", "use a longer --budget, and close other programs")
 
 
 def gate_single(report: Report, limits: Mapping[str, Fraction]) -> GateResult:
@@ -129,23 +170,26 @@ def _single(quantity: str, report: Report, limit: Fraction) -> Check:
 
 
 def _count(quantity: str, before: Report, after: Report, limit: Fraction) -> Check:
-    old, _ = _values(quantity, before)
-    new, least = _values(quantity, after)
+    return _counted(quantity, _values(quantity, before), _values(quantity, after), limit)
+
+
+def _counted(quantity: str, before: Bounds, after: Bounds, limit: Fraction, of: str = "") -> Check:
+    """Return the check of two counts, each an exact value and a lower bound; `of` names what has the second one."""
+    (old, _), (new, least) = before, after
     known = least if new is None else new
     if old is not None and known is not None and known > limit * old:
         return Check(
             quantity,
             FAIL,
-            f"{quantity} {_spell(quantity, old)} → {'at least ' if new is None else ''}{_spell(quantity, known)}"
+            f"{quantity}{of} {_spell(quantity, old)} → {'at least ' if new is None else ''}{_spell(quantity, known)}"
             f"{_above(old, known, limit)}",
         )
     if old is None or new is None:
-        which = "first" if old is None else "second"
-        return Check(
-            quantity, CANNOT_TELL, f"{quantity} is not known in the {which} run", f"remove {quantity} from --fail-above"
-        )
+        where = "first" if old is None else "second"
+        which = f"{quantity}{of} is not known" if of else f"{quantity} is not known in the {where} run"
+        return Check(quantity, CANNOT_TELL, which, f"remove {quantity} from --fail-above")
     return Check(
-        quantity, PASS, f"{quantity} {_spell(quantity, old)} → {_spell(quantity, new)}, at most {_plain(limit)}×"
+        quantity, PASS, f"{quantity}{of} {_spell(quantity, old)} → {_spell(quantity, new)}, at most {_plain(limit)}×"
     )
 
 
@@ -158,7 +202,7 @@ def _above(old: int, new: int, limit: Fraction) -> str:
     return f" ({new / old:.4g}×, above {_plain(limit)}×)" if old else ""
 
 
-def _values(quantity: str, report: Report) -> tuple[int | None, int | None]:
+def _values(quantity: str, report: Report) -> Bounds:
     """Return the exact value of a count and its lower bound; None if unknown."""
     return report.total(COUNTS[quantity])
 

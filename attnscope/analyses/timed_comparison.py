@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attnscope.analyses.compare import macs, point_at
+from attnscope.analyses.compare import point_at, set_ratios
 from attnscope.analyses.contenders import STAGE, Meeting
+from attnscope.analyses.quantities import QUANTITIES, macs
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, ran_out_of_memory
 from attnscope.core.interval import Interval
@@ -76,12 +77,24 @@ def race(
     except KeyboardInterrupt:
         comparison.interrupted = True
         comparison.time_crossovers = course.crossovers(progress, bisect=False)
+    set_measured(comparison, meeting)
     for point in [*comparison.points, *comparison.bisected]:
         point.measured_ratio = measured_ratios(point.times, course.first)
         point.measured_interval = measured_intervals(point.times, course.first)
     comparison.not_timed = list(course.not_timed.values())
     comparison.warnings += [*course.outputs.warnings.values(), *course.disturbed(threads), *noise_warnings(comparison)]
     progress(len(comparison.points), len(comparison.points), "done")
+
+
+def set_measured(comparison: Comparison, meeting: Meeting) -> None:
+    """Compute a measured quantity from the times, and the ratios of all points."""
+    of_time = QUANTITIES[comparison.quantity].of_time
+    points = [*comparison.points, *comparison.bisected]
+    for point in points if of_time else ():
+        specs = meeting.specs(meeting.place(point.at))
+        assert of_time is not None
+        point.costs |= {label: of_time(specs[label], time.median_s) for label, time in point.times.items()}
+    set_ratios(points, comparison.labels)
 
 
 def check_race(device: str, budget: float, threads: int, seed: int) -> None:

@@ -217,17 +217,18 @@ def mlp(tokens: int, dim: int) -> int:
     return 2 * MLP_RATIO * tokens * dim**2
 
 
-def growth(macs: Callable[[int], int], side: int) -> Growth | None:
+def growth(macs: Callable[[int], int], side: int, frames: int = 1) -> Growth | None:
     """Derive the polynomial of a closed form.
 
     Args:
         macs: function from the side of a square grid, in tokens, to MACs.
         side: unit of the sides that are evaluated; grids with multiples of it need no padding.
+        frames: number of frames, each with such a grid.
 
     Returns:
         The polynomial of degree two through three values, or None if a fourth value does not satisfy it.
     """
-    tokens = [(side * times) ** 2 for times in (1, 2, 3, 4)]
+    tokens = [frames * (side * times) ** 2 for times in (1, 2, 3, 4)]
     (x, y, z, last), (at_x, at_y, at_z, at_last) = tokens, [macs(side * times) for times in (1, 2, 3, 4)]
     slope = Fraction(at_y - at_x, y - x)
     quadratic = (Fraction(at_z - at_y, z - y) - slope) / (z - x)

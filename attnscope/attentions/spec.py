@@ -48,8 +48,13 @@ def option(default: Any, help: str, **rules: Any) -> Any:
             - `shown`: default shown by `--help` if the default None has a meaning.
             - `group`: group of flags in `--help`, by default "Attention", or "Network" for a network.
             - `selects`: whether the field selects a part of a network without changing the network.
+            - `follows`: name of the field whose value this one takes in a comparison that sets only that one.
     """
     return field(default=default, metadata={"help": help, **rules})
+
+
+FRAMES = "frames"
+"""The number of frames of a comparison, among the values from which `Spec.on_grid` builds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +145,32 @@ class Spec(ABC):
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
         """Build a Spec for a grid of tokens, (height, width), and ignore values of fields that it does not have.
 
-        A video attention takes the grid, and other pairs, as those of a single frame: all attentions have the same
-        tokens.
+        The value FRAMES makes a video of it. A video attention then has a volume, and a sequence has the tokens of all
+        frames. An attention with two axes takes each frame as an image of its own, so that its batch is larger. Without
+        FRAMES, a video attention has a single frame. A pair for a field with three sides keeps the default of the time.
         """
-        own = own_fields(cls)
-        size = grid if count_sides(kind(own[cls.SIZE_FIELD])) else math.prod(grid)
+        own, frames = own_fields(cls), values.get(FRAMES, 1)
+        size = cls._size(own[cls.SIZE_FIELD], grid, frames)
         given = {**values, cls.SIZE_FIELD: size}
-        return cls(**{name: _of_one_frame(own[name], value) for name, value in given.items() if name in own})
+        for name, declared in own.items():
+            followed = str(declared.metadata.get("follows"))
+            if followed in values and name not in values:
+                given[name] = values[followed]
+        if frames > 1 and size == grid:
+            given["batch"] = frames * values.get("batch", own["batch"].default)
+        return cls(**{name: _with_time(own[name], value) for name, value in given.items() if name in own})
+
+    @classmethod
+    def is_of_video(cls) -> bool:
+        """Return whether the grid has an axis of time."""
+        return count_sides(kind(own_fields(cls)[cls.SIZE_FIELD])) == len(get_args(Triple))
+
+    @classmethod
+    def _size(cls, declared: Field[Any], grid: Pair, frames: int) -> int | Pair | Triple:
+        """Return the value of SIZE_FIELD for this number of frames, each with this grid."""
+        if cls.is_of_video():
+            return frames, *grid
+        return grid if count_sides(kind(declared)) else frames * math.prod(grid)
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterable[dict[str, Any]]:
@@ -393,12 +417,13 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     return value
 
 
-def _of_one_frame(declared: Field[Any], value: Any) -> Any:
-    """Return a value of a comparison; a pair for a field of type Triple becomes that of a single frame."""
-    count = count_sides(kind(declared))
-    if not count or not isinstance(value, tuple):
+def _with_time(declared: Field[Any], value: Any) -> Any:
+    """Return a value of a comparison; a pair for a field of type Triple gets the time of the default, else the lowest."""
+    count, default = count_sides(kind(declared)), declared.default
+    if not count or not isinstance(value, tuple) or len(value) == count:
         return value
-    return (declared.metadata.get("low", 1),) * (count - len(value)) + value
+    time = default[0] if isinstance(default, tuple) else declared.metadata.get("low", 1)
+    return (time, *value)
 
 
 def _range(rules: Mapping[str, Any]) -> str:

@@ -3,13 +3,14 @@
 import inspect
 import shlex
 import sys
-from dataclasses import Field
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import Field, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attnscope import attentions
-from attnscope.analyses.compare import QUANTITIES, on_paper
+from attnscope.analyses.compare import on_paper
 from attnscope.analyses.contenders import (
     CONTENDERS,
     DEFAULT_PATCH,
@@ -19,13 +20,29 @@ from attnscope.analyses.contenders import (
     IMAGE,
     PATCH,
     RESOLUTION,
+    Meeting,
     arrange,
 )
+from attnscope.analyses.entries import Order, entries_of_modules, entries_of_specs, set_entries
+from attnscope.analyses.quantities import QUANTITIES, bounds_of
 from attnscope.analyses.suggestion import suggest
-from attnscope.attentions.spec import kind, own_fields_first
+from attnscope.attentions.spec import FRAMES, kind, own_fields_first
 from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS, typed, typed_again
-from attnscope.cli.flags import COMPARISON, MEASURE, Needs, choices, examples, flag_of, give_flags, option
+from attnscope.cli.flags import (
+    COMPARISON,
+    MEASURE,
+    MODULE,
+    Needs,
+    choices,
+    examples,
+    flag_of,
+    give_flags,
+    integer,
+    option,
+)
+from attnscope.cli.gate import CannotTellFlag, FailAboveFlag, exit_by, read_limits
+from attnscope.cli.modules import TOTALS, candidates, counts_of, is_module
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     ColorFlag,
@@ -51,8 +68,13 @@ from attnscope.cli.running import (
 from attnscope.core.errors import UsageError
 from attnscope.core.ranges import read_over
 from attnscope.core.sizes import spell_sides
+from attnscope.networks.configs import presets
 from attnscope.networks.presets import names_with_stages, read_stages
 from attnscope.profiling.options import BUDGET_S
+
+if TYPE_CHECKING:
+    from attnscope.analyses.gate import Bounds, Limits
+    from attnscope.reports.comparison import Comparison, Point
 
 EXAMPLES = (
     "attnscope compare",
@@ -61,6 +83,8 @@ EXAMPLES = (
     "attnscope compare vit swin --over window=4,7,8,14,16",
     "attnscope compare --over resolution=7:56:7 --time",
     "attnscope compare --stages",
+    "attnscope compare vit-b-16-224 swin-b-224 --over image=224:1024:32",
+    "attnscope compare old.py:Attention new.py:Attention --input 1,197,768 --time --fail-above 1.1",
 )
 
 
@@ -80,8 +104,10 @@ def compare_command(app: typer.Typer) -> None:
         annotation=Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="ATTENTION", show_default=False, autocompletion=attentions.names,
-                help=f"Two or more of {', '.join(attentions.names())}; options follow a colon: swin:window=14,shift. "
+                metavar="CONTENDER", show_default=False, autocompletion=contender_names,
+                help=f"Two or more of {', '.join(attentions.names())}; or presets of networks; "
+                "or modules FILE.py:NAME, as in trace. "
+                "Options follow a colon: swin:window=14,shift. "
                 f"The first is the baseline. Default: {' '.join(CONTENDERS)}.",
             ),
         ],
@@ -113,6 +139,51 @@ def run_comparison(
         bool,
         option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or skip grids that need padding."),
     ] = True,
+    where: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="CONDITION",
+            help="Show a row for each contender at each point, if a condition holds: 'macs<2G', 'time<5ms and heads=3'.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="FIELD",
+            help="Show a row for each contender at each point, sorted by a quantity or a size; -macs: the largest first.",
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        option(
+            group=COMPARISON,
+            callback=integer("frames"),
+            metavar="N",
+            help="Number of frames of a video; attentions without an axis of time take each frame alone.",
+            show_default="8 if an attention takes videos, else 1",
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        option(
+            "--input",
+            group=MODULE,
+            metavar="[NAME=]SHAPE[:DTYPE]",
+            help="Shape of an input of modules, such as 1,56,56,96 or mask=49,49:bool. Can be repeated; attentions get as "
+            "many tokens as the first one has.",
+        ),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        option(
+            "--arg",
+            group=MODULE,
+            metavar="NAME=VALUE",
+            help="Keyword argument to build all modules with. Can be repeated.",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         option(
@@ -128,6 +199,8 @@ def run_comparison(
     threads: Annotated[ThreadsFlag, Needs("time")] = 1,
     seed: Annotated[SeedFlag, Needs("time")] = 0,
     alloc: Annotated[AllocFlag, Needs("time")] = "pinned",
+    fail_above: FailAboveFlag = None,
+    cannot_tell: CannotTellFlag = None,
     strict: Annotated[
         bool,
         option("--strict", group=MEASURE, help="Exit with code 1 if times are noisy or another warning is raised."),
@@ -142,23 +215,28 @@ def run_comparison(
     """Compare the attentions, measure them if --time is given, and print the comparison."""
     form = check_output(form, json, output, color)
     check_allocator(alloc)
-    chosen = read_stages(preset) if stages or preset is not None else ()
-    meeting = arrange(names, _ranges(over or []), settings, chosen, pad)
-    comparison = on_paper(meeting, quantity, shlex.join(["attnscope", *sys.argv[1:]]))
-    if time:
-        from attnscope.analyses.timed_comparison import check_race, race
+    limits = read_limits(fail_above, cannot_tell, across=False)
+    check_limits(limits, time)
+    run = RunFlags(device, budget, threads, seed, alloc, quiet)
+    line = shlex.join(["attnscope", *sys.argv[1:]])
+    if any(map(is_module, names)):
+        _check_flags_of_modules(over, stages, preset, frames)
+        wanted = Wanted(quantity, where, sort)
+        comparison, gated = _of_modules(names, settings, inputs or [], arg or [], wanted, line, run, time)
+        if not time:
+            comparison.next = typed(f"{again} --time"), "measure them in turn on this machine"
+    else:
+        if inputs or arg:
+            raise UsageError("{input} and {arg} require a module, such as my_file.py:MyAttention; remove them")
+        chosen = read_stages(preset) if stages or preset is not None else ()
+        meeting = arrange(names, _ranges(over or []), {**settings, FRAMES: frames}, chosen, pad)
+        comparison, gated = _of_specs(meeting, Wanted(quantity, where, sort), line, run, time)
+        command, why = suggest(comparison, meeting, again, time)
+        comparison.next = typed(command), why
+    if limits is not None:
+        from attnscope.analyses.gate import gate_comparison
 
-        check_race(device, budget, threads, seed)
-        try:
-            start_torch(alloc)
-            from attnscope.render.progress import progress_bar
-
-            with progress_bar(quiet) as progress:
-                race(comparison, meeting, device=device, budget=budget, threads=threads, seed=seed, progress=progress)
-        except KeyboardInterrupt:
-            comparison.interrupted = True
-    command, why = suggest(comparison, meeting, again, time)
-    comparison.next = typed(command), why
+        comparison.gate = gate_comparison(comparison, limits.limits, gated)
     if form == "json":
         write(lambda screen: comparison.to_json() + "\n", output, color, quiet)
     else:
@@ -168,10 +246,136 @@ def run_comparison(
         write(drawn, output, color, quiet, wide)
     if comparison.interrupted:
         raise typer.Exit(130)
+    if comparison.gate is not None:
+        exit_by(comparison.gate, cannot_tell, is_table=form == "table" and output is None)
     if strict:
         exit_on_faults({"there are warnings": bool(comparison.warnings)})
     if not comparison.agree:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The quantity, and the conditions and the order of the rows."""
+
+    quantity: str
+    where: str | None
+    sort: str | None
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """The flags of a measurement."""
+
+    device: str
+    budget: float
+    threads: int
+    seed: int
+    alloc: str
+    quiet: bool
+
+
+Gated = Callable[["Point", str, str], "Bounds"]
+"""A function that returns a count of a contender at a point, for a gate."""
+
+
+def check_limits(limits: "Limits | None", time: bool) -> None:
+    """Check that a comparison has what --fail-above limits.
+
+    Raises:
+        UsageError: it limits times that are not measured, or a count that a comparison does not have.
+    """
+    for quantity in limits.limits if limits else ():
+        if quantity == "time" and not time:
+            raise UsageError("{fail_above} time requires times; add {time}, or limit counts only, such as macs=1")
+        if quantity != "time" and quantity not in TOTALS:
+            raise UsageError(f"{{fail_above}} {quantity} is not compared; available: {', '.join([*TOTALS, 'time'])}")
+
+
+def _check_flags_of_modules(over: object, stages: bool, preset: str | None, frames: int | None) -> None:
+    """Refuse the flags of a range: a module has the size of its input.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    given = {"over": over, "stages": stages, "preset": preset, "frames": frames}
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{{{name}}} does not apply to modules, which have the size of {{input}}; remove it")
+
+
+def _of_modules(
+    names: list[str],
+    settings: dict[str, Any],
+    inputs: list[str],
+    arguments: list[str],
+    wanted: Wanted,
+    line: str,
+    run: RunFlags,
+    time: bool,
+) -> "tuple[Comparison, Gated]":
+    """Compare modules with each other, or with attentions and networks on their input."""
+    from attnscope.profiling.options import check_arguments
+
+    check_arguments(run.device, run.budget, run.threads, run.seed)
+    start_torch(run.alloc if time else "default")
+    from attnscope.analyses.modules import compare_modules, race_modules
+
+    found, left_out, title = candidates(names, inputs, arguments, settings, run.threads, run.seed)
+    comparison = compare_modules(found, wanted.quantity, title=title, command=line, left_out=left_out, is_timed=time)
+    order = Order(comparison, wanted.where, wanted.sort, time)
+    if time:
+        from attnscope.render.progress import progress_bar
+
+        try:
+            with progress_bar(run.quiet) as progress:
+                race_modules(
+                    comparison,
+                    found,
+                    device=run.device,
+                    budget=run.budget,
+                    threads=run.threads,
+                    seed=run.seed,
+                    progress=progress,
+                )
+        except KeyboardInterrupt:
+            comparison.interrupted = True
+    set_entries(comparison, entries_of_modules(comparison, found, order.quantities), order)
+    return comparison, counts_of(found)
+
+
+def _of_specs(meeting: Meeting, wanted: Wanted, line: str, run: RunFlags, time: bool) -> "tuple[Comparison, Gated]":
+    """Compare attentions, or networks, over a range."""
+    comparison = on_paper(meeting, wanted.quantity, line, is_timed=time)
+    order = Order(comparison, wanted.where, wanted.sort, time)
+    if time:
+        from attnscope.analyses.timed_comparison import check_race, race
+
+        check_race(run.device, run.budget, run.threads, run.seed)
+        try:
+            start_torch(run.alloc)
+            from attnscope.render.progress import progress_bar
+
+            with progress_bar(run.quiet) as progress:
+                race(
+                    comparison,
+                    meeting,
+                    device=run.device,
+                    budget=run.budget,
+                    threads=run.threads,
+                    seed=run.seed,
+                    progress=progress,
+                )
+        except KeyboardInterrupt:
+            comparison.interrupted = True
+
+    if wanted.where is not None or wanted.sort is not None:
+        set_entries(comparison, entries_of_specs(comparison, meeting, order.quantities), order)
+
+    def count(point: "Point", label: str, quantity: str) -> "Bounds":
+        return bounds_of(QUANTITIES[quantity], meeting.specs(meeting.place(point.at))[label])
+
+    return comparison, count
 
 
 def _ranges(over: list[str]) -> dict[str, list[int]]:
@@ -184,6 +388,11 @@ def _ranges(over: list[str]) -> dict[str, list[int]]:
             )
         ranges[name] = values
     return ranges
+
+
+def contender_names() -> list[str]:
+    """Return the names of all attentions and presets, for shell completion."""
+    return [*attentions.names(), *presets()]
 
 
 def shared_fields() -> list[Field[Any]]:
@@ -210,6 +419,8 @@ def _optional(name: str, original: Field[Any]) -> Field[Any]:
 
 def _shown(name: str, original: Field[Any]) -> str:
     """Return the default of a field as help shows it."""
+    if followed := original.metadata.get("follows"):
+        return str(followed)
     of_grid = {IMAGE: "56 to 1792 px", PATCH: str(DEFAULT_PATCH), RESOLUTION: str(DEFAULT_RESOLUTION)}
     default = of_grid.get(name, original.metadata.get("shown", DEFAULTS.get(name, original.default)))
     if isinstance(default, bool):

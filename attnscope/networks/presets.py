@@ -59,6 +59,15 @@ def presets() -> list[Preset]:
     return sorted(found, key=lambda preset: (places.get(preset.name.split("-")[0], len(places)), preset.macs))
 
 
+def read_network(name: str) -> NetworkSpec:
+    """Return the Spec of a preset, by its name in attnscope or in timm.
+
+    Raises:
+        UsageError: if the preset is unknown.
+    """
+    return _spec(*_network(configs.read_tables(configs.preset_path(name))))
+
+
 def names_with_stages() -> list[str]:
     """Return the names of the presets whose networks have stages."""
     return configs.suiting(_has_stages)

@@ -12,9 +12,19 @@ from attnscope.core.text import in_markdown
 from attnscope.render import words
 from attnscope.render.chart import Axis, Line, log_log
 from attnscope.render.columns import Column, Row, Value, fit, rows_table, to_csv, to_markdown
-from attnscope.render.findings import OVERLAP, finding, formulas, lines
+from attnscope.render.findings import (
+    COUNTED_IN_MACS,
+    MEASURED,
+    MOST_FORMULAS,
+    NOUNS,
+    OVERLAP,
+    crossing_of,
+    finding,
+    formulas,
+    lines,
+)
 from attnscope.render.screen import Screen
-from attnscope.reports.comparison import Comparison, Contender, Point
+from attnscope.reports.comparison import NETWORK, Comparison, Contender, Crossover, Entry, Point
 
 PICTURE_WIDTH = 80
 AXES = {
@@ -27,16 +37,38 @@ AXES = {
     "kv_heads": "key/value heads",
     "batch": "batch size (images)",
     "keys": "key/value tokens",
+    "frames": "frames",
 }
 """Titles of fields on the axis of a chart, with their units; other fields have their own names."""
 QUANTITY_TITLES = {
-    "macs": "MACs of one layer",
+    "macs": "MACs of one {part}",
     "block": "MACs of one block, MLP included",
-    "flops": "FLOPs of one layer",
+    "flops": "FLOPs of one {part}",
     "attention": "attention matrix (bytes)",
     "peak": "peak activation memory (bytes)",
-    "params": "parameters of one layer",
+    "params": "parameters of one {part}",
+    "bytes": "bytes moved by one {part}",
+    "training": "peak memory in training (bytes)",
+    "latency": "latency of one {part} (s)",
+    "throughput": "images per second",
+    "latency-per-mac": "latency per MAC (s)",
 }
+ENTRY_TITLES = {
+    "macs": "MACs",
+    "block": "block MACs",
+    "flops": "FLOPs",
+    "attention": "attention",
+    "peak": "peak",
+    "params": "params",
+    "bytes": "moved",
+    "training": "training",
+    "latency": "time",
+    "throughput": "images/s",
+    "latency-per-mac": "time/MAC",
+}
+"""Heads of the columns of several quantities."""
+IN_BYTES = ("attention", "peak", "bytes", "training")
+IN_SECONDS = ("latency", "latency-per-mac")
 UNCLEAR = "≈"
 """The sign of a measured ratio if it is unclear which contender is faster."""
 MOST_ROWS = 60
@@ -48,10 +80,15 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
     if form == "json":
         return comparison.to_json() + "\n"
     if form == "csv":
+        if comparison.entries is not None:
+            return to_csv(entry_columns(comparison, comparison.entries), comparison.entries)
         return to_csv(point_columns(comparison), comparison.points)
     if form == "md":
         items = "".join(f"* {in_markdown(line)}\n" for line in [finding(comparison), *formulas(comparison)])
-        table = to_markdown(point_columns(comparison), comparison.points)
+        if comparison.entries is not None:
+            table = to_markdown(entry_columns(comparison, comparison.entries), comparison.entries)
+        else:
+            table = to_markdown(point_columns(comparison), comparison.points)
         return f"**{in_markdown(comparison.title)}**\n\n{table}\n{items}"
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
@@ -65,8 +102,10 @@ def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     shown += [screen.aside(legend(each)) for each in comparison.contenders]
     chart = charts(comparison, screen)
     shown += [Text(""), *chart] if chart else []
-    shown += [Text(""), *tables(comparison, screen), Text(""), screen.lines(lines(comparison, screen))]
-    return shown
+    shown += [Text(""), *tables(comparison, screen)]
+    met = break_even_table(comparison, screen)
+    shown += [Text(""), *met] if met else []
+    return [*shown, Text(""), screen.lines(lines(comparison, screen))]
 
 
 def legend(contender: Contender) -> str:
@@ -101,14 +140,18 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     across = Axis(AXES.get(field, field.replace("_", " ")), lambda value: f"{value:.0f}", is_of_sizes=True)
     in_bytes = comparison.unit == "B"
     up = Axis(
-        QUANTITY_TITLES[comparison.quantity],
+        _quantity_title(comparison),
         (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
         base=2 if in_bytes else 10,
     )
     shown = _chart(costs, across, up, screen)
     seconds = Axis("median time of one forward (s)", lambda value: words.rounded(value, "s"))
-    measured = _chart(times, across, seconds, screen)
+    measured = _chart(times, across, seconds, screen) if comparison.quantity != "latency" else []
     return [*shown, *([Text("")] if shown and measured else []), *measured]
+
+
+def _quantity_title(comparison: Comparison) -> str:
+    return QUANTITY_TITLES[comparison.quantity].format(part=comparison.part)
 
 
 def _chart(
@@ -123,7 +166,12 @@ def _chart(
 
 
 def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
-    """Return a table with a row for each point or, for two axes, a table of ratios for each contender."""
+    """Return a table with a row for each point or, for two axes, a table of ratios for each contender.
+
+    A sorted or filtered comparison, and one of modules, has a row for each contender at each point.
+    """
+    if comparison.entries is not None:
+        return entries_table(comparison, comparison.entries, screen)
     if len(comparison.axes) == 2:
         return [part for other in comparison.labels[1:] for part in heat_table(comparison, other, screen)]
     points = comparison.points
@@ -138,6 +186,70 @@ def tables(comparison: Comparison, screen: Screen) -> list[RenderableType]:
         shown.append(screen.aside(f"{len(points)} of {len(comparison.points):,} points; --format csv has all"))
     shown += screen.hidden(dropped)
     return [*shown, *_sign(columns, points, screen)]
+
+
+def entries_table(comparison: Comparison, entries: Sequence[Entry], screen: Screen) -> list[RenderableType]:
+    """Return a table with a row for each contender at a point."""
+    if not entries:
+        return [screen.aside("no row satisfies --where")]
+    rows = entries[:MOST_ROWS] if screen.pages and screen.width is not None else entries
+    columns, dropped = fit(entry_columns(comparison, entries), rows, screen)
+    shown: list[RenderableType] = [rows_table(columns, rows, screen)]
+    if len(rows) < len(entries):
+        shown.append(screen.aside(f"{len(rows)} of {len(entries):,} rows; --format csv has all"))
+    return [*shown, *screen.hidden(dropped), *_sign(columns, rows, screen)]
+
+
+def entry_columns(comparison: Comparison, entries: Sequence[Entry]) -> list[Column[Entry]]:
+    """Return the axes, the contender, the quantities of the entries, and the measured ratio to the first contender."""
+    heads, first = _heads(comparison), comparison.labels[0]
+    points = {tuple(point.at.items()): point for point in comparison.points}
+    axes = list(dict.fromkeys(name for entry in entries for name in entry.at))
+    columns = [
+        Column[Entry](name, _heading(name), lambda row, name=name: row.at.get(name), str, 0)  # type: ignore[misc]
+        for name in axes
+    ]
+    columns.append(
+        Column[Entry](
+            "contender",
+            "contender",
+            lambda row: row.contender,
+            lambda label: heads[label],
+            0,
+            right=False,
+            is_long=True,
+        )
+    )
+    names = list(dict.fromkeys(name for entry in entries for name in entry.values))
+    columns += [
+        Column[Entry](
+            name,
+            ENTRY_TITLES[name],
+            lambda row, name=name: row.values.get(name),  # type: ignore[misc]
+            lambda value, name=name: _spelled(name, value),  # type: ignore[misc]
+            0 if name == comparison.quantity else 2 + index,
+            at_least=lambda row, name=name: row.at_least.get(name),  # type: ignore[misc]
+        )
+        for index, name in enumerate(names)
+    ]
+    if comparison.timed:
+        columns.append(
+            Column[Entry](
+                f"measured_{first}_over",
+                "baseline/this",
+                lambda row: points[tuple(row.at.items())].measured_ratio.get(row.contender),
+                words.times,
+                1,
+                text=lambda row: "" if row.contender == first else _ratio(points[tuple(row.at.items())], row.contender),
+            )
+        )
+    return columns
+
+
+def _spelled(quantity: str, value: float | None) -> str:
+    if quantity in IN_BYTES:
+        return words.binary(None if value is None else int(value))
+    return words.metric(value, "s" if quantity in IN_SECONDS else "")
 
 
 def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> list[RenderableType]:
@@ -160,13 +272,14 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
     """Return the columns for which this comparison has values."""
     first, *others = comparison.labels
     points, timed, heads = comparison.points, comparison.timed, _heads(comparison)
+    measured = comparison.quantity in MEASURED
     names = list(dict.fromkeys(name for point in points for name in point.at))
     columns = [
         Column[Point](name, _heading(name), lambda p, name=name: p.at.get(name), str, rank=0 if index < 2 else 20)  # type: ignore[misc]
         for index, name in enumerate(names)
     ]
     if len({point.grid for point in points}) > 1 and names != ["resolution"]:
-        columns.append(Column("grid", "tokens", lambda point: spell(point.grid), rank=11))
+        columns.append(Column("grid", "tokens", lambda point: spell(point.grid or ()), rank=11))
     for index, label in enumerate([first, *others]):
         columns.append(
             Column(
@@ -174,10 +287,12 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
                 heads[label],
                 lambda p, label=label: p.costs[label],  # type: ignore[misc]
                 lambda size: _amount(comparison, size),
-                12 + index if timed else index and 5 + index / len(others),
+                12 + index if timed and not measured else index and 5 + index / len(others),
+                text=lambda p, label=label: words.NONE if label in p.refused else None,  # type: ignore[misc]
+                at_least=lambda p, label=label: p.at_least.get(label),  # type: ignore[misc]
             )
         )
-    for index, label in enumerate(others):
+    for index, label in enumerate(others if comparison.quantity != "latency" else []):
         columns.append(
             Column(
                 f"{first}_over_{label}",
@@ -185,6 +300,7 @@ def point_columns(comparison: Comparison) -> list[Column[Point]]:
                 lambda p, label=label: p.ratio[label],  # type: ignore[misc]
                 words.times,
                 index and 7 + index,
+                text=lambda p, label=label: words.NONE if {first, label} & p.refused.keys() else None,  # type: ignore[misc]
             )
         )
     columns += _padding_columns(comparison)
@@ -247,6 +363,51 @@ def _time_columns(comparison: Comparison) -> list[Column[Point]]:
     return columns
 
 
+def break_even_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
+    """Return a table of the break-evens of all pairs, if there are too many contenders for a formula of each.
+
+    A row needs fewer MACs than a column above, or below, the number of tokens in the cell; `always` or `never` without a
+    break-even. For networks the cell has the side of an image.
+    """
+    labels = comparison.labels
+    if len(labels) <= MOST_FORMULAS or comparison.quantity not in COUNTED_IN_MACS or not comparison.crossovers:
+        return []
+    heads = _heads(comparison)
+
+    def cell(row: str, column: str) -> str:
+        crossing = None if row == column else crossing_of(comparison, row, column)
+        return "" if row == column else words.UNKNOWN if crossing is None else _met(crossing, row)
+
+    columns = [Column[str]("fewer", "fewer", lambda row: heads[row], str, 0, right=False)]
+    columns += [
+        Column[str](label, heads[label], lambda row, label=label: cell(row, label), str, index + 1)  # type: ignore[misc]
+        for index, label in enumerate(labels)
+    ]
+    kept, dropped = fit(columns, labels, screen)
+    noun, unit = NOUNS[comparison.quantity], "px" if comparison.part == NETWORK else "tokens"
+    title = f"break-even in {unit}: the row needs fewer {noun} than the column above (>) or below (<) it"
+    if any(each.pads for each in comparison.crossovers):
+        title += ", without padding"
+    return [screen.aside(title), rows_table(kept, labels, screen), *screen.hidden(dropped)]
+
+
+def _met(crossing: Crossover, row: str) -> str:
+    """Return the break-even of a row with a column: `> 49`, `< 49`, `always`, `never` or `same`."""
+    if crossing.fewer is None:
+        return "same" if crossing.searched_to != 0 else words.UNKNOWN
+    leads = crossing.fewer == row
+    if crossing.sides is not None:
+        low, high = crossing.sides
+        at = high if leads else low
+        shown = f"{at:,}" if crossing.scope == NETWORK else f"{at * at:,}"
+        return f"{'≥' if leads else '≤'} {shown}"
+    if crossing.tokens is None:
+        return "always" if leads else "never"
+    if isinstance(crossing.tokens, int):
+        return f"{'>' if leads else '<'} {crossing.tokens:,}"
+    return f"≥ {crossing.tokens[1]:,}" if leads else f"≤ {crossing.tokens[0]:,}"
+
+
 def _heads(comparison: Comparison) -> dict[str, str]:
     """Return the names of the contenders in a table, with `global` for global attention."""
     return {label: name.replace("global attention", "global") for label, name in comparison.names.items()}
@@ -272,7 +433,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     shown: list[RenderableType] = []
     first, called = comparison.labels[0], _heads(comparison)
     measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
-        (QUANTITY_TITLES[comparison.quantity].split(" (")[0], lambda point: point.ratio[other], lambda point: None)
+        (_quantity_title(comparison).split(" (")[0], lambda point: point.ratio[other], lambda point: None)
     ]
     if comparison.timed:
         measures.append(
@@ -330,6 +491,4 @@ def _heading(field: str) -> str:
 
 
 def _amount(comparison: Comparison, size: float | None) -> str:
-    if comparison.unit == "B":
-        return words.binary(None if size is None else int(size))
-    return words.metric(size)
+    return _spelled(comparison.quantity, size)

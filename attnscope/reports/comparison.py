@@ -9,8 +9,11 @@ from typing import Any
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
 from attnscope.core.text import in_json
+from attnscope.reports.gate import GateResult
 
-Number = int | None
+Number = int | float | None
+LAYER, BLOCK, NETWORK, MODULE = "layer", "block", "network", "module"
+"""What is compared: an attention layer, a block with its MLP, a whole network, or a module."""
 
 SCHEMA = 1
 
@@ -31,6 +34,25 @@ class Contender:
 
     def __post_init__(self) -> None:
         self.name = self.name or self.label
+
+
+@dataclass
+class Adaptation:
+    """A shared setting that a contender cannot take, and the nearest value that it has instead.
+
+    Args:
+        contender: its label.
+        field: the setting.
+        value: the value that the contender has.
+        instead_of: the value of the other contenders.
+        reason: the rule that this value breaks.
+    """
+
+    contender: str
+    field: str
+    value: Any
+    instead_of: Any
+    reason: str
 
 
 @dataclass
@@ -57,23 +79,27 @@ class Point:
 
     Args:
         at: the value on each axis.
-        grid: height and width in tokens.
-        costs: the requested quantity for each contender.
+        grid: height and width in tokens; None for networks and modules, whose tokens differ.
+        costs: the requested quantity for each contender; None if it is unknown, or if the contender is in `refused`.
         ratio: cost of the first contender divided by that of each other one; None if it is unknown.
         padding: the share of padding in the tokens of each contender that pads.
         times: the time of each contender that was measured.
         measured_ratio: median time of the first contender divided by that of each other one.
         measured_interval: the ends of the interval of this ratio, from the ratios in each round.
+        refused: the reason of each contender that cannot take this point.
+        at_least: a lower bound of each cost that is unknown, if there is one.
     """
 
     at: dict[str, int]
-    grid: Pair
+    grid: Pair | None
     costs: dict[str, Number]
     ratio: dict[str, float | None]
     padding: dict[str, float]
     times: dict[str, Measured] = field(default_factory=dict)
     measured_ratio: dict[str, float] = field(default_factory=dict)
     measured_interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    at_least: dict[str, int] = field(default_factory=dict)
 
     def can_tell(self, other: str) -> bool:
         """Return whether the interval of the measured ratio of the first contender to this one excludes 1."""
@@ -81,8 +107,11 @@ class Point:
         return low > 1 or high < 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the point as plain dictionaries, lists and numbers; without the keys of times if it has no times."""
+        """Return the point as plain dictionaries, lists and numbers; without keys of what it lacks."""
         plain = dict(vars(self))
+        for name in ("refused", "at_least"):
+            if not plain[name]:
+                del plain[name]
         if self.times:
             plain["times"] = {label: asdict(time) for label, time in self.times.items()}
         else:
@@ -92,13 +121,16 @@ class Point:
 
 @dataclass
 class Crossover:
-    """The break-even of a contender and the first one: equal MACs on grids without padding, solved in integers.
+    """The break-even of two contenders: equal MACs, solved in integers.
+
+    It holds on square grids without padding. It is searched in steps of `unit` up to `searched_to`, with padding, for
+    networks and if MACs are not a quadratic polynomial.
 
     Args:
         first, other: labels of the contenders.
-        scope: "layer", the attention alone, or "block", with an MLP whose hidden size is 4 times the embedding dimension.
-        tokens: the number of tokens at the break-even, or a pair of consecutive numbers if it is between them; None if
-            they never break even.
+        scope: "layer", "block" or "network".
+        tokens: the number of tokens at the break-even; None if they never break even, and for networks. A pair of
+            consecutive numbers, or of the tokens at consecutive `sides`, has the break-even between them.
         always: MACs of the other divided by those of the first, if this ratio is the same at any size; otherwise None.
         formula: MACs of the other divided by those of the first for hw tokens of embedding dimension C. A letter is the
             number of keys of each query (hw, or M² in windows).
@@ -124,6 +156,16 @@ class Crossover:
     """True if the comparison pads grids for one of the two, so that the break-even holds only for some grids."""
     first_padded_from: int | None = None
     """The same as `padded_from` if the first one needs fewer MACs on large grids."""
+    fewer: str | None = None
+    """The label of the one that needs fewer MACs above the break-even, or at any size without one; None if both need the
+    same."""
+    unit: int = 1
+    """The break-even holds on square grids whose sides are multiples of this number."""
+    sides: Pair | None = None
+    """Two consecutive sides between which the one with fewer MACs changes, if it was searched. They are in tokens, and for
+    networks in pixels."""
+    searched_to: int | None = None
+    """The largest side of the search; None if the break-even was solved."""
 
 
 @dataclass
@@ -151,11 +193,33 @@ class TimeCrossover:
 
 @dataclass
 class LeftOut:
-    """A point that was left out or not timed, with the reason; it is the first of `count` points with this reason."""
+    """A point that was left out or not timed, with the reason; it is the first of `count` points with this reason.
+
+    `contender` is the label of the one that cannot take the point; None if the reason holds for all. Where at least two
+    others can, the point has their results.
+    """
 
     at: dict[str, int]
     reason: str
     count: int = 1
+    contender: str | None = None
+
+
+@dataclass
+class Entry:
+    """A contender at a point, with several quantities, as a row of a sorted or filtered table.
+
+    Args:
+        at: the value on each axis.
+        contender: its label.
+        values: the value of each quantity; None if it is unknown.
+        at_least: lower bounds of the unknown ones.
+    """
+
+    at: dict[str, int]
+    contender: str
+    values: dict[str, Number]
+    at_least: dict[str, int]
 
 
 @dataclass(repr=False)
@@ -185,6 +249,19 @@ class Comparison(Shown):
     interrupted: bool = False
     reference_reason: str | None = None
     """Why the result describes the reference point, such as "a common size"; None if it is the only one."""
+    adaptations: list[Adaptation] = field(default_factory=list)
+    """The shared settings that a contender cannot take, and its values instead."""
+    entries: list[Entry] | None = None
+    """The rows of `--sort` and `--where`, and those of modules; None without them."""
+    unknown_entries: int = 0
+    """The number of entries that `--where` left out because a value is unknown."""
+    same_outputs: dict[str, float | None] = field(default_factory=dict)
+    """The largest difference of a module's output to that of the first one with the same weights, over its largest value.
+    It is None if their parameters or outputs have other names or shapes."""
+    gate: GateResult | None = None
+    """The result of `--fail-above`; None without it."""
+    part: str = LAYER
+    """What the contenders are: "layer", "network" or "module"."""
     next: tuple[str, str] | None = None
     """The suggested next command and its reason; None if the comparison was called from Python."""
     schema: int = SCHEMA
@@ -210,6 +287,7 @@ class Comparison(Shown):
         for name, value in plain.items():
             if isinstance(value, list):
                 plain[name] = [item if isinstance(item, str) else asdict(item) for item in value]
+        plain["gate"] = None if self.gate is None else asdict(self.gate)
         bisected, points = ([point.to_dict() for point in points] for points in (self.bisected, self.points))
         return {"schema": self.schema, **plain, "bisected": bisected, "points": points}
 

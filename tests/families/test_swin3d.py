@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
-from attnscope import UsageError, compare, look_at_windows, window_partition
+from attnscope import SwinSpec, UsageError, ViTSpec, compare, look_at_windows, window_partition
 from attnscope.attentions.swin.attention import partition, relative_position_index, reverse, shift_mask
 from attnscope.attentions.swin3d.attention import VideoWindowAttention
 from attnscope.attentions.swin3d.spec import Swin3DSpec
@@ -186,11 +186,28 @@ def test_module_is_built_without_a_spec():
         module(torch.randn(2, 6, 8, 12))
 
 
-def test_a_comparison_takes_an_image_as_one_frame():
-    found = compare(["swin", "swin3d"], {"window": [7, 14]}, resolution=(28, 28))
+def test_a_comparison_takes_videos():
+    """All contenders have the same tokens: vit those of all frames, and swin each frame alone."""
+    found = compare(["swin", "swin3d"], {"window": [7, 14]}, resolution=(28, 28), frames=1)
     assert all(point.costs["swin"] == point.costs["swin3d"] for point in found.points)
-    found = compare(["vit", "swin3d", "swin3d:window=1x7x7"], resolution=(56, 56), window=(7, 7))
-    assert found.points[0].costs["swin3d"] == found.points[0].costs["swin3d:window=1x7x7"]
+    video = compare(["vit", "swin", "swin3d:window=4x7x7", "swin3d"], resolution=(14, 14))
+    assert video.settings["frames"] == 8
+    costs = video.points[0].costs
+    assert costs == {
+        "vit": sum(ViTSpec(tokens=8 * 196, dim=96, heads=3).closed_form().values()),
+        "swin": 8 * sum(SwinSpec(resolution=14).closed_form().values()),
+        "swin3d:window=4x7x7": sum(Swin3DSpec(resolution=(8, 14, 14), window=(4, 7, 7)).closed_form().values()),
+        "swin3d": sum(Swin3DSpec(resolution=(8, 14, 14)).closed_form().values()),
+    }
+    assert [each.words for each in video.contenders][1] == "Swin attention, 7×7 windows, each frame alone"
+    longer = compare(["swin", "swin3d"], {"frames": [4, 16]}, resolution=(14, 14), window=(7, 7))
+    windows = {frames: (min(8, frames), 7, 7) for frames in (4, 16)}  # a pair keeps the default of the time
+    assert [point.costs["swin3d"] for point in longer.points] == [
+        sum(Swin3DSpec(resolution=(frames, 14, 14), window=window).closed_form().values())
+        for frames, window in windows.items()
+    ]
+    even = next(each for each in video.crossovers if each.other == "swin3d" and each.first == "vit")
+    assert (even.tokens, even.equation) == (8 * 49, "thw = PM²")
 
 
 def test_a_picture_of_a_volume_is_refused():

@@ -99,7 +99,7 @@ class HieraSpec(Headed):
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(96, "Embedding dimension of the input.")
-    out_dim: int = option(192, "Embedding dimension of queries, keys, values and the output.")
+    out_dim: int = option(192, "Embedding dimension of queries, keys, values and the output.", follows="dim")
     heads: int = option(2, "Number of attention heads.")
     resolution: Pair = option((56, 56), "Grid size in tokens.")
     window: Pair = option((8, 8), "Size of a mask unit in tokens; 0 is global attention.", low=0)
