@@ -35,6 +35,8 @@ from tests.test_readme import PAGES, PICTURE, ROOT, SESSION, arguments
 FOLDER = Path(__file__).parent / "screens"
 WIDTHS = {"60": 60, "80": 80, "120": 120, "wide": None}
 
+MANY = ("vit", "swin", "nat", "pvt:reduction=4", "cswin", "hiera")
+"""Contenders of which one cannot take a shared setting, and one not all sizes."""
 NEXT = {
     "compare": (
         "attnscope compare --over resolution=7:56:7 --time",
@@ -47,6 +49,10 @@ NEXT = {
     ),
     "compare-heat": (
         "attnscope compare vit swin --over resolution=14:56:2x --over dim=96:384:2x --quantity peak --time",
+        "measure it on this machine",
+    ),
+    "compare-many": (
+        f"attnscope compare {' '.join(MANY)} --over resolution=14:112:2x --time",
         "measure it on this machine",
     ),
     "compare-time": ("attnscope compare --over resolution=7,14,28,56,60 --time", "measure it on this machine"),
@@ -147,6 +153,7 @@ def comparisons() -> dict[str, Comparison]:
         "compare-windows": compare(("vit", "swin"), {"window": [4, 7, 8, 14, 16, 64]}),
         "compare-heat": compare(("vit", "swin"), {"resolution": [14, 28, 56], "dim": [96, 192, 384]}, quantity="peak"),
         "compare-time": measured,
+        "compare-many": compare(MANY, {"resolution": [14, 28, 56, 112]}),
     }
     for name, comparison in drawn.items():
         comparison.next = NEXT[name]

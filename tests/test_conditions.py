@@ -1,5 +1,6 @@
 """Conditions on rows and their order: parsing, unknown values, and the rows of a comparison and of the presets."""
 
+import json
 from fractions import Fraction
 
 import pytest
@@ -12,6 +13,8 @@ from attnscope.analyses.contenders import arrange
 from attnscope.analyses.entries import Order, entries_of_specs, set_entries, value_of
 from attnscope.core.conditions import Condition, read_sort, read_where, select
 from attnscope.core.units import read_quantity, read_size
+from attnscope.networks.presets import conditions, presets
+from attnscope.networks.presets import value_of as value_of_preset
 
 FIELDS = ("macs", "latency-per-mac", "heads", "contender", "q_stride")
 
@@ -107,3 +110,22 @@ def test_entries_are_the_points_of_all_contenders_that_satisfy_the_conditions():
         Order(comparison, None, "time", False)
     with pytest.raises(UsageError, match="latency-per-mac requires times"):
         Order(comparison, "latency-per-mac<1ns", None, False)
+
+
+def test_presets_are_selected_and_sorted_by_their_fields(attnscope):
+    found = presets()
+    fields = conditions(found)
+    small = select(
+        found, value_of_preset, read_where("macs<5G and image=224", fields), read_sort("-params", fields)
+    ).rows
+    expected = [each for each in found if each.macs < 5e9 and each.spec.image == (224, 224)]
+    assert {each.name for each in small} == {each.name for each in expected}
+    assert [each.params for each in small] == sorted((each.params for each in expected), reverse=True)
+    windows = select(found, value_of_preset, read_where("window=12", fields)).rows
+    assert {each.command for each in windows} == {"swin", "swinv2"}
+    assert not select(found, value_of_preset, read_where("dim=1", fields)).rows
+    shown = attnscope("presets", "--where", "command=swin and params<30M", "--json")
+    assert [row["name"] for row in json.loads(shown.stdout)] == ["swin-t-224"]
+    assert "no preset satisfies --where" in attnscope("presets", "--where", "macs<1").stdout
+    refused = attnscope("presets", "--sort", "mac")
+    assert (refused.returncode, refused.stderr) == (2, "attnscope: --sort mac is unknown; did you mean macs?\n")

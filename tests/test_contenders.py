@@ -8,10 +8,12 @@ from rich.cells import cell_len
 
 from attnscope import UsageError, attentions
 from attnscope.analyses.compare import compare
-from attnscope.analyses.contenders import arrange, read_contender
+from attnscope.analyses.contenders import CONTENDERS, arrange, read_contender
 from attnscope.analyses.crossovers import LARGEST_SEARCHED
+from attnscope.analyses.fitting import TRAINING, read_limit, set_fits
 from attnscope.analyses.quantities import COUNTED, block_macs, macs
 from attnscope.networks.presets import read_network
+from attnscope.profiling.building import FORWARD, needed_bytes
 from attnscope.render.compare import render_comparison
 from attnscope.render.findings import finding, formulas
 from attnscope.render.screen import Screen
@@ -207,3 +209,46 @@ def test_three_contenders_have_formulas_of_the_compared_quantity():
     screen = render_comparison(found, "table", Screen())
     assert "layer: xca / global attention" in screen
     assert "block" not in screen.partition("paper")[2]
+
+
+# the memory
+
+
+@pytest.mark.parametrize("labels", [("vit", "swin:window=8", "hiera"), ("swin-t-224", "vit-b-16-224")])
+def test_the_largest_sizes_fit_in_the_memory_and_the_next_ones_do_not(labels):
+    over = {"image": [224]}
+    meeting, limit = arrange(labels, over, {"batch": 2}), 2**30
+    comparison = compare(labels, over, batch=2)
+    set_fits(comparison, meeting, limit)
+    assert [fit.contender for fit in comparison.fits] == list(labels)
+    place = meeting.place({"image": 224})
+    for contender, fit in zip(meeting.contenders, comparison.fits, strict=True):
+        spec = contender.at(place.grid, place.values)
+        unit = spec.patch[0] if contender.is_network else spec.neighbourhood.alignment[0]
+        for options, batch, side in (
+            (FORWARD, fit.batch, fit.side),
+            (TRAINING, fit.training_batch, fit.training_side),
+        ):
+            for value, more in ((batch, 1), (side, unit)):
+                sized = [
+                    contender.at(place.grid, {**place.values, "batch": size})
+                    if value is batch
+                    else contender.at((size, size), place.values)
+                    for size in (value, value + more)
+                ]
+                fits = [needed_bytes(each.plan(), options) <= limit for each in sized]
+                assert fits == [True, False], (fit, value)
+        assert fit.is_exact is not contender.is_network  # the workspace of a convolution is unknown
+    screen = render_comparison(comparison, "table", Screen(width=80))
+    assert "largest that fits in 1.0 GiB: batch at " in screen
+    assert ("≤" in screen.partition("largest that fits")[2]) is contender.is_network
+
+
+def test_a_memory_in_which_nothing_fits_has_no_sizes():
+    comparison, meeting = compare(over={"resolution": [56]}), arrange(CONTENDERS, {"resolution": [56]}, {})
+    set_fits(comparison, meeting, 1000)
+    assert {(fit.batch, fit.training_side) for fit in comparison.fits} == {(None, None)}
+    assert [read_limit(text) for text in ("16GiB", "800MB", "5k")] == [2**34, 8 * 10**8, 5000]
+    for text in ("lots", "0", "-1", "16GiBs"):
+        with pytest.raises(UsageError, match="memory_limit must be a size, such as 16GiB"):
+            read_limit(text)

@@ -24,6 +24,7 @@ from attnscope.analyses.contenders import (
     arrange,
 )
 from attnscope.analyses.entries import Order, entries_of_modules, entries_of_specs, set_entries
+from attnscope.analyses.fitting import read_limit, set_fits
 from attnscope.analyses.quantities import QUANTITIES, bounds_of
 from attnscope.analyses.suggestion import suggest
 from attnscope.attentions.spec import FRAMES, kind, own_fields_first
@@ -155,6 +156,14 @@ def run_comparison(
             help="Show a row for each contender at each point, sorted by a quantity or a size; -macs: the largest first.",
         ),
     ] = None,
+    memory_limit: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            metavar="SIZE",
+            help="Find the largest batch and resolution of each contender that fit in this memory, such as 16GiB.",
+        ),
+    ] = None,
     frames: Annotated[
         int | None,
         option(
@@ -220,7 +229,7 @@ def run_comparison(
     run = RunFlags(device, budget, threads, seed, alloc, quiet)
     line = shlex.join(["attnscope", *sys.argv[1:]])
     if any(map(is_module, names)):
-        _check_flags_of_modules(over, stages, preset, frames)
+        _check_flags_of_modules(over=over, stages=stages, preset=preset, frames=frames, memory_limit=memory_limit)
         wanted = Wanted(quantity, where, sort)
         comparison, gated = _of_modules(names, settings, inputs or [], arg or [], wanted, line, run, time)
         if not time:
@@ -230,7 +239,10 @@ def run_comparison(
             raise UsageError("{input} and {arg} require a module, such as my_file.py:MyAttention; remove them")
         chosen = read_stages(preset) if stages or preset is not None else ()
         meeting = arrange(names, _ranges(over or []), {**settings, FRAMES: frames}, chosen, pad)
+        limit = None if memory_limit is None else read_limit(memory_limit)
         comparison, gated = _of_specs(meeting, Wanted(quantity, where, sort), line, run, time)
+        if limit is not None:
+            set_fits(comparison, meeting, limit)
         command, why = suggest(comparison, meeting, again, time)
         comparison.next = typed(command), why
     if limits is not None:
@@ -292,13 +304,12 @@ def check_limits(limits: "Limits | None", time: bool) -> None:
             raise UsageError(f"{{fail_above}} {quantity} is not compared; available: {', '.join([*TOTALS, 'time'])}")
 
 
-def _check_flags_of_modules(over: object, stages: bool, preset: str | None, frames: int | None) -> None:
+def _check_flags_of_modules(**given: object) -> None:
     """Refuse the flags of a range: a module has the size of its input.
 
     Raises:
         UsageError: one of them is given.
     """
-    given = {"over": over, "stages": stages, "preset": preset, "frames": frames}
     for name, value in given.items():
         if value:
             raise UsageError(f"{{{name}}} does not apply to modules, which have the size of {{input}}; remove it")

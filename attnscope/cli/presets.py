@@ -1,8 +1,10 @@
 """`attnscope presets`: lists the published networks that --preset accepts."""
 
+from typing import Annotated
+
 import typer
 
-from attnscope.cli.flags import examples
+from attnscope.cli.flags import OUTPUT, examples, option
 from attnscope.cli.output import (
     TEXT_FORMS,
     ColorFlag,
@@ -15,18 +17,35 @@ from attnscope.cli.output import (
     or_page,
     write,
 )
-from attnscope.networks.presets import presets
+from attnscope.core.conditions import read_sort, read_where, select
+from attnscope.networks.presets import conditions, presets, value_of
 
 
 def presets_command(app: typer.Typer) -> None:
     """Add `attnscope presets` to the app."""
     app.command(
         "presets",
-        epilog=examples(("attnscope presets", "attnscope presets --format csv")),
+        epilog=examples(
+            ("attnscope presets", "attnscope presets --where 'macs<5G' --sort params", "attnscope presets --format csv")
+        ),
     )(list_presets)
 
 
 def list_presets(
+    where: Annotated[
+        str | None,
+        option(
+            group=OUTPUT,
+            metavar="CONDITION",
+            help="Show the presets for which a condition holds: 'macs<2G and image=224'.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        option(
+            group=OUTPUT, metavar="FIELD", help="Sort by a field, such as params or macs; -macs has the largest first."
+        ),
+    ] = None,
     form: TextFormFlag = None,
     json: JsonFlag = False,
     output: OutputFlag = None,
@@ -36,7 +55,11 @@ def list_presets(
 ) -> None:
     """List the published networks that --preset accepts, with their parameters and MACs."""
     form = check_output(form, json, output, color, TEXT_FORMS)
+    found = presets()
+    fields = conditions(found)
+    chosen = read_where(where, fields) if where is not None else ()
+    order = read_sort(sort, fields) if sort is not None else None
+    found = select(found, value_of, chosen, order).rows
     from attnscope.render.presets import render_presets
 
-    found = presets()
     write(or_page(form, lambda screen: render_presets(found, form, screen), found), output, color, quiet, wide)

@@ -1,12 +1,13 @@
 """Presets: Specs of published networks, each from a TOML file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from attnscope import networks
 from attnscope.attentions.spec import Spec, own_fields
+from attnscope.core.conditions import Value
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import spell_pair
 from attnscope.networks import configs
@@ -50,6 +51,25 @@ class Preset:
     def printed(self) -> list[str]:
         """Return the published figures, in billions."""
         return [source["figure"] for source in self.published]
+
+
+FIELDS = ("name", "command", "timm", "source", "params", "macs")
+"""Fields of a preset itself; conditions may also have those of its Spec, such as `image` and `dim`."""
+
+
+def conditions(found: Sequence[Preset]) -> list[str]:
+    """Return the names of all fields by which presets can be selected."""
+    of_specs = [name for preset in found for name, value in preset.spec.as_dict().items() if value is not None]
+    return [*FIELDS, *dict.fromkeys(name for name in of_specs if name not in FIELDS)]
+
+
+def value_of(preset: Preset, name: str) -> Value:
+    """Return the value of a field of a preset: a number, or a word such as `8x7`; None if its Spec does not have it."""
+    value = getattr(preset, name) if name in FIELDS else preset.spec.as_dict().get(name)
+    if isinstance(value, tuple) and len(set(value)) == 1:
+        value = value[0]
+    is_plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+    return value if is_plain or value is None else _spelled(value)
 
 
 def presets() -> list[Preset]:

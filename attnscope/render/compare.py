@@ -24,7 +24,7 @@ from attnscope.render.findings import (
     lines,
 )
 from attnscope.render.screen import Screen
-from attnscope.reports.comparison import NETWORK, Comparison, Contender, Crossover, Entry, Point
+from attnscope.reports.comparison import NETWORK, Comparison, Contender, Crossover, Entry, Fit, Point
 
 PICTURE_WIDTH = 80
 AXES = {
@@ -103,8 +103,8 @@ def parts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     chart = charts(comparison, screen)
     shown += [Text(""), *chart] if chart else []
     shown += [Text(""), *tables(comparison, screen)]
-    met = break_even_table(comparison, screen)
-    shown += [Text(""), *met] if met else []
+    for further in (break_even_table(comparison, screen), fit_table(comparison, screen)):
+        shown += [Text(""), *further] if further else []
     return [*shown, Text(""), screen.lines(lines(comparison, screen))]
 
 
@@ -406,6 +406,40 @@ def _met(crossing: Crossover, row: str) -> str:
     if isinstance(crossing.tokens, int):
         return f"{'>' if leads else '<'} {crossing.tokens:,}"
     return f"≥ {crossing.tokens[1]:,}" if leads else f"≤ {crossing.tokens[0]:,}"
+
+
+def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
+    """Return a table of the largest sizes that fit in the memory of `--memory-limit`."""
+    if comparison.memory_limit is None:
+        return []
+    heads, fits = _heads(comparison), comparison.fits
+    in_pixels = comparison.part == NETWORK
+    point = comparison.points[comparison.reference]
+    where = f"{spell(point.grid)} tokens" if point.grid else f"{point.at.get('image', 'the given')} px"
+
+    def size(key: str) -> Callable[[Fit], str]:
+        def shown(fit: Fit) -> str:
+            value = getattr(fit, key)
+            if value is None:
+                return words.NONE
+            spelled = f"{value:,}" if "batch" in key or in_pixels else f"{value}×{value}"
+            return spelled if fit.is_exact else f"≤ {spelled}"
+
+        return shown
+
+    titles = {"batch": "batch", "side": "image" if in_pixels else "tokens"}
+    columns = [Column[Fit]("contender", "contender", lambda fit: heads[fit.contender], right=False, is_long=True)]
+    columns += [
+        Column[Fit](f"{prefix}{key}", f"{word}{title}", size(f"{prefix}{key}"), rank=rank)
+        for rank, (prefix, word) in enumerate((("", ""), ("training_", "training ")))
+        for key, title in titles.items()
+    ]
+    kept, dropped = fit(columns, fits, screen)
+    limit = words.binary(comparison.memory_limit)
+    batch = point.at.get("batch", comparison.settings.get("batch", 1))
+    title = f"largest that fits in {limit}: batch at {where}, and {'image' if in_pixels else 'grid'} at batch {batch}"
+    title += "; training without an optimizer"
+    return [screen.aside(title), rows_table(kept, fits, screen), *screen.hidden(dropped)]
 
 
 def _heads(comparison: Comparison) -> dict[str, str]:

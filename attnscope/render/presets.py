@@ -33,6 +33,8 @@ def render_presets(presets: Sequence[Preset], form: str, screen: Screen) -> str:
         return to_csv(COLUMNS, presets)
     if form == "md":
         return to_markdown(COLUMNS, presets)
+    if not presets:
+        return screen.draw([screen.aside("no preset satisfies --where")])
     columns, dropped = fit(COLUMNS, presets, screen)
     parts: list[RenderableType] = [rows_table(columns, presets, screen)]
     parts += screen.hidden(dropped)

@@ -222,6 +222,26 @@ class Entry:
     at_least: dict[str, int]
 
 
+@dataclass
+class Fit:
+    """The largest sizes with which a contender fits in a memory; None if no size fits.
+
+    Args:
+        contender: its label.
+        batch: the largest batch of inference at the reference point.
+        side: the largest side of a square grid in tokens, or of an image in pixels for networks, with that point's batch.
+        training_batch, training_side: the same for the forward and the backward of training.
+        is_exact: whether the memory is known exactly; otherwise these sizes are upper bounds.
+    """
+
+    contender: str
+    batch: int | None
+    side: int | None
+    training_batch: int | None
+    training_side: int | None
+    is_exact: bool
+
+
 @dataclass(repr=False)
 class Comparison(Shown):
     """The result of `compare`. `Comparison.to_json` writes the file format."""
@@ -255,6 +275,10 @@ class Comparison(Shown):
     """The rows of `--sort` and `--where`, and those of modules; None without them."""
     unknown_entries: int = 0
     """The number of entries that `--where` left out because a value is unknown."""
+    fits: list[Fit] = field(default_factory=list)
+    """The largest sizes that fit in `memory_limit`."""
+    memory_limit: int | None = None
+    """The bytes of `--memory-limit`; None without it."""
     same_outputs: dict[str, float | None] = field(default_factory=dict)
     """The largest difference of a module's output to that of the first one with the same weights, over its largest value.
     It is None if their parameters or outputs have other names or shapes."""
