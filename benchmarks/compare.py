@@ -1,4 +1,4 @@
-"""Start-up time of `attnscope compare`, cost of a long range, and accuracy of the break-even points.
+"""Start-up time of `attnscope compare`, cost of a long range and of many contenders, and accuracy of the break-evens.
 
 python -m benchmarks.compare
 """
@@ -9,6 +9,10 @@ from pathlib import Path
 from attnscope.analyses.compare import compare
 from benchmarks.ratios import HEAD, Ratio, of_processes
 from benchmarks.startup import HELLO
+
+
+TEN = "vit swin swin:shift swinv2 nat pvt:reduction=4 maxvit xca cross cswin"
+"""Contenders of ten kinds, one of which cannot take a shared setting."""
 
 
 def break_evens() -> Ratio:
@@ -32,6 +36,8 @@ def main() -> None:
         print(of_processes("`attnscope compare` over a Typer program", "-m attnscope compare", str(hello), 2.2))
     few, many = (f"-m attnscope compare --over resolution=7:{stop}:7 --json" for stop in (70, 70_000))
     print(of_processes("10,000 points (JSON) over 10 points", many, few, 4, pairs=9))
+    few, many = (f"-m attnscope compare {TEN} --over resolution=7:{stop}:7 --json" for stop in (70, 7_000))
+    print(of_processes("10 contenders over 1,000 sizes, over 10 sizes", many, few, 6, pairs=9))
     print(break_evens())
 
 
