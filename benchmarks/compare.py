@@ -10,7 +10,6 @@ from attnscope.analyses.compare import compare
 from benchmarks.ratios import HEAD, Ratio, of_processes
 from benchmarks.startup import HELLO
 
-
 TEN = "vit swin swin:shift swinv2 nat pvt:reduction=4 maxvit xca cross cswin"
 """Contenders of ten kinds, one of which cannot take a shared setting."""
 

@@ -1,22 +1,27 @@
 """Contenders of every kind in a comparison: presets, contenders that refuse a size or a setting, and all pairs."""
 
 import json
+from fractions import Fraction
 from itertools import combinations
 
 import pytest
 from rich.cells import cell_len
 
 from attnscope import UsageError, attentions
-from attnscope.analyses.compare import compare
+from attnscope.analyses.compare import compare, on_paper
 from attnscope.analyses.contenders import CONTENDERS, arrange, read_contender
 from attnscope.analyses.crossovers import LARGEST_SEARCHED
+from attnscope.analyses.entries import Order, entries_of_specs, set_entries
 from attnscope.analyses.fitting import TRAINING, read_limit, set_fits
-from attnscope.analyses.quantities import COUNTED, block_macs, macs
+from attnscope.analyses.gate import gate_comparison
+from attnscope.analyses.quantities import COUNTED, QUANTITIES, block_macs, bounds_of, macs
+from attnscope.analyses.timed_comparison import race
 from attnscope.networks.presets import read_network
 from attnscope.profiling.building import FORWARD, needed_bytes
 from attnscope.render.compare import render_comparison
 from attnscope.render.findings import finding, formulas
 from attnscope.render.screen import Screen
+from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS
 
 NETWORKS = ("vit-b-16-224", "swin-t-224", "vit-h-14-224")
 MANY = ("vit", "swin", "nat:neighborhood=7", "pvt:reduction=4", "cswin", "xca", "hiera")
@@ -252,3 +257,57 @@ def test_a_memory_in_which_nothing_fits_has_no_sizes():
     for text in ("lots", "0", "-1", "16GiBs"):
         with pytest.raises(UsageError, match="memory_limit must be a size, such as 16GiB"):
             read_limit(text)
+
+
+# measured quantities, and gates over a range
+
+
+@pytest.mark.parametrize("quantity", ["latency", "throughput", "latency-per-mac"])
+def test_a_measured_quantity_follows_from_the_median_time(quantity):
+    settings = {"dim": 24, "heads": 2, "window": (2, 2), "batch": 2}
+    meeting = arrange(("vit", "swin"), {"resolution": [2, 4]}, settings)
+    comparison = on_paper(meeting, quantity, is_timed=True)
+    assert {cost for point in comparison.points for cost in point.costs.values()} == {None}
+    race(comparison, meeting, device="cpu", budget=0.01)
+    for point in comparison.points:
+        specs = meeting.specs(meeting.place(point.at))
+        for label, time in point.times.items():
+            seconds = time.median_s
+            expected = {"latency": seconds, "throughput": 2 / seconds, "latency-per-mac": seconds / macs(specs[label])}
+            assert point.costs[label] == pytest.approx(expected[quantity])
+        assert point.ratio["swin"] == pytest.approx(point.costs["vit"] / point.costs["swin"])
+    for form in ("table", "md", "csv", "json", "svg"):
+        assert render_comparison(comparison, form, Screen(width=80))
+    order = Order(comparison, "time<1s", "-time", True)
+    set_entries(comparison, entries_of_specs(comparison, meeting, order.quantities), order)
+    times = [entry.values["latency"] for entry in comparison.entries]
+    assert times == sorted(times, reverse=True)
+    assert len(times) == 4
+    header = render_comparison(comparison, "csv", Screen()).splitlines()[0].split(",")
+    assert header[:5] == ["resolution", "contender", "macs", "params", "bytes_peak"]
+    assert {"median_s", "measured_vit_over"} <= set(header)
+    assert "contender" in render_comparison(comparison, "table", Screen(width=80))
+    assert comparison.to_dataframe().shape[0] == 4
+
+
+def test_a_gate_covers_every_point_and_what_was_not_compared():
+    def judge(labels, over, limit, **settings):
+        meeting = arrange(labels, over, {}, **settings)
+        comparison = on_paper(meeting)
+
+        def count(point, label, quantity):
+            return bounds_of(QUANTITIES[quantity], meeting.specs(meeting.place(point.at))[label])
+
+        return gate_comparison(comparison, {"macs": Fraction(limit)}, count)
+
+    assert judge(("vit", "swin"), {"resolution": [14, 28]}, 1).verdict == PASS
+    fails = judge(("swin", "vit"), {"resolution": [7, 14]}, 1)
+    assert [check.verdict for check in fails.checks] == [PASS, FAIL]
+    assert "macs of vit at resolution 14 9,069,312 → 14,601,216 (1.61×, above 1×)" in fails.line
+    skipped = judge(("vit", "swin"), {"resolution": [14, 15]}, 1, pad=False)
+    assert skipped.verdict == CANNOT_TELL
+    assert "swin at resolution 15 was not compared: a grid side of 15 tokens" in skipped.line
+    refused = judge(("vit", "swin", "cswin"), {"heads": [1, 2]}, 1)
+    assert (refused.verdict, len(refused.checks)) == (CANNOT_TELL, 4)
+    unknown = judge(("vit", "swin", "cswin"), {"heads": [2, 4]}, 1)
+    assert unknown.verdict == PASS

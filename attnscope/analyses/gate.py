@@ -126,8 +126,13 @@ def gate_comparison(
                 else:
                     old, new = (count(point, label, quantity) for label in (first, other))
                     checks.append(_counted(quantity, old, new, limit, f" of {other}{at}"))
-    failed = [each for each in comparison.left_out if each.contender is not None and not each.at]
-    checks += [Check(TIME, CANNOT_TELL, f"{each.contender} was not compared: {each.reason}") for each in failed]
+    compared = [point.at for point in comparison.points if point.at]
+    for each in comparison.left_out:
+        if each.at not in compared:  # the others are refused contenders of a point
+            what = each.contender or "a point"
+            at = ", ".join(f"{name} {value}" for name, value in each.at.items())
+            where = f" at {at}" if at else ""
+            checks.append(Check(TIME, CANNOT_TELL, f"{what}{where} was not compared: {each.reason}"))
     return judge(checks)
 
 

@@ -28,8 +28,9 @@ def suggest(comparison: Comparison, meeting: Meeting, again: str, time: bool) ->
 
 def _steps(comparison: Comparison, meeting: Meeting) -> tuple[str, str]:
     """Return the command that shows the steps of the second contender, at a point with its times if one exists."""
-    label = comparison.labels[1]
     points = [comparison.points[comparison.reference], *comparison.points]
+    taken = [label for label in comparison.labels[1:] if label not in points[0].refused]
+    label = (taken or comparison.labels)[0]
     point = next((point for point in points if label in point.times), points[0])
     command = meeting.specs(meeting.place(point.at))[label].command()
     at = f" at {', '.join(f'{name} {value}' for name, value in point.at.items())}" if point.at else ""

@@ -69,9 +69,8 @@ def candidates(
     def of_attention(text: str) -> "Candidate":
         contender = read_contender(text)
         if not shapes:
-            raise UsageError(
-                f"{{input}} is required to compare {text} with a module; use a shape such as --input 1,56,56,96"
-            )
+            shape = "1,3,224,224" if contender.is_network else "1,56,56,96"
+            raise UsageError(f"{{input}} is required to compare {text} with a module; use a shape such as {shape}")
         spec = spec_for(contender, shapes[0].shape, given)
         return of_spec(text, words_of(contender, spec), spec)
 

@@ -67,6 +67,16 @@ ENTRY_TITLES = {
     "latency-per-mac": "time/MAC",
 }
 """Heads of the columns of several quantities."""
+ENTRY_KEYS = {
+    "attention": "bytes_attention",
+    "peak": "bytes_peak",
+    "bytes": "bytes_moved",
+    "training": "bytes_training",
+    "latency": "median_s",
+    "throughput": "images_per_s",
+    "latency-per-mac": "s_per_mac",
+}
+"""Keys of the columns in CSV, with their units."""
 IN_BYTES = ("attention", "peak", "bytes", "training")
 IN_SECONDS = ("latency", "latency-per-mac")
 UNCLEAR = "≈"
@@ -146,7 +156,7 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     )
     shown = _chart(costs, across, up, screen)
     seconds = Axis("median time of one forward (s)", lambda value: words.rounded(value, "s"))
-    measured = _chart(times, across, seconds, screen) if comparison.quantity != "latency" else []
+    measured = _chart(times, across, seconds, screen) if comparison.quantity not in MEASURED else []
     return [*shown, *([Text("")] if shown and measured else []), *measured]
 
 
@@ -223,7 +233,7 @@ def entry_columns(comparison: Comparison, entries: Sequence[Entry]) -> list[Colu
     names = list(dict.fromkeys(name for entry in entries for name in entry.values))
     columns += [
         Column[Entry](
-            name,
+            ENTRY_KEYS.get(name, name),
             ENTRY_TITLES[name],
             lambda row, name=name: row.values.get(name),  # type: ignore[misc]
             lambda value, name=name: _spelled(name, value),  # type: ignore[misc]

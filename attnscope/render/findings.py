@@ -345,7 +345,7 @@ def _reasons(comparison: Comparison, left_out: Sequence[LeftOut]) -> list[str]:
         place = " at ".join(filter(None, [who, at]))
         reasons.append(
             (f"{place}: " if place else "")
-            + each.reason
+            + each.reason.removeprefix(f"{each.contender}: ")
             + (f"; same for {each.count - 1:,} more" if each.count > 1 else "")
         )
     return [*reasons, f"and {len(left_out) - FEW} more"] if len(left_out) > FEW else reasons

@@ -87,6 +87,8 @@ def _unstyled(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> Table:
 
 
 def _points(result: Comparison) -> Table:
+    if result.entries is not None:
+        return _unstyled(compare.entry_columns(result, result.entries), result.entries)
     return _unstyled(compare.point_columns(result), result.points)
 
 
