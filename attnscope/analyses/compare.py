@@ -32,6 +32,7 @@ FAMILIAR = {IMAGE: 224, RESOLUTION: 56, "window": 7, "dim": 96, STAGE: 1}
 """Values of published networks; the findings describe a point with one of them if the range has it."""
 COMMON, MIDDLE = "a common size", "the middle of the range"
 """Reasons for which the findings describe a point."""
+FRAME_ALONE = "each frame alone"
 PARTS = {LAYER: "one layer", NETWORK: "the network"}
 """What is compared, in titles."""
 
@@ -233,7 +234,9 @@ def _contender(contender: Contender, spec: Spec | None, meeting: Meeting) -> Con
         return ContenderWords(contender.label, contender.attention, _network_words(contender, meeting))
     words = _words(contender, spec, meeting)
     is_plain_global = spec.IS_PLAIN and spec.neighbourhood.kind == AllTokens.kind
-    return ContenderWords(contender.label, contender.attention, words, words if is_plain_global else "")
+    # these words are its name in sentences and in heads of columns
+    name = words.replace(f"{FRAME_ALONE}, ", "").replace(f" ({FRAME_ALONE})", "") if is_plain_global else ""
+    return ContenderWords(contender.label, contender.attention, words, name)
 
 
 def _network_words(contender: NetworkContender, meeting: Meeting) -> str:
@@ -267,9 +270,10 @@ def _words(contender: Contender, spec: Spec, meeting: Meeting) -> str:
     varied = look.field not in contender.own and any(axis.field == look.field for axis in meeting.axes)
     own = _own(contender, look.described)
     described = look.describe(sized=not varied) + (f" ({look.field} varies)" if varied else "")
-    if spec.IS_PLAIN:  # these words are its name in sentences and in heads of columns
-        return f"{described} ({own})" if own else described
     is_of_frames = (
         meeting.has_frames and not contender.is_of_video and spec.batch > int(meeting.settings.get("batch", 1))
     )
-    return ", ".join(filter(None, [spec.title, described, "each frame alone" if is_of_frames else "", own]))
+    further = list(filter(None, [FRAME_ALONE if is_of_frames else "", own]))
+    if spec.IS_PLAIN:
+        return f"{described} ({', '.join(further)})" if further else described
+    return ", ".join([spec.title, described, *further])

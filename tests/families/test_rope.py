@@ -252,3 +252,5 @@ def test_a_grid_of_a_comparison_has_positions():
     spec = ViTSpec.on_grid((6, 5), {"rope": "axial", "dim": 24, "heads": 3, "patch": 16, "registers": 2, "window": 7})
     assert (spec.grid, spec.sequence, spec.prefix, spec.rope) == ((6, 5), 32, 2, "axial")
     assert ViTSpec.on_grid((6, 5), {"dim": 24, "heads": 3}).tokens == 30
+    video = ViTSpec.on_grid((6, 5), {"rope": "axial", "dim": 24, "heads": 3, "frames": 4, "batch": 2})
+    assert (video.grid, video.batch) == ((6, 5), 8)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from attnscope.attentions.complexity import Complexity, global_attention, windowed_attention
 from attnscope.attentions.heads import KV_HEADS, Headed
 from attnscope.attentions.observed import Observed
-from attnscope.attentions.spec import option, own_fields
+from attnscope.attentions.spec import FRAMES, option, own_fields
 from attnscope.attentions.vit.rope import ROTATIONS, Rotation
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import AllTokens
@@ -91,11 +91,16 @@ class ViTSpec(Headed):
 
     @classmethod
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:
-        """Build a Spec for a grid of tokens; with a rotary position embedding, each of them is a patch with a position."""
+        """Build a Spec for a grid of tokens; with a rotary position embedding, each of them is a patch with a position.
+
+        Such positions are those of an image, so that each frame of a video is an image of its own.
+        """
         if values.get("rope") is None:
             return super().on_grid(grid, values)
         own = own_fields(cls).keys() - {cls.SIZE_FIELD, "image", "patch", "cls"}
-        return cls(**{name: values[name] for name in own & values.keys()}, image=grid, patch=(1, 1), cls=False)
+        batch = values.get(FRAMES, 1) * values.get("batch", 1)
+        given = {**{name: values[name] for name in own & values.keys()}, "batch": batch}
+        return cls(**given, image=grid, patch=(1, 1), cls=False)
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> list[tuple[str, str]]:
