@@ -477,7 +477,11 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     shown: list[RenderableType] = []
     first, called = comparison.labels[0], _heads(comparison)
     measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
-        (_quantity_title(comparison).split(" (")[0], lambda point: point.ratio[other], lambda point: None)
+        (
+            _quantity_title(comparison).split(" (")[0],
+            lambda point: point.ratio[other],
+            lambda point: words.NONE if {first, other} & point.refused.keys() else None,
+        )
     ]
     if comparison.timed:
         measures.append(
