@@ -43,7 +43,7 @@ from attnscope.cli.flags import (
     option,
 )
 from attnscope.cli.gate import CannotTellFlag, FailAboveFlag, exit_by, read_limits
-from attnscope.cli.modules import TOTALS, candidates, counts_of, is_module
+from attnscope.cli.modules import GATED, candidates, counts_of, is_module
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     ColorFlag,
@@ -300,8 +300,8 @@ def check_limits(limits: "Limits | None", time: bool) -> None:
     for quantity in limits.limits if limits else ():
         if quantity == "time" and not time:
             raise UsageError("{fail_above} time requires times; add {time}, or limit counts only, such as macs=1")
-        if quantity != "time" and quantity not in TOTALS:
-            raise UsageError(f"{{fail_above}} {quantity} is not compared; available: {', '.join([*TOTALS, 'time'])}")
+        if quantity != "time" and quantity not in GATED:
+            raise UsageError(f"{{fail_above}} {quantity} is not compared; available: {', '.join([*GATED, 'time'])}")
 
 
 def _check_flags_of_modules(**given: object) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PREFIXES = ("timm", "torchvision", "hf")
 """Prefixes of modules of libraries."""
-TOTALS = {"macs": "macs", "flops": "flops", "params": "params", "peak": "peak"}
-"""The quantities that --fail-above limits, and those of a comparison."""
+GATED = ("macs", "flops", "params", "peak")
+"""The counts that --fail-above limits."""
 
 
 def is_module(text: str) -> bool:
@@ -87,8 +87,8 @@ def counts_of(found: "Sequence[Candidate]") -> "Callable[[Point, str, str], Boun
     by_label = {each.label: each for each in found}
 
     def count(point: "Point", label: str, quantity: str) -> "Bounds":
-        each, name = by_label[label], TOTALS.get(quantity, quantity)
-        exact = each.counts.get(name)
-        return exact, each.at_least.get(name) if exact is None else exact
+        each = by_label[label]
+        exact = each.counts.get(quantity)
+        return exact, each.at_least.get(quantity) if exact is None else exact
 
     return count
