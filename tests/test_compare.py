@@ -22,7 +22,8 @@ from attnscope.attentions.complexity import Growth, break_even, growth
 from attnscope.networks.presets import read_stages
 from attnscope.plan.memory import Memory
 from attnscope.render.chart import Axis, Line, log_log
-from attnscope.render.compare import MOST_ROWS, point_columns, render_comparison, thinned
+from attnscope.render.compare import MOST_ROWS, render_comparison, thinned
+from attnscope.render.compare_columns import point_columns
 from attnscope.render.findings import finding, formulas, time_finding
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import Measured, TimeCrossover

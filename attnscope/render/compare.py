@@ -7,11 +7,18 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from attnscope.core.axes import spell
-from attnscope.core.interval import Interval
 from attnscope.core.text import in_markdown
 from attnscope.render import words
 from attnscope.render.chart import Axis, Line, log_log
-from attnscope.render.columns import Column, Row, Value, fit, rows_table, to_csv, to_markdown
+from attnscope.render.columns import Column, Row, fit, rows_table, to_csv, to_markdown
+from attnscope.render.compare_columns import (
+    UNCLEAR,
+    entry_columns,
+    heading,
+    heads_of,
+    point_columns,
+    ratio_cell,
+)
 from attnscope.render.findings import (
     COUNTED_IN_MACS,
     MEASURED,
@@ -53,34 +60,6 @@ QUANTITY_TITLES = {
     "throughput": "images per second",
     "latency-per-mac": "latency per MAC (s)",
 }
-ENTRY_TITLES = {
-    "macs": "MACs",
-    "block": "block MACs",
-    "flops": "FLOPs",
-    "attention": "attention",
-    "peak": "peak",
-    "params": "params",
-    "bytes": "moved",
-    "training": "training",
-    "latency": "time",
-    "throughput": "images/s",
-    "latency-per-mac": "time/MAC",
-}
-"""Heads of the columns of several quantities."""
-ENTRY_KEYS = {
-    "attention": "bytes_attention",
-    "peak": "bytes_peak",
-    "bytes": "bytes_moved",
-    "training": "bytes_training",
-    "latency": "median_s",
-    "throughput": "images_per_s",
-    "latency-per-mac": "s_per_mac",
-}
-"""Keys of the columns in CSV, with their units."""
-IN_BYTES = ("attention", "peak", "bytes", "training")
-IN_SECONDS = ("latency", "latency-per-mac")
-UNCLEAR = "≈"
-"""The sign of a measured ratio if it is unclear which contender is faster."""
 MOST_ROWS = 60
 """The largest number of points on a terminal."""
 
@@ -210,58 +189,6 @@ def entries_table(comparison: Comparison, entries: Sequence[Entry], screen: Scre
     return [*shown, *screen.hidden(dropped), *_sign(columns, rows, screen)]
 
 
-def entry_columns(comparison: Comparison, entries: Sequence[Entry]) -> list[Column[Entry]]:
-    """Return the axes, the contender, the quantities of the entries, and the measured ratio to the first contender."""
-    heads, first = _heads(comparison), comparison.labels[0]
-    points = {tuple(point.at.items()): point for point in comparison.points}
-    axes = list(dict.fromkeys(name for entry in entries for name in entry.at))
-    columns = [
-        Column[Entry](name, _heading(name), lambda row, name=name: row.at.get(name), str, 0)  # type: ignore[misc]
-        for name in axes
-    ]
-    columns.append(
-        Column[Entry](
-            "contender",
-            "contender",
-            lambda row: row.contender,
-            lambda label: heads[label],
-            0,
-            right=False,
-            is_long=True,
-        )
-    )
-    names = list(dict.fromkeys(name for entry in entries for name in entry.values))
-    columns += [
-        Column[Entry](
-            ENTRY_KEYS.get(name, name),
-            ENTRY_TITLES[name],
-            lambda row, name=name: row.values.get(name),  # type: ignore[misc]
-            lambda value, name=name: _spelled(name, value),  # type: ignore[misc]
-            0 if name == comparison.quantity else 2 + index,
-            at_least=lambda row, name=name: row.at_least.get(name),  # type: ignore[misc]
-        )
-        for index, name in enumerate(names)
-    ]
-    if comparison.timed:
-        columns.append(
-            Column[Entry](
-                f"measured_{first}_over",
-                "baseline/this",
-                lambda row: points[tuple(row.at.items())].measured_ratio.get(row.contender),
-                words.times,
-                1,
-                text=lambda row: "" if row.contender == first else _ratio(points[tuple(row.at.items())], row.contender),
-            )
-        )
-    return columns
-
-
-def _spelled(quantity: str, value: float | None) -> str:
-    if quantity in IN_BYTES:
-        return words.binary(None if value is None else int(value))
-    return words.metric(value, "s" if quantity in IN_SECONDS else "")
-
-
 def _sign(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> list[RenderableType]:
     """Return a legend for the sign of an uncertain ratio if the table has one."""
     cells = (column.words(row) for column in columns for row in rows)
@@ -278,101 +205,6 @@ def thinned(points: Sequence[Point], reference: int) -> list[Point]:
     return [p for index, p in enumerate(points) if index % stride == 0 or index in (reference, len(points) - 1)]
 
 
-def point_columns(comparison: Comparison) -> list[Column[Point]]:
-    """Return the columns for which this comparison has values."""
-    first, *others = comparison.labels
-    points, timed, heads = comparison.points, comparison.timed, _heads(comparison)
-    measured = comparison.quantity in MEASURED
-    names = list(dict.fromkeys(name for point in points for name in point.at))
-    columns = [
-        Column[Point](name, _heading(name), lambda p, name=name: p.at.get(name), str, rank=0 if index < 2 else 20)  # type: ignore[misc]
-        for index, name in enumerate(names)
-    ]
-    if len({point.grid for point in points}) > 1 and names != ["resolution"]:
-        columns.append(Column("grid", "tokens", lambda point: spell(point.grid or ()), rank=11))
-    for index, label in enumerate([first, *others]):
-        columns.append(
-            Column(
-                f"{label}_{comparison.quantity}",
-                heads[label],
-                lambda p, label=label: p.costs[label],  # type: ignore[misc]
-                lambda size: _amount(comparison, size),
-                12 + index if timed and not measured else index and 5 + index / len(others),
-                text=lambda p, label=label: words.NONE if label in p.refused else None,  # type: ignore[misc]
-                at_least=lambda p, label=label: p.at_least.get(label),  # type: ignore[misc]
-            )
-        )
-    for index, label in enumerate(others if comparison.quantity != "latency" else []):
-        columns.append(
-            Column(
-                f"{first}_over_{label}",
-                f"{heads[first]}/{heads[label]}",
-                lambda p, label=label: p.ratio[label],  # type: ignore[misc]
-                words.times,
-                index and 7 + index,
-                text=lambda p, label=label: words.NONE if {first, label} & p.refused.keys() else None,  # type: ignore[misc]
-            )
-        )
-    columns += _padding_columns(comparison)
-    return columns + (_time_columns(comparison) if timed else [])
-
-
-def _padding_columns(comparison: Comparison) -> list[Column[Point]]:
-    """Return columns with the padding of each contender that pads; contenders with equal padding share a column."""
-    alike: dict[tuple[float, ...], list[str]] = {}
-    for label in comparison.labels:
-        alike.setdefault(tuple(point.padding.get(label, 0.0) for point in comparison.points), []).append(label)
-    padded = [labels for shares, labels in alike.items() if any(shares)]
-    return [
-        Column(
-            "padding" if len(padded) == 1 else f"{labels[0]}_padding",
-            "padding" if len(padded) == 1 else f"padding {', '.join(_heads(comparison)[label] for label in labels)}",
-            lambda p, label=labels[0]: p.padding.get(label, 0.0),  # type: ignore[misc]
-            words.percent,
-            9,
-        )
-        for labels in padded
-    ]
-
-
-def _time_columns(comparison: Comparison) -> list[Column[Point]]:
-    first, *others = comparison.labels
-    heads = _heads(comparison)
-
-    def time(label: str, key: str) -> Callable[[Point], Value]:
-        return lambda point: getattr(point.times[label], key) if label in point.times else None
-
-    columns = [
-        Column(f"{label}_median_s", f"{heads[label]} time", time(label, "median_s"), words.seconds, 1 + index)
-        for index, label in enumerate([first, *others])
-    ]
-    for label in [first, *others]:
-        columns.append(Column(f"{label}_low_s", "", time(label, "low_s"), words.seconds, None))
-        columns.append(Column(f"{label}_high_s", "", time(label, "high_s"), words.seconds, None))
-    for index, label in enumerate(others):
-        columns.append(
-            Column(
-                f"measured_{first}_over_{label}",
-                f"{heads[first]}/{heads[label]} time",
-                lambda p, label=label: p.measured_ratio.get(label),  # type: ignore[misc]
-                words.times,
-                index and 7 + index,
-                text=lambda p, label=label: _ratio(p, label),  # type: ignore[misc]
-            )
-        )
-        for end, name in enumerate(("low", "high")):
-            columns.append(
-                Column(
-                    f"measured_{first}_over_{label}_{name}",
-                    "",
-                    lambda p, label=label, end=end: p.measured_interval.get(label, (None, None))[end],  # type: ignore[misc]
-                    words.times,
-                    None,
-                )
-            )
-    return columns
-
-
 def break_even_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Return a table of the break-evens of all pairs, if there are too many contenders for a formula of each.
 
@@ -382,7 +214,7 @@ def break_even_table(comparison: Comparison, screen: Screen) -> list[RenderableT
     labels = comparison.labels
     if len(labels) <= MOST_FORMULAS or comparison.quantity not in COUNTED_IN_MACS or not comparison.crossovers:
         return []
-    heads = _heads(comparison)
+    heads = heads_of(comparison)
 
     def cell(row: str, column: str) -> str:
         crossing = None if row == column else crossing_of(comparison, row, column)
@@ -422,7 +254,7 @@ def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Return a table of the largest sizes that fit in the memory of `--memory-limit`."""
     if comparison.memory_limit is None:
         return []
-    heads, fits = _heads(comparison), comparison.fits
+    heads, fits = heads_of(comparison), comparison.fits
     in_pixels = comparison.part == NETWORK
     point = comparison.points[comparison.reference]
     where = f"{spell(point.grid)} tokens" if point.grid else f"{point.at.get('image', 'the given')} px"
@@ -452,22 +284,6 @@ def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     return [screen.aside(title), rows_table(kept, fits, screen), *screen.hidden(dropped)]
 
 
-def _heads(comparison: Comparison) -> dict[str, str]:
-    """Return the names of the contenders in a table, with `global` for global attention."""
-    return {label: name.replace("global attention", "global") for label, name in comparison.names.items()}
-
-
-def _ratio(point: Point, other: str) -> str | None:
-    """Return the interval of a measured ratio, with a sign if it is unclear which contender is faster."""
-    ratio = point.measured_ratio.get(other)
-    if ratio is None:
-        return None
-    if other not in point.measured_interval:
-        return f"{UNCLEAR} {float(f'{ratio:.1g}'):g}×"
-    found = words.ratio_range(Interval(*point.measured_interval[other]))
-    return found if point.can_tell(other) else f"{UNCLEAR} {found}"
-
-
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:
     """Return tables of the first contender's cost over the other's: rows are the first axis, columns the second."""
     down, across = (axis.field for axis in comparison.axes)
@@ -475,7 +291,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     rows = list(dict.fromkeys(point.at[down] for point in comparison.points))
     heads = sorted({point.at[across] for point in comparison.points})
     shown: list[RenderableType] = []
-    first, called = comparison.labels[0], _heads(comparison)
+    first, called = comparison.labels[0], heads_of(comparison)
     measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
         (
             _quantity_title(comparison).split(" (")[0],
@@ -488,11 +304,11 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
             (
                 "measured time",
                 lambda point: point.measured_ratio.get(other),
-                lambda point: _ratio(point, other),
+                lambda point: ratio_cell(point, other),
             )
         )
     for title, measure, roughly in measures:
-        columns = [Column[int](down, _heading(down), lambda row: row, str, 0)]
+        columns = [Column[int](down, heading(down), lambda row: row, str, 0)]
         for index, head in enumerate(heads):
 
             def value(row: int, head: int = head, measure: Callable[[Point], float | None] = measure) -> float | None:
@@ -528,15 +344,3 @@ def _heat(ratio: float | None) -> str:
     if ratio < 1:
         return "red"
     return "green" if ratio < 2 else "bold green" if ratio < 10 else "bold black on green"
-
-
-def _unit(field: str) -> str:
-    return "px" if field in ("image", "patch") else ""
-
-
-def _heading(field: str) -> str:
-    return _unit(field) or field if field == "image" else field
-
-
-def _amount(comparison: Comparison, size: float | None) -> str:
-    return _spelled(comparison.quantity, size)

@@ -12,6 +12,7 @@ from attnscope.core.windows import Windows
 from attnscope.plan.peaks import Peaks
 from attnscope.render import columns_of, compare, diff, neighbourhood, parts_of, peaks, sharding, windows
 from attnscope.render.columns import Column
+from attnscope.render.compare_columns import entry_columns, point_columns
 from attnscope.render.page import render_fragment
 from attnscope.render.page.spec import spec_of
 from attnscope.render.screen import PIPE, Screen
@@ -88,8 +89,8 @@ def _unstyled(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> Table:
 
 def _points(result: Comparison) -> Table:
     if result.entries is not None:
-        return _unstyled(compare.entry_columns(result, result.entries), result.entries)
-    return _unstyled(compare.point_columns(result), result.points)
+        return _unstyled(entry_columns(result, result.entries), result.entries)
+    return _unstyled(point_columns(result), result.points)
 
 
 def _windows(report: Report, screen: Screen) -> list[RenderableType]:
