@@ -81,6 +81,15 @@ def committed(folder: Path) -> Path:
     return folder
 
 
+def module_in(folder: Path, target: str, shape: str) -> str:
+    """Return the target `FILE.py:NAME` in the folder, whose file has such a module for inputs of this shape."""
+    file, _, name = target.partition(":")
+    size = shape.split(",")[-1]
+    source = f"class {name}(nn.Linear):\n    def __init__(self): super().__init__({size}, {size})\n"
+    (folder / file).write_text(f"from torch import nn\n\n{source}")
+    return str(folder / target)
+
+
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(attnscope, command, tmp_path):
     words = [str(tmp_path / word) if word.endswith(".json") else word for word in shlex.split(command)[1:]]
@@ -92,6 +101,9 @@ def test_a_command_works(attnscope, command, tmp_path):
         shutil.copy(before, after)
     if "--against" in words:
         words[1] = str(committed(tmp_path) / words[1])
+    if words[0] == "compare" and "--input" in words:
+        shape = words[words.index("--input") + 1]
+        words = [module_in(tmp_path, word, shape) if ".py:" in word else word for word in words]
     if words[0] == "explore":  # tests/test_explorer.py runs it in a terminal
         words.append("--help")
     takes_budget = "--help" not in words and words[0] not in ("diff", "peaks", "presets", "shard", "windows", "explore")
