@@ -39,7 +39,6 @@ from attnscope.cli.flags import (
     examples,
     flag_of,
     give_flags,
-    integer,
     option,
 )
 from attnscope.cli.gate import CannotTellFlag, FailAboveFlag, exit_by, read_limits
@@ -68,6 +67,7 @@ from attnscope.cli.running import (
 )
 from attnscope.core.errors import UsageError
 from attnscope.core.ranges import read_over
+from attnscope.core.reading import integer
 from attnscope.core.sizes import spell_sides
 from attnscope.networks.configs import presets
 from attnscope.networks.presets import names_with_stages, read_stages

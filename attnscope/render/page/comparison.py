@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from attnscope.render import words
-from attnscope.render.compare import AXES, QUANTITY_TITLES, legend, point_columns
+from attnscope.render.compare import AXES, QUANTITY_TITLES, legend
+from attnscope.render.compare_columns import point_columns
 from attnscope.render.findings import finding, lines
 from attnscope.render.page.charts import Chart, log_chart
 from attnscope.render.page.document import Page, Panel
