@@ -364,6 +364,22 @@ def test_a_run_is_saved_or_refused_in_place(tmp_path):
     drive(check, Draft(VIT), (200, 60), Tools(save=save))
 
 
+def test_a_page_is_written(tmp_path):
+    written: list[tuple[str, Path]] = []
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "h")
+        assert app.query_one("#prompt").value == "vit.html"
+        app.query_one("#prompt").value = str(tmp_path / "vit.html")
+        await press(pilot, "enter")
+        assert written == [("attnscope vit --no-time", tmp_path / "vit.html")]
+
+    def write_page(report, path) -> None:
+        written.append((report.command, path))
+
+    drive(check, Draft(VIT), (200, 60), Tools(write_page=write_page))
+
+
 def test_a_worker_process_measures_and_can_be_cancelled():
     async def check(app: Explorer, pilot: Pilot) -> None:
         await press(pilot, "t")
@@ -427,7 +443,7 @@ sys.exit(f"loaded {found}" if (found := {"torch", "numpy", "fvcore", "pydantic"}
 """
 
 
-INSTALL = 'explore requires Textual, which is not installed; run: python -m pip install "attnscope[explore]"'
+INSTALL = 'textual is not installed; run python -m pip install "attnscope[explore]"'
 PIPED = "explore requires a terminal; for output in a pipe or a file, use: attnscope swin --shift"
 REFUSED = "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780, or --heads 11 or 14"
 

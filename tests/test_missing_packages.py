@@ -68,9 +68,15 @@ NEEDED_BY = {
     "torch": (f"vit {TINY}", f"vit {TINY} --device meta --no-time", "compare --time", "trace timm:resnet18", "peaks"),
     "timm": ("trace timm:resnet18",),
     "torchvision": ("trace torchvision:resnet18",),
+    "textual": ("explore",),
+    "jinja2": (f"vit {TINY} --no-time --format html", "compare --format html"),
 }
 """Commands that need a package."""
-INSTALL = {"torch": "torch", "timm": '"attnscope[trace]"', "torchvision": '"attnscope[trace]"'}
+INSTALL = {
+    **{name: name for name in ("torch", "jinja2")},
+    **dict.fromkeys(("timm", "torchvision"), '"attnscope[trace]"'),
+    "textual": '"attnscope[explore]"',
+}
 
 
 def run_without(hidden: list[str], commands: list[str]) -> list[tuple[int, str, str]]:

@@ -15,7 +15,7 @@ from attnscope.cli.extension import typed
 from attnscope.cli.flags import MEASURE, examples, option
 from attnscope.cli.output import COLORS, ColorFlag, check_file, write_text
 from attnscope.cli.running import DeviceFlag, SeedFlag, ThreadsFlag
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted
+from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.reading import number
 from attnscope.profiling.options import BUDGET_S, check_arguments
 
@@ -85,15 +85,8 @@ def run_explorer(
         raise UsageError(f"{{color}} {quoted(color)} is unknown; available: {', '.join(COLORS)}")
     if color == "never":
         os.environ["NO_COLOR"] = "1"
-    try:
-        from attnscope.tui.explorer import Explorer, Tools
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "textual":
-            raise
-        raise AttnscopeError(
-            'explore requires Textual, which is not installed; run: python -m pip install "attnscope[explore]"'
-        ) from None
     from attnscope.attentions.draft import Draft
+    from attnscope.tui.explorer import Explorer, Tools
 
     draft = Draft.of(spec)
     if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
@@ -105,9 +98,15 @@ def run_explorer(
         check_file("save", file)
         write_text(report.to_json() + "\n", file)
 
+    def write_page(report: Report, file: Path) -> None:
+        from attnscope.render.page import render_page
+
+        check_file("output", file)
+        write_text(render_page(report), file)
+
     values = {"device": (device, "auto"), "threads": (threads, 1), "seed": (seed, 0), "budget": (budget, BUDGET_S)}
     flags = "".join(f" --{name} {value}" for name, (value, default) in values.items() if value != default)
-    tools = Tools(typed, save, {name: value for name, (value, _) in values.items()}, flags)
+    tools = Tools(typed, save, write_page, {name: value for name, (value, _) in values.items()}, flags)
     app = Explorer(draft, tools, ascii=Screen.of(sys.stderr).ascii)
     for name in ("COLUMNS", "LINES"):  # a shell that exports them would fix the size, and a resize have no effect
         os.environ.pop(name, None)

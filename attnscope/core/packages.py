@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType({"trace": ("timm", "torchvision")})
+EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType({"trace": ("timm", "torchvision"), "explore": ("textual",)})
 """Extras of attnscope and the packages that each brings; tests/test_release.py compares them with pyproject.toml."""
 
 

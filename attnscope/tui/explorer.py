@@ -35,7 +35,7 @@ WIDE, TALL = 150, 44
 """Columns and lines from which two panes are shown, side by side or one above the other."""
 ROOMY = 110
 """Columns from which the fields have more room."""
-KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  s save  / preset  ? explain  u undo  q quit"
+KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  s save  h page  / preset  ? explain  u undo  q quit"
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Tools:
     Args:
         spell: a function that completes a command, with the folders of its attentions.
         save: a function that writes a report as JSON to a file.
+        write_page: a function that writes the page of a report to a file.
         options: options of a timed run, as arguments of `explore`.
         flags: the same options as flags, for the copied command.
     """
 
     spell: Callable[[str], str] = str
     save: Callable[[Report, Path], None] = lambda report, path: None
+    write_page: Callable[[Report, Path], None] = lambda report, path: None
     options: Mapping[str, Any] = field(default_factory=dict)
     flags: str = ""
 
@@ -77,6 +79,7 @@ class Explorer(App[list[str]]):
         Binding("t", "time", "Measure here, or cancel"),
         Binding("c", "copy", "Copy the command"),
         Binding("s", "save", "Save the run"),
+        Binding("h", "write_page", "Write the page"),
         Binding("slash", "preset", "Find a preset"),
         Binding("question_mark", "explain", "Explain the row"),
         Binding("u,ctrl+z", "undo", "Undo"),
@@ -375,13 +378,26 @@ class Explorer(App[list[str]]):
 
     def action_save(self) -> None:
         """Ask for a file and save the run to it."""
+        self.ask_for_file("save the run to", ".json", self.tools.save)
 
-        def save(text: str) -> None:
-            report = self.session.whole_report
-            self.tools.save(replace(report, command=self.command), Path(text.strip()))
+    def action_write_page(self) -> None:
+        """Ask for a file and write the page of the state to it."""
+        self.ask_for_file("write the page to", ".html", self.tools.write_page)
+
+    def ask_for_file(self, question: str, extension: str, write: Callable[[Report, Path], None]) -> None:
+        """Ask for a file, then write the report of the state to it.
+
+        Args:
+            question: the words before the name of the file.
+            extension: the extension of the suggested name.
+            write: a function that writes the report to the file.
+        """
+
+        def answer(text: str) -> None:
+            write(replace(self.session.whole_report, command=self.command), Path(text.strip()))
             self.hint = f" saved to {text.strip()}"
 
-        self.ask("save the run to", f"{self.session.draft.kind.name}.json", save)
+        self.ask(question, f"{self.session.draft.kind.name}{extension}", answer)
 
     # measurement
 

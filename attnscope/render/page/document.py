@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnscope.core.errors import AttnscopeError
+from attnscope.core.errors import UsageError
+from attnscope.core.packages import describe_missing
 from attnscope.core.text import visible
 from attnscope.core.version import __version__
 
@@ -90,7 +91,7 @@ def draw(page: Page) -> str:
     """Return a page as HTML. Its policy allows its own script and style, and no request.
 
     Raises:
-        AttnscopeError: if Jinja2 is not installed.
+        UsageError: if Jinja2 is not installed.
     """
     style, script = ("".join(map(_text, names)) for names in (STYLES, SCRIPTS))
     policy = (
@@ -120,7 +121,7 @@ def draw_fragment(page: Page) -> str:
     """Return the brief panels of a page for a notebook, with styles that apply to them alone.
 
     Raises:
-        AttnscopeError: if Jinja2 is not installed.
+        UsageError: if Jinja2 is not installed.
     """
     panels = [panel for panel in page.panels if panel.brief]
     return (
@@ -145,14 +146,12 @@ def environment() -> "Environment":
     """Return the templates, which escape all values and show hidden characters.
 
     Raises:
-        AttnscopeError: if Jinja2 is not installed.
+        UsageError: if Jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise AttnscopeError(
-            "the format html requires Jinja2, which is not installed; install it with: python -m pip install jinja2"
-        ) from None
+    except ModuleNotFoundError:
+        raise UsageError(describe_missing("jinja2")) from None
     return Environment(
         autoescape=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
