@@ -30,6 +30,11 @@ WRONG = [
     ("vit --dim 0", 2, "--dim must be at least 1 (got 0)"),
     ("vit --heads -1", 2, "--heads must be at least 1 (got -1)"),
     ("vit --dim 99999999999999999999", 2, "--dim must be at most 1000000000000 (got 99999999999999999999)"),
+    (
+        "compare --over dim=12:12000:12 --over resolution=1:1000",
+        2,
+        "--over must have at most 100,000 points in all (got 1,000,000); use larger steps",
+    ),
     ("vit --scope model --depth 1001", 2, "--depth must be at most 1000 (got 1001)"),
     (
         "vit --scope model --mlp-ratio 1e300",

@@ -1,5 +1,6 @@
 """Contenders -> Comparison: the costs of each at each point of a range, and their break-evens. No torch."""
 
+import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from attnscope.analyses.quantities import QUANTITIES, macs
 from attnscope.attentions.spec import FRAMES, Spec
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.neighbourhood import AllTokens
+from attnscope.core.ranges import MOST_VALUES
 from attnscope.core.sizes import spell_sides
 from attnscope.core.version import __version__
 from attnscope.networks.spec import NetworkSpec
@@ -132,8 +134,11 @@ def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]
     """Return the points that at least two contenders can take, and what was left out: once for each rule.
 
     Raises:
-        UsageError: fewer than two contenders can take each point.
+        UsageError: fewer than two contenders can take each point, or there are too many points.
     """
+    count = math.prod([len(axis.values) for axis in meeting.axes])
+    if count > MOST_VALUES:
+        raise UsageError(f"{{over}} must have at most {MOST_VALUES:,} points in all (got {count:,}); use larger steps")
     points: list[Point] = []
     left_out: dict[tuple[str | None, str], LeftOut] = {}
     last: UsageError | None = None
