@@ -6,6 +6,7 @@ import pytest
 
 from attnscope import UsageError, ViTSpec, attentions, explore
 from attnscope.analyses import blocks
+from attnscope.attentions import discovery
 from attnscope.core.errors import AttnscopeError
 from attnscope.profiling.clocks import Timed
 from attnscope.profiling.intervals import interval_between_processes, interval_of_run
@@ -53,7 +54,8 @@ def test_several_processes_are_one_report(backward):
     assert all(len(row.time.samples_s) == report.time.runs for row in report.steps)
 
 
-def test_an_attention_in_a_folder_is_measured_in_several_processes():
+def test_an_attention_in_a_folder_is_measured_in_several_processes(monkeypatch):
+    monkeypatch.setattr(discovery, "_loaded", {})  # other tests list the attentions
     spec_class = attentions.load(SRA)
     report = explore(spec_class(), device="cpu", budget=0.01, processes=2)
     assert len(report.time.process_runs) == 2

@@ -202,7 +202,11 @@ def test_the_examples_of_the_help_work(attnscope, name):
         assert done.stdout
 
 
-@pytest.mark.parametrize("name", [*attentions.names(), *OTHERS])
+WITH_FORMATS = [name for name in (*attentions.names(), *OTHERS) if name != "explore"]
+"""All commands but the live explorer, whose output is the screen."""
+
+
+@pytest.mark.parametrize("name", WITH_FORMATS)
 def test_help_lists_the_available_formats(attnscope, name):
     graphs = ", mermaid, dot" if name == "trace" else ""
     offers = f"svg, html{graphs}; by default" in " ".join(attnscope(name, "--help").stdout.split())
@@ -465,7 +469,7 @@ def test_each_flag_has_a_config_key_and_an_environment_variable(attnscope, tmp_p
     for name in (*attentions.names(), *OTHERS):
         keys = [param.envvar for param in build(name).params if param.opts[0].startswith("-")]
         assert len(set(keys)) == len(keys)
-        assert f"ATTNSCOPE_{name.upper()}_FORMAT" in keys
+        assert (f"ATTNSCOPE_{name.upper()}_FORMAT" in keys) is (name in WITH_FORMATS)
 
 
 def test_strict_sets_the_exit_code(attnscope, tmp_path):

@@ -137,7 +137,7 @@ def test_a_config_file_has_a_table_for_an_attention_in_a_folder(attnscope, share
     assert "204 tokens" in done.stdout
 
 
-@pytest.mark.parametrize(("typed", "word", "completed"), [("sha", 3, "shared"), ("shared --mar", 4, "--margin")])
+@pytest.mark.parametrize(("typed", "word", "completed"), [("share", 3, "shared"), ("shared --mar", 4, "--margin")])
 def test_shells_complete_an_attention_in_a_folder(attnscope, shared, typed, word, completed):
     line = f"attnscope --attention {shared} {typed}"
     done = attnscope(_ATTNSCOPE_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(word))

@@ -1004,3 +1004,24 @@ def test_a_dictionary_with_methods_of_its_own_is_as_before():
     attnscope.trace(Activated(), torch.randn(2, 3))
     assert [*OrderedDict.items(ACTIVATIONS)] == [("gelu", nn.GELU), ("relu", nn.ReLU)]
     assert isinstance(ACTIVATIONS["relu"], nn.ReLU)
+
+
+class Raising:
+    """An object without attributes whose access to a missing one raises, as those that pydantic puts into its classes."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+RAISING = Raising()
+
+
+class UsesRaising(nn.Module):
+    def forward(self, x):
+        return x if RAISING is None else x + 1
+
+
+def test_an_object_whose_attributes_raise_is_passed_by():
+    assert attnscope.trace(UsesRaising(), torch.zeros(2)).totals.other_flops == 2

@@ -33,7 +33,8 @@ def python_blocks() -> list[str]:
         for page in PAGES
         for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     ]
-    return [block for block in blocks if "import attnscope" in block or "from attnscope" in block]
+    imported = [block for block in blocks if "import attnscope" in block or "from attnscope" in block]
+    return [block for block in imported if "torchrun" not in block]  # examples/sharding starts several processes
 
 
 def arguments(command: str) -> tuple[list[str], dict[str, str]]:

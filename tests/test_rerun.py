@@ -58,7 +58,7 @@ def test_a_run_that_cannot_be_repeated_is_one_line():
             replace(run, spec={**run.spec, "attention": "mine"}),
             "a.json cannot be run again: the attention mine is unknown",
         ),
-        (replace(run, spec={"network": "mine"}), "a.json cannot be run again: attention 'mine' is unknown"),
+        (replace(run, spec={"network": "mine"}), "a.json cannot be run again: the attention mine is unknown"),
         (replace(run, environment={"device": "meta"}), "a.json ran on meta, which computes nothing"),
     )
     for report, message in cases:

@@ -50,7 +50,7 @@ def test_the_string_of_an_input_has_name_shape_and_dtype():
         (Module(pretrained_cfg={"input_size": (3, 32, 48)}), [InputSpec((1, 3, 32, 48))]),
         (Module(default_cfg={"input_size": (3, 32, 48)}), [InputSpec((1, 3, 32, 48))]),
         (Module(pretrained_cfg={}, example_input_array=torch.zeros(2, 5).half()), [InputSpec((2, 5), "float16")]),
-        (attnscope.ViTAttention(12, 3), []),
+        (attnscope.ViTAttention(12, 3), [InputSpec((1, 197, 12))]),
         (Module(), []),
     ],
 )

@@ -34,6 +34,12 @@ def plan_shards(
 
     Raises:
         UsageError: the plan is illegal for this attention.
+
+    Example:
+        >>> import attnscope
+        >>> report = attnscope.plan_shards(attnscope.SwinSpec(shift=True), "windows=4")
+        >>> report.totals.bytes_sent  # two rolls, each a halo of 3 rows
+        129024
     """
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
     sharded = sharded_plan(spec, mesh)

@@ -42,11 +42,11 @@ class Request:
     @classmethod
     def of(cls, draft: Draft, **options: Any) -> "Request":
         """Return the request for a draft."""
-        from attnscope.networks import NetworkSpec
+        from attnscope.networks.composed import ComposedSpec
 
         kind = draft.kind
         folder = None if kind.is_built_in() else Path(sys.modules[kind.home()].__file__ or "").parent
-        return cls(kind.name, issubclass(kind, NetworkSpec), dict(draft.given), folder, options)
+        return cls(kind.name, issubclass(kind, ComposedSpec), dict(draft.given), folder, options)
 
 
 class Run:

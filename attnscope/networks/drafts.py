@@ -7,17 +7,26 @@ from attnscope import attentions, networks
 from attnscope.attentions.draft import Draft
 from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError
-from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.composed import ComposedSpec
 
 
 def scope_of(draft: Draft) -> str:
     """Return the scope of a draft: attention, block or model."""
-    return draft.spec.scope if isinstance(draft.spec, NetworkSpec) else "attention"
+    return draft.spec.scope if isinstance(draft.spec, ComposedSpec) else "attention"
 
 
 def scopes_of(draft: Draft) -> tuple[str, ...]:
     """Return the scopes that the attention of a draft has."""
-    return networks.SCOPES if draft.kind.name in networks.names() else networks.SCOPES[:1]
+    return tuple(scope for scope in networks.scopes(draft.kind.name) if scope == "attention" or _has(draft, scope))
+
+
+def _has(draft: Draft, scope: str) -> bool:
+    """Return whether the attention of a draft has a block, or a network."""
+    try:
+        networks.spec_class(draft.kind.name)(scope=scope)
+    except UsageError:
+        return False
+    return True
 
 
 def in_scope(draft: Draft, scope: str) -> Draft:
@@ -25,7 +34,7 @@ def in_scope(draft: Draft, scope: str) -> Draft:
     if scope == scope_of(draft):
         return draft
     if scope == "attention":
-        assert isinstance(draft.spec, NetworkSpec)
+        assert isinstance(draft.spec, ComposedSpec)
         return Draft.of(draft.spec.attention())
     return _carried(networks.spec_class(draft.kind.name), {"scope": scope}, draft.given)
 
@@ -33,7 +42,7 @@ def in_scope(draft: Draft, scope: str) -> Draft:
 def of_attention(draft: Draft, name: str) -> Draft:
     """Return a draft of another attention with the values that both have, in the same scope if it has networks."""
     scope = scope_of(draft)
-    if scope == "attention" or name not in networks.names():
+    if scope not in scopes_of(Draft(attentions.spec_class(name))) or scope == "attention":
         return _carried(attentions.spec_class(name), {}, draft.given)
     return _carried(networks.spec_class(name), {"scope": scope}, draft.given)
 

@@ -202,6 +202,16 @@ def shard(
 
     Raises:
         UsageError: the plan is illegal for this attention, ranks do not match, or the module has dropout.
+
+    Example:
+        >>> import torch, torch.distributed
+        >>> import attnscope
+        >>> store = torch.distributed.HashStore()  # torchrun starts the processes and needs no store
+        >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        >>> sharded = attnscope.shard(attnscope.ViTSpec(tokens=5, dim=8, heads=2).build(), "tp=1")
+        >>> sharded(torch.zeros(1, 5, 8)).shape
+        torch.Size([1, 5, 8])
+        >>> torch.distributed.destroy_process_group()
     """
     spec = getattr(module, "spec", None)
     if not isinstance(spec, Spec):

@@ -109,7 +109,7 @@ class _Search:
         elif not isinstance(value, ModuleType):
             self.found.append(type(value))
             if isinstance(value, NAMESPACES) or _is_users(type(value)):
-                self.found.append(getattr(value, "__dict__", None))
+                self.found.append(_namespace(value))
 
     def function(self, function: FunctionType) -> Iterator[Restore]:
         """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
@@ -130,6 +130,14 @@ class _Search:
                     yield from self.names(vars(value), names)
             elif value is not MISSING:
                 self.found.append(value)
+
+
+def _namespace(value: Any) -> Any:
+    """Return the attributes of an object, without a call of its own `__getattr__`, which may raise anything."""
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
 
 
 def _is_users(code: Any) -> bool:

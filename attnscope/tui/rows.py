@@ -8,8 +8,8 @@ from attnscope import attentions
 from attnscope.attentions.draft import Draft, beside
 from attnscope.attentions.spec import Spec, own_fields_first, spell_value
 from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.networks.composed import ComposedSpec
 from attnscope.networks.drafts import in_scope, of_attention, scope_of, scopes_of
-from attnscope.networks.spec import NetworkSpec
 
 UNSET = "–"
 
@@ -44,7 +44,7 @@ def rows_of(draft: Draft) -> list[Row]:
         text = "Part to explore: a single attention, a block, or the whole network."
         rows.append(_choice(draft, "scope", scope_of(draft), scopes_of(draft), in_scope, text))
     declared = [field for field in own_fields_first(draft.kind) if field.name not in ("scope",)]
-    group = "Network" if issubclass(draft.kind, NetworkSpec) else "Attention"
+    group = "Network" if issubclass(draft.kind, ComposedSpec) else "Attention"
     of_fields = [_field(draft, field, field.metadata.get("group", group)) for field in declared]
     order = list(dict.fromkeys(row.group for row in of_fields))
     return rows + sorted(of_fields, key=lambda row: order.index(row.group))

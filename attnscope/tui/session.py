@@ -5,7 +5,7 @@ from collections import OrderedDict
 from attnscope.analyses.explore import preview
 from attnscope.attentions.draft import Draft
 from attnscope.attentions.spec import Spec
-from attnscope.networks.spec import NetworkSpec
+from attnscope.networks.composed import ComposedSpec
 from attnscope.render.explorer.tables import Shown
 from attnscope.reports.report import Report
 
@@ -37,7 +37,7 @@ class Session:
     def attention(self) -> Spec:
         """Return the attention of the current draft; that of a network's first block, or of the selected one."""
         spec = self.draft.spec
-        return spec.attention() if isinstance(spec, NetworkSpec) else spec
+        return spec.attention() if isinstance(spec, ComposedSpec) else spec
 
     @property
     def report(self) -> Report:

@@ -117,7 +117,7 @@ def command_line(rng: random.Random, place: Place) -> list[str]:
         if param.param_type_name == "argument" and rng.random() < 0.9:
             words += [_argument(rng, param, place) for _ in range(rng.randint(1, 3) if param.nargs != 1 else 1)]
     flags = [param for param in params if param.param_type_name == "option" and _is_quick(param, rng)]
-    for param in rng.choices(flags, k=rng.randrange(MOST_WORDS)):
+    for param in rng.choices(flags, k=rng.randrange(MOST_WORDS)) if flags else []:
         words += _flag(rng, param, place)
     if rng.random() < 0.05:
         words += _wrong(rng, 1)
