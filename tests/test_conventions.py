@@ -19,7 +19,6 @@ from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.presets import presets
-from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -247,20 +246,18 @@ def test_the_command_explains_a_figure(attnscope):
     )
 
 
-FIELDS = [*own_fields(ViTNetworkSpec), *own_fields(SAMNetworkSpec), *own_fields(SwinV2NetworkSpec)]
-
-
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
 def test_names_of_timms_checkpoints_have_their_number_of_classes(preset):
     """A checkpoint whose head is unknown is an error, and one without a head is, unless its network never has one."""
     timm = pytest.importorskip("timm")
+    fields = own_fields(type(preset.spec))
     for name in timm.list_pretrained(f"{preset.timm}.*"):
         classes = timm.get_pretrained_cfg(name).num_classes
         if classes == 115_217 or (classes == 0 and preset.spec.classes):
             with pytest.raises(UsageError, match=r"\(got [\w.]+; many have none\)"):
-                read_preset(name, preset.command, FIELDS)
+                read_preset(name, preset.command, fields)
         else:
-            assert read_preset(name, preset.command, FIELDS).get("classes", 1000) == classes
+            assert read_preset(name, preset.command, fields).get("classes", 1000) == classes
 
 
 @pytest.mark.parametrize(
