@@ -455,3 +455,20 @@ def test_the_gallery_is_up_to_date():
 def unpacked(html):
     """Return a page with the JSON of its run as text."""
     return RESULT.sub(lambda found: gzip.decompress(base64.b64decode(found[1])).decode(), html)
+
+
+def test_a_comparison_of_two_modules_has_a_row_for_each(attnscope, tmp_path):
+    module = "from torch import nn\n\ndef a():\n    return nn.Linear(8, 8)\n\ndef b():\n    return nn.Linear(8, 16)\n"
+    (tmp_path / "net.py").write_text(module)
+    words = (f"{tmp_path}/net.py:a", f"{tmp_path}/net.py:b", "--input", "1,5,8", "--format", "html")
+    page = attnscope("compare", *words).stdout
+    assert "Each contender in numbers" in page
+    assert all(f"net.py:{name}" in page for name in "ab")
+
+
+@pytest.mark.parametrize("name", ["comparison", "network"])
+def test_a_page_has_no_placeholder(name):
+    text = re.sub(
+        r"<(script|style).*?</\1>", "", (GALLERY / f"{name}.html").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert re.findall(r"\{\w+\}", text) == []

@@ -129,7 +129,7 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     across = Axis(AXES.get(field, field.replace("_", " ")), lambda value: f"{value:.0f}", is_of_sizes=True)
     in_bytes = comparison.unit == "B"
     up = Axis(
-        _quantity_title(comparison),
+        quantity_title(comparison),
         (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
         base=2 if in_bytes else 10,
     )
@@ -139,7 +139,8 @@ def charts(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     return [*shown, *([Text("")] if shown and measured else []), *measured]
 
 
-def _quantity_title(comparison: Comparison) -> str:
+def quantity_title(comparison: Comparison) -> str:
+    """Return the title of the quantity, `MACs of one layer`."""
     return QUANTITY_TITLES[comparison.quantity].format(part=comparison.part)
 
 
@@ -294,7 +295,7 @@ def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[Rende
     first, called = comparison.labels[0], heads_of(comparison)
     measures: list[tuple[str, Callable[[Point], float | None], Callable[[Point], str | None]]] = [
         (
-            _quantity_title(comparison).split(" (")[0],
+            quantity_title(comparison).split(" (")[0],
             lambda point: point.ratio[other],
             lambda point: words.NONE if {first, other} & point.refused.keys() else None,
         )

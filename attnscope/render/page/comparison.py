@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from attnscope.render import words
-from attnscope.render.compare import AXES, QUANTITY_TITLES, legend
-from attnscope.render.compare_columns import point_columns
+from attnscope.render.compare import AXES, legend, quantity_title
+from attnscope.render.compare_columns import entry_columns, point_columns
 from attnscope.render.findings import finding, lines
 from attnscope.render.page.charts import Chart, log_chart
 from attnscope.render.page.document import Page, Panel
@@ -18,14 +18,10 @@ QUIET = Screen(quiet=True)
 
 def comparison_page(comparison: Comparison) -> Page:
     """Return the page of a comparison."""
-    reference = comparison.points[comparison.reference]
-    table = table_of(
-        "Costs at each point", point_columns(comparison), comparison.points, lambda p: "bold" if p is reference else ""
-    )
     panels = [
         _conclusion(comparison),
         _charts(comparison),
-        table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", table, brief=True),
+        _table(comparison),
         evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
     ]
     shown = [panel for panel in panels if panel is not None]
@@ -38,6 +34,17 @@ def _conclusion(comparison: Comparison) -> Panel:
     return conclusion_panel(finding(comparison), [*names, *below])
 
 
+def _table(comparison: Comparison) -> Panel:
+    """Return a table with a row for each point; of modules and of sorted points, with a row for each contender."""
+    if comparison.entries is not None:
+        rows = table_of("Costs of each contender", entry_columns(comparison, comparison.entries), comparison.entries)
+        return table_panel("table", "Each contender in numbers", "Sort by a heading.", rows, brief=True)
+    reference = comparison.points[comparison.reference]
+    columns = point_columns(comparison)
+    points = table_of("Costs at each point", columns, comparison.points, lambda p: "bold" if p is reference else "")
+    return table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", points, brief=True)
+
+
 def _charts(comparison: Comparison) -> Panel | None:
     """Return the charts of costs and of times along a range of one axis; none for stages and for two axes."""
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
@@ -47,7 +54,7 @@ def _charts(comparison: Comparison) -> Panel | None:
     costs = _chart(
         comparison,
         field,
-        QUANTITY_TITLES[comparison.quantity],
+        quantity_title(comparison),
         lambda point, label: point.costs[label],
         (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
     )
