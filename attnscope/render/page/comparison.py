@@ -5,7 +5,7 @@ from collections.abc import Callable
 from attnscope.render import words
 from attnscope.render.compare import AXES, legend, quantity_title
 from attnscope.render.compare_columns import entry_columns, point_columns
-from attnscope.render.findings import finding, lines
+from attnscope.render.findings import MEASURED, finding, lines
 from attnscope.render.page.charts import Chart, log_chart
 from attnscope.render.page.document import Page, Panel
 from attnscope.render.page.panels import conclusion_panel, evidence_panel
@@ -50,13 +50,13 @@ def _charts(comparison: Comparison) -> Panel | None:
     if len(comparison.axes) != 1 or comparison.axes[0].field == "stage":
         return None
     field = comparison.axes[0].field
-    in_bytes = comparison.unit == "B"
+    spell = {"B": lambda size: words.binary(round(size)), "s": words.seconds}.get(comparison.unit, words.rounded)
     costs = _chart(
         comparison,
         field,
         quantity_title(comparison),
         lambda point, label: point.costs[label],
-        (lambda size: words.binary(round(size))) if in_bytes else words.rounded,
+        spell,
     )
     times = _chart(
         comparison,
@@ -65,7 +65,8 @@ def _charts(comparison: Comparison) -> Panel | None:
         lambda point, label: point.times[label].median_s if label in point.times else None,
         words.seconds,
     )
-    charts = [chart for chart in (costs, times) if chart is not None]
+    measured = times if comparison.quantity not in MEASURED else None
+    charts = [chart for chart in (costs, measured) if chart is not None]
     if not charts:
         return None
     content = {"charts": charts, "lines": []}
