@@ -364,6 +364,17 @@ def test_a_run_is_saved_or_refused_in_place(tmp_path):
     drive(check, Draft(VIT), (200, 60), Tools(save=save))
 
 
+def test_an_explanation_has_lines_and_a_prompt_leaves_no_text():
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "question_mark")
+        assert "\\x0a" not in app.screen.words
+        assert app.screen.words.count("\n") > 1
+        await press(pilot, "escape", "h", "escape")
+        assert "Esc leaves it" not in text_of(app)
+
+    drive(check, Draft(VIT), (200, 60))
+
+
 def test_a_page_is_written(tmp_path):
     written: list[tuple[str, Path]] = []
 

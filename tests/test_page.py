@@ -472,3 +472,12 @@ def test_a_page_has_no_placeholder(name):
         r"<(script|style).*?</\1>", "", (GALLERY / f"{name}.html").read_text(encoding="utf-8"), flags=re.DOTALL
     )
     assert re.findall(r"\{\w+\}", text) == []
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_what_fits_in_memory_is_in_the_page_and_in_markdown(attnscope, form):
+    done = attnscope(
+        "compare", "vit", "swin", "--over", "resolution=14,28", "--memory-limit", "16GiB", "--format", form
+    )
+    assert "largest that fits in 16.0 GiB: batch at 28×28 tokens" in done.stdout
+    assert "7,577" in done.stdout

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from attnscope import networks
-from attnscope.analyses.shard import plan_shards
+from attnscope import attentions, networks
+from attnscope.analyses.shard import plan_shards, plans_for, usual_plan
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
 from attnscope.attentions.spec import Spec
@@ -253,3 +253,13 @@ def test_the_command_prints_the_steps_of_a_rank() -> None:
     )
     assert wrong.returncode == 2
     assert wrong.stderr == "attnscope: vit does not have --shift; see attnscope vit --help\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"), [("vit", "tp=2"), ("swin", "windows=2"), ("nat", "windows=2"), ("xca", "sp=2")]
+)
+def test_the_default_plan_is_legal_and_sends_the_fewest_bytes(name, plan):
+    spec = attentions.spec_class(name)()
+    assert usual_plan(spec) == plan
+    sent = [each.bytes_sent for each in plans_for(spec, 2) if each.bytes_sent is not None]
+    assert plan_shards(spec, plan).totals.bytes_sent == min(sent)

@@ -119,12 +119,23 @@ def bound_s(step: SizedStep, device: Device) -> float:
     return max(step.flops / device.flops_per_s, moved_bytes(step) / device.bytes_per_s)
 
 
+def usual_plan(spec: Spec, ranks: int = 2) -> str:
+    """Return the legal plan for a number of ranks whose ranks send the fewest bytes; tp if none is legal."""
+    legal = [(plan.bytes_sent, plan.plan) for plan in plans_for(spec, ranks) if plan.bytes_sent is not None]
+    return min(legal)[1] if legal else f"tp={ranks}"
+
+
 def other_plans(spec: Spec, mesh: Mesh) -> list[OtherPlan]:
     """Return the other plans for as many ranks, with the bytes that one rank sends, or why they are illegal."""
+    return [plan for plan in plans_for(spec, ranks_of(mesh)) if plan.plan != spell_mesh(mesh)]
+
+
+def plans_for(spec: Spec, ranks: int) -> list[OtherPlan]:
+    """Return a plan of each kind for a number of ranks, with the bytes that one rank sends, or why it is illegal."""
     found = []
     enters = "grid" if len(spec.input_shape) > 3 else "tokens"
-    for other in _same_ranks(ranks_of(mesh)):
-        if other == mesh or other[0].kind.enters not in ("", enters):
+    for other in _same_ranks(ranks):
+        if other[0].kind.enters not in ("", enters):
             continue
         try:
             sent = sum(step.bytes_sent for step in sharded_plan(spec, other).busiest)

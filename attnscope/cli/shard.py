@@ -103,13 +103,14 @@ def run_shard(
     spec: Spec,
     has_module: bool,
     plan: Annotated[
-        str,
+        str | None,
         option(
             group=COMPARISON,
             metavar="NAME=RANKS",
             help=f"What the ranks cut: {', '.join(KINDS)}, such as tp=4, windows=2x2 or tp=2,windows=2.",
+            show_default="the one of 2 ranks that sends the fewest bytes",
         ),
-    ] = "tp=2",
+    ] = None,
     link: Annotated[
         str | None,
         option(
@@ -147,7 +148,7 @@ def run_shard(
 ) -> None:
     """Plan an attention on several ranks: local shapes, collectives, bytes sent, MACs and memory of each step."""
     form = check_output(form, json, output, color, TEXT_FORMS)
-    from attnscope.analyses.shard import plan_shards
+    from attnscope.analyses.shard import plan_shards, usual_plan
     from attnscope.plan.links import parse_device, parse_link
     from attnscope.render.sharding import render_sharding
 
@@ -159,7 +160,7 @@ def run_shard(
 
     report = plan_shards(
         spec,
-        plan,
+        usual_plan(spec) if plan is None else plan,
         link=None if link is None else parse_link(link),
         device=None if peak is None else parse_device(peak, spec.dtype),
         backward=backward,

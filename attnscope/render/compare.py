@@ -78,6 +78,9 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
             table = to_markdown(entry_columns(comparison, comparison.entries), comparison.entries)
         else:
             table = to_markdown(point_columns(comparison), comparison.points)
+        if comparison.memory_limit is not None:
+            fits = to_markdown(fit_columns(comparison), comparison.fits)
+            table += f"\n{in_markdown(fit_title(comparison))}\n\n{fits}"
         return f"**{in_markdown(comparison.title)}**\n\n{table}\n{items}"
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
@@ -255,10 +258,24 @@ def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Return a table of the largest sizes that fit in the memory of `--memory-limit`."""
     if comparison.memory_limit is None:
         return []
-    heads, fits = heads_of(comparison), comparison.fits
-    in_pixels = comparison.part == NETWORK
+    kept, dropped = fit(fit_columns(comparison), comparison.fits, screen)
+    return [screen.aside(fit_title(comparison)), rows_table(kept, comparison.fits, screen), *screen.hidden(dropped)]
+
+
+def fit_title(comparison: Comparison) -> str:
+    """Return the title of the table of the largest sizes that fit."""
+    assert comparison.memory_limit is not None
     point = comparison.points[comparison.reference]
     where = f"{spell(point.grid)} tokens" if point.grid else f"{point.at.get('image', 'the given')} px"
+    limit, batch = words.binary(comparison.memory_limit), point.at.get("batch", comparison.settings.get("batch", 1))
+    size = "image" if comparison.part == NETWORK else "grid"
+    title = f"largest that fits in {limit}: batch at {where}, and {size} at batch {batch}"
+    return f"{title}; training without an optimizer"
+
+
+def fit_columns(comparison: Comparison) -> list[Column[Fit]]:
+    """Return the columns of the largest sizes that fit."""
+    heads, in_pixels = heads_of(comparison), comparison.part == NETWORK
 
     def size(key: str) -> Callable[[Fit], str]:
         def shown(fit: Fit) -> str:
@@ -272,17 +289,11 @@ def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
 
     titles = {"batch": "batch", "side": "image" if in_pixels else "tokens"}
     columns = [Column[Fit]("contender", "contender", lambda fit: heads[fit.contender], right=False, is_long=True)]
-    columns += [
+    return columns + [
         Column[Fit](f"{prefix}{key}", f"{word}{title}", size(f"{prefix}{key}"), rank=rank)
         for rank, (prefix, word) in enumerate((("", ""), ("training_", "training ")))
         for key, title in titles.items()
     ]
-    kept, dropped = fit(columns, fits, screen)
-    limit = words.binary(comparison.memory_limit)
-    batch = point.at.get("batch", comparison.settings.get("batch", 1))
-    title = f"largest that fits in {limit}: batch at {where}, and {'image' if in_pixels else 'grid'} at batch {batch}"
-    title += "; training without an optimizer"
-    return [screen.aside(title), rows_table(kept, fits, screen), *screen.hidden(dropped)]
 
 
 def heat_table(comparison: Comparison, other: str, screen: Screen) -> list[RenderableType]:

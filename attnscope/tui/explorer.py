@@ -323,7 +323,13 @@ class Explorer(App[list[str]]):
         """Hand the typed text on, and show why it cannot be."""
         asking = self._asking
         if asking is not None and self._try(lambda: asking(event.value)):
-            self.action_leave()
+            self._close_prompt()
+
+    def _close_prompt(self) -> None:
+        self._asking = None
+        self.remove_class("asking")
+        self._fields.focus()
+        self._show_hint()
 
     def _try(self, change: Callable[[], object]) -> bool:
         try:
@@ -336,10 +342,8 @@ class Explorer(App[list[str]]):
     def action_leave(self) -> None:
         """Close the prompt, or cancel the measurement."""
         if self._asking is not None:
-            self._asking = None
-            self.remove_class("asking")
-            self._fields.focus()
-            self._show_hint()
+            self.hint = ""
+            self._close_prompt()
         elif self.run_in_progress is not None:
             self.run_in_progress.cancel()
         else:

@@ -187,7 +187,7 @@ class Explanation(ModalScreen[None]):
 
     def __init__(self, words: str, screen: Screen) -> None:
         super().__init__()
-        self.words = screen.text(words)
+        self.words = "\n".join(map(screen.text, words.splitlines()))
 
     def compose(self) -> ComposeResult:
         """Build the window."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from attnscope.render import words
-from attnscope.render.compare import AXES, legend, quantity_title
+from attnscope.render.compare import AXES, fit_columns, fit_title, legend, quantity_title
 from attnscope.render.compare_columns import entry_columns, point_columns
 from attnscope.render.findings import MEASURED, finding, lines
 from attnscope.render.page.charts import Chart, log_chart
@@ -22,6 +22,7 @@ def comparison_page(comparison: Comparison) -> Page:
         _conclusion(comparison),
         _charts(comparison),
         _table(comparison),
+        _fits(comparison),
         evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
     ]
     shown = [panel for panel in panels if panel is not None]
@@ -43,6 +44,14 @@ def _table(comparison: Comparison) -> Panel:
     columns = point_columns(comparison)
     points = table_of("Costs at each point", columns, comparison.points, lambda p: "bold" if p is reference else "")
     return table_panel("table", "Each point in numbers", "The point of the conclusion is in bold.", points, brief=True)
+
+
+def _fits(comparison: Comparison) -> Panel | None:
+    """Return the largest sizes that fit in the memory of `--memory-limit`."""
+    if comparison.memory_limit is None:
+        return None
+    title = fit_title(comparison)
+    return table_panel("fits", "What fits in memory", title, table_of(title, fit_columns(comparison), comparison.fits))
 
 
 def _charts(comparison: Comparison) -> Panel | None:
