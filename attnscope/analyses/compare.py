@@ -36,7 +36,7 @@ COMMON, MIDDLE = "a common size", "the middle of the range"
 """Reasons for which the findings describe a point."""
 FRAME_ALONE = "each frame alone"
 PARTS = {LAYER: "one layer", NETWORK: "the network"}
-"""What is compared, in titles."""
+"""The compared part in words, for titles."""
 
 
 def compare(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from attnscope.core.sizes import Sides
 
 TOKENS, NEIGHBOURHOOD, CROSS, CHANNELS = "tokens", "neighbourhood", "cross-shaped", "channel"
-"""What queries are scored against: the tokens of a group, those around each query, those of two stripes, or channels."""
+"""The keys of a query: the tokens of a group, those around each query, those of two stripes, or channels."""
 LINEAR, SEPARABLE = "linear", "separable"
 """Attentions without scores of pairs."""
 

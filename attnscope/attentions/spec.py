@@ -82,7 +82,7 @@ class Spec(ABC):
     LOOKS_AT: ClassVar[str] = ""
     """The keys of a query in words, for `--explain`."""
     GIVES_UP: ClassVar[str] = ""
-    """What the attention cannot do compared with global attention, for `--explain`."""
+    """The limits of the attention compared with global attention, for `--explain`."""
     PAPER: ClassVar[str] = ""
     """Authors, title and arXiv number of the paper, for `--explain`."""
     PICTURED: ClassVar[tuple[str, ...]] = ()

@@ -9,7 +9,7 @@ import typer
 from attnscope.core.errors import in_a_line
 
 shows_traceback = False
-"""Whether --debug is given: an unexpected error then keeps its traceback."""
+"""The value of --debug; if it is set, an unexpected error keeps its traceback."""
 
 
 def show_traceback(context: typer.Context, wanted: bool) -> None:

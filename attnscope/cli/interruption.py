@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-"""What a command was, by the signal that stopped it."""
+"""The word for a command that a signal stopped, by the signal."""
 
 
 class Interruption:

@@ -24,7 +24,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 """The operators, those with two characters first."""
 CONDITION = re.compile(r"\s*([A-Za-z][\w-]*)\s*(<=|>=|!=|==|<|>|=)\s*([^<>=!\s].*?)\s*")
 BETWEEN = re.compile(r"\s+and\s+|\s*[,&]+\s*", re.IGNORECASE)
-"""What is between two conditions, both of which must hold."""
+"""The separator of two conditions that must both hold."""
 EXAMPLE = "'macs<2G and params<30M'"
 
 

@@ -25,7 +25,7 @@ class Neighbourhood(ABC):
     field: ClassVar[str] = ""
     """The field of the Spec that sets the size and `alignment`; errors name it."""
     cells: ClassVar[str] = ""
-    """What a cell is, in the plural: `windows`; empty without cells."""
+    """The plural noun for the cells: `windows`; empty without cells."""
     described: ClassVar[tuple[str, ...]] = ()
     """The fields of the Spec that `describe` covers."""
 

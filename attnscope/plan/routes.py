@@ -421,9 +421,9 @@ class _Walk:
 
     def refusal(self, step: SizedStep, problem: str) -> UsageError:
         """Return the error for a step that cannot run on parts."""
-        fix = "use another plan" if self.kind.cuts_heads else "use tp"
         return UsageError(
-            f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; {fix}"
+            f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; "
+            "use another plan"
         )
 
     def leave_as_entered(self) -> None:
