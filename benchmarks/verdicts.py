@@ -1,6 +1,6 @@
 """False verdicts of measured comparisons: a leader among identical contenders, and a gate on saved runs.
 
-    python -m benchmarks.verdicts [leader | gate ...] [--pairs N] [--races N] [--budget S]
+    python -m benchmarks.verdicts [leader | gate ...] [--pairs N] [--races N] [--budget S] [--device cpu | cuda]
 
 **leader**: `vit` and `vit:kernel=eager` are the same module. A race builds both, times them interleaved, and judges the
 interval of their paired ratios. The rate must be at most 5%. The table also gives the former rule, disjoint interquartile
@@ -43,7 +43,7 @@ from benchmarks.turns import PROCESSES, variation  # noqa: E402
 
 CONTENDERS = ("vit", "vit:kernel=eager")
 RACES, PAIRS, BUDGET_S = 50, 40, 0.3
-GATED = ViTSpec(tokens=64)
+GATED = {"cpu": ViTSpec(tokens=64), "cuda": ViTSpec(batch=8)}
 TWICE = "output"
 """A step of it that takes a quarter of the time."""
 LIMIT = Fraction("1.1")
@@ -57,13 +57,13 @@ HEADINGS = (
 VARIATION_AT_MOST = 0.03
 
 
-def leader(races: int, budget_s: float) -> None:
+def leader(races: int, budget_s: float, device: str = "cpu") -> None:
     """Print the rates of false leaders, and what the races looked like."""
     named, disjoint, rounds, widths, medians = 0, 0, [], [], []
     for seed in range(races):
         meeting = arrange(CONTENDERS, {"resolution": [14]}, {})
         comparison = on_paper(meeting)
-        race(comparison, meeting, device="cpu", budget=budget_s, seed=seed)
+        race(comparison, meeting, device=device, budget=budget_s, seed=seed)
         (point,) = comparison.points
         one, other = (point.times[label] for label in CONTENDERS)
         found = paired_ratio(point.times, *CONTENDERS)
@@ -82,15 +82,18 @@ def leader(races: int, budget_s: float) -> None:
     print(f"| rounds, quartiles | {' '.join(f'{each:.0f}' for each in quartiles(rounds))} | |\n")
 
 
-def gates(pairs: int, budget_s: float) -> None:
-    """Print the verdicts of the gate under each load: on identical runs, and with a step computed twice."""
+def gates(pairs: int, budget_s: float, device: str = "cpu") -> None:
+    """Print the verdicts of the gate under each load: on identical runs, and with a step computed twice.
+
+    A GPU is measured on an idle machine alone.
+    """
     print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|")
     variations = {}
-    for load, programs in LOADS.items():
+    for load, programs in LOADS.items() if device == "cpu" else [("idle", [])]:
         for twice in (False, True):
             with running(programs):
                 start = time.perf_counter()
-                found = [pair_of_runs(index, twice, budget_s) for index in range(pairs)]
+                found = [pair_of_runs(index, twice, budget_s, device) for index in range(pairs)]
                 seconds = (time.perf_counter() - start) / pairs
             print(gate_line(load, twice, found, seconds), flush=True)
             if not twice:
@@ -98,7 +101,7 @@ def gates(pairs: int, budget_s: float) -> None:
     print(f"\n| load | variation of the total between {PROCESSES} processes: wall | normalized | must be |")
     print("|---|---|---|---|")
     for load, (wall, at_one_speed) in variations.items():
-        must = f"at most {VARIATION_AT_MOST}" if load == "one busy loop" else ""
+        must = f"at most {VARIATION_AT_MOST}" if load == "one busy loop" or device != "cpu" else ""
         print(f"| {load} | {wall:.3f} | {at_one_speed:.3f} | {must} |")
 
 
@@ -114,24 +117,25 @@ def running(programs: Sequence[str]) -> Iterator[None]:
             one.wait()
 
 
-def pair_of_runs(index: int, twice: bool, budget_s: float) -> tuple[Report, Report]:
+def pair_of_runs(index: int, twice: bool, budget_s: float, device: str) -> tuple[Report, Report]:
     """Measure two runs in fresh processes, right after each other, in an order that alternates from pair to pair.
 
     Args:
         index: the number of the pair.
         twice: whether the second run computes the step TWICE twice.
         budget_s: seconds to measure each run.
+        device: "cpu" or "cuda".
     """
     with TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.json" for name in ("before", "after")]
         for place in (1, 0) if index % 2 else (0, 1):
             slow = json.dumps(bool(place) and twice)
-            words = [sys.executable, "-m", "benchmarks.verdicts", "run", str(paths[place]), slow, str(budget_s)]
+            words = [sys.executable, "-m", "benchmarks.verdicts", "run", str(paths[place]), slow, str(budget_s), device]
             subprocess.run(words, check=True)
         return read_report(paths[0]), read_report(paths[1])
 
 
-def save_run(path: Path, twice: bool, budget_s: float) -> None:
+def save_run(path: Path, twice: bool, budget_s: float, device: str) -> None:
     """Measure the forward in this process and save the run."""
     if twice:
         from attnscope.attentions.vit.attention import ViTAttention
@@ -144,7 +148,7 @@ def save_run(path: Path, twice: bool, budget_s: float) -> None:
 
         again.__dict__.update(vars(once))
         setattr(ViTAttention, TWICE, again)
-    path.write_text(explore(GATED, device="cpu", budget=budget_s).to_json(), encoding="utf-8")
+    path.write_text(explore(GATED[device], device=device, budget=budget_s).to_json(), encoding="utf-8")
 
 
 def gate_line(load: str, twice: bool, found: Sequence[tuple[Report, Report]], seconds: float) -> str:
@@ -179,19 +183,20 @@ def at_the_speed_of(first: Time, other: Time) -> float:
 
 def main() -> None:
     if sys.argv[1:2] == ["run"]:
-        path, twice, budget_s = sys.argv[2:]
-        save_run(Path(path), json.loads(twice), float(budget_s))
+        path, twice, budget_s, device = sys.argv[2:]
+        save_run(Path(path), json.loads(twice), float(budget_s), device)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", default=["leader", "gate"], choices=["leader", "gate", []])
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--races", type=int, default=RACES)
     parser.add_argument("--budget", type=float, default=BUDGET_S)
+    parser.add_argument("--device", choices=list(GATED), default="cpu")
     arguments = parser.parse_args()
     if "leader" in arguments.figures:
-        leader(arguments.races, arguments.budget)
+        leader(arguments.races, arguments.budget, arguments.device)
     if "gate" in arguments.figures:
-        gates(arguments.pairs, arguments.budget)
+        gates(arguments.pairs, arguments.budget, arguments.device)
 
 
 if __name__ == "__main__":

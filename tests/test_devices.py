@@ -1,12 +1,18 @@
 """Tests that need a GPU; they are skipped, with the reason, if the machine has none."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
-from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore
+from attnscope import DeviceError, SwinSpec, ViTSpec, attentions, explore, networks, trace
 from attnscope.plan.memory import Memory
 from attnscope.profiling.building import build
 from attnscope.profiling.devices import free_memory
+from attnscope.profiling.memory import allocated_bytes
+
+NUMBERS_BYTES = 16
 
 
 def adds_up(report):
@@ -34,14 +40,64 @@ def test_steps_are_timed_on_the_device(spec):
 @pytest.mark.cuda
 @pytest.mark.parametrize("spec", [ViTSpec(), ViTSpec(batch=2), SwinSpec(shift=True)], ids=str)
 def test_bytes_requested_from_the_allocator_equal_the_plans(spec):
-    from attnscope.profiling.memory import allocated_bytes
-
     module, x = build(spec, torch.device("cuda"))
     plan = attentions.plan(spec)
     for step, held, live in zip(
         plan.steps, allocated_bytes(module, x, "requested_bytes"), Memory(plan).live, strict=True
     ):
-        assert live - step.number_bytes <= held <= live, step.name  # scalars are in CPU memory
+        assert held == live, step.name
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", attentions.names())
+def test_every_attention_is_timed_and_verified_on_the_device(name):
+    spec = attentions.spec_class(name)()
+    report = explore(spec, device="cuda", budget=0.1, audit=True, backward=True)
+    assert report.audit.agree
+    assert report.backward.macs == report.backward.torch
+    adds_up(report)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", attentions.names())
+def test_memory_requested_by_every_attention_equals_the_plans(name):
+    """A plan includes Python's numbers, which torch holds in the memory of the CPU: a few bytes a step."""
+    spec = attentions.spec_class(name)()
+    module, x = build(spec, torch.device("cuda"))
+    plan = attentions.plan(spec)
+    held = allocated_bytes(module, x, "requested_bytes")
+    for step, found, live in zip(plan.steps, held, Memory(plan).live, strict=True):
+        assert live is None or live - NUMBERS_BYTES <= found <= live, step.name
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", networks.names())
+def test_every_network_is_timed_and_verified_on_the_device(name):
+    report = explore(networks.spec_class(name)(), device="cuda", budget=0.1, audit=True)
+    assert report.audit.agree
+    assert report.time.whole_interquartile_mean_s > 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", attentions.names())
+def test_half_precision_on_the_device_is_near_float64(name, dtype):
+    spec = replace(attentions.spec_class(name)(), dtype=dtype)
+    module, x = build(spec, torch.device("cuda"))
+    expected = copy.deepcopy(module).double()(*[each.double() for each in x])
+    found = module(*x).double()
+    assert found.isfinite().all()
+    assert (found - expected).norm() <= {"float16": 5e-3, "bfloat16": 4e-2}[dtype] * expected.norm()
+
+
+@pytest.mark.cuda
+def test_trace_on_the_device_does_not_move_the_module():
+    module = torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    x = torch.randn(2, 10, 32)
+    found = trace(module, x, x, x, device="cuda", time=True, budget=0.1)
+    assert found.totals.macs == 2 * (10 * 32 * 4 * 32 + 2 * 10 * 10 * 32)
+    assert found.time.whole_interquartile_mean_s > 0
+    assert {each.device.type for each in module.parameters()} == {"cpu"}
 
 
 @pytest.mark.cuda

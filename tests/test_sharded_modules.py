@@ -22,7 +22,7 @@ from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import AttnscopeError, UsageError
-from attnscope.plan.mesh import parse_mesh
+from attnscope.plan.mesh import parse_mesh, ranks_of
 from attnscope.plan.sharding import ShardedPlan
 from attnscope.sharding import verification
 from attnscope.sharding.checking import RankCheck
@@ -46,9 +46,13 @@ CASES = [
     (Swin3DSpec(dim=24, heads=4, resolution=(4, 8, 8), window=(2, 4, 4), shift=True), "tp=4"),
     (XCASpec(dim=24, heads=4), "sp=4"),
 ]
+ALONE = [
+    *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],
+    *[(WINDOWS, plan) for plan in ("windows=1", "tp=1")],
+]
 
 
-@pytest.mark.parametrize(("spec", "plan"), CASES, ids=lambda each: each if isinstance(each, str) else each.name)
+@pytest.mark.parametrize(("spec", "plan"), CASES + ALONE, ids=lambda each: each if isinstance(each, str) else each.name)
 def test_a_run_on_a_fake_process_group_equals_the_plan(spec: Spec, plan: str) -> None:
     found = verify_on_fake(spec, parse_mesh(plan))
     assert found.problems == []
@@ -127,6 +131,21 @@ def run_cases(rank: int, folder: str) -> None:
 
 def test_outputs_and_gradients_are_those_of_one_device(tmp_path: Any) -> None:
     torch.multiprocessing.spawn(run_cases, args=(str(tmp_path),), nprocs=4)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("spec", "plan"), CASES + ALONE, ids=lambda each: each if isinstance(each, str) else each.name)
+def test_a_run_with_nccl_equals_the_plan_and_one_device(spec: Spec, plan: str) -> None:
+    mesh = parse_mesh(plan)
+    ranks, gpus = ranks_of(mesh), torch.cuda.device_count()
+    if ranks > gpus:
+        pytest.skip(f"{ranks} ranks need as many GPUs, and this machine has {gpus}")
+    assert verify_on_processes(replace(spec, dtype="float64"), mesh, device="cuda").problems == []
+
+
+def test_nccl_needs_a_gpu_for_each_rank() -> None:
+    with pytest.raises(UsageError, match=r"NCCL needs one GPU for each of 8 ranks"):
+        verify_on_processes(replace(SMALL, heads=8), parse_mesh("tp=8"), device="cuda")
 
 
 def test_processes_that_do_not_end_in_time_are_killed() -> None:

@@ -1,5 +1,6 @@
 """Find the available devices, their free memory and their names; seed them; describe the environment of a run."""
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,19 @@ def find_device(name: str) -> torch.device:
     """
     present = devices()
     if name == "auto":
-        return torch.device(present[0])
+        name = present[0]
     if name not in present:
         raise DeviceError(f"{{device}} {name} is not available here; available: {', '.join(present)}")
+    if name == "cuda":
+        _open_context()
     return torch.device(name)
+
+
+@functools.cache
+def _open_context() -> None:
+    """Run a kernel in autograd's thread of the GPU: torch warns if a matmul is the first that runs there (2.11)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        (torch.ones((), device="cuda", requires_grad=True) * 2).backward()
 
 
 def devices() -> list[str]:

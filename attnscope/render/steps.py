@@ -107,7 +107,16 @@ def _times(report: Report) -> list[Of]:
             2,
             text=lambda row: _if_view_on_gpu(words.NONE, row, report),
         ),
-        Of("time_bar", "", lambda row: seconds_of(row) / longest, words.bar, 3, right=False, drawn=True),
+        Of(
+            "time_bar",
+            "",
+            lambda row: seconds_of(row) / longest,
+            words.bar,
+            3,
+            right=False,
+            drawn=True,
+            text=lambda row: _if_view_on_gpu("", row, report),
+        ),
         Of("iqr_s", "IQR", lambda row: row.time.iqr_s if row.time else None, words.seconds, 13),
         Of("macs_per_s", "MAC/s", _rate, words.metric, 5),
     ]

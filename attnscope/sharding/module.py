@@ -182,7 +182,7 @@ class ShardedAttention(nn.Module):
         for index, each in enumerate(self.ranks):
             for step in self.steps:
                 for exchange in step.exchanges:
-                    if exchange.axis == index and exchange.move.kind == "ring":
+                    if exchange.axis == index and exchange.move.kind == "ring" and each.count > 1:
                         assert exchange.move.source is not None
                         shards, score = exchange.move.source.shards, cast(Any, self.local).score
                         attend = partial(ring_attention, shards=shards, ranks=each, score=score)

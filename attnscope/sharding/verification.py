@@ -1,4 +1,4 @@
-"""Runs of a sharded attention: on a fake process group in this process, and on processes with gloo."""
+"""Runs of a sharded attention: on a fake process group in this process, and on processes with gloo or NCCL."""
 
 import json
 import os
@@ -30,6 +30,8 @@ MOST_MACS = 5 * 10**9
 MOST_ON_CPU = 10**8
 """The most MACs of a rank that runs on the CPU for its shapes. It takes less time than the import of torch's compiler,
 which the first matmul on the meta device costs (torch 2.14)."""
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+"""The backend of torch.distributed for each device."""
 TOLERANCE = 1e-10
 """The largest difference of values in float64."""
 
@@ -80,16 +82,17 @@ def _on_fake(module: nn.Module, spec: Spec, mesh: Mesh, rank: int, store: Any) -
         dist.destroy_process_group()
 
 
-def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S) -> ShardingVerification:
-    """Run all ranks as processes with gloo, and compare them with the plan and, in float64, with one device.
+def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device: str = "cpu") -> ShardingVerification:
+    """Run all ranks as processes, and compare them with the plan and, in float64, with one device.
 
     Args:
         spec: the attention.
         mesh: the axes of the mesh.
         limit_s: seconds after which the processes end.
+        device: "cpu" for gloo, or "cuda" for NCCL, with one GPU for each rank.
 
     Raises:
-        UsageError: there are too many ranks, or the attention is too large.
+        UsageError: there are too many ranks or too few GPUs, or the attention is too large.
         AttnscopeError: a rank failed, or did not end in time.
     """
     processes: Any = import_module("torch.multiprocessing")
@@ -98,11 +101,13 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S) -> Sha
     ranks, macs = ranks_of(mesh), spec.plan().macs
     if ranks > MOST_PROCESSES:
         raise UsageError(f"{{verify}} runs at most {MOST_PROCESSES} ranks (got {ranks}); remove it, or use fewer ranks")
+    if device == "cuda" and ranks > torch.cuda.device_count():
+        raise UsageError(f"NCCL needs one GPU for each of {ranks} ranks (found {torch.cuda.device_count()})")
     if macs > MOST_MACS:
         raise UsageError(f"{{verify}} runs at most {MOST_MACS:,} MACs in float64 (got {macs:,}); use a smaller input")
     with tempfile.TemporaryDirectory() as folder:
         context = processes.start_processes(
-            run_rank, args=(spec, mesh, folder), nprocs=ranks, join=False, start_method="spawn"
+            run_rank, args=(spec, mesh, folder, device), nprocs=ranks, join=False, start_method="spawn"
         )
         deadline = time.monotonic() + limit_s
         try:
@@ -118,17 +123,21 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S) -> Sha
                     process.kill()
                 process.join()
         checks = [RankCheck(**json.loads((Path(folder) / f"{rank}.json").read_text())) for rank in range(ranks)]
-    return _together("gloo", checks)
+    return _together(BACKENDS[device], checks)
 
 
-def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str) -> None:
+def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str, device: str = "cpu") -> None:
     """Run one rank as a process, and write its result to a file in the folder."""
     torch.set_num_threads(1)
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
+    if device == "cuda":
+        torch.cuda.set_device(place)
     ranks = ranks_of(mesh)
     store = dist.FileStore(str(Path(folder) / "store"), ranks)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", rank=rank, world_size=ranks, store=store)
+    dist.init_process_group(BACKENDS[device], rank=rank, world_size=ranks, store=store)
     try:
-        check = compare_rank(rank, spec, mesh)
+        with place:
+            check = compare_rank(rank, spec, mesh)
         (Path(folder) / f"{rank}.json").write_text(json.dumps(asdict(check)))
     finally:
         dist.destroy_process_group()
