@@ -1,6 +1,6 @@
 # The public names of attnscope: __init__.py reads them here, and type checkers too.
 from . import attentions as attentions
-from .analyses.compare import compare as compare
+from .analyses.comparison import compare as compare
 from .analyses.explore import explore as explore
 from .analyses.neighbourhood import look_at_neighbourhood as look_at_neighbourhood
 from .analyses.shard import plan_shards as plan_shards
@@ -37,4 +37,5 @@ from .reports.report import TraceReport as TraceReport
 from .reports.sharding import ShardingReport as ShardingReport
 from .reports.windows import WindowsReport as WindowsReport
 from .sharding.module import shard as shard
+from .tracing.candidate import contender as contender
 from .tracing.trace import trace as trace

@@ -6,7 +6,7 @@ python -m benchmarks.compare
 import tempfile
 from pathlib import Path
 
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from benchmarks.ratios import HEAD, Ratio, of_processes
 from benchmarks.startup import HELLO
 

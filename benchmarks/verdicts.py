@@ -29,10 +29,10 @@ from attnscope.profiling import process
 process.pin_allocator()  # before torch is imported, as the command does
 
 from attnscope import ViTSpec, explore  # noqa: E402
-from attnscope.analyses.compare import on_paper  # noqa: E402
 from attnscope.analyses.contenders import arrange  # noqa: E402
 from attnscope.analyses.diff import compare  # noqa: E402
 from attnscope.analyses.gate import TIME, Limits, gate  # noqa: E402
+from attnscope.analyses.paper_comparison import on_paper  # noqa: E402
 from attnscope.analyses.timed_comparison import paired_ratio, race  # noqa: E402
 from attnscope.profiling.normalization import WHOLE, at_same_speed, normalized  # noqa: E402
 from attnscope.profiling.statistics import quartiles  # noqa: E402

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore, trace
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.diff import compare as compare_runs
 from attnscope.analyses.timed_comparison import measured_ratios
 from attnscope.analyses.windows import look_at_windows

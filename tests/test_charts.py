@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.quantities import COUNTED, QUANTITIES
 from attnscope.render.chart import HEIGHT, Axis, Line, Mark, log_log
 from attnscope.render.compare import AXES, QUANTITY_TITLES, charts

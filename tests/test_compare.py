@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.contenders import read_contender
 from attnscope.analyses.crossovers import cheaper_from
 from attnscope.analyses.quantities import COUNTED, block_macs, macs

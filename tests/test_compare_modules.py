@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnscope import UsageError
+from attnscope import SwinSpec, UsageError, compare, contender
 from attnscope.analyses.contenders import read_contender
 from attnscope.analyses.gate import gate_comparison
-from attnscope.analyses.modules import candidates_of, compare_modules, of_spec, race_modules, spec_for
+from attnscope.analyses.modules import candidates_of, count_modules, of_spec, race_modules, spec_for
 from attnscope.cli.modules import candidates, counts_of, is_module
 from attnscope.core.errors import AttnscopeError
 from attnscope.render.compare import render_comparison
@@ -50,7 +50,7 @@ def files(tmp_path):
 
 def meet(names, shape="2,49,24", **settings):
     found, left_out, title = candidates(names, [shape], [], settings, 1, 0)
-    return found, compare_modules(found, title=title, left_out=left_out, is_timed=True)
+    return found, count_modules(found, title=title, left_out=left_out, is_timed=True)
 
 
 def test_a_contender_is_a_module_if_it_is_a_file_a_library_or_a_package():
@@ -82,13 +82,13 @@ def test_an_attention_has_the_tokens_of_the_input():
     assert (spec_for(vit, (1, 197, 768), {}).heads, spec_for(vit, (1, 197, 768), {"heads": 12}).heads) == (24, 12)
     assert spec_for(video, (1, 4, 14, 14, 96), {}).input_shape == (1, 4, 14, 14, 96)
     assert spec_for(read_contender("vit-b-16-224"), (2, 3, 64, 96), {}).input_shape == (2, 3, 64, 96)
-    for contender, shape, rule in (
+    for taker, shape, rule in (
         (swin, (1, 197, 96), "197 are not a square"),
         (swin, (96,), "must be b,n,c or b,h,w,c for swin"),
         (read_contender("vit-b-16-224"), (1, 196, 768), "must be b,3,height,width"),
     ):
         with pytest.raises(UsageError, match=rule):
-            spec_for(contender, shape, {})
+            spec_for(taker, shape, {})
 
 
 def test_modules_are_timed_in_turn_and_have_a_verdict(files):
@@ -157,7 +157,7 @@ def test_a_module_that_fails_on_the_device_leaves_the_times_of_the_others(files)
     third = of_spec("vit", "global attention", vit)
     third = type(third)(**{**vars(third), "build": refuse})
     found = [*found, third]
-    compared = compare_modules(found, is_timed=True)
+    compared = count_modules(found, is_timed=True)
     race_modules(compared, found, device="cpu", budget=0.01)
     assert list(compared.points[0].times) == labels
     assert [(each.contender, each.reason) for each in compared.not_timed] == [("vit", "no such kernel")]
@@ -211,4 +211,56 @@ def test_contenders_without_a_common_input_are_refused(files):
     found, _, _ = candidates((old, fused), ["1,49,24"], [], {}, 1, 0)
     for quantity, message in (("training", "not a quantity of modules; use macs"), ("latency", "requires times")):
         with pytest.raises(UsageError, match=message):
-            compare_modules(found, quantity)
+            count_modules(found, quantity)
+
+
+class TestModulesInPython:
+    """`attnscope.compare` with modules that exist already, as in a notebook."""
+
+    @staticmethod
+    def contenders():
+        old, new = torch.nn.MultiheadAttention(24, 3, batch_first=True), torch.nn.Linear(24, 24)
+        x = torch.randn(2, 49, 24)
+        return [contender("old", old, x, x, x, need_weights=False), contender("new", new, x), "swin:window=7"]
+
+    def test_counts_are_those_of_the_trace_and_of_the_attention_on_the_same_tokens(self):
+        (point,) = compare(self.contenders(), heads=3).points
+        assert point.costs == {
+            "old": 2 * 49 * 24 * 24 * 4 + 2 * 2 * 49 * 49 * 24,
+            "new": 2 * 49 * 24 * 24,
+            "swin:window=7": SwinSpec(dim=24, heads=3, resolution=7, batch=2).plan().macs,
+        }
+
+    def test_modules_are_timed_in_turn_and_remain_as_they_are(self):
+        module, x = torch.nn.Linear(24, 24).train(), torch.randn(2, 49, 24)
+        weight = module.weight.detach().clone()
+        others = [contender("one", module, x), contender("two", torch.nn.Linear(24, 24), x)]
+        found = compare(others, time=True, device="cpu", budget=0.01)
+        assert found.points[0].times.keys() == {"one", "two"}
+        assert found.same_outputs == {"two": 0.0}  # it has the weights of the first one
+        assert torch.equal(module.weight, weight)
+        assert module.training
+
+    def test_rows_are_sorted_and_filtered(self):
+        found = compare(self.contenders(), heads=3, sort="-macs", where="macs>100K")
+        assert [entry.contender for entry in found.entries] == ["old", "swin:window=7"]
+        found = compare(("vit", "swin"), {"resolution": [14, 28]}, sort="macs", where="resolution=28")
+        assert [entry.contender for entry in found.entries] == ["swin", "vit"]
+
+    def test_a_comparison_over_a_range_is_timed_too(self):
+        found = compare(("vit", "swin"), {"resolution": [7, 14]}, dim=24, heads=3, time=True, device="cpu", budget=0.01)
+        assert [point.times.keys() for point in found.points] == [{"vit", "swin"}] * 2
+
+    def test_the_largest_batch_that_fits_is_found(self):
+        assert [fit.contender for fit in compare(memory_limit="16GiB").fits] == ["vit", "swin", "swin:shift"]
+
+    def test_mistakes_are_explained(self):
+        x = torch.zeros(2, 49, 24)
+        with pytest.raises(UsageError, match="must begin with a tensor"):
+            contender("old", torch.nn.Linear(24, 24))
+        with pytest.raises(UsageError, match="must appear once"):
+            compare([contender("old", torch.nn.Linear(24, 24), x)] * 2)
+        with pytest.raises(UsageError, match="do not apply to modules"):
+            compare(self.contenders(), {"batch": [1, 2]})
+        with pytest.raises(UsageError, match="requires times"):
+            compare(self.contenders(), sort="time")

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnscope import UsageError
-from attnscope.analyses.compare import compare, on_paper
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.contenders import arrange
 from attnscope.analyses.entries import Order, entries_of_specs, set_entries, value_of
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.core.conditions import Condition, read_sort, read_where, select
 from attnscope.core.units import read_quantity, read_size
 from attnscope.networks.presets import conditions, presets

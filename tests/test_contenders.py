@@ -8,12 +8,13 @@ import pytest
 from rich.cells import cell_len
 
 from attnscope import UsageError, attentions
-from attnscope.analyses.compare import compare, on_paper
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.contenders import CONTENDERS, arrange, read_contender
 from attnscope.analyses.crossovers import LARGEST_SEARCHED
 from attnscope.analyses.entries import Order, entries_of_specs, set_entries
 from attnscope.analyses.fitting import TRAINING, read_limit, set_fits
 from attnscope.analyses.gate import gate_comparison
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.analyses.quantities import COUNTED, QUANTITIES, block_macs, bounds_of, macs
 from attnscope.analyses.timed_comparison import race
 from attnscope.networks.presets import read_network

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from attnscope import SwinSpec, explore, trace
-from attnscope.analyses.compare import on_paper
 from attnscope.analyses.contenders import arrange
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.analyses.timed_comparison import race
 
 SPEC = SwinSpec(resolution=14, dim=12, heads=3, shift=True)

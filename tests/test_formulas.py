@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import attnscope
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, window_partition
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.spec import Spec

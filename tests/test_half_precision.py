@@ -21,8 +21,8 @@ from attnscope import (
     explore,
     trace,
 )
-from attnscope.analyses.compare import on_paper
 from attnscope.analyses.contenders import arrange
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.analyses.timed_comparison import race
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.swinv2 import attention as swinv2

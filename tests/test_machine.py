@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from attnscope import DeviceError, ViTSpec, explore
-from attnscope.analyses.compare import on_paper
 from attnscope.analyses.contenders import arrange
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.analyses.timed_comparison import race
 from attnscope.core.errors import ran_out_of_memory
 from attnscope.profiling import devices as devices

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnscope
 from attnscope import CrossSpec, SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions
-from attnscope.analyses.compare import compare
+from attnscope.analyses.comparison import compare
 from attnscope.analyses.crossovers import crossover
 from attnscope.attentions.complexity import Complexity, Term, global_attention, growth
 from attnscope.core.formula import symbol

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from attnscope import DeviceError, attentions
 from attnscope.analyses import timed_comparison as racing
-from attnscope.analyses.compare import on_paper
 from attnscope.analyses.contenders import arrange
+from attnscope.analyses.paper_comparison import on_paper
 from attnscope.analyses.timed_comparison import find_crossover, leads, measured, race
 from attnscope.profiling import clocks
 from attnscope.profiling import timing as engine

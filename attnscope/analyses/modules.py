@@ -5,8 +5,8 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnscope.analyses.compare import set_ratios
 from attnscope.analyses.contenders import Contender
+from attnscope.analyses.paper_comparison import set_ratios
 from attnscope.analyses.quantities import QUANTITIES
 from attnscope.analyses.timed_comparison import (
     Progress,
@@ -53,7 +53,7 @@ def of_spec(label: str, words: str, spec: Spec) -> Candidate:
         resident_bytes=resident_bytes(spec.plan()),
         peak_bytes=int(counts["peak"] or at_least["peak"]),
         build=lambda device: build(spec, device),
-        batch=spec.batch,
+        shape=spec.input_shape,
     )
 
 
@@ -134,7 +134,7 @@ def candidates_of(
     return found, [LeftOut({}, str(error), 1, label) for label, error in failures.items()]
 
 
-def compare_modules(
+def count_modules(
     candidates: Sequence[Candidate],
     quantity: str = "macs",
     *,
@@ -201,7 +201,7 @@ def race_modules(
     compared with its output. One that does not fit in memory or fails is recorded in `not_timed`; the others are timed.
 
     Args:
-        comparison: the result of `compare_modules` for these candidates.
+        comparison: the result of `count_modules` for these candidates.
         candidates: the candidates.
         device, budget, threads, seed: as in `explore`.
         progress: a function that is called before and after the measurement.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attnscope.analyses.compare import point_at, set_ratios
 from attnscope.analyses.contenders import STAGE, Meeting
+from attnscope.analyses.paper_comparison import point_at, set_ratios
 from attnscope.analyses.quantities import QUANTITIES, macs
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError, ran_out_of_memory

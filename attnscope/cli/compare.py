@@ -4,13 +4,14 @@ import inspect
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import Field, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attnscope import attentions
-from attnscope.analyses.compare import on_paper
+from attnscope.analyses.comparison import Race, Wanted, compare_candidates, compare_meeting
 from attnscope.analyses.contenders import (
     CONTENDERS,
     DEFAULT_PATCH,
@@ -23,7 +24,6 @@ from attnscope.analyses.contenders import (
     Meeting,
     arrange,
 )
-from attnscope.analyses.entries import Order, entries_of_modules, entries_of_specs, set_entries
 from attnscope.analyses.fitting import read_limit, set_fits
 from attnscope.analyses.quantities import QUANTITIES, bounds_of
 from attnscope.analyses.suggestion import suggest
@@ -75,6 +75,7 @@ from attnscope.profiling.options import BUDGET_S
 
 if TYPE_CHECKING:
     from attnscope.analyses.gate import Bounds, Limits
+    from attnscope.analyses.timed_comparison import Progress
     from attnscope.reports.comparison import Comparison, Point
 
 EXAMPLES = (
@@ -267,15 +268,6 @@ def run_comparison(
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The quantity, and the conditions and the order of the rows."""
-
-    quantity: str
-    where: str | None
-    sort: str | None
-
-
-@dataclass(frozen=True)
 class RunFlags:
     """The flags of a measurement."""
 
@@ -285,6 +277,16 @@ class RunFlags:
     seed: int
     alloc: str
     quiet: bool
+
+    def race(self, start: Callable[[], None] = lambda: None) -> Race:
+        """Return how to time the contenders, with a bar of progress."""
+
+        def progress() -> AbstractContextManager["Progress"]:
+            from attnscope.render.progress import progress_bar
+
+            return progress_bar(self.quiet)
+
+        return Race(self.device, self.budget, self.threads, self.seed, start, progress)
 
 
 Gated = Callable[["Point", str, str], "Bounds"]
@@ -330,58 +332,16 @@ def _of_modules(
 
     check_arguments(run.device, run.budget, run.threads, run.seed)
     start_torch(run.alloc if time else "default")
-    from attnscope.analyses.modules import compare_modules, race_modules
-
     found, left_out, title = candidates(names, inputs, arguments, settings, run.threads, run.seed)
-    comparison = compare_modules(found, wanted.quantity, title=title, command=line, left_out=left_out, is_timed=time)
-    order = Order(comparison, wanted.where, wanted.sort, time)
-    if time:
-        from attnscope.render.progress import progress_bar
-
-        try:
-            with progress_bar(run.quiet) as progress:
-                race_modules(
-                    comparison,
-                    found,
-                    device=run.device,
-                    budget=run.budget,
-                    threads=run.threads,
-                    seed=run.seed,
-                    progress=progress,
-                )
-        except KeyboardInterrupt:
-            comparison.interrupted = True
-    set_entries(comparison, entries_of_modules(comparison, found, order.quantities), order)
+    race = run.race() if time else None
+    comparison = compare_candidates(found, wanted, race, line, title=title, left_out=left_out)
     return comparison, counts_of(found)
 
 
 def _of_specs(meeting: Meeting, wanted: Wanted, line: str, run: RunFlags, time: bool) -> "tuple[Comparison, Gated]":
     """Compare attentions, or networks, over a range."""
-    comparison = on_paper(meeting, wanted.quantity, line, is_timed=time)
-    order = Order(comparison, wanted.where, wanted.sort, time)
-    if time:
-        from attnscope.analyses.timed_comparison import check_race, race
-
-        check_race(run.device, run.budget, run.threads, run.seed)
-        try:
-            start_torch(run.alloc)
-            from attnscope.render.progress import progress_bar
-
-            with progress_bar(run.quiet) as progress:
-                race(
-                    comparison,
-                    meeting,
-                    device=run.device,
-                    budget=run.budget,
-                    threads=run.threads,
-                    seed=run.seed,
-                    progress=progress,
-                )
-        except KeyboardInterrupt:
-            comparison.interrupted = True
-
-    if wanted.where is not None or wanted.sort is not None:
-        set_entries(comparison, entries_of_specs(comparison, meeting, order.quantities), order)
+    race = run.race(start=lambda: start_torch(run.alloc)) if time else None
+    comparison = compare_meeting(meeting, wanted, race, line)
 
     def count(point: "Point", label: str, quantity: str) -> "Bounds":
         return bounds_of(QUANTITIES[quantity], meeting.specs(meeting.place(point.at))[label])

@@ -29,19 +29,6 @@ def is_module(text: str) -> bool:
     return ".py" in text or Path(text).suffix == ".py" or bool(colon and rest and (name in PREFIXES or "." in name))
 
 
-def check_labels(names: Sequence[str]) -> None:
-    """Check that there are at least two contenders, and that none appears twice.
-
-    Raises:
-        UsageError: it is not so.
-    """
-    if len(names) < 2:
-        raise UsageError(f"a comparison requires two contenders (got only {names[0]}); add one, such as vit")
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"a contender must appear once (got {name} twice); remove one")
-
-
 def candidates(
     names: Sequence[str],
     inputs: Sequence[str],
@@ -56,8 +43,9 @@ def candidates(
         UsageError: a contender or an argument is not allowed.
         AttnscopeError: fewer than two contenders can be compared.
     """
-    from attnscope.analyses.compare import words_of
+    from attnscope.analyses.comparison import check_labels
     from attnscope.analyses.modules import candidates_of, of_spec, spec_for
+    from attnscope.analyses.paper_comparison import words_of
     from attnscope.tracing.candidate import candidate
     from attnscope.tracing.targets import parse_argument, parse_input
 

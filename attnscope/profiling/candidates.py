@@ -22,7 +22,7 @@ class Candidate:
         peak_bytes: the peak activation memory, or a lower bound.
         build: builds the module in evaluation mode, and its inputs.
         notes: notes for the user.
-        batch: number of images in its input.
+        shape: the shape of its first input; its first axis is the batch.
     """
 
     label: str
@@ -33,13 +33,13 @@ class Candidate:
     peak_bytes: int
     build: Callable[["torch.device"], "tuple[nn.Module, tuple[Tensor, ...]]"]
     notes: tuple[str, ...] = field(default=())
-    batch: int = 1
+    shape: tuple[int, ...] = ()
 
     def measured(self, seconds: float) -> dict[str, float | None]:
         """Return the measured quantities of a forward that takes this long; None if a count is unknown."""
         macs = self.counts.get("macs")
         return {
             "latency": seconds,
-            "throughput": self.batch / seconds,
+            "throughput": (self.shape or (1,))[0] / seconds,
             "latency-per-mac": seconds / macs if macs else None,
         }

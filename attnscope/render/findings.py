@@ -261,8 +261,10 @@ def formulas(comparison: Comparison) -> list[str]:
 
 
 def _formula(comparison: Comparison, crossing: Crossover, at: str, quotient: str) -> str:
-    ratio = [part for part in (crossing.formula, crossing.values) if part]
     where = (f" at {at}" if at else "") + condition(crossing)
+    if crossing.always == 1:
+        return f"{crossing.scope}{where}: {quotient} = 1 at any size{_with_padding(crossing)}"
+    ratio = [part for part in (crossing.formula, crossing.values) if part]
     even = _break_even(comparison, crossing)
     return f"{crossing.scope}{where}: {' = '.join([quotient, *ratio])}, {even}{_with_padding(crossing)}"
 
@@ -270,7 +272,7 @@ def _formula(comparison: Comparison, crossing: Crossover, at: str, quotient: str
 def _break_even(comparison: Comparison, crossing: Crossover) -> str:
     """Return the break-even in a few words: `break-even at 49 tokens`, or `no break-even: always fewer`."""
     if crossing.always is not None:
-        return "the same at any size" if crossing.always == 1 else f"{words.times(crossing.always)} at any size"
+        return f"{words.times(crossing.always)} at any size"
     if crossing.sides is not None:
         return f"break-even {_at_sides(crossing)}"
     if crossing.tokens is not None:

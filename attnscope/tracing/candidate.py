@@ -1,6 +1,6 @@
 """A third-party module as a candidate of a comparison: its counts from a trace, and how to build it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from attnscope.core.errors import UsageError, literal
 from attnscope.profiling.building import settled
 from attnscope.profiling.candidates import Candidate
 from attnscope.profiling.options import BUDGET_S
+from attnscope.reports.report import TraceReport
 from attnscope.tracing.construction import built, inputs_maker
+from attnscope.tracing.isolation import evaluating, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before
 from attnscope.tracing.targets import InputSpec, Target, find_target
-from attnscope.tracing.trace import trace_target
+from attnscope.tracing.trace import trace, trace_target
 from attnscope.tracing.tree import tensors_of
 
 COUNTS = {"macs": "macs", "flops": "flops", "params": "params", "peak": "peak_bytes"}
@@ -50,27 +52,68 @@ def candidate(name: str, args: Mapping[str, Any], inputs: Sequence[InputSpec], t
     target = find_target(name, args, inputs)
     options = TraceOptions(False, None, "module", None, None, BUDGET_S, threads, seed, None)
     report = trace_target(target, options)
+    meta, given = _on_meta(target)
+    return _candidate(name, meta, given, report, lambda device: _built(target, device, threads, seed))
+
+
+def contender(label: str, module: nn.Module, *inputs: Any, **keywords: Any) -> Candidate:
+    """Return a module as a contender of `compare`, after a trace of its forward, which leaves it as it is.
+
+    Args:
+        label: its name in the comparison.
+        module: the module. Copies of it run, in evaluation mode.
+        inputs: positional arguments of its forward; the first one is a tensor.
+        keywords: its keyword arguments.
+
+    Raises:
+        UsageError: an argument is not allowed.
+        ForwardError: the forward raised.
+
+    Example:
+        >>> import attnscope, torch
+        >>> x = torch.zeros(1, 49, 96)
+        >>> old, new = torch.nn.Linear(96, 96), torch.nn.Linear(96, 96, bias=False)
+        >>> found = attnscope.compare([attnscope.contender("old", old, x), attnscope.contender("new", new, x)])
+        >>> found.points[0].costs
+        {'old': 451584, 'new': 451584}
+    """
+    if not (inputs and isinstance(inputs[0], Tensor)):
+        raise UsageError("inputs must begin with a tensor, such as torch.zeros(1, 197, 768)")
+    report = trace(module, *inputs, kwargs=keywords)
+    given = [InputSpec(tuple(each.shape)) for each in inputs if isinstance(each, Tensor)]
+
+    def build(device: torch.device) -> tuple[nn.Module, tuple[Any, ...]]:
+        apart, (args, named) = isolated(module, (inputs, keywords), device)
+        evaluating(apart)
+        return (WithKeywords(apart, named) if named else apart), args
+
+    return _candidate(label, module, given, report, build)
+
+
+def _candidate(
+    label: str,
+    module: nn.Module,
+    inputs: Sequence[InputSpec],
+    report: TraceReport,
+    build: Callable[[torch.device], tuple[nn.Module, tuple[Any, ...]]],
+) -> Candidate:
+    """Return a candidate with the counts of a trace."""
     totals = {quantity: report.total(total) for quantity, total in COUNTS.items()}
     moved = [report.total(total) for total in ("bytes_read", "bytes_written")]
     is_known = all(exact is not None for exact, _ in moved)
     totals["bytes"] = sum(exact or 0 for exact, _ in moved) if is_known else None, sum(least or 0 for _, least in moved)
     least = {quantity: bound for quantity, (exact, bound) in totals.items() if exact is None and bound}
     peak, peak_at_least = totals["peak"]
-
-    def build(device: torch.device) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        return _built(target, device, threads, seed)
-
-    meta, given = _on_meta(target)
     return Candidate(
-        label=name,
-        words=f"{type(meta).__name__}, {_inputs(given)}",
+        label=label,
+        words=f"{type(module).__name__}, input {', '.join(map(str, inputs))}",
         counts={quantity: exact for quantity, (exact, _) in totals.items()},
         at_least=least,
-        resident_bytes=sum(tensor.nbytes for tensor in tensors_of(meta)),
+        resident_bytes=sum(tensor.nbytes for tensor in tensors_of(module)),
         peak_bytes=peak or peak_at_least or 0,
         build=build,
         notes=tuple(report.warnings),
-        batch=given[0].shape[0] if given and given[0].shape else 1,
+        shape=inputs[0].shape if inputs else (),
     )
 
 
@@ -79,10 +122,6 @@ def _on_meta(target: Target) -> tuple[nn.Module, list[InputSpec]]:
     with imports_as_before():
         module = built(target, "meta", otherwise="cpu")
         return module, target.inputs_of(module)
-
-
-def _inputs(specs: Sequence[InputSpec]) -> str:
-    return f"input {', '.join(map(str, specs))}"
 
 
 def _built(target: Target, device: torch.device, threads: int, seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:

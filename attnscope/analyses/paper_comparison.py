@@ -4,10 +4,8 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from attnscope.analyses.contenders import (
-    CONTENDERS,
     IMAGE,
     RESOLUTION,
     STAGE,
@@ -15,7 +13,6 @@ from attnscope.analyses.contenders import (
     Meeting,
     NetworkContender,
     Place,
-    arrange,
 )
 from attnscope.analyses.crossovers import crossovers
 from attnscope.analyses.quantities import QUANTITIES, macs
@@ -26,7 +23,6 @@ from attnscope.core.ranges import MOST_VALUES
 from attnscope.core.sizes import spell_sides
 from attnscope.core.version import __version__
 from attnscope.networks.spec import NetworkSpec
-from attnscope.networks.stages import Stage
 from attnscope.reports.comparison import LAYER, NETWORK, Comparison, LeftOut, Number, Point
 from attnscope.reports.comparison import Contender as ContenderWords
 
@@ -37,47 +33,6 @@ COMMON, MIDDLE = "a common size", "the middle of the range"
 FRAME_ALONE = "each frame alone"
 PARTS = {LAYER: "one layer", NETWORK: "the network"}
 """The compared part in words, for titles."""
-
-
-def compare(
-    contenders: Sequence[str] = CONTENDERS,
-    over: Mapping[str, Sequence[int]] | None = None,
-    *,
-    quantity: str = "macs",
-    stages: Sequence[Stage] = (),
-    pad: bool = True,
-    command: str | None = None,
-    **settings: Any,
-) -> Comparison:
-    """Compare attentions over a range by exact counts from their closed forms, without a measurement. No torch.
-
-    Args:
-        contenders: attentions by name, with their own values if they have any: `swin:window=14,shift`; or presets of
-            whole networks: `vit-b-16-224`. The others are compared with the first one.
-        over: values of one or two fields, such as `{"resolution": [14, 28, 56]}` (tokens), `{"image": [224, 448]}`
-            (pixels), window, dim, heads, batch or frames. By default, images of 56 to 1792 pixels in patches of 4.
-        quantity: a key of QUANTITIES.
-        stages: stages of a network to compare at, in place of images.
-        pad: pad grids if an attention needs it, and report the waste; otherwise leave such points out.
-        command: the command line, for the record.
-        settings: fields of the Specs that all contenders share, and image, patch, resolution or frames. A contender that
-            cannot take one of them has the nearest value that it can take, as listed in `adaptations`.
-
-    Returns:
-        A Comparison: counts are integers, sizes are in bytes.
-
-    Raises:
-        UsageError: an argument is not allowed, or no point of the range is possible.
-
-    The crossovers follow from equations 1 and 2 of Liu et al., arXiv 2103.14030, solved in integers.
-
-    Example:
-        >>> import attnscope
-        >>> comparison = attnscope.compare(("vit", "swin"), {"resolution": [14, 28]})
-        >>> [point.costs for point in comparison.points]
-        [{'vit': 14601216, 'swin': 9069312}, {'vit': 146915328, 'swin': 36277248}]
-    """
-    return on_paper(arrange(contenders, over or {}, settings, stages, pad), quantity, command)
 
 
 def on_paper(
