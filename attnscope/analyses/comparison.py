@@ -36,7 +36,7 @@ def _silent() -> Iterator["Progress"]:
 
 @dataclass(frozen=True)
 class Race:
-    """How to time contenders.
+    """Settings of a race between contenders.
 
     Args:
         device, budget, threads, seed: as in `explore`; the budget is the seconds to measure at each point.
