@@ -93,7 +93,8 @@ def module_in(folder: Path, target: str, shape: str) -> str:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_works(attnscope, command, tmp_path):
-    words = [str(tmp_path / word) if word.endswith(".json") else word for word in shlex.split(command)[1:]]
+    written = (".json", ".html", ".svg", ".csv")
+    words = [str(tmp_path / word) if word.endswith(written) else word for word in shlex.split(command)[1:]]
     if words[0] == "--attention":
         words[1] = str(ROOT / "examples" / words[1])
     if words[0] == "diff":
