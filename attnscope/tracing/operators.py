@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from attnscope.ops.formats import is_channels_last
 from attnscope.tracing.costs import is_known, is_view, name_of
+from attnscope.tracing.meta_results import MetaResults
 from attnscope.tracing.tensors import has_own_operators, overwritten, storage_of, tensors_in
 
 ALLOCATES = re.compile(r"(new_)?(empty|zeros|ones|full)(_like|_strided|_permuted)?")
@@ -59,6 +60,7 @@ class Operators(TorchDispatchMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
+        self.results = MetaResults()
         self.computed: set[int] | None = None
         """Inside a custom operator, the storages whose values an operator computed."""
 
@@ -79,14 +81,14 @@ class Operators(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         if self.recorder.here.is_whole:
-            return func(*args, **kwargs)
+            return self.results.of(func, args, kwargs)
         if not is_known(func) and (backend := _backend(args, kwargs)) and _runs_python(func, backend):
             return self.run_custom(func, backend, args, kwargs)
         if (
             func.namespace == "aten"
         ):  # many operators on meta are Python, whose torch calls are not those of the forward
             with torch._C.DisableTorchFunction():
-                out = func(*args, **kwargs)
+                out = self.results.of(func, args, kwargs)
         else:
             out = func(*args, **kwargs)
         out = _laid_out(func, args, out)

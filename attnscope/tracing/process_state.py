@@ -83,6 +83,21 @@ def modes_as_before() -> Iterator[None]:
 
 
 @contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause the garbage collector within a `with` block whose objects live on.
+
+    Each time that enough of them are new, the collector would search all objects of the process for garbage.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def default_device(device: torch.device) -> Iterator[None]:
     """Make a device the default within a `with` block.
 

@@ -15,6 +15,7 @@ from attnscope.tracing.calls import Call
 from attnscope.tracing.edges import edges_of
 from attnscope.tracing.folding import Row, rows_of
 from attnscope.tracing.options import TraceOptions
+from attnscope.tracing.process_state import collector_paused
 from attnscope.tracing.python_call import python_call
 from attnscope.tracing.recognition import find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
@@ -26,6 +27,7 @@ from attnscope.tracing.times import call_times
 from attnscope.tracing.tree import named_modules, named_parameters
 
 
+@collector_paused()
 def trace_report(
     options: TraceOptions, name: str, found: Found, measured: Measured, environment: dict[str, Any]
 ) -> TraceReport:

@@ -1,8 +1,8 @@
 """Run a module, or one of its submodules, on a device: record its calls, and time them."""
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
 from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
-from attnscope.tracing.process_state import default_device, process_as_before
+from attnscope.tracing.process_state import collector_paused, default_device, process_as_before
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in, tensors_within
@@ -81,14 +81,12 @@ def run_watched(
     there, (args, keywords) = isolated(module, inputs(device), device)
     copies = modules_of(there)  # without those that the forward may add, which may be others
     whole = args, keywords
-    # the forward may also create tensors, which belong on meta
-    made_there = default_device(device) if device.type == "meta" else nullcontext()
     try:
         evaluating(there)
         batch = _batch(there, args, keywords)
         check.batch = batch
         # a forward that fails on meta must not change the process for its next run
-        with process_as_before(), surroundings_as_before(module, (args, keywords)), made_there:
+        with process_as_before(), surroundings_as_before(module, (args, keywords)), _prepared(device):
             if submodule:
                 there, (args, keywords) = received(there, submodule, args, keywords)
             before = inputs_apart((args, keywords))
@@ -107,6 +105,19 @@ def run_watched(
     if check.failure is not None:
         notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
     return Found(there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else ())
+
+
+@contextmanager
+def _prepared(device: torch.device) -> Iterator[None]:
+    """Prepare the process for a forward on a device within a `with` block.
+
+    Tensors that a forward on meta creates belong there too. Its garbage holds no memory, so that nothing has to collect it.
+    """
+    if device.type != "meta":
+        yield
+        return
+    with default_device(device), collector_paused():
+        yield
 
 
 def _has_sizes(value: Any) -> bool:
