@@ -32,11 +32,11 @@ from attnscope.tracing.costs import (
 from attnscope.tracing.flow.record import Flow
 from attnscope.tracing.memory import Memory
 from attnscope.tracing.operators import Operators
+from attnscope.tracing.parameters import Parameters
 from attnscope.tracing.process_state import modes_as_before
 from attnscope.tracing.source_lines import Line, raised_at, users_line
 from attnscope.tracing.tensors import elements_of, is_array, shapes_in, tensors_in
 from attnscope.tracing.threads import followed
-from attnscope.tracing.tree import named_parameters
 from attnscope.tracing.visits import Running, Visit, Visits
 
 
@@ -314,8 +314,7 @@ class _Watcher:
 
     def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None) -> None:
         self.visits = Visits(module)
-        self.unused = {id(parameter) for _, parameter in named_parameters(module)}
-        """The identities of the parameters that no call has taken yet."""
+        self.parameters = Parameters(module)
         self.tracer = tracer
         self.entered = entered
         self.here = _Here()
@@ -375,27 +374,30 @@ class _Watcher:
         return self.here.stack[-1].visit.path if self.here.stack else ""
 
     def start(self, name: str, args: Any, kwargs: Any, seen: bool = True) -> Call:
+        """Return a new Call of the running module with these arguments.
+
+        A torch call takes parameters as they are. An operator outside of torch calls may take views of them.
+        """
         file, line = users_line(sys._getframe(2), watch.__code__)
         tensors = list(tensors_in((args, kwargs)))
         visit = self.here.stack[-1].visit if self.here.stack else None
+        is_parameter = _is_parameter if seen else self.parameters.__contains__
         return Call(
             name=name,
             path=self.path(),
             module=visit.kind if visit else "",
             file=file,
             line=line,
-            inputs=shapes_in([tensor for tensor in tensors if not isinstance(tensor, nn.Parameter)]),
-            params=sum([elements_of(tensor) for tensor in tensors if isinstance(tensor, nn.Parameter)]),
+            inputs=shapes_in([tensor for tensor in tensors if not is_parameter(tensor)]),
+            params=sum([elements_of(tensor) for tensor in tensors if is_parameter(tensor)]),
             seen=seen and self.here.is_main,
             visit=visit,
         )
 
     def use(self, call: Call, args: Any, kwargs: Any) -> None:
         """Count the parameters among these arguments that no call has taken yet as new ones of this call."""
-        if self.unused:
-            new = {id(tensor): tensor for tensor in tensors_in((args, kwargs)) if id(tensor) in self.unused}
-            self.unused.difference_update(new)
-            call.new_params += sum(map(elements_of, new.values()))
+        if self.parameters.unused:
+            call.new_params += self.parameters.take(tensors_in((args, kwargs)))
 
     def record(self, call: Call, args: Any, kwargs: Any) -> None:
         """Append a call with these arguments to those of this thread."""
@@ -472,6 +474,10 @@ class _Watcher:
             _, path, step, shapes, place = self.failed
             return ForwardFailedError(error, path, step, shapes, *(place if place[0] else (file, line)))
         return ForwardFailedError(error, "", "", [], file, line)
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
 
 
 def _in_order(calls: list[Any]) -> Iterator[Call]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from attnscope.tracing.tensors import tensors_within
-from attnscope.tracing.tree import modules_of
+from attnscope.tracing.tree import modules_of, tensors_of
 
 Value = TypeVar("Value")
 Memo = dict[int, Any]
@@ -95,6 +95,8 @@ class _Copiers(dict[type, Copier]):
         """Return the copier of a class that the table does not have; None for the protocol of copy.deepcopy."""
         if issubclass(kind, Tensor):
             return self.copy_tensor if _is_torchs(kind, "__deepcopy__") else None
+        if issubclass(kind, torch.jit.ScriptModule):
+            return _scripted
         if issubclass(kind, nn.Module):
             return None if hasattr(kind, "__deepcopy__") or _is_reduced_whole(kind) else _by_attributes
         return _share if hasattr(kind, "__del__") else None  # a second owner would release its resource
@@ -159,6 +161,14 @@ def _by_attributes(value: Any, memo: Memo) -> Any:
     except Exception:
         disown(made)
         raise
+    return made
+
+
+def _scripted(module: torch.jit.ScriptModule, memo: Memo) -> torch.jit.ScriptModule:
+    """Return a copy of a TorchScript module, whose parameters torch copies without their flags."""
+    made: torch.jit.ScriptModule = module.__deepcopy__(memo)
+    for original, copied_tensor in zip(tensors_of(module), tensors_of(made), strict=True):
+        copied_tensor.requires_grad_(original.requires_grad)
     return made
 
 

@@ -42,8 +42,8 @@ def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[n
     """Return copies of a module and its inputs on a device.
 
     What is shared remains shared: tied weights, views of one memory, and a tensor that appears twice in the inputs.
-    Tensors that are plain attributes of the module stay on their device, as `nn.Module.to` leaves them. An object that
-    cannot be copied, such as a lock, is shared with the original.
+    Tensors that are plain attributes of the module stay on their device, as `nn.Module.to` leaves them. Views of its
+    parameters and buffers go with these. An object that cannot be copied, such as a lock, is shared with the original.
 
     Raises:
         DeviceError: the device does not support the dtype of the module or of an input.
@@ -103,18 +103,24 @@ def dismantle(modules: list[nn.Module]) -> None:
 class _Tensors:
     """Copies of tensors, which share memory as the originals do. They also copy results of differentiable operations.
 
-    The copies are on `device`; if it is None, each is on the device of its original.
+    The copies are on `device`; if it is None, on the devices of the originals, but views on that of what they view.
     """
 
     def __init__(self, lazily: bool = True) -> None:
         self.device: torch.device | None = None
         self.lazily = lazily
         self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
+        self.devices: dict[int, torch.device] = {}
         self.made: list[tuple[Tensor, Tensor]] = []
 
     def copied(self, value: Value, memo: Memo) -> Value:
         """Return a deep copy of a value; `memo` has the copies that exist, and gets the new ones."""
-        return copied(value, memo, lambda tensor, memo: self.of(tensor, self.device or tensor.device))
+        return copied(value, memo, lambda tensor, memo: self.of(tensor, self.device or self._beside(tensor)))
+
+    def _beside(self, tensor: Tensor) -> torch.device:
+        """Return the device of the first copy of the memory of a tensor, or else the device of the tensor."""
+        storage = storage_of(tensor) if _is_plain(tensor) else None
+        return tensor.device if storage is None else self.devices.get(storage._cdata, tensor.device)
 
     def of(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Return a copy of a tensor on a device: detached, with its type and gradient, and without attributes."""
@@ -162,6 +168,7 @@ class _Tensors:
         """Return a copy of the whole storage of a tensor as bytes. Tensors that share a storage share the copy."""
         storage = tensor.untyped_storage()
         key = storage._cdata, str(device)
+        self.devices.setdefault(storage._cdata, device)
         if key not in self.memories:
             # with the storage, whose identity is the key, so that it lives as long as the key
             self.memories[key] = storage, _memory_copied(storage, device, self.lazily)

@@ -65,6 +65,8 @@ class Operators(TorchDispatchMode):
         """Inside a custom operator, the storages whose values an operator computed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):  # the torch calls of its functions are those of the forward
+            return self.run_higher_order(func, *args, **(kwargs or {}))
         if self.recorder.here.current is None:  # a function mode would take the operator for a call of the forward
             with torch._C.DisableTorchFunction():
                 return self.run(func, types, args, kwargs or {})
@@ -72,8 +74,6 @@ class Operators(TorchDispatchMode):
 
     def run(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator, and record it or the operators of which it consists."""
-        if isinstance(func, HigherOrderOperator):
-            return self.run_higher_order(func, *args, **kwargs)
         if any(map(has_own_operators, types)):
             return NotImplemented  # the subclass runs operators on the tensors inside, which come back here
         is_nested = any(tensor.is_nested for tensor in tensors_in((args, kwargs)))
