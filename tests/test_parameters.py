@@ -83,9 +83,11 @@ USES_FIRST = {
 @pytest.mark.parametrize("name", USES_FIRST)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own
 def test_parameters_that_only_one_branch_takes_are_used(name):
-    report = attnscope.trace(Two(USES_FIRST[name]), X, device="cpu")
+    report = attnscope.trace(Two(USES_FIRST[name]), X, device="cpu", backward=True)
     assert (report.totals.params, report.unused_params) == (72, 36)
     assert sum(row.new_params for row in report.steps) == 36
+    assert not report.uncounted
+    assert report.backward.macs == 2 * report.totals.macs  # to the inputs and to the weights
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own

@@ -25,7 +25,10 @@ register(
     _nested_view_from_buffer _nested_get_values _nested_view_from_jagged""",
     is_view=True,
 )
-register("embedding index index_select gather take slice_scatter", gathers=True)
+register(
+    "embedding index index_select gather take slice_scatter select_copy slice_copy narrow_copy diagonal_copy",
+    gathers=True,
+)
 register(
     """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
     constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
@@ -33,7 +36,12 @@ register(
 )
 register(
     """im2col col2im masked_fill masked_scatter where tril triu one_hot meshgrid index_put _index_put_impl scatter
-    select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy"""
+    select_scatter upsample_nearest2d _upsample_nearest_exact2d resize set unfold_copy as_strided_copy index_copy"""
+)
+register(
+    """alias_copy detach_copy expand_copy permute_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy
+    unbind_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy _reshape_copy _reshape_alias_copy
+    lift_fresh_copy"""
 )
 register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")
 register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")

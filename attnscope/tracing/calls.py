@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -295,7 +295,8 @@ def _traced(tracer: Any) -> Iterator[None]:
 class _Here(threading.local):
     """The state of one thread: its running modules, its running call, and the list that takes its calls.
 
-    `is_whole` is True in a call that is costed as one operator, although it may run several on this device.
+    `is_whole` is True in a call that is costed as one operator, although it may run several on this device. `suspended` is
+    the dispatch mode while a higher-order operator runs, whose own torch calls would otherwise not reach it.
     """
 
     def __init__(self) -> None:
@@ -304,6 +305,7 @@ class _Here(threading.local):
         self.current: Call | None = None
         self.is_whole = False
         self.is_main = False
+        self.suspended: Operators | None = None
 
 
 class _Watcher:
@@ -515,8 +517,9 @@ class _Functions(TorchFunctionMode):
         # autocast is off inside operators, so that only calls can ask
         watcher.casts |= _is_autocast_enabled() and any(tensor.is_meta for tensor in tensors_in((args, kwargs)))
         here.current = call = watcher.start(name, args, kwargs)
+        run = func if here.suspended is None else partial(here.suspended.run_in_mode, func)
         try:
-            out = watcher.run_whole(func, name, args, kwargs) if name in WHOLE else func(*args, **kwargs)
+            out = watcher.run_whole(run, name, args, kwargs) if name in WHOLE else run(*args, **kwargs)
         except Exception as error:
             watcher.fail(error, name, args, kwargs)
             raise

@@ -114,15 +114,24 @@ class Operators(TorchDispatchMode):
                 self.recorder.ran(func, args, kwargs, out)
             return out
         run = partial(tree_map_only, FUNCTIONS, lambda function: partial(self.run_in_mode, function))
-        out = func(*run(args), **run(kwargs))
+        around, here.suspended = here.suspended, self
+        try:
+            out = func(*run(args), **run(kwargs))
+        finally:
+            here.suspended = around
         if str(func) not in ONLY_CALLS:
             self.recorder.lost(func, args, kwargs, out)
         return out
 
     def run_in_mode(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a function in this mode."""
-        with self:
-            return function(*args, **kwargs)
+        here = self.recorder.here
+        around, here.suspended = here.suspended, None
+        try:
+            with self:
+                return function(*args, **kwargs)
+        finally:
+            here.suspended = around
 
     def run_custom(self, func: OpOverload, backend: str, args: Any, kwargs: Any) -> Any:
         """Run a custom operator that Python implements, and record the operators that its kernel runs.
