@@ -1,7 +1,5 @@
 """The parameters that a call takes: by identity, and by the views of them that operators take."""
 
-import warnings
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,28 +124,3 @@ class Parts(nn.Module):
 def test_views_kept_outside_of_the_parameters_use_them(module, unused, device):
     report = attnscope.trace(module(), X, device=device)
     assert report.unused_params == unused
-
-
-class Scripted(nn.Module):
-    """A linear layer and a layer that does not run."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(5, 6), nn.Linear(5, 6)
-
-    def forward(self, x):
-        return self.first(x)
-
-
-def scripted(how):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        return torch.jit.script(Scripted()) if how == "script" else torch.jit.trace(Scripted(), X)
-
-
-@pytest.mark.parametrize("how", ["script", "trace"])
-def test_operators_of_torchscript_take_the_parameters_that_they_view(how):
-    report = attnscope.trace(scripted(how), X, backward=True)
-    (row,) = report.steps
-    assert (row.inputs, row.params, row.macs, report.unused_params) == ([(4, 5)], 36, 120, 36)
-    assert report.backward.macs == 240

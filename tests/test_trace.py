@@ -5,6 +5,7 @@ import json
 import math
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import attnscope
@@ -554,3 +556,23 @@ def test_a_notebook_shows_a_table(vit):
     assert html.startswith('<div><div class="attnscope embedded"><strong>VisionTransformer')
     assert html.count("<tr") == len(list(lines_of(report))) + 2
     assert "197" in report._repr_mimebundle_()["text/plain"]
+
+
+@pytest.mark.parametrize("options", [{"device": "cpu"}, {"time": True}])
+@pytest.mark.parametrize("kind", ["meta", "fake"])
+def test_inputs_without_values_can_only_be_traced_on_meta(kind, options):
+    with FakeTensorMode() if kind == "fake" else nullcontext():
+        x = torch.randn(4, 5, device="cpu" if kind == "fake" else "meta")
+    module = nn.Linear(5, 6)
+    assert attnscope.trace(module, x).totals.macs == 120
+    with pytest.raises(attnscope.UsageError, match="the inputs must have values to compute with"):
+        attnscope.trace(module, x, **options)
+
+
+def test_a_forward_that_needs_values_does_not_run_with_inputs_that_have_none():
+    class AsksForValues(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if x.sum().item() > 0 else x
+
+    with pytest.raises(ForwardError, match="cannot be called on meta tensors"):
+        attnscope.trace(AsksForValues(5, 6), torch.randn(4, 5, device="meta"))

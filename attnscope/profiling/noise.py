@@ -44,7 +44,14 @@ class Disturbed(Protocol):
     def pressure(self) -> float | None: ...
 
 
-def doubts(time: Time, threads: int, device: str, cores: int | None = None, allocator: str | None = None) -> list[str]:
+def doubts(
+    time: Time,
+    threads: int,
+    device: str,
+    cores: int | None = None,
+    allocator: str | None = None,
+    all_timed: bool = True,
+) -> list[str]:
     """Return warnings about noisy times, each with its fix.
 
     Symptoms, such as a large spread, each have a fix of their own only if no cause is found. Otherwise the last warning
@@ -56,22 +63,23 @@ def doubts(time: Time, threads: int, device: str, cores: int | None = None, allo
         device: "cpu", "cuda" or "mps".
         cores: number of CPUs that the process may use; None for those that it may use now.
         allocator: "pinned" or "default"; None for that of this process.
+        all_timed: whether the times of all steps are known, so that they should sum to the whole.
     """
     causes = disturbances(time, threads, device, cores) + _slowed(time.gpu)
     if device == "cpu" and time.page_faults is not None and time.page_faults > FAULTS_MAY_BE:
         fix = faults_remedy(allocator or process.allocator, process.glibc_mallopt() is not None)
         causes.append(f"each run allocates its memory again ({time.page_faults:,.0f} page faults a run); {fix}")
-    symptoms = _symptoms(time, threads, device)
+    symptoms = _symptoms(time, threads, device, all_timed)
     if not causes or not symptoms:
         return causes + [f"{symptom}; {fix}" for symptom, fix in symptoms.items()]
     return [*causes, f"as a result, {' and '.join(symptoms)}"]
 
 
-def _symptoms(time: Time, threads: int, device: str) -> dict[str, str]:
+def _symptoms(time: Time, threads: int, device: str, all_timed: bool) -> dict[str, str]:
     """Return the symptoms of noise in the times themselves, each with the fix to try if the cause is unknown."""
     symptoms = {}
     ratio = time.steps_sum_s / time.whole_interquartile_mean_s
-    if device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # MpsClock synchronizes after each step
+    if all_timed and device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # MpsClock synchronizes after each step
         symptoms[f"the steps sum to {ratio:.2f}× the whole"] = "use a longer --budget, or close other programs"
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s:
         fix = "use a longer --budget" if threads == 1 or device != "cpu" else "use --threads 1"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from traceback import walk_tb
 
 from attnscope.core.axes import spell
-from attnscope.core.errors import AttnscopeError, ran_out_of_memory
+from attnscope.core.errors import AttnscopeError, in_a_line, ran_out_of_memory
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_of
 
@@ -27,6 +27,11 @@ def is_metas(error: BaseException) -> bool:
     is_refused = any(part in file for file in files[-4:] for part in META_KERNELS)
     is_hidden = SCRIPTED in str(error)  # a scripted forward hides the error and its place
     return needs_values(error) or is_refused or is_hidden or (error.__cause__ is not None and is_metas(error.__cause__))
+
+
+def reason(error: Exception) -> str:
+    """Return in a line why a forward failed on meta."""
+    return "TorchScript does not run there" if SCRIPTED in str(error) else in_a_line(error)
 
 
 class ForwardError(AttnscopeError):

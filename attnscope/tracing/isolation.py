@@ -20,7 +20,7 @@ from attnscope.core.dtypes import dtype_name
 from attnscope.profiling.options import check_dtype
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.copying import Memo, Value, copied, disown
-from attnscope.tracing.tensors import REFUSED, has_own_operators, is_fake, storage_of, tensors_in
+from attnscope.tracing.tensors import REFUSED, has_own_operators, has_values, is_fake, storage_of, tensors_in
 from attnscope.tracing.tree import modules_of, tensors_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -35,7 +35,7 @@ def home(module: nn.Module) -> torch.device:
 
 def is_partly_on_meta(module: nn.Module) -> bool:
     """Return whether any parameter or buffer of a module has no values, as on meta, so that its forward cannot compute."""
-    return any(tensor.device.type == "meta" or is_fake(tensor) for tensor in tensors_of(module))
+    return not all(map(has_values, tensors_of(module)))
 
 
 def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Inputs]:

@@ -57,7 +57,8 @@ def trace_report(
     inputs = [text for value in (*args, *keywords.values()) if (text := _spell_input(value))]
     opened = f"{name} · {options.submodule}" if options.submodule else name
     taken = [f"input {' and '.join(inputs)}"] if inputs else []
-    noise = doubts(whole, options.threads, found.device.type) if whole else []
+    all_timed = all(call.seen for call in calls)
+    noise = doubts(whole, options.threads, found.device.type, all_timed=all_timed) if whole else []
     return TraceReport(
         command=options.command,
         title=" · ".join([*dict.fromkeys([opened, type(module).__name__]), *taken]),

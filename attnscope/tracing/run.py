@@ -26,6 +26,9 @@ from attnscope.tracing.tensors import shapes_in, tensors_within
 from attnscope.tracing.tree import modules_of, named_modules
 from attnscope.tracing.visits import Visit
 
+UNSCRIPTED = "before torch.jit.script or torch.jit.trace"
+"""The fix for a module whose submodules and calls TorchScript hides."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -160,7 +163,8 @@ def received(
     # a shared module runs below several callers, or below one that calls it by another name
     if catch(lambda _, visit: visit.path == path) or catch(lambda running, _: running is submodules[path]):
         return submodules[path], caught[0]
-    raise UsageError(f"{{module}} {path} is never called by the forward; choose a submodule that it calls")
+    fix = f"trace the module {UNSCRIPTED}" if _scripted(module) else "choose a submodule that it calls"
+    raise UsageError(f"{{module}} {path} is never called by the forward; {fix}")
 
 
 def _batch(module: nn.Module, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
@@ -199,13 +203,31 @@ def measure(found: Found, options: TraceOptions) -> Measured:
     try:
         progress = options.progress_of("the calls")
         with surroundings_as_before(found.module, found.inputs):
-            return Measured(time_calls(found.device, prepared, found.watched.calls, options.budget, progress))
+            timing = time_calls(found.device, prepared, found.watched.calls, options.budget, progress)
+            return Measured(timing, _untimed(found))
     except CallsDifferError:
         return Measured(
             warnings=(
                 "not timed: the torch calls of the forward change from run to run; trace a submodule whose calls do not",
             )
         )
+
+
+def _untimed(found: Found) -> tuple[str, ...]:
+    """Return a warning about the calls that have no times, with the fix."""
+    calls = found.watched.calls
+    count = sum(not call.seen for call in calls)
+    if not count:
+        return ()
+    if _scripted(found.module):
+        why = f"TorchScript runs them; trace the module {UNSCRIPTED}"
+    else:
+        why = "they run in other threads, or outside of torch calls; their time is part of the whole"
+    return (f"{count:,} of {len(calls):,} calls have no times: {why}",)
+
+
+def _scripted(module: nn.Module) -> bool:
+    return any(isinstance(each, torch.jit.ScriptModule) for each in modules_of(module))
 
 
 def _run_forward(module: nn.Module, inputs: Inputs) -> Any:

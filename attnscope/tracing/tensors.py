@@ -20,6 +20,7 @@ __all__ = [
     "described",
     "elements_of",
     "has_own_operators",
+    "has_values",
     "is_array",
     "is_fake",
     "shape_of",
@@ -160,6 +161,11 @@ def storage_of(tensor: Tensor) -> Any:
 def is_fake(tensor: Tensor) -> bool:
     """Return whether a tensor has a device and no values, as on meta: one of a FakeTensorMode."""
     return type(tensor).__name__ == "FakeTensor"
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor has values to compute with, unlike one on meta and a fake one."""
+    return tensor.device.type != "meta" and not is_fake(tensor)
 
 
 def has_own_operators(kind: type[Tensor]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, in_a_line, literal
+from attnscope.core.errors import DeviceError, UsageError, exceeds_addresses, literal
 from attnscope.core.version import __version__
 from attnscope.profiling.building import memory_errors_explained, settled, shortage
 from attnscope.profiling.devices import environment, find_device
@@ -19,7 +19,7 @@ from attnscope.profiling.options import BUDGET_S
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import SMALLER, built, inputs_maker, parameters_short
-from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas, needs_values
+from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas, needs_values, reason
 from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
@@ -27,6 +27,7 @@ from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import Found, measure, run_watched
 from attnscope.tracing.source_lines import users_files
 from attnscope.tracing.targets import InputSpec, Target
+from attnscope.tracing.tensors import has_values, tensors_in
 from attnscope.tracing.tree import named_tensors_of, tensors_of
 from attnscope.tracing.values import values_known
 
@@ -111,6 +112,7 @@ def trace(
         time, device, group, depth, submodule, budget, threads, seed, command, focus=tuple(focus), **rows
     )
     _check_home(module, options)
+    _check_values((inputs, keywords), options)
     with _harmless():
         return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
@@ -159,13 +161,27 @@ def _check_home(module: nn.Module, options: TraceOptions) -> None:
     """
     if options.runs and is_partly_on_meta(module):
         raise UsageError(
-            "the module must not be on meta, which computes nothing; move it, or leave out {time} and {device}"
+            "the module must not be on meta, which computes nothing, or fake; "
+            "build it with values, or leave out {time} and {device}"
         )
     devices = {tensor.device.type for tensor in tensors_of(module)}
     if len(devices) > 1 and "meta" in devices:
         first = next(name for name, tensor in named_tensors_of(module) if tensor.is_meta)
         raise UsageError(
             f"the module must be on meta as a whole or not at all ({first} is on meta); use module.to('meta') for all of it"
+        )
+
+
+def _check_values(inputs: Inputs, options: TraceOptions) -> None:
+    """Refuse inputs that a forward cannot compute with.
+
+    Raises:
+        UsageError: an input is on meta or fake, although the forward must compute.
+    """
+    if options.runs and not all(map(has_values, tensors_in(inputs))):
+        raise UsageError(
+            "the inputs must have values to compute with (one is on meta or fake); "
+            "pass real tensors, or leave out {time} and {device}"
         )
 
 
@@ -281,20 +297,20 @@ def _run_with_values(
     Raises:
         DeviceError: the module must be built for that, and does not fit.
     """
-    why = in_a_line(failed.error)
+    why = reason(failed.error)
     if is_partly_on_meta(module):
         try:
             with values_known():
                 return run_watched(META, options.submodule, module, inputs)
         except ForwardFailedError as again:
-            why, short = in_a_line(again.error), parameters_short(module, torch.device("cpu"))
+            why, short = reason(again.error), parameters_short(module, torch.device("cpu"))
             if short and not needs_values(again.error):
                 raise
         if short:
             raise DeviceError(f"{name} cannot run on meta ({literal(why)}), and its parameters need {short}; {SMALLER}")
     module = module_to_run()
-    if is_partly_on_meta(module):  # it has no values to compute with
-        raise failed
+    if is_partly_on_meta(module) or not all(map(has_values, tensors_in(inputs(home(module))))):
+        raise failed  # it has nothing to compute with
     found = run_watched(home(module), options.submodule, module, inputs)
     ran = f"ran on {found.device.type}, since the forward failed on meta ({why})"
     return replace(found, notes=(*found.notes, ran))
