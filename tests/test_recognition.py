@@ -387,6 +387,41 @@ def test_softmaxes_outside_of_attention_are_listed():
     )
 
 
+class Leftover(Layers):
+    """Scores of an earlier version, which only a plot needed: no result depends on them."""
+
+    take = staticmethod(lambda scores: None)
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-1, -2)
+        self.take(scores.softmax(-1))
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Plotted(Leftover):
+    take = staticmethod(lambda scores: scores.numpy())
+
+
+class Written(Leftover):
+    def forward(self, x):
+        scores = x @ x.transpose(-1, -2)
+        out = torch.zeros_like(scores)
+        out[:, 1:] = scores.softmax(-1)[:, 1:]
+        return out
+
+
+def test_softmaxes_on_which_no_result_depends_are_unused():
+    report = attnscope.trace(Leftover(), torch.rand(2, 50, 64))
+    assert (report.unused_softmaxes, report.other_softmaxes) == ([""], [""])
+    saved = 2 * 50 * 50 * 64
+    assert f"no result depends on the softmax in the module; removing it saves {saved:,} MACs" in report.warnings
+    assert "not recognized as attention" not in render(report, "table", Screen())
+    for module in (Plotted(), Written()):
+        report = attnscope.trace(module, torch.rand(2, 50, 64), device="cpu")
+        assert (report.unused_softmaxes, report.other_softmaxes) == ([], [""])
+
+
 class OverHeads(Layers):
     def forward(self, x):
         q, k, v = self.split(x)
@@ -405,12 +440,26 @@ class OverImages(Layers):
         return attend(self.q(x), self.k(x), self.v(x))
 
 
+class OneScore(nn.Module):
+    """A single channel without an axis of its own, so that the tokens are in the place of the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(1, 3)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).unbind(-1)
+        return attend(q, k, v)
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "mistake"),
     [
         (OverHeads, (2, 50, 64), "the softmax is over heads, not over the keys"),
         (OverQueries, (2, 50, 64), "the softmax is over the queries, not over the keys"),
         (OverImages, (5, 64, 8, 8), "q·kᵀ is over the batch axis: images attend to each other"),
+        (OneScore, (2, 1, 7, 7), "q·kᵀ is over the batch axis: images attend to each other"),
+        (OneScore, (1, 1, 7, 7), "the softmax is over a single score, so that its weight is always 1"),
     ],
 )
 def test_a_mistake_has_a_warning(module, shape, mistake):

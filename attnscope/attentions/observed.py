@@ -1,6 +1,7 @@
 """An attention as it was observed in the forward of a third-party module: its sizes, from which a family's Spec follows."""
 
 from dataclasses import dataclass
+from math import isqrt
 
 from attnscope.core.sizes import Sides
 
@@ -48,8 +49,15 @@ class Observed:
 
     @property
     def grid(self) -> Sides:
-        """Return the sides of the grid of queries; those of one row if they are unknown."""
-        return self.sides if self.sides and len(self.sides) > 1 else (1, self.windows * self.tokens)
+        """Return the sides of a grid with these queries, for attention whose cost depends on their number alone.
+
+        Those of a sequence are unknown: they are a square if it has as many tokens as one, and a row otherwise.
+        """
+        if self.sides and len(self.sides) > 1:
+            return self.sides
+        tokens = self.windows * self.tokens
+        side = isqrt(tokens)
+        return (side, side) if side**2 == tokens else (1, tokens)
 
     @property
     def is_global(self) -> bool:

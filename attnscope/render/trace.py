@@ -312,8 +312,9 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
     for index, attention in enumerate(report.attentions):
         lines += [("attention" if not index else "", attention_line(attention), "")]
         lines += [("", INDENT + line, "") for line in attention_costs(attention)]
-    if report.other_softmaxes:
-        count = plural(len(report.other_softmaxes), "softmax")
+    others = len(report.other_softmaxes) - len(report.unused_softmaxes)
+    if others:
+        count = plural(others, "softmax")
         lines.append(("" if report.attentions else "attention", f"{count} not recognized as attention", ""))
     if report.comments.checked:
         right = report.comments.checked - len(report.comments.wrong)

@@ -687,8 +687,8 @@ class TraceReport(Report):
     """The result of `attnscope.trace`: a Report of a third-party module, which has no plan to be verified against.
 
     `unused_params` counts those of the parameters of the module that no call takes, and `trainable_params` those that
-    require a gradient. `sort` is the figure by which rows are sorted, None in the order of the calls. `edges` are the
-    tensors that flow between rows.
+    require a gradient. `unused_softmaxes` are those of `other_softmaxes` on which no result depends. `sort` is the figure
+    by which rows are sorted, None in the order of the calls. `edges` are the tensors that flow between rows.
     """
 
     steps: list[CallRow]  # type: ignore[assignment] # rows with more fields
@@ -703,6 +703,7 @@ class TraceReport(Report):
     uncounted: list[Uncounted]
     unused_params: int = field(default=0, kw_only=True)
     trainable_params: int | None = field(default=None, kw_only=True)
+    unused_softmaxes: list[str] = field(default_factory=list, kw_only=True)
     sort: str | None = field(default=None, kw_only=True)
     edges: list[Edge] = field(default_factory=list, kw_only=True)
     imported: list[str] = field(default_factory=list, kw_only=True)

@@ -13,6 +13,7 @@ from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rules import AxisRules
+from attnscope.tracing.flow.uses import unused_among
 
 if TYPE_CHECKING:
     from attnscope.tracing.calls import Call
@@ -23,6 +24,9 @@ Consumers = Mapping[Value, Sequence[Node]]
 """The operators that take each tensor."""
 SELECTED = {FEATURE: "heads", BATCH: "images"}
 """The parts of an attention that a loop computes one by one, by the kind of the axis in which it selects positions."""
+
+ONE_SCORE = "the softmax is over a single score, so that its weight is always 1"
+"""The mistake of a product that sums over all tokens of all channels."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,16 @@ class Attention:
 
 @dataclass(frozen=True)
 class Recognized:
-    """The attentions of a forward in their order, and the calls of softmaxes that belong to none."""
+    """The attentions of a forward in their order, and the calls of softmaxes that belong to none.
+
+    `unused_softmaxes` are those of the latter on which no result of the forward depends, and `unused_macs` the MACs that
+    are done for them alone.
+    """
 
     attentions: list[Attention] = field(default_factory=list)
     other_softmaxes: "list[Call]" = field(default_factory=list)
+    unused_softmaxes: "list[Call]" = field(default_factory=list)
+    unused_macs: int = 0
 
 
 def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognized:
@@ -112,8 +122,14 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
     order = {id(node): index for index, node in enumerate(flow.nodes)}
     found.sort(key=lambda each: order[id(each[0])])
     parts = [replace(part, cat=_cat_of(node.outputs[0], pairs.consumers)) for node, part in found]
-    others = [node.call for node in pairs.others if id(node.call) in where]
-    return Recognized([_placed(_in_layer(part, pairs), calls, where) for part in _whole(parts)], others)
+    others = [node for node in pairs.others if id(node.call) in where]
+    unused = unused_among(others, flow)
+    return Recognized(
+        [_placed(_in_layer(part, pairs), calls, where) for part in _whole(parts)],
+        [node.call for node in others],
+        [node.call for node in unused.softmaxes],
+        unused.macs,
+    )
 
 
 @dataclass(frozen=True)
@@ -265,6 +281,7 @@ def _over_channels(pair: Pair, batch: int) -> _Part:
         head_dim=size_of(first.rows),
         places=replace(places, heads=size_of(groups)),
         macs=pair.macs,
+        mistakes=() if first.columns else (ONE_SCORE,),
     )
     return _Part((first.node, second.node), found, (first.left, first.right, pair.values), (second.out,))
 
@@ -348,10 +365,12 @@ def _is_over_tokens(first: Contraction) -> bool:
     """Return whether a product of two tensors sums over tokens, so that its result has channels in both axes."""
     if kind_of(first.contracted) != FEATURE and kind_of(first.rows) == FEATURE == kind_of(first.keys):
         return True
-    # an input of images, whose second axis has the channels; the sum is over its height and width
     channels, tokens = (
         {_place_in_input(atom) for atom in axis} for axis in ((*first.rows, *first.keys), first.contracted)
     )
+    if not first.rows and not first.keys:  # a single channel, or tokens of a single image in the place of channels
+        return tokens in ({None}, {2, 3}) and all(atom.root.kind == TOKEN for atom in first.contracted)
+    # an input of images, whose second axis has the channels; the sum is over its height and width
     return channels == {1} and tokens == {2, 3}
 
 

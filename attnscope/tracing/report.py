@@ -17,7 +17,7 @@ from attnscope.tracing.folding import Row, rows_of
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import collector_paused
 from attnscope.tracing.python_call import python_call
-from attnscope.tracing.recognition import find_attention
+from attnscope.tracing.recognition import Recognized, find_attention
 from attnscope.tracing.rows import call_row, totals, uncounted
 from attnscope.tracing.run import Found, Measured
 from attnscope.tracing.selection import selected
@@ -75,6 +75,7 @@ def trace_report(
             *measured.warnings,
             *map(_wrong_comment, wrong),
             *_mistakes(attentions),
+            *_unused(recognized),
             *_subnormal(calls),
             *noise,
         ],
@@ -86,6 +87,7 @@ def trace_report(
         calls=len(calls),
         attentions=attentions,
         other_softmaxes=[call.path for call in recognized.other_softmaxes],
+        unused_softmaxes=[call.path for call in recognized.unused_softmaxes],
         comments=ShapeComments(len(found.comments.checked), wrong),
         uncounted=uncounted(calls),
         sort=order,
@@ -114,6 +116,18 @@ def _mistakes(attentions: Sequence[AttentionFound]) -> list[str]:
     return [
         f"attention in {found.path or 'the module'}: {mistake}" for found in attentions for mistake in found.mistakes
     ]
+
+
+def _unused(recognized: Recognized) -> list[str]:
+    """Return a warning about softmaxes on which no result depends, with the MACs that could be saved."""
+    paths = [call.path or "the module" for call in recognized.unused_softmaxes]
+    if not paths:
+        return []
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    cost = (
+        f"; removing {'them' if more else 'it'} saves {recognized.unused_macs:,} MACs" if recognized.unused_macs else ""
+    )
+    return [f"no result depends on the softmax in {paths[0]}{more}{cost}"]
 
 
 def _subnormal(calls: Sequence[Call]) -> list[str]:
