@@ -561,23 +561,6 @@ def test_attentions_that_are_projected_before_they_are_joined_are_not_heads_of_o
     assert (found.heads, found.times) == (1, 2)
 
 
-def test_the_formula_is_left_out_if_values_have_more_channels_than_keys():
-    class Wide(nn.Module):
-        def __init__(self, channels):
-            super().__init__()
-            self.q, self.k, self.v = nn.Linear(64, 16), nn.Linear(64, 16), nn.Linear(64, channels)
-
-        def forward(self, x):
-            return attend(self.q(x), self.k(x), self.v(x))
-
-    formulas = {
-        channels: attnscope.trace(Wide(channels), torch.rand(2, 50, 64)).attentions[0].complexity
-        for channels in (16, 32)
-    }
-    assert len(formulas[16]) == 1
-    assert formulas[32] == []
-
-
 def test_an_empty_tensor_can_be_viewed():
     class Empty(nn.Module):
         def forward(self, x):

@@ -97,10 +97,11 @@ TIMM = [
 
 def of_timm(text):
     """Build a module of timm from its name in timm.models and its arguments."""
-    name, _, arguments = text.partition("(")
-    module = import_module(f"timm.models.{name.split('.')[0]}")
+    path, _, arguments = text.partition("(")
+    path, _, name = path.rpartition(".")
+    module = import_module(f"timm.{path}" if "." in path else f"timm.models.{path}")
     values = {"CFG": module.MaxxVitTransformerCfg(window_size=(7, 7), grid_size=(7, 7))} if "CFG" in text else {}
-    return eval(f"made({arguments}", {"made": getattr(module, name.split(".")[1]), **values})
+    return eval(f"made({arguments}", {"made": getattr(module, name), **values})
 
 
 @pytest.mark.parametrize(("text", "inputs", "command"), TIMM, ids=[case[0] for case in TIMM])
@@ -147,6 +148,118 @@ def test_the_formula_has_the_channels_of_the_projections(output, formula):
     (found,) = report.attentions
     (term,) = found.complexity
     assert (term.formula, term.macs, found.family) == (f"b({formula})", report.totals.macs, None)
+
+
+class Mobile(nn.Module):
+    """Keys and values of one head for all, from a convolution with stride 2, and a bias of each query with a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.kv, self.out = nn.Linear(64, 64), nn.Linear(64, 2 * 16), nn.Linear(64, 64)
+        self.pool = nn.Conv2d(64, 64, 3, stride=2, padding=1, groups=64)
+        self.table = nn.Parameter(torch.rand(16, 16))
+
+    def forward(self, x):
+        q = self.q(x.flatten(2).mT).unflatten(-1, (4, 16)).transpose(1, 2)
+        k, v = self.kv(self.pool(x).flatten(2).mT).chunk(2, -1)
+        scores = q @ k[:, None].mT + q @ self.table
+        return self.out((scores.softmax(-1) @ v[:, None]).transpose(1, 2).flatten(2))
+
+
+class ValuesOfTheirOwn(nn.Module):
+    """Values with more channels than keys, beside which a convolution sees each position."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Conv2d(64, channels, 1) for channels in (16, 16, 32))
+        self.beside, self.out = nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.Conv2d(32, 64, 1)
+
+    def forward(self, x):
+        q, k, v = (layer(x) for layer in (self.q, self.k, self.v))
+        mixed = v.flatten(2) @ (q.flatten(2).mT @ k.flatten(2)).softmax(-1).mT
+        return self.out(mixed.view_as(v) + self.beside(v))
+
+
+class SharedKeys(nn.Module):
+    """Groups of heads that share keys and values, all from one projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(64, 64 + 2 * 32), nn.Linear(64, 64)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).split([64, 32, 32], -1)
+        q, k, v = (each.unflatten(-1, (-1, 16)).transpose(1, 2) for each in (q, k, v))
+        k, v = (each.repeat_interleave(2, dim=1) for each in (k, v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MixedHeads(Heads):
+    """Talking heads: a layer between all heads before the softmax."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.heads = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        return self.out((self.heads(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "name", "formula"),
+    [
+        (Mobile, (2, 64, 8, 8), "Ω(pooled)", "2hwC² + 2MCG + Mk²C + 2MhwC + hwRC"),
+        (ValuesOfTheirOwn, (2, 64, 8, 8), "Ω(MSA)", "2hwCD + 2hwCV + (hw)²D + (hw)²V + hwk²V"),
+        (SharedKeys, (2, 50, 64), "Ω(MSA)", "2hwC² + 2hwCG + 2(hw)²C"),
+        (MixedHeads, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + (hw)²H²"),
+    ],
+)
+def test_the_formula_has_a_term_for_each_layer(module, shape, name, formula):
+    report = attnscope.trace(module(), torch.rand(shape))
+    (found,) = report.attentions
+    own = found.complexity[-1]
+    assert (own.name, own.formula, own.macs) == (name, f"b({formula})", report.totals.macs)
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "names"),
+    [
+        ("gcvit.WindowAttentionGlobal(64, 2, (7, 7))", [(4, 49, 64), (4, 49, 64)], ["Ω(MSA)"]),
+        ("levit.Attention(64, 16, 4, attn_ratio=2, resolution=7)", [(2, 49, 64)], ["Ω(MSA)"]),
+        ("levit.AttentionDownsample(64, 96, 16, 4, 2, resolution=7)", [(2, 49, 64)], ["Ω(MSA)", "Ω(pooled)"]),
+        (
+            "mvitv2.MultiScaleAttention(32, 64, (8, 8), 4, True, 'conv', (3, 3), (3, 3), (2, 2), has_cls_token=False)",
+            [(2, 64, 32), (8, 8)],
+            ["Ω(MSA)", "Ω(pooled)"],
+        ),
+        ("layers.halo_attn.HaloAttn(64, None, (8, 8), 1, 4, None, 4, 2)", [(2, 64, 8, 8)], ["Ω(MSA)", "Ω(W-MSA)"]),
+    ],
+)
+def test_modules_of_timm_have_a_formula_with_all_of_their_macs(text, inputs, names):
+    pytest.importorskip("timm")
+    tensors = [torch.rand(value) if len(value) > 2 else value for value in inputs]
+    report = attnscope.trace(of_timm(text), *tensors)
+    (found,) = report.attentions
+    assert [term.name for term in found.complexity] == names
+    assert found.complexity[-1].macs == report.totals.macs
+
+
+class Unwritten(Heads):
+    """Scores to which those of a table for all pairs are added, made by a layer of the scores."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.positions = nn.Linear(50, 50)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        return self.out((self.positions(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_a_layer_without_letters_has_no_formula():
+    (found,) = found_in(Unwritten(), (1, 50, 24))
+    assert found.complexity == []
 
 
 class More(Heads):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import NamedTuple
 
 from attnscope.core.axes import spell
 from attnscope.core.formula import Expression, symbol
@@ -119,37 +118,6 @@ def windowed_attention(
     """
     padded, (C, G) = padded_tokens((tokens,), (tokens + padding,), letters), widths(dim, kv_dim)
     return Term(name, projections(padded, C, G) + 2 * window_keys(window) * padded * C)
-
-
-class Projected(NamedTuple):
-    """Numbers of channels of an attention whose projections may differ from those of a paper.
-
-    Args:
-        tokens: channels of an input token, C.
-        heads: channels of all heads together, D.
-        output: channels of an output token, O.
-        has_inputs: whether queries, keys and values are projected.
-        has_output: whether the output is projected.
-    """
-
-    tokens: int
-    heads: int
-    output: int
-    has_inputs: bool
-    has_output: bool
-
-
-def scored_attention(name: str, hw: Expression, keys: Expression, sizes: Projected) -> Term:
-    """Return the cost of attention with the projections that it has; each of hw queries has scores with `keys` keys."""
-    C = symbol("C", sizes.tokens)
-    D = C if sizes.heads == sizes.tokens else symbol("D", sizes.heads)
-    output = {sizes.heads: D, sizes.tokens: C}.get(sizes.output) or symbol("O", sizes.output)
-    cost = 2 * keys * hw * D
-    if sizes.has_output:
-        cost = hw * D * output + cost
-    if sizes.has_inputs:
-        cost = 3 * hw * C * D + cost
-    return Term(name, cost)
 
 
 def widths(dim: int, kv_dim: int | None) -> tuple[Expression, Expression]:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from attnscope.attentions.complexity import GRID, WINDOWED, Projected, padded_tokens, scored_attention, window_keys
-from attnscope.attentions.observed import TOKENS, Observed
+from attnscope.attentions.complexity import GRID, WINDOWED, Term
+from attnscope.attentions.observed import NEIGHBOURHOOD, TOKENS, Observed
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Shape, spell
-from attnscope.core.formula import symbol
 from attnscope.core.interval import Interval
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood, OtherSequence
 from attnscope.core.sizes import plural
@@ -18,6 +17,8 @@ from attnscope.reports.report import AttentionFound, Family, Formula, StepTime, 
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
 from attnscope.tracing.families import family_of
+from attnscope.tracing.flow.formula import Inside, Sizes, written
+from attnscope.tracing.flow.record import Node
 from attnscope.tracing.recognition import Attention
 from attnscope.tracing.times import CallTimes
 
@@ -123,7 +124,7 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         module_s=around.seconds,
         module_time_share=around.time_share,
         module_time_shares=around.time_shares,
-        complexity=_complexity(spec) if spec else _plain_complexity(first),
+        complexity=_complexity(spec) if spec else _plain_complexity(first, forward),
         family=Family(spec.name, spec.command(batch=1), spec.neighbourhood.describe()) if spec and is_whole else None,
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
@@ -327,22 +328,59 @@ def _complexity(spec: Spec) -> list[Formula]:
     return [Formula.of(term.name, term.cost) for term in dict.fromkeys(each.of_batch(found.batch) for each in terms)]
 
 
-def _plain_complexity(attention: Attention) -> list[Formula]:
-    """Return the formulas of an attention without a Spec for the batch, if they have the MACs of its layer.
+def _plain_complexity(attention: Attention, forward: Forward) -> list[Formula]:
+    """Return the formulas of an attention without a Spec for the batch, if its operators have letters.
 
-    They are those of global attention and of windows, with other projections or with unknown sides.
+    They are those of global attention with the same channels, and its own. They have the MACs of the module, or else of
+    the attention with the projections around it.
     """
     seen = observed(attention)
-    if seen is None or attention.layer is None or seen.scope != TOKENS or seen.tokens != seen.keys:
+    if seen is None or seen.keys is None or seen.scope not in NAMES or attention.core is None:
         return []
-    padded, padding = seen.windows * seen.tokens, attention.places.padding
-    layer, hw = attention.layer, symbol("hw", padded - padding)
-    channels = Projected(seen.dim, seen.inner_dim, seen.out_dim, layer.has_inputs, layer.has_output)
-    terms = [scored_attention("Ω(MSA)", hw, hw, channels)]
-    if seen.windows > 1:
-        window = seen.window if seen.window and len(seen.window) > 1 else seen.tokens
-        queries = padded_tokens((padded - padding,), (padded,))
-        terms.append(scored_attention(GRID if seen.is_dilated else WINDOWED, queries, window_keys(window), channels))
-    if terms[-1].macs * seen.images != layer.macs:
+    is_own = seen.windows > 1 and seen.tokens == seen.keys
+    sizes = Sizes(
+        images=seen.images,
+        heads=seen.heads,
+        head_dim=attention.head_dim,
+        queries=seen.windows * seen.tokens,
+        keys=seen.keys,
+        window=(seen.window if seen.window and len(seen.window) > 1 else seen.tokens) if is_own else None,
+        padding=attention.places.padding if seen.windows > 1 else 0,
+        is_other=seen.is_other,
+    )
+    module = forward.cost(forward.inside([attention.path])).macs
+    in_module = written(attention.core, sizes, _inside(attention.path))
+    found = in_module if in_module and in_module[1] == module else written(attention.core, sizes, lambda node: True)
+    if found is None:
         return []
+    formulas, _ = found
+    terms = [
+        Term("Ω(MSA)", formulas.reference),
+        Term(NAMES[seen.scope][neighbourhood_of(attention).kind], formulas.own),
+    ]
+    terms = terms[1:] if seen.is_other or formulas.own == formulas.reference else terms
     return [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]
+
+
+GLOBAL, POOLED = "Ω(MSA)", "Ω(pooled)"
+NAMES = {
+    TOKENS: {
+        "global": GLOBAL,
+        "windowed": WINDOWED,
+        "grid": GRID,
+        "reduced": POOLED,
+        "cross": "Ω(cross)",
+    },
+    NEIGHBOURHOOD: {"neighbourhood": "Ω(NA)"},
+}
+"""Names of the formulas, by the scope and the kind of the neighbourhood."""
+
+
+def _inside(path: str) -> Inside:
+    """Return a function for whether an operator ran inside of the module at a path."""
+
+    def inside(node: Node) -> bool:
+        ran = node.call.path if node.call else ""
+        return not path or ran == path or ran.startswith(f"{path}.")
+
+    return inside

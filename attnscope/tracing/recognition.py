@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import Contraction
+from attnscope.tracing.flow.formula import Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
@@ -50,6 +51,7 @@ class Attention:
         projections: indices of the calls of its projections.
         first: index of the call of the score.
         last: index of the call of the weighted sum.
+        core: its tensors, from which its formula follows.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class Attention:
     projections: tuple[int, ...] = ()
     first: int = 0
     last: int = 0
+    core: Core | None = field(default=None, compare=False, repr=False)
 
     @property
     def heads(self) -> int | None:
@@ -157,7 +160,8 @@ def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     found = part.found
     inner = (found.heads or 1) * found.head_dim
     layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
-    return replace(part, found=replace(found, layer=layer))
+    core = Core(part.inputs, part.results, part.nodes, pairs.consumers)
+    return replace(part, found=replace(found, layer=layer, core=core))
 
 
 def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:

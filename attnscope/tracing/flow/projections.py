@@ -17,16 +17,12 @@ class Layer:
     Args:
         dim: channels of an input token; those of a query if queries are not projected.
         out_dim: channels of an output token; those of all heads if the output is not projected.
-        has_inputs: whether queries, keys and values are projected.
-        has_output: whether the output is projected.
         macs: MACs of the attention and its projections.
         nodes: the projections.
     """
 
     dim: int
     out_dim: int
-    has_inputs: bool
-    has_output: bool
     macs: int
     nodes: tuple[Node, ...] = ()
 
@@ -44,14 +40,12 @@ def layer_of(
         macs: MACs of the attention without projections.
     """
     before = [_before(value) for value in inputs]
-    after = _after(results, consumers)
+    after = projections_after(results, consumers)
     query = before[0]
     nodes = tuple(dict.fromkeys([node for found in (*before, after) for node in found]))
     return Layer(
-        dim=_channels(_data(query[0]), query[0]) if query else inner,
-        out_dim=_channels(after[0].outputs[0], after[0]) if after else inner,
-        has_inputs=all(before),
-        has_output=bool(after),
+        dim=channels(data_of(query[0]), query[0]) if query else inner,
+        out_dim=channels(after[0].outputs[0], after[0]) if after else inner,
         macs=macs + sum(node.macs for node in nodes),
         nodes=nodes,
     )
@@ -66,7 +60,7 @@ def _before(value: Value) -> list[Node]:
         maker = each.maker
         if maker is None or len(seen) > FARTHEST:
             continue
-        if _is_projection(maker):
+        if is_projection(maker):
             found.append(maker)
         elif not maker.macs:
             new = [before for before in maker.inputs if not before.is_weight and before not in seen]
@@ -75,13 +69,13 @@ def _before(value: Value) -> list[Node]:
     return found
 
 
-def _after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -> list[Node]:
+def projections_after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -> list[Node]:
     """Return the nearest product with a weight that takes one of these results."""
     queue = list(values)
     seen = {*queue}
     for each in queue:
         for node in consumers.get(each, ()):
-            if _is_projection(node):
+            if is_projection(node):
                 return [node]
             if node.macs or len(seen) > FARTHEST:
                 continue
@@ -91,18 +85,18 @@ def _after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -
     return []
 
 
-def _is_projection(node: Node) -> bool:
+def is_projection(node: Node) -> bool:
     """Return whether an operator multiplies data by a weight."""
     is_product = "conv" in node.name or None not in operands(node)
     return is_product and node.macs > 0 and node.fused is None and any(value.is_weight for value in node.inputs)
 
 
-def _data(node: Node) -> Value:
+def data_of(node: Node) -> Value:
     """Return the factor of a projection that is not the weight; the first one of tokens that are learned too."""
     first, second = node.args[:2] if "conv" in node.name else operands(node)
     return second if first.is_weight and not second.is_weight else first
 
 
-def _channels(value: Value, node: Node) -> int:
+def channels(value: Value, node: Node) -> int:
     """Return the number of channels of the argument or the result of a projection."""
     return value.shape[1 if "conv" in node.name else -1]
