@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnscope import explore
+from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.backward import backward_macs, recomputed_macs
@@ -105,7 +106,7 @@ def test_what_is_computed_again_is_the_forward_without_its_last_linear_layer(net
             step.macs if inside in step.places[0] and step.name not in skipped[kind] else 0
             for step in (plan.steps[number] for number in plan.runs)
         ]
-        assert list(recomputed_macs(plan)) == expected
+        assert list(recomputed_macs(Memory(plan))) == expected
         base = backward_macs(plans["none"])
         assert list(backward_macs(plan)) == [own + more for own, more in zip(base, expected, strict=True)]
 
@@ -121,6 +122,13 @@ def test_checkpointing_blocks_of_a_vit_saves_their_inputs_alone():
     assert memory["none"].kept == 12 * (memory["none"].kept - outside) // 12 + outside
     assert memory["block"].kept == outside + 12 * stream
     assert memory["block"].least_peak == memory["none"].least_peak
+
+
+def test_identical_calls_share_one_memory():
+    """A key of the explorer computes it, for 32 blocks of two kinds."""
+    again = Memory(SAMNetworkSpec(depth=32, global_blocks=(8, 16, 24, 32), checkpoint="block").plan()).recomputations
+    assert len(again) == 32
+    assert len({id(each.memory) for each in again}) == 2
 
 
 def test_a_report_has_the_macs_that_are_computed_again():

@@ -1,6 +1,7 @@
 """The live explorer: its keys and panes at three sizes, its copied commands, its worker process and its terminal."""
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -194,6 +195,36 @@ def test_arrows_move_the_token_of_the_neighbourhood(size):
         assert app.token == (0, 29)  # stays in the grid
 
     drive(check, Draft(SWIN), size)
+
+
+@sized
+def test_a_change_that_fits_draws_no_whole_screen(size):
+    """A layout draws every line; other keys draw the lines that differ."""
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "down", "down", "down", "right")
+        laid_out: list[bool] = []
+        lay_out = app.screen._refresh_layout
+        app.screen._refresh_layout = lambda *words, **named: laid_out.append(True) or lay_out(*words, **named)
+        before = app.query_one("#pane").virtual_size
+        await press(pilot, "right", "u", "r")
+        assert app.query_one("#pane").virtual_size == before
+        assert not laid_out
+
+    drive(check, Draft(SWIN), size)
+
+
+def test_a_full_collection_of_garbage_is_rare():
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        assert gc.isenabled()
+        assert gc.get_threshold()[2] >= 500
+
+    threshold = gc.get_threshold()
+    try:
+        drive(check, Draft(VIT))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()
 
 
 def test_an_attention_without_a_grid_says_why_it_has_no_picture():

@@ -47,7 +47,7 @@ def costs_of(spec: Spec, options: RunOptions, with_backward_memory: bool = True)
     plan = spec.plan()
     memory = Memory(plan)
     held = backward_held(memory, options.input_grad) if with_backward_memory else [UNKNOWN] * len(plan.steps)
-    again = sum(recomputed_macs(plan))
+    again = sum(recomputed_macs(memory))
     notes: tuple[str, ...] = ()
     if plan.checkpoints:
         notes = (

@@ -37,17 +37,17 @@ def backward_macs(
             counted[number, needs] = _macs(step, needs, kernel, devices)
         macs.append(counted[number, needs])
         needs_grad |= dict.fromkeys(step.makes, any(needs) or bool(step.weights))
-    again = recomputed_macs(plan)
+    again = recomputed_macs(Memory(plan))
     return tuple([None if own is None else own + more for own, more in zip(macs, again, strict=True)])
 
 
-def recomputed_macs(plan: Plan) -> tuple[int, ...]:
+def recomputed_macs(memory: Memory) -> tuple[int, ...]:
     """Count the MACs of each run of a step that the backward computes again with gradient checkpointing.
 
     The last operators of a checkpointed call are not computed again if no later one saves a tensor for the backward.
     """
-    macs = [0] * len(plan.runs)
-    for again in Memory(plan).recomputations:
+    macs = [0] * len(memory.plan.runs)
+    for again in memory.recomputations:
         macs[again.call.first : again.call.last + 1] = again.macs
     return tuple(macs)
 
@@ -244,8 +244,8 @@ class _Replay:
         self.held = self.peak = held
         self.is_all = True
         self.effects: dict[object, BackwardEffects] = {}
-        self.savers: dict[Owner, int] = {}
-        """The number of nodes that still refer to each saved storage."""
+        self.savers: dict[tuple[Owner, _Recomputed | None], int] = {}
+        """The number of nodes that still refer to each saved storage, of the forward or of a call that runs again."""
 
     def go_back(self, step: SizedStep, run: _Run) -> AtLeast:
         """Run the backward of one run; return the peak memory during it."""
@@ -261,7 +261,7 @@ class _Replay:
             if kind == UNPACKS:
                 self._recompute(run.recomputed)
             elif kind == drops:
-                self._forget(run.owners, key, step)
+                self._forget(run, key, step)
             elif kind:
                 continue
             elif key < 0:
@@ -315,20 +315,22 @@ class _Replay:
             for owner in recomputed.again.inputs:
                 self._drop(owner)
 
-    def _forget(self, owners: RunOwners, key: int, step: SizedStep) -> None:
+    def _forget(self, run: _Run, key: int, step: SizedStep) -> None:
         """Drop the reference of one node to a saved storage."""
+        owners = run.owners
         owner = owners.of(key)
         if owner is None and key in step.forward.bytes_of:
             size, savers = step.forward.bytes_of[key], step.forward.savers[key]
             owner = owners.by_key[key] = Owner(size, 0, 0, savers)
         if owner is None:
             return  # an input of the plan, or a parameter
-        self._drop(owner)
+        self._drop(owner, run.recomputed)
 
-    def _drop(self, owner: Owner) -> None:
-        """Drop one reference to a saved storage."""
-        self.savers[owner] = self.savers.get(owner, owner.savers) - 1
-        if not self.savers[owner] and not owner.is_output:
+    def _drop(self, owner: Owner, recomputed: _Recomputed | None = None) -> None:
+        """Drop one reference to a saved storage, of the forward or of a call that runs again."""
+        saved = owner, recomputed
+        self.savers[saved] = self.savers.get(saved, owner.savers) - 1
+        if not self.savers[saved] and not owner.is_output:
             self.held -= owner.size
 
     def _memory(self, key: int, made: dict[int, _Gradient], incoming: list[_Buffer | None]) -> _Gradient:

@@ -93,7 +93,7 @@ class Recomputation(NamedTuple):
 
     Args:
         call: the call.
-        memory: the memory of its runs alone; all that they save is recomputed.
+        memory: the memory of its runs alone; all that they save is recomputed. Identical calls share it.
         inputs: the owners of its inputs, without those of the plan.
     """
 
@@ -265,11 +265,14 @@ class Memory:
 
     @cached_property
     def recomputations(self) -> "list[Recomputation]":
-        """Return the checkpointed calls, in their order."""
-        return [
-            Recomputation(call, Memory(self.plan.part(call), is_recomputed=True), self.owners[call.first].kept_inputs)
-            for call in self.plan.checkpoints
-        ]
+        """Return the checkpointed calls, in their order; calls with the same runs share one memory."""
+        found: list[Recomputation] = []
+        alike: dict[object, Memory] = {}
+        for call in self.plan.checkpoints:
+            part = self.plan.part(call)
+            memory = alike.setdefault((part.runs, part.calls), Memory(part, is_recomputed=True))
+            found.append(Recomputation(call, memory, self.owners[call.first].kept_inputs))
+        return found
 
     def _most_by_step(self, of_runs: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return the largest value among the runs of each step; None if one of them is unknown."""

@@ -35,6 +35,8 @@ WIDE, TALL = 150, 44
 """Columns and lines from which two panes are shown, side by side or one above the other."""
 ROOMY = 110
 """Columns from which the fields have more room."""
+COLLECTIONS = 500
+"""Collections of young objects until a full one; a key causes about two."""
 KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  s save  h page  / preset  ? explain  u undo  q quit"
 
 
@@ -127,8 +129,10 @@ class Explorer(App[list[str]]):
         self._prompt = self.query_one(Input)
         self.set_class(self.ascii, "ascii")
         self._fields.focus()
-        # The command line disabled the collector, but this process may run for hours.
+        # The command line disabled the collector, but this process may run for hours. A full collection takes as long
+        # as a key may, so it is rare.
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], COLLECTIONS)
         gc.enable()
         with suppress(NotImplementedError, RuntimeError):  # on Windows, or not in the main thread
             for name in (signal.SIGINT, signal.SIGTERM):

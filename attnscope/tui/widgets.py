@@ -50,8 +50,10 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines; the cursor stays on its line if that can have it. Only lines that differ are drawn."""
         before, self.lines = self.lines, lines
-        size = Size(max((line.width for line in lines), default=0), len(lines))
-        if size != self.virtual_size:
+        widest = max((line.width for line in lines), default=0)
+        room = self.scrollable_content_region
+        size = Size(max(widest, room.width), max(len(lines), room.height))
+        if size != self.virtual_size:  # which lays out and draws the whole screen
             self.virtual_size = size
         cursor = min(self.cursor, max(len(lines) - 1, 0))
         if lines and not lines[cursor].topic:

@@ -1,6 +1,7 @@
 """Options of SAM's image encoder and ViTDet, and their cost by formula."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, padded_tokens, window_keys
@@ -69,7 +70,16 @@ class SAMNetworkSpec(NetworkSpec):
     def attention_of(self, block: int) -> SAMSpec:
         """Return the attention of a block, counted from 0."""
         window = (0, 0) if block + 1 in self.global_blocks else self.window
-        return SAMSpec(dim=self.dim, heads=self.heads, resolution=self.grid, window=window, **self.shared())
+        if window not in self._attentions:
+            self._attentions[window] = SAMSpec(
+                dim=self.dim, heads=self.heads, resolution=self.grid, window=window, **self.shared()
+            )
+        return self._attentions[window]
+
+    @cached_property
+    def _attentions(self) -> dict[Pair, SAMSpec]:
+        """Return the cache of attentions, by window."""
+        return {}
 
     def kinds(self) -> list[tuple[SAMSpec, list[int]]]:
         """Return the different attentions, each with its blocks, counted from 0."""
