@@ -159,6 +159,19 @@ def test_the_network_pane_has_the_stages_of_a_network(size):
     drive(check, Draft(networks.spec_class("swin"), {"scope": "model"}), size)
 
 
+@pytest.mark.parametrize("network", networks.names())
+def test_the_network_pane_shows_shares_and_nothing_that_was_not_computed(network):
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "6")
+        heading, *rest = [line.text.plain for line in app.query_one("#pane").lines]
+        assert "% MACs" in heading
+        assert "bwd live" not in heading
+        assert not any("?" in line for line in rest)
+        assert {line.find("%") for line in rest if "%" in line} == {heading.index("% MACs") + 5}  # aligned
+
+    drive(check, Draft(networks.spec_class(network), {"scope": "model"}), (120, 40))
+
+
 @sized
 def test_a_pinned_state_is_compared_in_every_table(size):
     async def check(app: Explorer, pilot: Pilot) -> None:
@@ -225,6 +238,17 @@ def test_a_full_collection_of_garbage_is_rare():
     finally:
         gc.set_threshold(*threshold)
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(("size", "words"), [((80, 24), "not all lines fit that"), ((120, 40), "lines separate patches")])
+def test_the_legend_says_whether_all_lines_are_drawn(size, words):
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "3")
+        lines = [line.text.plain for line in app.query_one("#pane").lines]
+        assert words in " ".join(line.strip() for line in lines)
+        assert any("│" in line for line in lines) == (size == (120, 40))
+
+    drive(check, Draft(attentions.spec_class("pvt")), size)
 
 
 def test_an_attention_without_a_grid_says_why_it_has_no_picture():
@@ -443,6 +467,20 @@ def test_a_worker_process_measures_and_can_be_cancelled():
         await wait_for(pilot, lambda: app.run_in_progress is None)
         assert "cancelled" in text_of(app)
         assert worker.returncode is not None
+
+    draft = Draft(VIT, {"dim": 8, "heads": 1, "tokens": 4})
+    drive(check, draft, (120, 40), Tools(options={"budget": 0.01}, flags=" --budget 0.01"))
+
+
+def test_the_end_of_a_measurement_keeps_the_question_of_a_prompt():
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "t", "s")
+        await wait_for(pilot, lambda: app.run_in_progress is None)
+        assert "save the run to: Enter accepts, Esc leaves it" in text_of(app)
+        await press(pilot, "escape")
+        assert "timing" in text_of(app) or "noisy" in text_of(app) or "steady" in text_of(app)
+        await press(pilot, "down")
+        assert not app.hint
 
     draft = Draft(VIT, {"dim": 8, "heads": 1, "tokens": 4})
     drive(check, draft, (120, 40), Tools(options={"budget": 0.01}, flags=" --budget 0.01"))

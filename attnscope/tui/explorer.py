@@ -105,6 +105,7 @@ class Explorer(App[list[str]]):
         self._rows = rows_of(draft)
         self._places: dict[int, Row] = {}
         self._asking: Callable[[str], None] | None = None
+        self._news = ""
 
     # the widgets
 
@@ -226,6 +227,13 @@ class Explorer(App[list[str]]):
         self.hint = f" {words}"
         self._show_hint()
 
+    def report_news(self, words: str) -> None:
+        """Show a message of the measurement; while a prompt is open, its question stays."""
+        if self._asking is None:
+            self.say(words)
+        else:
+            self._news = f" {words}"
+
     # changes
 
     def change_to(self, draft: Draft) -> None:
@@ -331,6 +339,7 @@ class Explorer(App[list[str]]):
 
     def _close_prompt(self) -> None:
         self._asking = None
+        self.hint, self._news = self.hint or self._news, ""
         self.remove_class("asking")
         self._fields.focus()
         self._show_hint()
@@ -426,7 +435,7 @@ class Explorer(App[list[str]]):
         answer: tuple[Any, ...] = ("cancelled",)
         for answer in run.answers():
             if answer[0] == "progress":
-                self.call_from_thread(self.say, f"measuring {answer[1]} {answer[2]:.0%}: t or Esc cancels")
+                self.call_from_thread(self.report_news, f"measuring {answer[1]} {answer[2]:.0%}: t or Esc cancels")
         self.call_from_thread(self._finish, draft, answer)
 
     def _finish(self, draft: Draft, answer: tuple[Any, ...]) -> None:
@@ -436,9 +445,9 @@ class Explorer(App[list[str]]):
         if answer[0] == "report":
             self.session.keep_timed(draft, answer[1])
             self.update()
-            self.say(quality(answer[1]))
+            self.report_news(quality(answer[1]))
         else:
-            self.say(answer[1] if answer[0] == "error" else "the measurement was cancelled")
+            self.report_news(answer[1] if answer[0] == "error" else "the measurement was cancelled")
 
     # mouse and palette
 

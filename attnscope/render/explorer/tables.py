@@ -18,6 +18,9 @@ from attnscope.reports.report import PartRow, Report, StepRow
 
 Columns = Sequence[Column[Any]]
 
+MOST_NAME = 28
+"""Columns of the name of a part; its explanation has the whole name."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -44,7 +47,7 @@ def steps(shown: Shown, screen: Screen) -> list[Line]:
 
     below = replace(screen, quiet=True)
     return [
-        *_compared(shown, screen, step_columns, style),
+        *_compared(shown, screen, lambda report: _without_backward(step_columns(report)), style),
         plain("", screen),
         *labelled_lines(lines_below(report, below), below),
     ]
@@ -57,7 +60,17 @@ def parts(shown: Shown, screen: Screen) -> list[Line]:
         if "attention" in shown.report.spec:
             why = "This is a single attention. Set scope to model to see the stages of a network built from it."
         return folded(why, screen)
-    return _compared(shown, screen, part_columns, part_style, lambda report: report.parts)
+
+    def columns(report: Report) -> list[Column[Any]]:
+        found = _without_backward(part_columns(report))
+        return [replace(column, most=MOST_NAME) if column.key == "part" else column for column in found]
+
+    return _compared(shown, screen, columns, part_style, lambda report: report.parts)
+
+
+def _without_backward(columns: Columns) -> list[Column[Any]]:
+    """Return the columns without the memory of the backward, which only the pane of the memory has computed."""
+    return [column for column in columns if column.key != "bytes_backward"]
 
 
 def memory(shown: Shown, screen: Screen) -> list[Line]:
