@@ -11,9 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.hiera.spec import HieraSpec
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
+from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.attentions.sam.spec import SAMSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
@@ -43,6 +45,15 @@ CASES = [
     (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4), "tp=2,windows=1x2"),
     (SAMSpec(dim=48, heads=4, resolution=20), "windows=2x2"),
     (HieraSpec(dim=24, heads=1), "windows=2x2"),
+    (HieraSpec(dim=24, heads=2), "tp=2,windows=2"),
+    *[
+        (CrossSpec(dim=24, heads=4, tokens=10, keys=7, batch=2), f"{plan}=4")
+        for plan in ("tp", "sp", "ulysses", "ring")
+    ],
+    (PVTSpec(dim=16, heads=2, resolution=(14, 8), reduction=2, batch=2), "ring=4"),
+    (PVTSpec(dim=16, heads=4, kv_heads=2, resolution=8, reduction=2), "tp=2,context=2"),
+    (PVTSpec(dim=16, heads=4, resolution=14, linear=True), "sp=4"),
+    (PVTSpec(dim=16, heads=4, resolution=14, linear=True), "ulysses=4"),
     (Swin3DSpec(dim=24, heads=4, resolution=(4, 8, 8), window=(2, 4, 4), shift=True), "tp=4"),
     (XCASpec(dim=24, heads=4), "sp=4"),
 ]

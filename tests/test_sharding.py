@@ -11,6 +11,8 @@ from attnscope import attentions, networks
 from attnscope.analyses.shard import plan_shards, plans_for, usual_plan
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
+from attnscope.attentions.pvt.spec import PVTSpec
+from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.vit.spec import ViTSpec
@@ -90,9 +92,26 @@ def test_windows_of_a_block_send_the_halos_of_its_attention() -> None:
     assert sends(wide, "tp=2") == 2 * (2 * (56 * 56 * 96 * 4) // 2)
 
 
-def test_a_network_with_letters_of_several_sizes_is_refused() -> None:
-    with pytest.raises(UsageError, match="has another size of"):
-        plan_shards(networks.asked("swin", {}, "model"), "tp=3")
+@pytest.mark.parametrize(
+    ("name", "values", "plan", "sent"),
+    [
+        ("hiera", {"stage": 2}, "windows=4", 0),  # c is 96 channels in the attention, and 192 in the MLP
+        ("maxvit", {}, "windows=4", 0),
+        ("pvt", {}, "context=2", 2 * 28 * 64 * 4 + 56 * 512 * 4),  # keys and values of 4 rows, and a row of hidden
+    ],
+)
+def test_a_letter_may_have_another_size_in_the_next_layer(
+    name: str, values: dict[str, int], plan: str, sent: int
+) -> None:
+    block = networks.asked(name, values, "block")
+    assert sends(block, plan) == sent
+    mesh = parse_mesh(plan)
+    sharded = ShardedPlan.of(block.plan(), mesh, block.neighbourhood)
+    assert sum(step.macs for rank in range(sharded.ranks) for step in sharded.of_rank(rank)) == block.plan().macs
+
+
+def test_a_bias_table_of_a_block_is_computed_on_each_rank() -> None:
+    assert sends(networks.asked("swinv2", {}, "block"), "windows=4") == 0
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])
@@ -172,6 +191,9 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (SwinSpec(), "ring=2", "use windows"),
         (NATSpec(), "rows=2x2", "use rows=N"),
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
+        (PVTSpec(resolution=15, reduction=4), "ring=2", "reduce runs convolution, which mixes tokens"),
+        (PVTSpec(), "context=8", "7 rows of tokens on 8 ranks); 2, 3, 4 or 7"),
+        (SeparableSpec(), "windows=2", "rows of windows"),
         (ViTSpec(), "tp=2,sp=2", "both cut the heads"),
         (ViTSpec(), "ring=2,context=2", "both cut the tokens"),
         (ViTSpec(), "tp=2,tp=2", "each name once"),

@@ -8,6 +8,7 @@ another operation defines a function of the same form in its `steps.py`, from th
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -293,17 +294,29 @@ def window_bias(tape: Tape, table: Tensor, shape: Shape, mask: Tensor | None) ->
 
 
 @cache
-def _plan_of(pattern: Pattern) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the letters of the input, and for each letter of the output its index among them."""
-    letters = [letter for axis in pattern.inputs[0].axes for letter in axis.letters]
-    return tuple(letters), tuple([letters.index(letter) for letter in pattern.outputs[0].letters])
+def _plan_of(pattern: Pattern) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+    """Return the letters of the input, and for each of the output its index among them.
+
+    Letters that are next to each other in an axis of both are one, since a view keeps them together.
+    """
+    taken, made = pattern.inputs[0], pattern.outputs[0]
+    pairs, kept = ({pair for axis in each.axes for pair in pairwise(axis.letters)} for each in (taken, made))
+    groups: list[tuple[str, ...]] = []
+    for axis in taken.axes:
+        for before, letter in zip(("", *axis.letters), axis.letters, strict=False):
+            if (before, letter) in pairs & kept:
+                groups[-1] = (*groups[-1], letter)
+            else:
+                groups.append((letter,))
+    first = {group[0]: index for index, group in enumerate(groups)}
+    return tuple(groups), tuple([first[letter] for letter in made.letters if letter in first])
 
 
 def _arranged(tape: Tape, given: Operands) -> Tensor:
-    letters, order = _plan_of(given.letters)
+    groups, order = _plan_of(given.letters)
     x = given.x
-    if len(letters) != x.dim():
-        x = movement.view(tape, x, tuple([given.sizes[letter] for letter in letters]))
+    if len(groups) != x.dim():
+        x = movement.view(tape, x, tuple([prod([given.sizes[letter] for letter in group]) for group in groups]))
     if order != tuple(range(len(order))):
         x = movement.permute(tape, x, order)
     return x if x.shape == given.shapes[0] else movement.reshape(tape, x, given.shapes[0])

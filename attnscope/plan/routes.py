@@ -10,6 +10,7 @@ collective:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_lowercase
 from typing import NamedTuple
 
 from attnscope.core.axes import Tensor
@@ -93,6 +94,26 @@ class Route:
         """Return whether ranks hold partial sums after the step."""
         return any(move.kind in ("all-reduce", "reduce-scatter") for move in self.after)
 
+    def spelled(self, names: Mapping[str, str]) -> "Route":
+        """Return the route with other names of letters."""
+        if not names:
+            return self
+
+        def of(placed: Placed | None) -> Placed | None:
+            return placed and placed._replace(letter=names.get(placed.letter, placed.letter))
+
+        def moves(found: Sequence[Move]) -> tuple[Move, ...]:
+            return tuple([each._replace(source=of(each.source), target=of(each.target)) for each in found])
+
+        return replace(
+            self,
+            before=moves(self.before),
+            after=moves(self.after),
+            takes=tuple(map(of, self.takes)),
+            makes=tuple(map(of, self.makes)),
+            weights={name: placed for name, each in self.weights.items() if (placed := of(each))},
+        )
+
     def shares(self, weight: str) -> bool:
         """Return whether each rank has all of a parameter, and a part of its gradient."""
         is_scattered = any(move.kind == "reduce-scatter" for move in self.after)
@@ -117,33 +138,46 @@ class _Walk:
     """The walk of one axis of the mesh through the steps of a plan; `routes` has the result."""
 
     def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood) -> None:
-        self.plan, self.axis, self.around, self.kind = plan, axis, around, axis.kind
-        self.sizes = self.one_size_each()
+        self.axis, self.around, self.kind = axis, around, axis.kind
+        self.steps, own_names = self.with_one_size_each(plan.sized)
+        self.sizes = {letter: step.sizes[letter] for step in self.steps for letter in _letters_of(step)}
         self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
         self.tokens = self.token_letters() if self.kind.enters else {}
         self.entry = self.enter() if self.kind.enters else None
+        self.placed = self.inputs()
         self.keys = self.key_letters()
-        self.placed: dict[str, tuple[Tensor, Placed | None]] = {}
-        first = plan.sized[0]
-        self.placed[first.takes[0]] = first.step.letters.inputs[0], self.entry
         self.rolls = 0
-        self.routes = [self.through(step) for step in plan.sized]
+        self.routes = [self.through(step) for step in self.steps]
         self.leave_as_entered()
+        self.routes = [route.spelled(names) for route, names in zip(self.routes, own_names, strict=True)]
 
     # the letters that are cut
 
-    def one_size_each(self) -> dict[str, int]:
-        """Return the sizes of all letters.
+    def with_one_size_each(self, steps: Sequence[SizedStep]) -> tuple[list[SizedStep], list[dict[str, str]]]:
+        """Return the steps with another letter for each further size of a letter, and the own names of these letters.
+
+        Two layers of a block may have the same letter for different axes: c is what a layer makes, and what the next takes.
 
         Raises:
-            UsageError: a letter has two sizes, as in a network with stages.
+            UsageError: the steps have more sizes than the alphabet has letters.
         """
-        sizes: dict[str, int] = {}
-        for step in self.plan.sized:
-            for letter in _letters_of(step):
-                if sizes.setdefault(letter, step.sizes[letter]) != step.sizes[letter]:
-                    raise self.refusal(step, f"has another size of {letter} than earlier steps")
-        return sizes
+        names: dict[tuple[str, int], str] = {}
+        free = sorted(set(ascii_lowercase).difference(*map(_letters_of, steps)))
+        found, own_names = [], []
+        for step in steps:
+            other: dict[str, str] = {}
+            for letter in sorted(_letters_of(step)):
+                key = letter, step.sizes[letter]
+                if key not in names:
+                    if any(letter == known for known, _ in names) and not free:
+                        raise self.refusal(step, f"has another size of {letter} than earlier steps")
+                    names[key] = free.pop(0) if any(letter == known for known, _ in names) else letter
+                if names[key] != letter:
+                    other[letter] = names[key]
+            sizes = {**step.sizes, **{fresh: step.sizes[letter] for letter, fresh in other.items()}}
+            found.append(replace(step, step=step.step.spelled(**other), sizes=sizes) if other else step)
+            own_names.append({fresh: letter for letter, fresh in other.items()})
+        return found, own_names
 
     def head_letters(self) -> dict[str, Shards]:
         """Return the letters of heads, and of what is split into heads, each with its sizes on the ranks.
@@ -152,7 +186,7 @@ class _Walk:
             UsageError: the ranks do not divide them.
         """
         letters = [HEAD]
-        for step in self.plan.sized:
+        for step in self.steps:
             made = step.step.letters.outputs
             if not self.kind.cuts_heads or step.weights or len(step.step.letters.inputs) > 1 or len(made) == 1:
                 continue
@@ -161,6 +195,7 @@ class _Walk:
                 letters += [letter for each in made for letter in each.axes[place].letters]
                 taken, kept = step.step.letters.inputs[0].letters, {letter for each in made for letter in each.letters}
                 letters += [letter for letter in taken if letter not in kept and HEAD not in taken]
+        letters += self.other_names_of(HEAD) if self.kind.cuts_heads else []
         hidden = self.hidden_letters()
         letters += hidden
         if HEAD not in self.sizes:
@@ -176,19 +211,31 @@ class _Walk:
             found[letter] = (count // self.axis.ranks,) * self.axis.ranks
         return found
 
+    def other_names_of(self, letter: str) -> list[str]:
+        """Return the letters under which steps make an axis that later steps take under this letter: g for h."""
+        makers: dict[str, Tensor] = {}
+        found: list[str] = []
+        for step in self.steps:
+            for name, taken in zip(step.takes, step.step.letters.inputs, strict=True):
+                for made, used in zip(makers[name].axes, taken.axes, strict=True) if name in makers else ():
+                    if used.letters == (letter,) and made.letters and made.letters[0] != letter:
+                        found += made.letters[:1]
+            makers.update(zip(step.makes, step.step.letters.outputs, strict=True))
+        return found
+
     def hidden_letters(self) -> list[str]:
         """Return the letters between two linear layers, as in an MLP: the first makes them, and the second sums them."""
         if not self.kind.cuts_heads:
             return []
         made: set[str] = set()
         summed: set[str] = set()
-        for step in self.plan.sized:
+        for step in self.steps:
             first = step.step.letters.inputs[0].axes[-1].letters
             for each in step.step.weight_shapes.values():
                 if len(each.axes) == 2 and len(each.axes[0].letters) == 1 and each.axes[1].letters == first:
-                    made.update(each.axes[0].letters)
-                    summed.update(first)
-        return sorted(made & summed - set(self.plan.sized[0].step.letters.inputs[0].letters))
+                    made.update(set(each.axes[0].letters).difference(first))
+                    summed.update(set(first).difference(each.axes[0].letters))
+        return sorted(made & summed - set(self.steps[0].step.letters.inputs[0].letters))
 
     def token_letters(self) -> dict[str, Shards]:
         """Return the letters along which the tokens of the input are cut, each with its sizes on the ranks.
@@ -196,7 +243,7 @@ class _Walk:
         Raises:
             UsageError: the input has no such axis, or a rank would be empty.
         """
-        first = self.plan.sized[0].step.letters.inputs[0]
+        first = self.steps[0].step.letters.inputs[0]
         is_grid = len(first.axes) > 3
         name = self.axis.name
         if (self.kind.enters == "grid") != is_grid:
@@ -212,17 +259,40 @@ class _Walk:
                 raise UsageError(
                     f"{{plan}} {name} cuts rows and columns of windows, and this attention has none; use {name}=N"
                 )
-            return {own[0]: self.cut(own[0], "tokens" if not window else "rows")}
+            return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], "rows")}
         assert window is not None
         shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
         if window in own:
             return {window: shards}
-        tensors = [each for step in self.plan.sized for each in (*step.step.letters.inputs, *step.step.letters.outputs)]
+        tensors = [each for step in self.steps for each in (*step.step.letters.inputs, *step.step.letters.outputs)]
         padded = next(
-            each for each in tensors if len(each.axes) > 3 and each.axes[self.axis.place].letters[:1] == (window,)
+            (each for each in tensors if len(each.axes) > 3 and each.axes[self.axis.place].letters[:1] == (window,)),
+            None,
         )
+        if padded is None:
+            raise UsageError(
+                f"{{plan}} {name} cuts rows of windows, and this attention has them on other axes; use another plan"
+            )
         unit = padded.axes[self.axis.place].size(self.sizes) // self.sizes[window]
         return {window: shards, own[0]: _clipped(shards, unit, self.sizes[own[0]])}
+
+    def rows_of_sequence(self) -> dict[str, Shards]:
+        """Return the sizes on the ranks of the tokens of a sequence: whole rows if steps take it as a grid.
+
+        Raises:
+            UsageError: a rank would be empty.
+        """
+        first = self.steps[0]
+        axis = first.step.letters.inputs[0].axes[self.axis.place]
+        own, total = axis.letters[0], axis.size(self.sizes)
+        rows = {own}
+        for step, inputs in zip(self.steps, followed(self.steps, {first.takes[0]: own}), strict=True):
+            for taken, letters in zip(step.step.letters.inputs, inputs, strict=True):
+                grids = [axis for axis in taken.axes if letters & set(axis.letters) and axis.size(self.sizes) == total]
+                rows |= {axis.letters[0] for axis in grids}
+        letter = min(sorted(rows), key=lambda each: (self.sizes[each], each != own))
+        shards = self.cut(letter, "tokens" if self.sizes[letter] == total else "rows of tokens")
+        return {letter: shards, own: tuple([size * self.sizes[own] // self.sizes[letter] for size in shards])}
 
     def cut(self, letter: str, what: str) -> Shards:
         """Return the sizes of a letter on the ranks.
@@ -240,22 +310,31 @@ class _Walk:
 
     def enter(self) -> Placed:
         """Return how the input is cut: along the first letter of its axis, so that each rank has neighbouring tokens."""
-        letter = self.plan.sized[0].step.letters.inputs[0].axes[self.axis.place].letters[0]
+        letter = self.steps[0].step.letters.inputs[0].axes[self.axis.place].letters[0]
         shards = self.tokens.get(letter) or self.cut(letter, "rows" if self.axis.place == ROWS else "columns")
         return Placed(letter, shards, TOKENS)
 
+    def inputs(self) -> dict[str, tuple[Tensor, Placed | None]]:
+        """Return the letters of each input of the plan, and how it is cut; a further sequence is cut along its tokens."""
+        found: dict[str, tuple[Tensor, Placed | None]] = {}
+        for name, (at, number) in inputs_of(self.steps).items():
+            taken = self.steps[at].step.letters.inputs[number]
+            placed = self.entry
+            if found and placed is not None:
+                letter = taken.axes[self.axis.place].letters[0]
+                placed = Placed(letter, self.tokens.get(letter) or self.cut(letter, "tokens"), TOKENS)
+            found[name] = taken, placed
+        return found
+
     def key_letters(self) -> set[str]:
-        """Return the other letters under which steps with pairs of tokens take the tokens of the input: m for n."""
-        makers: dict[str, Tensor] = {}
-        others = set()
-        for step in self.plan.sized:
-            for name, taken in zip(step.takes, step.step.letters.inputs, strict=True):
-                for made, used in zip(makers[name].axes, taken.axes, strict=True) if name in makers else ():
-                    if self.is_of_tokens(made.letters):
-                        others.update(set(used.letters[:1]).difference(made.letters))
-            makers.update(zip(step.makes, step.step.letters.outputs, strict=True))
-        with_tokens = [letters for step in self.plan.sized if self.is_of_tokens(letters := _letters_of(step))]
-        return {other for other in others if any(other in letters for letters in with_tokens)}
+        """Return the letters under which steps with pairs of tokens take the other token of a pair: m for n."""
+        found: set[str] = set()
+        entering = {name: placed.letter for name, (_, placed) in self.placed.items() if placed}
+        for step, inputs in zip(self.steps, followed(self.steps, entering), strict=True):
+            first, *others = inputs or [set()]
+            if first and not step.weights:
+                found.update(*[other - first for other in others])
+        return found
 
     def is_of_tokens(self, letters: Iterable[str]) -> bool:
         """Return whether an axis has a letter along which the tokens are cut."""
@@ -301,12 +380,14 @@ class _Walk:
             placed = makes[number]
             if is_partial:
                 if other := sorted({run.name for run in step.forward.runs}.difference(LINEAR)):
-                    raise self.refusal(step, f"runs {other[0]} on sums that are still partial")
+                    is_of_tokens = root == TOKENS and contracted is None
+                    problem = "mixes tokens of several ranks" if is_of_tokens else "is not a sum over the ranks"
+                    raise self.refusal(step, f"runs {other[0]}, which {problem}")
                 target = self.wanted(made, None, TOKENS, False) if self.entry else None
                 after.append(Move("reduce-scatter" if target else "all-reduce", number, None, target))
                 placed = target
             self.placed[step.makes[number]] = made, placed
-        needs_tokens = any(name not in step.step.constants for name in step.takes)
+        needs_tokens = any(taken.name not in step.step.constants for taken in inputs)
         if self.entry and self.axis.ranks > 1 and step.macs and needs_tokens and not (cut or contracted is not None):
             raise self.refusal(step, "would run as a whole on each rank")
         rounds = self.axis.ranks if self.kind.meets == "ring" and has_pairs else 1
@@ -381,7 +462,7 @@ class _Walk:
         return None if now.letter == then.letter else Move("all-to-all", number, now, then)
 
     def neighbours(self, step: SizedStep, placed: Placed) -> Needs:
-        """Return what each rank needs of a cut axis for a roll or for the nearest keys; nothing for other steps."""
+        """Return what each rank needs of a cut axis for a roll, a convolution or the nearest keys; else nothing."""
         if placed.root != TOKENS or len(step.step.letters.inputs) > 1:
             return ()
         inside = step.step.letters.inputs[0]
@@ -391,6 +472,10 @@ class _Walk:
             self.rolls += 1
             shift = getattr(self.around, "roll", (0, 0))[side] * (1 if self.rolls % 2 else -1)
             return rolled(placed.shards, unit, shift) if shift else ()
+        if reach := reach_of(step, placed):
+            height = self.sizes[placed.letter]
+            near = [range(max(0, row - reach), min(height, row + reach + 1)) for row in range(height)]
+            return gathered(placed.shards, 1, near)
         if not step.weights and any(run.name == "index" for run in step.forward.runs):
             rows = next(iter(self.tokens.values()))
             unit = sum(placed.shards) // sum(rows)
@@ -432,18 +517,18 @@ class _Walk:
         Raises:
             UsageError: the output is not a tensor of the same axes.
         """
-        last = self.plan.sized[-1]
+        last = self.steps[-1]
         made, placed = self.placed[last.makes[0]]
-        if placed == self.entry or (
-            placed and self.entry and placed.letter in self.tokens and placed.letter == self.entry.letter
-        ):
-            return
         kind = None
-        if placed and self.entry and self.entry.letter in made.letters:
-            kind = "all-to-all"
-        elif placed and self.entry and sum(placed.shards) == sum(self.entry.shards):
-            return  # the same tokens under another letter
-        elif placed and not self.entry:
+        if placed == self.entry:
+            return
+        if placed and self.entry:
+            is_same_letter = placed.letter == self.entry.letter
+            if self.entry.letter in made.letters and not is_same_letter:
+                kind = "all-to-all"
+            elif is_same_letter or _are_alike(placed.shards, self.entry.shards):
+                return  # the same tokens, such as y for (r p)
+        elif placed:
             kind = "all-gather"
         if kind is None:
             raise UsageError(
@@ -453,6 +538,56 @@ class _Walk:
         self.routes[-1] = replace(self.routes[-1], after=(*self.routes[-1].after, end))
 
 
+def reach_of(step: SizedStep, placed: Placed) -> int:
+    """Return how many rows on either side of a row a convolution of channels-first planes reads; 0 for other steps."""
+    inside = step.step.letters.inputs[0]
+    kernel = next((each for each in step.step.weight_shapes.values() if len(each.axes) == len(inside.axes) == 4), None)
+    place = next(at for at, axis in enumerate(inside.axes) if placed.letter in axis.letters)
+    if kernel is None or place < 2 or kernel.axes[place].letters:
+        return 0
+    return kernel.axes[place].number // 2
+
+
+def followed(steps: Sequence[SizedStep], entering: Mapping[str, str]) -> list[list[set[str]]]:
+    """Follow an axis of the inputs through steps, and return its letters in each input of each step.
+
+    Args:
+        steps: the steps.
+        entering: the letter of the axis in each input of the steps, by name.
+    """
+    makers: dict[str, tuple[Tensor, set[str]]] = {}
+    found = []
+    for step in steps:
+        of_inputs = []
+        for name, taken in zip(step.takes, step.step.letters.inputs, strict=True):
+            made, letters = makers.setdefault(name, (taken, {entering.get(name, "")}))
+            pairs = zip(made.axes, taken.axes, strict=True)
+            axes = [(letters & set(before.letters), now.letters) for before, now in pairs]
+            of_inputs.append({each for own, now in axes if own for each in own.intersection(now) or now[:1]})
+        found.append(of_inputs)
+        known = set[str]().union(*of_inputs)
+        makers |= {
+            name: (made, known & set(made.letters))
+            for name, made in zip(step.makes, step.step.letters.outputs, strict=True)
+        }
+    return found
+
+
+def inputs_of(steps: Sequence[SizedStep]) -> dict[str, tuple[int, int]]:
+    """Return the inputs of the steps by name: the number of the first step that takes each, and its number there.
+
+    Constants, such as a mask, are no inputs.
+    """
+    made: set[str] = set()
+    found: dict[str, tuple[int, int]] = {}
+    for at, step in enumerate(steps):
+        for number, (name, taken) in enumerate(zip(step.takes, step.step.letters.inputs, strict=True)):
+            if name not in made and taken.name not in step.step.constants:
+                found.setdefault(name, (at, number))
+        made.update(step.makes)
+    return found
+
+
 def _clipped(shards: Shards, unit: int, total: int) -> Shards:
     """Return the real rows of ranks that hold these rows of windows; the last ones may be padding."""
     found, start = [], 0
@@ -460,6 +595,11 @@ def _clipped(shards: Shards, unit: int, total: int) -> Shards:
         found.append(max(0, min(total, start + unit * size) - start))
         start += unit * size
     return tuple(found)
+
+
+def _are_alike(shards: Shards, others: Shards) -> bool:
+    """Return whether ranks have the same shares of two axes."""
+    return [size * sum(others) for size in shards] == [size * sum(shards) for size in others]
 
 
 def _count(number: int, what: str) -> str:

@@ -21,7 +21,7 @@ from attnscope.plan.halo import overlaps
 from attnscope.plan.memory import Memory
 from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
-from attnscope.plan.routes import Move, Placed, Route, route_of
+from attnscope.plan.routes import Move, Placed, Route, inputs_of, route_of
 from attnscope.plan.step import Step
 
 BACKWARD = {
@@ -118,10 +118,10 @@ class LocalStep:
         """Return the bytes that this rank sends to sum the gradients of parameters that several ranks have."""
         return sum(self.gradients)
 
-    @property
-    def input_shape(self) -> Shape:
-        """Return the shape of its first input on this rank, before its collectives."""
-        return next((each.taken for each in self.before if each.tensor == self.whole.takes[0]), self.local.inputs[0])
+    def arriving(self, number: int) -> Shape:
+        """Return the shape of an input on this rank, before its collectives."""
+        name = self.whole.step.letters.inputs[number].name
+        return next((each.taken for each in self.before if each.tensor == name), self.local.inputs[number])
 
     @property
     def bytes_sent(self) -> int:
@@ -178,7 +178,7 @@ class ShardedPlan:
 
     def is_exact(self, number: int, step: LocalStep) -> bool:
         """Return whether the MACs of a step on the first rank are its share of those on one device."""
-        if set(step.whole.takes) <= set(step.whole.step.constants):
+        if {taken.name for taken in step.whole.step.letters.inputs} <= set(step.whole.step.constants):
             return True  # a table for all tokens, such as that of a bias
         share = Fraction(1)
         for routes in self.routes:
@@ -189,6 +189,11 @@ class ShardedPlan:
             return step.macs == share * step.whole.macs
         except PlanError:
             return False
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, int], ...]:
+        """Return the place of each input of the module: the number of the step that takes it, and its number there."""
+        return tuple(inputs_of(self.plan.sized).values())
 
     @cached_property
     def busiest(self) -> "list[LocalStep]":

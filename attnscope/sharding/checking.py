@@ -32,12 +32,14 @@ class RankCheck:
     gradient_error: float | None = None
 
 
-def check_rank(sharded: ShardedAttention, x: Tensor, rank: int, grad: Tensor | None = None) -> tuple[RankCheck, Tensor]:
+def check_rank(
+    sharded: ShardedAttention, inputs: Sequence[Tensor], rank: int, grad: Tensor | None = None
+) -> tuple[RankCheck, Tensor]:
     """Run forward and backward of a rank's part, and compare what ran with the plan.
 
     Args:
         sharded: the part of the rank.
-        x: its part of the input, which requires a gradient.
+        inputs: its parts of the inputs, which require a gradient.
         rank: the number of the rank.
         grad: the gradient of its part of the output; ones by default.
 
@@ -53,7 +55,7 @@ def check_rank(sharded: ShardedAttention, x: Tensor, rank: int, grad: Tensor | N
     sharded.watcher = watch
     recorder = Recorder()
     with recorder:
-        y = sharded(x)
+        y = sharded(*inputs)
     sharded.watcher = None
     forward, flops = recorder.found, recorder.flops
     recorder = Recorder()
@@ -62,7 +64,7 @@ def check_rank(sharded: ShardedAttention, x: Tensor, rank: int, grad: Tensor | N
     steps = sharded.steps
     found.problems += _shapes(steps, shapes)
     wider = (
-        x.element_size() // steps[0].whole.itemsize
+        inputs[0].element_size() // steps[0].whole.itemsize
     )  # values are compared in float64, and the plan has another dtype
     found.problems += _collectives("forward", planned(steps), forward, wider)
     found.problems += _collectives("backward", planned_backward(steps), recorder.found, wider)
@@ -125,7 +127,7 @@ def compare_values(
     sharded: ShardedAttention,
     whole: nn.Module,
     outputs: tuple[Tensor, Tensor],
-    inputs: tuple[Tensor, Tensor],
+    inputs: Sequence[tuple[Tensor, Tensor]],
 ) -> None:
     """Compare the output and the gradients of a rank with its parts of those on one device.
 
@@ -134,7 +136,7 @@ def compare_values(
         sharded: the part of the rank, after its backward.
         whole: the attention on one device, after its backward.
         outputs: the output of the rank, and its part of that on one device.
-        inputs: the gradient of the rank's input, and its part of that on one device.
+        inputs: the gradient of each input of the rank, and its part of that on one device.
     """
     from attnscope.sharding.parameters import keep_own
 
@@ -144,7 +146,7 @@ def compare_values(
         each.data = gradients.get(name, torch.zeros_like(each))
     keep_own(whole, sharded.steps, sharded.plan, sharded.place)
     parts = dict(whole.named_parameters())
-    errors = [float((inputs[0] - inputs[1]).abs().max())]
+    errors = [float((own - part).abs().max()) for own, part in inputs]
     for name, each in sharded.own_parameters().items():
         grad = torch.zeros_like(each) if each.grad is None else each.grad
         errors.append(float((grad - parts[name]).detach().abs().max()))

@@ -10,6 +10,7 @@ from attnscope.attentions.hiera.attention import MaskUnitAttention
 from attnscope.attentions.maxvit.attention import MaxViTAttention
 from attnscope.attentions.nat.attention import NeighbourhoodAttention, nearest
 from attnscope.attentions.nat.spec import Nearest
+from attnscope.attentions.pvt.attention import SpatialReductionAttention
 from attnscope.attentions.sam.attention import RelativePositionAttention
 from attnscope.attentions.swin.attention import WindowAttention, shift_mask
 from attnscope.core.sizes import Pair
@@ -57,6 +58,8 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
         steps: the steps of the rank.
         place: the place of the rank along each axis of the mesh.
     """
+    if isinstance(module, SpatialReductionAttention):
+        vars(module).update(_of_reduction(steps))
     shards = {axis.place: placed_of(plan, index) for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid"}
     if not shards:
         return
@@ -69,9 +72,15 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
         sizes = steps[-1].local.sizes
         attributes["blocks"] = lambda x: (sizes["r"], sizes["s"])
     elif isinstance(module, MaskUnitAttention):
-        attributes["resolution"] = steps[0].input_shape[1:3]
+        attributes["resolution"] = steps[0].arriving(0)[1:3]
     elif isinstance(module, NeighbourhoodAttention) and isinstance(around, Nearest):
         _in_neighbourhoods(attributes, around, shards[1], ranks[1])
+
+
+def _of_reduction(steps: Sequence[LocalStep]) -> dict[str, Any]:
+    """Return the grids of the tokens and of the keys of a rank that has whole patches; nothing without a reduction."""
+    names = {"unflatten": "resolution", "reduce": "reduced", "pool": "reduced"}
+    return {names[step.whole.name]: step.local.outputs[0][2:] for step in steps if step.whole.name in names}
 
 
 def placed_of(plan: ShardedPlan, index: int) -> Shards:

@@ -72,14 +72,21 @@ class ShardedAttention(nn.Module):
         """Return the plan and the place of this rank."""
         return f"plan={spell_mesh(self.mesh_axes)!r}, place={self.place}"
 
-    def part(self, x: Tensor) -> Tensor:
-        """Return this rank's part of the first input of the whole attention."""
-        first = self.plan.plan.sized[0]
-        moves = [[move.source for move in routes[0].before if move.number == 0] for routes in self.plan.routes]
+    def part(self, x: Tensor, number: int = 0) -> Tensor:
+        """Return this rank's part of an input of the whole attention.
+
+        Args:
+            x: the whole input.
+            number: its number among the inputs, from 0.
+        """
+        at, place = self.plan.inputs[number]
+        taking = self.plan.plan.sized[at]
+        moves = [[move.source for move in routes[at].before if move.number == place] for routes in self.plan.routes]
         cuts = [
-            found[0] if found else routes[0].takes[0] for found, routes in zip(moves, self.plan.routes, strict=True)
+            found[0] if found else routes[at].takes[place]
+            for found, routes in zip(moves, self.plan.routes, strict=True)
         ]
-        return self._cut(x, first.step.letters.inputs[0], first.sizes, cuts)
+        return self._cut(x, taking.step.letters.inputs[place], taking.sizes, cuts)
 
     def part_of_output(self, y: Tensor) -> Tensor:
         """Return this rank's part of the output of the whole attention."""
@@ -104,19 +111,25 @@ class ShardedAttention(nn.Module):
         """Return this rank's part of the output for its part of the input.
 
         Raises:
-            UsageError: the first input has another shape than the part of this rank.
+            UsageError: an input has another shape than the part of this rank.
         """
-        if tuple(inputs[0].shape) != self.input_shape:
-            raise UsageError(
-                f"the input on the rank at {self.place} must have the shape {self.input_shape} "
-                f"(got {tuple(inputs[0].shape)}); part(x) cuts a whole input, and shape= sets its sizes"
-            )
+        for x, shape in zip(inputs, self.input_shapes, strict=False):
+            if tuple(x.shape) != shape:
+                raise UsageError(
+                    f"the input on the rank at {self.place} must have the shape {shape} "
+                    f"(got {tuple(x.shape)}); part(x) cuts a whole input, and shape= sets its sizes"
+                )
         return self.local(*inputs)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Return the shape of this rank's part of the first input."""
-        return self.steps[0].input_shape
+        return self.input_shapes[0]
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of this rank's parts of the inputs."""
+        return tuple([self.steps[at].arriving(number) for at, number in self.plan.inputs])
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """Return this rank's parameters by their names in the whole attention."""

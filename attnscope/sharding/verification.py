@@ -72,8 +72,9 @@ def _on_fake(module: nn.Module, spec: Spec, mesh: Mesh, rank: int, store: Any) -
     dist.init_process_group("fake", rank=rank, world_size=ranks_of(mesh), store=store)
     try:
         sharded = shard(module, mesh, shape=spec.input_shape)
-        x = torch.empty(sharded.input_shape, dtype=getattr(torch, spec.dtype), requires_grad=True)
-        return check_rank(sharded, x, rank)[0]
+        dtype = getattr(torch, spec.dtype)
+        inputs = [torch.empty(shape, dtype=dtype, requires_grad=True) for shape in sharded.input_shapes]
+        return check_rank(sharded, inputs, rank)[0]
     except AttnscopeError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -148,16 +149,20 @@ def compare_rank(rank: int, spec: Spec, mesh: Mesh) -> RankCheck:
     """Compare a rank of the current process group with its plan, and with the same attention on one device in float64."""
     torch.manual_seed(0)  # all ranks have the same parameters and the same input
     whole = spec.build().double()
-    x = torch.randn(spec.input_shape, dtype=torch.float64, requires_grad=True)
-    y = whole(x)
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in spec.input_shapes]
+    y = whole(*inputs)
     grad = torch.randn_like(y)
     y.backward(grad)
     sharded = shard(whole, mesh, shape=spec.input_shape)
-    own = sharded.part(x.detach()).requires_grad_()
-    check, made = check_rank(sharded, own, rank, sharded.part_of_output(grad))
-    assert own.grad is not None
-    assert x.grad is not None
-    compare_values(check, sharded, whole, (made, sharded.part_of_output(y.detach())), (own.grad, sharded.part(x.grad)))
+    parts = [sharded.part(x.detach(), number).requires_grad_() for number, x in enumerate(inputs)]
+    check, made = check_rank(sharded, parts, rank, sharded.part_of_output(grad))
+    gradients = [
+        (own.grad, sharded.part(x.grad, number))
+        for number, (own, x) in enumerate(zip(parts, inputs, strict=True))
+        if own.grad is not None and x.grad is not None
+    ]
+    assert len(gradients) == len(inputs)
+    compare_values(check, sharded, whole, (made, sharded.part_of_output(y.detach())), gradients)
     return check
 
 

@@ -72,9 +72,9 @@ class SpatialReductionAttention(CrossAttention):
     @property
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
-        y, x = self.resolution
-        pooled = dict(zip("pq", self.reduced, strict=True)) if self.reduction is None else {}
-        return {**super().sizes, "y": y, "x": x, "r": self.reduction or 1, **pooled}
+        (y, x), (p, q) = self.resolution, self.reduced
+        grids = {"y": y, "x": x, "p": p, "q": q, "i": y // p, "j": x // q}
+        return {**super().sizes, **grids, "r": self.reduction or 1}
 
     def arguments(self) -> dict[str, object]:
         """Return the arguments of the module that its repr shows, by name."""

@@ -163,6 +163,11 @@ class PVTSpec(Headed):
         return self.resolution[0] // self.reduction, self.resolution[1] // self.reduction
 
     @property
+    def is_filled(self) -> bool:
+        """Return whether whole patches fill the grid of tokens."""
+        return not any(side % (self.reduction or POOLED) for side in self.resolution)
+
+    @property
     def keys(self) -> int:
         """Return the number of keys of one image."""
         return self.reduced[0] * self.reduced[1]

@@ -1,7 +1,7 @@
 """Steps of PVT's spatial-reduction attention: cross-attention from all tokens to a coarser grid of the same tokens.
 
 Axis letters are those of `attnscope.attentions.steps`, with n = y·x and m = p·q. In addition: y x grid of tokens, r
-side of a patch, p q grid of keys.
+side of a patch, p q grid of keys. If whole patches fill the grid, it is (p i) (q j), with i j the tokens of a patch.
 """
 
 from dataclasses import replace
@@ -69,15 +69,28 @@ name_steps(globals())
 
 def reduction_of(spec: PVTSpec) -> list[Step]:
     """Return the steps from all tokens to those of the coarser grid."""
-    if spec.linear:
-        return [unflatten, pool, mix_channels, flatten, normalize, activate]
-    return [unflatten, reduce, flatten, normalize] if spec.reduces else []
+    if not spec.reduces:
+        return []
+    from_grid = [unflatten, pool if spec.linear else reduce]
+    if spec.is_filled:
+        from_grid = [step.spelled(y="(p i)", x="(q j)") for step in from_grid]
+    return [*from_grid, *([mix_channels, flatten, normalize, activate] if spec.linear else [flatten, normalize])]
 
 
 def plan(spec: PVTSpec) -> Plan:
     """Return the steps that this Spec runs, in order; without a reduction the keys are all tokens."""
     (y, x), (p, q) = spec.resolution, spec.reduced
-    sizes = {"b": spec.batch, "n": spec.tokens, "m": spec.keys, "y": y, "x": x, "p": p, "q": q}
+    sizes = {
+        "b": spec.batch,
+        "n": spec.tokens,
+        "m": spec.keys,
+        "y": y,
+        "x": x,
+        "p": p,
+        "q": q,
+        "i": y // p,
+        "j": x // q,
+    }
     projections = [project_queries, project_context]
     if not spec.reduces:
         projections[1] = replace(project_context, pattern="x: b m c -> kv: b m (2 g d)")
