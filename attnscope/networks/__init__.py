@@ -45,6 +45,11 @@ _SPECS = {
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }
 """Folder and name of the network Spec for each attention that has networks."""
+_BLOCKS = {
+    "linear": ("linear", "EfficientViTBlockSpec"),
+    "separable": ("separable", "MobileViTBlockSpec"),
+}
+"""Folder and name of the block Spec for each attention without networks whose blocks are not the usual ones."""
 
 
 def names() -> list[str]:
@@ -61,11 +66,16 @@ def scopes(name: str) -> tuple[str, ...]:
 
 def spec_class(name: str) -> type[NetworkSpec] | type[BlockSpec]:
     """Return the Spec of the networks built from the attention with this name, or of its block if it has none."""
-    if name not in _SPECS:
-        return block_class(attentions.spec_class(name))
-    folder, spec = _SPECS[name]
-    found: type[NetworkSpec] = getattr(import_module(f"{__name__}.{folder}.spec"), spec)
-    return found
+    if name in _SPECS:
+        network: type[NetworkSpec] = _found(*_SPECS[name])
+        return network
+    block: type[BlockSpec] = _found(*_BLOCKS[name]) if name in _BLOCKS else BlockSpec
+    return block_class(attentions.spec_class(name), block)
+
+
+def _found(folder: str, spec: str) -> Any:
+    """Return the Spec class with this name in a folder of networks."""
+    return getattr(import_module(f"{__name__}.{folder}.spec"), spec)
 
 
 def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec:

@@ -27,11 +27,16 @@ def format_strides(shape: Shape, channels_last: bool) -> Shape:
     return height * width * c, 1, width * c, c
 
 
+def has_format(x: Tensor, channels_last: bool) -> bool:
+    """Return whether a (b, c, height, width) lies in memory without gaps, in channels-last or contiguous format."""
+    if not channels_last:
+        return x.is_contiguous()
+    order = (0, 2, 3, 1)
+    return is_contiguous([x.shape[axis] for axis in order], [x.strides[axis] for axis in order])
+
+
 def in_format(tape: Tape, x: Tensor, channels_last: bool) -> Tensor:
     """Return the tensor in channels-last or contiguous format: itself if it has the format, else a copy."""
-    if channels_last:
-        order = (0, 2, 3, 1)
-        there = is_contiguous([x.shape[axis] for axis in order], [x.strides[axis] for axis in order])
-    else:
-        there = x.is_contiguous()
-    return x if there else tape.tensor(x.shape, format_strides(x.shape, channels_last))
+    if has_format(x, channels_last):
+        return x
+    return tape.tensor(x.shape, format_strides(x.shape, channels_last))

@@ -4,10 +4,11 @@ from math import prod
 from typing import Any
 
 from attnscope.ops.elementwise import clamp, divide
+from attnscope.ops.formats import format_strides, has_format, in_format, is_channels_last
 from attnscope.ops.movement import contiguous, expand
 from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
-from attnscope.ops.tensor import Tensor, elementwise_strides
+from attnscope.ops.tensor import FLOAT32_BYTES, Tensor, elementwise_strides
 
 SOFTMAX = 5
 """FLOPs of one element of a softmax: compare for the maximum, subtract it, exponentiate, add to the sum, divide."""
@@ -34,7 +35,8 @@ register(
     flops=each_out(SOFTMAX),
 )
 register("native_layer_norm layer_norm", flops=_norm(2), by_products=True)
-register("native_group_norm group_norm", flops=_norm(1), by_products=True)
+register("native_group_norm", flops=_norm(1), by_products=True)
+register("group_norm", flops=_norm(2), by_products=True)
 register("_fused_rms_norm rms_norm", flops=_rms_norm, by_products=True)
 # in evaluation mode, mean and variance are constants, so that a product and a sum remain
 register(
@@ -76,9 +78,28 @@ def batch_norm(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     running = [tape.external(weight.shape) for _ in range(2)]
     made = tape.tensor(x.shape, elementwise_strides(x.shape, [(x.shape, x.strides)]))
     statistics = [tape.tensor(weight.shape if tape.records else (0,)) for _ in range(2)]
+    tape.holds_more = True  # in training, means and partial sums of each thread; else as much as the statistics
     tape.ran("native_batch_norm", [x, weight, bias, *running], (made, *statistics))
     tape.remember(_batch_norm_back, [x, weight, bias], [made], saved=[x, *statistics])
     return made
+
+
+def group_norm(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Normalize all numbers of an image, (b, c, height, width), in one group, then scale and shift each channel."""
+    channels_last = is_channels_last(x.shape, x.strides)
+    laid = in_format(tape, x, channels_last)
+    made = tape.tensor(x.shape, format_strides(x.shape, channels_last))
+    mean, deviation = (tape.tensor(x.shape[:1]) for _ in range(2))
+    if channels_last:
+        tape.hold(2 * prod(x.shape[:2]) * summed_bytes(tape))
+    tape.ran("native_group_norm", [x, weight, bias], (made, mean, deviation))
+    tape.remember(_group_norm_back, [x, weight, bias], [made], saved=[laid, mean, deviation])
+    return made
+
+
+def summed_bytes(tape: Tape) -> int:
+    """Return the bytes of an element in sums over the dtype of the tape: float32 for narrower dtypes."""
+    return max(tape.itemsize, FLOAT32_BYTES)
 
 
 def normalize(tape: Tape, x: Tensor) -> Tensor:
@@ -114,8 +135,28 @@ def _layer_norm_back(back: Back) -> Gradients:
 def _batch_norm_back(back: Back) -> Gradients:
     tape, (x, *_) = back.tape, back.saved
     channels = x.shape[1:2]
-    of_x = tape.tensor(x.shape) if back.needs[0] else None
-    return [of_x, *[tape.tensor(channels) for _ in back.needs[1:]]]
+    channels_last = is_channels_last(x.shape, x.strides)
+    of_x = tape.tensor(x.shape, format_strides(x.shape, channels_last)) if back.needs[0] else None
+    of_weights = [tape.tensor(channels) for _ in back.needs[1:]]
+    grad = back.grad
+    has_no_gaps = has_format(grad, channels_last=False) or has_format(grad, channels_last=True)
+    if not has_no_gaps or is_channels_last(grad.shape, grad.strides) != channels_last:
+        tape.hold(channels[0] * tape.itemsize)  # torch then sums over each channel by itself
+    elif of_x is not None:
+        tape.hold(of_x.nbytes)  # torch allocates the gradient of the input twice
+    tape.holds_more |= channels_last  # partial sums of each thread
+    return [of_x, *of_weights]
+
+
+def _group_norm_back(back: Back) -> Gradients:
+    tape, (x, *_) = back.tape, back.saved
+    channels_last = is_channels_last(x.shape, x.strides)
+    laid = in_format(tape, back.grad, channels_last)
+    of_x = tape.tensor(x.shape, format_strides(x.shape, channels_last)) if back.needs[0] else None
+    of_weights = [tape.tensor(x.shape[1:2]) for _ in back.needs[1:]]
+    tape.hold(2 * prod(x.shape[:2]) * summed_bytes(tape))  # two sums over each channel of each image
+    del laid
+    return [of_x, *of_weights]
 
 
 def _length_back(back: Back) -> Gradients:

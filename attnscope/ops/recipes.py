@@ -101,6 +101,16 @@ def layer_norm(tape: Tape, given: Operands) -> Result:
     return normalization.layer_norm(tape, given.x, *given.weights)
 
 
+def batch_norm(tape: Tape, given: Operands) -> Result:
+    """Normalize each channel of a grid over the batch and the tokens; the weights are scale and shift."""
+    return normalization.batch_norm(tape, given.x, *given.weights)
+
+
+def group_norm(tape: Tape, given: Operands) -> Result:
+    """Normalize all channels and tokens of an image together; the weights are scale and shift of each channel."""
+    return normalization.group_norm(tape, given.x, *given.weights)
+
+
 def normalize(tape: Tape, given: Operands) -> Result:
     """Normalize the last axis of each tensor to length 1; the last tensor is normalized first."""
     return tuple(reversed([normalization.normalize(tape, each) for each in reversed(given.inputs)]))
@@ -126,6 +136,11 @@ def average(tape: Tape, given: Operands) -> Result:
 def gelu(tape: Tape, given: Operands) -> Result:
     """Compute the GELU x·Φ(x)."""
     return elementwise.activate(tape, "gelu", given.x)
+
+
+def silu(tape: Tape, given: Operands) -> Result:
+    """Compute the SiLU x·σ(x)."""
+    return elementwise.activate(tape, "silu", given.x)
 
 
 def swiglu(tape: Tape, given: Operands) -> Result:

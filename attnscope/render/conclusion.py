@@ -37,7 +37,10 @@ def macs_sentence(report: Report) -> str:
 
 
 ATTENTION, MLPS, PROJECTIONS = "attention itself", "the MLPs", "the projections"
-PLURAL = (MLPS, PROJECTIONS)
+MBCONVS = "the MBConvs"
+PLURAL = (MLPS, PROJECTIONS, MBCONVS)
+KINDS = {"mlp": MLPS, "attn": PROJECTIONS, "local_module": MBCONVS, "local_mp": "local patch interaction"}
+"""The kind of work of steps that multiply a weight, by the name of a module that has them."""
 
 
 def _kind(row: StepRow, has_parts: bool) -> str:
@@ -47,8 +50,8 @@ def _kind(row: StepRow, has_parts: bool) -> str:
     """
     if len(row.inputs) > 1:
         return ATTENTION
-    home = row.path.rpartition(".")[2]
-    return {"mlp": MLPS, "attn": PROJECTIONS}.get(home, row.part if has_parts and row.part else PROJECTIONS)
+    found = (KINDS[home] for home in reversed(row.path.split(".")) if home in KINDS)
+    return next(found, row.part if has_parts and row.part else PROJECTIONS)
 
 
 def idle_share(report: Report) -> float:

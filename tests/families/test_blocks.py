@@ -22,7 +22,6 @@ SMALL = {
 SMALL = {name: values for name, values in SMALL.items() if name not in networks.names()}
 """Small values of each attention whose blocks are not those of a network."""
 BLOCKS = [block_class(attentions.spec_class(name))(**values) for name, values in SMALL.items()]
-REFUSED = ("linear", "separable", "xca")
 
 
 class TestBattery(AttentionBattery):
@@ -33,13 +32,26 @@ class TestBattery(AttentionBattery):
     )
 
 
-def test_every_attention_has_a_block_or_a_reason():
+def test_every_attention_has_a_block():
     for name in discovery.built_in():
-        if name not in networks.names() and name not in REFUSED:
+        if name not in networks.names() and name != "xca":
             hold_macs(networks.asked(name, {}, "block").of_size(14))
-    for name in REFUSED:
-        with pytest.raises(UsageError, match=f"scope block is not available for {name}: .*; use scope attention"):
-            networks.asked(name, {}, "block")
+
+
+def test_a_block_has_the_attention_with_its_defaults():
+    for name in discovery.built_in():
+        if name not in networks.names() and name != "xca":
+            assert networks.asked(name, {}, "block").attention() == attentions.spec_class(name)()
+
+
+def test_an_attention_can_refuse_a_block():
+    class Alone(attentions.spec_class("cswin")):
+        WITHOUT_BLOCK = "its output is shorter"
+
+    with pytest.raises(
+        UsageError, match="scope block is not available for cswin: its output is shorter; use scope att"
+    ):
+        block_class(Alone)()
 
 
 @pytest.mark.parametrize("spec", BLOCKS, ids=lambda spec: spec.name)

@@ -66,7 +66,6 @@ class LinearSpec(Headed):
     PAPER: ClassVar[str] = "Cai et al., EfficientViT: Multi-Scale Linear Attention, arXiv 2205.14756"
     SIZE_FIELD: ClassVar[str] = "resolution"
     CHANNEL_AXIS: ClassVar[int] = 1
-    WITHOUT_BLOCK: ClassVar[str] = "EfficientViT follows it by an MBConv of convolutions and batch norms"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(128, "Embedding dimension.")

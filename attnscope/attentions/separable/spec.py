@@ -82,7 +82,6 @@ class SeparableSpec(Spec):
     PICTURED: ClassVar[tuple[str, ...]] = ("patch",)
     SIZE_FIELD: ClassVar[str] = "resolution"
     CHANNEL_AXIS: ClassVar[int] = 1
-    WITHOUT_BLOCK: ClassVar[str] = "MobileViTv2 normalizes patches in groups, and its MLP is two convolutions"
 
     dim: int = option(128, "Embedding dimension.")
     resolution: Pair = option((32, 32), "Grid size in tokens.")

@@ -53,12 +53,19 @@ def block_plan(
     return spec.checkpointed("block", whole)
 
 
-def attention_plan(spec: ComposedSpec, attention: Spec) -> Plan:
-    """Return the plan of the attention of a block, from `branch` to `branch`; other inputs are those of the block."""
+def attention_plan(spec: ComposedSpec, attention: Spec, path: str = "attn", takes: str = "branch") -> Plan:
+    """Return the plan of the attention of a block; other inputs are those of the block.
+
+    Args:
+        spec: the block or the network, which says what the backward recomputes.
+        attention: the attention, whose output becomes `branch`.
+        path: the path of the attention in the block.
+        takes: the name of its first input in the block.
+    """
     own = attention.plan()
     first, *others = inputs_of(own.sized)
-    takes = {first: "branch", **{name: name for name in others}}
-    return spec.checkpointed("attention", own).inside("attn", takes=takes, makes={own.sized[-1].makes[0]: "branch"})
+    outside = {first: takes, **{name: name for name in others}}
+    return spec.checkpointed("attention", own).inside(path, takes=outside, makes={own.sized[-1].makes[0]: "branch"})
 
 
 def inputs_of(steps: tuple[SizedStep, ...]) -> list[str]:

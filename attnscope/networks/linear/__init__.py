@@ -1,0 +1,1 @@
+"""EfficientViT's block: multi-scale linear attention and an MBConv."""
