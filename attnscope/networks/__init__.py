@@ -48,6 +48,7 @@ _SPECS = {
 _BLOCKS = {
     "linear": ("linear", "EfficientViTBlockSpec"),
     "separable": ("separable", "MobileViTBlockSpec"),
+    "xca": ("xca", "XCiTBlockSpec"),
 }
 """Folder and name of the block Spec for each attention without networks whose blocks are not the usual ones."""
 

@@ -34,13 +34,13 @@ class TestBattery(AttentionBattery):
 
 def test_every_attention_has_a_block():
     for name in discovery.built_in():
-        if name not in networks.names() and name != "xca":
+        if name not in networks.names():
             hold_macs(networks.asked(name, {}, "block").of_size(14))
 
 
 def test_a_block_has_the_attention_with_its_defaults():
     for name in discovery.built_in():
-        if name not in networks.names() and name != "xca":
+        if name not in networks.names():
             assert networks.asked(name, {}, "block").attention() == attentions.spec_class(name)()
 
 

@@ -67,7 +67,6 @@ class XCASpec(Headed):
         "El-Nouby et al., XCiT: Cross-Covariance Image Transformers, arXiv 2106.09681; Ding et al., DaViT, arXiv 2204.03645"
     )
     SIZE_FIELD: ClassVar[str] = "resolution"
-    WITHOUT_BLOCK: ClassVar[str] = "XCiT and DaViT have depthwise convolutions between attention and MLP"
     kv_heads: ClassVar[None] = None  # type: ignore[misc]  # heads cannot share keys and values
 
     dim: int = option(192, "Embedding dimension.")

@@ -1,0 +1,1 @@
+"""XCiT's block: cross-covariance attention, local patch interaction and an MLP."""
