@@ -115,6 +115,22 @@ class Distances(TypedDict):
     across: list[float]
 
 
+class OldOffset(TypedDict):
+    """An offset of the window in pre-training, and its weight for an offset of the new window."""
+
+    offset: int
+    weight: float
+
+
+class Resized(TypedDict):
+    """The offsets in pre-training from which a resized bias table of Swin is interpolated, for each offset."""
+
+    rule: str
+    pretrained_window: Pair
+    down: list[list[OldOffset]]
+    across: list[list[OldOffset]]
+
+
 class Order(TypedDict):
     """The order of the windows in the batch, and the rows and columns of the tokens of each."""
 
@@ -144,6 +160,7 @@ class Windows(TypedDict):
     masks: list[Mask]
     index: Index
     distances: Distances | None
+    resized: Resized | None
     order: Order
     token: Token | None
     left_out: list[str]

@@ -15,6 +15,7 @@ from attnscope import attentions, networks
 from attnscope.attentions.spec import own_fields_first
 from attnscope.cli.commands import build
 from attnscope.cli.extension import OTHERS
+from attnscope.core.errors import did_you_mean
 from attnscope.networks.configs import presets
 
 WRONG = [
@@ -621,10 +622,22 @@ def test_presets_are_listed_and_have_timms_names(attnscope):
     assert larger["published"]["figures"] == []  # the published figures are for another size
 
 
-def test_the_error_for_an_unknown_preset_lists_those_of_the_command_once(attnscope):
+def test_the_error_for_an_unknown_preset_names_those_of_the_command(attnscope):
     listed = attnscope("swin", "--preset", "resnet50").stderr.partition("available: ")[2].strip().split(", ")
     assert set(listed) == {path.stem for path in presets().values() if "[swin]" in path.read_text(encoding="utf-8")}
     assert len(listed) == len(set(listed))
+    near, _, how = attnscope("vit", "--preset", "foo").stderr.partition("nearest: ")[2].strip().partition("; ")
+    of_vit = {path.stem for path in presets().values() if "[vit]" in path.read_text(encoding="utf-8")}
+    assert len({*near.split(", ")} & of_vit) == 3
+    assert how == "attnscope presets lists all"
+
+
+def test_many_names_are_not_listed_and_those_without_a_common_letter_are_not_near():
+    names = [f"name{number}" for number in range(40)]
+    assert did_you_mean("e", names) == "nearest: name9, name8, name7; 40 names are available"
+    assert did_you_mean("xyz", names) == "40 names are available"
+    assert did_you_mean("xyz", names, many="x lists all") == "x lists all"
+    assert did_you_mean("xyz", names[:3]) == "available: name0, name1, name2"
 
 
 def test_a_stage_and_a_block_are_selected(attnscope):

@@ -21,6 +21,7 @@ from attnscope.networks.presets import read_network
 from attnscope.profiling.building import FORWARD, needed_bytes
 from attnscope.render.compare import render_comparison
 from attnscope.render.findings import finding, formulas
+from attnscope.render.page import render_page
 from attnscope.render.screen import Screen
 from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS
 
@@ -254,10 +255,30 @@ def test_a_memory_in_which_nothing_fits_has_no_sizes():
     comparison, meeting = compare(over={"resolution": [56]}), arrange(CONTENDERS, {"resolution": [56]}, {})
     set_fits(comparison, meeting, 1000)
     assert {(fit.batch, fit.training_side) for fit in comparison.fits} == {(None, None)}
+    screen = render_comparison(comparison, "table", Screen(width=None))
+    note = "nothing fits in 1000 Bytes; at batch 1 and 56×56 tokens, global needs "
+    for shown in (screen, render_comparison(comparison, "md", Screen()), render_page(comparison)):
+        assert note in shown
+    assert "–" not in screen.partition(note)[2].partition(" result ")[0]
+    spec = meeting.specs(meeting.place({"resolution": 56}))["vit"]
+    (fit, *_) = comparison.fits
+    assert (fit.needs, fit.training_needs) == tuple(needed_bytes(spec.plan(), run) for run in (FORWARD, TRAINING))
+    set_fits(comparison, meeting, fit.needs)
+    assert comparison.fits[0].batch == 1
+    assert "nothing fits" not in render_comparison(comparison, "table", Screen(width=None))
     assert [read_limit(text) for text in ("16GiB", "800MB", "5k")] == [2**34, 8 * 10**8, 5000]
     for text in ("lots", "0", "-1", "16GiBs"):
         with pytest.raises(UsageError, match="memory_limit must be a size, such as 16GiB"):
             read_limit(text)
+
+
+def test_the_progress_of_a_range_is_reported_for_each_point():
+    over, seen = {"resolution": range(14, 140, 14)}, []
+    meeting = arrange(CONTENDERS, over, {})
+    comparison = on_paper(meeting, progress=lambda *each: seen.append(each))
+    assert seen == [("9 points", index / 9) for index in range(9)]
+    entries_of_specs(comparison, meeting, ["macs"], lambda *each: seen.append(each))
+    assert seen[9:] == seen[:9]
 
 
 # measured quantities, and gates over a range

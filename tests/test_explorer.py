@@ -240,7 +240,9 @@ def test_a_full_collection_of_garbage_is_rare():
         gc.unfreeze()
 
 
-@pytest.mark.parametrize(("size", "words"), [((80, 24), "not all lines fit that"), ((120, 40), "lines separate patches")])
+@pytest.mark.parametrize(
+    ("size", "words"), [((80, 24), "not all lines fit that"), ((120, 40), "lines separate patches")]
+)
 def test_the_legend_says_whether_all_lines_are_drawn(size, words):
     async def check(app: Explorer, pilot: Pilot) -> None:
         await press(pilot, "3")

@@ -160,8 +160,9 @@ def test_progress_is_hidden_on_a_terminal_that_cannot_clear_a_line(monkeypatch, 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for terminal, shown in [("dumb", False), ("xterm", True)]:
         monkeypatch.setenv("TERM", terminal)
-        with progress_line() as progress:
+        with progress_line() as progress, progress_line(quiet=True) as hidden:
             assert (progress is not None) is shown
+            assert hidden is None
 
 
 def test_progress_is_hidden_without_a_terminal(capsys):

@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from attnscope import SwinSpec, UsageError, WindowAttentionV2
+from attnscope import SwinSpec, UsageError, WindowAttentionV2, resize_bias_table
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swin.attention import WindowAttention, relative_position_index, shift_mask, window_partition
 from attnscope.core.windows import LARGEST_DRAWN, Windows, position_row
@@ -379,6 +380,34 @@ def test_the_distances_of_swin_v2_are_those_that_its_bias_mlp_reads(attnscope, p
     screen = attnscope(*words).stdout
     assert f"3: {found['down'][-1]:.3f}" in screen
     assert f"5: {found['across'][-1]:.3f}" in screen
+
+
+@pytest.mark.parametrize(
+    ("window", "new"), [((7, 7), (12, 12)), ((12, 12), (7, 7)), ((4, 7), (8, 14)), ((7, 1), (7, 3)), ((7, 7), (7, 7))]
+)
+def test_the_resized_table_of_swin_is_that_of_a_checkpoint(window, new):
+    spec = SwinSpec(resolution=tuple(2 * side for side in new), window=new)
+    report = look_at_windows(spec, positions=True, pretrained_window=window)
+    table = torch.randn((2 * window[0] - 1) * (2 * window[1] - 1), 3)
+    resized = resize_bias_table(table, window, new)
+    down, across = (report.to_dict()["resized"][axis] for axis in ("down", "across"))
+    for row, (by_y, by_x) in zip(resized, product(down, across), strict=True):
+        parts = [
+            y["weight"] * x["weight"] * table[position_row(window, y["offset"], x["offset"])]
+            for y, x in product(by_y, by_x)
+        ]
+        torch.testing.assert_close(sum(parts), row, rtol=1e-4, atol=1e-5)
+
+
+def test_the_resized_table_of_swin_is_beside_the_original(attnscope):
+    words = ("windows", "--resolution", "24", "--window", "12", "--positions", "--pretrained-window", "7")
+    screen = attnscope(*words, COLUMNS="100").stdout
+    assert "a table for 7×7 tokens is resized to 12×12" in screen
+    assert "11: 6" in screen
+    picture = screen.partition("and resized to 23×23\n")[2].splitlines()
+    assert picture[0].split() == ["9" * 13, "9" * 23]
+    assert len([line for line in picture if re.fullmatch(r"\s+(\d{13}\s+)?\d{23}\s*", line)]) == 23
+    assert "too wide for a picture" in attnscope(*words, COLUMNS="40").stdout
 
 
 def test_distances_are_part_of_the_positions(attnscope):

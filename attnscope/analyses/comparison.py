@@ -1,7 +1,7 @@
 """Contenders -> Comparison: attentions and networks over a range, or with modules on their input; torch only for times."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from attnscope.core.errors import UsageError
 from attnscope.networks.stages import Stage
 from attnscope.profiling.candidates import Candidate
 from attnscope.profiling.options import BUDGET_S
+from attnscope.profiling.options import Progress as CountProgress
 from attnscope.reports.comparison import Comparison, LeftOut
 
 if TYPE_CHECKING:
@@ -134,15 +135,27 @@ def compare(
 
 
 def compare_meeting(
-    meeting: Meeting, wanted: Wanted, race: Race | None = None, command: str | None = None
+    meeting: Meeting,
+    wanted: Wanted,
+    race: Race | None = None,
+    command: str | None = None,
+    counting: Callable[[], AbstractContextManager[CountProgress | None]] = nullcontext,
 ) -> Comparison:
     """Compare attentions or networks over a range, and time them if there is a race.
+
+    Args:
+        meeting: the contenders, their settings and the axes.
+        wanted: the quantity and the rows.
+        race: how to time them; None to count only.
+        command: the command line, for the record.
+        counting: makes a context with a function that is told how much has been counted.
 
     Raises:
         UsageError: an argument is not allowed, or no point of the range is possible.
         DeviceError: the device is not available, or does not support the dtype.
     """
-    comparison = on_paper(meeting, wanted.quantity, command, is_timed=race is not None)
+    with counting() as counted:
+        comparison = on_paper(meeting, wanted.quantity, command, is_timed=race is not None, progress=counted)
     order = Order(comparison, wanted.where, wanted.sort, race is not None)
     if race is not None:
         from attnscope.analyses.timed_comparison import check_race
@@ -151,7 +164,9 @@ def compare_meeting(
         check_race(race.device, race.budget, race.threads, race.seed)
         race.run(timed, comparison, meeting)
     if wanted.where is not None or wanted.sort is not None:
-        set_entries(comparison, entries_of_specs(comparison, meeting, order.quantities), order)
+        with counting() as counted:
+            entries = entries_of_specs(comparison, meeting, order.quantities, counted)
+        set_entries(comparison, entries, order)
     return comparison
 
 

@@ -141,7 +141,8 @@ def _named(label: str, name: str) -> Contender:
     try:
         spec = read_network(name)
     except UsageError:
-        near = did_you_mean(name, attentions.names(), configs.presets())
+        names = [*attentions.names(), *configs.presets()]
+        near = did_you_mean(name, names, many="attnscope compare --help and attnscope presets list all")
         raise UsageError(f"{quoted(name or label)!r} is not an attention or a preset; {near}") from None
     return NetworkContender(label, spec.name, {}, spec)
 

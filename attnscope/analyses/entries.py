@@ -8,6 +8,7 @@ from attnscope.analyses.quantities import QUANTITIES, bounds_of
 from attnscope.core.conditions import Condition, Value, read_sort, read_where, select
 from attnscope.core.errors import UsageError
 from attnscope.profiling.candidates import Candidate
+from attnscope.profiling.options import Progress, tracked
 from attnscope.reports.comparison import Comparison, Entry, Point
 
 SHOWN = ("macs", "params", "peak")
@@ -70,10 +71,12 @@ def set_entries(comparison: Comparison, entries: Sequence[Entry], order: Order) 
     comparison.entries, comparison.unknown_entries = selection.rows, selection.unknown
 
 
-def entries_of_specs(comparison: Comparison, meeting: Meeting, quantities: Sequence[str]) -> list[Entry]:
+def entries_of_specs(
+    comparison: Comparison, meeting: Meeting, quantities: Sequence[str], progress: Progress | None = None
+) -> list[Entry]:
     """Return an entry for each contender at each point that it can take, with these quantities."""
     found = []
-    for point in comparison.points:
+    for point in tracked(comparison.points, len(comparison.points), progress):
         specs = meeting.specs(meeting.place(point.at))
         for label, spec in specs.items():
             entry = Entry(point.at, label, {}, {})

@@ -66,6 +66,8 @@ def _fit(grower: Grower, place: Place, limit: int) -> Fit:
         largest(of_batch, TRAINING, 1, LARGEST_BATCH),
         largest(of_side, TRAINING, grower.unit, LARGEST_SIDE),
         is_exact=memory.peak is not None and None not in memory.training,
+        needs=needed_bytes(of_batch(1).plan(), FORWARD),
+        training_needs=needed_bytes(of_batch(1).plan(), TRAINING),
     )
 
 

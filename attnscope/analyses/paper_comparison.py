@@ -23,6 +23,7 @@ from attnscope.core.ranges import MOST_VALUES
 from attnscope.core.sizes import spell_sides
 from attnscope.core.version import __version__
 from attnscope.networks.spec import NetworkSpec
+from attnscope.profiling.options import Progress, tracked
 from attnscope.reports.comparison import LAYER, NETWORK, Comparison, LeftOut, Number, Point
 from attnscope.reports.comparison import Contender as ContenderWords
 
@@ -36,17 +37,22 @@ PARTS = {LAYER: "one layer", NETWORK: "the network"}
 
 
 def on_paper(
-    meeting: Meeting, quantity: str = "macs", command: str | None = None, is_timed: bool = False
+    meeting: Meeting,
+    quantity: str = "macs",
+    command: str | None = None,
+    is_timed: bool = False,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compute the part of a Comparison that follows from closed forms and plans.
 
-    A measured quantity is None until `race` has timed the contenders, which `is_timed` announces.
+    A measured quantity is None until `race` has timed the contenders, which `is_timed` announces. `progress` receives
+    the number of points and the fraction of them that is done.
 
     Raises:
         UsageError: the quantity is unknown, or no point of the range is possible.
     """
     _check_quantity(quantity, meeting, is_timed)
-    points, left_out = _points(meeting, quantity)
+    points, left_out = _points(meeting, quantity, progress)
     set_ratios(points, [each.label for each in meeting.contenders])
     reference, reason = _reference(points)
     place = meeting.place(points[reference].at)
@@ -85,7 +91,7 @@ def _check_quantity(quantity: str, meeting: Meeting, is_timed: bool) -> None:
         raise UsageError(f"{{quantity}} {quantity} requires times; add {{time}} to the command attnscope compare")
 
 
-def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]]:
+def _points(meeting: Meeting, quantity: str, progress: Progress | None) -> tuple[list[Point], list[LeftOut]]:
     """Return the points that at least two contenders can take, and what was left out: once for each rule.
 
     Raises:
@@ -97,7 +103,7 @@ def _points(meeting: Meeting, quantity: str) -> tuple[list[Point], list[LeftOut]
     points: list[Point] = []
     left_out: dict[tuple[str | None, str], LeftOut] = {}
     last: UsageError | None = None
-    for at in meeting.places():
+    for at in tracked(meeting.places(), count, progress):
         refusals: dict[str | None, UsageError] = {}
         try:
             place = meeting.place(at)

@@ -26,7 +26,8 @@ def look_at_windows(
         layers: show also the receptive field of the token after up to this number of layers.
         positions: show the relative position index.
         order: show how the rows of the window batch map back to the images.
-        pretrained_window: show also the distances of Swin V2, scaled by this window size in pre-training.
+        pretrained_window: the window size in pre-training. Show also the bias table of Swin, resized from it, and the
+            distances of Swin V2, scaled by it.
         command: the command line, for the record.
 
     Raises:

@@ -55,6 +55,7 @@ from attnscope.cli.output import (
     or_page,
     write,
 )
+from attnscope.cli.progress import progress_line
 from attnscope.cli.running import (
     AllocFlag,
     BudgetFlag,
@@ -341,7 +342,7 @@ def _of_modules(
 def _of_specs(meeting: Meeting, wanted: Wanted, line: str, run: RunFlags, time: bool) -> "tuple[Comparison, Gated]":
     """Compare attentions, or networks, over a range."""
     race = run.race(start=lambda: start_torch(run.alloc)) if time else None
-    comparison = compare_meeting(meeting, wanted, race, line)
+    comparison = compare_meeting(meeting, wanted, race, line, lambda: progress_line("counting", run.quiet))
 
     def count(point: "Point", label: str, quantity: str) -> "Bounds":
         return bounds_of(QUANTITIES[quantity], meeting.specs(meeting.place(point.at))[label])

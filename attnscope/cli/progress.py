@@ -13,13 +13,17 @@ CLEAR = "\r\x1b[K"
 
 
 @contextmanager
-def progress_line() -> Iterator[Callable[[str, float], None] | None]:
+def progress_line(doing: str = "measuring", quiet: bool = False) -> Iterator[Callable[[str, float], None] | None]:
     """Show a progress line during a with block.
+
+    Args:
+        doing: the first word of the line.
+        quiet: show none.
 
     Yields:
         A function of the name of the measurement and its completed fraction, or None if stderr is not a terminal.
     """
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # a dumb terminal cannot clear a line
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # a dumb terminal cannot clear a line
         yield None
         return
     drawn = time.perf_counter() + AFTER_S - EVERY_S
@@ -30,7 +34,7 @@ def progress_line() -> Iterator[Callable[[str, float], None] | None]:
         now = time.perf_counter()
         if now - drawn >= EVERY_S:
             drawn, shown = now, True
-            sys.stderr.write(f"{CLEAR}measuring {visible(words)} {share:.0%}")
+            sys.stderr.write(f"{CLEAR}{doing} {visible(words)} {share:.0%}")
             sys.stderr.flush()
 
     try:

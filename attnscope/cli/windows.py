@@ -182,7 +182,7 @@ def run_windows(
             group=PICTURES,
             callback=sides("pretrained_window", 2),
             metavar="N|HxW",
-            help="With --positions: the distances of Swin V2 for this window size in pre-training.",
+            help="Window size in pre-training, with --positions: Swin's resized bias table, and the distances of Swin V2.",
         ),
     ] = None,
     order: Annotated[

@@ -103,8 +103,8 @@ def quoted(word: object) -> str:
     return literal(word) or "''"
 
 
-MANY = 12
-"""The largest number of names that one message lists."""
+MANY, FEW = 12, 3
+"""The largest number of names that one message lists, and the number of the nearest ones that it lists of more."""
 
 
 def did_you_mean(
@@ -114,13 +114,15 @@ def did_you_mean(
     many: str = "",
     synonyms: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Suggest the name closest to a word, `did you mean vit-b-16-224?`, or list the available names if none is close.
+    """Suggest the name closest to a word, `did you mean vit-b-16-224?`.
+
+    If none is close, list the available names, or the nearest ones of more than MANY.
 
     Args:
         word: the word that is not among the names.
         names: the available names.
         also: aliases, which are suggested but never listed.
-        many: replaces a list of more than MANY names, if it is not empty.
+        many: follows the nearest ones of more than MANY names, such as how to list all.
         synonyms: other words for some names; the name of a word is suggested.
     """
     names = sorted(names)
@@ -129,7 +131,11 @@ def did_you_mean(
     close = difflib.get_close_matches(word, [*names, *also], n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return many if many and len(names) > MANY else f"available: {', '.join(names) or 'none'}"
+    if len(names) <= MANY:
+        return f"available: {', '.join(names) or 'none'}"
+    nearest = difflib.get_close_matches(word, names, n=FEW, cutoff=0.01)  # names without a common letter are not near
+    how = many or f"{len(names)} names are available"
+    return f"nearest: {', '.join(nearest)}; {how}" if nearest else how
 
 
 def nearest_divisors(value: int, of: int) -> str:

@@ -6,7 +6,8 @@ combine `Axis` objects, so that their cost grows with the sides and not with the
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
@@ -325,6 +326,46 @@ def log_distance(offset: int, pretrained: int) -> float:
     """
     distance = 8 * abs(offset) / max(pretrained - 1, 1)
     return math.copysign(math.log2(1 + distance) / math.log2(8), offset)
+
+
+def spread(old: int, new: int) -> list[float]:
+    """Return the places of `old` offsets among `new` ones: a geometric series on each side of 0, by bisection.
+
+    It is that of BEiT (Bao et al., arXiv 2106.08254) and timm, with their limits. A side of M tokens has 2M − 1 offsets.
+    """
+    low, high, ratio = 1.01, 1.5, 1.255
+    while high - low > 1e-6:
+        ratio = (low + high) / 2.0
+        if (1.0 - ratio ** (old // 2)) / (1.0 - ratio) > new // 2:
+            high = ratio
+        else:
+            low = ratio
+    side, place = [], 1.0
+    for power in range(1, old // 2 + 1):
+        side.append(place)
+        place += ratio**power
+    return [*(-each for each in reversed(side)), 0.0, *side]
+
+
+def resized_offsets(pretrained: Pair, window: Pair) -> list[list[dict[int, float]]]:
+    """Return the weights of the offsets of a pretrained window for each offset of another one, down and across.
+
+    They are those of the resized bias table of Swin, and sum to 1. If one side of the window changes, timm resizes both.
+    """
+    if pretrained == window:
+        return [[{offset: 1.0} for offset in range(1 - side, side)] for side in window]
+    return [list(_mixtures(of, side)) for of, side in zip(pretrained, window, strict=True)]
+
+
+def _mixtures(pretrained: int, side: int) -> Iterator[dict[int, float]]:
+    """Yield the weights of the two old offsets on both sides of each new one; beyond the last place, only the last one."""
+    places, first = spread(2 * pretrained - 1, 2 * side - 1), 1 - pretrained
+    for offset in range(1 - side, side):
+        right = min(bisect_left(places, offset), len(places) - 1)
+        left = max(right - 1, 0)
+        share = min((offset - places[left]) / (places[right] - places[left]), 1.0) if left < right else 1.0
+        weights = {first + left: 1.0 - share, first + right: share}
+        yield {old: weight for old, weight in weights.items() if weight}
 
 
 def _same_pairs(groups: Sequence[int]) -> int:

@@ -83,7 +83,8 @@ def preset_path(name: str, suits: Callable[[Tables], bool] = lambda tables: True
         return by_timm[architecture]
     suggested = {paths[each] for each in suiting(suits)}
     own, timms = ([each for each, path in named.items() if path in suggested] for named in (paths, by_timm))
-    raise UsageError(f"{{preset}} {quoted(name)} is unknown; {did_you_mean(name, own, timms)}")
+    near = did_you_mean(name, own, timms, many="attnscope presets lists all")
+    raise UsageError(f"{{preset}} {quoted(name)} is unknown; {near}")
 
 
 def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair
+from attnscope.core.windows import spread
 
 
 def resize_bias_table(table: Tensor, window: Pair, new_window: Pair) -> Tensor:
@@ -78,7 +79,7 @@ def resize_positions(positions: Tensor, grid: Pair, new_grid: Pair, prefix: int 
 
 def _interpolation(old: int, new: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """Return the two neighbours of each new offset among the old ones, and their weights, which do not sum to 1."""
-    places = torch.tensor(_spread(old, new), device=device)
+    places = torch.tensor(spread(old, new), device=device)
     offsets = torch.arange(-(new // 2.0), new // 2.0 + 0.1, 1.0, device=device)
     right = torch.bucketize(offsets, places).clamp(max=old - 1)
     left = (right - 1).clamp(min=0)
@@ -86,19 +87,3 @@ def _interpolation(old: int, new: int, device: torch.device) -> tuple[list[Tenso
     on_both = (from_left == 0) & (from_right == 0)
     from_left[on_both] = from_right[on_both] = 1.0
     return [left, right], [from_right, from_left]
-
-
-def _spread(old: int, new: int) -> list[float]:
-    """Return the places of the old offsets among the new ones: a geometric series on each side of 0, by bisection."""
-    low, high, ratio = 1.01, 1.5, 1.255
-    while high - low > 1e-6:
-        ratio = (low + high) / 2.0
-        if (1.0 - ratio ** (old // 2)) / (1.0 - ratio) > new // 2:
-            high = ratio
-        else:
-            low = ratio
-    side, place = [], 1.0
-    for power in range(1, old // 2 + 1):
-        side.append(place)
-        place += ratio**power
-    return [*(-each for each in reversed(side)), 0.0, *side]

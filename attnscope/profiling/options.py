@@ -1,9 +1,10 @@
 """Options of a run: device, threads, seed, and what to measure."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from attnscope.core.dtypes import DTYPE_BYTES
 from attnscope.core.errors import DeviceError, UsageError, quoted
@@ -25,6 +26,15 @@ MOST_PROCESSES = 100
 
 Progress = Callable[[str, float], None]
 """A callback that receives the name of the current measurement, and the fraction of it that is done."""
+Item = TypeVar("Item")
+
+
+def tracked(points: Iterable[Item], count: int, progress: Progress | None) -> Iterator[Item]:
+    """Yield the points, and report the progress before each one."""
+    for index, point in enumerate(points):
+        if progress is not None:
+            progress(f"{count:,} points", index / count)
+        yield point
 
 
 class ProgressOption:

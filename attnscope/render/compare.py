@@ -80,7 +80,8 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
             table = to_markdown(point_columns(comparison), comparison.points)
         if comparison.memory_limit is not None:
             fits = to_markdown(fit_columns(comparison), comparison.fits)
-            table += f"\n{in_markdown(fit_title(comparison))}\n\n{fits}"
+            notes = "".join(f"\n{in_markdown(note)}\n" for note in fit_notes(comparison))
+            table += f"\n{in_markdown(fit_title(comparison))}\n\n{fits}{notes}"
         return f"**{in_markdown(comparison.title)}**\n\n{table}\n{items}"
     if form == "svg":
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
@@ -258,19 +259,45 @@ def fit_table(comparison: Comparison, screen: Screen) -> list[RenderableType]:
     """Return a table of the largest sizes that fit in the memory of `--memory-limit`."""
     if comparison.memory_limit is None:
         return []
+    notes = [screen.aside(note) for note in fit_notes(comparison)]
+    if not any(each.fits for each in comparison.fits):
+        return notes
     kept, dropped = fit(fit_columns(comparison), comparison.fits, screen)
-    return [screen.aside(fit_title(comparison)), rows_table(kept, comparison.fits, screen), *screen.hidden(dropped)]
+    shown = [screen.aside(fit_title(comparison)), rows_table(kept, comparison.fits, screen), *screen.hidden(dropped)]
+    return [*shown, *notes]
+
+
+def fit_notes(comparison: Comparison) -> list[str]:
+    """Return what one image needs of the contenders of which not even one fits, for inference or for training."""
+    if comparison.memory_limit is None:
+        return []
+    limit, where = words.binary(comparison.memory_limit), _fit_place(comparison)
+    large = [each for each in comparison.fits if each.batch is None or each.training_batch is None]
+    if not large:
+        return []
+    nothing = "" if any(each.fits for each in comparison.fits) else f"nothing fits in {limit}; "
+    heads = heads_of(comparison)
+    needs = [
+        f"{heads[each.contender]} needs {'' if each.is_exact else 'at least '}{words.binary(each.needs)}, "
+        f"and {words.binary(each.training_needs)} in training"
+        for each in large
+    ]
+    return [f"{nothing}at batch 1 and {where}, {'; '.join(needs)}"]
 
 
 def fit_title(comparison: Comparison) -> str:
     """Return the title of the table of the largest sizes that fit."""
     assert comparison.memory_limit is not None
     point = comparison.points[comparison.reference]
-    where = f"{spell(point.grid)} tokens" if point.grid else f"{point.at.get('image', 'the given')} px"
     limit, batch = words.binary(comparison.memory_limit), point.at.get("batch", comparison.settings.get("batch", 1))
     size = "image" if comparison.part == NETWORK else "grid"
-    title = f"largest that fits in {limit}: batch at {where}, and {size} at batch {batch}"
+    title = f"largest that fits in {limit}: batch at {_fit_place(comparison)}, and {size} at batch {batch}"
     return f"{title}; training without an optimizer"
+
+
+def _fit_place(comparison: Comparison) -> str:
+    point = comparison.points[comparison.reference]
+    return f"{spell(point.grid)} tokens" if point.grid else f"{point.at.get('image', 'the given')} px"
 
 
 def fit_columns(comparison: Comparison) -> list[Column[Fit]]:

@@ -71,7 +71,9 @@ def _legend(report: NeighbourhoodReport, drawing: Drawing) -> list[str]:
     legend = [f"@ is {query} at row {y}, column {x}, from 0; o are {keys}, . all other tokens"]
     if report.neighbourhood.cells:
         all_lines = f"lines separate {report.neighbourhood.cells}"
-        legend.append(all_lines if drawing.complete else f"not all lines fit that separate {report.neighbourhood.cells}")
+        legend.append(
+            all_lines if drawing.complete else f"not all lines fit that separate {report.neighbourhood.cells}"
+        )
     if len(report.seen) > 1:
         legend.append("1 2 3 …: number of layers until the query depends on the token")
     down, across = drawing.letter

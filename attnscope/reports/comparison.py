@@ -231,7 +231,8 @@ class Fit:
         batch: the largest batch of inference at the reference point.
         side: the largest side of a square grid in tokens, or of an image in pixels for networks, with that point's batch.
         training_batch, training_side: the same for the forward and the backward of training.
-        is_exact: whether the memory is known exactly; otherwise these sizes are upper bounds.
+        is_exact: whether the memory is known exactly; otherwise these sizes are upper bounds, and these bytes lower ones.
+        needs, training_needs: the bytes that a single image needs at the reference point.
     """
 
     contender: str
@@ -240,6 +241,13 @@ class Fit:
     training_batch: int | None
     training_side: int | None
     is_exact: bool
+    needs: int
+    training_needs: int
+
+    @property
+    def fits(self) -> bool:
+        """Return whether any size fits."""
+        return any(size is not None for size in (self.batch, self.side, self.training_batch, self.training_side))
 
 
 @dataclass(repr=False)

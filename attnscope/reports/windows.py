@@ -9,7 +9,7 @@ from typing import Any
 from attnscope.core.shown import Shown
 from attnscope.core.sizes import Pair
 from attnscope.core.text import in_json
-from attnscope.core.windows import Windows, log_distance, position_index
+from attnscope.core.windows import Windows, log_distance, position_index, resized_offsets
 
 SCHEMA = 1
 VIEWS = ("partition", "token", "positions", "order")
@@ -119,6 +119,7 @@ class WindowsReport(Shown):
             "masks": self._masks(),
             "index": self._index(),
             "distances": None if self.pretrained_window is None else self.distances(self.pretrained_window),
+            "resized": None if self.pretrained_window is None else self._resized(self.pretrained_window),
             "order": self._order(),
             "token": None if self.token is None else self._token(self.token),
             "left_out": self._left_out(),
@@ -184,6 +185,23 @@ class WindowsReport(Shown):
         )
         return {
             "rule": "sign(d)·log2(1 + 8|d|/(M − 1))/log2(8), M is the side of the window in pre-training.",
+            "pretrained_window": pretrained,
+            "down": down,
+            "across": across,
+        }
+
+    def resized(self, pretrained: Pair) -> list[list[dict[int, float]]]:
+        """Return the weights of the old offsets for each new one in a resized table of Swin, down and across."""
+        return resized_offsets(pretrained, self.grid.window)
+
+    def _resized(self, pretrained: Pair) -> dict[str, Any]:
+        down, across = (
+            [[{"offset": old, "weight": weight} for old, weight in weights.items()] for weights in axis]
+            for axis in self.resized(pretrained)
+        )
+        return {
+            "rule": "row (dy, dx) of the resized table is the sum of the rows of the table in pre-training, times their "
+            "weights down and across.",
             "pretrained_window": pretrained,
             "down": down,
             "across": across,

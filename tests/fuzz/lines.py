@@ -128,9 +128,8 @@ def environment(rng: random.Random, place: Place) -> dict[str, str]:
     """Return variables that set flags of a command; usually none."""
     if rng.random() > 0.1:
         return {}
-    commands = Commands()
-    params = commands[rng.choice(list(commands))].params
-    param = rng.choice([param for param in params if isinstance(param.envvar, str)])
+    by_command = [[each for each in command.params if isinstance(each.envvar, str)] for command in Commands().values()]
+    param = rng.choice(rng.choice([params for params in by_command if params]))  # a command may have no variable
     value = _value(rng, param, place)
     return {param.envvar: value.replace("\x00", "")}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from attnscope.render import words
-from attnscope.render.compare import AXES, fit_columns, fit_title, legend, quantity_title
+from attnscope.render.compare import AXES, fit_columns, fit_notes, fit_title, legend, quantity_title
 from attnscope.render.compare_columns import entry_columns, point_columns
 from attnscope.render.findings import MEASURED, finding, lines
 from attnscope.render.page.charts import Chart, log_chart
@@ -51,7 +51,8 @@ def _fits(comparison: Comparison) -> Panel | None:
     if comparison.memory_limit is None:
         return None
     title = fit_title(comparison)
-    return table_panel("fits", "What fits in memory", title, table_of(title, fit_columns(comparison), comparison.fits))
+    table = table_of(title, fit_columns(comparison), comparison.fits)
+    return table_panel("fits", "What fits in memory", "; ".join([title, *fit_notes(comparison)]), table)
 
 
 def _charts(comparison: Comparison) -> Panel | None:

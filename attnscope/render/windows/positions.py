@@ -1,16 +1,18 @@
 """The view --positions: the relative position index of a window as formula, example and tables."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from attnscope.core.axes import spell
 from attnscope.core.sizes import Pair
-from attnscope.core.windows import position_row
+from attnscope.core.windows import position_row, spread
 from attnscope.render.columns import Column
+from attnscope.render.plane import GAP, Picture
 from attnscope.render.screen import Screen
-from attnscope.render.windows.parts import MOST_ROWS, indented, room, some
+from attnscope.render.windows.parts import MOST_ROWS, indented, picture_rows, room, some
 from attnscope.reports.windows import WindowsReport
 
 MOST_FIELD = 64
@@ -68,9 +70,60 @@ def positions_parts(report: WindowsReport, screen: Screen) -> list[RenderableTyp
         *number_table("index: query token down, key token across", tokens, tokens, by_pair, screen),
         # the field repeats a table that shows every pair
         *([Text(""), *level_field((p, q), rows, screen)] if p * q > MOST_ROWS else []),
+        *resized_table(report, screen),
         *distance_table(report, screen),
         screen.aside(f"{'--json has all pairs, ' if report.writes_matrices else ''}--format csv has all offsets"),
     ]
+
+
+def resized_table(report: WindowsReport, screen: Screen) -> list[RenderableType]:
+    """Return the table of Swin in pre-training beside the resized one, if they were requested."""
+    pretrained, window = report.pretrained_window, report.grid.window
+    if pretrained is None:
+        return []
+    lines = [
+        ("Swin", f"a table for {spell(pretrained)} tokens is resized to {spell(window)}, as in BEiT and timm:", ""),
+        ("", "the old offsets spread geometrically from 0 over the new ones, and the rows", ""),
+        ("", "of new offsets are interpolated linearly, down and across", ""),
+    ]
+    resized = report.resized(pretrained)
+    axes = zip(("dy", "dx"), pretrained, window, resized, strict=True)
+    for name, old, side, weights in [("dy, dx", *next(axes)[1:])] if resized[0] == resized[1] else axes:
+        places = spread(2 * old - 1, 2 * side - 1)[old - 1 :] if pretrained != window else [*range(old)]
+        at = [f"{offset} at {places[offset]:.2f}" for offset in some(old, MOST_ROWS) if offset is not None]
+        new = [f"{each}: {_mixed(weights[each + side - 1])}" for each in some(side, MOST_ROWS) if each is not None]
+        lines += [(f"old {name}", ", ".join(at), ""), (f"new {name}", ", ".join(new), "")]
+    lines.append(("", "a negative offset has the negative places", ""))
+    return [Text(""), screen.lines(lines), *_rings(pretrained, window, resized, screen)]
+
+
+def _mixed(weights: Mapping[int, float]) -> str:
+    """Return a sum of old offsets such as `0.25·1 + 0.75·2`, or the only one."""
+    shown = {old: f"{weight:.2f}" for old, weight in weights.items() if weight >= 0.005}
+    return " + ".join(f"{weight}·{old}" for old, weight in shown.items()) if len(shown) > 1 else str(*shown)
+
+
+def _rings(
+    pretrained: Pair, window: Pair, resized: Sequence[Sequence[Mapping[int, float]]], screen: Screen
+) -> list[RenderableType]:
+    """Draw a table whose values are the larger of |dy| and |dx|, in tenths, and the resized table beside it."""
+    (p, q), largest = pretrained, max(*pretrained, 2) - 1
+    if sum(2 * across - 1 for _, across in (pretrained, window)) + GAP > room(screen):
+        return [screen.aside("the tables are too wide for a picture")]
+    old = [[max(abs(dy), abs(dx)) for dx in range(1 - q, q)] for dy in range(1 - p, p)]
+    new = [
+        [sum(old[dy + p - 1][dx + q - 1] * y * x for dy, y in down.items() for dx, x in across.items())
+         for across in resized[1]] for down in resized[0]
+    ]  # fmt: skip
+    pictures = [Picture([_levels(row, largest) for row in table]) for table in (old, new)]
+    sizes = [f"{len(table)}×{len(table[0])}" for table in (old, new)]
+    title = f"max(|dy|, |dx|) in tenths as a table of {sizes[0]} rows, and resized to {sizes[1]}"
+    return [indented([Text(screen.text(title), style="bold")]), picture_rows(pictures, screen)]
+
+
+def _levels(row: Sequence[float], largest: int) -> Text:
+    levels = [min(int(10 * value / largest), 9) for value in row]
+    return Text.assemble(*((str(level), f"black on {HEAT[level]}") for level in levels))
 
 
 def distance_table(report: WindowsReport, screen: Screen) -> list[RenderableType]:

@@ -91,7 +91,7 @@ def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
 
 
 def _near(word: str, names: Sequence[str]) -> str:
-    return did_you_mean(word, names, many=f"{len(names)} names are available")
+    return did_you_mean(word, names)
 
 
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision, "hf": from_hugging_face}

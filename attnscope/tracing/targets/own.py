@@ -90,9 +90,7 @@ def _attribute(home: Any, attribute: str, name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
-            raise UsageError(
-                f"{name}: {part} does not exist; {did_you_mean(part, public, many=f'{len(public)} names are available')}"
-            )
+            raise UsageError(f"{name}: {part} does not exist; {did_you_mean(part, public)}")
         found = getattr(found, part)
     return found
 

@@ -48,7 +48,7 @@ def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Targe
     for key, value in args.items():
         if not hasattr(config, key):
             names = list(config.to_dict())
-            hint = did_you_mean(key, names, many=f"{len(names)} names are available")
+            hint = did_you_mean(key, names)
             raise UsageError(f"{{arg}} {key} is not in the config of hf:{name}; {hint}")
         setattr(config, key, value)
     wanted = (getattr(config, "architectures", None) or [None])[0] if path.exists() else None
@@ -76,7 +76,7 @@ def _config(library: Any, name: str, path: Path) -> Any:
         UsageError: the file is not a config, or the type is unknown.
     """
     types = list(library.CONFIG_MAPPING)
-    near = partial(did_you_mean, names=types, many=f"{len(types)} names are available")
+    near = partial(did_you_mean, names=types)
     if path.exists():
         file = path / "config.json" if path.is_dir() else path
         try:
