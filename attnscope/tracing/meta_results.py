@@ -39,20 +39,16 @@ class MetaResults:
         """
         if not _makes_memory(func) or torch._C._len_torch_dispatch_stack():
             return func(*args, **kwargs)
-        try:
-            key = func, torch.get_default_dtype(), _key_of(args), _key_of([*kwargs.items()])
-        except _OtherArgumentError:
+        sizes = _key_of((args, [*kwargs.items()]))
+        if sizes is None:
             return func(*args, **kwargs)
+        key = func, torch.get_default_dtype(), sizes
         if (known := self.known.get(key)) is not None:
             return known.made()
         out = func(*args, **kwargs)
         if key not in self.known:
             self.known[key] = _result_of(out, (args, kwargs))
         return out
-
-
-class _OtherArgumentError(Exception):
-    """An argument whose sizes do not determine a result."""
 
 
 @cache
@@ -63,20 +59,20 @@ def _makes_memory(func: Any) -> bool:
     return func.namespace == "aten" and not is_shared and OTHERS_DETERMINE.isdisjoint(func.tags)
 
 
-def _key_of(value: Any) -> Hashable:
+def _key_of(value: Any) -> Hashable | None:
     """Return what determines the sizes of results: the sizes, strides and dtypes of tensors, and all other values.
 
-    Raises:
-        _OtherArgumentError: a tensor is elsewhere or of another kind, or a value is of an unknown type.
+    It is None if a tensor is elsewhere or of another kind, or if a value is of an unknown type.
     """
     kind = type(value)
     if kind in CONSTANTS:
         return kind, value
     if kind is tuple or kind is list:
-        return kind, *map(_key_of, value)
+        parts = tuple(map(_key_of, value))
+        return None if None in parts else (kind, parts)
     if isinstance(value, Tensor) and torch._C._dispatch_keys(value) == PLAIN:
         return value.shape, value.stride(), value.dtype
-    raise _OtherArgumentError
+    return None
 
 
 class _Result:
