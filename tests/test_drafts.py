@@ -117,7 +117,7 @@ def test_scopes_carry_the_values_that_both_have():
     assert model.command == "attnscope swin --scope model --dim 192 --heads 6"
     assert in_scope(model, "attention").spec == model.spec.attention()
     assert scopes_of(Draft(attentions.spec_class("cswin"))) == ("attention", "block")
-    assert scopes_of(Draft(attentions.spec_class("xca"))) == ("attention",)
+    assert scopes_of(Draft(attentions.spec_class("xca"))) == networks.SCOPES
 
 
 def test_another_attention_has_the_values_that_it_accepts():

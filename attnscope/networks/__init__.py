@@ -41,6 +41,7 @@ _SPECS = {
     "hiera": ("hiera", "HieraNetworkSpec"),
     "nat": ("nat", "NATNetworkSpec"),
     "pvt": ("pvt", "PVTNetworkSpec"),
+    "xca": ("xca", "XCiTNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }
@@ -48,7 +49,6 @@ _SPECS = {
 _BLOCKS = {
     "linear": ("linear", "EfficientViTBlockSpec"),
     "separable": ("separable", "MobileViTBlockSpec"),
-    "xca": ("xca", "XCiTBlockSpec"),
 }
 """Folder and name of the block Spec for each attention without networks whose blocks are not the usual ones."""
 

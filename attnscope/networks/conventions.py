@@ -28,8 +28,8 @@ from attnscope.plan.plan import Plan
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
-PER_NORM_ELEMENT = 5
-"""FLOPs that fvcore counts for each element of a LayerNorm and adds to the MACs."""
+PER_NORM_ELEMENT = {"layer_norm": 5, "batch_norm": 2}
+"""FLOPs that fvcore counts for each element of a norm and adds to the MACs."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ class Counted:
     def norms(self) -> int:
         """Return the number of elements that LayerNorms normalize."""
         return self.total("elements", "layer_norm")
+
+    @property
+    def fvcore(self) -> int:
+        """Return what fvcore counts: the MACs, and FLOPs of the norms."""
+        return self.macs + sum([each * self.total("elements", kind) for kind, each in PER_NORM_ELEMENT.items()])
 
     def called(self) -> Iterator[tuple[Operation, str]]:
         """Return each operation with the way in which the library calls it."""
@@ -230,14 +235,14 @@ CONVENTIONS = (
     Convention("FLOPs", "2 for each MAC, as FlopCounterMode", lambda c: 2 * c.macs),
     Convention(
         "fvcore: LayerNorm added",
-        "MACs, and 5 for each LayerNorm element",
-        lambda c: c.macs + PER_NORM_ELEMENT * c.norms,
+        "MACs, 5 for each LayerNorm element, and 2 for each BatchNorm element",
+        lambda c: c.fvcore,
         printed=True,
     ),
     Convention(
         "fvcore without SDPA",
         "as fvcore on a network with fused attention, which it counts as 0",
-        lambda c: c.macs + PER_NORM_ELEMENT * c.norms - c.attention,
+        lambda c: c.fvcore - c.attention,
         printed=True,
     ),
     Convention("MACs without the class token", "MACs of the patches alone", _without_class_token, printed=True),

@@ -31,6 +31,7 @@ KINDS = {
     "mm": "linear",
     "bmm": "matmul",
     "native_layer_norm": "layer_norm",
+    "native_batch_norm": "batch_norm",
     "_softmax": "softmax",
     "index": "table",
     "gelu": "gelu",
@@ -95,7 +96,7 @@ class Library:
         """Return how the library calls an operation."""
         if operation.step in self.calls:
             return self.calls[operation.step]
-        if operation.kind in ("convolution", "linear", "layer_norm", "gelu", "relu") or (
+        if operation.kind in ("convolution", "linear", "layer_norm", "batch_norm", "gelu", "relu") or (
             operation.kind == "pool" and self.pools
         ):
             return MODULE

@@ -18,7 +18,9 @@ from attnscope.networks.swin.spec import SwinNetworkSpec
 
 RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
-FAMILIES = ("vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat")
+FAMILIES = (
+    "vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat", "xcit",
+)  # fmt: skip
 """The first words of the names of presets, in the order of the list."""
 
 

@@ -18,7 +18,7 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "NAT's README": {"nat": (MACS,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
     "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
-    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera"), (FVCORE,)),
+    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera", "xca"), (FVCORE,)),
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
 """The conventions of each source, for each command.

@@ -166,6 +166,15 @@ def from_official_nat(state: State) -> None:
     )
 
 
+def from_official_xcit(state: State) -> None:
+    """Convert official checkpoints of XCiT in place: class attention has one projection of queries, keys and values."""
+    for name in [name for name in state if name.startswith("cls_attn_blocks.") and ".attn.qkv." in name]:
+        attention, _, kind = name.rpartition("qkv.")
+        for one, part in zip("qkv", state.pop(name).chunk(3), strict=True):
+            state[f"{attention}{one}.{kind}"] = part
+    _rename(state, "pos_embeder.token_projection.weight", {r"pos_embeder\.": "pos_embed."})
+
+
 def _rename(state: State, marker: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
     """Rename keys by patterns, in order, if the state dict contains the key that identifies the library."""
     if marker not in state:

@@ -351,7 +351,9 @@ class _Replay:
             self._release(grad)
             return
         strides = elementwise_strides(value.shape, [(value.shape, before.strides), (value.shape, grad.strides)])
-        total = _Buffer(_Gradient(max(before.memory.size, grad.memory.size, value.size), users=1), strides)
+        # the memory of a view may be larger than its tensor
+        sizes = [each.memory.size for each in (before, grad) if not each.is_view]
+        total = _Buffer(_Gradient(max([value.size, *sizes]), users=1), strides)
         self._hold(total.memory.size)
         self._release(before)
         self._release(grad)

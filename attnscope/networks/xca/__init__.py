@@ -1,1 +1,1 @@
-"""XCiT's block: cross-covariance attention, local patch interaction and an MLP."""
+"""XCiT: blocks of cross-covariance attention, then blocks of class attention."""
