@@ -3,6 +3,7 @@ from . import attentions as attentions
 from .analyses.comparison import compare as compare
 from .analyses.explore import explore as explore
 from .analyses.neighbourhood import look_at_neighbourhood as look_at_neighbourhood
+from .analyses.ranks import compare_ranks as compare_ranks
 from .analyses.shard import plan_shards as plan_shards
 from .analyses.windows import look_at_windows as look_at_windows
 from .attentions.cross.attention import CrossAttention as CrossAttention

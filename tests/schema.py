@@ -16,6 +16,7 @@ from attnscope.plan.peaks import Peaks
 from attnscope.reports.comparison import Comparison
 from attnscope.reports.diff import Diff
 from attnscope.reports.report import SCHEMA, Report, TraceReport
+from attnscope.reports.sharding import ShardingReport
 from attnscope.reports.windows import Sight
 
 FILE = Path(__file__).parents[1] / "docs" / "reference" / f"schema-{SCHEMA}.json"
@@ -188,6 +189,7 @@ KINDS: Mapping[str, Any] = {
     "windows": Windows,
     "neighbourhood": Neighbourhood,
     "diff": Diff,
+    "shard": ShardingReport,
     "peaks": Peaks,
     "presets": list[Preset],
 }
@@ -202,6 +204,7 @@ SIGNS = {
     "matmul": "peaks",
     "calls": "trace",
     "audit": "explore",
+    "others": "shard",
 }
 """The first of these keys in an output is that of its kind."""
 

@@ -21,6 +21,7 @@ from attnscope.plan.links import parse_device, parse_link
 from attnscope.plan.mesh import chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
 from attnscope.reports.sharding import ShardingReport
+from tests import schema
 
 VIT = ViTSpec(tokens=192, dim=384, heads=6, batch=2)
 U = 2 * 192 * 384 * 4
@@ -247,6 +248,7 @@ def test_a_thousand_ranks_and_a_million_tokens_need_no_torch() -> None:
         "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    schema.check(found.stdout)
     report = json.loads(found.stdout)
     assert report["schema"] == 1
     assert report["totals"]["bytes_sent"] == 4 * 1023 * (1048576 * 65536 * 4) // 1024**2

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from attnscope.analyses.contenders import Meeting
-from attnscope.analyses.quantities import QUANTITIES, bounds_of
+from attnscope.analyses.quantities import OF_RANKS, QUANTITIES, bounds_of
 from attnscope.core.conditions import Condition, Value, read_sort, read_where, select
 from attnscope.core.errors import UsageError
 from attnscope.profiling.candidates import Candidate
 from attnscope.profiling.options import Progress, tracked
-from attnscope.reports.comparison import Comparison, Entry, Point
+from attnscope.reports.comparison import LAYER, RANK, Comparison, Entry, Point
 
 SHOWN = ("macs", "params", "peak")
 """The quantities of every entry."""
@@ -31,7 +31,9 @@ class Order:
         known = [
             name
             for name, quantity in QUANTITIES.items()
-            if (is_timed or not quantity.is_measured) and (comparison.part == "layer" or not quantity.of_layers)
+            if (is_timed or not quantity.is_measured)
+            and (comparison.part == LAYER or not quantity.of_layers)
+            and (name in OF_RANKS if comparison.part == RANK else not quantity.of_ranks)
         ]
         times = list(SYNONYMS) if is_timed else []
         fields = [CONTENDER, *axes, *known, *times]
@@ -41,7 +43,12 @@ class Order:
         self.sort = read_sort(sort, fields) if sort is not None else None
         named = [*(condition.field for condition in self.where), *([self.sort[0]] if self.sort else [])]
         measured = ["latency"] if is_timed else []
-        wanted = [*SHOWN, comparison.quantity, *(SYNONYMS.get(name, name) for name in named), *measured]
+        wanted = [
+            *(known if comparison.part == RANK else SHOWN),
+            comparison.quantity,
+            *(SYNONYMS.get(name, name) for name in named),
+            *measured,
+        ]
         self.quantities = [name for name in dict.fromkeys(wanted) if name in known]
 
 

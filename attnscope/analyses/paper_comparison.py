@@ -87,6 +87,8 @@ def _check_quantity(quantity: str, meeting: Meeting, is_timed: bool) -> None:
         raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
     if QUANTITIES[quantity].of_layers and meeting.of_networks:
         raise UsageError(f"{{quantity}} {quantity} is of attentions, and these are networks; use {{quantity}} macs")
+    if QUANTITIES[quantity].of_ranks:
+        raise UsageError(f"{{quantity}} {quantity} is of one of several ranks; add {{over}} ranks=1:16:2x")
     if QUANTITIES[quantity].is_measured and not is_timed:
         raise UsageError(f"{{quantity}} {quantity} requires times; add {{time}} to the command attnscope compare")
 

@@ -22,6 +22,7 @@ class Quantity:
         at_least: returns a lower bound for a Spec whose value is unknown.
         of_time: returns it for a Spec and the median time of one forward in seconds.
         of_layers: whether it exists for attentions only, and not for networks.
+        of_ranks: whether it exists for one of several ranks only.
         more_is_better: whether a larger value is better.
     """
 
@@ -31,12 +32,13 @@ class Quantity:
     at_least: Callable[[Spec], int] | None = None
     of_time: Callable[[Spec, float], float] | None = None
     of_layers: bool = False
+    of_ranks: bool = False
     more_is_better: bool = False
 
     @property
     def is_measured(self) -> bool:
         """Return whether the quantity follows from a measured time."""
-        return self.of is None
+        return self.of_time is not None
 
 
 def macs(spec: Spec) -> int:
@@ -101,11 +103,19 @@ QUANTITIES = {
         "images per second", "images/s", of_time=lambda spec, seconds: spec.batch / seconds, more_is_better=True
     ),
     "latency-per-mac": Quantity("latency per MAC", "s/MAC", of_time=lambda spec, seconds: seconds / macs(spec)),
+    "sent": Quantity("bytes sent by {part} in the forward", "B", of_ranks=True),
+    "link": Quantity("time of the collectives of {part}", "s", of_ranks=True),
+    "bound": Quantity("roofline lower bound of the steps of {part}", "s", of_ranks=True),
+    "link-per-bound": Quantity("time of the collectives over the lower bound of the steps", "", of_ranks=True),
 }
 """The quantities by name."""
 
-COUNTED = [name for name, quantity in QUANTITIES.items() if not quantity.is_measured]
+COUNTED = [name for name, quantity in QUANTITIES.items() if quantity.of is not None]
 """The names of the quantities that follow from the Specs, without a measurement."""
+
+
+OF_RANKS = ("sent", "macs", "params", "peak", "link", "bound", "link-per-bound")
+"""The quantities of one of several ranks."""
 
 
 def bounds_of(quantity: Quantity, spec: Spec) -> tuple[int | None, int | None]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
 from attnscope.plan.links import Device, Link
-from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, parse_mesh, ranks_of, spell_mesh
+from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, check_mesh, parse_mesh, ranks_of, spell_mesh
 from attnscope.plan.plan import SizedStep
 from attnscope.plan.roofline import moved_bytes
 from attnscope.plan.sharding import LocalStep, ShardedPlan, live_bytes
@@ -43,9 +43,42 @@ def plan_shards(
     """
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
     sharded = sharded_plan(spec, mesh)
-    steps = sharded.busiest
-    live = live_bytes(steps, sharded.plan.holds)
-    rows = [
+    rows = _rows(sharded, device)
+    totals = _totals(sharded, rows, link, device)
+    others = other_plans(spec, mesh)
+    return ShardingReport(
+        command=command,
+        title=" · ".join([spec.title, *spec.headline(), f"{spell_mesh(mesh)}: {_ranks(ranks_of(mesh))}"]),
+        attention=spec.name,
+        spec=spec.as_dict(),
+        plan=spell_mesh(mesh),
+        ranks=ranks_of(mesh),
+        backward=backward,
+        steps=rows,
+        totals=totals,
+        others=others,
+        link=link,
+        device=device,
+        notes=notes_of(sharded),
+        next=_next(spec, mesh, totals.bytes_sent, others),
+    )
+
+
+def shard_totals(spec: Spec, mesh: Mesh, *, link: Link | None = None, device: Device | None = None) -> ShardedTotals:
+    """Return the sums over the steps of the rank that sends the most.
+
+    Raises:
+        UsageError: the plan is illegal for this attention.
+    """
+    check_mesh(mesh)
+    sharded = sharded_plan(spec, mesh)
+    return _totals(sharded, _rows(sharded, device), link, device)
+
+
+def _rows(sharded: ShardedPlan, device: Device | None) -> list[ShardedStep]:
+    """Return the steps of the rank that sends the most."""
+    live = live_bytes(sharded.busiest, sharded.plan.holds)
+    return [
         ShardedStep(
             name=step.whole.name,
             doc=step.whole.step.doc,
@@ -63,9 +96,16 @@ def plan_shards(
             gradient_bytes_sent=step.gradient_bytes_sent,
             bound_s=None if device is None else bound_s(step.local, device),
         )
-        for number, step in enumerate(steps)
+        for number, step in enumerate(sharded.busiest)
     ]
-    totals = ShardedTotals(
+
+
+def _totals(
+    sharded: ShardedPlan, rows: Sequence[ShardedStep], link: Link | None, device: Device | None
+) -> ShardedTotals:
+    """Return the sums over the steps."""
+    live = [row.bytes_live for row in rows]
+    return ShardedTotals(
         bytes_sent=sum(row.bytes_sent for row in rows),
         backward_bytes_sent=sum(row.backward_bytes_sent for row in rows),
         gradient_bytes_sent=sum(row.gradient_bytes_sent for row in rows),
@@ -74,26 +114,9 @@ def plan_shards(
         params=sum(row.params for row in rows),
         whole_params=sharded.plan.params,
         peak_bytes=None if None in live else max(size for size in live if size is not None),
-        collectives=sum(len(step.transfers) for step in steps),
-        communication_s=None if link is None else communication_s(steps, link),
+        collectives=sum(len(step.transfers) for step in sharded.busiest),
+        communication_s=None if link is None else communication_s(sharded.busiest, link),
         bound_s=None if device is None else sum(row.bound_s or 0.0 for row in rows),
-    )
-    others = other_plans(spec, mesh)
-    return ShardingReport(
-        command=command,
-        title=" · ".join([spec.title, *spec.headline(), f"{spell_mesh(mesh)}: {_ranks(ranks_of(mesh))}"]),
-        attention=spec.name,
-        spec=spec.as_dict(),
-        plan=spell_mesh(mesh),
-        ranks=ranks_of(mesh),
-        backward=backward,
-        steps=rows,
-        totals=totals,
-        others=others,
-        link=link,
-        device=device,
-        notes=notes_of(sharded),
-        next=_next(spec, mesh, totals.bytes_sent, others),
     )
 
 

@@ -26,6 +26,7 @@ from attnscope.analyses.contenders import (
 )
 from attnscope.analyses.fitting import read_limit, set_fits
 from attnscope.analyses.quantities import QUANTITIES, bounds_of
+from attnscope.analyses.ranks import RANKS, next_of_ranks, on_ranks, sharded_contenders
 from attnscope.analyses.suggestion import suggest
 from attnscope.attentions.spec import FRAMES, kind, own_fields_first
 from attnscope.attentions.spec import option as option_field
@@ -72,6 +73,8 @@ from attnscope.core.reading import integer
 from attnscope.core.sizes import spell_sides
 from attnscope.networks.configs import presets
 from attnscope.networks.presets import names_with_stages, read_stages
+from attnscope.plan.links import parse_device, parse_link
+from attnscope.plan.mesh import KINDS
 from attnscope.profiling.options import BUDGET_S
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ EXAMPLES = (
     "attnscope compare --over resolution=7:56:7 --time",
     "attnscope compare --stages",
     "attnscope compare vit-b-16-224 swin-b-224 --over image=224:1024:32",
+    "attnscope compare vit --over ranks=2:16:2x --link nvlink4,5us --peak h100",
     "attnscope compare old.py:Attention new.py:Attention --input 1,197,768 --time --fail-above 1.1",
 )
 
@@ -136,8 +140,33 @@ def run_comparison(
         bool, option("--stages", group=COMPARISON, help="Compare at each stage of Swin-T, or of the preset.")
     ] = False,
     quantity: Annotated[
-        str, option(group=COMPARISON, **choices(QUANTITIES), help=f"Quantity to compare: {', '.join(QUANTITIES)}.")
-    ] = "macs",
+        str | None,
+        option(
+            group=COMPARISON,
+            **choices(QUANTITIES),
+            help=f"Quantity to compare: {', '.join(QUANTITIES)}.",
+            show_default="macs; sent with --over ranks",
+        ),
+    ] = None,
+    plan: Annotated[
+        str | None,
+        option(
+            group=COMPARISON,
+            **choices(KINDS),
+            help=f"With --over ranks: what the ranks cut, {', '.join(KINDS)}; or as an option of a contender, vit:plan=tp.",
+            show_default="all that are legal",
+        ),
+    ] = None,
+    link: Annotated[
+        str | None,
+        option(
+            group=COMPARISON, metavar="RATE,LATENCY", help="With --over ranks: the link between ranks, as in shard."
+        ),
+    ] = None,
+    peak: Annotated[
+        str | None,
+        option(group=COMPARISON, metavar="FLOPS,RATE", help="With --over ranks: peak rates of a rank, as in shard."),
+    ] = None,
     pad: Annotated[
         bool,
         option("--pad/--no-pad", group=COMPARISON, help="Pad grids to whole windows, or skip grids that need padding."),
@@ -230,9 +259,20 @@ def run_comparison(
     check_limits(limits, time)
     run = RunFlags(device, budget, threads, seed, alloc, quiet)
     line = shlex.join(["attnscope", *sys.argv[1:]])
-    if any(map(is_module, names)):
+    ranges = _ranges(over or [])
+    of_ranks = {"plan": plan, "link": link, "peak": peak}
+    if RANKS in ranges:
+        _check_flags_of_ranks(
+            stages=stages, preset=preset, frames=frames, memory_limit=memory_limit, input=inputs, arg=arg, time=time,
+            fail_above=fail_above,
+        )  # fmt: skip
+        wanted = Wanted(quantity or "sent", where, sort)
+        comparison = _of_ranks(names, settings, ranges, wanted, of_ranks, line, again)
+    elif given := next((name for name, value in of_ranks.items() if value is not None), None):
+        raise UsageError(f"{{{given}}} requires several numbers of ranks; add {{over}} ranks=1:16:2x")
+    elif any(map(is_module, names)):
         _check_flags_of_modules(over=over, stages=stages, preset=preset, frames=frames, memory_limit=memory_limit)
-        wanted = Wanted(quantity, where, sort)
+        wanted = Wanted(quantity or "macs", where, sort)
         comparison, gated = _of_modules(names, settings, inputs or [], arg or [], wanted, line, run, time)
         if not time:
             comparison.next = typed(f"{again} --time"), "measure them in turn on this machine"
@@ -240,9 +280,9 @@ def run_comparison(
         if inputs or arg:
             raise UsageError("{input} and {arg} require a module, such as my_file.py:MyAttention; remove them")
         chosen = read_stages(preset) if stages or preset is not None else ()
-        meeting = arrange(names, _ranges(over or []), {**settings, FRAMES: frames}, chosen, pad)
+        meeting = arrange(names, ranges, {**settings, FRAMES: frames}, chosen, pad)
         limit = None if memory_limit is None else read_limit(memory_limit)
-        comparison, gated = _of_specs(meeting, Wanted(quantity, where, sort), line, run, time)
+        comparison, gated = _of_specs(meeting, Wanted(quantity or "macs", where, sort), line, run, time)
         if limit is not None:
             set_fits(comparison, meeting, limit)
         command, why = suggest(comparison, meeting, again, time)
@@ -316,6 +356,45 @@ def _check_flags_of_modules(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(f"{{{name}}} does not apply to modules, which have the size of {{input}}; remove it")
+
+
+def _check_flags_of_ranks(**given: object) -> None:
+    """Refuse the flags that do not apply to several ranks.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{{{name}}} does not apply to {{over}} ranks, which is planned and not run; remove it")
+
+
+def _of_ranks(
+    names: list[str],
+    settings: dict[str, Any],
+    ranges: dict[str, list[int]],
+    wanted: Wanted,
+    of_ranks: dict[str, str | None],
+    line: str,
+    again: str,
+) -> "Comparison":
+    """Compare contenders and plans over numbers of ranks."""
+    if others := [name for name in ranges if name != RANKS]:
+        raise UsageError(f"{{over}} ranks must be the only field that varies (got {others[0]} too); remove one")
+    plan, link, peak = of_ranks.values()
+    shards = sharded_contenders(names, ranges[RANKS], plan, settings)
+    comparison = on_ranks(
+        shards,
+        ranges[RANKS],
+        wanted,
+        None if link is None else parse_link(link),
+        None if peak is None else parse_device(peak, shards[0].spec.dtype),
+        line,
+    )
+    lacking = [text for text, given in (("--link nvlink4,5us", link), ("--peak h100", peak)) if given is None]
+    command, why = next_of_ranks(comparison, shards, " ".join([again, *lacking]) if lacking else "")
+    comparison.next = typed(command), why
+    return comparison
 
 
 def _of_modules(

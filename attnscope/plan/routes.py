@@ -576,7 +576,7 @@ def followed(steps: Sequence[SizedStep], entering: Mapping[str, str]) -> list[li
 def inputs_of(steps: Sequence[SizedStep]) -> dict[str, tuple[int, int]]:
     """Return the inputs of the steps by name: the number of the first step that takes each, and its number there.
 
-    Constants, such as a mask, are no inputs.
+    A constant, such as a mask, is not an input.
     """
     made: set[str] = set()
     found: dict[str, tuple[int, int]] = {}

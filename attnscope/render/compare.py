@@ -45,6 +45,7 @@ AXES = {
     "batch": "batch size (images)",
     "keys": "key/value tokens",
     "frames": "frames",
+    "ranks": "ranks",
 }
 """Titles of fields on the axis of a chart, with their units; other fields have their own names."""
 QUANTITY_TITLES = {
@@ -59,6 +60,10 @@ QUANTITY_TITLES = {
     "latency": "latency of one {part} (s)",
     "throughput": "images per second",
     "latency-per-mac": "latency per MAC (s)",
+    "sent": "bytes sent by one {part}",
+    "link": "time of the collectives (s)",
+    "bound": "lower bound of the steps (s)",
+    "link-per-bound": "collectives / lower bound",
 }
 MOST_ROWS = 60
 """The largest number of points on a terminal."""

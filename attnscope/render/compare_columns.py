@@ -21,6 +21,10 @@ ENTRY_TITLES = {
     "latency": "time",
     "throughput": "images/s",
     "latency-per-mac": "time/MAC",
+    "sent": "sent",
+    "link": "link",
+    "bound": "bound",
+    "link-per-bound": "link/bound",
 }
 """Heads of the columns of several quantities."""
 ENTRY_KEYS = {
@@ -31,10 +35,14 @@ ENTRY_KEYS = {
     "latency": "median_s",
     "throughput": "images_per_s",
     "latency-per-mac": "s_per_mac",
+    "sent": "bytes_sent",
+    "link": "link_s",
+    "bound": "bound_s",
+    "link-per-bound": "link_over_bound",
 }
 """Keys of the columns in CSV, with their units."""
-IN_BYTES = ("attention", "peak", "bytes", "training")
-IN_SECONDS = ("latency", "latency-per-mac")
+IN_BYTES = ("attention", "peak", "bytes", "training", "sent")
+IN_SECONDS = ("latency", "latency-per-mac", "link", "bound")
 UNCLEAR = "≈"
 """The sign of a measured ratio if it is unclear which contender is faster."""
 
@@ -201,6 +209,8 @@ def ratio_cell(point: Point, other: str) -> str | None:
 def spelled(quantity: str, value: float | None) -> str:
     if quantity in IN_BYTES:
         return words.binary(None if value is None else int(value))
+    if quantity == "link-per-bound":
+        return words.times(value)
     return words.metric(value, "s" if quantity in IN_SECONDS else "")
 
 

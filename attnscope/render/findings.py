@@ -7,11 +7,13 @@ from attnscope.core.axes import spell
 from attnscope.core.interval import Interval
 from attnscope.core.sizes import plural
 from attnscope.render import words
+from attnscope.render.ranks import rank_finding
 from attnscope.render.screen import Screen
 from attnscope.reports.comparison import (
     BLOCK,
     LAYER,
     NETWORK,
+    RANK,
     Adaptation,
     Comparison,
     Crossover,
@@ -36,6 +38,10 @@ NOUNS = {
     "latency": "time",
     "throughput": "images per second",
     "latency-per-mac": "time per MAC",
+    "sent": "bytes sent",
+    "link": "time of the collectives",
+    "bound": "lower bound of the steps",
+    "link-per-bound": "time of the collectives over the lower bound",
 }
 MEMORY = ("attention", "peak", "training")
 MEASURED = ("latency", "throughput", "latency-per-mac")
@@ -106,6 +112,9 @@ def described(comparison: Comparison) -> str:
 
 def finding(comparison: Comparison) -> str:
     """Return the result: the ratios of costs and of times at the reference point, and the break-even."""
+    if comparison.part == RANK:
+        noun = NOUNS[comparison.quantity]
+        return rank_finding(comparison, f"{noun} {'by' if comparison.quantity == 'sent' else 'of'} one rank")
     labels = comparison.labels[0], described(comparison)
     first, other = (comparison.names[label] for label in labels)
     point = comparison.points[comparison.reference]

@@ -12,8 +12,8 @@ from attnscope.core.text import in_json
 from attnscope.reports.gate import GateResult
 
 Number = int | float | None
-LAYER, BLOCK, NETWORK, MODULE = "layer", "block", "network", "module"
-"""What is compared: an attention layer, a block with its MLP, a whole network, or a module."""
+LAYER, BLOCK, NETWORK, MODULE, RANK = "layer", "block", "network", "module", "rank"
+"""What is compared: an attention layer, a block with its MLP, a whole network, a module, or one of several ranks."""
 
 SCHEMA = 1
 
@@ -293,7 +293,10 @@ class Comparison(Shown):
     gate: GateResult | None = None
     """The result of `--fail-above`; None without it."""
     part: str = LAYER
-    """What the contenders are: "layer", "network" or "module"."""
+    """What the contenders are: "layer", "network", "module", or "rank" for one of several ranks."""
+    communication_from: dict[str, int | None] = field(default_factory=dict)
+    """The number of ranks from which on the collectives take longer than the lower bound of the steps, for each contender.
+    It is None if they never do. The dictionary is empty without the rates of a link and of a device."""
     next: tuple[str, str] | None = None
     """The suggested next command and its reason; None if the comparison was called from Python."""
     schema: int = SCHEMA
