@@ -8,8 +8,9 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +155,40 @@ def torchlens_macs(module: nn.Module, *inputs: Tensor) -> int:
     return int(torchlens.trace(module, list(inputs)).total_macs_forward)
 
 
+def calflops_flops(module: nn.Module, *inputs: Tensor) -> int:
+    """Return calflops' FLOPs. It replaces functions of torch and does not restore all of them, so that a second figure
+    would be too large.
+    """
+    import calflops
+
+    class Given(nn.Module):
+        """The module with a parameter, since calflops takes the device from one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module, self.parameter = module, nn.Parameter(torch.zeros(()))
+
+        def forward(self, *given: Tensor) -> Tensor:
+            return self.module(*given)
+
+    quiet = {"print_results": False, "print_detailed": False, "output_as_string": False}
+    with unchanged(torch, torch.Tensor, F):
+        return int(calflops.calculate_flops(Given().eval(), args=list(inputs), **quiet)[0])
+
+
+@contextlib.contextmanager
+def unchanged(*owners: Any) -> Iterator[None]:
+    """Restore the names of modules and classes after a with block."""
+    before = [(owner, dict(vars(owner))) for owner in owners]
+    try:
+        yield
+    finally:
+        for owner, names in before:
+            for name, value in names.items():
+                if vars(owner).get(name) is not value:
+                    setattr(owner, name, value)
+
+
 TOOLS: Mapping[str, Callable[..., int | None]] = {
     "attnscope": attnscope_macs,
     "fvcore": fvcore_flops,
@@ -161,6 +196,7 @@ TOOLS: Mapping[str, Callable[..., int | None]] = {
     "thop": thop_macs,
     "ptflops": ptflops_macs,
     "torchinfo": torchinfo_adds,
+    "calflops": calflops_flops,
     "torchlens": torchlens_macs,
 }
 """The tools, and the function that returns the figure that each prints."""

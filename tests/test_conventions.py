@@ -22,6 +22,7 @@ from attnscope.networks.presets import presets
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from benchmarks import works
 
 VIT = {"image": (48, 48), "patch": (16, 16), "dim": 24, "heads": 4, "depth": 2, "classes": 10}
 SWIN = {"image": (56, 56), "dim": 12, "heads": 3, "depths": (2, 2), "window": (7, 7), "classes": 10}
@@ -96,6 +97,11 @@ def torchinfo(network, image):
     return torchinfo.summary(network, input_data=image, verbose=0).total_mult_adds
 
 
+def calflops(network, image):
+    pytest.importorskip("calflops", reason="calflops is not installed")
+    return works.calflops_flops(network, image)
+
+
 def fvcore(network, image):
     from fvcore.nn import FlopCountAnalysis
 
@@ -119,6 +125,8 @@ def expected(tool, name, library):
         return figures[f"ptflops on {library}"]
     if tool is torchinfo:
         return figures[f"torchinfo's mult-adds on {library}"]
+    if tool is calflops:
+        return figures[f"calflops' FLOPs on {library}"]
     if tool is ptflops_aten:
         return figures["MACs with biases, without SDPA" if fused else "MACs with biases"]
     if tool is fvcore:
@@ -130,7 +138,7 @@ def expected(tool, name, library):
 
 @pytest.mark.filterwarnings("ignore")  # the tools use what torch and Python have deprecated
 @pytest.mark.parametrize(
-    "tool", [thop, ptflops, ptflops_aten, torchinfo, fvcore, flop_counter], ids=lambda f: f.__name__
+    "tool", [thop, ptflops, ptflops_aten, torchinfo, calflops, fvcore, flop_counter], ids=lambda f: f.__name__
 )
 @pytest.mark.parametrize(("name", "library"), NETWORKS, ids=" of ".join)
 def test_a_tool_prints_what_its_convention_says(tool, name, library):
@@ -160,6 +168,8 @@ def test_a_tool_prints_what_its_convention_says(tool, name, library):
         ("swin-t-224", "4490566656", "MACs", 4_490_566_656),
         ("swin-t-224", "8.98 GFLOPs", "FLOPs", 8_981_133_312),
         ("swin-t-224", "9.01G", "DeepSpeed's FLOPs on timm", 9_007_971_984),
+        ("swin-t-224", "8.728G", "calflops' FLOPs on timm", 8_727_688_848),
+        ("vit-b-16-224", "33.723G", "calflops' FLOPs on timm", 33_723_326_208),
         ("vit-b-16-224", "16.87G", "fvcore without SDPA", 16_867_412_736),
         ("vit-b-16-224", "12.02G", "ptflops on timm", 12_017_610_232),
         ("vit-b-16-224", "17.606G", "ptflops on torchvision", 17_606_030_584),

@@ -17,6 +17,7 @@ from attnscope.networks.operations import (
     LIBRARIES,
     METHOD,
     MODULE,
+    OPERATOR,
     Library,
     Operation,
     operations_of,
@@ -213,6 +214,17 @@ def _deepspeed(counted: Counted) -> int:
     return total
 
 
+def _calflops(counted: Counted) -> int:
+    """Count as calflops: as DeepSpeed, but no `@` and no fused attention, and the projections of nn.MultiheadAttention."""
+    total = _deepspeed(counted)
+    for each, call in counted.called():
+        if call == INSIDE:
+            total += 2 * each.macs if each.kind == "linear" else 0
+        elif call in (OPERATOR, FUSED):
+            total -= 2 * each.macs
+    return total
+
+
 def _flop_counter_eval(counted: Counted) -> int | None:
     """Count as FlopCounterMode in evaluation mode: nothing of nn.MultiheadAttention, which runs a fused operator."""
     inside = sum([each.macs for each, call in counted.called() if call == INSIDE])
@@ -301,6 +313,12 @@ CONVENTIONS = (
         "DeepSpeed's FLOPs",
         "2 for each MAC, 5 for each LayerNorm element, 1 for each of GELU",
         _deepspeed,
+        by_library=True,
+    ),
+    Convention(
+        "calflops' FLOPs",
+        "as DeepSpeed, but no @ and no fused attention",
+        _calflops,
         by_library=True,
     ),
     Convention(
