@@ -224,6 +224,19 @@ class HeadSlices(Layers):
 
 
 @style((2, 50, 64), GLOBAL)
+class UnevenSlices(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return torch.cat([attend(some, k, v) for some in q.split(16, 2)], 2)
+
+
+@style((2, 64, 64), "4 dilated windows of 16 tokens, N = 16, 4 heads of 16, score-softmax-value")
+class StridedSlices(Layers):
+    def forward(self, x):
+        return torch.stack([attend(*self.split(x[:, start::4])) for start in range(4)])
+
+
+@style((2, 50, 64), GLOBAL)
 class HeadLoop(Layers):
     def forward(self, x):
         q, k, v = self.split(x)
@@ -434,6 +447,22 @@ class OverQueries(Layers):
         return (q @ k.transpose(-1, -2)).softmax(2) @ v
 
 
+class HeadsOfAToken(Layers):
+    def forward(self, x):
+        q, k, v = (each.transpose(1, 2) for each in self.split(x))
+        return attend(q, k, v)
+
+
+class HeadsOfATokenFused(Layers):
+    def forward(self, x):
+        return F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in self.split(x)))
+
+
+class ViewedAsHeads(Layers):
+    def forward(self, x):
+        return attend(*(layer(x).view(2, 4, 50, 16) for layer in (self.q, self.k, self.v)))
+
+
 class OverImages(Layers):
     def forward(self, x):
         x = x.flatten(2).permute(2, 0, 1)
@@ -457,6 +486,13 @@ class OneScore(nn.Module):
     [
         (OverHeads, (2, 50, 64), "the softmax is over heads, not over the keys"),
         (OverQueries, (2, 50, 64), "the softmax is over the queries, not over the keys"),
+        (HeadsOfAToken, (2, 50, 64), "q·kᵀ is over the heads: the heads of a token attend to each other"),
+        (HeadsOfATokenFused, (2, 50, 64), "q·kᵀ is over the heads: the heads of a token attend to each other"),
+        (
+            ViewedAsHeads,
+            (2, 50, 64),
+            "a view mixes tokens and channels before q·kᵀ; transpose the axes of heads and tokens instead",
+        ),
         (OverImages, (5, 64, 8, 8), "q·kᵀ is over the batch axis: images attend to each other"),
         (OneScore, (2, 1, 7, 7), "q·kᵀ is over the batch axis: images attend to each other"),
         (OneScore, (1, 1, 7, 7), "the softmax is over a single score, so that its weight is always 1"),

@@ -206,13 +206,54 @@ class MixedHeads(Heads):
         return self.out((self.heads(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class PositionsOfPairs(Heads):
+    """A vector for each pair of positions, which queries multiply (Shaw et al. 2018)."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.pairs = nn.Parameter(torch.rand(50, 50, 16))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.mT + torch.einsum("bhnd,nmd->bhnm", q, self.pairs)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class MixedTokens(nn.Module):
+    """Linformer: keys and values of 16 tokens, each a weighted sum of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(64, 64) for _ in "qkvo"])
+        self.to_keys, self.to_values = (nn.Parameter(torch.rand(49, 16)) for _ in "kv")
+
+    def forward(self, x):
+        q, k, v = (layer(x) for layer in self.layers[:3])
+        k, v = (torch.einsum("bnd,nk->bkd", *each) for each in ((k, self.to_keys), (v, self.to_values)))
+        q, k, v = (each.unflatten(-1, (4, 16)).transpose(1, 2) for each in (q, k, v))
+        return self.layers[3](((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class StridedLoop(Heads):
+    """A loop over every fourth token, each time with the same layers."""
+
+    def forward(self, x):
+        out = torch.empty_like(x)
+        for start in range(4):
+            out[:, start::4] = super().forward(x[:, start::4])
+        return out
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "name", "formula"),
     [
-        (Mobile, (2, 64, 8, 8), "Ω(pooled)", "2hwC² + 2MCG + Mk²C + 2MhwC + hwRC"),
+        (Mobile, (2, 64, 8, 8), "Ω(own)", "2hwC² + 2MCG + Mk²C + 2MhwC + hwRC"),
         (ValuesOfTheirOwn, (2, 64, 8, 8), "Ω(MSA)", "2hwCD + 2hwCV + (hw)²D + (hw)²V + hwk²V"),
         (SharedKeys, (2, 50, 64), "Ω(MSA)", "2hwC² + 2hwCG + 2(hw)²C"),
         (MixedHeads, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + (hw)²H²"),
+        (PositionsOfPairs, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + hwRD"),
+        (MixedTokens, (2, 49, 64), "Ω(own)", "4hwC² + 4MhwC"),
+        (lambda: StridedLoop(24), (2, 64, 24), "Ω(grid)", "4hwCD + 2M²hwD"),
     ],
 )
 def test_the_formula_has_a_term_for_each_layer(module, shape, name, formula):
@@ -227,11 +268,11 @@ def test_the_formula_has_a_term_for_each_layer(module, shape, name, formula):
     [
         ("gcvit.WindowAttentionGlobal(64, 2, (7, 7))", [(4, 49, 64), (4, 49, 64)], ["Ω(MSA)"]),
         ("levit.Attention(64, 16, 4, attn_ratio=2, resolution=7)", [(2, 49, 64)], ["Ω(MSA)"]),
-        ("levit.AttentionDownsample(64, 96, 16, 4, 2, resolution=7)", [(2, 49, 64)], ["Ω(MSA)", "Ω(pooled)"]),
+        ("levit.AttentionDownsample(64, 96, 16, 4, 2, resolution=7)", [(2, 49, 64)], ["Ω(MSA)", "Ω(own)"]),
         (
             "mvitv2.MultiScaleAttention(32, 64, (8, 8), 4, True, 'conv', (3, 3), (3, 3), (2, 2), has_cls_token=False)",
             [(2, 64, 32), (8, 8)],
-            ["Ω(MSA)", "Ω(pooled)"],
+            ["Ω(MSA)", "Ω(own)"],
         ),
         ("layers.halo_attn.HaloAttn(64, None, (8, 8), 1, 4, None, 4, 2)", [(2, 64, 8, 8)], ["Ω(MSA)", "Ω(W-MSA)"]),
     ],
@@ -257,9 +298,20 @@ class Unwritten(Heads):
         return self.out((self.positions(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class Landmarks(Heads):
+    """Nyström attention: three softmaxes share the queries, keys and values, so that none of them has their MACs alone."""
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        some_q, some_k = (each.unflatten(2, (10, 5)).mean(3) for each in (q, k))
+        one, two, three = ((a @ b.mT).softmax(-1) for a, b in ((q, some_k), (some_q, some_k), (some_q, k)))
+        return self.out((one @ (two @ (three @ v))).transpose(1, 2).flatten(2))
+
+
 def test_a_layer_without_letters_has_no_formula():
-    (found,) = found_in(Unwritten(), (1, 50, 24))
-    assert found.complexity == []
+    for module, attentions_in_it in ((Unwritten(), 1), (Landmarks(24), 3)):
+        found = found_in(module, (1, 50, 24))
+        assert [each.complexity for each in found] == [[]] * attentions_in_it
 
 
 class More(Heads):

@@ -124,7 +124,7 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         module_s=around.seconds,
         module_time_share=around.time_share,
         module_time_shares=around.time_shares,
-        complexity=_complexity(spec) if spec else _plain_complexity(first, forward),
+        complexity=_complexity(spec, first, forward, is_whole),
         family=Family(spec.name, spec.command(batch=1), spec.neighbourhood.describe()) if spec and is_whole else None,
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
@@ -321,22 +321,33 @@ def observed(attention: Attention) -> Observed | None:
     )
 
 
-def _complexity(spec: Spec) -> list[Formula]:
+def _complexity(spec: Spec | None, attention: Attention, forward: Forward, is_whole: bool) -> list[Formula]:
+    """Return the formulas with all MACs of the module; or else those of the attention in it.
+
+    A formula of a family takes precedence over one that is written from the layers.
+    """
+    if spec and is_whole:
+        return _family_complexity(spec)
+    formulas, has_all = _written_complexity(attention, forward)
+    return _family_complexity(spec) if spec and not has_all else formulas
+
+
+def _family_complexity(spec: Spec) -> list[Formula]:
     """Return the formulas of a family for the batch: that of global attention on the same tokens, and its own."""
     found = spec.complexity()
     terms = [found.own] if spec.neighbourhood.kind == OtherSequence.kind else [found.reference, found.own]
     return [Formula.of(term.name, term.cost) for term in dict.fromkeys(each.of_batch(found.batch) for each in terms)]
 
 
-def _plain_complexity(attention: Attention, forward: Forward) -> list[Formula]:
-    """Return the formulas of an attention without a Spec for the batch, if its operators have letters.
+def _written_complexity(attention: Attention, forward: Forward) -> tuple[list[Formula], bool]:
+    """Return the formulas of an attention for the batch, if its operators have letters, and whether they are all.
 
     They are those of global attention with the same channels, and its own. They have the MACs of the module, or else of
     the attention with the projections around it.
     """
     seen = observed(attention)
     if seen is None or seen.keys is None or seen.scope not in NAMES or attention.core is None:
-        return []
+        return [], False
     is_own = seen.windows > 1 and seen.tokens == seen.keys
     sizes = Sizes(
         images=seen.images,
@@ -352,23 +363,22 @@ def _plain_complexity(attention: Attention, forward: Forward) -> list[Formula]:
     in_module = written(attention.core, sizes, _inside(attention.path))
     found = in_module if in_module and in_module[1] == module else written(attention.core, sizes, lambda node: True)
     if found is None:
-        return []
-    formulas, _ = found
-    terms = [
-        Term("Ω(MSA)", formulas.reference),
-        Term(NAMES[seen.scope][neighbourhood_of(attention).kind], formulas.own),
-    ]
-    terms = terms[1:] if seen.is_other or formulas.own == formulas.reference else terms
-    return [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]
+        return [], False
+    formulas, macs = found
+    name = OWN if formulas.is_pooled else NAMES[seen.scope][neighbourhood_of(attention).kind]
+    terms = [Term(GLOBAL, formulas.reference), Term(name, formulas.own)]
+    terms = terms[1:] if seen.is_other or name == GLOBAL else terms
+    own = [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]
+    return own, macs == module
 
 
-GLOBAL, POOLED = "Ω(MSA)", "Ω(pooled)"
+GLOBAL, OWN = "Ω(MSA)", "Ω(own)"
 NAMES = {
     TOKENS: {
         "global": GLOBAL,
         "windowed": WINDOWED,
         "grid": GRID,
-        "reduced": POOLED,
+        "reduced": OWN,
         "cross": "Ω(cross)",
     },
     NEIGHBOURHOOD: {"neighbourhood": "Ω(NA)"},

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
@@ -204,7 +204,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
         places=replace(places, heads=heads),
         macs=fused.macs,
         pooled=bool(roots_of(rows) & roots_of(keys)),
-        mistakes=_mistakes(rows, places, ()),
+        mistakes=_mistakes(rows, keys, places, ()),
     )
     inputs = tuple(value for value in node.args[:3] if isinstance(value, Value))
     return _Part((node,), found, inputs, (node.outputs[0],), rows, keys, channels, _selected(query))
@@ -247,7 +247,10 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     queries, keys, compared = first.rows, first.keys, first.columns
     if roots_of(pair.mixed) & roots_of(first.rows) and not roots_of(pair.mixed) & {atom.root for atom in first.columns}:
         queries, keys, compared = keys, queries, first.rows  # k·qᵀ
-    shared = tuple(atom for atom in queries if atom.root.kind == FEATURE)  # heads that share their keys
+    is_over_heads = _are_heads(queries, keys)
+    shared = (
+        () if is_over_heads else tuple(atom for atom in queries if atom.root.kind == FEATURE)
+    )  # they share their keys
     queries = tuple(atom for atom in queries if atom not in shared)
     places = places_of((*first.batch, *shared), queries, first.contracted, batch, keys)
     scope = "tokens"
@@ -264,7 +267,7 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         places=places,
         macs=pair.macs,
         pooled=bool(roots_of(queries) & roots_of(keys)),
-        mistakes=_mistakes(queries, places, _wrong_axes(pair, queries, compared)),
+        mistakes=_mistakes(queries, keys, places, _wrong_axes(pair, queries, compared)),
     )
     inputs = first.left, first.right, pair.values
     nodes, results = (first.node, second.node), (second.out,)
@@ -396,12 +399,26 @@ def _wrong_axes(pair: Pair, queries: Axis, compared: Axis) -> tuple[str, ...]:
     return ("the queries",) if roots_of(axis) & roots_of(queries) else ()
 
 
-def _mistakes(rows: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
+def _are_heads(queries: Axis, keys: Axis) -> bool:
+    """Return whether queries and keys are the heads of a token, since no axis was transposed before q·kᵀ."""
+    return bool(queries and keys) and all(atom.root.kind == FEATURE for atom in (*queries, *keys))
+
+
+def _mistakes(rows: Axis, keys: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
     """Return the sentences about what is likely to be a mistake."""
     found = [f"the softmax is over {axis}, not over the keys" for axis in normalized]
+    if _are_heads(rows, keys):
+        found.append("q·kᵀ is over the heads: the heads of a token attend to each other")
+    if _is_mixed(rows) and _is_mixed(keys):
+        found.append("a view mixes tokens and channels before q·kᵀ; transpose the axes of heads and tokens instead")
     if any(atom.root.kind == BATCH for atom in rows) and not places.sequence_first:
         found.append("q·kᵀ is over the batch axis: images attend to each other")
     return tuple(found)
+
+
+def _is_mixed(axis: Axis) -> bool:
+    """Return whether a view made an axis of tokens and channels together."""
+    return any({TOKEN, FEATURE} <= {atom.root.kind for atom in each.root.origin} for each in axis if not each.root.how)
 
 
 def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
@@ -455,12 +472,14 @@ def _step(one: _Part, other: _Part) -> str | None:
     """Return what the second of two parts of an attention continues with; None if they are not parts of one."""
     if _widths(one, other) is not None:
         return "stripes"
+    if _moves(one.queries, other.queries) and one.keys == other.keys and _alike(one, other, "tokens"):
+        return "queries"
+    if one.queries == other.queries and _moves(one.keys, other.keys) and _alike(one, other, "keys"):
+        return "keys"
     if one.found.likeness != other.found.likeness:
         return None
-    if _moves(one.queries, other.queries):
-        return "windows" if _moves(one.keys, other.keys) else "queries"
-    if one.queries == other.queries and _moves(one.keys, other.keys):
-        return "keys"
+    if _moves(one.queries, other.queries) and _moves(one.keys, other.keys):
+        return "windows"
     if _moves(one.channels, other.channels) or (one.cat is not None and one.cat is other.cat):
         return "heads"
     differing = [
@@ -469,6 +488,12 @@ def _step(one: _Part, other: _Part) -> str | None:
         if axis == other_axis and index + 1 == other_index
     ]
     return SELECTED.get(kind_of(differing[0])) if len(differing) == 1 else None
+
+
+def _alike(one: _Part, other: _Part, but: str) -> bool:
+    """Return whether two parts are alike, but for the size with this name: the last part of a loop may have fewer."""
+    sizes: dict[str, Any] = {but: 0}
+    return replace(one.found, **sizes).likeness == replace(other.found, **sizes).likeness
 
 
 def _widths(one: _Part, other: _Part) -> Shape | None:
@@ -500,7 +525,7 @@ def _moves(one: Axis, other: Axis) -> bool:
 
 def _slices(axis: Axis) -> list[tuple[Axis, int]]:
     """Return the axes and the positions of the slices in an axis."""
-    return [(atom.root.origin, atom.root.start) for atom in axis if atom.root.how == "slice"]
+    return [(atom.root.origin, atom.root.start) for atom in axis if atom.root.how in ("slice", "steps")]
 
 
 def _cross(one: _Part, other: _Part) -> Attention:
@@ -521,12 +546,13 @@ def _joined(run: list[_Part]) -> _Part:
     places, times = first.places, len(run)
     found = replace(first, macs=sum(part.found.macs for part in run))
     if step == "queries":
-        found = replace(found, tokens=first.tokens * times)
+        found = replace(found, tokens=sum(part.found.tokens for part in run))
     elif step == "keys":
-        found = replace(found, keys=(first.keys or 0) * times)
+        found = replace(found, keys=sum(part.found.keys or 0 for part in run))
     elif step == "windows":
         sides = tuple(atom.size for atom in run[0].queries)
-        found = replace(found, places=replace(places, windows=places.windows * times, sides=sides))
+        is_dilated = any(atom.root.how == "steps" for atom in run[0].queries)
+        found = replace(found, places=replace(places, windows=places.windows * times, sides=sides, grid=is_dilated))
     elif step == "stripes":
         found = _cross(*run)
     elif step == "images":

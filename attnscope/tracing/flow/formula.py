@@ -97,6 +97,8 @@ class _Layer:
         self.core, self.inside = core, inside
         self.is_known = len(core.inputs) % len(ROLES) == 0
         self.inputs: dict[Node, list[str]] = {}
+        self.outputs: list[Node] = []
+        self.others: list[Node] = []
         for place, value in enumerate(core.inputs):
             self.find_inputs(value, ROLES[place % len(ROLES)])
         self.outputs = [node for node in projections_after(core.results, core.consumers) if inside(node)]
@@ -104,6 +106,7 @@ class _Layer:
         self.others = self.find_others(ends)
         for node in (*self.outputs, *self.others):
             self.inputs.pop(node, None)
+        self.is_known &= all(map(self.is_for_this, self.inputs))
 
     def find_inputs(self, value: Value, role: str) -> None:
         """Find the projections of a query, key or value, and the convolutions that make it alone."""
@@ -117,13 +120,13 @@ class _Layer:
             if node.macs:
                 if not self.inside(node) or not is_projection(node):
                     continue
-                is_spatial = "conv" in node.name and (_kernel(node) > 1 or _is_depthwise(node))
+                is_spatial = _mixes_tokens(node) or _kernel(node) > 1 or _is_depthwise(node)
                 if is_projected and not (is_spatial and self.is_for_this(node)):
                     continue
                 roles = self.inputs.setdefault(node, [])
                 if role not in roles:
                     roles.append(role)
-                is_projected |= not _is_depthwise(node)
+                is_projected |= not (_is_depthwise(node) or _mixes_tokens(node))
                 before = [data_of(node)]
             for value in before:
                 if value not in seen:
@@ -132,11 +135,12 @@ class _Layer:
 
     def is_for_this(self, node: Node) -> bool:
         """Return whether all products that take the result of an operator belong to the attention."""
+        own = {*self.inputs, *self.outputs, *self.others, *self.core.nodes}
         seen = {*node.outputs}
         queue = [*node.outputs]
         for value in queue:
             for taker in self.core.consumers.get(value, ()):
-                if taker.macs and taker not in self.inputs and taker not in self.core.nodes:
+                if taker.macs and taker not in own:
                     return False
                 if not taker.macs:
                     new = [out for out in taker.outputs if out not in seen]
@@ -222,7 +226,7 @@ class _Formula:
     def name_sizes(self) -> None:
         """Give the sizes of the attention their letters."""
         sizes, inputs = self.sizes, self.layer.inputs
-        projected = [node for node in inputs if not _is_depthwise(node)]
+        projected = [node for node in inputs if not _is_depthwise(node) and not _mixes_tokens(node)]
         self.main = max([sizes.queries, *map(self.places, projected)])
         if sizes.is_other:
             self.tokens(sizes.queries, "Nq")
@@ -250,30 +254,53 @@ class _Formula:
         D, V = self.channels(self.inner), self.channels(self.values)
         own: list[Expression] = []
         reference: list[Expression] = []
-        for node in sorted(self.layer.inputs, key=_is_depthwise):
-            products = list(self.products(node, self.widths(node)))
-            own += [self.tokens(self.places(node)) * product for product in products]
-            if not sizes.is_other and not _is_depthwise(node) and _kernel(node) == 1:
-                reference += [self.hw * product for product in products]
-        for node in self.layer.outputs:
-            (product,) = self.products(node, [self.channels(channels(node.outputs[0], node))])
-            own.append(self.tokens(self.places(node)) * product)
-            reference += [] if sizes.is_other else [self.hw * product]
+        for places, products, is_reduction in self.layers():
+            own += [self.tokens(places) * product for product in products]
+            reference += [] if sizes.is_other or is_reduction else [self.hw * product for product in products]
         queries = self.tokens(sizes.queries)
         keys = self.tokens(sizes.keys) if sizes.window is None else window_keys(sizes.window)
         own += [keys * queries * D, keys * queries * V]
         reference += [] if sizes.is_other else [self.hw * self.hw * D, self.hw * self.hw * V]
         return own + self.other_terms(queries, keys), reference
 
+    def layers(self) -> list[tuple[int, list[Expression], bool]]:
+        """Return the tokens, the MACs for each of them, and whether it only reduces tokens, of each layer.
+
+        Equal layers of the parts of a loop are one, if their tokens together are those of the image.
+        """
+        inputs = [(node, self.widths(node)) for node in sorted(self.layer.inputs, key=_is_depthwise)]
+        outputs = [(node, [self.channels(channels(node.outputs[0], node))]) for node in self.layer.outputs]
+        alike: dict[tuple[object, ...], tuple[list[int], list[Expression], bool]] = {}
+        for node, widths in (*inputs, *outputs):
+            is_reduction = _is_depthwise(node) or _mixes_tokens(node) or _kernel(node) > 1
+            products = list(self.products(node, widths))
+            roles = tuple(self.layer.inputs.get(node, ["o"]))
+            alike.setdefault((roles, *map(str, products)), ([], products, is_reduction))[0].append(self.places(node))
+        return [
+            (count, products, is_reduction)
+            for places, products, is_reduction in alike.values()
+            for count in ([sum(places)] if sum(places) in self.tokens.of else places)
+        ]
+
     def places(self, node: Node) -> int:
         """Return the number of tokens of an image for which an operator makes channels."""
         out = node.outputs[0]
+        if _mixes_tokens(node):
+            return out.shape[-1]
         places = prod(out.shape) // max(channels(out, node), 1)
         if "conv" in node.name and _is_depthwise(node):  # heads may be images of the convolution
             places = node.macs // max(_kernel(node) * self.depth(node), 1)
         if places % self.sizes.images:
             raise _UnknownError
         return places // self.sizes.images
+
+    def mixed_tokens(self, node: Node) -> Expression:
+        """Return the MACs for each token of a matmul that makes tokens of all tokens."""
+        tokens = data_of(node).shape[-1]
+        width, rest = divmod(node.macs, self.sizes.images * tokens * node.outputs[0].shape[-1])
+        if rest:
+            raise _UnknownError
+        return self.tokens(tokens) * self.channels(width)
 
     def depth(self, node: Node) -> int:
         """Return the channels of a depthwise convolution, those of all heads if each head is an image of it."""
@@ -289,7 +316,7 @@ class _Formula:
         """Return the letters of the output channels of a projection of queries, keys or values."""
         roles = self.layer.inputs[node]
         count = self.depth(node) if _is_depthwise(node) else channels(node.outputs[0], node)
-        if len(roles) == 1 or (_is_depthwise(node) and count in self.channels.of):
+        if len(roles) == 1 or _mixes_tokens(node) or (_is_depthwise(node) and count in self.channels.of):
             return [self.channels(count)]
         own = {"q": self.inner, "k": self.inner, "v": self.values}
         shared = count - (self.inner if "q" in roles else 0)
@@ -303,6 +330,9 @@ class _Formula:
 
     def products(self, node: Node, widths: Iterable[Expression]) -> Iterator[Expression]:
         """Yield the MACs of a projection for each token, one for each of its outputs."""
+        if _mixes_tokens(node):
+            yield self.mixed_tokens(node)
+            return
         kernel = self.kernel(node)
         for width in widths:
             if _is_depthwise(node):
@@ -362,6 +392,12 @@ def _kernel(node: Node) -> int:
 def _is_depthwise(node: Node) -> bool:
     """Return whether each channel of a convolution comes from one channel."""
     return "conv" in node.name and node.args[1].shape[1] == 1 and node.args[1].shape[0] == node.args[0].shape[1]
+
+
+def _mixes_tokens(node: Node) -> bool:
+    """Return whether a matmul makes new tokens of all tokens, for each channel."""
+    axis = node.outputs[0].axes[-1:] if "conv" not in node.name else ()
+    return any(atom.root.how == "pooled" for atoms in axis for atom in atoms)
 
 
 def _contracted(node: Node) -> int:

@@ -70,19 +70,25 @@ def _before(value: Value) -> list[Node]:
 
 
 def projections_after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -> list[Node]:
-    """Return the nearest product with a weight that takes one of these results."""
-    queue = list(values)
-    seen = {*queue}
+    """Return the nearest products with a weight that take these results: one, or one for each part of a loop."""
+    found = [_after(value, consumers) for value in values]
+    return list(dict.fromkeys([node for node in found if node is not None]))
+
+
+def _after(value: Value, consumers: Mapping[Value, Sequence[Node]]) -> Node | None:
+    """Return the nearest product with a weight that takes this result."""
+    queue = [value]
+    seen = {value}
     for each in queue:
         for node in consumers.get(each, ()):
             if is_projection(node):
-                return [node]
+                return node
             if node.macs or len(seen) > FARTHEST:
                 continue
             new = [out for out in node.outputs if out not in seen]
             seen.update(new)
             queue += new
-    return []
+    return None
 
 
 def is_projection(node: Node) -> bool:

@@ -27,6 +27,7 @@ from attnscope.tracing.flow.axes import (
 from attnscope.tracing.flow.record import INPUT, Flow, Node, Value
 
 Rule = Callable[["AxisRules", Node], Sequence[Axes]]
+KNOWN = frozenset({BATCH, TOKEN, FEATURE})
 POOLS_WITH_INDICES = (("max", "_with_indices"), ("adaptive_max", ""))
 RULES: dict[str, Rule] = {}
 """Rules of operators, by name; each returns the axes of each output."""
@@ -67,8 +68,7 @@ class AxisRules:
             for index, value in enumerate(node.outputs):
                 value.is_constant, value.is_product = is_constant, is_product
                 axes = found[index] if index < len(found) else ()
-                fits = len(axes) == len(value.shape) and all(map(_fits, axes, value.shape))
-                value.axes = axes if fits else self.changed(inputs, value.shape)
+                value.axes = axes if _fit(axes, value.shape) else self.changed(inputs, value.shape)
 
     def of(self, node: Node) -> Sequence[Axes]:
         """Return the axes of each output of a node; none if its rule does not expect these arguments."""
@@ -104,7 +104,7 @@ class AxisRules:
     def changed(self, inputs: Sequence[Value], shape: Shape, how: str = "") -> Axes:
         """Return axes of a shape: those of the inputs with the same size at the same place from the right, or new ones."""
         data = [value for value in inputs if not value.is_constant] or list(inputs)
-        if data and data[0].shape == shape and all(map(_is_known, data[0].axes)):
+        if data and data[0].shape == shape and _are_known(data[0].axes):
             return data[0].axes
         axes: list[Axis] = []
         for place, size in enumerate(shape, -len(shape)):
@@ -119,12 +119,13 @@ class AxisRules:
         return tuple(axes)
 
 
-def _fits(axis: Axis, size: int) -> bool:
-    return size_of(axis) == size
+def _fit(axes: Axes, shape: Shape) -> bool:
+    """Return whether axes have these sizes; most of them are a single Atom."""
+    return [axis[0].size if len(axis) == 1 else size_of(axis) for axis in axes] == [*shape]
 
 
-def _is_known(axis: Axis) -> bool:
-    return all(atom.root.kind in (BATCH, TOKEN, FEATURE) for atom in axis)
+def _are_known(axes: Axes) -> bool:
+    return all([atom.root.kind in KNOWN for axis in axes for atom in axis])
 
 
 def same(rules: AxisRules, node: Node) -> Sequence[Axes]:
