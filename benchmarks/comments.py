@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from attnscope.core.axes import Shape
 from attnscope.tracing.comments.axes import Axis
 from attnscope.tracing.comments.following import CommentCheck
-from attnscope.tracing.comments.planning import Watch, watches
+from attnscope.tracing.comments.planning import Watch, watches_in
 from attnscope.tracing.run import run_watched
 from benchmarks.trace import TIMM, TORCHVISION
 
@@ -180,11 +180,11 @@ def with_comments(changes: dict[Place, str], module: nn.Module, inputs: Inputs) 
                 if other == file:
                     changed[line - 1] = re.sub("#.*", lambda _, text=text: f"# {text}", changed[line - 1], count=1)
             linecache.cache[file] = (sum(map(len, changed)), None, changed, file)
-        watches.cache_clear()
+        watches_in.cache_clear()
         return checked(module, inputs)
     finally:
         linecache.clearcache()
-        watches.cache_clear()
+        watches_in.cache_clear()
 
 
 def swapped(right: Right) -> str | None:

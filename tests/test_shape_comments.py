@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -234,6 +235,17 @@ def test_wrong_comments_are_reported_with_file_and_line():
     assert {wrong.file for wrong in report.comments.wrong} == {__file__}
     assert report.comments.checked == 7
     assert all(f":{wrong.line}: the comment says" in " ".join(report.warnings) for wrong in report.comments.wrong)
+
+
+def test_equal_functions_of_two_files_have_their_own_comments(tmp_path):
+    code = "from torch import nn\nclass M(nn.Module):\n def forward(self, x):\n  B, N, C = x.shape\n  return x.mT  # {}"
+    wrong = []
+    for name, comment in (("right", "(B, C, N)"), ("wrong", "(B, N, C)")):
+        file = tmp_path / f"{name}.py"
+        file.write_text(code.format(comment), encoding="utf-8")
+        report = attnscope.trace(run_path(str(file))["M"](), torch.rand(2, 3, 5))
+        wrong += [Path(each.file).name for each in report.comments.wrong]
+    assert wrong == ["wrong.py"]
 
 
 def test_an_existing_trace_function_is_not_replaced():

@@ -70,11 +70,16 @@ class Comment:
         return read_shapes(self.text)
 
 
-@cache
 def watches(code: CodeType) -> dict[int, tuple[Watch, ...]]:
     """Return the shape comments of a function by the lines of their statements."""
+    return watches_in(code.co_filename, code)
+
+
+@cache
+def watches_in(file: str, code: CodeType) -> dict[int, tuple[Watch, ...]]:
+    """Return the shape comments of a function in a file: functions with the same code are equal in all files."""
     first = code.co_firstlineno
-    lines = linecache.getlines(code.co_filename)[first - 1 :]
+    lines = linecache.getlines(file)[first - 1 :]
     last = max([line for _, _, line in code.co_lines() if line is not None], default=first) - first + 2
     if not any("#" in line for line in lines[:last]):
         return {}
@@ -92,7 +97,7 @@ def watches(code: CodeType) -> dict[int, tuple[Watch, ...]]:
     ast.increment_lineno(tree, -1)
     variables = frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
     found: dict[int, tuple[Watch, ...]] = {}
-    for watch in _Function(code.co_filename, source, comments, tree, variables, first - 1).watches():
+    for watch in _Function(file, source, comments, tree, variables, first - 1).watches():
         for line in watch.lines:
             found[line] = (*found.get(line, ()), watch)
     return found
