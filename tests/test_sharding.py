@@ -16,8 +16,10 @@ from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.vit.spec import ViTSpec
+from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
 from attnscope.plan.links import parse_device, parse_link
+from attnscope.plan.memory import Memory
 from attnscope.plan.mesh import chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
 from attnscope.reports.sharding import ShardingReport
@@ -111,6 +113,68 @@ def test_a_letter_may_have_another_size_in_the_next_layer(
     assert sum(step.macs for rank in range(sharded.ranks) for step in sharded.of_rank(rank)) == block.plan().macs
 
 
+def test_mask_units_with_pooled_queries_are_cut_between_units() -> None:
+    block = networks.asked("hiera", {"stage": 2}, "block")
+    report = plan_shards(block, "windows=4")
+    rows = {row.name: row.local_outputs for row in report.steps}
+    assert rows["widen"] == [[(1, 16, 56, 192)], [(1, 8, 56, 192)]]  # 7 rows of units, 8 tokens each
+    assert rows["residual2"] == [[(1, 8, 28, 192)], [(1, 4, 28, 192)]]
+    assert plan_shards(block, "tp=2").totals.macs > block.plan().macs // 2  # each rank widens all of the residual
+
+
+U_OF_STAGE = [56 * 56 * 96 * 4, 28 * 28 * 192 * 4, 14 * 14 * 384 * 4, 7 * 7 * 768 * 4]
+"""Bytes of one activation of each stage of Swin-T."""
+
+
+def test_a_network_is_the_sum_of_its_parts_and_of_what_moves_between_them() -> None:
+    swin = networks.asked("swin", {}, "model")
+    report = plan_shards(swin, "windows=2", link=parse_link("nvlink4"), device=parse_device("h100", "float32"))
+    shifts = 2 * 3 * (56 * 96 + 28 * 192 + 3 * 14 * 384) * 4  # stage 3 has three shifted blocks
+    moved = 1 * 14 * 384 * 4 + 4 * 7 * 768 * 4  # rows of 7 and 7 become 8 and 6 to be merged; stage 4 has one window
+    assert report.totals.bytes_sent == shifts + moved
+    assert [row.name for row in report.steps if row.whole] == ["stage 4, W-MSA block", "norm and head"]
+    assert report.totals.collectives == 2 * 5 + 2
+    assert report.totals.communication_s == pytest.approx(report.totals.bytes_sent / 450e9)
+    heads = plan_shards(swin, "tp=3")
+    assert heads.totals.bytes_sent == sum(
+        depth * 2 * 4 * u // 3 for depth, u in zip((2, 2, 6, 2), U_OF_STAGE, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        ("swin", "windows=1"),
+        ("vit", "sp=1"),
+        ("nat", "rows=1"),
+        ("hiera", "windows=1"),
+        ("sam", "windows=1"),
+        ("pvt", "tp=1"),
+    ],
+)
+def test_one_rank_has_the_whole_network(name: str, plan: str) -> None:
+    network = networks.asked(name, {}, "model")
+    report = plan_shards(network, plan)
+    assert (report.totals.bytes_sent, report.totals.macs) == (0, network.plan().macs)
+    assert report.totals.params == network.plan().params
+    assert [row.whole for row in report.steps if "block" in row.name and row.whole] == []
+
+
+def test_live_bytes_of_a_block_are_those_of_one_device_on_one_rank() -> None:
+    for name, plan in (("swin", "windows=1"), ("vit", "tp=1"), ("nat", "tp=1")):
+        block = networks.asked(name, {}, "block")
+        assert plan_shards(block, plan).totals.peak_bytes == Memory(block.plan()).peak
+
+
+def test_live_bytes_of_a_ring_are_a_lower_bound() -> None:
+    totals = plan_shards(VIT, "ring=2").totals
+    gathered = plan_shards(VIT, "context=2").totals
+    q = VIT.batch * 96 * 384 * 4
+    scores = VIT.batch * 6 * 96 * 96 * 4
+    assert totals.peak_bytes is None
+    assert 3 * q + 2 * scores <= totals.peak_bytes_at_least < (gathered.peak_bytes or 0)
+
+
 def test_a_bias_table_of_a_block_is_computed_on_each_rank() -> None:
     assert sends(networks.asked("swinv2", {}, "block"), "windows=4") == 0
 
@@ -194,7 +258,8 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
         (PVTSpec(resolution=15, reduction=4), "ring=2", "reduce runs convolution, which mixes tokens"),
         (PVTSpec(), "context=8", "7 rows of tokens on 8 ranks); 2, 3, 4 or 7"),
-        (SeparableSpec(), "windows=2", "rows of windows"),
+        (SeparableSpec(), "windows=2", "softmax normalizes an axis that it cuts"),
+        (XCASpec(), "context=2", "normalize normalizes an axis that it cuts"),
         (ViTSpec(), "tp=2,sp=2", "both cut the heads"),
         (ViTSpec(), "ring=2,context=2", "both cut the tokens"),
         (ViTSpec(), "tp=2,tp=2", "each name once"),
@@ -272,6 +337,10 @@ def test_the_command_prints_the_steps_of_a_rank() -> None:
     assert "halo tokens" in found.stdout
     assert "129,024 B by one rank" in found.stdout
     assert "communication exceeds computation" in found.stdout
+    command = ["shard", "--preset", "swin-t-224", "--scope", "model", "--plan", "windows=4", "--json"]
+    found = subprocess.run([sys.executable, "-m", "attnscope", *command], capture_output=True, text=True, check=True)
+    schema.check(found.stdout)
+    assert "2 rows of windows on 4 ranks" in json.loads(found.stdout)["steps"][7]["whole"]
     wrong = subprocess.run(
         [sys.executable, "-m", "attnscope", "shard", "vit", "--shift", "--plan", "tp=8"], capture_output=True, text=True
     )

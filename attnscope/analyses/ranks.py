@@ -214,6 +214,7 @@ class _Table:
     ) -> None:
         self.labels, self.ranks = [each.label for each in shards], ranks
         self.costs: dict[tuple[str, int], dict[str, Number]] = {}
+        self.at_least: dict[tuple[str, int], dict[str, int]] = {}
         self.refused: dict[tuple[str, int], str] = {}
         for each in shards:
             for count in ranks:
@@ -223,17 +224,21 @@ class _Table:
                     self.refused[each.label, count] = str(error)
                 else:
                     self.costs[each.label, count] = of_rank(totals)
+                    is_known = totals.peak_bytes is not None
+                    self.at_least[each.label, count] = {} if is_known else {"peak": totals.peak_bytes_at_least}
 
     def point(self, count: int, quantity: str) -> Point:
         """Return the costs of all contenders on a number of ranks."""
         costs = {label: self.costs.get((label, count), {}).get(quantity) for label in self.labels}
         refused = {label: self.refused[label, count] for label in self.labels if (label, count) in self.refused}
-        return Point({RANKS: count}, None, costs, {}, {}, refused=refused)
+        bounds = {label: self.at_least.get((label, count), {}).get(quantity) for label in self.labels}
+        at_least = {label: bound for label, bound in bounds.items() if bound is not None}
+        return Point({RANKS: count}, None, costs, {}, {}, refused=refused, at_least=at_least)
 
     def entries(self) -> list[Entry]:
         """Return a row for each contender on each number of ranks."""
         return [
-            Entry({RANKS: count}, label, self.costs[label, count], {})
+            Entry({RANKS: count}, label, self.costs[label, count], self.at_least[label, count])
             for count in self.ranks
             for label in self.labels
             if (label, count) in self.costs

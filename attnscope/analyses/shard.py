@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from attnscope.analyses.network_shards import ShardedNetwork, has_parts
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
+from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.links import Device, Link
 from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, check_mesh, parse_mesh, ranks_of, spell_mesh
-from attnscope.plan.plan import SizedStep
+from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.roofline import moved_bytes
-from attnscope.plan.sharding import LocalStep, ShardedPlan, live_bytes
+from attnscope.plan.sharding import ShardedPlan, Transfer, live_bytes
 from attnscope.reports.sharding import OtherPlan, ShardedStep, ShardedTotals, ShardingReport
 
 
@@ -43,8 +45,7 @@ def plan_shards(
     """
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
     sharded = sharded_plan(spec, mesh)
-    rows = _rows(sharded, device)
-    totals = _totals(sharded, rows, link, device)
+    rows, totals = rows_and_totals(sharded, link, device)
     others = other_plans(spec, mesh)
     return ShardingReport(
         command=command,
@@ -71,13 +72,25 @@ def shard_totals(spec: Spec, mesh: Mesh, *, link: Link | None = None, device: De
         UsageError: the plan is illegal for this attention.
     """
     check_mesh(mesh)
-    sharded = sharded_plan(spec, mesh)
-    return _totals(sharded, _rows(sharded, device), link, device)
+    return rows_and_totals(sharded_plan(spec, mesh), link, device)[1]
+
+
+def rows_and_totals(
+    sharded: ShardedPlan | ShardedNetwork, link: Link | None, device: Device | None
+) -> tuple[list[ShardedStep], ShardedTotals]:
+    """Return the steps, or the parts of a network, of the rank that sends the most, and their sums."""
+    if isinstance(sharded, ShardedNetwork):
+        rows = _part_rows(sharded, device)
+        transfers = [each for part in sharded.busiest for each in part.transfers]
+    else:
+        rows = _rows(sharded, device)
+        transfers = [each for step in sharded.busiest for each in step.transfers]
+    return rows, _totals(sharded.plan, rows, transfers, link, device)
 
 
 def _rows(sharded: ShardedPlan, device: Device | None) -> list[ShardedStep]:
     """Return the steps of the rank that sends the most."""
-    live = live_bytes(sharded.busiest, sharded.plan.holds)
+    live = live_bytes(sharded.busiest, sharded.plan)
     return [
         ShardedStep(
             name=step.whole.name,
@@ -90,18 +103,52 @@ def _rows(sharded: ShardedPlan, device: Device | None) -> list[ShardedStep]:
             rounds=step.rounds,
             macs=step.macs,
             params=step.params,
-            bytes_live=live[number],
+            bytes_live=held.known,
             bytes_sent=step.bytes_sent,
             backward_bytes_sent=step.backward_bytes_sent,
             gradient_bytes_sent=step.gradient_bytes_sent,
             bound_s=None if device is None else bound_s(step.local, device),
+            bytes_live_at_least=held.size,
         )
-        for number, step in enumerate(sharded.busiest)
+        for number, (step, held) in enumerate(zip(sharded.busiest, live, strict=True))
     ]
 
 
+def _part_rows(network: ShardedNetwork, device: Device | None) -> list[ShardedStep]:
+    """Return the parts of a network on the rank that sends the most, with what moves the tokens between them."""
+    rows = []
+    for number, (part, steps, moves) in enumerate(network.busiest):
+        held = live_bytes(steps, part.sharded.plan)
+        shapes = {parts[number].steps[-1].shapes[:1] for parts in network.candidates}
+        inside = [each for step in steps for each in (*step.before, *step.after)]
+        rows.append(
+            ShardedStep(
+                name=part.title,
+                doc="",
+                pattern="",
+                outputs=list(part.sharded.plan.sized[-1].outputs[:1]),
+                local_outputs=[list(each) for each in sorted(shapes, reverse=True)],
+                before=[each for each in moves if each.kind != "slice"],
+                after=[each for each in inside if each.kind != "slice"],
+                rounds=max(step.rounds for step in steps),
+                macs=part.times * sum(step.macs for step in steps),
+                params=part.times * sum(step.params for step in steps),
+                bytes_live=max(each.size for each in held) if all(each.is_all for each in held) else None,
+                bytes_sent=network.busiest[number].bytes_sent,
+                backward_bytes_sent=sum(each.backward_bytes_sent for each in moves)
+                + part.times * sum(step.backward_bytes_sent for step in steps),
+                gradient_bytes_sent=part.times * sum(step.gradient_bytes_sent for step in steps),
+                bound_s=None if device is None else part.times * sum(bound_s(step.local, device) for step in steps),
+                bytes_live_at_least=max(each.size for each in held),
+                times=part.times,
+                whole="; ".join(dict.fromkeys(part.whole.values())),
+            )
+        )
+    return rows
+
+
 def _totals(
-    sharded: ShardedPlan, rows: Sequence[ShardedStep], link: Link | None, device: Device | None
+    plan: Plan, rows: Sequence[ShardedStep], transfers: Sequence[Transfer], link: Link | None, device: Device | None
 ) -> ShardedTotals:
     """Return the sums over the steps."""
     live = [row.bytes_live for row in rows]
@@ -110,28 +157,30 @@ def _totals(
         backward_bytes_sent=sum(row.backward_bytes_sent for row in rows),
         gradient_bytes_sent=sum(row.gradient_bytes_sent for row in rows),
         macs=sum(row.macs for row in rows),
-        whole_macs=sharded.plan.macs,
+        whole_macs=plan.macs,
         params=sum(row.params for row in rows),
-        whole_params=sharded.plan.params,
+        whole_params=plan.params,
         peak_bytes=None if None in live else max(size for size in live if size is not None),
-        collectives=sum(len(step.transfers) for step in sharded.busiest),
-        communication_s=None if link is None else communication_s(sharded.busiest, link),
+        collectives=len(transfers),
+        communication_s=None if link is None else communication_s(transfers, link),
         bound_s=None if device is None else sum(row.bound_s or 0.0 for row in rows),
+        peak_bytes_at_least=max(row.bytes_live_at_least for row in rows),
     )
 
 
-def sharded_plan(spec: Spec, mesh: Mesh) -> ShardedPlan:
-    """Return the plan of a Spec on a mesh.
+def sharded_plan(spec: Spec, mesh: Mesh) -> ShardedPlan | ShardedNetwork:
+    """Return the plan of a Spec on a mesh, or the parts of a network.
 
     Raises:
         UsageError: the plan is illegal for this attention.
     """
+    if isinstance(spec, NetworkSpec) and has_parts(spec):
+        return ShardedNetwork(spec, mesh)
     return ShardedPlan.of(spec.plan(), mesh, spec.neighbourhood)
 
 
-def communication_s(steps: Sequence[LocalStep], link: Link) -> float:
+def communication_s(transfers: Sequence[Transfer], link: Link) -> float:
     """Return the seconds that the collectives of the forward take on a link, one after another."""
-    transfers = [each for step in steps for each in step.transfers]
     return sum(each.bytes_sent / link.bytes_per_s + each.messages * link.latency_s for each in transfers)
 
 
@@ -156,12 +205,13 @@ def other_plans(spec: Spec, mesh: Mesh) -> list[OtherPlan]:
 def plans_for(spec: Spec, ranks: int) -> list[OtherPlan]:
     """Return a plan of each kind for a number of ranks, with the bytes that one rank sends, or why it is illegal."""
     found = []
-    enters = "grid" if len(spec.input_shape) > 3 else "tokens"
+    tokens = spec.attention() if isinstance(spec, NetworkSpec) else spec
+    enters = "grid" if len(tokens.input_shape) > 3 else "tokens"
     for other in _same_ranks(ranks):
         if other[0].kind.enters not in ("", enters):
             continue
         try:
-            sent = sum(step.bytes_sent for step in sharded_plan(spec, other).busiest)
+            sent = sum(each.bytes_sent for each in sharded_plan(spec, other).busiest)
         except UsageError as error:
             found.append(OtherPlan(spell_mesh(other), None, _why(error)))
         else:
@@ -189,15 +239,15 @@ def _distinct(sharded: ShardedPlan, number: int) -> list[list[tuple[int, ...]]]:
     return [list(shapes) for shapes in sorted(found, reverse=True)]
 
 
-def notes_of(sharded: ShardedPlan) -> list[str]:
+def notes_of(sharded: ShardedPlan | ShardedNetwork) -> list[str]:
     """Return what a user may not expect of a plan."""
     notes = []
-    macs = [sum(step.macs for step in steps) for steps in sharded.candidates]
+    macs = [sum(each.macs for each in on_rank) for on_rank in sharded.candidates]
     if min(macs) < max(macs):
         notes.append(f"ranks do not have equal work: at most {max(macs):,} MACs, at least {min(macs):,}")
-    if any(step.rounds > 1 for step in sharded.busiest):
-        notes.append("live bytes are unknown: the steps between queries and keys run for one block of keys at a time")
-    if sharded.ranks == 1:
+    if isinstance(sharded, ShardedPlan) and any(step.rounds > 1 for step in sharded.busiest):
+        notes.append("live bytes are lower bounds: blocks of keys that travel, and sums over blocks, are not counted")
+    if ranks_of(sharded.mesh) == 1:
         notes.append("a single rank has no one to send to")
     return notes
 

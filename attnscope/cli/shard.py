@@ -27,8 +27,10 @@ from attnscope.cli.output import (
     write,
 )
 from attnscope.cli.running import start_torch
-from attnscope.core.errors import UsageError, did_you_mean, quoted
+from attnscope.core.errors import UsageError
 from attnscope.core.sizes import count_sides
+from attnscope.networks import configs
+from attnscope.networks.presets import read_network
 from attnscope.plan.links import DEVICES, LINKS
 from attnscope.plan.mesh import KINDS
 
@@ -36,15 +38,26 @@ EXAMPLES = (
     "attnscope shard vit --plan tp=4",
     "attnscope shard vit --plan ulysses=4 --link nvlink4,5us --peak h100",
     "attnscope shard swin --shift --plan windows=2x2",
+    "attnscope shard --preset swin-t-224 --scope model --plan windows=4",
     "attnscope shard vit --plan ring=2 --verify",
 )
-SCOPES = ("attention", "block")
 OF_BLOCKS = ("stage", "block")
 """Fields of networks that choose a block."""
 SCOPE = Annotated[
     str,
     option(
-        group=NETWORK, **choices(SCOPES), help=f"Scope to shard: {', '.join(SCOPES)}. A block is planned, and not run."
+        group=NETWORK,
+        **choices(networks.SCOPES),
+        help=f"Scope to shard: {', '.join(networks.SCOPES)}. Blocks and models are planned, and not run.",
+    ),
+]
+PRESET = Annotated[
+    str | None,
+    option(
+        group=NETWORK,
+        metavar="NAME",
+        autocompletion=configs.presets,
+        help="Use the options of a published network (see attnscope presets); flags override them.",
     ),
 ]
 DEFAULT = "vit"
@@ -57,17 +70,17 @@ def shard_command(app: typer.Typer) -> None:
 
     def command(typer_context: typer.Context, attention: str, **flags: Any) -> None:
         values = {name: flags.pop(name) for name in fields}
+        of_preset: dict[str, Any] = {}
+        if (preset := flags.pop("preset")) is not None:
+            typed = attention if strength(typer_context, "attention") else None
+            attention, of_preset = values_of(preset, typed)
         kind = attentions.spec_class(attention)
         given = {name: value for name, value in values.items() if strength(typer_context, name)}
         known = own_fields(networks.spec_class(attention) if attention in networks.names() else kind) | own_fields(kind)
         if stranger := next((name for name in given if name not in known), None):
             raise UsageError(f"{attention} does not have {{{stranger}}}; see attnscope {attention} --help")
         scope = flags.pop("scope")
-        if scope not in SCOPES:
-            raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
-        if scope == "block" and attention not in networks.names():
-            raise UsageError(f"{{scope}} block needs a network (got {attention}); use {', '.join(networks.names())}")
-        run_shard(networks.asked(attention, given, scope), scope == "attention", **flags)
+        run_shard(networks.asked(attention, {**of_preset, **given}, scope), scope == "attention", **flags)
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     name = inspect.Parameter(
@@ -81,9 +94,26 @@ def shard_command(app: typer.Typer) -> None:
         ],
     )  # fmt: skip
     plan, *shared = list(inspect.signature(run_shard).parameters.values())[2:]
+    preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PRESET)
     scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
-    give_flags(command, [context, name, plan, scope, *map(flag_of, fields.values()), *shared])
+    give_flags(command, [context, name, plan, scope, preset, *map(flag_of, fields.values()), *shared])
     app.command("shard", help=OTHERS["shard"][1], epilog=examples(EXAMPLES))(command)
+
+
+def values_of(preset: str, attention: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the attention of a preset, and the options in which its network differs from the defaults.
+
+    Raises:
+        UsageError: the preset is unknown, or of another attention than the one that was typed.
+    """
+    spec = read_network(preset)
+    if attention not in (None, spec.name):
+        raise UsageError(
+            f"{{preset}} {preset} is a network of {spec.name} (got {attention}); use attnscope shard {spec.name}"
+        )
+    defaults = own_fields(type(spec))
+    values = {name: getattr(spec, name) for name in defaults if name not in ("scope", *OF_BLOCKS)}
+    return spec.name, {name: value for name, value in values.items() if value != defaults[name].default}
 
 
 def all_fields() -> dict[str, Field[Any]]:
@@ -153,7 +183,7 @@ def run_shard(
     from attnscope.render.sharding import render_sharding
 
     if verify and not has_module:
-        raise UsageError("{verify} runs attentions, and a block has no sharded module; use {scope} attention")
+        raise UsageError("{verify} runs attentions; blocks and models have no sharded module; use {scope} attention")
     runs = has_module and verify is not False
     if runs:
         start_torch("pinned")
@@ -167,7 +197,7 @@ def run_shard(
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
     if not has_module:
-        report.notes.append("not verified: a block has no sharded module")
+        report.notes.append("not verified: blocks and models have no sharded module")
     if runs:
         from attnscope.analyses.shard_verification import verify_shards
 

@@ -28,7 +28,7 @@ WINDOWS = {ROWS: "r", COLUMNS: "s"}
 """The letters of windows down and across, by the axis of the input."""
 LINEAR = ("addmm", "mm", "bmm", "clone", "mul")
 """Operators after which partial sums add up to the result."""
-WHOLE_ROWS = ("_softmax", "native_layer_norm")
+WHOLE_ROWS = ("_softmax", "native_layer_norm", "linalg_vector_norm")
 """Operators that need their last axis whole."""
 
 
@@ -120,26 +120,28 @@ class Route:
         return self.is_cut and weight not in self.weights and (is_scattered or not self.is_partial)
 
 
-def route_of(plan: Plan, axis: MeshAxis, around: Neighbourhood) -> list[Route]:
+def route_of(plan: Plan, axis: MeshAxis, around: Neighbourhood, arriving: Shards = ()) -> list[Route]:
     """Follow one axis of the mesh through the steps of a plan.
 
     Args:
         plan: the plan of an attention.
         axis: the axis of the mesh.
         around: what each query of the attention looks at, which gives the width of halos.
+        arriving: how a previous part of a network cut the tokens; these cuts are kept if they are legal.
 
     Raises:
         UsageError: the attention cannot be sharded along this axis, or not on this number of ranks.
     """
-    return _Walk(plan, axis, around).routes
+    return _Walk(plan, axis, around, arriving).routes
 
 
 class _Walk:
     """The walk of one axis of the mesh through the steps of a plan; `routes` has the result."""
 
-    def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood) -> None:
-        self.axis, self.around, self.kind = axis, around, axis.kind
+    def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood, arriving: Shards) -> None:
+        self.axis, self.around, self.kind, self.arriving = axis, around, axis.kind, arriving
         self.steps, own_names = self.with_one_size_each(plan.sized)
+        self.place = axis.place + is_channels_first(self.steps)
         self.sizes = {letter: step.sizes[letter] for step in self.steps for letter in _letters_of(step)}
         self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
         self.tokens = self.token_letters() if self.kind.enters else {}
@@ -228,14 +230,14 @@ class _Walk:
         if not self.kind.cuts_heads:
             return []
         made: set[str] = set()
-        summed: set[str] = set()
+        found: set[str] = set()
         for step in self.steps:
             first = step.step.letters.inputs[0].axes[-1].letters
             for each in step.step.weight_shapes.values():
                 if len(each.axes) == 2 and len(each.axes[0].letters) == 1 and each.axes[1].letters == first:
+                    found |= made.intersection(first).difference(each.axes[0].letters)
                     made.update(set(each.axes[0].letters).difference(first))
-                    summed.update(set(first).difference(each.axes[0].letters))
-        return sorted(made & summed - set(self.steps[0].step.letters.inputs[0].letters))
+        return sorted(found)
 
     def token_letters(self) -> dict[str, Shards]:
         """Return the letters along which the tokens of the input are cut, each with its sizes on the ranks.
@@ -252,29 +254,37 @@ class _Walk:
             raise UsageError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}; use {fix}")
         if len(first.axes) > 4:
             raise UsageError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
-        own = first.axes[self.axis.place].letters
+        own = first.axes[self.place].letters
         window = WINDOWS[self.axis.place] if self.kind.enters == "grid" else None
         if window not in self.sizes:
-            if self.axis.place == COLUMNS:
+            if self.axis.place == COLUMNS and any(
+                run.name == "index" for step in self.steps for run in step.forward.runs
+            ):
                 raise UsageError(
                     f"{{plan}} {name} cuts rows and columns of windows, and this attention has none; use {name}=N"
                 )
-            return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], "rows")}
+            rows = "rows" if self.axis.place == ROWS else "columns"
+            return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], rows)}
         assert window is not None
         shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
         if window in own:
             return {window: shards}
         tensors = [each for step in self.steps for each in (*step.step.letters.inputs, *step.step.letters.outputs)]
         padded = next(
-            (each for each in tensors if len(each.axes) > 3 and each.axes[self.axis.place].letters[:1] == (window,)),
+            (each for each in tensors if len(each.axes) > 3 and each.axes[self.place].letters[:1] == (window,)),
             None,
         )
         if padded is None:
             raise UsageError(
                 f"{{plan}} {name} cuts rows of windows, and this attention has them on other axes; use another plan"
             )
-        unit = padded.axes[self.axis.place].size(self.sizes) // self.sizes[window]
-        return {window: shards, own[0]: _clipped(shards, unit, self.sizes[own[0]])}
+        unit = padded.axes[self.place].size(self.sizes) // self.sizes[window]
+        places = first.axes[self.place].size(self.sizes)
+        inside = places // self.sizes[own[0]]  # rows of each value of y, as in (y i)
+        real = _clipped(shards, unit, places)
+        if any(size % inside for size in real):
+            raise UsageError(f"{{plan}} {name} must cut between groups of {inside} rows (got {real}); use fewer ranks")
+        return {window: shards, own[0]: tuple([size // inside for size in real])}
 
     def rows_of_sequence(self) -> dict[str, Shards]:
         """Return the sizes on the ranks of the tokens of a sequence: whole rows if steps take it as a grid.
@@ -283,7 +293,7 @@ class _Walk:
             UsageError: a rank would be empty.
         """
         first = self.steps[0]
-        axis = first.step.letters.inputs[0].axes[self.axis.place]
+        axis = first.step.letters.inputs[0].axes[self.place]
         own, total = axis.letters[0], axis.size(self.sizes)
         rows = {own}
         for step, inputs in zip(self.steps, followed(self.steps, {first.takes[0]: own}), strict=True):
@@ -306,11 +316,14 @@ class _Walk:
                 f"{{plan}} {self.axis.name} must leave no rank empty (got {_count(total, what)} on {ranks} ranks); "
                 f"{legal_counts(total, ranks, must_divide=False)}"
             )
+        kept = [(size * total, sum(self.arriving)) for size in self.arriving]
+        if kept and all(size and size % whole == 0 for size, whole in kept):
+            return tuple([size // whole for size, whole in kept])
         return chunk(total, ranks)
 
     def enter(self) -> Placed:
         """Return how the input is cut: along the first letter of its axis, so that each rank has neighbouring tokens."""
-        letter = self.steps[0].step.letters.inputs[0].axes[self.axis.place].letters[0]
+        letter = self.steps[0].step.letters.inputs[0].axes[self.place].letters[0]
         shards = self.tokens.get(letter) or self.cut(letter, "rows" if self.axis.place == ROWS else "columns")
         return Placed(letter, shards, TOKENS)
 
@@ -321,7 +334,7 @@ class _Walk:
             taken = self.steps[at].step.letters.inputs[number]
             placed = self.entry
             if found and placed is not None:
-                letter = taken.axes[self.axis.place].letters[0]
+                letter = taken.axes[self.place].letters[0]
                 placed = Placed(letter, self.tokens.get(letter) or self.cut(letter, "tokens"), TOKENS)
             found[name] = taken, placed
         return found
@@ -433,7 +446,7 @@ class _Walk:
         self, step: SizedStep, takes: Sequence[Placed | None], root: str
     ) -> tuple[dict[str, Placed], int | None]:
         """Return how the parameters are cut, and the number of the input whose cut axis they contract."""
-        matrix = next((name for name, each in step.step.weight_shapes.items() if len(each.axes) > 1), None)
+        matrix = next((name for name, each in step.step.weight_shapes.items() if len(each.axes) == 2), None)
         first, placed = step.step.letters.inputs[0], takes[0] if takes else None
         if matrix is not None and placed and placed.letter in first.axes[-1].letters:
             return {matrix: placed}, 0
@@ -468,11 +481,13 @@ class _Walk:
         inside = step.step.letters.inputs[0]
         side = self.axis.place - 1
         if any(run.name == "roll" for run in step.forward.runs):
-            unit = inside.axes[self.axis.place].size(self.sizes) // self.sizes[placed.letter]
+            unit = inside.axes[self.place].size(self.sizes) // self.sizes[placed.letter]
             self.rolls += 1
             shift = getattr(self.around, "roll", (0, 0))[side] * (1 if self.rolls % 2 else -1)
             return rolled(placed.shards, unit, shift) if shift else ()
         if reach := reach_of(step, placed):
+            if self.place != self.axis.place:
+                raise self.refusal(step, "reads rows of other ranks, and channels come first")
             height = self.sizes[placed.letter]
             near = [range(max(0, row - reach), min(height, row + reach + 1)) for row in range(height)]
             return gathered(placed.shards, 1, near)
@@ -536,6 +551,14 @@ class _Walk:
             )
         end = Move(kind, 0, placed, self.entry)
         self.routes[-1] = replace(self.routes[-1], after=(*self.routes[-1].after, end))
+
+
+def is_channels_first(steps: Sequence[SizedStep]) -> bool:
+    """Return whether the first input is a grid whose channels come before its rows: a kernel or a norm has their letter."""
+    first = steps[0].step.letters.inputs[0]
+    weights = [each for step in steps for each in step.step.weight_shapes.values() if len(each.axes) in (1, 4)]
+    channels = {letter for each in weights if each.axes[0].letters for axis in each.axes[:2] for letter in axis.letters}
+    return len(first.axes) == 4 and bool(channels.intersection(first.axes[1].letters))
 
 
 def reach_of(step: SizedStep, placed: Placed) -> int:

@@ -18,8 +18,8 @@ from attnscope.ops import movement
 from attnscope.ops.recipes import Operands, Result
 from attnscope.ops.tape import Tape
 from attnscope.plan.halo import overlaps
-from attnscope.plan.memory import Memory
-from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of, spell_mesh
+from attnscope.plan.memory import AtLeast, Memory
+from attnscope.plan.mesh import Mesh, Shards, coordinates, distinct_ranks, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.routes import Move, Placed, Route, inputs_of, route_of
 from attnscope.plan.step import Step
@@ -156,18 +156,23 @@ class ShardedPlan:
     around: Neighbourhood
 
     @classmethod
-    def of(cls, plan: Plan, mesh: Mesh, around: Neighbourhood) -> "ShardedPlan":
+    def of(
+        cls, plan: Plan, mesh: Mesh, around: Neighbourhood, arriving: Sequence[Shards] | None = None
+    ) -> "ShardedPlan":
         """Return a plan on a mesh.
 
         Args:
             plan: the plan of an attention.
             mesh: the axes of the mesh.
             around: what each query of the attention looks at.
+            arriving: for each axis, how a previous part of a network cut the tokens; () if it did not.
 
         Raises:
             UsageError: the attention cannot be sharded like this.
         """
-        found = cls(plan, mesh, tuple([tuple(route_of(plan, axis, around)) for axis in mesh]), around)
+        cuts = arriving or [()] * len(mesh)
+        routes = [tuple(route_of(plan, axis, around, cut)) for axis, cut in zip(mesh, cuts, strict=True)]
+        found = cls(plan, mesh, tuple(routes), around)
         for number, step in enumerate(found.at((0,) * len(mesh))):
             if not found.is_exact(number, step):
                 raise UsageError(
@@ -370,7 +375,7 @@ class _Local:
         unique = dict.fromkeys((index, placed) for index, placed in cuts if placed)
         once = {(index, placed.letter): placed for index, placed in unique}
         sizes = self.sizes([(index, placed) for (index, _), placed in once.items()]) | extra
-        return SizedStep(step, sizes, self.whole.itemsize)
+        return replace(self.whole, step=step, sizes=sizes, layouts=())
 
     def elements_of(self, weight: str) -> int:
         """Return the number of elements of a parameter on this rank."""
@@ -387,34 +392,49 @@ class _Local:
         return [2 * (ranks - 1) * -(-self.elements_of(name) // ranks) * self.whole.itemsize for name in shared]
 
 
-def live_bytes(steps: Sequence[LocalStep], holds: Sequence[str]) -> list[int | None]:
+def live_bytes(steps: Sequence[LocalStep], plan: Plan) -> list[AtLeast]:
     """Return the peak activation memory of one rank during each step, with what collectives receive.
 
-    None if it is unknown, as for a step that runs for one block of keys after another.
+    A step that runs for one block of keys after another has a lower bound: that of its largest block, without the blocks
+    that travel and the sums of earlier blocks.
 
     Args:
         steps: the steps of the rank.
-        holds: the tensors that the forward holds in variables.
+        plan: the plan on one device, whose forward holds tensors in variables.
     """
+    rings = [each.move.source for step in steps for each in step.exchanges if each.move.kind == "ring"]
+    blocks = {source.letter: max(source.shards) for source in rings if source is not None}
     pieces: list[SizedStep] = []
-    places = []
+    starts, places = [], []
     for step in steps:
-        pieces += [_receiving(step, each) for each in step.before if each.taken != each.shape and each.kind != "slice"]
+        starts.append(len(pieces))
+        names = dict(zip([each.name for each in step.whole.step.letters.inputs], step.whole.takes, strict=True))
+        received = [each for each in step.before if each.taken != each.shape and each.kind not in ("slice", "ring")]
+        pieces += [_receiving(step, each, names[each.tensor]) for each in received]
         places.append(len(pieces))
-        pieces.append(step.local)
-        pieces += [_receiving(step, each) for each in step.after if each.taken != each.shape]
-    live = Memory(Plan(tuple(pieces), holds=tuple(holds))).live
-    is_known = not any(step.rounds > 1 for step in steps)
-    return [live[place] if is_known else None for place in places]
+        in_rounds = {letter: size for letter, size in blocks.items() if step.rounds > 1}
+        pieces.append(replace(step.local, sizes={**step.local.sizes, **in_rounds}))
+        names = dict(zip([each.name for each in step.whole.step.letters.outputs], step.whole.makes, strict=True))
+        pieces += [_receiving(step, each, names[each.tensor]) for each in step.after if each.taken != each.shape]
+    ends = [start - 1 for start in (*starts[1:], len(pieces))]
+    calls = [call._replace(first=starts[call.first], last=ends[call.last]) for call in plan.calls]
+    memory = Memory(Plan(tuple(pieces), calls=tuple(calls), holds=plan.holds))
+    return [AtLeast(memory.live_at_least[place], memory.live[place] is not None and not blocks) for place in places]
 
 
-def _receiving(step: LocalStep, transfer: Transfer) -> SizedStep:
-    """Return a step that makes the tensor that a collective leaves."""
+def _receiving(step: LocalStep, transfer: Transfer, name: str) -> SizedStep:
+    """Return a step that makes the tensor that a collective leaves.
+
+    Args:
+        step: the step that needs the collective.
+        transfer: the collective.
+        name: the name of the tensor in the whole plan.
+    """
     before, after = "abcdefgh"[: len(transfer.taken)], "ijklmnop"[: len(transfer.shape)]
     sizes = dict(zip(before + after, (*transfer.taken, *transfer.shape), strict=True))
-    name = transfer.tensor
-    made = Step(f"{name}: {' '.join(before)} -> {name}: {' '.join(after)}", op=received, name=transfer.kind)
-    return SizedStep(made, sizes, step.local.itemsize)
+    tensor = transfer.tensor
+    made = Step(f"{tensor}: {' '.join(before)} -> {tensor}: {' '.join(after)}", op=received, name=transfer.kind)
+    return SizedStep(made, sizes, step.local.itemsize, takes=(name,), makes=(name,))
 
 
 def _apart(step: Step, number: int) -> tuple[Step, str]:

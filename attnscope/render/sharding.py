@@ -40,8 +40,11 @@ def sharding_parts(report: ShardingReport, screen: Screen) -> list[RenderableTyp
 def sharding_columns(report: ShardingReport) -> list[Of]:
     """Return the columns: shapes on one device and on a rank, collectives, bytes, MACs and memory."""
     totals = report.totals
+    of_parts = not report.steps[0].pattern
+    kind = "part" if of_parts else "step"
     columns = [
-        Of("step", "step", lambda row: row.name, total=f"{len(report.steps)} steps", right=False),
+        Of("step", kind, lambda row: row.name, total=plural(len(report.steps), kind), right=False),
+        *([Of("times", "runs", lambda row: row.times, str, 1)] if of_parts else []),
         Of("letters", "letters", lambda row: row.pattern, rank=None, right=False),
         Of("outputs", "on one device", lambda row: spell_all([row.outputs]), rank=4, right=False),
         Of("local_outputs", "on a rank", lambda row: spell_all(row.local_outputs), rank=1, right=False),
@@ -50,7 +53,16 @@ def sharding_columns(report: ShardingReport) -> list[Of]:
         Of("bytes_sent", "bytes sent", lambda row: row.bytes_sent, _exact, 0, totals.bytes_sent),
         Of("macs", "MACs", lambda row: row.macs, words.metric, 3, totals.macs),
         Of("params", "params", lambda row: row.params, words.metric, 7, totals.params),
-        Of("bytes_live", "live", lambda row: row.bytes_live, words.binary, 5, totals.peak_bytes),
+        Of(
+            "bytes_live",
+            "live",
+            lambda row: row.bytes_live,
+            words.binary,
+            5,
+            totals.peak_bytes,
+            at_least=lambda row: row.bytes_live_at_least,
+            total_at_least=totals.peak_bytes_at_least,
+        ),
     ]
     if report.backward:
         sent, shared = totals.backward_bytes_sent, totals.gradient_bytes_sent
@@ -73,11 +85,21 @@ def sharding_lines(report: ShardingReport) -> list[Labelled]:
     if report.backward:
         gradients = f"and {totals.gradient_bytes_sent:,} B for gradients of parameters that several ranks have"
         lines += labelled("backward", [f"{totals.backward_bytes_sent:,} B, {gradients}"])
+    lines += labelled("whole", whole_lines(report))
     lines += labelled("others", other_lines(report))
     lines += time_lines(report)
     if report.verification is not None:
         lines += verification_lines(report)
     return lines + labelled("note", report.notes)
+
+
+def whole_lines(report: ShardingReport) -> list[str]:
+    """Return the parts of a network that each rank computes as a whole, once for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in report.steps:
+        if row.whole:
+            reasons.setdefault(row.whole, []).append(row.name)
+    return [f"{', '.join(names)}: on each rank: {why}" for why, names in reasons.items()]
 
 
 def other_lines(report: ShardingReport) -> list[str]:

@@ -29,6 +29,9 @@ class ShardedStep:
         backward_bytes_sent: bytes that it sends in the backward, without the gradients of parameters.
         gradient_bytes_sent: bytes that it sends to sum the gradients of parameters that several ranks have.
         bound_s: the roofline lower bound of its time on that rank; None without the rates of a device.
+        bytes_live_at_least: a lower bound of `bytes_live`, which is equal to it if it is known.
+        times: the number of modules that run it; costs other than memory are those of all of them.
+        whole: why each rank computes all of a part of a network; "" if it computes a part of it.
     """
 
     name: str
@@ -46,6 +49,9 @@ class ShardedStep:
     backward_bytes_sent: int
     gradient_bytes_sent: int
     bound_s: float | None
+    bytes_live_at_least: int = 0
+    times: int = 1
+    whole: str = ""
 
 
 @dataclass
@@ -63,6 +69,7 @@ class ShardedTotals:
         collectives: the number of collectives in the forward.
         communication_s: seconds of the collectives on the link; None without one.
         bound_s: the roofline lower bound of the steps; None without the rates of a device.
+        peak_bytes_at_least: a lower bound of `peak_bytes`, which is equal to it if it is known.
     """
 
     bytes_sent: int
@@ -76,6 +83,7 @@ class ShardedTotals:
     collectives: int
     communication_s: float | None
     bound_s: float | None
+    peak_bytes_at_least: int = 0
 
 
 @dataclass
@@ -120,7 +128,7 @@ class ShardingReport(Shown):
         plan: the plan, as in `--plan`.
         ranks: the number of ranks.
         backward: whether the backward was requested.
-        steps: its steps.
+        steps: its steps; the parts of a network, without letters.
         totals: sums over the steps.
         others: other plans for the same number of ranks.
         link, device: the rates of the times; None if they were not given.
