@@ -133,7 +133,7 @@ def _part_rows(network: ShardedNetwork, device: Device | None) -> list[ShardedSt
                 rounds=max(step.rounds for step in steps),
                 macs=part.times * sum(step.macs for step in steps),
                 params=part.times * sum(step.params for step in steps),
-                bytes_live=max(each.size for each in held) if all(each.is_all for each in held) else None,
+                bytes_live=None,  # a network holds further tensors around its parts
                 bytes_sent=network.busiest[number].bytes_sent,
                 backward_bytes_sent=sum(each.backward_bytes_sent for each in moves)
                 + part.times * sum(step.backward_bytes_sent for step in steps),
