@@ -517,6 +517,7 @@ class _Functions(TorchFunctionMode):
         # autocast is off inside operators, so that only calls can ask
         watcher.casts |= _is_autocast_enabled() and any(tensor.is_meta for tensor in tensors_in((args, kwargs)))
         here.current = call = watcher.start(name, args, kwargs)
+        before = len(watcher.flow.nodes)
         run = func if here.suspended is None else partial(here.suspended.run_in_mode, func)
         try:
             out = watcher.run_whole(run, name, args, kwargs) if name in WHOLE else run(*args, **kwargs)
@@ -529,6 +530,7 @@ class _Functions(TorchFunctionMode):
             call.outputs = shapes_in(out)
             call.bytes_live = max(call.bytes_live, watcher.memory.live)
             watcher.record(call, args, kwargs)
+            watcher.flow.wrap(out, (args, kwargs), before)
         return out
 
 

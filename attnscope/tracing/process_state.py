@@ -138,6 +138,7 @@ def _torch_settings() -> Iterator[Restore]:
     yield _restorer(torch.get_default_dtype, torch.set_default_dtype)
     yield from _modes()
     yield _restorer(torch.get_num_threads, torch.set_num_threads)
+    yield _restorer(_flushes_denormals, torch.set_flush_denormal)
     yield _restorer(torch.is_grad_enabled, torch._C._set_grad_enabled)
     yield _restorer(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
     for device in ("cpu", "cuda"):
@@ -148,6 +149,12 @@ def _torch_settings() -> Iterator[Restore]:
     yield lambda: torch.use_deterministic_algorithms(strict, warn_only=warns)
     for hooks in HOOKS:
         yield _contents(hooks)
+
+
+def _flushes_denormals() -> bool:
+    """Return whether this thread replaces subnormal numbers by zero, which torch can set but not tell."""
+    with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
+        return not torch.tensor([1e-39], dtype=torch.float32, device="cpu").mul(1).item()
 
 
 def _modes() -> Iterator[Restore]:

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import GeneratorType
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from attnscope.tracing.process_state import collector_paused, default_device, pr
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in, tensors_within
-from attnscope.tracing.tree import modules_of, named_modules
+from attnscope.tracing.tree import modules_of, named_modules, tensors_of
 from attnscope.tracing.visits import Visit
 
 UNSCRIPTED = "before torch.jit.script or torch.jit.trace"
@@ -90,13 +91,14 @@ def run_watched(
         check.batch = batch
         # a forward that fails on meta must not change the process for its next run
         with process_as_before(), surroundings_as_before(module, (args, keywords)), _prepared(device):
+            _materialize(there, (args, keywords))
             if submodule:
                 there, (args, keywords) = received(there, submodule, args, keywords)
             before = inputs_apart((args, keywords))
             made: list[Any] = []
 
             def forward() -> Any:
-                made.append(there(*args, **keywords))
+                made.append(_result(there, (args, keywords)))
                 return made[0]
 
             watched = watch(there, forward, tracer)
@@ -121,6 +123,21 @@ def _prepared(device: torch.device) -> Iterator[None]:
         return
     with default_device(device), collector_paused():
         yield
+
+
+def _materialize(module: nn.Module, inputs: Inputs) -> None:
+    """Run a module with lazy parameters once, so that they get their sizes before the forward that is recorded."""
+    if any(map(is_lazy, tensors_of(module))):
+        args, keywords = inputs_apart(inputs)
+        with torch.no_grad(), suppress(Exception):  # the recorded forward will raise it with its context
+            module(*args, **keywords)
+
+
+def _result(module: nn.Module, inputs: Inputs) -> Any:
+    """Run a forward, including one that is a generator, and return its result."""
+    args, keywords = inputs
+    result = module(*args, **keywords)
+    return list(result) if isinstance(result, GeneratorType) else result
 
 
 def _has_sizes(value: Any) -> bool:
@@ -232,8 +249,7 @@ def _scripted(module: nn.Module) -> bool:
 
 def _run_forward(module: nn.Module, inputs: Inputs) -> Any:
     """Run a forward, and raise ForwardFailedError if it raises."""
-    args, keywords = inputs
     try:
-        return module(*args, **keywords)
+        return _result(module, inputs)
     except Exception as error:
         raise ForwardFailedError(error, "", "", [], *raised_at(error, _run_forward.__code__)) from error

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnscope.core.axes import Shape
 from attnscope.ops.attention import Attend
 from attnscope.tracing.flow.axes import Axes
-from attnscope.tracing.tensors import is_array, shape_of, tensors_in, tensors_within
+from attnscope.tracing.tensors import is_array, shape_of, storage_of, tensors_in, tensors_within
 
 ALIGNMENT = 16
 """Bytes of a row of channels, a multiple of which fast kernels need on CUDA."""
+PLAIN = (Tensor, nn.Parameter)
+"""Classes of tensors that operators make."""
 INPUT, TABLE = "input", "table"
 """Sources of tensors that no operator made: an input of the forward, and a parameter, buffer or constant."""
 
@@ -83,6 +85,8 @@ class Flow:
     nodes: list[Node] = field(default_factory=list)
     values: dict[int, tuple[Any, Value]] = field(default_factory=dict)
     """The Value of each tensor, by its identity, with a reference that shows whether the tensor still lives."""
+    inputs: list[tuple[Any, Value]] = field(default_factory=list)
+    """The inputs of the forward among these."""
     results: list[Value] = field(default_factory=list)
     """The tensors that the forward returns."""
 
@@ -90,6 +94,7 @@ class Flow:
         """Record the inputs of the forward."""
         for tensor in tensors_in(inputs):
             self._keep(tensor, _value_of(tensor, source=INPUT))
+            self.inputs.append(self.values[id(tensor)])
 
     def end(self, result: Any) -> None:
         """Record the result of the forward."""
@@ -108,6 +113,23 @@ class Flow:
             self.nodes.append(written)
         self.nodes.append(node)
 
+    def wrap(self, out: Any, args: Any, since: int) -> None:
+        """Record the results of a call that are of a subclass, which wraps what an operator made under another identity.
+
+        Args:
+            out: the result of the call.
+            args: its arguments, which it returns as another class if it ran no operator.
+            since: the number of nodes before the call.
+        """
+        for tensor in tensors_in(out):
+            if type(tensor) in PLAIN or self._kept(tensor) is not None:
+                continue
+            made = [value for node in reversed(self.nodes[since:]) for value in node.outputs]
+            taken = [value for each in tensors_in(args) if (value := self._kept(each)) is not None]
+            alike = [value for value in made + taken if value.shape == shape_of(tensor)]
+            if alike:
+                self._keep(tensor, alike[0])
+
     def _recorded(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
             return self._value(arg)
@@ -116,10 +138,17 @@ class Flow:
         return arg
 
     def _value(self, tensor: Tensor) -> Value:
+        kept = self._kept(tensor)
+        if kept is not None:
+            return kept
+        # `as_subclass` of an input is neither a torch call nor an operator
+        inputs = [] if type(tensor) in PLAIN else self.inputs
+        same = [value for each, value in inputs if _is_same(each(), tensor)]
+        return self._keep(tensor, same[0] if same else _value_of(tensor, source=TABLE))
+
+    def _kept(self, tensor: Tensor) -> Value | None:
         kept = self.values.get(id(tensor))
-        if kept is not None and kept[0]() is tensor:
-            return kept[1]
-        return self._keep(tensor, _value_of(tensor, source=TABLE))
+        return kept[1] if kept is not None and kept[0]() is tensor else None
 
     def _keep(self, tensor: Tensor, value: Value) -> Value:
         self.values[id(tensor)] = weakref.ref(tensor), value
@@ -129,6 +158,14 @@ class Flow:
 def _value_of(tensor: Tensor, maker: Node | None = None, source: str = "") -> Value:
     is_real = tensor.dtype.is_floating_point or tensor.dtype.is_complex
     return Value(shape_of(tensor), maker, source, is_real, source == TABLE and tensor.requires_grad)
+
+
+def _is_same(one: Tensor | None, other: Tensor) -> bool:
+    """Return whether two tensors are the same array in memory."""
+    if one is None or one.shape != other.shape or not (is_array(one) and is_array(other)):
+        return False
+    storages = storage_of(one), storage_of(other)
+    return None not in storages and len({storage._cdata for storage in storages}) == 1
 
 
 def _is_aligned(tensor: Tensor) -> bool:
