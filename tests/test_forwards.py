@@ -89,3 +89,12 @@ def test_subnormal_numbers_are_as_before(device):
         pytest.skip("this CPU cannot replace subnormal numbers by zero")
     attnscope.trace(Flushes(5, 6), X, device=device)
     assert torch.tensor([1e-39]).mul(1).item() > 0
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_weight_norm_is_known(device):
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(5, 6))
+    report = attnscope.trace(module, X, device=device, backward=True)
+    assert (report.totals.macs, report.unused_params, report.uncounted) == (120, 0, [])
+    assert report.backward.macs == 240
+    assert next(row for row in report.steps if "weight_norm" in row.op).other_flops == 3 * 30

@@ -46,6 +46,7 @@ register(
     by_products=True,
 )
 register("linalg_vector_norm norm", flops=each_in(2))  # square, add to the sum
+register("_weight_norm_interface", flops=each_in(3))  # the norm of a row, and a product with its scale
 
 
 def softmax(tape: Tape, x: Tensor) -> Tensor:
