@@ -196,3 +196,21 @@ class Detection(nn.Module):
         both = (fg_mask.unsqueeze(1) > 1).expand(-1, self.n_max_boxes, -1)  # (b, n_max_boxes, h*w)
         b, c, a = x_cat.shape  # batch, channels, anchors
         return x_cat.view(b, 3, c // 3, a)  # (b, 3, c//3, a)
+
+
+class WordsBefore(nn.Module):
+    """A word before the brackets, which together look like a call, and `out` for a result that has another name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, C = x.shape
+        out = x.flatten(1)  # out: (B, N*C)
+        y = x.transpose(1, 2)  # out: (B, C, N)
+        z = x.transpose(1, 2)  # out: (B, N, C, 1) WRONG
+        # 输出形状为 (B, N, N)
+        scores = x @ y
+
+        # 输出形状为 (B, N, N, 1) WRONG
+        scores = x @ z
+
+        # output (B, N, C)
+        return scores @ x

@@ -37,6 +37,9 @@ SHAPES = {
     "(B,N,C) -> (B,C,N) => (B,C,H,W)": ["B", "C", "H", "W"],
     "torch.Size([2, 9, 64])": ["2", "9", "64"],
     "BxNxC": ["B", "N", "C"],
+    "B x (N+1)*C": ["B", "(N+1)*C"],
+    "B x N x C // num_heads": ["B", "N", "C // num_heads"],
+    "[B (N+1)*C]": ["B", "(N+1)*C"],
     "N x 1000 (num_classes)": ["N", "1000"],
     "now [B, N, C]": ["B", "N", "C"],
     "形状：（B，N，C）": ["B", "N", "C"],
@@ -190,6 +193,7 @@ def test_an_axis_is_solved_for_its_only_name(text, size, solved):
         (commented_modules.NoShapes, [(2, 9, 64)]),
         (commented_modules.Reused, [(2, 8, 8, 8)]),
         (commented_modules.Detection, [(2, 12, 4, 4)]),
+        (commented_modules.WordsBefore, [(2, 9, 64)]),
     ],
 )
 def test_wrong_comments_are_found_in_all_styles(module, shapes):

@@ -212,7 +212,11 @@ class _Function:
                 if len(said) == 1:
                     yield self._watch(each, comment, lines, before=(unpacked,), binds=True)
             elif named:
-                yield self._watch(each, comment, lines, after=named, before=() if set(named) & set(targets) else named)
+                # "out: (B, N, C)" may name the result, although a variable of that name exists
+                is_result = {*named} <= RESULTS
+                before = () if {*named} & {*targets} else named
+                after = (*named, *targets) if is_result else named
+                yield self._watch(each, comment, lines, before=before, after=after, returns=returns and is_result)
             elif not self._is_of(each, node) and len(said) == 1:
                 continue
             elif len(said) == 1:
@@ -316,7 +320,14 @@ def _is_code(text: str) -> bool:
             tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return False
-    return any(isinstance(node, ast.Call | ast.Return) for node in ast.walk(tree)) and "torch.Size" not in text
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call | ast.Return)]
+    return bool(calls) and "torch.Size" not in text and not all(map(_is_word, calls))
+
+
+def _is_word(node: ast.AST) -> bool:
+    """Return whether a call is a word before a shape in parentheses: `output (B, N, C)`, `形状 (B, N, C)`."""
+    name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    return bool(name) and (not name.isascii() or name.lower() in RESULTS | FILLERS)
 
 
 def _words_of(node: ast.stmt) -> set[str]:

@@ -218,7 +218,8 @@ def _without_brackets(text: str, has_arrow: bool) -> Iterator[Said]:
 
 def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
     """Return the axes of a shape without brackets around it."""
-    token = r"(?:\([^()]*\)|[\w'*/+.…-]+)"
+    operand = r"(?:\([^()]*\)|[\w'*/+.…-]+)"
+    token = rf"{operand}(?:\s*(?://?|[*+])\s*{operand})*"
     if match := re.match(rf"{token}(?:(?:\s+x\s+|\s*×\s*){token})+", text):
         return _axes(re.split(r"\s+x\s+|\s*×\s*", match[0]), all_axes=False)
     if (compact := _compact(text.split(" ")[0])) is not None:
@@ -242,7 +243,7 @@ def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
 def _words(text: str) -> list[str] | None:
     """Return the first words of `b h n (h d) scores`, which are axes; None if they are too few to be a shape."""
     words = []
-    for word in re.findall(r"\([^()]*\)|\S+", text):
+    for word in re.findall(r"(?:\([^()]*\)|[^\s()])+|\S+", text):
         axis = read_axis(word, in_list=False)
         if (
             axis is None
