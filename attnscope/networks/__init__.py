@@ -42,6 +42,7 @@ _SPECS = {
     "nat": ("nat", "NATNetworkSpec"),
     "pvt": ("pvt", "PVTNetworkSpec"),
     "xca": ("xca", "XCiTNetworkSpec"),
+    "maxvit": ("maxvit", "MaxViTNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from attnscope.attentions.spec import Spec
+from attnscope.networks.maxvit.spec import MaxViTNetworkSpec
 from attnscope.networks.operations import (
     ATTENTION,
     FUNCTION,
@@ -123,6 +124,19 @@ def _without_bias_mlp(counted: Counted) -> int | None:
 
 def _without_positions(counted: Counted) -> int | None:
     return counted.macs - counted.positions if counted.positions else None
+
+
+def _with_lookups(counted: Counted) -> int | None:
+    """Count as fvcore on timm's ports of MaxViT, which look up each position bias by two products with one-hot matrices.
+
+    They multiply a table of (h, 2P−1, 2P−1) by the matrices of the rows and of the columns, once for all images.
+    """
+    spec = counted.spec
+    if not isinstance(spec, MaxViTNetworkSpec) or not spec.is_whole:
+        return None
+    p, q = spec.partition
+    of_head = p**2 * (2 * p - 1) * (2 * q - 1) + p**2 * q**2 * (2 * q - 1)
+    return counted.fvcore + sum([2 * stage.depth * stage.heads * of_head for stage in spec.stages])
 
 
 def _microsoft(counted: Counted) -> int | None:
@@ -255,6 +269,12 @@ CONVENTIONS = (
         "fvcore without SDPA",
         "as fvcore on a network with fused attention, which it counts as 0",
         lambda c: c.fvcore - c.attention,
+        printed=True,
+    ),
+    Convention(
+        "fvcore with position lookups",
+        "as fvcore on a MaxViT whose position biases are products with one-hot matrices",
+        _with_lookups,
         printed=True,
     ),
     Convention("MACs without the class token", "MACs of the patches alone", _without_class_token, printed=True),

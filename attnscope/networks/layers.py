@@ -63,7 +63,11 @@ class Mlp(Layer):
 
     @steps.gelu
     def gelu(self, hidden: Tensor) -> Tensor:
-        return self.drop1(F.gelu(hidden))
+        return self.drop1(self.curve(hidden))
+
+    def curve(self, hidden: Tensor) -> Tensor:
+        """Return GELU of each element."""
+        return F.gelu(hidden)
 
     @steps.norm_hidden
     def norm_hidden(self, hidden: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ MACS, FVCORE, PATCHES = "MACs", "fvcore: LayerNorm added", "MACs without the cla
 WITHOUT_SDPA = "fvcore without SDPA"
 MICROSOFT, WITHOUT_BIAS_MLP = "Microsoft's flops()", "MACs without the bias MLP"
 WITHOUT_POSITIONS = "MACs without the relative positions"
+WITH_LOOKUPS = "fvcore with position lookups"
 TRUNCATED = ", truncated"
 
 SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -18,7 +19,10 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "NAT's README": {"nat": (MACS,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
     "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
-    "timm's benchmark tables": dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera", "xca"), (FVCORE,)),
+    "timm's benchmark tables": {
+        **dict.fromkeys(("vit", "sam", "swin", "swinv2", "pvt", "hiera", "xca"), (FVCORE,)),
+        "maxvit": (WITH_LOOKUPS,),
+    },
     "torchvision's weights": {"vit": (MACS,), "swin": (MACS,), "swinv2": (MACS,)},
 }
 """The conventions of each source, for each command.

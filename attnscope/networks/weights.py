@@ -1,7 +1,7 @@
 """State dicts of other libraries: conversion of their names to attnscope's, which are timm's."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -164,6 +164,25 @@ def from_official_nat(state: State) -> None:
         "levels.0.downsample.reduction.weight",
         {r"levels\.(\d+)\.downsample\.": lambda match: f"levels.{int(match[1]) + 1}.downsample."},
     )
+
+
+def from_timm_maxvit(state: State, heads: Mapping[int, int]) -> None:
+    """Convert a state dict of timm's ports of MaxViT from TensorFlow in place.
+
+    There, all queries precede all keys and all values, and the table of a position bias is (h, 2P−1, 2P−1).
+
+    Args:
+        state: the state dict.
+        heads: the number of attention heads of each stage, by its index.
+    """
+    for name in list(state):
+        if name.endswith("rel_pos.relative_position_bias_table") and state[name].dim() == 3:
+            state[name] = state[name].flip(1, 2).flatten(1).t().contiguous()
+            attention = name.removesuffix("rel_pos.relative_position_bias_table")
+            for kind in ("weight", "bias"):
+                qkv = state[f"{attention}qkv.{kind}"]
+                apart = qkv.unflatten(0, (3, heads[int(name.split(".")[1])], -1))
+                state[f"{attention}qkv.{kind}"] = apart.transpose(0, 1).flatten(0, 2)
 
 
 def from_official_xcit(state: State) -> None:

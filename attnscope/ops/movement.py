@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from attnscope.ops.formats import format_strides, is_channels_last
 from attnscope.ops.operation import register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_strides
@@ -181,10 +182,17 @@ def cat(tape: Tape, parts: Sequence[Tensor], axis: int) -> Tensor:
 def pad(tape: Tape, x: Tensor, shape: Shape) -> Tensor:
     """Pad with zeros or crop at the end of each axis, to this shape.
 
-    If axes are only cropped, the result keeps their memory order; otherwise it is contiguous.
+    If axes are only cropped, the result keeps their memory order. Otherwise it is in channels-last format if the
+    tensor is, else contiguous.
     """
     is_cut = all(new <= old for new, old in zip(shape, x.shape, strict=True))
-    made = tape.tensor(shape, elementwise_strides(shape, [(shape, x.strides)]) if is_cut else None)
+    if is_cut:
+        strides = elementwise_strides(shape, [(shape, x.strides)])
+    elif is_channels_last(x.shape, x.strides):
+        strides = format_strides(shape, channels_last=True)
+    else:
+        strides = None
+    made = tape.tensor(shape, strides)
     tape.ran("constant_pad_nd", [x], made)
     tape.remember(_pad_back, [x], [made], meta=x.shape)
     return made

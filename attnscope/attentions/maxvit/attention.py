@@ -129,12 +129,14 @@ class MaxViTAttention(SelfAttention):
     @steps.partition
     def partition(self, x: Tensor) -> Tensor:
         p, q = self.window
-        return x.unflatten(2, (-1, q)).unflatten(1, (-1, p)).permute(0, 1, 3, 2, 4, 5).flatten(0, 2).flatten(1, 2)
+        blocks = x.unflatten(2, (-1, q)).unflatten(1, (-1, p)).permute(0, 1, 3, 2, 4, 5)
+        return blocks.flatten(0, 2).flatten(1, 2).contiguous()
 
     @steps.partition_grid
     def partition_grid(self, x: Tensor) -> Tensor:
         p, q = self.window
-        return x.unflatten(2, (q, -1)).unflatten(1, (p, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1, 2)
+        cells = x.unflatten(2, (q, -1)).unflatten(1, (p, -1)).permute(0, 2, 4, 1, 3, 5)
+        return cells.flatten(0, 2).flatten(1, 2).contiguous()
 
     @steps.project
     def project(self, x: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""MaxViT: blocks of an MBConv, block attention and grid attention."""
