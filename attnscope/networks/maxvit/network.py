@@ -270,7 +270,7 @@ class MaxViTStage(Layer):
 
 
 class Head(Layer):
-    """Average, norm, a hidden layer with tanh, and the classifier: (b, c, y, x) -> (b, k)."""
+    """The head: average, norm, a hidden layer with tanh, and the classifier: (b, c, y, x) -> (b, k)."""
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 Axis letters:
 
 - b batch; i image channels; s channels of the stem; c embedding dimension; k classes; p q sides of a kernel.
-- In an MBConv: c channels and v w grid before it; o channels and y x grid after it; e hidden channels; t u padded grid;
-  r channels of squeeze-and-excitation.
+- Before an MBConv: c channels, v w grid, t u padded grid. After it: o channels, y x grid.
+- Within an MBConv: e hidden channels; r channels of squeeze-and-excitation.
 """
 
 from dataclasses import replace
