@@ -112,8 +112,19 @@ def of_grids(draw: random.Random) -> tuple[Spec, str]:
     return spec, draw.choice(["rows=2", "tp=4", "windows=2x2"])
 
 
+def of_other_keys(draw: random.Random) -> tuple[Spec, str]:
+    ranks, reduction = draw.choice([2, 3, 4]), draw.choice([1, 2])
+    values: dict[str, Any] = {"dim": 24, "heads": 12, "batch": draw.randint(1, 2), "kv_heads": draw.choice([None, 12])}
+    rows = reduction * draw.choice([2 * ranks, 2 * ranks - 1])
+    specs = [
+        CrossSpec(**values, tokens=draw.randint(13, 30), keys=draw.randint(13, 30)),
+        PVTSpec(**values, resolution=(rows, 4), reduction=reduction),
+    ]
+    return draw.choice(specs), f"{draw.choice(['tp', 'sp', 'ulysses', 'ring', 'context'])}={ranks}"
+
+
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids])
+@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys])
 def test_random_specs_run_as_planned(kind: Callable[[random.Random], tuple[Spec, str]], seed: int) -> None:
     spec, plan = kind(random.Random(seed))
     assert verify_on_fake(spec, parse_mesh(plan)).problems == []
