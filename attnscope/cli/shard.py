@@ -30,7 +30,6 @@ from attnscope.cli.running import start_torch
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import count_sides
 from attnscope.networks import configs
-from attnscope.networks.presets import read_network
 from attnscope.plan.links import DEVICES, LINKS
 from attnscope.plan.mesh import KINDS
 
@@ -106,6 +105,8 @@ def values_of(preset: str, attention: str | None) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: the preset is unknown, or of another attention than the one that was typed.
     """
+    from attnscope.networks.presets import read_network
+
     spec = read_network(preset)
     if attention not in (None, spec.name):
         raise UsageError(
