@@ -17,6 +17,7 @@ from attnscope.profiling.host import processor_name
 PAGE = Path(__file__).parents[1] / "docs" / "figures.md"
 SCRIPTS = {
     "startup": "How long does a command take that runs nothing?",
+    "memory": "How much memory do commands take?",
     "counting": "How long does counting take, and are the MACs equal?",
     "forward": "Are the modules as fast as timm's, and do the steps add up?",
     "networks": "Are the networks as fast as timm's?",

@@ -144,7 +144,9 @@ def kept_bytes(module: nn.Module, *x: Tensor) -> dict[str, int]:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in counted:
+        if (
+            storage.nbytes() and storage.data_ptr() not in counted
+        ):  # up to torch 2.5, a checkpoint saves an empty tensor
             counted.add(storage.data_ptr())
             alive.append(tensor)  # so that the address is not reused
             kept[running[-1]] = kept.get(running[-1], 0) + storage.nbytes()
