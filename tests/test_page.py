@@ -20,6 +20,7 @@ from attnscope.core.errors import AttnscopeError
 from attnscope.core.text import HIDDEN
 from attnscope.networks.presets import presets
 from attnscope.plan.polynomial import macs_of
+from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
 from attnscope.render.page.document import environment, escaped_json
 from attnscope.render.page.scaling import field_value
@@ -50,6 +51,20 @@ def drawn(spec, **run):
     return render_page(explore(spec, time=False, **run))
 
 
+def timed_network():
+    """Return the page of one of the networks with the most steps, each with 60 samples."""
+    chance = random.Random(0)
+    report = timed(explore(attnscope.networks.spec_class("nat")(depths=(3, 4, 18, 5)), time=False))
+
+    def with_samples(row):
+        mean_s = row.time.interquartile_mean_s
+        samples_s = in_digits([mean_s * chance.uniform(0.9, 1.3) for _ in range(60)])
+        return replace(row, time=replace(row.time, samples_s=samples_s))
+
+    parts = [replace(part, time_s=1.23e-3) for part in report.parts]
+    return render_page(replace(report, steps=list(map(with_samples, report.steps)), parts=parts))
+
+
 def swin():
     report = timed(explore(SwinSpec(shift=True), time=False, backward=True))
     return render_page(replace(report, command="attnscope swin --shift -o page.html"))
@@ -61,6 +76,7 @@ PAGES = {
     "pvt": lambda: drawn(attentions.spec_class("pvt")()),
     "swin-model": lambda: drawn(SwinNetworkSpec()),
     "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
+    "nat-model-timed": timed_network,
     "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
     "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
     "comparison": lambda: render_page(comparisons()["compare-time"]),
@@ -71,7 +87,7 @@ PAGES = {
     "peaks": lambda: render_page(PEAKS),
 }
 """A function for the page of each kind, by its name."""
-NETWORKS = ("swin-model", "swin-stage", "presets")
+NETWORKS = ("swin-model", "nat-model-timed", "swin-stage", "presets")
 
 
 @cache
@@ -392,6 +408,29 @@ def test_the_json_of_the_run_is_inside_and_can_be_saved(opened, tmp_path):
     assert download.value.suggested_filename == "attnscope-attention.json"
     download.value.save_as(tmp_path / "saved.json")
     assert (tmp_path / "saved.json").read_text(encoding="utf-8") == report.to_json()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_ends_with_its_command_and_environment(name):
+    panels = re.findall(r'<section[^>]* id="([\w-]+)"', html_of(name))
+    assert panels[0] == "conclusion"
+    assert panels[-1] == "environment"
+
+
+def test_commands_without_a_spec_are_in_their_pages(attnscope):
+    for words in (("presets",), ("shard", "vit", "--plan", "tp=2", "--no-verify")):
+        page = attnscope(*words, "--format", "html").stdout
+        assert f'<code id="command">attnscope {" ".join(words)} --format html</code>' in page
+
+
+def test_a_traced_module_has_its_memory_over_the_calls(opened):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Linear(32, 8))
+    report = attnscope.trace(model, torch.zeros(1, 5, 8))
+    page = opened(render_page(report))
+    texts = page.page.locator("#memory .hits title").all_text_contents()
+    assert texts == [f"inference: {row.bytes_live:,} B" for row in report.steps]
+    assert "800 Bytes peak activation memory" in page.text("#memory")
+    assert "training" not in page.text("#memory")
 
 
 def test_a_tree_folds(opened):

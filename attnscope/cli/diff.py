@@ -1,6 +1,7 @@
 """`attnscope diff`: compares two saved runs, or runs both again in turn."""
 
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,7 +112,8 @@ def write_diff(
     """Write a comparison of two runs with these names, and exit with the code of its gate, if it has one."""
     from attnscope.render.diff import render_diff
 
-    drawn = or_page(form, lambda screen: render_diff(diff, names, form, screen), diff, names=names)
+    options = {"names": names, "command": shlex.join(["attnscope", *sys.argv[1:]])}
+    drawn = or_page(form, lambda screen: render_diff(diff, names, form, screen), diff, **options)
     write(drawn, output, color, quiet, wide)
     if diff.gate is not None:
         exit_by(diff.gate, cannot_tell, is_table=form == "table" and output is None)

@@ -1,6 +1,8 @@
 """`attnscope peaks`: measures the peaks of this machine."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -70,5 +72,6 @@ def show_peaks(
 
     peaks, trusted = measure_peaks_by_name(device, dtype, threads, forget)
     warnings = [] if trusted else [UNTRUSTED]
-    drawn = or_page(form, lambda screen: render_peaks(peaks, trusted, form, screen), peaks, warnings=warnings)
+    options = {"warnings": warnings, "command": shlex.join(["attnscope", *sys.argv[1:]])}
+    drawn = or_page(form, lambda screen: render_peaks(peaks, trusted, form, screen), peaks, **options)
     write(drawn, output, color, quiet, wide)

@@ -1,5 +1,7 @@
 """`attnscope presets`: lists the published networks that --preset accepts."""
 
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -62,4 +64,6 @@ def list_presets(
     found = select(found, value_of, chosen, order).rows
     from attnscope.render.presets import render_presets
 
-    write(or_page(form, lambda screen: render_presets(found, form, screen), found), output, color, quiet, wide)
+    command = shlex.join(["attnscope", *sys.argv[1:]])
+    drawn = or_page(form, lambda screen: render_presets(found, form, screen), found, command=command)
+    write(drawn, output, color, quiet, wide)

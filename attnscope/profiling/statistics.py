@@ -34,6 +34,11 @@ class Samples:
         return interquartile_range(self.samples_s)
 
 
+def in_digits(samples: Sequence[float]) -> list[float]:
+    """Return samples with five digits; further ones are noise, and take half of the size of a saved run."""
+    return [float(f"{sample:.5g}") for sample in samples]
+
+
 def middle_half(samples: Sequence[float]) -> list[int]:
     """Return the positions of the middle half of the samples, in ascending order of the samples.
 

@@ -26,7 +26,7 @@ from attnscope.profiling.hooks import Listener, listening
 from attnscope.profiling.intervals import paired_interval
 from attnscope.profiling.load import Effort, Load, Watch
 from attnscope.profiling.noise import FEWEST_CLEAN
-from attnscope.profiling.statistics import Samples, interquartile_range, mean_at, median_if_any, middle_half
+from attnscope.profiling.statistics import Samples, in_digits, interquartile_range, mean_at, median_if_any, middle_half
 from attnscope.reports.report import StepTime, Time
 
 WARMUP_RUNS = 5
@@ -113,7 +113,7 @@ class Timing:
     def time_of(self, steps: Iterable[int], instances: int = 1) -> StepTime:
         """Return the time of several steps together, divided by the number of instances that they cover."""
         runs = [sum(run) / instances for run in zip(*[self.samples_s[step] for step in steps], strict=True)]
-        return StepTime(mean_at(runs, self.middle), interquartile_range(runs), runs)
+        return StepTime(mean_at(runs, self.middle), interquartile_range(runs), in_digits(runs))
 
 
 @dataclass(frozen=True)

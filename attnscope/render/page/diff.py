@@ -11,19 +11,20 @@ from attnscope.render.diff import (
     warning_lines,
 )
 from attnscope.render.page.document import Page, Panel
-from attnscope.render.page.panels import conclusion_panel
+from attnscope.render.page.panels import conclusion_panel, evidence_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.reports.diff import Diff, TimeChange
 
 MOST_BARS = 30
 
 
-def diff_page(diff: Diff, names: tuple[str, str] = ("before", "after")) -> Page:
+def diff_page(diff: Diff, names: tuple[str, str] = ("before", "after"), command: str | None = None) -> Page:
     """Return the page of two runs.
 
     Args:
         diff: their differences.
         names: their names.
+        command: the command line, if there was one.
     """
     panels = [_conclusion(diff)]
     if diff.timed:
@@ -37,7 +38,9 @@ def diff_page(diff: Diff, names: tuple[str, str] = ("before", "after")) -> Page:
         panels.append(
             table_panel(f"count-{number}", _title(title), "Whole run and steps that changed.", table, brief=True)
         )
-    return Page(f"{names[0]} → {names[1]}", "difference", panels, diff.to_json())
+    changes = {change.name: f"{change.before} → {change.after}" for change in diff.environment}
+    panels.append(evidence_panel(command, {"changes of the environment": changes} if changes else {}))
+    return Page(f"{names[0]} → {names[1]}", "difference", panels, diff.to_json(), command)
 
 
 def _title(text: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from attnscope.render import words
 from attnscope.render.page.document import Panel
 
+SAME_COUNTS = "The same command on the same machine gives the same counts."
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -30,19 +32,21 @@ def conclusion_panel(text: str, lines: Sequence[tuple[str, str]], figures: Seque
     return Panel("conclusion", "Conclusion", "", "conclusion", content, brief=True)
 
 
-def evidence_panel(command: str | None, groups: Mapping[str, Mapping[str, Any]], lines: Sequence[str] = ()) -> Panel:
+def evidence_panel(
+    command: str | None, groups: Mapping[str, Mapping[str, Any]], lines: Sequence[str] = (), lead: str = SAME_COUNTS
+) -> Panel:
     """Return the command and groups of names and values.
 
     Args:
         command: the command line, if there was one.
         groups: names and values, by the title of the group.
         lines: sentences above them.
+        lead: what the command gives again.
     """
     shown = {
         title: [(name.replace("_", " "), _value(value)) for name, value in of.items()] for title, of in groups.items()
     }
     content = {"command": command, "groups": shown, "lines": lines}
-    lead = "The same command on the same machine gives the same counts."
     return Panel("environment", "Environment and command", lead, "environment", content)
 
 

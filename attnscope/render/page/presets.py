@@ -8,7 +8,7 @@ from attnscope.networks.presets import Preset
 from attnscope.render import words
 from attnscope.render.page.charts import log_chart
 from attnscope.render.page.document import Page, Panel
-from attnscope.render.page.panels import conclusion_panel
+from attnscope.render.page.panels import conclusion_panel, evidence_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.presets import COLUMNS, rows_of
 
@@ -34,6 +34,7 @@ def presets_page(presets: Sequence[Preset], command: str | None = None) -> Page:
         conclusion_panel(sentence, lines),
         _chart(presets),
         table_panel("table", "All presets", "Choose columns, sort by a heading, and search.", table, filter=True),
+        evidence_panel(command, {}),
     ]
     names = [preset.name for preset in presets]
     return Page("Presets · published networks", "presets", panels, in_json(rows_of(presets)), command, steps=names)

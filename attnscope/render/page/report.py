@@ -41,8 +41,8 @@ MOST_LABELS = 12
 """The largest number of steps in the roofline that have their names next to them."""
 MOST_MARKS = 26
 """The largest number of steps in the roofline."""
-HIGHEST_RANK = 8
-"""The highest rank of a column in the table of a network's steps."""
+HIGHEST_RANK = 7
+"""The highest rank of a column in the table of a network's steps, whose flow has the letters."""
 
 
 def report_page(report: Report) -> Page:
@@ -127,10 +127,14 @@ def _table_panels(report: Report) -> list[Panel]:
     ]
 
 
-def memory_panel(report: Report) -> Panel:
-    """Return the memory over the steps: of inference, and of training with its backward."""
-    rows = report.steps
+def memory_panel(report: Report) -> Panel | None:
+    """Return the memory over the steps: of inference and, if the report has it, of training with its backward.
+
+    It is None if no step has a known size.
+    """
+    rows, totals = report.steps, report.totals
     last = 2 * len(rows) - 1
+    has_training = totals.training_peak_bytes is not None or bool(totals.training_peak_bytes_at_least)
 
     def held(key: str, at: int, row: StepRow, phase: str) -> tuple[float, float | None, str, str]:
         size = getattr(row, key)
@@ -146,24 +150,28 @@ def memory_panel(report: Report) -> Panel:
         for at, row in reversed([*enumerate(rows)])
         if row.bytes_backward
     ]
+    if not any(size for _, size, _, _ in inference):
+        return None
+    lines = memory_lines(report)[:1]
+    lead = "Activations only: parameters come on top."
+    if has_training:
+        lead = f"{lead} Training keeps what the backward needs."
+        backward = held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least)
+        lines += [
+            f"{held_words(totals.training_peak_bytes, totals.training_peak_bytes_at_least)} in the forward of training",
+            f"{held_words(totals.kept_bytes, totals.kept_bytes_at_least)} saved for backward",
+            f"{backward} in the backward, with gradients",
+        ]
     chart = steps_chart(
         "Memory over the steps",
-        "steps of the forward, then of the backward in reverse",
+        "steps of the forward, then of the backward in reverse" if has_training else "steps of the forward",
         "peak memory during the step",
-        [("training", training), ("inference", inference)],
-        2 * len(rows),
+        [*([("training", training)] if has_training else []), ("inference", inference)],
+        len(rows) * (2 if has_training else 1),
         lambda size: words.binary(round(size)) if size else "0",
-        [(-0.5, "forward"), (len(rows) - 0.5, "backward")],
+        [(-0.5, "forward"), (len(rows) - 0.5, "backward")] if has_training else [],
         base=2,
     )
-    totals = report.totals
-    lines = [
-        *memory_lines(report)[:1],
-        f"{held_words(totals.training_peak_bytes, totals.training_peak_bytes_at_least)} in the forward of training",
-        f"{held_words(totals.kept_bytes, totals.kept_bytes_at_least)} saved for backward",
-        f"{held_words(totals.backward_peak_bytes, totals.backward_peak_bytes_at_least)} in the backward, with gradients",
-    ]
-    lead = "Activations only: parameters come on top. Training keeps what the backward needs."
     return Panel(
         "memory", "Memory over the steps", lead, "chart_panel", {"charts": [chart], "lines": lines}, brief=True
     )

@@ -2,7 +2,7 @@
 
 from attnscope.core.text import in_json
 from attnscope.render.page.document import Page
-from attnscope.render.page.panels import conclusion_panel
+from attnscope.render.page.panels import conclusion_panel, evidence_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.sharding import sharding_columns, sharding_lines
 from attnscope.reports.sharding import ShardingReport
@@ -17,5 +17,6 @@ def sharding_page(report: ShardingReport) -> Page:
     panels = [
         conclusion_panel(sends, [(label, text) for label, text, _ in others]),
         table_panel("steps", "Steps of a rank", STEPS, table, brief=True),
+        evidence_panel(report.command, {"options": {"attention": report.attention, **report.spec}}),
     ]
     return Page(report.title, "sharding", panels, in_json(report.to_dict()), report.command)

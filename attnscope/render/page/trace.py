@@ -6,7 +6,7 @@ from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.page.document import Page, Panel
 from attnscope.render.page.panels import Figure, conclusion_panel
-from attnscope.render.page.report import environment_panel, steps_of, timing_panel
+from attnscope.render.page.report import environment_panel, memory_panel, steps_of, timing_panel
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.screen import Screen
 from attnscope.render.summary import held_words, spread
@@ -24,6 +24,7 @@ def trace_page(report: TraceReport) -> Page:
         _conclusion(report),
         _tree(report),
         *([_attentions(report)] if report.attentions else []),
+        memory_panel(report),
         timing_panel(report),
         environment_panel(report),
     ]
