@@ -127,6 +127,7 @@ EXPECTED = {
     "memory": ("live over the steps", "██", "live", "peak activation memory"),
     "roofline": ("FLOP/B", "t measures the steps"),
     "network": ("Set scope to model",),
+    "shard": ("windows=2 on 2 ranks", "bytes sent", "others", "attnscope shard swin --shift --plan"),
 }
 
 
@@ -196,6 +197,40 @@ def test_a_pinned_state_is_compared_in_every_table(size):
 
 
 @sized
+def test_a_typed_plan_shards_the_state_or_is_refused_in_place(size):
+    def view(app: Explorer) -> str:
+        return " ".join(line.text.plain.strip() for line in app.query_one("#pane").lines)
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "d")
+        assert app.shown_panes[0] == "shard"
+        await press(pilot, *"windows=4", "enter")
+        assert app.session.sharding_of(app.session.draft).totals.bytes_sent == 129_024
+        assert "129,024 B by one rank" in view(app)
+        await press(pilot, "d", *"tp=2", "enter")
+        assert app.focused.id == "prompt"
+        assert app.session.mesh == "windows=4"
+        assert "--plan tp must divide the heads (got 3 heads on 2 ranks)" in text_of(app)
+        await press(pilot, "escape", "p", "down", "down", "shift+right")  # twice the channels
+        assert "+129,024 B" in view(app)
+        await press(pilot, "tab", "down", "question_mark")
+        assert "MACs of one rank" in text_of(app)
+
+    drive(check, Draft(SWIN, {"shift": True}), size)
+
+
+def test_a_state_that_its_plan_cannot_cut_says_why():
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "d", *"tp=3", "enter", "down", "down", "down", "left")
+        assert app.session.draft.spec.heads == 2
+        assert "--plan tp must divide the heads (got 2 heads on 3 ranks)" in text_of(app)
+        await press(pilot, "d", "backspace", "enter")
+        assert "tp=2 on 2 ranks" in text_of(app) or "windows=2 on 2 ranks" in text_of(app)
+
+    drive(check, Draft(SWIN), (120, 40))
+
+
+@sized
 def test_arrows_move_the_token_of_the_neighbourhood(size):
     async def check(app: Explorer, pilot: Pilot) -> None:
         await press(pilot, "3", "tab", "up", "up", "right")
@@ -241,7 +276,7 @@ def test_a_full_collection_of_garbage_is_rare():
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [((80, 24), "not all lines fit that"), ((120, 40), "lines separate patches")]
+    ("size", "words"), [((80, 24), "not all lines fit that separate patches"), ((120, 40), "lines separate patches")]
 )
 def test_the_legend_says_whether_all_lines_are_drawn(size, words):
     async def check(app: Explorer, pilot: Pilot) -> None:
@@ -343,7 +378,7 @@ def test_it_is_readable_in_ascii(size):
         for place in range(1, len(PANES) + 1):
             await press(pilot, str(place))
             assert text_of(app).isascii(), [line for line in lines_of(app) if not line.isascii()]
-            assert "?" not in text_of(app).replace("? explain", "")
+            assert "?" not in text_of(app).replace("? help", "")
 
     drive(check, Draft(SWIN), size, ascii=True)
 

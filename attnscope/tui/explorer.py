@@ -26,7 +26,7 @@ from attnscope.render.explorer.fields import field_lines
 from attnscope.render.screen import Screen
 from attnscope.reports.report import Report
 from attnscope.tui.palette import AllPresets, Presets
-from attnscope.tui.panes import MEMORY, PANES, View, moved
+from attnscope.tui.panes import MEMORY, PANES, SHARD, View, moved
 from attnscope.tui.rows import Row, rows_of, value_in, values_beside
 from attnscope.tui.session import Session
 from attnscope.tui.widgets import Explanation, LineView, Tabs
@@ -37,7 +37,10 @@ ROOMY = 110
 """Columns from which the fields have more room."""
 COLLECTIONS = 500
 """Collections of young objects until a full one; a key causes about two."""
-KEYS = "←→ change  ↑↓ row  Tab pane  Enter type  p pin  t time  c copy  s save  h page  / preset  ? explain  u undo  q quit"
+KEYS = (
+    "←→ value  ↑↓ row  Tab pane  Enter type  p pin  t time  d shard  c copy"
+    "  s save  h page  / preset  ? help  u undo  q quit"
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Explorer(App[list[str]]):
         *(Binding(str(place), f"choose('{name}')", f"Show {name}") for place, name in enumerate(PANES, start=1)),
         Binding("p", "pin", "Pin as A, compare B − A"),
         Binding("t", "time", "Measure here, or cancel"),
+        Binding("d", "shard", "Type a plan of several devices"),
         Binding("c", "copy", "Copy the command"),
         Binding("s", "save", "Save the run"),
         Binding("h", "write_page", "Write the page"),
@@ -376,6 +380,18 @@ class Explorer(App[list[str]]):
             self.change_to(draft)
 
         self.ask(row.name, row.value if row.is_given else "", accept)
+
+    def action_shard(self) -> None:
+        """Show the attention on several devices, and ask for the plan."""
+        if SHARD not in self.shown_panes:
+            self.action_choose(SHARD)
+
+        def accept(text: str) -> None:
+            self.session.shard_by(text.strip())
+            self.hint = ""
+            self.update()
+
+        self.ask("plan, such as tp=4; empty for the best of 2 ranks", self.session.mesh, accept)
 
     # what leaves the explorer
 

@@ -8,7 +8,7 @@ from attnscope.analyses.scaling import scaling_of
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.sizes import Pair
 from attnscope.render.explorer import tables
-from attnscope.render.explorer.lines import Line
+from attnscope.render.explorer.lines import Line, folded
 from attnscope.render.screen import Screen
 from attnscope.tui.session import Session
 
@@ -49,8 +49,23 @@ def _neighbourhood(view: View) -> Sequence[Line]:
     return neighbourhood(look, view.screen, view.height)
 
 
-MEMORY = "memory"
-"""The pane that needs the memory of the backward."""
+def _shard(view: View) -> Sequence[Line]:
+    session = view.session
+    try:
+        report = session.sharding_of(session.draft)
+    except AttnscopeError as error:
+        return folded(f"{error.in_flags()}; d types a plan", view.screen)
+    try:
+        pinned = None if session.pinned is None else session.sharding_of(session.pinned)
+    except AttnscopeError:  # the plan is legal for B alone
+        pinned = None
+    own = session.attention.command().removeprefix("attnscope ")
+    of = "" if session.attention is session.draft.spec else "the attention of a block"
+    return tables.shards(report, pinned, of, f"attnscope shard {own} --plan {report.plan}", view.screen)
+
+
+MEMORY, SHARD = "memory", "shard"
+"""The pane that needs the memory of the backward, and that of several ranks."""
 
 PANES: dict[str, Callable[[View], Sequence[Line]]] = {
     "steps": lambda view: tables.steps(view.session.shown, view.screen),
@@ -59,8 +74,9 @@ PANES: dict[str, Callable[[View], Sequence[Line]]] = {
     MEMORY: lambda view: tables.memory(view.session.shown, view.screen),
     "roofline": lambda view: tables.operands(view.session.shown, view.screen),
     "network": lambda view: tables.parts(view.session.shown, view.screen),
+    SHARD: _shard,
 }
-"""The panes by name, in the order of their keys: 1 to 6."""
+"""The panes by name, in the order of their keys: 1 to 7."""
 
 
 def moved(token: Pair | None, session: Session, down: int, across: int) -> Pair | None:

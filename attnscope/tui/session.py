@@ -3,14 +3,23 @@
 from collections import OrderedDict
 
 from attnscope.analyses.explore import preview
+from attnscope.analyses.shard import plan_shards, usual_plan
 from attnscope.attentions.draft import Draft
 from attnscope.attentions.spec import Spec
+from attnscope.core.errors import AttnscopeError
 from attnscope.networks.composed import ComposedSpec
 from attnscope.render.explorer.tables import Shown
 from attnscope.reports.report import Report
+from attnscope.reports.sharding import ShardingReport
 
 KEPT = 64
 """Reports that are kept for undo and redo."""
+
+
+def attention_of(draft: Draft) -> Spec:
+    """Return the attention of a draft; that of a network's first block, or of the selected one."""
+    spec = draft.spec
+    return spec.attention() if isinstance(spec, ComposedSpec) else spec
 
 
 class Session:
@@ -25,6 +34,8 @@ class Session:
         """The pinned draft, A."""
         self.needs_whole = False
         """Whether reports need the memory of the backward, which takes as long as all other figures."""
+        self.mesh = ""
+        """The typed plan of several ranks; empty without one."""
         self.before: Draft | None = None
         """The draft that was shown before the current one."""
 
@@ -36,8 +47,7 @@ class Session:
     @property
     def attention(self) -> Spec:
         """Return the attention of the current draft; that of a network's first block, or of the selected one."""
-        spec = self.draft.spec
-        return spec.attention() if isinstance(spec, ComposedSpec) else spec
+        return attention_of(self.draft)
 
     @property
     def report(self) -> Report:
@@ -78,6 +88,28 @@ class Session:
             return None if draft is None else self.report_of(draft)
 
         return Shown(self.report, report(self.before), report(self.pinned))
+
+    def sharding_of(self, draft: Draft) -> ShardingReport:
+        """Return the attention of a draft on several ranks: by the typed plan, or by the best one of two ranks.
+
+        Raises:
+            AttnscopeError: if the plan is illegal for this attention.
+        """
+        spec = attention_of(draft)
+        return plan_shards(spec, self.mesh or usual_plan(spec))
+
+    def shard_by(self, mesh: str) -> None:
+        """Plan the attention on several ranks by another plan, such as `tp=4`; an empty one is the best of two ranks.
+
+        Raises:
+            AttnscopeError: if the plan is illegal for the current attention; the plan before then stays.
+        """
+        before, self.mesh = self.mesh, mesh
+        try:
+            self.sharding_of(self.draft)
+        except AttnscopeError:
+            self.mesh = before
+            raise
 
     def change_to(self, draft: Draft) -> bool:
         """Make a draft the current one, and forget those that were undone; return whether anything changed.

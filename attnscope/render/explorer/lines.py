@@ -77,7 +77,7 @@ def labelled_lines(lines: Iterable[Labelled], screen: Screen) -> list[Line]:
         folded = wrap(screen.text(words), max((screen.width or WIDE) - LABELS, LEAST)) or [""]
         for place, part in enumerate(folded):
             text = Text(f" {'' if place else screen.text(label)}".ljust(LABELS), style="dim")
-            found.append(Line(text.append(part, style=style or "not dim")))
+            found.append(Line(text.append(part, style=f"not dim {style}".strip())))
     return found
 
 

@@ -8,7 +8,7 @@ from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.peaks import peak_columns, peak_lines, peak_rows
 
 ENVIRONMENT = ("device", "threads", "dtype")
-"""Fields of the peaks that say where they were measured."""
+"""Fields of the peaks that name the machine and the run."""
 KEPT = "The same command measures again, and keeps the best rates of all measurements."
 
 
