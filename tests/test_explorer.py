@@ -383,6 +383,20 @@ def test_it_is_readable_in_ascii(size):
     drive(check, Draft(SWIN), size, ascii=True)
 
 
+def test_without_color_it_has_the_colors_of_the_terminal(monkeypatch):
+    """Textual made text and background black."""
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "p", "down", "down", "right")  # marks have a color
+        styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]
+        colors = {color.name for style in styles if style for color in (style.color, style.bgcolor) if color}
+        assert colors == {"default"}
+        assert re.search(r"project .*×297 \*", text_of(app))
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    drive(check, Draft(SWIN), (120, 40))
+
+
 def test_the_screen_is_as_expected():
     """After an intended change, run `python -m tests.golden` and review the difference."""
     assert explorer_screen() == (FOLDER / "explorer.svg").read_text(encoding="utf-8")

@@ -96,7 +96,7 @@ class Explorer(App[list[str]]):
     ]
 
     def __init__(self, draft: Draft, tools: Tools | None = None, ascii: bool = False) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)  # before the theme; otherwise NO_COLOR turns the terminal's colors into black
         self.theme = "ansi-dark"
         self.session = Session(draft)
         self.tools = tools or Tools()
