@@ -8,8 +8,9 @@ from attnscope.core.axes import spell
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, fit
-from attnscope.render.explorer.changes import marked, only_in, signed, with_differences
+from attnscope.render.explorer.changes import AFTER, marked, only_in, signed, with_differences
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
+from attnscope.render.held import LAST_TO_GO
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.roofline import roofline
 from attnscope.render.screen import Screen, labelled
@@ -79,6 +80,9 @@ def _without_backward(columns: Columns) -> list[Column[Any]]:
 def memory(shown: Shown, screen: Screen) -> list[Line]:
     """Return the memory over the steps: a bar of the live memory in inference, then the figures of training."""
     keys = ("part", "step", "bytes_live", "bytes_training", "bytes_backward", "bytes_saved")
+    rank = (
+        0 if shown.pinned is None else LAST_TO_GO["bytes_live"] + 2 * AFTER
+    )  # the difference from A has its place first
 
     def columns(report: Report) -> list[Column[Any]]:
         found = {column.key: column for column in step_columns(replace(report, focus=["memory"]))}
@@ -86,7 +90,7 @@ def memory(shown: Shown, screen: Screen) -> list[Line]:
         rows = report.steps
         most = max([_live(row) for row in rows]) or 1
         bar = Column[Any](
-            "live_bar", "live over the steps", lambda row: _live(row) / most, words.bar, 0, right=False, drawn=True
+            "live_bar", "live over the steps", lambda row: _live(row) / most, words.bar, rank, right=False, drawn=True
         )
         place = 1 + next(index for index, column in enumerate(chosen) if column.key == "step")
         return [*chosen[:place], bar, *chosen[place:]]
