@@ -433,6 +433,17 @@ def test_a_traced_module_has_its_memory_over_the_calls(opened):
     assert "training" not in page.text("#memory")
 
 
+def test_sequences_and_volumes_have_the_keys_of_a_query_in_words(opened):
+    expected = {
+        "vit": ["197 for each of 197 queries", "query at token 98", "attends to tokens 0–196"],
+        "cross": ["196 for each of 100 queries", "attends to tokens 0–195"],
+        "swin3d": ["392 for each of", "query at frame", "frames", "rows 28–34, columns 28–34"],
+    }
+    for name, words in expected.items():
+        text = opened(render_page(explore(attentions.spec_class(name)(), time=False))).text("#neighbourhood")
+        assert all(each in text for each in words), text
+
+
 def test_a_tree_folds(opened):
     model = torch.nn.Sequential(
         *(torch.nn.Sequential(torch.nn.Linear(8, 8 + n), torch.nn.Linear(8 + n, 8)) for n in (0, 1))

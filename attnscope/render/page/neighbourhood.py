@@ -12,18 +12,36 @@ from attnscope.render.page.document import Panel
 LARGEST = 112
 """The largest side of a grid that is drawn token by token."""
 MOST_LAYERS = 12
+AXES = {1: ("token",), 3: ("frame", "row", "column")}
+"""The names of the axes of a sequence and of a volume, by their number."""
 SHIFT = "shift"
 """The field of attentions whose layers alternate between plain and shifted windows."""
 
 
 def neighbourhood_panel(spec: Spec) -> Panel | None:
-    """Return the panel of an attention whose tokens are a grid; None for another one, or for a whole network."""
+    """Return the panel of an attention: a picture if its tokens are a grid, else words; None for a whole network."""
     if isinstance(spec, NetworkSpec) and spec.is_whole:
         return None
     sides = getattr(spec, spec.SIZE_FIELD, None)
-    if not isinstance(sides, tuple) or len(sides) != 2:
-        return None
-    return grid_panel(_views(spec), (sides[0], sides[1]))
+    if isinstance(sides, tuple) and len(sides) == 2:
+        return grid_panel(_views(spec), (sides[0], sides[1]))
+    return _worded_panel(spec.neighbourhood, sides if isinstance(sides, tuple) else (spec.neighbourhood.tokens,))
+
+
+def _worded_panel(look: Neighbourhood, sides: tuple[int, ...]) -> Panel:
+    """Return the panel of a sequence or a volume: the keys of the query in the middle, along each axis."""
+    names = AXES[len(sides)]
+    middle = [side // 2 for side in sides]
+    lines = [("neighbourhood", look.describe())]
+    if look.keys is not None:
+        lines.append(("keys", f"{look.keys:,} for each of {look.tokens:,} queries"))
+    query = ", ".join(f"{name} {place}" for name, place in zip(names, middle, strict=True))
+    for part in look.parts:
+        reach = [part.reach(axis, side)[middle[axis]] for axis, side in enumerate(sides)]
+        ranges = ", ".join(f"{name}s {keys.start}–{keys[-1]}" for name, keys in zip(names, reach, strict=True))
+        lines.append((f"query at {query}", f"attends to {ranges}"))
+    lead = "Numbers start at 0, and include padding."
+    return Panel("neighbourhood", "What a query looks at", lead, "sections", {"lines": lines})
 
 
 def grid_panel(
