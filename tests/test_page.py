@@ -444,6 +444,13 @@ def test_sequences_and_volumes_have_the_keys_of_a_query_in_words(opened):
         assert all(each in text for each in words), text
 
 
+def test_the_navigation_shows_all_sections_of_a_page_with_many(opened):
+    page = opened(render_page(explore(attentions.spec_class("hiera")(), time=False)))
+    page.page.set_viewport_size({"width": 1000, "height": 800})
+    assert page.page.locator("nav a").count() >= 8
+    assert page.page.evaluate("(list => list.scrollWidth <= list.clientWidth)(document.querySelector('nav ul'))")
+
+
 def test_a_tree_folds(opened):
     model = torch.nn.Sequential(
         *(torch.nn.Sequential(torch.nn.Linear(8, 8 + n), torch.nn.Linear(8 + n, 8)) for n in (0, 1))

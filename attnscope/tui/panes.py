@@ -50,6 +50,8 @@ def _neighbourhood(view: View) -> Sequence[Line]:
 
 
 def _shard(view: View) -> Sequence[Line]:
+    from attnscope.render.explorer.shards import shards
+
     session = view.session
     try:
         report = session.sharding_of(session.draft)
@@ -61,7 +63,7 @@ def _shard(view: View) -> Sequence[Line]:
         pinned = None
     own = session.attention.command().removeprefix("attnscope ")
     of = "" if session.attention is session.draft.spec else "the attention of a block"
-    return tables.shards(report, pinned, of, f"attnscope shard {own} --plan {report.plan}", view.screen)
+    return shards(report, pinned, of, f"attnscope shard {own} --plan {report.plan}", view.screen)
 
 
 MEMORY, SHARD = "memory", "shard"

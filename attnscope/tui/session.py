@@ -1,16 +1,18 @@
 """What the explorer knows: the current draft, those before and after it, the pinned one, and their reports."""
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from attnscope.analyses.explore import preview
-from attnscope.analyses.shard import plan_shards, usual_plan
 from attnscope.attentions.draft import Draft
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import AttnscopeError
 from attnscope.networks.composed import ComposedSpec
 from attnscope.render.explorer.tables import Shown
 from attnscope.reports.report import Report
-from attnscope.reports.sharding import ShardingReport
+
+if TYPE_CHECKING:
+    from attnscope.reports.sharding import ShardingReport
 
 KEPT = 64
 """Reports that are kept for undo and redo."""
@@ -89,12 +91,14 @@ class Session:
 
         return Shown(self.report, report(self.before), report(self.pinned))
 
-    def sharding_of(self, draft: Draft) -> ShardingReport:
+    def sharding_of(self, draft: Draft) -> "ShardingReport":
         """Return the attention of a draft on several ranks: by the typed plan, or by the best one of two ranks.
 
         Raises:
             AttnscopeError: if the plan is illegal for this attention.
         """
+        from attnscope.analyses.shard import plan_shards, usual_plan
+
         spec = attention_of(draft)
         return plan_shards(spec, self.mesh or usual_plan(spec))
 

@@ -1,24 +1,21 @@
-"""The tables of the explorer: steps, parts of a network, memory, operands of the roofline, and steps of a rank."""
+"""The tables of the explorer: steps, parts of a network, memory over the steps, and operands of the roofline."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from attnscope.core.axes import spell
-from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.columns import Column, fit
-from attnscope.render.explorer.changes import AFTER, marked, only_in, signed, with_differences
+from attnscope.render.explorer.changes import AFTER, marked, only_in, with_differences
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
 from attnscope.render.held import LAST_TO_GO
 from attnscope.render.parts import part_columns, part_style
 from attnscope.render.roofline import roofline
-from attnscope.render.screen import Screen, labelled
-from attnscope.render.sharding import collectives, sharding_columns, sharding_lines, spell_all
+from attnscope.render.screen import Screen
 from attnscope.render.sheet import lines as lines_below
 from attnscope.render.steps import shapes, step_columns, weight
 from attnscope.reports.report import PartRow, Report, StepRow
-from attnscope.reports.sharding import ShardedStep, ShardingReport
 
 Columns = Sequence[Column[Any]]
 
@@ -124,45 +121,6 @@ MOST_RANK = 2
 """The highest rank of these columns."""
 
 
-def shards(report: ShardingReport, pinned: ShardingReport | None, of: str, command: str, screen: Screen) -> list[Line]:
-    """Return the steps of one rank with their collectives, the other plans, and the command.
-
-    Args:
-        report: the attention of the current state on several ranks, B.
-        pinned: that of the pinned state, A.
-        of: what is on these ranks: "the attention of a block"; empty for the whole state.
-        command: the command that gives this plan.
-        screen: the screen.
-    """
-    what = f"{of} by {report.plan}" if of else report.plan
-    above = folded(f"{what} on {plural(report.ranks, 'rank')}; d types another plan", screen, "dim")
-    columns = [column for column in sharding_columns(report) if any(map(column.words, report.steps))]
-    steps = table(columns, report.steps, screen, _topic_of_shard, _style_of_shard)
-    lines = sharding_lines(report)
-    if pinned is not None:
-        sent = signed(report.totals.bytes_sent, pinned.totals.bytes_sent, lambda size: f"{size:,} B")
-        lines += labelled("Δ", [f"{sent}: bytes sent by B − A, on {report.plan} and {pinned.plan}"])
-    return [*above, *steps, plain("", screen), *labelled_lines([*lines, ("command", command, "")], screen)]
-
-
-def _style_of_shard(row: ShardedStep) -> str:
-    return "bold" if row.bytes_sent else ""
-
-
-def _topic_of_shard(row: ShardedStep) -> str:
-    """Return what explains a step of a rank: its meaning, its shapes, its collectives and its exact counts."""
-    said = [
-        f"{row.name}: {row.doc}",
-        row.pattern,
-        f"on one device {spell_all([row.outputs])}",
-        f"on a rank {spell_all(row.local_outputs)}",
-        f"before it: {collectives(row.before)}" if collectives(row.before) else "",
-        f"after it: {collectives(row.after)}" if collectives(row.after) else "",
-    ]
-    counts = {"bytes sent by one rank": row.bytes_sent, "MACs of one rank": row.macs, "parameters": row.params}
-    return "\n".join(_filled([*said, *(f"{count:,} {name}" for name, count in counts.items())]))
-
-
 def _compared(
     shown: Shown,
     screen: Screen,
@@ -202,10 +160,11 @@ def topic_of(row: StepRow | PartRow) -> str:
     said += [f"{count:,} {name}" for name, count in counts.items()]
     if row.times > 1 and isinstance(row, StepRow):
         said.append(f"{row.times} identical steps; the counts are those of one")
-    return "\n".join(_filled(said))
+    return "\n".join(filled(said))
 
 
-def _filled(said: Iterable[str]) -> list[str]:
+def filled(said: Iterable[str]) -> list[str]:
+    """Return the texts that are not empty."""
     return [words for words in said if words]
 
 
