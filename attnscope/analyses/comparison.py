@@ -148,7 +148,7 @@ def compare_meeting(
         wanted: the quantity and the rows.
         race: how to time them; None to count only.
         command: the command line, for the record.
-        counting: makes a context with a function that is told how much has been counted.
+        counting: makes a context with a function that is given how much has been counted.
 
     Raises:
         UsageError: an argument is not allowed, or no point of the range is possible.
