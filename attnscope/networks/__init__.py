@@ -43,6 +43,7 @@ _SPECS = {
     "pvt": ("pvt", "PVTNetworkSpec"),
     "xca": ("xca", "XCiTNetworkSpec"),
     "maxvit": ("maxvit", "MaxViTNetworkSpec"),
+    "twins": ("twins", "TwinsNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }

@@ -315,6 +315,7 @@ CONVENTIONS = (
         "MACs of convolutions and linear layers",
         "as hooks of modules, which miss the products in attention",
         lambda c: c.macs - c.attention,
+        printed=True,
     ),
     Convention("thop", "modules only", _thop, by_library=True),
     Convention(

@@ -21,6 +21,7 @@ RUN = ("batch", "dtype", "kernel", "checkpoint")
 FAMILIES = (
     "vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat", "xcit",
     "maxvit",
+    "twins",
 )  # fmt: skip
 """The first words of the names of presets, in the order of the list."""
 

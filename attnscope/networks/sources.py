@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 MACS, FVCORE, PATCHES = "MACs", "fvcore: LayerNorm added", "MACs without the class token"
 WITHOUT_SDPA = "fvcore without SDPA"
+LAYERS = "MACs of convolutions and linear layers"
 MICROSOFT, WITHOUT_BIAS_MLP = "Microsoft's flops()", "MACs without the bias MLP"
 WITHOUT_POSITIONS = "MACs without the relative positions"
 WITH_LOOKUPS = "fvcore with position lookups"
@@ -17,6 +18,8 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "the PVT v2 paper, table 2": {"pvt": (FVCORE,)},
     "the Hiera paper": {"hiera": (FVCORE,)},
     "NAT's README": {"nat": (MACS,)},
+    "the Twins paper": {"twins": (MACS,)},
+    "the Twins README": {"twins": (LAYERS,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},
     "PaddleClas": {"pvt": (WITHOUT_SDPA,)},
     "timm's benchmark tables": {

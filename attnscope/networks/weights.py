@@ -194,6 +194,23 @@ def from_official_xcit(state: State) -> None:
     _rename(state, "pos_embeder.token_projection.weight", {r"pos_embeder\.": "pos_embed."})
 
 
+def from_timm_twins(state: State) -> None:
+    """Convert a state dict of timm's Twins in place: there, each kind of module has a list with one for each stage."""
+
+    def merging(match: re.Match[str]) -> str:
+        return "patch_embed." if match[1] == "0" else f"stages.{match[1]}.downsample."
+
+    _rename(
+        state,
+        "patch_embeds.0.proj.weight",
+        {
+            r"patch_embeds\.(\d+)\.": merging,
+            r"blocks\.(\d+)\.": r"stages.\1.blocks.",
+            r"pos_block\.(\d+)\.": r"stages.\1.pos_block.",
+        },
+    )
+
+
 def _rename(state: State, marker: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
     """Rename keys by patterns, in order, if the state dict contains the key that identifies the library."""
     if marker not in state:

@@ -278,6 +278,10 @@ class HierarchySpec(NetworkSpec):
         entering = symbol("D", *(group.enters for group in groups), note="before merging")
         return self.MERGING**2 * tokens_of(groups) * dims_of(groups) * entering
 
+    def between_cost(self, groups: Sequence[Group]) -> Expression | None:
+        """Return the MACs of a stage outside its blocks: by default those of merging, or None."""
+        return self.merging_cost(groups) if any(group.enters for group in groups) else None
+
     def groups(self, stages: Sequence[Stage]) -> list[Group]:
         """Return the groups of blocks that cost the same, in order."""
         found: list[Group] = []
@@ -308,8 +312,8 @@ class HierarchySpec(NetworkSpec):
         """Return the MACs of blocks and merging, summed over the groups."""
         groups = self.groups(stages)
         cost = symbol("L", *(group.count for group in groups), note="blocks") * self._block_cost(groups, is_global)
-        if any(group.enters for group in groups):
-            cost += self.merging_cost(groups)
+        if between := self.between_cost(groups):
+            cost += between
         return over_stages(len(groups), cost) if len(groups) > 1 else cost
 
     def _network_cost(self, is_global: bool) -> Expression:

@@ -71,6 +71,7 @@ def stage_plan(
     before: Sequence[Plan] = (),
     after: Sequence[Plan] = (),
     first: int = 0,
+    after_first: Sequence[Plan] = (),
 ) -> Plan:
     """Return the plan of a stage; identical blocks share their rows.
 
@@ -80,6 +81,7 @@ def stage_plan(
         block: the plan of a block with an attention.
         before, after: the plans before and after the blocks, with the names of tensors in the stage.
         first: the number of the first block in the module.
+        after_first: the plans between the first block and the second one.
     """
     pieces = list(before)
     piece_of: dict[int, int] = {}
@@ -90,6 +92,7 @@ def stage_plan(
         part = Part(title, stage.index + 1)
         pieces.append(block(stage, attention).inside(*paths, part=part, takes=STREAM, makes=STREAM))
         piece_of |= {each: len(pieces) - 1 for each in blocks}
-    order = [*range(len(before)), *(piece_of[each] for each in range(stage.depth))]
-    last = range(len(pieces), len(pieces) + len(after))
-    return Plan.join([*pieces, *after], order=[*order, *last])
+    start, *others = (piece_of[each] for each in range(stage.depth))
+    second = range(len(pieces), len(pieces) + len(after_first))
+    last = range(second.stop, second.stop + len(after))
+    return Plan.join([*pieces, *after_first, *after], order=[*range(len(before)), start, *second, *others, *last])

@@ -21,8 +21,8 @@ EPS = 1e-6
 RESIZE = "resize it, or build the network for its size"
 
 
-class OverlappingPatches(Layer):
-    """Tokens of overlapping patches of an image or of a grid of tokens: a convolution, then a norm.
+class Patches(Layer):
+    """Tokens of patches of an image or of a grid of tokens: a convolution, padded if they overlap, then a norm.
 
     Args:
         channels: channels of the input.
@@ -33,7 +33,7 @@ class OverlappingPatches(Layer):
 
     def __init__(self, channels: int, dim: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, kernel, stride=stride, padding=kernel // 2)
+        self.proj = nn.Conv2d(channels, dim, kernel, stride=stride, padding=kernel // 2 if kernel > stride else 0)
         self.norm = nn.LayerNorm(dim)
 
     def arguments(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class OverlappingPatches(Layer):
         return self.norm(patches)
 
 
-class PatchEmbed(OverlappingPatches):
+class PatchEmbed(Patches):
     """Patch embedding: (b, 3, height, width) -> (b, n, c)."""
 
     @property
@@ -66,7 +66,7 @@ class PatchEmbed(OverlappingPatches):
         return self.proj(image)
 
 
-class PatchMerging(OverlappingPatches):
+class PatchMerging(Patches):
     """Patch merging: (b, v·w, o) -> (b, ⌈v/2⌉·⌈w/2⌉, c).
 
     Args:
