@@ -116,7 +116,7 @@ def test_scopes_carry_the_values_that_both_have():
     assert (scope_of(model), model.spec.dim, model.spec.heads) == ("model", 192, 6)
     assert model.command == "attnscope swin --scope model --dim 192 --heads 6"
     assert in_scope(model, "attention").spec == model.spec.attention()
-    assert scopes_of(Draft(attentions.spec_class("cswin"))) == ("attention", "block")
+    assert scopes_of(Draft(attentions.spec_class("swin3d"))) == ("attention", "block")
     assert scopes_of(Draft(attentions.spec_class("xca"))) == networks.SCOPES
 
 
@@ -127,7 +127,7 @@ def test_another_attention_has_the_values_that_it_accepts():
     assert (other.spec.dim, other.spec.heads) == (96, 3)  # 100 is not divisible by 3, nor 96 by 10
     model = in_scope(Draft(attentions.spec_class("swin")), "model")
     assert scope_of(of_attention(model, "vit")) == "model"
-    assert scope_of(of_attention(model, "cswin")) == "attention"
+    assert scope_of(of_attention(model, "swin3d")) == "attention"
 
 
 def test_every_preset_is_a_draft():

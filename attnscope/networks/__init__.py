@@ -44,6 +44,7 @@ _SPECS = {
     "xca": ("xca", "XCiTNetworkSpec"),
     "maxvit": ("maxvit", "MaxViTNetworkSpec"),
     "twins": ("twins", "TwinsNetworkSpec"),
+    "cswin": ("cswin", "CSWinNetworkSpec"),
     "swin": ("swin", "SwinNetworkSpec"),
     "swinv2": ("swin", "SwinV2NetworkSpec"),
 }

@@ -22,6 +22,7 @@ FAMILIES = (
     "vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat", "xcit",
     "maxvit",
     "twins",
+    "twins", "cswin",
 )  # fmt: skip
 """The first words of the names of presets, in the order of the list."""
 

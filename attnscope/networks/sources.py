@@ -18,6 +18,7 @@ SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "the PVT v2 paper, table 2": {"pvt": (FVCORE,)},
     "the Hiera paper": {"hiera": (FVCORE,)},
     "NAT's README": {"nat": (MACS,)},
+    "the CSWin README": {"cswin": (MACS,)},
     "the Twins paper": {"twins": (MACS,)},
     "the Twins README": {"twins": (LAYERS,)},
     "PVT's get_flops.py": {"pvt": (FVCORE + TRUNCATED,)},

@@ -211,6 +211,26 @@ def from_timm_twins(state: State) -> None:
     )
 
 
+def from_official_cswin(state: State) -> None:
+    """Convert official checkpoints of CSWin in place: there, stages count from 1, and attention is part of the block."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"stages.{int(match[1]) - 1}.blocks.{match[2]}."
+
+    _rename(
+        state,
+        "stage1_conv_embed.0.weight",
+        {
+            r"stage1_conv_embed\.0\.": "patch_embed.proj.",
+            r"stage1_conv_embed\.2\.": "patch_embed.norm.",
+            r"merge(\d+)\.conv\.": r"stages.\1.downsample.proj.",
+            r"merge(\d+)\.norm\.": r"stages.\1.downsample.norm.",
+            r"stage(\d+)\.(\d+)\.": block,
+            r"(stages\.\d+\.blocks\.\d+)\.(qkv|proj|attns)\.": r"\1.attn.\2.",
+        },
+    )
+
+
 def _rename(state: State, marker: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> None:
     """Rename keys by patterns, in order, if the state dict contains the key that identifies the library."""
     if marker not in state:

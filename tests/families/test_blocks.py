@@ -45,11 +45,11 @@ def test_a_block_has_the_attention_with_its_defaults():
 
 
 def test_an_attention_can_refuse_a_block():
-    class Alone(attentions.spec_class("cswin")):
+    class Alone(attentions.spec_class("swin3d")):
         WITHOUT_BLOCK = "its output is shorter"
 
     with pytest.raises(
-        UsageError, match="scope block is not available for cswin: its output is shorter; use scope att"
+        UsageError, match="scope block is not available for swin3d: its output is shorter; use scope att"
     ):
         block_class(Alone)()
 
@@ -81,16 +81,18 @@ def test_a_block_is_explored_on_request(name):
 
 
 def test_an_attention_without_networks_has_no_model():
-    with pytest.raises(UsageError, match=r"scope must be attention or block for cswin.*\(got model\); use scope block"):
-        networks.asked("cswin", {}, "model")
+    with pytest.raises(
+        UsageError, match=r"scope must be attention or block for swin3d.*\(got model\); use scope block"
+    ):
+        networks.asked("swin3d", {}, "model")
     with pytest.raises(UsageError, match="mlp_ratio must be at least 1/dim"):
-        networks.asked("cswin", {"mlp_ratio": 0.01, "dim": 8}, "block")
-    assert networks.without_effect("cswin", {"mlp_ratio": 2.0}, "attention") == {"mlp_ratio": "{scope} block"}
+        networks.asked("swin3d", {"mlp_ratio": 0.01, "dim": 9}, "block")
+    assert networks.without_effect("swin3d", {"mlp_ratio": 2.0}, "attention") == {"mlp_ratio": "{scope} block"}
 
 
 def test_the_command_of_a_block_explores_it_again():
-    spec = replace(BLOCKS[1], mlp_ratio=2.0)
+    spec = replace(BLOCKS[-1], mlp_ratio=2.0)
     words = spec.command().split()
     assert isinstance(spec, BlockSpec)
-    assert words[:2] == ["attnscope", "cswin"]
+    assert words[:2] == ["attnscope", "swin3d"]
     assert words[-4:] == ["--mlp-ratio", "2.0", "--scope", "block"]

@@ -62,6 +62,7 @@ class HierarchySpec(NetworkSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_image()
         for name in self.PER_STAGE:
             values, default = getattr(self, name), own_fields(type(self))[name].default
             if values is None or (values == default and len(values) >= len(self.depths)):
@@ -78,6 +79,13 @@ class HierarchySpec(NetworkSpec):
         for stage in self.stages:
             self.hidden_of(stage)
             self.kinds(stage)  # raise errors of the attentions
+
+    def check_image(self) -> None:
+        """Check that the network takes the image; by default it takes any.
+
+        Raises:
+            UsageError: if it does not.
+        """
 
     @property
     def image_is_padded(self) -> bool:

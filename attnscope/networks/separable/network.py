@@ -50,7 +50,7 @@ class ConvolutionalMlp(Layer):
 
 
 class MobileViTBlock(Checkpointing):
-    """Group norm, separable attention, residual, group norm, MLP, residual: (b, c, y, x) -> (b, c, y, x)."""
+    """Separable attention and an MLP, each with a group norm and a residual: (b, c, y, x) -> (b, c, y, x)."""
 
     def __init__(self, spec: MobileViTBlockSpec) -> None:
         attention = spec.attention()

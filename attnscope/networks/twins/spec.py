@@ -52,8 +52,12 @@ class TwinsNetworkSpec(HierarchySpec):
         (4, 4, 4, 4), "MLP hidden size of each stage, as a multiple of the embedding dimension.", high=1000
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_image(self) -> None:
+        """Check that patches, which do not overlap, fill the image.
+
+        Raises:
+            UsageError: if they do not.
+        """
         side = STRIDE << (len(self.depths) - 1)
         for pixels in self.image:
             if pixels % side:

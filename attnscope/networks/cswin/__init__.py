@@ -1,0 +1,1 @@
+"""CSWin: stages of blocks with cross-shaped windows."""
