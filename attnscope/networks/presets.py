@@ -20,9 +20,7 @@ RUN = ("batch", "dtype", "kernel", "checkpoint")
 """Fields that do not change a network."""
 FAMILIES = (
     "vit", "deit", "dinov2", "dinov3", "eva02", "rope", "sam", "swin", "swinv2", "pvt", "hiera", "nat", "dinat", "xcit",
-    "maxvit",
-    "twins",
-    "twins", "cswin",
+    "maxvit", "twins", "cswin",
 )  # fmt: skip
 """The first words of the names of presets, in the order of the list."""
 
