@@ -1,5 +1,7 @@
-"""Reuse of results on meta: every result is like that of the operator, and every report like one without reuse."""
+"""What makes a trace on meta fast: reused results are like those of the operator, and the collector is paused."""
 
+import gc
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnscope
 from attnscope.tracing.meta_results import MetaResults
+from attnscope.tracing.trace import ForwardError
 
 aten = torch.ops.aten
 
@@ -179,3 +182,24 @@ def test_a_report_is_equal_to_one_without_reuse(name, monkeypatch):
     with_reuse = reports()
     monkeypatch.setattr(MetaResults, "of", lambda self, func, args, kwargs: func(*args, **kwargs))
     assert with_reuse == reports()
+
+
+class Collecting(nn.Module):
+    """A module that prints whether garbage is collected during its forward."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, x):
+        print(x.device.type, gc.isenabled())
+        return x.reshape(-1, 5) if self.fails else x + 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_collector_is_paused_on_meta_alone(fails, capsys):
+    for settings in ({}, {"device": "cpu"}):
+        with pytest.raises(ForwardError) if fails else nullcontext():
+            attnscope.trace(Collecting(fails), torch.ones(3), **settings)
+        assert gc.isenabled()
+    assert set(capsys.readouterr().err.splitlines()) == {"meta False", "cpu True"}

@@ -426,6 +426,10 @@ class _Watcher:
 
         An operator outside any torch call becomes a call itself.
         """
+        with torch._C.DisableTorchFunction():  # the modes around would take each question to a tensor for a call
+            self._ran(operator, args, kwargs, out)
+
+    def _ran(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
         cost = cost_of(operator, args, kwargs, out)
         self.add(cost, operator, args, kwargs, out)
         arguments, calls = positional(operator, args, kwargs), self.here.calls
@@ -458,7 +462,8 @@ class _Watcher:
 
     def lost(self, operator: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Record that an operator did work that is unknown, beside the operators that it ran."""
-        self.add(UNKNOWN, operator, args, kwargs, out)
+        with torch._C.DisableTorchFunction():
+            self.add(UNKNOWN, operator, args, kwargs, out)
 
     def fail(self, error: BaseException, name: str, args: Any, kwargs: Any) -> None:
         if self.failed is None or self.failed[0] is not error:
@@ -514,9 +519,10 @@ class _Functions(TorchFunctionMode):
         here = watcher.here
         if name in QUESTIONS or here.is_whole:
             return func(*args, **kwargs)
-        # autocast is off inside operators, so that only calls can ask
-        watcher.casts |= _is_autocast_enabled() and any(tensor.is_meta for tensor in tensors_in((args, kwargs)))
-        here.current = call = watcher.start(name, args, kwargs)
+        with torch._C.DisableTorchFunction():
+            # autocast is off inside operators, so that only calls can ask
+            watcher.casts |= _is_autocast_enabled() and any(tensor.is_meta for tensor in tensors_in((args, kwargs)))
+            here.current = call = watcher.start(name, args, kwargs)
         before = len(watcher.flow.nodes)
         run = func if here.suspended is None else partial(here.suspended.run_in_mode, func)
         try:
@@ -526,11 +532,12 @@ class _Functions(TorchFunctionMode):
             raise
         finally:
             here.current = None
-        if makes_tensors(out) or call.works:
-            call.outputs = shapes_in(out)
-            call.bytes_live = max(call.bytes_live, watcher.memory.live)
-            watcher.record(call, args, kwargs)
-            watcher.flow.wrap(out, (args, kwargs), before)
+        with torch._C.DisableTorchFunction():
+            if makes_tensors(out) or call.works:
+                call.outputs = shapes_in(out)
+                call.bytes_live = max(call.bytes_live, watcher.memory.live)
+                watcher.record(call, args, kwargs)
+                watcher.flow.wrap(out, (args, kwargs), before)
         return out
 
 

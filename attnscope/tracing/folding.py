@@ -94,8 +94,8 @@ def rows_of(
 def _on_a_screen(tree: "list[_Node]", calls: "Sequence[Call]") -> list[Row]:
     """Return the rows that show the most levels in ROWS lines."""
     rows: list[Row] = []
-    for ways in (_REPEATS, _GATHERED):
-        trees = [way(tree, calls) for way in ways]
+    for fold in (_repeating, _gathered):
+        trees = fold(tree, calls)
         for level in range(_height(tree), 0, -1):
             for nodes in trees:
                 rows = list(islice(_rows(nodes, level, ""), ROWS + 1))
@@ -339,20 +339,16 @@ def _sum(nodes: list[_Node], calls: "Sequence[Call]") -> _Node:
     )
 
 
-_Way = Callable[[list[_Node], "Sequence[Call]"], list[_Node]]
+def _repeating(tree: list[_Node], calls: "Sequence[Call]") -> list[list[_Node]]:
+    """Fold in ways that keep the order of the calls, from the one with the most rows to that with the fewest."""
+    loops = _fold_loops(tree)
+    return [_fold(tree), loops, _without_macs(loops, calls)]
 
-_REPEATS: tuple[_Way, ...] = (
-    lambda tree, calls: _fold(tree),
-    lambda tree, calls: _fold_loops(tree),
-    lambda tree, calls: _without_macs(_fold_loops(tree), calls),
-)
-"""Ways to fold that keep the order of the calls, from the one with the most rows to that with the fewest."""
 
-_GATHERED: tuple[_Way, ...] = (
-    lambda tree, calls: _without_macs(_gather(tree, calls, line_of), calls),
-    lambda tree, calls: _without_macs(_gather(tree, calls, lambda call: call.name), calls),
-)
-"""Ways to fold calls that do not repeat: by source line, and by torch function."""
+def _gathered(tree: list[_Node], calls: "Sequence[Call]") -> list[list[_Node]]:
+    """Fold in ways for calls that do not repeat: by source line, and by torch function."""
+    keys: tuple[Callable[[Call], Hashable], ...] = (line_of, lambda call: call.name)
+    return [_without_macs(_gather(tree, calls, key), calls) for key in keys]
 
 
 def _repeats(nodes: list[_Node], at: int, longest: int, with_calls: bool, renamed: bool) -> tuple[int, int]:

@@ -76,26 +76,29 @@ class Operators(TorchDispatchMode):
         """Run an operator, and record it or the operators of which it consists."""
         if any(map(has_own_operators, types)):
             return NotImplemented  # the subclass runs operators on the tensors inside, which come back here
-        is_nested = any(tensor.is_nested for tensor in tensors_in((args, kwargs)))
-        if _is_composite(func) and not is_nested:  # nested tensors have kernels of their own
+        if _is_composite(func) and not _has_nested(args, kwargs):  # nested tensors have kernels of their own
             with self:
                 return func.decompose(*args, **kwargs)
         if self.recorder.here.is_whole:
-            return self.results.of(func, args, kwargs)
+            return self.result_of(func, args, kwargs)
         if not is_known(func) and (backend := _backend(args, kwargs)) and _runs_python(func, backend):
             return self.run_custom(func, backend, args, kwargs)
-        if (
-            func.namespace == "aten"
-        ):  # many operators on meta are Python, whose torch calls are not those of the forward
-            with torch._C.DisableTorchFunction():
-                out = self.results.of(func, args, kwargs)
-        else:
-            out = func(*args, **kwargs)
+        out = self.result_of(func, args, kwargs)
         out = _laid_out(func, args, out)
         self.recorder.ran(func, args, kwargs, out)
         if self.computed is not None and not (is_view(func) or ALLOCATES.fullmatch(name_of(func))):
             self.computed |= _storages(out)
         return out
+
+    def result_of(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Return the result of an operator.
+
+        Many operators on meta are Python, whose torch calls are not those of the forward.
+        """
+        if func.namespace != "aten":
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            return self.results.of(func, args, kwargs)
 
     def run_higher_order(self, func: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
         """Run a higher-order operator.
@@ -163,6 +166,11 @@ def _laid_out(operator: Any, args: Any, out: Any) -> Any:
     if not is_channels_last(args[0].shape, args[0].stride()):
         return out
     return out.to(memory_format=torch.channels_last)
+
+
+def _has_nested(args: Any, kwargs: Any) -> bool:
+    with torch._C.DisableTorchFunction():
+        return any(tensor.is_nested for tensor in tensors_in((args, kwargs)))
 
 
 def _storages(values: Any) -> set[int]:

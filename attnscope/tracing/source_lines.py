@@ -27,12 +27,16 @@ Line = tuple[str | None, int | None]
 """A file and a line number in it; both None if no line of the user's code was found."""
 
 
-@cache
 def is_users(code: CodeType) -> bool:
     """Return whether a function belongs to the user's code or to a model library."""
-    if code.co_filename.startswith("<"):
+    return _is_users_file(code.co_filename)
+
+
+@cache  # by name, since the hash of a function's code is slow
+def _is_users_file(name: str) -> bool:
+    if name.startswith("<"):
         return False  # compiled by exec, like the methods of dataclasses
-    file = Path(code.co_filename)
+    file = Path(name)
     if file.is_relative_to(OURS):
         return file.relative_to(OURS).parts[0] in OUR_MODULES
     sites = [index for index, part in enumerate(file.parts) if part in SITES]
