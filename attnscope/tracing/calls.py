@@ -144,6 +144,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
     watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None, entered)
     try:
         with ExitStack() as stack:
+            stack.callback(watcher.parameters.release)
             stack.enter_context(watcher.modules())
             stack.enter_context(only_tensors_override())
             stack.enter_context(_native_paths_on_meta())

@@ -46,6 +46,11 @@ class Parameters:
         taken = {id(each): each for tensor in tensors for each in self._of(tensor)}
         return sum(elements_of(self.unused.pop(key)) for key in taken if key in self.unused)
 
+    def release(self) -> None:
+        """Forget the parameters, whose memory becomes free even if a reference cycle, such as that of an error, is left."""
+        for found in (self.unused, self.own, self.places):
+            found.clear()
+
     def __contains__(self, tensor: Tensor) -> bool:
         """Return whether a tensor is a parameter, or shares memory with one."""
         return bool(self._of(tensor))
