@@ -208,6 +208,8 @@ class WordsBefore(nn.Module):
         z = x.transpose(1, 2)  # out: (B, N, C, 1) WRONG
         # 输出形状为 (B, N, N)
         scores = x @ y
+        # out: (B, C, N)
+        z = x.transpose(1, 2)
 
         # 输出形状为 (B, N, N, 1) WRONG
         scores = x @ z

@@ -241,7 +241,8 @@ class _Function:
                 if named := self._named(each):
                     if isinstance(node, SIMPLE | ast.Expr):
                         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-                        yield self._watch(each, comment, lines, before=named, after=named)
+                        results = _targets(node) if {*named} <= RESULTS else ()
+                        yield self._watch(each, comment, lines, before=named, after=(*named, *results))
                 elif isinstance(node, SIMPLE) and len(comment.said) == 1:
                     unnamed += 1
                     if unnamed == 1 and self._is_of(each, node):
