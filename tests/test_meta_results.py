@@ -1,8 +1,11 @@
 """What makes a trace on meta fast: reused results are like those of the operator, and the collector is paused."""
 
 import gc
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +206,16 @@ def test_the_collector_is_paused_on_meta_alone(fails, capsys):
             attnscope.trace(Collecting(fails), torch.ones(3), **settings)
         assert gc.isenabled()
     assert set(capsys.readouterr().err.splitlines()) == {"meta False", "cpu True"}
+
+
+def test_the_first_trace_of_a_process_has_the_peak_of_the_second():
+    """torch imports its compiler in the first call of `layer_norm`, and the modules keep frames of the forward in cycles."""
+    code = (
+        "import torch, attnscope; from tests.blocks import Block\n"
+        "blocks, x = torch.nn.Sequential(Block(), Block(), Block()), torch.zeros(1, 49, 64)\n"
+        "print(*[attnscope.trace(blocks, x).totals.peak_bytes for _ in range(2)])"
+    )
+    first, second = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    ).stdout.split()
+    assert first == second

@@ -5,6 +5,7 @@ call, whose costs are those of the call. A wrapper of `nn.Module.__call__` keeps
 that the forward starts have modes of their own. All are removed at the end, also after an error.
 """
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
@@ -526,6 +527,7 @@ class _Functions(TorchFunctionMode):
             here.current = call = watcher.start(name, args, kwargs)
         before = len(watcher.flow.nodes)
         run = func if here.suspended is None else partial(here.suspended.run_in_mode, func)
+        modules = len(sys.modules)
         try:
             out = watcher.run_whole(run, name, args, kwargs) if name in WHOLE else run(*args, **kwargs)
         except Exception as error:
@@ -533,6 +535,8 @@ class _Functions(TorchFunctionMode):
             raise
         finally:
             here.current = None
+        if len(sys.modules) > modules:
+            gc.collect()  # modules that torch imports in a call keep frames in cycles, and tensors with them
         with torch._C.DisableTorchFunction():
             if makes_tensors(out) or call.works:
                 call.outputs = shapes_in(out)

@@ -84,7 +84,7 @@ def modes_as_before() -> Iterator[None]:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector within a `with` block whose objects live on.
+    """Stop the garbage collector within a `with` block whose objects live on.
 
     Each time that enough of them are new, the collector would search all objects of the process for garbage.
     """
