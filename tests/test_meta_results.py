@@ -209,7 +209,7 @@ def test_the_collector_is_paused_on_meta_alone(fails, capsys):
 
 
 def test_the_first_trace_of_a_process_has_the_peak_of_the_second():
-    """torch imports its compiler in the first call of `layer_norm`, and the modules keep frames of the forward in cycles."""
+    """torch imports its compiler in the first call of `layer_norm`, and the modules keep frames in cycles."""
     code = (
         "import torch, attnscope; from tests.blocks import Block\n"
         "blocks, x = torch.nn.Sequential(Block(), Block(), Block()), torch.zeros(1, 49, 64)\n"

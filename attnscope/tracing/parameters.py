@@ -47,7 +47,7 @@ class Parameters:
         return sum(elements_of(self.unused.pop(key)) for key in taken if key in self.unused)
 
     def release(self) -> None:
-        """Release the parameters, whose memory becomes free even if a reference cycle, such as that of an error, is left."""
+        """Release the parameters, whose memory becomes free even if a cycle, such as that of an error, is left."""
         for found in (self.unused, self.own, self.places):
             found.clear()
 
