@@ -473,9 +473,9 @@ def test_a_tree_folds(opened):
 
 def test_presets_are_found(opened):
     page = opened(html_of("presets"))
-    page.page.locator("[data-filter]").fill("swin-b 384")
+    page.page.locator("[data-filter]").fill("swin-l 384")
     rows = page.page.locator("#table tbody tr:not(.unfound)")
-    assert [row.split()[0] for row in rows.all_inner_texts()] == ["swin-b-384"]
+    assert [row.split()[0] for row in rows.all_inner_texts()] == ["swin-l-384"]
 
 
 def test_pages_can_be_read_without_script(browser, tmp_path):

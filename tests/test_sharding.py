@@ -99,7 +99,6 @@ def test_windows_of_a_block_send_the_halos_of_its_attention() -> None:
     ("name", "values", "plan", "sent"),
     [
         ("hiera", {"stage": 2}, "windows=4", 0),  # c is 96 channels in the attention, and 192 in the MLP
-        ("maxvit", {}, "windows=4", 0),
         ("pvt", {}, "context=2", 2 * 28 * 64 * 4 + 56 * 512 * 4),  # keys and values of 4 rows, and a row of hidden
     ],
 )

@@ -10,6 +10,8 @@ from attnscope.core.files import text_of
 
 CLASSES = {"in1k": 1000, "in12k": 11821, "augreg_in21k": 21843, "ms_in22k": 21841, "ft_in22k": 21841}
 """Number of classes of timm's checkpoints, by the end of their tags: `.augreg_in21k_ft_in1k` has 1000."""
+CLASSES_OF_TAGS = {"in21k": 21843}
+"""Number of classes by a whole tag: `.orig_in21k` has none."""
 
 Tables = dict[str, dict[str, Any]]
 """Tables of a TOML file by name."""
@@ -60,7 +62,8 @@ def _head_of(name: str, path: Path, own: int | None) -> dict[str, Any]:
     tag = name.partition(".")[2]
     if not tag:
         return {}
-    classes = next((number for end, number in CLASSES.items() if tag.endswith(end)), own)
+    by_end = next((number for end, number in CLASSES.items() if tag.endswith(end)), own)
+    classes = CLASSES_OF_TAGS.get(tag, by_end)
     if classes is None:
         raise UsageError(
             f"{{preset}} must name a checkpoint with a known head (got {literal(name)}; many have none); "
