@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Factors, Shape
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
@@ -207,11 +206,6 @@ class ShardedNetwork:
     def busiest(self) -> list[PartOnRank]:
         """Return the parts of the rank that sends the most, and computes the most of those."""
         return max(self.candidates, key=lambda parts: (sum(p.bytes_sent for p in parts), sum(p.macs for p in parts)))
-
-
-def has_parts(spec: Spec) -> bool:
-    """Return whether a Spec is a network, or a stage of it, rather than one block or one attention."""
-    return isinstance(spec, NetworkSpec) and spec.scope == "model" and spec.block is None
 
 
 def _why(error: UsageError) -> str:

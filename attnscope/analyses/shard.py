@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from attnscope.analyses.network_shards import ShardedNetwork, has_parts
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
@@ -13,6 +13,9 @@ from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.roofline import moved_bytes
 from attnscope.plan.sharding import ShardedPlan, Transfer, live_bytes
 from attnscope.reports.sharding import OtherPlan, ShardedStep, ShardedTotals, ShardingReport
+
+if TYPE_CHECKING:
+    from attnscope.analyses.network_shards import ShardedNetwork
 
 
 def plan_shards(
@@ -76,15 +79,15 @@ def shard_totals(spec: Spec, mesh: Mesh, *, link: Link | None = None, device: De
 
 
 def rows_and_totals(
-    sharded: ShardedPlan | ShardedNetwork, link: Link | None, device: Device | None
+    sharded: "ShardedPlan | ShardedNetwork", link: Link | None, device: Device | None
 ) -> tuple[list[ShardedStep], ShardedTotals]:
     """Return the steps, or the parts of a network, of the rank that sends the most, and their sums."""
-    if isinstance(sharded, ShardedNetwork):
-        rows = _part_rows(sharded, device)
-        transfers = [each for part in sharded.busiest for each in part.transfers]
-    else:
+    if isinstance(sharded, ShardedPlan):
         rows = _rows(sharded, device)
         transfers = [each for step in sharded.busiest for each in step.transfers]
+    else:
+        rows = _part_rows(sharded, device)
+        transfers = [each for part in sharded.busiest for each in part.transfers]
     return rows, _totals(sharded.plan, rows, transfers, link, device)
 
 
@@ -114,7 +117,7 @@ def _rows(sharded: ShardedPlan, device: Device | None) -> list[ShardedStep]:
     ]
 
 
-def _part_rows(network: ShardedNetwork, device: Device | None) -> list[ShardedStep]:
+def _part_rows(network: "ShardedNetwork", device: Device | None) -> list[ShardedStep]:
     """Return the parts of a network on the rank that sends the most, with what moves the tokens between them."""
     rows = []
     for number, (part, steps, moves) in enumerate(network.busiest):
@@ -168,13 +171,15 @@ def _totals(
     )
 
 
-def sharded_plan(spec: Spec, mesh: Mesh) -> ShardedPlan | ShardedNetwork:
+def sharded_plan(spec: Spec, mesh: Mesh) -> "ShardedPlan | ShardedNetwork":
     """Return the plan of a Spec on a mesh, or the parts of a network.
 
     Raises:
         UsageError: the plan is illegal for this attention.
     """
-    if isinstance(spec, NetworkSpec) and has_parts(spec):
+    if isinstance(spec, NetworkSpec) and spec.scope == "model" and spec.block is None:  # the network, or a stage of it
+        from attnscope.analyses.network_shards import ShardedNetwork
+
         return ShardedNetwork(spec, mesh)
     return ShardedPlan.of(spec.plan(), mesh, spec.neighbourhood)
 
@@ -239,7 +244,7 @@ def _distinct(sharded: ShardedPlan, number: int) -> list[list[tuple[int, ...]]]:
     return [list(shapes) for shapes in sorted(found, reverse=True)]
 
 
-def notes_of(sharded: ShardedPlan | ShardedNetwork) -> list[str]:
+def notes_of(sharded: "ShardedPlan | ShardedNetwork") -> list[str]:
     """Return what a user may not expect of a plan."""
     notes = []
     macs = [sum(each.macs for each in on_rank) for on_rank in sharded.candidates]

@@ -5,19 +5,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.text import in_markdown
-from attnscope.reports.report import Report, TraceReport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from typing_extensions import TypeIs
 
     from attnscope.core.windows import Windows
     from attnscope.render.columns import Column
     from attnscope.render.screen import Screen
+    from attnscope.reports.report import Report, TraceReport
 
 PICTURE_WIDTH = 100
 
 
-def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
+def render(report: "Report", form: str, screen: "Screen", grid: "Windows | None" = None) -> str:
     """Return the report as a table, json, csv, md, svg or html, or as a graph.
 
     Args:
@@ -39,7 +40,7 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
         return to_csv(columns_of(report), report.steps)
     if form == "md":
         return f"**{in_markdown(report.title)}**\n\n{to_markdown(*table_of(report))}"
-    if isinstance(report, TraceReport) and form in ("mermaid", "dot"):
+    if _is_trace(report) and form in ("mermaid", "dot"):
         from attnscope.render.graph import graph_of
 
         return graph_of(report, form)
@@ -49,7 +50,13 @@ def render(report: Report, form: str, screen: "Screen", grid: "Windows | None" =
     return screen.draw(parts_of(report, screen, grid))
 
 
-def notebook(report: Report) -> dict[str, str]:
+def _is_trace(report: "Report") -> "TypeIs[TraceReport]":
+    from attnscope.reports.report import TraceReport
+
+    return isinstance(report, TraceReport)
+
+
+def notebook(report: "Report") -> dict[str, str]:
     """Return a report in each format that a notebook can show, by media type.
 
     Example:
@@ -60,9 +67,9 @@ def notebook(report: Report) -> dict[str, str]:
     return report._repr_mimebundle_()
 
 
-def columns_of(report: Report) -> "Sequence[Column[Any]]":
+def columns_of(report: "Report") -> "Sequence[Column[Any]]":
     """Return the columns of a report's CSV: those of its steps or calls."""
-    if isinstance(report, TraceReport):
+    if _is_trace(report):
         from attnscope.render.trace import call_columns
 
         return call_columns(report)
@@ -71,18 +78,18 @@ def columns_of(report: Report) -> "Sequence[Column[Any]]":
     return step_columns(report)
 
 
-def table_of(report: Report) -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
+def table_of(report: "Report") -> "tuple[Sequence[Column[Any]], Sequence[Any], Callable[[Any], str]]":
     """Return columns, rows and a function for the style of a row: the parts of a network, or steps or calls."""
     from attnscope.render.parts import part_columns, part_style
 
-    if not isinstance(report, TraceReport) and report.parts:
+    if not _is_trace(report) and report.parts:
         return part_columns(report), report.parts, part_style
     return columns_of(report), report.steps, lambda row: ""
 
 
-def parts_of(report: Report, screen: "Screen", grid: "Windows | None" = None) -> "list[RenderableType]":
+def parts_of(report: "Report", screen: "Screen", grid: "Windows | None" = None) -> "list[RenderableType]":
     """Return all parts of a report's screen."""
-    if isinstance(report, TraceReport):
+    if _is_trace(report):
         from attnscope.render.trace import trace_parts
 
         return trace_parts(report, screen)
