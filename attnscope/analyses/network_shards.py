@@ -17,6 +17,17 @@ from attnscope.plan.routes import Placed, Route
 from attnscope.plan.sharding import LocalStep, ShardedPlan, Transfer, messages_of
 
 
+REASONS = {
+    "is not supported for this attention: ": "",
+    "this attention": "this part",
+    "cuts the heads, and this part has none": "it has no heads",
+    "must leave no rank empty (got ": "a rank would be empty (",
+    "must divide ": "the ranks do not divide ",
+    "(got ": "(",
+}
+"""What the error of an attention says, and what a part that cannot be cut says instead, in this order."""
+
+
 class Cut(NamedTuple):
     """A cut of the tokens between two parts: the number of the axis, and its size on each rank."""
 
@@ -121,7 +132,7 @@ class ShardedNetwork:
             blocks = [part for part in self.parts if "block" in part.title]
             if all(index in part.whole for part in blocks) and axis.ranks > 1:
                 block = blocks[0]
-                why = f"{block.title} {block.whole[index]}"
+                why = f"in {block.title}, {block.whole[index]}"
                 raise UsageError(f"{{plan}} {axis.name} cuts no part of this network: {why}; use another plan")
 
     def _part(self, part: Part | None, times: int, plan: Plan, before: NetworkPart | None) -> NetworkPart:
@@ -211,7 +222,9 @@ class ShardedNetwork:
 def _why(error: UsageError) -> str:
     """Return the rule of a part that cannot be cut, without the name of the plan and the fix."""
     text = error.in_flags().removeprefix("--plan ").partition("; ")[0].partition(" ")[2]
-    return text.replace("is not supported for this attention: ", "").replace("this attention", "this part")
+    for rule, reason in REASONS.items():
+        text = text.replace(rule, reason)
+    return text
 
 
 def _whole(step: SizedStep) -> Route:

@@ -99,7 +99,7 @@ def whole_lines(report: ShardingReport) -> list[str]:
     for row in report.steps:
         if row.whole:
             reasons.setdefault(row.whole, []).append(row.name)
-    return [f"{', '.join(names)}: on each rank: {why}" for why, names in reasons.items()]
+    return [f"{'; '.join(names)}: {why}" for why, names in reasons.items()]
 
 
 def other_lines(report: ShardingReport) -> list[str]:
