@@ -16,7 +16,6 @@ from attnscope.plan.plan import Part, Plan, SizedStep
 from attnscope.plan.routes import Placed, Route
 from attnscope.plan.sharding import LocalStep, ShardedPlan, Transfer, messages_of
 
-
 REASONS = {
     "is not supported for this attention: ": "",
     "this attention": "this part",
