@@ -1,4 +1,4 @@
-"""What makes a trace on meta fast: reused results are like those of the operator, and the collector is paused."""
+"""A fast trace on meta: reused results are like those of the operator, and the garbage collector is paused."""
 
 import gc
 import subprocess

@@ -24,7 +24,7 @@ REASONS = {
     "must divide ": "the ranks do not divide ",
     "(got ": "(",
 }
-"""What the error of an attention says, and what a part that cannot be cut says instead, in this order."""
+"""The words of an attention's error, and those of a part that cannot be cut, replaced in this order."""
 
 
 class Cut(NamedTuple):

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -31,8 +31,11 @@ def find_device(name: str) -> torch.device:
 
 @functools.cache
 def _open_context() -> None:
-    """Run a kernel in autograd's thread of the GPU: torch warns if a matmul is the first that runs there (2.11)."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Run a kernel in autograd's thread of the GPU: torch warns if a matmul is the first that runs there (2.11).
+
+    A GPU without free memory fails here as in the run, which explains the error.
+    """
+    with suppress(RuntimeError), torch.inference_mode(False), torch.enable_grad():
         (torch.ones((), device="cuda", requires_grad=True) * 2).backward()
 
 

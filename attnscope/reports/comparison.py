@@ -13,7 +13,7 @@ from attnscope.reports.gate import GateResult
 
 Number = int | float | None
 LAYER, BLOCK, NETWORK, MODULE, RANK = "layer", "block", "network", "module", "rank"
-"""What is compared: an attention layer, a block with its MLP, a whole network, a module, or one of several ranks."""
+"""The compared part: an attention layer, a block with its MLP, a whole network, a module, or one of several ranks."""
 
 SCHEMA = 1
 
@@ -293,7 +293,7 @@ class Comparison(Shown):
     gate: GateResult | None = None
     """The result of `--fail-above`; None without it."""
     part: str = LAYER
-    """What the contenders are: "layer", "network", "module", or "rank" for one of several ranks."""
+    """The kind of the contenders: "layer", "network", "module", or "rank" for one of several ranks."""
     communication_from: dict[str, int | None] = field(default_factory=dict)
     """The number of ranks from which on the collectives take longer than the lower bound of the steps, for each contender.
     It is None if they never do. The dictionary is empty without the rates of a link and of a device."""
