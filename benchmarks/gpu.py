@@ -145,7 +145,7 @@ def bounds() -> Iterator[Line]:
 
 def tests() -> Iterator[Line]:
     """Run the tests that need a GPU."""
-    words = [sys.executable, "-m", "pytest", "tests", "-m", "cuda", "-q", "-rs"]
+    words = [sys.executable, "-m", "pytest", "tests", "-m", "cuda", "-rfEs"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     yield HEAD
     ran = "no CUDA device here" not in done.stdout  # the reason for which they are skipped

@@ -11,6 +11,7 @@ from attnscope.plan.memory import Memory
 from attnscope.profiling.building import build
 from attnscope.profiling.devices import free_memory
 from attnscope.profiling.memory import allocated_bytes
+from attnscope.profiling.noise import FEWEST_CLEAN
 
 NUMBERS_BYTES = 16
 
@@ -98,6 +99,14 @@ def test_trace_on_the_device_does_not_move_the_module():
     assert found.totals.macs == 2 * (10 * 32 * 4 * 32 + 2 * 10 * 10 * 32)
     assert found.time.whole_interquartile_mean_s > 0
     assert {each.device.type for each in module.parameters()} == {"cpu"}
+
+
+@pytest.mark.cuda
+def test_a_network_of_more_calls_than_the_queue_holds_is_timed_without_its_launches():
+    module = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(1500)])
+    found = trace(module, torch.randn(8, 64), device="cuda", time=True, budget=0.5)
+    assert found.time.clean_runs >= FEWEST_CLEAN
+    assert found.time.whole_interquartile_mean_s < 1500 * 8e-6  # a launch alone takes about as long
 
 
 @pytest.mark.cuda

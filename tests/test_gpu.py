@@ -15,21 +15,27 @@ from attnscope.reports.gpu import GpuState
 from tests.golden import timed
 from tests.test_measuring import FINE
 
-HERTZ, EVENT_S = 1e9, 2e-6
+HERTZ, EVENT_S, QUEUE = 1e9, 2e-6, 1000
 
 
 class Stream:
-    """A CPU that launches work, and a GPU that does it in order; both have their own time in seconds."""
+    """A CPU that launches work, and a GPU that does it in order; both have their own time in seconds.
+
+    The CPU waits while the queue holds as much work as it can.
+    """
 
     def __init__(self):
         self.cpu_s = self.gpu_s = 0.0
-        self.cycles, self.done = [], []
+        self.cycles, self.done, self.ends = [], [], []
 
     def launch(self, seconds, launch_s=1e-6, name="kernel"):
         """Queue work of some seconds, whose launch takes some seconds of the CPU."""
+        if len(self.ends) >= QUEUE:
+            self.cpu_s = max(self.cpu_s, self.ends[-QUEUE])
         self.cpu_s += launch_s
         self.gpu_s = max(self.gpu_s, self.cpu_s) + seconds
         self.done.append(name)
+        self.ends.append(self.gpu_s)
 
     def sleep(self, cycles):
         self.cycles.append(cycles)
@@ -79,7 +85,7 @@ def stream(monkeypatch):
     def empty(size, dtype, device):
         assert (dtype, device) == (torch.uint8, "cuda")
         buffers.append(size)
-        return SimpleNamespace(zero_=stream.flush)
+        return SimpleNamespace(zero_=stream.flush, neg_=lambda: stream.launch(1e-6))
 
     monkeypatch.setattr(clocks, "torch", SimpleNamespace(cuda=cuda, empty=empty, uint8=torch.uint8))
     stream.buffers = buffers
@@ -89,8 +95,8 @@ def stream(monkeypatch):
 def test_gaps_between_events_are_times_of_the_gpu(stream):
     """A forward of three kernels; the cost of an event is subtracted."""
     clock, stamps = CudaClock(), []
-    assert clock.empty_s == pytest.approx(EVENT_S)
-    assert stream.buffers == [2 * 50 * 2**20]
+    assert clock.stamp_s == pytest.approx(EVENT_S)
+    assert stream.buffers == [2 * 50 * 2**20, 1]
 
     def forward():
         for seconds in (3e-3, 1e-3):
@@ -132,9 +138,36 @@ def test_a_forward_that_is_launched_slowly_makes_the_gpu_idle_longer(stream):
 
 def test_the_gpu_never_idles_longer_than_the_limit(stream):
     clock = CudaClock()
-    for _ in range(12):
+    for _ in range(14):
         assert not run(clock, lambda: stream.launch(1e-3, launch_s=1.0), []).clean
     assert max(stream.cycles) == stream.cycles[-1] == MOST_CYCLES
+
+
+@pytest.mark.parametrize("is_stamped", [True, False], ids=["steps", "whole"])
+def test_a_forward_that_the_queue_does_not_hold_is_timed_in_parts(stream, is_stamped):
+    """The GPU needs 2 µs for each of 3000 kernels, and the CPU 8 µs to launch it. The last 900 are one call."""
+    clock, x = CudaClock(), torch.zeros(1)
+
+    def timed_run():
+        stamps = []
+
+        def forward():
+            for _ in range(2100):
+                torch.relu(x)
+                stream.launch(2e-6, launch_s=8e-6)
+                if is_stamped:
+                    stamps.append(clock.stamp())
+            for _ in range(900):
+                stream.launch(2e-6, launch_s=8e-6)
+
+        return run(clock, forward, stamps)
+
+    runs = [timed_run() for _ in range(12)]
+    assert [one.clean for one in runs[:5]] == [False] * 5
+    assert runs[-1].clean
+    assert runs[-1].total == pytest.approx(3000 * 2e-6, rel=0.01)
+    if is_stamped:
+        assert runs[-1].seconds == pytest.approx([2e-6] * 2100 + [900 * 2e-6], rel=1e-6)
 
 
 class Nvml:

@@ -17,6 +17,7 @@ from attnscope.analyses.published import compare_published
 from attnscope.networks.presets import presets
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.profiling.building import build
 from attnscope.profiling.counters import count_with_fvcore, count_with_torch
 from attnscope.profiling.verification import verify_steps
 from tests.strategies import small_swins, small_vits
@@ -369,6 +370,12 @@ def test_networks_can_be_copied_pickled_and_exported(spec):
     names = [step.name for step in trace_steps(network, image)]
     assert names[0] == "embed"
     assert names[-1] == "head"
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_steps_run_in_the_order_of_the_plan(name):
+    spec = networks.spec_class(name)()
+    verify_steps(*build(spec, torch.device("meta")), spec.plan())
 
 
 @pytest.mark.parametrize("distilled", [False, True])

@@ -82,7 +82,7 @@ def backward_pairs(
 
         with measuring(), _with_gradients():
             overhead_s = _hook_overhead(clock)
-        return take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, yardsticks=yardsticks)
+        return take_pairs(whole, chain, budget_s, overhead_s + clock.stamp_s, progress, yardsticks=yardsticks)
 
     pairs = by_best_clock(pairs_by, device_type(x))
     module.zero_grad(set_to_none=True)

@@ -80,7 +80,10 @@ def _symptoms(time: Time, threads: int, device: str, all_timed: bool) -> dict[st
     symptoms = {}
     ratio = time.steps_sum_s / time.whole_interquartile_mean_s
     if all_timed and device != "mps" and abs(ratio - 1) > SUM_MAY_DIFFER:  # MpsClock synchronizes after each step
-        symptoms[f"the steps sum to {ratio:.2f}× the whole"] = "use a longer --budget, or close other programs"
+        fix = "use a longer --budget, or close other programs"
+        if device == "cuda":
+            fix = "use a larger batch size, so that the steps take longer than their timestamps"
+        symptoms[f"the steps sum to {ratio:.2f}× the whole"] = fix
     if time.whole_iqr_s > SPREAD_MAY_BE * time.whole_interquartile_mean_s:
         fix = "use a longer --budget" if threads == 1 or device != "cpu" else "use --threads 1"
         spread = time.whole_iqr_s / time.whole_interquartile_mean_s

@@ -38,8 +38,9 @@ def normalize(
         names: the yardstick of each step, by its row; None for a step without one.
         times: the number of identical steps of each row.
         samples: seconds of each run of the yardsticks, by name.
-        best: the best time of each yardstick.
+        best: the best time of each yardstick; a yardstick without one is not used.
     """
+    samples = {name: runs for name, runs in samples.items() if name in best}
     seconds = dict.fromkeys(samples, 0.0)
     for row, step in steps.items():
         if (name := names[row]) in seconds:

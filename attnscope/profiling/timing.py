@@ -206,7 +206,7 @@ def step_pairs(
         with measuring():
             overhead_s = _step_overhead(clock)
         others = [partial(other, each) for each in beside]
-        pairs = take_pairs(whole, chain, budget_s, overhead_s + clock.empty_s, progress, others, yardsticks)
+        pairs = take_pairs(whole, chain, budget_s, overhead_s + clock.stamp_s, progress, others, yardsticks)
         return replace(pairs, chains=[_without_overhead(chained, overhead_s) for chained in pairs.chains])
 
     return by_best_clock(pairs_by, device_type(x))

@@ -104,6 +104,8 @@ def best_of(
 ) -> dict[str, Best]:
     """Return the best median of each yardstick on this machine, which may be that of this run, and store it.
 
+    A yardstick that takes less time than the clock of the device resolves has none.
+
     Args:
         samples: seconds of each run of the yardsticks, by name.
         device: the device.
@@ -115,8 +117,9 @@ def best_of(
     best = {
         name: min([Best(statistics.median(runs), today()), *filter(None, [known.get(name)])])
         for name, runs in samples.items()
+        if statistics.median(runs) > 0
     }
-    better = {name: best[name] for name, runs in samples.items() if len(runs) >= FEWEST_FOR_BEST}
+    better = {name: best[name] for name in best if len(samples[name]) >= FEWEST_FOR_BEST}
     if not better.items() <= known.items():
         update_cache(path, {YARDSTICKS: known | better})
     return best

@@ -93,7 +93,7 @@ def time_calls(
     def chain() -> Timed:
         return _Stamper(clock, overhead, silent).time(prepared())
 
-    stamp_s = overhead.builtin_s + clock.empty_s
+    stamp_s = overhead.builtin_s + clock.stamp_s
     pairs = take_pairs(lambda: run(clock, prepared(), []), chain, budget_s, stamp_s, progress, ready=ready)
     if any(len(timed.seconds) != len(expected) + 1 for timed in pairs.chains):
         raise CallsDifferError

@@ -83,16 +83,18 @@ def stage_plan(
         first: the number of the first block in the module.
         after_first: the plans between the first block and the second one.
     """
-    pieces = list(before)
-    piece_of: dict[int, int] = {}
-    several = len(spec.kinds(stage)) > 1
-    for attention, blocks in spec.kinds(stage):
-        title = f"block, {spec.title_of(attention)}" if several else "block"
+    kinds = spec.kinds(stage)
+    pieces: list[Plan] = []
+    kind_of: dict[int, int] = {}
+    for kind, (attention, blocks) in enumerate(kinds):
+        title = f"block, {spec.title_of(attention)}" if len(kinds) > 1 else "block"
         paths = [f"blocks.{first + each}" for each in blocks]
         part = Part(title, stage.index + 1)
         pieces.append(block(stage, attention).inside(*paths, part=part, takes=STREAM, makes=STREAM))
-        piece_of |= {each: len(pieces) - 1 for each in blocks}
-    start, *others = (piece_of[each] for each in range(stage.depth))
-    second = range(len(pieces), len(pieces) + len(after_first))
-    last = range(second.stop, second.stop + len(after))
-    return Plan.join([*pieces, *after_first, *after], order=[*range(len(before)), start, *second, *others, *last])
+        kind_of |= dict.fromkeys(blocks, kind)
+    ahead = [*before, pieces[0], *after_first]
+    inside = [*ahead, *pieces[1:]]
+    numbers = [len(before), *range(len(ahead), len(inside))]
+    others = [numbers[kind_of[each]] for each in range(1, stage.depth)]
+    order = [*range(len(ahead)), *others, *range(len(inside), len(inside) + len(after))]
+    return Plan.join([*inside, *after], order=order)
