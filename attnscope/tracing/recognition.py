@@ -302,13 +302,13 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
     queries = second.rows if kind_of(second.rows) == TOKEN else second.keys
     if kind_of(queries) != TOKEN:
         return None
-    places = places_of(second.batch, queries, first.rows, batch)
+    places = places_of(second.batch, queries, pair.mixed, batch)
     found = Attention(
         kind="linear",
         scope="linear",
         tokens=size_of(queries),
         keys=None,
-        head_dim=size_of(first.rows),
+        head_dim=size_of(pair.mixed),
         places=places,
         macs=pair.macs,
     )
@@ -455,8 +455,18 @@ def _cat_of(result: Value, consumers: Consumers) -> Node | None:
     return None
 
 
-def _whole(parts: Sequence[_Part]) -> Iterator[_Part]:
-    """Join the parts of an attention that a loop computes: slices of its queries or keys, its heads, windows or images."""
+def _whole(parts: Sequence[_Part]) -> Sequence[_Part]:
+    """Join the parts of an attention that loops compute: slices of its queries or keys, its heads, windows or images.
+
+    The innermost loop is joined first; its results are the parts of the loop around it.
+    """
+    while len(joined := list(_runs(parts))) < len(parts):
+        parts = joined
+    return parts
+
+
+def _runs(parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Join parts that follow each other in one loop."""
     run: list[_Part] = []
     for part in parts:
         step = _step(run[-1], part) if run else None

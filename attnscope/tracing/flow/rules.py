@@ -290,6 +290,9 @@ def _cat(rules: AxisRules, node: Node) -> Sequence[Axes]:
     place = node.args[1] if len(node.args) > 1 else 0
     place %= len(node.outputs[0].shape)
     size = node.outputs[0].shape[place]
+    if (moved := _moved(parts)) is not None and moved[0] != place:
+        at, outer, inner = moved
+        return [_replaced(_replaced(parts[0].axes, at, inner), place, joined((*outer, *parts[0].axes[place])))]
     axes = list(rules.changed(parts, node.outputs[0].shape))
     old = [part.axes[place] for part in parts]
     if size > 1:
@@ -303,6 +306,26 @@ def _joint(parts: Sequence[Axis], size: int) -> Axis:
     data = [axis for axis in parts if kind_of(axis) in (BATCH, TOKEN, FEATURE)] or list(parts)
     longest = max(data, key=size_of)
     return Root(size, kind_of(longest), "cat", tuple(atom for axis in parts for atom in axis)).whole
+
+
+def _moved(parts: Sequence[Value]) -> tuple[int, Axis, Axis] | None:
+    """Return the axis of which tensors are the equal slices in order, while their other axes are the same; else None.
+
+    It is the place of the axis, and both parts of it: the slices, and the positions in a slice. So are the heads of a
+    projection that is split into one tensor for each head.
+    """
+    first = parts[0].axes if parts else ()
+    if len(parts) < 2 or any(part.shape != parts[0].shape for part in parts):
+        return None
+    differing = [place for place, axis in enumerate(first) if any(part.axes[place] != axis for part in parts)]
+    if len(differing) != 1:
+        return None
+    [place] = differing
+    whole = _slices_of_one([part.axes[place] for part in parts])
+    if whole is None:
+        return None
+    outer, inner = viewed((whole,), (len(parts), parts[0].shape[place]))
+    return place, outer, inner
 
 
 def _slices_of_one(parts: Sequence[Axis]) -> Axis | None:
@@ -323,8 +346,12 @@ def _slices_of_one(parts: Sequence[Axis]) -> Axis | None:
 def _stack(rules: AxisRules, node: Node) -> Sequence[Axes]:
     parts = node.args[0]
     place = node.args[1] if len(node.args) > 1 else 0
-    axes = list(rules.changed(parts, parts[0].shape))
-    axes.insert(place % (len(axes) + 1), Root(len(parts), UNKNOWN).whole)
+    if (moved := _moved(parts)) is not None:
+        at, outer, inner = moved
+        axes = list(_replaced(parts[0].axes, at, inner))
+    else:
+        axes, outer = list(rules.changed(parts, parts[0].shape)), Root(len(parts), UNKNOWN).whole
+    axes.insert(place % (len(axes) + 1), outer)
     return [tuple(axes)]
 
 
