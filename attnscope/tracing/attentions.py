@@ -209,6 +209,14 @@ class Surroundings(Described, OtherSequence):
     words: ClassVar[str] = "each token's own neighbourhood"
 
 
+class Selected(Described, OtherSequence):
+    """The keys with the highest scores of each query, whose values are summed."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "selected"
+    words: ClassVar[str] = "keys with the highest scores"
+
+
 class Cross(Described, OtherSequence):
     """The vertical and the horizontal stripe through each query, for half of the heads each: cross-shaped windows."""
 
@@ -266,7 +274,7 @@ class Linear(Unscored):
     words: ClassVar[str] = "linear attention, q·(kᵀ·v)"
 
 
-AROUND = {"neighbourhood": Surroundings, "cross-shaped": Cross, "predicted": PredictedWeights}
+AROUND = {"neighbourhood": Surroundings, "selected": Selected, "cross-shaped": Cross, "predicted": PredictedWeights}
 """The neighbourhoods of attentions whose queries have keys of their own, by their scope."""
 UNSCORED = {"channel": Channels, "linear": Linear, "separable": Separable}
 """The neighbourhoods of attentions without scores of tokens with tokens, by their scope."""

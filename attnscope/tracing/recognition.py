@@ -9,7 +9,7 @@ from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import Contraction
 from attnscope.tracing.flow.formula import Core
-from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs
+from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.record import Flow, Node, Value
@@ -253,8 +253,10 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     )  # they share their keys
     queries = tuple(atom for atom in queries if atom not in shared)
     places = places_of((*first.batch, *shared), queries, first.contracted, batch, keys)
-    scope = "tokens"
+    scope, count = "tokens", size_of(pair.mixed if is_joint(pair) else keys)
     tokens = size_of(queries)
+    if any(atom.root.how == "top" for atom in pair.mixed):
+        scope, count = "selected", size_of(pair.mixed)
     if tokens == 1 and places.windows > 1 and any(atom.root.how in ("window", "gather") for atom in keys):
         scope, tokens = "neighbourhood", places.windows
         places = replace(places, windows=1, sides=None, grid=False)
@@ -262,15 +264,16 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         kind="score-softmax-value" if pair.softmaxes else "score-value",
         scope=scope,
         tokens=tokens,
-        keys=size_of(keys),
+        keys=count,
         head_dim=size_of(first.contracted),
         places=places,
         macs=pair.macs,
         pooled=bool(roots_of(queries) & roots_of(keys)),
         mistakes=_mistakes(queries, keys, places, _wrong_axes(pair, queries, compared)),
     )
-    inputs = first.left, first.right, pair.values
-    nodes, results = (first.node, second.node), (second.out,)
+    firsts = (first, *pair.more)
+    inputs = tuple(value for each in firsts for value in (each.left, each.right, pair.values))
+    nodes, results = (*(each.node for each in firsts), second.node), (second.out,)
     return _Part(nodes, found, inputs, results, queries, keys, first.contracted, _selected(first.left))
 
 
@@ -389,7 +392,7 @@ def _wrong_axes(pair: Pair, queries: Axis, compared: Axis) -> tuple[str, ...]:
     """Return what the softmaxes normalize over, if none is over the keys, which are `compared` with the queries."""
     axes = [axis for _, axis in pair.softmaxes if axis]
     keys = {atom.root for atom in compared}
-    if not axes or any(roots_of(axis) & keys for axis in axes):
+    if not axes or any(roots_of(axis) & keys for axis in (*axes, *pair.divided)):
         return ()
     axis = axes[0]
     if kind_of(axis) == FEATURE:

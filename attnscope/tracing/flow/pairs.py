@@ -1,10 +1,11 @@
 """Pair contractions: the scores of an attention with the weighted sum that takes them, or kᵀ·v with the queries."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 
-from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of
+from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import Contraction, contractions
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rules import RULES, reduced_places
@@ -12,6 +13,8 @@ from attnscope.tracing.flow.rules import RULES, reduced_places
 SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "_masked_softmax"})
 EXPONENTIALS = frozenset({"exp", "exp_", "exp2"})
 """Operators of a softmax that is written out."""
+NEAREST = 4
+"""The largest number of operators between a sum and a division by it."""
 FARTHEST = 400
 """The largest number of values that are searched for the weighted sum of some scores."""
 
@@ -26,7 +29,9 @@ class Pair:
         softmaxes: the operators between them that normalize, each with the axis.
         mixed: the axis of the first result over which the second sums.
         weights: the input of the second that comes from the first.
-        own: the operators of both contractions, without a second one that an earlier pair has too.
+        divided: the axes over whose sums the weights are divided after a softmax.
+        more: other products of queries and keys, whose scores are joined with the first along the keys.
+        added: other products of queries and keys, whose scores or weights are added to those of the first.
     """
 
     first: Contraction | None
@@ -34,7 +39,9 @@ class Pair:
     softmaxes: list[tuple[Node, Axis]]
     mixed: Axis
     weights: Value
-    own: tuple[Node, ...] = ()
+    divided: tuple[Axis, ...] = ()
+    more: tuple[Contraction, ...] = ()
+    added: tuple[Contraction, ...] = ()
 
     @property
     def values(self) -> Value:
@@ -43,8 +50,9 @@ class Pair:
 
     @property
     def macs(self) -> int:
-        """Return the MACs of its own operators."""
-        return sum(node.macs for node in self.own)
+        """Return the MACs of its products."""
+        firsts = [] if self.first is None else [self.first, *self.more, *self.added]
+        return sum(each.node.macs for each in (*firsts, self.second))
 
 
 @dataclass(slots=True)
@@ -81,11 +89,11 @@ class _Search:
                 continue
             pair = self.follow(first.out, frozenset(atom.root for atom in first.columns), first)
             if pair is not None and _is_attention(pair):
-                pair.own = (first.node, *({pair.second.node} - seconds))
                 pairs.found.append(pair)
                 seconds.add(pair.second.node)
                 taken |= {node for node, _ in pair.softmaxes}
         firsts = {pair.first.node for pair in pairs.found if pair.first}
+        pairs.found = _one_for_each_sum(pairs.found)
         for node in self.flow.nodes:
             if node.name in SOFTMAXES and node not in taken and not node.outputs[0].is_constant:
                 axis = softmax_axis(node)
@@ -96,7 +104,6 @@ class _Search:
                     pairs.others.append(node)
                 else:
                     pair.softmaxes.insert(0, (node, axis))
-                    pair.own = (pair.second.node,)
                     pairs.found.append(pair)
                     seconds.add(pair.second.node)
         order = {node: index for index, node in enumerate(self.flow.nodes)}
@@ -116,7 +123,8 @@ class _Search:
                 if second is not None and first is not second:
                     mixed = _mixed(second, value, columns, rows)
                     if mixed is not None:
-                        return Pair(first, second, self.softmaxes(before, value), mixed, value)
+                        way = _way(before, value)
+                        return Pair(first, second, self.softmaxes(way), mixed, value, _divided(way))
                     if node.name not in ("mul", "mul_"):
                         continue
                 for out in node.outputs:
@@ -126,16 +134,15 @@ class _Search:
                         queue.append((out, kept))
         return None
 
-    def softmaxes(self, before: dict[Value, tuple[Value, Node] | None], value: Value) -> list[tuple[Node, Axis]]:
-        """Return the normalizing operators on the way to a value, with their axes."""
+    def softmaxes(self, way: Sequence[Node]) -> list[tuple[Node, Axis]]:
+        """Return the normalizing operators among those on the way to a weighted sum, with their axes."""
         found = []
-        while (step := before[value]) is not None:
-            value, node = step
+        for node in way:
             if node.name in SOFTMAXES:
                 found.append((node, softmax_axis(node)))
             elif node.name in EXPONENTIALS:
                 found.append((node, self.summed_axis(node.outputs[0])))
-        return found[::-1]
+        return found
 
     def summed_axis(self, value: Value) -> Axis:
         """Return the axis over which the exponentials of a written-out softmax are summed; () if they are not."""
@@ -143,6 +150,69 @@ class _Search:
             if node.name == "sum" and (axes := _reduced(node)):
                 return axes
         return ()
+
+
+def _way(before: Mapping[Value, tuple[Value, Node] | None], value: Value) -> list[Node]:
+    """Return the operators that made a value from the first one, in their order."""
+    found = []
+    while (step := before[value]) is not None:
+        value, node = step
+        found.append(node)
+    return found[::-1]
+
+
+def _divided(way: Sequence[Node]) -> tuple[Axis, ...]:
+    """Return the axes over whose sums the operators on a way divide what is summed."""
+    return tuple(
+        axes
+        for node in way
+        if node.name in ("div", "div_") and (sums := _sum_in(node)) is not None and (axes := _reduced(sums))
+    )
+
+
+def _sum_in(division: Node) -> Node | None:
+    """Return the sum or the norm by which an operator divides, to which a constant may be added; None if there is none."""
+    value = division.args[1]
+    for _ in range(NEAREST):
+        if not isinstance(value, Value) or value.maker is None:
+            return None
+        if value.maker.name in ("sum", "norm", "linalg_vector_norm"):
+            return value.maker
+        value = next(value.maker.inputs, None)
+    return None
+
+
+def _one_for_each_sum(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return one pair for each weighted sum.
+
+    Its weights may come from several products of queries and keys. Those with a constant, such as positions, are a bias
+    of the others. Scores that are joined along the keys are those of more keys. Other products are added.
+    """
+    groups: dict[Node, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.second.node, []).append(pair)
+    return [_one_of(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _one_of(pairs: Sequence[Pair]) -> Pair:
+    """Return one pair for several with the same weighted sum."""
+    of_data = [pair for pair in pairs if not _is_with_constant(pair)]
+    found, *others = of_data or pairs
+    firsts = tuple(pair.first for pair in others if pair.first is not None)
+    if is_joint(found):
+        more = tuple(pair.first for pair in pairs if pair is not found and pair.first is not None)
+        return replace(found, more=more)
+    return replace(found, added=firsts)
+
+
+def _is_with_constant(pair: Pair) -> bool:
+    return pair.first is not None and (pair.first.left.is_constant or pair.first.right.is_constant)
+
+
+def is_joint(pair: Pair) -> bool:
+    """Return whether the weights of a pair are joined with others along the keys."""
+    columns = pair.first.columns if pair.first else ()
+    return any(atom.root.how == "cat" for atom in pair.mixed) and size_of(pair.mixed) > size_of(columns)
 
 
 def _product_of(contraction: Contraction) -> Node:

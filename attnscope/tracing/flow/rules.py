@@ -468,6 +468,13 @@ def _pool(rules: AxisRules, node: Node) -> Sequence[Axes]:
     return [rules.changed([node.args[0]], value.shape, "pooled") for value in node.outputs]
 
 
+@rule("topk")
+def _topk(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    value, place = node.args[0], node.args[2] if len(node.args) > 2 else -1
+    axis = rules.derived(value.axes[place], node.outputs[0].shape[place], "top")
+    return [_replaced(value.axes, place, axis)] * len(node.outputs)
+
+
 @rule("embedding")
 def _embedding(rules: AxisRules, node: Node) -> Sequence[Axes]:
     weight, indices = node.args[:2]
