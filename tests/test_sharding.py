@@ -88,6 +88,25 @@ def test_an_mlp_is_cut_along_its_hidden_channels() -> None:
     assert sends(block, "ulysses=4") == sends(ViTSpec(), "ulysses=4")
 
 
+def test_an_mbconv_is_cut_along_its_hidden_channels() -> None:
+    block = networks.asked("maxvit", {}, "block")
+    report = plan_shards(block, "tp=2")
+    u = 56 * 56 * 64 * 4
+    after = [(row.name, each.kind, each.tensor) for row in report.steps for each in row.after]
+    attention = [("output", "all-reduce", "windows"), ("contract", "all-reduce", "branch")]
+    mbconv = [("reduce", "all-reduce", "gate"), ("project", "all-reduce", "planes")]
+    assert after == [*mbconv, *attention, *attention]
+    assert report.totals.bytes_sent == 5 * u + 16 * 4  # MBConv, two attentions and two MLPs; 16 squeezed channels
+    assert report.totals.macs * 2 == block.plan().macs
+    shortcut, mix = report.steps[0], report.steps[6]
+    assert (shortcut.name, shortcut.local_outputs) == ("pool_shortcut", [[(1, 64, 56, 56)]])
+    assert (mix.name, mix.local_outputs, mix.params) == ("mix", [[(1, 128, 56, 56)]], 9 * 128)
+    network = networks.asked("maxvit", {"depths": (1, 1, 2, 1)}, "model")
+    parts = {row.name: row for row in plan_shards(network, "tp=2").steps}
+    assert {name for name, row in parts.items() if row.whole} == {"stem", "head"}
+    assert parts["stage 1, first block"].bytes_sent == report.totals.bytes_sent
+
+
 def test_windows_of_a_block_send_the_halos_of_its_attention() -> None:
     assert sends(networks.asked("swin", {"block": 1}, "block"), "windows=4") == 0
     assert sends(networks.asked("swin", {"block": 2}, "block"), "windows=4") == 129_024

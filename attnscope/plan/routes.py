@@ -226,16 +226,25 @@ class _Walk:
         return found
 
     def hidden_letters(self) -> list[str]:
-        """Return the letters between two linear layers, as in an MLP: the first makes them, and the second sums them."""
+        """Return the letters between two linear layers, as in an MLP: the first makes them, and the second sums them.
+
+        A convolution of planes is a linear layer of channels, such as those of an MBConv. The result of the second layer
+        is not between two layers, although the first layer of another MLP sums it.
+        """
         if not self.kind.cuts_heads:
             return []
         made: set[str] = set()
         found: set[str] = set()
         for step in self.steps:
-            first = step.step.letters.inputs[0].axes[-1].letters
+            taken = step.step.letters.inputs[0]
             for each in step.step.weight_shapes.values():
-                if len(each.axes) == 2 and len(each.axes[0].letters) == 1 and each.axes[1].letters == first:
-                    found |= made.intersection(first).difference(each.axes[0].letters)
+                channels = channels_axis(taken, each)
+                if channels is None or len(each.axes[0].letters) != 1:
+                    continue
+                first = taken.axes[channels].letters
+                if between := made.intersection(first).difference(each.axes[0].letters):
+                    found |= between
+                else:
                     made.update(set(each.axes[0].letters).difference(first))
         return sorted(found)
 
@@ -392,7 +401,8 @@ class _Walk:
         for number, made in enumerate(outputs):
             placed = makes[number]
             if is_partial:
-                if other := sorted({run.name for run in step.forward.runs}.difference(LINEAR)):
+                linear = LINEAR if contracted is None else (*LINEAR, "convolution")
+                if other := sorted({run.name for run in step.forward.runs}.difference(linear)):
                     is_of_tokens = root == TOKENS and contracted is None
                     problem = "mixes tokens of several ranks" if is_of_tokens else "is not a sum over the ranks"
                     raise self.refusal(step, f"runs {other[0]}, which {problem}")
@@ -446,10 +456,14 @@ class _Walk:
         self, step: SizedStep, takes: Sequence[Placed | None], root: str
     ) -> tuple[dict[str, Placed], int | None]:
         """Return how the parameters are cut, and the number of the input whose cut axis they contract."""
-        matrix = next((name for name, each in step.step.weight_shapes.items() if len(each.axes) == 2), None)
         first, placed = step.step.letters.inputs[0], takes[0] if takes else None
-        if matrix is not None and placed and placed.letter in first.axes[-1].letters:
-            return {matrix: placed}, 0
+        for name, each in step.step.weight_shapes.items():
+            is_matrix = len(each.axes) == 2
+            channels = -1 if is_matrix else channels_axis(first, each)
+            if channels is not None and placed and placed.letter in first.axes[channels].letters:
+                return {name: placed}, 0
+            if is_matrix:
+                break
         if root != HEADS:
             return {}, None
         found = {}
@@ -559,6 +573,14 @@ def is_channels_first(steps: Sequence[SizedStep]) -> bool:
     weights = [each for step in steps for each in step.step.weight_shapes.values() if len(each.axes) in (1, 4)]
     channels = {letter for each in weights if each.axes[0].letters for axis in each.axes[:2] for letter in axis.letters}
     return len(first.axes) == 4 and bool(channels.intersection(first.axes[1].letters))
+
+
+def channels_axis(taken: Tensor, weight: Tensor) -> int | None:
+    """Return the axis of an input that a matrix or the kernel of a convolution sums over; None for another parameter."""
+    if len(weight.axes) == 2 and weight.axes[1].letters == taken.axes[-1].letters:
+        return -1
+    is_kernel = len(weight.axes) == len(taken.axes) == 4
+    return 1 if is_kernel and weight.axes[1].letters and weight.axes[1].letters == taken.axes[1].letters else None
 
 
 def reach_of(step: SizedStep, placed: Placed) -> int:

@@ -365,7 +365,7 @@ class _Local:
                 if placed is None:
                     continue
                 if route.contracted == number:
-                    step, letter = _apart(step, number)
+                    step, letter = _apart(step, number, placed.letter)
                     extra[letter] = self.whole.sizes[placed.letter] // len(placed.shards)
                     cuts.append((index, None))
                 else:
@@ -437,26 +437,35 @@ def _receiving(step: LocalStep, transfer: Transfer, name: str) -> SizedStep:
     return SizedStep(made, sizes, step.local.itemsize, takes=(name,), makes=(name,))
 
 
-def _apart(step: Step, number: int) -> tuple[Step, str]:
-    """Return a step whose last axis of an input, which the weights contract, has a letter of its own; and the letter."""
+def _apart(step: Step, number: int, cut: str) -> tuple[Step, str]:
+    """Return a step whose axis of an input that the weights contract has a letter of its own; and the letter.
+
+    Args:
+        step: the step.
+        number: the number of the input.
+        cut: a letter of the axis: the last one, or the channels of planes.
+    """
     letters = step.letters
     used = {letter for each in (*letters.inputs, *letters.outputs) for letter in each.letters}
     fresh = next(letter for letter in "ijkloptuvwz" if letter not in used)
+    axis = -1 if cut in letters.inputs[number].axes[-1].letters else 1
     inputs = [
-        f"{each.name}: {_last(str(each), fresh)}" if at == number else f"{each.name}: {each}"
+        f"{each.name}: {_respelled(str(each), axis, fresh)}" if at == number else f"{each.name}: {each}"
         for at, each in enumerate(letters.inputs)
     ]
     outputs = [f"{each.name}: {each}" for each in letters.outputs]
     weights = {
-        name: _last(axes, fresh) if len(step.weight_shapes[name].axes) > 1 else axes
+        name: _respelled(axes, axis, fresh) if len(step.weight_shapes[name].axes) > 1 else axes
         for name, axes in step.weights.items()
     }
     return replace(step, pattern=f"{', '.join(inputs)} -> {', '.join(outputs)}", weights=weights), fresh
 
 
-def _last(axes: str, letter: str) -> str:
-    """Return axes with the last one replaced by a letter."""
-    return re.sub(r"(\([^()]*\)|\w+)\s*$", letter, axes)
+def _respelled(axes: str, axis: int, letter: str) -> str:
+    """Return axes of which one is a letter."""
+    words = re.findall(r"\([^()]*\)|\S+", axes)
+    words[axis] = letter
+    return " ".join(words)
 
 
 def received(tape: Tape, given: Operands) -> Result:

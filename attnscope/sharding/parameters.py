@@ -29,7 +29,7 @@ def keep_own(module: nn.Module, steps: Sequence[LocalStep], plan: ShardedPlan, p
             for index, route in enumerate(step.routes):
                 if placed := route.weights.get(name):
                     parts = (1,) if route.contracted is not None else parts_of(plan, placed)
-                    axis = -1 if route.contracted is not None else None
+                    axis = None if route.contracted is None else -1 if len(letters.axes) == 2 else 1
                     part = part_of(part, letters, placed, sizes, place[index], parts, axis)
                     sizes[placed.letter] = sizes[placed.letter] * placed.shards[place[index]] // sum(placed.shards)
             if part.shape != whole.shape:
