@@ -1,6 +1,9 @@
 """Modules exported with dynamic sizes: torch.export, ONNX and torch.compile give the outputs of the module at any size."""
 
+import importlib
 import importlib.util
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from attnscope import CrossAttention, ViTAttention, WindowAttention, WindowAtten
 from attnscope.attentions.swin.attention import UNKNOWN_SIDES
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.testing import AttentionBattery
 
 pytestmark = [
     pytest.mark.slow,
@@ -105,6 +109,28 @@ def test_a_module_compiled_for_dynamic_sizes_is_compiled_once(case):
     run = torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
     assert_equal_outputs(run, module, [shape for shape in shapes if shape[0] > 1])  # torch specializes a size of 1
     assert len(graphs) == 1
+
+
+def first_specs():
+    """Return the first Spec of each battery of the families."""
+    for path in sorted((Path(__file__).parent / "families").glob("test_*.py")):
+        module = importlib.import_module(f"tests.families.{path.stem}")
+        batteries = [each for name, each in vars(module).items() if name.startswith("Test")]
+        yield from (each.specs[0] for each in batteries if issubclass(each, AttentionBattery))
+
+
+@pytest.mark.parametrize("spec", [*first_specs()], ids=lambda spec: f"{spec.name} {type(spec).__name__}")
+def test_an_exported_family_takes_any_batch_size(spec):
+    spec = replace(spec, batch=2)
+    module, x = spec.build().eval(), [torch.randn(shape) for shape in spec.input_shapes]
+    shapes = torch.export.ShapesCollection()
+    for each in x:
+        shapes[each] = {0: BATCH}
+    program = torch.export.export(module, tuple(x), dynamic_shapes=shapes).module()
+    for batch in (1, 3, 5):
+        given = [torch.randn(batch, *each.shape[1:]) for each in x]
+        with torch.no_grad():
+            torch.testing.assert_close(program(*given), module(*given), atol=1e-6, rtol=1e-6)
 
 
 def test_an_exported_cross_attention_runs_at_other_sizes():

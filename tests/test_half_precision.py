@@ -7,7 +7,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +19,7 @@ from attnscope import (
     ViTSpec,
     WindowAttention,
     WindowAttentionV2,
+    attentions,
     explore,
     trace,
 )
@@ -34,7 +36,7 @@ from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.ops.kernels import COMPILED
 from attnscope.profiling.outputs import not_finite
-from tests.strategies import specs
+from tests.strategies import specs, specs_of
 
 HALVES = [torch.float16, torch.bfloat16]
 PLACES = [*itertools.product(HALVES, [False, True])]
@@ -82,6 +84,15 @@ def test_every_attention_is_near_float64(dtype, autocast, spec):
     assume(not is_v2 or spec.dim // spec.heads >= 4)
     bound = ULPS_OF_V2 if is_v2 else ULPS
     assert error_in_ulps(spec.build().eval(), inputs_of(spec), dtype, autocast) <= bound
+
+
+@pytest.mark.parametrize(("dtype", "autocast"), PLACES, ids=str)
+@pytest.mark.parametrize("name", sorted({*attentions.names()} - {"vit", "cross", "swin", "swinv2"}))
+@given(data=st.data())
+@settings(max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])  # few draws are legal
+def test_every_family_is_near_float64(name, dtype, autocast, data):
+    spec = data.draw(specs_of(attentions.spec_class(name)))
+    assert error_in_ulps(spec.build().eval(), inputs_of(spec), dtype, autocast) <= ULPS
 
 
 @pytest.mark.slow
