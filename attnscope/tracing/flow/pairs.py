@@ -171,7 +171,7 @@ def _divided(way: Sequence[Node]) -> tuple[Axis, ...]:
 
 
 def _sum_in(division: Node) -> Node | None:
-    """Return the sum or the norm by which an operator divides, to which a constant may be added; None if there is none."""
+    """Return the sum or the norm by which an operator divides, to which a constant may be added, or None."""
     value = division.args[1]
     for _ in range(NEAREST):
         if not isinstance(value, Value) or value.maker is None:
