@@ -809,6 +809,18 @@ def test_a_copy_shares_memory_until_it_is_written():
     assert module.weight.any()
 
 
+@ways
+@pytest.mark.parametrize("kind", ["ScalesItself", "KeepsState", "Hooked", "Trains"])
+def test_a_trace_returns_the_memory_that_its_copies_shared(kind, settings):
+    module, x = built(BUILT[kind]), torch.randn(2, 4)
+    tensors = [*module.state_dict().values(), x]
+    places = [torch._C._data_address(tensor) for tensor in tensors]
+    attnscope.trace(module, x, **settings)
+    assert [torch._C._data_address(tensor) for tensor in tensors] == places
+    assert not any(map(getattr(torch._C, "_is_cow_tensor", lambda tensor: False), tensors))
+    x.resize_(9).add_(1)  # torch would refuse this on shared memory
+
+
 def cannot_clone(tensor):
     raise RuntimeError("this memory belongs to a file")
 

@@ -6,8 +6,9 @@ the meta device has no memory at all.
 
 import copy
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,26 @@ from attnscope.tracing.tree import modules_of, tensors_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
+
+_shared: list[weakref.ref[torch.UntypedStorage]] | None = None
+"""The memory that copies have shared with their originals within `memory_returned`; None outside of it."""
+
+
+@contextmanager
+def memory_returned() -> Iterator[None]:
+    """Make the memory of originals their own again at the end of a `with` block, whose copies shared it.
+
+    torch cannot write to shared memory after a change of its size. No data moves, since the copies are gone.
+    """
+    global _shared
+    around, _shared = _shared, []
+    try:
+        yield
+    finally:
+        for reference in _shared:
+            if (storage := reference()) is not None:
+                storage.data_ptr()  # torch ends the sharing where it gives out an address
+        _shared = around
 
 
 def home(module: nn.Module) -> torch.device:
@@ -190,9 +211,12 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: 
     if storage.device.type != device.type or device.index not in (None, storage.device.index):
         return original.to(device)
     try:
-        return original._lazy_clone() if lazily else original.clone()  # type: ignore[no-any-return]
+        made: Tensor = original._lazy_clone() if lazily else original.clone()
     except (AttributeError, RuntimeError):  # an older torch, or memory that files or other processes share
         return original.clone()
+    if lazily and _shared is not None:
+        _shared.append(weakref.ref(storage))
+    return made
 
 
 def values_as_before(tensor: Tensor) -> Callable[[], None]:

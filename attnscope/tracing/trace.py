@@ -20,7 +20,7 @@ from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import SMALLER, built, inputs_maker, parameters_short
 from attnscope.tracing.failures import ForwardError, forward_errors_explained, is_metas, needs_values, reason
-from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta
+from attnscope.tracing.isolation import Inputs, home, is_partly_on_meta, memory_returned
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import imports_as_before, process_as_before
 from attnscope.tracing.report import trace_report
@@ -149,7 +149,13 @@ def _harmless() -> Iterator[None]:
     Tensors of an inference mode around it would refuse to be changed outside of that mode, and those of a fake mode have no
     values.
     """
-    with process_as_before(), redirect_stdout(sys.stderr), torch.inference_mode(False), unset_fake_temporarily():
+    with (
+        process_as_before(),
+        redirect_stdout(sys.stderr),
+        torch.inference_mode(False),
+        unset_fake_temporarily(),
+        memory_returned(),
+    ):
         yield
 
 
