@@ -373,6 +373,187 @@ class Experts(Layers):
         return (branches * self.gate(x).softmax(-1).unsqueeze(-2)).sum(-1)
 
 
+@style((2, 48, 64), "global attention, N = 48, 4 heads of 16, score-softmax-value")
+class QuerySlicesOfKeyBlocks(Layers):
+    """A loop over queries, and inside of it a loop over keys with a running softmax."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return torch.cat([self.attend(part, k, v) for part in q.split(16, 2)], 2)
+
+    def attend(self, q, k, v):
+        largest, total = torch.full_like(q[..., :1], -1e9), torch.zeros_like(q[..., :1])
+        result = torch.zeros_like(q)
+        for keys, values in zip(k.split(12, 2), v.split(12, 2), strict=True):
+            scores = q @ keys.transpose(-1, -2) / 4
+            now = torch.maximum(largest, scores.amax(-1, keepdim=True))
+            weights, old = (scores - now).exp(), (largest - now).exp()
+            total, result = total * old + weights.sum(-1, keepdim=True), result * old + weights @ values
+            largest = now
+        return result / total
+
+
+@style((2, 50, 64), "global attention, N = 50, 4 heads of 16, score-softmax-value")
+class ScoresOfKeyBlocks(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return torch.cat([q @ part.transpose(-1, -2) for part in k.split(20, 2)], -1).softmax(-1) @ v
+
+
+@style((2, 50, 64), "keys made from the same tokens, 50 queries, 59 keys, 4 heads of 16, score-softmax-value")
+class ScoresOfLearnedKeys(Layers):
+    def __init__(self):
+        super().__init__()
+        self.keys, self.values = nn.Parameter(torch.rand(4, 9, 16)), nn.Parameter(torch.rand(2, 4, 9, 16))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = [q @ k.transpose(-1, -2), q @ self.keys.transpose(-1, -2)]
+        return torch.cat(scores, -1).softmax(-1) @ torch.cat([v, self.values], 2)
+
+
+@style((2, 50, 64), GLOBAL)
+class PositionsOfTransformerXL(Layers):
+    def __init__(self):
+        super().__init__()
+        self.positions, self.content, self.place = (nn.Parameter(torch.rand(size)) for size in ((99, 64), 64, 64))
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        r = self.k(self.positions).view(99, 4, 16).permute(1, 2, 0)
+        content, place = (bias.view(4, 1, 16) for bias in (self.content, self.place))
+        shifted = F.pad((q + place) @ r, (1, 0)).view(2, 4, 100, 50)[:, :, 1:].view(2, 4, 50, 99)[..., :50]
+        return ((q + content) @ k.transpose(-1, -2) + shifted).softmax(-1) @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class Differential(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        other_q, other_k = (layer(x).view(2, 50, 4, 16).transpose(1, 2) for layer in (self.q, self.k))
+        other = (other_q @ other_k.transpose(-1, -2)).softmax(-1)
+        return ((q @ k.transpose(-1, -2)).softmax(-1) - 0.5 * other) @ v
+
+
+@style((2, 50, 64), "all keys, 7 queries, 50 keys, 1 head of 64, score-softmax-value")
+class Slots(Layers):
+    """The slots compete for a token, and the weights of a slot are then divided by their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.slots = nn.Parameter(torch.rand(1, 7, 64))
+
+    def forward(self, x):
+        scores = torch.einsum("bid,bjd->bij", self.q(self.slots.expand(2, -1, -1)), self.k(x))
+        weights = scores.softmax(1) + 1e-8
+        return (weights / weights.sum(-1, keepdim=True)) @ self.v(x)
+
+
+@style((2, 50, 64), GLOBAL)
+class HeadsBesideImages(Layers):
+    def forward(self, x):
+        q, k, v = (torch.cat(layer(x).split(16, -1)) for layer in (self.q, self.k, self.v))
+        return torch.cat(attend(q, k, v).chunk(4), -1)
+
+
+@style((2, 50, 64), GLOBAL)
+class HeadsStacked(Layers):
+    def forward(self, x):
+        q, k, v = (torch.stack(layer(x).split(16, -1)) for layer in (self.q, self.k, self.v))
+        return torch.cat(attend(q, k, v).unbind(), -1)
+
+
+@style((2, 50, 64), "keys with the highest scores, 50 queries, 8 keys, 4 heads of 16, score-softmax-value")
+class TopKeys(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores, at = (q @ k.transpose(-1, -2)).topk(8)
+        values = v.unsqueeze(2).expand(2, 4, 50, 50, 16).gather(3, at.unsqueeze(-1).expand(2, 4, 50, 8, 16))
+        return (scores.softmax(-1).unsqueeze(-2) @ values).squeeze(-2)
+
+
+@style(
+    (2, 48, 64),
+    "keys made from the same tokens, 6 queries, 48 keys, 4 heads of 16, score-softmax-value",
+    "keys made from the same tokens, 48 queries, 6 keys, 4 heads of 16, score-softmax-value",
+)
+class Nystrom(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        few_q, few_k = (each.reshape(2, 4, 6, 8, 16).mean(3) for each in (q, k))
+        left, middle, right = (
+            (a @ b.transpose(-1, -2)).softmax(-1) for a, b in ((q, few_k), (few_q, few_k), (few_q, k))
+        )
+        inverse = middle.transpose(-1, -2) / middle.sum(-2).max()
+        for _ in range(2):
+            product = middle @ inverse
+            inverse = 0.25 * inverse @ (13 * torch.eye(6, device=x.device) - product @ product)
+        return (left @ inverse) @ (right @ v)
+
+
+@style((2, 50, 64), "causal linear attention, q·(cumulative sum of kᵀ·v), N = 50, 4 heads of 16, linear")
+class CausalLinear(Layers):
+    def forward(self, x):
+        q, k, v = (F.elu(each) + 1 for each in self.split(x))
+        states = torch.einsum("bhnd,bhne->bhnde", k, v).cumsum(2)
+        norm = torch.einsum("bhnd,bhnd->bhn", q, k.cumsum(2))
+        return torch.einsum("bhnd,bhnde->bhne", q, states) / norm.unsqueeze(-1)
+
+
+@style((2, 64, 8, 10), "linear attention, q·(kᵀ·v), N = 80, 1 head of 32, linear")
+class ValuesFirst(nn.Module):
+    """Double attention, whose values have more channels than its queries and keys (Chen et al. 2018)."""
+
+    def __init__(self):
+        super().__init__()
+        self.v, self.k, self.q = nn.Conv2d(64, 48, 1), nn.Conv2d(64, 32, 1), nn.Conv2d(64, 32, 1)
+
+    def forward(self, x):
+        v, k, q = (layer(x).flatten(2) for layer in (self.v, self.k, self.q))
+        return (v @ k.softmax(-1).transpose(-1, -2)) @ q.softmax(1)
+
+
+@style(
+    (2, 50, 64),
+    "attention of a kind that attnscope does not know: weights predicted without q·kᵀ, N = 50, 64 heads of 1, predicted",
+)
+class AttentionFree(Layers):
+    """Exponentials of the keys are the weights of the values, beside a table of tokens × tokens (Zhai et al. 2021)."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.rand(50, 50))
+
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        table = self.positions.exp()
+        return q.sigmoid() * (table @ (k.exp() * v)) / (table @ k.exp())
+
+
+@style((2, 50, 64), "separable attention, one score for each token, N = 50, 64 heads of 1, separable")
+class AttentionFreeSimple(Layers):
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        return q.sigmoid() * ((k.exp() * v).sum(1, keepdim=True) / k.exp().sum(1, keepdim=True))
+
+
+@style((2, 64, 8, 10), "cross of stripes, 80 queries, 18 keys, 1 head of 16, score-softmax-value")
+class CrissCross(nn.Module):
+    """One softmax over the column and the row of a query."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = nn.Conv2d(64, 16, 1), nn.Conv2d(64, 16, 1), nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        column = torch.einsum("bchw,bcgw->bhwg", q, k)
+        row = torch.einsum("bchw,bchg->bhwg", q, k)
+        weights = torch.cat([column, row], -1).softmax(-1)
+        down, across = weights[..., :8], weights[..., 8:]
+        return torch.einsum("bhwg,bcgw->bchw", down, v) + torch.einsum("bhwg,bchg->bchw", across, v)
+
+
 @style((2, 64), others=1)
 class Classes(Layers):
     def forward(self, x):
@@ -392,6 +573,29 @@ def test_each_style_is_recognized(module, shape, expected, others, device):
     assert words(report) == list(expected)
     assert len(report.other_softmaxes) == others
     assert not any(found.mistakes for found in report.attentions)
+
+
+def test_heads_of_keys_that_are_given_are_those_of_the_queries():
+    class Cached(Layers):
+        def forward(self, x, keys, values):
+            q, k, v = self.split(x)
+            return attend(q, torch.cat([keys, k], 2), torch.cat([values, v], 2))
+
+    report = attnscope.trace(Cached(), torch.rand(2, 1, 64), *[torch.rand(2, 4, 40, 16) for _ in range(2)])
+    assert words(report) == ["all keys, 1 query, 41 keys, 4 heads of 16, score-softmax-value"]
+
+
+def test_one_softmax_over_two_sequences_has_the_keys_of_both():
+    class Two(Layers):
+        def forward(self, x, context):
+            q, k, v = self.split(x)
+            more_k, more_v = (layer(context).view(2, -1, 4, 16).transpose(1, 2) for layer in (self.k, self.v))
+            scores = [q @ each.transpose(-1, -2) for each in (k, more_k)]
+            weights = torch.cat(scores, -1).softmax(-1)
+            return weights[..., :50] @ v + weights[..., 50:] @ more_v
+
+    report = attnscope.trace(Two(), torch.rand(2, 50, 64), torch.rand(2, 13, 64))
+    assert words(report) == ["keys made from the same tokens, 50 queries, 63 keys, 4 heads of 16, score-softmax-value"]
 
 
 def test_softmaxes_outside_of_attention_are_listed():

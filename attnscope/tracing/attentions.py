@@ -274,9 +274,16 @@ class Linear(Unscored):
     words: ClassVar[str] = "linear attention, q·(kᵀ·v)"
 
 
+class CausalLinear(Linear):
+    """The sums of kᵀ·v of all tokens up to each one, which its query multiplies: causal linear attention."""
+
+    __slots__ = ()
+    words: ClassVar[str] = "causal linear attention, q·(cumulative sum of kᵀ·v)"
+
+
 AROUND = {"neighbourhood": Surroundings, "selected": Selected, "cross-shaped": Cross, "predicted": PredictedWeights}
 """The neighbourhoods of attentions whose queries have keys of their own, by their scope."""
-UNSCORED = {"channel": Channels, "linear": Linear, "separable": Separable}
+UNSCORED = {"channel": Channels, "linear": Linear, "causal": CausalLinear, "separable": Separable}
 """The neighbourhoods of attentions without scores of tokens with tokens, by their scope."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
-from attnscope.tracing.flow.contractions import Contraction
+from attnscope.tracing.flow.contractions import RUNNING, Contraction
 from attnscope.tracing.flow.formula import Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint
 from attnscope.tracing.flow.places import Places, places_of, window_of
@@ -141,7 +141,8 @@ class _Part:
 
     `inputs` are its query, key and value, and `results` the weighted sums. `queries`, `keys`, and `channels` are the axes
     of q·kᵀ. `selected` are the positions at which the query was selected.
-    `cat` is the operator that joins the result with others along their channels, before any projection.
+    `cat` is the operator that joins the result with others along their channels, before any projection. `softmaxes` are
+    those of the scores.
     """
 
     nodes: tuple[Node, ...]
@@ -153,6 +154,7 @@ class _Part:
     channels: Axis = ()
     selected: tuple[tuple[Axis, int], ...] = ()
     cat: Node | None = None
+    softmaxes: frozenset[Node] = frozenset()
 
 
 def _in_layer(part: _Part, pairs: Pairs) -> _Part:
@@ -241,11 +243,13 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     """Read an attention from its two contractions; return None for any other pair."""
     first, second = pair.first, pair.second
     if first is None:
-        return _separable(pair, batch) if _is_shared(pair, consumers) else _predicted(pair, batch)
+        is_one = kind_of(second.rows) != TOKEN and _is_shared(pair, consumers)
+        return _separable(pair, batch) if is_one else _predicted(pair, batch)
     if _is_over_tokens(first):
         return _over_channels(pair, batch) if pair.softmaxes else _linear(pair, batch)
     queries, keys, compared = first.rows, first.keys, first.columns
-    if roots_of(pair.mixed) & roots_of(first.rows) and not roots_of(pair.mixed) & {atom.root for atom in first.columns}:
+    mixed = roots_of(pair.mixed) if not pair.is_composed else roots_of(first.columns)
+    if mixed & roots_of(first.rows) and not mixed & {atom.root for atom in first.columns}:
         queries, keys, compared = keys, queries, first.rows  # k·qᵀ
     is_over_heads = _are_heads(queries, keys)
     shared = (
@@ -274,7 +278,9 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     firsts = (first, *pair.more)
     inputs = tuple(value for each in firsts for value in (each.left, each.right, pair.values))
     nodes, results = (*(each.node for each in firsts), second.node), (second.out,)
-    return _Part(nodes, found, inputs, results, queries, keys, first.contracted, _selected(first.left))
+    softmaxes = frozenset(node for node, _ in pair.softmaxes)
+    selected = _selected(first.left)
+    return _Part(nodes, found, inputs, results, queries, keys, first.contracted, selected, softmaxes=softmaxes)
 
 
 def _over_channels(pair: Pair, batch: int) -> _Part:
@@ -302,13 +308,15 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
     assert first is not None
     if not roots_of(second.batch) & roots_of(first.batch) and first.batch:
         return None
-    queries = second.rows if kind_of(second.rows) == TOKEN else second.keys
+    is_causal = first.node.name in RUNNING
+    queries = first.contracted if is_causal else second.rows if kind_of(second.rows) == TOKEN else second.keys
     if kind_of(queries) != TOKEN:
         return None
-    places = places_of(second.batch, queries, pair.mixed, batch)
+    shared = tuple(atom for atom in second.batch if not is_causal or atom not in queries)
+    places = places_of(shared, queries, pair.mixed, batch)
     found = Attention(
         kind="linear",
-        scope="linear",
+        scope="causal" if is_causal else "linear",
         tokens=size_of(queries),
         keys=None,
         head_dim=size_of(pair.mixed),
@@ -358,6 +366,7 @@ def _separable(pair: Pair, batch: int) -> _Part:
     summed = tuple(atom for atom in pair.mixed if atom.root.kind == TOKEN)
     groups = tuple(atom for atom in second.batch if atom.root.kind == TOKEN)
     channels = tuple(atom for atom in (*second.rows, *second.keys) if atom.root.kind == FEATURE)
+    scored = tuple(atom for atom in second.batch if atom.root.kind == FEATURE)  # channels with scores of their own
     places = places_of(second.batch, summed, channels, batch)
     found = Attention(
         kind="separable",
@@ -365,7 +374,9 @@ def _separable(pair: Pair, batch: int) -> _Part:
         tokens=size_of(pair.mixed) * size_of(groups),
         keys=None,
         head_dim=size_of(channels),
-        places=replace(places, heads=1, windows=1, sides=window_of(groups, summed)[0] or (1, 1), grid=False),
+        places=replace(
+            places, heads=size_of(scored), windows=1, sides=window_of(groups, summed)[0] or (1, 1), grid=False
+        ),
         macs=pair.macs,
     )
     return _Part((second.node,), found, (pair.values,), (second.out,))
@@ -483,6 +494,8 @@ def _runs(parts: Sequence[_Part]) -> Iterator[_Part]:
 
 def _step(one: _Part, other: _Part) -> str | None:
     """Return what the second of two parts of an attention continues with; None if they are not parts of one."""
+    if one.softmaxes & other.softmaxes:
+        return "scores" if _widths(one, other) or _alike(one, other, "keys", "pooled") else None
     if _widths(one, other) is not None:
         return "stripes"
     if _moves(one.queries, other.queries) and one.keys == other.keys and _alike(one, other, "tokens"):
@@ -503,9 +516,9 @@ def _step(one: _Part, other: _Part) -> str | None:
     return SELECTED.get(kind_of(differing[0])) if len(differing) == 1 else None
 
 
-def _alike(one: _Part, other: _Part, but: str) -> bool:
-    """Return whether two parts are alike, but for the size with this name: the last part of a loop may have fewer."""
-    sizes: dict[str, Any] = {but: 0}
+def _alike(one: _Part, other: _Part, *but: str) -> bool:
+    """Return whether two parts are alike, but for the values of these names: the last part of a loop may have fewer."""
+    sizes: dict[str, Any] = dict.fromkeys(but, 0)
     return replace(one.found, **sizes).likeness == replace(other.found, **sizes).likeness
 
 
@@ -515,7 +528,8 @@ def _widths(one: _Part, other: _Part) -> Shape | None:
     Each half has the same number of heads, and the stripes of one are as long as the grid in the other direction.
     """
     halves = [part.found.places for part in (one, other)]
-    if one.cat is None or one.cat is not other.cat or halves[0].heads != halves[1].heads:
+    is_joined = (one.cat is not None and one.cat is other.cat) or bool(one.softmaxes & other.softmaxes)
+    if not is_joined or halves[0].heads != halves[1].heads:
         return None
     planes = {places.plane for places in halves}
     stripes = [places.sides for places in halves]
@@ -542,11 +556,13 @@ def _slices(axis: Axis) -> list[tuple[Axis, int]]:
 
 
 def _cross(one: _Part, other: _Part) -> Attention:
-    """Return the attention in a vertical and a horizontal stripe, each of which is for half of the heads."""
+    """Return the attention in a vertical and a horizontal stripe, each for half of the heads, or with one softmax."""
     first, widths = one.found, _widths(one, other) or (0, 0)
     height, width = first.places.plane or (0, 0)
-    places = replace(first.places, heads=2 * (first.heads or 1), windows=1, sides=widths, grid=False)
-    keys = widths[0] * height + widths[1] * width - prod(widths)
+    is_shared = bool(one.softmaxes & other.softmaxes)
+    heads = (first.heads or 1) * (1 if is_shared else 2)
+    places = replace(first.places, heads=heads, windows=1, sides=widths, grid=False)
+    keys = widths[0] * height + widths[1] * width - (0 if is_shared else prod(widths))
     macs = first.macs + other.found.macs
     return replace(first, scope="cross-shaped", tokens=height * width, keys=keys, places=places, macs=macs)
 
@@ -566,8 +582,11 @@ def _joined(run: list[_Part]) -> _Part:
         sides = tuple(atom.size for atom in run[0].queries)
         is_dilated = any(atom.root.how == "steps" for atom in run[0].queries)
         found = replace(found, places=replace(places, windows=places.windows * times, sides=sides, grid=is_dilated))
-    elif step == "stripes":
-        found = _cross(*run)
+    elif step == "stripes" or (step == "scores" and _widths(run[0], run[1])):
+        found = _cross(*run[:2])
+    elif step == "scores":
+        keys = sum(part.found.keys or 0 for part in run)
+        found = replace(found, keys=keys, pooled=any(part.found.pooled for part in run))
     elif step == "images":
         found = replace(found, places=replace(places, images=places.images * times))
     else:

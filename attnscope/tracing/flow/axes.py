@@ -17,6 +17,8 @@ BATCH, TOKEN, FEATURE, TABLE, UNKNOWN = "batch", "token", "feature", "table", "u
 """Kinds of Roots: images, tokens (or another axis of an input), output channels of a weight, rows of a table."""
 RANK = {BATCH: 4, TOKEN: 3, FEATURE: 2, TABLE: 1, UNKNOWN: 0}
 """The kinds in the order in which they take precedence if an operator broadcasts two tensors."""
+IMAGE = 4
+"""Number of axes of an image with a batch axis, and of queries with an axis of heads."""
 LONGEST_LINE = 64
 """The largest number of ancestors of a Root that are remembered, since a loop may have any number."""
 
@@ -33,6 +35,7 @@ class Root:
         how: how it came from `origin`: "slice", "pad", "windows" and "window" (overlapping ones), "keys", "input", …
         origin: the Atoms of the axis that it came from; () for a new one.
         start: the first position of a slice, the padding before, or the place of an axis of an input.
+        rank: the number of axes of that input.
     """
 
     size: int
@@ -40,6 +43,7 @@ class Root:
     how: str = ""
     origin: "Axis" = ()
     start: int = 0
+    rank: int = 0
     line: "frozenset[Root]" = field(init=False)
     number: int = field(init=False)
 
@@ -147,4 +151,10 @@ def _viewed(axes: Axes, shape: Shape) -> Axes:
 
 def best(candidates: Sequence[Axis]) -> Axis:
     """Return the axis that says most about what it counts; the first of equal ones."""
-    return max(candidates, key=lambda axis: min([RANK[atom.root.kind] for atom in axis], default=-1), default=())
+    return max(candidates, key=lambda axis: min([_precedence(atom.root) for atom in axis], default=-1), default=())
+
+
+def _precedence(root: Root) -> float:
+    """Return the rank of a Root; the second axis of an input with four axes may count tokens, heads or channels."""
+    is_open = root.how == "input" and root.kind == TOKEN and root.start == 1 and root.rank == IMAGE
+    return RANK[FEATURE] - 0.5 if is_open else RANK[root.kind]

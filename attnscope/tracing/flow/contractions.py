@@ -8,6 +8,9 @@ from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rules import operands, reduced_places
 
 MATMULS = frozenset({"mm", "addmm", "bmm", "baddbmm", "baddbmm_", "mv", "dot"})
+RUNNING = frozenset({"cumsum", "cumsum_"})
+"""Operators that sum over all positions up to each one, and keep the axis."""
+SUMS = frozenset({"sum", "mean"}) | RUNNING
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,7 +37,7 @@ def contractions(flow: Flow) -> Iterator[Contraction]:
     for node in flow.nodes:
         if node.name in MATMULS:
             found = _matmul(node)
-        elif node.name in ("sum", "mean"):
+        elif node.name in SUMS:
             found = _sum_of_product(node)
         else:
             continue
@@ -60,7 +63,7 @@ def _matmul(node: Node) -> Contraction | None:
 
 
 def _sum_of_product(node: Node) -> Contraction | None:
-    """Read `(left * right).sum(axis)`."""
+    """Read `(left * right).sum(axis)`, and `(left * right).cumsum(axis)`, which keeps the axis."""
     product = node.args[0]
     maker = product.maker
     if maker is None or maker.name not in ("mul", "mul_") or len(list(maker.inputs)) != 2:

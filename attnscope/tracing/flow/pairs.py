@@ -1,18 +1,21 @@
 """Pair contractions: the scores of an attention with the weighted sum that takes them, or kᵀ·v with the queries."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from math import prod
 
 from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of, size_of
-from attnscope.tracing.flow.contractions import Contraction, contractions
+from attnscope.tracing.flow.contractions import MATMULS, SUMS, Contraction, contractions
 from attnscope.tracing.flow.record import Flow, Node, Value
-from attnscope.tracing.flow.rules import RULES, reduced_places
+from attnscope.tracing.flow.rules import RULES, operands, reduced_places
 
 SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "_masked_softmax"})
 EXPONENTIALS = frozenset({"exp", "exp_", "exp2"})
 """Operators of a softmax that is written out."""
+VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "clone", "contiguous"})
+FACTORS = ("weighted sum", "sum of the weights")
 NEAREST = 4
 """The largest number of operators between a sum and a division by it."""
 FARTHEST = 400
@@ -32,6 +35,7 @@ class Pair:
         divided: the axes over whose sums the weights are divided after a softmax.
         more: other products of queries and keys, whose scores are joined with the first along the keys.
         added: other products of queries and keys, whose scores or weights are added to those of the first.
+        is_composed: whether the weights are a product with other scores.
     """
 
     first: Contraction | None
@@ -42,6 +46,7 @@ class Pair:
     divided: tuple[Axis, ...] = ()
     more: tuple[Contraction, ...] = ()
     added: tuple[Contraction, ...] = ()
+    is_composed: bool = False
 
     @property
     def values(self) -> Value:
@@ -79,6 +84,9 @@ class _Search:
         self.all = list(contractions(flow))
         self.at = {_product_of(contraction): contraction for contraction in self.all}
         """The contractions, by the node that multiplies."""
+        self.scores = _scores(flow, self.at)
+        self.are_factors = False
+        """Whether the values that were followed last are a factor of other weights."""
 
     def run(self) -> Pairs:
         pairs = Pairs(consumers=self.consumers)
@@ -98,7 +106,7 @@ class _Search:
             if node.name in SOFTMAXES and node not in taken and not node.outputs[0].is_constant:
                 axis = softmax_axis(node)
                 pair = self.follow(node.outputs[0], frozenset(atom.root for atom in axis), None) if axis else None
-                if pair is not None and pair.second.node in firsts | seconds:
+                if self.are_factors or (pair is not None and pair.second.node in firsts | seconds):
                     continue  # of the queries or keys of linear attention, or of weights that are added to others
                 if pair is None or not _is_of_tokens(_values_axis(pair)):
                     pairs.others.append(node)
@@ -106,6 +114,7 @@ class _Search:
                     pair.softmaxes.insert(0, (node, axis))
                     pairs.found.append(pair)
                     seconds.add(pair.second.node)
+        pairs.found += self.quotients()
         order = {node: index for index, node in enumerate(self.flow.nodes)}
         pairs.found.sort(key=lambda pair: order[pair.second.node])
         return pairs
@@ -115,16 +124,25 @@ class _Search:
         before: dict[Value, tuple[Value, Node] | None] = {start: None}
         rows = frozenset(atom.root for atom in first.rows) if first else frozenset()
         queue = [(start, columns)]
+        self.are_factors = False
         for value, columns in queue:
             if len(before) > FARTHEST:
                 return None
             for node in self.consumers[value]:
                 second = self.at.get(node)
+                if second is not None and first is not second and {second.left, second.right} <= self.scores:
+                    self.are_factors = True
+                    if value is second.left and second.out not in before and second.columns:
+                        before[second.out] = value, node
+                        queue.append((second.out, frozenset(atom.root for atom in second.columns)))
+                    continue
                 if second is not None and first is not second:
                     mixed = _mixed(second, value, columns, rows)
                     if mixed is not None:
                         way = _way(before, value)
-                        return Pair(first, second, self.softmaxes(way), mixed, value, _divided(way))
+                        found = Pair(first, second, self.softmaxes(way), mixed, value, _divided(way))
+                        found.is_composed = not self.at.keys().isdisjoint(way)
+                        return found
                     if node.name not in ("mul", "mul_"):
                         continue
                 for out in node.outputs:
@@ -133,6 +151,20 @@ class _Search:
                         before[out] = value, node
                         queue.append((out, kept))
         return None
+
+    def quotients(self) -> Iterator[Pair]:
+        """Yield the weighted sums of values that are divided by the same sums of their weights, which are exponentials.
+
+        The sum may be over all tokens, or be a product with a table of tokens × tokens (Zhai et al. 2021).
+        """
+        for node in self.flow.nodes:
+            if node.name not in ("div", "div_") or len(list(node.inputs)) != len(FACTORS):
+                continue
+            sums, norms = [_sums_before(value) for value in node.inputs]
+            for total, norm in product(sums, norms):
+                pair = _quotient(total, norm)
+                if pair is not None:
+                    yield pair
 
     def softmaxes(self, way: Sequence[Node]) -> list[tuple[Node, Axis]]:
         """Return the normalizing operators among those on the way to a weighted sum, with their axes."""
@@ -150,6 +182,85 @@ class _Search:
             if node.name == "sum" and (axes := _reduced(node)):
                 return axes
         return ()
+
+
+def _scores(flow: Flow, contractions: Mapping[Node, Contraction]) -> frozenset[Value]:
+    """Return the scores of tokens with tokens in a flow, what is made of them alone, and their products."""
+    found: set[Value] = set()
+    for node in flow.nodes:
+        each = contractions.get(node)
+        if each is not None:
+            is_score = {each.left, each.right} <= found or (
+                kind_of(each.contracted) == FEATURE
+                and bool(each.rows and each.columns)
+                and FEATURE not in (kind_of(each.rows), kind_of(each.keys))
+            )
+            found |= {each.out} if is_score else set()
+        elif not node.macs and any(value in found for value in node.inputs):
+            found |= {value for value in node.outputs if value.is_real}
+    return frozenset(found)
+
+
+def _sums_before(value: Value) -> list[Node]:
+    """Return the nearest operators before a value that sum over an axis."""
+    found, queue = [], [value]
+    for each in queue:
+        node = each.maker
+        if node is None or len(queue) > NEAREST**2:
+            continue
+        if node.name == "sum" or (node.name in MATMULS and any(value.is_weight for value in node.inputs)):
+            found.append(node)
+        elif not node.macs:
+            queue += node.inputs
+    return found
+
+
+def _quotient(total: Node, norm: Node) -> Pair | None:
+    """Return the pair of a weighted sum and the same sum of its weights; None for other sums."""
+    summed = [_summand(node) for node in (total, norm)]
+    if total.name != norm.name or None in summed:
+        return None
+    weighted, weights = summed
+    maker = weighted.maker if weighted else None
+    if maker is None or weights is None or maker.name not in ("mul", "mul_"):
+        return None
+    values = [value for value in maker.inputs if not _are_exponentials(value, weights)]
+    if len(values) != 1:
+        return None
+    is_sum = total.name == "sum"
+    mixed = _reduced(total) if is_sum else weights.axes[-2]
+    rows = () if is_sum else total.outputs[0].axes[-2]
+    if kind_of(mixed) != TOKEN or weights.shape != values[0].shape:
+        return None
+    kept = tuple(atom for axis in weights.axes for atom in axis if atom not in mixed)
+    return Pair(
+        None, Contraction(total, weights, values[0], total.outputs[0], kept, rows, (), (), mixed), [], mixed, weights
+    )
+
+
+def _summand(node: Node) -> Value | None:
+    """Return what an operator sums: the factor that is not a weight of a matmul."""
+    if node.name == "sum":
+        return next(node.inputs, None)
+    left, right = operands(node)
+    return _viewed(right) if left is not None and right is not None and left.is_weight and not right.is_weight else None
+
+
+def _are_exponentials(one: Value, other: Value) -> bool:
+    """Return whether two tensors are the exponentials of the same tensor."""
+    makers = one.maker, other.maker
+    if None in makers or makers[0].name not in EXPONENTIALS:  # type: ignore[union-attr]
+        return False
+    return one is other or (makers[0].name == makers[1].name and makers[0].args[0] is makers[1].args[0])  # type: ignore[union-attr]
+
+
+def _viewed(value: Value) -> Value:
+    """Return the tensor of which another one is a view with the same elements."""
+    while (
+        value.maker is not None and value.maker.name in VIEWS and prod(value.maker.args[0].shape) == prod(value.shape)
+    ):
+        value = value.maker.args[0]
+    return value
 
 
 def _way(before: Mapping[Value, tuple[Value, Node] | None], value: Value) -> list[Node]:
@@ -217,7 +328,7 @@ def is_joint(pair: Pair) -> bool:
 
 def _product_of(contraction: Contraction) -> Node:
     node = contraction.node
-    maker = node.args[0].maker if node.name in ("sum", "mean") else None
+    maker = node.args[0].maker if node.name in SUMS else None
     return maker if maker is not None else node
 
 
@@ -252,7 +363,7 @@ def _mixed(second: Contraction, value: Value, columns: frozenset[Root], rows: fr
     """Return the axis of a value that a contraction sums over, if it has these columns or rows; else None."""
     if value not in (second.left, second.right):
         return None
-    if second.node.name in ("sum", "mean"):
+    if second.node.name in SUMS:
         axis = _summed(value, second.node)
     elif value is second.right and len(value.axes) > 1:
         axis = value.axes[-2]
@@ -273,7 +384,7 @@ def _summed(factor: Value, node: Node) -> Axis:
 def _values_axis(pair: Pair) -> Axis:
     """Return the axis of the values that the second contraction sums over."""
     second = pair.second
-    if second.node.name in ("sum", "mean"):
+    if second.node.name in SUMS:
         return _summed(pair.values, second.node)
     if pair.weights is second.right:
         return second.left.axes[-1]

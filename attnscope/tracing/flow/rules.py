@@ -86,7 +86,7 @@ class AxisRules:
             kinds[0] = BATCH if value.shape[0] == self.batch else TOKEN
         how = "" if value.is_constant else "input"
         value.axes = tuple(
-            Root(size, kind, how, start=place).whole
+            Root(size, kind, how, start=place, rank=len(kinds)).whole
             for place, (size, kind) in enumerate(zip(value.shape, kinds, strict=True))
         )
 
@@ -96,6 +96,8 @@ class AxisRules:
             padded = axis[0].root
             if size_of(padded.origin) == size and padded.start == start:
                 return padded.origin  # the padding is removed again
+        if how == "slice" and (part := _part_of_joint(axis, size, start)):
+            return part
         key = axis, size, how, start, kind
         if key not in self.made:
             self.made[key] = Root(size, kind or kind_of(axis), how, axis, start)
@@ -117,6 +119,18 @@ class AxisRules:
             else:
                 axes.append(Root(size, UNKNOWN).whole)
         return tuple(axes)
+
+
+def _part_of_joint(axis: Axis, size: int, start: int) -> Axis:
+    """Return the axis that was joined with others at a position; () if a slice is not one of those."""
+    if len(axis) != 1 or axis[0].root.how != "cat" or axis[0].size != axis[0].root.size:
+        return ()
+    before = 0
+    for atom in axis[0].root.origin:
+        if before == start and atom.size == size == atom.root.size:
+            return (atom,) if sum(each.size for each in axis[0].root.origin) == axis[0].size else ()
+        before += atom.size
+    return ()
 
 
 def _fit(axes: Axes, shape: Shape) -> bool:
