@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import json
 import os
 import random
@@ -101,6 +102,24 @@ def test_keys_change_fields_and_everything_follows(size):
         assert app.session.draft.command == "attnscope vit --scope model"
 
     drive(check, Draft(VIT), size)
+
+
+def test_a_key_before_the_first_report_is_not_lost():
+    class Typed(Explorer):
+        CSS_PATH = Path(inspect.getfile(Explorer)).with_name("explorer.tcss")
+
+        def on_mount(self) -> None:
+            super().on_mount()
+            self.simulate_key("down")
+
+    async def check() -> None:
+        app = Typed(Draft(VIT))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            assert app.row.name == "scope"
+            assert "▸scope" in text_of(app)
+
+    asyncio.run(check())
 
 
 def test_a_typed_value_is_set_or_refused_in_place():
@@ -635,7 +654,6 @@ def test_a_real_terminal_is_left_as_it_was(terminal):
     python = f"COLUMNS=80 LINES=24 PYTHONPATH={Path(__file__).parents[1]} {sys.executable}"
     send(f"clear; stty -a | cksum; {python} -m attnscope explore swin --shift; echo code $?; stty -a | cksum", "Enter")
     wait_for_text(terminal, "[1 steps]")
-    time.sleep(0.5)  # a key in the moment of the first paint is sometimes lost
     for key, expected in (("Down", "▸scope"), ("Down", "▸dim"), ("Right", "‹ 99 ›")):
         send(key)
         wait_for_text(terminal, expected)

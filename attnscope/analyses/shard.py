@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attnscope.attentions.spec import Spec
@@ -16,6 +17,9 @@ from attnscope.reports.sharding import OtherPlan, ShardedStep, ShardedTotals, Sh
 
 if TYPE_CHECKING:
     from attnscope.analyses.network_shards import ShardedNetwork
+
+KEPT = 8
+"""Plans that are kept: those of one attention, which a report needs again for the other plans."""
 
 
 def plan_shards(
@@ -171,6 +175,7 @@ def _totals(
     )
 
 
+@lru_cache(maxsize=KEPT)
 def sharded_plan(spec: Spec, mesh: Mesh) -> "ShardedPlan | ShardedNetwork":
     """Return the plan of a Spec on a mesh, or the parts of a network.
 

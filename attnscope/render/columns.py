@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from rich.box import Box
@@ -62,6 +62,9 @@ class Column(Generic[Row]):
     total_at_least: Value = None
     most: int | None = None
     is_long: bool = False
+    _cells: dict[tuple[int, Screen], tuple[Sequence[Row], list[str], int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def words(self, row: Row) -> str:
         """Return the formatted value of a row."""
@@ -79,8 +82,22 @@ class Column(Generic[Row]):
 
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Return the heading, a cell for each row, and the total."""
-        texts = [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
-        return texts if self.most is None or screen.width is None else [shortened(text, self.most) for text in texts]
+        return self._once(rows, screen)[1]
+
+    def width(self, rows: Sequence[Row], screen: Screen) -> int:
+        """Return the width of the widest cell."""
+        return self._once(rows, screen)[2]
+
+    def _once(self, rows: Sequence[Row], screen: Screen) -> tuple[Sequence[Row], list[str], int]:
+        """Return the cells and their width, made once for these rows."""
+        key = id(rows), screen
+        if key not in self._cells:
+            texts = [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
+            if self.most is not None and screen.width is not None:
+                texts = [shortened(text, self.most) for text in texts]
+            # with the rows, whose id stays theirs as long as they exist
+            self._cells[key] = rows, texts, max(map(cell_len, texts))
+        return self._cells[key]
 
 
 def shortened(text: str, most: int) -> str:
@@ -128,7 +145,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
     kept: set[str] = set()
     last_first = shown[::-1]
     for column in sorted(last_first, key=lambda column: column.rank or 0):
-        width = max(map(cell_len, column.cells(rows, screen))) + GAP
+        width = column.width(rows, screen) + GAP
         if width <= room or not column.rank:
             kept.add(column.key)
             room -= width
@@ -144,7 +161,7 @@ def _narrowed(columns: list[Column[Row]], rows: Sequence[Row], screen: Screen, r
     """Return columns whose long one leaves room for those of rank 0, and if it can for those of the first ranks."""
     if not any(column.is_long for column in columns):
         return columns
-    widths = {column.key: max(map(cell_len, column.cells(rows, screen))) + GAP for column in columns}
+    widths = {column.key: column.width(rows, screen) + GAP for column in columns}
 
     def left(rank: int) -> int:
         others = [column for column in columns if not column.is_long and (column.rank or 0) <= rank]

@@ -39,17 +39,23 @@ def neighbourhood_parts(report: NeighbourhoodReport, screen: Screen, most: int =
         screen: the screen.
         most: the largest number of lines of a picture.
     """
+    drawing, legend = drawing_of(report, screen, most)
+    parts: list[RenderableType] = [screen.headline(report.title), Text(""), picture_rows(drawing.pictures, screen)]
+    parts += [screen.aside(line) for line in legend]
+    parts += [Text(""), *table_parts(seen_columns(), report.seen, screen)]
+    lines = [("note", note, "") for note in report.notes] + screen.suggestion(*report.next)
+    return [*parts, Text(""), screen.lines(lines)] if lines else parts
+
+
+def drawing_of(report: NeighbourhoodReport, screen: Screen, most: int = MOST_LINES) -> tuple[Drawing, list[str]]:
+    """Return the pictures and the lines that explain them."""
     keys, *fields = report.seen
     scored = report.neighbourhood.keys is not None
     planes = [_plane(report, "keys of one query" if scored else "tokens of one output", [keys], "@o")]
     if fields:
         planes.append(_plane(report, f"after {plural(len(fields), 'layer')}", fields, LAYER_SIGNS))
     drawing = draw(planes, room(screen), screen, most)
-    parts: list[RenderableType] = [screen.headline(report.title), Text(""), picture_rows(drawing.pictures, screen)]
-    parts += [screen.aside(line) for line in _legend(report, drawing)]
-    parts += [Text(""), *table_parts(seen_columns(), report.seen, screen)]
-    lines = [("note", note, "") for note in report.notes] + screen.suggestion(*report.next)
-    return [*parts, Text(""), screen.lines(lines)] if lines else parts
+    return drawing, _legend(report, drawing)
 
 
 def seen_columns() -> list[Column[Seen]]:

@@ -134,6 +134,8 @@ class Explorer(App[list[str]]):
         self._prompt = self.query_one(Input)
         self.set_class(self.ascii, "ascii")
         self._fields.focus()
+        self._show_fields()  # keys may come before the first report
+
         # The command line disabled the collector, but this process may run for hours. A full collection takes as long
         # as a key may, so it is rare.
         gc.freeze()

@@ -1,14 +1,15 @@
 """The widgets of the explorer: scrolling lines with a cursor, a line of tabs, and a window with an explanation."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -29,12 +30,16 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
             super().__init__()
             self.view, self.line, self.column = view, line, column
 
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False)  # a layout draws the whole screen
+
     def __init__(self, id: str, ascii: bool = False) -> None:
         super().__init__(id=id)
         self.lines: Sequence[Line] = ()
         self.cursor = 0
         """The number of the line with the cursor."""
         self._marker = ">" if ascii else "▸"
+        self._style: Any = None
+        """The style of all lines, found once for a drawing."""
 
     @property
     def width(self) -> int:
@@ -53,8 +58,7 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
         widest = max((line.width for line in lines), default=0)
         room = self.scrollable_content_region
         size = Size(max(widest, room.width), max(len(lines), room.height))
-        if size != self.virtual_size:  # which lays out and draws the whole screen
-            self.virtual_size = size
+        self.virtual_size = size
         cursor = min(self.cursor, max(len(lines) - 1, 0))
         if lines and not lines[cursor].topic:
             cursor = next((place for place in self._places if place >= cursor), next(iter(self._places), 0))
@@ -62,11 +66,15 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
         self.cursor = cursor
         top = int(self.scroll_offset.y)
         for place in range(top, top + self.size.height):
-            old, new = (of[place].text if place < len(of) else None for of in (before, lines))
-            if old != new:
+            old, new = (of[place] if place < len(of) else None for of in (before, lines))
+            if old is not new and (old is None or new is None or not new.looks_like(old)):
                 changed.add(place)
         for place in changed:
             self.refresh_line(place)
+
+    def watch_virtual_size(self, size: Size) -> None:
+        """Show the scrollbar that the lines need; only a scrollbar that appears or goes needs a layout."""
+        self._scroll_update(size)
 
     @property
     def _places(self) -> list[int]:
@@ -93,10 +101,15 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
         else:  # the lines beyond the last one that can have the cursor
             self.scroll_to(y=self.scroll_y + by, animate=False)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return lines of the screen, all in the same style."""
+        self._style = self.rich_style
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         """Return a line of the screen."""
         left, top = self.scroll_offset
-        width, base = self.size.width, self.rich_style
+        width, base = self.size.width, self._style
         place = top + y
         if place >= len(self.lines):
             return Strip.blank(width, base)

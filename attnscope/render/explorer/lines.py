@@ -1,13 +1,12 @@
 """Lines of a pane: styled text, each with what explains it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property, partial
 from textwrap import wrap
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import RenderableType
-from rich.text import Text
+from rich.text import Span, Text
 
 from attnscope.render.columns import Column, fit
 from attnscope.render.screen import Labelled, Screen
@@ -26,14 +25,20 @@ class Line:
         text: the styled text, or a function that makes it when the line is first on the screen.
         topic: a function that returns what explains the line; only a line with a topic can be focused.
         width: the columns of the text if it is not made yet.
+        content: what the text is made of; lines with equal contents look the same.
     """
 
     def __init__(
-        self, text: Text | Callable[[], Text], topic: Callable[[], str] | None = None, width: int | None = None
+        self,
+        text: Text | Callable[[], Text],
+        topic: Callable[[], str] | None = None,
+        width: int | None = None,
+        content: Hashable = None,
     ) -> None:
         self._make = text
         self.topic = topic
         self._width = width
+        self._content = content
 
     @cached_property
     def text(self) -> Text:
@@ -45,6 +50,12 @@ class Line:
         """Return the columns of the text at most."""
         return self.text.cell_len if self._width is None else self._width
 
+    def looks_like(self, other: "Line") -> bool:
+        """Return whether another line looks the same; without making the texts if the contents are known."""
+        if self._content is not None and other._content is not None:
+            return self._content == other._content
+        return self.text == other.text and self.text.spans == other.text.spans and self.text.style == other.text.style
+
 
 def plain(words: str, screen: Screen, style: str = "") -> Line:
     """Return a line of text."""
@@ -54,20 +65,6 @@ def plain(words: str, screen: Screen, style: str = "") -> Line:
 def folded(words: str, screen: Screen, style: str = "") -> list[Line]:
     """Return a text in lines that fit the screen."""
     return [plain(f" {line}", screen, style) for line in wrap(words, max((screen.width or WIDE) - 1, LEAST)) or [""]]
-
-
-def from_parts(parts: Iterable[RenderableType], screen: Screen) -> list[Line]:
-    """Return the lines of parts of a screen."""
-    from rich.console import Console
-
-    console = Console(
-        width=screen.width, force_terminal=True, color_system="standard", highlight=False, markup=False, emoji=False
-    )
-    return [
-        Line(Text.assemble(*[(segment.text, segment.style or "") for segment in segments]))
-        for part in parts
-        for segments in console.render_lines(part, pad=False)
-    ]
 
 
 def labelled_lines(lines: Iterable[Labelled], screen: Screen) -> list[Line]:
@@ -85,37 +82,49 @@ def table(
     columns: Sequence[Column[Any]],
     rows: Sequence[Any],
     screen: Screen,
-    topic: Callable[[Any], str],
+    topic: Callable[[Any], str] | None,
     style: Callable[[Any], str] = lambda row: "",
 ) -> list[Line]:
-    """Return the heading, the rows and the totals of the columns that fit; each row explains itself by its topic."""
+    """Return the heading, the rows and the totals of the columns that fit.
+
+    Args:
+        columns: the columns.
+        rows: the rows.
+        screen: the screen.
+        topic: a function that explains a row; None if rows need no explanation.
+        style: a function that returns the style of a row.
+    """
     kept, _ = fit(columns, rows, screen)
     cells = [column.cells(rows, screen) for column in kept]
-    widths = [max(map(cell_len, texts)) for texts in cells]
-
+    widths = [column.width(rows, screen) for column in kept]
+    rights = tuple([column.right for column in kept])
     wide = sum(widths) + GAP * len(widths) + 1
 
-    def line(index: int, style: str, tints: Sequence[str]) -> Text:
-        text = Text(" ", style=style)
-        for column, texts, width, tint in zip(kept, cells, widths, tints, strict=True):
-            cell = texts[index]
-            room = " " * (width - cell_len(cell))
-            text.append(f"{room}{cell}" if column.right else f"{cell}{room}", style=tint or None)
-            text.append(" " * GAP)
-        text.rstrip()
-        return text
+    def line(index: int, style: str = "bold", row: Any = None) -> Line:
+        tints = ("",) * len(kept) if row is None else tuple([column.tint(row) for column in kept])
+        content = tuple([texts[index] for texts in cells]), tuple(widths), rights, tints, style
+        explained = None if topic is None or row is None else partial(topic, row)
+        return Line(partial(_aligned, *content), explained, wide, content)
 
-    plainly = [""] * len(kept)
     rule = plain((screen.text("─")) * (sum(widths) + GAP * (len(widths) - 1) + 1), screen, "dim")
-    body = [
-        Line(
-            partial(line, index, style(row), [column.tint(row) for column in kept]),
-            partial(topic, row),
-            wide,
-        )
-        for index, row in enumerate(rows, start=1)
-    ]
-    lines = [Line(line(0, "bold", plainly)), rule, *body]
+    body = [line(index, style(row), row) for index, row in enumerate(rows, start=1)]
+    lines = [line(0), rule, *body]
     if any(column.total is not None for column in kept):
-        lines += [rule, Line(line(len(rows) + 1, "bold", plainly))]
+        lines += [rule, line(len(rows) + 1)]
     return lines
+
+
+def _aligned(
+    texts: Sequence[str], widths: Sequence[int], rights: Sequence[bool], tints: Sequence[str], style: str
+) -> Text:
+    """Return the cells of a row as one text, each padded to the width of its column."""
+    parts, spans, at = [" "], [], 1
+    for text, width, right, tint in zip(texts, widths, rights, tints, strict=True):
+        room = " " * (width - cell_len(text))
+        cell = f"{room}{text}" if right else f"{text}{room}"
+        if tint:
+            spans.append(Span(at, at + len(cell), tint))
+        parts.append(cell + " " * GAP)
+        at += len(cell) + GAP
+    words = "".join(parts).rstrip()
+    return Text(words, style=style, spans=[span.right_crop(len(words)) for span in spans if span.start < len(words)])

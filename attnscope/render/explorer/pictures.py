@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.text import Text
+
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.chart import Axis, Mark, log_log
 from attnscope.render.chart import Line as Curve
-from attnscope.render.explorer.lines import Line, folded, from_parts, labelled_lines, plain
-from attnscope.render.neighbourhood import neighbourhood_parts
-from attnscope.render.screen import Screen, labelled
+from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
+from attnscope.render.neighbourhood import drawing_of, seen_columns
+from attnscope.render.plane import side_by_side
+from attnscope.render.screen import MARGIN, Screen, labelled
 from attnscope.render.summary import paper_lines
+from attnscope.render.windows.parts import room
 from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report
 
@@ -50,7 +54,12 @@ def growth(
 
 def neighbourhood(report: NeighbourhoodReport, screen: Screen, height: int) -> list[Line]:
     """Return the picture of the keys of one query in this many lines if it can be, its legend and its figures."""
-    return from_parts(neighbourhood_parts(report, screen, max(height - BELOW, FEWEST))[2:], screen)
+    drawing, legend = drawing_of(report, screen, max(height - BELOW, FEWEST))
+    picture = [Line(Text(" " * MARGIN).append_text(line)) for line in side_by_side(drawing.pictures, room(screen))]
+    explained = [line for words in legend for line in folded(words, screen, "dim")]
+    figures = table(seen_columns(), report.seen, screen, topic=None)
+    notes = labelled_lines([("note", note, "") for note in report.notes], screen)
+    return [*picture, *explained, plain("", screen), *figures, *([plain("", screen), *notes] if notes else [])]
 
 
 def without_picture(report: Report, why: str, screen: Screen) -> list[Line]:

@@ -1,5 +1,6 @@
 """The tables of the explorer: steps, parts of a network, memory over the steps, and operands of the roofline."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from attnscope.reports.report import PartRow, Report, StepRow
 
 Columns = Sequence[Column[Any]]
 
+KEPT = 4
+"""Reports whose columns are kept: the current one, the one before it, the pinned one, and one that may be undone."""
 MOST_NAME = 28
 """Columns of the name of a part; its explanation has the whole name."""
 
@@ -48,7 +51,7 @@ def steps(shown: Shown, screen: Screen) -> list[Line]:
 
     below = replace(screen, quiet=True)
     return [
-        *_compared(shown, screen, lambda report: _without_backward(step_columns(report)), style),
+        *_compared(shown, screen, _of_steps, style),
         plain("", screen),
         *labelled_lines(lines_below(report, below), below),
     ]
@@ -62,11 +65,34 @@ def parts(shown: Shown, screen: Screen) -> list[Line]:
             why = "This is a single attention. Set scope to model to see the stages of a network built from it."
         return folded(why, screen)
 
-    def columns(report: Report) -> list[Column[Any]]:
-        found = _without_backward(part_columns(report))
-        return [replace(column, most=MOST_NAME) if column.key == "part" else column for column in found]
+    return _compared(shown, screen, _of_parts, part_style, lambda report: report.parts)
 
-    return _compared(shown, screen, columns, part_style, lambda report: report.parts)
+
+def _once(columns_of: Callable[[Report], Columns]) -> Callable[[Report], Columns]:
+    """Return a function that keeps the columns of the latest reports, with the cells that they have made."""
+    kept: OrderedDict[int, tuple[Report, Columns]] = OrderedDict()
+
+    def columns(report: Report) -> Columns:
+        if id(report) not in kept:
+            # with the report, whose id stays its own as long as it exists
+            kept[id(report)] = report, columns_of(report)
+        kept.move_to_end(id(report))
+        if len(kept) > KEPT:
+            kept.popitem(last=False)
+        return kept[id(report)][1]
+
+    return columns
+
+
+@_once
+def _of_steps(report: Report) -> Columns:
+    return _without_backward(step_columns(report))
+
+
+@_once
+def _of_parts(report: Report) -> Columns:
+    found = _without_backward(part_columns(report))
+    return [replace(column, most=MOST_NAME) if column.key == "part" else column for column in found]
 
 
 def _without_backward(columns: Columns) -> list[Column[Any]]:
