@@ -13,10 +13,12 @@ from torch import nn
 
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.hiera.spec import HieraSpec
+from attnscope.attentions.linear.spec import LinearSpec
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
 from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.attentions.sam.spec import SAMSpec
+from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swin3d.spec import Swin3DSpec
@@ -56,6 +58,8 @@ CASES = [
     (PVTSpec(dim=16, heads=4, resolution=14, linear=True), "ulysses=4"),
     (Swin3DSpec(dim=24, heads=4, resolution=(4, 8, 8), window=(2, 4, 4), shift=True), "tp=4"),
     (XCASpec(dim=24, heads=4), "sp=4"),
+    (LinearSpec(dim=16, head_dim=8, resolution=(14, 6), scales=(3, 7), qkv_bias=True, batch=2), "windows=4"),
+    (SeparableSpec(dim=8, resolution=(14, 6), batch=2), "windows=4"),
 ]
 ALONE = [
     *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],
@@ -123,8 +127,18 @@ def of_other_keys(draw: random.Random) -> tuple[Spec, str]:
     return draw.choice(specs), f"{draw.choice(['tp', 'sp', 'ulysses', 'ring', 'context'])}={ranks}"
 
 
+def of_sums(draw: random.Random) -> tuple[Spec, str]:
+    ranks, rows = draw.choice([2, 3, 4]), draw.choice([7, 8, 11])
+    values: dict[str, Any] = {"dim": 16, "batch": draw.randint(1, 2), "qkv_bias": draw.random() < 0.5}
+    specs = [
+        LinearSpec(**values, resolution=(rows, 5), head_dim=8, scales=draw.choice([(3,), (5,), (3, 5), (7, 3)])),
+        SeparableSpec(**values, resolution=(2 * rows, 6), patch=(2, draw.choice([1, 2, 3]))),
+    ]
+    return draw.choice(specs), f"windows={ranks}"
+
+
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys])
+@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys, of_sums])
 def test_random_specs_run_as_planned(kind: Callable[[random.Random], tuple[Spec, str]], seed: int) -> None:
     spec, plan = kind(random.Random(seed))
     assert verify_on_fake(spec, parse_mesh(plan)).problems == []

@@ -9,6 +9,7 @@ import pytest
 
 from attnscope import attentions, networks
 from attnscope.analyses.shard import plan_shards, plans_for, usual_plan
+from attnscope.attentions.linear.spec import LinearSpec
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
 from attnscope.attentions.pvt.spec import PVTSpec
@@ -105,6 +106,26 @@ def test_an_mbconv_is_cut_along_its_hidden_channels() -> None:
     parts = {row.name: row for row in plan_shards(network, "tp=2").steps}
     assert {name for name, row in parts.items() if row.whole} == {"stem", "head"}
     assert parts["stage 1, first block"].bytes_sent == report.totals.bytes_sent
+
+
+def test_ranks_gather_the_scores_of_tokens_and_sum_their_contexts() -> None:
+    report = plan_shards(SeparableSpec(), "windows=2")
+    assert kinds(report, "before")["softmax"] == [("all-gather", "query")]
+    assert kinds(report, "after")["sum_context"] == [("all-reduce", "context")]
+    scores, context = 32 * 32 * 4, 128 * 4 * 4  # a score a token; a context for each place of a patch of 2×2
+    assert report.totals.bytes_sent == scores // 2 + context
+    assert report.totals.macs * 2 == report.totals.whole_macs
+
+
+@pytest.mark.parametrize(("scales", "reach"), [((5,), 2), ((3, 7), 3), ((7, 3), 3)])
+def test_rows_of_linear_attention_send_the_rows_that_its_convolutions_read(scales: tuple[int, ...], reach: int) -> None:
+    spec = LinearSpec(scales=scales)
+    report = plan_shards(spec, "windows=2")
+    heads = 8 * (1 + len(scales))
+    context = heads * 16 * 17 * 4
+    assert report.totals.bytes_sent == reach * 14 * 384 * 4 + context
+    assert kinds(report, "after") == {"sum_context": [("all-reduce", "context")]}
+    assert report.totals.macs * 2 == spec.plan().macs
 
 
 def test_windows_of_a_block_send_the_halos_of_its_attention() -> None:
@@ -267,7 +288,12 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (ViTSpec(), "tp=8", "12 heads on 8 ranks); 2, 3, 4, 6 or 12"),
         (ViTSpec(), "ulysses=5", "12 heads on 5 ranks); 2, 3, 4, 6 or 12"),
         (SwinSpec(), "windows=5", "8 rows of windows on 5 ranks); 2, 3, 4 or 8"),
-        (SwinSpec(resolution=7), "windows=2", "1 row of windows on 2 ranks); none is legal"),
+        (SwinSpec(resolution=7), "windows=2", "1 row of windows on 2 ranks); use tp=3"),
+        (SwinSpec(resolution=7, heads=1), "windows=2", "no plan is legal for this attention"),
+        (SeparableSpec(), "tp=4", "this attention has none; use windows=4"),
+        (ViTSpec(), "tp=2,windows=2", "use tp, sp, ulysses or ring"),
+        (XCASpec(), "ring=4", "normalizes an axis that it cuts; use sp=4 or tp=4"),
+        (LinearSpec(), "windows=2x2", "aggregate reads rows and columns of other ranks; use windows=4"),
         (SwinSpec(), "windows=2x16", "8 columns of windows on 16 ranks); 2, 3, 4 or 8"),
         (ViTSpec(tokens=197), "ring=150", "197 tokens on 150 ranks); nearest: 99 or 197"),
         (ViTSpec(), "windows=2", "use tp, sp, ulysses or ring"),
@@ -276,7 +302,7 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
         (PVTSpec(resolution=15, reduction=4), "ring=2", "reduce runs convolution, which mixes tokens"),
         (PVTSpec(), "context=8", "7 rows of tokens on 8 ranks); 2, 3, 4 or 7"),
-        (SeparableSpec(), "windows=2", "softmax normalizes an axis that it cuts"),
+        (SeparableSpec(), "windows=2x2", "softmax normalizes an axis that it cuts; use windows=4"),
         (XCASpec(), "context=2", "normalize normalizes an axis that it cuts"),
         (ViTSpec(), "tp=2,sp=2", "both cut the heads"),
         (ViTSpec(), "ring=2,context=2", "both cut the tokens"),
@@ -367,10 +393,20 @@ def test_the_command_prints_the_steps_of_a_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "plan"), [("vit", "tp=2"), ("swin", "windows=2"), ("nat", "windows=2"), ("xca", "sp=2")]
+    ("name", "plan"),
+    [
+        ("vit", "tp=2"),
+        ("swin", "windows=2"),
+        ("nat", "windows=2"),
+        ("xca", "sp=2"),
+        ("linear", "windows=2"),
+        ("separable", "windows=2"),
+        ("swin3d", "tp=3"),
+    ],
 )
 def test_the_default_plan_is_legal_and_sends_the_fewest_bytes(name, plan):
     spec = attentions.spec_class(name)()
     assert usual_plan(spec) == plan
-    sent = [each.bytes_sent for each in plans_for(spec, 2) if each.bytes_sent is not None]
+    ranks = int(plan.partition("=")[2])
+    sent = [each.bytes_sent for each in plans_for(spec, ranks) if each.bytes_sent is not None]
     assert plan_shards(spec, plan).totals.bytes_sent == min(sent)

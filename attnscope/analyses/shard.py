@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 KEPT = 8
 """Plans that are kept: those of one attention, which a report needs again for the other plans."""
+MOST_MORE = 7
+"""The most ranks that a proposed plan has more, or fewer, than an illegal one."""
+VAGUE = ("; use another plan", "; none is legal")
+"""Ends of errors that name no legal plan."""
 
 
 def plan_shards(
@@ -51,7 +55,10 @@ def plan_shards(
         129024
     """
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
-    sharded = sharded_plan(spec, mesh)
+    try:
+        sharded = sharded_plan(spec, mesh)
+    except UsageError as error:
+        raise _with_legal_plans(error, spec, mesh) from None
     rows, totals = rows_and_totals(sharded, link, device)
     others = other_plans(spec, mesh)
     return ShardingReport(
@@ -202,9 +209,34 @@ def bound_s(step: SizedStep, device: Device) -> float:
 
 
 def usual_plan(spec: Spec, ranks: int = 2) -> str:
-    """Return the legal plan for a number of ranks whose ranks send the fewest bytes; tp if none is legal."""
+    """Return the legal plan for a number of ranks whose ranks send the fewest bytes.
+
+    If none is legal, it is that for the next larger number of ranks that has one, and tp without any.
+    """
+    for count in range(ranks, ranks + MOST_MORE):
+        if legal := legal_plans(spec, count):
+            return legal[0]
+    return f"tp={ranks}"
+
+
+def legal_plans(spec: Spec, ranks: int) -> list[str]:
+    """Return the legal plans for a number of ranks, from that whose ranks send the fewest bytes."""
     legal = [(plan.bytes_sent, plan.plan) for plan in plans_for(spec, ranks) if plan.bytes_sent is not None]
-    return min(legal)[1] if legal else f"tp={ranks}"
+    return [plan for _, plan in sorted(legal)]
+
+
+def _with_legal_plans(error: UsageError, spec: Spec, mesh: Mesh) -> UsageError:
+    """Return the error of an illegal plan with the legal ones for as many ranks, or for the nearest number of ranks."""
+    text: str = error.args[0]
+    rule, vague = next(((text.removesuffix(end), end) for end in VAGUE if text.endswith(end)), (text, ""))
+    if not vague:
+        return error
+    ranks = ranks_of(mesh)
+    near = sorted(range(max(2, ranks - MOST_MORE), ranks + MOST_MORE), key=lambda count: (abs(count - ranks), count))
+    for count in near:
+        if legal := legal_plans(spec, count):
+            return UsageError(f"{rule}; use {' or '.join(legal)}")
+    return UsageError(f"{rule}; no plan is legal for this attention")
 
 
 def other_plans(spec: Spec, mesh: Mesh) -> list[OtherPlan]:

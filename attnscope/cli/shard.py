@@ -139,7 +139,7 @@ def run_shard(
             group=COMPARISON,
             metavar="NAME=RANKS",
             help=f"What the ranks cut: {', '.join(KINDS)}, such as tp=4, windows=2x2 or tp=2,windows=2.",
-            show_default="the one of 2 ranks that sends the fewest bytes",
+            show_default="the one of 2 ranks, or of the fewest that are legal, that sends the fewest bytes",
         ),
     ] = None,
     link: Annotated[

@@ -26,7 +26,7 @@ HEAD = "h"
 """The letter of the attention heads, in every attention."""
 WINDOWS = {ROWS: "r", COLUMNS: "s"}
 """The letters of windows down and across, by the axis of the input."""
-LINEAR = ("addmm", "mm", "bmm", "clone", "mul")
+LINEAR = ("addmm", "mm", "bmm", "clone", "mul", "sum")
 """Operators after which partial sums add up to the result."""
 WHOLE_ROWS = ("_softmax", "native_layer_norm", "linalg_vector_norm")
 """Operators that need their last axis whole."""
@@ -372,6 +372,8 @@ class _Walk:
         has_pairs = self.is_of_tokens(letters) and bool(self.keys & letters)
         root = self.root(letters, arrive, has_pairs)
         takes = [self.wanted(each, now, root, has_pairs) for each, now in zip(inputs, arrive, strict=True)]
+        if self.weighs_tokens(step, takes[0], root):
+            takes = [None]
         weights, contracted = self.cut_weights(step, takes, root)
         cut = {each.letter: each for each in (*takes, *weights.values()) if each}
         if contracted is not None:
@@ -425,7 +427,7 @@ class _Walk:
         letters = taken.axes[place].letters
         if placed.letter in letters:
             return placed
-        other = letters[0]
+        other = next((letter for letter in letters if letter in self.tokens), letters[0])
         ratio = self.sizes[other], self.sizes[placed.letter]
         shards = tuple([size * ratio[0] // ratio[1] for size in placed.shards])
         if placed.root == TOKENS and other in self.tokens:
@@ -435,6 +437,16 @@ class _Walk:
         if placed.root == TOKENS and other not in self.keys:
             self.tokens.setdefault(other, shards)
         return Placed(other, shards, placed.root)
+
+    def weighs_tokens(self, step: SizedStep, placed: Placed | None, root: str) -> bool:
+        """Return whether a step weighs all tokens by a softmax over one score each: each rank then needs the scores of all.
+
+        Scores of pairs of tokens are too many to gather. Ranks of columns would gather them in another order than rows.
+        """
+        taken, *others = step.step.letters.inputs
+        is_softmax = any(run.name == "_softmax" for run in step.forward.runs)
+        is_cut = root == TOKENS and placed is not None and placed.letter in taken.axes[-1].letters
+        return is_softmax and is_cut and not others and not self.keys and self.axis.place == ROWS
 
     def root(self, letters: set[str], arrive: Sequence[Placed | None], has_pairs: bool) -> str:
         """Return what the step is cut along: HEADS, TOKENS, or "" if each rank runs all of it."""
@@ -500,8 +512,8 @@ class _Walk:
             shift = getattr(self.around, "roll", (0, 0))[side] * (1 if self.rolls % 2 else -1)
             return rolled(placed.shards, unit, shift) if shift else ()
         if reach := reach_of(step, placed):
-            if self.place != self.axis.place:
-                raise self.refusal(step, "reads rows of other ranks, and channels come first")
+            if self.axis.place == COLUMNS:
+                raise self.refusal(step, "reads rows and columns of other ranks")
             height = self.sizes[placed.letter]
             near = [range(max(0, row - reach), min(height, row + reach + 1)) for row in range(height)]
             return gathered(placed.shards, 1, near)
@@ -584,13 +596,15 @@ def channels_axis(taken: Tensor, weight: Tensor) -> int | None:
 
 
 def reach_of(step: SizedStep, placed: Placed) -> int:
-    """Return how many rows on either side of a row a convolution of channels-first planes reads; 0 for other steps."""
+    """Return how many rows on either side of a row convolutions of channels-first planes read; 0 for other steps."""
     inside = step.step.letters.inputs[0]
-    kernel = next((each for each in step.step.weight_shapes.values() if len(each.axes) == len(inside.axes) == 4), None)
     place = next(at for at, axis in enumerate(inside.axes) if placed.letter in axis.letters)
-    if kernel is None or place < 2 or kernel.axes[place].letters:
-        return 0
-    return kernel.axes[place].number // 2
+    sides = [
+        each.axes[place].number
+        for each in step.step.weight_shapes.values()
+        if len(each.axes) == len(inside.axes) == 4 and place >= 2 and not each.axes[place].letters
+    ]
+    return max(sides, default=0) // 2
 
 
 def followed(steps: Sequence[SizedStep], entering: Mapping[str, str]) -> list[list[set[str]]]:

@@ -1,12 +1,16 @@
 """Grids of which a rank has some rows and columns: what modules ask about windows and neighbourhoods there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attnscope.attentions.hiera.attention import MaskUnitAttention
+from attnscope.attentions.linear.attention import LinearAttention
 from attnscope.attentions.maxvit.attention import MaxViTAttention
 from attnscope.attentions.nat.attention import NeighbourhoodAttention, nearest
 from attnscope.attentions.nat.spec import Nearest
@@ -68,6 +72,8 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
     around = plan.around
     if isinstance(module, WindowAttention | RelativePositionAttention) and isinstance(around, Windows):
         _in_windows(attributes, around, shards, ranks)
+    elif isinstance(module, LinearAttention):
+        attributes["aggregate"] = partial(_aggregate, module, shards[1], ranks[1])
     elif isinstance(module, MaxViTAttention):
         sizes = steps[-1].local.sizes
         attributes["blocks"] = lambda x: (sizes["r"], sizes["s"])
@@ -108,6 +114,29 @@ def _in_windows(attributes: dict[str, Any], whole: Windows, shards: dict[int, Sh
         return kept[key]
 
     attributes |= {"grid_of": grid_of, "mask": mask}
+
+
+def _aggregate(module: LinearAttention, shards: Shards, rank: int, qkv: Tensor) -> Tensor:
+    """Return the tokens of a rank at all scales, from its rows and those around them that the convolutions also read.
+
+    Args:
+        module: the attention.
+        shards: the rows of the ranks.
+        rank: the number of the rank.
+        qkv: the tokens of the rank with their halo.
+    """
+    first, reach = sum(shards[:rank]), max(module.scales, default=1) // 2
+    above, below = min(reach, first), min(reach, sum(shards[rank + 1 :]))
+
+    def around(side: int) -> Tensor:
+        """Return the tokens with `side` more on each side: rows of the halo, and zeros outside of the image."""
+        return F.pad(qkv, (side, side, side - above, side - below))
+
+    made = [around(0)]
+    for spatial, mixed in cast("Iterable[tuple[nn.Conv2d, nn.Conv2d]]", module.aggreg):
+        rows = around(spatial.kernel_size[0] // 2)
+        made.append(mixed(F.conv2d(rows, spatial.weight, spatial.bias, groups=spatial.groups)))
+    return torch.cat(made, dim=1)
 
 
 def _in_neighbourhoods(attributes: dict[str, Any], whole: Nearest, shards: Shards, rank: int) -> None:

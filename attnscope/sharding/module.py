@@ -207,6 +207,8 @@ def shard(
 ) -> ShardedAttention:
     """Return the part of an attention that this rank computes, for `torchrun`.
 
+    Batch norm has the running statistics of the whole only in eval mode; in training each rank has those of its tokens.
+
     Args:
         module: an attention of attnscope, with the same parameters on all ranks.
         plan: what the ranks cut, such as "tp=4" or "tp=2,windows=2x2".

@@ -51,7 +51,7 @@ def verify_on_fake(spec: Spec, mesh: Mesh) -> ShardingVerification:
     numbers = sorted({number_of(mesh, place) for place in (places[0], places[-1])})
     device = "cpu" if spec.plan().macs <= MOST_ON_CPU * ranks_of(mesh) else "meta"
     with one_thread(), torch.device(device):
-        module = spec.build().to(getattr(torch, spec.dtype))
+        module = spec.build().eval().to(getattr(torch, spec.dtype))
         checks = [_on_fake(module, spec, mesh, rank, FakeStore()) for rank in numbers]
     return _together("a fake process group", checks)
 
@@ -148,7 +148,7 @@ def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str, device: str = "cpu"
 def compare_rank(rank: int, spec: Spec, mesh: Mesh) -> RankCheck:
     """Compare a rank of the current process group with its plan, and with the same attention on one device in float64."""
     torch.manual_seed(0)  # all ranks have the same parameters and the same input
-    whole = spec.build().double()
+    whole = spec.build().eval().double()
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in spec.input_shapes]
     y = whole(*inputs)
     grad = torch.randn_like(y)

@@ -119,6 +119,7 @@ class CSWinAttention(Layer):
     def set_up(self, spec: CSWinSpec) -> None:
         """Create the parameters, with a branch for each direction of the stripes."""
         super().__init__()
+        self.spec = spec
         self.dim, self.resolution = spec.dim, spec.resolution
         self.qkv = nn.Linear(spec.dim, 3 * spec.dim, bias=spec.qkv_bias)
         self.attns = nn.ModuleList(StripeAttention(spec, stripe) for stripe in spec.stripes)

@@ -35,6 +35,7 @@ class LinearAttention(Layer):
 
     def set_up(self, spec: LinearSpec) -> None:
         super().__init__()
+        self.spec = spec
         dim, bias = spec.dim, spec.qkv_bias
         self.dim, self.heads, self.head_dim, self.scales = dim, spec.heads, spec.head_dim, spec.scales
         self.own_steps = {"aggregate": steps.aggregate_at(spec)}

@@ -44,6 +44,7 @@ class SeparableAttention(Layer):
     def set_up(self, spec: SeparableSpec) -> None:
         """Create the parameters."""
         super().__init__()
+        self.spec = spec
         self.dim, self.patch = spec.dim, spec.patch
         self.qkv_proj = nn.Conv2d(spec.dim, 1 + 2 * spec.dim, 1, bias=spec.qkv_bias)
         self.attn_drop = nn.Dropout(spec.attn_drop)
