@@ -35,6 +35,8 @@ OWN = [
     spec("swin", resolution=(13, 18), window=(4, 8), dim=48),
     spec("swin3d", resolution=(4, 8, 12), window=(2, 4, 6), dim=48),
     spec("swinv2", resolution=16, window=8, dim=48),
+    spec("twins", resolution=(13, 20), window=(4, 7), dim=48),
+    spec("twins", resolution=14, batch=2),
     spec("vit", tokens=50, dim=64, heads=4, batch=3),
 ]
 
@@ -58,7 +60,13 @@ def test_own_modules_have_the_command_the_words_and_the_formula_of_their_family(
 TIMM = [
     ("pvt_v2.Attention(64, 2, sr_ratio=4)", [(1, 256, 64), (16, 16)], "pvt --heads 2 --resolution 16 --reduction 4"),
     ("pvt_v2.Attention(64, 2, linear_attn=True)", [(1, 256, 64), (16, 16)], "pvt --heads 2 --resolution 16 --linear"),
-    ("twins.LocallyGroupedAttn(64, 2, ws=7)", [(1, 196, 64), (14, 14)], "swin --dim 64 --heads 2 --resolution 14"),
+    ("twins.LocallyGroupedAttn(64, 2, ws=7)", [(1, 196, 64), (14, 14)], "twins --resolution 14"),
+    ("twins.LocallyGroupedAttn(64, 2, ws=7)", [(1, 260, 64), (13, 20)], "twins --resolution 13x20"),
+    (
+        "swin_transformer.SwinTransformerBlock(64, (14, 14), 2)",
+        [(1, 14, 14, 64)],
+        "swin --dim 64 --heads 2 --resolution 14",
+    ),
     ("twins.GlobalSubSampleAttn(64, 1, sr_ratio=7)", [(1, 196, 64), (14, 14)], "pvt --resolution 14 --reduction 7"),
     ("efficientvit_mit.LiteMLA(64, 64, dim=16)", [(1, 64, 14, 14)], "linear --dim 64"),
     ("xcit.XCA(192, 4)", [(1, 196, 192)], "xca"),

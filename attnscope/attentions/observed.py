@@ -30,6 +30,7 @@ class Observed:
         is_dilated: whether the tokens of a group are at a distance from each other.
         key_sides: sides of the keys of a query; None if unknown.
         is_other: whether keys come from another sequence than the queries.
+        is_biased: whether something is added to the scores, such as a position bias or a mask.
     """
 
     scope: str
@@ -46,6 +47,7 @@ class Observed:
     is_dilated: bool = False
     key_sides: Sides | None = None
     is_other: bool = False
+    is_biased: bool = False
 
     @property
     def grid(self) -> Sides:

@@ -1,7 +1,7 @@
 """Build the entries of a TraceReport for the attentions found in a module, with their shares of the whole."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -306,11 +306,20 @@ def _family(attention: Attention, forward: Forward) -> tuple[Spec | None, bool]:
     seen = observed(attention)
     if seen is None or attention.layer is None:
         return None, False
+    seen = replace(seen, is_biased=_is_biased(attention, forward))
     module = forward.inside([attention.path])
     layer = {*module, *attention.projections}
     totals = [sum(forward.calls[index].macs for index in indices) for indices in (module, layer)]
     found = family_of(seen, [*totals, attention.layer.macs])
     return (found[0], found[1] < len(totals)) if found else (None, False)
+
+
+def _is_biased(attention: Attention, forward: Forward) -> bool:
+    """Return whether a call between q·kᵀ and the weighted sum adds something to the scores, or a fused one takes a mask."""
+    score, *others = forward.calls[attention.first : attention.last + 1]
+    if not others:
+        return len(score.inputs) > 3
+    return any("add" in call.name.rpartition(".")[2] and call.macs == 0 for call in others)
 
 
 def observed(attention: Attention) -> Observed | None:

@@ -16,7 +16,8 @@ def family_of(seen: Observed, totals: Sequence[int]) -> tuple[Spec, int] | None:
         seen: the sizes of the attention.
         totals: MACs that the Spec may have, the most credible first.
     """
-    specs = [(spec, sum(spec.closed_form().values())) for spec in _specs(seen)]
+    exact_first = sorted(_specs(seen), key=lambda spec: seen.is_windowed and adds_bias(spec) != seen.is_biased)
+    specs = [(spec, sum(spec.closed_form().values())) for spec in exact_first]
     return next(((spec, place) for place, total in enumerate(totals) for spec, macs in specs if macs == total), None)
 
 
@@ -27,6 +28,11 @@ def _specs(seen: Observed) -> Iterator[Spec]:
         for values in family.candidates(seen):
             if None not in values.values() and (spec := _valid(family, values, seen.images)):
                 yield spec
+
+
+def adds_bias(spec: Spec) -> bool:
+    """Return whether a step of an attention adds a position bias to the scores."""
+    return any(step.name == "add_bias" for step in spec.plan().sized)
 
 
 def _valid(family: type[Spec], values: dict[str, Any], batch: int) -> Spec | None:

@@ -1,12 +1,14 @@
 """Options of locally-grouped attention, and its cost by the paper's formula."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, padded_tokens, window_keys
 from attnscope.attentions.heads import Headed
+from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
@@ -48,6 +50,12 @@ class TwinsSpec(Headed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
+
+    @classmethod
+    def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
+        """Yield the fields for attention in windows of a plane without a position bias or a mask."""
+        if seen.is_windowed and not seen.is_dilated and not seen.is_biased:
+            yield {"resolution": seen.sides, "window": seen.window, "dim": seen.dim, "heads": seen.heads}
 
     @cached_property
     def windows(self) -> Windows:

@@ -130,9 +130,13 @@ def _parts(rows: Axis, groups: Iterable[Atom]) -> dict[Root, list[Part]]:
     return parts
 
 
-def _age(root: Root) -> tuple[int, int]:
-    """Return a key that sorts Roots in the order of the axes that they came from."""
-    return min(each.number for each in root.line), root.number
+def _age(root: Root) -> tuple[int, int, int]:
+    """Return a key that sorts Roots in the order of the axes that they came from.
+
+    Padded axes may come from one sequence that was viewed as a grid. The outer one has the larger stride in it.
+    """
+    stride = max([atom.stride for atom in root.origin], default=1)
+    return min(each.number for each in root.line), -stride, root.number
 
 
 def plane_of(rows: Axis, groups: Iterable[Atom]) -> Shape | None:
