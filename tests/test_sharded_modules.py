@@ -23,6 +23,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swin3d.spec import Swin3DSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
+from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import AttnscopeError, UsageError
@@ -60,6 +61,11 @@ CASES = [
     (XCASpec(dim=24, heads=4), "sp=4"),
     (LinearSpec(dim=16, head_dim=8, resolution=(14, 6), scales=(3, 7), qkv_bias=True, batch=2), "windows=4"),
     (SeparableSpec(dim=8, resolution=(14, 6), batch=2), "windows=4"),
+    *[
+        (TwinsSpec(dim=16, heads=4, resolution=(28, 14), batch=2), plan)
+        for plan in ("context=4", "ulysses=4", "sp=4", "tp=2,context=2")
+    ],
+    (TwinsSpec(dim=16, heads=4, resolution=(13, 20)), "tp=4"),
 ]
 ALONE = [
     *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],

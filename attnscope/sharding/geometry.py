@@ -17,6 +17,7 @@ from attnscope.attentions.nat.spec import Nearest
 from attnscope.attentions.pvt.attention import SpatialReductionAttention
 from attnscope.attentions.sam.attention import RelativePositionAttention
 from attnscope.attentions.swin.attention import WindowAttention, shift_mask
+from attnscope.attentions.twins.attention import LocallyGroupedAttention
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import GridWindows, Windows
 from attnscope.plan.mesh import Shards
@@ -64,6 +65,8 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
     """
     if isinstance(module, SpatialReductionAttention):
         vars(module).update(_of_reduction(steps))
+    if isinstance(module, LocallyGroupedAttention) and not module.grid.is_padded:  # a padded grid is not cut
+        vars(module).update(_of_groups(steps, module.grid.window))
     shards = {axis.place: placed_of(plan, index) for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid"}
     if not shards:
         return
@@ -87,6 +90,13 @@ def _of_reduction(steps: Sequence[LocalStep]) -> dict[str, Any]:
     """Return the grids of the tokens and of the keys of a rank that has whole patches; nothing without a reduction."""
     names = {"unflatten": "resolution", "reduce": "reduced", "pool": "reduced"}
     return {names[step.whole.name]: step.local.outputs[0][2:] for step in steps if step.whole.name in names}
+
+
+def _of_groups(steps: Sequence[LocalStep], window: Pair) -> dict[str, Any]:
+    """Return the grids of a rank before and after attention in windows; ranks may cut the tokens, or then the heads."""
+    outputs = {step.whole.name: step.local.outputs[0] for step in steps}
+    (rows, columns), (height, width) = outputs["unflatten"][1:3], outputs["reverse"][1:3]
+    return {"resolution": (rows, columns), "grid": Windows(height, width, window)}
 
 
 def placed_of(plan: ShardedPlan, index: int) -> Shards:
