@@ -355,7 +355,8 @@ def _check_flags_of_modules(**given: object) -> None:
     """
     for name, value in given.items():
         if value:
-            raise UsageError(f"{{{name}}} does not apply to modules, which have the size of {{input}}; remove it")
+            fix = "compare once for each size, such as {input} 8,197,768" if name == "over" else "remove it"
+            raise UsageError(f"{{{name}}} does not apply to modules, which have the size of {{input}}; {fix}")
 
 
 def _check_flags_of_ranks(**given: object) -> None:
