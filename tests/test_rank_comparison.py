@@ -78,7 +78,7 @@ def test_the_data_matches_the_schema() -> None:
         (["vit"], [2], {"quantity": "flops"}, "is not a quantity of ranks; use sent, macs"),
         (["vit"], [2], {"quantity": "link"}, "requires link; add it"),
         (["vit"], [2], {"window": 7}, "window is not a field of vit"),
-        (["linear"], [2], {}, "must be legal on one of these numbers of ranks"),
+        (["linear"], [64], {}, "must be legal on one of these numbers of ranks"),
         (["vit"], [8], {"plan": "tp"}, "12 heads on 8 ranks); 2, 3, 4, 6 or 12"),
         (["vot"], [2], {}, "is not an attention"),
         (["vit:plan=tp", "vit:plan=sp"], range(1, 1000), {}, "at most 1000 plans"),
