@@ -391,3 +391,24 @@ def test_the_family_is_in_the_screen_and_in_json():
         "command": "attnscope pvt --resolution 16x24 --reduction 4",
         "words": "keys of 4×4 patches",
     }
+
+
+def test_equal_layers_of_torch_are_one_entry_with_the_formula_of_their_family():
+    """The operator of `nn.MultiheadAttention` has projections inside, and other layers around it."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.attention = nn.LayerNorm(64), nn.MultiheadAttention(64, 4, batch_first=True)
+            self.mlp = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+
+        def forward(self, x):
+            y = self.norm(x)
+            x = x + self.attention(y, y, y, need_weights=False)[0]
+            return x + self.mlp(x)
+
+    [found] = attnscope.trace(nn.Sequential(Block(), Block(), Block()), torch.rand(1, 50, 64)).attentions
+    assert (found.times, found.family.name) == (3, "vit")
+    [formula] = found.complexity
+    assert (formula.formula, formula.macs) == ("4hwC² + 2(hw)²C", 1139200)
+    assert found.module_macs == 3 * formula.macs

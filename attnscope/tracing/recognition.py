@@ -26,6 +26,8 @@ Consumers = Mapping[Value, Sequence[Node]]
 SELECTED = {FEATURE: "heads", BATCH: "images"}
 """The parts of an attention that a loop computes one by one, by the kind of the axis in which it selects positions."""
 
+NATIVE = ("_native", "_transformer")
+"""The beginnings of the names of fused operators that have projections too."""
 ONE_SCORE = "the softmax is over a single score, so that its weight is always 1"
 """The mistake of a product that sums over all tokens of all channels."""
 
@@ -160,6 +162,9 @@ class _Part:
 def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     """Return an attention with its projections."""
     found = part.found
+    if all(node.name.startswith(NATIVE) for node in part.nodes):  # its projections are inside of the operator
+        dims = part.inputs[0].shape[-1], part.results[0].shape[-1]
+        return replace(part, found=replace(found, layer=Layer(*dims, macs=sum(node.macs for node in part.nodes))))
     inner = (found.heads or 1) * found.head_dim
     layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
     core = Core(part.inputs, part.results, part.nodes, pairs.consumers)
@@ -192,7 +197,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
     rows, keys, channels = _axis(query, -2), _axis(key, -2), _axis(query, -1)
     outer = _outer(query, key)
     places = places_of(outer, rows, channels, batch, keys)
-    is_native = node.name.startswith(("_native", "_transformer"))
+    is_native = node.name.startswith(NATIVE)
     heads = fused.heads if is_native or places.heads is None else places.heads
     if (heads or 0) * places.images * places.windows != fused.heads * fused.rows:  # some axes are unknown
         heads = fused.heads
