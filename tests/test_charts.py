@@ -12,6 +12,7 @@ from attnscope.analyses.comparison import compare
 from attnscope.analyses.quantities import COUNTED, QUANTITIES
 from attnscope.render.chart import HEIGHT, Axis, Line, Mark, log_log
 from attnscope.render.compare import AXES, QUANTITY_TITLES, charts
+from attnscope.render.page.charts import Dot, _path
 from attnscope.render.screen import Screen
 
 ACROSS, UP = Axis("side (px)", lambda x: f"{x:g}", is_of_sizes=True), Axis("cost (MACs)", lambda y: f"{y:g}")
@@ -119,3 +120,15 @@ def test_a_chart_of_a_comparison_has_named_axes(quantity, over, width):
 
 def test_every_quantity_has_a_title():
     assert QUANTITY_TITLES.keys() == QUANTITIES.keys()
+
+
+PLACES = st.builds(lambda tenths: tenths / 10, st.integers(0, 9_999))
+
+
+@given(st.lists(st.tuples(PLACES, PLACES), min_size=1, max_size=60))
+def test_a_path_of_distances_leads_through_every_dot(places):
+    found = []
+    for kind, x, y in re.findall(r"([Ml])(-?[\d.]+) ?(-?[\d.]+)", _path([Dot(x, y, "") for x, y in places])):
+        at = (0, 0) if kind == "M" else found[-1]
+        found.append((round(at[0] + float(x), 1), round(at[1] + float(y), 1)))
+    assert found == places

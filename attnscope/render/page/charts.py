@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 92, 16, 16, 44
@@ -182,7 +183,14 @@ def steps_chart(
 
 
 def _path(dots: Sequence[Dot]) -> str:
-    return "".join(f"{'L' if index else 'M'}{dot.x} {dot.y}" for index, dot in enumerate(dots))
+    """Return the path through the dots, each a distance from the one before, which is shorter than its place."""
+    steps = [f"l{_short(b.x - a.x)} {_short(b.y - a.y)}" for a, b in pairwise(dots)]
+    return f"M{dots[0].x} {dots[0].y}{''.join(steps)}".replace(" -", "-") if dots else ""
+
+
+def _short(distance: float) -> str:
+    """Return a distance between places, which are tenths, without zeros that mean nothing."""
+    return f"{round(distance, 1) + 0.0:g}"  # without the sign of -0.0
 
 
 def _spread(low: float, high: float, least: float) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from attnscope.render.columns import Column
 from attnscope.render.page.document import Panel
 
-DIGITS = 6
+DIGITS = 4
 """Significant digits of a measured value; counts have all of theirs."""
 COMFORTABLE = 9
 """Number of columns that a table shows until the reader chooses others."""
