@@ -234,6 +234,8 @@ def test_a_typed_plan_shards_the_state_or_is_refused_in_place(size):
         assert "--plan tp must divide the heads (got 3 heads on 2 ranks)" in text_of(app)
         await press(pilot, "escape", "p", "down", "down", "shift+right")  # twice the channels
         assert "+129,024 B" in view(app)
+        heading = app.query_one("#pane").lines[1].text.plain
+        assert "Δ bytes sent" in heading or size == (80, 24)
         await press(pilot, "tab", "down", "question_mark")
         assert "MACs of one rank" in text_of(app)
 

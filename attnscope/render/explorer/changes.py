@@ -8,6 +8,7 @@ from typing import Any
 from attnscope.render import words
 from attnscope.render.columns import Column
 from attnscope.reports.report import PartRow, StepRow
+from attnscope.reports.sharding import ShardedStep
 
 MARK = " *"
 """The end of a cell that changed."""
@@ -19,8 +20,10 @@ UNCOUNTED = ("times", "stage")
 """Keys of columns with integers other than counts."""
 
 
-def identity(row: StepRow | PartRow) -> tuple[Hashable, ...]:
+def identity(row: StepRow | PartRow | ShardedStep) -> tuple[Hashable, ...]:
     """Return what a row of two reports has in common."""
+    if isinstance(row, ShardedStep):
+        return (row.name,)
     return row.stage, row.path.rpartition(".")[0], getattr(row, "part", ""), row.name
 
 

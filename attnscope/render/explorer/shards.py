@@ -1,7 +1,7 @@
 """The table of the steps of one rank, of an attention on several devices."""
 
 from attnscope.core.sizes import plural
-from attnscope.render.explorer.changes import signed
+from attnscope.render.explorer.changes import signed, with_differences
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
 from attnscope.render.explorer.tables import filled
 from attnscope.render.screen import Screen, labelled
@@ -22,6 +22,8 @@ def shards(report: ShardingReport, pinned: ShardingReport | None, of: str, comma
     what = f"{of} by {report.plan}" if of else report.plan
     above = folded(f"{what} on {plural(report.ranks, 'rank')}; d types another plan", screen, "dim")
     columns = [column for column in sharding_columns(report) if any(map(column.words, report.steps))]
+    if pinned is not None:
+        columns = with_differences(columns, report.steps, sharding_columns(pinned), pinned.steps)
     steps = table(columns, report.steps, screen, _topic_of_shard, _style_of_shard)
     lines = sharding_lines(report)
     if pinned is not None:
