@@ -143,6 +143,8 @@ def _named(label: str, name: str) -> Contender:
     except UsageError:
         names = [*attentions.names(), *configs.presets()]
         near = did_you_mean(name, names, many="attnscope compare --help and attnscope presets list all")
+        if "," in name and {*name.split(",")} <= {*names}:
+            near = f"separate contenders by spaces: {name.replace(',', ' ')}"
         raise UsageError(f"{quoted(name or label)!r} is not an attention or a preset; {near}") from None
     return NetworkContender(label, spec.name, {}, spec)
 

@@ -70,7 +70,10 @@ def check_grid(spec: Spec) -> Pair:
     """
     sides = getattr(spec, spec.SIZE_FIELD)
     if not isinstance(sides, tuple):
-        raise UsageError(f"{spec.name} has a sequence of tokens and not a grid, so that it has no picture")
+        raise UsageError(
+            f"{spec.name} has a sequence of tokens and not a grid, so that it has no picture; "
+            "choose another, as in attnscope windows swin"
+        )
     if len(sides) != 2:
         frame = spell_sides(sides[-2:], "x")
         raise UsageError(

@@ -15,7 +15,7 @@ from attnscope.analyses.contenders import (
     Place,
 )
 from attnscope.analyses.crossovers import crossovers
-from attnscope.analyses.quantities import QUANTITIES, macs
+from attnscope.analyses.quantities import OTHER_WORDS, QUANTITIES, macs
 from attnscope.attentions.spec import FRAMES, Spec
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.neighbourhood import AllTokens
@@ -84,7 +84,9 @@ def _check_quantity(quantity: str, meeting: Meeting, is_timed: bool) -> None:
         UsageError: it does not, they do not, or it is not.
     """
     if quantity not in QUANTITIES:
-        raise UsageError(f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES)}")
+        raise UsageError(
+            f"{{quantity}} {quoted(quantity)} is unknown; {did_you_mean(quantity, QUANTITIES, synonyms=OTHER_WORDS)}"
+        )
     if QUANTITIES[quantity].of_layers and meeting.of_networks:
         raise UsageError(f"{{quantity}} {quantity} is of attentions, and these are networks; use {{quantity}} macs")
     if QUANTITIES[quantity].of_ranks:

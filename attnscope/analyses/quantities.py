@@ -110,6 +110,16 @@ QUANTITIES = {
 }
 """The quantities by name."""
 
+OTHER_WORDS = {
+    "memory": "peak",
+    "time": "latency",
+    "speed": "throughput",
+    "fps": "throughput",
+    "parameters": "params",
+    "communication": "sent",
+}
+"""Other words for quantities, which errors suggest the names for."""
+
 COUNTED = [name for name, quantity in QUANTITIES.items() if quantity.of is not None]
 """The names of the quantities that follow from the Specs, without a measurement."""
 

@@ -19,7 +19,7 @@ from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
 from attnscope.cli.flags import as_text, key_of, needs_of
 from attnscope.cli.help import encodable, write_examples, write_flags, write_sections, write_usage
-from attnscope.cli.mistakes import name_by_source
+from attnscope.cli.mistakes import fix_of_argument, name_by_source, path_of
 from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
 from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal, quoted
 
@@ -82,6 +82,8 @@ class Group(TyperGroup):
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
             fix = did_you_mean(name, self.commands, many="attnscope --help lists them")
+            if name.lower() == "help":
+                fix = f"write {' '.join(['attnscope', *(word for word in args[1:2] if word in self.commands)])} --help"
             raise UsageError(f"{quoted(name)} is not a command of attnscope; {fix}")
         return super().resolve_command(ctx, args)
 
@@ -133,7 +135,8 @@ class Command(TyperCommand):
             if rest and not ctx.resilient_parsing:
                 extra, them = ("arguments", "them") if len(rest) > 1 else ("an argument", "it")
                 words = literal(" ".join(rest))
-                raise UsageError(f"{ctx.command_path} got {extra} too many ({words}); remove {them}")
+                fix = fix_of_argument(ctx, rest[0]) or f"remove {them}"
+                raise UsageError(f"{path_of(ctx)} got {extra} too many ({words}); {fix}")
         return rest
 
     def invoke(self, ctx: Any) -> Any:

@@ -6,11 +6,43 @@ from typing import Any
 
 import typer
 
+from attnscope import attentions
 from attnscope.cli.flags import BY_PRESET, key_of
-from attnscope.core.errors import flag
+from attnscope.core.errors import flag, quoted
 
-NEAR = 0.6
+NEAR = 0.65
 """The lowest similarity of a flag that is suggested."""
+
+OTHER_WORDS = {
+    "--tokens": "seq-len sequence-length num-tokens resolution length",
+    "--resolution": "tokens grid size input-resolution",
+    "--dim": "embed-dim embedding-dim hidden hidden-size hidden-dim d-model channels",
+    "--heads": "num-attention-heads nhead n-head",
+    "--batch": "bs b",
+    "--image": "input-size",
+    "--neighborhood": "kernel-size window",
+    "--stripe": "split-size window",
+    "--partition": "window",
+    "--keys": "context kv-tokens",
+    "--no-input-grad": "no-grad",
+    "--no-time": "notime skip-time",
+    "--format": "output-format",
+    "--qkv-bias": "bias",
+    "--no-qkv-bias": "no-bias",
+    "--layer-scale": "layerscale init-values",
+    "--scope": "model network whole",
+    "--wide": "width columns",
+    "--details": "verbose",
+    "--plan": "devices ranks tp sp ulysses ring context",
+    "--kernel": "attention-implementation attn-implementation impl backend",
+    "--dtype": "precision fp16 half bf16 bfloat16 float16",
+    "--mlp-ratio": "ffn-ratio",
+    "--depth": "layers num-layers n-layers",
+    "--input": "shape input-shape",
+    "--arg": "args kwargs",
+    "--where": "filter",
+}
+"""Words of other programs and libraries for a flag, which is suggested if the command has it."""
 
 
 def message_of(error: typer.TyperException) -> str:
@@ -35,10 +67,47 @@ def message_of(error: typer.TyperException) -> str:
 def _unknown_flag(context: Any, name: str) -> str:
     flags = [each for param in context.command.get_params(context) for each in (*param.opts, *param.secondary_opts)]
     bare = {each.lstrip("-"): each for each in flags if each.startswith("--")}
-    begun = [each for each in bare if each.startswith(name.lstrip("-"))]
-    close = begun or difflib.get_close_matches(name.lstrip("-"), bare, n=1, cutoff=NEAR)
-    fix = f"did you mean {bare[close[0]]}?" if close else f"{context.command_path} --help lists its flags"
-    return f"{name} is not a flag of {context.command_path}; {fix}"
+    word = name.lstrip("-").lower().replace("_", "-")
+    meant = [each for each, words in OTHER_WORDS.items() if word in words.split() and each in flags]
+    begun = [bare[each] for each in bare if each.startswith(word)]
+    others = _commands_with(name, context)
+    near = [] if others else [bare[each] for each in difflib.get_close_matches(word, bare, n=1, cutoff=NEAR)]
+    close = [*meant, *begun, *near]
+    of = f", but of {others}" if others and not close else ""
+    fix = f"did you mean {close[0]}?" if close else f"{path_of(context)} --help lists its flags"
+    return f"{name} is not a flag of {path_of(context)}{of}; {fix}"
+
+
+def _commands_with(name: str, context: Any) -> str:
+    """Return the attentions that have a flag, `swin, swin3d and others`; an empty text if none has it."""
+    known = getattr(getattr(context.parent, "command", None), "commands", {})
+    first = sorted(attentions.names(), key=lambda each: (each not in ("vit", "swin"), each))
+    having = [each for each in first if each in known and name in _names(known[each])]
+    return ", ".join(having) if len(having) <= 2 else f"{having[0]}, {having[1]} and others"
+
+
+def path_of(context: Any) -> str:
+    """Return the words of a command as a user types them: `attnscope explore vit`, without the names of arguments."""
+    names = [str(context.info_name)]
+    while (context := context.parent) is not None:
+        names.insert(0, str(context.info_name))
+    return " ".join(names)
+
+
+def fix_of_argument(context: Any, word: str) -> str:
+    """Return how to write an argument that should be a flag, such as `window=7`; an empty text if that is not known."""
+    names = _names(context.command)
+    field, sign, value = word.partition("=")
+    known = f"--{field.replace('_', '-')}"
+    if sign and value and known in names:
+        return f"write {known} {quoted(value)}"
+    if context.command.name == "presets" and word in attentions.names():
+        return f"write --where command={word}"
+    return ""
+
+
+def _names(command: Any) -> set[str]:
+    return {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
 
 
 def _wrong_use(context: Any, name: str) -> str:
@@ -51,7 +120,7 @@ def _wrong_use(context: Any, name: str) -> str:
 
 def _missing_argument(context: Any, missing: Any) -> str:
     arguments = [param for param in context.command.params if param.param_type_name == "argument"]
-    words = " ".join([context.command_path, *(str(param.metavar) for param in arguments if param.required)])
+    words = " ".join([path_of(context), *(str(param.metavar) for param in arguments if param.required)])
     return f"{missing.metavar} is missing; write {words}"
 
 

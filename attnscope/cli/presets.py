@@ -39,7 +39,8 @@ def list_presets(
         option(
             group=OUTPUT,
             metavar="CONDITION",
-            help="Show the presets for which a condition holds: 'macs<2G and image=224'.",
+            help="Show the presets for which a condition holds: 'command=vit and macs<5G'. Fields are name, command, timm, "
+            "source, params, macs, and the options of networks, such as image and dim.",
         ),
     ] = None,
     sort: Annotated[

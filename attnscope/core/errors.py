@@ -103,7 +103,7 @@ def quoted(word: object) -> str:
     return literal(word) or "''"
 
 
-MANY, FEW = 12, 3
+MANY, FEW = 16, 3
 """The largest number of names that one message lists, and the number of the nearest ones that it lists of more."""
 
 
@@ -116,7 +116,8 @@ def did_you_mean(
 ) -> str:
     """Suggest the name closest to a word, `did you mean vit-b-16-224?`.
 
-    If none is close, list the available names, or the nearest ones of more than MANY.
+    Names that begin with the word are closest, then similar ones; case, `_`, `-` and `/` make no difference. If none is
+    close, list the available names, or the nearest ones of more than MANY.
 
     Args:
         word: the word that is not among the names.
@@ -126,16 +127,28 @@ def did_you_mean(
         synonyms: other words for some names; the name of a word is suggested.
     """
     names = sorted(names)
-    if synonyms.get(word) in names:
-        return f"did you mean {synonyms[word]}?"
-    close = difflib.get_close_matches(word, [*names, *also], n=1)
+    if synonyms.get(word.lower()) in names:
+        return f"did you mean {synonyms[word.lower()]}?"
+    how = many or f"{len(names)} names are available"
+    plain = {_plain(name): name for name in [*also, *reversed(names)]}
+    begun = sorted(
+        (each for each in plain if word and each.startswith(_plain(word))), key=lambda each: (len(each), each)
+    )
+    if len(begun) > 1 and _plain(word) not in plain:
+        listed = f"nearest: {', '.join(plain[each] for each in begun[:FEW])}"
+        return f"{listed}; {how}" if len(begun) > FEW else listed
+    close = begun[:1] or difflib.get_close_matches(_plain(word), plain, n=1)
     if close:
-        return f"did you mean {close[0]}?"
+        return f"did you mean {plain[close[0]]}?"
     if len(names) <= MANY:
         return f"available: {', '.join(names) or 'none'}"
     nearest = difflib.get_close_matches(word, names, n=FEW, cutoff=0.01)  # names without a common letter are not near
-    how = many or f"{len(names)} names are available"
     return f"nearest: {', '.join(nearest)}; {how}" if nearest else how
+
+
+def _plain(name: str) -> str:
+    """Return a name in lowercase, with `-` in place of other signs between its parts."""
+    return name.lower().replace("_", "-").replace("/", "-")
 
 
 def nearest_divisors(value: int, of: int) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCOPES = ("attention", "block", "model")
 """Scopes of a command: one attention, one block, or the whole network."""
+_OTHER_WORDS = {"network": "model", "net": "model", "layer": "attention", "attn": "attention"}
 
 __all__ = [
     "SCOPES",
@@ -96,7 +97,7 @@ def asked(name: str, given: Mapping[str, Any], scope: str = "attention") -> Spec
         UsageError: if the scope is unknown, the attention has no networks, or a field does not apply to the scope.
     """
     if scope not in SCOPES:
-        raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES)}")
+        raise UsageError(f"{{scope}} {quoted(scope)} is unknown; {did_you_mean(scope, SCOPES, synonyms=_OTHER_WORDS)}")
     attention = attentions.spec_class(name)
     if name not in _SPECS and scope == "model":
         raise UsageError(

@@ -100,9 +100,9 @@ class RunOptions(ProgressOption):
 def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, seed: int = 0) -> None:
     """Raise a UsageError if a value is not allowed."""
     if device not in DEVICES:
-        raise UsageError(f"{{device}} {quoted(device)} is unknown; available: {', '.join(DEVICES)}")
+        raise UsageError(f"{{device}} {quoted(device)} is unknown; {_meant(device)}")
     if not 0 < budget <= 3600:
-        raise UsageError(f"{{budget}} must be above 0 and at most 3600 s (got {budget:g})")
+        raise UsageError(f"{{budget}} must be above 0 and at most 3600 s (got {budget:.15g})")
     if not 1 <= threads <= process.cores():
         here = (
             f"from 1 to {process.cores()}, the CPUs available" if process.cores() > 1 else "1, the only CPU available"
@@ -110,6 +110,16 @@ def check_arguments(device: str, budget: float = BUDGET_S, threads: int = 1, see
         raise UsageError(f"{{threads}} must be {here} (got {threads})")
     if not 0 <= seed < 2**63:
         raise UsageError(f"{{seed}} must be an integer from 0 to {2**63 - 1} (got {seed})")
+
+
+def _meant(device: str) -> str:
+    """Return the device that a word such as `gpu` or `cuda:0` means, or the list of devices."""
+    name, _, number = device.lower().partition(":")
+    meant = "cuda" if name == "gpu" else name
+    if meant not in DEVICES:
+        return f"available: {', '.join(DEVICES)}"
+    which = f", and set CUDA_VISIBLE_DEVICES={number} to choose it" if meant == "cuda" and number.isdecimal() else ""
+    return f"write {{device}} {meant}{which}" if which else f"did you mean {meant}?"
 
 
 def check_processes(processes: int, fewest: int = 1) -> None:

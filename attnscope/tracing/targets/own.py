@@ -110,7 +110,7 @@ def _only_module(home: Any, name: str) -> Any:
     ]
     if len(own) != 1:
         listed = ", ".join(value.__name__ for value in own) or "none"
-        raise UsageError(f"{name} must define exactly 1 module (got {len(own)}: {listed}); use {name}:NAME")
+        raise UsageError(f"{name} must define exactly 1 module (got {len(own)}: {listed}); use {name.rstrip(':')}:NAME")
     return own[0]
 
 
