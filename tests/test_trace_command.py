@@ -224,6 +224,7 @@ def test_keyword_inputs_masks_and_factories_are_accepted(command):
         (["my_file.py:MyAttention", "--arg", "dim=96"], 2, r"--input is required, since MyAttention takes x, mask"),
         (["my_file.py:MyAtention"], 2, r"MyAtention does not exist; did you mean MyAttention\?"),
         (["my_file.py"], 2, r"must define exactly 1 module \(got 2: MyAttention, Broken\); use my_file.py:NAME"),
+        (["my_file.py:"], 2, r"must define exactly 1 module \(got 2: MyAttention, Broken\); use my_file.py:NAME"),
         (["no_file.py:X"], 2, r"file no_file.py does not exist"),
         (["no_package:X"], 2, r"module no_package cannot be imported: no_package does not exist"),
         (["timm:vit_tiny_patch16_225"], 2, r"timm has no vit_tiny_patch16_225; did you mean vit_tiny_patch16_224\?"),
