@@ -3,19 +3,25 @@
 import asyncio
 import functools
 import gc
+import io
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import warnings
 import weakref
-from collections import OrderedDict, deque
+from array import array
+from collections import ChainMap, OrderedDict, deque
 from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
+from queue import Queue
 from types import SimpleNamespace
 
 import numpy as np
@@ -647,6 +653,127 @@ def test_tables_outside_the_module_are_those_of_the_caller(place, is_warm, setti
     assert of_places() == before
     module(x).sum().backward()
     assert not module(x).is_inference()
+
+
+class Slotted:
+    __slots__ = ("count", "later")
+
+    def __init__(self):
+        self.count = 0
+
+
+ARRAY, BYTES, NUMBERS, SLOTTED = np.zeros(3), bytearray(2), array("d", [1.0]), Slotted()
+DRAWS, NUMPY_DRAWS, OLD_NUMPY_DRAWS = random.Random(0), np.random.default_rng(0), np.random.RandomState(0)
+TORCH_DRAWS, OF_THREAD, CHAINED, WAITING = torch.Generator(), threading.local(), ChainMap({}), Queue()
+OF_CONTEXT = ContextVar("OF_CONTEXT", default=0)
+
+
+def fill_slots():
+    SLOTTED.count += 1
+    SLOTTED.later = torch.ones(1)
+
+
+def bind_name():
+    globals()["BOUND_LATER"] = torch.ones(1)
+
+
+def replace_function():
+    relu = F.relu
+    F.relu = lambda *args: relu(*args)
+
+
+def patch_classes():
+    nn.Module.patched = torch.Tensor.patched = torch.ones(1)
+
+
+def write_array():
+    ARRAY[0] += 1
+
+
+def write_bytes():
+    BYTES[0] += 1
+    NUMBERS.append(2.0)
+
+
+def add_handler():
+    logging.getLogger("torch").addHandler(logging.NullHandler())
+    logging.disable(logging.ERROR)
+
+
+def replace_stream():
+    sys.stdout = sys.stderr = io.StringIO()
+
+
+def swap_hooks():
+    sys.excepthook = threading.excepthook = print
+
+
+OUTSIDE = {
+    "array": (write_array, lambda: ARRAY.tolist()),
+    "bytes": (write_bytes, lambda: (bytes(BYTES), NUMBERS.tolist())),
+    "slots": (fill_slots, lambda: (SLOTTED.count, hasattr(SLOTTED, "later"))),
+    "Random": (lambda: DRAWS.random(), lambda: DRAWS.getstate()),
+    "NumPy generator": (lambda: NUMPY_DRAWS.random(), lambda: str(NUMPY_DRAWS.bit_generator.state)),
+    "RandomState": (lambda: OLD_NUMPY_DRAWS.rand(), lambda: str(OLD_NUMPY_DRAWS.get_state())),
+    "Generator": (
+        lambda: torch.rand(2, generator=TORCH_DRAWS, device="cpu"),
+        lambda: TORCH_DRAWS.get_state().tolist(),
+    ),
+    "thread": (lambda: vars(OF_THREAD).update(table=1), lambda: dict(vars(OF_THREAD))),
+    "ChainMap": (lambda: CHAINED.update(table=1), lambda: dict(CHAINED)),
+    "Queue": (lambda: WAITING.put(1), lambda: WAITING.qsize()),
+    "context": (lambda: OF_CONTEXT.set(OF_CONTEXT.get() + 1), lambda: OF_CONTEXT.get()),
+    "name": (bind_name, lambda: "BOUND_LATER" in globals()),
+    "function": (replace_function, lambda: F.relu),
+    "classes": (patch_classes, lambda: (hasattr(nn.Module, "patched"), hasattr(torch.Tensor, "patched"))),
+    "print options": (
+        lambda: torch.set_printoptions(precision=2),
+        lambda: torch._tensor_str.PRINT_OPTS.precision,
+    ),
+    "saved tensors": (
+        lambda: torch.autograd.graph.saved_tensors_hooks(abs, abs).__enter__(),
+        lambda: torch._C._autograd._top_saved_tensors_default_hooks(False),
+    ),
+    "conversion": (
+        lambda: torch.__future__.set_overwrite_module_params_on_conversion(True),
+        lambda: torch.__future__.get_overwrite_module_params_on_conversion(),
+    ),
+    "signals": (
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        lambda: signal.getsignal(signal.SIGTERM),
+    ),
+    "collector": (lambda: gc.callbacks.append(print), lambda: gc.callbacks.copy()),
+    "logging": (add_handler, lambda: (logging.getLogger("torch").handlers.copy(), logging.root.manager.disable)),
+    "streams": (replace_stream, lambda: (sys.stdout, sys.stderr)),
+    "hooks of errors": (swap_hooks, lambda: (sys.excepthook, threading.excepthook)),
+    "profile": (lambda: sys.setprofile(lambda *_: None), lambda: sys.getprofile()),
+    "path": (lambda: setattr(sys, "path", [*sys.path]), lambda: id(sys.path)),
+    "switches": (lambda: sys.setswitchinterval(0.01), lambda: sys.getswitchinterval()),
+    "anomalies": (
+        lambda: torch.autograd.set_detect_anomaly(False, check_nan=False),
+        lambda: torch.is_anomaly_check_nan_enabled(),
+    ),
+}
+"""State outside of a module: a function that changes it, and one that returns it."""
+
+
+class Changes(nn.Linear):
+    def __init__(self, change):
+        super().__init__(4, 4)
+        self.change = change
+
+    def forward(self, x):
+        self.change()
+        return super().forward(x)
+
+
+@ways
+@pytest.mark.parametrize("place", OUTSIDE)
+def test_state_outside_the_module_is_that_of_the_caller(place, settings):
+    change, look = OUTSIDE[place]
+    before = look()
+    assert attnscope.trace(Changes(change), torch.randn(2, 4), **settings).totals.macs == 32
+    assert look() == before
 
 
 @pytest.fixture(params=["no_grad", "inference", "autocast", "deterministic", "device", "default device", "float64"])

@@ -124,7 +124,7 @@ def _is_reduced_whole(kind: type) -> bool:
 
     It has no slots, and a class may leave out what it cannot store. A part of a copy must not be deleted as the whole.
     """
-    if next(_slots_of(kind), None) is not None or hasattr(kind, "__del__"):
+    if next(slots_of(kind), None) is not None or hasattr(kind, "__del__"):
         return False
     return all(_is_torchs(kind, method) for method in ("__getstate__", "__reduce__", "__reduce_ex__"))
 
@@ -155,7 +155,7 @@ def _by_attributes(value: Any, memo: Memo) -> Any:
     try:
         if hasattr(value, "__dict__"):
             vars(made).update(copy.deepcopy(vars(value), memo))
-        for slot in _slots_of(type(value)):
+        for slot in slots_of(type(value)):
             if hasattr(value, slot.__name__):
                 slot.__set__(made, copy.deepcopy(slot.__get__(value), memo))
     except Exception:
@@ -179,7 +179,7 @@ def disown(made: Any) -> None:
             object.__setattr__(made, "__class__", nn.Module)
 
 
-def _slots_of(kind: type) -> Iterator[MemberDescriptorType]:
+def slots_of(kind: type) -> Iterator[MemberDescriptorType]:
     """Yield the slots that a class and its bases declare."""
     for base in kind.__mro__:
         if "__slots__" in vars(base):

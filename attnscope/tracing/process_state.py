@@ -2,8 +2,10 @@
 
 import contextlib
 import gc
+import logging
 import os
 import random
+import signal
 import sys
 import threading
 import warnings
@@ -144,11 +146,31 @@ def _torch_settings() -> Iterator[Restore]:
     for device in ("cpu", "cuda"):
         yield _restorer(torch.is_autocast_enabled, torch.set_autocast_enabled, device)
         yield _restorer(torch.get_autocast_dtype, torch.set_autocast_dtype, device)
-    yield _restorer(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly)
+    finds, finds_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    yield lambda: torch.autograd.set_detect_anomaly(finds, finds_nan)
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     yield lambda: torch.use_deterministic_algorithms(strict, warn_only=warns)
+    for name in ("overwrite_module_params_on_conversion", "swap_module_params_on_conversion"):
+        future = torch.__future__
+        yield _restorer(getattr(future, f"get_{name}"), getattr(future, f"set_{name}"))
+    for holder, name in ((torch.utils.deterministic, "fill_uninitialized_memory"), (torch._tensor_str, "PRINT_OPTS")):
+        yield _attribute(holder, name)
+    yield _contents(vars(torch._tensor_str.PRINT_OPTS))
     for hooks in HOOKS:
         yield _contents(hooks)
+    yield _saved_tensors_hooks()
+
+
+def _saved_tensors_hooks() -> Restore:
+    """Return a function that removes the hooks of saved tensors that were added since."""
+    top: Any = partial(torch._C._autograd._top_saved_tensors_default_hooks, False)
+    before = top()
+
+    def restore() -> None:
+        while (now := top()) is not None and now != before:
+            torch._C._autograd._pop_saved_tensors_default_hooks()
+
+    return restore
 
 
 def _flushes_denormals() -> bool:
@@ -233,6 +255,23 @@ def _python_settings() -> Iterator[Restore]:
     """Yield functions that restore settings of Python."""
     yield _contents(sys.path)
     yield _contents(os.environ)
+    yield _contents(gc.callbacks)
+    for holder, name in (
+        *((sys, name) for name in ("path", "stdout", "stderr", "excepthook", "displayhook")),
+        (threading, "excepthook"),
+        (logging.root.manager, "disable"),
+    ):
+        yield _attribute(holder, name)
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            yield _contents(logger.handlers)
+            yield _restorer(partial(getattr, logger, "level"), logger.setLevel)
+    yield _restorer(sys.getswitchinterval, sys.setswitchinterval)
+    profile = sys.getprofile()
+    yield lambda: None if sys.getprofile() is profile else sys.setprofile(profile)  # an equal one would stop it
+    is_main = threading.current_thread() is threading.main_thread()  # the only one that can change them
+    for number in signal.valid_signals() if is_main else ():
+        yield _restorer(signal.getsignal, signal.signal, number)
     yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
     yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
     yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
@@ -246,10 +285,18 @@ def _restorer(get: Callable[..., Any], set_: Callable[..., Any], *key: Any) -> R
     is_simple = isinstance(value, str | int | float)
 
     def restore() -> None:
-        if value is not None and not (is_simple and get(*key) == value):
+        if value is None:
+            return
+        now = get(*key)
+        if now is not value and not (is_simple and now == value):
             set_(*key, value)
 
     return restore
+
+
+def _attribute(holder: Any, name: str) -> Restore:
+    """Return a function that restores an attribute."""
+    return partial(setattr, holder, name, getattr(holder, name))
 
 
 def _contents(values: Any) -> Restore:

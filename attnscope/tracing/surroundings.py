@@ -3,20 +3,24 @@
 A forward that keeps a table there would otherwise leave the caller a tensor of the meta device, or of a copy.
 """
 
+import random
 import sys
 import threading
-from collections import OrderedDict, deque
+from array import array
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from gc import get_referents
 from itertools import chain
+from queue import Queue
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnscope.tracing.copying import slots_of
 from attnscope.tracing.isolation import Inputs, values_as_before
 from attnscope.tracing.tree import modules_of
 
@@ -26,10 +30,12 @@ NOT_THE_USERS = sys.stdlib_module_names | {"torch", "numpy", "attnscope"}
 """Packages whose state is not that of a forward."""
 ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 """Types of values that never change."""
-NAMESPACES = (SimpleNamespace, threading.local, nn.Module)
+NAMESPACES = (SimpleNamespace, threading.local, nn.Module, ChainMap, UserDict, UserList, Queue)
 """Types of others whose attributes may be the user's."""
 LARGEST = 10_000
 """The largest number of values of a container that are searched for functions and objects."""
+LARGEST_ARRAY = 2**26
+"""The most bytes of a NumPy array that are kept. Unlike those of a tensor, they must be copied."""
 MISSING = object()
 
 
@@ -105,17 +111,30 @@ class _Search:
         elif isinstance(value, type):
             if _is_users(value):
                 self.found += [*value.__bases__, *vars(value).values()]
+            if _is_users(value) or issubclass(value, nn.Module | Tensor):
                 yield _attributes(value)
         elif not isinstance(value, ModuleType):
             self.found.append(type(value))
+            yield from _state(value)
             if isinstance(value, NAMESPACES) or _is_users(type(value)):
                 self.found.append(_namespace(value))
+                yield from self.slots(value)
+
+    def slots(self, value: Any) -> Iterator[Restore]:
+        """Yield a function for each slot of an object."""
+        for slot in slots_of(type(value)):
+            before = _filling(slot, value)
+            self.found.append(before)
+            yield partial(_fill, slot, value, before)
 
     def function(self, function: FunctionType) -> Iterator[Restore]:
         """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
         if _is_users(function):
             self.found += [function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__]
-            yield from self.names(function.__globals__, set(_names(function.__code__)))
+            names = set(_names(function.__code__))
+            if "globals" in names:  # it may bind names that it does not spell
+                yield _contents(function.__globals__)
+            yield from self.names(function.__globals__, names)
 
     def names(self, namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
         """Yield a function for each of these names in a namespace; those in a module that is named follow."""
@@ -128,12 +147,30 @@ class _Search:
             if isinstance(value, ModuleType):
                 if value.__name__.partition(".")[0] not in NOT_THE_USERS:
                     yield from self.names(vars(value), names)
+                else:
+                    yield from self.functions(vars(value), names)
             elif value is not MISSING:
+                self.found.append(value)
+
+    def functions(self, namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
+        """Yield a function for each function with one of these names in a library, which a forward may replace."""
+        for name in names & namespace.keys():
+            value = namespace[name]
+            if (id(namespace), name) in self.named or not (callable(value) or isinstance(value, ModuleType)):
+                continue
+            self.named.add((id(namespace), name))
+            if isinstance(value, ModuleType):
+                yield from self.functions(vars(value), names)
+                continue
+            yield partial(_bind, namespace, name, value)
+            if isinstance(value, type):
                 self.found.append(value)
 
 
 def _namespace(value: Any) -> Any:
     """Return the attributes of an object, without a call of its own `__getattr__`, which may raise anything."""
+    if isinstance(value, threading.local):
+        return vars(value)  # those of this thread
     try:
         return object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -186,6 +223,43 @@ def _attributes(cls: type) -> Restore:
                 delattr(cls, name)
 
     return restore
+
+
+def _state(value: Any) -> Iterator[Restore]:
+    """Yield a function that restores a generator of random numbers or an array; none for other objects."""
+    numpy = sys.modules.get("numpy")
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
+        yield partial(value.setstate, value.getstate())
+    elif isinstance(value, torch.Generator):
+        yield partial(value.set_state, value.get_state())
+    elif isinstance(value, bytearray | array):
+        yield partial(value.__setitem__, slice(None), value[:])
+    elif numpy is None:
+        return
+    elif isinstance(value, numpy.random.Generator):
+        yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    elif isinstance(value, numpy.random.RandomState):
+        yield partial(value.set_state, value.get_state())
+    elif isinstance(value, numpy.ndarray) and value.flags.writeable and value.nbytes <= LARGEST_ARRAY:
+        yield partial(numpy.copyto, value, value.copy())
+
+
+def _filling(slot: Any, value: Any) -> Any:
+    """Return what is in a slot of an object; MISSING if nothing is."""
+    try:
+        return slot.__get__(value)
+    except AttributeError:
+        return MISSING
+
+
+def _fill(slot: Any, value: Any, before: Any) -> None:
+    """Restore a slot of an object."""
+    if _filling(slot, value) is before:
+        return
+    if before is MISSING:
+        slot.__delete__(value)
+    else:
+        slot.__set__(value, before)
 
 
 CONTAINERS = (OrderedDict, dict, list, set, deque)

@@ -4,8 +4,10 @@ import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import nn
@@ -38,6 +40,20 @@ WITHOUT_TIME = "leave out {time} for shapes and costs only"
 TOO_LARGE = "a tensor does not fit in a 64-bit address space; use a smaller {input} or smaller values of {arg}"
 
 
+Arguments = ParamSpec("Arguments")
+
+
+def in_own_context(function: Callable[Arguments, TraceReport]) -> Callable[Arguments, TraceReport]:
+    """Return a function that runs in a copy of the context variables, so that a forward sets those of the copy."""
+
+    @wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> TraceReport:
+        return copy_context().run(function, *args, **kwargs)
+
+    return run
+
+
+@in_own_context
 def trace(
     module: nn.Module,
     *inputs: Any,
@@ -117,6 +133,7 @@ def trace(
         return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
 
+@in_own_context
 def trace_target(target: Target, options: TraceOptions) -> TraceReport:
     """Build a target and report its torch calls, as `trace` does for a module.
 
