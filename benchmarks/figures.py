@@ -16,6 +16,7 @@ from attnscope.profiling.host import processor_name
 
 PAGE = Path(__file__).parents[1] / "docs" / "figures.md"
 SCRIPTS = {
+    "installation": "How large is a fresh environment, and how long do the README's commands take?",
     "startup": "How long does a command take that runs nothing?",
     "memory": "How much memory do commands take?",
     "counting": "How long does counting take, and are the MACs equal?",
