@@ -11,7 +11,7 @@ from attnscope.core.axes import Factors, Shape
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.networks.spec import NetworkSpec
-from attnscope.plan.mesh import Mesh, Shards, distinct_ranks
+from attnscope.plan.mesh import Mesh, Shards, UncuttableError, distinct_ranks
 from attnscope.plan.plan import Part, Plan, SizedStep
 from attnscope.plan.routes import Placed, Route
 from attnscope.plan.sharding import LocalStep, ShardedPlan, Transfer, messages_of
@@ -132,7 +132,7 @@ class ShardedNetwork:
             if all(index in part.whole for part in blocks) and axis.ranks > 1:
                 block = blocks[0]
                 why = f"in {block.title}, {block.whole[index]}"
-                raise UsageError(f"{{plan}} {axis.name} cuts no part of this network: {why}; use another plan")
+                raise UncuttableError(f"{{plan}} {axis.name} cuts no part of this network: {why}")
 
     def _part(self, part: Part | None, times: int, plan: Plan, before: NetworkPart | None) -> NetworkPart:
         """Return a part; it keeps the cut of the part before it if it can."""

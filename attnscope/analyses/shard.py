@@ -9,7 +9,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.links import Device, Link
-from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, check_mesh, parse_mesh, ranks_of, spell_mesh
+from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, UncuttableError, check_mesh, parse_mesh, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.roofline import moved_bytes
 from attnscope.plan.sharding import ShardedPlan, Transfer, live_bytes
@@ -22,8 +22,6 @@ KEPT = 8
 """Plans that are kept: those of one attention, which a report needs again for the other plans."""
 MOST_MORE = 7
 """The most ranks that a proposed plan has more, or fewer, than an illegal one."""
-VAGUE = ("; use another plan", "; none is legal")
-"""Ends of errors that name no legal plan."""
 
 
 def plan_shards(
@@ -57,7 +55,7 @@ def plan_shards(
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
     try:
         sharded = sharded_plan(spec, mesh)
-    except UsageError as error:
+    except UncuttableError as error:
         raise _with_legal_plans(error, spec, mesh) from None
     rows, totals = rows_and_totals(sharded, link, device)
     others = other_plans(spec, mesh)
@@ -225,13 +223,9 @@ def legal_plans(spec: Spec, ranks: int) -> list[str]:
     return [plan for _, plan in sorted(legal)]
 
 
-def _with_legal_plans(error: UsageError, spec: Spec, mesh: Mesh) -> UsageError:
+def _with_legal_plans(error: UncuttableError, spec: Spec, mesh: Mesh) -> UsageError:
     """Return the error of an illegal plan with the legal ones for as many ranks, or for the nearest number of ranks."""
-    text: str = error.args[0]
-    rule, vague = next(((text.removesuffix(end), end) for end in VAGUE if text.endswith(end)), (text, ""))
-    if not vague:
-        return error
-    ranks = ranks_of(mesh)
+    rule, ranks = error.args[0], ranks_of(mesh)
     near = sorted(range(max(2, ranks - MOST_MORE), ranks + MOST_MORE), key=lambda count: (abs(count - ranks), count))
     for count in near:
         if legal := legal_plans(spec, count):

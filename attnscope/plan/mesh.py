@@ -147,6 +147,16 @@ def distinct_ranks(mesh: Mesh) -> list[tuple[int, ...]]:
     return list(product(*along))
 
 
+class UncuttableError(UsageError):
+    """An error for an attention that a plan does not cut for any number of ranks; its message names no legal plan."""
+
+
+def count_error(rule: str, total: int, ranks: int, must_divide: bool) -> UsageError:
+    """Return the error for a number of ranks that breaks a rule, with the legal numbers; see `legal_counts`."""
+    legal = legal_counts(total, ranks, must_divide)
+    return UsageError(f"{rule}; {legal}") if legal else UncuttableError(rule)
+
+
 def chunk(total: int, ranks: int) -> Shards:
     """Return the sizes of chunks as torch.chunk and DTensor cut them: ⌈total/ranks⌉ each, and less at the end."""
     size = -(-total // ranks)
@@ -158,8 +168,8 @@ def leaves_a_rank_empty(total: int, ranks: int) -> bool:
     return (ranks - 1) * -(-total // ranks) >= total
 
 
-def legal_counts(total: int, ranks: int, must_divide: bool) -> str:
-    """Return the numbers of ranks that are legal for an axis: all of them, or the nearest if there are many.
+def legal_counts(total: int, ranks: int, must_divide: bool) -> str | None:
+    """Return the numbers of ranks that are legal for an axis: all, the nearest if there are many, or None.
 
     Args:
         total: the size of the axis.
@@ -173,7 +183,7 @@ def legal_counts(total: int, ranks: int, must_divide: bool) -> str:
         near = range(2, total + 1) if total <= 64 else range(low, high + 1)
         found = [count for count in near if not leaves_a_rank_empty(total, count)]
     if not found:
-        return "none is legal" if total < 2 else str(total)
+        return None if total < 2 else str(total)
     if len(found) > 8 or (total > 64 and not must_divide):
         below = [count for count in found if count < ranks][-1:]
         above = [count for count in found if count > ranks][:1]

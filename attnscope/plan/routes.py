@@ -17,7 +17,16 @@ from attnscope.core.axes import Tensor
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.plan.halo import Needs, gathered, rolled
-from attnscope.plan.mesh import COLUMNS, ROWS, MeshAxis, Shards, chunk, leaves_a_rank_empty, legal_counts
+from attnscope.plan.mesh import (
+    COLUMNS,
+    ROWS,
+    MeshAxis,
+    Shards,
+    UncuttableError,
+    chunk,
+    count_error,
+    leaves_a_rank_empty,
+)
 from attnscope.plan.plan import Plan, SizedStep
 
 HEADS, TOKENS = "heads", "tokens"
@@ -201,15 +210,15 @@ class _Walk:
         hidden = self.hidden_letters()
         letters += hidden
         if HEAD not in self.sizes:
-            raise UsageError(f"{{plan}} {self.axis.name} cuts the heads, and this attention has none; use another plan")
+            raise UncuttableError(f"{{plan}} {self.axis.name} cuts the heads, and this attention has none")
         found = {}
         for letter in dict.fromkeys(letters):
             count = self.sizes[letter]
             if count % self.axis.ranks:
                 what = "heads" if letter == HEAD else "hidden channels" if letter in hidden else "key/value heads"
-                legal = legal_counts(count, self.axis.ranks, must_divide=True)
                 got = f"{_count(count, what)} on {self.axis.ranks} ranks"
-                raise UsageError(f"{{plan}} {self.axis.name} must divide the heads (got {got}); {legal}")
+                rule = f"{{plan}} {self.axis.name} must divide the heads (got {got})"
+                raise count_error(rule, count, self.axis.ranks, must_divide=True)
             found[letter] = (count // self.axis.ranks,) * self.axis.ranks
         return found
 
@@ -284,9 +293,7 @@ class _Walk:
             None,
         )
         if padded is None:
-            raise UsageError(
-                f"{{plan}} {name} cuts rows of windows, and this attention has them on other axes; use another plan"
-            )
+            raise UncuttableError(f"{{plan}} {name} cuts rows of windows, and this attention has them on other axes")
         unit = padded.axes[self.place].size(self.sizes) // self.sizes[window]
         places = first.axes[self.place].size(self.sizes)
         inside = places // self.sizes[own[0]]  # rows of each value of y, as in (y i)
@@ -321,10 +328,8 @@ class _Walk:
         """
         total, ranks = self.sizes[letter], self.axis.ranks
         if leaves_a_rank_empty(total, ranks):
-            raise UsageError(
-                f"{{plan}} {self.axis.name} must leave no rank empty (got {_count(total, what)} on {ranks} ranks); "
-                f"{legal_counts(total, ranks, must_divide=False)}"
-            )
+            rule = f"{{plan}} {self.axis.name} must leave no rank empty (got {_count(total, what)} on {ranks} ranks)"
+            raise count_error(rule, total, ranks, must_divide=False)
         kept = [(size * total, sum(self.arriving)) for size in self.arriving]
         if kept and all(size and size % whole == 0 for size, whole in kept):
             return tuple([size // whole for size, whole in kept])
@@ -545,11 +550,10 @@ class _Walk:
         if problem:
             raise self.refusal(step, problem)
 
-    def refusal(self, step: SizedStep, problem: str) -> UsageError:
+    def refusal(self, step: SizedStep, problem: str) -> UncuttableError:
         """Return the error for a step that cannot run on parts."""
-        return UsageError(
-            f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}; "
-            "use another plan"
+        return UncuttableError(
+            f"{{plan}} {self.axis.name} is not supported for this attention: the step {step.name} {problem}"
         )
 
     def leave_as_entered(self) -> None:

@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 from attnscope.core.axes import Shape, Tensor
-from attnscope.core.errors import PlanError, UsageError
+from attnscope.core.errors import PlanError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.ops import movement
 from attnscope.ops.recipes import Operands, Result
 from attnscope.ops.tape import Tape
 from attnscope.plan.halo import overlaps
 from attnscope.plan.memory import AtLeast, Memory
-from attnscope.plan.mesh import Mesh, Shards, coordinates, distinct_ranks, ranks_of, spell_mesh
+from attnscope.plan.mesh import Mesh, Shards, UncuttableError, coordinates, distinct_ranks, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.routes import Move, Placed, Route, inputs_of, route_of
 from attnscope.plan.step import Step
@@ -168,16 +168,16 @@ class ShardedPlan:
             arriving: for each axis, how a previous part of a network cut the tokens; () if it did not.
 
         Raises:
-            UsageError: the attention cannot be sharded like this.
+            UncuttableError: the attention cannot be sharded like this.
         """
         cuts = arriving or [()] * len(mesh)
         routes = [tuple(route_of(plan, axis, around, cut)) for axis, cut in zip(mesh, cuts, strict=True)]
         found = cls(plan, mesh, tuple(routes), around)
         for number, step in enumerate(found.at((0,) * len(mesh))):
             if not found.is_exact(number, step):
-                raise UsageError(
+                raise UncuttableError(
                     f"{{plan}} {spell_mesh(mesh)} is not supported for this attention: its letters do not say which part "
-                    f"of the step {step.whole.name} a rank computes; use another plan"
+                    f"of the step {step.whole.name} a rank computes"
                 )
         return found
 
