@@ -91,7 +91,9 @@ def test_every_attention_is_near_float64(dtype, autocast, spec):
 @given(data=st.data())
 @settings(max_examples=25, suppress_health_check=[HealthCheck.filter_too_much])  # few draws are legal
 def test_every_family_is_near_float64(name, dtype, autocast, data):
-    spec = data.draw(specs_of(attentions.spec_class(name)))
+    # in linear attention only the direction of a query counts, which a rounding changes if few channels are left by ReLU
+    wide = {"head_dim": 12} if name == "linear" else {}
+    spec = data.draw(specs_of(attentions.spec_class(name), **wide))
     assert error_in_ulps(spec.build().eval(), inputs_of(spec), dtype, autocast) <= ULPS
 
 
