@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,16 +96,21 @@ def test_an_onnx_program_runs_at_other_sizes(case, tmp_path):
     assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()})[0], module, shapes)
 
 
-def test_a_module_compiled_for_dynamic_sizes_is_compiled_once(case):
-    module, _, shapes = case
+def compiled(module, graphs):
+    """Compile a module for dynamic sizes; each compilation adds its graph to `graphs`."""
     torch._dynamo.reset()
-    graphs = []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    run = torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
+    return torch.compile(module, dynamic=True, fullgraph=True, backend=backend)
+
+
+def test_a_module_compiled_for_dynamic_sizes_is_compiled_once(case):
+    module, _, shapes = case
+    graphs = []
+    run = compiled(module, graphs)
     assert_equal_outputs(run, module, [shape for shape in shapes if shape[0] > 1])  # torch specializes a size of 1
     assert len(graphs) == 1
 
@@ -119,18 +123,54 @@ def first_specs():
         yield from (each.specs[0] for each in batteries if issubclass(each, AttentionBattery))
 
 
-@pytest.mark.parametrize("spec", [*first_specs()], ids=lambda spec: f"{spec.name} {type(spec).__name__}")
-def test_an_exported_family_takes_any_batch_size(spec):
-    spec = replace(spec, batch=2)
-    module, x = spec.build().eval(), [torch.randn(shape) for shape in spec.input_shapes]
+def assert_equal_for_batches(run, module, shapes, batches):
+    for batch in batches:
+        x = [torch.randn(batch, *shape[1:]) for shape in shapes]
+        with torch.no_grad():
+            torch.testing.assert_close(torch.as_tensor(run(*x)), module(*x), atol=1e-6, rtol=1e-6)
+
+
+def exported_family(spec):
+    """Return the module of a Spec, and its program for any batch size."""
+    module, x = spec.build().eval(), [torch.randn(2, *shape[1:]) for shape in spec.input_shapes]
     shapes = torch.export.ShapesCollection()
     for each in x:
         shapes[each] = {0: BATCH}
-    program = torch.export.export(module, tuple(x), dynamic_shapes=shapes).module()
-    for batch in (1, 3, 5):
-        given = [torch.randn(batch, *each.shape[1:]) for each in x]
-        with torch.no_grad():
-            torch.testing.assert_close(program(*given), module(*given), atol=1e-6, rtol=1e-6)
+    return module, torch.export.export(module, tuple(x), dynamic_shapes=shapes)
+
+
+EVERY_FAMILY = pytest.mark.parametrize("spec", [*first_specs()], ids=lambda spec: f"{spec.name} {type(spec).__name__}")
+
+
+@EVERY_FAMILY
+def test_an_exported_family_takes_any_batch_size(spec):
+    module, program = exported_family(spec)
+    assert_equal_for_batches(program.module(), module, spec.input_shapes, (1, 3, 5))
+
+
+@EVERY_FAMILY
+def test_a_family_is_compiled_once_for_any_batch_size(spec):
+    module, graphs = spec.build().eval(), []
+    assert_equal_for_batches(compiled(module, graphs), module, spec.input_shapes, (3, 5, 7))
+    # torch's own rule of a convolution holds up to a number of elements, beyond which it compiles once more
+    convolves = any(isinstance(each, nn.Conv2d) for each in module.modules())
+    assert len(graphs) <= 1 + convolves
+
+
+@onnx
+@EVERY_FAMILY
+def test_an_onnx_program_of_a_family_takes_any_batch_size(spec, tmp_path):
+    import onnxruntime
+
+    module, program = exported_family(spec)
+    torch.onnx.export(program, (), dynamo=True, verbose=False).save(tmp_path / "module.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
+    names = [each.name for each in session.get_inputs()]
+
+    def run(*given):
+        return session.run(None, {name: each.numpy() for name, each in zip(names, given, strict=True)})[0]
+
+    assert_equal_for_batches(run, module, spec.input_shapes, (1, 3, 5))
 
 
 def test_an_exported_cross_attention_runs_at_other_sizes():
