@@ -86,7 +86,7 @@ class _Search:
         """The contractions, by the node that multiplies."""
         self.scores = _scores(flow, self.at)
         self.are_factors = False
-        """Whether the values that were followed last are a factor of other weights."""
+        """True if the values that were followed last are a factor of other weights."""
 
     def run(self) -> Pairs:
         pairs = Pairs(consumers=self.consumers)
