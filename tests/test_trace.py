@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import attnscope
 from attnscope.render.trace import lines_of
+from attnscope.tracing.call_timing import Overhead
 from attnscope.tracing.folding import _name_of_all
 from attnscope.tracing.trace import ForwardError
 
@@ -451,6 +452,17 @@ def test_keyword_and_nested_inputs_are_traced():
 
 
 # times
+
+
+def test_shares_of_times_below_the_overhead_are_unknown(monkeypatch):
+    """On a machine that is busy in a moment, the overhead that is subtracted may be longer than a call."""
+    monkeypatch.setattr("attnscope.tracing.call_timing._overhead", lambda *_: Overhead(1.0, 1.0))
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    report = attnscope.trace(layer, torch.randn(2, 3, 16), time=True, budget=0.01)
+    [found] = report.attentions
+    assert (report.time.steps_sum_s, found.module_time_share, found.module_time_shares) == (0.0, None, None)
+    assert "? of the time" in str(report)
+    assert "the steps sum to 0.00× the whole" in str(report)
 
 
 def test_the_times_of_rows_add_up():

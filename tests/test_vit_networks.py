@@ -204,7 +204,7 @@ def test_training_overfits_four_images():
         ({"distilled": True, "pool_norm": True}, "pool_norm and distilled contradict each other; remove one of them"),
         ({"distilled": True, "classes": 0}, "distilled requires a head (got classes 0); remove it"),
         ({"rope": "axial", "heads": 128}, "rope requires that dim / heads is divisible by 4"),
-        ({"mlp": "swigl"}, "mlp swigl is unknown; did you mean swiglu?"),
+        ({"mlp": "swigl"}, "mlp swigl is unknown; nearest: swiglu, swiglu-packed"),
         ({"key_bias": False, "qkv_bias": False}, "no_key_bias requires a bias of q and v"),
     ],
 )

@@ -55,9 +55,9 @@ def _kind(row: StepRow, has_parts: bool) -> str:
 
 
 def idle_share(report: Report) -> float:
-    """Return the share of the measured time that is spent in steps without MACs."""
+    """Return the share of the measured time that is spent in steps without MACs; 0.0 if no step took longer than 0 s."""
     assert report.time is not None
-    return sum(seconds_of(row) for row in report.steps if not row.macs) / report.time.steps_sum_s
+    return report.time.share_of_steps(sum(seconds_of(row) for row in report.steps if not row.macs)) or 0.0
 
 
 def leading(report: Report) -> list[str]:

@@ -34,11 +34,13 @@ def part_columns(report: Report) -> list[Column[PartRow]]:
         held_column("bytes_saved", "saved", ranks["bytes_saved"], totals, "kept_bytes"),
     ]
     if report.time:
-        whole = report.time.steps_sum_s
-        longest = max([row.time_s or 0.0 for row in parts])
+        time = report.time
+        longest = max([row.time_s or 0.0 for row in parts]) or 1.0
         columns += [
-            Column[PartRow]("time_s", "time", lambda row: row.time_s, words.seconds, 0, whole),
-            Column[PartRow]("time_share", SHARE_OF_TIME, lambda row: (row.time_s or 0.0) / whole, words.percent, 7),
+            Column[PartRow]("time_s", "time", lambda row: row.time_s, words.seconds, 0, time.steps_sum_s),
+            Column[PartRow](
+                "time_share", SHARE_OF_TIME, lambda row: time.share_of_steps(row.time_s or 0.0), words.percent, 7
+            ),
             Column[PartRow](
                 "time_bar",
                 "",

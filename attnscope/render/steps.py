@@ -88,7 +88,7 @@ def _times(report: Report) -> list[Of]:
     """Return the columns of measured times."""
     if not report.time:
         return []
-    longest = max(map(seconds_of, report.steps))
+    longest = max(map(seconds_of, report.steps)) or 1.0
     return [
         Of(
             "time_s",
@@ -215,7 +215,7 @@ def _macs_share(row: StepRow, report: Report) -> float:
 
 
 def _time_share(row: StepRow, report: Report) -> float | None:
-    return seconds_of(row) / report.time.steps_sum_s if row.time and report.time else None
+    return report.time.share_of_steps(seconds_of(row)) if row.time and report.time else None
 
 
 def _rate(row: StepRow) -> float | None:

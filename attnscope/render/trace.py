@@ -132,7 +132,7 @@ def line_columns(report: TraceReport) -> list[Column[Line]]:
         return line.counts.time.interquartile_mean_s if line.counts.time else None
 
     def time_share(line: Line) -> float | None:
-        return seconds_of(line.counts) / report.time.steps_sum_s if report.time and line.counts.time else None
+        return report.time.share_of_steps(seconds_of(line.counts)) if report.time and line.counts.time else None
 
     def params_share(line: Line) -> float:
         return line.counts.new_params / totals.params if totals.params else 0.0

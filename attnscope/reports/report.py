@@ -293,6 +293,10 @@ class Time:
     def __post_init__(self) -> None:
         object.__setattr__(self, "whole_median_s", self.whole_interquartile_mean_s)
 
+    def share_of_steps(self, seconds: float) -> float | None:
+        """Return a time as a fraction of the sum of all steps; None if that is 0, since each step is below its overhead."""
+        return seconds / self.steps_sum_s if self.steps_sum_s else None
+
 
 @dataclass(frozen=True)
 class Backward:

@@ -59,12 +59,12 @@ class Forward:
             return Cost(macs, self.share(macs), None, None)
         time = self.times.of(indices)
         seconds = time.interquartile_mean_s if time else 0.0
-        return Cost(macs, self.share(macs), seconds, seconds / self.whole.steps_sum_s, self._shares(time))
+        return Cost(macs, self.share(macs), seconds, self.whole.share_of_steps(seconds), self._shares(time))
 
     def _shares(self, time: StepTime | None) -> Interval | None:
         """Return the interval of the fraction of the time of all calls; None if it is unknown."""
         together = self.times.of(range(len(self.calls)))
-        if time is None or together is None:
+        if time is None or together is None or not all(together.samples_s):
             return None
         found = paired_interval([one / run for one, run in zip(time.samples_s, together.samples_s, strict=True)])
         return found and found.including(time.interquartile_mean_s / together.interquartile_mean_s)

@@ -155,6 +155,9 @@ def best(candidates: Sequence[Axis]) -> Axis:
 
 
 def _precedence(root: Root) -> float:
-    """Return the rank of a Root; the second axis of an input with four axes may count tokens, heads or channels."""
-    is_open = root.how == "input" and root.kind == TOKEN and root.start == 1 and root.rank == IMAGE
+    """Return the rank of a Root; the second axis of an input with four axes may count tokens, heads or channels.
+
+    So may the first axis of an input with three axes that does not count images, since queries may have no batch axis.
+    """
+    is_open = root.how == "input" and root.kind == TOKEN and root.rank <= IMAGE and root.start == root.rank - 3
     return RANK[FEATURE] - 0.5 if is_open else RANK[root.kind]

@@ -79,9 +79,10 @@ def _sorted(batch: Axis, rows: Axis, contracted: Axis, images: int) -> tuple[lis
     counted: list[Atom] = []
     groups: list[Atom] = []
     for atom in batch:
-        # without projections, an axis of the input between images and tokens counts heads
+        # without projections, an axis of the input between images and tokens counts heads; queries may have no images
         is_head = atom.root.kind == FEATURE or atom.root in projected
-        is_head |= as_given and atom.root.how == "input" and atom.root.kind == TOKEN and atom.root.start == 1
+        is_given = as_given and atom.root.how == "input" and atom.root.kind == TOKEN
+        is_head |= is_given and (atom.root.start == 1 or (atom.root.start, atom.root.rank) == (0, 3))
         (heads if is_head else counted if atom.root.kind == BATCH else groups).append(atom)
     unknown = [atom for atom in groups if atom.root.kind == UNKNOWN]
     if not counted and unknown and size_of(unknown) == images:
