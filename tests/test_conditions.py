@@ -113,6 +113,14 @@ def test_entries_are_the_points_of_all_contenders_that_satisfy_the_conditions():
         Order(comparison, "latency-per-mac<1ns", None, False)
 
 
+def test_a_field_of_numbers_is_not_compared_with_a_word(attnscope):
+    rows = [{"image": None, "name": "a"}, {"image": 224, "name": "b"}]
+    with pytest.raises(UsageError, match=r"where image is a number \(got 224px\), such as 224"):
+        select(rows, dict.get, read_where("image=224px", ["image"]))
+    assert select(rows, dict.get, read_where("name=b", ["name"])).rows == rows[1:]
+    assert attnscope("presets", "--where", "heads=swin").returncode == 2
+
+
 def test_presets_are_selected_and_sorted_by_their_fields(attnscope):
     found = presets()
     fields = conditions(found)

@@ -400,7 +400,7 @@ def check_value(declared: Field[Any], value: Any) -> Any:
     elif kind(declared) == Ints:
         numbers = tuple(value) if isinstance(value, tuple | list) else (value,)
         if not numbers:
-            raise UsageError(f"{{{name}}} must have an integer for each stage, such as 2,2,6,2 (got none)")
+            raise UsageError(f"{{{name}}} must have at least one integer (got none)")
         for number in numbers:
             _check_size(name, number, rules)
         return numbers

@@ -117,7 +117,12 @@ def select(
         value: returns the value of a field of a row.
         where: the conditions.
         sort: the field, and whether the largest is first.
+
+    Raises:
+        UsageError: a condition compares a word with a field that has only numbers.
     """
+    for condition in where:
+        _check_word(condition, [value(row, condition.field) for row in rows])
     kept, unknown = [], 0
     for row in rows:
         holds = [condition.holds(value(row, condition.field)) for condition in where]
@@ -133,6 +138,13 @@ def select(
         )
         kept = [*known, *(row for row in kept if value(row, field) is None)]
     return Selection(kept, unknown)
+
+
+def _check_word(condition: Condition, values: Sequence[Value]) -> None:
+    """Check that a condition on a field with numbers alone has a number."""
+    known = [value for value in values if value is not None]
+    if isinstance(condition.value, str) and known and not any(isinstance(value, str) for value in known):
+        raise UsageError(f"{{where}} {condition.field} is a number (got {quoted(condition.value)}), such as {known[0]}")
 
 
 def _key(value: Value) -> tuple[float, str]:

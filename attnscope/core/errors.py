@@ -117,7 +117,7 @@ def did_you_mean(
     """Suggest the name closest to a word, `did you mean vit-b-16-224?`.
 
     Names that begin with the word are closest, then similar ones; case, `_`, `-` and `/` make no difference. If none is
-    close, list the available names, or the nearest ones of more than MANY.
+    close, list the available names, or the nearest ones of more than MANY if `many` says how to list all.
 
     Args:
         word: the word that is not among the names.
@@ -129,21 +129,21 @@ def did_you_mean(
     names = sorted(names)
     if synonyms.get(word.lower()) in names:
         return f"did you mean {synonyms[word.lower()]}?"
-    how = many or f"{len(names)} names are available"
+    available = f"available: {', '.join(names) or 'none'}"
     plain = {_plain(name): name for name in [*also, *reversed(names)]}
     begun = sorted(
         (each for each in plain if word and each.startswith(_plain(word))), key=lambda each: (len(each), each)
     )
     if len(begun) > 1 and _plain(word) not in plain:
         listed = f"nearest: {', '.join(plain[each] for each in begun[:FEW])}"
-        return f"{listed}; {how}" if len(begun) > FEW else listed
+        return f"{listed}; {many or available}" if len(begun) > FEW else listed
     close = begun[:1] or difflib.get_close_matches(_plain(word), plain, n=1)
     if close:
         return f"did you mean {plain[close[0]]}?"
-    if len(names) <= MANY:
-        return f"available: {', '.join(names) or 'none'}"
+    if len(names) <= MANY or not many:
+        return available
     nearest = difflib.get_close_matches(word, names, n=FEW, cutoff=0.01)  # names without a common letter are not near
-    return f"nearest: {', '.join(nearest)}; {how}" if nearest else how
+    return f"nearest: {', '.join(nearest)}; {many}" if nearest else many
 
 
 def _plain(name: str) -> str:

@@ -75,16 +75,18 @@ class SwinSpec(Windowed):
     def cautions(self) -> list[str]:
         """Return notes about large windows, padding and shifts without effect."""
         notes = []
-        grid = self.windows
-        for side, window, axis in zip(self.resolution, self.window, ("down", "across"), strict=True):
-            if window > side:
-                notes.append(
-                    f"the window is larger than the grid {axis} ({window} > {side}): one padded window, not shifted; "
-                    f"to clip the window, as networks often do: --window {min(self.window[0], self.resolution[0])}x"
-                    f"{min(self.window[1], self.resolution[1])}"
-                )
-        notes += grid.padding_notes()
-        return notes + self.shift_notes()
+        sides = list(zip(self.window, self.resolution, strict=True))
+        larger = [
+            f"{window} > {side} {axis}"
+            for (window, side), axis in zip(sides, ("down", "across"), strict=True)
+            if window > side
+        ]
+        if larger:
+            notes.append(
+                f"the window is larger than the grid ({' and '.join(larger)}): one padded window, not shifted; "
+                f"to clip the window, as networks often do: --window {'x'.join(str(min(pair)) for pair in sides)}"
+            )
+        return [*notes, *self.windows.padding_notes(), *self.shift_notes()]
 
     def next_command(self) -> tuple[str, str]:
         """Return the suggested next command and the reason for it."""
