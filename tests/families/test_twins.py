@@ -25,7 +25,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(TwinsSpec))
-@settings(max_examples=25)
+@settings(max_examples=50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)
