@@ -770,6 +770,8 @@ class Changes(nn.Linear):
 @ways
 @pytest.mark.parametrize("place", OUTSIDE)
 def test_state_outside_the_module_is_that_of_the_caller(place, settings):
+    if place == "saved tensors" and torch.__version__ < "2.6":
+        pytest.skip("torch 2.5 has no function that returns the hooks of saved tensors")
     change, look = OUTSIDE[place]
     before = look()
     assert attnscope.trace(Changes(change), torch.randn(2, 4), **settings).totals.macs == 32

@@ -158,7 +158,8 @@ def _torch_settings() -> Iterator[Restore]:
     yield _contents(vars(torch._tensor_str.PRINT_OPTS))
     for hooks in HOOKS:
         yield _contents(hooks)
-    yield _saved_tensors_hooks()
+    if hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):  # torch 2.5 has no function that returns them
+        yield _saved_tensors_hooks()
 
 
 def _saved_tensors_hooks() -> Restore:
