@@ -18,11 +18,12 @@ from attnscope.analyses.neighbourhood import look_at_neighbourhood
 from attnscope.analyses.windows import look_at_windows
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.text import HIDDEN
-from attnscope.networks.presets import presets
+from attnscope.networks.presets import presets, read_network
 from attnscope.plan.polynomial import macs_of
 from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
-from attnscope.render.page.document import environment, escaped_json
+from attnscope.render.page.charts import hits_data, steps_chart
+from attnscope.render.page.document import environment, escaped_json, front_coded
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
 from tests.test_peaks import PEAKS
@@ -77,6 +78,7 @@ PAGES = {
     "swin-model": lambda: drawn(SwinNetworkSpec()),
     "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
     "nat-model-timed": timed_network,
+    "maxvit-model": lambda: drawn(read_network("maxvit-xl-512")),
     "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
     "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
     "comparison": lambda: render_page(comparisons()["compare-time"]),
@@ -87,7 +89,7 @@ PAGES = {
     "peaks": lambda: render_page(PEAKS),
 }
 """A function for the page of each kind, by its name."""
-NETWORKS = ("swin-model", "nat-model-timed", "swin-stage", "presets")
+NETWORKS = ("swin-model", "maxvit-model", "nat-model-timed", "swin-stage", "presets")
 
 
 @cache
@@ -199,6 +201,31 @@ def test_hostile_names_are_text(opened, name):
     assert page.page.locator("img").count() == 0
     assert page.page.locator("[onload], [onerror]").count() == 0
     assert page.page.locator("script").count() == 3
+    assert page.errors == []
+
+
+def test_the_script_has_the_names_of_all_steps(opened):
+    """Names are written as changes of the name before; characters outside of the first plane count twice there."""
+    names = ["", "stages.0.a", "stages.0.ab", "stages.1.ab", "stages.1.ab c", "🧠.a", "🧠.🧠 b", "🧠", "x\u202e"]
+    page = opened(html_of("vit"))
+    assert page.page.evaluate("(names) => unfolded(names)", front_coded(names)) == names
+    assert sum(map(len, front_coded(names))) < sum(map(len, names)) + 2 * len(names)
+
+
+def test_the_columns_of_a_chart_have_their_texts_in_the_script(opened):
+    """Integers are apart from the words between them, those above 2⁵³ too; other numbers stay in the words."""
+    texts = ["a: 1,234 B; b: 0 B", "run 7: 12.05 ms", "007, 1,2345 and 1,000", f"{2**60 + 1:,}", "#{}", "-5 x9 1.5e-3"]
+    points = [(place, 1.0, text, f"step{place}") for place, text in enumerate(texts) if place != 3]
+    chart = steps_chart("", "", "", [("line", points), ("line", [(3, 1.0, texts[3], "")])], len(texts) + 1, str)
+    data = hits_data(chart, {f"step{place}": place for place in range(len(texts))})
+    assert data["hits"][0] == [0, 0, 1234, 0]
+    assert (data["hits"][3][0], data["hits"][6]) == (None, None)
+    page = opened(html_of("vit").replace('"hits":{', f'"hits":{{"conclusion":[{json.dumps(data)}],', 1).replace(
+        "</section>", '<svg class="hits"></svg></section>', 1
+    ))  # fmt: skip
+    drawn_texts = page.page.locator("#conclusion .hits title").all_text_contents()
+    assert drawn_texts == texts
+    assert page.page.locator("#conclusion .hits rect").last.get_attribute("x") == str(92 + 5 * 612 / 7)
     assert page.errors == []
 
 

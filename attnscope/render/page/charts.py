@@ -1,9 +1,11 @@
 """Charts of a page as coordinates; the template `chart.html` draws them."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 92, 16, 16, 44
@@ -11,6 +13,9 @@ LEFT, RIGHT, TOP, BOTTOM = 92, 16, 16, 44
 TICKS = 5
 MOST_DOTS = 60
 """The largest number of dots on a line."""
+NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w.,]*\d)")
+EXACT = 2**53
+"""The number from which on a script gets an integer as text, since its own numbers are not exact."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class Dot:
 
 @dataclass(frozen=True)
 class Hit:
-    """A column of a chart over steps: its left end and width, the text on hover, and the key of the step."""
+    """A column of a chart over steps: its place, left end and width, the text on hover, and the key of the step."""
 
+    place: int
     x: float
     width: float
     text: str
@@ -70,6 +76,8 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
     marks: list[Tick] = field(default_factory=list)
     """Vertical lines with a word, such as the begin of the backward."""
+    places: int = 0
+    """The number of places of a chart over steps."""
     hits: list[Hit] = field(default_factory=list)
 
 
@@ -132,7 +140,7 @@ def steps_chart(
     title: str,
     across: str,
     up: str,
-    series: Sequence[tuple[str, Sequence[tuple[float, float | None, str, str]]]],
+    series: Sequence[tuple[str, Sequence[tuple[int, float | None, str, str]]]],
     places: int,
     y_words: Callable[[float], str],
     marks: Sequence[tuple[float, str]] = (),
@@ -160,7 +168,7 @@ def steps_chart(
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top, 1)
 
     drawn = []
-    at_place: dict[float, list[tuple[str, str]]] = {}
+    at_place: dict[int, list[tuple[str, str]]] = {}
     for name, of in series:
         dots = [Dot(place_x(x), place_y(y), "") for x, y, _, _ in of if y is not None]
         path = _path(dots)
@@ -171,6 +179,7 @@ def steps_chart(
                 at_place.setdefault(x, []).append((text, key))
     hits = [
         Hit(
+            at,
             place_x(at - 0.5),
             round(place_x(at + 0.5) - place_x(at - 0.5), 1),
             "; ".join(text for text, _ in of),
@@ -179,7 +188,39 @@ def steps_chart(
         for at, of in sorted(at_place.items())
     ]
     ticks = [Tick(place_y(step * count), y_words(step * count)) for count in range(round(top / step) + 1)]
-    return Chart(title, across, up, [], ticks, drawn, marks=[Tick(place_x(at), word) for at, word in marks], hits=hits)
+    lines = [Tick(place_x(at), word) for at, word in marks]
+    return Chart(title, across, up, [], ticks, drawn, marks=lines, places=places, hits=hits)
+
+
+def hits_data(chart: Chart, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Return the columns of a chart by their places as data for the script, in a quarter of the size of their elements.
+
+    A column is the number of its step, the number of its words, and the integers between them: many columns have the
+    same words.
+
+    Args:
+        chart: the chart.
+        numbers: the number of each step.
+    """
+    found: dict[tuple[str, ...], int] = {}
+    hits: list[list[Any] | None] = [None] * chart.places
+    for hit in chart.hits:
+        words, integers = _parts(hit.text)
+        kind = found.setdefault(tuple(words), len(found))
+        hits[hit.place] = [numbers.get(hit.step), kind, *integers]
+    return {"left": chart.left, "right": chart.right, "words": list(found), "hits": hits}
+
+
+def _parts(text: str) -> tuple[list[str], list[int | str]]:
+    """Split a text at its integers, which have separators of thousands: the words around them, and the integers."""
+    words, integers, end = [], [], 0
+    for match in NUMBER.finditer(text):
+        value = int(match[0].replace(",", ""))
+        if f"{value:,}" == match[0]:
+            words.append(text[end : match.start()])
+            integers.append(value if value < EXACT else str(value))
+            end = match.end()
+    return [*words, text[end:]], integers
 
 
 def _path(dots: Sequence[Dot]) -> str:

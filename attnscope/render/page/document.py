@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from attnscope.core.errors import UsageError
 from attnscope.core.packages import describe_missing
 from attnscope.core.text import visible
 from attnscope.core.version import __version__
+from attnscope.render.page.charts import hits_data
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -93,13 +95,22 @@ def draw(page: Page) -> str:
     Raises:
         UsageError: if Jinja2 is not installed.
     """
-    style, script = ("".join(map(_text, names)) for names in (STYLES, SCRIPTS))
+    style = "".join([*map(_text, STYLES), column_rules(page.panels)])
+    script = "".join(map(_text, SCRIPTS))
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    panels = [panel for panel in page.panels if panel.data is not None]
-    names = list(dict.fromkeys(page.steps))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(page.steps))}
+    hits = {
+        panel.name: [hits_data(chart, numbers) for chart in panel.content.get("charts", ()) if chart.hits]
+        for panel in page.panels
+    }
+    data = {
+        "steps": front_coded(list(numbers)),
+        "panels": {panel.name: panel.data for panel in page.panels if panel.data is not None},
+        "hits": {name: of for name, of in hits.items() if of},
+    }
     return (
         environment()
         .get_template("page.html")
@@ -110,8 +121,8 @@ def draw(page: Page) -> str:
             style=style,
             script=script,
             version=__version__,
-            data=escaped_json({"steps": names, "panels": {panel.name: panel.data for panel in panels}}),
-            numbers={name: number for number, name in enumerate(names)},
+            data=escaped_json(data),
+            numbers=numbers,
             result=packed(page.result),
         )
     )
@@ -127,13 +138,41 @@ def draw_fragment(page: Page) -> str:
     return (
         environment()
         .get_template("fragment.html")
-        .render(page=page, panels=panels, style=_text("panels.css"), has_script=False)
+        .render(page=page, panels=panels, style=_text("panels.css") + column_rules(panels), has_script=False)
     )
+
+
+def column_rules(panels: Sequence[Panel]) -> str:
+    """Return the styles of left-aligned and hidden columns, by the classes of a table.
+
+    A class of the table is shorter than one of each of its cells.
+    """
+    tables = [panel.content["table"] for panel in panels if "table" in panel.content]
+    columns = range(1, 1 + max((len(table.heads) for table in tables), default=0))
+    left, hidden = (
+        ",".join(f".attnscope .{word}-{column} {cell}:nth-child({column})" for column in columns)
+        for word, cell in (("left", "td"), ("off", "tr>"))
+    )
+    return f"{left}{{text-align:left;white-space:normal;min-width:8rem}}{hidden}{{display:none}}" if columns else ""
 
 
 def escaped_json(value: Any) -> str:
     """Return JSON that is safe in a script element: no character of it can end the element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
+
+
+def front_coded(names: Sequence[str]) -> list[str]:
+    """Return each name as the number of its first characters that the name before has, a space, and the rest.
+
+    Steps of a network share long paths with their neighbours: `stages.0.blocks.0.conv.expand`, `23 project`.
+    """
+    found = []
+    for last, name in pairwise(["", *names]):
+        same = [a == b for a, b in zip(last, name, strict=False)]
+        shared = (*same, False).index(False)
+        units = len(name[:shared].encode("utf-16-le", "surrogatepass")) // 2  # the length in JavaScript
+        found.append(f"{units} {name[shared:]}")
+    return found
 
 
 def packed(text: str) -> str:

@@ -136,7 +136,7 @@ def memory_panel(report: Report) -> Panel | None:
     last = 2 * len(rows) - 1
     has_training = totals.training_peak_bytes is not None or bool(totals.training_peak_bytes_at_least)
 
-    def held(key: str, at: int, row: StepRow, phase: str) -> tuple[float, float | None, str, str]:
+    def held(key: str, at: int, row: StepRow, phase: str) -> tuple[int, float | None, str, str]:
         size = getattr(row, key)
         least = getattr(row, f"{key}_at_least")
         shown = size if size is not None else least
@@ -245,7 +245,7 @@ def timing_panel(report: Report) -> Panel | None:
     ]
     quality = [text for _, text, _ in quality_lines(report)]
     lines = [*work_lines(report), *kernel_lines(report), *host_lines(report), *timing_lines(report)]
-    content = {"bars": bars[:40], "runs": _runs_chart(report.time), "quality": quality, "lines": lines}
+    content = {"bars": bars[:40], "charts": [_runs_chart(report.time)], "quality": quality, "lines": lines}
     lead = "Times are interquartile means of one forward. The dots are the runs of the whole forward."
     return Panel("timing", "Timing", lead, "timing", content, brief=True)
 
@@ -253,7 +253,7 @@ def timing_panel(report: Report) -> Panel | None:
 def _runs_chart(time: Time) -> Chart:
     """Return the time of each run of the whole forward, in the order of the runs."""
     samples = time.whole_samples_s
-    dots = [(float(at), value, f"run {at + 1}: {words.seconds(value)}", "") for at, value in enumerate(samples)]
+    dots = [(at, value, f"run {at + 1}: {words.seconds(value)}", "") for at, value in enumerate(samples)]
     return steps_chart(
         "Runs of the whole forward", "runs in their order", "time", [("runs", dots)], len(samples), _axis_seconds
     )

@@ -14,7 +14,7 @@ from attnscope.core.errors import AttnscopeError
 from attnscope.core.sizes import count_sides, spell_sides
 from attnscope.plan.plan import SizedStep, place
 from attnscope.plan.polynomial import Polynomial, macs_of
-from attnscope.render.page.document import Panel
+from attnscope.render.page.document import Panel, front_coded
 
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Multiples of the smallest step of a field that a slider offers, next to simple ratios of its value."""
@@ -61,8 +61,11 @@ def scaling_panel(spec: Spec | None) -> Panel | None:
     costs = spec.complexity()
     reference = "" if costs.own == costs.reference else "global attention"
     steps = {each: number for number, each in enumerate(dict.fromkeys(each for work in works for each in work))}
+    first = next(iter(sliders.values()))[0].letters
     data = {
-        "steps": [[each.key, each.times, each.scope, _encoded(each.macs)] for each in steps],
+        "names": front_coded([each.key for each in steps]),
+        "steps": [[each.times, each.scope, _encoded(each.macs)] for each in steps],
+        "letters": [dict(sizes) for sizes in first],
         "works": [[steps[each] for each in work] for work in works],
         "sliders": [
             {
@@ -73,7 +76,7 @@ def scaling_panel(spec: Spec | None) -> Panel | None:
                         "value": position.value,
                         "here": position.here,
                         "work": works.index(position.work),
-                        "letters": [dict(sizes) for sizes in position.letters],
+                        "letters": _changes(position.letters, first),
                         "reference": None if position.reference is None else str(position.reference),
                     }
                     for position in positions
@@ -85,6 +88,13 @@ def scaling_panel(spec: Spec | None) -> Panel | None:
     lead = "Each formula follows from the letters of its step. The slider changes one option of this run."
     content = {"sliders": data["sliders"], "own": spec.title, "reference": reference}
     return Panel("complexity", "Complexity against size", lead, "scaling", content, data)
+
+
+def _changes(letters: tuple[Sizes, ...], first: tuple[Sizes, ...]) -> dict[int, dict[str, int]]:
+    """Return the letters of each scope whose sizes differ from those of the first position, which the script knows."""
+    known = [*map(set, first), *([set()] * len(letters))]
+    found = {scope: dict(pair for pair in sizes if pair not in known[scope]) for scope, sizes in enumerate(letters)}
+    return {scope: sizes for scope, sizes in found.items() if sizes}
 
 
 def _fields(spec: Spec) -> list[str]:

@@ -6,10 +6,11 @@
 
   // Split the letters and the shape of a tensor into axes, each with its letters and its size.
   function split(tensor) {
-    const letters = one("code", tensor), shape = one("samp", tensor);
+    const letters = one("code", tensor), shape = document.createElement("samp");
     if (!letters) return [];
-    const sizes = shape.textContent.split("×").map((size) => Object.assign(document.createElement("b"), { textContent: size }));
-    shape.replaceChildren(...sizes.flatMap((size, place) => (place ? ["×", size] : [size])));
+    const sizes = tensor.lastChild.textContent.split("×").map((size) => Object.assign(document.createElement("b"), { textContent: size }));
+    tensor.lastChild.replaceWith(shape);
+    shape.append(...sizes.flatMap((size, place) => (place ? ["×", size] : [size])));
     const found = letters.textContent.match(/\([^)]*\)|\S+/g) ?? [];
     letters.replaceChildren();
     return found.map((text, place) => {

@@ -4,11 +4,13 @@
   if (panel && given) {
     const vary = one("[data-vary]", panel), at = one("[data-at]", panel), chart = one("[data-chart]", panel);
 
-    const value = (terms, sizes) => terms.reduce((sum, [coefficient, letters]) =>
-      sum + [...letters].reduce((product, letter) => product * BigInt(sizes[letter]), BigInt(coefficient)), 0n);
-    const work = (position) => given.works[position.work].map((step) => given.steps[step]);
+    const names = unfolded(given.names);
+    const value = (terms, size) => terms.reduce((sum, [coefficient, letters]) =>
+      sum + [...letters].reduce((product, letter) => product * BigInt(size(letter)), BigInt(coefficient)), 0n);
+    const work = (position) => given.works[position.work].map((step) => [names[step], ...given.steps[step]]);
+    const size = (position, scope) => (letter) => position.letters[scope]?.[letter] ?? given.letters[scope][letter];
     const counts = (position) => work(position).map(([, times, scope, terms]) =>
-      BigInt(times) * value(terms, position.letters[scope]));
+      BigInt(times) * value(terms, size(position, scope)));
     const total = (position) => counts(position).reduce((sum, each) => sum + each, 0n);
     const metric = (count) => {
       const units = ["", " k", " M", " G", " T", " P", " E", " Z", " Y"];

@@ -4,6 +4,16 @@
 const one = (selector, inside = document) => inside.querySelector(selector);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const data = JSON.parse(one("#data").textContent);
+// Names that begin like the name before: `5 embed` has its first five characters.
+function unfolded(names) {
+  let last = "";
+  return names.map((name) => {
+    const space = name.indexOf(" ");
+    last = last.slice(0, Number(name.slice(0, space))) + name.slice(space + 1);
+    return last;
+  });
+}
+data.steps = unfolded(data.steps);
 // A step is a number in the file, and its name from here on.
 for (const each of all("[data-step]")) each.dataset.step = data.steps[each.dataset.step];
 const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
@@ -42,6 +52,23 @@ function svg(name, attributes, text = "") {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   if (text) made.textContent = text;
   return made;
+}
+
+// The columns of charts over steps: each has its step, and its exact values on hover.
+for (const [name, charts] of Object.entries(data.hits)) {
+  all(".hits", document.getElementById(name)).forEach((place, number) => {
+    const { left, right, words, hits } = charts[number];
+    const width = (right - left) / hits.length;
+    hits.forEach((hit, at) => {
+      if (!hit) return;
+      const [step, kind, ...integers] = hit;
+      const column = svg("rect", { x: left + at * width, width });
+      if (step !== null) column.dataset.step = data.steps[step];
+      const text = words[kind].map((word, part) => word + (part < integers.length ? grouped(integers[part]) : ""));
+      column.append(svg("title", {}, text.join("")));
+      place.append(column);
+    });
+  });
 }
 
 // the buttons of the page

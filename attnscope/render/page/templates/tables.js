@@ -14,7 +14,7 @@ for (const table of all("table")) {
     }
     const box = one(`input[data-column="${CSS.escape(head.dataset.column)}"]`, panel);
     box?.addEventListener("change", () => {
-      for (const row of table.rows) row.cells[column]?.classList.toggle("off", !box.checked);
+      table.classList.toggle(`off-${column + 1}`, !box.checked);
     });
     one(".sort", head)?.addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") === "descending";
