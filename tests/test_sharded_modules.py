@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from attnscope.attentions.cross.spec import CrossSpec
+from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.attentions.hiera.spec import HieraSpec
 from attnscope.attentions.linear.spec import LinearSpec
 from attnscope.attentions.maxvit.spec import MaxViTSpec
@@ -66,6 +67,12 @@ CASES = [
         for plan in ("context=4", "ulysses=4", "sp=4", "tp=2,context=2")
     ],
     (TwinsSpec(dim=16, heads=4, resolution=(13, 20)), "tp=4"),
+    *[
+        (CSWinSpec(dim=24, heads=8, resolution=(14, 10), stripe=2, batch=2), plan)
+        for plan in ("tp=4", "tp=2,windows=2")
+    ],
+    (CSWinSpec(dim=24, heads=4, resolution=(14, 10), stripe=1, qkv_bias=False, kernel="math"), "windows=4"),
+    (CSWinSpec(dim=24, heads=4, resolution=4, stripe=4), "tp=4"),
 ]
 ALONE = [
     *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],
@@ -133,6 +140,19 @@ def of_other_keys(draw: random.Random) -> tuple[Spec, str]:
     return draw.choice(specs), f"{draw.choice(['tp', 'sp', 'ulysses', 'ring', 'context'])}={ranks}"
 
 
+def of_stripes(draw: random.Random) -> tuple[Spec, str]:
+    stripe = draw.choice([1, 2, 3])
+    spec = CSWinSpec(
+        resolution=(stripe * draw.randint(4, 7), stripe * draw.randint(4, 7)),
+        stripe=stripe,
+        dim=24,
+        heads=draw.choice([4, 12]),
+        batch=draw.randint(1, 2),
+        qkv_bias=draw.random() < 0.5,
+    )
+    return spec, draw.choice(["windows=2", "rows=2", "tp=2", "tp=2,windows=2"])
+
+
 def of_sums(draw: random.Random) -> tuple[Spec, str]:
     ranks, rows = draw.choice([2, 3, 4]), draw.choice([7, 8, 11])
     values: dict[str, Any] = {"dim": 16, "batch": draw.randint(1, 2), "qkv_bias": draw.random() < 0.5}
@@ -144,7 +164,7 @@ def of_sums(draw: random.Random) -> tuple[Spec, str]:
 
 
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys, of_sums])
+@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys, of_sums, of_stripes])
 def test_random_specs_run_as_planned(kind: Callable[[random.Random], tuple[Spec, str]], seed: int) -> None:
     spec, plan = kind(random.Random(seed))
     assert verify_on_fake(spec, parse_mesh(plan)).problems == []

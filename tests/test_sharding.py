@@ -9,6 +9,7 @@ import pytest
 
 from attnscope import attentions, networks
 from attnscope.analyses.shard import plan_shards, plans_for, usual_plan
+from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.attentions.linear.spec import LinearSpec
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.attentions.nat.spec import NATSpec
@@ -244,6 +245,25 @@ def test_a_sparse_grid_is_transposed_there_and_back() -> None:
     assert kinds(report, "after") == {"reverse_grid": [("all-to-all", "tokens")]}
 
 
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_vertical_stripes_are_exchanged_for_rows(ranks: int) -> None:
+    report = plan_shards(CSWinSpec(), f"windows={ranks}")
+    u = 56 * 56 * 64 * 4
+    assert report.totals.bytes_sent == 2 * (ranks - 1) * u // ranks**2  # half of q, k, v and of the output
+    exchanged = [
+        (row.name, each.kind, each.tensor) for row in report.steps for each in row.before if each.kind != "copy"
+    ]
+    assert exchanged == [("partition", "all-to-all", "qkv"), ("concatenate", "all-to-all", "columns")]
+    assert report.totals.macs * ranks == CSWinSpec().plan().macs
+
+
+def test_the_heads_of_both_directions_are_cut() -> None:
+    report = plan_shards(CSWinSpec(heads=8), "tp=4")
+    assert kinds(report, "after") == {"output": [("all-reduce", "tokens")]}
+    assert {row.local_outputs[0][0][1] for row in report.steps if row.name == "score"} == {1}
+    assert report.totals.macs * 4 == CSWinSpec(heads=8).plan().macs
+
+
 def test_axes_of_a_mesh_combine() -> None:
     spec = SwinSpec(shift=True, heads=4, dim=96)
     halo = sends(spec, "windows=2")
@@ -304,6 +324,11 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (PVTSpec(), "context=8", "7 rows of tokens on 8 ranks); 2, 3, 4 or 7"),
         (SeparableSpec(), "windows=2x2", "softmax normalizes an axis that it cuts; use windows=4"),
         (XCASpec(), "context=2", "normalize normalizes an axis that it cuts"),
+        (CSWinSpec(heads=4), "tp=4", "2 heads of each branch on 4 ranks); 2"),
+        (CSWinSpec(), "tp=2", "1 head of each branch on 2 ranks); use windows=2"),
+        (CSWinSpec(), "windows=2x2", "windows of this attention span all columns; use windows=4"),
+        (CSWinSpec(resolution=(14, 4), stripe=2), "windows=3", "2 windows that span all rows on 3 ranks); 2"),
+        (CSWinSpec(resolution=7, stripe=7), "windows=2", "1 row of windows on 2 ranks); use tp=2"),
         (ViTSpec(), "tp=2,sp=2", "both cut the heads"),
         (ViTSpec(), "ring=2,context=2", "both cut the tokens"),
         (ViTSpec(), "tp=2,tp=2", "each name once"),

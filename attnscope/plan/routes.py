@@ -10,10 +10,11 @@ collective:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from string import ascii_lowercase
 from typing import NamedTuple
 
-from attnscope.core.axes import Tensor
+from attnscope.core.axes import Factors, Sizes, Tensor
 from attnscope.core.errors import UsageError
 from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.plan.halo import Needs, gathered, rolled
@@ -48,11 +49,13 @@ class Placed(NamedTuple):
         letter: the letter that is cut, as the step spells it.
         shards: the size of the letter on each rank.
         root: HEADS or TOKENS.
+        groups: the number of consecutive parts of the axis, each of which is cut, such as the halves of channels.
     """
 
     letter: str
     shards: Shards
     root: str
+    groups: int = 1
 
 
 class Move(NamedTuple):
@@ -149,7 +152,7 @@ class _Walk:
 
     def __init__(self, plan: Plan, axis: MeshAxis, around: Neighbourhood, arriving: Shards) -> None:
         self.axis, self.around, self.kind, self.arriving = axis, around, axis.kind, arriving
-        self.steps, own_names = self.with_one_size_each(plan.sized)
+        self.steps, self.own_names = self.with_one_size_each(plan.sized)
         self.place = axis.place + is_channels_first(self.steps)
         self.sizes = {letter: step.sizes[letter] for step in self.steps for letter in _letters_of(step)}
         self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
@@ -160,7 +163,7 @@ class _Walk:
         self.rolls = 0
         self.routes = [self.through(step) for step in self.steps]
         self.leave_as_entered()
-        self.routes = [route.spelled(names) for route, names in zip(self.routes, own_names, strict=True)]
+        self.routes = [route.spelled(names) for route, names in zip(self.routes, self.own_names, strict=True)]
 
     # the letters that are cut
 
@@ -215,12 +218,19 @@ class _Walk:
         for letter in dict.fromkeys(letters):
             count = self.sizes[letter]
             if count % self.axis.ranks:
-                what = "heads" if letter == HEAD else "hidden channels" if letter in hidden else "key/value heads"
+                what = "hidden channels" if letter in hidden else "key/value heads"
+                what = self.heads_in_words() if letter == HEAD else what
                 got = f"{_count(count, what)} on {self.axis.ranks} ranks"
                 rule = f"{{plan}} {self.axis.name} must divide the heads (got {got})"
                 raise count_error(rule, count, self.axis.ranks, must_divide=True)
             found[letter] = (count // self.axis.ranks,) * self.axis.ranks
         return found
+
+    def heads_in_words(self) -> str:
+        """Return "heads", or "heads of each branch" if an axis of channels has the heads several times: (a h d)."""
+        axes = [axis for step in self.steps for each in step.step.weight_shapes.values() for axis in each.axes]
+        first = {axis.letters[0] for axis in axes if HEAD in axis.letters[1:]}
+        return "heads of each branch" if any(self.sizes[letter] > 1 for letter in first) else "heads"
 
     def other_names_of(self, letter: str) -> list[str]:
         """Return the letters under which steps make an axis that later steps take under this letter: g for h."""
@@ -273,8 +283,8 @@ class _Walk:
         if len(first.axes) > 4:
             raise UsageError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
         own = first.axes[self.place].letters
-        window = WINDOWS[self.axis.place] if self.kind.enters == "grid" else None
-        if window not in self.sizes:
+        window, spanning = self.window_letters() if self.kind.enters == "grid" else (None, set())
+        if window is None:
             if self.axis.place == COLUMNS and any(
                 run.name == "index" for step in self.steps for run in step.forward.runs
             ):
@@ -283,8 +293,8 @@ class _Walk:
                 )
             rows = "rows" if self.axis.place == ROWS else "columns"
             return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], rows)}
-        assert window is not None
         shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
+        others = {each: self.cut(each, "windows that span all rows") for each in spanning}
         if window in own:
             return {window: shards}
         tensors = [each for step in self.steps for each in (*step.step.letters.inputs, *step.step.letters.outputs)]
@@ -300,7 +310,35 @@ class _Walk:
         real = _clipped(shards, unit, places)
         if any(size % inside for size in real):
             raise UsageError(f"{{plan}} {name} must cut between groups of {inside} rows (got {real}); use fewer ranks")
-        return {window: shards, own[0]: tuple([size // inside for size in real])}
+        return {window: shards, own[0]: tuple([size // inside for size in real]), **others}
+
+    def window_letters(self) -> tuple[str | None, set[str]]:
+        """Return the letter of windows along the axis, and those of windows that span it and lie along the other axis.
+
+        Ranks with some rows compute whole windows that span all rows, such as vertical stripes, after an exchange.
+
+        Raises:
+            UsageError: windows span all columns, and the axis of the mesh cuts columns.
+        """
+        own, other = WINDOWS[self.axis.place], WINDOWS[ROWS + COLUMNS - self.axis.place]
+        found: dict[str, str] = {}
+        for step, names in zip(self.steps, self.own_names, strict=True):
+            for each in (*step.step.letters.inputs, *step.step.letters.outputs):
+                letters = [[names.get(letter, letter) for letter in axis.letters] for axis in each.axes]
+                pairs = [
+                    next((axis.letters[at.index(name)] for axis, at in zip(each.axes, letters, strict=True)
+                          if name in at and but not in at and len(at) > 1), None)
+                    for name, but in ((own, other), (other, own))
+                ]  # fmt: skip
+                if pairs[0] and pairs[1]:
+                    found[pairs[0]] = pairs[1]
+        longer = [letter for letter in found if self.sizes[letter] > 1]
+        spanning = {found[letter] for letter in found if self.sizes[letter] == 1} if longer else set()
+        if spanning and self.axis.place == COLUMNS and self.axis.ranks > 1:
+            raise UncuttableError(
+                f"{{plan}} {self.axis.name} cuts columns, and windows of this attention span all columns"
+            )
+        return next(iter([*longer, *found]), None), spanning
 
     def rows_of_sequence(self) -> dict[str, Shards]:
         """Return the sizes on the ranks of the tokens of a sequence: whole rows if steps take it as a grid.
@@ -432,16 +470,18 @@ class _Walk:
         letters = taken.axes[place].letters
         if placed.letter in letters:
             return placed
-        other = next((letter for letter in letters if letter in self.tokens), letters[0])
+        longer = [letter for letter in letters if self.sizes[letter] > 1]
+        other = next((letter for letter in letters if letter in self.tokens), [*longer, *letters][0])
         ratio = self.sizes[other], self.sizes[placed.letter]
         shards = tuple([size * ratio[0] // ratio[1] for size in placed.shards])
         if placed.root == TOKENS and other in self.tokens:
             shards = self.tokens[other]  # rows in whole windows
         if sum(shards) != self.sizes[other]:
             raise self.refusal(step, f"takes {name} with other axes")
-        if placed.root == TOKENS and other not in self.keys:
+        if placed.root == TOKENS and other not in self.keys and not self.is_of_tokens(taken.letters):
             self.tokens.setdefault(other, shards)
-        return Placed(other, shards, placed.root)
+        groups = groups_before(made.axes[place], placed.letter, self.sizes) if placed.root == HEADS else 1
+        return Placed(other, shards, placed.root, groups * placed.groups)
 
     def weighs_tokens(self, step: SizedStep, placed: Placed | None, root: str) -> bool:
         """Return whether a step weighs all tokens by a softmax over one score each: each rank then needs the scores of all.
@@ -597,6 +637,12 @@ def channels_axis(taken: Tensor, weight: Tensor) -> int | None:
         return -1
     is_kernel = len(weight.axes) == len(taken.axes) == 4
     return 1 if is_kernel and weight.axes[1].letters and weight.axes[1].letters == taken.axes[1].letters else None
+
+
+def groups_before(axis: Factors, letter: str, sizes: Sizes) -> int:
+    """Return the number of consecutive parts of an axis that each have all of a letter: 6 for h in (3 a h d) and a = 2."""
+    before = axis.text.strip("()").split(letter)[0].split()
+    return prod([sizes[word] if word.isalpha() else int(word) for word in before])
 
 
 def reach_of(step: SizedStep, placed: Placed) -> int:

@@ -77,10 +77,10 @@ def check_rank(
 def _shapes(steps: Sequence[LocalStep], shapes: dict[str, list[Shape]]) -> list[str]:
     problems = []
     for step in steps:
-        name, planned = step.whole.name, step.shapes[0]
+        name, planned = step.whole.places[0], step.shapes[0]
         ran = shapes.get(name, [])
         if step.rounds > 1:
-            if name == "score" and (sum(each[-1] for each in ran) != planned[-1] or len(ran) != step.rounds):
+            if step.whole.name == "score" and (sum(each[-1] for each in ran) != planned[-1] or len(ran) != step.rounds):
                 problems.append(f"{name}: the plan has {spell(planned)} in {step.rounds} blocks, and the run {ran}")
         elif ran != [planned]:
             problems.append(

@@ -1,6 +1,6 @@
 """Grids of which a rank has some rows and columns: what modules ask about windows and neighbourhoods there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnscope.attentions.cswin.attention import CSWinAttention
 from attnscope.attentions.hiera.attention import MaskUnitAttention
 from attnscope.attentions.linear.attention import LinearAttention
 from attnscope.attentions.maxvit.attention import MaxViTAttention
@@ -18,6 +19,7 @@ from attnscope.attentions.pvt.attention import SpatialReductionAttention
 from attnscope.attentions.sam.attention import RelativePositionAttention
 from attnscope.attentions.swin.attention import WindowAttention, shift_mask
 from attnscope.attentions.twins.attention import LocallyGroupedAttention
+from attnscope.core.axes import Shape
 from attnscope.core.sizes import Pair
 from attnscope.core.windows import GridWindows, Windows
 from attnscope.plan.mesh import Shards
@@ -67,6 +69,8 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
         vars(module).update(_of_reduction(steps))
     if isinstance(module, LocallyGroupedAttention) and not module.grid.is_padded:  # a padded grid is not cut
         vars(module).update(_of_groups(steps, module.grid.window))
+    if isinstance(module, CSWinAttention):
+        _in_stripes(module, steps)
     shards = {axis.place: placed_of(plan, index) for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid"}
     if not shards:
         return
@@ -97,6 +101,19 @@ def _of_groups(steps: Sequence[LocalStep], window: Pair) -> dict[str, Any]:
     outputs = {step.whole.name: step.local.outputs[0] for step in steps}
     (rows, columns), (height, width) = outputs["unflatten"][1:3], outputs["reverse"][1:3]
     return {"resolution": (rows, columns), "grid": Windows(height, width, window)}
+
+
+def _in_stripes(module: CSWinAttention, steps: Sequence[LocalStep]) -> None:
+    """Set the grid into which each branch merges its stripes; ranks may have all rows of some vertical stripes."""
+    for step in steps:
+        if step.whole.name == "merge_stripes":
+            branch = module.get_submodule(step.whole.path)
+            merge, grid = cast(Any, branch).merge_stripes, step.local.outputs[0][1:3]
+            vars(branch)["merge_stripes"] = partial(_merged, merge, grid)
+
+
+def _merged(merge: Callable[[Tensor, Shape], Tensor], grid: Shape, heads: Tensor, _: Shape) -> Tensor:
+    return merge(heads, grid)
 
 
 def placed_of(plan: ShardedPlan, index: int) -> Shards:

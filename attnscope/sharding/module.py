@@ -16,6 +16,7 @@ from attnscope.core.axes import Tensor as Letters
 from attnscope.core.errors import UsageError
 from attnscope.plan.mesh import Mesh, coordinates, parse_mesh, ranks_of, spell_mesh
 from attnscope.plan.plan import SizedStep
+from attnscope.plan.plan import place as path_of
 from attnscope.plan.routes import Placed
 from attnscope.plan.sharding import LocalStep, ShardedPlan
 from attnscope.sharding.collectives import reduced
@@ -54,18 +55,21 @@ class ShardedAttention(nn.Module):
         self.local.spec = spec  # type: ignore[assignment]
         self.watcher: Watcher | None = None
         keep_own(self.local, self.steps, self.plan, self.place)
-        for axis, each in zip(mesh, ranks, strict=True):
-            if axis.kind.cuts_heads:
-                for count in ("heads", "kv_heads"):
-                    if hasattr(self.local, count):
-                        setattr(self.local, count, getattr(self.local, count) // each.count)
-        vars(self.local)["check_shape"] = lambda *given, **named: None  # `forward` checks the shape of this rank's part
+        for part in self.local.modules():
+            for axis, each in zip(mesh, ranks, strict=True):
+                if axis.kind.cuts_heads:
+                    for count in ("heads", "kv_heads"):
+                        if hasattr(part, count):
+                            setattr(part, count, getattr(part, count) // each.count)
+            if hasattr(part, "check_shape"):
+                vars(part)["check_shape"] = lambda *given, **named: None  # `forward` checks this rank's part
         adapt(self.local, self.plan, self.steps, self.place)
         self.late = nn.ParameterDict()
         for step in self.steps:
             self._add_late(step)
             self._share_gradients(step)
-            vars(self.local)[step.whole.name] = self._wrapped(step, getattr(self.local, step.whole.name))
+            owner = self.local.get_submodule(step.whole.path)
+            vars(owner)[step.whole.name] = self._wrapped(step, getattr(owner, step.whole.name))
         self._travel()
 
     def extra_repr(self) -> str:
@@ -142,21 +146,22 @@ class ShardedAttention(nn.Module):
             return
         for name in step.whole.step.weight_shapes:
             if not any(name in route.weights for route in step.routes):
-                owner, last = owner_of(self.local, name)
-                self.late[name.replace(".", "_")] = getattr(owner, last)
+                owner, last = owner_of(self.local, path_of(step.whole.path, name))
+                self.late[_late_name(step, name)] = getattr(owner, last)
                 owner.register_parameter(last, None)
 
     def _late_of(self, step: LocalStep) -> dict[str, nn.Parameter]:
         """Return the parameters of a step that are added after its collective, by their names in the module."""
-        names = [name for name in step.whole.step.weight_shapes if name.replace(".", "_") in self.late]
-        return {name: self.late[name.replace(".", "_")] for name in names}
+        names = [name for name in step.whole.step.weight_shapes if _late_name(step, name) in self.late]
+        return {path_of(step.whole.path, name): self.late[_late_name(step, name)] for name in names}
 
     def _share_gradients(self, step: LocalStep) -> None:
         """Sum the gradients of parameters that several ranks have and use for different parts."""
         late = self._late_of(step)
         for name in step.whole.step.weight_shapes:
-            owner, last = owner_of(self.local, name)
-            parameter = late.get(name, getattr(owner, last, None))
+            path = path_of(step.whole.path, name)
+            owner, last = owner_of(self.local, path)
+            parameter = late.get(path, getattr(owner, last, None))
             for each, route in zip(self.ranks, step.routes, strict=True):
                 if route.shares(name) and parameter is not None and parameter.requires_grad:
                     parameter.register_hook(partial(reduced, group=each.group))
@@ -185,7 +190,7 @@ class ShardedAttention(nn.Module):
             for parameter in late.values():
                 made[0] = made[0] + parameter
             if self.watcher is not None:
-                self.watcher(step.whole.name, tuple(made))
+                self.watcher(step.whole.places[0], tuple(made))
             return made[0] if isinstance(result, Tensor) else tuple(made)
 
         return call
@@ -197,9 +202,10 @@ class ShardedAttention(nn.Module):
                 for exchange in step.exchanges:
                     if exchange.axis == index and exchange.move.kind == "ring" and each.count > 1:
                         assert exchange.move.source is not None
-                        shards, score = exchange.move.source.shards, cast(Any, self.local).score
-                        attend = partial(ring_attention, shards=shards, ranks=each, score=score)
-                        vars(self.local)["attention"] = attend
+                        owner = cast(Any, self.local.get_submodule(step.whole.path))
+                        shards = exchange.move.source.shards
+                        attend = partial(ring_attention, shards=shards, ranks=each, score=owner.score)
+                        vars(owner)["attention"] = attend
 
 
 def shard(
@@ -296,6 +302,11 @@ def group_along(counts: Sequence[int], places: Sequence[int], index: int) -> Any
         if all(axis == index or start[axis] == places[axis] for axis in range(len(counts))):
             own = group
     return own
+
+
+def _late_name(step: LocalStep, weight: str) -> str:
+    """Return the name of a parameter that is added after the collective of its step."""
+    return path_of(step.whole.path, weight).replace(".", "_")
 
 
 def is_roll(step: SizedStep) -> bool:

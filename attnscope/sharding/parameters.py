@@ -1,11 +1,13 @@
 """The part of a module's parameters that one rank has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from attnscope.core.axes import Tensor as Letters
+from attnscope.plan.plan import place as path_of
 from attnscope.plan.routes import HEADS, Placed
 from attnscope.plan.sharding import LocalStep, ShardedPlan
 from attnscope.sharding.moves import cut, folded, unfolded
@@ -22,21 +24,56 @@ def keep_own(module: nn.Module, steps: Sequence[LocalStep], plan: ShardedPlan, p
     """
     for step in steps:
         for name, letters in step.whole.step.weight_shapes.items():
-            owner, last = owner_of(module, name)
+            owner, last = owner_of(module, path_of(step.whole.path, name))
             whole = getattr(owner, last)
-            part = whole.detach()
-            sizes = dict(step.whole.sizes)
-            for index, route in enumerate(step.routes):
-                if placed := route.weights.get(name):
-                    parts = (1,) if route.contracted is not None else parts_of(plan, placed)
-                    axis = None if route.contracted is None else -1 if len(letters.axes) == 2 else 1
-                    part = part_of(part, letters, placed, sizes, place[index], parts, axis)
-                    sizes[placed.letter] = sizes[placed.letter] * placed.shards[place[index]] // sum(placed.shards)
+            part = own_part(whole.detach(), letters, step, name, plan, place)
             if part.shape != whole.shape:
                 setattr(owner, last, nn.Parameter(part.clone(), requires_grad=whole.requires_grad))
+                if last == "weight":
+                    own = partial(own_part, letters=letters, step=step, name=name, plan=plan, place=place)
+                    _adapt_layer(owner, whole.shape, own)
     zeros, v_bias = getattr(module, "k_bias", None), getattr(module, "v_bias", None)
     if isinstance(zeros, Tensor) and isinstance(v_bias, Tensor):  # the keys have as many as the bias of v
         module.k_bias = zeros.new_zeros(v_bias.shape)
+
+
+def own_part(
+    whole: Tensor, letters: Letters, step: LocalStep, name: str, plan: ShardedPlan, place: Sequence[int]
+) -> Tensor:
+    """Return the part of a parameter that a rank has.
+
+    Args:
+        whole: the parameter.
+        letters: its letters.
+        step: the step of the rank that uses it.
+        name: its name in the step.
+        plan: the plan of all ranks.
+        place: the place of the rank along each axis of the mesh.
+    """
+    part, sizes = whole, dict(step.whole.sizes)
+    for index, route in enumerate(step.routes):
+        if placed := route.weights.get(name):
+            parts = (1,) * placed.groups if route.contracted is not None else parts_of(plan, placed)
+            axis = None if route.contracted is None else -1 if len(letters.axes) == 2 else 1
+            part = part_of(part, letters, placed, sizes, place[index], parts, axis)
+            sizes[placed.letter] = sizes[placed.letter] * placed.shards[place[index]] // sum(placed.shards)
+    return part
+
+
+def _adapt_layer(layer: nn.Module, shape: Sequence[int], cut_vector: Callable[[Tensor], Tensor]) -> None:
+    """Set what a layer has beyond its parameters for a part of its weight.
+
+    Args:
+        layer: the layer, which has a part of its weight.
+        shape: the shape of the whole weight.
+        cut_vector: returns the part of the rank of a tensor with the letters of the weight.
+    """
+    if isinstance(layer, nn.Conv2d) and shape[1] == 1 and layer.groups == shape[0]:
+        layer.groups = layer.weight.shape[0]
+    if isinstance(layer, nn.BatchNorm2d):
+        for name, buffer in layer.named_buffers():
+            if buffer.dim():
+                setattr(layer, name, cut_vector(buffer).clone())
 
 
 def owner_of(module: nn.Module, name: str) -> tuple[nn.Module, str]:

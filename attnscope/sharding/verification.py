@@ -1,6 +1,7 @@
 """Runs of a sharded attention: on a fake process group in this process, and on processes with gloo or NCCL."""
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -106,6 +107,7 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device
         raise UsageError(f"NCCL needs one GPU for each of {ranks} ranks (found {torch.cuda.device_count()})")
     if macs > MOST_MACS:
         raise UsageError(f"{{verify}} runs at most {MOST_MACS:,} MACs in float64 (got {macs:,}); use a smaller input")
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # warns of each process that it ends
     with tempfile.TemporaryDirectory() as folder:
         context = processes.start_processes(
             run_rank, args=(spec, mesh, folder, device), nprocs=ranks, join=False, start_method="spawn"

@@ -129,7 +129,8 @@ class CSWinAttention(Layer):
     @property
     def sizes(self) -> dict[str, int]:
         """Return the sizes of the axis letters that the module sets."""
-        return {"c": self.dim, "e": self.dim // len(self.attns)}
+        a, heads = len(self.attns), self.spec.heads
+        return {"c": self.dim, "a": a, "h": heads // a, "d": self.dim // heads}
 
     def arguments(self) -> dict[str, object]:
         """Return the arguments of the module that its repr shows, by name."""

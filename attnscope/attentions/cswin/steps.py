@@ -2,11 +2,11 @@
 
 Axis letters:
 
-- b batch; y x grid of tokens; c embedding dimension; e channels of one branch, c/2 with two branches.
+- b batch; y x grid of tokens; c embedding dimension.
+- a branches; h heads of one branch; d channels of a head. c = a·h·d.
 - Within a branch, a stripe is a window: r s stripes down and across; p q height and width of a stripe. The grid is
   therefore r·p by s·q.
 - n query tokens and m key tokens of a stripe, both p·q.
-- h heads of the branch; d channels of a head, e = h·d.
 """
 
 from attnscope.attentions import steps as shared
@@ -51,14 +51,14 @@ def encode_position(tape: Tape, given: Operands) -> Result:
 
 
 project = Step(
-    "tokens: b y x c -> qkv: b y x 3 c",
+    "tokens: b y x c -> qkv: b y x 3 (a h d)",
     op=project_apart,
-    weights={"qkv.weight": "(3 c) c", "qkv.bias": "(3 c)"},
+    weights={"qkv.weight": "(3 a h d) c", "qkv.bias": "(3 a h d)"},
     doc="q, k, v = x·Wqkv + b: project each token to its query, key and value in one matmul",
     why="one large matmul is faster than three small ones",
 )
 split_branches = Step(
-    "qkv: b y x 3 c -> vertical: b y x 3 e, horizontal: b y x 3 e",
+    "qkv: b y x 3 (a h d) -> vertical: b y x 3 (h d), horizontal: b y x 3 (h d)",
     op=split_channels,
     doc="split the channels: one half for vertical stripes, one half for horizontal stripes",
     why="both directions in one layer give each token a cross, at the cost of one direction",
@@ -89,7 +89,7 @@ merge_stripes = Step(
     why="the output projection takes one vector for each token",
 )
 concatenate = Step(
-    "columns: b y x e, rows: b y x e -> merged: b y x (2 e)",
+    "columns: b y x (h d), rows: b y x (h d) -> merged: b y x (a h d)",
     op=lambda tape, given: movement.cat(tape, given.inputs, axis=3),
     doc="concatenate the channels of both branches",
     why="each token then has the outputs of its column and of its row",
@@ -108,7 +108,8 @@ def plan(spec: CSWinSpec) -> Plan:
     """Return the steps that this Spec runs, in order: vertical stripes, then horizontal ones."""
     branches = len(spec.stripes)
     (y, x), c = spec.resolution, spec.dim
-    sizes = {"b": spec.batch, "y": y, "x": x, "c": c, "e": c // branches}
+    sizes = {"b": spec.batch, "y": y, "x": x, "c": c}
+    sizes |= {"a": branches, "h": spec.heads // branches, "d": c // spec.heads}
     first, last = [project if spec.qkv_bias else project.without_bias()], [output.dropping(spec.proj_drop)]
     if branches == 1:
         parts = [branch_of(spec, 0, "qkv", "merged")]
