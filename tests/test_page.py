@@ -338,6 +338,72 @@ def test_steps_and_letters_by_keyboard(opened):
     assert page.page.locator(".chip", has_text="d").get_attribute("aria-pressed") == "true"
 
 
+FOCUSED = """
+() => {
+  const each = document.activeElement, nav = document.querySelector("nav");
+  const { top, bottom } = each.getBoundingClientRect(), { outlineStyle, outlineWidth } = getComputedStyle(each);
+  const hidden = bottom < 1 || top > innerHeight - 1
+    || (bottom < nav.getBoundingClientRect().bottom && !nav.contains(each) && !each.matches(".skip"));
+  const words = each.outerHTML.slice(0, 80), outline = outlineStyle + outlineWidth;
+  return { at: all(FOCUSABLE).indexOf(each), words, hidden, outline };
+}
+"""
+FOCUSABLE = "a[href], button, input, select, summary, [tabindex]"
+IN_ORDER = """
+() => all(FOCUSABLE).flatMap((each, at) => each.checkVisibility() && each.tagName !== "LINK"
+  && !(each.type === "radio" && !each.checked) ? [at] : [])
+"""
+
+
+@pytest.mark.parametrize("name", ["swin", "trace"])
+def test_tab_reaches_all_that_can_be_used_and_shows_the_focus(browser, tmp_path, name):
+    """In the order of the page, forwards and backwards; nothing is below the navigation that stays at the top."""
+    (tmp_path / "page.html").write_text(html_of(name), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 1200, "height": 800}, reduced_motion="reduce")
+    page = context.new_page()
+    focused, in_order = (text.replace("FOCUSABLE", json.dumps(FOCUSABLE)) for text in (FOCUSED, IN_ORDER))
+    for key in ("Tab", "Shift+Tab"):
+        page.goto((tmp_path / "page.html").as_uri())
+        expected = page.evaluate(in_order)
+        assert len(expected) > 10
+        found = []
+        for _ in expected:
+            page.keyboard.press(key)
+            found.append(page.evaluate(focused))
+        assert [each["at"] for each in found] == (expected if key == "Tab" else expected[::-1])
+        assert [each for each in found if each["hidden"] or each["outline"] != "solid2px"] == []
+    context.close()
+
+
+def test_sorting_sliders_and_windows_by_keyboard(opened):
+    page = opened(html_of("swin"))
+    press = page.page.keyboard.press
+    head = page.page.locator('#table th[data-column="macs"]')
+    head.locator("button").focus()
+    for key, order in (("Enter", "descending"), ("Space", "ascending"), ("Enter", "descending")):
+        press(key)
+        assert head.get_attribute("aria-sort") == order
+    assert page.text("#said") == "Sorted by MACs, largest first"
+    page.page.locator("[data-at]").focus()
+    value = page.text("[data-value]")
+    press("ArrowRight")
+    assert page.page.locator("[data-at]").get_attribute("aria-valuetext") == f"resolution {page.text('[data-value]')}"
+    assert page.text("[data-value]") != value
+    page.page.locator("[data-layers]").focus()
+    press("ArrowRight")
+    assert page.page.locator("[data-layers]").get_attribute("aria-valuetext") == "2 layers"
+    assert page.text("[data-counted]").endswith("after 2 layers")
+    page.page.locator("[data-view=shifted]").focus()
+    press("ArrowRight")
+    assert page.page.evaluate("location.hash").endswith("layer=2&shift=plain")
+    page.page.locator("#table summary").focus()
+    press("Enter")
+    press("Tab")
+    press("Space")
+    assert not page.page.locator('#table thead [data-column="step"]').is_visible()
+    assert page.errors == []
+
+
 def test_tables_sort_show_columns_and_have_exact_values(opened):
     page = opened(html_of("swin"))
     table = page.page.locator("#table table")

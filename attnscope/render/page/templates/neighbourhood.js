@@ -70,10 +70,13 @@
       }
       picture.append(svg("path", { class: "query", d: cellPath(query, 0) }), borders());
       box.value = token.join(",");
-      if (slide) slide.value = layers;
+      if (slide) slide.value = Math.max(layers, 1);
       all("[data-view]", panel).forEach((each) => { each.checked = each.dataset.view === view; });
       const words = layers > 1 ? `after ${layers} layers` : "in one layer";
-      if (slide) one("[data-layer-words]", panel).textContent = layers > 1 ? layers : "one layer";
+      if (slide) {
+        one("[data-layer-words]", panel).textContent = layers > 1 ? layers : "one layer";
+        slide.setAttribute("aria-valuetext", layers > 1 ? `${layers} layers` : "one layer");
+      }
       one("[data-counted]", panel).textContent = `Token ${token.join(",")} sees ${grouped(count)} of ${grouped(height * width)} tokens ${words}`;
       one("[data-seen-words]", panel).textContent = layers > 1 ? "tokens it depends on, paler by layer" : given.scored ? "its keys" : "tokens its output depends on";
       return token;
@@ -104,7 +107,7 @@
       if (Number.isInteger(row) && Number.isInteger(column)) pick(row, column);
       else draw();
     });
-    slide?.addEventListener("input", () => choose({ layer: slide.value === "0" ? null : slide.value }));
+    slide?.addEventListener("input", () => choose({ layer: slide.value === "1" ? null : slide.value }));
     all("[data-view]", panel).forEach((each) => each.addEventListener("change", () => choose({ shift: each.dataset.view })));
     listeners.push((changes) => { if (["token", "shift", "layer"].some((name) => name in changes)) draw(); });
     draw();
