@@ -1,6 +1,7 @@
 """Tests of sharded modules: what they run equals the plan, and their values are those of one device."""
 
 import multiprocessing
+import pickle
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from attnscope import networks
 from attnscope.attentions.cross.spec import CrossSpec
 from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.attentions.hiera.spec import HieraSpec
@@ -74,6 +76,20 @@ CASES = [
     (CSWinSpec(dim=24, heads=4, resolution=(14, 10), stripe=1, qkv_bias=False, kernel="math"), "windows=4"),
     (CSWinSpec(dim=24, heads=4, resolution=4, stripe=4), "tp=4"),
 ]
+BLOCKS: list[tuple[str, dict[str, Any], str]] = [
+    ("maxvit", {"image": (64, 64), "partition": (2, 2), "dim": 16, "heads": 2}, "tp=2"),
+    ("maxvit", {"image": (64, 64), "partition": (2, 2), "dim": 16, "heads": 2, "block": 2}, "tp=2"),
+    ("linear", {"dim": 16, "head_dim": 8, "resolution": (14, 6)}, "windows=2"),
+    ("swin", {"image": (56, 56), "dim": 24, "heads": 2, "block": 2}, "windows=2"),
+    ("swin", {"image": (56, 56), "dim": 24, "heads": 2, "block": 2}, "tp=2"),
+    ("vit", {"image": (32, 32), "patch": (8, 8), "dim": 16, "heads": 2}, "sp=2"),
+    ("vit", {"image": (32, 32), "patch": (8, 8), "dim": 16, "heads": 2}, "ring=2"),
+    ("hiera", {"image": (64, 64), "stage": 2}, "windows=2"),
+    ("xca", {"image": (64, 64), "dim": 16, "heads": 2}, "sp=2"),
+    ("cswin", {"dim": 16, "heads": 2, "image": (224, 224)}, "windows=2"),
+    ("pvt", {"image": (128, 128), "dim": 16}, "context=2"),
+]
+"""Blocks: the name, the values and the plan."""
 ALONE = [
     *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],
     *[(WINDOWS, plan) for plan in ("windows=1", "tp=1")],
@@ -85,6 +101,11 @@ def test_a_run_on_a_fake_process_group_equals_the_plan(spec: Spec, plan: str) ->
     found = verify_on_fake(spec, parse_mesh(plan))
     assert found.problems == []
     assert found.agrees
+
+
+@pytest.mark.parametrize(("name", "values", "plan"), BLOCKS, ids=lambda each: each if isinstance(each, str) else "")
+def test_a_block_on_a_fake_process_group_equals_the_plan(name: str, values: dict[str, Any], plan: str) -> None:
+    assert verify_on_fake(networks.asked(name, values, "block"), parse_mesh(plan)).problems == []
 
 
 def of_vit(draw: random.Random) -> tuple[Spec, str]:
@@ -189,6 +210,29 @@ def run_cases(rank: int, folder: str) -> None:
             problems.append(f"{number} {spec.name} {plan}: {check}")
     dist.destroy_process_group()
     assert not problems, "\n".join(problems)
+
+
+def run_blocks(rank: int, folder: str) -> None:
+    """Compare all blocks with one device, as rank `rank` of two."""
+    dist.init_process_group("gloo", rank=rank, world_size=2, store=dist.FileStore(f"{folder}/store", 2))
+    torch.set_num_threads(1)
+    problems = []
+    for name, values, plan in BLOCKS:
+        check = verification.compare_rank(rank, networks.asked(name, values, "block"), parse_mesh(plan))
+        errors = [check.output_error, check.gradient_error]
+        if check.problems or not all(error is not None and error < 1e-10 for error in errors):
+            problems.append(f"{name} {plan}: {check}")
+    dist.destroy_process_group()
+    assert not problems, "\n".join(problems)
+
+
+def test_outputs_and_gradients_of_blocks_are_those_of_one_device(tmp_path: Any) -> None:
+    torch.multiprocessing.spawn(run_blocks, args=(str(tmp_path),), nprocs=2)
+
+
+def test_a_spec_of_a_block_is_pickled() -> None:
+    spec = networks.asked("linear", {"dim": 16, "head_dim": 8}, "block")
+    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
 def test_outputs_and_gradients_are_those_of_one_device(tmp_path: Any) -> None:

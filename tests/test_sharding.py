@@ -345,6 +345,11 @@ def test_an_illegal_plan_says_why_and_what_is_legal(spec: Spec, plan: str, messa
     assert message in str(error.value)
 
 
+def test_a_group_norm_needs_all_tokens() -> None:
+    with pytest.raises(UsageError, match="norm1 normalizes all tokens and channels together"):
+        plan_shards(networks.asked("separable", {}, "block"), "windows=2")
+
+
 def test_other_plans_have_their_bytes_or_a_reason() -> None:
     others = {other.plan: other for other in plan_shards(ViTSpec(), "ring=5").others}
     assert set(others) == {"tp=5", "sp=5", "ulysses=5", "context=5"}

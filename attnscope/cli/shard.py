@@ -47,7 +47,7 @@ SCOPE = Annotated[
     option(
         group=NETWORK,
         **choices(networks.SCOPES),
-        help=f"Scope to shard: {', '.join(networks.SCOPES)}. Blocks and models are planned, and not run.",
+        help=f"Scope to shard: {', '.join(networks.SCOPES)}. Models are planned, and not run.",
     ),
 ]
 PRESET = Annotated[
@@ -79,7 +79,7 @@ def shard_command(app: typer.Typer) -> None:
         if stranger := next((name for name in given if name not in known), None):
             raise UsageError(f"{attention} does not have {{{stranger}}}; see attnscope {attention} --help")
         scope = flags.pop("scope")
-        run_shard(networks.asked(attention, {**of_preset, **given}, scope), scope == "attention", **flags)
+        run_shard(networks.asked(attention, {**of_preset, **given}, scope), scope != "model", **flags)
 
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     name = inspect.Parameter(
@@ -184,7 +184,9 @@ def run_shard(
     from attnscope.render.sharding import render_sharding
 
     if verify and not has_module:
-        raise UsageError("{verify} runs attentions; blocks and models have no sharded module; use {scope} attention")
+        raise UsageError(
+            "{verify} runs attentions and blocks; models have no sharded module; use {scope} attention or block"
+        )
     runs = has_module and verify is not False
     if runs:
         start_torch("pinned")
@@ -198,7 +200,7 @@ def run_shard(
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
     if not has_module:
-        report.notes.append("not verified: blocks and models have no sharded module")
+        report.notes.append("not verified: models have no sharded module")
     if runs:
         from attnscope.analyses.shard_verification import verify_shards
 

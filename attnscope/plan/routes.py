@@ -579,6 +579,8 @@ class _Walk:
         problem = None
         if any(run.name in WHOLE_ROWS for run in step.forward.runs) and set(taken[0].axes[-1].letters) & cut.keys():
             problem = "normalizes an axis that it cuts"
+        elif cut and any(run.name == "native_group_norm" for run in step.forward.runs):
+            problem = "normalizes all tokens and channels together, of which it cuts some"
         elif cut and not cut.keys() & kept and len(taken) == 1 and not step.weights:
             lost = ", ".join(sorted({each.letter for each in takes if each}))
             problem = f"mixes the places of the axis {lost}, which it cuts"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnscope.attentions.cswin.attention import CSWinAttention
+from attnscope.attentions.cswin.attention import StripeAttention
 from attnscope.attentions.hiera.attention import MaskUnitAttention
 from attnscope.attentions.linear.attention import LinearAttention
 from attnscope.attentions.maxvit.attention import MaxViTAttention
@@ -69,8 +69,10 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
         vars(module).update(_of_reduction(steps))
     if isinstance(module, LocallyGroupedAttention) and not module.grid.is_padded:  # a padded grid is not cut
         vars(module).update(_of_groups(steps, module.grid.window))
-    if isinstance(module, CSWinAttention):
+    if isinstance(module, StripeAttention):
         _in_stripes(module, steps)
+    if isinstance(vars(module).get("grid"), tuple):
+        vars(module).update(_of_planes(steps))
     shards = {axis.place: placed_of(plan, index) for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid"}
     if not shards:
         return
@@ -103,13 +105,19 @@ def _of_groups(steps: Sequence[LocalStep], window: Pair) -> dict[str, Any]:
     return {"resolution": (rows, columns), "grid": Windows(height, width, window)}
 
 
-def _in_stripes(module: CSWinAttention, steps: Sequence[LocalStep]) -> None:
-    """Set the grid into which each branch merges its stripes; ranks may have all rows of some vertical stripes."""
+def _in_stripes(module: StripeAttention, steps: Sequence[LocalStep]) -> None:
+    """Set the grid into which a branch merges its stripes; ranks may have all rows of some vertical stripes."""
+    grid = next(step.local.outputs[0][1:3] for step in steps if step.whole.name == "merge_stripes")
+    vars(module)["merge_stripes"] = partial(_merged, cast(Any, module.merge_stripes), grid)
+
+
+def _of_planes(steps: Sequence[LocalStep]) -> dict[str, Any]:
+    """Return the grid of the planes of a rank that a step makes of a sequence of tokens; nothing without such a step."""
     for step in steps:
-        if step.whole.name == "merge_stripes":
-            branch = module.get_submodule(step.whole.path)
-            merge, grid = cast(Any, branch).merge_stripes, step.local.outputs[0][1:3]
-            vars(branch)["merge_stripes"] = partial(_merged, merge, grid)
+        tokens, planes = step.local.inputs[0], step.local.outputs[0]
+        if len(tokens) == 3 and len(planes) == 4:
+            return {"grid": planes[2:]}
+    return {}
 
 
 def _merged(merge: Callable[[Tensor, Shape], Tensor], grid: Shape, heads: Tensor, _: Shape) -> Tensor:

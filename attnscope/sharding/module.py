@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from attnscope.attentions.linear.attention import LinearAttention
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Sizes
 from attnscope.core.axes import Tensor as Letters
 from attnscope.core.errors import UsageError
 from attnscope.plan.mesh import Mesh, coordinates, parse_mesh, ranks_of, spell_mesh
-from attnscope.plan.plan import SizedStep
+from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.plan import place as path_of
 from attnscope.plan.routes import Placed
-from attnscope.plan.sharding import LocalStep, ShardedPlan
+from attnscope.plan.sharding import Exchange, LocalStep, ShardedPlan
 from attnscope.sharding.collectives import reduced
 from attnscope.sharding.geometry import adapt
 from attnscope.sharding.moves import Ranks, cut, folded, moved, unfolded
@@ -63,18 +65,33 @@ class ShardedAttention(nn.Module):
                             setattr(part, count, getattr(part, count) // each.count)
             if hasattr(part, "check_shape"):
                 vars(part)["check_shape"] = lambda *given, **named: None  # `forward` checks this rank's part
-        adapt(self.local, self.plan, self.steps, self.place)
+        for path, part in self.local.named_modules():
+            plan, steps = self._inside(path)
+            if steps:
+                adapt(part, plan, steps, self.place)
         self.late = nn.ParameterDict()
         for step in self.steps:
             self._add_late(step)
             self._share_gradients(step)
             owner = self.local.get_submodule(step.whole.path)
-            vars(owner)[step.whole.name] = self._wrapped(step, getattr(owner, step.whole.name))
+            name = method_of(owner, step.whole.name)
+            vars(owner)[name] = self._wrapped(step, getattr(owner, name))
         self._travel()
 
     def extra_repr(self) -> str:
         """Return the plan and the place of this rank."""
         return f"plan={spell_mesh(self.mesh_axes)!r}, place={self.place}"
+
+    def _inside(self, path: str) -> tuple[ShardedPlan, list[LocalStep]]:
+        """Return the plan of all ranks for the steps of a submodule, and these steps of this rank."""
+        inside = [
+            number
+            for number, step in enumerate(self.steps)
+            if not path or step.whole.path == path or step.whole.path.startswith(f"{path}.")
+        ]
+        routes = tuple([tuple([each[number] for number in inside]) for each in self.plan.routes])
+        plan = Plan(tuple([self.plan.plan.sized[number] for number in inside]))
+        return replace(self.plan, plan=plan, routes=routes), [self.steps[number] for number in inside]
 
     def part(self, x: Tensor, number: int = 0) -> Tensor:
         """Return this rank's part of an input of the whole attention.
@@ -173,7 +190,9 @@ class ShardedAttention(nn.Module):
         own = [each for each in step.exchanges if each.move.kind not in elsewhere]
         before, after = ([each for each in own if each.side == side] for side in ("before", "after"))
         rolls = any(each.move.kind == "halo" for each in before) and is_roll(step.whole)
+        borders = None if rolls else self._convolved_rows(step, before)
         late = self._late_of(step)
+        is_of_planes = any(len(each.axes) == 4 for each in step.whole.step.weight_shapes.values())
 
         def call(*given: Any) -> Any:
             arguments = list(given)
@@ -181,6 +200,8 @@ class ShardedAttention(nn.Module):
             for each in before:
                 place = places[each.move.number]
                 arguments[place] = moved(arguments[place], each, self.ranks[each.axis])
+            if borders is not None:
+                arguments[places[0]] = F.pad(arguments[places[0]], borders)
             is_rolled = rolls and not any(arguments[-1].roll)
             result = arguments[0] if is_rolled else method(*arguments)
             made = [result] if isinstance(result, Tensor) else list(result)
@@ -188,12 +209,31 @@ class ShardedAttention(nn.Module):
                 number = each.move.number
                 made[number] = moved(made[number], each, self.ranks[each.axis])
             for parameter in late.values():
-                made[0] = made[0] + parameter
+                made[0] = made[0] + (parameter[:, None, None] if is_of_planes else parameter)
             if self.watcher is not None:
                 self.watcher(step.whole.places[0], tuple(made))
             return made[0] if isinstance(result, Tensor) else tuple(made)
 
         return call
+
+    def _convolved_rows(self, step: LocalStep, before: Sequence[Exchange]) -> tuple[int, ...] | None:
+        """Return the zeros around the rows of a rank with their halo, if a convolution of the step reads them.
+
+        The convolution then has no padding of its own along rows.
+        """
+        owner = self.local.get_submodule(step.whole.path)
+        layers = [owner_of(owner, name)[0] for name in step.whole.step.weight_shapes if name.endswith("weight")]
+        wide = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1]
+        halo = next((each for each in before if each.move.kind == "halo" and each.move.source), None)
+        if halo is None or len(wide) != 1 or isinstance(wide[0].padding, str) or isinstance(owner, LinearAttention):
+            return None
+        assert halo.move.source is not None
+        shards, needs = halo.move.source.shards, halo.move.needs[self.ranks[halo.axis].own]
+        first = sum(shards[: self.ranks[halo.axis].own])
+        stop, reach = first + shards[self.ranks[halo.axis].own], wide[0].kernel_size[0] // 2
+        above, below = first - min(each.start for each in needs), max(each.stop for each in needs) - stop
+        wide[0].padding = (0, wide[0].padding[1])
+        return 0, 0, reach - above, reach - below
 
     def _travel(self) -> None:
         """Compute the attention of heads around a ring, if keys and values travel."""
@@ -209,7 +249,12 @@ class ShardedAttention(nn.Module):
 
 
 def shard(
-    module: nn.Module, plan: str | Mesh, mesh: "DeviceMesh | None" = None, *, shape: Sequence[int] | None = None
+    module: nn.Module,
+    plan: str | Mesh,
+    mesh: "DeviceMesh | None" = None,
+    *,
+    shape: Sequence[int] | None = None,
+    spec: Spec | None = None,
 ) -> ShardedAttention:
     """Return the part of an attention that this rank computes, for `torchrun`.
 
@@ -220,6 +265,7 @@ def shard(
         plan: what the ranks cut, such as "tp=4" or "tp=2,windows=2x2".
         mesh: the ranks as a mesh with an axis for each of the plan; by default all ranks, the last axis consecutive.
         shape: the shape of the whole input; by default that of the module's Spec.
+        spec: the Spec that built the module, for a block; by default that of an attention.
 
     Raises:
         UsageError: the plan is illegal for this attention, ranks do not match, or the module has dropout.
@@ -234,7 +280,7 @@ def shard(
         torch.Size([1, 5, 8])
         >>> torch.distributed.destroy_process_group()
     """
-    spec = getattr(module, "spec", None)
+    spec = getattr(module, "spec", None) if spec is None else spec
     if not isinstance(spec, Spec):
         raise UsageError(
             f"module must be an attention of attnscope (got {type(module).__name__}); see attnscope.attentions"
@@ -302,6 +348,13 @@ def group_along(counts: Sequence[int], places: Sequence[int], index: int) -> Any
         if all(axis == index or start[axis] == places[axis] for axis in range(len(counts))):
             own = group
     return own
+
+
+def method_of(module: nn.Module, step: str) -> str:
+    """Return the name of a module's method that runs a step; it may have another name, such as that of a submodule."""
+    methods = {name: getattr(type(module), name, None) for name in dir(type(module))}
+    named = [name for name, method in methods.items() if getattr(getattr(method, "step", None), "name", "") == step]
+    return step if step in methods else named[0]
 
 
 def _late_name(step: LocalStep, weight: str) -> str:

@@ -32,9 +32,10 @@ def keep_own(module: nn.Module, steps: Sequence[LocalStep], plan: ShardedPlan, p
                 if last == "weight":
                     own = partial(own_part, letters=letters, step=step, name=name, plan=plan, place=place)
                     _adapt_layer(owner, whole.shape, own)
-    zeros, v_bias = getattr(module, "k_bias", None), getattr(module, "v_bias", None)
-    if isinstance(zeros, Tensor) and isinstance(v_bias, Tensor):  # the keys have as many as the bias of v
-        module.k_bias = zeros.new_zeros(v_bias.shape)
+    for each in module.modules():
+        zeros, v_bias = getattr(each, "k_bias", None), getattr(each, "v_bias", None)
+        if isinstance(zeros, Tensor) and isinstance(v_bias, Tensor):  # the keys have as many as the bias of v
+            each.k_bias = zeros.new_zeros(v_bias.shape)
 
 
 def own_part(
@@ -53,7 +54,7 @@ def own_part(
     part, sizes = whole, dict(step.whole.sizes)
     for index, route in enumerate(step.routes):
         if placed := route.weights.get(name):
-            parts = (1,) * placed.groups if route.contracted is not None else parts_of(plan, placed)
+            parts = (1,) * placed.groups if route.contracted is not None else parts_of(plan, placed, step.whole.path)
             axis = None if route.contracted is None else -1 if len(letters.axes) == 2 else 1
             part = part_of(part, letters, placed, sizes, place[index], parts, axis)
             sizes[placed.letter] = sizes[placed.letter] * placed.shards[place[index]] // sum(placed.shards)
@@ -111,10 +112,18 @@ def part_of(
     return folded(joined, letters) if at else joined
 
 
-def parts_of(plan: ShardedPlan, placed: Placed) -> tuple[int, ...]:
-    """Return the sizes of the consecutive parts of a letter, such as e with queries, keys and values; else one part."""
+def parts_of(plan: ShardedPlan, placed: Placed, path: str) -> tuple[int, ...]:
+    """Return the sizes of the consecutive parts of a letter, such as e with queries, keys and values; else one part.
+
+    Args:
+        plan: the plan of all ranks.
+        placed: how the letter is cut.
+        path: the module that has the letter.
+    """
     if placed.root == HEADS:
         for step in plan.plan.sized:
+            if step.path != path:
+                continue
             taken, made = step.step.letters.inputs[0], step.step.letters.outputs
             if (
                 len(made) > 1

@@ -72,7 +72,7 @@ def _on_fake(module: nn.Module, spec: Spec, mesh: Mesh, rank: int, store: Any) -
     """Run the part of one rank on a fake process group."""
     dist.init_process_group("fake", rank=rank, world_size=ranks_of(mesh), store=store)
     try:
-        sharded = shard(module, mesh, shape=spec.input_shape)
+        sharded = shard(module, mesh, shape=spec.input_shape, spec=spec)
         dtype = getattr(torch, spec.dtype)
         inputs = [torch.empty(shape, dtype=dtype, requires_grad=True) for shape in sharded.input_shapes]
         return check_rank(sharded, inputs, rank)[0]
@@ -155,7 +155,7 @@ def compare_rank(rank: int, spec: Spec, mesh: Mesh) -> RankCheck:
     y = whole(*inputs)
     grad = torch.randn_like(y)
     y.backward(grad)
-    sharded = shard(whole, mesh, shape=spec.input_shape)
+    sharded = shard(whole, mesh, shape=spec.input_shape, spec=spec)
     parts = [sharded.part(x.detach(), number).requires_grad_() for number, x in enumerate(inputs)]
     check, made = check_rank(sharded, parts, rank, sharded.part_of_output(grad))
     gradients = [

@@ -1,5 +1,6 @@
 """Options of a block that is not part of a network: those of its attention and of its MLP."""
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache, cached_property
 from math import prod
@@ -61,6 +62,11 @@ class BlockSpec(ComposedSpec):
         if reason := without_block(self.ATTENTION):
             raise UsageError(f"{{scope}} block is not available for {self.name}: {reason}; use {{scope}} attention")
         self.hidden(self.width)  # raises an error if the hidden size is 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how pickle makes it again, in another process too: no module has the class that `block_class` makes."""
+        block, attention = type(self).__bases__
+        return _unpickled, (attention, block, {name: getattr(self, name) for name in own_fields(type(self))})
 
     @property
     def width(self) -> int:
@@ -154,3 +160,8 @@ def block_class(attention: type[Spec], block: type[BlockSpec] = BlockSpec) -> ty
     members["__annotations__"] = {name: field.type for name, field in changed.items()}
     made = type(f"Block{attention.__name__}", (block, attention), members)
     return dataclass(frozen=True, kw_only=True)(made)
+
+
+def _unpickled(attention: type[Spec], block: type[BlockSpec], values: Mapping[str, Any]) -> BlockSpec:
+    """Return the Spec of a block with these values of its fields."""
+    return block_class(attention, block)(**values)
