@@ -1,6 +1,7 @@
 """A trace leaves the caller's module, inputs, generators and process as they were."""
 
 import asyncio
+import decimal
 import functools
 import gc
 import io
@@ -13,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap  # noqa: F401
 import threading
 import warnings
 import weakref
@@ -22,7 +24,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from queue import Queue
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ from torch.utils._pytree import tree_map_only
 import attnscope
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.profiling import timing
-from attnscope.tracing import call_timing
+from attnscope.tracing import call_timing, isolation
 from attnscope.tracing.isolation import isolated
 from attnscope.tracing.process_state import process_as_before
 from attnscope.tracing.targets import find_target, parse_input
@@ -54,6 +56,12 @@ def short_measurements(monkeypatch):
         monkeypatch.setattr(timing, name, least)
     for name in ("LOOPS", "ROUNDS"):
         monkeypatch.setattr(call_timing, name, 1)
+
+
+@pytest.fixture(autouse=True)
+def lazy_copies(monkeypatch):
+    """Copy the small tensors of these tests lazily, as large ones are."""
+    monkeypatch.setattr(isolation, "SMALL", 0)
 
 
 def values_of(tensor):
@@ -682,6 +690,26 @@ def replace_function():
     F.relu = lambda *args: relu(*args)
 
 
+def add_function():
+    F.added_later = abs
+
+
+IDS, NUMBERED = itertools.count(5, 2), {"ids": itertools.count(0.5)}
+
+
+class Numbers:
+    ids = itertools.count()
+
+
+def number_in_closure():
+    ids = itertools.count(1)
+    return lambda: next(ids), lambda: repr(ids)
+
+
+def number():
+    return next(IDS), next(NUMBERED["ids"]), next(Numbers.ids)
+
+
 def patch_classes():
     nn.Module.patched = torch.Tensor.patched = torch.ones(1)
 
@@ -708,6 +736,21 @@ def swap_hooks():
     sys.excepthook = threading.excepthook = print
 
 
+def make_modules():
+    sys.modules["made_by_hand"] = sys.modules["textwrap"] = ModuleType("made_by_hand")
+
+
+def warn_silently():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.warn("only once", stacklevel=1)
+
+
+def set_hooks_of_threads():
+    threading.settrace(lambda *_: None)
+    threading.setprofile(lambda *_: None)
+
+
 OUTSIDE = {
     "array": (write_array, lambda: ARRAY.tolist()),
     "bytes": (write_bytes, lambda: (bytes(BYTES), NUMBERS.tolist())),
@@ -725,6 +768,9 @@ OUTSIDE = {
     "context": (lambda: OF_CONTEXT.set(OF_CONTEXT.get() + 1), lambda: OF_CONTEXT.get()),
     "name": (bind_name, lambda: "BOUND_LATER" in globals()),
     "function": (replace_function, lambda: F.relu),
+    "new function": (add_function, lambda: hasattr(F, "added_later")),
+    "counters": (number, lambda: (id(IDS), *map(repr, (IDS, NUMBERED["ids"], Numbers.ids)))),
+    "counter of a closure": number_in_closure(),
     "classes": (patch_classes, lambda: (hasattr(nn.Module, "patched"), hasattr(torch.Tensor, "patched"))),
     "print options": (
         lambda: torch.set_printoptions(precision=2),
@@ -745,6 +791,17 @@ OUTSIDE = {
     "collector": (lambda: gc.callbacks.append(print), lambda: gc.callbacks.copy()),
     "logging": (add_handler, lambda: (logging.getLogger("torch").handlers.copy(), logging.root.manager.disable)),
     "streams": (replace_stream, lambda: (sys.stdout, sys.stderr)),
+    "arithmetic": (
+        lambda: setattr(decimal.getcontext(), "prec", 5),
+        lambda: (decimal.getcontext().prec, id(decimal.getcontext())),
+    ),
+    "modules": (make_modules, lambda: (sys.modules["textwrap"], "made_by_hand" in sys.modules)),
+    "hooks of threads": (set_hooks_of_threads, lambda: (threading.gettrace(), threading.getprofile())),
+    "linear algebra": (
+        lambda: torch.backends.cuda.preferred_linalg_library("cusolver"),
+        lambda: torch.backends.cuda.preferred_linalg_library(),
+    ),
+    "shown warnings": (warn_silently, lambda: repr(globals().get("__warningregistry__"))),
     "hooks of errors": (swap_hooks, lambda: (sys.excepthook, threading.excepthook)),
     "profile": (lambda: sys.setprofile(lambda *_: None), lambda: sys.getprofile()),
     "path": (lambda: setattr(sys, "path", [*sys.path]), lambda: id(sys.path)),
@@ -936,6 +993,24 @@ def test_a_copy_shares_memory_until_it_is_written():
     with torch.no_grad():
         there.weight.zero_()
     assert module.weight.any()
+
+
+class WritesScratch(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+        self.register_buffer("scratch", torch.empty(0))
+
+    def forward(self, x):
+        return torch.mm(super().forward(x), self.weight, out=self.scratch).clone()
+
+
+@ways
+def test_a_forward_can_resize_a_small_buffer(settings, monkeypatch):
+    monkeypatch.setattr(isolation, "SMALL", 2**16)
+    module, x = WritesScratch().requires_grad_(False), torch.randn(2, 4)
+    before = fingerprint(module, x)
+    assert attnscope.trace(module, x, **settings).totals.macs == 64
+    assert fingerprint(module, x) == before
 
 
 @ways

@@ -27,6 +27,9 @@ from attnscope.tracing.tree import modules_of, tensors_of
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a forward."""
 
+SMALL = 2**16
+"""The most bytes of a storage that is copied at once. torch refuses to resize a lazy copy, as `out=` may."""
+
 _shared: list[weakref.ref[torch.UntypedStorage]] | None = None
 """The memory that copies have shared with their originals within `memory_returned`; None outside of it."""
 
@@ -210,6 +213,7 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: 
     original = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
     if storage.device.type != device.type or device.index not in (None, storage.device.index):
         return original.to(device)
+    lazily = lazily and storage.nbytes() > SMALL
     try:
         made: Tensor = original._lazy_clone() if lazily else original.clone()
     except (AttributeError, RuntimeError):  # an older torch, or memory that files or other processes share

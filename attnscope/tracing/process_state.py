@@ -48,6 +48,8 @@ BACKENDS = (
     "opt_einsum",
 )
 """Parts of torch.backends with flags that are attributes."""
+LIBRARIES = ("preferred_linalg_library", "preferred_blas_library")
+"""Functions of torch.backends.cuda that return a choice of a library, or set it."""
 KERNELS = ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
 """Kernels of fused attention, which functions of torch.backends.cuda enable."""
 
@@ -225,6 +227,8 @@ def _backend_flags() -> Iterator[Restore]:
         )
         if enabled is not None and enable is not None:
             yield _restorer(enabled, enable)
+    for choice in filter(None, (getattr(torch.backends.cuda, name, None) for name in LIBRARIES)):
+        yield _restorer(choice, choice)
     yield _restorer(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
 
 
@@ -270,6 +274,13 @@ def _python_settings() -> Iterator[Restore]:
     yield _restorer(sys.getswitchinterval, sys.setswitchinterval)
     profile = sys.getprofile()
     yield lambda: None if sys.getprofile() is profile else sys.setprofile(profile)  # an equal one would stop it
+    of_threads = threading.gettrace(), threading.getprofile()
+    yield partial(threading.settrace, of_threads[0])
+    yield partial(threading.setprofile, of_threads[1])
+    if (decimal := sys.modules.get("decimal")) is not None:
+        yield _context(decimal.getcontext())
+    modules_before = dict(sys.modules)
+    yield lambda: _modules_as_before(modules_before)
     is_main = threading.current_thread() is threading.main_thread()  # the only one that can change them
     for number in signal.valid_signals() if is_main else ():
         yield _restorer(signal.getsignal, signal.signal, number)
@@ -278,6 +289,33 @@ def _python_settings() -> Iterator[Restore]:
     yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
     with contextlib.suppress(FileNotFoundError):  # the folder is deleted
         yield _restorer(os.getcwd, os.chdir)
+
+
+def _context(context: Any) -> Restore:
+    """Return a function that restores the arithmetic of the module decimal in this thread."""
+    names = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+    before = context.copy()
+
+    def restore() -> None:
+        for name in names:
+            setattr(context, name, getattr(before, name))
+        context.flags.update(before.flags)
+        context.traps.update(before.traps)
+
+    return restore
+
+
+def _modules_as_before(before: dict[str, ModuleType]) -> None:
+    """Restore entries of sys.modules that were replaced or removed, and remove new ones that no import made.
+
+    What a forward imports stays, as it does without a trace: many libraries cannot be imported twice.
+    """
+    for name in sys.modules.keys() - before.keys():
+        if "." not in name and getattr(sys.modules[name], "__spec__", None) is None:
+            del sys.modules[name]
+    for name, module in before.items():
+        if sys.modules.get(name) is not module:
+            sys.modules[name] = module
 
 
 def _restorer(get: Callable[..., Any], set_: Callable[..., Any], *key: Any) -> Restore:

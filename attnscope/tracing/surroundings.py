@@ -7,14 +7,15 @@ import random
 import sys
 import threading
 from array import array
+from ast import literal_eval
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from gc import get_referents
-from itertools import chain
+from itertools import chain, count
 from queue import Queue
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,6 +98,8 @@ class _Search:
         elif isinstance(value, CellType):
             self.found += get_referents(value)
             yield _cell(value)
+            for counter in filter(_is_counter, get_referents(value)):
+                value.cell_contents = _twin(counter)
         elif isinstance(value, Tensor):
             self.found += [vars(value), *_parts_of(value)]
             yield values_as_before(value)
@@ -108,11 +111,15 @@ class _Search:
             if len(parts) <= LARGEST:
                 self.found += [part[-1] for part in parts]
             yield _contents(value)
+            for key, counter in _counters(value):
+                _set_item(value, key, _twin(counter))
         elif isinstance(value, type):
             if _is_users(value):
                 self.found += [*value.__bases__, *vars(value).values()]
             if _is_users(value) or issubclass(value, nn.Module | Tensor):
                 yield _attributes(value)
+                for name, counter in _counters(vars(value)):
+                    setattr(value, name, _twin(counter))
         elif not isinstance(value, ModuleType):
             self.found.append(type(value))
             yield from _state(value)
@@ -131,7 +138,7 @@ class _Search:
         """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
         if _is_users(function):
             self.found += [function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__]
-            names = set(_names(function.__code__))
+            names = {"__warningregistry__", *_names(function.__code__)}
             if "globals" in names:  # it may bind names that it does not spell
                 yield _contents(function.__globals__)
             yield from self.names(function.__globals__, names)
@@ -144,6 +151,8 @@ class _Search:
             self.named.add((id(namespace), name))
             value = namespace.get(name, MISSING)
             yield partial(_bind, namespace, name, value)
+            if _is_counter(value):
+                namespace[name] = _twin(value)
             if isinstance(value, ModuleType):
                 if value.__name__.partition(".")[0] not in NOT_THE_USERS:
                     yield from self.names(vars(value), names)
@@ -153,7 +162,8 @@ class _Search:
                 self.found.append(value)
 
     def functions(self, namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
-        """Yield a function for each function with one of these names in a library, which a forward may replace."""
+        """Yield a function for each function with one of these names in a library, which a forward may replace or add."""
+        yield partial(_unbind_new, namespace, names - namespace.keys())
         for name in names & namespace.keys():
             value = namespace[name]
             if (id(namespace), name) in self.named or not (callable(value) or isinstance(value, ModuleType)):
@@ -206,6 +216,41 @@ def _bind(namespace: dict[str, Any], name: str, value: Any) -> None:
         del namespace[name]
     else:
         namespace[name] = value
+
+
+def _unbind_new(namespace: dict[str, Any], names: set[str]) -> None:
+    """Remove those of the names that were added to the namespace of a library, except for its modules imported since."""
+    for name in names & namespace.keys():
+        if not isinstance(namespace[name], ModuleType):
+            del namespace[name]
+
+
+def _is_counter(value: Any) -> bool:
+    return type(value) is count
+
+
+def _set_item(values: Any, key: Any, value: Any) -> None:
+    """Set a value in a dictionary, without a method of its own class."""
+    dict.__setitem__(values, key, value)
+
+
+def _counters(values: Any) -> list[tuple[Any, "count[Any]"]]:
+    """Return the keys and values of the counters in a dictionary or in the attributes of a class."""
+    if not isinstance(values, dict | MappingProxyType):
+        return []
+    items: Any = dict.items if isinstance(values, dict) else MappingProxyType.items
+    return [(key, value) for key, value in items(values) if _is_counter(value)]
+
+
+def _twin(counter: "count[Any]") -> "count[Any]":
+    """Return a counter for a forward to advance, since none can be set back; the counter itself if its numbers are unusual.
+
+    Copies of itertools.count are gone in Python 3.14; its text has all that it needs.
+    """
+    try:
+        return count(*literal_eval(f"{repr(counter).removeprefix('count')[:-1]},)"))
+    except (SyntaxError, ValueError):
+        return counter
 
 
 def _attributes(cls: type) -> Restore:
