@@ -26,6 +26,8 @@ from attnscope import UsageError, ops
 from attnscope.render import render
 from attnscope.render.screen import Screen
 from attnscope.tracing.costs import is_known, name_of
+from attnscope.tracing.targets import find_target, parse_input
+from attnscope.tracing.trace import TraceOptions, trace_target
 
 
 class Calls(nn.Module):
@@ -155,6 +157,46 @@ HIGHER_ORDER = {
 def test_the_work_of_higher_order_operators_is_exact(name):
     call, expected = HIGHER_ORDER[name]
     assert macs(call, X, device="cpu") == expected
+
+
+DECIDED = """
+import torch
+from torch import nn
+from torch._higher_order_ops.while_loop import while_loop
+
+
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 6)
+
+
+class Branches(Layers):
+    def forward(self, ids):
+        return torch.cond(ids.sum() < 0, self.first, self.second, (ids.float(),))
+
+
+class Loops(Layers):
+    def forward(self, ids):
+        start = torch.zeros((), dtype=torch.int64)
+        step = lambda count, x: (count + 1, torch.cond(count > 1, self.first, lambda x: x.clone(), (x,)))
+        return while_loop(lambda count, x: count < 4, step, (start, ids.float()))
+"""
+
+
+@pytest.mark.parametrize(("name", "expected"), {"Branches": 4 * 5 * 6, "Loops": 2 * 4 * 5 * 5}.items())
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own
+def test_known_values_decide_what_a_higher_order_operator_runs(name, expected, device, tmp_path):
+    (tmp_path / "decided.py").write_text(DECIDED)
+    target = find_target(f"{tmp_path / 'decided.py'}:{name}", {}, [parse_input("4,5:int64")])
+    options = TraceOptions(
+        time=False, device=device, group="op", depth=None, submodule=None, budget=0.01, threads=1, seed=0, command=None
+    )  # fmt: skip
+    report = trace_target(target, options)
+    assert (report.totals.macs, report.environment["device"]) == (expected, device or "meta")
+    assert not report.uncounted
+    assert not any(note.startswith("ran on") for note in report.notes)
 
 
 @pytest.mark.parametrize("name", HIGHER_ORDER)

@@ -202,13 +202,18 @@ def _runs_python(operator: Any, backend: str) -> bool:
     )
 
 
-if not hasattr(TorchDispatchMode, "supports_higher_order_operators"):
-    # in older versions of torch, a higher-order operator needs a rule for each mode
+def add_rules(mode_type: Any) -> None:
+    """Register a mode with a method `run_higher_order` for all higher-order operators, as older versions of torch need."""
+    if hasattr(TorchDispatchMode, "supports_higher_order_operators"):
+        return
 
-    def _add_rule(operator: HigherOrderOperator) -> None:
-        @operator.py_impl(Operators)
-        def _(mode: Operators, *args: Any, **kwargs: Any) -> Any:
+    def add_rule(operator: HigherOrderOperator) -> None:
+        @operator.py_impl(mode_type)
+        def _(mode: Any, *args: Any, **kwargs: Any) -> Any:
             return mode.run_higher_order(operator, *args, **kwargs)
 
-    for _operator in getattr(torch._ops, "_higher_order_ops", {}).values():
-        _add_rule(_operator)
+    for operator in getattr(torch._ops, "_higher_order_ops", {}).values():
+        add_rule(operator)
+
+
+add_rules(Operators)

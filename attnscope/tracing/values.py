@@ -7,15 +7,18 @@ known has a twin on the CPU. An operator whose tensors all have twins runs on th
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from attnscope.tracing.operators import FUNCTIONS, add_rules
 from attnscope.tracing.tensors import elements_of, is_array, overwritten, storage_of, tensors_in
 
 ELEMENTS = 2**22
@@ -37,12 +40,16 @@ def values_known() -> Iterator[None]:
 class _Values(TorchDispatchMode):
     """A mode that keeps the twins of tensors on meta."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.twins: Any = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return self.run_higher_order(func, *args, **kwargs)
         tensors = list(tensors_in((args, kwargs)))
         if not any(tensor.is_meta for tensor in tensors) and not _is_meta(kwargs.get("device")):
             return func(*args, **kwargs)
@@ -60,6 +67,28 @@ class _Values(TorchDispatchMode):
         elif getattr(func, "_schema", None) is not None and func._schema.is_mutable:
             self.forget(func, args, kwargs)
         return out
+
+    def run_higher_order(self, func: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a higher-order operator, whose functions run in this mode.
+
+        It asks for the value of one tensor: a cond for that of its predicate, a while_loop for that of its first function.
+        """
+        args, kwargs = tree_map_only(FUNCTIONS, lambda function: partial(self.run_in_mode, function), (args, kwargs))
+        if str(func) == "cond":
+            args = self.known(args[0]), *args[1:]
+        elif str(func) == "while_loop":
+            proceeds = args[0]
+            args = lambda *carried: self.known(proceeds(*carried)), *args[1:]
+        return func(*args, **kwargs)
+
+    def run_in_mode(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a function in this mode."""
+        with self:
+            return function(*args, **kwargs)
+
+    def known(self, value: Any) -> Any:
+        """Return the twin of a tensor on meta; other values, and tensors without a twin, are returned unchanged."""
+        return self.twins.get(value, value) if isinstance(value, Tensor) and value.is_meta else value
 
     def copied(self, tensor: Tensor, source: Tensor) -> Any:
         """Return the values of a new tensor after a copy to all of it; MISSING if unknown, or known before."""
@@ -120,6 +149,9 @@ class _Values(TorchDispatchMode):
             else:
                 replaced.append(index)
         return replaced
+
+
+add_rules(_Values)
 
 
 class _Literals(TorchFunctionMode):
