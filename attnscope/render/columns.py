@@ -62,6 +62,9 @@ class Column(Generic[Row]):
     total_at_least: Value = None
     most: int | None = None
     is_long: bool = False
+    _texts: dict[int, tuple[Sequence[Row], list[str]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _cells: dict[tuple[int, Screen], tuple[Sequence[Row], list[str], int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -80,6 +83,24 @@ class Column(Generic[Row]):
         """Return the formatted total."""
         return "" if self.total is self.total_at_least is None else self.spell(self.total, self.total_at_least)
 
+    def texts(self, rows: Sequence[Row]) -> list[str]:
+        """Return the formatted value of each row, made once for these rows, and once for equal values."""
+        if id(rows) not in self._texts:
+            spelled: dict[tuple[type, Value, Value], str] = {}
+            found = []
+            for row in rows:
+                text = self.text(row)
+                if text is None:
+                    value, at_least = self.value(row), self.at_least and self.at_least(row)
+                    key = type(value), value, at_least
+                    text = spelled.get(key)
+                    if text is None:
+                        text = spelled[key] = self.spell(value, at_least)
+                found.append(text)
+            # with the rows, whose id stays theirs as long as they exist
+            self._texts[id(rows)] = rows, found
+        return self._texts[id(rows)][1]
+
     def cells(self, rows: Sequence[Row], screen: Screen) -> list[str]:
         """Return the heading, a cell for each row, and the total."""
         return self._once(rows, screen)[1]
@@ -92,11 +113,11 @@ class Column(Generic[Row]):
         """Return the cells and their width, made once for these rows."""
         key = id(rows), screen
         if key not in self._cells:
-            texts = [screen.text(text) for text in (self.title, *map(self.words, rows), self.foot)]
+            texts = [self.title, *self.texts(rows), self.foot]
+            shown = {text: screen.text(text) for text in set(texts)}
             if self.most is not None and screen.width is not None:
-                texts = [shortened(text, self.most) for text in texts]
-            # with the rows, whose id stays theirs as long as they exist
-            self._cells[key] = rows, texts, max(map(cell_len, texts))
+                shown = {text: shortened(cell, self.most) for text, cell in shown.items()}
+            self._cells[key] = rows, [shown[text] for text in texts], max(map(cell_len, shown.values()))
         return self._cells[key]
 
 

@@ -32,13 +32,15 @@ def matched(rows: Sequence[Any], others: Sequence[Any]) -> dict[int, Any]:
     seen: Counter[Hashable] = Counter()
     by_identity = {}
     for row in others:
-        by_identity[identity(row), seen[identity(row)]] = row
-        seen[identity(row)] += 1
+        known = identity(row)
+        by_identity[known, seen[known]] = row
+        seen[known] += 1
     seen.clear()
     found = {}
     for row in rows:
-        key = identity(row), seen[identity(row)]
-        seen[identity(row)] += 1
+        known = identity(row)
+        key = known, seen[known]
+        seen[known] += 1
         if key in by_identity:
             found[id(row)] = by_identity[key]
     return found
@@ -63,10 +65,11 @@ def marked(
 def _marked(column: Column[Any], rows: Sequence[Any], before: Column[Any] | None, pairs: dict[int, Any]) -> Column[Any]:
     if column.drawn or before is None or column.rank is None:
         return column
+    texts = dict(zip(map(id, rows), column.texts(rows), strict=True))
     changed = {
         id(row)
         for row in rows
-        if (id(row) not in pairs or column.value(row) != before.value(pairs[id(row)])) and column.words(row)
+        if texts[id(row)] and (id(row) not in pairs or column.value(row) != before.value(pairs[id(row)]))
     }
     total_changed = column.total != before.total
     if not changed and not total_changed:
@@ -74,7 +77,7 @@ def _marked(column: Column[Any], rows: Sequence[Any], before: Column[Any] | None
     blank = " " * len(MARK)
 
     def text(row: Any) -> str:
-        return column.words(row) + (MARK if id(row) in changed else blank)
+        return texts[id(row)] + (MARK if id(row) in changed else blank)
 
     foot = column.foot and column.foot + (MARK if total_changed else blank)
     return replace(

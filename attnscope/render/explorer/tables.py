@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from attnscope.core.axes import spell
@@ -22,6 +23,8 @@ Columns = Sequence[Column[Any]]
 
 KEPT = 4
 """Reports whose columns are kept: the current one, the one before it, the pinned one, and one that may be undone."""
+MEMORY = ("part", "step", "bytes_live", "bytes_training", "bytes_backward", "bytes_saved")
+"""Columns of the memory over the steps."""
 MOST_NAME = 28
 """Columns of the name of a part; its explanation has the whole name."""
 
@@ -102,40 +105,43 @@ def _without_backward(columns: Columns) -> list[Column[Any]]:
 
 def memory(shown: Shown, screen: Screen) -> list[Line]:
     """Return the memory over the steps: a bar of the live memory in inference, then the figures of training."""
-    keys = ("part", "step", "bytes_live", "bytes_training", "bytes_backward", "bytes_saved")
-    rank = (
-        0 if shown.pinned is None else LAST_TO_GO["bytes_live"] + 2 * AFTER
-    )  # the difference from A has its place first
-
-    def columns(report: Report) -> list[Column[Any]]:
-        found = {column.key: column for column in step_columns(replace(report, focus=["memory"]))}
-        chosen = [found[key] for key in keys if found[key].rank is not None]
-        rows = report.steps
-        most = max([_live(row) for row in rows]) or 1
-        bar = Column[Any](
-            "live_bar", "live over the steps", lambda row: _live(row) / most, words.bar, rank, right=False, drawn=True
-        )
-        place = 1 + next(index for index, column in enumerate(chosen) if column.key == "step")
-        return [*chosen[:place], bar, *chosen[place:]]
-
     peak = [line for line in lines_below(shown.report, screen) if line[0] == "memory"]
+    columns = _of_memory_alone if shown.pinned is None else _of_memory_compared
     return [*_compared(shown, screen, columns), plain("", screen), *labelled_lines(peak, screen)]
+
+
+def _of_memory(report: Report, rank: float) -> Columns:
+    """Return the columns of the memory; `rank` is that of the bar."""
+    found = {column.key: column for column in step_columns(replace(report, focus=["memory"]))}
+    chosen = [found[key] for key in MEMORY if found[key].rank is not None]
+    most = max(map(_live, report.steps)) or 1
+    bar = Column[Any](
+        "live_bar", "live over the steps", lambda row: _live(row) / most, words.bar, rank, right=False, drawn=True
+    )
+    place = 1 + next(index for index, column in enumerate(chosen) if column.key == "step")
+    return [*chosen[:place], bar, *chosen[place:]]
+
+
+_of_memory_alone = _once(partial(_of_memory, rank=0))
+_of_memory_compared = _once(partial(_of_memory, rank=LAST_TO_GO["bytes_live"] + 2 * AFTER))
+"""Without and with the difference from A, which has its place before the bar."""
 
 
 def operands(shown: Shown, screen: Screen) -> list[Line]:
     """Return the roofline of a timed report; without times, the FLOPs for each byte of every step."""
-
-    def columns(report: Report) -> list[Column[Any]]:
-        found = [column for column in step_columns(replace(report, focus=["roofline"])) if column.key in OPERANDS]
-        chosen = [replace(column, rank=min(column.rank, MOST_RANK)) for column in found if column.rank is not None]
-        intensity = Column[Any]("intensity", "FLOP/B", _intensity, _decimals, 0)
-        return chosen if report.peaks else [*chosen, intensity]
-
     if shown.report.time:
         above = [Line(line) for line in roofline(shown.report, screen)]
     else:
         above = folded("t measures the steps and draws them against the roofline of this machine.", screen)
-    return [*above, plain("", screen), *_compared(shown, screen, columns)]
+    return [*above, plain("", screen), *_compared(shown, screen, _of_operands)]
+
+
+@_once
+def _of_operands(report: Report) -> Columns:
+    found = [column for column in step_columns(replace(report, focus=["roofline"])) if column.key in OPERANDS]
+    chosen = [replace(column, rank=min(column.rank, MOST_RANK)) for column in found if column.rank is not None]
+    intensity = Column[Any]("intensity", "FLOP/B", _intensity, _decimals, 0)
+    return chosen if report.peaks else [*chosen, intensity]
 
 
 OPERANDS = (
