@@ -415,6 +415,9 @@ def test_the_command_prints_the_steps_of_a_rank() -> None:
     found = subprocess.run([sys.executable, "-m", "attnscope", *command], capture_output=True, text=True, check=True)
     schema.check(found.stdout)
     assert "2 rows of windows on 4 ranks" in json.loads(found.stdout)["steps"][7]["whole"]
+    command = ["shard", "swin3d", "--resolution", "4x14x14", "--plan", "tp=3", "--no-verify", "--json"]
+    found = subprocess.run([sys.executable, "-m", "attnscope", *command], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout)["spec"]["resolution"] == [4, 14, 14]
     wrong = subprocess.run(
         [sys.executable, "-m", "attnscope", "shard", "vit", "--shift", "--plan", "tp=8"], capture_output=True, text=True
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attnscope import attentions, networks
-from attnscope.attentions.spec import Spec, own_fields, own_fields_first
+from attnscope.attentions.spec import Spec, own_fields, own_fields_first, reader_of
 from attnscope.attentions.spec import kind as spec_kind
 from attnscope.attentions.spec import option as option_field
 from attnscope.cli.extension import OTHERS
@@ -28,7 +28,7 @@ from attnscope.cli.output import (
 )
 from attnscope.cli.running import start_torch
 from attnscope.core.errors import UsageError
-from attnscope.core.sizes import count_sides
+from attnscope.core.sizes import abbreviate_sides, count_sides
 from attnscope.networks import configs
 from attnscope.plan.links import DEVICES, LINKS
 from attnscope.plan.mesh import KINDS
@@ -78,6 +78,8 @@ def shard_command(app: typer.Typer) -> None:
         known = own_fields(networks.spec_class(attention) if attention in networks.names() else kind) | own_fields(kind)
         if stranger := next((name for name in given if name not in known), None):
             raise UsageError(f"{attention} does not have {{{stranger}}}; see attnscope {attention} --help")
+        for name in given.keys() & several_sides():
+            given[name] = reader_of(known[name])(given[name])
         scope = flags.pop("scope")
         run_shard(networks.asked(attention, {**of_preset, **given}, scope), scope != "model", **flags)
 
@@ -95,7 +97,7 @@ def shard_command(app: typer.Typer) -> None:
     plan, *shared = list(inspect.signature(run_shard).parameters.values())[2:]
     preset = inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=PRESET)
     scope = inspect.Parameter("scope", inspect.Parameter.KEYWORD_ONLY, default="attention", annotation=SCOPE)
-    give_flags(command, [context, name, plan, scope, preset, *map(flag_of, fields.values()), *shared])
+    give_flags(command, [context, name, plan, scope, preset, *map(any_flag_of, fields.values()), *shared])
     app.command("shard", help=OTHERS["shard"][1], epilog=examples(EXAMPLES))(command)
 
 
@@ -128,6 +130,25 @@ def all_fields() -> dict[str, Field[Any]]:
                 copied.name, copied.type = declared.name, spec_kind(declared) | None
                 found[declared.name] = copied
     return found | {name: own_fields(networks.spec_class("swin"))[name] for name in OF_BLOCKS}
+
+
+def several_sides() -> set[str]:
+    """Return the fields that are a grid of two sides in some attentions, and of three in others, such as of a video."""
+    counts: dict[str, set[int]] = {}
+    for name in attentions.names():
+        for declared in own_fields(attentions.spec_class(name)).values():
+            if count := count_sides(spec_kind(declared)):
+                counts.setdefault(declared.name, set()).add(count)
+    return {name for name, found in counts.items() if len(found) > 1}
+
+
+def any_flag_of(field: Field[Any]) -> inspect.Parameter:
+    """Return the flag of a field; one that attentions have with different sides is read when the attention is known."""
+    parameter = flag_of(field)
+    if field.name in several_sides():
+        settings = parameter.annotation.__metadata__[0]
+        settings.callback, settings.metavar = None, f"{abbreviate_sides(2)}|{abbreviate_sides(3).removeprefix('N|')}"
+    return parameter
 
 
 def run_shard(
