@@ -135,6 +135,13 @@ def test_a_modified_score_has_unknown_elementwise_flops():
     assert (row.macs, row.other_flops) == (128 * 128 * 32, None)
 
 
+def test_fused_attention_on_the_cpu_is_counted():
+    """Use the shapes of the 8 layers in the Mimi encoder, whose attention FlopCounterMode omits on the CPU."""
+    q = rand(1, 8, 17, 64)
+    assert macs(lambda self, q: F.scaled_dot_product_attention(q, q, q), q, device="cpu") == 2_367_488 // 8
+    assert 2 * 8 * 17 * 17 * 64 * 8 == 2_367_488 == 1_788_444_672 - 1_786_077_184
+
+
 def loop(module, x):
     from torch._higher_order_ops.while_loop import while_loop
 

@@ -62,6 +62,42 @@ def test_models_of_transformers_get_inputs_of_their_kinds(name, inputs):
     assert report.totals.macs == torchs_macs(target) > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    {
+        "hunyuan_v1_dense": "has no head_dim; use arg head_dim=VALUE",
+        "granitemoehybrid": "fails in its cache for the next tokens; use arg use_cache=false",
+        "qwen2_vl": "features of images with 3,584 channels for tokens with 8,192, so that its default config cannot run",
+    }.items(),
+)
+def test_a_default_config_that_cannot_run_is_an_error_with_the_fix(name, fault):
+    if name not in pytest.importorskip("transformers").CONFIG_MAPPING:
+        pytest.skip(f"{name} is not in this version of transformers")
+    with pytest.raises(UsageError) as raised:
+        trace_target(find_target(f"hf:{name}", {}), OPTIONS)
+    assert fault in str(raised.value)
+
+
+def test_a_mask_follows_the_layout_of_its_input():
+    config = SimpleNamespace(num_mel_bins=80)
+    sizes = transformers.Sizes(nn.Identity(), config, {})
+    frames, mask = InputSpec((1, 512, 80), name="input_features"), InputSpec((1, 512), "int64", "input_features_mask")
+    text = InputSpec((1, 80), "int64", "attention_mask")
+    later = transformers._in_next_layout(sizes, [frames, mask, text])
+    assert [spec.shape for spec in later] == [(1, 80, 3000), (1, 3000), (1, 80)]
+
+
+def test_an_image_has_patches_that_can_be_joined():
+    config = SimpleNamespace(num_channels=3, patch_size=32, image_size=224, scale_factor=2)
+    sizes = transformers.Sizes(nn.Identity(), config, {"pixel_values": None, "pixel_attention_mask": None})
+    specs = [
+        InputSpec((1, 1, 3, 224, 224), name="pixel_values"),
+        InputSpec((1, 1, 224, 224), "int64", "pixel_attention_mask"),
+    ]
+    found = transformers._in_next_layout(sizes, specs)
+    assert [spec.shape for spec in found] == [(1, 1, 3, 192, 192), (1, 1, 192, 192)]
+
+
 def test_an_optional_input_that_the_failing_code_names_is_added():
     pytest.importorskip("transformers")
     report = trace_target(find_target("hf:llava_next", {}), OPTIONS)

@@ -20,7 +20,7 @@ from attnscope.core.files import text_of
 from attnscope.tracing.targets.target import InputSpec, Target
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TOKENS = 128
 """Tokens of a text, if the model takes as many."""
@@ -55,7 +55,11 @@ def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Targe
     model: Any = getattr(library, wanted, None) if wanted else None
 
     def build() -> "nn.Module":
-        module: nn.Module = model._from_config(config) if model else library.AutoModel.from_config(config)
+        try:
+            module: nn.Module = model._from_config(config) if model else library.AutoModel.from_config(config)
+        except TypeError as error:
+            _check_absent(name, config, error)
+            raise
         return module
 
     if wanted and model is None:
@@ -67,6 +71,17 @@ def from_hugging_face(library: Any, name: str, args: Mapping[str, Any]) -> Targe
         other_inputs=partial(other_inputs, config),
         notes=tuple(notes),
     )
+
+
+def _check_absent(name: str, config: Any, error: TypeError) -> None:
+    """Raise UsageError if the line that could not build a model names a field of the config that is None."""
+    frame, line = list(walk_tb(error.__traceback__))[-1]
+    words = re.findall(r"\w+", linecache.getline(frame.f_code.co_filename, line))
+    absent = [word for word in words if _values(config).get(word, "") is None]
+    if absent:
+        raise UsageError(
+            f"hf:{name} cannot be built, since its config has no {absent[0]}; use {{arg}} {absent[0]}=VALUE"
+        ) from error
 
 
 def _config(library: Any, name: str, path: Path) -> Any:
@@ -332,6 +347,14 @@ def _pair(sizes: Sizes, name: str) -> InputSpec:
     return InputSpec((1, 2, sizes.channels, *sizes.image), name=name)
 
 
+def _rounded_image(sizes: Sizes, name: str) -> InputSpec:
+    """Return the input of an image whose rows and columns of patches a model can join to squares after its vision part."""
+    spec, unit = _image(sizes, name), sizes.patch * Fields(sizes.config).number("scale_factor", default=1)
+    if len(spec.shape) < 4:
+        return spec
+    return replace(spec, shape=(*spec.shape[:-2], *[max(unit, side // unit * unit) for side in spec.shape[-2:]]))
+
+
 def _large_image(sizes: Sizes, name: str) -> InputSpec:
     """Return the input of an image that the model cuts into parts of the size in its config."""
     height, width = sizes.image
@@ -469,7 +492,15 @@ ALONE: dict[str, Rule] = {
 KINDS: dict[str, Rule] = {"ids": _text, "inputs": _text, "mask": _mask, "embeds": _hidden, "states": _hidden}
 """Inputs by the last word of their name."""
 LAYOUTS: dict[str, tuple[Rule, ...]] = {
-    "pixel_values": (_image, _patch_images, _flat_patches, _merged_patches, _pair, _large_image),
+    "pixel_values": (
+        _image,
+        _rounded_image,
+        _patch_images,
+        _flat_patches,
+        _merged_patches,
+        _pair,
+        _large_image,
+    ),
     "input_values": (_sound, _sound_with_channel),
     "input_features": (_spectrogram, _wide_spectrogram, _long_spectrogram),
 }
@@ -487,26 +518,14 @@ def _with_placeholders(config: Any, module: "nn.Module", specs: list[InputSpec])
 
     The image part of the model runs to count its features.
     """
-    import torch
-
-    from attnscope.tracing.tensors import tensors_in
-    from attnscope.tracing.values import values_known
-
     token = Fields(config).find(*PLACEHOLDERS)
-    count = getattr(module, "get_image_features", None)
     given = {spec.name or "": spec for spec in specs}
-    if not isinstance(token, int) or count is None or not {"input_ids", "pixel_values"} <= set(given):
+    if not isinstance(token, int) or not {"input_ids", "pixel_values"} <= set(given):
         return specs
-    takes = inspect.signature(count).parameters
-    device = next(module.parameters()).device
-    default = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
-    with values_known(), torch.no_grad(), device:
-        try:
-            found = count(**{name: spec.tensor(device, default) for name, spec in given.items() if name in takes})
-        except Exception:
-            return specs  # the forward raises it with its context
-    found = getattr(found, "pooler_output", found)
-    features = sum(prod(each.shape[:-1]) for each in tensors_in(found) if each.dim() > 1)
+    found = _image_features(module, specs)
+    if found is None:
+        return specs
+    features = sum(prod(each.shape[:-1]) for each in found)
     text = given["input_ids"]
     longer = InputSpec((1, max(text.shape[1], features + 8)), "int64", "input_ids")
     others = longer.shape[1] - features
@@ -515,6 +534,27 @@ def _with_placeholders(config: Any, module: "nn.Module", specs: list[InputSpec])
         replace(spec, shape=longer.shape, values=tuple(values[spec.name])) if spec.name in values else spec
         for spec in specs
     ]
+
+
+def _image_features(module: "nn.Module", specs: Sequence[InputSpec]) -> "list[Tensor] | None":
+    """Return the features that the image part of a model makes; None without such a part, or if it fails."""
+    import torch
+
+    from attnscope.tracing.tensors import tensors_in
+    from attnscope.tracing.values import values_known
+
+    run = getattr(module, "get_image_features", None)
+    if run is None:
+        return None
+    takes = inspect.signature(run).parameters
+    device = next(module.parameters()).device
+    default = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    with values_known(), torch.no_grad(), device:
+        try:
+            found = run(**{spec.name or "": spec.tensor(device, default) for spec in specs if spec.name in takes})
+        except Exception:
+            return None  # the forward raises it with its context
+    return [each for each in tensors_in(getattr(found, "pooler_output", found)) if each.dim() > 1]
 
 
 def find_inputs(config: Any, module: "nn.Module") -> list[InputSpec]:
@@ -558,7 +598,29 @@ def other_inputs(config: Any, module: "nn.Module", given: Sequence[InputSpec], e
     """
     sizes = Sizes(module, config, inspect.signature(module.forward).parameters)
     found = _with_more(sizes, given, error) or (_in_next_layout(sizes, given) if SHAPED.search(str(error)) else [])
+    if not found:
+        _check_cache(config, error)
+        _check_widths(config, module, given)
     return _with_placeholders(config, module, found) if found else []
+
+
+def _check_cache(config: Any, error: BaseException) -> None:
+    """Raise UsageError if the cache for the next tokens failed, which a model has unless its config says otherwise."""
+    frame, _ = list(walk_tb(error.__traceback__))[-1]
+    if Path(frame.f_code.co_filename).name == "cache_utils.py" and getattr(config, "use_cache", False):
+        raise UsageError(f"hf:{config.model_type} fails in its cache for the next tokens; use {{arg}} use_cache=false")
+
+
+def _check_widths(config: Any, module: "nn.Module", given: Sequence[InputSpec]) -> None:
+    """Raise UsageError if the image part of a model makes features that its text part cannot take."""
+    features = _image_features(module, given)
+    embed = getattr(module, "get_input_embeddings", lambda: None)()
+    width = getattr(embed, "embedding_dim", None)
+    if features and width and all(each.shape[-1] != width for each in features):
+        raise UsageError(
+            f"hf:{config.model_type} has features of images with {features[0].shape[-1]:,} channels for tokens with "
+            f"{width:,}, so that its default config cannot run; use the config.json of a published model"
+        )
 
 
 def _with_more(sizes: Sizes, given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
@@ -580,8 +642,22 @@ def _in_next_layout(sizes: Sizes, given: Sequence[InputSpec]) -> list[InputSpec]
         tried = shapes.index(spec.shape) if spec.shape in shapes else len(shapes)
         for layout in layouts[tried + 1 :]:
             if layout.shape not in shapes[: tried + 1]:
-                return [layout if each is spec else each for each in given]
+                return [layout if each is spec else _resized(sizes, each, spec, layout) for each in given]
     return []
+
+
+PIXEL_MASKS = ("pixel_attention_mask", "pixel_mask")
+"""Names of the masks of the pixels of an image."""
+
+
+def _resized(sizes: Sizes, mask: InputSpec, before: InputSpec, after: InputSpec) -> InputSpec:
+    """Return the mask of an input in its new layout; other inputs are returned unchanged."""
+    is_image = before.name == "pixel_values" and mask.name in PIXEL_MASKS
+    if is_image and mask.shape[-2:] == before.shape[-2:]:
+        return replace(mask, shape=(*mask.shape[:-2], *after.shape[-2:]))
+    if before.name == "input_features" and mask.name == "input_features_mask":
+        return replace(mask, shape=(1, after.shape[2] if after.shape[1] == sizes.mels else after.shape[1]))
+    return mask
 
 
 ABSENT = re.compile(r"None|\bmust\b|missing|required|specify|specified|provide")
