@@ -120,11 +120,16 @@ def default_device(device: torch.device) -> Iterator[None]:
 
 
 def _restores() -> Iterator[Restore]:
-    """Yield functions that restore one part of the state each."""
+    """Yield functions that restore one part of the state each. The last one runs first.
+
+    The modes are restored first. In torch 2.5, setting aside a mode that nothing else refers to ends the process, and
+    `_flushes_denormals` sets all modes aside.
+    """
     yield from _generators()
     yield from _torch_settings()
     yield from _backend_flags()
     yield from _python_settings()
+    yield from _modes()
 
 
 def _generators() -> Iterator[Restore]:
@@ -140,7 +145,6 @@ def _generators() -> Iterator[Restore]:
 def _torch_settings() -> Iterator[Restore]:
     """Yield functions that restore the settings of torch that are not flags of a backend."""
     yield _restorer(torch.get_default_dtype, torch.set_default_dtype)
-    yield from _modes()
     yield _restorer(torch.get_num_threads, torch.set_num_threads)
     yield _restorer(_flushes_denormals, torch.set_flush_denormal)
     yield _restorer(torch.is_grad_enabled, torch._C._set_grad_enabled)
