@@ -5,7 +5,6 @@ import io
 import json
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pandas
 import pytest
@@ -20,6 +19,7 @@ from attnscope.render.columns import to_csv
 from attnscope.render.screen import Screen
 from attnscope.reports.report import Report
 from tests.golden import diffs, timed
+from tests.markup import Balance
 from tests.test_peaks import PEAKS
 
 
@@ -44,24 +44,6 @@ def results():
 
 
 RESULTS = results()
-
-
-class Balance(HTMLParser):
-    """A parser that holds that every tag is closed, and counts tags."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.open.append(tag)
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.seen.append(tag)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -99,7 +81,7 @@ def test_a_notebook_has_bars_and_pictures():
     for name in ("report", "windows"):
         assert "attention groups" in html[name]
     assert "grid side (tokens)</text>" in html["comparison"]  # the axis of the chart
-    assert "<table>" in html["comparison"]
+    assert "<table class=" in html["comparison"]
 
 
 @pytest.mark.parametrize("name", ["report", "network", "trace"])

@@ -16,6 +16,7 @@ from attnscope import trace
 from attnscope.core.text import FORMULA, HIDDEN, in_csv, in_json, in_markdown, visible
 from attnscope.render import render
 from attnscope.render.screen import Screen
+from tests.markup import Balance
 
 TITLE, TURN, CLEAR = "\x1b]0;owned\x07", "\u202e", "\x9b2J"
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -73,8 +74,12 @@ def test_markdown_has_no_tag_link_or_picture(report):
 
 
 def test_an_svg_and_the_table_of_a_notebook_have_no_element_of_a_name(report):
-    for shown in (render(report, "svg", Screen()), f"<div>{report._repr_html_()}</div>"):
-        tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(shown).iter()}
+    image = ElementTree.fromstring(render(report, "svg", Screen()))
+    table = Balance()
+    table.feed(report._repr_html_())
+    assert table.open == []
+    for tags in ({element.tag.rpartition("}")[2] for element in image.iter()}, {*table.seen}):
+        assert tags
         assert tags.isdisjoint({"script", "img"})
 
 
