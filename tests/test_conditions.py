@@ -119,6 +119,7 @@ def test_a_field_of_numbers_is_not_compared_with_a_word(attnscope):
         select(rows, dict.get, read_where("image=224px", ["image"]))
     assert select(rows, dict.get, read_where("name=b", ["name"])).rows == rows[1:]
     assert attnscope("presets", "--where", "heads=swin").returncode == 2
+    assert "layer_scale is on or off (got True)" in attnscope("presets", "--where", "layer_scale=True").stderr
 
 
 def test_presets_are_selected_and_sorted_by_their_fields(attnscope):

@@ -25,6 +25,8 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 CONDITION = re.compile(r"\s*([A-Za-z][\w-]*)\s*(<=|>=|!=|==|<|>|=)\s*([^<>=!\s].*?)\s*")
 BETWEEN = re.compile(r"\s+and\s+|\s*[,&]+\s*", re.IGNORECASE)
 """The separator of two conditions that must both hold."""
+SWITCH = frozenset({"on", "off"})
+"""The words of a field that is a switch."""
 EXAMPLE = "'macs<2G and params<30M'"
 
 
@@ -119,7 +121,7 @@ def select(
         sort: the field, and whether the largest is first.
 
     Raises:
-        UsageError: a condition compares a word with a field that has only numbers.
+        UsageError: a condition compares a field of numbers with a word, or a switch with something else than its words.
     """
     for condition in where:
         _check_word(condition, [value(row, condition.field) for row in rows])
@@ -141,10 +143,14 @@ def select(
 
 
 def _check_word(condition: Condition, values: Sequence[Value]) -> None:
-    """Check that a condition on a field with numbers alone has a number."""
+    """Check that a condition on a field with numbers alone has a number, and one on a switch `on` or `off`."""
     known = [value for value in values if value is not None]
-    if isinstance(condition.value, str) and known and not any(isinstance(value, str) for value in known):
+    if not known or not isinstance(condition.value, str):
+        return
+    if not any(isinstance(value, str) for value in known):
         raise UsageError(f"{{where}} {condition.field} is a number (got {quoted(condition.value)}), such as {known[0]}")
+    if {*known} <= SWITCH and condition.value not in SWITCH:
+        raise UsageError(f"{{where}} {condition.field} is on or off (got {quoted(condition.value)})")
 
 
 def _key(value: Value) -> tuple[float, str]:
