@@ -7,8 +7,9 @@ interval of their paired ratios. The rate must be at most 5%. The table also giv
 ranges, and the quartiles of the measured ratio over all races.
 
 **gate**: `diff --fail-above 1.1` on pairs of runs in fresh processes, under four loads of the machine. The runs of a
-pair are identical, or the second one computes a step twice, which takes about 1.25 times as long. The table also gives
-the variation of the total between the first 8 processes, in wall time and normalized.
+pair are identical, or the second one computes a step twice, which takes about 1.25 times as long. Each pair is judged
+alone, as two saved runs are, and each 6 consecutive pairs together, as with `--rerun`. The table also gives the variation
+of the total between the first 8 processes, in wall time and normalized.
 """
 
 import argparse
@@ -30,12 +31,14 @@ process.pin_allocator()  # before torch is imported, as the command does
 
 from attnscope import ViTSpec, explore  # noqa: E402
 from attnscope.analyses.contenders import arrange  # noqa: E402
-from attnscope.analyses.diff import compare  # noqa: E402
+from attnscope.analyses.diff import compare, compare_in_turn  # noqa: E402
 from attnscope.analyses.gate import TIME, Limits, gate  # noqa: E402
 from attnscope.analyses.paper_comparison import on_paper  # noqa: E402
 from attnscope.analyses.timed_comparison import paired_ratio, race  # noqa: E402
+from attnscope.profiling.fresh_processes import DEFAULT_PROCESSES  # noqa: E402
 from attnscope.profiling.normalization import WHOLE, at_same_speed, normalized  # noqa: E402
-from attnscope.profiling.statistics import quartiles  # noqa: E402
+from attnscope.profiling.statistics import median_if_any, quartiles  # noqa: E402
+from attnscope.reports.diff import Diff  # noqa: E402
 from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS  # noqa: E402
 from attnscope.reports.loading import read_report  # noqa: E402
 from attnscope.reports.report import Report, Time  # noqa: E402
@@ -51,7 +54,7 @@ LOOP = "while True: pass"
 HOG = "block = bytearray(2**28)\nwhile True: bytes(block)"
 LOADS = {"idle": [], "one busy loop": [LOOP], "two busy loops": [LOOP] * 2, "memory hog": [HOG]}
 HEADINGS = (
-    *("load", "second run", "PASS", "FAIL", "CANNOT TELL", "must be"),
+    *("load", "second run", "judged", "PASS", "FAIL", "CANNOT TELL", "must be"),
     *("ratio: wall, normalized", "width", "seconds of a pair"),
 )
 VARIATION_AT_MOST = 0.03
@@ -95,7 +98,8 @@ def gates(pairs: int, budget_s: float, device: str = "cpu") -> None:
                 start = time.perf_counter()
                 found = [pair_of_runs(index, twice, budget_s, device) for index in range(pairs)]
                 seconds = (time.perf_counter() - start) / pairs
-            print(gate_line(load, twice, found, seconds), flush=True)
+            for pairs_together in (1, DEFAULT_PROCESSES):
+                print(gate_line(load, twice, found, pairs_together, seconds), flush=True)
             if not twice:
                 variations[load] = between_processes([run for each in found for run in each][:PROCESSES])
     print(f"\n| load | variation of the total between {PROCESSES} processes: wall | normalized | must be |")
@@ -151,20 +155,35 @@ def save_run(path: Path, twice: bool, budget_s: float, device: str) -> None:
     path.write_text(explore(GATED[device], device=device, budget=budget_s).to_json(), encoding="utf-8")
 
 
-def gate_line(load: str, twice: bool, found: Sequence[tuple[Report, Report]], seconds: float) -> str:
-    """Return a row with the verdicts on pairs of runs."""
-    diffs = [compare(*each) for each in found]
-    results = [gate(diff, *each, Limits({TIME: LIMIT}, across=True)) for diff, each in zip(diffs, found, strict=True)]
+def gate_line(
+    load: str, twice: bool, found: Sequence[tuple[Report, Report]], pairs_together: int, seconds: float
+) -> str:
+    """Return a row with the verdicts on pairs of runs, of which this number is judged together."""
+    whole = len(found) - len(found) % pairs_together
+    groups = [found[first : first + pairs_together] for first in range(0, whole, pairs_together)]
+    diffs = [judged(group) for group in groups]
+    limits = Limits({TIME: LIMIT}, across=True)
+    results = [gate(diff, *group[0], limits) for diff, group in zip(diffs, groups, strict=True)]
     counts = Counter(result.verdict for result in results)
-    ratios = [statistics.median(getattr(diff.whole, name) for diff in diffs) for name in ("ratio", "normalized_ratio")]
-    width = statistics.median(diff.whole.interval.high - diff.whole.interval.low for diff in diffs)
+    ratios = [
+        median_if_any([ratio for diff in diffs if (ratio := getattr(diff.whole, name)) is not None])
+        for name in ("ratio", "normalized_ratio")
+    ]
+    width = median_if_any([diff.whole.interval.high - diff.whole.interval.low for diff in diffs if diff.whole.interval])
     if twice:
         second, must = f"`{TWICE}` twice", "PASS 0" + (", FAIL at least 80%" if load == "idle" else "")
     else:
         second, must = "identical", "FAIL 0" + (", CANNOT TELL at most 20%" if load == "idle" else "")
+    how = "alone" if pairs_together == 1 else f"{pairs_together} together"
     verdicts = " | ".join(str(counts[verdict]) for verdict in (PASS, FAIL, CANNOT_TELL))
-    middle = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    return f"| {load} | {second} | {verdicts} | {must} | {middle} | {width:.2f} | {seconds:.0f} |"
+    middle = ", ".join("" if ratio is None else f"{ratio:.3f}" for ratio in ratios)
+    spread = "" if width is None else f"{width:.2f}"
+    return f"| {load} | {second} | {how} | {verdicts} | {must} | {middle} | {spread} | {seconds:.0f} |"
+
+
+def judged(pairs: Sequence[tuple[Report, Report]]) -> Diff:
+    """Return the comparison of two saved runs, or of pairs of runs that took turns."""
+    return compare(*pairs[0]) if len(pairs) == 1 else compare_in_turn(pairs)
 
 
 def between_processes(runs: Sequence[Report]) -> tuple[float, float]:

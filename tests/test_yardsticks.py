@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attnscope import SwinSpec, ViTSpec, explore
-from attnscope.analyses.diff import compare
+from attnscope.analyses.diff import compare, compare_in_turn
 from attnscope.analyses.gate import Limits, gate
 from attnscope.profiling import peak_files, peaks, yardsticks
 from attnscope.profiling.clocks import Timed
@@ -110,6 +110,16 @@ def test_only_runs_of_one_machine_with_yardsticks_are_normalized():
         diff = compare(run, other)
         assert {row.normalized_ratio for row in diff.timed} == {None}
         assert diff.whole.interval.high == diff.whole.ratio_high
+
+
+def test_pairs_that_have_yardsticks_decide_for_those_that_have_none():
+    """The host slows down within each pair. One process was timed by another clock, as happens on a busy machine."""
+    run, later = with_yardsticks(RUN), with_yardsticks(RUN, slow=1.4)
+    by_thread = replace(later, time=replace(later.time, clock="thread"))
+    diff = compare_in_turn([(run, later)] * 5 + [(run, by_thread)])
+    assert (diff.whole.verdict, diff.whole.normalized_ratio) == ("equal", pytest.approx(1.0))
+    diff = compare_in_turn([(run, later)] * 4 + [(run, by_thread)] * 2)
+    assert diff.whole.normalized_interval is None
 
 
 def test_both_runs_have_the_weights_and_the_references_of_one_host():

@@ -79,8 +79,9 @@ def compare_in_turn(rounds: Sequence[tuple[Report, Report]]) -> Diff:
     """Compare two runs that took turns, each in fresh processes, by the ratios of the pairs.
 
     A drift of the machine affects both processes of a pair alike, and the pairs show how much processes differ. The
-    interval of a ratio has the medians of blocks of pairs at its ends, and includes the ratio of the median times. The
-    same holds for ratios at the same speed of the host, which decide if all runs have yardsticks.
+    interval of a ratio has the medians of blocks of pairs at its ends, and includes the ratio of the median times. Ratios
+    at the same speed of the host decide if enough pairs have them: not a pair whose processes were timed by different
+    clocks, as happens on a busy machine.
     """
     diffs = [compare(before, after) for before, after in rounds]
     first = diffs[0]
@@ -112,11 +113,12 @@ def _in_turn(rows: Sequence[TimeChange]) -> TimeChange:
         median_if_any([seconds for seconds in times if seconds is not None])
         for times in ([row.before_s for row in rows], [row.after_s for row in rows])
     )
-    found = paired_interval(ratios) if len(ratios) == len(rows) else None
+    is_complete = len(ratios) == len(rows)
+    found = paired_interval(ratios) if is_complete else None
     if found is not None and before and after is not None:
         found = Interval(min(found.low, after / before), max(found.high, after / before))
     corrected = [row.normalized_ratio for row in rows if row.normalized_ratio is not None]
-    at_same = paired_interval(corrected) if len(corrected) == len(rows) else None
+    at_same = paired_interval(corrected) if is_complete else None
     return replace(
         rows[0],
         before_s=before,
