@@ -116,7 +116,7 @@ def test_a_disturbed_comparison_has_a_warning(monkeypatch):
 def test_a_measured_comparison_has_times_ratios_and_crossovers():
     comparison, meeting = meet({"resolution": [2, 4, 8]}, ("vit", "swin", "swin:shift"))
     reported = []
-    race(comparison, meeting, device="cpu", budget=0.01, progress=lambda *words: reported.append(words))
+    race(comparison, meeting, device="cpu", budget=1e-6, progress=lambda *words: reported.append(words))
     for point in comparison.points:
         assert point.times.keys() == {"vit", "swin", "swin:shift"}
         for label, ratio in point.measured_ratio.items():
@@ -127,7 +127,7 @@ def test_a_measured_comparison_has_times_ratios_and_crossovers():
     assert reported[-1] == (3, 3, "done")
     assert comparison.environment["threads"] == 1
     plain = json.loads(comparison.to_json())
-    assert len(plain["points"][0]["times"]["vit"]["samples_s"]) >= engine.FEWEST_LONG_RUNS
+    assert all(point["measured_interval"].keys() == {"swin", "swin:shift"} for point in plain["points"])
     assert plain["interrupted"] is False
 
 

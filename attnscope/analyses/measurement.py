@@ -28,7 +28,7 @@ from attnscope.profiling.building import (
     shortage,
     too_large,
 )
-from attnscope.profiling.intervals import FEWEST_SAMPLES, ratio_of_rounds
+from attnscope.profiling.intervals import ratio_of_rounds
 from attnscope.profiling.options import RunOptions
 from attnscope.profiling.statistics import Samples
 from attnscope.profiling.verification import Verification, verify_run
@@ -288,7 +288,7 @@ def measure_counterpart(
         return CounterpartTimes(own_s, notes=(too_long,))
     progress = options.progress_of("global attention")
     forwards = [build(counterpart, device), (module, x)]
-    turns = time_in_turn(forwards, options.budget / 2, progress, fewest_long=FEWEST_SAMPLES)
+    turns = time_in_turn(forwards, options.budget / 2, progress)
     (reference, own), reference_s = turns.samples, turns.times[0].interquartile_mean_s
     ratio = ratio_of_rounds(reference, own)
     if ratio is not None:

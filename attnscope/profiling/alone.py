@@ -12,10 +12,11 @@ from attnscope.plan.kernels import Alone, Kernel
 from attnscope.profiling.caches import caches
 from attnscope.profiling.clocks import CLOCKS, Clock, CudaClock, ThreadClock, run
 from attnscope.profiling.devices import seeded
-from attnscope.profiling.timing import FEWEST_LONG_RUNS, PATIENCE, measuring
+from attnscope.profiling.timing import PATIENCE, measuring
 
 KERNEL_S = 0.008
 """Seconds for which each kernel is repeated; the fastest repetition counts."""
+FEWEST_RUNS = 3
 FEW = 4096
 """Number of random values that are drawn, and then repeated to fill an operand."""
 LEAST_EVICTED = 64 * 2**20
@@ -40,11 +41,11 @@ def best_times(
     def alone(kernel: Kernel, in_step_s: float) -> Alone:
         call = call_of(kernel, device, dtype)  # a local, so that its operands are freed before the next kernel
         call()  # the first call allocates memory and loads libraries
-        warm_s = best_s(clock, call, KERNEL_S, FEWEST_LONG_RUNS)
+        warm_s = best_s(clock, call, KERNEL_S, FEWEST_RUNS)
         for _ in range(PATIENCE):
             if warm_s > in_step_s:
-                warm_s = min(warm_s, best_s(clock, call, KERNEL_S, FEWEST_LONG_RUNS))
-        return Alone(warm_s, best_s(clock, call, KERNEL_S, FEWEST_LONG_RUNS, evict) if evict else None)
+                warm_s = min(warm_s, best_s(clock, call, KERNEL_S, FEWEST_RUNS))
+        return Alone(warm_s, best_s(clock, call, KERNEL_S, FEWEST_RUNS, evict) if evict else None)
 
     with measuring(), seeded(device, 0):
         return {kernel: alone(kernel, in_step_s) for kernel, in_step_s in kernels.items()}

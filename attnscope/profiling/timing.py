@@ -35,7 +35,6 @@ WARMUP_S = 0.05
 FEWEST_PAIRS = 7
 """The smallest number of pairs. The middle half of only FEWEST_CLEAN pairs has three, which are too few: with several
 threads, the sum of the steps would differ from the whole by more than 3%."""
-FEWEST_LONG_RUNS = 3
 PATIENCE = 2
 """Multiple of the budget that may be spent if other processes prevent clean pairs."""
 NARROW = 0.01
@@ -353,18 +352,16 @@ def time_in_turn(
     budget_s: float,
     progress: Progress | None = None,
     now: Callable[[], float] = time.perf_counter,
-    fewest_long: int = FEWEST_LONG_RUNS,
 ) -> Turns:
     """Time several uninstrumented forwards, interleaved, so that drift of the machine affects all equally.
 
     Args:
         forwards: modules in evaluation mode, and their inputs.
-        budget_s: seconds to measure all of them together, without the warm-up. Each runs at least FEWEST_CLEAN times, or
-            `fewest_long` times if one round takes longer than the budget. Measuring ends earlier if the intervals of
-            the ratios to the first forward are NARROW.
+        budget_s: seconds to measure all of them together, without the warm-up. Each runs at least FEWEST_CLEAN times, since
+            fewer rounds have no interval. Measuring ends earlier if the intervals of the ratios to the first forward are
+            NARROW.
         progress: called with the fraction of the measurement that is done.
         now: returns the current time in seconds, for the budget and the warm-up.
-        fewest_long: the smallest number of rounds that are longer than the budget.
 
     Returns:
         The samples of each forward, from the clean rounds. If these are too few, all rounds are kept, and a single thread
@@ -381,28 +378,26 @@ def time_in_turn(
         report(0.0)
         start = now()
         _round_of(runs)
-        long = now() - start > budget_s
-        if not long:
+        if now() - start <= budget_s:
             _warm_up(runs, start, now, rounds=WARMUP_RUNS - 1)
         watch = Watch()
         start = now()
         rounds: list[list[Timed]] = []
-        fewest = fewest_long if long else FEWEST_CLEAN
         judged_at = FEWEST_FOR_WIDTH
-        while len(rounds) < fewest or now() - start < budget_s:
+        while len(rounds) < FEWEST_CLEAN or now() - start < budget_s:
             rounds.append(_round_of(runs, backwards=bool(len(rounds) % 2)))
             if len(rounds) == judged_at:
                 if _is_narrow(rounds):
                     break
                 judged_at = 2 * judged_at  # judged seldom, since each look may stop by chance
-            report(min(1.0, (now() - start) / budget_s, len(rounds) / fewest))
+            report(min(1.0, (now() - start) / budget_s, len(rounds) / FEWEST_CLEAN))
         load = watch.load()
     report(1.0)
     clean = [each for each in rounds if all(run.clean for run in each)]
-    kept = clean if len(clean) >= fewest else rounds
+    kept = clean if len(clean) >= FEWEST_CLEAN else rounds
     threads = torch.get_num_threads()
     on_processor = set(clocks) == {"cpu"}
-    by_thread = len(clean) < fewest and on_processor and threads == 1
+    by_thread = len(clean) < FEWEST_CLEAN and on_processor and threads == 1
     efforts = [one.effort for each in kept for one in each if one.effort]
     return Turns(
         samples=[
