@@ -160,6 +160,15 @@ UNNAMED = """
     .filter((each) => !(each.textContent || each.getAttribute("aria-label") || each.labels?.length))
     .map((each) => each.outerHTML)
 """
+A4 = 703
+"""The width of a printed page within its margins, in CSS pixels."""
+BROKEN_NUMBERS = """
+[...document.querySelectorAll("main table td[data-v]")].filter((cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length > 1;
+}).map((cell) => cell.textContent)
+"""
 HEADINGS = '[...document.querySelectorAll("h1, h2, h3")].map((each) => each.tagName)'
 
 
@@ -169,7 +178,7 @@ def test_a_page_makes_no_request_and_no_error(opened, name):
     html = html_of(name)
     assert len(html.encode()) <= LARGEST["network" if name in NETWORKS else "attention"]
     page = opened(html)
-    for media, scheme, width in (("screen", "light", 1200), ("screen", "dark", 400), ("print", "light", 780)):
+    for media, scheme, width in (("screen", "light", 1200), ("screen", "dark", 400), ("print", "light", A4)):
         page.page.emulate_media(media=media, color_scheme=scheme)
         page.page.set_viewport_size({"width": width, "height": 900})
         assert page.page.evaluate("document.documentElement.scrollWidth") <= width, media
@@ -178,6 +187,22 @@ def test_a_page_makes_no_request_and_no_error(opened, name):
     headings = page.page.evaluate(HEADINGS)
     assert (headings[0], headings.count("H1")) == ("H1", 1)
     assert (page.foreign, page.errors) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["swin", "trace", "nat-model-timed"])
+def test_a_printed_number_has_one_line(opened, name):
+    page = opened(html_of(name)).page
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": A4, "height": 900})
+    assert page.locator("main table td[data-v]").count() > 5
+    assert page.evaluate(BROKEN_NUMBERS) == []
+
+
+def test_a_page_has_all_reasons_why_times_are_noisy():
+    report = timed(explore(ViTSpec(), time=False))
+    page = render_page(replace(report, noise=["the first reason", "the second reason"]))
+    assert "noisy: the first reason; noisy: the second reason" in page
+    assert "--details" not in page
 
 
 def test_the_policy_refuses_what_a_page_does_not_have(opened):

@@ -165,8 +165,8 @@ def held_words(size: int | None, at_least: int | None) -> str:
     return words.binary(size) if size is not None or not at_least else f"at least {words.binary(at_least)}"
 
 
-def quality_lines(report: Report) -> list[Labelled]:
-    """Return whether the times are steady, or the first reason why they are noisy, and other warnings."""
+def quality_lines(report: Report, all_reasons: bool = False) -> list[Labelled]:
+    """Return whether the times are steady, or the first reason why they are noisy, or all of them, and other warnings."""
     others = labelled("warning", [warning for warning in report.warnings if warning not in report.noise], "yellow")
     if report.time is None:
         return others
@@ -175,7 +175,7 @@ def quality_lines(report: Report) -> list[Labelled]:
         threads = plural(report.environment["threads"], "thread")
         steady = f"steady {spread(report.time)} ({runs}, {threads}){host(report.time)}"
         return [("timing", steady, ""), *others]
-    shown = report.noise if "details" in report.focus else report.noise[:1]
+    shown = report.noise if all_reasons or "details" in report.focus else report.noise[:1]
     hidden = len(report.noise) - len(shown)
     more = f" (and {hidden} more: --details)" if hidden else ""
     return [*labelled("timing", [f"noisy: {reason}{more}" for reason in shown], "yellow"), *others]

@@ -101,7 +101,7 @@ def _conclusion(report: Report) -> Panel:
         *(("measured", line) for line in measured_lines(report)),
         *(("backward", line) for line in backward_lines(report)),
         *(("note", line) for line in report.notes),
-        *((label or "warning", text) for label, text, _ in quality_lines(report)),
+        *((label or "warning", text) for label, text, _ in quality_lines(report, all_reasons=True)),
         *report.about.items(),
     ]
     return conclusion_panel(conclusion(report), lines, figures)
@@ -243,7 +243,7 @@ def timing_panel(report: Report) -> Panel | None:
         for row in sorted(report.steps, key=seconds_of, reverse=True)
         if row.time
     ]
-    quality = [text for _, text, _ in quality_lines(report)]
+    quality = [text for _, text, _ in quality_lines(report, all_reasons=True)]
     lines = [*work_lines(report), *kernel_lines(report), *host_lines(report), *timing_lines(report)]
     content = {"bars": bars[:40], "charts": [_runs_chart(report.time)], "quality": quality, "lines": lines}
     lead = "Times are interquartile means of one forward. The dots are the runs of the whole forward."
