@@ -22,6 +22,7 @@ from attnscope.networks.presets import presets
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.render.figure import figure_lines
 from benchmarks import works
 
 VIT = {"image": (48, 48), "patch": (16, 16), "dim": 24, "heads": 4, "depth": 2, "classes": 10}
@@ -211,7 +212,53 @@ def test_a_figure_that_no_convention_gives_has_the_nearest():
     assert explained.off == pytest.approx(34_368_232 / 34.9e6 - 1)
 
 
-@pytest.mark.parametrize("text", ["", "G", "0G", "-3G", "3.1X", "1.2.3G", "nan"])
+@pytest.mark.parametrize(
+    ("figure", "distance"),
+    [("34.9M", "1.5% less"), ("33.9M", "1.4% more"), ("4M", "8.59× the figure"), ("99T", "99.9% less")],
+)
+def test_how_far_the_nearest_convention_is(figure, distance):
+    (line,) = figure_lines(explain_figure(figure, counts_per_image(SwinNetworkSpec())))
+    assert line.endswith(f"({distance})")
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "unit"),
+    [
+        ("4,490,566,656", "4490566656", 1),
+        ("1,784 GMACs", "1784", 10**9),
+        ("4.49e9", "4.49e9", 1),
+        ("4.50E+09", "4.50e9", 1),
+        ("4371851808.0", "4371851808.0", 1),  # thop prints a float
+        (".53G", ".53", 10**9),
+    ],
+)
+def test_forms_of_a_figure(text, number, unit):
+    parsed = parse_figure(text)
+    assert parsed == (Decimal(number), unit)
+    assert parsed[0].as_tuple() == Decimal(number).as_tuple()  # the same digits
+
+
+def test_a_figure_may_have_more_digits_than_a_count():
+    explained = explain_figure("4.4905666560000000000000000000000000000G", counts_per_image(SwinNetworkSpec()))
+    assert [(each.name, each.how) for each in explained.explained_by] == [("MACs", "exact")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3,13G", r"a decimal point instead of a comma \(got 3,13G\); write 3\.13G"),
+        ("4,49", r"a decimal point instead of a comma \(got 4,49\); write 4\.49G"),
+        ("4.5", r"a unit if it is a fraction \(got 4\.5\); write 4\.5G"),
+    ],
+)
+def test_a_figure_that_can_be_meant_is_suggested(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_figure(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "G", "0G", "-3G", "3.1X", "1.2.3G", "nan", "inf", "1e400", "1e-3", "1,23,4", "４.５G", "9" * 400]
+)
 def test_what_is_not_a_figure(text):
     with pytest.raises(UsageError, match=r"must be a positive number with a unit, such as 3\.13G"):
         parse_figure(text)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, localcontext
 from typing import TYPE_CHECKING
 
 from attnscope.core.errors import UsageError, quoted
@@ -13,22 +13,39 @@ if TYPE_CHECKING:
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 """The factor of each unit."""
-_FIGURE = re.compile(r"([\d,_]*\.?\d+)\s*([KMGBT]?)\s*(?:MACS?|FLOPS?|OPS)?", re.IGNORECASE)
+_FIGURE = re.compile(
+    r"(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|[\d_]*\.?\d+)(?:e\+?(?P<zeros>\d{1,2}))?"
+    r"\s*(?P<unit>[KMGBT]?)\s*(?:MACS?|FLOPS?|OPS)?",
+    re.IGNORECASE | re.ASCII,
+)
+_DECIMAL_COMMA = re.compile(r"(\d+),(\d+)(\s*[KMGBT].*)?", re.IGNORECASE | re.ASCII)
+_DIGITS = 40
+"""Maximum length of a figure."""
 
 
 def parse_figure(text: str) -> tuple[Decimal, int]:
-    """Return the number that a figure prints, such as 3.13G or 4,490,566,656, and the factor of its unit.
+    """Return the number that a figure prints, such as 3.13G, 4.49e9 or 4,490,566,656, and the factor of its unit.
 
     Raises:
-        UsageError: it is not a positive number with one of these units.
+        UsageError: it is not a positive number, or is a fraction without a unit.
     """
-    match = _FIGURE.fullmatch(text.strip())
-    number = Decimal(re.sub("[,_]", "", match[1])) if match else Decimal()
-    if match is None or number <= 0:
+    written = text.strip()
+    match = _FIGURE.fullmatch(written) if len(written) <= _DIGITS else None
+    number = Decimal(re.sub("[,_]", "", match["number"])) if match else Decimal()
+    got = f"(got {quoted(text)})"
+    if comma := _DECIMAL_COMMA.fullmatch(written) if match is None else None:
+        whole, fraction, unit = comma.groups()
         raise UsageError(
-            f"{{explain_figure}} must be a positive number with a unit, such as 3.13G (got {quoted(text)})"
+            f"{{explain_figure}} must have a decimal point instead of a comma {got}; "
+            f"write {whole}.{fraction}{'G' if unit is None else unit.strip()}"
         )
-    return number, UNITS[match[2].upper()]
+    if match is None or number <= 0:
+        raise UsageError(f"{{explain_figure}} must be a positive number with a unit, such as 3.13G {got}")
+    if zeros := match["zeros"]:
+        number = number.scaleb(int(zeros))
+    elif not match["unit"] and number % 1:
+        raise UsageError(f"{{explain_figure}} must have a unit if it is a fraction {got}; write {number}G")
+    return number, UNITS[match["unit"].upper()]
 
 
 def conventions_that_give(
@@ -47,7 +64,8 @@ def conventions_that_give(
             name for name, count in counts.items() if (Decimal(count) / unit).quantize(printed, rounding) == printed
         ]
 
-    return given(ROUND_HALF_UP), given(ROUND_DOWN)
+    with localcontext(prec=3 * _DIGITS):  # the digits of a count and those of a figure
+        return given(ROUND_HALF_UP), given(ROUND_DOWN)
 
 
 def explain_figure(text: str, counts: Sequence["Count"]) -> ExplainedFigure:

@@ -42,6 +42,12 @@ def _unexplained(explained: ExplainedFigure) -> str:
     line = f"cannot tell: no known convention gives {explained.figure} for one image"
     if explained.nearest is None or explained.off is None:
         return line
-    more = "more" if explained.off > 0 else "less"
     nearest = f"{explained.nearest.name}, {explained.nearest.figure:,}"
-    return f"{line}; the nearest is {nearest} ({words.percent(abs(explained.off))} {more})"
+    return f"{line}; the nearest is {nearest} ({_distance(explained.off)})"
+
+
+def _distance(off: float) -> str:
+    """Return how much larger a count is than a figure: `2.9% more`, `97.1% less`, or `21.8× the figure`."""
+    if off > 1:
+        return f"{words.times(1 + off)} the figure"
+    return f"{words.percent(off)} more" if off > 0 else f"{words.percent(min(-off, 0.999))} less"
