@@ -382,6 +382,25 @@ def test_the_distances_of_swin_v2_are_those_that_its_bias_mlp_reads(attnscope, p
     assert f"5: {found['across'][-1]:.3f}" in screen
 
 
+@pytest.mark.parametrize(("words", "pretrained"), [([], (4, 6)), (["--pretrained-window", "12"], (12, 12))])
+def test_the_positions_of_swin_v2_have_its_distances(attnscope, words, pretrained):
+    """Without a window in pre-training, it is the window itself."""
+    words = ("windows", "swinv2", "--window", "4x6", "--positions", *words)
+    table = WindowAttentionV2(12, 3, (4, 6), pretrained_window=pretrained).relative_coords_table
+    found = json.loads(attnscope(*words, "--json").stdout)
+    pairs = [torch.tensor(found["distances"][axis]) for axis in ("down", "across")]
+    torch.testing.assert_close(torch.stack(torch.meshgrid(*pairs, indexing="ij"), -1), table)
+    assert (found["resized"] is None) == (pretrained == (4, 6))
+    assert found["next"][0].startswith("attnscope windows swinv2 ")
+    screen = attnscope(*words).stdout
+    assert "M: {}×{} tokens".format(*pretrained) in screen
+    assert f"5: {table[-1, -1, 1]:.3f}" in screen
+    rows = list(csv.DictReader(attnscope(*words, "--format", "csv").stdout.splitlines()))
+    in_csv = torch.tensor([[float(row["distance_dy"]), float(row["distance_dx"])] for row in rows])
+    torch.testing.assert_close(in_csv, table.flatten(0, 1))
+    assert "distance of dy" in attnscope(*words, "--format", "md").stdout
+
+
 @pytest.mark.parametrize(
     ("window", "new"), [((7, 7), (12, 12)), ((12, 12), (7, 7)), ((4, 7), (8, 14)), ((7, 1), (7, 3)), ((7, 7), (7, 7))]
 )

@@ -2,6 +2,7 @@
 
 from attnscope.analyses.neighbourhood import check_grid, check_layers, check_token
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.core.errors import UsageError
 from attnscope.core.sizes import Pair, spell_sides
 from attnscope.core.windows import LARGEST_DRAWN, Windows
@@ -27,7 +28,8 @@ def look_at_windows(
         positions: show the relative position index.
         order: show how the rows of the window batch map back to the images.
         pretrained_window: the window size in pre-training. Show also the bias table of Swin, resized from it, and the
-            distances of Swin V2, scaled by it.
+            distances of Swin V2, scaled by it. For a SwinV2Spec, its own is the default, and the distances are always
+            among the positions.
         command: the command line, for the record.
 
     Raises:
@@ -68,7 +70,13 @@ def look_at_windows(
         notes=spec.cautions(),
         next=_next(spec, views[-1], layers),
         pretrained_window=pretrained_window,
+        log_window=pretrained_window or _log_window(spec, positions),
     )
+
+
+def _log_window(spec: SwinSpec, positions: bool) -> Pair | None:
+    """Return the window that scales the distances of Swin V2, if its positions are shown."""
+    return (spec.pretrained_window or spec.window) if positions and isinstance(spec, SwinV2Spec) else None
 
 
 def _title(grid: Windows) -> str:
@@ -80,7 +88,7 @@ def _title(grid: Windows) -> str:
 
 def _next(spec: SwinSpec, view: str, layers: int | None) -> tuple[str, str]:
     """Return the suggested next command and its reason."""
-    grid, command = spec.windows, f"attnscope windows {spec.grid_flags()}"
+    grid, command = spec.windows, " ".join(["attnscope windows", *_not_default(spec), spec.grid_flags()])
     if not grid.is_shifted and spec.can_shift:
         return f"{command} --shift", "the effect of the shift and its mask"
     token = f"{command} --token {grid.height // 2},{grid.width // 2}"
@@ -90,5 +98,10 @@ def _next(spec: SwinSpec, view: str, layers: int | None) -> tuple[str, str]:
         if layers
         else (f"{token} --layers 4", "its receptive field layer by layer"),
         "positions": (f"{command} --order --batch 2", "the order of the window batch"),
-        "order": (f"attnscope swin {spec.grid_flags()}", "the cost of each step"),
+        "order": (f"attnscope {spec.name} {spec.grid_flags()}", "the cost of each step"),
     }[view]
+
+
+def _not_default(spec: SwinSpec) -> list[str]:
+    """Return the name of an attention that the command does not draw by default."""
+    return [] if spec.name == SwinSpec.name else [spec.name]

@@ -48,7 +48,11 @@ class OrderRow:
 
 @dataclass(repr=False)
 class WindowsReport(Shown):
-    """The windows of one grid; `views` are the requested ones of VIEWS."""
+    """The windows of one grid; `views` are the requested ones of VIEWS.
+
+    `pretrained_window` is the window size in pre-training, from which a table of Swin is resized. `log_window` is that
+    which scales the distances of Swin V2.
+    """
 
     command: str | None
     title: str
@@ -60,6 +64,7 @@ class WindowsReport(Shown):
     notes: list[str]
     next: tuple[str, str]
     pretrained_window: Pair | None = None
+    log_window: Pair | None = None
 
     @property
     def looks(self) -> list[Sight]:
@@ -118,7 +123,7 @@ class WindowsReport(Shown):
             "groups": self._groups(),
             "masks": self._masks(),
             "index": self._index(),
-            "distances": None if self.pretrained_window is None else self.distances(self.pretrained_window),
+            "distances": None if self.log_window is None else self.distances(self.log_window),
             "resized": None if self.pretrained_window is None else self._resized(self.pretrained_window),
             "order": self._order(),
             "token": None if self.token is None else self._token(self.token),

@@ -37,7 +37,7 @@ def tables(report: WindowsReport) -> list[tuple[list[Column[Any]], list[Any]]]:
     table_of: dict[str, Any] = {
         "partition": lambda: [(mask_columns(report.grid), report.grid.masks)],
         "token": lambda: [(sight_columns(report.grid), [*report.looks, *report.fields])],
-        "positions": lambda: [(offset_columns((p, q)), [(dy, dx) for dy in range(1 - p, p) for dx in range(1 - q, q)])],
+        "positions": lambda: [(offset_columns(report), [(dy, dx) for dy in range(1 - p, p) for dx in range(1 - q, q)])],
         "order": lambda: [(order_columns(), [report.order_row(row) for row in range(report.order_rows)])],
     }
     return [table for view in report.views for table in table_of[view]()]

@@ -128,15 +128,15 @@ def _levels(row: Sequence[float], largest: int) -> Text:
 
 def distance_table(report: WindowsReport, screen: Screen) -> list[RenderableType]:
     """Return the offsets of the longer side of the window with their distances in Swin V2, if they were requested."""
-    pretrained = report.pretrained_window
+    pretrained = report.log_window
     if pretrained is None:
         return []
     found = report.distances(pretrained)
     lines = [
         ("Swin V2", f"distance = {found['rule'].partition(', M')[0]}", ""),
         ("", "M: {}×{} tokens, the window in pre-training".format(*pretrained), ""),
-        ("", "the bias MLP of each layer reads (distance of dy, distance of dx) for each offset,", ""),
-        ("", "and 16·sigmoid of its output is the bias of each head", ""),
+        ("", "the bias MLP of each layer reads (distance of dy, distance of dx);", ""),
+        ("", "the bias of a head is 16·sigmoid of its output", ""),
     ]
     for name, side, distances in zip(("dy", "dx"), report.grid.window, (found["down"], found["across"]), strict=True):
         shown = [
@@ -191,12 +191,21 @@ def level_field(window: Pair, rows: int, screen: Screen) -> list[RenderableType]
     return [indented(lines), *shown]
 
 
-def offset_columns(window: tuple[int, int]) -> list[Column[tuple[int, int]]]:
-    """Return the columns: an offset, and its row of the bias table."""
-    return [
+def offset_columns(report: WindowsReport) -> list[Column[tuple[int, int]]]:
+    """Return the columns: an offset, its row of the bias table, and its distances in Swin V2, if they were requested."""
+    p, q = report.grid.window
+    columns: list[Column[tuple[int, int]]] = [
         Column("dy", "dy", lambda offset: offset[0]),
         Column("dx", "dx", lambda offset: offset[1]),
-        Column("row", "row", lambda offset: position_row(window, *offset)),
+        Column("row", "row", lambda offset: position_row((p, q), *offset)),
+    ]
+    if report.log_window is None:
+        return columns
+    found = report.distances(report.log_window)
+    return [
+        *columns,
+        Column("distance_dy", "distance of dy", lambda offset: found["down"][offset[0] + p - 1], "{:.3f}".format),
+        Column("distance_dx", "distance of dx", lambda offset: found["across"][offset[1] + q - 1], "{:.3f}".format),
     ]
 
 
