@@ -120,6 +120,35 @@ class Several(nn.Module):
         return s  # attention, (B, N, N) WRONG
 
 
+class Products(nn.Module):
+    """Products of matrices and of numbers, beside a variable `x`, as in nanoGPT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(64, 192)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        a = self.qkv(x)  # B, T, 3 x C
+        a = self.qkv(x)  # B, T, 2 x C WRONG
+
+        a = self.qkv(x)  # [2, 9, 3*64]
+        a = self.qkv(x)  # [2, 9, 2*64] WRONG
+
+        a = self.qkv(x)  # forme : (B, T, 3*C)
+        a = self.qkv(x)  # forme : (B, T, C) WRONG
+
+        q, k, v = a.view(B, T, 3, 4, 16).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
+
+        s = q @ k.transpose(-2, -1)  # (B, nh, T, hs) x (B, nh, hs, T) -> (B, nh, T, T)
+
+        y = s.softmax(-1) @ v  # (B, nh, T, T) x (B, nh, T, hs) -> (B, nh, T, hs)
+
+        y = s.softmax(-1) @ v  # (B, nh, T, T) x (B, nh, T, hs) -> (B, T, nh, hs) WRONG
+
+        return y.transpose(1, 2).reshape(B, T, C)
+
+
 class NoShapes(nn.Module):
     """Comments that are not shapes, or shapes of something else than the result."""
 

@@ -51,6 +51,9 @@ SHAPES = {
     "rearrange(x, 'b (h w) c -> b c h w')": ["b", "c", "h", "w"],
     'Float[Tensor, "B N C"]': ["B", "N", "C"],
     "3 x [B, N, C]": ["B", "N", "C"],
+    "B, N, 3 x C": ["B", "N", "3*C"],
+    "forme : (B, N, C)": ["B", "N", "C"],
+    "[2, 9, 3*64]": ["2", "9", "3*64"],
 }
 
 NO_SHAPES = [
@@ -102,6 +105,12 @@ def test_shape_comments_are_parsed(comment):
 def test_a_product_of_matrices_is_about_one_image():
     (said,) = read_shapes("(N x N) @ (N x d) -> N x d")
     assert not said.is_sure
+
+
+def test_the_operator_of_a_product_is_not_a_variable():
+    (said,) = read_shapes("(B, nh, T, T) x (B, nh, T, hs) -> (B, nh, T, hs)")
+    assert said.label == ""
+    assert read_shapes("x (B, N, C) -> (B, C, N)")[0].label == "x"
 
 
 @pytest.mark.parametrize("comment", ["", *NO_SHAPES])
@@ -190,6 +199,7 @@ def test_an_axis_is_solved_for_its_only_name(text, size, solved):
         (commented_modules.StudyNote, [(2, 9, 64)]),
         (commented_modules.Inline, [(2, 144, 64), (2, 144, 64)]),
         (commented_modules.Several, [(2, 9, 64)]),
+        (commented_modules.Products, [(2, 9, 64)]),
         (commented_modules.NoShapes, [(2, 9, 64)]),
         (commented_modules.Reused, [(2, 8, 8, 8)]),
         (commented_modules.Detection, [(2, 12, 4, 4)]),

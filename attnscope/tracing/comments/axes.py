@@ -48,8 +48,9 @@ class Axis:
 
     @property
     def number(self) -> int | None:
-        """Return the size of an axis that is a number; None for others."""
-        return self.tree.value if isinstance(self.tree, ast.Constant) and isinstance(self.tree.value, int) else None
+        """Return the size of an axis that is a number, or arithmetic of numbers such as `3*64`; None for others."""
+        sizes = self.sizes({}) if self.tree is not None and not self.names else None
+        return sizes.start if sizes is not None and len(sizes) == 1 else None
 
     @property
     def is_name(self) -> bool:

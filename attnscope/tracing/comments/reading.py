@@ -51,7 +51,7 @@ NO_RESULT = frozenset(
 """Words before a shape that make it one of something else than of the result."""
 CONDITIONS = frozenset("if or unless otherwise depending when else per optional optionally maybe".split())  # noqa: SIM905
 """Words after a shape that make it uncertain."""
-SHAPE_WORDS = re.compile(r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?)(?![A-Za-z])")
+SHAPE_WORDS = re.compile(r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?|[Ff]orm[ae])(?![A-Za-z])")
 ARROW = re.compile(r"\s*(?:[-=]{1,2}>|→|⇒|➜|⟶|\|->)\s*")
 FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。{}", "()[][],:=,;.()")
 DIRECTIVE = re.compile(
@@ -97,6 +97,7 @@ def read_shapes(comment: str) -> tuple[Said, ...]:
     if CONDITIONS & set(re.findall(r"[a-z]+", parts[0].lower())):
         return ()  # convert if necessary (B, C, H, W) -> (B, C, 1, H, W)
     before = "" if _bare(parts[-2].strip(), True) else " ".join(parts[:-1])
+    before = re.sub(rf"(?<=[)\]]){OPERATOR.pattern}(?=[(\[])", " ", before)  # the x of a product is not the variable x
     words = _label(re.sub(r"\([^()]+\)|\[[^\[\]]+\]", "", before))
     is_short = len(re.findall(r"\w+", words)) <= MOST_WORDS
     sources = [each.options[0] for each in _of_part(parts[0], True) if len(each.options) == 1]
@@ -225,7 +226,7 @@ def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
     if (compact := _compact(text.split(" ")[0])) is not None:
         return compact
     if "," in text:
-        parts = split(text)
+        parts = [re.sub(r"^(\d+)\s+[x×]\s+", r"\1*", part) for part in split(text)]  # 3 x C
         last = re.match(r"(\S+(?:\s*[*/+-]\s*\S+)*)(?:\s+[^*/+=-].*)?$", parts[-1])
         if last is None:
             return None
