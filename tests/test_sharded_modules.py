@@ -1,8 +1,14 @@
 """Tests of sharded modules: what they run equals the plan, and their values are those of one device."""
 
 import multiprocessing
+import os
 import pickle
 import random
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -75,6 +81,7 @@ CASES = [
     ],
     (CSWinSpec(dim=24, heads=4, resolution=(14, 10), stripe=1, qkv_bias=False, kernel="math"), "windows=4"),
     (CSWinSpec(dim=24, heads=4, resolution=4, stripe=4), "tp=4"),
+    (CSWinSpec(dim=24, heads=4, resolution=(8, 4), stripe=1), "windows=4x1"),
 ]
 BLOCKS: list[tuple[str, dict[str, Any], str]] = [
     ("maxvit", {"image": (64, 64), "partition": (2, 2), "dim": 16, "heads": 2}, "tp=2"),
@@ -266,6 +273,64 @@ def test_a_rank_that_fails_is_one_line() -> None:
         verify_on_processes(replace(SMALL, kernel="efficient"), parse_mesh("tp=2"))
     assert "\n" not in str(error.value)
     assert multiprocessing.active_children() == []
+
+
+def started(program: str) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """Start a program that verifies on two ranks; return it and the ids of its ranks."""
+    command = [sys.executable, "-c", f"from tests.test_sharded_modules import *; {program}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        command = ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        ranks = [int(line.split()[0]) for line in listed if "spawn_main" in line]
+        if len(ranks) == 2:
+            return process, ranks
+        time.sleep(0.1)
+    raise AssertionError("no ranks were started")
+
+
+VERIFY = 'verify_on_processes(SMALL, parse_mesh("tp=2"), limit_s={})'
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes as on Linux")
+@pytest.mark.parametrize(
+    ("sent", "limit_s", "line"),
+    [
+        ("SIGKILL", 60, r"rank [01] failed: process [01] terminated with signal SIGKILL"),
+        ("SIGSTOP", 10, r"the processes did not end within 10 s; no result"),
+    ],
+)
+def test_a_rank_that_a_signal_ends_or_stops_is_one_line(sent: str, limit_s: int, line: str) -> None:
+    process, ranks = started(VERIFY.format(limit_s))
+    os.kill(ranks[0], signal.Signals[sent])
+    _, errors = process.communicate(timeout=60)
+    assert re.fullmatch(rf"attnscope\.core\.errors\.AttnscopeError: {line}", errors.decode().strip().splitlines()[-1])
+    assert not any(map(is_running, ranks))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes as on Linux")
+def test_ranks_end_with_the_process_that_started_them() -> None:
+    process, ranks = started(f"signal.signal(signal.SIGINT, signal.SIG_IGN); {VERIFY.format(60)}")
+    stopped, waiting = ranks
+    try:
+        os.kill(stopped, signal.SIGSTOP)
+        process.kill()
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        process.stderr.close()
+        deadline = time.monotonic() + 30
+        while is_running(waiting):  # it would wait half an hour for the rank that is stopped
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process has not ended."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
 
 
 def test_a_verification_has_limits() -> None:

@@ -8,7 +8,7 @@ collective:
 - a step that reads other places of a cut axis, such as a roll, needs a halo.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from string import ascii_lowercase
@@ -164,6 +164,8 @@ class _Walk:
         self.routes = [self.through(step) for step in self.steps]
         self.leave_as_entered()
         self.routes = [route.spelled(names) for route, names in zip(self.routes, self.own_names, strict=True)]
+        if axis.ranks == 1:  # a single rank has all parts of each tensor
+            self.routes = [replace(route, before=(), after=()) for route in self.routes]
 
     # the letters that are cut
 
@@ -585,9 +587,10 @@ class _Walk:
             lost = ", ".join(sorted({each.letter for each in takes if each}))
             problem = f"mixes the places of the axis {lost}, which it cuts"
         elif root == TOKENS and any(cut):
-            for name, each in zip(step.step.letters.inputs, takes, strict=True):
-                aligned = set(name.letters) - kept
-                if each is None and name.name in step.step.constants and aligned:
+            for name, each in zip(taken, takes, strict=True):
+                other = set(name.letters) - kept
+                is_constant = name.name in step.step.constants
+                if each is None and other and (is_constant or has_own_places(name, taken[0], other - self.keys, cut)):
                     problem = f"takes {name.name} for all tokens, which it does not cut"
         if problem:
             raise self.refusal(step, problem)
@@ -639,6 +642,23 @@ def channels_axis(taken: Tensor, weight: Tensor) -> int | None:
         return -1
     is_kernel = len(weight.axes) == len(taken.axes) == 4
     return 1 if is_kernel and weight.axes[1].letters and weight.axes[1].letters == taken.axes[1].letters else None
+
+
+def has_own_places(other: Tensor, first: Tensor, lost: Container[str], cut: Container[str]) -> bool:
+    """Return whether a tensor has letters of its own for the places of the first input along an axis that is cut.
+
+    The cosines (h l d) have the patches l where (b h n d) has the tokens n. A table (t u) h of offsets has no such axis.
+
+    Args:
+        other: the tensor.
+        first: the first input of the step, to which the tensor is broadcast.
+        lost: the letters that the outputs of the step lack, without those of keys.
+        cut: the letters that are cut.
+    """
+    pairs = zip(other.axes[::-1], first.axes[::-1], strict=False)
+    (own, axis), *more = [pair for pair in pairs if pair[0].letters != pair[1].letters] or [(first.axes[0],) * 2]
+    is_lost = bool(own.letters) and all(letter in lost for letter in own.letters)
+    return not more and is_lost and any(letter in cut for letter in axis.letters)
 
 
 def groups_before(axis: Factors, letter: str, sizes: Sizes) -> int:
@@ -715,7 +735,7 @@ def _are_alike(shards: Shards, others: Shards) -> bool:
 
 def _count(number: int, what: str) -> str:
     """Return a number with a plural, or with its singular: `8 rows of windows`, `1 row of windows`."""
-    return f"{number} {what.replace('s', '', 1) if number == 1 else what}"
+    return f"{number} {what.replace('s', '', 1).replace('that span ', 'that spans ') if number == 1 else what}"
 
 
 def _letters_of(step: SizedStep) -> set[str]:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -131,6 +133,7 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device
 
 def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str, device: str = "cpu") -> None:
     """Run one rank as a process, and write its result to a file in the folder."""
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     place = torch.device(device, rank) if device == "cuda" else torch.device(device)
     if device == "cuda":
@@ -145,6 +148,13 @@ def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str, device: str = "cpu"
     finally:
         dist.destroy_process_group()
     os._exit(0)  # torch 2.14 rarely aborts while a gloo process ends, after Python has ended
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, which may have been killed, and end this one."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def compare_rank(rank: int, spec: Spec, mesh: Mesh) -> RankCheck:
