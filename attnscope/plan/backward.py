@@ -8,7 +8,8 @@ from typing import NamedTuple
 from attnscope.ops.kernels import RECOMPUTING
 from attnscope.ops.tensor import Shape, contiguous_strides, elementwise_strides, is_contiguous, is_dense
 from attnscope.plan.effects import RELEASES, RETURNS, UNPACKS, BackwardEffects, backward_of
-from attnscope.plan.memory import AtLeast, Memory, Owner, Recomputation, RunOwners
+from attnscope.plan.memory import AtLeast, Memory, Recomputation
+from attnscope.plan.owners import Owner, RunOwners
 from attnscope.plan.plan import Plan, SizedStep
 
 

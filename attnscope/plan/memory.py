@@ -10,11 +10,11 @@ or a library has a workspace of unknown size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from attnscope.core.optional import most, sum_of
+from attnscope.plan.owners import Owner, RunOwners, owners_of
 from attnscope.plan.plan import Call, Plan
 
 
@@ -28,61 +28,6 @@ class AtLeast(NamedTuple):
     def known(self) -> int | None:
         """Return the bytes if they are exact, else None."""
         return self.size if self.is_all else None
-
-
-@dataclass(slots=True, eq=False)
-class Owner:
-    """The memory of one or more tensors.
-
-    Args:
-        size: its bytes.
-        born: the run that allocates it.
-        dies: the last run that holds it.
-        savers: the number of autograd nodes that save it.
-        is_output: it belongs to an output of the plan.
-        is_replaced: another tensor takes its place in training, as with dropout.
-        may_be_saved: a step whose saved tensors are unknown takes it.
-    """
-
-    size: int
-    born: int
-    dies: int
-    savers: int = 0
-    is_output: bool = False
-    is_replaced: bool = False
-    may_be_saved: bool = False
-
-
-@dataclass(slots=True)
-class RunOwners:
-    """The owners of the memory that one run uses, and the bytes that it allocates and frees.
-
-    Args:
-        takes: the owner of each input; None for an input of the plan.
-        by_key: the owners of the storages that the run allocates, by their keys in its forward.
-        made: bytes of its outputs.
-        done: bytes that are freed after the run in inference.
-        done_in_training: bytes that are freed after the run in training.
-        saved: bytes of inputs and outputs that it is the first to save for the backward.
-        saves_others: `saved` is a lower bound. In training, another tensor may replace one that it saves, or an earlier
-            step whose saved tensors are unknown may have saved it.
-        is_recomputed: it is in a checkpointed call, so that it saves nothing itself.
-        kept_inputs: the tensors that the checkpointed call that begins here saves.
-    """
-
-    takes: list[Owner | None]
-    by_key: dict[int, Owner] = field(default_factory=dict)
-    made: int = 0
-    done: int = 0
-    done_in_training: int = 0
-    saved: int = 0
-    saves_others: bool = False
-    is_recomputed: bool = False
-    kept_inputs: list[Owner] = field(default_factory=list)
-
-    def of(self, key: int) -> Owner | None:
-        """Return the owner of a storage of the forward; None for an input of the plan or a parameter."""
-        return self.takes[-key - 1] if key < 0 else self.by_key.get(key)
 
 
 class Recomputation(NamedTuple):
@@ -284,72 +229,4 @@ class Memory:
     @cached_property
     def owners(self) -> list[RunOwners]:
         """Return the owners of the tensors of each run, and the bytes that it allocates and frees."""
-        runs = self.plan.runs
-        found: list[RunOwners] = []
-        tensors: list[Owner] = []
-        owner_of: dict[str, Owner | None] = {}
-        starting = sorted(self.plan.calls, key=lambda call: (-call.first, call.last))  # the next call is the last item
-        running: list[Call] = []  # the outermost call is the first item
-        checkpoints = iter(self.plan.checkpoints)
-        checkpoint = next(checkpoints, None)
-
-        def returns(call: Call) -> None:
-            for name in call.holds:
-                if owner := owner_of.get(name):
-                    owner.dies = max(owner.dies, call.last)
-
-        for now, number in enumerate(runs):
-            step = self.plan.steps[number]
-            while running and running[-1].last < now:
-                returns(running.pop())
-            while starting and starting[-1].first == now:
-                running.append(starting.pop())
-            if checkpoint is not None and checkpoint.last < now:
-                checkpoint = next(checkpoints, None)
-            owned = RunOwners([owner_of.get(name) for name in step.takes])
-            owned.is_recomputed = checkpoint is not None and checkpoint.first <= now
-            for owner in owned.takes:
-                if owner is not None:
-                    # a running call holds its arguments until it returns
-                    given = [call.last for call in running if owner.born < call.first]
-                    owner.dies = max(owner.dies, given[0] if given else now)
-            forward = step.forward
-            for key, size in forward.sizes.items():
-                owned.by_key[key] = owner = Owner(size, now, now)
-                tensors.append(owner)
-                owned.made += size
-            for name, made in zip(step.makes, forward.outputs, strict=True):
-                owner_of[name] = owned.of(made.key)
-            if forward.drops:
-                for owner in owned.by_key.values():
-                    owner.is_replaced = True
-            found.append(owned)
-            if checkpoint is not None and owned.is_recomputed:
-                kept = found[checkpoint.first].kept_inputs
-                for owner in owned.takes:
-                    if owner is not None and owner.born < checkpoint.first and owner not in kept:
-                        kept.append(owner)
-                        # the checkpoint saves it before its first step runs
-                        found[checkpoint.first - 1].saved += 0 if owner.savers else owner.size
-                        owner.savers += 1
-                continue
-            for key in forward.saved:
-                saved_by = owned.of(key)
-                if saved_by is not None:
-                    is_unsure = saved_by.may_be_saved and not saved_by.savers
-                    owned.saves_others |= saved_by.is_replaced or is_unsure
-                    owned.saved += 0 if saved_by.savers or is_unsure else saved_by.size
-                    saved_by.savers += forward.savers[key]
-            for owner in owned.takes:
-                if owner is not None:
-                    owner.may_be_saved |= forward.keeps_unknown
-        for call in reversed([Call(0, len(runs) - 1, self.plan.holds), *running]):
-            returns(call)
-        for name in step.makes:
-            output = owner_of[name]
-            if output is not None:
-                output.is_output = not self.is_recomputed
-        for owner in tensors:
-            found[owner.dies].done += owner.size
-            found[owner.dies].done_in_training += 0 if owner.savers else owner.size
-        return found
+        return owners_of(self.plan, self.is_recomputed)
