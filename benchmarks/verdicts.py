@@ -1,6 +1,7 @@
 """False verdicts of measured comparisons: a leader among identical contenders, and a gate on saved runs.
 
-    python -m benchmarks.verdicts [leader | gate ...] [--pairs N] [--races N] [--budget S] [--device cpu | cuda]
+    python -m benchmarks.verdicts [leader | gate ...] [--pairs N] [--loads LOAD ...] [--races N] [--budget S]
+        [--device cpu | cuda]
 
 **leader**: `vit` and `vit:kernel=eager` are the same module. A race builds both, times them interleaved, and judges the
 interval of their paired ratios. The rate must be at most 5%. The table also gives the former rule, disjoint interquartile
@@ -85,16 +86,13 @@ def leader(races: int, budget_s: float, device: str = "cpu") -> None:
     print(f"| rounds, quartiles | {' '.join(f'{each:.0f}' for each in quartiles(rounds))} | |\n")
 
 
-def gates(pairs: int, budget_s: float, device: str = "cpu") -> None:
-    """Print the verdicts of the gate under each load: on identical runs, and with a step computed twice.
-
-    A GPU is measured on an idle machine alone.
-    """
+def gates(pairs: int, budget_s: float, device: str, loads: Sequence[str]) -> None:
+    """Print the verdicts of the gate under each of these loads: on identical runs, and with a step computed twice."""
     print(f"| {' | '.join(HEADINGS)} |\n{'|---' * len(HEADINGS)}|")
     variations = {}
-    for load, programs in LOADS.items() if device == "cpu" else [("idle", [])]:
+    for load in loads:
         for twice in (False, True):
-            with running(programs):
+            with running(LOADS[load]):
                 start = time.perf_counter()
                 found = [pair_of_runs(index, twice, budget_s, device) for index in range(pairs)]
                 seconds = (time.perf_counter() - start) / pairs
@@ -208,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", default=["leader", "gate"], choices=["leader", "gate", []])
     parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--loads", nargs="+", choices=list(LOADS), help="all of them, or idle for a GPU")
     parser.add_argument("--races", type=int, default=RACES)
     parser.add_argument("--budget", type=float, default=BUDGET_S)
     parser.add_argument("--device", choices=list(GATED), default="cpu")
@@ -215,7 +214,8 @@ def main() -> None:
     if "leader" in arguments.figures:
         leader(arguments.races, arguments.budget, arguments.device)
     if "gate" in arguments.figures:
-        gates(arguments.pairs, arguments.budget, arguments.device)
+        loads = arguments.loads or (list(LOADS) if arguments.device == "cpu" else ["idle"])
+        gates(arguments.pairs, arguments.budget, arguments.device, loads)
 
 
 if __name__ == "__main__":
