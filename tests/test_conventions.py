@@ -31,6 +31,8 @@ ODD = {**SWIN, "image": (64, 64)}
 V2 = {**SWIN, "image": (64, 64), "window": (8, 8)}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
+    "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
+    "vit that averages": ViTNetworkSpec(**VIT, layer_scale=True, cls=False, pool_norm=True),
     "swin": SwinNetworkSpec(**SWIN),
     "swin padded": SwinNetworkSpec(**ODD),
     "swinv2": SwinV2NetworkSpec(**V2),
@@ -42,9 +44,13 @@ def timms(name, fused):
     spec = SPECS[name]
     timm.layers.set_fused_attn(fused)
     try:
-        if name == "vit":
-            sizes = {"embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads}
-            return timm.create_model("vit_base_patch16_224", img_size=spec.image, num_classes=10, **sizes)
+        if isinstance(spec, ViTNetworkSpec):
+            sizes = {"embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "reg_tokens": spec.registers}
+            others = {"init_values": 1.0 if spec.layer_scale else None, "class_token": spec.cls}
+            others["global_pool"] = "token" if spec.cls else "avg"
+            others["no_embed_class"] = bool(spec.registers)
+            official = "vit_base_patch16_224"
+            return timm.create_model(official, img_size=spec.image, num_classes=spec.classes, **sizes, **others)
         official = "swinv2_tiny_window8_256" if name == "swinv2" else "swin_tiny_patch4_window7_224"
         sizes = {"embed_dim": spec.dim, "depths": spec.depths, "num_heads": (3, 6), "window_size": spec.window[0]}
         return timm.create_model(official, img_size=spec.image, num_classes=10, **sizes)
@@ -69,6 +75,11 @@ def torchvisions(name):
 NETWORKS = {
     ("vit", "timm"): lambda: timms("vit", True),
     ("vit", "timm without fused attention"): lambda: timms("vit", False),
+    **{
+        (name, library): lambda name=name, fused=fused: timms(name, fused)
+        for name in ("vit with registers", "vit that averages")
+        for library, fused in (("timm", True), ("timm without fused attention", False))
+    },
     ("vit", "torchvision"): lambda: torchvisions("vit"),
     ("swin", "timm"): lambda: timms("swin", False),
     ("swin", "torchvision"): lambda: torchvisions("swin"),
@@ -118,7 +129,7 @@ def flop_counter(network, image):
 def expected(tool, name, library):
     """Return what the conventions say that a tool prints for a network of a library."""
     figures = {count.name: count.figure for count in counts_per_image(SPECS[name])}
-    fused = name == "vit" and library != "timm without fused attention"
+    fused = name.startswith("vit") and library != "timm without fused attention"
     inside = (name, library) == ("vit", "torchvision")
     if tool is thop:
         return figures[f"thop on {library}"]
@@ -154,7 +165,9 @@ def test_a_tool_prints_what_its_convention_says(tool, name, library):
     ):  # it also counts the input of nn.AdaptiveAvgPool2d
         last = SPECS[name].stages[-1]
         want += last.grid[0] * last.grid[1] * last.dim
-    if tool is flop_counter and (name, library) == ("vit", "timm"):  # some versions of torch count fused attention
+    if (
+        tool is flop_counter and name.startswith("vit") and library == "timm"
+    ):  # some versions of torch count fused attention
         assert got in (want, 2 * SPECS[name].macs())
         return
     assert got == want
@@ -188,6 +201,10 @@ def test_a_tool_prints_what_its_convention_says(tool, name, library):
         ("swinv2-t-w8-256", "4.0454G", "ptflops on torchvision", 4_045_391_848),
         ("swinv2-t-w8-256", "38.97M", "torchinfo's mult-adds on torchvision", 38_970_472),
         ("swinv2-t-w8-256", "11.915G", "DeepSpeed's FLOPs on timm", 11_914_973_184),
+        ("deit-s-distilled-224", "3.238G", "ptflops on timm", 3_238_391_792),
+        ("deit-s-distilled-224", "79.94M", "torchinfo's mult-adds on timm", 79_942_352),
+        ("vit-little-16-reg4-gap-256", "4.87G", "ptflops on timm", 4_870_286_920),
+        ("vit-little-16-reg4-gap-256", "12.69G", "DeepSpeed's FLOPs on timm", 12_687_289_920),
         ("swinv2-t-w8-256", "46.08M", "torchinfo's mult-adds on timm", 46_077_544),
     ],
 )
@@ -196,6 +213,24 @@ def test_figures_that_tools_print_for_published_networks(preset, figure, name, c
     spec = next(each.spec for each in presets() if each.name == preset)
     first = explain_figure(figure, counts_per_image(spec)).explained_by[0]
     assert (first.name, first.figure) == (name, count)
+
+
+@pytest.mark.parametrize(
+    ("name", "libraries"),
+    [
+        ("vit", {"timm", "timm without fused attention", "torchvision", "transformers"}),
+        ("vit with registers", {"timm", "timm without fused attention"}),
+        ("vit that averages", {"timm", "timm without fused attention"}),
+    ],
+)
+def test_a_library_that_lacks_an_option_explains_nothing(name, libraries):
+    counts = counts_per_image(SPECS[name])
+    assert {each.name.partition(" on ")[2] for each in counts if " on " in each.name} == libraries
+
+
+@pytest.mark.parametrize("options", [{"mlp": "swiglu"}, {"key_bias": False}, {"qk_norm": True}, {"mlp_norm": True}])
+def test_options_whose_calls_are_unknown_have_no_figures_of_tools_that_hook(options):
+    assert not [each for each in counts_per_image(ViTNetworkSpec(**VIT, **options)) if " on " in each.name]
 
 
 def test_microsofts_flops_do_not_pad():

@@ -116,9 +116,8 @@ class Spec(ABC):
         """Return whether the kernel's output is contiguous by head, so that merging the heads copies it."""
         return self.kernel in ("eager", "math", "compile")
 
-    @property
-    def is_in_libraries(self) -> bool:
-        """Return whether the options are those of published code whose calls `attnscope.networks.operations` knows."""
+    def is_in(self, library: str) -> bool:
+        """Return whether a library has these options, and `attnscope.networks.operations` knows how it calls the steps."""
         return True
 
     @property

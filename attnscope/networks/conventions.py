@@ -394,7 +394,7 @@ def counts_of(counted: Counted, libraries: Sequence[Library]) -> list[Count]:
 def counts_per_image(spec: Spec) -> list[Count]:
     """Return what every convention gives for one image of a network, or of its part, in every library that has it."""
     single = one_image(spec)
-    libraries = [each for each in LIBRARIES if spec.name in each.families and spec.is_in_libraries]
+    libraries = [each for each in LIBRARIES if spec.name in each.families and spec.is_in(each.name)]
     return counts_of(Counted.of(single, single.plan()), libraries)
 
 

@@ -167,8 +167,7 @@ class ViTSpec(Headed):
         """Return whether k has a bias."""
         return self.qkv_bias and self.key_bias
 
-    @property
-    def is_in_libraries(self) -> bool:
+    def is_in(self, library: str) -> bool:
         """Return whether the options are those of ViT, which libraries have."""
         return not self.options()
 

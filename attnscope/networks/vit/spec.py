@@ -201,10 +201,12 @@ class ViTNetworkSpec(NetworkSpec):
             return self.command(scope="block"), "one block, step by step"
         return self.command(scope="model", block=None), "the whole network"
 
-    @property
-    def is_in_libraries(self) -> bool:
-        """Return whether the options are those of ViT, which libraries have."""
-        return self.attention().is_in_libraries and not self._block_options() and bool(self.classes)
+    def is_in(self, library: str) -> bool:
+        """Return whether a library has these options; timm alone has LayerScale, other tokens and other heads."""
+        if not self.attention().is_in(library) or self.mlp != GELU or self.mlp_norm:
+            return False
+        others = self.layer_scale or self.registers or self.distilled or self.averages or not self.classes
+        return library.startswith("timm") or not others
 
     @property
     def _tokens(self) -> Expression:
