@@ -554,6 +554,100 @@ class CrissCross(nn.Module):
         return torch.einsum("bhwg,bcgw->bchw", down, v) + torch.einsum("bhwg,bchg->bchw", across, v)
 
 
+@style((50, 64), GLOBAL)
+class Unbatched(Layers):
+    """Tokens without a batch axis, in the style of lessons."""
+
+    def forward(self, x):
+        q, k, v = (layer(x).view(50, 4, 16).transpose(0, 1) for layer in (self.q, self.k, self.v))
+        return attend(q, k, v).transpose(0, 1).flatten(1)
+
+
+@style((2, 50, 64), "all keys, 50 queries, 50 keys, 4 heads of 16, score-softmax-value")
+class AsManyLatents(Layers):
+    """As many learned queries as there are tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.latents = nn.Parameter(torch.rand(50, 64))
+
+    def forward(self, x):
+        _, k, v = self.split(x)
+        return attend(self.q(self.latents.expand(2, -1, -1)).view(2, 50, 4, 16).transpose(1, 2), k, v)
+
+
+@style((2, 50, 64), GLOBAL)
+class CosineSimilarity(Layers):
+    """Queries and keys are expanded to one shape before they are multiplied."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return (10 * F.cosine_similarity(q.unsqueeze(3), k.unsqueeze(2), dim=-1)).softmax(-1) @ v
+
+
+AROUND = "each token's own neighbourhood, 50 queries, 7 keys, 4 heads of 16, score-softmax-value"
+
+
+class Shifts(Layers):
+    """Keys and values are gathered around each token by `around`: (b, h, n, d) -> (b, h, n, 7, d)."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return attend(q.unsqueeze(3), self.around(k), self.around(v)).squeeze(3)
+
+
+@style((2, 50, 64), AROUND)
+class Rolled(Shifts):
+    def around(self, tokens):
+        return torch.stack([tokens.roll(shift, 2) for shift in range(-3, 4)], 3)
+
+
+@style((2, 50, 64), AROUND)
+class SlicesOfPadded(Shifts):
+    def around(self, tokens):
+        padded = F.pad(tokens, (0, 0, 3, 3))
+        return torch.stack([padded[:, :, start : start + 50] for start in range(7)], 3)
+
+
+@style((2, 50, 64), AROUND)
+class SlicesOfPaddedJoined(Shifts):
+    def around(self, tokens):
+        padded = F.pad(tokens, (0, 0, 3, 3)).unsqueeze(3)
+        return torch.cat([padded[:, :, start : start + 50] for start in range(7)], 3)
+
+
+@style((2, 50, 64), AROUND)
+class Strided(Shifts):
+    def around(self, tokens):
+        padded = F.pad(tokens, (0, 0, 3, 3)).contiguous()
+        image, head, token, channel = padded.stride()
+        return padded.as_strided((2, 4, 50, 7, 16), (image, head, token, token, channel))
+
+
+@style((2, 50, 64), "5 windows of 10 tokens, N = 10, 4 heads of 16, score-softmax-value")
+class StridedWindows(Layers):
+    """Windows that do not overlap, by `as_strided`."""
+
+    def forward(self, x):
+        q, k, v = (
+            each.contiguous().as_strided((2, 4, 5, 10, 16), (3200, 800, 160, 16, 1)).contiguous()
+            for each in self.split(x)
+        )
+        return attend(q, k, v)
+
+
+@style((2, 16, 12, 64), "each token's own neighbourhood, 192 queries, 9 keys, 4 heads of 16, score-softmax-value")
+class SlicesOfPlane(Layers):
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (4, 16)) for layer in (self.q, self.k, self.v))
+        k, v = (
+            torch.stack([each[:, y : y + 16, x : x + 12] for y in range(3) for x in range(3)], 4)
+            for each in (F.pad(each, (0, 0, 0, 0, 1, 1, 1, 1)) for each in (k, v))
+        )
+        weights = (q.unsqueeze(4) * k).sum(-1).softmax(-1)
+        return (weights.unsqueeze(-1) * v).sum(4)
+
+
 @style((2, 64), others=1)
 class Classes(Layers):
     def forward(self, x):
@@ -583,6 +677,65 @@ def test_heads_of_keys_that_are_given_are_those_of_the_queries():
 
     report = attnscope.trace(Cached(), torch.rand(2, 1, 64), *[torch.rand(2, 4, 40, 16) for _ in range(2)])
     assert words(report) == ["all keys, 1 query, 41 keys, 4 heads of 16, score-softmax-value"]
+
+
+def test_tokens_without_a_batch_axis_are_those_of_one_image():
+    class Unbatched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(64, 4)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    [found] = attnscope.trace(Unbatched(), torch.rand(50, 64)).attentions
+    assert (found.scope, found.tokens, found.heads, found.mistakes) == ("global", 50, 4, [])
+    assert [term.macs for term in found.complexity] == [4 * 50 * 64**2 + 2 * 50**2 * 64]
+
+
+@pytest.mark.parametrize("heads_apart", [True, False])
+def test_keys_of_another_input_are_other_keys_if_they_are_as_many(heads_apart):
+    class Cross(Layers):
+        def forward(self, x, others):
+            q, k, v = self.q(x), self.k(others), self.v(others)
+            if heads_apart:
+                q, k, v = (each.view(2, 50, 4, 16).transpose(1, 2) for each in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v)
+
+    report = attnscope.trace(Cross(), torch.rand(2, 50, 64), torch.rand(2, 50, 64))
+    heads = "4 heads of 16" if heads_apart else "1 head of 64"
+    assert words(report) == [f"all keys, 50 queries, 50 keys, {heads}, fused"]
+    [found] = report.attentions
+    assert found.scope == "cross"
+    assert [(term.name, term.macs) for term in found.complexity] == [("Ω(cross)", 2 * (3 * 50 * 64**2 + 2 * 50**2 * 64))]
+
+
+def test_queries_keys_and_values_of_three_inputs_may_be_one_sequence():
+    class Given(Layers):
+        def forward(self, q, k, v):
+            return attend(self.q(q), self.k(k), self.v(v))
+
+    report = attnscope.trace(Given(), *[torch.rand(2, 50, 64) for _ in range(3)])
+    assert [found.scope for found in report.attentions] == ["global"]
+
+
+def test_rows_of_heads_with_weights_of_their_own_are_not_tokens():
+    class Absorbed(Layers):
+        """Multi-head latent attention, whose keys are not multiplied by their weights (DeepSeek-V2)."""
+
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.rand(4, 16, 64))
+
+        def forward(self, x):
+            q = torch.einsum("bnhd,hdc->bhnc", self.q(x).view(2, 50, 4, 16), self.up)
+            keys = self.k(x)
+            weights = torch.einsum("bhnc,bmc->bhnm", q, keys).softmax(-1)
+            return torch.einsum("bhnm,bmc->bhnc", weights, keys)
+
+    [found] = attnscope.trace(Absorbed(), torch.rand(2, 50, 64)).attentions
+    assert (found.heads, found.head_dim, found.tokens) == (4, 64, 50)
+    assert found.complexity == []
 
 
 def test_one_softmax_over_two_sequences_has_the_keys_of_both():

@@ -63,8 +63,8 @@ class Observed:
 
     @property
     def is_global(self) -> bool:
-        """Return whether each query has scores with all tokens of its image."""
-        return self.scope == TOKENS and self.windows == 1 and self.tokens == self.keys
+        """Return whether each query has scores with all tokens of its own image."""
+        return self.scope == TOKENS and self.windows == 1 and self.tokens == self.keys and not self.is_other
 
     @property
     def is_windowed(self) -> bool:

@@ -358,7 +358,7 @@ def attention_line(found: AttentionFound) -> str:
 def _tokens(found: AttentionFound) -> str:
     if found.scope == "channel":
         return f"{found.head_dim}×{found.head_dim} scores over N = {found.tokens}"
-    if found.keys in (None, found.tokens):
+    if found.keys is None or (found.keys == found.tokens and found.scope != "cross"):
         return f"N = {found.tokens}"
     queries = "1 query" if found.tokens == 1 else f"{found.tokens} queries"
     return f"{queries}, {plural(found.keys or 0, 'key')}"

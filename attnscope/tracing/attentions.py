@@ -296,7 +296,7 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
         return AROUND[attention.scope](tokens, keys)
     if windows > 1:
         return (DilatedGroups if attention.places.grid else Groups)(windows, tokens, keys, attention.places.sides)
-    if tokens == keys:
+    if tokens == keys and not attention.is_other:
         return AllTokens(tokens)
     return (PooledKeys if attention.pooled else OtherKeys)(tokens, keys)
 
@@ -341,7 +341,7 @@ def observed(attention: Attention) -> Observed | None:
         window=places.sides,
         is_dilated=places.grid,
         key_sides=places.key_plane,
-        is_other=not attention.pooled and attention.tokens != attention.keys,
+        is_other=attention.is_other or (not attention.pooled and attention.tokens != attention.keys),
     )
 
 

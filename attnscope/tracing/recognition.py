@@ -6,10 +6,22 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
-from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, Atom, Axis, best, kind_of, roots_of, size_of
+from attnscope.tracing.flow.axes import (
+    BATCH,
+    FEATURE,
+    TABLE,
+    TOKEN,
+    Atom,
+    Axis,
+    best,
+    kind_of,
+    roots_of,
+    size_of,
+    sources_of,
+)
 from attnscope.tracing.flow.contractions import RUNNING, Contraction
 from attnscope.tracing.flow.formula import Core
-from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint
+from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.record import Flow, Node, Value
@@ -28,6 +40,10 @@ SELECTED = {FEATURE: "heads", BATCH: "images"}
 
 NATIVE = ("_native", "_transformer")
 """The beginnings of the names of fused operators that have projections too."""
+UNBATCHED = ("n", "c")
+"""The axes of an input without a batch axis."""
+OVER_IMAGES = "q·kᵀ is over the batch axis: images attend to each other"
+"""The mistake of a product that multiplies the first axis of the inputs with itself."""
 ONE_SCORE = "the softmax is over a single score, so that its weight is always 1"
 """The mistake of a product that sums over all tokens of all channels."""
 
@@ -48,6 +64,7 @@ class Attention:
         macs: MACs of both matmuls.
         layer: the attention with its projections; None if it is not recognized as a part of a layer.
         pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
+        is_other: whether the keys surely come from another sequence than the queries, which may be as long.
         mistakes: what is likely to be a mistake in it.
         path: the innermost module that contains it.
         projections: indices of the calls of its projections.
@@ -64,6 +81,7 @@ class Attention:
     places: Places
     macs: int
     pooled: bool = False
+    is_other: bool = False
     layer: Layer | None = None
     mistakes: tuple[str, ...] = ()
     path: str = ""
@@ -88,6 +106,7 @@ class Attention:
             self.head_dim,
             self.places,
             self.pooled,
+            self.is_other,
             self.mistakes,
             (self.layer.dim, self.layer.out_dim, self.layer.macs) if self.layer else None,
         )
@@ -117,6 +136,20 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
     """
     if not any(node.fused or "softmax" in node.name or node.name in ("bmm", "mm", "exp") for node in flow.nodes):
         return Recognized()
+    found = _found(flow, calls, batch)
+    if batch > 1 and _is_unbatched(found, flow):
+        return _found(flow, calls, 1)
+    return found
+
+
+def _is_unbatched(found: "Recognized", flow: Flow) -> bool:
+    """Return whether an attention is over the first axis of inputs with two axes at most, which then counts its tokens."""
+    is_over_first = any(OVER_IMAGES in each.mistakes and each.places.windows == 1 for each in found.attentions)
+    return is_over_first and all(len(value.shape) <= len(UNBATCHED) for _, value in flow.inputs)
+
+
+def _found(flow: Flow, calls: "Sequence[Call]", batch: int) -> "Recognized":
+    """Find the attentions of a forward whose batch size is known."""
     AxisRules(batch).apply(flow)
     pairs = find_pairs(flow)
     where = {id(call): index for index, call in enumerate(calls)}
@@ -211,6 +244,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
         places=replace(places, heads=heads),
         macs=fused.macs,
         pooled=bool(roots_of(rows) & roots_of(keys)),
+        is_other=_are_others(rows, keys, _values_of(node), channels),
         mistakes=_mistakes(rows, keys, places, ()),
     )
     inputs = tuple(value for value in node.args[:3] if isinstance(value, Value))
@@ -221,6 +255,28 @@ def _query_and_key(node: Node) -> tuple[Value, Value]:
     """Return the query and the key of a fused attention; an operator that has one input attends to itself."""
     query, key = node.args[0], node.args[1]
     return query, key if isinstance(key, Value) else query
+
+
+def _values_of(node: Node) -> Axis:
+    """Return the axis of the values of a fused attention that it sums over; () if it has no such argument."""
+    value = node.args[2] if len(node.args) > len(("query", "key")) else None
+    return _axis(value, -2) if isinstance(value, Value) else ()
+
+
+def _are_others(queries: Axis, keys: Axis, values: Axis, channels: Axis) -> bool:
+    """Return whether keys and values come from one input, and queries from another one, or from learned tokens.
+
+    Queries that are given, not projected, may be of the same tokens.
+    """
+    rows, columns = sources_of(queries), sources_of(keys)
+    return (
+        bool(rows and columns)
+        and columns == sources_of(values)
+        and rows.isdisjoint(columns)
+        and all(root.how == "input" for root in columns)
+        and all(root.how == "input" or root.kind == TABLE for root in rows)
+        and not any(root.how == "input" for root in sources_of(channels))
+    )
 
 
 def _axis(value: Value, place: int) -> Axis:
@@ -278,6 +334,7 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         places=places,
         macs=pair.macs,
         pooled=bool(roots_of(queries) & roots_of(keys)),
+        is_other=_are_others(queries, keys, values_axis(pair), first.contracted),
         mistakes=_mistakes(queries, keys, places, _wrong_axes(pair, queries, compared)),
     )
     firsts = (first, *pair.more)
@@ -431,7 +488,7 @@ def _mistakes(rows: Axis, keys: Axis, places: Places, normalized: tuple[str, ...
     if _is_mixed(rows) and _is_mixed(keys):
         found.append("a view mixes tokens and channels before q·kᵀ; transpose the axes of heads and tokens instead")
     if any(atom.root.kind == BATCH for atom in rows) and not places.sequence_first:
-        found.append("q·kᵀ is over the batch axis: images attend to each other")
+        found.append(OVER_IMAGES)
     return tuple(found)
 
 
@@ -500,7 +557,7 @@ def _runs(parts: Sequence[_Part]) -> Iterator[_Part]:
 def _step(one: _Part, other: _Part) -> str | None:
     """Return what the second of two parts of an attention continues with; None if they are not parts of one."""
     if one.softmaxes & other.softmaxes:
-        return "scores" if _widths(one, other) or _alike(one, other, "keys", "pooled") else None
+        return "scores" if _widths(one, other) or _alike(one, other, "keys", "pooled", "is_other") else None
     if _widths(one, other) is not None:
         return "stripes"
     if _moves(one.queries, other.queries) and one.keys == other.keys and _alike(one, other, "tokens"):
@@ -591,7 +648,8 @@ def _joined(run: list[_Part]) -> _Part:
         found = _cross(*run[:2])
     elif step == "scores":
         keys = sum(part.found.keys or 0 for part in run)
-        found = replace(found, keys=keys, pooled=any(part.found.pooled for part in run))
+        is_other = all(part.found.is_other for part in run)
+        found = replace(found, keys=keys, pooled=any(part.found.pooled for part in run), is_other=is_other)
     elif step == "images":
         found = replace(found, places=replace(places, images=places.images * times))
     else:

@@ -89,6 +89,19 @@ def roots_of(axes: Iterable[Atom]) -> frozenset[Root]:
     return frozenset().union(*[atom.root.line for atom in axes])
 
 
+def sources_of(axes: Iterable[Atom]) -> frozenset[Root]:
+    """Return the Roots that Atoms ultimately came from, which came from no other."""
+    found, queue = [], [atom.root for atom in axes]
+    seen = {*queue}
+    for root in queue:
+        before = [atom.root for atom in root.origin if atom.root not in seen]
+        if not root.origin:
+            found.append(root)
+        seen.update(before)
+        queue += before
+    return frozenset(found)
+
+
 def joined(atoms: Iterable[Atom]) -> Axis:
     """Join neighbours that are the outer and the inner part of one Atom."""
     done: list[Atom] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from attnscope.tracing.flow.axes import Atom, Axis, joined
 from attnscope.tracing.flow.record import Flow, Node, Value
-from attnscope.tracing.flow.rules import operands, reduced_places
+from attnscope.tracing.flow.rules import EXPANDED, operands, reduced_places
 
 MATMULS = frozenset({"mm", "addmm", "bmm", "baddbmm", "baddbmm_", "mv", "dot"})
 RUNNING = frozenset({"cumsum", "cumsum_"})
@@ -73,12 +73,15 @@ def _sum_of_product(node: Node) -> Contraction | None:
     rank = len(product.shape)
     parts: dict[str, list[Atom]] = {"batch": [], "rows": [], "columns": [], "contracted": []}
     for place in range(rank):
-        in_left, in_right = (_size_at(value, place - rank) > 1 for value in (left, right))
+        in_left, in_right = (_varies(value, place - rank) for value in (left, right))
         shared = "batch" if in_left and in_right else "rows" if in_left else "columns"
         parts["contracted" if place in places else shared] += product.axes[place]
     axes = {name: joined(atoms) for name, atoms in parts.items()}
     return Contraction(node, left, right, node.outputs[0], keys=axes["columns"], **axes)
 
 
-def _size_at(value: Value, place: int) -> int:
-    return value.shape[place] if len(value.shape) >= -place else 1
+def _varies(value: Value, place: int) -> bool:
+    """Return whether a tensor has different positions along an axis, rather than one that is broadcast."""
+    if len(value.shape) < -place or value.shape[place] == 1:
+        return False
+    return len(value.axes) < -place or any(atom.root.how != EXPANDED for atom in value.axes[place])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from attnscope.attentions.complexity import padded_tokens, window_keys
 from attnscope.core.axes import Shape, spell
 from attnscope.core.formula import POWERS, Expression, symbol
+from attnscope.tracing.flow.axes import FEATURE
 from attnscope.tracing.flow.projections import channels, data_of, is_projection, projections_after
 from attnscope.tracing.flow.record import Node, Value
 
@@ -287,6 +288,8 @@ class _Formula:
         out = node.outputs[0]
         if _mixes_tokens(node):
             return out.shape[-1]
+        if len(out.axes) > 2 and "conv" not in node.name and any(atom.root.kind == FEATURE for atom in out.axes[0]):
+            raise _UnknownError  # each head has a weight of its own, so that rows are not tokens
         places = prod(out.shape) // max(channels(out, node), 1)
         if "conv" in node.name and _is_depthwise(node):  # heads may be images of the convolution
             places = node.macs // max(_kernel(node) * self.depth(node), 1)

@@ -108,7 +108,7 @@ class _Search:
                 pair = self.follow(node.outputs[0], frozenset(atom.root for atom in axis), None) if axis else None
                 if self.are_factors or (pair is not None and pair.second.node in firsts | seconds):
                     continue  # of the queries or keys of linear attention, or of weights that are added to others
-                if pair is None or not _is_of_tokens(_values_axis(pair)):
+                if pair is None or not _is_of_tokens(values_axis(pair)):
                     pairs.others.append(node)
                 else:
                     pair.softmaxes.insert(0, (node, axis))
@@ -381,7 +381,7 @@ def _summed(factor: Value, node: Node) -> Axis:
     return tuple(atom for place in places if len(factor.axes) >= -place for atom in factor.axes[place])
 
 
-def _values_axis(pair: Pair) -> Axis:
+def values_axis(pair: Pair) -> Axis:
     """Return the axis of the values that the second contraction sums over."""
     second = pair.second
     if second.node.name in SUMS:

@@ -16,6 +16,8 @@ ALIGNMENT = 16
 """Bytes of a row of channels, a multiple of which fast kernels need on CUDA."""
 PLAIN = (Tensor, nn.Parameter)
 """Classes of tensors that operators make."""
+STRIDED = "as_strided"
+"""The view with any strides. Its last argument becomes the strides of the tensor of which it is a view."""
 INPUT, TABLE = "input", "table"
 """Sources of tensors that no operator made: an input of the forward, and a parameter, buffer or constant."""
 
@@ -103,6 +105,8 @@ class Flow:
     def add(self, name: str, args: Any, out: Any, macs: int, call: Any, fused: Attend | None) -> None:
         """Record an operator that ran, with its positional arguments and its result."""
         is_aligned = fused is None or all(map(_is_aligned, tensors_in(args[:3])))
+        if name == STRIDED:
+            args = (*args[:3], args[0].stride())
         node = Node(name, [self._recorded(arg) for arg in args], [], macs, call, fused, is_aligned)
         for tensor in (out,) if isinstance(out, Tensor) else tensors_in(out):
             node.outputs.append(self._keep(tensor, _value_of(tensor, node)))

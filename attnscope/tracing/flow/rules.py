@@ -5,6 +5,7 @@ new Root that came from the old one. The other operators have a rule.
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from attnscope.core.axes import Shape
@@ -24,11 +25,13 @@ from attnscope.tracing.flow.axes import (
     size_of,
     viewed,
 )
-from attnscope.tracing.flow.record import INPUT, Flow, Node, Value
+from attnscope.tracing.flow.record import INPUT, STRIDED, Flow, Node, Value
 
 Rule = Callable[["AxisRules", Node], Sequence[Axes]]
 KNOWN = frozenset({BATCH, TOKEN, FEATURE})
 POOLS_WITH_INDICES = (("max", "_with_indices"), ("adaptive_max", ""))
+EXPANDED = "expand"
+"""How an axis along which all positions are the same came to be."""
 RULES: dict[str, Rule] = {}
 """Rules of operators, by name; each returns the axes of each output."""
 
@@ -57,10 +60,12 @@ class AxisRules:
 
     def apply(self, flow: Flow) -> None:
         """Set `axes` and `is_constant` of each value."""
+        begun: set[Value] = set()
         for node in flow.nodes:
             inputs = list(node.inputs)
             for value in inputs:
-                if value.maker is None and not value.axes:
+                if value.maker is None and value not in begun:
+                    begun.add(value)
                     self.begin(value)
             is_constant = all(value.is_constant for value in inputs)
             is_product = node.macs > 0 or any(value.is_product for value in inputs)
@@ -254,7 +259,8 @@ def _expand(rules: AxisRules, node: Node) -> Sequence[Axes]:
     axes = ((),) * (len(shape) - len(value.axes)) + value.axes
     return [
         tuple(
-            axis if size_of(axis) == size else Root(size, UNKNOWN).whole for axis, size in zip(axes, shape, strict=True)
+            axis if size_of(axis) == size else Root(size, UNKNOWN, EXPANDED).whole
+            for axis, size in zip(axes, shape, strict=True)
         )
     ]
 
@@ -307,6 +313,9 @@ def _cat(rules: AxisRules, node: Node) -> Sequence[Axes]:
     if (moved := _moved(parts)) is not None and moved[0] != place:
         at, outer, inner = moved
         return [_replaced(_replaced(parts[0].axes, at, inner), place, joined((*outer, *parts[0].axes[place])))]
+    if size == len(parts) and _shifted(parts):
+        axes, axes[place] = _stacked(rules, parts)
+        return [tuple(axes)]
     axes = list(rules.changed(parts, node.outputs[0].shape))
     old = [part.axes[place] for part in parts]
     if size > 1:
@@ -360,13 +369,90 @@ def _slices_of_one(parts: Sequence[Axis]) -> Axis | None:
 def _stack(rules: AxisRules, node: Node) -> Sequence[Axes]:
     parts = node.args[0]
     place = node.args[1] if len(node.args) > 1 else 0
-    if (moved := _moved(parts)) is not None:
-        at, outer, inner = moved
-        axes = list(_replaced(parts[0].axes, at, inner))
-    else:
-        axes, outer = list(rules.changed(parts, parts[0].shape)), Root(len(parts), UNKNOWN).whole
+    axes, outer = _stacked(rules, parts)
     axes.insert(place % (len(axes) + 1), outer)
     return [tuple(axes)]
+
+
+def _stacked(rules: AxisRules, parts: Sequence[Value]) -> tuple[list[Axis], Axis]:
+    """Return the axes that tensors of one shape share, and the axis along which they are stacked.
+
+    The latter has the equal slices of an axis, or the neighbours of each position, if the tensors are shifted. Otherwise
+    it is unknown.
+    """
+    if (moved := _moved(parts)) is not None:
+        at, outer, inner = moved
+        return list(_replaced(parts[0].axes, at, inner)), outer
+    axes = list(rules.changed(parts, parts[0].shape))
+    shifted = _shifted(parts)
+    for place, axis in shifted.items():
+        axes[place] = axis
+    around = tuple(atom for axis in shifted.values() for atom in axis)
+    return axes, rules.derived(around, len(parts), "window") if around else Root(len(parts), UNKNOWN).whole
+
+
+def _shifted(parts: Sequence[Value]) -> dict[int, Axis]:
+    """Return the axes along which tensors are shifts of one tensor, by their places: rolled, or slices after padding."""
+    if len(parts) < 2 or len({len(part.axes) for part in parts}) > 1:
+        return {}
+    makers = [part.maker for part in parts]
+    if all(maker is not None and maker.name == "roll" and maker.args[0] is makers[0].args[0] for maker in makers):  # type: ignore[union-attr]
+        rolled = {place for maker in makers for place in (maker.args[2] if len(maker.args) > 2 else [])}  # type: ignore[union-attr]
+        return {place: parts[0].axes[place] for place in sorted(rolled)}
+    found: dict[int, Axis] = {}
+    for place, first in enumerate(parts[0].axes):
+        axes = [part.axes[place] for part in parts]
+        unshifted = {_unshifted(axis) for axis in axes}
+        if len(unshifted) > 1:
+            return {}
+        if any(axis != first for axis in axes):
+            found[place] = unshifted.pop()
+    return found
+
+
+def _unshifted(axis: Axis) -> Axis:
+    """Return the axis before it was padded, if another one is a slice of as many positions after that padding."""
+    root = axis[0].root if len(axis) == 1 else None
+    if root is None or root.how != "slice" or axis[0].size != root.size or len(root.origin) != 1:
+        return axis
+    padded = root.origin[0].root
+    return padded.origin if padded.how == "pad" and size_of(padded.origin) == root.size else axis
+
+
+@rule(STRIDED)
+def _as_strided(rules: AxisRules, node: Node) -> Sequence[Axes]:
+    """Find the axis of each stride. Two strides along one axis are those of windows, and of the tokens of a window."""
+    value, shape, strides, old = node.args[:4]
+    along: dict[int, list[int]] = {}
+    for place in sorted(range(len(shape)), key=strides.__getitem__, reverse=True):
+        if shape[place] > 1:
+            along.setdefault(_axis_of(strides[place], value.shape, old), []).append(place)
+    axes: list[Axis] = [()] * len(shape)
+    for source, places in along.items():
+        axis, sizes = value.axes[source], [shape[place] for place in places]
+        steps = [strides[place] // old[source] for place in places]
+        if len(places) == 1 and sizes[0] == value.shape[source]:
+            found: Sequence[Axis] = [axis]
+        elif len(places) == 1:
+            found = [rules.derived(axis, sizes[0], "slice" if steps[0] == 1 else "steps")]
+        elif steps == [sizes[-1], 1] and prod(sizes) == value.shape[source]:
+            found = viewed((axis,), tuple(sizes))
+        else:
+            outer, inner = sizes
+            found = [rules.derived(axis, outer, "windows"), rules.derived(axis, inner, "window")]
+        for place, each in zip(places, found, strict=True):
+            axes[place] = each
+    return [tuple(axes)]
+
+
+def _axis_of(stride: int, shape: Shape, strides: Shape) -> int:
+    """Return the axis along which a stride is a number of positions."""
+    [place] = [
+        place
+        for place, (size, each) in enumerate(zip(shape, strides, strict=True))
+        if size > 1 and each <= stride < each * size and stride % each == 0
+    ]
+    return place
 
 
 @rule("repeat", "tile")
