@@ -17,6 +17,7 @@ from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
+from attnscope.attentions.swin3d.spec import Swin3DSpec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
@@ -311,13 +312,19 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (SwinSpec(resolution=7), "windows=2", "1 row of windows on 2 ranks); use tp=3"),
         (SwinSpec(resolution=7, heads=1), "windows=2", "no plan is legal for this attention"),
         (SeparableSpec(), "tp=4", "this attention has none; use windows=4"),
-        (ViTSpec(), "tp=2,windows=2", "use tp, sp, ulysses or ring"),
+        (ViTSpec(), "tp=2,windows=2", "is a sequence; use ulysses=4 or tp=4 or context=4 or ring=4 or sp=4"),
         (XCASpec(), "ring=4", "normalizes an axis that it cuts; use sp=4 or tp=4"),
         (LinearSpec(), "windows=2x2", "aggregate reads rows and columns of other ranks; use windows=4"),
         (SwinSpec(), "windows=2x16", "8 columns of windows on 16 ranks); 2, 3, 4 or 8"),
         (ViTSpec(tokens=197), "ring=150", "197 tokens on 150 ranks); nearest: 99 or 197"),
-        (ViTSpec(), "windows=2", "use tp, sp, ulysses or ring"),
+        (ViTSpec(), "windows=2", "is a sequence; use tp=2 or ulysses=2 or context=2 or ring=2 or sp=2"),
+        (PVTSpec(), "windows=2x2", "is a sequence; use context=4 or ring=4"),
         (SwinSpec(), "ring=2", "use windows"),
+        (SwinSpec(), "sp=2", "is a grid; use windows=2"),
+        (SwinSpec(), "tp=2,ring=2", "3 heads on 2 ranks); use windows=2x2 or windows=4"),
+        (SwinSpec(), "tp=2,windows=2", "3 heads on 2 ranks); 3"),
+        (Swin3DSpec(), "windows=2", "this attention has a volume; use tp=3"),
+        (LinearSpec(), "tp=3", "8 heads of each branch on 3 ranks); use windows=3"),
         (NATSpec(), "rows=2x2", "use rows=N"),
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
         (ViTSpec(rope="mixed"), "ring=2", "rotate_queries takes sin for all tokens, which it does not cut; use"),
@@ -346,6 +353,11 @@ def test_an_illegal_plan_says_why_and_what_is_legal(spec: Spec, plan: str, messa
     with pytest.raises(UsageError) as error:
         plan_shards(spec, plan)
     assert message in str(error.value)
+
+
+def test_a_block_with_planes_has_no_rows_of_windows() -> None:
+    with pytest.raises(UsageError, match="its input has channels first, and its windows have them last; use tp=2"):
+        plan_shards(networks.asked("maxvit", {}, "block"), "windows=2")
 
 
 def test_a_group_norm_needs_all_tokens() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,18 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.links import Device, Link
-from attnscope.plan.mesh import KINDS, Mesh, MeshAxis, UncuttableError, check_mesh, parse_mesh, ranks_of, spell_mesh
+from attnscope.plan.mesh import (
+    KINDS,
+    CountError,
+    Mesh,
+    MeshAxis,
+    UncuttableError,
+    check_mesh,
+    parse_mesh,
+    ranks_of,
+    spell_counts,
+    spell_mesh,
+)
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.roofline import moved_bytes
 from attnscope.plan.sharding import ShardedPlan, Transfer, live_bytes
@@ -56,7 +68,9 @@ def plan_shards(
     try:
         sharded = sharded_plan(spec, mesh)
     except UncuttableError as error:
-        raise _with_legal_plans(error, spec, mesh) from None
+        raise _with_legal_plans(error.args[0].partition("; ")[0], spec, mesh) from None
+    except CountError as error:
+        raise _with_legal_counts(error, spec, mesh) from None
     rows, totals = rows_and_totals(sharded, link, device)
     others = other_plans(spec, mesh)
     return ShardingReport(
@@ -223,9 +237,23 @@ def legal_plans(spec: Spec, ranks: int) -> list[str]:
     return [plan for _, plan in sorted(legal)]
 
 
-def _with_legal_plans(error: UncuttableError, spec: Spec, mesh: Mesh) -> UsageError:
+def _with_legal_counts(error: CountError, spec: Spec, mesh: Mesh) -> UsageError:
+    """Return the error of a number of ranks with those numbers that are legal for all steps."""
+    legal = []
+    for count in error.counts:
+        try:
+            sharded_plan(spec, tuple([replace(each, ranks=count) if each == error.axis else each for each in mesh]))
+        except UsageError:
+            continue
+        legal.append(count)
+    if legal == list(error.counts):
+        return error
+    return UsageError(f"{error.rule}; {spell_counts(legal)}") if legal else _with_legal_plans(error.rule, spec, mesh)
+
+
+def _with_legal_plans(rule: str, spec: Spec, mesh: Mesh) -> UsageError:
     """Return the error of an illegal plan with the legal ones for as many ranks, or for the nearest number of ranks."""
-    rule, ranks = error.args[0], ranks_of(mesh)
+    ranks = ranks_of(mesh)
     near = sorted(range(max(2, ranks - MOST_MORE), ranks + MOST_MORE), key=lambda count: (abs(count - ranks), count))
     for count in near:
         if legal := legal_plans(spec, count):

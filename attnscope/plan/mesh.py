@@ -43,6 +43,8 @@ KINDS = {
     "rows": Kind("rows", "each rank has some rows of the grid", "grid"),
 }
 """The ways to shard, by their names in `--plan`."""
+MOST_COUNTS = 8
+"""The most numbers of ranks that an error lists; of more, it has the nearest."""
 LARGEST_MESH = 1 << 16
 """The largest number of ranks."""
 ROWS, COLUMNS = 1, 2
@@ -151,10 +153,24 @@ class UncuttableError(UsageError):
     """An error for an attention that a plan does not cut for any number of ranks; its message names no legal plan."""
 
 
-def count_error(rule: str, total: int, ranks: int, must_divide: bool) -> UsageError:
+class CountError(UsageError):
+    """An error for a number of ranks along one axis of a mesh.
+
+    Args:
+        rule: the rule that it breaks, and the number.
+        axis: the axis of the mesh.
+        counts: the numbers of ranks that keep this rule, all or the nearest.
+    """
+
+    def __init__(self, rule: str, axis: MeshAxis, counts: Sequence[int]) -> None:
+        super().__init__(f"{rule}; {spell_counts(counts)}")
+        self.rule, self.axis, self.counts = rule, axis, counts
+
+
+def count_error(rule: str, total: int, axis: MeshAxis, must_divide: bool) -> UsageError:
     """Return the error for a number of ranks that breaks a rule, with the legal numbers; see `legal_counts`."""
-    legal = legal_counts(total, ranks, must_divide)
-    return UsageError(f"{rule}; {legal}") if legal else UncuttableError(rule)
+    counts = legal_counts(total, axis.ranks, must_divide)
+    return CountError(rule, axis, counts) if counts else UncuttableError(rule)
 
 
 def chunk(total: int, ranks: int) -> Shards:
@@ -168,8 +184,8 @@ def leaves_a_rank_empty(total: int, ranks: int) -> bool:
     return (ranks - 1) * -(-total // ranks) >= total
 
 
-def legal_counts(total: int, ranks: int, must_divide: bool) -> str | None:
-    """Return the numbers of ranks that are legal for an axis: all, the nearest if there are many, or None.
+def legal_counts(total: int, ranks: int, must_divide: bool) -> list[int]:
+    """Return the numbers of ranks that are legal for an axis: all, or the nearest if there are many.
 
     Args:
         total: the size of the axis.
@@ -182,11 +198,21 @@ def legal_counts(total: int, ranks: int, must_divide: bool) -> str | None:
         low, high = max(2, ranks // 2), min(total, 2 * ranks)
         near = range(2, total + 1) if total <= 64 else range(low, high + 1)
         found = [count for count in near if not leaves_a_rank_empty(total, count)]
-    if not found:
-        return None if total < 2 else str(total)
-    if len(found) > 8 or (total > 64 and not must_divide):
+    if not found and total >= 2:
+        return [total]
+    if len(found) > MOST_COUNTS or (total > 64 and not must_divide):
         below = [count for count in found if count < ranks][-1:]
         above = [count for count in found if count > ranks][:1]
-        return f"nearest: {' or '.join(map(str, below + above))}"
-    *most, last = map(str, found)
-    return f"{', '.join(most)} or {last}" if most else last
+        return NearCounts(below + above)
+    return found
+
+
+class NearCounts(list[int]):
+    """The nearest of many legal numbers of ranks."""
+
+
+def spell_counts(counts: Sequence[int]) -> str:
+    """Return legal numbers of ranks: `2, 3 or 6`, or `nearest: 99 or 197` if there are more."""
+    *most, last = map(str, counts)
+    spelled = f"{', '.join(most)} or {last}" if most else last
+    return f"nearest: {spelled}" if isinstance(counts, NearCounts) else spelled

@@ -155,8 +155,8 @@ class _Walk:
         self.steps, self.own_names = self.with_one_size_each(plan.sized)
         self.place = axis.place + is_channels_first(self.steps)
         self.sizes = {letter: step.sizes[letter] for step in self.steps for letter in _letters_of(step)}
-        self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
         self.tokens = self.token_letters() if self.kind.enters else {}
+        self.heads = self.head_letters() if self.kind.cuts_heads or self.kind.meets == "all-to-all" else {}
         self.entry = self.enter() if self.kind.enters else None
         self.placed = self.inputs()
         self.keys = self.key_letters()
@@ -224,7 +224,7 @@ class _Walk:
                 what = self.heads_in_words() if letter == HEAD else what
                 got = f"{_count(count, what)} on {self.axis.ranks} ranks"
                 rule = f"{{plan}} {self.axis.name} must divide the heads (got {got})"
-                raise count_error(rule, count, self.axis.ranks, must_divide=True)
+                raise count_error(rule, count, self.axis, must_divide=True)
             found[letter] = (count // self.axis.ranks,) * self.axis.ranks
         return found
 
@@ -281,9 +281,9 @@ class _Walk:
         if (self.kind.enters == "grid") != is_grid:
             has, fix = ("a grid", "windows") if is_grid else ("a sequence", "tp, sp, ulysses or ring")
             cuts = "the rows of a grid" if self.kind.enters == "grid" else "a sequence of tokens"
-            raise UsageError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}; use {fix}")
+            raise UncuttableError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}; use {fix}")
         if len(first.axes) > 4:
-            raise UsageError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
+            raise UncuttableError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
         own = first.axes[self.place].letters
         window, spanning = self.window_letters() if self.kind.enters == "grid" else (None, set())
         if window is None:
@@ -305,7 +305,8 @@ class _Walk:
             None,
         )
         if padded is None:
-            raise UncuttableError(f"{{plan}} {name} cuts rows of windows, and this attention has them on other axes")
+            where = "its input has channels first, and its windows have them last"
+            raise UncuttableError(f"{{plan}} {name} is not supported for this attention: {where}")
         unit = padded.axes[self.place].size(self.sizes) // self.sizes[window]
         places = first.axes[self.place].size(self.sizes)
         inside = places // self.sizes[own[0]]  # rows of each value of y, as in (y i)
@@ -369,7 +370,7 @@ class _Walk:
         total, ranks = self.sizes[letter], self.axis.ranks
         if leaves_a_rank_empty(total, ranks):
             rule = f"{{plan}} {self.axis.name} must leave no rank empty (got {_count(total, what)} on {ranks} ranks)"
-            raise count_error(rule, total, ranks, must_divide=False)
+            raise count_error(rule, total, self.axis, must_divide=False)
         kept = [(size * total, sum(self.arriving)) for size in self.arriving]
         if kept and all(size and size % whole == 0 for size, whole in kept):
             return tuple([size // whole for size, whole in kept])
