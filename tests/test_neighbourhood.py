@@ -437,3 +437,9 @@ def test_global_attention_has_a_complexity_without_a_reference():
 
 def test_cross_attention_reaches_the_other_sequence():
     assert OtherSequence(3, 5).reach(0, 3) == [range(5)] * 3
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_the_field_of_its_size_is_a_field_of_the_attention(name: str) -> None:
+    spec = attentions.find_spec_class(name)()
+    assert spec.neighbourhood.field in {"", *spec.as_dict()}

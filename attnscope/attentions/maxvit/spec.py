@@ -64,6 +64,14 @@ class SparseGrid(Neighbourhood):
         return [range(token % stride, side, stride) for token in range(side)]
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks(Windows):
+    """Blocks of P×P neighbouring tokens."""
+
+    field: ClassVar[str] = "partition"
+    described: ClassVar[tuple[str, ...]] = ("partition", "grid")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaxViTSpec(Headed):
     """Block attention and grid attention of MaxViT (Tu et al., arXiv 2204.01697, section 3.2).
@@ -126,7 +134,7 @@ class MaxViTSpec(Headed):
     @property
     def neighbourhood(self) -> Neighbourhood:
         """Return the tokens of the query's block, or those of its sparse grid."""
-        return (SparseGrid if self.grid else Windows)(*self.resolution, self.partition)
+        return (SparseGrid if self.grid else Blocks)(*self.resolution, self.partition)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -102,7 +102,10 @@ class NATSpec(Headed):
             if size % 2 == 0:
                 raise UsageError(f"{{neighborhood}} must be odd (got {size}); nearest: {size - 1} or {size + 1}")
             if size > side:
-                raise UsageError(f"{{neighborhood}} must not exceed {{resolution}} {side} (got {size})")
+                largest = side - 1 + side % 2
+                raise UsageError(
+                    f"{{neighborhood}} must not exceed {{resolution}} {side} (got {size}); largest: {largest}"
+                )
             if size * dilation > side:
                 raise UsageError(
                     f"{{neighborhood}} {size} times {{dilation}} must not exceed {{resolution}} {side} "
