@@ -707,7 +707,9 @@ def test_keys_of_another_input_are_other_keys_if_they_are_as_many(heads_apart):
     assert words(report) == [f"all keys, 50 queries, 50 keys, {heads}, fused"]
     [found] = report.attentions
     assert found.scope == "cross"
-    assert [(term.name, term.macs) for term in found.complexity] == [("Ω(cross)", 2 * (3 * 50 * 64**2 + 2 * 50**2 * 64))]
+    assert [(term.name, term.macs) for term in found.complexity] == [
+        ("Ω(cross)", 2 * (3 * 50 * 64**2 + 2 * 50**2 * 64))
+    ]
 
 
 def test_queries_keys_and_values_of_three_inputs_may_be_one_sequence():
