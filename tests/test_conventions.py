@@ -331,6 +331,9 @@ def test_the_command_explains_a_figure(attnscope):
     figure = json.loads(done.stdout)["figure"]
     assert figure["explained_by"] == []
     assert figure["nearest"]["figure"] == 34_368_232
+    words = ("swin", "--preset", "swin-t-224", "--explain-figure", "3.13G", "--no-time", "--format")
+    assert "\n* 3.13G is ptflops on torchvision: 3,128,183,416, rounded" in attnscope(*words, "md").stdout
+    assert attnscope(*words, "csv").stderr.startswith("attnscope: 3.13G is ptflops on torchvision: 3,128,183,416")
     wrong = attnscope("swin", "--explain-figure", "many")
     assert wrong.returncode == 2
     assert wrong.stderr.strip().endswith(

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import json
 import math
 
 import pytest
@@ -299,3 +300,26 @@ def test_trace_warns_of_an_output_that_is_not_finite():
     assert not [each for each in trace(module, x).warnings if "infinite" in each]
     warnings = trace(module, x, time=True, budget=0.01).warnings
     assert "the output has 24 NaN or infinite values of 24: check the weights and the input" in warnings
+
+
+@pytest.mark.parametrize("words", [("trace",), ("compare",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("form", ["table", "json", "md", "csv", "html"])
+def test_every_format_warns_of_an_output_that_is_not_finite(attnscope, tmp_path, words, form):
+    """A CSV has no place for a warning, which is then a line on stderr."""
+    source = "import torch\nclass M(torch.nn.Linear):\n    def forward(self, x): return super().forward(x) * x.log()\n"
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.py").write_text(source)
+    files = [f"{tmp_path}/{name}.py:M" for name in (("old",) if words == ("trace",) else ("old", "new"))]
+    arguments = ("--arg", "in_features=8", "--arg", "out_features=8", "--input", "1,4,8")
+    done = attnscope(*words, *files, *arguments, "--time", "--budget", "0.01", "--format", form, COLUMNS="300")
+    assert done.returncode == 0
+    if form == "json":
+        json.loads(done.stdout, parse_constant=pytest.fail)  # JSON has no NaN
+    if words == ("compare",) and form == "table":
+        assert "new.py:M has the same outputs with the same weights" in " ".join(done.stdout.split())
+    assert "NaN or infinite values" in " ".join((done.stderr if form == "csv" else done.stdout).split())
+
+
+def test_a_csv_without_warnings_has_no_other_line(attnscope):
+    assert not attnscope("swin", "--no-time", "--format", "csv").stderr
+    assert "\n* " not in attnscope("swin", "--no-time", "--format", "md").stdout

@@ -247,6 +247,7 @@ def _runnable(
     """Return the modules that run on the device, by label; record why the others do not."""
     from attnscope.profiling.devices import seeded
     from attnscope.profiling.kernels import why_not
+    from attnscope.profiling.outputs import not_finite, tensors_of
     from attnscope.profiling.timing import measuring
 
     forwards: dict[str, Forward] = {}
@@ -259,7 +260,9 @@ def _runnable(
                 with seeded(device, seed):  # equal constructions have equal weights and inputs
                     forward = each.build(device)
                 with measuring():
-                    forward[0](*forward[1])
+                    output = forward[0](*forward[1])
+                if warning := not_finite(tensors_of(output), f"the output of {each.label}"):
+                    comparison.warnings.append(warning)
                 forwards[each.label] = forward
                 resident, peak = resident + each.resident_bytes, max(peak, each.peak_bytes)
         except AttnscopeError as error:
@@ -297,9 +300,16 @@ def _compare_outputs(forwards: Mapping[str, Forward]) -> dict[str, float | None]
 
 
 def _difference(output: Any, expected: Any) -> float | None:
-    """Return the largest difference of two tensors over the largest value; None if they are not comparable tensors."""
+    """Return the largest difference of two tensors over the largest value; None if they are not comparable tensors.
+
+    Values that are NaN or infinite in both are left out.
+    """
     if not (hasattr(output, "shape") and hasattr(expected, "shape")) or output.shape != expected.shape:
         return None
+    finite = expected.isfinite()
+    if not bool((output.isfinite() == finite).all()):
+        return None
+    output, expected = output[finite], expected[finite]
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     difference = float((output - expected).abs().max()) if expected.numel() else 0.0
     return difference / largest if largest else difference

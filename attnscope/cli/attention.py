@@ -32,6 +32,7 @@ from attnscope.cli.flags import (
     strength,
 )
 from attnscope.cli.gate import exit_by
+from attnscope.cli.messages import say_findings
 from attnscope.cli.output import (
     ColorFlag,
     DetailsFlag,
@@ -318,7 +319,7 @@ def run_attention(
             figures=figures,
             figure=explained,
         )
-    from attnscope.render import render
+    from attnscope.render import findings_of, render
 
     command, why = report.next
     report = dataclasses.replace(
@@ -332,6 +333,7 @@ def run_attention(
             write(lambda screen: render(report, "json", screen), save, color, quiet, wide)
     finally:  # print the report even if the file cannot be written
         write(lambda screen: render(report, form, screen, grid), output, color, quiet, wide)
+    say_findings(form, *findings_of(report))
     if report.gate is not None:
         exit_by(report.gate, None, is_table=form == "table" and output is None)
     if strict:

@@ -43,6 +43,7 @@ from attnscope.cli.flags import (
     option,
 )
 from attnscope.cli.gate import CannotTellFlag, FailAboveFlag, exit_by, read_limits
+from attnscope.cli.messages import say_findings
 from attnscope.cli.modules import GATED, candidates, counts_of, is_module
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
@@ -298,6 +299,7 @@ def run_comparison(
 
         drawn = or_page(form, lambda screen: render_comparison(comparison, form, screen), comparison)
         write(drawn, output, color, quiet, wide)
+        say_findings(form, [], comparison.warnings)
     if comparison.interrupted:
         raise typer.Exit(130)
     if comparison.gate is not None:

@@ -13,6 +13,7 @@ from attnscope.cli.diff import write_diff
 from attnscope.cli.extension import typed_again
 from attnscope.cli.flags import MEASURE, MODULE, OUTPUT, RUN, Needs, choices, examples, option, strength
 from attnscope.cli.gate import AcrossFlag, CannotTellFlag, FailAboveFlag, read_limits
+from attnscope.cli.messages import say_findings
 from attnscope.cli.output import FLAGS as OUTPUT_FLAGS
 from attnscope.cli.output import (
     TEXT_FORMS,
@@ -227,7 +228,7 @@ def run_trace(
     tensors = [parse_input(text) for text in inputs or []]
     arguments = dict(parse_argument(text) for text in arg or [])
     start_torch("pinned" if time else "default")
-    from attnscope.render import render
+    from attnscope.render import findings_of, render
     from attnscope.tracing.trace import TraceOptions, trace_target
 
     target = find_target(module, arguments, tensors)
@@ -258,6 +259,7 @@ def run_trace(
     if explained is not None:
         report = replace(report, figure=explain_figure(explained, counts_of_trace(report)))
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)
+    say_findings(form, *findings_of(report))
     if strict:
         exit_on_faults(
             {

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 class OutputCheck:
@@ -39,6 +40,11 @@ def not_finite(outputs: Iterable[Tensor], name: str = "the output") -> str | Non
     is_half = any(tensor.dtype == torch.float16 for tensor in tensors)
     fix = "float16 ends at 65,504, so use bfloat16 or float32" if is_half else "check the weights and the input"
     return f"{name} has {wrong:,} NaN or infinite values of {count:,}: {fix}"
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """Return the tensors in the output of a module: nested tuples, lists and dictionaries, and what torch registers."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _has_values(tensor: Tensor) -> bool:

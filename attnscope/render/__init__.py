@@ -39,7 +39,7 @@ def render(report: "Report", form: str, screen: "Screen", grid: "Windows | None"
     if form == "csv":
         return to_csv(columns_of(report), report.steps)
     if form == "md":
-        return f"**{in_markdown(report.title)}**\n\n{to_markdown(*table_of(report))}"
+        return f"**{in_markdown(report.title)}**\n\n{to_markdown(*table_of(report))}{_items(report)}"
     if _is_trace(report) and form in ("mermaid", "dot"):
         from attnscope.render.graph import graph_of
 
@@ -48,6 +48,20 @@ def render(report: "Report", form: str, screen: "Screen", grid: "Windows | None"
         screen = replace(screen, width=screen.picture_width(PICTURE_WIDTH), color=True, ascii=False)
         return screen.draw_svg(parts_of(report, screen, grid), report.command or report.title)
     return screen.draw(parts_of(report, screen, grid))
+
+
+def findings_of(report: "Report") -> tuple[list[str], list[str]]:
+    """Return the lines of --explain-figure, and the warnings that are not about times."""
+    from attnscope.render.figure import figure_lines
+
+    return figure_lines(report.figure), [each for each in report.warnings if each not in report.noise]
+
+
+def _items(report: "Report") -> str:
+    """Return the conventions of a figure and the warnings as a Markdown list below a table."""
+    figure, warnings = findings_of(report)
+    lines = [*figure, *(f"warning: {each}" for each in warnings)]
+    return "".join(["\n" if lines else "", *(f"* {in_markdown(line)}\n" for line in lines)])
 
 
 def _is_trace(report: "Report") -> "TypeIs[TraceReport]":

@@ -78,7 +78,8 @@ def render_comparison(comparison: Comparison, form: str, screen: Screen) -> str:
             return to_csv(entry_columns(comparison, comparison.entries), comparison.entries)
         return to_csv(point_columns(comparison), comparison.points)
     if form == "md":
-        items = "".join(f"* {in_markdown(line)}\n" for line in [finding(comparison), *formulas(comparison)])
+        warned = [f"warning: {each}" for each in comparison.warnings]
+        items = "".join(f"* {in_markdown(line)}\n" for line in [finding(comparison), *formulas(comparison), *warned])
         if comparison.entries is not None:
             table = to_markdown(entry_columns(comparison, comparison.entries), comparison.entries)
         else:
