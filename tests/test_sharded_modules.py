@@ -51,6 +51,10 @@ CASES = [
     (ViTSpec(image=32, patch=8, dim=32, heads=4, rope="mixed", qk_norm=True, key_bias=False), "tp=4"),
     *[(WINDOWS, plan) for plan in ("windows=4", "windows=2x2", "tp=4")],
     (replace(WINDOWS, kernel="math"), "tp=2,windows=2"),
+    *[
+        (WINDOWS, plan)
+        for plan in ("windows=1x4", "windows=4x1", "tp=2,windows=1x2", "tp=2,windows=2x1", "tp=4,windows=1")
+    ],
     *[(SwinV2Spec(**WINDOWS.as_dict()), plan) for plan in ("windows=4", "tp=4")],
     (NATSpec(resolution=(14, 12), neighborhood=5, dilation=(2, 1), dim=24, heads=4), "rows=4"),
     (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4, grid=True, batch=2), "rows=4"),
@@ -191,8 +195,11 @@ def of_sums(draw: random.Random) -> tuple[Spec, str]:
     return draw.choice(specs), f"windows={ranks}"
 
 
+DRAWS = [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys, of_sums, of_stripes]
+
+
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("kind", [of_vit, of_windows, of_neighbourhoods, of_grids, of_other_keys, of_sums, of_stripes])
+@pytest.mark.parametrize("kind", DRAWS)
 def test_random_specs_run_as_planned(kind: Callable[[random.Random], tuple[Spec, str]], seed: int) -> None:
     spec, plan = kind(random.Random(seed))
     assert verify_on_fake(spec, parse_mesh(plan)).problems == []
@@ -244,6 +251,33 @@ def test_a_spec_of_a_block_is_pickled() -> None:
 
 def test_outputs_and_gradients_are_those_of_one_device(tmp_path: Any) -> None:
     torch.multiprocessing.spawn(run_cases, args=(str(tmp_path),), nprocs=4)
+
+
+def run_random(rank: int, folder: str) -> None:
+    """Compare random Specs with one device, as rank `rank` of two."""
+    dist.init_process_group("gloo", rank=rank, world_size=2, store=dist.FileStore(f"{folder}/store", 2))
+    torch.set_num_threads(1)
+    drawn = [draw(random.Random(seed)) for seed in range(100, 130) for draw in DRAWS]
+    cases = [(spec, plan) for spec, plan in drawn if ranks_of(parse_mesh(plan)) == 2][:30]
+    assert len(cases) == 30
+    problems = []
+    for spec, plan in cases:
+        check = verification.compare_rank(rank, spec, parse_mesh(plan))
+        errors = [check.output_error, check.gradient_error]
+        if check.problems or not all(error is not None and error < 1e-10 for error in errors):
+            problems.append(f"{spec} {plan}: {check}")
+    dist.destroy_process_group()
+    assert not problems, "\n".join(problems)
+
+
+def test_outputs_and_gradients_of_random_specs_are_those_of_one_device(tmp_path: Any) -> None:
+    torch.multiprocessing.spawn(run_random, args=(str(tmp_path),), nprocs=2)
+
+
+def test_a_value_that_is_not_a_number_on_one_rank_is_a_difference() -> None:
+    checks = [RankCheck(rank, [], 0.0, error) for rank, error in enumerate((0.0, float("nan")))]
+    found = verification._together("gloo", checks)
+    assert found.problems == ["the gradients differ from one device by nan; at most 1e-10 is rounding"]
 
 
 @pytest.mark.cuda

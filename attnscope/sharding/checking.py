@@ -1,5 +1,6 @@
 """The comparison of one rank's run with its plan: local shapes, collectives, bytes and MACs, and values if it has any."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,4 +151,9 @@ def compare_values(
     for name, each in sharded.own_parameters().items():
         grad = torch.zeros_like(each) if each.grad is None else each.grad
         errors.append(float((grad - parts[name]).detach().abs().max()))
-    check.gradient_error = max(errors)
+    check.gradient_error = largest(errors)
+
+
+def largest(errors: Sequence[float]) -> float:
+    """Return the largest difference, or NaN if there is one, which `max` would skip."""
+    return max(errors, key=lambda error: (math.isnan(error), error))

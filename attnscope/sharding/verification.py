@@ -22,7 +22,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.errors import AttnscopeError, UsageError, in_a_line, literal
 from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of
 from attnscope.reports.sharding import ShardingVerification
-from attnscope.sharding.checking import RankCheck, check_rank, compare_values
+from attnscope.sharding.checking import RankCheck, check_rank, compare_values, largest
 from attnscope.sharding.module import shard
 
 LIMIT_S = 60.0
@@ -198,10 +198,9 @@ def _together(how: str, checks: Sequence[RankCheck]) -> ShardingVerification:
     outputs = [check.output_error for check in checks if check.output_error is not None]
     gradients = [check.gradient_error for check in checks if check.gradient_error is not None]
     for what, errors in (("output", outputs), ("gradients", gradients)):
-        if errors and not max(errors) <= TOLERANCE:
+        if errors and not largest(errors) <= TOLERANCE:
             problems.append(
-                f"the {what} differ from one device by {max(errors):.1e}; at most {TOLERANCE:.0e} is rounding"
+                f"the {what} differ from one device by {largest(errors):.1e}; at most {TOLERANCE:.0e} is rounding"
             )
-    return ShardingVerification(
-        how, len(checks), not problems, problems, max(outputs, default=None), max(gradients, default=None)
-    )
+    worst = [largest(errors) if errors else None for errors in (outputs, gradients)]
+    return ShardingVerification(how, len(checks), not problems, problems, *worst)
