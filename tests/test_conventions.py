@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from attnscope import ViTSpec
 from attnscope.analyses.figure import conventions_that_give, explain_figure, parse_figure
 from attnscope.analyses.published import compare_published
 from attnscope.attentions.spec import own_fields
@@ -165,9 +166,8 @@ def test_a_tool_prints_what_its_convention_says(tool, name, library):
     ):  # it also counts the input of nn.AdaptiveAvgPool2d
         last = SPECS[name].stages[-1]
         want += last.grid[0] * last.grid[1] * last.dim
-    if (
-        tool is flop_counter and name.startswith("vit") and library == "timm"
-    ):  # some versions of torch count fused attention
+    if tool is flop_counter and name.startswith("vit") and library == "timm":
+        # some versions of torch count fused attention
         assert got in (want, 2 * SPECS[name].macs())
         return
     assert got == want
@@ -238,6 +238,13 @@ def test_microsofts_flops_do_not_pad():
     spec = SwinNetworkSpec(image=(256, 256))
     assert conventions(spec, spec.plan())["Microsoft's flops()"] == 5_870_008_320
     assert spec.plan().macs == 7_345_441_536
+
+
+def test_a_convention_that_adds_nothing_explains_nothing():
+    """An attention has no LayerNorm."""
+    names = [count.name for count in counts_per_image(ViTSpec())]
+    assert {"MACs", "MACs with biases"} < {*names}
+    assert "fvcore: LayerNorm added" not in names
 
 
 def test_a_figure_that_no_convention_gives_has_the_nearest():

@@ -325,7 +325,7 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (SwinSpec(), "tp=2,windows=2", "3 heads on 2 ranks); 3"),
         (Swin3DSpec(), "windows=2", "this attention has a volume; use tp=3"),
         (LinearSpec(), "tp=3", "8 heads of each branch on 3 ranks); use windows=3"),
-        (NATSpec(), "rows=2x2", "use rows=N"),
+        (NATSpec(), "rows=2x2", "and this attention has none; use "),
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
         (ViTSpec(rope="mixed"), "ring=2", "rotate_queries takes sin for all tokens, which it does not cut; use"),
         (ViTSpec(rope="mixed"), "ulysses=2", "rotate_queries takes"),

@@ -19,7 +19,6 @@ from attnscope.plan.mesh import (
     check_mesh,
     parse_mesh,
     ranks_of,
-    spell_counts,
     spell_mesh,
 )
 from attnscope.plan.plan import Plan, SizedStep
@@ -68,7 +67,7 @@ def plan_shards(
     try:
         sharded = sharded_plan(spec, mesh)
     except UncuttableError as error:
-        raise _with_legal_plans(error.args[0].partition("; ")[0], spec, mesh) from None
+        raise _with_legal_plans(error.args[0], spec, mesh) from None
     except CountError as error:
         raise _with_legal_counts(error, spec, mesh) from None
     rows, totals = rows_and_totals(sharded, link, device)
@@ -240,15 +239,15 @@ def legal_plans(spec: Spec, ranks: int) -> list[str]:
 def _with_legal_counts(error: CountError, spec: Spec, mesh: Mesh) -> UsageError:
     """Return the error of a number of ranks with those numbers that are legal for all steps."""
     legal = []
-    for count in error.counts:
+    for count in error.legal.counts:
         try:
             sharded_plan(spec, tuple([replace(each, ranks=count) if each == error.axis else each for each in mesh]))
         except UsageError:
             continue
         legal.append(count)
-    if legal == list(error.counts):
-        return error
-    return UsageError(f"{error.rule}; {spell_counts(legal)}") if legal else _with_legal_plans(error.rule, spec, mesh)
+    if not legal:
+        return _with_legal_plans(error.rule, spec, mesh)
+    return CountError(error.rule, error.axis, error.legal._replace(counts=tuple(legal)))
 
 
 def _with_legal_plans(rule: str, spec: Spec, mesh: Mesh) -> UsageError:

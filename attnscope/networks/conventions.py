@@ -111,6 +111,10 @@ class Convention:
     by_library: bool = False
 
 
+def _with_norms(counted: Counted) -> int | None:
+    return counted.fvcore if counted.fvcore != counted.macs else None
+
+
 def _without_class_token(counted: Counted) -> int | None:
     spec = counted.spec
     if not isinstance(spec, ViTNetworkSpec) or not spec.is_whole or not spec.cls or spec.registers:
@@ -262,7 +266,7 @@ CONVENTIONS = (
     Convention(
         "fvcore: LayerNorm added",
         "MACs, 5 for each LayerNorm element, and 2 for each BatchNorm element",
-        lambda c: c.fvcore,
+        _with_norms,
         printed=True,
     ),
     Convention(

@@ -153,24 +153,36 @@ class UncuttableError(UsageError):
     """An error for an attention that a plan does not cut for any number of ranks; its message names no legal plan."""
 
 
+class LegalCounts(NamedTuple):
+    """Numbers of ranks that are legal for an axis: all of them, or the nearest."""
+
+    counts: tuple[int, ...]
+    are_all: bool = True
+
+    def __str__(self) -> str:
+        *most, last = map(str, self.counts)
+        spelled = f"{', '.join(most)} or {last}" if most else last
+        return spelled if self.are_all else f"nearest: {spelled}"
+
+
 class CountError(UsageError):
     """An error for a number of ranks along one axis of a mesh.
 
     Args:
         rule: the rule that it breaks, and the number.
         axis: the axis of the mesh.
-        counts: the numbers of ranks that keep this rule, all or the nearest.
+        legal: the numbers of ranks that keep this rule; at least one.
     """
 
-    def __init__(self, rule: str, axis: MeshAxis, counts: Sequence[int]) -> None:
-        super().__init__(f"{rule}; {spell_counts(counts)}")
-        self.rule, self.axis, self.counts = rule, axis, counts
+    def __init__(self, rule: str, axis: MeshAxis, legal: LegalCounts) -> None:
+        super().__init__(f"{rule}; {legal}")
+        self.rule, self.axis, self.legal = rule, axis, legal
 
 
 def count_error(rule: str, total: int, axis: MeshAxis, must_divide: bool) -> UsageError:
     """Return the error for a number of ranks that breaks a rule, with the legal numbers; see `legal_counts`."""
-    counts = legal_counts(total, axis.ranks, must_divide)
-    return CountError(rule, axis, counts) if counts else UncuttableError(rule)
+    legal = legal_counts(total, axis.ranks, must_divide)
+    return CountError(rule, axis, legal) if legal.counts else UncuttableError(rule)
 
 
 def chunk(total: int, ranks: int) -> Shards:
@@ -184,7 +196,7 @@ def leaves_a_rank_empty(total: int, ranks: int) -> bool:
     return (ranks - 1) * -(-total // ranks) >= total
 
 
-def legal_counts(total: int, ranks: int, must_divide: bool) -> list[int]:
+def legal_counts(total: int, ranks: int, must_divide: bool) -> LegalCounts:
     """Return the numbers of ranks that are legal for an axis: all, or the nearest if there are many.
 
     Args:
@@ -199,20 +211,9 @@ def legal_counts(total: int, ranks: int, must_divide: bool) -> list[int]:
         near = range(2, total + 1) if total <= 64 else range(low, high + 1)
         found = [count for count in near if not leaves_a_rank_empty(total, count)]
     if not found and total >= 2:
-        return [total]
+        found = [total]
     if len(found) > MOST_COUNTS or (total > 64 and not must_divide):
         below = [count for count in found if count < ranks][-1:]
         above = [count for count in found if count > ranks][:1]
-        return NearCounts(below + above)
-    return found
-
-
-class NearCounts(list[int]):
-    """The nearest of many legal numbers of ranks."""
-
-
-def spell_counts(counts: Sequence[int]) -> str:
-    """Return legal numbers of ranks: `2, 3 or 6`, or `nearest: 99 or 197` if there are more."""
-    *most, last = map(str, counts)
-    spelled = f"{', '.join(most)} or {last}" if most else last
-    return f"nearest: {spelled}" if isinstance(counts, NearCounts) else spelled
+        return LegalCounts((*below, *above), are_all=False)
+    return LegalCounts(tuple(found))

@@ -279,20 +279,18 @@ class _Walk:
         is_grid = len(first.axes) > 3
         name = self.axis.name
         if (self.kind.enters == "grid") != is_grid:
-            has, fix = ("a grid", "windows") if is_grid else ("a sequence", "tp, sp, ulysses or ring")
+            has = "a grid" if is_grid else "a sequence"
             cuts = "the rows of a grid" if self.kind.enters == "grid" else "a sequence of tokens"
-            raise UncuttableError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}; use {fix}")
+            raise UncuttableError(f"{{plan}} {name} cuts {cuts}, and the input of this attention is {has}")
         if len(first.axes) > 4:
-            raise UncuttableError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume; use tp")
+            raise UncuttableError(f"{{plan}} {name} cuts the grid of an image, and this attention has a volume")
         own = first.axes[self.place].letters
         window, spanning = self.window_letters() if self.kind.enters == "grid" else (None, set())
         if window is None:
             if self.axis.place == COLUMNS and any(
                 run.name == "index" for step in self.steps for run in step.forward.runs
             ):
-                raise UsageError(
-                    f"{{plan}} {name} cuts rows and columns of windows, and this attention has none; use {name}=N"
-                )
+                raise UncuttableError(f"{{plan}} {name} cuts rows and columns of windows, and this attention has none")
             rows = "rows" if self.axis.place == ROWS else "columns"
             return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], rows)}
         shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
@@ -657,9 +655,11 @@ def has_own_places(other: Tensor, first: Tensor, lost: Container[str], cut: Cont
         cut: the letters that are cut.
     """
     pairs = zip(other.axes[::-1], first.axes[::-1], strict=False)
-    (own, axis), *more = [pair for pair in pairs if pair[0].letters != pair[1].letters] or [(first.axes[0],) * 2]
-    is_lost = bool(own.letters) and all(letter in lost for letter in own.letters)
-    return not more and is_lost and any(letter in cut for letter in axis.letters)
+    differing = [(own.letters, axis.letters) for own, axis in pairs if own.letters != axis.letters]
+    if len(differing) != 1:
+        return False
+    [(own, places)] = differing
+    return bool(own) and all(letter in lost for letter in own) and any(letter in cut for letter in places)
 
 
 def groups_before(axis: Factors, letter: str, sizes: Sizes) -> int:

@@ -17,6 +17,7 @@ from attnscope.profiling.timing import PATIENCE, measuring
 KERNEL_S = 0.008
 """Seconds for which each kernel is repeated; the fastest repetition counts."""
 FEWEST_RUNS = 3
+"""Repetitions of a kernel that takes longer than KERNEL_S."""
 FEW = 4096
 """Number of random values that are drawn, and then repeated to fill an operand."""
 LEAST_EVICTED = 64 * 2**20

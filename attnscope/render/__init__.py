@@ -54,7 +54,7 @@ def findings_of(report: "Report") -> tuple[list[str], list[str]]:
     """Return the lines of --explain-figure, and the warnings that are not about times."""
     from attnscope.render.figure import figure_lines
 
-    return figure_lines(report.figure), [each for each in report.warnings if each not in report.noise]
+    return figure_lines(report.figure), report.other_warnings
 
 
 def _items(report: "Report") -> str:

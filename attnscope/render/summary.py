@@ -167,7 +167,7 @@ def held_words(size: int | None, at_least: int | None) -> str:
 
 def quality_lines(report: Report, all_reasons: bool = False) -> list[Labelled]:
     """Return whether the times are steady, or the first reason why they are noisy, or all of them, and other warnings."""
-    others = labelled("warning", [warning for warning in report.warnings if warning not in report.noise], "yellow")
+    others = labelled("warning", report.other_warnings, "yellow")
     if report.time is None:
         return others
     if not report.noise:

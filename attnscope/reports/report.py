@@ -531,6 +531,11 @@ class Report(Shown):
         return floor_s(self.steps)
 
     @property
+    def other_warnings(self) -> list[str]:
+        """Return the warnings that are not about noisy times."""
+        return [warning for warning in self.warnings if warning not in self.noise]
+
+    @property
     def compares_all_kernels(self) -> bool:
         """Return whether all kernels were requested; by default only the fused one is timed."""
         return len(self.kernels) > 2

@@ -73,10 +73,8 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
         _in_stripes(module, steps)
     if isinstance(vars(module).get("grid"), tuple):
         vars(module).update(_of_planes(steps))
-    shards = {
-        axis.place: placed_of(plan, index)
-        for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid" and axis.ranks > 1
-    }  # fmt: skip
+    exchanging = [index for index, axis in enumerate(plan.mesh) if axis.kind.enters == "grid" and axis.ranks > 1]
+    shards = {plan.mesh[index].place: placed_of(plan, index) for index in exchanging}
     if not shards:
         return
     ranks = {axis.place: place[index] for index, axis in enumerate(plan.mesh)}

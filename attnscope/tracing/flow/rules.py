@@ -31,7 +31,7 @@ Rule = Callable[["AxisRules", Node], Sequence[Axes]]
 KNOWN = frozenset({BATCH, TOKEN, FEATURE})
 POOLS_WITH_INDICES = (("max", "_with_indices"), ("adaptive_max", ""))
 EXPANDED = "expand"
-"""How an axis along which all positions are the same came to be."""
+"""The origin of an axis whose positions are all equal."""
 RULES: dict[str, Rule] = {}
 """Rules of operators, by name; each returns the axes of each output."""
 
@@ -395,9 +395,9 @@ def _shifted(parts: Sequence[Value]) -> dict[int, Axis]:
     """Return the axes along which tensors are shifts of one tensor, by their places: rolled, or slices after padding."""
     if len(parts) < 2 or len({len(part.axes) for part in parts}) > 1:
         return {}
-    makers = [part.maker for part in parts]
-    if all(maker is not None and maker.name == "roll" and maker.args[0] is makers[0].args[0] for maker in makers):  # type: ignore[union-attr]
-        rolled = {place for maker in makers for place in (maker.args[2] if len(maker.args) > 2 else [])}  # type: ignore[union-attr]
+    rolls = [part.maker for part in parts if part.maker is not None and part.maker.name == "roll"]
+    if len(rolls) == len(parts) and len({roll.args[0] for roll in rolls}) == 1:
+        rolled = {place for roll in rolls for place in roll.args[2]}
         return {place: parts[0].axes[place] for place in sorted(rolled)}
     found: dict[int, Axis] = {}
     for place, first in enumerate(parts[0].axes):
