@@ -624,6 +624,16 @@ class Strided(Shifts):
         return padded.as_strided((2, 4, 50, 7, 16), (image, head, token, token, channel))
 
 
+@style((2, 50, 64), GLOBAL)
+class StridedExpansion(Layers):
+    """Keys are repeated for all queries by a stride of 0."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        k = k.contiguous().as_strided((2, 4, 50, 50, 16), (3200, 800, 0, 16, 1))
+        return (q.unsqueeze(3) * k).sum(-1).softmax(-1) @ v
+
+
 @style((2, 50, 64), "5 windows of 10 tokens, N = 10, 4 heads of 16, score-softmax-value")
 class StridedWindows(Layers):
     """Windows that do not overlap, by `as_strided`."""

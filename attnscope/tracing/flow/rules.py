@@ -395,7 +395,8 @@ def _shifted(parts: Sequence[Value]) -> dict[int, Axis]:
     """Return the axes along which tensors are shifts of one tensor, by their places: rolled, or slices after padding."""
     if len(parts) < 2 or len({len(part.axes) for part in parts}) > 1:
         return {}
-    rolls = [part.maker for part in parts if part.maker is not None and part.maker.name == "roll"]
+    makers = [part.maker for part in parts if part.maker is not None]
+    rolls = [maker for maker in makers if maker.name == "roll" and len(maker.args) > 2]  # without axes, it is flattened
     if len(rolls) == len(parts) and len({roll.args[0] for roll in rolls}) == 1:
         rolled = {place for roll in rolls for place in roll.args[2]}
         return {place: parts[0].axes[place] for place in sorted(rolled)}
@@ -421,13 +422,16 @@ def _unshifted(axis: Axis) -> Axis:
 
 @rule(STRIDED)
 def _as_strided(rules: AxisRules, node: Node) -> Sequence[Axes]:
-    """Find the axis of each stride. Two strides along one axis are those of windows, and of the tokens of a window."""
+    """Find the axis of each stride. Two strides along one axis are those of windows, and of the tokens of a window.
+
+    A stride of 0 is that of an expanded axis.
+    """
     value, shape, strides, old = node.args[:4]
+    axes: list[Axis] = [Root(size, UNKNOWN, EXPANDED).whole if size > 1 else () for size in shape]
     along: dict[int, list[int]] = {}
     for place in sorted(range(len(shape)), key=strides.__getitem__, reverse=True):
-        if shape[place] > 1:
+        if shape[place] > 1 and strides[place]:
             along.setdefault(_axis_of(strides[place], value.shape, old), []).append(place)
-    axes: list[Axis] = [()] * len(shape)
     for source, places in along.items():
         axis, sizes = value.axes[source], [shape[place] for place in places]
         steps = [strides[place] // old[source] for place in places]
