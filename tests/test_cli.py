@@ -138,6 +138,8 @@ WRONG = [
     ("explore vit swin", 2, "attnscope explore vit got an argument too many (swin); remove it"),
     ("explore vit --json", 2, "--json is not a flag of attnscope explore vit; "),
     ("VIT", 2, "VIT is not a command of attnscope; did you mean vit?"),
+    ("swin-t-224", 2, "swin-t-224 is not a command of attnscope; write attnscope swin --preset swin-t-224"),
+    ("my.py:Attn", 2, "my.py:Attn is not a command of attnscope; write attnscope trace my.py:Attn"),
     ("help", 2, "help is not a command of attnscope; write attnscope --help"),
     ("help swin", 2, "help is not a command of attnscope; write attnscope swin --help"),
     ("vit --preset vit-b-16", 2, "--preset vit-b-16 is unknown; nearest: vit-b-16-224, vit-b-16-384"),

@@ -14,6 +14,7 @@ from attnscope.analyses.modules import candidates_of, count_modules, of_spec, ra
 from attnscope.cli.modules import candidates, counts_of, is_module
 from attnscope.core.errors import AttnscopeError
 from attnscope.render.compare import render_comparison
+from attnscope.render.findings import finding
 from attnscope.render.screen import Screen
 from attnscope.reports.gate import CANNOT_TELL, FAIL, PASS
 
@@ -241,6 +242,14 @@ class TestModulesInPython:
         assert torch.equal(module.weight, weight)
         assert module.training
 
+    def test_contenders_without_macs_are_named(self):
+        x = torch.zeros(1, 4, 8)
+        names = {"one": torch.nn.Identity(), "two": torch.nn.Identity(), "linear": torch.nn.Linear(8, 8)}
+        one, two, linear = (contender(name, module, x) for name, module in names.items())
+        assert finding(compare([one, linear])).endswith("one needs no MACs.")
+        assert finding(compare([linear, one])).endswith("one needs no MACs.")
+        assert finding(compare([one, two])).endswith("one and two need no MACs.")
+
     def test_rows_are_sorted_and_filtered(self):
         found = compare(self.contenders(), heads=3, sort="-macs", where="macs>100K")
         assert [entry.contender for entry in found.entries] == ["old", "swin:window=7"]
@@ -264,3 +273,5 @@ class TestModulesInPython:
             compare(self.contenders(), {"batch": [1, 2]})
         with pytest.raises(UsageError, match="requires times"):
             compare(self.contenders(), sort="time")
+        with pytest.raises(UsageError, match=r"must be a list, such as \['vit', 'swin'\]"):
+            compare("vit")

@@ -80,7 +80,9 @@ def test_the_break_even_of_networks_is_between_two_images_that_both_can_take():
     assert costs[0]["vit-b-16-224"] < costs[0]["swin-b-224"]
     assert costs[1]["vit-b-16-224"] > costs[1]["swin-b-224"]
     assert (crossing.fewer, crossing.tokens) == ("swin-b-224", None)
-    assert f"They break even between {low} px and {high} px" in finding(found)
+    assert f"They break even more than once, the last time between {low} px and {high} px" in finding(found)
+    once = compare(("vit-b-16-224", "vit-s-16-224"), {"image": [224, 448]})
+    assert not once.crossovers[0].is_last_of_several
     always = compare(("vit-h-14-224", "swin-t-224"))
     assert "They have no break-even up to 4,088 px: swin-t-224 always needs fewer." in finding(always)
 

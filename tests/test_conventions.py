@@ -280,6 +280,20 @@ def test_forms_of_a_figure(text, number, unit):
     assert parsed[0].as_tuple() == Decimal(number).as_tuple()  # the same digits
 
 
+@pytest.mark.parametrize("digits", [28, 29, 40])
+def test_a_figure_may_have_as_many_digits_as_are_allowed(digits):
+    assert parse_figure("9" * digits) == (Decimal("9" * digits), 1)
+    assert explain_figure("9" * digits, counts_per_image(SwinNetworkSpec())).explained_by == []
+
+
+def test_a_figure_may_be_the_number_of_parameters():
+    spec = SwinNetworkSpec()
+    explained = explain_figure("28.3M", counts_per_image(spec), spec.plan().params)
+    assert [(each.name, each.figure, each.how) for each in explained.explained_by] == [
+        ("parameters", 28_288_354, "rounded")
+    ]
+
+
 def test_a_figure_may_have_more_digits_than_a_count():
     explained = explain_figure("4.4905666560000000000000000000000000000G", counts_per_image(SwinNetworkSpec()))
     assert [(each.name, each.how) for each in explained.explained_by] == [("MACs", "exact")]
@@ -389,4 +403,4 @@ def test_trace_explains_a_figure(attnscope):
     assert (
         f"{left} is MACs without the products in attention: {left:,} (" in attnscope(*words, str(left), "--wide").stdout
     )
-    assert "cannot tell: no known convention gives 9.9G" in attnscope(*words, "9.9G", "--wide").stdout
+    assert "cannot tell: none of 6 known counts of this input is 9.9G" in attnscope(*words, "9.9G", "--wide").stdout

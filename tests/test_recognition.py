@@ -603,6 +603,34 @@ class Rolled(Shifts):
 
 
 @style((2, 50, 64), AROUND)
+class RolledAndKept(Shifts):
+    def around(self, tokens):
+        shifts = [tokens.transpose(1, 2).transpose(1, 2).roll(shift, 2) for shift in range(1, 4)]
+        return torch.stack([*shifts, tokens, *[tokens.roll(-shift, -2) for shift in range(1, 4)]], 3)
+
+
+ALONE = "50 windows of 1 token, 1 query, 7 keys, 4 heads of 16, score-softmax-value"
+
+
+@style((2, 50, 64), ALONE)
+class RolledChannels(Shifts):
+    def around(self, tokens):
+        return torch.stack([tokens.roll(shift, 3) for shift in range(7)], 3)
+
+
+@style((2, 50, 64), ALONE)
+class RolledHeads(Shifts):
+    def around(self, tokens):
+        return torch.stack([tokens.roll(shift, 1) for shift in range(7)], 3)
+
+
+@style((2, 50, 64), ALONE)
+class RolledAlike(Shifts):
+    def around(self, tokens):
+        return torch.stack([tokens.roll(1, 2)] * 7, 3)
+
+
+@style((2, 50, 64), AROUND)
 class SlicesOfPadded(Shifts):
     def around(self, tokens):
         padded = F.pad(tokens, (0, 0, 3, 3))
@@ -720,6 +748,42 @@ def test_keys_of_another_input_are_other_keys_if_they_are_as_many(heads_apart):
     assert [(term.name, term.macs) for term in found.complexity] == [
         ("Ω(cross)", 2 * (3 * 50 * 64**2 + 2 * 50**2 * 64))
     ]
+
+
+def test_keys_that_are_joined_with_those_of_another_input_are_not_made_from_the_queries():
+    class Joined(Layers):
+        def forward(self, x, others):
+            both = torch.cat([others, x], 1)
+            return attend(self.q(x), self.k(both), self.v(both))
+
+    report = attnscope.trace(Joined(), torch.rand(2, 50, 64), torch.rand(2, 20, 64))
+    assert words(report) == ["all keys, 50 queries, 70 keys, 1 head of 64, score-softmax-value"]
+
+
+def test_keys_of_another_part_of_the_sequence_are_other_keys():
+    class Halves(Layers):
+        def forward(self, x):
+            one, other = x.chunk(2, 1)
+            return attend(self.q(one), self.k(other), self.v(other))
+
+    report = attnscope.trace(Halves(), torch.rand(2, 50, 64))
+    assert words(report) == ["all keys, 25 queries, 25 keys, 1 head of 64, score-softmax-value"]
+
+
+def test_projections_after_a_residual_connection_are_not_of_the_attention():
+    class Twice(Layers):
+        def forward(self, x):
+            x = x + attend(self.q(x), self.k(x), self.v(x))
+            return x + attend(self.q(x), self.k(x), self.v(x))
+
+    found = attnscope.trace(Twice(), torch.rand(2, 50, 64)).attentions
+    assert [[term.macs for term in each.complexity] for each in found] == [[2 * (3 * 50 * 64**2 + 2 * 50**2 * 64)]]
+
+
+def test_an_attention_without_images_has_no_family():
+    module = nn.MultiheadAttention(64, 4, batch_first=True)
+    [found] = attnscope.trace(module, *[torch.rand(0, 50, 64)] * 3).attentions
+    assert found.complexity == []
 
 
 def test_queries_keys_and_values_of_three_inputs_may_be_one_sequence():

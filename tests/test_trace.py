@@ -287,6 +287,15 @@ def test_the_number_of_windows_is_that_of_one_image():
     assert [found.windows for found in report.attentions] == [64, 16, 4, 1]
 
 
+def test_a_forward_that_exits_fails_with_its_line():
+    class Exits(nn.Module):
+        def forward(self, x):
+            sys.exit(3)
+
+    with pytest.raises(ForwardError, match=r"the forward failed at .*test_trace.py:\d+ .*: SystemExit: 3"):
+        attnscope.trace(Exits(), torch.randn(2))
+
+
 def test_the_complexity_is_that_of_explore():
     report = attnscope.trace(*network("torchvision", "swin_t"))
     own = attnscope.explore(attnscope.SwinSpec(dim=96, heads=3, resolution=56, window=7), time=False).complexity

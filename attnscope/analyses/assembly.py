@@ -85,7 +85,7 @@ def assemble_report(
         parameter_bytes=spec.itemsize * plan.params,
         parts=part_rows(plan, rows) if is_whole else [],
         published=_published(spec, plan, figures),
-        figure=_explained(spec, figure),
+        figure=_explained(spec, figure, plan.params),
     )
 
 
@@ -128,13 +128,13 @@ def _published(spec: Spec, plan: Plan, figures: Sequence[Mapping[str, str]] | No
     return compare_published(spec, plan, figures)
 
 
-def _explained(spec: Spec, figure: str | None) -> ExplainedFigure | None:
+def _explained(spec: Spec, figure: str | None, params: int) -> ExplainedFigure | None:
     if figure is None:
         return None
     from attnscope.analyses.figure import explain_figure
     from attnscope.networks.conventions import counts_per_image
 
-    return explain_figure(figure, counts_per_image(spec))
+    return explain_figure(figure, counts_per_image(spec), params)
 
 
 def _backward(costs: Costs, measured: Measurements, options: RunOptions) -> Backward:

@@ -118,6 +118,8 @@ def compare(
         >>> [point.costs for point in comparison.points]
         [{'vit': 14601216, 'swin': 9069312}, {'vit': 146915328, 'swin': 36277248}]
     """
+    if isinstance(contenders, str):
+        raise UsageError(f"contenders must be a list, such as ['vit', 'swin'] (got {contenders!r})")
     wanted = Wanted(quantity, where, sort)
     race = Race(device, budget, threads, seed) if time else None
     if any(isinstance(each, Candidate) for each in contenders):

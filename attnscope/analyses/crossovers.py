@@ -253,7 +253,7 @@ def searched(first: Grower, other: Grower, scope: str, costs: tuple[Cost, Cost])
                     high = side
                     break
                 low = side
-        found.sides = low, high
+        found.sides, found.is_last_of_several = (low, high), len(changes) > 1
         if scope != NETWORK:
             found.tokens = first.frames * low**2, first.frames * high**2
     return found

@@ -32,6 +32,7 @@ def parse_figure(text: str) -> tuple[Decimal, int]:
     written = text.strip()
     match = _FIGURE.fullmatch(written) if len(written) <= _DIGITS else None
     number = Decimal(re.sub("[,_]", "", match["number"])) if match else Decimal()
+    is_whole = number == number.to_integral_value()
     got = f"(got {quoted(text)})"
     if comma := _DECIMAL_COMMA.fullmatch(written) if match is None else None:
         whole, fraction, unit = comma.groups()
@@ -43,7 +44,7 @@ def parse_figure(text: str) -> tuple[Decimal, int]:
         raise UsageError(f"{{explain_figure}} must be a positive number with a unit, such as 3.13G {got}")
     if zeros := match["zeros"]:
         number = number.scaleb(int(zeros))
-    elif not match["unit"] and number % 1:
+    elif not match["unit"] and not is_whole:
         raise UsageError(f"{{explain_figure}} must have a unit if it is a fraction {got}; write {number}G")
     return number, UNITS[match["unit"].upper()]
 
@@ -68,18 +69,27 @@ def conventions_that_give(
         return given(ROUND_HALF_UP), given(ROUND_DOWN)
 
 
-def explain_figure(text: str, counts: Sequence["Count"]) -> ExplainedFigure:
+def explain_figure(
+    text: str, counts: Sequence["Count"], params: int | None = None, of: str = "one image"
+) -> ExplainedFigure:
     """Return the conventions that give a figure: those that round to it, then those that sources cut off.
 
     Args:
         text: the figure, such as 3.13G.
-        counts: what the conventions give for one image.
+        counts: what the conventions give.
+        params: the number of parameters, which the figure may be instead; None if unknown.
+        of: what they count.
 
     Raises:
         UsageError: the text is not a figure.
     """
     printed, unit = parse_figure(text)
     seen = printed * unit
+    nearest = min(counts, key=lambda each: abs(each.figure - seen), default=None)
+    if params:
+        from attnscope.networks.conventions import Count
+
+        counts = [*counts, Count("parameters", "their number, not an amount of computation", params, printed=True)]
     rounded, truncated = conventions_that_give(printed, unit, {each.name: each.figure for each in counts})
     found = [_counted(each, "exact" if each.figure == seen else "rounded") for each in counts if each.name in rounded]
     found += [
@@ -87,12 +97,13 @@ def explain_figure(text: str, counts: Sequence["Count"]) -> ExplainedFigure:
         for each in counts
         if each.name in truncated and each.name not in rounded and each.printed
     ]
-    nearest = min(counts, key=lambda each: abs(each.figure - seen), default=None)
     return ExplainedFigure(
         figure=text.strip(),
         explained_by=found,
         nearest=_counted(nearest) if nearest else None,
         off=float(nearest.figure / seen - 1) if nearest else None,
+        tried=len(counts),
+        of=of,
     )
 
 

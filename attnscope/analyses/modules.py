@@ -17,7 +17,7 @@ from attnscope.analyses.timed_comparison import (
     noise_warnings,
 )
 from attnscope.attentions.spec import FRAMES, Spec
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, quoted, ran_out_of_memory
+from attnscope.core.errors import FAILURES, AttnscopeError, UsageError, did_you_mean, quoted, ran_out_of_memory
 from attnscope.core.sizes import Pair
 from attnscope.core.version import __version__
 from attnscope.profiling.building import build, resident_bytes, settled, shortage
@@ -267,7 +267,7 @@ def _runnable(
                 resident, peak = resident + each.resident_bytes, max(peak, each.peak_bytes)
         except AttnscopeError as error:
             reason = str(error)
-        except Exception as error:
+        except FAILURES as error:
             is_memory = ran_out_of_memory(error)
             reason = f"it did not fit in the memory of {device.type}" if is_memory else why_not(error, [])
         if reason is not None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 KEPT = 8
 """Plans that are kept: those of one attention, which a report needs again for the other plans."""
+FEW = 16
+"""The most ranks for which a plan is proposed instead of an illegal one that has any number of ranks."""
 MOST_MORE = 7
 """The most ranks that a proposed plan has more, or fewer, than an illegal one."""
 
@@ -64,6 +66,8 @@ def plan_shards(
         129024
     """
     mesh = parse_mesh(plan) if isinstance(plan, str) else plan
+    if not (isinstance(mesh, tuple) and mesh and all(isinstance(axis, MeshAxis) for axis in mesh)):
+        raise UsageError(f"{{plan}} must be a text, such as 'tp=4', or a tuple of MeshAxis (got {mesh!r})")
     try:
         sharded = sharded_plan(spec, mesh)
     except UncuttableError as error:
@@ -253,11 +257,11 @@ def _with_legal_counts(error: CountError, spec: Spec, mesh: Mesh) -> UsageError:
 def _with_legal_plans(rule: str, spec: Spec, mesh: Mesh) -> UsageError:
     """Return the error of an illegal plan with the legal ones for as many ranks, or for the nearest number of ranks."""
     ranks = ranks_of(mesh)
-    near = sorted(range(max(2, ranks - MOST_MORE), ranks + MOST_MORE), key=lambda count: (abs(count - ranks), count))
-    for count in near:
+    few, near = range(2, FEW + 1), range(max(2, ranks - MOST_MORE), ranks + MOST_MORE)
+    for count in sorted({*few, *near}, key=lambda count: (abs(count - ranks), count)):
         if legal := legal_plans(spec, count):
             return UsageError(f"{rule}; use {' or '.join(legal)}")
-    return UsageError(f"{rule}; no plan is legal for this attention")
+    return UsageError(f"{rule}; no plan for 2 to {FEW} ranks is legal for this attention")
 
 
 def other_plans(spec: Spec, mesh: Mesh) -> list[OtherPlan]:

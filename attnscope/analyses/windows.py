@@ -42,6 +42,8 @@ def look_at_windows(
         >>> [(sight.rows, sight.columns) for sight in report.looks]  # plain windows, then shifted ones
         [((0, 6), (7, 13)), ((3, 9), (3, 9))]
     """
+    if not isinstance(spec, SwinSpec):
+        raise UsageError(f"spec must have windows, such as SwinSpec() (got {spec!r})")
     check_grid(spec)
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):

@@ -61,6 +61,20 @@ class Commands(MutableMapping[str, Any]):
         return [*(name for name in attentions.names() if name not in OTHERS), *OTHERS]
 
 
+def _meant(args: list[str], commands: Mapping[str, Any]) -> str:
+    """Return how to write the command that is meant by the name of a preset or a module, or by `help`, if it is one."""
+    from attnscope.cli.modules import is_module
+    from attnscope.networks import configs
+
+    name = args[0]
+    if name.lower() == "help":
+        return f"write {' '.join(['attnscope', *(word for word in args[1:2] if word in commands)])} --help"
+    if path := configs.presets().get(name):
+        family = next(word for word in configs.read_tables(path) if word in commands)
+        return f"write attnscope {family} --preset {name}"
+    return f"write attnscope trace {quoted(name)}" if is_module(name) else ""
+
+
 class Group(TyperGroup):
     """The root command, whose subcommands are built when they are looked up."""
 
@@ -81,9 +95,7 @@ class Group(TyperGroup):
         """
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
-            fix = did_you_mean(name, self.commands, many="attnscope --help lists them")
-            if name.lower() == "help":
-                fix = f"write {' '.join(['attnscope', *(word for word in args[1:2] if word in self.commands)])} --help"
+            fix = _meant(args, self.commands) or did_you_mean(name, self.commands, many="attnscope --help lists them")
             raise UsageError(f"{quoted(name)} is not a command of attnscope; {fix}")
         return super().resolve_command(ctx, args)
 

@@ -257,7 +257,8 @@ def run_trace(
         )
         report = trace_target(target, options)
     if explained is not None:
-        report = replace(report, figure=explain_figure(explained, counts_of_trace(report)))
+        counts = counts_of_trace(report)
+        report = replace(report, figure=explain_figure(explained, counts, report.totals.params, "this input"))
     write(lambda screen: render(report, form, screen), output, color, quiet, wide)
     say_findings(form, *findings_of(report))
     if strict:

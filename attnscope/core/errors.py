@@ -46,6 +46,8 @@ class DeviceError(AttnscopeError, RuntimeError):
     exit_code = 3
 
 
+FAILURES = (Exception, SystemExit)
+"""What the user's code may raise. `sys.exit()` in it would end attnscope too, without a word."""
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size: ", "alloc_failed")
 """Parts of out-of-memory messages: of CUDA and MPS, of the CPU on Windows and elsewhere, of Metal and of cuBLAS."""
 

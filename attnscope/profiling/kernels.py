@@ -55,7 +55,7 @@ def reasons(kernel: str) -> Iterator[list[warnings.WarningMessage]]:
         yield warned
 
 
-def why_not(error: Exception, warned: Iterable[warnings.WarningMessage] = ()) -> str:
+def why_not(error: BaseException, warned: Iterable[warnings.WarningMessage] = ()) -> str:
     """Return the reason for which a kernel does not run, in a few words of the error or of the warnings before it.
 
     Args:

@@ -39,7 +39,7 @@ def _named(ways: list[CountedFigure]) -> str:
 
 
 def _unexplained(explained: ExplainedFigure) -> str:
-    line = f"cannot tell: no known convention gives {explained.figure} for one image"
+    line = f"cannot tell: none of {explained.tried} known counts of {explained.of} is {explained.figure}"
     if explained.nearest is None or explained.off is None:
         return line
     nearest = f"{explained.nearest.name}, {explained.nearest.figure:,}"

@@ -137,8 +137,10 @@ def finding(comparison: Comparison) -> str:
         text = f"{where}{article} {noun} of {' and of '.join(unknown)} {verb} unknown"
         if speed:
             text += f". In measured time, {other} is {speed} than {first}"
-    elif ratio is None:  # the other one's cost is 0
-        text = f"{where}{other} needs no {noun}" + (f" and runs {speed} than {first}" if speed else "")
+    elif not ratio:  # the cost of one or both is 0
+        none = [name for name, label in zip((first, other), labels, strict=True) if not point.costs[label]]
+        text = f"{where}{' and '.join(none)} {'needs' if len(none) == 1 else 'need'} no {noun}"
+        text += f" and {other} runs {speed} than {first}" if speed else ""
     else:
         need = f"as {much} {noun} as" if ratio == 1 else f"{_factor(ratio, less, 'more', '')} {noun} than"
         text = f"{where}{other} needs {need} {first}{_rank(comparison, point, labels[1])}"
@@ -192,7 +194,8 @@ def _even(comparison: Comparison, crossing: Crossover) -> str:
     """Return the sentence about a break-even, with the condition under which it holds; empty if both need the same."""
     named = f" (where {crossing.equation})" if crossing.equation else ""
     if crossing.sides is not None:
-        return f". They break even {_at_sides(crossing)}"
+        more = "more than once, the last time " if crossing.is_last_of_several else ""
+        return f". They break even {more}{_at_sides(crossing)}"
     if crossing.tokens is not None:
         named = f" ({crossing.equation})" if crossing.equation else ""
         return f". They break even {_tokens(crossing.tokens)} tokens{condition(crossing)}{named}"
@@ -283,7 +286,7 @@ def _break_even(comparison: Comparison, crossing: Crossover) -> str:
     if crossing.always is not None:
         return f"{words.times(crossing.always)} at any size"
     if crossing.sides is not None:
-        return f"break-even {_at_sides(crossing)}"
+        return f"{'last ' if crossing.is_last_of_several else ''}break-even {_at_sides(crossing)}"
     if crossing.tokens is not None:
         return f"break-even {_tokens(crossing.tokens)} tokens"
     return f"{NO_BREAK_EVEN}{_always(comparison, crossing)}"

@@ -144,7 +144,8 @@ def verification_lines(report: ShardingReport) -> list[Labelled]:
     """Return whether the sharded module agrees with the plan."""
     found = report.verification
     assert found is not None
-    compared = f"{plural(found.ranks, 'rank')} on {found.how}"
+    ranks = plural(report.ranks, "rank")
+    compared = f"{ranks if found.ranks == report.ranks else f'{found.ranks} of {ranks}'} on {found.how}"
     if not found.agrees:
         return labelled("differs", [f"{compared}: {problem}" for problem in found.problems], "red")
     values = ""

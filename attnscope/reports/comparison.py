@@ -164,6 +164,8 @@ class Crossover:
     sides: Pair | None = None
     """Two consecutive sides between which the one with fewer MACs changes, if it was searched. They are in tokens, and for
     networks in pixels."""
+    is_last_of_several: bool = False
+    """True if the search found more than one break-even; `sides` is the one with the largest sides."""
     searched_to: int | None = None
     """The largest side of the search; None if the break-even was solved."""
 

@@ -192,12 +192,15 @@ class ExplainedFigure:
     """A figure that someone has seen, and the counting conventions that give it.
 
     `nearest` is the convention with the nearest count, and `off` how much larger it is than the figure, as a fraction.
+    `tried` is the number of counts that were compared with the figure, and `of` what they count, such as "one image".
     """
 
     figure: str
     explained_by: list[CountedFigure]
     nearest: CountedFigure | None
     off: float | None
+    tried: int = 0
+    of: str = "one image"
 
 
 @dataclass(frozen=True)

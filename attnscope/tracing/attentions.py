@@ -325,7 +325,7 @@ def _is_biased(attention: Attention, forward: Forward) -> bool:
 def observed(attention: Attention) -> Observed | None:
     """Return the sizes of an attention from which the Spec of its family follows; None if it may have no family."""
     layer, places = attention.layer, attention.places
-    if layer is None or not attention.heads or attention.mistakes:
+    if layer is None or not attention.heads or attention.mistakes or 0 in (places.images, attention.tokens):
         return None
     return Observed(
         scope=attention.scope,

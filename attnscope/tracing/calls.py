@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from attnscope.core.axes import Shape
+from attnscope.core.errors import FAILURES
 from attnscope.tracing.costs import (
     COUNTS,
     UNKNOWN,
@@ -121,7 +122,9 @@ class Watched:
 class ForwardFailedError(Exception):
     """An error in the user's forward: `error`, in the step `step` of the module at `path`, on inputs of these shapes."""
 
-    def __init__(self, error: Exception, path: str, step: str, shapes: list[Shape], file: str | None, line: int | None):
+    def __init__(
+        self, error: BaseException, path: str, step: str, shapes: list[Shape], file: str | None, line: int | None
+    ):
         super().__init__(str(error))
         self.error, self.path, self.step, self.shapes, self.file, self.line = error, path, step, shapes, file, line
 
@@ -140,7 +143,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
         entered: called with each module that starts to run, its Visit, and its positional and keyword arguments.
 
     Raises:
-        ForwardFailedError: the forward raised an Exception.
+        ForwardFailedError: the forward raised, or ended the process.
     """
     watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None, entered)
     try:
@@ -156,7 +159,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
             stack.enter_context(modes_as_before())
             stack.enter_context(_traced(tracer))
             result = forward()
-    except Exception as error:
+    except FAILURES as error:
         raise watcher.failure_of(error) from error
     watcher.flow.end(result)
     return Watched(list(_in_order(watcher.calls)), watcher.flow, watcher.memory.peak, watcher.memory.is_known)
@@ -477,7 +480,7 @@ class _Watcher:
                 users_line(sys._getframe(2), watch.__code__),
             )
 
-    def failure_of(self, error: Exception) -> ForwardFailedError:
+    def failure_of(self, error: BaseException) -> ForwardFailedError:
         file, line = raised_at(error, watch.__code__)
         if self.failed is not None and self.failed[0] is error:
             _, path, step, shapes, place = self.failed
@@ -530,7 +533,7 @@ class _Functions(TorchFunctionMode):
         modules = len(sys.modules)
         try:
             out = watcher.run_whole(run, name, args, kwargs) if name in WHOLE else run(*args, **kwargs)
-        except Exception as error:
+        except FAILURES as error:
             watcher.fail(error, name, args, kwargs)
             raise
         finally:

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope.core.dtypes import dtype_name
 from attnscope.core.errors import (
+    FAILURES,
     AttnscopeError,
     DeviceError,
     UsageError,
@@ -51,7 +52,7 @@ def built(target: Target, device: str, otherwise: str | None = None) -> nn.Modul
             return target.build()
     except (UsageError, DeviceError):
         raise
-    except Exception as error:
+    except FAILURES as error:
         if exceeds_addresses(error):
             raise DeviceError(
                 f"{target.name} has a tensor that does not fit in a 64-bit address space; use smaller values of {{arg}}"

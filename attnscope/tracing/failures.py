@@ -29,7 +29,7 @@ def is_metas(error: BaseException) -> bool:
     return needs_values(error) or is_refused or is_hidden or (error.__cause__ is not None and is_metas(error.__cause__))
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return in a line why a forward failed on meta."""
     return "TorchScript does not run there" if SCRIPTED in str(error) else in_a_line(error)
 

@@ -194,7 +194,10 @@ class _Part:
 
 def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     """Return an attention with its projections."""
+    is_whole = len(part.inputs) == len(("query", "key", "value"))  # not joined from a loop over parts
     found = part.found
+    if is_whole and _are_apart(part.queries, part.keys):
+        found = replace(found, is_other=True, pooled=False)
     if all(node.name.startswith(NATIVE) for node in part.nodes):  # its projections are inside of the operator
         dims = part.inputs[0].shape[-1], part.results[0].shape[-1]
         return replace(part, found=replace(found, layer=Layer(*dims, macs=sum(node.macs for node in part.nodes))))
@@ -243,7 +246,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
         head_dim=fused.head_dim,
         places=replace(places, heads=heads),
         macs=fused.macs,
-        pooled=bool(roots_of(rows) & roots_of(keys)),
+        pooled=_are_of_queries(rows, keys),
         is_other=_are_others(rows, keys, _values_of(node), channels),
         mistakes=_mistakes(rows, keys, places, ()),
     )
@@ -263,6 +266,14 @@ def _values_of(node: Node) -> Axis:
     return _axis(value, -2) if isinstance(value, Value) else ()
 
 
+def _are_of_queries(queries: Axis, keys: Axis) -> bool:
+    """Return whether keys are made from the tokens of the queries, and not joined with those of another input."""
+    own = sources_of(queries)
+    joined = [sources_of([part]) for atom in keys if atom.root.how == "cat" for part in atom.root.origin]
+    has_others = any(part.isdisjoint(own) and all(root.how == "input" for root in part) for part in joined)
+    return bool(roots_of(queries) & roots_of(keys)) and not has_others
+
+
 def _are_others(queries: Axis, keys: Axis, values: Axis, channels: Axis) -> bool:
     """Return whether keys and values come from one input, and queries from another one, or from learned tokens.
 
@@ -277,6 +288,16 @@ def _are_others(queries: Axis, keys: Axis, values: Axis, channels: Axis) -> bool
         and all(root.how == "input" or root.kind == TABLE for root in rows)
         and not any(root.how == "input" for root in sources_of(channels))
     )
+
+
+def _are_apart(one: Axis, other: Axis) -> bool:
+    """Return whether two axes are slices of one axis that have no position in common."""
+    if len(one) != 1 or len(other) != 1:
+        return False
+    slices = sorted([one[0], other[0]], key=lambda atom: atom.root.start)
+    first, second = (atom.root for atom in slices)
+    are_whole = all(atom.size == atom.root.size and atom.root.how == "slice" for atom in slices)
+    return are_whole and first.origin == second.origin and first.start + first.size <= second.start
 
 
 def _axis(value: Value, place: int) -> Axis:
@@ -333,7 +354,7 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         head_dim=size_of(first.contracted),
         places=places,
         macs=pair.macs,
-        pooled=bool(roots_of(queries) & roots_of(keys)),
+        pooled=_are_of_queries(queries, keys),
         is_other=_are_others(queries, keys, values_axis(pair), first.contracted),
         mistakes=_mistakes(queries, keys, places, _wrong_axes(pair, queries, compared)),
     )

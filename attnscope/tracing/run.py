@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from attnscope.core.errors import UsageError, did_you_mean, in_a_line
+from attnscope.core.errors import FAILURES, UsageError, did_you_mean, in_a_line
 from attnscope.profiling.outputs import not_finite
 from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
@@ -129,7 +129,7 @@ def _materialize(module: nn.Module, inputs: Inputs) -> None:
     """Run a module with lazy parameters once, so that they get their sizes before the forward that is recorded."""
     if any(map(is_lazy, tensors_of(module))):
         args, keywords = inputs_apart(inputs)
-        with torch.no_grad(), suppress(Exception):  # the recorded forward will raise it with its context
+        with torch.no_grad(), suppress(*FAILURES):  # the recorded forward will raise it with its context
             module(*args, **keywords)
 
 
@@ -251,5 +251,5 @@ def _run_forward(module: nn.Module, inputs: Inputs) -> Any:
     """Run a forward, and raise ForwardFailedError if it raises."""
     try:
         return _result(module, inputs)
-    except Exception as error:
+    except FAILURES as error:
         raise ForwardFailedError(error, "", "", [], *raised_at(error, _run_forward.__code__)) from error

@@ -102,7 +102,7 @@ class _Layer:
         self.others: list[Node] = []
         for place, value in enumerate(core.inputs):
             self.find_inputs(value, ROLES[place % len(ROLES)])
-        self.outputs = [node for node in projections_after(core.results, core.consumers) if inside(node)]
+        self.outputs = [node for node in projections_after(core.results, core.consumers, core.inputs) if inside(node)]
         ends = [data_of(node) for node in self.outputs] or list(core.results)
         self.others = self.find_others(ends)
         for node in (*self.outputs, *self.others):

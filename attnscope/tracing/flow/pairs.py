@@ -9,12 +9,11 @@ from math import prod
 from attnscope.tracing.flow.axes import FEATURE, TOKEN, Axis, Root, kind_of, roots_of, size_of
 from attnscope.tracing.flow.contractions import MATMULS, SUMS, Contraction, contractions
 from attnscope.tracing.flow.record import Flow, Node, Value
-from attnscope.tracing.flow.rules import RULES, operands, reduced_places
+from attnscope.tracing.flow.rules import RULES, operands, reduced_places, viewed_from
 
 SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "_masked_softmax"})
 EXPONENTIALS = frozenset({"exp", "exp_", "exp2"})
 """Operators of a softmax that is written out."""
-VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "clone", "contiguous"})
 FACTORS = ("weighted sum", "sum of the weights")
 NEAREST = 4
 """The largest number of operators between a sum and a division by it."""
@@ -243,7 +242,9 @@ def _summand(node: Node) -> Value | None:
     if node.name == "sum":
         return next(node.inputs, None)
     left, right = operands(node)
-    return _viewed(right) if left is not None and right is not None and left.is_weight and not right.is_weight else None
+    if left is None or right is None or not left.is_weight or right.is_weight:
+        return None
+    return viewed_from(right)
 
 
 def _are_exponentials(one: Value, other: Value) -> bool:
@@ -252,15 +253,6 @@ def _are_exponentials(one: Value, other: Value) -> bool:
     if None in makers or makers[0].name not in EXPONENTIALS:  # type: ignore[union-attr]
         return False
     return one is other or (makers[0].name == makers[1].name and makers[0].args[0] is makers[1].args[0])  # type: ignore[union-attr]
-
-
-def _viewed(value: Value) -> Value:
-    """Return the tensor of which another one is a view with the same elements."""
-    while (
-        value.maker is not None and value.maker.name in VIEWS and prod(value.maker.args[0].shape) == prod(value.shape)
-    ):
-        value = value.maker.args[0]
-    return value
 
 
 def _way(before: Mapping[Value, tuple[Value, Node] | None], value: Value) -> list[Node]:

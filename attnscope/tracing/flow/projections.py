@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from attnscope.tracing.flow.record import Node, Value
 from attnscope.tracing.flow.rules import operands
 
+SUMS = frozenset({"add", "add_"})
 FARTHEST = 60
 """The largest number of operators between a projection and the attention that are searched."""
 
@@ -40,7 +41,7 @@ def layer_of(
         macs: MACs of the attention without projections.
     """
     before = [_before(value) for value in inputs]
-    after = projections_after(results, consumers)
+    after = projections_after(results, consumers, inputs)
     query = before[0]
     nodes = tuple(dict.fromkeys([node for found in (*before, after) for node in found]))
     return Layer(
@@ -69,21 +70,46 @@ def _before(value: Value) -> list[Node]:
     return found
 
 
-def projections_after(values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]]) -> list[Node]:
-    """Return the nearest products with a weight that take these results: one, or one for each part of a loop."""
-    found = [_after(value, consumers) for value in values]
+def projections_after(
+    values: Iterable[Value], consumers: Mapping[Value, Sequence[Node]], inputs: Iterable[Value]
+) -> list[Node]:
+    """Return the nearest products with a weight that take these results: one, or one for each part of a loop.
+
+    What follows a residual connection is not of the attention any more.
+
+    Args:
+        values: the results of the attention.
+        consumers: the operators that take each tensor.
+        inputs: its queries, keys and values.
+    """
+    around = _projected({node for value in inputs for node in _before(value)})
+    found = [_after(value, consumers, around) for value in values]
     return list(dict.fromkeys([node for node in found if node is not None]))
 
 
-def _after(value: Value, consumers: Mapping[Value, Sequence[Node]]) -> Node | None:
-    """Return the nearest product with a weight that takes this result."""
+def _projected(projections: Iterable[Node]) -> set[Value]:
+    """Return what projections take, and the tensors from which that is made without a product."""
+    queue = [data_of(node) for node in projections]
+    seen = {*queue}
+    for each in queue:
+        if each.maker is None or each.maker.macs or len(seen) > FARTHEST:
+            continue
+        new = [before for before in each.maker.inputs if not before.is_weight and before not in seen]
+        seen.update(new)
+        queue += new
+    return seen
+
+
+def _after(value: Value, consumers: Mapping[Value, Sequence[Node]], around: set[Value]) -> Node | None:
+    """Return the nearest product with a weight that takes this result, before it is added to what is around."""
     queue = [value]
     seen = {value}
     for each in queue:
         for node in consumers.get(each, ()):
             if is_projection(node):
                 return node
-            if node.macs or len(seen) > FARTHEST:
+            is_residual = node.name in SUMS and any(before in around for before in node.inputs)
+            if node.macs or is_residual or len(seen) > FARTHEST:
                 continue
             new = [out for out in node.outputs if out not in seen]
             seen.update(new)

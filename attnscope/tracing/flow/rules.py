@@ -5,6 +5,7 @@ new Root that came from the old one. The other operators have a rule.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -30,6 +31,8 @@ from attnscope.tracing.flow.record import INPUT, STRIDED, Flow, Node, Value
 Rule = Callable[["AxisRules", Node], Sequence[Axes]]
 KNOWN = frozenset({BATCH, TOKEN, FEATURE})
 POOLS_WITH_INDICES = (("max", "_with_indices"), ("adaptive_max", ""))
+VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "clone", "contiguous"})
+ORDERS = frozenset({"transpose", "permute", "t"})
 EXPANDED = "expand"
 """The origin of an axis whose positions are all equal."""
 RULES: dict[str, Rule] = {}
@@ -395,11 +398,8 @@ def _shifted(parts: Sequence[Value]) -> dict[int, Axis]:
     """Return the axes along which tensors are shifts of one tensor, by their places: rolled, or slices after padding."""
     if len(parts) < 2 or len({len(part.axes) for part in parts}) > 1:
         return {}
-    makers = [part.maker for part in parts if part.maker is not None]
-    rolls = [maker for maker in makers if maker.name == "roll" and len(maker.args) > 2]  # without axes, it is flattened
-    if len(rolls) == len(parts) and len({roll.args[0] for roll in rolls}) == 1:
-        rolled = {place for roll in rolls for place in roll.args[2]}
-        return {place: parts[0].axes[place] for place in sorted(rolled)}
+    if (rolled := _rolled(parts)) is not None:
+        return rolled
     found: dict[int, Axis] = {}
     for place, first in enumerate(parts[0].axes):
         axes = [part.axes[place] for part in parts]
@@ -409,6 +409,45 @@ def _shifted(parts: Sequence[Value]) -> dict[int, Axis]:
         if any(axis != first for axis in axes):
             found[place] = unshifted.pop()
     return found
+
+
+def _rolled(parts: Sequence[Value]) -> dict[int, Axis] | None:
+    """Return the axes along which tensors are rolls of one tensor, by their places; None if they are not.
+
+    There are none unless the rolls bring the neighbours of each token together: each place of a box once, at equal
+    distances along each axis, which counts tokens.
+    """
+    shifts = []
+    for part in parts:
+        roll = part.maker if part.maker is not None and part.maker.name == "roll" else None
+        if roll is not None and len(roll.args) < 3:  # without axes, it is flattened
+            return None
+        base, by = (part, {}) if roll is None else (roll.args[0], dict(zip(roll.args[2], roll.args[1], strict=True)))
+        shifts.append((base, {place % len(part.shape): shift for place, shift in by.items()}))
+    places = sorted({place for _, by in shifts for place in by})
+    if not places or len({(viewed_from(base, VIEWS | ORDERS), base.axes) for base, _ in shifts}) > 1:
+        return None
+    axes = shifts[0][0].axes
+    sizes = [size_of(axes[place]) for place in places]
+    offsets = [
+        tuple((by.get(place, 0) + size // 2) % size for place, size in zip(places, sizes, strict=True))
+        for _, by in shifts
+    ]
+    along = [sorted(set(each)) for each in zip(*offsets, strict=True)]
+    is_regular = all(len({after - before for before, after in pairwise(each)}) <= 1 for each in along)
+    is_box = len(set(offsets)) == len(offsets) == prod(map(len, along))
+    if not (is_regular and is_box) or any(kind_of(axes[place]) != TOKEN for place in places):
+        return {}
+    return {place: axes[place] for place in places}
+
+
+def viewed_from(value: Value, views: frozenset[str] = VIEWS) -> Value:
+    """Return the tensor of which another one is a view with the same elements, through views with these names."""
+    while (
+        value.maker is not None and value.maker.name in views and prod(value.maker.args[0].shape) == prod(value.shape)
+    ):
+        value = value.maker.args[0]
+    return value
 
 
 def _unshifted(axis: Axis) -> Axis:
@@ -424,7 +463,7 @@ def _unshifted(axis: Axis) -> Axis:
 def _as_strided(rules: AxisRules, node: Node) -> Sequence[Axes]:
     """Find the axis of each stride. Two strides along one axis are those of windows, and of the tokens of a window.
 
-    A stride of 0 is that of an expanded axis.
+    A stride of 0 is that of an expanded axis. Axes of more strides are unknown.
     """
     value, shape, strides, old = node.args[:4]
     axes: list[Axis] = [Root(size, UNKNOWN, EXPANDED).whole if size > 1 else () for size in shape]
@@ -441,9 +480,10 @@ def _as_strided(rules: AxisRules, node: Node) -> Sequence[Axes]:
             found = [rules.derived(axis, sizes[0], "slice" if steps[0] == 1 else "steps")]
         elif steps == [sizes[-1], 1] and prod(sizes) == value.shape[source]:
             found = viewed((axis,), tuple(sizes))
+        elif len(places) == 2:
+            found = [rules.derived(axis, size, how) for size, how in zip(sizes, ("windows", "window"), strict=True)]
         else:
-            outer, inner = sizes
-            found = [rules.derived(axis, outer, "windows"), rules.derived(axis, inner, "window")]
+            found = [Root(size, UNKNOWN).whole for size in sizes]
         for place, each in zip(places, found, strict=True):
             axes[place] = each
     return [tuple(axes)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
-from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, exceeds_addresses, literal
+from attnscope.core.errors import FAILURES, AttnscopeError, UsageError, did_you_mean, exceeds_addresses, literal
 from attnscope.tracing.targets.target import Target
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
                 takes = _signature(factory)
                 raise UsageError(f"{attribute}{takes}: {error}; {GIVE_ARGUMENTS}") from None
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
-        except Exception as error:
+        except FAILURES as error:
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         if not isinstance(module, nn.Module):
             raise UsageError(f"{name} must return an nn.Module (got {type(module).__name__})")
@@ -78,7 +78,7 @@ def _once(load: Callable[[], Any]) -> Callable[[], Any]:
             try:
                 with torch.device("cpu"):
                     outcome.set_result(load())
-            except Exception as error:
+            except FAILURES as error:
                 outcome.set_exception(error)
         return outcome.result()
 
@@ -137,7 +137,7 @@ def _run_file(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except FAILURES as error:
         if before is None:
             del sys.modules[name]
         else:
@@ -165,7 +165,7 @@ def _package_of(folder: Path, name: str) -> str:
     sys.path.insert(0, str(root))
     try:
         found = importlib.import_module(package)
-    except Exception as error:
+    except FAILURES as error:
         raise _theirs(error, name) from error
     finally:
         sys.path.remove(str(root))
@@ -181,11 +181,11 @@ def _import(name: str) -> Any:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(f"module {name} cannot be imported: {error.name} does not exist") from None
         raise _theirs(error, name) from error
-    except Exception as error:
+    except FAILURES as error:
         raise _theirs(error, name) from error
 
 
-def _theirs(error: Exception, name: str) -> TargetError:
+def _theirs(error: BaseException, name: str) -> TargetError:
     """Return a TargetError for an error of the user's code while a module was built, with the line of the code."""
     place = ""
     for frame, line in walk_tb(error.__traceback__):
