@@ -360,7 +360,7 @@ def test_times_of_different_settings_are_not_gated(attnscope, tmp_path):
         b = str(saved(tmp_path, "b.json", other))
         done = attnscope("diff", a, b, "--fail-above", "2")
         assert done.returncode == 4, name
-        assert done.stdout.splitlines()[0].startswith(f"the runs differ in {name} ")
+        assert done.stdout.splitlines()[0].startswith(f" warning  the runs differ in {name} ")
         assert last_line(done).startswith(f"CANNOT TELL: times are not comparable: the runs differ in {name};")
         across = attnscope("diff", a, b, "--fail-above", "2", "--across")
         assert across.returncode == 0, name
@@ -413,7 +413,7 @@ def test_each_count_has_a_table_with_its_unit_sorted_by_the_change():
         "mix 1.84 M 3.15 M 1.71× more",
     ]
     assert lines_below(screen, "peak activation memory")[0].startswith("whole 735.0 KiB ")
-    assert screen.splitlines()[0] == "the runs differ in tokens 49 → 64"
+    assert screen.splitlines()[0] == " warning  the runs differ in tokens 49 → 64"
     for raw in ("bytes_", "_peak", "None", "True", "False", "macs"):
         assert raw not in screen
 
@@ -449,7 +449,7 @@ def test_steps_of_one_run_are_named():
 
 def test_options_and_the_environment_are_in_words():
     runs = [explore(ViTSpec(qkv_bias=bias, dim=dim), time=False) for bias, dim in ((True, 768), (False, 1536))]
-    assert shown(*runs).startswith("the runs differ in qkv bias yes → no; dim 768 → 1,536 a → b")
+    assert shown(*runs).startswith("warning the runs differ in qkv bias yes → no; dim 768 → 1,536 a → b")
     run = timed(runs[0])
     many = replace(run, spec={f"option_{index}": index for index in range(9)})
     assert shown(run, many).split(" a → b ")[0].endswith("more")
@@ -476,7 +476,7 @@ def test_the_result_comes_first_and_says_what_changed():
     assert finding(compare(untimed, run)).startswith("forward: only in the second run; ")
     again = explore(ViTSpec(tokens=64), time=False, backward=True)
     assert finding(compare(untimed, again)).startswith("no times in either run; ")
-    assert shown(run, run).startswith("a → b result both files contain the same run ")
+    assert shown(run, run) == "a → b result both files contain the same run"
 
 
 def test_the_environment_of_one_run_is_one_line():

@@ -128,6 +128,8 @@ def verdict(change: TimeChange) -> str:
 def diff_parts(diff: Diff, names: tuple[str, str], screen: Screen) -> list[RenderableType]:
     """Return the differences of the runs, the result, and a table of each quantity that changed."""
     headline = screen.headline(f"{names[0]} → {names[1]}")
+    if diff.same:
+        return [headline, Text(""), screen.lines(labelled("result", [finding(diff)], "bold"))]
     shown = [("result", finding(diff), "bold"), *change_lines(diff), *warning_lines(diff)]
     return [*incomparable(diff, screen), headline, Text(""), screen.lines(shown), *tables(diff, screen)]
 
@@ -140,7 +142,7 @@ def incomparable(diff: Diff, screen: Screen) -> list[RenderableType]:
     changes = "; ".join(map(setting, differing[:MOST_SETTINGS]))
     more = len(differing) - MOST_SETTINGS
     words_of_more = f"; and {more} more" if more > 0 else ""
-    return [Text(screen.text(f"the runs differ in {changes}{words_of_more}"), "yellow"), Text("")]
+    return [screen.lines(labelled("warning", [f"the runs differ in {changes}{words_of_more}"], "yellow")), Text("")]
 
 
 def _differing(diff: Diff) -> list[Change]:

@@ -165,12 +165,14 @@ class Screen:
         return [self.aside(all_of_them)]
 
     def lines(self, lines: Iterable[Labelled]) -> RenderableType:
-        """Return the lines with their labels; long text wraps within its column."""
+        """Return the lines with their labels; long text wraps within its column, below its first word."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         for label, text, style in lines:
-            grid.add_row(" " * MARGIN + self.text(label), Text(self.text(text), style=style))
+            begun = self.text(text)
+            body = Text(begun.lstrip(" "), style=style)
+            grid.add_row(" " * MARGIN + self.text(label), Padding(body, (0, 0, 0, len(begun) - len(body.plain))))
         return grid
 
     def suggestion(self, command: str, why: str) -> list[Labelled]:

@@ -133,7 +133,7 @@ def _inference_line(report: Report) -> str:
     peak = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} peak activation memory"
     if totals.peak_bytes is None:
         names = dict.fromkeys(row.part if report.parts else row.name for row in report.steps if row.bytes_live is None)
-        return f"{peak}; the full size of {' and '.join(names)} is unknown"
+        return f"{peak}; {' and '.join(names)} may need more"
     return f"{peak}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
 
 

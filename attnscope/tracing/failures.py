@@ -63,7 +63,8 @@ def _message(failure: ForwardFailedError, name: str) -> str:
     """Return the error message: step, shapes, line of the user's code, and the original error."""
     parts = []
     if failure.step:
-        shapes = " and ".join(map(spell, failure.shapes)) or "no tensors"
+        *before, last = [*map(spell, failure.shapes)] or ["no tensors"]
+        shapes = f"{', '.join(before)} and {last}" if before else last
         parts.append(f"{failure.path or name}: {failure.step} of {shapes} failed")
     else:
         parts.append(f"{name}: the forward failed")

@@ -47,12 +47,15 @@ def _factory(name: str, load: Callable[[], Any], attribute: str, args: Mapping[s
         factory = _attribute(home, attribute, name) if attribute else _only_module(home, name)
         if isinstance(factory, nn.Module):
             return factory
+        if not callable(factory):
+            raise UsageError(f"{name} must be a module, its class or a function (got {type(factory).__name__})")
         try:
             module = factory(**args)
         except TypeError as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 takes = _signature(factory)
-                raise UsageError(f"{attribute}{takes}: {error}; {GIVE_ARGUMENTS}") from None
+                fix = _near_argument(factory, args) or GIVE_ARGUMENTS
+                raise UsageError(f"{attribute}{takes}: {error}; {fix}") from None
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
         except FAILURES as error:
             raise error if exceeds_addresses(error) else _theirs(error, name) from error
@@ -195,6 +198,17 @@ def _theirs(error: BaseException, name: str) -> TargetError:
     if isinstance(error, SyntaxError) and error.filename:
         place = f" at {error.filename}:{error.lineno}"
     return TargetError(literal(f"{name} could not be built{place}: {type(error).__name__}: {error}"))
+
+
+def _near_argument(factory: Any, args: Mapping[str, Any]) -> str:
+    """Return the name that is meant by an argument which a factory does not take, if one is close."""
+    try:
+        takes = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return ""
+    wrong = next((name for name in args if name not in takes), "")
+    fix = did_you_mean(wrong, takes)
+    return fix if wrong and fix.startswith("did") else ""
 
 
 def _signature(factory: Any) -> str:
