@@ -20,6 +20,7 @@ from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.presets import presets
+from attnscope.networks.pvt.spec import PVTNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -30,6 +31,8 @@ VIT = {"image": (48, 48), "patch": (16, 16), "dim": 24, "heads": 4, "depth": 2, 
 SWIN = {"image": (56, 56), "dim": 12, "heads": 3, "depths": (2, 2), "window": (7, 7), "classes": 10}
 ODD = {**SWIN, "image": (64, 64)}
 V2 = {**SWIN, "image": (64, 64), "window": (8, 8)}
+PVT = {"image": (72, 56), "dim": 8, "depths": (2, 1, 1, 1), "classes": 10}
+PVT_OF_TIMM = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": (2, 1, 1, 1), "num_classes": 10}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -37,7 +40,14 @@ SPECS = {
     "swin": SwinNetworkSpec(**SWIN),
     "swin padded": SwinNetworkSpec(**ODD),
     "swinv2": SwinV2NetworkSpec(**V2),
+    "pvt": PVTNetworkSpec(**PVT),
+    "pvt linear": PVTNetworkSpec(**PVT, linear=True),
 }
+TIMM = {
+    "pvt": ("pvt_v2_b0", PVT_OF_TIMM),
+    "pvt linear": ("pvt_v2_b0", {**PVT_OF_TIMM, "linear": True}),
+}
+"""Networks that timm builds with fused attention and without: the name of timm's network, and its arguments."""
 
 
 def timms(name, fused):
@@ -45,6 +55,9 @@ def timms(name, fused):
     spec = SPECS[name]
     timm.layers.set_fused_attn(fused)
     try:
+        if name in TIMM:
+            official, arguments = TIMM[name]
+            return timm.create_model(official, **arguments)
         if isinstance(spec, ViTNetworkSpec):
             sizes = {"embed_dim": spec.dim, "depth": spec.depth, "num_heads": spec.heads, "reg_tokens": spec.registers}
             others = {"init_values": 1.0 if spec.layer_scale else None, "class_token": spec.cls}
@@ -78,7 +91,7 @@ NETWORKS = {
     ("vit", "timm without fused attention"): lambda: timms("vit", False),
     **{
         (name, library): lambda name=name, fused=fused: timms(name, fused)
-        for name in ("vit with registers", "vit that averages")
+        for name in ("vit with registers", "vit that averages", *TIMM)
         for library, fused in (("timm", True), ("timm without fused attention", False))
     },
     ("vit", "torchvision"): lambda: torchvisions("vit"),
@@ -115,6 +128,14 @@ def calflops(network, image):
     return works.calflops_flops(network, image)
 
 
+def deepspeed(network, image):
+    profiler = pytest.importorskip("deepspeed.profiling.flops_profiler", reason="DeepSpeed is not installed")
+    quiet = {"print_profile": False, "detailed": False, "warm_up": 0, "as_string": False}
+    with torch.no_grad():  # as in evaluation, where nn.MultiheadAttention takes its fused path
+        flops, macs, _ = profiler.get_model_profile(network, args=[image], **quiet)
+    return int(flops), int(macs)
+
+
 def fvcore(network, image):
     from fvcore.nn import FlopCountAnalysis
 
@@ -127,11 +148,17 @@ def flop_counter(network, image):
     return counter.get_total_flops()
 
 
-def expected(tool, name, library):
+TOOLS = (thop, ptflops, ptflops_aten, torchinfo, calflops, deepspeed, fvcore, flop_counter)
+
+
+def expected(tool, spec, library):
     """Return what the conventions say that a tool prints for a network of a library."""
-    figures = {count.name: count.figure for count in counts_per_image(SPECS[name])}
-    fused = name.startswith("vit") and library != "timm without fused attention"
-    inside = (name, library) == ("vit", "torchvision")
+    figures = {count.name: count.figure for count in counts_per_image(spec)}
+    fused = library != "timm without fused attention" and not spec.name.startswith("swin")
+
+    def first(*names):
+        return next(figures[name] for name in names if name in figures)
+
     if tool is thop:
         return figures[f"thop on {library}"]
     if tool is ptflops:
@@ -140,37 +167,85 @@ def expected(tool, name, library):
         return figures[f"torchinfo's mult-adds on {library}"]
     if tool is calflops:
         return figures[f"calflops' FLOPs on {library}"]
+    if tool is deepspeed:
+        return figures[f"DeepSpeed's FLOPs on {library}"], first(f"DeepSpeed's MACs on {library}", "MACs")
     if tool is ptflops_aten:
-        return figures["MACs with biases, without SDPA" if fused else "MACs with biases"]
+        usual = "MACs with biases, without SDPA" if fused else "MACs with biases"
+        return first(f"ptflops with backend aten on {library}", usual)
     if tool is fvcore:
-        return figures["fvcore without SDPA" if fused else "fvcore: LayerNorm added"]
-    if inside:
-        return figures["FlopCounterMode in evaluation mode on torchvision"]
-    return figures["FlopCounterMode without SDPA on timm" if fused else "FLOPs"]
+        return first(f"fvcore on {library}", "fvcore without SDPA" if fused else "fvcore: LayerNorm added")
+    evaluation, without = "FlopCounterMode in evaluation mode", "FlopCounterMode without SDPA"
+    return first(f"{evaluation} on {library}", f"{without} on {library}", "FLOPs")
 
 
 @pytest.mark.filterwarnings("ignore")  # the tools use what torch and Python have deprecated
-@pytest.mark.parametrize(
-    "tool", [thop, ptflops, ptflops_aten, torchinfo, calflops, fvcore, flop_counter], ids=lambda f: f.__name__
-)
-@pytest.mark.parametrize(("name", "library"), NETWORKS, ids=" of ".join)
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("name", "library"), NETWORKS, ids=map(" of ".join, NETWORKS))
 def test_a_tool_prints_what_its_convention_says(tool, name, library):
     torch.manual_seed(0)
     network, image = NETWORKS[name, library]().eval(), torch.randn(SPECS[name].image_shape)
-    want = expected(tool, name, library)
+    want = expected(tool, SPECS[name], library)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         got = tool(network, image)
-    if (
-        tool is fvcore and library == "torchvision" and name != "vit"
-    ):  # it also counts the input of nn.AdaptiveAvgPool2d
-        last = SPECS[name].stages[-1]
-        want += last.grid[0] * last.grid[1] * last.dim
-    if tool is flop_counter and name.startswith("vit") and library == "timm":
+    if tool is flop_counter and library == "timm" and not name.startswith("swin"):
         # some versions of torch count fused attention
         assert got in (want, 2 * SPECS[name].macs())
         return
     assert got == want
+
+
+PRINTED = {
+    ("pvt-v2-b0-224", "timm"): (
+        528_835_072,
+        540_702_696,
+        534_574_952,
+        118_691_944,
+        1_067_611_264,
+        (1_143_828_608, 566_065_664),
+        533_915_392,
+        1_055_913_984,
+    ),
+    ("pvt-v2-b0-224", "timm without fused attention"): (
+        528_835_072,
+        540_702_696,
+        572_683_624,
+        118_691_944,
+        1_067_611_264,
+        (1_143_828_608, 566_065_664),
+        572_024_064,
+        1_132_131_328,
+    ),
+    ("pvt-v2-b2-li-224", "timm"): (
+        3_750_280_512,
+        3_814_535_016,
+        3_771_286_440,
+        422_153_704,
+        7_543_715_520,
+        (7_828_915_904, 3_888_850_944),
+        3_767_164_736,
+        7_492_501_504,
+    ),
+    ("pvt-v2-b2-li-224", "timm without fused attention"): (
+        3_750_280_512,
+        3_814_535_016,
+        3_913_886_632,
+        422_153_704,
+        7_543_715_520,
+        (7_828_915_904, 3_888_850_944),
+        3_909_764_928,
+        7_777_701_888,
+    ),
+}
+"""What each of TOOLS printed for timm 1.0.31's network of a preset."""
+
+
+@pytest.mark.parametrize(("preset", "library"), PRINTED, ids=map(" of ".join, PRINTED))
+def test_figures_that_tools_printed_for_timms_networks(preset, library):
+    spec = next(each.spec for each in presets() if each.name == preset)
+    assert {tool.__name__: expected(tool, spec, library) for tool in TOOLS} == {
+        tool.__name__: figure for tool, figure in zip(TOOLS, PRINTED[preset, library], strict=True)
+    }
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,11 @@ class Spec(ABC):
         return True
 
     @property
+    def code(self) -> str:
+        """Return the name of the code that builds it, as `attnscope.networks.operations` knows it; by default its own."""
+        return self.name
+
+    @property
     def drops(self) -> bool:
         """Return whether training has dropout."""
         return self.attn_drop > 0 or self.proj_drop > 0

@@ -6,6 +6,7 @@ modules or functions also depends on the library whose code it counts.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TypeVar
 
 from attnscope.attentions.spec import Spec
@@ -19,6 +20,8 @@ from attnscope.networks.operations import (
     METHOD,
     MODULE,
     OPERATOR,
+    OWN,
+    SEQUENCE_POOL,
     Library,
     Operation,
     operations_of,
@@ -30,6 +33,10 @@ from attnscope.plan.plan import Plan
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
+POOLING = ("pool", "adaptive_pool")
+"""The kinds of operations that average tokens."""
+POOLS = (MODULE, SEQUENCE_POOL)
+"""The calls of a module that averages tokens."""
 PER_NORM_ELEMENT = {"layer_norm": 5, "batch_norm": 2}
 """FLOPs that fvcore counts for each element of a norm and adds to the MACs."""
 
@@ -90,6 +97,11 @@ class Counted:
         """Return each operation with the way in which the library calls it."""
         assert self.library is not None
         return ((each, self.library.call_of(each)) for each in self.operations)
+
+    @property
+    def fused(self) -> int:
+        """Return the MACs of the operations that the library leaves to a fused kernel."""
+        return sum([each.macs for each, call in self.called() if call == FUSED])
 
 
 @dataclass(frozen=True)
@@ -167,16 +179,17 @@ def _microsoft(counted: Counted) -> int | None:
 
 
 def _thop(counted: Counted) -> int:
-    """Count as thop: modules only; 4 for each LayerNorm element, and softmax and pooling as modules."""
-    assert counted.library is not None
+    """Count as thop: modules of torch only; 4 for each LayerNorm element, and softmax and pooling as modules."""
     total = 0
     for each, call in counted.called():
-        if call == MODULE:
-            norm = 0 if counted.library.own_norm else 4 * each.elements
-            pool = each.inputs + each.elements
-            total += {"layer_norm": norm, "softmax": 3 * each.elements - each.rows, "pool": pool}.get(
-                each.kind, each.macs
-            )
+        if call in (MODULE, SEQUENCE_POOL):
+            norm, softmax, pool = 4 * each.elements, 3 * each.elements - each.rows, each.inputs + each.elements
+            if each.kind == "adaptive_pool":  # thop divides the sides as floating-point numbers, and truncates
+                given, made = each.shapes
+                cell = prod([side / kept for side, kept in zip(given[2:], made[2:], strict=True)])
+                pool = each.calls * int((cell + 1) * prod(made))
+            counts = {"layer_norm": norm, "softmax": softmax, **dict.fromkeys(POOLING, pool)}
+            total += counts.get(each.kind, each.macs)
     return total
 
 
@@ -194,11 +207,11 @@ def _ptflops(counted: Counted) -> int:
                 total += each.macs + each.biases
                 total += each.elements if each.step in ("softmax", "mix") else 0  # the mix is as large as the queries
         elif each.kind == "layer_norm":
-            total += 0 if library.own_norm else each.elements
+            total += each.elements if call == MODULE else 0
         elif each.kind in ("gelu", "relu"):
-            total += each.elements * {MODULE: 2, FUNCTION: 1}.get(call, 0)
-        elif each.kind == "pool":
-            total += 2 * each.inputs if call == MODULE else 0
+            total += each.elements * {MODULE: 2, OWN: 1, FUNCTION: 1}.get(call, 0)
+        elif each.kind in POOLING:
+            total += 2 * each.inputs if call in POOLS else 0
         elif each.kind == "softmax":
             total += each.elements if call in (MODULE, FUNCTION) else 0
         elif each.kind == "matmul":
@@ -213,7 +226,7 @@ def _torchinfo(counted: Counted) -> int:
 
     Only for convolutions, these are all positions.
     """
-    return sum([each.params for each, call in counted.called() if call == MODULE])
+    return sum([each.params for each, call in counted.called() if call in (MODULE, OWN)])
 
 
 def _deepspeed(counted: Counted) -> int:
@@ -225,9 +238,9 @@ def _deepspeed(counted: Counted) -> int:
             total += each.biases
         elif each.kind == "layer_norm":
             total += 5 * each.elements
-        elif each.kind in ("gelu", "relu", "softmax") and call in (MODULE, FUNCTION):
+        elif each.kind in ("gelu", "relu", "softmax") and call in (MODULE, OWN, FUNCTION):
             total += each.elements
-        elif each.kind == "pool" and call == MODULE:
+        elif each.kind in POOLING and call in POOLS:
             total += each.inputs
     return total
 
@@ -256,8 +269,20 @@ def _without_inside(counted: Counted) -> int | None:
 
 
 def _flop_counter_fused(counted: Counted) -> int | None:
-    fused = sum([each.macs for each, call in counted.called() if call == FUSED])
-    return 2 * (counted.macs - fused) if fused else None
+    return 2 * (counted.macs - counted.fused) if counted.fused else None
+
+
+def _fvcore_on(counted: Counted) -> int | None:
+    """Count as fvcore: no fused attention, and one for each element that nn.AdaptiveAvgPool2d averages."""
+    pools = sum([each.inputs for each, call in counted.called() if each.kind in POOLING and call == MODULE])
+    return counted.fvcore - counted.fused + pools if pools else None
+
+
+def _aten_on(counted: Counted) -> int | None:
+    """Count as ptflops with backend aten, which misses a bias that torch adds to the product by an operator of its own."""
+    assert counted.library is not None
+    strided = sum([each.biases for each in counted.operations if each.step in counted.library.strided])
+    return counted.macs - counted.fused + counted.total("biases") - strided if strided else None
 
 
 CONVENTIONS = (
@@ -347,6 +372,18 @@ CONVENTIONS = (
         by_library=True,
     ),
     Convention(
+        "fvcore",
+        "as fvcore, with the input of nn.AdaptiveAvgPool2d, but no fused attention",
+        _fvcore_on,
+        by_library=True,
+    ),
+    Convention(
+        "ptflops with backend aten",
+        "MACs with biases, but no fused attention and no bias after a strided input",
+        _aten_on,
+        by_library=True,
+    ),
+    Convention(
         "FlopCounterMode without SDPA",
         "FLOPs, but fused attention counts as 0",
         _flop_counter_fused,
@@ -398,7 +435,7 @@ def counts_of(counted: Counted, libraries: Sequence[Library]) -> list[Count]:
 def counts_per_image(spec: Spec) -> list[Count]:
     """Return what every convention gives for one image of a network, or of its part, in every library that has it."""
     single = one_image(spec)
-    libraries = [each for each in LIBRARIES if spec.name in each.families and spec.is_in(each.name)]
+    libraries = [each for each in LIBRARIES if spec.code in each.families and spec.is_in(each.name)]
     return counts_of(Counted.of(single, single.plan()), libraries)
 
 

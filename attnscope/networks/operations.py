@@ -7,11 +7,17 @@ depends on whose code builds it.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 
+from attnscope.core.axes import Shape
 from attnscope.plan.plan import Plan, SizedStep
 
 MODULE = "module"
-"""Call of a module, such as nn.Linear."""
+"""Call of a module of torch, such as nn.Linear."""
+OWN = "own module"
+"""Call of a module of the library, such as timm's LayerNorm, which counters that compare classes do not recognize."""
+SEQUENCE_POOL = "nn.AdaptiveAvgPool1d"
+"""Call of a pooling module for sequences, which fvcore does not count."""
 FUNCTION = "function"
 """Call of a function of torch.nn.functional, such as F.linear."""
 METHOD = "method"
@@ -36,10 +42,14 @@ KINDS = {
     "index": "table",
     "gelu": "gelu",
     "relu": "relu",
+    "silu": "silu",
     "mean": "pool",
+    "_adaptive_avg_pool2d": "adaptive_pool",
     "scaled_dot_product_attention": "attention",
 }
 """The kind of an operation, by the name of its aten operator."""
+MODULES = ("convolution", "linear", "layer_norm", "batch_norm", "gelu", "relu", "silu", "adaptive_pool")
+"""The kinds of operations that libraries call as modules of torch by default."""
 ATTENTION = ("score", "softmax", "mix")
 """The steps between the projections of an attention."""
 
@@ -59,6 +69,8 @@ class Operation:
         rows: rows that it reduces, for a softmax.
         params: parameters, multiplied by the first size of the output: images or windows; positions, for a
             convolution; heads, for the table of a position bias.
+        calls: the number of modules that run it.
+        shapes: the shapes of its first input and of its output, in one call.
     """
 
     step: str
@@ -70,6 +82,8 @@ class Operation:
     biases: int
     rows: int
     params: int
+    calls: int
+    shapes: tuple[Shape, Shape]
 
 
 @dataclass(frozen=True)
@@ -78,54 +92,56 @@ class Library:
 
     Args:
         name: whose code it is.
-        families: names of the Specs that it implements.
-        calls: how it calls a step, by name; a step with parameters and a GELU is a module by default.
-        own_norm: whether its norms are a subclass of nn.LayerNorm, which some counters do not recognize.
-        pools: whether it averages tokens with a module.
+        families: the Specs that it implements, by their `code`.
+        calls: how it calls a step, by its name or the kind of its operation. A step with parameters and an activation
+            are modules of torch by default.
+        strided: linear layers whose input is not contiguous, so that torch adds their bias by an operator of its own.
         knows: whether ptflops has a rule for its attention.
     """
 
     name: str
     families: tuple[str, ...]
     calls: Mapping[str, str] = field(default_factory=dict)
-    own_norm: bool = False
-    pools: bool = False
+    strided: tuple[str, ...] = ()
     knows: bool = False
 
     def call_of(self, operation: Operation) -> str:
         """Return how the library calls an operation."""
-        if operation.step in self.calls:
-            return self.calls[operation.step]
-        if operation.kind in ("convolution", "linear", "layer_norm", "batch_norm", "gelu", "relu") or (
-            operation.kind == "pool" and self.pools
-        ):
-            return MODULE
-        return OPERATOR
+        default = MODULE if operation.kind in MODULES else OPERATOR
+        return self.calls.get(operation.step, self.calls.get(operation.kind, default))
 
 
 _BY_OPERATOR = {"score": OPERATOR, "softmax": MODULE, "mix": OPERATOR}
 _BY_MATMUL = {"score": METHOD, "softmax": FUNCTION, "mix": METHOD}
+_BY_METHOD = {"score": OPERATOR, "softmax": METHOD, "mix": OPERATOR}
 _FUSED = dict.fromkeys(ATTENTION, FUSED)
 _PROJECTED = {"project": FUNCTION, "output": FUNCTION}
+_PVT = dict.fromkeys(("norm1", "norm2", "norm"), OWN)
+
+
+def _timm(
+    family: str, calls: Mapping[str, str] = MappingProxyType({}), strided: tuple[str, ...] = (), knows: bool = False
+) -> tuple[Library, Library]:
+    """Return timm's code for a family with fused attention, which is its default, and without."""
+    return (
+        Library("timm", (family,), {**_FUSED, **calls}, strided, knows),
+        Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, strided, knows),
+    )
+
 
 LIBRARIES = (
-    Library("timm", ("vit",), _FUSED, own_norm=True, knows=True),
-    Library(
-        "timm without fused attention",
-        ("vit",),
-        {"score": OPERATOR, "softmax": METHOD, "mix": OPERATOR},
-        own_norm=True,
-        knows=True,
-    ),
+    *_timm("vit", {"layer_norm": OWN}, knows=True),
     Library("timm", ("swin",), _BY_OPERATOR),
     Library("timm", ("swinv2",), {**_BY_OPERATOR, "project": FUNCTION, "gelu": FUNCTION}),
+    *_timm("pvt", _PVT, strided=("contract",)),
+    *_timm("pvt-li", _PVT),
     Library("torchvision", ("vit",), dict.fromkeys((*ATTENTION, "project", "output"), INSIDE), knows=True),
-    Library("torchvision", ("swin",), {**_BY_MATMUL, **_PROJECTED}, pools=True),
-    Library("torchvision", ("swinv2",), {**_BY_MATMUL, **_PROJECTED, "score": OPERATOR}, pools=True),
-    Library("Microsoft", ("swin",), _BY_OPERATOR, pools=True),
-    Library("Microsoft", ("swinv2",), {**_BY_OPERATOR, "project": FUNCTION}, pools=True),
+    Library("torchvision", ("swin",), {**_BY_MATMUL, **_PROJECTED, "pool": MODULE}),
+    Library("torchvision", ("swinv2",), {**_BY_MATMUL, **_PROJECTED, "score": OPERATOR, "pool": MODULE}),
+    Library("Microsoft", ("swin",), {**_BY_OPERATOR, "pool": SEQUENCE_POOL}),
+    Library("Microsoft", ("swinv2",), {**_BY_OPERATOR, "project": FUNCTION, "pool": SEQUENCE_POOL}),
     Library("transformers", ("vit",), {**_FUSED, "gelu": STORED}),
-    Library("transformers", ("swin",), {**_FUSED, "gelu": STORED, "add_bias": MODULE}, pools=True),
+    Library("transformers", ("swin",), {**_FUSED, "gelu": STORED, "add_bias": MODULE, "pool": SEQUENCE_POOL}),
 )
 """The libraries that build published networks, and how each calls the steps of attention."""
 
@@ -157,5 +173,7 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             rows=times * (elements // run.output[-1]),
             params=times
             * {"convolution": run.macs + biases, "table": run.output[-1] * params}.get(kind, leading * params),
+            calls=times,
+            shapes=(run.inputs[0], run.output),
         )
         params = 0  # a step with several operations has its parameters once

@@ -75,6 +75,11 @@ class PVTNetworkSpec(HierarchySpec):
             **self.shared(),
         )
 
+    @property
+    def code(self) -> str:
+        """Return the name of the code that builds it; the ReLU of PVT v2-Li changes the memory layout of the MLP."""
+        return "pvt-li" if self.linear else self.name
+
     def hidden_of(self, stage: Stage) -> int:
         """Return the hidden size of the MLP in a stage."""
         return stage.dim * self.mlp_ratios[stage.index]
