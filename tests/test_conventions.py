@@ -19,6 +19,7 @@ from attnscope.attentions.spec import own_fields
 from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
+from attnscope.networks.hiera.spec import HieraNetworkSpec
 from attnscope.networks.presets import presets
 from attnscope.networks.pvt.spec import PVTNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
@@ -33,6 +34,8 @@ ODD = {**SWIN, "image": (64, 64)}
 V2 = {**SWIN, "image": (64, 64), "window": (8, 8)}
 PVT = {"image": (72, 56), "dim": 8, "depths": (2, 1, 1, 1), "classes": 10}
 PVT_OF_TIMM = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": (2, 1, 1, 1), "num_classes": 10}
+HIERA = {"image": (64, 96), "dim": 8, "depths": (1, 2, 2, 2), "classes": 10}
+HIERA_OF_TIMM = {"img_size": (64, 96), "embed_dim": 8, "stages": (1, 2, 2, 2), "num_classes": 10}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -42,10 +45,14 @@ SPECS = {
     "swinv2": SwinV2NetworkSpec(**V2),
     "pvt": PVTNetworkSpec(**PVT),
     "pvt linear": PVTNetworkSpec(**PVT, linear=True),
+    "hiera": HieraNetworkSpec(**HIERA),
+    "hiera in units": HieraNetworkSpec(**HIERA, unit_stages=3),
 }
 TIMM = {
     "pvt": ("pvt_v2_b0", PVT_OF_TIMM),
     "pvt linear": ("pvt_v2_b0", {**PVT_OF_TIMM, "linear": True}),
+    "hiera": ("hiera_tiny_224", HIERA_OF_TIMM),
+    "hiera in units": ("hiera_tiny_224", {**HIERA_OF_TIMM, "mask_unit_attn": (True, True, True, False)}),
 }
 """Networks that timm builds with fused attention and without: the name of timm's network, and its arguments."""
 
@@ -236,6 +243,26 @@ PRINTED = {
         3_909_764_928,
         7_777_701_888,
     ),
+    ("hiera-tiny-224", "timm"): (
+        4_640_342_016,
+        4_664_540_392,
+        4_719_934_696,
+        72_151_240,
+        9_299_165_184,
+        (9_820_142_592, 4_900_830_720),
+        4_653_705_216,
+        9_410_740_224,
+    ),
+    ("hiera-tiny-224", "timm without fused attention"): (
+        4_640_342_016,
+        4_664_540_392,
+        4_915_395_304,
+        72_151_240,
+        9_299_165_184,
+        (9_820_142_592, 4_900_830_720),
+        4_914_193_920,
+        9_801_661_440,
+    ),
 }
 """What each of TOOLS printed for timm 1.0.31's network of a preset."""
 
@@ -301,6 +328,13 @@ def test_figures_that_tools_print_for_published_networks(preset, figure, name, c
 def test_a_library_that_lacks_an_option_explains_nothing(name, libraries):
     counts = counts_per_image(SPECS[name])
     assert {each.name.partition(" on ")[2] for each in counts if " on " in each.name} == libraries
+
+
+def test_units_that_a_library_attends_in_differently_have_no_figures():
+    """With one unit, timm computes the attention in units by products, and global attention by a fused kernel."""
+    names = [each.name for each in counts_per_image(HieraNetworkSpec(image=(32, 32), classes=10))]
+    assert "MACs" in names
+    assert not [name for name in names if " on " in name]
 
 
 @pytest.mark.parametrize("options", [{"mlp": "swiglu"}, {"key_bias": False}, {"qk_norm": True}, {"mlp_norm": True}])

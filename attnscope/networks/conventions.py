@@ -13,10 +13,12 @@ from attnscope.attentions.spec import Spec
 from attnscope.networks.maxvit.spec import MaxViTNetworkSpec
 from attnscope.networks.operations import (
     ATTENTION,
+    DECOMPOSED,
     FUNCTION,
     FUSED,
     INSIDE,
     LIBRARIES,
+    MASKED,
     METHOD,
     MODULE,
     OPERATOR,
@@ -37,6 +39,8 @@ POOLING = ("pool", "adaptive_pool")
 """The kinds of operations that average tokens."""
 POOLS = (MODULE, SEQUENCE_POOL)
 """The calls of a module that averages tokens."""
+SDPA = (FUSED, MASKED, DECOMPOSED)
+"""The calls of F.scaled_dot_product_attention."""
 PER_NORM_ELEMENT = {"layer_norm": 5, "batch_norm": 2}
 """FLOPs that fvcore counts for each element of a norm and adds to the MACs."""
 
@@ -98,10 +102,9 @@ class Counted:
         assert self.library is not None
         return ((each, self.library.call_of(each)) for each in self.operations)
 
-    @property
-    def fused(self) -> int:
-        """Return the MACs of the operations that the library leaves to a fused kernel."""
-        return sum([each.macs for each, call in self.called() if call == FUSED])
+    def called_as(self, *calls: str) -> int:
+        """Return the MACs of the operations that the library calls in one of these ways."""
+        return sum([each.macs for each, call in self.called() if call in calls])
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,13 @@ def _torchinfo(counted: Counted) -> int:
 
     Only for convolutions, these are all positions.
     """
-    return sum([each.params for each, call in counted.called() if call in (MODULE, OWN)])
+    assert counted.library is not None
+    total = 0
+    for each, call in counted.called():
+        if call in (MODULE, OWN):
+            is_image = counted.library.images_first and each.kind != "convolution"
+            total += each.params // (each.windows if is_image else 1)
+    return total
 
 
 def _deepspeed(counted: Counted) -> int:
@@ -251,14 +260,14 @@ def _calflops(counted: Counted) -> int:
     for each, call in counted.called():
         if call == INSIDE:
             total += 2 * each.macs if each.kind == "linear" else 0
-        elif call in (OPERATOR, FUSED):
+        elif call in (OPERATOR, *SDPA):
             total -= 2 * each.macs
     return total
 
 
 def _flop_counter_eval(counted: Counted) -> int | None:
     """Count as FlopCounterMode in evaluation mode: nothing of nn.MultiheadAttention, which runs a fused operator."""
-    inside = sum([each.macs for each, call in counted.called() if call == INSIDE])
+    inside = counted.called_as(INSIDE)
     return 2 * (counted.macs - inside) if inside else None
 
 
@@ -269,20 +278,25 @@ def _without_inside(counted: Counted) -> int | None:
 
 
 def _flop_counter_fused(counted: Counted) -> int | None:
-    return 2 * (counted.macs - counted.fused) if counted.fused else None
+    """Count as FlopCounterMode without gradients."""
+    fused = counted.called_as(FUSED, MASKED)
+    return 2 * (counted.macs - fused) if fused else None
 
 
 def _fvcore_on(counted: Counted) -> int | None:
     """Count as fvcore: no fused attention, and one for each element that nn.AdaptiveAvgPool2d averages."""
     pools = sum([each.inputs for each, call in counted.called() if each.kind in POOLING and call == MODULE])
-    return counted.fvcore - counted.fused + pools if pools else None
+    total = counted.fvcore - counted.called_as(*SDPA) + pools
+    return None if total in (counted.fvcore, counted.fvcore - counted.attention) else total
 
 
 def _aten_on(counted: Counted) -> int | None:
-    """Count as ptflops with backend aten, which misses a bias that torch adds to the product by an operator of its own."""
+    """Count as ptflops with backend aten: no fused attention, and no bias that torch adds to the product afterwards."""
     assert counted.library is not None
     strided = sum([each.biases for each in counted.operations if each.step in counted.library.strided])
-    return counted.macs - counted.fused + counted.total("biases") - strided if strided else None
+    usual = counted.macs + counted.total("biases")
+    total = usual - counted.called_as(FUSED) - strided
+    return None if total in (usual, usual - counted.attention) else total
 
 
 CONVENTIONS = (

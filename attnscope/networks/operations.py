@@ -7,7 +7,7 @@ depends on whose code builds it.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from types import MappingProxyType
+from typing import Any
 
 from attnscope.core.axes import Shape
 from attnscope.plan.plan import Plan, SizedStep
@@ -28,6 +28,10 @@ STORED = "stored"
 """Call of a function that was looked up before a tool replaced it, such as `self.act = F.gelu`."""
 FUSED = "scaled_dot_product_attention"
 """Part of a call of F.scaled_dot_product_attention."""
+MASKED = "scaled_dot_product_attention with a learned bias"
+"""The same with a mask that has a gradient: torch computes it by products and a softmax, unless gradients are off."""
+DECOMPOSED = "scaled_dot_product_attention by products"
+"""The same with tensors that torch has no fused kernel for, so that it always computes products and a softmax."""
 INSIDE = "nn.MultiheadAttention"
 """Part of an nn.MultiheadAttention, which computes outside of its submodules."""
 
@@ -69,6 +73,7 @@ class Operation:
         rows: rows that it reduces, for a softmax.
         params: parameters, multiplied by the first size of the output: images or windows; positions, for a
             convolution; heads, for the table of a position bias.
+        windows: the number of windows of an image, if windows are images to the step, else 1.
         calls: the number of modules that run it.
         shapes: the shapes of its first input and of its output, in one call.
     """
@@ -82,6 +87,7 @@ class Operation:
     biases: int
     rows: int
     params: int
+    windows: int
     calls: int
     shapes: tuple[Shape, Shape]
 
@@ -96,6 +102,8 @@ class Library:
         calls: how it calls a step, by its name or the kind of its operation. A step with parameters and an activation
             are modules of torch by default.
         strided: linear layers whose input is not contiguous, so that torch adds their bias by an operator of its own.
+        images_first: whether windows have an axis of their own, after that of the images. Layers then have the number
+            of images as the first size of their output, and torch has no fused kernel for the attention.
         knows: whether ptflops has a rule for its attention.
     """
 
@@ -103,12 +111,14 @@ class Library:
     families: tuple[str, ...]
     calls: Mapping[str, str] = field(default_factory=dict)
     strided: tuple[str, ...] = ()
+    images_first: bool = False
     knows: bool = False
 
     def call_of(self, operation: Operation) -> str:
         """Return how the library calls an operation."""
         default = MODULE if operation.kind in MODULES else OPERATOR
-        return self.calls.get(operation.step, self.calls.get(operation.kind, default))
+        call = self.calls.get(operation.step, self.calls.get(operation.kind, default))
+        return DECOMPOSED if call == FUSED and self.images_first and operation.windows > 1 else call
 
 
 _BY_OPERATOR = {"score": OPERATOR, "softmax": MODULE, "mix": OPERATOR}
@@ -119,13 +129,11 @@ _PROJECTED = {"project": FUNCTION, "output": FUNCTION}
 _PVT = dict.fromkeys(("norm1", "norm2", "norm"), OWN)
 
 
-def _timm(
-    family: str, calls: Mapping[str, str] = MappingProxyType({}), strided: tuple[str, ...] = (), knows: bool = False
-) -> tuple[Library, Library]:
+def _timm(family: str, calls: Mapping[str, str], **others: Any) -> tuple[Library, Library]:
     """Return timm's code for a family with fused attention, which is its default, and without."""
     return (
-        Library("timm", (family,), {**_FUSED, **calls}, strided, knows),
-        Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, strided, knows),
+        Library("timm", (family,), {**_FUSED, **calls}, **others),
+        Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, **others),
     )
 
 
@@ -135,6 +143,7 @@ LIBRARIES = (
     Library("timm", ("swinv2",), {**_BY_OPERATOR, "project": FUNCTION, "gelu": FUNCTION}),
     *_timm("pvt", _PVT, strided=("contract",)),
     *_timm("pvt-li", _PVT),
+    *_timm("hiera", {"layer_norm": OWN}, images_first=True),
     Library("torchvision", ("vit",), dict.fromkeys((*ATTENTION, "project", "output"), INSIDE), knows=True),
     Library("torchvision", ("swin",), {**_BY_MATMUL, **_PROJECTED, "pool": MODULE}),
     Library("torchvision", ("swinv2",), {**_BY_MATMUL, **_PROJECTED, "score": OPERATOR, "pool": MODULE}),
@@ -155,7 +164,9 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
     params = sum(map(prod, step.weights.values()))
     has_bias = any(name.endswith("bias") for name in step.weights)
     times = step.times
-    leading = step.outputs[0][0] if "b" in step.step.letters.outputs[0].axes[0].letters else 1
+    first = step.step.letters.outputs[0].axes[0].letters
+    leading = step.outputs[0][0] if "b" in first else 1
+    windows = prod([step.sizes[letter] for letter in first if letter != "b"]) if "b" in first else 1
     for run in step.forward.runs:
         kind = KINDS.get(run.name)
         if kind is None:
@@ -173,6 +184,7 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             rows=times * (elements // run.output[-1]),
             params=times
             * {"convolution": run.macs + biases, "table": run.output[-1] * params}.get(kind, leading * params),
+            windows=windows,
             calls=times,
             shapes=(run.inputs[0], run.output),
         )
