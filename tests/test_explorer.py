@@ -394,6 +394,25 @@ def test_a_resize_adapts_the_layout():
     drive(check, Draft(SWIN))
 
 
+def test_after_a_resize_the_panes_are_as_if_it_had_started_so():
+    """The panes had the lines of the size before, since the views have their size only after the layout."""
+    sizes = ((200, 60), (80, 24), (120, 40), (60, 20), (160, 30), (80, 24))
+    fresh: list[list[str]] = []
+
+    async def start(app: Explorer, pilot: Pilot) -> None:
+        fresh.append(lines_of(app))
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        for size, expected in zip(sizes, fresh, strict=True):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            assert lines_of(app) == expected
+
+    for size in sizes:
+        drive(start, Draft(SWIN), size)
+    drive(check, Draft(SWIN))
+
+
 @sized
 def test_it_is_readable_in_ascii(size):
     async def check(app: Explorer, pilot: Pilot) -> None:
@@ -661,7 +680,9 @@ def test_a_real_terminal_is_left_as_it_was(terminal):
         wait_for_text(terminal, expected)
     terminal("resize-window", "-t", "test", "-x", "160", "-y", "45")
     wait_for_text(terminal, "[2 complexity]")
+    wait_for_text(terminal, "% MACs")
     terminal("resize-window", "-t", "test", "-x", "80", "-y", "24")
+    wait_for_text(terminal, "92.2 M")
     send("c")
     wait_for_text(terminal, "copied: attnscope swin --dim 99 --shift --no-time")
     send("q")

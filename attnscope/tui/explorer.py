@@ -469,6 +469,15 @@ class Explorer(App[list[str]]):
 
     # mouse and palette
 
+    def on_line_view_resized(self, event: LineView.Resized) -> None:
+        """Show the lines for the new size, which the view has only after the layout."""
+        if event.view is self._fields:
+            self._show_fields()
+            return
+        for name, view in zip(self.shown_panes, (self._pane, self._companion), strict=False):
+            if event.view is view:
+                self._show_pane(name, view)
+
     def on_line_view_picked(self, event: LineView.Picked) -> None:
         """Put the cursor on the clicked line; a click on the arrows of the current field changes it."""
         event.view.focus()

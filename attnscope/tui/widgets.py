@@ -30,6 +30,13 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
             super().__init__()
             self.view, self.line, self.column = view, line, column
 
+    class Resized(Message):
+        """A layout changed the size of the view."""
+
+        def __init__(self, view: "LineView") -> None:
+            super().__init__()
+            self.view = view
+
     virtual_size: Reactive[Size] = Reactive(Size(0, 0), layout=False)  # a layout draws the whole screen
 
     def __init__(self, id: str, ascii: bool = False) -> None:
@@ -121,6 +128,10 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
             if self.has_focus:
                 text.stylize("reverse")
         return Strip(text.render(self.app.console)).crop_extend(left, left + width, base).apply_style(base)
+
+    def on_resize(self) -> None:
+        """Report the new size: the lines were made for the old one."""
+        self.post_message(self.Resized(self))
 
     def on_focus(self) -> None:
         """Draw the cursor of a view that has the focus."""
