@@ -80,6 +80,7 @@ def test_the_data_matches_the_schema() -> None:
         (["vit"], [2], {"window": 7}, "window is not a field of vit"),
         (["linear"], [64], {}, "must be legal on one of these numbers of ranks"),
         (["vit"], [8], {"plan": "tp"}, "12 heads on 8 ranks); 2, 3, 4, 6 or 12"),
+        (["vit:plan=windows"], [1, 2, 4], {}, "is a sequence"),  # legal on one rank only, which cuts nothing
         (["vot"], [2], {}, "is not an attention"),
         (["vit:plan=tp", "vit:plan=sp"], range(1, 1000), {}, "at most 1000 plans"),
     ],

@@ -103,7 +103,11 @@ BLOCKS: list[tuple[str, dict[str, Any], str]] = [
 """Blocks: the name, the values and the plan."""
 ALONE = [
     *[(SMALL, f"{kind}=1") for kind in ("tp", "sp", "ulysses", "ring", "context")],
-    *[(WINDOWS, plan) for plan in ("windows=1", "tp=1")],
+    *[(WINDOWS, plan) for plan in ("windows=1", "tp=1", "windows=1x1")],
+    *[(LinearSpec(dim=32, resolution=8), plan) for plan in ("tp=1", "ring=1")],
+    (XCASpec(dim=24, heads=4, resolution=5), "context=1"),
+    (SeparableSpec(dim=16, resolution=8), "tp=1,windows=1"),
+    (SMALL, "rows=1,tp=2"),
 ]
 
 

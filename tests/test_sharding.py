@@ -23,7 +23,7 @@ from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
 from attnscope.plan.links import parse_device, parse_link
 from attnscope.plan.memory import Memory
-from attnscope.plan.mesh import chunk, parse_mesh
+from attnscope.plan.mesh import KINDS, chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
 from attnscope.reports.sharding import ShardingReport
 from tests import schema
@@ -199,6 +199,17 @@ def test_one_rank_has_the_whole_network(name: str, plan: str) -> None:
     assert (report.totals.bytes_sent, report.totals.macs) == (0, network.plan().macs)
     assert report.totals.params == network.plan().params
     assert [row.whole for row in report.steps if "block" in row.name and row.whole] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scope", ["attention", "block"])
+@pytest.mark.parametrize("name", attentions.names())
+def test_one_rank_cuts_nothing_by_any_plan(name: str, scope: str, kind: str) -> None:
+    """Also by a plan that is illegal on more ranks, such as tp for the batch norm of linear attention."""
+    spec = attentions.spec_class(name)() if scope == "attention" else networks.asked(name, {}, scope)
+    totals = plan_shards(spec, f"{kind}=1").totals
+    assert (totals.bytes_sent, totals.collectives, totals.macs) == (0, 0, spec.plan().macs)
+    assert totals.params == spec.plan().params
 
 
 def test_live_bytes_of_a_block_are_those_of_one_device_on_one_rank() -> None:

@@ -13,7 +13,7 @@ from attnscope.core.neighbourhood import Neighbourhood
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.mesh import Mesh, Shards, UncuttableError, distinct_ranks
 from attnscope.plan.plan import Part, Plan, SizedStep
-from attnscope.plan.routes import Placed, Route
+from attnscope.plan.routes import Placed, Route, whole_route
 from attnscope.plan.sharding import LocalStep, ShardedPlan, Transfer, messages_of
 
 REASONS = {
@@ -145,7 +145,7 @@ class ShardedNetwork:
                 routes += ShardedPlan.of(plan, (axis,), around, [left.shards if left else ()]).routes
             except UsageError as error:
                 whole[index] = _why(error)
-                routes.append(tuple([_whole(step) for step in steps]))
+                routes.append(tuple([whole_route(step) for step in steps]))
         name = part.title if part else "network"
         title = f"stage {part.stage}, {name}" if part and part.stage else name
         return NetworkPart(title, times, ShardedPlan(plan, self.mesh, tuple(routes), around), whole)
@@ -224,12 +224,6 @@ def _why(error: UsageError) -> str:
     for rule, reason in REASONS.items():
         text = text.replace(rule, reason)
     return text
-
-
-def _whole(step: SizedStep) -> Route:
-    """Return the route of a step that each rank runs as a whole."""
-    letters = step.step.letters
-    return Route((), (), (None,) * len(letters.inputs), (None,) * len(letters.outputs), {})
 
 
 def _local(shape: Shape, cuts: Sequence[Cut | None], place: Sequence[int], mesh: Mesh) -> Shape:

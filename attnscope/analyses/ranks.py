@@ -109,8 +109,9 @@ def on_ranks(
         raise UsageError(f"{{over}} ranks must have at most {MOST_POINTS} plans (got {len(shards) * len(ranks)})")
     table = _Table(shards, ranks, link, device)
     points = [table.point(count, quantity) for count in ranks]
-    if all(len(point.refused) == len(shards) for point in points):
-        raise UsageError(next(iter(points[0].refused.values())))
+    cut = [point for point, count in zip(points, ranks, strict=True) if count > 1] or points
+    if all(len(point.refused) == len(shards) for point in cut):  # one rank cuts nothing
+        raise UsageError(next(iter(cut[0].refused.values())))
     set_ratios(points, [each.label for each in shards])
     has_times = link is not None and device is not None
     comparison = Comparison(

@@ -144,7 +144,15 @@ def route_of(plan: Plan, axis: MeshAxis, around: Neighbourhood, arriving: Shards
     Raises:
         UsageError: the attention cannot be sharded along this axis, or not on this number of ranks.
     """
+    if axis.ranks == 1:  # it cuts nothing, so that each plan is legal
+        return [whole_route(step) for step in plan.sized]
     return _Walk(plan, axis, around, arriving).routes
+
+
+def whole_route(step: SizedStep) -> Route:
+    """Return the route of a step that each rank runs as a whole."""
+    letters = step.step.letters
+    return Route((), (), (None,) * len(letters.inputs), (None,) * len(letters.outputs), {})
 
 
 class _Walk:
@@ -164,8 +172,6 @@ class _Walk:
         self.routes = [self.through(step) for step in self.steps]
         self.leave_as_entered()
         self.routes = [route.spelled(names) for route, names in zip(self.routes, self.own_names, strict=True)]
-        if axis.ranks == 1:  # a single rank has all parts of each tensor
-            self.routes = [replace(route, before=(), after=()) for route in self.routes]
 
     # the letters that are cut
 
@@ -335,7 +341,7 @@ class _Walk:
                     found[pairs[0]] = pairs[1]
         longer = [letter for letter in found if self.sizes[letter] > 1]
         spanning = {found[letter] for letter in found if self.sizes[letter] == 1} if longer else set()
-        if spanning and self.axis.place == COLUMNS and self.axis.ranks > 1:
+        if spanning and self.axis.place == COLUMNS:
             raise UncuttableError(
                 f"{{plan}} {self.axis.name} cuts columns, and windows of this attention span all columns"
             )
@@ -457,7 +463,7 @@ class _Walk:
                 placed = target
             self.placed[step.makes[number]] = made, placed
         needs_tokens = any(taken.name not in step.step.constants for taken in inputs)
-        if self.entry and self.axis.ranks > 1 and step.macs and needs_tokens and not (cut or contracted is not None):
+        if self.entry and step.macs and needs_tokens and not (cut or contracted is not None):
             raise self.refusal(step, "would run as a whole on each rank")
         rounds = self.axis.ranks if self.kind.meets == "ring" and has_pairs else 1
         return Route(tuple(before), tuple(after), tuple(takes), tuple(makes), weights, contracted, rounds)
