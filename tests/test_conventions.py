@@ -22,6 +22,7 @@ from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.hiera.spec import HieraNetworkSpec
 from attnscope.networks.presets import presets
 from attnscope.networks.pvt.spec import PVTNetworkSpec
+from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
@@ -36,6 +37,9 @@ PVT = {"image": (72, 56), "dim": 8, "depths": (2, 1, 1, 1), "classes": 10}
 PVT_OF_TIMM = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": (2, 1, 1, 1), "num_classes": 10}
 HIERA = {"image": (64, 96), "dim": 8, "depths": (1, 2, 2, 2), "classes": 10}
 HIERA_OF_TIMM = {"img_size": (64, 96), "embed_dim": 8, "stages": (1, 2, 2, 2), "num_classes": 10}
+SAM = {"image": (80, 48), "dim": 16, "heads": 2, "depth": 3, "window": 2, "global_blocks": (2,), "classes": 10}
+SAM_OF_TIMM = {"img_size": (80, 48), "embed_dim": 16, "num_heads": 2, "depth": 3, "window_size": 2}
+SAM_OF_TIMM |= {"global_attn_indexes": (1,), "num_classes": 10}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -45,12 +49,16 @@ SPECS = {
     "swinv2": SwinV2NetworkSpec(**V2),
     "pvt": PVTNetworkSpec(**PVT),
     "pvt linear": PVTNetworkSpec(**PVT, linear=True),
+    "sam": SAMNetworkSpec(**SAM, abs_pos=False, neck=0),
+    "sam with a neck": SAMNetworkSpec(**SAM, neck=8),
     "hiera": HieraNetworkSpec(**HIERA),
     "hiera in units": HieraNetworkSpec(**HIERA, unit_stages=3),
 }
 TIMM = {
     "pvt": ("pvt_v2_b0", PVT_OF_TIMM),
     "pvt linear": ("pvt_v2_b0", {**PVT_OF_TIMM, "linear": True}),
+    "sam": ("samvit_base_patch16_224", SAM_OF_TIMM),
+    "sam with a neck": ("samvit_base_patch16", {**SAM_OF_TIMM, "neck_chans": 8}),
     "hiera": ("hiera_tiny_224", HIERA_OF_TIMM),
     "hiera in units": ("hiera_tiny_224", {**HIERA_OF_TIMM, "mask_unit_attn": (True, True, True, False)}),
 }
@@ -177,7 +185,8 @@ def expected(tool, spec, library):
     if tool is deepspeed:
         return figures[f"DeepSpeed's FLOPs on {library}"], first(f"DeepSpeed's MACs on {library}", "MACs")
     if tool is ptflops_aten:
-        usual = "MACs with biases, without SDPA" if fused else "MACs with biases"
+        computes_products = spec.name == "sam"  # the bias has a gradient
+        usual = "MACs with biases, without SDPA" if fused and not computes_products else "MACs with biases"
         return first(f"ptflops with backend aten on {library}", usual)
     if tool is fvcore:
         return first(f"fvcore on {library}", "fvcore without SDPA" if fused else "fvcore: LayerNorm added")
@@ -263,6 +272,26 @@ PRINTED = {
         4_914_193_920,
         9_801_661_440,
     ),
+    ("sam-b-16-224", "timm"): (
+        16_778_168_064,
+        16_798_339_048,
+        17_538_635_752,
+        201_581_032,
+        33_654_634_560,
+        (35_070_801_984, 17_471_649_792),
+        16_833_112_608,
+        33_628_286_976,
+    ),
+    ("sam-b-16-224", "timm without fused attention"): (
+        16_778_168_064,
+        16_798_339_048,
+        17_538_635_752,
+        201_581_032,
+        33_654_634_560,
+        (35_070_801_984, 17_471_649_792),
+        17_541_196_320,
+        35_044_454_400,
+    ),
 }
 """What each of TOOLS printed for timm 1.0.31's network of a preset."""
 
@@ -328,6 +357,12 @@ def test_figures_that_tools_print_for_published_networks(preset, figure, name, c
 def test_a_library_that_lacks_an_option_explains_nothing(name, libraries):
     counts = counts_per_image(SPECS[name])
     assert {each.name.partition(" on ")[2] for each in counts if " on " in each.name} == libraries
+
+
+def test_an_encoder_that_a_library_pools_has_no_figures_of_tools_that_hook():
+    """Without classes, timm's network averages the features."""
+    assert not [each for each in counts_per_image(SAMNetworkSpec(**{**SAM, "classes": 0})) if " on " in each.name]
+    assert [each for each in counts_per_image(SAMNetworkSpec(scope="block")) if each.name == "thop on timm"]
 
 
 def test_units_that_a_library_attends_in_differently_have_no_figures():

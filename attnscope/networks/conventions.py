@@ -14,6 +14,7 @@ from attnscope.networks.maxvit.spec import MaxViTNetworkSpec
 from attnscope.networks.operations import (
     ATTENTION,
     DECOMPOSED,
+    EINSUM,
     FUNCTION,
     FUSED,
     INSIDE,
@@ -76,6 +77,11 @@ class Counted:
     def attention(self) -> int:
         """Return the MACs of the products in attention, q·kᵀ and attn·v."""
         return self.total("macs", "matmul", "attention")
+
+    @property
+    def sdpa(self) -> int:
+        """Return the MACs that are part of fused attention; SAM's products with positions are not."""
+        return self.attention - self.positions
 
     @property
     def bias_mlp(self) -> int:
@@ -238,11 +244,24 @@ def _torchinfo(counted: Counted) -> int:
     return total
 
 
+def _einsum_flops(operation: Operation, of_mac: int = 2) -> int:
+    """Return the FLOPs of calls of torch.einsum: each is what NumPy prints, one more than 2 for each MAC, in four digits.
+
+    Args:
+        operation: the operation.
+        of_mac: 2, or 1 to halve the FLOPs of each call.
+    """
+    if not operation.macs:
+        return 0  # another operation of the step
+    printed = float(f"{2 * operation.macs // operation.calls + 1:.3e}")
+    return operation.calls * (int(printed) * of_mac // 2)
+
+
 def _deepspeed(counted: Counted) -> int:
     """Count FLOPs as DeepSpeed: 2 for each MAC, 5 for each LayerNorm element, 1 for GELU, softmax and pooling."""
     total = 0
     for each, call in counted.called():
-        total += 0 if call == INSIDE else 2 * each.macs
+        total += {INSIDE: 0, EINSUM: _einsum_flops(each)}.get(call, 2 * each.macs)
         if each.kind == "convolution":
             total += each.biases
         elif each.kind == "layer_norm":
@@ -271,10 +290,10 @@ def _flop_counter_eval(counted: Counted) -> int | None:
     return 2 * (counted.macs - inside) if inside else None
 
 
-def _without_inside(counted: Counted) -> int | None:
-    """Count MACs as DeepSpeed, to which nn.MultiheadAttention is invisible in evaluation mode."""
-    flops = _flop_counter_eval(counted)
-    return None if flops is None else flops // 2
+def _deepspeed_macs(counted: Counted) -> int | None:
+    """Count MACs as DeepSpeed: nothing of nn.MultiheadAttention in evaluation mode, and nothing of torch.einsum."""
+    missed = counted.called_as(INSIDE, EINSUM)
+    return counted.macs - missed if missed else None
 
 
 def _flop_counter_fused(counted: Counted) -> int | None:
@@ -284,10 +303,14 @@ def _flop_counter_fused(counted: Counted) -> int | None:
 
 
 def _fvcore_on(counted: Counted) -> int | None:
-    """Count as fvcore: no fused attention, and one for each element that nn.AdaptiveAvgPool2d averages."""
-    pools = sum([each.inputs for each, call in counted.called() if each.kind in POOLING and call == MODULE])
-    total = counted.fvcore - counted.called_as(*SDPA) + pools
-    return None if total in (counted.fvcore, counted.fvcore - counted.attention) else total
+    """Count as fvcore: no fused attention, einsum rounded, and one for each element that nn.AdaptiveAvgPool2d averages."""
+    total = counted.fvcore - counted.called_as(*SDPA)
+    for each, call in counted.called():
+        if call == EINSUM:
+            total += _einsum_flops(each, of_mac=1) - each.macs
+        elif each.kind in POOLING and call == MODULE:
+            total += each.inputs
+    return None if total in (counted.fvcore, counted.fvcore - counted.sdpa) else total
 
 
 def _aten_on(counted: Counted) -> int | None:
@@ -296,7 +319,7 @@ def _aten_on(counted: Counted) -> int | None:
     strided = sum([each.biases for each in counted.operations if each.step in counted.library.strided])
     usual = counted.macs + counted.total("biases")
     total = usual - counted.called_as(FUSED) - strided
-    return None if total in (usual, usual - counted.attention) else total
+    return None if total in (usual, usual - counted.sdpa) else total
 
 
 CONVENTIONS = (
@@ -311,7 +334,7 @@ CONVENTIONS = (
     Convention(
         "fvcore without SDPA",
         "as fvcore on a network with fused attention, which it counts as 0",
-        lambda c: c.fvcore - c.attention,
+        lambda c: c.fvcore - c.sdpa,
         printed=True,
     ),
     Convention(
@@ -352,7 +375,7 @@ CONVENTIONS = (
     Convention(
         "MACs with biases, without SDPA",
         "as ptflops with backend aten on a network with fused attention",
-        lambda c: c.macs + c.total("biases") - c.attention,
+        lambda c: c.macs + c.total("biases") - c.sdpa,
     ),
     Convention(
         "MACs of convolutions and linear layers",
@@ -387,7 +410,7 @@ CONVENTIONS = (
     ),
     Convention(
         "fvcore",
-        "as fvcore, with the input of nn.AdaptiveAvgPool2d, but no fused attention",
+        "as fvcore, with the input of nn.AdaptiveAvgPool2d and rounded einsum, but no fused attention",
         _fvcore_on,
         by_library=True,
     ),
@@ -409,7 +432,12 @@ CONVENTIONS = (
         _flop_counter_eval,
         by_library=True,
     ),
-    Convention("DeepSpeed's MACs", "MACs, but nn.MultiheadAttention counts as 0", _without_inside, by_library=True),
+    Convention(
+        "DeepSpeed's MACs",
+        "MACs, but nn.MultiheadAttention and torch.einsum count as 0",
+        _deepspeed_macs,
+        by_library=True,
+    ),
 )
 """All conventions, the usual ones first."""
 

@@ -22,6 +22,8 @@ FUNCTION = "function"
 """Call of a function of torch.nn.functional, such as F.linear."""
 METHOD = "method"
 """Call of torch.matmul, or of a method of a tensor."""
+EINSUM = "torch.einsum"
+"""Call of torch.einsum, whose cost counters take from NumPy, in four digits."""
 OPERATOR = "operator"
 """A Python operator, such as `q @ k`."""
 STORED = "stored"
@@ -126,13 +128,18 @@ _BY_MATMUL = {"score": METHOD, "softmax": FUNCTION, "mix": METHOD}
 _BY_METHOD = {"score": OPERATOR, "softmax": METHOD, "mix": OPERATOR}
 _FUSED = dict.fromkeys(ATTENTION, FUSED)
 _PROJECTED = {"project": FUNCTION, "output": FUNCTION}
+_SAM = {
+    **dict.fromkeys(("row_bias", "column_bias"), EINSUM),
+    **dict.fromkeys(("norm", "norm_reduced", "norm_smoothed"), OWN),
+    "pool": MODULE,
+}
 _PVT = dict.fromkeys(("norm1", "norm2", "norm"), OWN)
 
 
-def _timm(family: str, calls: Mapping[str, str], **others: Any) -> tuple[Library, Library]:
+def _timm(family: str, calls: Mapping[str, str], fused: str = FUSED, **others: Any) -> tuple[Library, Library]:
     """Return timm's code for a family with fused attention, which is its default, and without."""
     return (
-        Library("timm", (family,), {**_FUSED, **calls}, **others),
+        Library("timm", (family,), {**dict.fromkeys(ATTENTION, fused), **calls}, **others),
         Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, **others),
     )
 
@@ -144,6 +151,7 @@ LIBRARIES = (
     *_timm("pvt", _PVT, strided=("contract",)),
     *_timm("pvt-li", _PVT),
     *_timm("hiera", {"layer_norm": OWN}, images_first=True),
+    *_timm("sam", _SAM, fused=MASKED),
     Library("torchvision", ("vit",), dict.fromkeys((*ATTENTION, "project", "output"), INSIDE), knows=True),
     Library("torchvision", ("swin",), {**_BY_MATMUL, **_PROJECTED, "pool": MODULE}),
     Library("torchvision", ("swinv2",), {**_BY_MATMUL, **_PROJECTED, "score": OPERATOR, "pool": MODULE}),

@@ -53,6 +53,10 @@ class SAMNetworkSpec(NetworkSpec):
             )
         self.attention()
 
+    def is_in(self, library: str) -> bool:
+        """Return whether timm's code is known; without classes, it averages all features, and this network does not."""
+        return bool(self.classes) or not self.is_whole
+
     @property
     def width(self) -> int:
         """Return the number of channels of the features."""
