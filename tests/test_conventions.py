@@ -40,6 +40,10 @@ HIERA_OF_TIMM = {"img_size": (64, 96), "embed_dim": 8, "stages": (1, 2, 2, 2), "
 SAM = {"image": (80, 48), "dim": 16, "heads": 2, "depth": 3, "window": 2, "global_blocks": (2,), "classes": 10}
 SAM_OF_TIMM = {"img_size": (80, 48), "embed_dim": 16, "num_heads": 2, "depth": 3, "window_size": 2}
 SAM_OF_TIMM |= {"global_attn_indexes": (1,), "num_classes": 10}
+ROPE = {"image": (48, 64), "dim": 24, "heads": 3, "depth": 2, "classes": 10}
+EVA02 = {**ROPE, "rope": "eva02", "key_bias": False, "mlp_ratio": 8 / 3}
+DINOV3 = {"rope": "dinov3", "registers": 4, "pos_embed": "none", "layer_scale": True, "pool": "mean"}
+ROPE_OF_TIMM = {"img_size": (48, 64), "embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 10}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -51,6 +55,15 @@ SPECS = {
     "pvt linear": PVTNetworkSpec(**PVT, linear=True),
     "sam": SAMNetworkSpec(**SAM, abs_pos=False, neck=0),
     "sam with a neck": SAMNetworkSpec(**SAM, neck=8),
+    "eva02": ViTNetworkSpec(**{**EVA02, "patch": 8}, mlp="swiglu-packed", pool="mean", pool_norm=True),
+    "eva02 clip": ViTNetworkSpec(**EVA02, mlp="swiglu", mlp_norm=True, inner_norm=True),
+    "eva02 gap": ViTNetworkSpec(
+        **{**EVA02, "mlp_ratio": 4}, cls=False, registers=1, layer_scale=True, pool_norm=True, pos_embed="none"
+    ),
+    "rope-vit": ViTNetworkSpec(**ROPE, rope="axial", pos_embed="none", layer_scale=True),
+    "rope-vit mixed": ViTNetworkSpec(**ROPE, rope="mixed", pos_embed="patches", layer_scale=True),
+    "dinov3": ViTNetworkSpec(**ROPE, **DINOV3, qkv_bias=False),
+    "dinov3 plus": ViTNetworkSpec(**ROPE, **DINOV3, key_bias=False, mlp="swiglu"),
     "hiera": HieraNetworkSpec(**HIERA),
     "hiera in units": HieraNetworkSpec(**HIERA, unit_stages=3),
 }
@@ -59,6 +72,13 @@ TIMM = {
     "pvt linear": ("pvt_v2_b0", {**PVT_OF_TIMM, "linear": True}),
     "sam": ("samvit_base_patch16_224", SAM_OF_TIMM),
     "sam with a neck": ("samvit_base_patch16", {**SAM_OF_TIMM, "neck_chans": 8}),
+    "eva02": ("eva02_tiny_patch14_224", {**ROPE_OF_TIMM, "patch_size": 8}),
+    "eva02 clip": ("eva02_base_patch16_clip_224", ROPE_OF_TIMM),
+    "eva02 gap": ("vit_medium_patch16_rope_reg1_gap_256", ROPE_OF_TIMM),
+    "rope-vit": ("vit_small_patch16_rope_224", ROPE_OF_TIMM),
+    "rope-vit mixed": ("vit_small_patch16_rope_mixed_ape_224", ROPE_OF_TIMM),
+    "dinov3": ("vit_small_patch16_dinov3", ROPE_OF_TIMM),
+    "dinov3 plus": ("vit_small_plus_patch16_dinov3_qkvb", ROPE_OF_TIMM),
     "hiera": ("hiera_tiny_224", HIERA_OF_TIMM),
     "hiera in units": ("hiera_tiny_224", {**HIERA_OF_TIMM, "mask_unit_attn": (True, True, True, False)}),
 }
@@ -292,6 +312,126 @@ PRINTED = {
         17_541_196_320,
         35_044_454_400,
     ),
+    ("eva02-ti-14-224", "timm"): (
+        1_052_098_560,
+        1_058_068_992,
+        1_399_332_096,
+        32_958_336,
+        2_793_878_976,
+        (3_402_586_560, 1_697_518_080),
+        1_399_086_528,
+        2_786_328_576,
+    ),
+    ("eva02-ti-14-224", "timm without fused attention"): (
+        1_052_098_560,
+        1_058_068_992,
+        1_703_685_888,
+        32_958_336,
+        2_793_878_976,
+        (3_402_586_560, 1_697_518_080),
+        1_703_440_320,
+        3_395_036_160,
+    ),
+    ("eva02-b-16-clip-224", "timm"): (
+        16_848_125_952,
+        16_870_063_616,
+        16_865_222_144,
+        201_276_416,
+        33_753_441_024,
+        (35_184_096_000, 17_563_453_440),
+        16_900_323_072,
+        33_696_251_904,
+    ),
+    ("eva02-b-16-clip-224", "timm without fused attention"): (
+        16_848_125_952,
+        16_870_063_616,
+        17_580_549_632,
+        201_276_416,
+        33_753_441_024,
+        (35_184_096_000, 17_563_453_440),
+        17_615_650_560,
+        35_126_906_880,
+    ),
+    ("rope-vit-s-16-224", "timm"): (
+        4_241_218_560,
+        4_256_727_016,
+        4_249_464_808,
+        79_557_352,
+        8_495_599_488,
+        (9_210_926_976, 4_598_882_304),
+        4_250_674_560,
+        8_482_437_120,
+    ),
+    ("rope-vit-s-16-224", "timm without fused attention"): (
+        4_241_218_560,
+        4_256_727_016,
+        4_607_128_552,
+        79_557_352,
+        8_495_599_488,
+        (9_210_926_976, 4_598_882_304),
+        4_608_338_304,
+        9_197_764_608,
+    ),
+    ("rope-vit-s-16-mixed-ape-224", "timm"): (
+        4_241_218_560,
+        4_256_727_016,
+        4_249_464_808,
+        79_557_352,
+        8_495_599_488,
+        (9_210_926_976, 4_598_882_304),
+        4_250_674_560,
+        8_482_437_120,
+    ),
+    ("rope-vit-s-16-mixed-ape-224", "timm without fused attention"): (
+        4_241_218_560,
+        4_256_727_016,
+        4_607_128_552,
+        79_557_352,
+        8_495_599_488,
+        (9_210_926_976, 4_598_882_304),
+        4_608_338_304,
+        9_197_764_608,
+    ),
+    ("dinov3-s-16-256", "timm"): (
+        5_617_483_776,
+        5_634_419_712,
+        5_624_798_208,
+        96_876_288,
+        11_252_404_608,
+        (12_508_010_880, 6_245_286_912),
+        5_630_011_776,
+        11_234_967_552,
+    ),
+    ("dinov3-s-16-256", "timm without fused attention"): (
+        5_617_483_776,
+        5_634_419_712,
+        6_252_601_344,
+        96_876_288,
+        11_252_404_608,
+        (12_508_010_880, 6_245_286_912),
+        6_257_814_912,
+        12_490_573_824,
+    ),
+    ("dinov3-s-plus-16-256", "timm"): (
+        7_464_812_544,
+        7_481_748_480,
+        7_476_937_728,
+        103_972_608,
+        14_947_062_144,
+        (16_202_668_416, 8_092_615_680),
+        7_477_340_544,
+        14_929_625_088,
+    ),
+    ("dinov3-s-plus-16-256", "timm without fused attention"): (
+        7_464_812_544,
+        7_481_748_480,
+        8_104_740_864,
+        103_972_608,
+        14_947_062_144,
+        (16_202_668_416, 8_092_615_680),
+        8_105_143_680,
+        16_185_231_360,
+    ),
 }
 """What each of TOOLS printed for timm 1.0.31's network of a preset."""
 
@@ -372,7 +512,17 @@ def test_units_that_a_library_attends_in_differently_have_no_figures():
     assert not [name for name in names if " on " in name]
 
 
-@pytest.mark.parametrize("options", [{"mlp": "swiglu"}, {"key_bias": False}, {"qk_norm": True}, {"mlp_norm": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mlp": "swiglu"},
+        {"key_bias": False},
+        {"qk_norm": True},
+        {"mlp_norm": True},
+        {"rope": "eva02", "qk_norm": True},
+        {"rope": "eva02", "kv_heads": 2},
+    ],
+)
 def test_options_whose_calls_are_unknown_have_no_figures_of_tools_that_hook(options):
     assert not [each for each in counts_per_image(ViTNetworkSpec(**VIT, **options)) if " on " in each.name]
 

@@ -40,6 +40,8 @@ POOLING = ("pool", "adaptive_pool")
 """The kinds of operations that average tokens."""
 POOLS = (MODULE, SEQUENCE_POOL)
 """The calls of a module that averages tokens."""
+FUNCTIONS = (MODULE, OWN, FUNCTION)
+"""The calls of a function of torch, also by a module."""
 SDPA = (FUSED, MASKED, DECOMPOSED)
 """The calls of F.scaled_dot_product_attention."""
 PER_NORM_ELEMENT = {"layer_norm": 5, "batch_norm": 2}
@@ -104,9 +106,11 @@ class Counted:
         return self.macs + sum([each * self.total("elements", kind) for kind, each in PER_NORM_ELEMENT.items()])
 
     def called(self) -> Iterator[tuple[Operation, str]]:
-        """Return each operation with the way in which the library calls it."""
+        """Return each operation, with the biases that the library adds, and the way in which the library calls it."""
         assert self.library is not None
-        return ((each, self.library.call_of(each)) for each in self.operations)
+        for each in self.operations:
+            own = replace(each, biases=each.learned_biases) if self.library.separate else each
+            yield own, self.library.call_of(each)
 
     def called_as(self, *calls: str) -> int:
         """Return the MACs of the operations that the library calls in one of these ways."""
@@ -219,6 +223,8 @@ def _ptflops(counted: Counted) -> int:
             total += each.elements if call == MODULE else 0
         elif each.kind in ("gelu", "relu"):
             total += each.elements * {MODULE: 2, OWN: 1, FUNCTION: 1}.get(call, 0)
+        elif each.kind == "silu":
+            total += each.elements if call in FUNCTIONS else 0
         elif each.kind in POOLING:
             total += 2 * each.inputs if call in POOLS else 0
         elif each.kind == "softmax":
@@ -266,7 +272,7 @@ def _deepspeed(counted: Counted) -> int:
             total += each.biases
         elif each.kind == "layer_norm":
             total += 5 * each.elements
-        elif each.kind in ("gelu", "relu", "softmax") and call in (MODULE, OWN, FUNCTION):
+        elif each.kind in ("gelu", "relu", "silu", "softmax") and call in FUNCTIONS:
             total += each.elements
         elif each.kind in POOLING and call in POOLS:
             total += each.inputs
@@ -316,9 +322,9 @@ def _fvcore_on(counted: Counted) -> int | None:
 def _aten_on(counted: Counted) -> int | None:
     """Count as ptflops with backend aten: no fused attention, and no bias that torch adds to the product afterwards."""
     assert counted.library is not None
-    strided = sum([each.biases for each in counted.operations if each.step in counted.library.strided])
+    biases = sum([each.biases for each, _ in counted.called() if each.step not in counted.library.strided])
+    total = counted.macs - counted.called_as(FUSED) + biases
     usual = counted.macs + counted.total("biases")
-    total = usual - counted.called_as(FUSED) - strided
     return None if total in (usual, usual - counted.sdpa) else total
 
 

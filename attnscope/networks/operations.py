@@ -72,6 +72,7 @@ class Operation:
         inputs: elements of its first input.
         elements: elements of its output.
         biases: elements of its output to which it adds a bias.
+        learned_biases: those of them whose bias is learned; without a bias of k, that of k is 0.
         rows: rows that it reduces, for a softmax.
         params: parameters, multiplied by the first size of the output: images or windows; positions, for a
             convolution; heads, for the table of a position bias.
@@ -87,6 +88,7 @@ class Operation:
     inputs: int
     elements: int
     biases: int
+    learned_biases: int
     rows: int
     params: int
     windows: int
@@ -106,6 +108,7 @@ class Library:
         strided: linear layers whose input is not contiguous, so that torch adds their bias by an operator of its own.
         images_first: whether windows have an axis of their own, after that of the images. Layers then have the number
             of images as the first size of their output, and torch has no fused kernel for the attention.
+        separate: whether it projects queries, keys and values by a module each, of which that of the keys may have no bias.
         knows: whether ptflops has a rule for its attention.
     """
 
@@ -114,6 +117,7 @@ class Library:
     calls: Mapping[str, str] = field(default_factory=dict)
     strided: tuple[str, ...] = ()
     images_first: bool = False
+    separate: bool = False
     knows: bool = False
 
     def call_of(self, operation: Operation) -> str:
@@ -152,6 +156,9 @@ LIBRARIES = (
     *_timm("pvt-li", _PVT),
     *_timm("hiera", {"layer_norm": OWN}, images_first=True),
     *_timm("sam", _SAM, fused=MASKED),
+    *_timm("eva", {"layer_norm": OWN}),
+    *_timm("eva-fused", {"layer_norm": OWN, "project": FUNCTION}),
+    *_timm("eva-separate", {"layer_norm": OWN}, separate=True),
     Library("torchvision", ("vit",), dict.fromkeys((*ATTENTION, "project", "output"), INSIDE), knows=True),
     Library("torchvision", ("swin",), {**_BY_MATMUL, **_PROJECTED, "pool": MODULE}),
     Library("torchvision", ("swinv2",), {**_BY_MATMUL, **_PROJECTED, "score": OPERATOR, "pool": MODULE}),
@@ -181,6 +188,7 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             continue
         elements = prod(run.output)
         biases = elements if run.name == "addmm" or (kind == "convolution" and has_bias) else 0
+        channels = sum([prod(shape) for name, shape in step.weights.items() if name.endswith("bias")])
         yield Operation(
             step=step.name,
             path=step.path,
@@ -189,6 +197,7 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             inputs=times * prod(run.inputs[0]),
             elements=times * elements,
             biases=times * biases,
+            learned_biases=times * (biases * channels // run.output[-1] if run.name == "addmm" else biases),
             rows=times * (elements // run.output[-1]),
             params=times
             * {"convolution": run.macs + biases, "table": run.output[-1] * params}.get(kind, leading * params),

@@ -201,8 +201,23 @@ class ViTNetworkSpec(NetworkSpec):
             return self.command(scope="block"), "one block, step by step"
         return self.command(scope="model", block=None), "the whole network"
 
+    @property
+    def code(self) -> str:
+        """Return the name of the code that builds it: timm builds networks with RoPE as EVA-02.
+
+        Without a bias of k, the projection is a function, or one module each for q, k and v, as in EVA-02-B and -L, whose
+        MLP has a norm.
+        """
+        if self.rope is None:
+            return self.name
+        if self.key_bias or not self.qkv_bias:
+            return "eva"
+        return "eva-separate" if self.mlp_norm else "eva-fused"
+
     def is_in(self, library: str) -> bool:
-        """Return whether a library has these options; timm alone has LayerScale, other tokens and other heads."""
+        """Return whether a library has these options; timm alone has RoPE, LayerScale, other tokens and other heads."""
+        if self.rope is not None:
+            return not self.qk_norm and not self.attention().is_grouped
         if not self.attention().is_in(library) or self.mlp != GELU or self.mlp_norm:
             return False
         others = self.layer_scale or self.registers or self.distilled or self.averages or not self.classes
