@@ -100,7 +100,7 @@ class ShardingVerification:
     """The result of running the sharded module.
 
     Args:
-        how: "fake process group" or "gloo".
+        how: "a fake process group" or "gloo", and the kernel if it is not that of the attention.
         ranks: the number of ranks that were compared: all of a gloo run, one of a fake one.
         agrees: whether shapes, collectives, bytes and MACs equal the plan, and values those on one device.
         problems: the differences, one line each.

@@ -6,6 +6,7 @@ torch's CommDebugMode counts calls and not bytes, and does not see `send` and `r
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +25,11 @@ KINDS = {
 }
 """The collective of each operator of c10d, and of the functional collectives."""
 SKIPPED = ("wait_tensor", "_wrap_tensor_autograd", "recv_", "barrier", "monitored_barrier_")
+
+COUNTED_AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention
+}
+"""The operator with the formula, for operators that torch's FLOP counter does not know."""
 
 
 class Recorded(NamedTuple):
@@ -58,7 +64,7 @@ class Recorder(TorchDispatchMode):
         if namespace in ("c10d", "_c10d_functional") and name not in SKIPPED:
             self.found.append(_recorded(KINDS.get(name, name), args, kwargs or {}))
         made = operator(*args, **(kwargs or {}))
-        if formula := flop_registry.get(operator._overloadpacket):
+        if formula := flop_registry.get(COUNTED_AS.get(operator._overloadpacket, operator._overloadpacket)):
             self.flops += formula(*args, **(kwargs or {}), out_val=made)
         return made
 

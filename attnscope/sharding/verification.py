@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from multiprocessing import parent_process
 from pathlib import Path
@@ -35,6 +35,9 @@ MOST_ON_CPU = 10**8
 which the first matmul on the meta device costs (torch 2.14)."""
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 """The backend of torch.distributed for each device."""
+NOT_ON_CPU = ("compile", "efficient", "flex")
+"""Kernels that have no backward on the CPU, or compile the recorder along with the attention; sdpa runs in place of them.
+The letters, and with them the plan, are the same."""
 TOLERANCE = 1e-10
 """The largest difference of values in float64."""
 
@@ -50,13 +53,21 @@ def verify_on_fake(spec: Spec, mesh: Mesh) -> ShardingVerification:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     _check_unused()
+    spec, kernel = _on_cpu(spec)
     places = distinct_ranks(mesh)
     numbers = sorted({number_of(mesh, place) for place in (places[0], places[-1])})
     device = "cpu" if spec.plan().macs <= MOST_ON_CPU * ranks_of(mesh) else "meta"
     with one_thread(), torch.device(device):
         module = spec.build().eval().to(getattr(torch, spec.dtype))
         checks = [_on_fake(module, spec, mesh, rank, FakeStore()) for rank in numbers]
-    return _together("a fake process group", checks)
+    return _together(f"a fake process group{kernel}", checks)
+
+
+def _on_cpu(spec: Spec) -> tuple[Spec, str]:
+    """Return a Spec whose kernel runs on the CPU, and words for the result if that is another kernel."""
+    if spec.kernel not in NOT_ON_CPU:
+        return spec, ""
+    return replace(spec, kernel="sdpa"), f" with the kernel sdpa in place of {spec.kernel}"
 
 
 @contextmanager
@@ -110,6 +121,7 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device
     if macs > MOST_MACS:
         raise UsageError(f"{{verify}} runs at most {MOST_MACS:,} MACs in float64 (got {macs:,}); use a smaller input")
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # warns of each process that it ends
+    spec, kernel = _on_cpu(spec) if device == "cpu" else (spec, "")
     with tempfile.TemporaryDirectory() as folder:
         context = processes.start_processes(
             run_rank, args=(spec, mesh, folder, device), nprocs=ranks, join=False, start_method="spawn"
@@ -128,7 +140,7 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device
                     process.kill()
                 process.join()
         checks = [RankCheck(**json.loads((Path(folder) / f"{rank}.json").read_text())) for rank in range(ranks)]
-    return _together(BACKENDS[device], checks)
+    return _together(f"{BACKENDS[device]}{kernel}", checks)
 
 
 def run_rank(rank: int, spec: Spec, mesh: Mesh, folder: str, device: str = "cpu") -> None:
