@@ -48,7 +48,7 @@ WINDOWS = SwinSpec(resolution=(14, 12), window=(4, 3), dim=24, heads=4, shift=Tr
 CASES = [
     *[(replace(SMALL, batch=2), plan) for plan in ("tp=4", "sp=4", "ulysses=4", "ring=4", "context=4", "tp=2,ring=2")],
     *[(replace(SMALL, kernel="sdpa"), plan) for plan in ("tp=4", "ulysses=4", "context=4")],
-    (HieraSpec(dim=24, heads=2, kernel="flash"), "windows=2"),
+    (HieraSpec(dim=24, heads=2, kernel="sdpa"), "windows=2"),
     *[(replace(SMALL, kv_heads=2, kernel="math"), plan) for plan in ("ulysses=4", "tp=2,context=2")],
     (ViTSpec(image=32, patch=8, dim=32, heads=4, rope="mixed", qk_norm=True, key_bias=False), "tp=4"),
     *[(WINDOWS, plan) for plan in ("windows=4", "windows=2x2", "tp=4")],
@@ -120,13 +120,14 @@ def test_a_run_on_a_fake_process_group_equals_the_plan(spec: Spec, plan: str) ->
     assert found.agrees
 
 
-@pytest.mark.parametrize("kernel", ["efficient", "flex", "compile"])
+@pytest.mark.parametrize("kernel", ["efficient", "flash", "flex", "compile"])
 def test_a_kernel_that_does_not_run_on_the_cpu_is_verified_with_another(
     kernel: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """flex and efficient have no backward there, and torch's compiler warned of the recorder."""
+    """flash has no bias there, flex and efficient no backward, and torch's compiler warned of the recorder."""
     for spec in (
         replace(SMALL, kernel=kernel),
+        replace(WINDOWS, kernel=kernel),
         networks.asked("vit", {"dim": 16, "heads": 2, "kernel": kernel}, "block"),
     ):
         found = verify_on_fake(spec, parse_mesh("tp=2"))

@@ -35,8 +35,8 @@ MOST_ON_CPU = 10**8
 which the first matmul on the meta device costs (torch 2.14)."""
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 """The backend of torch.distributed for each device."""
-NOT_ON_CPU = ("compile", "efficient", "flex")
-"""Kernels that have no backward on the CPU, or compile the recorder along with the attention; sdpa runs in place of them.
+NOT_ON_CPU = ("compile", "efficient", "flash", "flex")
+"""Kernels that lack a bias or a backward on the CPU, or compile the recorder too; sdpa runs in place of them.
 The letters, and with them the plan, are the same."""
 TOLERANCE = 1e-10
 """The largest difference of values in float64."""
