@@ -13,13 +13,14 @@ import pytest
 import torch
 from rich.cells import cell_len
 
-from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore, trace
+from attnscope import SwinNetworkSpec, SwinSpec, ViTSpec, explore, networks, trace
 from attnscope.analyses.windows import look_at_windows
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.plan.roofline import Roofline
 from attnscope.render import render, words
 from attnscope.render.columns import Column, fit, rows_table, to_csv, to_markdown
 from attnscope.render.compare import point_columns
+from attnscope.render.conclusion import macs_sentence
 from attnscope.render.diff import cost_columns, diff_columns
 from attnscope.render.meanings import MEANINGS
 from attnscope.render.parts import part_columns
@@ -362,6 +363,17 @@ def test_noise_is_named_with_its_remedy_and_the_rest_under_details():
     assert all(f"noisy: {reason}\n" in full for reason in reasons)
     steady = render(replace(report, noise=[], warnings=[]), "table", Screen(width=100))
     assert " timing    steady ±1% (60 runs, 1 thread)\n" in steady
+
+
+def test_the_conclusion_of_a_network_has_no_blocks_beside_what_blocks_are_made_of():
+    """MaxViT had "first block is 14%, block is 13%", which were its convolutions."""
+    for name, expected in (
+        ("maxvit", "41% of the MACs are in the MLPs; the MBConvs are 27%, the projections are 20%, stem is 9%"),
+        ("hiera", "59% of the MACs are in the MLPs; the projections are 34%, attention itself is 6%"),
+    ):
+        sentence = macs_sentence(explore(networks.asked(name, {}, "model"), time=False))
+        assert sentence.startswith(expected)
+        assert "block" not in sentence
 
 
 def test_the_conclusion_is_about_time_only_if_much_of_it_has_no_macs():

@@ -39,19 +39,26 @@ def macs_sentence(report: Report) -> str:
 ATTENTION, MLPS, PROJECTIONS = "attention itself", "the MLPs", "the projections"
 MBCONVS = "the MBConvs"
 PLURAL = (MLPS, PROJECTIONS, MBCONVS)
-KINDS = {"mlp": MLPS, "attn": PROJECTIONS, "local_module": MBCONVS, "local_mp": "local patch interaction"}
+KINDS = {
+    "mlp": MLPS,
+    "attn": PROJECTIONS,
+    "conv": MBCONVS,
+    "local_module": MBCONVS,
+    "local_mp": "local patch interaction",
+}
 """The kind of work of steps that multiply a weight, by the name of a module that has them."""
 
 
 def _kind(row: StepRow, has_parts: bool) -> str:
     """Return the kind of work of a step with MACs; attention itself multiplies activations, the others a weight.
 
-    In a network with parts, a step outside MLPs and attentions belongs to its part.
+    In a network with parts, a step outside blocks belongs to its part. In a block, what is outside of the modules in KINDS
+    is the projection of a shortcut.
     """
     if len(row.inputs) > 1:
         return ATTENTION
     found = (KINDS[home] for home in reversed(row.path.split(".")) if home in KINDS)
-    return next(found, row.part if has_parts and row.part else PROJECTIONS)
+    return next(found, row.part if has_parts and row.part and "block" not in row.part else PROJECTIONS)
 
 
 def idle_share(report: Report) -> float:
