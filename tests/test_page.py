@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import itertools
 import json
+import math
 import random
 import re
 import shutil
@@ -15,6 +17,8 @@ import torch
 import attnscope
 from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attentions, explore
 from attnscope.analyses.neighbourhood import look_at_neighbourhood
+from attnscope.analyses.ranks import compare_ranks
+from attnscope.analyses.shard import plan_shards
 from attnscope.analyses.windows import look_at_windows
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.text import HIDDEN
@@ -22,7 +26,7 @@ from attnscope.networks.presets import presets, read_network
 from attnscope.plan.polynomial import macs_of
 from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
-from attnscope.render.page.charts import hits_data, steps_chart
+from attnscope.render.page.charts import LETTER, hits_data, log_chart, steps_chart
 from attnscope.render.page.document import environment, escaped_json, front_coded
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
@@ -196,6 +200,66 @@ def test_a_printed_number_has_one_line(opened, name):
     page.set_viewport_size({"width": A4, "height": 900})
     assert page.locator("main table td[data-v]").count() > 5
     assert page.evaluate(BROKEN_NUMBERS) == []
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_no_label_covers_its_text(browser, tmp_path, width):
+    """`swin:shift,plan=windows` ran into the words beside it."""
+    found = compare_ranks(["vit:plan=ring", "swin:plan=windows", "swin:shift,plan=windows"], [1, 2, 4, 8])
+    path = tmp_path / "page.html"
+    path.write_text(render_page(found))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"file://{path}")
+    wider = "[...document.querySelectorAll('.lines dt')].filter(dt => dt.scrollWidth > dt.clientWidth).length"
+    assert page.evaluate(wider) == 0
+    names = page.locator(".lines dt").all_inner_texts()
+    assert names[:3] == ["vit:plan=ring", "swin:plan=windows", "swin:shift,plan=windows"]
+    page.close()
+
+
+def test_a_chart_of_bytes_has_binary_ticks_and_says_what_is_0():
+    html = render_page(compare_ranks(["swin:plan=windows", "vit:plan=ring"], [1, 2, 4]))
+    assert "1.0 MiB</text>" in html
+    assert "Not in the chart, since it is 0: swin:plan=windows for each; vit:plan=ring for 1 (ranks)." in html
+    assert html.count('<span class="key') == 0  # a single line is left
+    assert log_chart("", "", "", [("", [(1, 3e3, "", "", ""), (2, 5e3, "", "", "")])], str, str, base=2) is not None
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e3, 2e3), (64512, 2.3e6), (1e6, 1.1e6), (5e5, 4e9), (1, 1e15)])
+def test_binary_ticks_are_few_and_simple(low, high):
+    points = [(1.0, low, "", "", ""), (2.0, high, "", "", "")]
+    chart = log_chart("", "", "", [("bytes", points)], str, repr, base=2)
+    ticks = [float(tick.text) for tick in chart.y_ticks]
+    assert 3 <= len(ticks) <= 10
+    assert all((tick / 2 ** int(math.log2(tick))) in (1, 1.25, 1.5, 1.75) for tick in ticks if tick >= 4)
+
+
+def test_words_at_dots_do_not_cover_each_other():
+    dots = [(float(10 + place), 100.0 + place, "", "", name) for place, name in enumerate(("output", "project", "mix"))]
+    chart = log_chart("", "", "", [("steps", dots)], str, str, joined=False)
+    boxes = []
+    for dot in chart.series[0].dots:
+        left = dot.x + dot.right - {"start": 0, "middle": 0.5, "end": 1}[dot.anchor] * LETTER * len(dot.label)
+        boxes.append((left, left + LETTER * len(dot.label), dot.y + dot.down))
+    for (left, right, y), (left2, right2, y2) in itertools.combinations(boxes, 2):
+        assert right < left2 or right2 < left or abs(y - y2) >= 12
+
+
+def test_each_preset_command_has_a_mark_of_its_own():
+    html = render_page(presets())
+    keys = re.findall(r'<span class="(key s\d(?: second)?)">', html)
+    assert len(keys) == len(set(keys)) == 11
+
+
+def test_the_page_of_a_plan_says_who_sends():
+    html = render_page(plan_shards(SwinSpec(shift=True), "windows=2x2"))
+    assert "One rank sends 129,024 B in 4 collectives; it has 25.0% of the MACs and 100.0% of the parameters." in html
+
+
+def test_masks_are_counted_in_words():
+    html = render_page(look_at_windows(SwinSpec(resolution=14, window=7, shift=True)))
+    found = re.findall(r'muted">([^<]*) blocked', html)
+    assert found == ["1 window, 0%", "1 window, 49.0%", "1 window, 49.0%", "1 window, 74.0%"]
 
 
 def test_a_page_has_all_reasons_why_times_are_noisy():

@@ -4,6 +4,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from attnscope import attentions
@@ -297,11 +298,14 @@ def _words(shards: Sequence[Sharded]) -> list[tuple[str, str]]:
 
 
 def _title(quantity: str, shards: Sequence[Sharded]) -> str:
-    """Return the title: the quantity, and the attention if it is the only one."""
+    """Return the title: the quantity, and the attention if it is the only one, else what all attentions share."""
     title = QUANTITIES[quantity].title.format(part="one rank")
     first = shards[0].spec
     if len({each.contender.label for each in shards}) > 1:
-        return f"{title} · {first.dtype}"
+        shared = [part for part in first.headline() if all(part in each.spec.headline() for each in shards)]
+        counts = {prod(each.spec.input_shape[1:-1]) for each in shards if not each.contender.is_network}
+        tokens = [f"{next(iter(counts)):,} tokens"] if len(counts) == 1 else []
+        return " · ".join([title, *tokens, *shared, first.dtype])
     return " · ".join([title, first.title, *first.headline(), first.dtype])
 
 

@@ -79,9 +79,7 @@ def sharding_lines(report: ShardingReport) -> list[Labelled]:
     """Return label, text and style of each line below the table."""
     totals = report.totals
     forward = f"{totals.bytes_sent:,} B by one rank in {plural(totals.collectives, 'collective')}"
-    share = f"{totals.macs / totals.whole_macs:.1%} of the MACs" if totals.whole_macs else "no MACs"
-    params = f"{totals.params / totals.whole_params:.1%} of the parameters" if totals.whole_params else "no parameters"
-    lines = labelled("sends", [f"{forward}; it has {share} and {params}"], "bold")
+    lines = labelled("sends", [f"{forward}; {share_words(report)}"], "bold")
     if report.backward:
         gradients = f"and {totals.gradient_bytes_sent:,} B for gradients of parameters that several ranks have"
         lines += labelled("backward", [f"{totals.backward_bytes_sent:,} B, {gradients}"])
@@ -91,6 +89,14 @@ def sharding_lines(report: ShardingReport) -> list[Labelled]:
     if report.verification is not None:
         lines += verification_lines(report)
     return lines + labelled("note", report.notes)
+
+
+def share_words(report: ShardingReport) -> str:
+    """Return `it has 25.0% of the MACs and 100.0% of the parameters`, of the rank of the plan."""
+    totals = report.totals
+    share = f"{totals.macs / totals.whole_macs:.1%} of the MACs" if totals.whole_macs else "no MACs"
+    params = f"{totals.params / totals.whole_params:.1%} of the parameters" if totals.whole_params else "no parameters"
+    return f"it has {share} and {params}"
 
 
 def whole_lines(report: ShardingReport) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 92, 16, 16, 44
 """Margins for the ticks and the titles of the axes."""
 TICKS = 5
+LETTER = 7
+"""The width of a letter of a word at a dot."""
 MOST_DOTS = 60
 """The largest number of dots on a line."""
 NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?![\w.,]*\d)")
@@ -28,13 +30,19 @@ class Tick:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point: its place in the picture, the text on hover, the key of its step, and a letter next to it."""
+    """A point: its place in the picture, the text on hover, the key of its step, and a word next to it.
+
+    `right`, `down` and `anchor` are the place of the word from that of the point.
+    """
 
     x: float
     y: float
     text: str
     step: str = ""
     label: str = ""
+    right: int = 8
+    down: int = 4
+    anchor: str = "start"
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,8 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
     marks: list[Tick] = field(default_factory=list)
     """Vertical lines with a word, such as the begin of the backward."""
+    joined: bool = True
+    """Whether lines join the points."""
     places: int = 0
     """The number of places of a chart over steps."""
     hits: list[Hit] = field(default_factory=list)
@@ -96,6 +106,7 @@ def log_chart(
     includes: tuple[float, ...] = (),
     x_values: Sequence[float] = (),
     joined: bool = True,
+    base: int = 10,
 ) -> Chart | None:
     """Return a chart on two logarithmic axes; None without two different points above 0.
 
@@ -107,6 +118,7 @@ def log_chart(
         includes: values that the vertical axis always contains.
         x_values: the values of the ticks across; by default powers of ten or simple multiples.
         joined: whether lines join the points.
+        base: 10, or 2 for ticks of the vertical axis at simple multiples of powers of two.
     """
     points = [point for _, of in series for point in of if point[0] > 0 and point[1] > 0]
     if not points:
@@ -123,16 +135,17 @@ def log_chart(
 
     drawn = []
     for name, of in series:
-        dots = [Dot(place_x(x), place_y(y), *rest) for x, y, *rest in of if x > 0 and y > 0]
-        drawn.append(Series(name, dots, _path(dots) if joined else ""))
+        dots = [Dot(place_x(x), place_y(y), text, step, label) for x, y, text, step, label in of if x > 0 and y > 0]
+        drawn.append(Series(name, _apart(dots), _path(dots) if joined else ""))
     x_ticks = _thinned(sorted({*x_values})) if x_values else _log_ticks(left, right)
     return Chart(
         title,
         across,
         up,
         [Tick(place_x(x), x_words(x)) for x in x_ticks],
-        [Tick(place_y(y), y_words(y)) for y in _log_ticks(low, high)],
+        [Tick(place_y(y), y_words(y)) for y in _log_ticks(low, high, base)],
         drawn,
+        joined=joined,
     )
 
 
@@ -223,6 +236,34 @@ def _parts(text: str) -> tuple[list[str], list[int | str]]:
     return [*words, text[end:]], integers
 
 
+def _apart(dots: Sequence[Dot]) -> list[Dot]:
+    """Return dots whose words do not cover each other, nor another dot: right of the dot, left, above or below."""
+    taken = [(dot.x - 5, dot.x + 5, dot.y - 5, dot.y + 5) for dot in dots if dot.label]
+    placed = []
+    for dot in dots:
+        if not dot.label:
+            placed.append(dot)
+            continue
+        wide = LETTER * len(dot.label)
+        sides = [
+            (8, 4, "start", 8.0),
+            (-8, 4, "end", -8.0 - wide),
+            (0, -9, "middle", -wide / 2),
+            (0, 18, "middle", -wide / 2),
+        ]
+        boxes = [(dot.x + left, dot.x + left + wide, dot.y + down - 10, dot.y + down + 3) for _, down, _, left in sides]
+        free = (
+            at
+            for at, (x0, x1, y0, y1) in enumerate(boxes)
+            if all(x1 < left or x0 > right or y1 < top or y0 > low for left, right, top, low in taken)
+        )
+        best = next(free, 0)
+        taken.append(boxes[best])
+        right, down, anchor, _ = sides[best]
+        placed.append(replace(dot, right=right, down=down, anchor=anchor))
+    return placed
+
+
 def _path(dots: Sequence[Dot]) -> str:
     """Return the path through the dots, each a distance from the one before, which is shorter than its place."""
     steps = [f"l{_short(b.x - a.x)} {_short(b.y - a.y)}" for a, b in pairwise(dots)]
@@ -240,12 +281,22 @@ def _spread(low: float, high: float, least: float) -> tuple[float, float]:
     return low / missing, high * missing
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return three ticks or more: powers of ten, and simple multiples if these are too few."""
+MULTIPLES = {
+    10: ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)),
+    1024: ((1,), (1, 32), (1, 4, 16, 64, 256), tuple(2**power for power in range(10)),
+           tuple(2**power * part for power in range(10) for part in (1, 1.25, 1.5, 1.75))),
+}  # fmt: skip
+"""The multiples of powers of a base at which ticks may be: those of the first line that has enough."""
+
+
+def _log_ticks(low: float, high: float, base: int = 10) -> list[float]:
+    """Return three ticks or more: powers of 10, or of 1024 for base 2, and simple multiples if these are too few."""
     found: list[float] = []
-    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+    unit = 1024 if base == 2 else base
+    for digits in MULTIPLES[unit]:
+        powers = range(math.floor(math.log(low, unit)), math.ceil(math.log(high, unit)) + 1)
+        places = [digit * float(unit) ** power for power in powers for digit in digits]
+        found = [place for place in places if low <= place <= high]
         if len(found) >= 3:
             break
     return _thinned(found)

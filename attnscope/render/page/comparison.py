@@ -26,12 +26,13 @@ def comparison_page(comparison: Comparison) -> Page:
         evidence_panel(comparison.command, {"settings": comparison.settings, "environment": comparison.environment}),
     ]
     shown = [panel for panel in panels if panel is not None]
-    return Page(comparison.title, "comparison", shown, comparison.to_json(), comparison.command)
+    title = f"{comparison.title[:1].upper()}{comparison.title[1:]}"
+    return Page(title, "comparison", shown, comparison.to_json(), comparison.command)
 
 
 def _conclusion(comparison: Comparison) -> Panel:
     below = [(label, text) for label, text, _ in lines(comparison, QUIET) if label != "result"]
-    names = [(each.name, legend(each)) for each in comparison.contenders]
+    names = [(each.name, legend(each).removeprefix(f"{each.name}: ")) for each in comparison.contenders]
     return conclusion_panel(finding(comparison), [*names, *below])
 
 
@@ -67,6 +68,7 @@ def _charts(comparison: Comparison) -> Panel | None:
         quantity_title(comparison),
         lambda point, label: point.costs[label],
         spell,
+        base=2 if comparison.unit == "B" else 10,
     )
     times = _chart(
         comparison,
@@ -79,7 +81,7 @@ def _charts(comparison: Comparison) -> Panel | None:
     charts = [chart for chart in (costs, measured) if chart is not None]
     if not charts:
         return None
-    content = {"charts": charts, "lines": []}
+    content = {"charts": charts, "lines": _zeros(comparison, field)}
     return Panel("chart", "Along the range", "Both axes are logarithmic.", "chart_panel", content, brief=True)
 
 
@@ -89,6 +91,7 @@ def _chart(
     title: str,
     value: Callable[[Point, str], float | None],
     spell: Callable[[float], str],
+    base: int = 10,
 ) -> Chart | None:
     """Return a chart with a line for each contender; None without two different points above 0.
 
@@ -98,14 +101,27 @@ def _chart(
         title: the title of the vertical axis.
         value: a function of a point and the label of a contender; None if it is unknown.
         spell: a function that formats a value.
+        base: 10, or 2 for ticks at simple multiples of powers of two.
     """
     points = sorted(comparison.points, key=lambda point: point.at[field])
     series = []
     for label, name in comparison.names.items():
         found = [(point.at[field], value(point, label)) for point in points]
         dots = [(float(x), float(y), f"{name}, {field} {x}: {spell(y)}", "", "") for x, y in found if y]
-        series.append((name, dots))
+        if dots:
+            series.append((name, dots))
     xs = [float(point.at[field]) for point in points]
     if len(set(xs)) < 2:
         return None
-    return log_chart(title, AXES.get(field, field), title, series, lambda x: f"{x:g}", spell, x_values=xs)
+    return log_chart(title, AXES.get(field, field), title, series, lambda x: f"{x:g}", spell, x_values=xs, base=base)
+
+
+def _zeros(comparison: Comparison, field: str) -> list[str]:
+    """Return which costs are 0, and have no place on a logarithmic axis."""
+    found = []
+    for label, name in comparison.names.items():
+        known = [point for point in comparison.points if point.costs.get(label) is not None]
+        zeros = sorted([point.at[field] for point in known if not point.costs[label]])
+        if zeros:
+            found.append(f"{name} for each" if len(zeros) == len(known) else f"{name} for {', '.join(map(str, zeros))}")
+    return [f"Not in the chart, since it is 0: {'; '.join(found)} ({AXES.get(field, field)})."] if found else []

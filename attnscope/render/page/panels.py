@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from attnscope.render import words
@@ -25,10 +26,11 @@ def conclusion_panel(text: str, lines: Sequence[tuple[str, str]], figures: Seque
 
     Args:
         text: the conclusion.
-        lines: the evidence: a label and a text each.
+        lines: the evidence: a label and a text each; a label that repeats is shown once.
         figures: the key figures.
     """
-    content = {"conclusion": _sentence(text), "figures": figures, "lines": lines}
+    shown = [("" if label == before else label, line) for (before, _), (label, line) in pairwise([("", ""), *lines])]
+    content = {"conclusion": _sentence(text), "figures": figures, "lines": shown}
     return Panel("conclusion", "Conclusion", "", "conclusion", content, brief=True)
 
 
@@ -44,7 +46,9 @@ def evidence_panel(
         lead: what the command gives again.
     """
     shown = {
-        title: [(name.replace("_", " "), _value(value)) for name, value in of.items()] for title, of in groups.items()
+        title: [(name.replace("_", " "), _value(value)) for name, value in of.items()]
+        for title, of in groups.items()
+        if of
     }
     content = {"command": command, "groups": shown, "lines": lines}
     return Panel("environment", "Environment and command", lead, "environment", content)

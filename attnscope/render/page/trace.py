@@ -10,7 +10,7 @@ from attnscope.render.page.report import environment_panel, memory_panel, steps_
 from attnscope.render.page.tables import table_of, table_panel
 from attnscope.render.screen import Screen
 from attnscope.render.summary import held_words, spread
-from attnscope.render.trace import Line, attention_costs, attention_line, line_columns, lines_below, lines_of
+from attnscope.render.trace import INDENT, Line, attention_costs, attention_line, line_columns, lines_below, lines_of
 from attnscope.reports.report import TraceReport
 
 QUIET = Screen(quiet=True)
@@ -48,7 +48,8 @@ def _conclusion(report: TraceReport) -> Panel:
         figures.append(Figure("time of one forward", words.seconds(whole_s), f"{whole_s:.9f} s", spread(report.time)))
     lines: list[tuple[str, str]] = []
     for label, text, _ in lines_below(report, QUIET):
-        lines.append((label, text.strip()))
+        if not text.startswith(INDENT):  # the costs of an attention are in a panel of their own
+            lines.append((label, text))
     return conclusion_panel(_finding(report), lines, figures)
 
 

@@ -1,5 +1,6 @@
 """The pages of pictures: windows with their shift and masks, and the neighbourhood of a query."""
 
+from attnscope.core.sizes import plural
 from attnscope.core.windows import Mask, Windows
 from attnscope.render import words
 from attnscope.render.neighbourhood import seen_columns
@@ -65,10 +66,10 @@ def _masks(report: WindowsReport) -> Panel | None:
     masks = [
         {
             "name": mask.name,
-            "windows": mask.windows,
+            "windows": plural(mask.windows, "window"),
             "side": len(mask.down) * len(mask.across),
             "path": _blocked(mask),
-            "share": words.percent(mask.blocked / mask.pairs),
+            "share": words.percent(mask.blocked / mask.pairs) if mask.blocked else "0%",
         }
         for mask in report.grid.masks
     ]
