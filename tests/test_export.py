@@ -20,26 +20,23 @@ pytestmark = [
     # torch's exporters use deprecated parts of torch
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
-onnx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
-    reason="needs onnx, onnxscript and onnxruntime",
-)
+HAS_ONNX = all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))
 DIM = torch.export.Dim
 BATCH = DIM("b", max=64)
 SEQUENCE = {0: BATCH, 1: DIM("n", min=2, max=500)}
 MULTIPLES = {0: BATCH, 1: 7 * DIM("rows", min=2, max=50), 2: 7 * DIM("columns", min=2, max=50)}
 GRID = {0: BATCH, 1: DIM("rows", min=8, max=500), 2: DIM("columns", min=8, max=500)}
 IMAGE = {0: BATCH, 2: 4 * DIM("rows", min=12, max=50), 3: 4 * DIM("columns", min=12, max=50)}
-SWIN = {"dim": 24, "heads": 3, "depths": (2, 2), "image": (64, 64), "window": (4, 4), "classes": 5}
+SWIN = {"dim": 24, "heads": 3, "depths": (2, 1), "image": (64, 64), "window": (4, 4), "classes": 5}
+WHOLE = (MULTIPLES, [(2, 14, 21, 24), (3, 28, 14, 24), (1, 35, 35, 24)])
+PADDED = (GRID, [(2, 16, 17, 24), (3, 14, 21, 24), (1, 35, 13, 24)])  # with and without padding
 WINDOWED = [
-    (kind, kernel, sizes, shapes)
-    for kind in (WindowAttention, WindowAttentionV2)
-    for kernel in ("eager", "sdpa")
-    for sizes, shapes in (
-        (MULTIPLES, [(2, 14, 21, 24), (3, 28, 14, 24), (1, 35, 35, 24)]),
-        (GRID, [(2, 16, 17, 24), (3, 14, 21, 24), (1, 35, 13, 24)]),  # with and without padding
-    )
+    (WindowAttention, "eager", *WHOLE),
+    (WindowAttention, "sdpa", *PADDED),
+    (WindowAttentionV2, "eager", *PADDED),
+    (WindowAttentionV2, "sdpa", *WHOLE),
 ]
+"""Both modules have both kernels and both kinds of sizes, which have no code in common."""
 CASES = [
     *(
         (ViTAttention(24, 3, kernel=kernel), SEQUENCE, [(2, 5, 24), (3, 9, 24), (1, 17, 24)])
@@ -75,25 +72,22 @@ def assert_equal_outputs(run, module, shapes):
             torch.testing.assert_close(torch.as_tensor(run(x)), module(x), atol=1e-6, rtol=1e-6)
 
 
-def exported(module, sizes, shapes):
-    return torch.export.export(module, (torch.randn(shapes[0]),), dynamic_shapes=(sizes,))
-
-
-def test_an_exported_module_runs_at_other_sizes(case):
+def test_an_exported_module_and_its_onnx_program_run_at_other_sizes(case, tmp_path):
     module, sizes, shapes = case
-    assert_equal_outputs(exported(module, sizes, shapes).module(), module, shapes)
+    program = torch.export.export(module, (torch.randn(shapes[0]),), dynamic_shapes=(sizes,))
+    assert_equal_outputs(program.module(), module, shapes)
+    if HAS_ONNX:
+        assert_equal_outputs(onnx_program(program, tmp_path), module, shapes)
 
 
-@onnx
-def test_an_onnx_program_runs_at_other_sizes(case, tmp_path):
+def onnx_program(program, folder):
+    """Return a function that runs an exported program as ONNX."""
     import onnxruntime
 
-    module, sizes, shapes = case
-    program = torch.onnx.export(exported(module, sizes, shapes), (), dynamo=True, verbose=False)
-    program.save(tmp_path / "module.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
-    name = session.get_inputs()[0].name
-    assert_equal_outputs(lambda x: session.run(None, {name: x.numpy()})[0], module, shapes)
+    torch.onnx.export(program, (), dynamo=True, verbose=False).save(folder / "module.onnx")
+    session = onnxruntime.InferenceSession(folder / "module.onnx")
+    names = [each.name for each in session.get_inputs()]
+    return lambda *x: session.run(None, {name: each.numpy() for name, each in zip(names, x, strict=True)})[0]
 
 
 def compiled(module, graphs):
@@ -143,9 +137,11 @@ EVERY_FAMILY = pytest.mark.parametrize("spec", [*first_specs()], ids=lambda spec
 
 
 @EVERY_FAMILY
-def test_an_exported_family_takes_any_batch_size(spec):
+def test_an_exported_family_and_its_onnx_program_take_any_batch_size(spec, tmp_path):
     module, program = exported_family(spec)
     assert_equal_for_batches(program.module(), module, spec.input_shapes, (1, 3, 5))
+    if HAS_ONNX:
+        assert_equal_for_batches(onnx_program(program, tmp_path), module, spec.input_shapes, (1, 3, 5))
 
 
 @EVERY_FAMILY
@@ -155,22 +151,6 @@ def test_a_family_is_compiled_once_for_any_batch_size(spec):
     # torch's own rule of a convolution holds up to a number of elements, beyond which it compiles once more
     convolves = any(isinstance(each, nn.Conv2d) for each in module.modules())
     assert len(graphs) <= 1 + convolves
-
-
-@onnx
-@EVERY_FAMILY
-def test_an_onnx_program_of_a_family_takes_any_batch_size(spec, tmp_path):
-    import onnxruntime
-
-    module, program = exported_family(spec)
-    torch.onnx.export(program, (), dynamo=True, verbose=False).save(tmp_path / "module.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "module.onnx")
-    names = [each.name for each in session.get_inputs()]
-
-    def run(*given):
-        return session.run(None, {name: each.numpy() for name, each in zip(names, given, strict=True)})[0]
-
-    assert_equal_for_batches(run, module, spec.input_shapes, (1, 3, 5))
 
 
 def test_an_exported_cross_attention_runs_at_other_sizes():

@@ -1,6 +1,7 @@
 """Spec -> WindowsReport: checks of the arguments, and the views to show. No torch."""
 
 from attnscope.analyses.neighbourhood import check_grid, check_layers, check_token
+from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swinv2.spec import SwinV2Spec
 from attnscope.core.errors import UsageError
@@ -42,8 +43,8 @@ def look_at_windows(
         >>> [(sight.rows, sight.columns) for sight in report.looks]  # plain windows, then shifted ones
         [((0, 6), (7, 13)), ((3, 9), (3, 9))]
     """
-    if not isinstance(spec, SwinSpec):
-        raise UsageError(f"spec must have windows, such as SwinSpec() (got {spec!r})")
+    if not isinstance(spec, Spec):
+        raise UsageError(f"spec must be a Spec with windows, such as SwinSpec() (got {spec!r})")
     check_grid(spec)
     grid = spec.windows
     for name, sides in (("resolution", spec.resolution), ("window", spec.window)):

@@ -27,8 +27,8 @@ from attnscope.tracing.tree import modules_of
 
 Restore = Callable[[], object]
 
-NOT_THE_USERS = sys.stdlib_module_names | {"torch", "numpy", "attnscope"}
-"""Packages whose state is not that of a forward."""
+NOT_THE_USERS = sys.stdlib_module_names | {"torch", "numpy", "attnscope", "_pytest", "pluggy"}
+"""Packages whose state is not that of a forward. pytest is in each function with an `assert`, and has much to search."""
 ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 """Types of values that never change."""
 NAMESPACES = (SimpleNamespace, threading.local, nn.Module, ChainMap, UserDict, UserList, Queue)
