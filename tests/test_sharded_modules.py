@@ -48,7 +48,7 @@ WINDOWS = SwinSpec(resolution=(14, 12), window=(4, 3), dim=24, heads=4, shift=Tr
 CASES = [
     *[(replace(SMALL, batch=2), plan) for plan in ("tp=4", "sp=4", "ulysses=4", "ring=4", "context=4", "tp=2,ring=2")],
     *[(replace(SMALL, kernel="sdpa"), plan) for plan in ("tp=4", "ulysses=4", "context=4")],
-    (HieraSpec(dim=24, heads=2, kernel="sdpa"), "windows=2"),
+    (HieraSpec(dim=24, heads=2, kernel="sdpa"), "windows=2x2"),
     *[(replace(SMALL, kv_heads=2, kernel="math"), plan) for plan in ("ulysses=4", "tp=2,context=2")],
     (ViTSpec(image=32, patch=8, dim=32, heads=4, rope="mixed", qk_norm=True, key_bias=False), "tp=4"),
     *[(WINDOWS, plan) for plan in ("windows=4", "windows=2x2", "tp=4")],
@@ -325,8 +325,8 @@ def test_processes_that_do_not_end_in_time_are_killed() -> None:
 
 
 def test_a_rank_that_fails_is_one_line() -> None:
-    with pytest.raises(AttnscopeError, match=r"rank [01] failed: ") as error:
-        verify_on_processes(replace(SMALL, kernel="efficient"), parse_mesh("tp=2"))
+    with pytest.raises(AttnscopeError, match=r"rank [012] failed: ") as error:
+        verify_on_processes(SMALL, parse_mesh("tp=3"))  # of 4 heads
     assert "\n" not in str(error.value)
     assert multiprocessing.active_children() == []
 
