@@ -80,6 +80,7 @@ CASES = [
         (TwinsSpec(dim=16, heads=4, resolution=(28, 14), batch=2), plan)
         for plan in ("context=4", "ulysses=4", "sp=4", "tp=2,context=2")
     ],
+    *[(TwinsSpec(dim=16, heads=4, resolution=(49, 14)), plan) for plan in ("ring=4", "context=4")],
     (TwinsSpec(dim=16, heads=4, resolution=(13, 20)), "tp=4"),
     *[
         (CSWinSpec(dim=24, heads=8, resolution=(14, 10), stripe=2, batch=2), plan)

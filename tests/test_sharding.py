@@ -18,6 +18,7 @@ from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.attentions.spec import Spec
 from attnscope.attentions.swin.spec import SwinSpec
 from attnscope.attentions.swin3d.spec import Swin3DSpec
+from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
@@ -322,6 +323,7 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (SwinSpec(), "windows=5", "8 rows of windows on 5 ranks); 2, 3, 4 or 8"),
         (SwinSpec(resolution=7), "windows=2", "1 row of windows on 2 ranks); use tp=3"),
         (SwinSpec(resolution=7, heads=1), "windows=2", "no plan for 2 to 16 ranks is legal"),
+        (TwinsSpec(), "ring=5", "8 rows of tokens on 5 ranks); 2, 3, 4 or 8"),
         (LinearSpec(), "tp=57", "8 heads of each branch on 57 ranks); use windows=14"),
         (SeparableSpec(), "tp=4", "this attention has none; use windows=4"),
         (ViTSpec(), "tp=2,windows=2", "is a sequence; use ulysses=4 or tp=4 or context=4 or ring=4 or sp=4"),

@@ -356,10 +356,10 @@ class _Walk:
         first = self.steps[0]
         axis = first.step.letters.inputs[0].axes[self.place]
         own, total = axis.letters[0], axis.size(self.sizes)
-        rows = {own}
+        rows, wholes = {own}, {total, self.sizes[own]}  # all tokens, or their rows
         for step, inputs in zip(self.steps, followed(self.steps, {first.takes[0]: own}), strict=True):
             for taken, letters in zip(step.step.letters.inputs, inputs, strict=True):
-                grids = [axis for axis in taken.axes if letters & set(axis.letters) and axis.size(self.sizes) == total]
+                grids = [axis for axis in taken.axes if letters & set(axis.letters) and axis.size(self.sizes) in wholes]
                 rows |= {axis.letters[0] for axis in grids}
         letter = min(sorted(rows), key=lambda each: (self.sizes[each], each != own))
         shards = self.cut(letter, "tokens" if self.sizes[letter] == total else "rows of tokens")
