@@ -519,12 +519,12 @@ def test_units_that_a_library_attends_in_differently_have_no_figures():
         {"key_bias": False},
         {"qk_norm": True},
         {"mlp_norm": True},
-        {"rope": "eva02", "qk_norm": True},
-        {"rope": "eva02", "kv_heads": 2},
+        {"rope": "eva02", "heads": 2, "qk_norm": True},
+        {"rope": "eva02", "heads": 2, "kv_heads": 1},
     ],
 )
 def test_options_whose_calls_are_unknown_have_no_figures_of_tools_that_hook(options):
-    assert not [each for each in counts_per_image(ViTNetworkSpec(**VIT, **options)) if " on " in each.name]
+    assert not [each for each in counts_per_image(ViTNetworkSpec(**{**VIT, **options})) if " on " in each.name]
 
 
 def test_microsofts_flops_do_not_pad():

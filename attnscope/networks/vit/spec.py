@@ -205,8 +205,8 @@ class ViTNetworkSpec(NetworkSpec):
     def code(self) -> str:
         """Return the name of the code that builds it: timm builds networks with RoPE as EVA-02.
 
-        Without a bias of k, the projection is a function, or one module each for q, k and v, as in EVA-02-B and -L, whose
-        MLP has a norm.
+        Without a bias of k, the projection is a function. In EVA-02-B and -L, whose MLP has a norm, it is one module each
+        for q, k and v.
         """
         if self.rope is None:
             return self.name
