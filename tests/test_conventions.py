@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from attnscope import ViTSpec
 from attnscope.analyses.figure import conventions_that_give, explain_figure, parse_figure
 from attnscope.analyses.published import compare_published
+from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.attentions.spec import own_fields
+from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
@@ -25,7 +27,9 @@ from attnscope.networks.pvt.spec import PVTNetworkSpec
 from attnscope.networks.sam.spec import SAMNetworkSpec
 from attnscope.networks.sources import EXCEPTIONS, SOURCES, TRUNCATED
 from attnscope.networks.swin.spec import SwinNetworkSpec, SwinV2NetworkSpec
+from attnscope.networks.twins.spec import TwinsNetworkSpec
 from attnscope.networks.vit.spec import ViTNetworkSpec
+from attnscope.networks.xca.spec import XCiTNetworkSpec
 from attnscope.render.figure import figure_lines
 from benchmarks import works
 
@@ -44,6 +48,12 @@ ROPE = {"image": (48, 64), "dim": 24, "heads": 3, "depth": 2, "classes": 10}
 EVA02 = {**ROPE, "rope": "eva02", "key_bias": False, "mlp_ratio": 8 / 3}
 DINOV3 = {"rope": "dinov3", "registers": 4, "pos_embed": "none", "layer_scale": True, "pool": "mean"}
 ROPE_OF_TIMM = {"img_size": (48, 64), "embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 10}
+XCIT = {"image": (64, 96), "dim": 16, "heads": 2, "depth": 2, "class_depth": 2, "classes": 10}
+XCIT_OF_TIMM = {"img_size": (64, 96), "embed_dim": 16, "num_heads": 2, "depth": 2, "cls_attn_layers": 2}
+XCIT_OF_TIMM |= {"num_classes": 10}
+TWINS = {"dim": 8, "heads": 1, "multiples": (1, 2, 5, 8), "depths": (2, 1, 3, 2), "classes": 10}
+TWINS_OF_TIMM = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": (2, 1, 3, 2), "num_classes": 10}
+TWINS_OF_TIMM |= {"mlp_ratios": (4, 4, 4, 4)}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -64,6 +74,11 @@ SPECS = {
     "rope-vit mixed": ViTNetworkSpec(**ROPE, rope="mixed", pos_embed="patches", layer_scale=True),
     "dinov3": ViTNetworkSpec(**ROPE, **DINOV3, qkv_bias=False),
     "dinov3 plus": ViTNetworkSpec(**ROPE, **DINOV3, key_bias=False, mlp="swiglu"),
+    "xcit": XCiTNetworkSpec(**XCIT, tokens_norm=False),
+    "xcit with patches of 8": XCiTNetworkSpec(**XCIT, patch=8),
+    "twins": TwinsNetworkSpec(**TWINS, image=(224, 160), window=7),
+    "twins padded": TwinsNetworkSpec(**TWINS, image=(64, 96), window=3),
+    "twins without windows": TwinsNetworkSpec(**TWINS, image=(64, 96), window=0),
     "hiera": HieraNetworkSpec(**HIERA),
     "hiera in units": HieraNetworkSpec(**HIERA, unit_stages=3),
 }
@@ -79,6 +94,11 @@ TIMM = {
     "rope-vit mixed": ("vit_small_patch16_rope_mixed_ape_224", ROPE_OF_TIMM),
     "dinov3": ("vit_small_patch16_dinov3", ROPE_OF_TIMM),
     "dinov3 plus": ("vit_small_plus_patch16_dinov3_qkvb", ROPE_OF_TIMM),
+    "xcit": ("xcit_nano_12_p16_224", XCIT_OF_TIMM),
+    "xcit with patches of 8": ("xcit_tiny_12_p8_224", XCIT_OF_TIMM),
+    "twins": ("twins_svt_small", {**TWINS_OF_TIMM, "img_size": (224, 160)}),
+    "twins padded": ("twins_svt_small", {**TWINS_OF_TIMM, "img_size": (64, 96), "wss": (3, 3, 3, 3)}),
+    "twins without windows": ("twins_pcpvt_small", {**TWINS_OF_TIMM, "img_size": (64, 96)}),
     "hiera": ("hiera_tiny_224", HIERA_OF_TIMM),
     "hiera in units": ("hiera_tiny_224", {**HIERA_OF_TIMM, "mask_unit_attn": (True, True, True, False)}),
 }
@@ -432,6 +452,66 @@ PRINTED = {
         8_105_143_680,
         16_185_231_360,
     ),
+    ("xcit-nano-12-16-224", "timm"): (
+        538_209_792,
+        541_073_256,
+        553_990_888,
+        59_334_600,
+        1_071_902_848,
+        (1_110_639_744, 550_952_448),
+        557_101_696,
+        1_101_703_168,
+    ),
+    ("xcit-nano-12-16-224", "timm without fused attention"): (
+        538_209_792,
+        541_073_256,
+        554_091_752,
+        59_334_600,
+        1_071_902_848,
+        (1_110_639_744, 550_952_448),
+        557_202_560,
+        1_101_904_896,
+    ),
+    ("twins-pcpvt-s-224", "timm"): (
+        3_680_670_720,
+        3_705_496_296,
+        3_682_374_568,
+        333_237_736,
+        7_361_724_032,
+        (7_646_924_416, 3_809_459_968),
+        3_684_123_456,
+        7_333_719_552,
+    ),
+    ("twins-pcpvt-s-224", "timm without fused attention"): (
+        3_680_670_720,
+        3_705_496_296,
+        3_824_974_760,
+        333_237_736,
+        7_361_724_032,
+        (7_646_924_416, 3_809_459_968),
+        3_826_723_648,
+        7_618_919_936,
+    ),
+    ("twins-svt-s-224", "timm"): (
+        2_820_867_328,
+        2_832_559_336,
+        2_877_394_728,
+        202_353_704,
+        5_638_730_368,
+        (5_874_758_272, 2_927_353_344),
+        2_823_749_312,
+        5_736_692_736,
+    ),
+    ("twins-svt-s-224", "timm without fused attention"): (
+        2_820_867_328,
+        2_832_559_336,
+        2_936_401_704,
+        202_353_704,
+        5_638_730_368,
+        (5_874_758_272, 2_927_353_344),
+        2_941_763_264,
+        5_854_706_688,
+    ),
 }
 """What each of TOOLS printed for timm 1.0.31's network of a preset."""
 
@@ -499,15 +579,29 @@ def test_a_library_that_lacks_an_option_explains_nothing(name, libraries):
     assert {each.name.partition(" on ")[2] for each in counts if " on " in each.name} == libraries
 
 
-def test_an_encoder_that_a_library_pools_has_no_figures_of_tools_that_hook():
-    """Without classes, timm's network averages the features."""
-    assert not [each for each in counts_per_image(SAMNetworkSpec(**{**SAM, "classes": 0})) if " on " in each.name]
-    assert [each for each in counts_per_image(SAMNetworkSpec(scope="block")) if each.name == "thop on timm"]
+def test_a_part_of_a_network_has_figures_of_tools_that_hook():
+    for spec in (SAMNetworkSpec(scope="block"), HieraNetworkSpec(stage=2), TwinsNetworkSpec(scope="block"), PVTSpec()):
+        assert "thop on timm" in [each.name for each in counts_per_image(spec)]
 
 
-def test_units_that_a_library_attends_in_differently_have_no_figures():
-    """With one unit, timm computes the attention in units by products, and global attention by a fused kernel."""
-    names = [each.name for each in counts_per_image(HieraNetworkSpec(image=(32, 32), classes=10))]
+@pytest.mark.parametrize(
+    "spec",
+    [
+        HieraNetworkSpec(
+            image=(32, 32)
+        ),  # timm computes attention in one unit by products, and to all by a fused kernel
+        HieraNetworkSpec(qkv_bias=False),
+        TwinsNetworkSpec(window=(7, 14)),
+        TwinsNetworkSpec(window=0, qkv_bias=False),
+        SAMNetworkSpec(window=(7, 14), classes=10),
+        SAMNetworkSpec(**{**SAM, "classes": 0}),  # timm's network averages the features nevertheless
+        XCASpec(variant="davit"),
+        PVTSpec(heads=2, kv_heads=1),
+    ],
+    ids=str,
+)
+def test_what_a_library_builds_differently_has_no_figures_of_tools_that_hook(spec):
+    names = [each.name for each in counts_per_image(spec)]
     assert "MACs" in names
     assert not [name for name in names if " on " in name]
 

@@ -192,7 +192,7 @@ def _microsoft(counted: Counted) -> int | None:
 
 
 def _thop(counted: Counted) -> int:
-    """Count as thop: modules of torch only; 4 for each LayerNorm element, and softmax and pooling as modules."""
+    """Count as thop: modules of torch only; 4 for each element of a norm, and softmax and pooling as modules."""
     total = 0
     for each, call in counted.called():
         if call in (MODULE, SEQUENCE_POOL):
@@ -201,7 +201,7 @@ def _thop(counted: Counted) -> int:
                 given, made = each.shapes
                 cell = prod([side / kept for side, kept in zip(given[2:], made[2:], strict=True)])
                 pool = each.calls * int((cell + 1) * prod(made))
-            counts = {"layer_norm": norm, "softmax": softmax, **dict.fromkeys(POOLING, pool)}
+            counts = {**dict.fromkeys(PER_NORM_ELEMENT, norm), "softmax": softmax, **dict.fromkeys(POOLING, pool)}
             total += counts.get(each.kind, each.macs)
     return total
 
@@ -221,6 +221,8 @@ def _ptflops(counted: Counted) -> int:
                 total += each.elements if each.step in ("softmax", "mix") else 0  # the mix is as large as the queries
         elif each.kind == "layer_norm":
             total += each.elements if call == MODULE else 0
+        elif each.kind == "batch_norm":
+            total += 2 * each.elements if call == MODULE else 0
         elif each.kind in ("gelu", "relu"):
             total += each.elements * {MODULE: 2, OWN: 1, FUNCTION: 1}.get(call, 0)
         elif each.kind == "silu":
@@ -245,8 +247,8 @@ def _torchinfo(counted: Counted) -> int:
     total = 0
     for each, call in counted.called():
         if call in (MODULE, OWN):
-            is_image = counted.library.images_first and each.kind != "convolution"
-            total += each.params // (each.windows if is_image else 1)
+            is_apart = counted.library.has_windows_apart(each) and each.kind != "convolution"
+            total += each.params // (prod(each.windows or ()) if is_apart else 1)
     return total
 
 
@@ -264,14 +266,14 @@ def _einsum_flops(operation: Operation, of_mac: int = 2) -> int:
 
 
 def _deepspeed(counted: Counted) -> int:
-    """Count FLOPs as DeepSpeed: 2 for each MAC, 5 for each LayerNorm element, 1 for GELU, softmax and pooling."""
+    """Count FLOPs as DeepSpeed: 2 for each MAC, norms as fvcore, 1 for GELU, softmax and pooling."""
     total = 0
     for each, call in counted.called():
         total += {INSIDE: 0, EINSUM: _einsum_flops(each)}.get(call, 2 * each.macs)
         if each.kind == "convolution":
             total += each.biases
-        elif each.kind == "layer_norm":
-            total += 5 * each.elements
+        elif each.kind in PER_NORM_ELEMENT:
+            total += PER_NORM_ELEMENT[each.kind] * each.elements
         elif each.kind in ("gelu", "relu", "silu", "softmax") and call in FUNCTIONS:
             total += each.elements
         elif each.kind in POOLING and call in POOLS:
@@ -322,7 +324,7 @@ def _fvcore_on(counted: Counted) -> int | None:
 def _aten_on(counted: Counted) -> int | None:
     """Count as ptflops with backend aten: no fused attention, and no bias that torch adds to the product afterwards."""
     assert counted.library is not None
-    biases = sum([each.biases for each, _ in counted.called() if each.step not in counted.library.strided])
+    biases = sum([each.biases for each, _ in counted.called() if not counted.library.is_strided(each)])
     total = counted.macs - counted.called_as(FUSED) + biases
     usual = counted.macs + counted.total("biases")
     return None if total in (usual, usual - counted.sdpa) else total

@@ -76,7 +76,7 @@ class Operation:
         rows: rows that it reduces, for a softmax.
         params: parameters, multiplied by the first size of the output: images or windows; positions, for a
             convolution; heads, for the table of a position bias.
-        windows: the number of windows of an image, if windows are images to the step, else 1.
+        windows: the rows and the columns of the windows of an image, if windows are images to the step, else None.
         calls: the number of modules that run it.
         shapes: the shapes of its first input and of its output, in one call.
     """
@@ -91,9 +91,14 @@ class Operation:
     learned_biases: int
     rows: int
     params: int
-    windows: int
+    windows: tuple[int, int] | None
     calls: int
     shapes: tuple[Shape, Shape]
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """Return its names in a Library: with the part of the network, alone, and the kind."""
+        return f"{self.path.partition('.')[0]}.{self.step}", self.step, self.kind
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,12 @@ class Library:
     Args:
         name: whose code it is.
         families: the Specs that it implements, by their `code`.
-        calls: how it calls a step, by its name or the kind of its operation. A step with parameters and an activation
-            are modules of torch by default.
-        strided: linear layers whose input is not contiguous, so that torch adds their bias by an operator of its own.
-        images_first: whether windows have an axis of their own, after that of the images. Layers then have the number
-            of images as the first size of their output, and torch has no fused kernel for the attention.
+        calls: how it calls a step, by its name in a part of the network (`cls_attn_blocks.score`), its name or the kind
+            of its operation. A step with parameters and an activation are modules of torch by default.
+        strided: whether the input of a linear layer, named as in `calls`, is not contiguous; torch then adds the bias by an
+            operator of its own. A single column of windows is contiguous.
+        windows_apart: the least number of windows that have an axis of their own, after that of the images; None if windows
+            are images. The first size of a layer's output is then the number of images, and torch has no fused kernel.
         separate: whether it projects queries, keys and values by a module each, of which that of the keys may have no bias.
         knows: whether ptflops has a rule for its attention.
     """
@@ -115,16 +121,26 @@ class Library:
     name: str
     families: tuple[str, ...]
     calls: Mapping[str, str] = field(default_factory=dict)
-    strided: tuple[str, ...] = ()
-    images_first: bool = False
+    strided: Mapping[str, bool] = field(default_factory=dict)
+    windows_apart: int | None = None
     separate: bool = False
     knows: bool = False
 
     def call_of(self, operation: Operation) -> str:
         """Return how the library calls an operation."""
         default = MODULE if operation.kind in MODULES else OPERATOR
-        call = self.calls.get(operation.step, self.calls.get(operation.kind, default))
-        return DECOMPOSED if call == FUSED and self.images_first and operation.windows > 1 else call
+        call = next((self.calls[key] for key in operation.keys if key in self.calls), default)
+        return DECOMPOSED if call == FUSED and self.has_windows_apart(operation) else call
+
+    def has_windows_apart(self, operation: Operation) -> bool:
+        """Return whether the windows of an operation have an axis of their own."""
+        least, windows = self.windows_apart, operation.windows
+        return least is not None and windows is not None and prod(windows) >= least
+
+    def is_strided(self, operation: Operation) -> bool:
+        """Return whether the input of a linear layer is not contiguous."""
+        is_strided = next((self.strided[key] for key in operation.keys if key in self.strided), False)
+        return is_strided and (operation.windows is None or operation.windows[1] > 1)
 
 
 _BY_OPERATOR = {"score": OPERATOR, "softmax": MODULE, "mix": OPERATOR}
@@ -140,10 +156,21 @@ _SAM = {
 _PVT = dict.fromkeys(("norm1", "norm2", "norm"), OWN)
 
 
-def _timm(family: str, calls: Mapping[str, str], fused: str = FUSED, **others: Any) -> tuple[Library, Library]:
-    """Return timm's code for a family with fused attention, which is its default, and without."""
+def _timm(
+    family: str, calls: Mapping[str, str], fused: str = FUSED, within: str = "", **others: Any
+) -> tuple[Library, Library]:
+    """Return timm's code for a family with fused attention, which is its default, and without.
+
+    Args:
+        family: the `code` of its Specs.
+        calls: how it calls the steps outside of attention.
+        fused: how it calls fused attention.
+        within: the part of the network that has it, with a dot; by default all.
+        others: other arguments of the libraries.
+    """
+    in_part = {f"{within}{step}": fused for step in ATTENTION}
     return (
-        Library("timm", (family,), {**dict.fromkeys(ATTENTION, fused), **calls}, **others),
+        Library("timm", (family,), {**_BY_METHOD, **in_part, **calls}, **others),
         Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, **others),
     )
 
@@ -152,10 +179,12 @@ LIBRARIES = (
     *_timm("vit", {"layer_norm": OWN}, knows=True),
     Library("timm", ("swin",), _BY_OPERATOR),
     Library("timm", ("swinv2",), {**_BY_OPERATOR, "project": FUNCTION, "gelu": FUNCTION}),
-    *_timm("pvt", _PVT, strided=("contract",)),
+    *_timm("pvt", _PVT, strided={"contract": True}),
     *_timm("pvt-li", _PVT),
-    *_timm("hiera", {"layer_norm": OWN}, images_first=True),
+    *_timm("hiera", {"layer_norm": OWN}, windows_apart=2),
     *_timm("sam", _SAM, fused=MASKED),
+    *_timm("xca", {}, within="cls_attn_blocks.", strided={"output": True, "cls_attn_blocks.output": False}),
+    *_timm("twins", {}, strided={"project": True}, windows_apart=1),
     *_timm("eva", {"layer_norm": OWN}),
     *_timm("eva-fused", {"layer_norm": OWN, "project": FUNCTION}),
     *_timm("eva-separate", {"layer_norm": OWN}, separate=True),
@@ -181,7 +210,8 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
     times = step.times
     first = step.step.letters.outputs[0].axes[0].letters
     leading = step.outputs[0][0] if "b" in first else 1
-    windows = prod([step.sizes[letter] for letter in first if letter != "b"]) if "b" in first else 1
+    rows, columns = first[1:] if len(first) == 3 else (None, None)
+    windows = (step.sizes[rows], step.sizes[columns]) if rows and columns else None
     for run in step.forward.runs:
         kind = KINDS.get(run.name)
         if kind is None:

@@ -159,6 +159,10 @@ class HieraSpec(Headed):
         reach = "global" if self.is_global else self.neighbourhood.describe()
         return [f"{spell(self.resolution)} tokens", dims, plural(self.heads, "head"), reach]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the options are those of timm; to it, attention in a single unit is not global attention."""
+        return self.qkv_bias and (self.is_global or self.units.unit != self.resolution)
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 3NCC′ + 2(N/s)·M·C′ + (N/s)C′² in total, for s pooled tokens and M keys."""
         b, C, D, M = self.batch, self.dim, self.out_dim, self.units.keys

@@ -189,6 +189,10 @@ class PVTSpec(Headed):
         heads = [plural(self.heads, "head"), *self.shared_heads()]
         return [f"{spell(self.resolution)} tokens", f"{spell(self.reduced)} keys", f"dim {self.dim}", *heads]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether a library has these options: no keys and values that heads share."""
+        return not self.is_grouped
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 2NC² + M·R²C²[R>1] + 2MC² + 2NMC in total, for M = ⌊h/R⌋⌊w/R⌋ keys.
 

@@ -87,6 +87,10 @@ class SAMSpec(Headed):
         reach = "global" if self.is_global else f"window {spell_pair(self.window)}"
         return [f"{spell(self.resolution)} tokens", f"dim {self.dim}", plural(self.heads, "head"), reach]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the options are those of timm: square windows."""
+        return self.window[0] == self.window[1]
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 4NC² + 2M²NC + (p + q)NC in total, where N includes the padding.
 

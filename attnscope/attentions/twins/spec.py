@@ -77,6 +77,11 @@ class TwinsSpec(Headed):
         window = f"window {spell_pair(self.window)}"
         return [f"{spell(self.resolution)} tokens", f"dim {self.dim}", plural(self.heads, "head"), window]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the options are those of timm: square windows, and a bias of q, k and v."""
+        height, width = self.window
+        return self.qkv_bias and height == width > 1
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 3nC² + NC² + 2M²nC in total, where n includes the padding and N does not."""
         b, n, N, C, M2 = self.batch, self.windows.tokens, prod(self.resolution), self.dim, self.windows.keys

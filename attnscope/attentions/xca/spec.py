@@ -106,6 +106,10 @@ class XCASpec(Headed):
         d = self.dim // self.heads
         return [f"{spell(self.resolution)} tokens", f"dim {self.dim}", plural(self.heads, "head"), f"maps {d}×{d}"]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the calls of a library are known: those of XCiT are."""
+        return self.variant == "xcit"
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 4NC² + 2NCd in total, for heads of d channels."""
         b, N, C, d = self.batch, self.tokens, self.dim, self.dim // self.heads

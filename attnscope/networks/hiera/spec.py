@@ -52,10 +52,6 @@ class HieraNetworkSpec(HierarchySpec):
             if more <= less:
                 raise UsageError(f"{{multiples}} must increase, since each stage widens (got {more} after {less})")
 
-    def is_in(self, library: str) -> bool:
-        """Return whether timm's attention is known: that in a single unit and global attention differ there, not here."""
-        return any(side > STRIDE * window for side, window in zip(self.image, self.window, strict=True))
-
     def kind_of(self, stage: Stage, block: int) -> int:
         """Return 1 for the first block of a later stage, which pools, else 0."""
         return int(stage.index > 0 and block == 0)

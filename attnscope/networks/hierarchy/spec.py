@@ -225,6 +225,10 @@ class HierarchySpec(NetworkSpec):
         form = {f"attn.{name}": macs for name, macs in attention.closed_form().items()}
         return {**form, "mlp.expand": mlp, "mlp.contract": mlp}
 
+    def is_in(self, library: str) -> bool:
+        """Return whether a library has the attention of every block."""
+        return all(attention.is_in(library) for stage in self.stages for attention, _ in self.kinds(stage))
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step with MACs; identical blocks are listed once, as the first of them."""
         if self.is_block:

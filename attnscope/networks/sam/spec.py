@@ -55,7 +55,8 @@ class SAMNetworkSpec(NetworkSpec):
 
     def is_in(self, library: str) -> bool:
         """Return whether timm's code is known; without classes, it averages all features, and this network does not."""
-        return bool(self.classes) or not self.is_whole
+        is_known = bool(self.classes) or not self.is_whole
+        return is_known and all(attention.is_in(library) for attention, _ in self.kinds())
 
     @property
     def width(self) -> int:

@@ -66,6 +66,10 @@ class TwinsNetworkSpec(HierarchySpec):
                     f"nearest: {nearest_multiples(pixels, side)}"
                 )
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the options are those of timm, which always has a bias of q, k and v."""
+        return self.qkv_bias and super().is_in(library)
+
     def kind_of(self, stage: Stage, block: int) -> int:
         """Return LOCAL or SUBSAMPLED; in Twins-SVT they alternate."""
         return LOCAL if any(self.window) and block % 2 == 0 else SUBSAMPLED

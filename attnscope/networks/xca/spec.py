@@ -122,6 +122,10 @@ class XCiTNetworkSpec(NetworkSpec):
         words = [f"{height}×{width} pixels", f"patch {self.patch[0]}", *attention.headline()]
         return [*words, plural(self.depth, "block"), f"{self.class_depth} of class attention"]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the calls of a library are known."""
+        return self.attention().is_in(library)
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step with MACs; identical blocks are listed once, as the first of them."""
         if not self.is_whole:
