@@ -22,6 +22,7 @@ from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_preset
 from attnscope.networks.conventions import conventions, counts_per_image
 from attnscope.networks.hiera.spec import HieraNetworkSpec
+from attnscope.networks.maxvit.spec import MaxViTNetworkSpec
 from attnscope.networks.presets import presets
 from attnscope.networks.pvt.spec import PVTNetworkSpec
 from attnscope.networks.sam.spec import SAMNetworkSpec
@@ -54,6 +55,11 @@ XCIT_OF_TIMM |= {"num_classes": 10}
 TWINS = {"dim": 8, "heads": 1, "multiples": (1, 2, 5, 8), "depths": (2, 1, 3, 2), "classes": 10}
 TWINS_OF_TIMM = {"embed_dims": (8, 16, 40, 64), "num_heads": (1, 2, 5, 8), "depths": (2, 1, 3, 2), "num_classes": 10}
 TWINS_OF_TIMM |= {"mlp_ratios": (4, 4, 4, 4)}
+MAXVIT = {"image": (64, 96), "dim": 8, "heads": 1, "multiples": (1, 2, 3, 4), "depths": (2, 1, 1, 2), "stem": 12}
+MAXVIT |= {"partition": (2, 3), "classes": 10}
+MAXVIT_OF_TIMM = {"img_size": (64, 96), "embed_dim": (8, 16, 24, 32), "depths": (2, 1, 1, 2), "stem_width": 12}
+MAXVIT_OF_TIMM |= {"head_hidden_size": 32, "transformer_dim_head": 8, "transformer_window_size": (2, 3)}
+MAXVIT_OF_TIMM |= {"transformer_grid_size": (2, 3), "num_classes": 10}
 SPECS = {
     "vit": ViTNetworkSpec(**VIT),
     "vit with registers": ViTNetworkSpec(**{**VIT, "classes": 0}, layer_scale=True, registers=2),
@@ -79,6 +85,7 @@ SPECS = {
     "twins": TwinsNetworkSpec(**TWINS, image=(224, 160), window=7),
     "twins padded": TwinsNetworkSpec(**TWINS, image=(64, 96), window=3),
     "twins without windows": TwinsNetworkSpec(**TWINS, image=(64, 96), window=0),
+    "maxvit": MaxViTNetworkSpec(**MAXVIT),
     "hiera": HieraNetworkSpec(**HIERA),
     "hiera in units": HieraNetworkSpec(**HIERA, unit_stages=3),
 }
@@ -99,6 +106,7 @@ TIMM = {
     "twins": ("twins_svt_small", {**TWINS_OF_TIMM, "img_size": (224, 160)}),
     "twins padded": ("twins_svt_small", {**TWINS_OF_TIMM, "img_size": (64, 96), "wss": (3, 3, 3, 3)}),
     "twins without windows": ("twins_pcpvt_small", {**TWINS_OF_TIMM, "img_size": (64, 96)}),
+    "maxvit": ("maxvit_tiny_tf_224", MAXVIT_OF_TIMM),
     "hiera": ("hiera_tiny_224", HIERA_OF_TIMM),
     "hiera in units": ("hiera_tiny_224", {**HIERA_OF_TIMM, "mask_unit_attn": (True, True, True, False)}),
 }
@@ -225,13 +233,13 @@ def expected(tool, spec, library):
     if tool is deepspeed:
         return figures[f"DeepSpeed's FLOPs on {library}"], first(f"DeepSpeed's MACs on {library}", "MACs")
     if tool is ptflops_aten:
-        computes_products = spec.name == "sam"  # the bias has a gradient
+        computes_products = spec.name in ("sam", "maxvit")  # the bias has a gradient
         usual = "MACs with biases, without SDPA" if fused and not computes_products else "MACs with biases"
         return first(f"ptflops with backend aten on {library}", usual)
     if tool is fvcore:
         return first(f"fvcore on {library}", "fvcore without SDPA" if fused else "fvcore: LayerNorm added")
-    evaluation, without = "FlopCounterMode in evaluation mode", "FlopCounterMode without SDPA"
-    return first(f"{evaluation} on {library}", f"{without} on {library}", "FLOPs")
+    ways = ("in evaluation mode", "without SDPA", "with position lookups")
+    return first(*(f"FlopCounterMode {way} on {library}" for way in ways), "FLOPs")
 
 
 @pytest.mark.filterwarnings("ignore")  # the tools use what torch and Python have deprecated
@@ -512,6 +520,26 @@ PRINTED = {
         2_941_763_264,
         5_854_706_688,
     ),
+    ("maxvit-t-224", "timm"): (
+        5_332_982_784,
+        5_372_082_984,
+        5_570_791_032,
+        2_017_335_688,
+        10_819_792_256,
+        (11_173_834_112, 5_545_201_664),
+        5_421_356_576,
+        11_103_673_312,
+    ),
+    ("maxvit-t-224", "timm without fused attention"): (
+        5_332_982_784,
+        5_372_082_984,
+        5_570_791_032,
+        2_018_287_496,
+        10_819_792_256,
+        (11_173_834_112, 5_545_201_664),
+        5_598_377_504,
+        11_103_673_312,
+    ),
 }
 """What each of TOOLS printed for timm 1.0.31's network of a preset."""
 
@@ -591,6 +619,7 @@ def test_a_part_of_a_network_has_figures_of_tools_that_hook():
             image=(32, 32)
         ),  # timm computes attention in one unit by products, and to all by a fused kernel
         HieraNetworkSpec(qkv_bias=False),
+        MaxViTNetworkSpec(qkv_bias=False),
         TwinsNetworkSpec(window=(7, 14)),
         TwinsNetworkSpec(window=0, qkv_bias=False),
         SAMNetworkSpec(window=(7, 14), classes=10),

@@ -13,6 +13,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.networks.maxvit.spec import MaxViTNetworkSpec
 from attnscope.networks.operations import (
     ATTENTION,
+    BIAS_MODULE,
     DECOMPOSED,
     EINSUM,
     FUNCTION,
@@ -111,6 +112,9 @@ class Counted:
         for each in self.operations:
             own = replace(each, biases=each.learned_biases) if self.library.separate else each
             yield own, self.library.call_of(each)
+            if self.library.looks_up:
+                for macs in each.lookups:
+                    yield replace(each, kind="matmul", macs=each.calls * macs, params=0), EINSUM
 
     def called_as(self, *calls: str) -> int:
         """Return the MACs of the operations that the library calls in one of these ways."""
@@ -228,7 +232,7 @@ def _ptflops(counted: Counted) -> int:
         elif each.kind == "silu":
             total += each.elements if call in FUNCTIONS else 0
         elif each.kind in POOLING:
-            total += 2 * each.inputs if call in POOLS else 0
+            total += each.inputs * {MODULE: 2, SEQUENCE_POOL: 2, OWN: 1}.get(call, 0)
         elif each.kind == "softmax":
             total += each.elements if call in (MODULE, FUNCTION) else 0
         elif each.kind == "matmul":
@@ -249,6 +253,8 @@ def _torchinfo(counted: Counted) -> int:
         if call in (MODULE, OWN):
             is_apart = counted.library.has_windows_apart(each) and each.kind != "convolution"
             total += each.params // (prod(each.windows or ()) if is_apart else 1)
+        elif call == BIAS_MODULE:
+            total += each.params * prod(each.windows or ())
     return total
 
 
@@ -276,7 +282,7 @@ def _deepspeed(counted: Counted) -> int:
             total += PER_NORM_ELEMENT[each.kind] * each.elements
         elif each.kind in ("gelu", "relu", "silu", "softmax") and call in FUNCTIONS:
             total += each.elements
-        elif each.kind in POOLING and call in POOLS:
+        elif each.kind in POOLING and call in (OWN, *POOLS):
             total += each.inputs
     return total
 
@@ -300,8 +306,8 @@ def _flop_counter_eval(counted: Counted) -> int | None:
 
 def _deepspeed_macs(counted: Counted) -> int | None:
     """Count MACs as DeepSpeed: nothing of nn.MultiheadAttention in evaluation mode, and nothing of torch.einsum."""
-    missed = counted.called_as(INSIDE, EINSUM)
-    return counted.macs - missed if missed else None
+    total = sum([each.macs for each, call in counted.called() if call not in (INSIDE, EINSUM)])
+    return None if total == counted.macs else total
 
 
 def _flop_counter_fused(counted: Counted) -> int | None:
@@ -310,13 +316,19 @@ def _flop_counter_fused(counted: Counted) -> int | None:
     return 2 * (counted.macs - fused) if fused else None
 
 
+def _flop_counter_lookups(counted: Counted) -> int | None:
+    """Count as FlopCounterMode on a network that looks up position biases by products."""
+    total = 2 * sum([each.macs for each, _ in counted.called()])
+    return None if total == 2 * counted.macs else total
+
+
 def _fvcore_on(counted: Counted) -> int | None:
     """Count as fvcore: no fused attention, einsum rounded, and one for each element that nn.AdaptiveAvgPool2d averages."""
-    total = counted.fvcore - counted.called_as(*SDPA)
+    total = counted.fvcore - counted.macs
     for each, call in counted.called():
-        if call == EINSUM:
-            total += _einsum_flops(each, of_mac=1) - each.macs
-        elif each.kind in POOLING and call == MODULE:
+        if call not in SDPA:
+            total += _einsum_flops(each, of_mac=1) if call == EINSUM else each.macs
+        if each.kind in POOLING and call == MODULE:
             total += each.inputs
     return None if total in (counted.fvcore, counted.fvcore - counted.sdpa) else total
 
@@ -324,8 +336,10 @@ def _fvcore_on(counted: Counted) -> int | None:
 def _aten_on(counted: Counted) -> int | None:
     """Count as ptflops with backend aten: no fused attention, and no bias that torch adds to the product afterwards."""
     assert counted.library is not None
-    biases = sum([each.biases for each, _ in counted.called() if not counted.library.is_strided(each)])
-    total = counted.macs - counted.called_as(FUSED) + biases
+    total = 0
+    for each, call in counted.called():
+        total += 0 if call == FUSED else each.macs
+        total += 0 if counted.library.is_strided(each) else each.biases
     usual = counted.macs + counted.total("biases")
     return None if total in (usual, usual - counted.sdpa) else total
 
@@ -432,6 +446,12 @@ CONVENTIONS = (
         "FlopCounterMode without SDPA",
         "FLOPs, but fused attention counts as 0",
         _flop_counter_fused,
+        by_library=True,
+    ),
+    Convention(
+        "FlopCounterMode with position lookups",
+        "FLOPs, and those of products with one-hot matrices that look up position biases",
+        _flop_counter_lookups,
         by_library=True,
     ),
     Convention(

@@ -7,6 +7,7 @@ depends on whose code builds it.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 from attnscope.core.axes import Shape
@@ -16,6 +17,10 @@ MODULE = "module"
 """Call of a module of torch, such as nn.Linear."""
 OWN = "own module"
 """Call of a module of the library, such as timm's LayerNorm, which counters that compare classes do not recognize."""
+NESTED = "own module with children"
+"""Call of a module of the library that has modules of its own, such as timm's batch norm, to which it adds a GELU."""
+BIAS_MODULE = "own module of a position bias"
+"""Call of a module of the library that adds its table of biases to the scores of all windows."""
 SEQUENCE_POOL = "nn.AdaptiveAvgPool1d"
 """Call of a pooling module for sequences, which fvcore does not count."""
 FUNCTION = "function"
@@ -79,6 +84,8 @@ class Operation:
         windows: the rows and the columns of the windows of an image, if windows are images to the step, else None.
         calls: the number of modules that run it.
         shapes: the shapes of its first input and of its output, in one call.
+        lookups: the MACs of two products with one-hot matrices, of rows and of columns, that look up a table of position
+            biases in one call.
     """
 
     step: str
@@ -94,6 +101,13 @@ class Operation:
     windows: tuple[int, int] | None
     calls: int
     shapes: tuple[Shape, Shape]
+    lookups: tuple[int, ...]
+
+    @property
+    def has_stride(self) -> bool:
+        """Return whether a convolution has fewer places in its output than in its input."""
+        given, made = self.shapes
+        return self.kind == "convolution" and prod(made[2:]) < prod(given[2:])
 
     @property
     def keys(self) -> tuple[str, str, str]:
@@ -110,12 +124,15 @@ class Library:
         families: the Specs that it implements, by their `code`.
         calls: how it calls a step, by its name in a part of the network (`cls_attn_blocks.score`), its name or the kind
             of its operation. A step with parameters and an activation are modules of torch by default.
-        strided: whether the input of a linear layer, named as in `calls`, is not contiguous; torch then adds the bias by an
-            operator of its own. A single column of windows is contiguous.
+        strided: whether the input of a linear layer, named as in `calls`, is not contiguous. Torch then adds the bias by
+            an operator of its own. A single column of windows is contiguous.
         windows_apart: the least number of windows that have an axis of their own, after that of the images; None if windows
-            are images. The first size of a layer's output is then the number of images, and torch has no fused kernel.
-        separate: whether it projects queries, keys and values by a module each, of which that of the keys may have no bias.
+            are images. Such layers have the number of images as the first size of their output, and torch has no fused
+            kernel for such attention.
+        separate: whether it projects queries, keys and values by a module each; that of the keys may have no bias.
         knows: whether ptflops has a rule for its attention.
+        pads_itself: whether its convolutions with a stride are modules of its own, which pad as TensorFlow does.
+        looks_up: whether it looks up position biases by products with one-hot matrices, as calls of torch.einsum.
     """
 
     name: str
@@ -125,9 +142,13 @@ class Library:
     windows_apart: int | None = None
     separate: bool = False
     knows: bool = False
+    pads_itself: bool = False
+    looks_up: bool = False
 
     def call_of(self, operation: Operation) -> str:
         """Return how the library calls an operation."""
+        if operation.kind == "convolution":
+            return OWN if self.pads_itself and operation.has_stride else MODULE
         default = MODULE if operation.kind in MODULES else OPERATOR
         call = next((self.calls[key] for key in operation.keys if key in self.calls), default)
         return DECOMPOSED if call == FUSED and self.has_windows_apart(operation) else call
@@ -153,11 +174,22 @@ _SAM = {
     **dict.fromkeys(("norm", "norm_reduced", "norm_smoothed"), OWN),
     "pool": MODULE,
 }
+_MAXVIT = {
+    **dict.fromkeys(("layer_norm", "gelu", "adaptive_pool"), OWN),
+    "batch_norm": NESTED,
+    "squeeze": METHOD,
+    "pool": MODULE,
+}
 _PVT = dict.fromkeys(("norm1", "norm2", "norm"), OWN)
 
 
 def _timm(
-    family: str, calls: Mapping[str, str], fused: str = FUSED, within: str = "", **others: Any
+    family: str,
+    calls: Mapping[str, str],
+    fused: str = FUSED,
+    within: str = "",
+    bias: Mapping[str, str] = MappingProxyType({}),
+    **others: Any,
 ) -> tuple[Library, Library]:
     """Return timm's code for a family with fused attention, which is its default, and without.
 
@@ -166,12 +198,13 @@ def _timm(
         calls: how it calls the steps outside of attention.
         fused: how it calls fused attention.
         within: the part of the network that has it, with a dot; by default all.
+        bias: how it calls the step that adds a position bias, without fused attention.
         others: other arguments of the libraries.
     """
     in_part = {f"{within}{step}": fused for step in ATTENTION}
     return (
         Library("timm", (family,), {**_BY_METHOD, **in_part, **calls}, **others),
-        Library("timm without fused attention", (family,), {**_BY_METHOD, **calls}, **others),
+        Library("timm without fused attention", (family,), {**_BY_METHOD, **bias, **calls}, **others),
     )
 
 
@@ -185,6 +218,7 @@ LIBRARIES = (
     *_timm("sam", _SAM, fused=MASKED),
     *_timm("xca", {}, within="cls_attn_blocks.", strided={"output": True, "cls_attn_blocks.output": False}),
     *_timm("twins", {}, strided={"project": True}, windows_apart=1),
+    *_timm("maxvit", _MAXVIT, fused=DECOMPOSED, bias={"add_bias": BIAS_MODULE}, pads_itself=True, looks_up=True),
     *_timm("eva", {"layer_norm": OWN}),
     *_timm("eva-fused", {"layer_norm": OWN, "project": FUNCTION}),
     *_timm("eva-separate", {"layer_norm": OWN}, separate=True),
@@ -234,5 +268,13 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             windows=windows,
             calls=times,
             shapes=(run.inputs[0], run.output),
+            lookups=_lookups(step) if kind == "table" else (),
         )
         params = 0  # a step with several operations has its parameters once
+
+
+def _lookups(step: SizedStep) -> tuple[int, ...]:
+    """Return the MACs of two products that look up the biases of p × q tokens in a table of (2p−1) × (2q−1) × heads."""
+    h, t, u = (step.sizes.get(letter, 0) for letter in "htu")
+    p, q = (t + 1) // 2, (u + 1) // 2
+    return h * p**2 * t * u, h * p**2 * q**2 * u

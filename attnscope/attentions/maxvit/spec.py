@@ -147,6 +147,10 @@ class MaxViTSpec(Headed):
         tokens, keys = f"{spell(self.resolution)} tokens", f"{kind} {spell_pair(self.partition)}"
         return [tokens, f"dim {self.dim}", plural(self.heads, "head"), keys]
 
+    def is_in(self, library: str) -> bool:
+        """Return whether the options are those of timm, whose ports always have a bias of q, k and v."""
+        return self.qkv_bias
+
     def closed_form(self) -> dict[str, int]:
         """Return the MACs of each step: 4NC² + 2P²NC in total."""
         b, N, C, keys = self.batch, self.tokens, self.dim, self.partition[0] * self.partition[1]
