@@ -627,7 +627,7 @@ def test_a_part_of_a_network_has_figures_of_tools_that_hook():
         XCASpec(variant="davit"),
         PVTSpec(heads=2, kv_heads=1),
     ],
-    ids=str,
+    ids=lambda spec: spec.name,
 )
 def test_what_a_library_builds_differently_has_no_figures_of_tools_that_hook(spec):
     names = [each.name for each in counts_per_image(spec)]
