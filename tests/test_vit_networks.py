@@ -220,7 +220,7 @@ def test_figures_of_tools_are_shown_only_for_options_that_libraries_have():
 
     assert "ptflops on timm" in names(ViTNetworkSpec(**WIDTH))
     assert "ptflops on timm" not in names(ViTNetworkSpec(**WIDTH, mlp="swiglu")) | names(
-        ViTNetworkSpec(**WIDTH, rope="axial")
+        ViTNetworkSpec(**WIDTH, rope="axial", qk_norm=True)
     )
 
 
