@@ -541,7 +541,7 @@ PRINTED = {
         11_103_673_312,
     ),
 }
-"""What each of TOOLS printed for timm 1.0.31's network of a preset."""
+"""The figures that TOOLS printed for timm 1.0.31's network of a preset."""
 
 
 @pytest.mark.parametrize(("preset", "library"), PRINTED, ids=map(" of ".join, PRINTED))

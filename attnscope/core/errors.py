@@ -47,7 +47,7 @@ class DeviceError(AttnscopeError, RuntimeError):
 
 
 FAILURES = (Exception, SystemExit)
-"""What the user's code may raise. `sys.exit()` in it would end attnscope too, without a word."""
+"""Types of errors in the user's code. Its `sys.exit()` would end attnscope too, without a message."""
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size: ", "alloc_failed")
 """Parts of out-of-memory messages: of CUDA and MPS, of the CPU on Windows and elsewhere, of Metal and of cuBLAS."""
 

@@ -167,9 +167,7 @@ def _with_lookups(counted: Counted) -> int | None:
     spec = counted.spec
     if not isinstance(spec, MaxViTNetworkSpec) or not spec.is_whole:
         return None
-    p, q = spec.partition
-    of_head = p**2 * (2 * p - 1) * (2 * q - 1) + p**2 * q**2 * (2 * q - 1)
-    return counted.fvcore + sum([2 * stage.depth * stage.heads * of_head for stage in spec.stages])
+    return counted.fvcore + sum([each.calls * sum(each.lookups) for each in counted.operations])
 
 
 def _microsoft(counted: Counted) -> int | None:

@@ -253,7 +253,7 @@ def _met(crossing: Crossover, row: str) -> str:
         low, high = crossing.sides
         at = high if leads else low
         shown = f"{at:,}" if crossing.scope == NETWORK else f"{at * at:,}"
-        return f"{'≥' if leads else '≤'} {shown}"
+        return f"≥ {shown}" if leads else f"≤ {shown}{' in part' if crossing.is_last_of_several else ''}"
     if crossing.tokens is None:
         return "always" if leads else "never"
     if isinstance(crossing.tokens, int):

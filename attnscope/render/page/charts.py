@@ -85,7 +85,7 @@ class Chart:
     marks: list[Tick] = field(default_factory=list)
     """Vertical lines with a word, such as the begin of the backward."""
     joined: bool = True
-    """Whether lines join the points."""
+    """True if lines join the points."""
     places: int = 0
     """The number of places of a chart over steps."""
     hits: list[Hit] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Find the projections of an attention: the products with weights that make its queries, keys, values and output."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from attnscope.tracing.flow.record import Node, Value
@@ -54,20 +54,21 @@ def layer_of(
 
 def _before(value: Value) -> list[Node]:
     """Return the nearest products with a weight from which a tensor is made."""
-    found: list[Node] = []
-    seen = {value}
-    queue = [value]
+    return [each.maker for each in _upstream([value]) if each.maker is not None and is_projection(each.maker)]
+
+
+def _upstream(values: Iterable[Value]) -> Iterator[Value]:
+    """Yield tensors, and those from which they are made without a product."""
+    queue = [*values]
+    seen = {*queue}
     for each in queue:
-        maker = each.maker
-        if maker is None or len(seen) > FARTHEST:
-            continue
-        if is_projection(maker):
-            found.append(maker)
-        elif not maker.macs:
-            new = [before for before in maker.inputs if not before.is_weight and before not in seen]
+        if len(seen) > FARTHEST:
+            return
+        yield each
+        if each.maker is not None and not each.maker.macs:
+            new = [before for before in each.maker.inputs if not before.is_weight and before not in seen]
             seen.update(new)
             queue += new
-    return found
 
 
 def projections_after(
@@ -82,22 +83,9 @@ def projections_after(
         consumers: the operators that take each tensor.
         inputs: its queries, keys and values.
     """
-    around = _projected({node for value in inputs for node in _before(value)})
+    around = {*_upstream(data_of(node) for value in inputs for node in _before(value))}
     found = [_after(value, consumers, around) for value in values]
     return list(dict.fromkeys([node for node in found if node is not None]))
-
-
-def _projected(projections: Iterable[Node]) -> set[Value]:
-    """Return what projections take, and the tensors from which that is made without a product."""
-    queue = [data_of(node) for node in projections]
-    seen = {*queue}
-    for each in queue:
-        if each.maker is None or each.maker.macs or len(seen) > FARTHEST:
-            continue
-        new = [before for before in each.maker.inputs if not before.is_weight and before not in seen]
-        seen.update(new)
-        queue += new
-    return seen
 
 
 def _after(value: Value, consumers: Mapping[Value, Sequence[Node]], around: set[Value]) -> Node | None:
