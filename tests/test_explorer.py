@@ -285,6 +285,18 @@ def test_a_change_that_fits_draws_no_whole_screen(size):
     drive(check, Draft(SWIN), size)
 
 
+@sized
+def test_a_table_that_fits_has_no_bar_to_scroll_it(size):
+    async def drive_it(app, pilot):
+        for name in PANES:
+            await press(pilot, str(list(PANES).index(name) + 1), "p", "down", "right", "p", "p")
+            for view in (app._pane, app._companion):
+                widest = max((line.text.cell_len for line in view.lines), default=0)
+                assert view.show_horizontal_scrollbar == (widest > view.width)
+
+    drive(drive_it, Draft(SWIN), size)
+
+
 def test_a_full_collection_of_garbage_is_rare():
     async def check(app: Explorer, pilot: Pilot) -> None:
         assert gc.isenabled()

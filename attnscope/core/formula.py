@@ -81,8 +81,10 @@ class Product:
 
     def __str__(self) -> str:
         text = "" if self.coefficient == 1 and self.factors else str(self.coefficient)
-        for factor, power in Counter(self.factors).items():
-            name = str(factor)
+        named = [str(factor) for factor in self.factors]
+        factors = dict(zip(named, self.factors, strict=True))
+        for name, power in Counter(named).items():  # names: a sum takes long to hash
+            factor = factors[name]
             is_word = len(name) > 2 and name.isalpha()
             base = f"({name})" if power > 1 and isinstance(factor, Symbol) and len(name) > 1 else name
             text += ("·" if is_word and text else "") + base + POWERS[power]

@@ -98,7 +98,7 @@ def table(
     cells = [column.cells(rows, screen) for column in kept]
     widths = [column.width(rows, screen) for column in kept]
     rights = tuple([column.right for column in kept])
-    wide = sum(widths) + GAP * len(widths) + 1
+    wide = sum(widths) + GAP * (len(widths) - 1) + 1
 
     def line(index: int, style: str = "bold", row: Any = None) -> Line:
         tints = ("",) * len(kept) if row is None else tuple([column.tint(row) for column in kept])
@@ -106,7 +106,7 @@ def table(
         explained = None if topic is None or row is None else partial(topic, row)
         return Line(partial(_aligned, *content), explained, wide, content)
 
-    rule = plain((screen.text("─")) * (sum(widths) + GAP * (len(widths) - 1) + 1), screen, "dim")
+    rule = plain(screen.text("─") * wide, screen, "dim")
     body = [line(index, style(row), row) for index, row in enumerate(rows, start=1)]
     lines = [line(0), rule, *body]
     if any(column.total is not None for column in kept):

@@ -1,6 +1,7 @@
 """The charts and pictures of the explorer: MACs against size, and the neighbourhood of a token."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from rich.text import Text
 
@@ -21,6 +22,8 @@ HERE, PINNED = "B", "A"
 """The letters of the current and of the pinned state in a chart."""
 BELOW, FEWEST = 8, 6
 """Lines below a picture, and the fewest lines of a picture itself."""
+KEPT = 16
+"""Charts that are kept, for changes that do not move a curve and for those that are undone."""
 
 
 def growth(
@@ -39,17 +42,21 @@ def growth(
         size: the name of the field that sets the size.
         screen: the screen.
     """
-    across = Axis(size, lambda value: f"{value:g}", is_of_sizes=True)
-    up = Axis("MACs", lambda value: words.rounded(value))
     drawn = {label: points for label, points in curves.items() if points}
     if any(not all(y > 0 for _, y in points) for points in drawn.values()):
         return folded("This attention has 0 MACs to draw.", screen)
-    lines = [Curve(label, points) for label, points in drawn.items()]
-    letters = [Mark(letter, *at) for letter, at in marks.items()]
-    chart = [Line(text) for text in log_log(lines, across, up, screen, letters)]
+    lines = tuple(Curve(label, tuple(points)) for label, points in drawn.items())
+    chart = _chart(lines, tuple(Mark(letter, *at) for letter, at in marks.items()), size, screen)
     paper = labelled_lines(labelled("paper", paper_lines(report)), screen)
     legend = f"{HERE} is the current state" + (f", {PINNED} the pinned one" if PINNED in marks else "")
     return [*chart, plain("", screen), *folded(legend, screen, "dim"), *paper]
+
+
+@lru_cache(maxsize=KEPT)
+def _chart(curves: tuple[Curve, ...], marks: tuple[Mark, ...], size: str, screen: Screen) -> tuple[Line, ...]:
+    """Return a chart of MACs against size; most changes of a Spec, such as its dtype, leave it as it was."""
+    across = Axis(size, "{:g}".format, is_of_sizes=True)
+    return tuple(map(Line, log_log(curves, across, Axis("MACs", words.rounded), screen, marks)))
 
 
 def neighbourhood(report: NeighbourhoodReport, screen: Screen, height: int) -> list[Line]:
