@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import math
+import platform
 import random
 import re
 import shutil
@@ -19,6 +20,7 @@ from attnscope import SwinNetworkSpec, SwinSpec, ViTNetworkSpec, ViTSpec, attent
 from attnscope.analyses.neighbourhood import look_at_neighbourhood
 from attnscope.analyses.ranks import compare_ranks
 from attnscope.analyses.shard import plan_shards
+from attnscope.analyses.shard_verification import verify_shards
 from attnscope.analyses.windows import look_at_windows
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.text import HIDDEN
@@ -91,6 +93,7 @@ PAGES = {
     "diff": lambda: render_page(diffs()["diff"], names=(HOSTILE, "b.json")),
     "presets": lambda: render_page(presets()),
     "peaks": lambda: render_page(PEAKS),
+    "sharding": lambda: render_page(plan_shards(ViTSpec(), "ring=4", backward=True)),
 }
 """A function for the page of each kind, by its name."""
 NETWORKS = ("swin-model", "maxvit-model", "nat-model-timed", "swin-stage", "presets")
@@ -254,6 +257,28 @@ def test_each_preset_command_has_a_mark_of_its_own():
 def test_the_page_of_a_plan_says_who_sends():
     html = render_page(plan_shards(SwinSpec(shift=True), "windows=2x2"))
     assert "One rank sends 129,024 B in 4 collectives; it has 25.0% of the MACs and 100.0% of the parameters." in html
+
+
+def test_the_page_of_a_plan_compares_it_with_the_others_and_names_its_environment():
+    report = plan_shards(SwinSpec(shift=True), "windows=2x2")
+    html = render_page(report)
+    rows = re.findall(r"<tr.*?</tr>", re.search(r'id="plans".*?</section>', html, re.DOTALL)[0], re.DOTALL)[1:]
+    assert len(rows) == 1 + len(report.others)
+    assert [row.split('scope="row">')[1].partition("<")[0] for row in rows] == ["windows=2x2", "windows=4", "tp=4"]
+    assert 'class="bold"' in rows[0]
+    assert "data-v=129024>129,024" in rows[0]
+    assert all('<rect width="100.0%"/>' in row for row in rows[:2])
+    assert "not legal" in rows[2]
+    assert "must divide the heads (got 3 heads on 4 ranks)" in rows[2]
+    assert html.count("windows=4") == 1  # the conclusion does not repeat the plans
+    assert f"<dt>python</dt><dd>{platform.python_version()}</dd>" in html
+    assert "<dt>torch</dt>" not in html
+
+
+def test_the_page_of_a_verified_plan_names_torch():
+    spec = ViTSpec(dim=8, heads=2, tokens=4)
+    report = verify_shards(plan_shards(spec, "tp=2"), spec)
+    assert f"<dt>torch</dt><dd>{torch.__version__}</dd>" in render_page(report)
 
 
 def test_masks_are_counted_in_words():

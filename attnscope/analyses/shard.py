@@ -1,6 +1,7 @@
 """Spec and mesh -> ShardingReport: the same attention on several ranks, without a run. No torch."""
 
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
+from attnscope.core.version import __version__
 from attnscope.networks.spec import NetworkSpec
 from attnscope.plan.links import Device, Link
 from attnscope.plan.mesh import (
@@ -91,6 +93,7 @@ def plan_shards(
         device=device,
         notes=notes_of(sharded),
         next=_next(spec, mesh, totals.bytes_sent, others),
+        environment={"attnscope": __version__, "python": platform.python_version()},
     )
 
 

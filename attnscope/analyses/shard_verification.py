@@ -1,5 +1,7 @@
 """ShardingReport -> its verification: the sharded module runs and is compared with the plan."""
 
+import torch
+
 from attnscope.attentions.spec import Spec
 from attnscope.plan.mesh import parse_mesh
 from attnscope.reports.sharding import ShardingReport
@@ -19,5 +21,6 @@ def verify_shards(report: ShardingReport, spec: Spec, on_processes: bool = False
         AttnscopeError: a rank failed, or did not end in time.
     """
     mesh = parse_mesh(report.plan)
+    report.environment["torch"] = torch.__version__
     report.verification = verify_on_processes(spec, mesh) if on_processes else verify_on_fake(spec, mesh)
     return report

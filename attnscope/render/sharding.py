@@ -1,6 +1,6 @@
 """A ShardingReport on a screen: the steps of one rank with their collectives, the other plans, and the times."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -79,16 +79,23 @@ def sharding_lines(report: ShardingReport) -> list[Labelled]:
     """Return label, text and style of each line below the table."""
     totals = report.totals
     forward = f"{totals.bytes_sent:,} B by one rank in {plural(totals.collectives, 'collective')}"
-    lines = labelled("sends", [f"{forward}; {share_words(report)}"], "bold")
+    sends = labelled("sends", [f"{forward}; {share_words(report)}"], "bold")
+    work, rest = evidence_lines(report)
+    return [*sends, *work, *labelled("others", other_lines(report)), *rest]
+
+
+def evidence_lines(report: ShardingReport) -> tuple[list[Labelled], list[Labelled]]:
+    """Return the lines other than the conclusion and the other plans: those above the other plans, and those below."""
+    totals = report.totals
+    lines: list[Labelled] = []
     if report.backward:
         gradients = f"and {totals.gradient_bytes_sent:,} B for gradients of parameters that several ranks have"
         lines += labelled("backward", [f"{totals.backward_bytes_sent:,} B, {gradients}"])
     lines += labelled("whole", whole_lines(report))
-    lines += labelled("others", other_lines(report))
-    lines += time_lines(report)
+    below = time_lines(report)
     if report.verification is not None:
-        lines += verification_lines(report)
-    return lines + labelled("note", report.notes)
+        below += verification_lines(report)
+    return lines, below + labelled("note", report.notes)
 
 
 def share_words(report: ShardingReport) -> str:
@@ -108,14 +115,19 @@ def whole_lines(report: ShardingReport) -> list[str]:
     return [f"{'; '.join(names)}: {why}" for why, names in reasons.items()]
 
 
+def by_bytes_sent(plans: Iterable[OtherPlan]) -> list[OtherPlan]:
+    """Return plans, those that send the fewest bytes first, then those that are illegal."""
+
+    def order(plan: OtherPlan) -> tuple[bool, int]:
+        return plan.bytes_sent is None, plan.bytes_sent or 0
+
+    return sorted(plans, key=order)
+
+
 def other_lines(report: ShardingReport) -> list[str]:
-    """Return the other plans, those that send the fewest bytes first, then those that are illegal."""
-
-    def order(other: OtherPlan) -> tuple[bool, int]:
-        return other.bytes_sent is None, other.bytes_sent or 0
-
+    """Return the other plans in the order of the bytes that a rank sends."""
     found = []
-    for other in sorted(report.others, key=order):
+    for other in by_bytes_sent(report.others):
         if other.bytes_sent is None:
             found.append(f"{other.plan}: not legal: {other.why}")
             continue
@@ -184,6 +196,29 @@ def collectives(transfers: Sequence[Transfer]) -> str:
         if each.kind not in ("copy", "slice"):
             tensors.setdefault(each.kind, []).append(each.tensor)
     return "; ".join(f"{kind} {', '.join(dict.fromkeys(names))}" for kind, names in tensors.items())
+
+
+def plan_columns(report: ShardingReport) -> list[Column[OtherPlan]]:
+    """Return the columns of plans: bytes that one rank sends with a bar, their ratio to this plan, and why not."""
+    own = report.totals.bytes_sent
+    most = max(own, *(other.bytes_sent or 0 for other in report.others)) or 1
+
+    def ratio(plan: OtherPlan) -> float | None:
+        return plan.bytes_sent / own if own and plan.bytes_sent else None
+
+    columns = [
+        Column[OtherPlan]("plan", "plan", lambda plan: plan.plan, right=False),
+        Column[OtherPlan]("bytes_sent", "bytes sent", lambda plan: plan.bytes_sent, _sent),
+        Column[OtherPlan]("bar", "", lambda plan: (plan.bytes_sent or 0) / most, words.bar, right=False, drawn=True),
+        Column[OtherPlan]("ratio", "of this plan", ratio, lambda value: words.times(value) if value else words.NONE),
+    ]
+    if any(other.why for other in report.others):
+        columns.append(Column[OtherPlan]("why", "why not", lambda plan: plan.why, right=False))
+    return columns
+
+
+def _sent(value: int | None) -> str:
+    return "not legal" if value is None else f"{value:,}"
 
 
 def _exact(value: int | None) -> str:

@@ -135,6 +135,7 @@ class ShardingReport(Shown):
         verification: the result of running the sharded module; None if it did not run.
         notes: what a user may not expect.
         next: the suggested next command, and the reason for it.
+        environment: the versions of attnscope and of Python, and that of torch if the sharded module ran.
     """
 
     command: str | None
@@ -152,6 +153,7 @@ class ShardingReport(Shown):
     notes: list[str]
     next: tuple[str, str]
     verification: ShardingVerification | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
     def to_dict(self) -> dict[str, Any]:
