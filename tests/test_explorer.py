@@ -524,6 +524,33 @@ def test_a_run_is_saved_or_refused_in_place(tmp_path):
     drive(check, Draft(VIT), (200, 60), Tools(save=save))
 
 
+@pytest.mark.parametrize("ascii", [False, True], ids=["unicode", "ascii"])
+def test_a_long_message_is_shown_as_a_whole_and_a_long_title_ends_with_an_ellipsis(ascii):
+    """The fix of an error is at its end. After the message, the panes have their lines again."""
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        height = app.query_one("#pane").size.height
+        await press(pilot, *["down"] * 2, "enter")
+        app.query_one("#prompt").value = "770"
+        await press(pilot, "enter")
+        shown = " ".join(text_of(app).split())
+        assert "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780, or --heads 11 or 14" in shown
+        await press(pilot, "escape")
+        assert app.query_one("#pane").size.height == height
+        app.change_to(
+            Draft(networks.spec_class("swin"), {"scope": "model", "depths": (2, 2, 18, 2), "dim": 128, "heads": 4})
+        )
+        await press(pilot, "p")
+        title = lines_of(app)[0]
+        assert title.endswith(" ~" if ascii else " …")
+        assert len(title) <= 80
+        app.change_to(Draft(SWIN))
+        await press(pilot, *["up"] * 9)
+        assert re.search(r"attention: Windowed attention, as in .* […~]$", lines_of(app)[-2])
+
+    drive(check, Draft(VIT), (80, 24), ascii=ascii)
+
+
 def test_an_explanation_has_lines_and_a_prompt_leaves_no_text():
     async def check(app: Explorer, pilot: Pilot) -> None:
         await press(pilot, "question_mark")

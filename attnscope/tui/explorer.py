@@ -37,6 +37,8 @@ ROOMY = 110
 """Columns from which the fields have more room."""
 COLLECTIONS = 500
 """Collections of young objects until a full one; a key causes about two."""
+SIGNS = {"slash": "/", "question_mark": "?"}
+"""The signs of keys that have a name in Textual."""
 KEYS = (
     "←→ value  ↑↓ row  Tab pane  Enter type  p pin  t time  d shard  c copy"
     "  s save  h page  / preset  ? help  u undo  q quit"
@@ -175,7 +177,7 @@ class Explorer(App[list[str]]):
         report, draft = self.session.report, self.session.draft
         screen = self._screen(self.size.width)
         pinned = "A pinned · " if self.session.pinned is not None else ""
-        self._write("#title", f" {pinned}{report.title}")
+        self._write("#title", self._cut(f" {pinned}{report.title}"))
         self._rows = rows_of(draft)
         self._show_fields()
         self._tabs.show(self.shown_panes)
@@ -198,7 +200,16 @@ class Explorer(App[list[str]]):
         view.show(lines)
 
     def _show_hint(self) -> None:
-        self._write("#hint", self.hint or self._beside())
+        """Show the message in as many lines as it needs, since the fix of an error is at its end."""
+        self.set_class(len(self.hint) > self.size.width, "long")  # a layout draws the whole screen, so it is rare
+        self._write("#hint", self.hint or self._cut(self._beside()), layout=self.has_class("long"))
+
+    def _cut(self, words: str) -> str:
+        """Return a text that fits in a line of the screen, with an ellipsis at the end of a longer one."""
+        width = self.size.width
+        screen = self._screen(width)
+        words = screen.text(words)  # in ASCII, an arrow has two signs
+        return words if len(words) <= width else f"{words[: width - 2].rstrip(' ·')} {screen.text('…')}"
 
     def _beside(self) -> str:
         """Return the values beside that of the row with the cursor, and what the row is."""
@@ -208,8 +219,8 @@ class Explorer(App[list[str]]):
         below, above = values_beside(row, lambda draft: value_in(draft, row.name))
         return f" ← {below or '|'}  {row.value}  {above or '|'} →   {row.help.splitlines()[0]}"
 
-    def _write(self, id: str, words: str) -> None:
-        self.query_one(id, Static).update(self._screen(self.size.width).text(words), layout=False)
+    def _write(self, id: str, words: str, layout: bool = False) -> None:
+        self.query_one(id, Static).update(self._screen(self.size.width).text(words), layout=layout)
 
     def _screen(self, width: int) -> Screen:
         return Screen(width=max(width, 20), color=True, ascii=self.ascii, quiet=True, pages=False)
@@ -503,5 +514,7 @@ class Explorer(App[list[str]]):
             if isinstance(binding, Binding) and binding.action not in ("leave", "interrupt"):
                 action = binding.action
                 yield SystemCommand(
-                    binding.description, f"key {binding.key}", lambda action=action: self.run_action(action)
+                    binding.description,
+                    f"key {SIGNS.get(binding.key, binding.key)}",
+                    lambda action=action: self.run_action(action),
                 )
