@@ -205,6 +205,27 @@ def test_a_printed_number_has_one_line(opened, name):
     assert page.evaluate(BROKEN_NUMBERS) == []
 
 
+@pytest.mark.parametrize(("name", "most"), [("maxvit-model", 8), ("swin-model", 8), ("vit", 6)])
+def test_a_printed_page_is_short(opened, name, most):
+    """A network has hundreds of steps, which scroll on a screen; on paper its parts are enough."""
+    page = opened(html_of(name)).page
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= most
+    has_parts = name != "vit"
+    left_out = page.locator(".on-paper")
+    assert left_out.count() == (2 if has_parts else 0)
+    for media in ("screen", "print"):
+        page.emulate_media(media=media)
+        steps = page.locator("#table table")
+        assert steps.is_visible() is (media == "screen" or not has_parts)
+        if has_parts:
+            assert page.locator("#parts table").is_visible()
+            assert left_out.first.is_visible() is (media == "print")
+            rows = steps.locator("tbody tr").count()
+            assert (
+                left_out.first.text_content() == f"{rows} rows are left out in print. The page in a browser has them."
+            )
+
+
 @pytest.mark.parametrize("width", [400, 1200])
 def test_no_label_covers_its_text(browser, tmp_path, width):
     """`swin:shift,plan=windows` ran into the words beside it."""

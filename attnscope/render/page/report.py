@@ -123,7 +123,7 @@ def _table_panels(report: Report) -> list[Panel]:
     parts = table_of("Parts of the network", part_columns(report), report.parts, part_style)
     return [
         table_panel("parts", "Parts in numbers", lead, parts, brief=True),
-        table_panel("table", "Steps in numbers", "The same for each step.", steps),
+        table_panel("table", "Steps in numbers", "The same for each step.", steps, has_parts=True),
     ]
 
 
@@ -273,6 +273,7 @@ def verification_panel(report: Report) -> Panel:
     content = {
         "line": verified_line(report),
         "agree": audit.agree,
+        "has_parts": bool(report.parts),
         "ways": list(used),
         "rows": [(name, [_count(count) for count in counts]) for name, counts in rows],
         "totals": [_count(getattr(audit, key)) for key in used.values()],
