@@ -58,7 +58,9 @@ CASES = [
         for plan in ("windows=1x4", "windows=4x1", "tp=2,windows=1x2", "tp=2,windows=2x1", "tp=4,windows=1")
     ],
     *[(SwinV2Spec(**WINDOWS.as_dict()), plan) for plan in ("windows=4", "tp=4")],
+    (WINDOWS, "windows=2,tp=2"),
     (NATSpec(resolution=(14, 12), neighborhood=5, dilation=(2, 1), dim=24, heads=4), "rows=4"),
+    (NATSpec(resolution=(13, 10), neighborhood=3, dim=24, heads=4), "rows=2,tp=2"),
     (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4, grid=True, batch=2), "rows=4"),
     (MaxViTSpec(resolution=(16, 8), partition=4, dim=24, heads=4), "tp=2,windows=1x2"),
     (SAMSpec(dim=48, heads=4, resolution=20), "windows=2x2"),

@@ -77,7 +77,7 @@ def adapt(module: nn.Module, plan: ShardedPlan, steps: Sequence[LocalStep], plac
     shards = {plan.mesh[index].place: placed_of(plan, index) for index in exchanging}
     if not shards:
         return
-    ranks = {axis.place: place[index] for index, axis in enumerate(plan.mesh)}
+    ranks = {plan.mesh[index].place: place[index] for index in exchanging}
     attributes: dict[str, Any] = vars(module)
     around = plan.around
     if isinstance(module, WindowAttention | RelativePositionAttention) and isinstance(around, Windows):
