@@ -373,6 +373,16 @@ def test_a_rank_that_a_signal_ends_or_stops_is_one_line(sent: str, limit_s: int,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the processes as on Linux")
+def test_ranks_leave_ctrl_c_to_the_process_that_started_them() -> None:
+    """A terminal sends it to all of them, and a rank that imports torch would print a traceback."""
+    process, ranks = started(VERIFY.format(60))
+    for rank in ranks:
+        os.kill(rank, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the processes as on Linux")
 def test_ranks_end_with_the_process_that_started_them() -> None:
     process, ranks = started(f"signal.signal(signal.SIGINT, signal.SIG_IGN); {VERIFY.format(60)}")
     stopped, waiting = ranks

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from attnscope.core.errors import AttnscopeError, UsageError, literal, quoted
+from attnscope.core.interruption import uninterrupted
 
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 """Variables that Git sets for a hook. They would name that repository instead of the one of the file."""
@@ -108,7 +109,7 @@ def checked_out(file: Path, revision: str) -> Iterator[Checkout]:
                 raise AttnscopeError(f"{{against}} {literal(revision)} cannot be checked out: {_first_line(added)}")
             yield Checkout(root, folder, revision, commit[:7], len(changed))
         finally:
-            with _uninterrupted():
+            with uninterrupted():
                 _git(root, "worktree", "remove", "--force", "--force", str(folder))
 
 
@@ -177,21 +178,8 @@ def _temporary_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with _uninterrupted():
+        with uninterrupted():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C within a `with` block, also in the processes that it starts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

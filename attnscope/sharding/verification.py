@@ -20,6 +20,7 @@ from torch import nn
 
 from attnscope.attentions.spec import Spec
 from attnscope.core.errors import AttnscopeError, UsageError, in_a_line, literal
+from attnscope.core.interruption import uninterrupted
 from attnscope.plan.mesh import Mesh, coordinates, distinct_ranks, ranks_of
 from attnscope.reports.sharding import ShardingVerification
 from attnscope.sharding.checking import RankCheck, check_rank, compare_values, largest
@@ -123,9 +124,10 @@ def verify_on_processes(spec: Spec, mesh: Mesh, limit_s: float = LIMIT_S, device
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # warns of each process that it ends
     spec, kernel = _on_cpu(spec) if device == "cpu" else (spec, "")
     with tempfile.TemporaryDirectory() as folder:
-        context = processes.start_processes(
-            run_rank, args=(spec, mesh, folder, device), nprocs=ranks, join=False, start_method="spawn"
-        )
+        with uninterrupted():  # a rank would print a traceback; it is ended below
+            context = processes.start_processes(
+                run_rank, args=(spec, mesh, folder, device), nprocs=ranks, join=False, start_method="spawn"
+            )
         deadline = time.monotonic() + limit_s
         try:
             while not context.join(timeout=max(0.0, min(0.5, deadline - time.monotonic()))):
