@@ -339,6 +339,7 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (SwinSpec(), "tp=2,windows=2", "3 heads on 2 ranks); 3"),
         (Swin3DSpec(), "windows=2", "this attention has a volume; use tp=3"),
         (LinearSpec(), "tp=3", "8 heads of each branch on 3 ranks); use windows=3"),
+        (NATSpec(), "rows=20", "56 rows on 20 ranks); nearest: 19 or 28"),
         (NATSpec(), "rows=2x2", "and this attention has none; use "),
         (ViTSpec(rope="axial"), "ring=2", "rotate_queries takes"),
         (ViTSpec(rope="mixed"), "ring=2", "rotate_queries takes sin for all tokens, which it does not cut; use"),
@@ -360,6 +361,9 @@ def test_padded_grids_are_cut_between_windows() -> None:
         (ViTSpec(), "tp", "must have a number of ranks"),
         (ViTSpec(), "tp=2x2", "must have a number of ranks"),
         (ViTSpec(), "tp=0", "between 1 and"),
+        (ViTSpec(), "ring=99999999999999999999", "between 1 and 65536 ranks (got 99999999999999999999)"),
+        (ViTSpec(), f"ring={'9' * 5000}", "must have a number of ranks"),
+        (ViTSpec(), "tp = 5", "12 heads on 5 ranks"),
         (ViTSpec(), "", "must be a list of name=ranks"),
     ],
 )
@@ -385,6 +389,12 @@ def test_other_plans_have_their_bytes_or_a_reason() -> None:
     assert others["context=5"].bytes_sent == sends(ViTSpec(), "ring=5")
     assert others["tp=5"].bytes_sent is None
     assert "12 heads on 5 ranks" in others["tp=5"].why
+
+
+def test_rows_and_windows_are_names_of_one_plan() -> None:
+    by_rows, by_windows = (plan_shards(NATSpec(), f"{name}=4") for name in ("rows", "windows"))
+    assert by_rows.totals == by_windows.totals
+    assert [other.plan for other in by_rows.others] == [other.plan for other in by_windows.others]
 
 
 def test_times_follow_from_rates() -> None:

@@ -269,7 +269,8 @@ def _with_legal_plans(rule: str, spec: Spec, mesh: Mesh) -> UsageError:
 
 def other_plans(spec: Spec, mesh: Mesh) -> list[OtherPlan]:
     """Return the other plans for as many ranks, with the bytes that one rank sends, or why they are illegal."""
-    return [plan for plan in plans_for(spec, ranks_of(mesh)) if plan.plan != spell_mesh(mesh)]
+    own = spell_mesh([replace(axis, name="windows") if axis.name == "rows" else axis for axis in mesh])  # two names
+    return [plan for plan in plans_for(spec, ranks_of(mesh)) if plan.plan != own]
 
 
 def plans_for(spec: Spec, ranks: int) -> list[OtherPlan]:

@@ -82,12 +82,12 @@ def parse_mesh(text: str) -> Mesh:
     """
     axes: list[MeshAxis] = []
     for word in text.split(","):
-        name, equals, sides = word.strip().partition("=")
+        name, equals, sides = map(str.strip, word.partition("="))
         if name not in KINDS:
             fix = did_you_mean(name, KINDS)
             raise UsageError(f"{{plan}} must be a list of name=ranks, such as tp=4 (got {quoted(word)}); {fix}")
         pattern = r"\d+([x×]\d+)?" if KINDS[name].enters == "grid" else r"\d+"
-        if not equals or not re.fullmatch(pattern, sides) or len(sides) > 16:
+        if not equals or not re.fullmatch(pattern, sides) or len(sides) > 40:
             example = f"{name}=4 or {name}=2x2" if "x" in pattern else f"{name}=4"
             raise UsageError(f"{{plan}} {name} must have a number of ranks (got {quoted(word)}); such as {example}")
         if name in [axis.name for axis in axes]:

@@ -297,9 +297,8 @@ class _Walk:
                 run.name == "index" for step in self.steps for run in step.forward.runs
             ):
                 raise UncuttableError(f"{{plan}} {name} cuts rows and columns of windows, and this attention has none")
-            rows = "rows" if self.axis.place == ROWS else "columns"
-            return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], rows)}
-        shards = self.cut(window, "rows of windows" if self.axis.place == ROWS else "columns of windows")
+            return self.rows_of_sequence() if not window else {own[0]: self.cut(own[0], self.lines_in_words)}
+        shards = self.cut(window, f"{self.lines_in_words} of windows")
         others = {each: self.cut(each, "windows that span all rows") for each in spanning}
         if window in own:
             return {window: shards}
@@ -347,6 +346,11 @@ class _Walk:
             )
         return next(iter([*longer, *found]), None), spanning
 
+    @property
+    def lines_in_words(self) -> str:
+        """Return what the axis of the mesh cuts of a grid: rows or columns."""
+        return "rows" if self.axis.place == ROWS else "columns"
+
     def rows_of_sequence(self) -> dict[str, Shards]:
         """Return the sizes on the ranks of the tokens of a sequence: whole rows if steps take it as a grid.
 
@@ -362,7 +366,8 @@ class _Walk:
                 grids = [axis for axis in taken.axes if letters & set(axis.letters) and axis.size(self.sizes) in wholes]
                 rows |= {axis.letters[0] for axis in grids}
         letter = min(sorted(rows), key=lambda each: (self.sizes[each], each != own))
-        shards = self.cut(letter, "tokens" if self.sizes[letter] == total else "rows of tokens")
+        of_sequence = "tokens" if self.sizes[letter] == total else "rows of tokens"
+        shards = self.cut(letter, of_sequence if self.kind.enters == "tokens" else self.lines_in_words)
         return {letter: shards, own: tuple([size * self.sizes[own] // self.sizes[letter] for size in shards])}
 
     def cut(self, letter: str, what: str) -> Shards:
@@ -383,7 +388,7 @@ class _Walk:
     def enter(self) -> Placed:
         """Return how the input is cut: along the first letter of its axis, so that each rank has neighbouring tokens."""
         letter = self.steps[0].step.letters.inputs[0].axes[self.place].letters[0]
-        shards = self.tokens.get(letter) or self.cut(letter, "rows" if self.axis.place == ROWS else "columns")
+        shards = self.tokens.get(letter) or self.cut(letter, self.lines_in_words)
         return Placed(letter, shards, TOKENS)
 
     def inputs(self) -> dict[str, tuple[Tensor, Placed | None]]:
