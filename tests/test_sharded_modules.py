@@ -36,7 +36,7 @@ from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import AttnscopeError, UsageError
-from attnscope.plan.mesh import parse_mesh, ranks_of
+from attnscope.plan.mesh import MeshAxis, parse_mesh, ranks_of
 from attnscope.plan.sharding import ShardedPlan
 from attnscope.sharding import verification
 from attnscope.sharding.checking import RankCheck
@@ -420,6 +420,11 @@ def test_shard_explains_a_mistake() -> None:
         shard(replace(SMALL, proj_drop=0.1).build(), "tp=2")
     with pytest.raises(UsageError, match="must be initialized"):
         shard(SMALL.build(), "tp=2")
+    for plan in (3, None, ("tp=2",), ()):
+        with pytest.raises(UsageError, match=r"plan must be a text, such as 'tp=4'"):
+            shard(SMALL.build(), plan)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="tp and sp both cut the heads"):
+        shard(SMALL.build(), (MeshAxis("tp", 2), MeshAxis("sp", 2)))
     with pytest.raises(UsageError, match="12 heads"):
         ShardedPlan.of(ViTSpec().plan(), parse_mesh("tp=5"), ViTSpec().neighbourhood)
 
@@ -443,6 +448,13 @@ def test_a_mesh_of_torch_has_the_axes_of_the_plan() -> None:
             sharded(torch.randn(1, 14, 12, 24))
         with pytest.raises(UsageError, match="shape must be"):
             shard(module, "tp=2,windows=2", shape=(1, 14, 24))
+        with pytest.raises(UsageError, match=r"mesh must be a DeviceMesh \(got 4\)"):
+            shard(module, "tp=2,windows=2", 4)  # type: ignore[arg-type]
+        for cut in (sharded.part, sharded.part_of_output):  # a larger grid was cut as if it ended earlier
+            with pytest.raises(UsageError, match=r"must have the shape \(1, 14, 12, 24\) \(got \(1, 28, 12, 24\)\)"):
+                cut(torch.randn(1, 28, 12, 24))
+            with pytest.raises(UsageError, match=r"\(got str\)"):
+                cut("x")  # type: ignore[arg-type]
         wide = shard(module, "tp=2,windows=2", shape=(2, 28, 12, 24))
         assert wide.input_shape == (2, 12, 12, 24)
     finally:

@@ -19,7 +19,7 @@ from attnscope.plan.mesh import (
     MeshAxis,
     UncuttableError,
     check_mesh,
-    parse_mesh,
+    mesh_of,
     ranks_of,
     spell_mesh,
 )
@@ -67,9 +67,7 @@ def plan_shards(
         >>> report.totals.bytes_sent  # two rolls, each a halo of 3 rows
         129024
     """
-    mesh = parse_mesh(plan) if isinstance(plan, str) else plan
-    if not (isinstance(mesh, tuple) and mesh and all(isinstance(axis, MeshAxis) for axis in mesh)):
-        raise UsageError(f"{{plan}} must be a text, such as 'tp=4', or a tuple of MeshAxis (got {mesh!r})")
+    mesh = mesh_of(plan)
     try:
         sharded = sharded_plan(spec, mesh)
     except UncuttableError as error:

@@ -99,6 +99,20 @@ def parse_mesh(text: str) -> Mesh:
     return tuple(axes)
 
 
+def mesh_of(plan: str | Mesh) -> Mesh:
+    """Return the axes of a mesh that is given as text, such as "tp=4", or as a tuple of its axes.
+
+    Raises:
+        UsageError: it is neither, or not legal.
+    """
+    if isinstance(plan, str):
+        return parse_mesh(plan)
+    if not (isinstance(plan, tuple) and plan and all(isinstance(axis, MeshAxis) for axis in plan)):
+        raise UsageError(f"{{plan}} must be a text, such as 'tp=4', or a tuple of MeshAxis (got {plan!r})")
+    check_mesh(plan)
+    return plan
+
+
 def check_mesh(mesh: Mesh) -> None:
     """Check the number of ranks of a mesh, and that its axes can be combined.
 

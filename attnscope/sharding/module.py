@@ -16,7 +16,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Sizes
 from attnscope.core.axes import Tensor as Letters
 from attnscope.core.errors import UsageError
-from attnscope.plan.mesh import Mesh, coordinates, parse_mesh, ranks_of, spell_mesh
+from attnscope.plan.mesh import Mesh, coordinates, mesh_of, ranks_of, spell_mesh
 from attnscope.plan.plan import Plan, SizedStep
 from attnscope.plan.plan import place as path_of
 from attnscope.plan.routes import Placed
@@ -119,7 +119,15 @@ class ShardedAttention(nn.Module):
         return self._cut(y, last.step.letters.outputs[0], last.sizes, cuts)
 
     def _cut(self, x: Tensor, letters: Letters, sizes: Sizes, cuts: Sequence[Placed | None]) -> Tensor:
-        """Return this rank's part of a tensor for the cuts along the axes of the mesh."""
+        """Return this rank's part of a tensor for the cuts along the axes of the mesh.
+
+        Raises:
+            UsageError: the tensor has another shape than the whole attention.
+        """
+        whole = letters.shape(sizes)
+        if not isinstance(x, Tensor) or tuple(x.shape) != whole:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise UsageError(f"a whole tensor must have the shape {whole} (got {got}); shape= of shard sets its sizes")
         now = dict(sizes)
         for each, placed in zip(self.ranks, cuts, strict=True):
             if placed is not None:
@@ -287,7 +295,7 @@ def shard(
         )
     if spec.drops:
         raise UsageError("a sharded attention must have no dropout, since ranks would drop differently; set it to 0")
-    axes = parse_mesh(plan) if isinstance(plan, str) else plan
+    axes = mesh_of(plan)
     return ShardedAttention(module, sized(spec, shape), axes, ranks_along(axes, mesh))
 
 
@@ -328,6 +336,10 @@ def ranks_along(axes: Mesh, mesh: "DeviceMesh | None") -> list[Ranks]:
             return [Ranks(dist.group.WORLD, counts[0], dist.get_rank())]
         places = coordinates(axes, dist.get_rank())
         return [Ranks(group_along(counts, places, index), count, places[index]) for index, count in enumerate(counts)]
+    if not hasattr(mesh, "get_local_rank"):
+        raise UsageError(
+            f"mesh must be a DeviceMesh (got {mesh!r}); see torch.distributed.device_mesh.init_device_mesh"
+        )
     if tuple(mesh.shape) != counts:
         raise UsageError(f"mesh must have the shape {counts} of plan {spell_mesh(axes)} (got {tuple(mesh.shape)})")
     return [Ranks(mesh.get_group(index), count, mesh.get_local_rank(index)) for index, count in enumerate(counts)]
