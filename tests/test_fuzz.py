@@ -60,6 +60,13 @@ def test_a_file_name_that_is_too_long_is_one_line(attnscope, words):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["a" * 250 + ".json", "é" * 125 + ".json"])
+def test_a_file_may_have_the_longest_name_of_the_system(attnscope, name, tmp_path):
+    done = attnscope("vit", "--no-time", "--save", str(tmp_path / name))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_link_to_itself_is_not_replaced(attnscope, tmp_path):
     link = tmp_path / "a.json"
     link.symlink_to(link)

@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM end a command with a line and an exit code; `python -m tests.fuzz.interrupts` tries more moments."""
 
+import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
+from attnscope.cli.output import write_text
 from tests.fuzz.interrupts import COMMANDS, NET, fault
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
@@ -15,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 @pytest.mark.parametrize(("words", "after_s"), [(COMMANDS[0], 0.3), (COMMANDS[1], 6.0), (COMMANDS[3], 2.5)])
 def test_a_signal_ends_a_command_in_a_line(words, after_s, number, tmp_path):
     (tmp_path / "net.py").write_text(NET)
-    assert fault(words, number, after_s, tmp_path) is None
+    assert fault(words, number, after_s, tmp_path) in ("", "faster")
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
@@ -39,3 +42,22 @@ def test_the_callers_handlers_are_restored():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "same\n"
+
+
+@pytest.mark.parametrize(("name", "after"), [("fdopen", False), ("chmod", True), ("replace", False), ("replace", True)])
+def test_a_write_that_is_interrupted_leaves_the_old_or_the_new_file(name, after, tmp_path, monkeypatch):
+    """The signal arrives just before or just after a call of the system."""
+    file = tmp_path / "run.json"
+    file.write_text("old")
+    call = getattr(os, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        if after:
+            call(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_text("new", file)
+    assert file.read_text() == ("new" if name == "replace" and after else "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

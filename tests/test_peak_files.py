@@ -167,6 +167,7 @@ def test_a_file_that_two_processes_write_is_always_complete(tmp_path):
         {"call_s": "fast"},
         {"call_s": None},
         {"call_s": 0},
+        {"call_s": 10**400},  # more than a float has
         {"copy": []},
         {"copy": [{"working_set": 1, "bytes_per_s": -1.0}]},
         {"matmul": 3},

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,8 @@ TEXT_FORMS = tuple(form for form in FORM_NAMES if form != "svg")
 FLAGS = ("form", "json", "output", "color", "details", "explain", "quiet", "wide")
 """The names in Python of this module's flags."""
 COLORS = ("auto", "always", "never")
+LONGEST_PREFIX = 40
+"""Characters of a file's name in that of its unfinished copy, which is longer and must not exceed the system's limit."""
 
 
 def _json(context: typer.Context, json: bool) -> bool:
@@ -210,15 +213,15 @@ def _write_file(data: bytes, file: Path) -> None:
     file = Path(os.path.realpath(file))  # a link is not replaced either
     if file.is_symlink():  # realpath returns a link only if it leads to itself
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name[:LONGEST_PREFIX]}.")
     try:
         with os.fdopen(handle, "wb") as new:
             new.write(data)
         os.chmod(name, file.stat().st_mode if file.exists() else 0o666 & ~_umask())
         os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
+    finally:
+        with suppress(OSError):
+            os.unlink(name)  # if the write failed or was interrupted
 
 
 def _print(text: str) -> None:

@@ -35,7 +35,7 @@ def read_peaks(path: Path) -> Peaks | None:
     try:
         peaks = from_plain({name: value for name, value in read_cache(path).items() if name != YARDSTICKS})
         return peaks if is_sound(peaks) else None
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
