@@ -60,12 +60,22 @@ WITHOUT_A_RUN = (
     "compare",
     "compare --stages --json",
     "compare vit swin nat --over dim=96,192 --quantity peak",
+    "compare vit --over ranks=2,4",
+    "shard vit --plan tp=4 --no-verify",
+    "shard swin --scope model --plan tp=3",
     "diff {run} {run}",
 )
 """Commands that build no module."""
 TINY = "--tokens 4 --dim 8 --heads 2"
 NEEDED_BY = {
-    "torch": (f"vit {TINY}", f"vit {TINY} --device meta --no-time", "compare --time", "trace timm:resnet18", "peaks"),
+    "torch": (
+        f"vit {TINY}",
+        f"vit {TINY} --device meta --no-time",
+        "compare --time",
+        "trace timm:resnet18",
+        "peaks",
+        "shard --verify",
+    ),
     "timm": ("trace timm:resnet18",),
     "torchvision": ("trace torchvision:resnet18",),
     "textual": ("explore",),
@@ -105,6 +115,13 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package
     line = f"attnscope: {package} is not installed; run python -m pip install {INSTALL[package]}\n"
     for result in run_without([package], list(NEEDED_BY[package])):
         assert result == (2, "", line)
+
+
+def test_without_torch_a_sharding_is_planned_and_says_that_it_did_not_run():
+    [(code, out, err)] = run_without(["torch"], ["shard vit --plan tp=4"])
+    assert (code, err) == (0, "")
+    assert "907,776 B by one rank" in out
+    assert "not verified: torch is not installed" in out
 
 
 def test_without_fvcore_the_counts_are_verified_by_shapes_and_closed_form():

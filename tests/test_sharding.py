@@ -26,6 +26,7 @@ from attnscope.plan.links import parse_device, parse_link
 from attnscope.plan.memory import Memory
 from attnscope.plan.mesh import KINDS, chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
+from attnscope.render.sharding import time_lines
 from attnscope.reports.sharding import ShardingReport
 from tests import schema
 
@@ -409,6 +410,14 @@ def test_times_follow_from_rates() -> None:
     for text in ("h9", "5TFLOPS", "5,5", "0TFLOPS,1TB/s"):
         with pytest.raises(UsageError, match="peak"):
             parse_device(text, "float32")
+
+
+def test_the_next_command_has_what_the_report_lacks() -> None:
+    rates = {"link": parse_link("1GB/s,5us"), "device": parse_device("h100", "float32")}
+    reports = [plan_shards(SwinSpec(), "windows=4", **given) for given in ({}, rates, {**rates, "backward": True})]
+    flags = [report.next[0].removeprefix("attnscope shard swin --plan windows=4 ") for report in reports]
+    assert flags == ["--link 50GB/s,5us --peak h100", "--backward", "-o shard.html"]
+    assert ["nothing to send on 1.00 GB/s" in str(time_lines(report)) for report in reports] == [False, True, True]
 
 
 def test_the_gradient_of_each_collective_is_its_inverse() -> None:

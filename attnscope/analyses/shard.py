@@ -90,7 +90,7 @@ def plan_shards(
         link=link,
         device=device,
         notes=notes_of(sharded),
-        next=_next(spec, mesh, totals.bytes_sent, others),
+        next=_next(spec, mesh, totals.bytes_sent, others, link is not None and device is not None, backward),
         environment={"attnscope": __version__, "python": platform.python_version()},
     )
 
@@ -321,13 +321,21 @@ def notes_of(sharded: "ShardedPlan | ShardedNetwork") -> list[str]:
     return notes
 
 
-def _next(spec: Spec, mesh: Mesh, sent: int, others: Sequence[OtherPlan]) -> tuple[str, str]:
+def _next(
+    spec: Spec, mesh: Mesh, sent: int, others: Sequence[OtherPlan], has_times: bool, has_backward: bool
+) -> tuple[str, str]:
+    """Return the next command and the reason for it: a plan that sends less, or what the report does not have yet."""
     own = spec.command().removeprefix("attnscope ")
     less = [other for other in others if other.bytes_sent is not None and other.bytes_sent < sent]
     if less:
         best = min(less, key=lambda other: other.bytes_sent or 0)
         return f"attnscope shard {own} --plan {best.plan}", "sends fewer bytes"
-    return f"attnscope shard {own} --plan {spell_mesh(mesh)} --link 50GB/s,5us --peak h100", "the time that it takes"
+    command = f"attnscope shard {own} --plan {spell_mesh(mesh)}"
+    if not has_times:
+        return f"{command} --link 50GB/s,5us --peak h100", "the time that it takes"
+    if not has_backward:
+        return f"{command} --backward", "the bytes that the backward sends"
+    return f"{command} -o shard.html", "a page of the plan"
 
 
 def _ranks(count: int) -> str:

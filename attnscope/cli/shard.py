@@ -209,8 +209,14 @@ def run_shard(
             "{verify} runs attentions and blocks; models have no sharded module; use {scope} attention or block"
         )
     runs = has_module and verify is not False
+    why_not = "" if has_module else "models have no sharded module"
     if runs:
-        start_torch("pinned")
+        try:
+            start_torch("pinned")
+        except ModuleNotFoundError as error:
+            if verify or error.name != "torch":
+                raise
+            runs, why_not = False, "torch is not installed"
 
     report = plan_shards(
         spec,
@@ -220,8 +226,8 @@ def run_shard(
         backward=backward,
         command=shlex.join(["attnscope", *sys.argv[1:]]),
     )
-    if not has_module:
-        report.notes.append("not verified: models have no sharded module")
+    if why_not:
+        report.notes.append(f"not verified: {why_not}")
     if runs:
         from attnscope.analyses.shard_verification import verify_shards
 

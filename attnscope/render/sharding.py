@@ -145,7 +145,8 @@ def time_lines(report: ShardingReport) -> list[Labelled]:
         latency = f", {words.seconds(link.latency_s)} a message" if link.latency_s else ", without latency"
         source = f" ({link.source})" if link.source and link.source != "given" else ""
         rate = words.metric(link.bytes_per_s, "B/s")
-        text = f"{words.seconds(totals.communication_s)} on {rate}{latency}{source}"
+        time = words.seconds(totals.communication_s) if totals.communication_s else "nothing to send"
+        text = f"{time} on {rate}{latency}{source}"
         lines += labelled("link", [text])
     if device is not None:
         source = f" ({device.source})" if device.source and device.source != "given" else ""
@@ -154,7 +155,7 @@ def time_lines(report: ShardingReport) -> list[Labelled]:
     if link is not None and device is not None and totals.communication_s and totals.bound_s:
         ratio = totals.communication_s / totals.bound_s
         text = "communication exceeds computation" if ratio > 1 else "computation exceeds communication"
-        lines += labelled("verdict", [f"{text}: {words.times(ratio)} the lower bound of the steps"])
+        lines += labelled("verdict", [f"{text}: the link takes {words.times(ratio)} the lower bound of the steps"])
     return lines
 
 
