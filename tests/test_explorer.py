@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -456,9 +457,18 @@ def test_the_screen_is_as_expected():
     assert explorer_screen() == (FOLDER / "explorer.svg").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("start", ["attention", "network"])
+STARTS = {
+    "attention": (lambda: Draft(SWIN), SIZES[0]),
+    "network": (lambda: Draft(networks.spec_class("swin"), {"scope": "model"}), SIZES[0]),
+    "linear": (lambda: Draft(attentions.spec_class("linear")), SIZES[1]),
+    "preset": (lambda: Draft.of(next(each.spec for each in presets() if each.name == "pvt-v2-b2-li-224")), SIZES[2]),
+}
+"""A draft and a size of the terminal, by name."""
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_a_copied_command_gives_the_same_report(start, tmp_path, monkeypatch):
-    """500 random keys; the command of every state that was copied runs again."""
+    """The command of every state that was copied in 500 random keys runs again."""
     from attnscope.cli.program import app as program
 
     keys = (
@@ -475,6 +485,8 @@ def test_a_copied_command_gives_the_same_report(start, tmp_path, monkeypatch):
         "r",
         "p",
         "tab",
+        "delete",
+        *"1234567",
         "c",
     )
     saved: dict[str, dict[str, object]] = {}
@@ -488,12 +500,12 @@ def test_a_copied_command_gives_the_same_report(start, tmp_path, monkeypatch):
             report = app.session.whole_report
             saved[app.copied[-1]] = json.loads(report.to_json())
 
-    kind = SWIN if start == "attention" else networks.spec_class("swin")
-    drive(check, Draft(kind, {} if start == "attention" else {"scope": "model"}), (80, 24))
+    draft, size = STARTS[start]
+    drive(check, draft(), size)
     assert len(saved) >= 6
     for index, (command, expected) in enumerate(saved.items()):
         file = tmp_path / f"{index}.json"
-        words = command.split()[1:]
+        words = shlex.split(command)[1:]
         assert words[-1] == "--no-time"
         program([*words, "--json", "-o", str(file)], standalone_mode=False)
         found = json.loads(file.read_text(encoding="utf-8"))
