@@ -124,6 +124,11 @@ def test_json_keeps_every_value_exactly(value):
     assert HIDDEN.search(shown.replace("\n", "")) is None
 
 
+@pytest.mark.parametrize("sign", "=+-@\uff1d\uff0b\uff0d\uff20")
+def test_a_sign_that_begins_a_formula_is_quoted_also_in_full_width(sign):
+    assert in_csv(f"{sign}1+1") == f"'{sign}1+1"
+
+
 @given(st.text())
 def test_cells_of_csv_and_markdown_are_harmless(text):
     assert not FORMULA.match(in_csv(text))

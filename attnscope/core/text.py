@@ -16,8 +16,8 @@ HIDDEN = re.compile(
     "]"
 )
 """Characters that a reader cannot see, but that change how other text looks or what a terminal does."""
-FORMULA = re.compile(r"[=+\-@\t\r].", re.DOTALL)
-"""The beginning of a cell that a spreadsheet computes (OWASP, CSV injection); a single dash is not one."""
+FORMULA = re.compile("[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20].", re.DOTALL)
+"""The beginning of a cell that a spreadsheet computes (OWASP, CSV injection), also in full width. A lone dash is not."""
 MARKUP = re.compile(r"[<\[\]`]")
 """Characters that begin a tag, a link, a picture or code in Markdown."""
 
