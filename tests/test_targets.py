@@ -9,6 +9,7 @@ from attnscope import DeviceError, UsageError
 from attnscope.profiling import devices
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.run import _batch
+from attnscope.tracing.targets import target
 from attnscope.tracing.targets.target import InputSpec, Target, known_inputs
 from attnscope.tracing.trace import trace_target
 
@@ -37,6 +38,22 @@ def test_inputs_have_their_dtype_or_that_of_the_parameters():
     mask = InputSpec((3, 4), "bool", "mask").tensor(CPU, torch.float64)
     assert (mask.dtype, mask.all().item()) == (torch.bool, True)
     assert InputSpec((2,), "complex64").tensor(CPU, torch.float64).dtype == torch.complex64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_the_values_of_a_large_input_repeat(dtype, monkeypatch):
+    """Drawing 2**31 values took 20 s, in which a command seemed to hang."""
+    spec = InputSpec((7, 300), dtype)
+    torch.manual_seed(0)
+    drawn = spec.tensor(CPU, torch.float64)
+    monkeypatch.setattr(target, "MOST_DRAWN", 1000)
+    torch.manual_seed(0)
+    values = spec.tensor(CPU, torch.float64)
+    first = values.flatten()[:1000]
+    assert values.flatten().equal(torch.cat([first, first, first[:100]]))
+    assert (values.shape, values.dtype) == (drawn.shape, drawn.dtype)
+    assert first.unique().equal(torch.tensor([0, 1])) if dtype == "int64" else 0.9 < float(first.std()) < 1.1
+    assert spec.tensor(torch.device("meta"), torch.float64).shape == (7, 300)
 
 
 def test_the_string_of_an_input_has_name_shape_and_dtype():

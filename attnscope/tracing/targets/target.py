@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
@@ -12,6 +14,10 @@ from attnscope.core.errors import UsageError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+MOST_DRAWN = 2**26
+"""The largest number of random values that are drawn for one input."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,21 @@ class InputSpec:
         if dtype is torch.bool:
             return torch.ones(self.shape, dtype=dtype, device=device)
         if not dtype.is_floating_point and not dtype.is_complex:
-            return torch.randint(0, 2, self.shape, device=device).to(dtype)
-        return torch.randn(self.shape, device=device).to(dtype)
+            return _drawn(partial(torch.randint, 0, 2), self.shape, device).to(dtype)
+        return _drawn(torch.randn, self.shape, device).to(dtype)
+
+
+def _drawn(draw: "Callable[..., torch.Tensor]", shape: Shape, device: "torch.device") -> "torch.Tensor":
+    """Return random values; from MOST_DRAWN on, they repeat: drawing takes ten times as long as copying."""
+    import torch
+
+    if device.type == "meta" or prod(shape) <= MOST_DRAWN:
+        return draw(shape, device=device)
+    values = draw((MOST_DRAWN,), device=device)
+    out = torch.empty(shape, dtype=values.dtype, device=device)
+    for part in out.view(-1).split(MOST_DRAWN):
+        part.copy_(values[: len(part)])
+    return out
 
 
 @dataclass
