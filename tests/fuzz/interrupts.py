@@ -179,7 +179,9 @@ def duration(words: tuple[str, ...], folder: Path) -> float:
     began = time.monotonic()
     variables = {**os.environ, "XDG_CACHE_HOME": str(folder)}
     command = [sys.executable, "-m", "attnscope", *words]
-    subprocess.run(command, cwd=folder, capture_output=True, check=True, env=variables)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=variables)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr}")
     return time.monotonic() - began
 
 
