@@ -15,7 +15,7 @@ from attnscope.reports.diff import Diff
 from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report
 from attnscope.reports.windows import WindowsReport
-from tests import schema
+from tests import commands, schema
 
 # no deadline: the first example imports torch
 settings.register_profile(
@@ -62,27 +62,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def attnscope() -> Run:
-    """Return a function that runs the command; keywords are environment variables.
+def attnscope() -> Iterator[Run]:
+    """Return a function that runs the command in a process; keywords are environment variables.
 
     Example: `attnscope("vit", "--no-time", COLUMNS="80")`.
     """
+    with commands.warm() as run_it:
 
-    def run(*words: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "attnscope", *words],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            input=stdin,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", **env},
-            timeout=300,
-        )
-        if "--json" in words and done.stdout:
-            schema.check(done.stdout)
-        return done
+        def run(*words: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+            done = run_it(words, stdin, {**os.environ, "PYTHONIOENCODING": "utf-8", **env})
+            if "--json" in words and done.stdout:
+                schema.check(done.stdout)
+            return done
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="session", autouse=True)
