@@ -44,6 +44,23 @@ def test_the_callers_handlers_are_restored():
     assert done.stdout == "same\n"
 
 
+@pytest.mark.parametrize(("signals", "code"), [(1, 130), (2, -signal.SIGINT)])
+def test_a_signal_waits_for_the_import_of_torch_and_a_second_one_does_not(signals, code):
+    """An exception within torch's C++ ends the process with SIGABRT."""
+    program = (
+        "import os, signal, sys\nfrom attnscope.cli.interruption import interruptible\n"
+        "from attnscope.profiling.process import import_torch\n"
+        "class Importing:\n    def find_spec(self, name, *_):\n"
+        f"        if name == 'torch.distributed':\n            for _ in range({signals}): os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Importing())\n"
+        "with interruptible():\n    try: import_torch()\n"
+        "    finally: print(hasattr(sys.modules['torch'], 'compile'), flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout == ("True\n" if signals == 1 else "")
+
+
 @pytest.mark.parametrize(("name", "after"), [("fdopen", False), ("chmod", True), ("replace", False), ("replace", True)])
 def test_a_write_that_is_interrupted_leaves_the_old_or_the_new_file(name, after, tmp_path, monkeypatch):
     """The signal arrives just before or just after a call of the system."""

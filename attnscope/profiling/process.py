@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from attnscope.core.interruption import postponed
+
 Mallopt = Callable[[int, int], int]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of <malloc.h>
@@ -47,8 +49,12 @@ def keep_memory(mallopt: Mallopt) -> bool:
 
 
 def import_torch() -> None:
-    """Import torch, and freeze its objects so that the garbage collection at the end of the process skips them."""
-    import torch  # noqa: F401
+    """Import torch, and freeze its objects so that the garbage collection at the end of the process skips them.
+
+    A signal waits for the end of the import: the process aborts if Python raises an exception within torch's C++.
+    """
+    with postponed():
+        import torch  # noqa: F401
 
     gc.freeze()
 
