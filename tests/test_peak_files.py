@@ -13,7 +13,7 @@ from attnscope.plan.peaks import Raised
 from attnscope.profiling import load, peaks
 from attnscope.profiling.caches import caches
 from attnscope.profiling.load import Load
-from attnscope.profiling.peak_files import cache_folder, read_peaks, store, update_cache
+from attnscope.profiling.peak_files import cache_folder, read_peaks, remember, store, update_cache
 from attnscope.profiling.peaks import keep_raised, machine_peaks, measure_peaks, peaks_of
 from tests.test_roofline import PEAKS
 
@@ -44,6 +44,18 @@ def test_peaks_of_a_busy_machine_are_not_saved(threads, others, trusted, measure
     assert peaks_of(CPU, torch.float32, threads) == PEAKS
     assert measured == ([threads] if trusted else [threads, threads])
     assert torch.get_num_threads() == 1
+
+
+def test_a_file_with_other_sizes_is_replaced(tmp_path):
+    """A file may have been edited: a rate is missing, and another one is of a different size."""
+    path = tmp_path / "peaks.json"
+    for edited in (
+        replace(PEAKS, matmul=PEAKS.matmul[1:]),
+        replace(PEAKS, softmax=(replace(PEAKS.softmax[0], size=3, per_s=1e30),)),
+    ):
+        store(edited, path)
+        assert remember(PEAKS, path) == PEAKS
+        assert read_peaks(path) == PEAKS
 
 
 def test_the_best_peaks_are_kept_with_their_dates(measured, monkeypatch):

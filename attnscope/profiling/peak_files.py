@@ -52,11 +52,17 @@ def is_sound(peaks: Peaks) -> bool:
 
 
 def remember(peaks: Peaks, path: Path) -> Peaks:
-    """Store the best of these peaks and of those in the file, and return it."""
+    """Store the best of these peaks and of those in the file if it has the same sizes, and return it."""
     kept = read_peaks(path)
-    best = peaks if kept is None else best_of(kept, peaks)
+    best = peaks if kept is None or _sizes(kept) != _sizes(peaks) else best_of(kept, peaks)
     store(best, path)
     return best
+
+
+def _sizes(peaks: Peaks) -> list[list[int]]:
+    """Return the sizes of each kind of rate; a file may have been edited."""
+    rates = [[rate.size for rate in kind] for kind in (peaks.matmul, peaks.batched, peaks.softmax)]
+    return [*rates, [copy.working_set for copy in peaks.copy]]
 
 
 def store(peaks: Peaks, path: Path) -> None:
