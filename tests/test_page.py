@@ -29,7 +29,7 @@ from attnscope.plan.polynomial import macs_of
 from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
 from attnscope.render.page.charts import LETTER, hits_data, log_chart, steps_chart
-from attnscope.render.page.document import environment, escaped_json, front_coded
+from attnscope.render.page.document import environment, escaped_json, front_coded, in_columns
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
 from tests.test_peaks import PEAKS
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}\u202e\x1b[2J'
 STATES = 50
-RESULT = re.compile(r'(?<=id="result">)(.*?)(?=</script>)')
+RESULT = re.compile(r'(?<=id="result">)(.*?)(?=</script>)', re.DOTALL)
 LARGEST = {"attention": 150_000, "network": 400_000}
 """Bytes of a page, by its kind."""
 
@@ -59,7 +59,7 @@ def drawn(spec, **run):
 
 
 def timed_network():
-    """Return the page of one of the networks with the most steps, each with 60 samples."""
+    """Return the report of one of the networks with the most steps, each with 60 samples."""
     chance = random.Random(0)
     report = timed(explore(attnscope.networks.spec_class("nat")(depths=(3, 4, 18, 5)), time=False))
 
@@ -69,7 +69,7 @@ def timed_network():
         return replace(row, time=replace(row.time, samples_s=samples_s))
 
     parts = [replace(part, time_s=1.23e-3) for part in report.parts]
-    return render_page(replace(report, steps=list(map(with_samples, report.steps)), parts=parts))
+    return replace(report, steps=list(map(with_samples, report.steps)), parts=parts)
 
 
 def swin():
@@ -83,7 +83,7 @@ PAGES = {
     "pvt": lambda: drawn(attentions.spec_class("pvt")()),
     "swin-model": lambda: drawn(SwinNetworkSpec()),
     "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
-    "nat-model-timed": timed_network,
+    "nat-model-timed": lambda: render_page(timed_network()),
     "maxvit-model": lambda: drawn(read_network("maxvit-xl-512")),
     "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
     "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
@@ -160,6 +160,11 @@ def opened(browser, tmp_path):
 def data_of(html):
     """Return what the scripts of a page read."""
     return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def result_of(html):
+    """Return the JSON of the run of a page."""
+    return RESULT.search(unpacked(html))[1]
 
 
 UNNAMED = """
@@ -628,14 +633,32 @@ def test_a_link_restores_the_state(opened):
 def test_the_json_of_the_run_is_inside_and_can_be_saved(opened, tmp_path):
     report = explore(SwinSpec(), time=False)
     html = render_page(report)
-    inside = base64.b64decode(RESULT.search(html)[1])
-    assert gzip.decompress(inside).decode() == report.to_json()
+    assert result_of(html) == report.to_json()
     page = opened(html)
     with page.page.expect_download() as download:
         page.page.locator("#save").click()
     assert download.value.suggested_filename == "attnscope-attention.json"
     download.value.save_as(tmp_path / "saved.json")
     assert (tmp_path / "saved.json").read_text(encoding="utf-8") == report.to_json()
+
+
+def test_the_saved_json_of_a_network_is_that_of_the_command(opened, tmp_path):
+    """The script restores each line from its column, and each number as Python wrote it, such as 1e-05 and 1.0."""
+    report = timed_network()
+    page = opened(render_page(report)).page
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(tmp_path / "saved.json")
+    assert (tmp_path / "saved.json").read_text(encoding="utf-8") == report.to_json()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[\n  1.0,\n  -1e-05\n]", '{\n  "a\\"b: ": "c",\n  "": [\n    "\\t: \\n"\n  ]\n}\n', '"\u2028🧠"\n\n'],
+)
+def test_the_columns_of_json_give_its_lines(opened, text):
+    page = opened(html_of("vit")).page
+    assert in_lines(in_columns(text)) == page.evaluate("(text) => inLines(text)", in_columns(text)) == text
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -739,7 +762,15 @@ def test_the_gallery_is_up_to_date():
 
 def unpacked(html):
     """Return a page with the JSON of its run as text."""
-    return RESULT.sub(lambda found: gzip.decompress(base64.b64decode(found[1])).decode(), html)
+    return RESULT.sub(lambda found: in_lines(gzip.decompress(base64.b64decode(found[1])).decode()), html)
+
+
+def in_lines(text):
+    """Return the text whose lines are in columns, as the script does it."""
+    order, *columns = text.split("\n")
+    starts, values = zip(*(column.split("\t", 1) for column in columns), strict=True)
+    rest = [iter(value.split("\t")) for value in values]
+    return "\n".join(starts[int(column)] + next(rest[int(column)]) for column in order.split(" "))
 
 
 def test_a_comparison_of_two_modules_has_a_row_for_each(attnscope, tmp_path):

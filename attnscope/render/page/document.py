@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,8 @@ SCRIPTS = ("state.js", "flow.js", "tables.js", "scaling.js", "neighbourhood.js")
 """The scripts in the order in which they run; each finds its panel, or does nothing."""
 ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 """Characters that could end a script, in the notation of JSON."""
+KEY = re.compile(r' *(?:"(?:[^"\\]|\\.)*": )?')
+"""The beginning of a line of JSON: its indentation and its key, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def draw(page: Page) -> str:
             version=__version__,
             data=escaped_json(data),
             numbers=numbers,
-            result=packed(page.result),
+            result=packed(in_columns(page.result)),
         )
     )
 
@@ -173,6 +176,23 @@ def front_coded(names: Sequence[str]) -> list[str]:
         units = len(name[:shared].encode("utf-16-le", "surrogatepass")) // 2  # the length in JavaScript
         found.append(f"{units} {name[shared:]}")
     return found
+
+
+def in_columns(text: str) -> str:
+    """Return JSON with the values of each key next to each other, which gzip halves: its window is 32 KiB.
+
+    The first line has the number of the column of each line of the JSON. Each other line is a column: what its lines
+    begin with, then the rest of each of them, separated by tabs. Within JSON, a tab is an escape sequence.
+    """
+    columns: dict[str, list[str]] = {}
+    order = []
+    for line in text.split("\n"):
+        match = KEY.match(line)
+        start = match[0] if match else ""
+        columns.setdefault(start, [start]).append(line[len(start) :])
+        order.append(start)
+    numbers = {start: str(number) for number, start in enumerate(columns)}
+    return "\n".join([" ".join(numbers[start] for start in order), *("\t".join(column) for column in columns.values())])
 
 
 def packed(text: str) -> str:

@@ -71,12 +71,24 @@ for (const [name, charts] of Object.entries(data.hits)) {
   });
 }
 
+// The text whose lines are in columns: the first line has the column of each line, and a column begins with what all of
+// its lines begin with.
+function inLines(text) {
+  const [order, ...columns] = text.split("\n");
+  const lines = columns.map((column) => {
+    const [start, ...rest] = column.split("\t");
+    return rest.map((each) => start + each).values();
+  });
+  return order.split(" ").map((column) => lines[column].next().value).join("\n");
+}
+
 // the buttons of the page
 const save = one("#save");
 save.hidden = false;
 async function result() {
   const bytes = Uint8Array.from(atob(one("#result").textContent), (sign) => sign.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  return inLines(text);
 }
 save.addEventListener("click", async () => {
   const link = document.createElement("a");
