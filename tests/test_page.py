@@ -29,7 +29,7 @@ from attnscope.plan.polynomial import macs_of
 from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
 from attnscope.render.page.charts import LETTER, hits_data, log_chart, steps_chart
-from attnscope.render.page.document import environment, escaped_json, front_coded, in_columns
+from attnscope.render.page.document import environment, escaped_json, first_number, front_coded, in_columns
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
 from tests.test_peaks import PEAKS
@@ -350,6 +350,25 @@ def test_the_script_has_the_names_of_all_steps(opened):
     page = opened(html_of("vit"))
     assert page.page.evaluate("(names) => unfolded(names)", front_coded(names)) == names
     assert sum(map(len, front_coded(names))) < sum(map(len, names)) + 2 * len(names)
+
+
+@pytest.mark.parametrize(
+    ("keys", "first"), [((), None), (("b", "c"), 1), (("c", "b"), None), (("a", "c"), None), (("a", "?"), None)]
+)
+def test_only_a_list_of_consecutive_steps_has_a_first_number(keys, first):
+    assert first_number(keys, {"a": 0, "b": 1, "c": 2}) == first
+
+
+@pytest.mark.parametrize("name", ["swin", "swin-model"])
+def test_each_row_and_each_step_of_the_flow_has_its_name(opened, name):
+    """A list of consecutive steps has the number of its first; the script numbers the others."""
+    html = html_of(name)
+    steps = opened(html).page.evaluate("data.steps")
+    page = opened(html).page
+    for selector in (".flow > li", "#table tbody tr"):
+        found = page.locator(selector).evaluate_all("(found) => found.map((each) => each.dataset.step)")
+        assert found == steps
+    assert len(steps) == len(set(steps)) > 8
 
 
 def test_the_columns_of_a_chart_have_their_texts_in_the_script(opened):

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -178,6 +178,15 @@ def front_coded(names: Sequence[str]) -> list[str]:
     return found
 
 
+def first_number(keys: Sequence[str], numbers: Mapping[str, int]) -> int | None:
+    """Return the number of the first step of a list; None if the numbers of its steps are not consecutive.
+
+    The elements of a list of consecutive steps need no numbers.
+    """
+    found = [numbers.get(key, -1) for key in keys]
+    return found[0] if found and found[0] >= 0 and found == [*range(found[0], found[0] + len(found))] else None
+
+
 def in_columns(text: str) -> str:
     """Return JSON with the values of each key next to each other, which gzip halves: its window is 32 KiB.
 
@@ -211,7 +220,7 @@ def environment() -> "Environment":
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ModuleNotFoundError:
         raise UsageError(describe_missing("jinja2")) from None
-    return Environment(
+    made = Environment(
         autoescape=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
         loader=FileSystemLoader(FOLDER),
@@ -219,6 +228,8 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["first_number"] = first_number
+    return made
 
 
 @cache

@@ -20,7 +20,7 @@
       return { letters: words.filter((word) => word instanceof Element), size: sizes[place] };
     });
   }
-  const axes = all(".tensors > span").flatMap(split);
+  const axes = all(".tensors > b").flatMap(split);
   const has = (axis, letter) => axis.letters.some((each) => each.textContent === letter);
 
   function light() {
@@ -53,12 +53,12 @@
   const main = one("main");
   main.addEventListener("pointerover", (event) => {
     if (event.pointerType === "touch") return;
-    const letter = event.target.closest(".tensors > span i, .chip"), step = event.target.closest("[data-step]");
+    const letter = event.target.closest(".tensors > b i, .chip"), step = event.target.closest("[data-step]");
     point({ letter: letter ? letter.textContent : null, step: step ? step.dataset.step : null });
   });
   main.addEventListener("pointerleave", () => point({ letter: null, step: null }));
   main.addEventListener("click", (event) => {
-    const letter = event.target.closest(".tensors > span i, .chip"), name = event.target.closest(".name");
+    const letter = event.target.closest(".tensors > b i, .chip"), name = event.target.closest(".name");
     if (letter) {
       const chosen = state.axis === letter.textContent ? null : letter.textContent;
       const places = axes.filter((axis) => has(axis, chosen)).length;

@@ -14,7 +14,10 @@ function unfolded(names) {
   });
 }
 data.steps = unfolded(data.steps);
-// A step is a number in the file, and its name from here on.
+// A step is a number in the file, and its name from here on. A list of consecutive steps has the number of its first.
+for (const list of all("[data-from]")) {
+  [...list.children].forEach((each, at) => { each.dataset.step = Number(list.dataset.from) + at; });
+}
 for (const each of all("[data-step]")) each.dataset.step = data.steps[each.dataset.step];
 const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const say = (words) => { one("#said").textContent = words; };
