@@ -9,6 +9,7 @@ import platform
 import random
 import re
 import shutil
+import zlib
 from dataclasses import replace
 from functools import cache
 
@@ -29,7 +30,7 @@ from attnscope.plan.polynomial import macs_of
 from attnscope.profiling.statistics import in_digits
 from attnscope.render.page import page_of, render_page
 from attnscope.render.page.charts import LETTER, hits_data, log_chart, steps_chart
-from attnscope.render.page.document import environment, escaped_json, first_number, front_coded, in_columns
+from attnscope.render.page.document import environment, first_number, front_coded, in_columns, in_json, packed
 from attnscope.render.page.scaling import field_value
 from tests.golden import GALLERY, comparisons, diffs, gallery, timed
 from tests.test_peaks import PEAKS
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 HOSTILE = '</script><script>broken = 1</script><img src=x onerror="broken = 1"> \' onload=x ]]>{{ 7 * 7 }}\u202e\x1b[2J'
 STATES = 50
+DATA = re.compile(r'(?<=id="data">)(.*?)(?=</script>)', re.DOTALL)
 RESULT = re.compile(r'(?<=id="result">)(.*?)(?=</script>)', re.DOTALL)
 LARGEST = {"attention": 150_000, "network": 400_000}
 """Bytes of a page, by its kind."""
@@ -58,14 +60,14 @@ def drawn(spec, **run):
     return render_page(explore(spec, time=False, **run))
 
 
-def timed_network():
-    """Return the report of one of the networks with the most steps, each with 60 samples."""
+def timed_network(samples=60, name="nat", **options):
+    """Return the report of a network with times: the most samples, or the most steps."""
     chance = random.Random(0)
-    report = timed(explore(attnscope.networks.spec_class("nat")(depths=(3, 4, 18, 5)), time=False))
+    report = timed(explore(attnscope.networks.spec_class(name)(**options), time=False))
 
     def with_samples(row):
         mean_s = row.time.interquartile_mean_s
-        samples_s = in_digits([mean_s * chance.uniform(0.9, 1.3) for _ in range(60)])
+        samples_s = in_digits([mean_s * chance.uniform(0.9, 1.3) for _ in range(samples)])
         return replace(row, time=replace(row.time, samples_s=samples_s))
 
     parts = [replace(part, time_s=1.23e-3) for part in report.parts]
@@ -83,7 +85,8 @@ PAGES = {
     "pvt": lambda: drawn(attentions.spec_class("pvt")()),
     "swin-model": lambda: drawn(SwinNetworkSpec()),
     "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
-    "nat-model-timed": lambda: render_page(timed_network()),
+    "nat-model-timed": lambda: render_page(timed_network(depths=(3, 4, 18, 5))),
+    "maxvit-model-timed": lambda: render_page(timed_network(10, "maxvit")),
     "maxvit-model": lambda: drawn(read_network("maxvit-xl-512")),
     "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
     "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
@@ -96,7 +99,7 @@ PAGES = {
     "sharding": lambda: render_page(plan_shards(ViTSpec(), "ring=4", backward=True)),
 }
 """A function for the page of each kind, by its name."""
-NETWORKS = ("swin-model", "maxvit-model", "nat-model-timed", "swin-stage", "presets")
+NETWORKS = ("swin-model", "maxvit-model", "maxvit-model-timed", "nat-model-timed", "swin-stage", "presets")
 
 
 @cache
@@ -159,12 +162,12 @@ def opened(browser, tmp_path):
 
 def data_of(html):
     """Return what the scripts of a page read."""
-    return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    return json.loads(unzipped(DATA.search(html)[1]))
 
 
 def result_of(html):
     """Return the JSON of the run of a page."""
-    return RESULT.search(unpacked(html))[1]
+    return in_lines(unzipped(RESULT.search(html)[1]))
 
 
 UNNAMED = """
@@ -379,18 +382,49 @@ def test_the_columns_of_a_chart_have_their_texts_in_the_script(opened):
     data = hits_data(chart, {f"step{place}": place for place in range(len(texts))})
     assert data["hits"][0] == [0, 0, 1234, 0]
     assert (data["hits"][3][0], data["hits"][6]) == (None, None)
-    page = opened(html_of("vit").replace('"hits":{', f'"hits":{{"conclusion":[{json.dumps(data)}],', 1).replace(
-        "</section>", '<svg class="hits"></svg></section>', 1
-    ))  # fmt: skip
+    html = html_of("vit").replace("</section>", '<svg class="hits"></svg></section>', 1)
+    given = data_of(html)
+    given["hits"]["conclusion"] = [data]
+    page = opened(DATA.sub(packed(in_json(given)), html))
     drawn_texts = page.page.locator("#conclusion .hits title").all_text_contents()
     assert drawn_texts == texts
     assert page.page.locator("#conclusion .hits rect").last.get_attribute("x") == str(92 + 5 * 612 / 7)
     assert page.errors == []
 
 
-def test_json_cannot_end_its_script():
-    assert "<" not in (text := escaped_json({HOSTILE: [HOSTILE, "\u2028"]}))
-    assert json.loads(text) == {HOSTILE: [HOSTILE, "\u2028"]}
+@pytest.mark.parametrize("name", ["trace", "diff"])
+def test_json_cannot_end_its_script(name):
+    """It is in base64, which has no character that ends an element."""
+    found = re.findall(r'<script type="application/gzip" id="(data|result)">(.*?)</script>', html_of(name), re.DOTALL)
+    assert [key for key, _ in found] == ["result", "data"]
+    assert all(re.fullmatch(r"[A-Za-z0-9+/]+=*", text) for _, text in found)
+
+
+def test_the_script_decompresses_what_zlib_compresses(opened):
+    """Stored blocks, fixed and dynamic codes, repeats of all lengths and of distances up to 32 KiB."""
+    chance = random.Random(0)
+    signs = "aaaabc0123456789 \n🧠é"
+    texts = ["", "a", "a" * 70_000, "".join(map(chr, range(0x20, 0x3000))), DATA.search(html_of("swin"))[1] * 3]
+    texts += [
+        "".join(chance.choices(signs[: chance.randint(1, len(signs))], k=chance.randint(1, 3000))) for _ in range(40)
+    ]
+    far = "".join(chance.choices("0123456789", k=32_000))
+    texts += [
+        far + far[:600],
+        "".join(far[at : at + size] for at, size in zip(range(1, 300), range(1, 300), strict=True)),
+    ]
+    page = opened(html_of("vit")).page
+    kinds = set()
+    for text in texts:
+        for level, strategy in ((0, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_FIXED)):
+            deflate = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
+            inside = gzip.compress(b"", mtime=0)[:10] + deflate.compress(text.encode()) + deflate.flush()
+            kinds.add(inside[10] >> 1 & 3)
+            words = base64.b64encode(inside).decode()
+            assert (
+                page.evaluate("(text) => inflated(Uint8Array.from(atob(text), (s) => s.charCodeAt(0)))", words) == text
+            )
+    assert kinds == {0, 1, 2}
 
 
 def test_javascript_computes_what_python_computes(opened):
@@ -780,8 +814,14 @@ def test_the_gallery_is_up_to_date():
 
 
 def unpacked(html):
-    """Return a page with the JSON of its run as text."""
-    return RESULT.sub(lambda found: in_lines(gzip.decompress(base64.b64decode(found[1])).decode()), html)
+    """Return a page with the JSON of its run and the data of its scripts as text."""
+    html = DATA.sub(lambda found: unzipped(found[1]), html)
+    return RESULT.sub(lambda found: in_lines(unzipped(found[1])), html)
+
+
+def unzipped(text):
+    """Return a text from gzip in base64."""
+    return gzip.decompress(base64.b64decode(text)).decode()
 
 
 def in_lines(text):

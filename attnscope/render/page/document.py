@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "templates"
 STYLES = ("panels.css", "page.css")
-SCRIPTS = ("state.js", "flow.js", "tables.js", "scaling.js", "neighbourhood.js")
+SCRIPTS = ("inflate.js", "state.js", "flow.js", "tables.js", "scaling.js", "neighbourhood.js")
 """The scripts in the order in which they run; each finds its panel, or does nothing."""
-ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
-"""Characters that could end a script, in the notation of JSON."""
 KEY = re.compile(r' *(?:"(?:[^"\\]|\\.)*": )?')
 """The beginning of a line of JSON: its indentation and its key, if it has one."""
 
@@ -124,7 +122,7 @@ def draw(page: Page) -> str:
             style=style,
             script=script,
             version=__version__,
-            data=escaped_json(data),
+            data=packed(in_json(data)),
             numbers=numbers,
             result=packed(in_columns(page.result)),
         )
@@ -159,9 +157,9 @@ def column_rules(panels: Sequence[Panel]) -> str:
     return f"{left}{{text-align:left;white-space:normal;min-width:8rem}}{hidden}{{display:none}}" if columns else ""
 
 
-def escaped_json(value: Any) -> str:
-    """Return JSON that is safe in a script element: no character of it can end the element."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
+def in_json(value: Any) -> str:
+    """Return JSON without spaces."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def front_coded(names: Sequence[str]) -> list[str]:

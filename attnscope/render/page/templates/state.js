@@ -1,9 +1,9 @@
-"use strict";
 // The state of the page: what is chosen, kept in the address as #step=score&token=5,9. All counts are BigInt, since a
 // Number is exact only below 2^53.
 const one = (selector, inside = document) => inside.querySelector(selector);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
-const data = JSON.parse(one("#data").textContent);
+const packed = (name) => Uint8Array.from(atob(one(name).textContent), (sign) => sign.charCodeAt(0));
+const data = JSON.parse(inflated(packed("#data")));
 // Names that begin like the name before: `5 embed` has its first five characters.
 function unfolded(names) {
   let last = "";
@@ -88,14 +88,9 @@ function inLines(text) {
 // the buttons of the page
 const save = one("#save");
 save.hidden = false;
-async function result() {
-  const bytes = Uint8Array.from(atob(one("#result").textContent), (sign) => sign.charCodeAt(0));
-  const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  return inLines(text);
-}
-save.addEventListener("click", async () => {
+save.addEventListener("click", () => {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([await result()], { type: "application/json" }));
+  link.href = URL.createObjectURL(new Blob([inLines(inflated(packed("#result")))], { type: "application/json" }));
   link.download = save.dataset.file;
   link.click();
   URL.revokeObjectURL(link.href);
