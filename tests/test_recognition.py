@@ -827,10 +827,10 @@ def test_one_softmax_over_two_sequences_has_the_keys_of_both():
     assert words(report) == ["keys made from the same tokens, 50 queries, 63 keys, 4 heads of 16, score-softmax-value"]
 
 
-def test_softmaxes_outside_of_attention_are_listed():
-    assert "1 softmax not recognized as attention" in render(
-        attnscope.trace(Experts(), torch.rand(2, 10, 64)), "table", Screen()
-    )
+@pytest.mark.parametrize(("count", "expected"), [(1, "1 softmax"), (2, "2 softmaxes")])
+def test_softmaxes_outside_of_attention_are_listed(count, expected):
+    report = attnscope.trace(nn.Sequential(*[Experts() for _ in range(count)]), torch.rand(2, 10, 64))
+    assert f"{expected} not recognized as attention" in render(report, "table", Screen())
 
 
 class Leftover(Layers):

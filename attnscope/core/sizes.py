@@ -87,5 +87,6 @@ def spell_pair(sides: Pair, by: str = "×") -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """Format a count with its noun: `1 head`, `12 heads`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    """Format a count with its noun: `1 head`, `12 heads`, `2 softmaxes`."""
+    ending = "" if count == 1 else "es" if word.endswith("x") else "s"
+    return f"{count} {word}{ending}"
