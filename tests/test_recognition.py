@@ -692,6 +692,20 @@ class Classes(Layers):
         return self.q(x).softmax(-1)
 
 
+@style((2, 50, 64), "global attention, N = 50, 8 heads of 16, score-value")
+class HeadsShareQueriesAndKeys(nn.Module):
+    """The products of a state-space model: each group of four heads has one query and one key."""
+
+    def __init__(self):
+        super().__init__()
+        self.v, self.q, self.k = nn.Linear(64, 128), nn.Linear(64, 32), nn.Linear(64, 32)
+
+    def forward(self, x):
+        v = self.v(x).unflatten(-1, (8, 16))
+        q, k = (layer(x).unflatten(-1, (2, 16)).repeat_interleave(4, dim=2) for layer in (self.q, self.k))
+        return torch.einsum("blsh,bshp->blhp", torch.einsum("blhn,bshn->blsh", q, k), v)
+
+
 def words(report):
     """Return the words for each attention without its path."""
     lines = [line for line in render(report, "table", Screen(width=250)).splitlines() if " here: " in line]

@@ -8,6 +8,7 @@ from math import prod
 
 from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import BATCH, FEATURE, TOKEN, UNKNOWN, Atom, Axis, Root, joined, size_of
+from attnscope.tracing.flow.rules import EXPANDED
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,18 @@ def _sorted(batch: Axis, rows: Axis, contracted: Axis, images: int) -> tuple[lis
         is_given = as_given and atom.root.how == "input" and atom.root.kind == TOKEN
         is_head |= is_given and (atom.root.start == 1 or (atom.root.start, atom.root.rank) == (0, 3))
         (heads if is_head else counted if atom.root.kind == BATCH else groups).append(atom)
+    if heads:  # queries and keys that are equal along an axis differ in their values alone, as heads that share them do
+        heads += [atom for atom in groups if _is_repeated(atom)]
+        groups = [atom for atom in groups if not _is_repeated(atom)]
     unknown = [atom for atom in groups if atom.root.kind == UNKNOWN]
     if not counted and unknown and size_of(unknown) == images:
         return heads, unknown, [atom for atom in groups if atom not in unknown]
     return heads, counted, groups
+
+
+def _is_repeated(atom: Atom) -> bool:
+    """Return whether the positions of an Atom are copies of one, of an unknown kind."""
+    return atom.root.kind == UNKNOWN and atom.root.how == EXPANDED
 
 
 Part = tuple[Atom, int]
