@@ -721,6 +721,22 @@ def test_each_style_is_recognized(module, shape, expected, others, device):
     assert not any(found.mistakes for found in report.attentions)
 
 
+def test_tokens_of_learned_queries_are_not_heads_of_the_attention_after_them():
+    class Merger(Layers):
+        """The patch merger of Renggli et al. 2022."""
+
+        def __init__(self):
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(8, 64))
+
+        def forward(self, x):
+            x = self.v(x)
+            return attend(*self.split((self.queries @ x.transpose(-1, -2)).softmax(-1) @ x))
+
+    found = attnscope.trace(Merger(), torch.rand(2, 50, 64)).attentions[-1]
+    assert (found.tokens, found.keys, found.heads, found.head_dim, found.mistakes) == (8, 8, 4, 16, [])
+
+
 def test_heads_of_keys_that_are_given_are_those_of_the_queries():
     class Cached(Layers):
         def forward(self, x, keys, values):

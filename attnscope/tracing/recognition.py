@@ -248,7 +248,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
         macs=fused.macs,
         pooled=_are_of_queries(rows, keys),
         is_other=_are_others(rows, keys, _values_of(node), channels),
-        mistakes=_mistakes(rows, keys, places, ()),
+        mistakes=_mistakes(rows, keys, channels, places, ()),
     )
     inputs = tuple(value for value in node.args[:3] if isinstance(value, Value))
     return _Part((node,), found, inputs, (node.outputs[0],), rows, keys, channels, _selected(query))
@@ -333,9 +333,8 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
     mixed = roots_of(pair.mixed) if not pair.is_composed else roots_of(first.columns)
     if mixed & roots_of(first.rows) and not mixed & {atom.root for atom in first.columns}:
         queries, keys, compared = keys, queries, first.rows  # k·qᵀ
-    is_over_heads = _are_heads(queries, keys)
     shared = (
-        () if is_over_heads else tuple(atom for atom in queries if atom.root.kind == FEATURE)
+        () if _are_features(queries, keys) else tuple(atom for atom in queries if atom.root.kind == FEATURE)
     )  # they share their keys
     queries = tuple(atom for atom in queries if atom not in shared)
     places = places_of((*first.batch, *shared), queries, first.contracted, batch, keys)
@@ -356,7 +355,7 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         macs=pair.macs,
         pooled=_are_of_queries(queries, keys),
         is_other=_are_others(queries, keys, values_axis(pair), first.contracted),
-        mistakes=_mistakes(queries, keys, places, _wrong_axes(pair, queries, compared)),
+        mistakes=_mistakes(queries, keys, first.contracted, places, _wrong_axes(pair, queries, compared)),
     )
     firsts = (first, *pair.more)
     inputs = tuple(value for each in firsts for value in (each.left, each.right, pair.values))
@@ -496,15 +495,24 @@ def _wrong_axes(pair: Pair, queries: Axis, compared: Axis) -> tuple[str, ...]:
     return ("the queries",) if roots_of(axis) & roots_of(queries) else ()
 
 
-def _are_heads(queries: Axis, keys: Axis) -> bool:
-    """Return whether queries and keys are the heads of a token, since no axis was transposed before q·kᵀ."""
+def _are_features(queries: Axis, keys: Axis) -> bool:
+    """Return whether queries and keys are only features, such as the heads of a token."""
     return bool(queries and keys) and all(atom.root.kind == FEATURE for atom in (*queries, *keys))
 
 
-def _mistakes(rows: Axis, keys: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
+def _are_heads(queries: Axis, keys: Axis, channels: Axis) -> bool:
+    """Return whether queries and keys are the heads of a token, since no axis was transposed before q·kᵀ.
+
+    Heads are a part of the axis that has the channels of a head too. Tokens that a product with learned queries made, as
+    features of their channels, are not.
+    """
+    return _are_features(queries, keys) and bool(roots_of(queries) & roots_of(channels))
+
+
+def _mistakes(rows: Axis, keys: Axis, channels: Axis, places: Places, normalized: tuple[str, ...]) -> tuple[str, ...]:
     """Return the sentences about what is likely to be a mistake."""
     found = [f"the softmax is over {axis}, not over the keys" for axis in normalized]
-    if _are_heads(rows, keys):
+    if _are_heads(rows, keys, channels):
         found.append("q·kᵀ is over the heads: the heads of a token attend to each other")
     if _is_mixed(rows) and _is_mixed(keys):
         found.append("a view mixes tokens and channels before q·kᵀ; transpose the axes of heads and tokens instead")
