@@ -56,8 +56,8 @@ def _has_values(tensor: Tensor) -> bool:
 
 
 def _count(tensor: Tensor) -> int:
-    values = tensor.detach()
     try:
+        values = tensor.detach()
         return 0 if _has_finite_sum(values) else values.numel() - int(values.isfinite().sum())
     except CANNOT_TEST:
         return 0
