@@ -166,9 +166,10 @@ class SizedStep:
         Args:
             path, also, takes, makes, part: see `SizedStep`.
         """
-        return SizedStep(
-            self.step, self.sizes, self.itemsize, path, 1 + len(also), also, takes, makes, part, self.layouts
-        )
+        moved = object.__new__(SizedStep)  # half the time of a call, in plans that move each step several times
+        moved.__dict__.update(self.__dict__, path=path, times=1 + len(also), also=also)
+        moved.__dict__.update(takes=takes, makes=makes, part=part)
+        return moved
 
     def laid(self, layouts: tuple[Shape | None, ...]) -> "SizedStep":
         """Return the step with these strides of its inputs; None for a contiguous input."""

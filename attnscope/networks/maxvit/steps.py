@@ -247,32 +247,40 @@ def plan(spec: MaxViTNetworkSpec) -> Plan:
 
 def stage_plan(spec: MaxViTNetworkSpec, stage: Stage) -> Plan:
     """Return the plan of a stage: the first block, which halves the grid, and the others, which are alike."""
-    number, pieces = stage.index + 1, []
+    number, pieces, attentions = stage.index + 1, [], attentions_plan(spec, stage)
     for title, blocks in (("first block", [0]), ("block", list(range(1, stage.depth)))):
         if blocks:
             paths = [f"blocks.{block}" for block in blocks]
             part = Part(title, number)
-            block = plan_of_block(spec, stage, blocks[0])
+            block = Plan.join([_within_block(spec, stage, blocks[0]), attentions])
             pieces.append(block.inside(*paths, part=part, takes=STREAM, makes=STREAM))
     return Plan.join(pieces, order=[0, *[1] * (stage.depth - 1)])
 
 
 def plan_of_block(spec: MaxViTNetworkSpec, stage: Stage, block: int) -> Plan:
     """Return the plan of a block: an MBConv, block attention and grid attention, each of these with an MLP."""
+    return Plan.join([_within_block(spec, stage, block), attentions_plan(spec, stage)])
+
+
+def attentions_plan(spec: MaxViTNetworkSpec, stage: Stage) -> Plan:
+    """Return the plan of what the blocks of a stage have in common: block attention and grid attention with MLPs."""
     (y, x), tokens = stage.grid, {"x": "tokens"}
     sizes = {"b": spec.batch, "c": stage.dim, "y": y, "x": x}
     within, sparse = spec.attentions_of(stage)
     return Plan.join(
         [
-            convolution_plan(spec, spec.convolution_of(stage, block)).inside(
-                "conv", takes={"x": "x", "shortcut": "x"}, makes=STREAM
-            ),
             Plan.of([to_grid], sizes, spec.itemsize),
             block_plan(spec, within).inside("attn_block", takes=tokens, makes=tokens),
             block_plan(spec, sparse).inside("attn_grid", takes=tokens, makes=tokens),
             Plan.of([to_planes], sizes, spec.itemsize),
         ]
     )
+
+
+def _within_block(spec: MaxViTNetworkSpec, stage: Stage, block: int) -> Plan:
+    """Return the plan of a block's MBConv as a piece of the block."""
+    own = convolution_plan(spec, spec.convolution_of(stage, block))
+    return own.inside("conv", takes={"x": "x", "shortcut": "x"}, makes=STREAM)
 
 
 def convolution_plan(spec: MaxViTNetworkSpec, convolution: MBConv) -> Plan:
