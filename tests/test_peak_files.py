@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def test_the_caches_of_a_core_are_its_data_caches_from_small_to_large(tmp_path):
 
 RACER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from attnscope.profiling.peak_files import update_cache
 for number in range(200):
@@ -170,6 +172,20 @@ def test_a_file_that_two_processes_write_is_always_complete(tmp_path):
             read.append(json.loads(file.read_text()))
     assert [racer.returncode for racer in racers] == [0, 0]
     assert len(read) > 10
+    assert [path.name for path in tmp_path.iterdir()] == ["peaks.json"]
+
+
+def test_a_file_that_two_threads_write_is_always_complete(tmp_path):
+    file, read = tmp_path / "peaks.json", []
+
+    def update(name):
+        for number in range(200):
+            update_cache(file, {name: [number] * 20_000})
+            read.append(json.loads(file.read_text()))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(update, "ab"))
+    assert len(read) == 400
     assert [path.name for path in tmp_path.iterdir()] == ["peaks.json"]
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -81,7 +82,7 @@ def read_cache(path: Path) -> dict[str, Any]:
 
 def update_cache(path: Path, changes: Mapping[str, Any]) -> None:
     """Replace entries of a file and keep the others; readers see the file only when it is complete."""
-    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps({**read_cache(path), **changes}), encoding="utf-8")

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from humanize import natural_list
+
 from attnscope.core.sizes import plural
 from attnscope.render import words
 from attnscope.render.conclusion import conclusion
@@ -133,7 +135,7 @@ def _inference_line(report: Report) -> str:
     peak = f"{held_words(totals.peak_bytes, totals.peak_bytes_at_least)} peak activation memory"
     if totals.peak_bytes is None:
         names = dict.fromkeys(row.part if report.parts else row.name for row in report.steps if row.bytes_live is None)
-        return f"{peak}; {' and '.join(names)} may need more"
+        return f"{peak}; {natural_list(list(names))} may need more"
     return f"{peak}, in {where(max(report.steps, key=lambda row: row.bytes_live or 0))}"
 
 
