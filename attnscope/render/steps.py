@@ -30,7 +30,13 @@ def _places(report: Report) -> list[Of]:
         Of("times", "times", lambda row: row.times, rank=None),
     ]
     part = [
-        Of("stage", "stage", lambda row: row.stage, rank=None),
+        Of(
+            "stage",
+            "stage",
+            lambda row: row.stage,
+            rank=2 if len({row.stage for row in rows} - {None}) > 1 else None,
+            text=lambda row: str(row.stage or "") if id(row) in first else "",
+        ),
         Of(
             "part",
             "part",
