@@ -3,6 +3,7 @@
 MEANINGS = {
     "step": "The operation, in the order in which the forward computes it; ×3 is three identical operations.",
     "part": "A part of the network; ×3 is three identical parts, and a stage has the sums of its parts.",
+    "stage": "The stage of the network that the part belongs to.",
     "call": "The torch call, under the module that makes it; ×3 is three identical calls.",
     "letters": "Input and output shape in letters: b batch, n queries, m keys, c channels, h heads, d head dimension.",
     "inputs": "The shape of each tensor that the step reads, without its weights.",
