@@ -11,7 +11,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
+from operator import is_
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -221,9 +222,8 @@ def _stack(kind: str, pop: Callable[[Any], object]) -> Restore:
 
 def _backend_flags() -> Iterator[Restore]:
     """Yield functions that restore the flags of torch.backends that this version of torch has."""
-    for name in FLAGS:
-        for backend in map(_backend, BACKENDS):
-            yield _restorer(partial(_flag, backend, name), partial(setattr, backend, name))
+    for backend, name in _flags():
+        yield _restorer(partial(_flag, backend, name), partial(setattr, backend, name))
     yield _restorer(_matmul_precision, torch.set_float32_matmul_precision)
     for kernel in KERNELS:
         enabled, enable = (
@@ -236,6 +236,19 @@ def _backend_flags() -> Iterator[Restore]:
     yield _restorer(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
 
 
+@cache
+def _flags() -> list[tuple[Any, str]]:
+    """Return the backends and the names of the flags that this version of torch has."""
+    return [(backend, name) for name in FLAGS for backend in map(_backend, BACKENDS) if _has(backend, name)]
+
+
+def _has(backend: Any, name: str) -> bool:
+    try:
+        return hasattr(backend, name)
+    except RuntimeError:  # an older and a newer interface are mixed
+        return True
+
+
 def _backend(path: str) -> Any:
     """Return a part of torch.backends; None if this version of torch lacks it."""
     found: Any = torch.backends
@@ -245,10 +258,10 @@ def _backend(path: str) -> Any:
 
 
 def _flag(backend: Any, name: str) -> Any:
-    """Return a flag; None if this version of torch lacks it, or refuses since an older and a newer interface are mixed."""
+    """Return a flag; None if torch refuses since an older and a newer interface are mixed."""
     try:
         return getattr(backend, name)
-    except (AttributeError, RuntimeError):
+    except RuntimeError:
         return None
 
 
@@ -271,10 +284,7 @@ def _python_settings() -> Iterator[Restore]:
         (logging.root.manager, "disable"),
     ):
         yield _attribute(holder, name)
-    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):
-            yield _contents(logger.handlers)
-            yield _restorer(partial(getattr, logger, "level"), logger.setLevel)
+    yield _loggers()
     yield _restorer(sys.getswitchinterval, sys.setswitchinterval)
     profile = sys.getprofile()
     yield lambda: None if sys.getprofile() is profile else sys.setprofile(profile)  # an equal one would stop it
@@ -285,14 +295,43 @@ def _python_settings() -> Iterator[Restore]:
         yield _context(decimal.getcontext())
     modules_before = dict(sys.modules)
     yield lambda: _modules_as_before(modules_before)
-    is_main = threading.current_thread() is threading.main_thread()  # the only one that can change them
-    for number in signal.valid_signals() if is_main else ():
-        yield _restorer(signal.getsignal, signal.signal, number)
+    if threading.current_thread() is threading.main_thread():  # the only one that can change them
+        yield _handlers_of_signals()
     yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
     yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
     yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
     with contextlib.suppress(FileNotFoundError):  # the folder is deleted
         yield _restorer(os.getcwd, os.chdir)
+
+
+def _loggers() -> Restore:
+    """Return a function that restores the handlers and the level of each logger."""
+    before = [
+        (logger, [*logger.handlers], logger.level)
+        for logger in (logging.root, *logging.root.manager.loggerDict.values())
+        if isinstance(logger, logging.Logger)
+    ]
+
+    def restore() -> None:
+        for logger, handlers, level in before:
+            if logger.handlers != handlers:
+                logger.handlers[:] = handlers
+            if logger.level != level:
+                logger.setLevel(level)
+
+    return restore
+
+
+def _handlers_of_signals() -> Restore:
+    """Return a function that restores the handlers of signals, without those that no Python code has set."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    return restore
 
 
 def _context(context: Any) -> Restore:
@@ -314,6 +353,8 @@ def _modules_as_before(before: dict[str, ModuleType]) -> None:
 
     What a forward imports stays, as it does without a trace: many libraries cannot be imported twice.
     """
+    if [*sys.modules] == [*before] and all(map(is_, sys.modules.values(), before.values())):
+        return  # as after most forwards; there are thousands of modules
     for name in sys.modules.keys() - before.keys():
         if "." not in name and getattr(sys.modules[name], "__spec__", None) is None:
             del sys.modules[name]
