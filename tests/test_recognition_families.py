@@ -412,3 +412,38 @@ def test_equal_layers_of_torch_are_one_entry_with_the_formula_of_their_family():
     [formula] = found.complexity
     assert (formula.formula, formula.macs) == ("4hwC² + 2(hw)²C", 1139200)
     assert found.module_macs == 3 * formula.macs
+
+
+class Registers(nn.Module):
+    """Two attentions in windows of 4×6 tokens and registers, as in MaxViT with registers."""
+
+    def __init__(self, registers: int, grid: bool = False):
+        super().__init__()
+        self.registers = nn.Parameter(torch.rand(registers, 32))
+        self.qkv, self.again = nn.Linear(32, 96), nn.Linear(32, 96)
+        self.grid = grid
+
+    def attention(self, x, layer):
+        return F.scaled_dot_product_attention(*layer(x).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)).transpose(1, 2)
+
+    def forward(self, x):
+        if self.grid:
+            windows = x.view(1, 4, 2, 6, 3, 32).permute(0, 2, 4, 1, 3, 5).reshape(6, 24, 32)
+        else:
+            windows = x.view(1, 2, 4, 3, 6, 32).transpose(2, 3).reshape(6, 24, 32)
+        windows = torch.cat([self.registers.expand(6, -1, -1), windows], 1)
+        windows = windows + self.attention(windows, self.qkv).flatten(2)
+        windows = windows + self.attention(windows, self.again).flatten(2)
+        return windows[:, len(self.registers) :]
+
+
+@pytest.mark.parametrize("registers", [1, 4])
+@pytest.mark.parametrize("grid", [False, True])
+def test_windows_with_registers_have_their_sides_and_the_number_of_registers(registers, grid):
+    report = attnscope.trace(Registers(registers, grid), torch.rand(1, 8, 18, 32))
+    (found,) = report.attentions
+    scope, noun = ("grid", "dilated windows") if grid else ("windowed", "windows")
+    assert (found.scope, found.windows, found.window, found.times) == (scope, 6, (4, 6), 2)
+    assert (found.tokens, found.keys, found.heads, found.family) == (24 + registers, 24 + registers, 4, None)
+    words = f"6 {noun} of 4×6 and {registers} more {'token' if registers == 1 else 'tokens'}, N = {24 + registers}"
+    assert words in render(report, "table", Screen(width=250))

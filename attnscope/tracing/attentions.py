@@ -140,6 +140,7 @@ class Groups(Neighbourhood):
         size: number of tokens of a window.
         own_keys: number of keys of a window; it differs from `size` if keys are added or pooled.
         sides: sizes of a window along each axis of the image; None if unknown.
+        more: number of tokens of a window that are not from the image, such as registers.
     """
 
     kind: ClassVar[str] = "windowed"
@@ -149,11 +150,13 @@ class Groups(Neighbourhood):
     size: int
     own_keys: int
     sides: Shape | None
+    more: int = 0
 
     def describe(self, sized: bool = True) -> str:
         """Return `64 windows of 7×7`, or `64 windows of 49 tokens, window unknown` if the sides are unknown."""
         sides = self.sides or ()
         size = spell(sides) if len(sides) > 1 else plural(self.size, "token") + ("" if sides else ", window unknown")
+        size += f" and {plural(self.more, 'more token')}" if self.more and len(sides) > 1 else ""
         return f"{self.count} {self.noun} of {size}" if sized else f"{self.count} {self.noun}"
 
     @property
@@ -295,7 +298,8 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
     if attention.scope in AROUND:
         return AROUND[attention.scope](tokens, keys)
     if windows > 1:
-        return (DilatedGroups if attention.places.grid else Groups)(windows, tokens, keys, attention.places.sides)
+        places = attention.places
+        return (DilatedGroups if places.grid else Groups)(windows, tokens, keys, places.sides, places.more)
     if tokens == keys and not attention.is_other:
         return AllTokens(tokens)
     return (PooledKeys if attention.pooled else OtherKeys)(tokens, keys)
@@ -338,7 +342,7 @@ def observed(attention: Attention) -> Observed | None:
         inner_dim=attention.heads * attention.head_dim,
         out_dim=layer.out_dim,
         sides=places.plane,
-        window=places.sides,
+        window=None if places.more else places.sides,
         is_dilated=places.grid,
         key_sides=places.key_plane,
         is_other=attention.is_other or (not attention.pooled and attention.tokens != attention.keys),

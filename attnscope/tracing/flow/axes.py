@@ -36,6 +36,7 @@ class Root:
         origin: the Atoms of the axis that it came from; () for a new one.
         start: the first position of a slice, the padding before, or the place of an axis of an input.
         rank: the number of axes of that input.
+        parts: the axes that a joint one has one after another; () for another Root.
     """
 
     size: int
@@ -44,6 +45,7 @@ class Root:
     origin: "Axis" = ()
     start: int = 0
     rank: int = 0
+    parts: "tuple[Axis, ...]" = ()
     line: "frozenset[Root]" = field(init=False)
     number: int = field(init=False)
 

@@ -22,6 +22,7 @@ class Places:
         sides: sizes of a window along each axis of the image; None if unknown, or if there is one window.
         grid: whether the tokens of a window are not neighbours, but at a regular distance.
         padding: number of padding tokens in all windows of an image.
+        more: number of tokens of a window that are not from the image, such as registers.
         sequence_first: whether the first axis of the input counts tokens and the second one images.
         plane: sizes of the grid of queries of an image, without padding; None if unknown. It does not tell attentions
             apart.
@@ -34,6 +35,7 @@ class Places:
     sides: Shape | None = None
     grid: bool = False
     padding: int = 0
+    more: int = 0
     sequence_first: bool = False
     plane: Shape | None = field(default=None, compare=False)
     key_plane: Shape | None = field(default=None, compare=False)
@@ -56,6 +58,7 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
     if sequence_first:
         counted, groups = second, [atom for atom in groups if atom not in second]
     is_known = all(atom.root.kind != UNKNOWN for atom in groups)
+    rows, more = _within_image(rows, groups)
     sides, grid = window_of(rows, groups) if groups else (None, False)
     if groups and sides is None and size_of(keys) == size_of(rows):
         sides, grid = window_of(keys, groups)
@@ -66,6 +69,7 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
         sides,
         grid,
         _padding([*rows, *groups]) if groups else 0,
+        more,
         sequence_first,
         _pooled_plane(rows, keys) or plane_of(rows, groups),
         plane_of(keys, ()),
@@ -97,6 +101,20 @@ def _sorted(batch: Axis, rows: Axis, contracted: Axis, images: int) -> tuple[lis
 def _is_repeated(atom: Atom) -> bool:
     """Return whether the positions of an Atom are copies of one, of an unknown kind."""
     return atom.root.kind == UNKNOWN and atom.root.how == EXPANDED
+
+
+def _within_image(rows: Axis, groups: Iterable[Atom]) -> tuple[Axis, int]:
+    """Return the tokens of a window that are of the image which the windows divide, and the number of the others.
+
+    Others are joined with them, such as registers, or a token for the window. Without any, the rows stay as they are. So
+    do those of one axis: the parts of a sequence may be frames as well.
+    """
+    divided = {atom.root for atom in groups}
+    if len(rows) != 1 or rows[0].size != rows[0].root.size:
+        return rows, 0
+    parts = [part for part in rows[0].root.parts if len(part) > 1]
+    own = [part for part in parts if divided.issuperset([atom.root for atom in part])]
+    return (own[0], rows[0].size - size_of(own[0])) if len(own) == 1 else (rows, 0)
 
 
 Part = tuple[Atom, int]

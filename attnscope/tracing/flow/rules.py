@@ -134,10 +134,10 @@ def _part_of_joint(axis: Axis, size: int, start: int) -> Axis:
     if len(axis) != 1 or axis[0].root.how != "cat" or axis[0].size != axis[0].root.size:
         return ()
     before = 0
-    for atom in axis[0].root.origin:
-        if before == start and atom.size == size == atom.root.size:
-            return (atom,) if sum(each.size for each in axis[0].root.origin) == axis[0].size else ()
-        before += atom.size
+    for part in axis[0].root.parts:
+        if before == start and size_of(part) == size:
+            return part
+        before += size_of(part)
     return ()
 
 
@@ -313,13 +313,16 @@ def _cat(rules: AxisRules, node: Node) -> Sequence[Axes]:
     place = node.args[1] if len(node.args) > 1 else 0
     place %= len(node.outputs[0].shape)
     size = node.outputs[0].shape[place]
+    if len(parts) == 1 and parts[0].shape == node.outputs[0].shape:
+        return [parts[0].axes]  # as einops.pack does with one tensor
     if (moved := _moved(parts)) is not None and moved[0] != place:
         at, outer, inner = moved
         return [_replaced(_replaced(parts[0].axes, at, inner), place, joined((*outer, *parts[0].axes[place])))]
     if size == len(parts) and _shifted(parts):
         axes, axes[place] = _stacked(rules, parts)
         return [tuple(axes)]
-    axes = list(rules.changed(parts, node.outputs[0].shape))
+    longest_first = sorted(parts, key=lambda part: -part.shape[place])  # the other axes are those of most of the tokens
+    axes = list(rules.changed(longest_first, node.outputs[0].shape))
     old = [part.axes[place] for part in parts]
     if size > 1:
         whole = _slices_of_one(old)
@@ -331,7 +334,8 @@ def _joint(parts: Sequence[Axis], size: int) -> Axis:
     """Return the axis of several axes one after another, which is named after the longest."""
     data = [axis for axis in parts if kind_of(axis) in (BATCH, TOKEN, FEATURE)] or list(parts)
     longest = max(data, key=size_of)
-    return Root(size, kind_of(longest), "cat", tuple(atom for axis in parts for atom in axis)).whole
+    origin = tuple(atom for axis in parts for atom in axis)
+    return Root(size, kind_of(longest), "cat", origin, parts=tuple(parts)).whole
 
 
 def _moved(parts: Sequence[Value]) -> tuple[int, Axis, Axis] | None:
@@ -581,9 +585,12 @@ def _columns(rules: AxisRules, x: Value, factor: Value, is_weight: bool) -> Axis
         return rules.derived(summed, size_of(columns), "pooled")
     if is_weight:
         return _features(rules, columns, size_of(columns))
-    if roots_of(rows) & roots_of(columns):
-        return Root(size_of(columns), kind_of(columns), "keys", columns).whole
-    return columns
+    of_rows = roots_of(rows)
+    apart = [
+        Root(atom.size, atom.root.kind, "keys", (atom,)).whole if atom.root.line & of_rows else (atom,)
+        for atom in columns
+    ]
+    return tuple(atom for axis in apart for atom in axis)
 
 
 def _features(rules: AxisRules, axis: Axis, size: int) -> Axis:
