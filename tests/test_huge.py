@@ -1,5 +1,8 @@
 """Huge sizes: they are counted, or rejected with a one-line error that names the flag."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,3 +129,51 @@ def test_receptive_fields_are_unknown_beyond_a_limit():
     assert all(part.sees is None for part in report.parts)
     assert "receptive fields are not computed for more than 65,536 patches along a side" in report.notes
     assert explore(SwinNetworkSpec(), time=False).parts[1].sees == (14, 14)
+
+
+REFUSES = """
+import resource
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.layer(x)
+
+class Raises(nn.Module):
+    def forward(self, x):
+        if x.is_meta:
+            return x
+        raise ValueError(f"at {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}")
+"""
+
+
+@pytest.mark.parametrize("where", [[], ["--device", "cpu"]], ids=["meta", "cpu"])
+@pytest.mark.parametrize(
+    ("elements", "error"), [(2**28 + 8, "a and b must have same reduction dim"), (7, "mat1 and mat2 shapes cannot")]
+)
+def test_large_inputs_are_not_built_to_repeat_the_error_of_meta(attnscope, tmp_path, where, elements, error):
+    (tmp_path / "net.py").write_text(REFUSES)
+    done = attnscope("trace", f"{tmp_path / 'net.py'}:Net", "--input", str(elements), *where)
+    assert done.returncode == 1
+    assert error in done.stderr
+
+
+def test_inputs_are_not_copied_after_an_error(tmp_path):
+    (tmp_path / "net.py").write_text(REFUSES)
+    size = 2**28
+    code = f"""
+import resource, sys
+from attnscope.cli.program import main
+sys.argv = ["attnscope", "trace", {str(tmp_path / "net.py")!r} + ":Raises", "--input", "{size}:bool", "--device", "cpu"]
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    before = int(done.stderr.rpartition("at ")[2])
+    assert int(done.stdout) - before < size // 2048, done.stderr

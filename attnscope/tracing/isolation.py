@@ -8,7 +8,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ _shared: list[weakref.ref[torch.UntypedStorage]] | None = None
 def memory_returned() -> Iterator[None]:
     """Make the memory of originals their own again at the end of a `with` block, whose copies shared it.
 
-    torch cannot write to shared memory after a change of its size. No data moves, since the copies are gone.
+    torch cannot write to shared memory after a change of its size. No data moves, since the copies are gone. Memory that
+    a copy still shares, and that does not fit a second time, stays shared.
     """
     global _shared
     around, _shared = _shared, []
@@ -47,7 +48,8 @@ def memory_returned() -> Iterator[None]:
     finally:
         for reference in _shared:
             if (storage := reference()) is not None:
-                storage.data_ptr()  # torch ends the sharing where it gives out an address
+                with suppress(MemoryError, RuntimeError):  # out of memory; an error of the forward must not be hidden
+                    storage.data_ptr()  # torch ends the sharing where it gives out an address
         _shared = around
 
 

@@ -105,6 +105,7 @@ def run_watched(
             warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
+        before = ((), {})  # the traceback keeps this frame, and a second owner of the inputs would cost a copy of them
         raise
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     if check.failure is not None:

@@ -38,7 +38,8 @@ __all__ = ["ForwardError", "TraceOptions", "trace", "trace_target"]
 META = torch.device("meta")
 WITHOUT_TIME = "leave out {time} for shapes and costs only"
 TOO_LARGE = "a tensor does not fit in a 64-bit address space; use a smaller {input} or smaller values of {arg}"
-
+LARGE = 2**30
+"""Bytes of inputs that are not built only to repeat the error of meta on another device."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -245,11 +246,12 @@ def _of_found_inputs(error: ForwardError, specs: Sequence[InputSpec]) -> Forward
 def _check_fit(options: TraceOptions, target: Target) -> None:
     """Refuse a target that does not fit in the memory of its device, before anything is allocated.
 
-    A run on the meta device determines the memory. A target that fails on meta is not refused.
+    A run on the meta device determines the memory. Of a target that fails on meta, only parameters and inputs are known.
 
     Raises:
         DeviceError: the parameters and the forward need more memory than the device has free, or a tensor does not fit in a
             64-bit address space.
+        ForwardError: meta refuses the shapes of large inputs, which would take long to build for the same error.
     """
     device = find_device(options.device or "auto")
     try:
@@ -257,16 +259,25 @@ def _check_fit(options: TraceOptions, target: Target) -> None:
         inputs = inputs_maker(module, target.inputs_of(module), options.threads, options.seed)
         found = run_watched(META, options.submodule, module, inputs)
         found.release()
+        need = found.watched.peak_bytes
     except ForwardFailedError as failed:
         if exceeds_addresses(failed.error):
             raise DeviceError(TOO_LARGE) from None
-        return
+        need = _bytes_of(inputs(META))
+        if need > LARGE and is_metas(failed.error) and not needs_values(failed.error):
+            with forward_errors_explained(target.name):
+                raise
     except Exception:
         return  # the run on the device will raise the same error with more context
-    need = found.watched.peak_bytes + sum(tensor.nbytes for tensor in tensors_of(module))
-    short = shortage(need, device)
+    short = shortage(need + sum(tensor.nbytes for tensor in tensors_of(module)), device)
     if short is not None:
         raise DeviceError(f"{target.name} needs {short}; {WITHOUT_TIME}")
+
+
+def _bytes_of(inputs: Inputs) -> int:
+    """Return the size of the tensors in the inputs of a forward, in bytes; sparse and nested ones are not counted."""
+    dense = (each for each in tensors_in(inputs) if each.layout is torch.strided and not each.is_nested)
+    return sum(tensor.numel() * tensor.element_size() for tensor in dense)
 
 
 def _trace(
@@ -318,9 +329,12 @@ def _run_with_values(
     """Run a module whose forward asks for values: on meta if the values of small tensors suffice, or else on its device.
 
     Raises:
-        DeviceError: the module must be built for that, and does not fit.
+        DeviceError: the module must be built for that, and does not fit, or the inputs do not fit.
+        ForwardFailedError: no values would help, or meta refuses the shapes of large inputs.
     """
-    why = reason(failed.error)
+    why, large = reason(failed.error), _bytes_of(inputs(META))
+    if large > LARGE and not needs_values(failed.error):
+        raise failed
     if is_partly_on_meta(module):
         try:
             with values_known():
@@ -332,8 +346,13 @@ def _run_with_values(
         if short:
             raise DeviceError(f"{name} cannot run on meta ({literal(why)}), and its parameters need {short}; {SMALLER}")
     module = module_to_run()
-    if is_partly_on_meta(module) or not all(map(has_values, tensors_in(inputs(home(module))))):
+    if short := shortage(large, home(module)):
+        raise DeviceError(
+            f"{name} cannot run on meta ({literal(why)}), and its inputs need {short}; use a smaller {{input}}"
+        )
+    given = [inputs(home(module))]
+    if is_partly_on_meta(module) or not all(map(has_values, tensors_in(given))):
         raise failed  # it has nothing to compute with
-    found = run_watched(home(module), options.submodule, module, inputs)
+    found = run_watched(home(module), options.submodule, module, lambda device: given.pop())
     ran = f"ran on {found.device.type}, since the forward failed on meta ({why})"
     return replace(found, notes=(*found.notes, ran))
