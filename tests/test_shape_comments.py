@@ -1,6 +1,8 @@
 """Shape comments: which comments are shapes, and which of them are wrong."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from runpy import run_path
 
@@ -368,3 +370,20 @@ def test_of_two_comments_that_contradict_each_other_the_one_with_less_evidence_i
     batch = 12 if "IsWrong" in module.__name__ else 2
     report = attnscope.trace(module(), torch.zeros(batch, 96, 4, 5))
     assert [wrong.says for wrong in report.comments.wrong] == says
+
+
+DECORATIONS = ["*", "/", "+", "* ", "a/", "x", "xa/", "x_", "-*"]
+
+
+def test_a_line_of_decoration_is_read_at_once():
+    # a process of its own, since nothing ends a search of a pattern
+    texts = [
+        head + part * 80 + tail for part in DECORATIONS for head in ("", "x: ", "-> ") for tail in ("", "?", ", c")
+    ]
+    code = f"from attnscope.tracing.comments.reading import read_shapes; print([*map(read_shapes, {texts!r})])"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("comment", ["x: , , ,", "a, ,->,->"])
+def test_commas_alone_are_no_shape(comment):
+    assert read_shapes(comment) == ()

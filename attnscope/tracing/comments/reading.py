@@ -219,15 +219,18 @@ def _without_brackets(text: str, has_arrow: bool) -> Iterator[Said]:
 
 def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
     """Return the axes of a shape without brackets around it."""
-    operand = r"(?:\([^()]*\)|[\w'*/+.…-]+)"
-    token = rf"{operand}(?:\s*(?://?|[*+])\s*{operand})*"
+    operand = r"(?:\([^()]*\)|[\w'.…-]+|\*)"
+    # a line of stars has very many readings, so that the first one counts
+    token = rf"(?>{operand}(?:\s*(?://?|\*\*?|\+)\s*{operand})*)"
     if match := re.match(rf"{token}(?:(?:\s+x\s+|\s*×\s*){token})+", text):
         return _axes(re.split(r"\s+x\s+|\s*×\s*", match[0]), all_axes=False)
     if (compact := _compact(text.split(" ")[0])) is not None:
         return compact
     if "," in text:
         parts = [re.sub(r"^(\d+)\s+[x×]\s+", r"\1*", part) for part in split(text)]  # 3 x C
-        last = re.match(r"(\S+(?:\s*[*/+-]\s*\S+)*)(?:\s+[^*/+=-].*)?$", parts[-1])
+        if not parts:
+            return None
+        last = re.match(r"((?>\S+(?:\s*[*/+-]\s*\S+)*))(?:\s+[^*/+=-].*)?$", parts[-1])
         if last is None:
             return None
         return _axes([*parts[:-1], last[1].rstrip(".")], all_axes=True, spaced=True)
@@ -261,9 +264,9 @@ def _words(text: str) -> list[str] | None:
 
 def _compact(text: str) -> tuple[Axis, ...] | None:
     """Return the axes of `BxNxC`."""
-    if not re.fullmatch(r"[A-Za-z0-9_'*/+]+(?:[xX×][A-Za-z0-9_'*/+]+){2,}", text):
-        return None
     parts = re.split("[x×]", text)
+    if len(parts) < 3 or not re.fullmatch(r"[A-Za-z0-9_'*/+×]+", text):
+        return None
     if not all(re.fullmatch(r"\d+|\d?[A-Z]\w?'?|[a-wyz]{1,2}|[A-Z](?:[*/+]\w+)+|nW|dim", part) for part in parts):
         return None
     return _axes(parts, all_axes=True)
