@@ -385,5 +385,5 @@ def test_a_line_of_decoration_is_read_at_once():
 
 
 @pytest.mark.parametrize("comment", ["x: , , ,", "a, ,->,->"])
-def test_commas_alone_are_no_shape(comment):
+def test_commas_alone_are_not_a_shape(comment):
     assert read_shapes(comment) == ()

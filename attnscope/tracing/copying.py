@@ -1,11 +1,13 @@
 """Copy any object deeply, including the objects that copy.deepcopy shares, copies wrongly or refuses."""
 
 import copy
+import itertools
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO, StringIO
 from traceback import walk_tb
 from types import MappingProxyType, MemberDescriptorType
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from attnscope.tracing.iterators import twin
 from attnscope.tracing.tensors import tensors_within
 from attnscope.tracing.tree import modules_of, tensors_of
 
@@ -237,8 +240,21 @@ def _ordered(value: "OrderedDict[Any, Any]", memo: Memo) -> "OrderedDict[Any, An
     return made
 
 
+def _memory_file(file: Any, memo: Memo) -> Any:
+    """Return a copy of a file in memory. Its `__del__` releases nothing that another copy needs."""
+    made = type(file)()
+    if file.closed:
+        made.close()
+    else:
+        made.__setstate__(file.__getstate__())
+    return made
+
+
 COPIERS: dict[type, Copier] = {
     OrderedDict: _ordered,
+    BytesIO: _memory_file,
+    StringIO: _memory_file,
+    itertools.count: lambda counter, memo: twin(counter, {}),
     weakref.ref: _reference,
     _KeptReference: _reference,
     weakref.WeakMethod: _method_reference,

@@ -226,23 +226,39 @@ def _memory_copied(storage: torch.UntypedStorage, device: torch.device, lazily: 
 
 
 def values_as_before(tensor: Tensor) -> Callable[[], None]:
-    """Return a function that restores the present values of a tensor, and its version, which autograd compares."""
+    """Return a function that restores the present values, sizes and gradient of a tensor, and its version for autograd."""
     storage = storage_of(tensor)
     if storage is None or storage.device.type == "meta" or has_own_operators(type(tensor)):
         return lambda: None
-    with torch.inference_mode(False):
-        before = _memory_copied(storage, storage.device)
+    with torch.inference_mode(False), torch._C.DisableTorchFunctionSubclass():
+        before, view = _memory_copied(storage, storage.device), tensor.detach()
+    geometry, grad, requires_grad = _geometry(tensor), tensor.grad if tensor.is_leaf else None, tensor.requires_grad
     version: Any = (
         nullcontext() if tensor.is_inference() else grad_mode._unsafe_preserve_version_counter(tensor)  # type: ignore[no-untyped-call]
     )
 
     def restore() -> None:
         with torch.inference_mode(False), torch.no_grad(), version:
+            if storage.nbytes() != before.nbytes:
+                storage.resize_(before.nbytes)
             now = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
             if not torch.equal(now, before):
                 now.copy_(before)
+            if _geometry(tensor) != geometry:
+                tensor.data = view
+            if tensor.is_leaf and tensor.grad is not grad:
+                tensor.grad = grad
+            if tensor.is_leaf and tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
 
     return restore
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    """Return where the values of a tensor are in memory, and their dtype; nothing for nested tensors without sizes."""
+    if tensor.is_nested:
+        return ()
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -1,7 +1,10 @@
 """Restore the state of the process that a forward, or a file that is run, may change."""
 
+import builtins
 import contextlib
+import copyreg
 import gc
+import locale
 import logging
 import os
 import random
@@ -9,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from operator import is_
@@ -18,8 +21,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn.modules import module as modules
-from torch.utils import _device
+from torch.nn.utils import parametrize
+from torch.utils import _device, checkpoint
 
 Restore = Callable[[], object]
 
@@ -51,6 +56,12 @@ BACKENDS = (
 """Parts of torch.backends with flags that are attributes."""
 LIBRARIES = ("preferred_linalg_library", "preferred_blas_library")
 """Functions of torch.backends.cuda that return a choice of a library, or set it."""
+SYSTEM = (
+    *("path", "argv", "meta_path", "path_hooks", "stdin", "stdout", "stderr", "dont_write_bytecode"),
+    *("excepthook", "displayhook", "unraisablehook", "breakpointhook"),
+)
+"""Attributes of the module sys."""
+TIMERS = ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
 KERNELS = ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
 """Kernels of fused attention, which functions of torch.backends.cuda enable."""
 
@@ -160,9 +171,24 @@ def _torch_settings() -> Iterator[Restore]:
     for name in ("overwrite_module_params_on_conversion", "swap_module_params_on_conversion"):
         future = torch.__future__
         yield _restorer(getattr(future, f"get_{name}"), getattr(future, f"set_{name}"))
-    for holder, name in ((torch.utils.deterministic, "fill_uninitialized_memory"), (torch._tensor_str, "PRINT_OPTS")):
+    yield _restorer(torch.is_warn_always_enabled, torch.set_warn_always)
+    for holder, name in (
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
+        (torch._tensor_str, "PRINT_OPTS"),
+        (torch.distributions.Distribution, "_validate_args"),
+        (torch.hub, "_hub_dir"),
+        (parametrize, "_cache_enabled"),
+        (torch.jit._state._enabled, "enabled"),
+        (checkpoint, "_checkpoint_debug_enabled"),
+    ):
         yield _attribute(holder, name)
-    yield _contents(vars(torch._tensor_str.PRINT_OPTS))
+    for contents in (vars(torch._tensor_str.PRINT_OPTS), parametrize._cache):
+        yield _contents(contents)
+    checks = torch.sparse.check_sparse_tensor_invariants
+    yield _restorer(checks.is_enabled, lambda enabled: checks.enable() if enabled else checks.disable())
+    yield _restorer(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled)
+    level = forward_ad._current_level
+    yield lambda: [forward_ad.exit_dual_level() for _ in range(forward_ad._current_level - level)]
     for hooks in HOOKS:
         yield _contents(hooks)
     if hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):  # torch 2.5 has no function that returns them
@@ -275,29 +301,43 @@ def _matmul_precision() -> str | None:
 
 def _python_settings() -> Iterator[Restore]:
     """Yield functions that restore settings of Python."""
-    yield _contents(sys.path)
-    yield _contents(os.environ)
-    yield _contents(gc.callbacks)
+    modules = dict(sys.modules)
+    for contents in (sys.path, sys.argv, os.environ, gc.callbacks):
+        yield _contents(contents)
+    for importers in (sys.meta_path, sys.path_hooks):
+        yield _importers(importers, modules)
+    yield _names(copyreg.dispatch_table, lambda kind: _is_of_import(kind, modules))
+    for names in (logging._levelToName, logging._nameToLevel, vars(builtins)):
+        yield _names(names)
     for holder, name in (
-        *((sys, name) for name in ("path", "stdout", "stderr", "excepthook", "displayhook")),
+        *((sys, name) for name in SYSTEM),
         (threading, "excepthook"),
         (logging.root.manager, "disable"),
+        (logging, "_logRecordFactory"),
+        (logging, "_warnings_showwarning"),
     ):
         yield _attribute(holder, name)
     yield _loggers()
     yield _restorer(sys.getswitchinterval, sys.setswitchinterval)
-    profile = sys.getprofile()
-    yield lambda: None if sys.getprofile() is profile else sys.setprofile(profile)  # an equal one would stop it
+    yield _restorer(sys.get_int_max_str_digits, sys.set_int_max_str_digits)
+    yield _restorer(sys.get_coroutine_origin_tracking_depth, sys.set_coroutine_origin_tracking_depth)
+    yield _restorer(threading.stack_size, threading.stack_size)
+    yield _restorer(partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL))
+    for get, set_ in ((sys.getprofile, sys.setprofile), (sys.gettrace, sys.settrace)):
+        yield _function_of_calls(get, set_)
+    yield from _timers()
+    yield _event_loop()
     of_threads = threading.gettrace(), threading.getprofile()
     yield partial(threading.settrace, of_threads[0])
     yield partial(threading.setprofile, of_threads[1])
     if (decimal := sys.modules.get("decimal")) is not None:
         yield _context(decimal.getcontext())
-    modules_before = dict(sys.modules)
-    yield lambda: _modules_as_before(modules_before)
+    yield lambda: _modules_as_before(modules)
     if threading.current_thread() is threading.main_thread():  # the only one that can change them
         yield _handlers_of_signals()
     yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
+    if not gc.get_freeze_count():
+        yield lambda: gc.unfreeze() if gc.get_freeze_count() else None
     yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
     yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
     with contextlib.suppress(FileNotFoundError):  # the folder is deleted
@@ -305,18 +345,14 @@ def _python_settings() -> Iterator[Restore]:
 
 
 def _loggers() -> Restore:
-    """Return a function that restores the handlers and the level of each logger."""
-    before = [
-        (logger, [*logger.handlers], logger.level)
-        for logger in (logging.root, *logging.root.manager.loggerDict.values())
-        if isinstance(logger, logging.Logger)
-    ]
+    """Return a function that restores the loggers, of which a process has hundreds."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    before = [(logger, *_of_logger(logger)) for logger in loggers if isinstance(logger, logging.Logger)]
 
     def restore() -> None:
-        for logger, handlers, level in before:
-            if logger.handlers != handlers:
-                logger.handlers[:] = handlers
-            if logger.level != level:
+        for logger, *state in before:
+            if _of_logger(logger) != (*state,):
+                logger.handlers[:], logger.filters[:], logger.propagate, logger.disabled, level = state
                 logger.setLevel(level)
 
     return restore
@@ -332,6 +368,85 @@ def _handlers_of_signals() -> Restore:
                 signal.signal(number, handler)
 
     return restore
+
+
+def _of_logger(logger: logging.Logger) -> tuple[Any, ...]:
+    return [*logger.handlers], [*logger.filters], logger.propagate, logger.disabled, logger.level
+
+
+def _function_of_calls(get: Callable[[], Any], set_: Callable[[Any], object]) -> Restore:
+    """Return a function that restores the profile or trace function, unless it is unchanged: an equal one would restart."""
+    before = get()
+    return lambda: None if get() is before else set_(before)
+
+
+def _timers() -> Iterator[Restore]:
+    """Yield functions that stop the timers that are not set now, whose signals the restored handlers do not expect."""
+    for which in (getattr(signal, name) for name in TIMERS if hasattr(signal, name)):
+        if signal.getitimer(which)[0] == 0:
+            yield partial(_stop_timer, which)
+
+
+def _stop_timer(which: int) -> None:
+    if signal.getitimer(which)[0]:
+        signal.setitimer(which, 0)
+
+
+def _event_loop() -> Restore:
+    """Return a function that restores the event loop of asyncio of this thread, which `asyncio.run` removes."""
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return lambda: None
+    policy: Any = getattr(events, "_event_loop_policy", None)
+    of_thread: Any = vars(policy._local) if hasattr(policy, "_local") else {}
+    before = dict(of_thread)
+
+    def restore() -> None:
+        vars(events)["_event_loop_policy"] = policy
+        of_thread.clear()
+        of_thread.update(before)
+
+    return restore
+
+
+def _names(namespace: dict[Any, Any], stays: Callable[[Any], bool] = lambda name: False) -> Restore:
+    """Return a function that restores the values of a namespace, in which no name may be missing at any time.
+
+    Args:
+        namespace: the namespace.
+        stays: returns whether a new name stays.
+    """
+    before = dict(namespace)
+
+    def restore() -> None:
+        for name in [*namespace]:
+            if name not in before and not stays(name):
+                del namespace[name]
+        for name, value in before.items():
+            if namespace.get(name, before) is not value:
+                namespace[name] = value
+
+    return restore
+
+
+def _importers(found: list[Any], modules: Container[str]) -> Restore:
+    """Return a function that restores the finders of imports, without those of modules that were imported since."""
+    before = [*found]
+
+    def restore() -> None:
+        kept = [each for each in found if each in before or _is_of_import(each, modules)]
+        if [each for each in kept if each in before] != before:
+            kept = [*before, *[each for each in kept if each not in before]]
+        if found != kept:
+            found[:] = kept
+
+    return restore
+
+
+def _is_of_import(value: Any, before: Container[str]) -> bool:
+    """Return whether a class or object is of a module that was imported since, and stays as the module does."""
+    module = value.__module__ if hasattr(value, "__module__") else type(value).__module__
+    return module in sys.modules and module not in before
 
 
 def _context(context: Any) -> Restore:

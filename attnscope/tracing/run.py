@@ -20,7 +20,7 @@ from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
 from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
-from attnscope.tracing.process_state import collector_paused, default_device, process_as_before
+from attnscope.tracing.process_state import collector_paused, default_device, modes_as_before, process_as_before
 from attnscope.tracing.source_lines import is_users, raised_at
 from attnscope.tracing.surroundings import surroundings_as_before
 from attnscope.tracing.tensors import shapes_in, tensors_within
@@ -82,27 +82,28 @@ def run_watched(
     """
     check = CommentCheck(is_users, _has_sizes)
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
-    there, (args, keywords) = isolated(module, inputs(device), device)
-    copies = modules_of(there)  # without those that the forward may add, which may be others
-    whole = args, keywords
+    given, copies = inputs(device), list[nn.Module]()
     try:
-        evaluating(there)
-        batch = _batch(there, args, keywords)
-        check.batch = batch
-        # a forward that fails on meta must not change the process for its next run
-        with process_as_before(), surroundings_as_before(module, (args, keywords)), _prepared(device):
-            _materialize(there, (args, keywords))
-            if submodule:
-                there, (args, keywords) = received(there, submodule, args, keywords)
-            before = inputs_apart((args, keywords))
-            made: list[Any] = []
+        # copying and `eval()` may run the user's code, and a forward that fails on meta must not change its next run
+        with process_as_before(), surroundings_as_before(module, given), modes_as_before():
+            there, (args, keywords) = isolated(module, given, device)
+            copies += modules_of(there)  # without those that the forward may add, which may be others
+            whole = args, keywords
+            evaluating(there)
+            check.batch = batch = _batch(there, args, keywords)
+            with _prepared(device):
+                _materialize(there, (args, keywords))
+                if submodule:
+                    there, (args, keywords) = received(there, submodule, args, keywords)
+                before = inputs_apart((args, keywords))
+                made: list[Any] = []
 
-            def forward() -> Any:
-                made.append(_result(there, (args, keywords)))
-                return made[0]
+                def forward() -> Any:
+                    made.append(_result(there, (args, keywords)))
+                    return made[0]
 
-            watched = watch(there, forward, tracer)
-            warning = not_finite(tensors_within(made))
+                watched = watch(there, forward, tracer)
+                warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
         before = ((), {})  # the traceback keeps this frame, and a second owner of the inputs would cost a copy of them

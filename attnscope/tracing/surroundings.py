@@ -6,23 +6,31 @@ A forward that keeps a table there would otherwise leave the caller a tensor of 
 import random
 import sys
 import threading
+import warnings
+from argparse import Namespace
 from array import array
-from ast import literal_eval
-from collections import ChainMap, OrderedDict, UserDict, UserList, deque
+from collections import ChainMap, OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from gc import get_referents
-from itertools import chain, count
+from io import BytesIO, IOBase, StringIO
+from itertools import chain
 from queue import Queue
-from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._library.custom_ops import OPDEFS, CustomOpDef
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.quasirandom import SobolEngine
 
 from attnscope.tracing.copying import slots_of
 from attnscope.tracing.isolation import Inputs, values_as_before
+from attnscope.tracing.iterators import Twins, twin
+from attnscope.tracing.process_state import HOOKS
 from attnscope.tracing.tree import modules_of
 
 Restore = Callable[[], object]
@@ -31,13 +39,20 @@ NOT_THE_USERS = sys.stdlib_module_names | {"torch", "numpy", "attnscope", "_pyte
 """Packages whose state is not that of a forward. pytest is in each function with an `assert`, and has much to search."""
 ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 """Types of values that never change."""
-NAMESPACES = (SimpleNamespace, threading.local, nn.Module, ChainMap, UserDict, UserList, Queue)
+NAMESPACES = (
+    *(SimpleNamespace, Namespace, threading.local, threading.Event, ChainMap, UserDict, UserList, Queue),
+    *(nn.Module, Optimizer, LRScheduler, SobolEngine, CustomOpDef),
+)
 """Types of others whose attributes may be the user's."""
 LARGEST = 10_000
 """The largest number of values of a container that are searched for functions and objects."""
 LARGEST_ARRAY = 2**26
 """The most bytes of a NumPy array that are kept. Unlike those of a tensor, they must be copied."""
 MISSING = object()
+BINDING = {"globals", "exec", "eval", "modules"}
+"""Names of functions that bind names which the code does not spell."""
+PYTHONS = {"__abstractmethods__", "__annotations__", "__annotations_cache__", "__slotnames__", "_abc_impl"}
+"""Attributes of classes that Python itself sets."""
 
 
 @contextmanager
@@ -53,7 +68,8 @@ def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[None]:
     """
     functions = filter(callable, (*inputs[0], *inputs[1].values()))
     with ExitStack() as stack:
-        for restore in _Search().restores([*_code_of(module), *functions]):
+        of_every_module = chain(*map(dict.values, HOOKS))
+        for restore in _Search().restores([*_code_of(module), *functions, *of_every_module]):
             stack.callback(restore)
         yield
 
@@ -65,7 +81,7 @@ def _code_of(module: nn.Module) -> Iterator[Any]:
         for name, value in vars(submodule).items():
             if name.endswith("_hooks") and isinstance(value, dict):
                 yield from value.values()
-            elif callable(value):
+            elif callable(value) or isinstance(value, IOBase):  # a copy of the module shares it
                 yield value
 
 
@@ -76,6 +92,7 @@ class _Search:
         self.seen: dict[int, Any] = {}  # with the values, so that no identity is used twice
         self.named: set[tuple[int, str]] = set()
         self.found: list[Any] = []
+        self.twins: Twins = {}
 
     def restores(self, roots: Iterable[Any]) -> Iterator[Restore]:
         """Yield a function for each place within reach of these values; it restores what is there now."""
@@ -90,42 +107,71 @@ class _Search:
         """Yield a function for each place in a value, and add to `found` what is in these places."""
         if isinstance(value, FunctionType):
             yield from self.function(value)
-        elif isinstance(value, MethodType | partial | property | classmethod | staticmethod):
+        elif isinstance(value, MethodType | property | classmethod | staticmethod):
             self.found += get_referents(value)
+        elif isinstance(value, partial):
+            yield from self.partial(value)
         elif hasattr(type(value), "cache_clear") and hasattr(value, "__wrapped__"):
             self.found.append(value.__wrapped__)
             yield _cache(value)
         elif isinstance(value, CellType):
             self.found += get_referents(value)
             yield _cell(value)
-            for counter in filter(_is_counter, get_referents(value)):
-                value.cell_contents = _twin(counter)
+            for content in get_referents(value):
+                value.cell_contents = self.twin(content)
         elif isinstance(value, Tensor):
-            self.found += [vars(value), *_parts_of(value)]
+            self.found += [vars(value), *_parts_of(value), value.grad if value.is_leaf else None]
             yield values_as_before(value)
-        elif isinstance(value, tuple | frozenset | list | set | deque | dict):
-            if isinstance(value, tuple | frozenset):
-                self.found += tuple.__iter__(value) if isinstance(value, tuple) else frozenset.__iter__(value)
-                return
-            parts = _parts(value)
-            if len(parts) <= LARGEST:
-                self.found += [part[-1] for part in parts]
-            yield _contents(value)
-            for key, counter in _counters(value):
-                _set_item(value, key, _twin(counter))
+        elif isinstance(value, tuple):
+            self.found += tuple.__iter__(value)
+        elif isinstance(value, frozenset):
+            self.found += frozenset.__iter__(value)
+        elif isinstance(value, list | set | deque | dict):
+            yield from self.container(value)
         elif isinstance(value, type):
             if _is_users(value):
                 self.found += [*value.__bases__, *vars(value).values()]
             if _is_users(value) or issubclass(value, nn.Module | Tensor):
                 yield _attributes(value)
-                for name, counter in _counters(vars(value)):
-                    setattr(value, name, _twin(counter))
+                for name, attribute in list(vars(value).items()):
+                    if (made := self.twin(attribute)) is not attribute:
+                        type.__setattr__(value, name, made)  # its metaclass may refuse
         elif not isinstance(value, ModuleType):
-            self.found.append(type(value))
+            self.found += [type(value), *_elements(value)]
             yield from _state(value)
             if isinstance(value, NAMESPACES) or _is_users(type(value)):
                 self.found.append(_namespace(value))
                 yield from self.slots(value)
+
+    def twin(self, value: Any) -> Any:
+        """Return what a forward may advance in place of a value: a twin of an iterator; another value as it is."""
+        return twin(value, self.twins)
+
+    def container(self, values: Any) -> Iterator[Restore]:
+        """Yield a function that restores a container. Its values follow if they are not too many."""
+        parts = _parts(values)
+        yield _contents(values)
+        if isinstance(values, defaultdict):
+            self.found.append(values.default_factory)
+            yield partial(setattr, values, "default_factory", values.default_factory)
+            values.default_factory = self.twin(values.default_factory)
+        if len(parts) > LARGEST:
+            return
+        self.found += chain(*parts)
+        if isinstance(values, set):
+            return
+        kind = _kind(values)
+        for index, part in enumerate(parts):
+            if (made := self.twin(part[-1])) is not part[-1]:
+                kind.__setitem__(values, part[0] if isinstance(values, dict) else index, made)
+
+    def partial(self, function: "partial[Any]") -> Iterator[Restore]:
+        """Yield a function that restores a `functools.partial`, whose arguments may be iterators."""
+        parts = function.func, function.args
+        self.found += [*parts, function.keywords, vars(function)]
+        if (made := self.twin(parts)) is not parts:
+            yield partial(_set_parts, function, parts)
+            _set_parts(function, made)
 
     def slots(self, value: Any) -> Iterator[Restore]:
         """Yield a function for each slot of an object."""
@@ -133,15 +179,23 @@ class _Search:
             before = _filling(slot, value)
             self.found.append(before)
             yield partial(_fill, slot, value, before)
+            if (made := self.twin(before)) is not before:
+                _fill(slot, value, made)
 
     def function(self, function: FunctionType) -> Iterator[Restore]:
         """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
         if _is_users(function):
             self.found += [function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__]
             names = {"__warningregistry__", *_names(function.__code__)}
-            if "globals" in names:  # it may bind names that it does not spell
-                yield _contents(function.__globals__)
+            if names & BINDING and (id(function.__globals__), "") not in self.named:
+                self.named.add((id(function.__globals__), ""))
+                yield partial(_bind_again, function.__globals__, dict(function.__globals__))
             yield from self.names(function.__globals__, names)
+            if "ops" in names:  # torch.ops.library.operator
+                self.found += [op for name, op in OPDEFS.items() if names.issuperset(name.split("::"))]
+            if (made := self.twin(function.__defaults__)) is not function.__defaults__:
+                yield partial(setattr, function, "__defaults__", function.__defaults__)
+                function.__defaults__ = made
 
     def names(self, namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
         """Yield a function for each of these names in a namespace; those in a module that is named follow."""
@@ -151,8 +205,8 @@ class _Search:
             self.named.add((id(namespace), name))
             value = namespace.get(name, MISSING)
             yield partial(_bind, namespace, name, value)
-            if _is_counter(value):
-                namespace[name] = _twin(value)
+            if (made := self.twin(value)) is not value:
+                namespace[name] = made
             if isinstance(value, ModuleType):
                 if value.__name__.partition(".")[0] not in NOT_THE_USERS:
                     yield from self.names(vars(value), names)
@@ -193,11 +247,14 @@ def _is_users(code: Any) -> bool:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """Yield the names of globals and attributes in a function and in those inside it."""
+    """Yield the names in a function and in those inside it, also those that are texts or keywords."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+        else:
+            texts = constant if isinstance(constant, tuple) else (constant,)
+            yield from (text for text in texts if isinstance(text, str) and text.isidentifier())
 
 
 def _parts_of(tensor: Tensor) -> Iterator[Tensor]:
@@ -218,39 +275,20 @@ def _bind(namespace: dict[str, Any], name: str, value: Any) -> None:
         namespace[name] = value
 
 
+def _bind_again(namespace: dict[str, Any], before: dict[str, Any]) -> None:
+    """Restore all names in a namespace, without those that torch.compile has bound for its own code."""
+    for name in namespace.keys() - before.keys():
+        if not name.startswith("__"):
+            del namespace[name]
+    for name, value in before.items():
+        _bind(namespace, name, value)
+
+
 def _unbind_new(namespace: dict[str, Any], names: set[str]) -> None:
     """Remove those of the names that were added to the namespace of a library, except for its modules imported since."""
     for name in names & namespace.keys():
         if not isinstance(namespace[name], ModuleType):
             del namespace[name]
-
-
-def _is_counter(value: Any) -> bool:
-    return type(value) is count
-
-
-def _set_item(values: Any, key: Any, value: Any) -> None:
-    """Set a value in a dictionary, without a method of its own class."""
-    dict.__setitem__(values, key, value)
-
-
-def _counters(values: Any) -> list[tuple[Any, "count[Any]"]]:
-    """Return the keys and values of the counters in a dictionary or in the attributes of a class."""
-    if not isinstance(values, dict | MappingProxyType):
-        return []
-    items: Any = dict.items if isinstance(values, dict) else MappingProxyType.items
-    return [(key, value) for key, value in items(values) if _is_counter(value)]
-
-
-def _twin(counter: "count[Any]") -> "count[Any]":
-    """Return a counter for a forward to advance, since none can be set back; the counter itself if its numbers are unusual.
-
-    Copies of itertools.count are gone in Python 3.14; its text has all that it needs.
-    """
-    try:
-        return count(*literal_eval(f"{repr(counter).removeprefix('count')[:-1]},)"))
-    except (SyntaxError, ValueError):
-        return counter
 
 
 def _attributes(cls: type) -> Restore:
@@ -260,18 +298,33 @@ def _attributes(cls: type) -> Restore:
     def restore() -> None:
         now = dict(vars(cls))
         for name in now.keys() | before.keys():
-            if now.get(name, MISSING) is before.get(name, MISSING) or name.startswith("__"):
+            if now.get(name, MISSING) is before.get(name, MISSING) or name in PYTHONS:
                 continue
             if name in before:
-                setattr(cls, name, before[name])
+                type.__setattr__(cls, name, before[name])  # its metaclass may refuse
             else:
-                delattr(cls, name)
+                type.__delattr__(cls, name)
 
     return restore
 
 
+def _set_parts(function: "partial[Any]", parts: tuple[Any, Any]) -> None:
+    """Set the function and the positional arguments of a `functools.partial`."""
+    function.__setstate__((*parts, function.keywords, vars(function)))  # type: ignore[attr-defined]
+
+
+def _elements(value: Any) -> Iterable[Any]:
+    """Return the objects in an array of NumPy, or the one whose memory a value shows."""
+    numpy = sys.modules.get("numpy")
+    if isinstance(value, memoryview):
+        return (value.obj,)
+    if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype == object and value.size <= LARGEST:
+        return list(value.flat)
+    return ()
+
+
 def _state(value: Any) -> Iterator[Restore]:
-    """Yield a function that restores a generator of random numbers or an array; none for other objects."""
+    """Yield a function that restores a generator of random numbers, an array, or the position in a file that is read."""
     numpy = sys.modules.get("numpy")
     if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
         yield partial(value.setstate, value.getstate())
@@ -279,14 +332,35 @@ def _state(value: Any) -> Iterator[Restore]:
         yield partial(value.set_state, value.get_state())
     elif isinstance(value, bytearray | array):
         yield partial(value.__setitem__, slice(None), value[:])
+    elif isinstance(value, BytesIO | StringIO):
+        if not value.closed:
+            yield partial(value.__setstate__, value.__getstate__())  # type: ignore[union-attr]
+    elif isinstance(value, IOBase):
+        with suppress(OSError, ValueError):  # it is closed, or has no position
+            if value.seekable() and not value.writable():
+                yield partial(value.seek, value.tell())
     elif numpy is None:
         return
     elif isinstance(value, numpy.random.Generator):
         yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    elif isinstance(value, numpy.random.BitGenerator):
+        yield partial(setattr, value, "state", value.state)
     elif isinstance(value, numpy.random.RandomState):
         yield partial(value.set_state, value.get_state())
     elif isinstance(value, numpy.ndarray) and value.flags.writeable and value.nbytes <= LARGEST_ARRAY:
-        yield partial(numpy.copyto, value, value.copy())
+        yield partial(_restore_array, value, value.copy())
+
+
+def _restore_array(array: Any, before: Any) -> None:
+    """Restore the values and the shape of a NumPy array, which its forward may have made read-only."""
+    array.flags.writeable = True
+    if array.size != before.size:
+        array.resize(before.shape, refcheck=False)
+    if array.shape != before.shape:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            array.shape = before.shape
+    array[...] = before
 
 
 def _filling(slot: Any, value: Any) -> Any:
@@ -313,8 +387,7 @@ CONTAINERS = (OrderedDict, dict, list, set, deque)
 
 def _contents(values: Any) -> Restore:
     """Return a function that restores the contents of a container in place, with the methods of its built-in type."""
-    kind: Any = next(kind for kind in CONTAINERS if isinstance(values, kind))
-    before = _parts(values)
+    kind, before = _kind(values), _parts(values)
 
     def restore() -> None:
         if [*map(id, chain(*_parts(values)))] == [*map(id, chain(*before))]:
@@ -336,8 +409,12 @@ def _parts(values: Any) -> list[tuple[Any, ...]]:
     if isinstance(values, dict):
         keys = OrderedDict.__iter__(values) if isinstance(values, OrderedDict) else dict.__iter__(values)
         return [(key, dict.__getitem__(values, key)) for key in keys]
-    kind: Any = next(kind for kind in CONTAINERS if isinstance(values, kind))
-    return [(value,) for value in kind.__iter__(values)]
+    return [(value,) for value in _kind(values).__iter__(values)]
+
+
+def _kind(values: Any) -> Any:
+    """Return the built-in type of a container."""
+    return next(kind for kind in CONTAINERS if isinstance(values, kind))
 
 
 def _cell(cell: CellType) -> Restore:
