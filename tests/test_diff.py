@@ -62,13 +62,33 @@ def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
     ("text", "message"),
     [("{}", "has no schema"), ("[]", "has no schema"), ("x", "is not valid JSON"), ('{"schema": 9}', "schema 9"),
      ('{"schema": 1}', "command: field required"), ('{"schema": NaN}', "is not valid JSON"),
-     ("[" * 100_000, "is not valid JSON")],
+     ("[" * 100_000, "is not valid JSON"), ('{"schema": 1, "x": 1e999}', "between 1e-100 and 1e\\+100 \\(got 1e999\\)"),
+     ('{"schema": 1, "x": -1e308}', "between 1e-100"), ('{"schema": 1, "x": 5e-324}', "between 1e-100"),
+     (f'{{"schema": 1, "x": {"9" * 101}}}', "between 1e-100"),
+     (f'{{"schema": 1, "x": {"[" * 900}{"]" * 900}}}', "over 32 levels"),
+     (f'{{"schema": "{"9" * 1000}"}}', f"got schema {'9' * 100}\\.\\.\\.\\)")],
 )  # fmt: skip
 def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, message):
     path = tmp_path / "no.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         read_report(path)
+
+
+@pytest.mark.parametrize("name", ["", "macs", "a macs", " times"])
+def test_a_step_of_one_run_may_have_the_name_of_a_count(name):
+    run = explore(ViTSpec(), time=False)
+    other = replace(run, steps=[replace(run.steps[0], name=name), *run.steps[1:]])
+    for form in ("table", "md", "csv", "json"):
+        assert render_diff(compare(run, other), ("a", "b"), form, Screen(width=None))
+
+
+@pytest.mark.parametrize("load", ["high", [1], {"a": 1}, True])
+def test_a_load_of_another_type_is_a_change(load):
+    run = timed(explore(ViTSpec(), time=False))
+    other = replace(run, environment={**run.environment, "load": load})
+    changes = compare(run, other).environment
+    assert [change.after for change in changes if change.name == "load"] == [load]
 
 
 def test_a_trace_cannot_be_compared(tmp_path):

@@ -337,7 +337,7 @@ def _environment(before: Report, after: Report) -> list[Change]:
         *(
             change
             for change in _changes(before.environment, after.environment)
-            if change.name != "load" or abs((change.before or 0) - (change.after or 0)) > LOAD_MAY_DIFFER
+            if change.name != "load" or _loads_differ(change)
         ),
         *(
             Change(name, one.clock, other.clock)
@@ -345,6 +345,14 @@ def _environment(before: Report, after: Report) -> list[Change]:
             if one and other and one.clock != other.clock
         ),
     ]
+
+
+def _loads_differ(change: Change) -> bool:
+    """Return whether two loads of a host differ by more than loads usually do; a file may have other values for them."""
+    before, after = change.before or 0, change.after or 0
+    if not (isinstance(before, int | float) and isinstance(after, int | float)):
+        return True
+    return abs(before - after) > LOAD_MAY_DIFFER
 
 
 def _requested(report: Report) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def changed_counts(diff: Diff) -> dict[Quantity, list[CountRow]]:
     found: dict[Quantity, list[CountRow]] = {}
     for title, spell, whole, of_step in QUANTITIES:
         rows = []
-        for change in diff.costs:
+        for change in diff.counts:
             place, _, name = change.name.rpartition(" ")
             if change.name == whole or (place and name == of_step):
                 rows.append(CountRow(f"  {place}" if place else "whole", change.before, change.after, not place))
@@ -296,7 +296,7 @@ def finding(diff: Diff) -> str:
         return "both files contain the same run"
     timed = [row for row in (diff.whole, diff.backward) if row in diff.timed]
     speeds = [f"{row.of}: {_speed(row)}" for row in timed] or ["no times in either run"]
-    macs = next((change for change in diff.costs if change.name == "macs"), None)
+    macs = next((change for change in diff.counts if change.name == "macs"), None)
     if macs and macs.before and macs.after is not None:
         costs = f"{words.times(macs.after / macs.before)} the MACs"
     elif diff.costs:
@@ -349,7 +349,7 @@ def _steps_of_one_run(diff: Diff) -> list[str]:
 
 
 def _unknown(diff: Diff) -> list[str]:
-    changed = {change.name for change in diff.costs}
+    changed = {change.name for change in diff.counts}
     titles = {whole: title for title, _, whole, _ in QUANTITIES if whole and whole not in changed}
     names = [titles[name] for name in diff.unknown if name in titles]
     return [f"not known exactly in either run: {', '.join(names)}"] if names else []

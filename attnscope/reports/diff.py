@@ -128,6 +128,11 @@ class Diff(Shown):
         return [row for row in rows if row.before_s is not None or row.after_s is not None]
 
     @property
+    def counts(self) -> list[Change]:
+        """Return the changes of counts, without the steps of one run, which may have the name of a count."""
+        return [change for change in self.costs if not isinstance(change.after, str)]
+
+    @property
     def is_normalized(self) -> bool:
         """Return whether any time is known at the same speed of the host."""
         return any(row.normalized_ratio is not None for row in self.timed)

@@ -39,25 +39,36 @@ def parse_report(text: str, path: str) -> Report:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        data = json.loads(text, parse_constant=_refuse)
+        data = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_integer)
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a saved run: it is not valid JSON; write one with --save") from None
+    except _RangeError as error:
+        number = literal(_shortened(error))
+        raise UsageError(
+            f"{path} is not a saved run: numbers must be between {1 / LARGEST:g} and {LARGEST:g} "
+            f"(got {number}); write one with --save"
+        ) from None
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{path} is not a saved run: it has no schema; write one with --save")
     if data["schema"] != SCHEMA:
-        raise UsageError(
-            f"{path} must have schema {SCHEMA} (got schema {literal(data['schema'])}); write it again with --save"
-        )
+        got = literal(_shortened(data["schema"]))
+        raise UsageError(f"{path} must have schema {SCHEMA} (got schema {got}); write it again with --save")
+    if not _is_shallow(data):
+        raise UsageError(f"{path} is not a saved run: it has over {DEEPEST} levels of values; write one with --save")
     if data.get("audit", {}) is None:
         raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:
         return TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:
         first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        problem = f"{_shortened('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
         raise UsageError(f"{path} is not a saved run: {literal(problem)}; write one with --save") from None
 
 
+DEEPEST, LONGEST = 32, 100
+"""Levels of values in a saved run, which needs about ten, and characters of an integer and of a value in an error."""
+LARGEST = 1e100
+"""The largest number of a saved run. Its inverse is the smallest one above 0."""
 RENAMED = {"median_s": "interquartile_mean_s", "whole_median_s": "whole_interquartile_mean_s"}
 """Keys of version 0.1 and the keys that replaced them."""
 
@@ -70,6 +81,38 @@ def _with_new_names(value: Any) -> Any:
         return value
     named = {key: _with_new_names(item) for key, item in value.items()}
     return {new: named[old] for old, new in RENAMED.items() if old in named} | named
+
+
+def _is_shallow(value: Any) -> bool:
+    """Return whether a value has at most DEEPEST levels, so that no function that follows it to its end fails."""
+    level = [value]
+    for _ in range(DEEPEST):
+        lists = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [item for items in lists for item in items]
+    return not level
+
+
+def _shortened(value: Any) -> str:
+    """Return a value for an error, cut after LONGEST characters."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+class _RangeError(Exception):
+    """An error for a number whose products and ratios with others may exceed a float."""
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST:
+        raise _RangeError(text)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if number and not 1 / LARGEST < abs(number) < LARGEST:
+        raise _RangeError(text)
+    return number
 
 
 def _refuse(constant: str) -> None:
