@@ -91,6 +91,16 @@ def test_a_load_of_another_type_is_a_change(load):
     assert [change.after for change in changes if change.name == "load"] == [load]
 
 
+@pytest.mark.parametrize("second", [0.0, -1.0])
+def test_a_forward_without_duration_is_refused(tmp_path, second):
+    run = timed(explore(ViTSpec(), time=False))
+    path = tmp_path / "run.json"
+    for samples in ({"whole_interquartile_mean_s": second}, {"whole_samples_s": [1.0, second]}):
+        path.write_text(replace(run, time=replace(run.time, **samples)).to_json())
+        with pytest.raises(UsageError, match="times of the whole must be above 0"):
+            read_report(path)
+
+
 def test_a_trace_cannot_be_compared(tmp_path):
     path = tmp_path / "trace.json"
     path.write_text(trace(nn.Linear(3, 3), torch.zeros(2, 3)).to_json())

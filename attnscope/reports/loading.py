@@ -5,7 +5,7 @@ from typing import Any
 
 from attnscope.core.errors import UsageError, literal
 from attnscope.core.files import text_of
-from attnscope.reports.report import SCHEMA, Report, TraceReport
+from attnscope.reports.report import SCHEMA, Report, Time, TraceReport
 
 
 def read_report(path: Path) -> Report:
@@ -58,11 +58,21 @@ def parse_report(text: str, path: str) -> Report:
     if data.get("audit", {}) is None:
         raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
     try:
-        return TypeAdapter(Report).validate_python(_with_new_names(data))
+        report = TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{_shortened('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
         raise UsageError(f"{path} is not a saved run: {literal(problem)}; write one with --save") from None
+    for time in (report.time, report.backward.time if report.backward else None):
+        if time and min(_positive(time), default=1.0) <= 0:
+            raise UsageError(f"{path} is not a saved run: times of the whole must be above 0; write one with --save")
+    return report
+
+
+def _positive(time: Time) -> list[float]:
+    """Return the times that other times are divided by: those of the whole and of the yardsticks."""
+    yardsticks = [second for each in time.yardsticks or () for second in (*each.samples_s, each.best_s)]
+    return [time.whole_interquartile_mean_s, *time.whole_samples_s, *yardsticks]
 
 
 DEEPEST, LONGEST = 32, 100
