@@ -5,7 +5,6 @@ import asyncio
 import builtins
 import copyreg
 import functools
-import gc
 import importlib
 import io
 import itertools
@@ -207,13 +206,12 @@ def change_interpreter():
     copyreg.pickle(Key, lambda key: (Key, ()))
     threading.stack_size(2**20)
     locale.setlocale(locale.LC_ALL, "C")
-    gc.freeze()
 
 
 def interpreter():
     hooks = *map(id, (sys.stdin, sys.unraisablehook)), *map(id, sys.meta_path)
     of_builtins = hasattr(builtins, "added_by_a_forward"), Key in copyreg.dispatch_table
-    sizes = sys.get_int_max_str_digits(), threading.stack_size(), gc.get_freeze_count()
+    sizes = sys.get_int_max_str_digits(), threading.stack_size()
     return sys.argv.copy(), hooks, of_builtins, sizes, locale.setlocale(locale.LC_ALL)
 
 

@@ -336,8 +336,6 @@ def _python_settings() -> Iterator[Restore]:
     if threading.current_thread() is threading.main_thread():  # the only one that can change them
         yield _handlers_of_signals()
     yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
-    if not gc.get_freeze_count():
-        yield lambda: gc.unfreeze() if gc.get_freeze_count() else None
     yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
     yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
     with contextlib.suppress(FileNotFoundError):  # the folder is deleted
