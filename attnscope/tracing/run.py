@@ -106,7 +106,7 @@ def run_watched(
                 warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
-        before = ((), {})  # the traceback keeps this frame, and a second owner of the inputs would cost a copy of them
+        given = before = ((), {})  # the traceback keeps this frame; other owners of the inputs would cost a copy
         raise
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     if check.failure is not None:
