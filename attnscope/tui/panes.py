@@ -8,9 +8,13 @@ from attnscope.analyses.scaling import scaling_of
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.sizes import Pair
 from attnscope.render.explorer import tables
+from attnscope.render.explorer.kept import kept
 from attnscope.render.explorer.lines import Line, folded
 from attnscope.render.screen import Screen
 from attnscope.tui.session import Session
+
+KEPT = 16
+"""Drafts whose growth is kept, for those that are undone."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,19 @@ class View:
     height: int
 
 
+_scaling_of = kept(KEPT)(scaling_of)
+
+
 def _complexity(view: View) -> Sequence[Line]:
     from attnscope.render.explorer.pictures import HERE, PINNED, growth
 
-    found = scaling_of(view.session.draft)
+    found = _scaling_of(view.session.draft)
     own = [(point.size, point.macs) for point in found.points]
     curves = {"global": [(point.size, point.global_macs) for point in found.points]}
     if [macs for _, macs in own] != [macs for _, macs in curves["global"]]:
         curves[view.session.draft.kind.name] = own
     marks = {HERE: (found.current.size, found.current.macs)}
-    pinned = None if view.session.pinned is None else scaling_of(view.session.pinned)
+    pinned = None if view.session.pinned is None else _scaling_of(view.session.pinned)
     if pinned is not None and pinned.field == found.field:
         curves["A"] = [(point.size, point.macs) for point in pinned.points]
         marks[PINNED] = (pinned.current.size, pinned.current.macs)

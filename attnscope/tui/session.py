@@ -1,6 +1,7 @@
 """What the explorer knows: the current draft, those before and after it, the pinned one, and their reports."""
 
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attnscope.analyses.explore import preview
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
     from attnscope.reports.sharding import ShardingReport
 
 KEPT = 64
-"""Reports that are kept for undo and redo."""
+"""Reports that are kept for undo and redo, and those of several ranks."""
 
 
 def attention_of(draft: Draft) -> Spec:
     """Return the attention of a draft; that of a network's first block, or of the selected one."""
     spec = draft.spec
     return spec.attention() if isinstance(spec, ComposedSpec) else spec
+
+
+@lru_cache(maxsize=KEPT)
+def _sharding(spec: Spec, mesh: str) -> "ShardingReport":
+    from attnscope.analyses.shard import plan_shards, usual_plan
+
+    return plan_shards(spec, mesh or usual_plan(spec))
 
 
 class Session:
@@ -97,10 +105,7 @@ class Session:
         Raises:
             AttnscopeError: if the plan is illegal for this attention.
         """
-        from attnscope.analyses.shard import plan_shards, usual_plan
-
-        spec = attention_of(draft)
-        return plan_shards(spec, self.mesh or usual_plan(spec))
+        return _sharding(attention_of(draft), self.mesh)
 
     def shard_by(self, mesh: str) -> None:
         """Plan the attention on several ranks by another plan, such as `tp=4`; an empty one is the best of two ranks.

@@ -1,12 +1,13 @@
 """Columns that mark what changed since another report, and columns with the differences from it."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from attnscope.render import words
 from attnscope.render.columns import Column
+from attnscope.render.explorer.kept import kept
 from attnscope.reports.report import PartRow, StepRow
 from attnscope.reports.sharding import ShardedStep
 
@@ -18,6 +19,8 @@ AFTER = 0.05
 """A difference has its place after its column, also where not all columns fit."""
 UNCOUNTED = ("times", "stage")
 """Keys of columns with integers other than counts."""
+KEPT = 8
+"""Pairs of tables that are kept: the current one with the one before it and the pinned one, and those to undo."""
 
 
 def identity(row: StepRow | PartRow | ShardedStep) -> tuple[Hashable, ...]:
@@ -27,7 +30,8 @@ def identity(row: StepRow | PartRow | ShardedStep) -> tuple[Hashable, ...]:
     return row.stage, row.path.rpartition(".")[0], getattr(row, "part", ""), row.name
 
 
-def matched(rows: Sequence[Any], others: Sequence[Any]) -> dict[int, Any]:
+@kept(KEPT)
+def matched(rows: Sequence[Any], others: Sequence[Any]) -> Mapping[int, Any]:
     """Return the row of another report for each row, by the id of the row; rows without one are left out."""
     seen: Counter[Hashable] = Counter()
     by_identity = {}
@@ -62,7 +66,9 @@ def marked(
     return [_marked(column, rows, earlier.get(column.key), pairs) for column in columns]
 
 
-def _marked(column: Column[Any], rows: Sequence[Any], before: Column[Any] | None, pairs: dict[int, Any]) -> Column[Any]:
+def _marked(
+    column: Column[Any], rows: Sequence[Any], before: Column[Any] | None, pairs: Mapping[int, Any]
+) -> Column[Any]:
     if column.drawn or before is None or column.rank is None:
         return column
     texts = dict(zip(map(id, rows), column.texts(rows), strict=True))
@@ -91,9 +97,10 @@ def _marked(column: Column[Any], rows: Sequence[Any], before: Column[Any] | None
     )
 
 
+@kept(KEPT)
 def with_differences(
     columns: Sequence[Column[Any]], rows: Sequence[Any], pinned: Sequence[Column[Any]], others: Sequence[Any]
-) -> list[Column[Any]]:
+) -> Sequence[Column[Any]]:
     """Return the columns, each column of counts followed by one with the difference from another report: B − A.
 
     Args:
@@ -120,7 +127,7 @@ def _is_count(column: Column[Any], rows: Sequence[Any]) -> bool:
     )
 
 
-def _difference(column: Column[Any], of_a: Column[Any], pairs: dict[int, Any]) -> Column[Any]:
+def _difference(column: Column[Any], of_a: Column[Any], pairs: Mapping[int, Any]) -> Column[Any]:
     def text(row: Any) -> str:
         if id(row) not in pairs:
             return "new"
@@ -148,5 +155,5 @@ def signed(value: Any, other: Any, show: Callable[[Any], str]) -> str:
 
 def only_in(rows: Sequence[Any], others: Sequence[Any]) -> list[str]:
     """Return the names of the rows that only the other report has."""
-    kept = {id(row) for row in matched(rows, others).values()}
-    return [row.name for row in others if id(row) not in kept]
+    in_both = {id(row) for row in matched(rows, others).values()}
+    return [row.name for row in others if id(row) not in in_both]

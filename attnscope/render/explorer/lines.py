@@ -25,7 +25,7 @@ class Line:
         text: the styled text, or a function that makes it when the line is first on the screen.
         topic: a function that returns what explains the line; only a line with a topic can be focused.
         width: the columns of the text if it is not made yet.
-        content: what the text is made of; lines with equal contents look the same.
+        content: a function that returns what the text is made of; lines with equal contents look the same.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Line:
         text: Text | Callable[[], Text],
         topic: Callable[[], str] | None = None,
         width: int | None = None,
-        content: Hashable = None,
+        content: Callable[[], Hashable] | None = None,
     ) -> None:
         self._make = text
         self.topic = topic
@@ -53,7 +53,7 @@ class Line:
     def looks_like(self, other: "Line") -> bool:
         """Return whether another line looks the same; without making the texts if the contents are known."""
         if self._content is not None and other._content is not None:
-            return self._content == other._content
+            return self._content() == other._content()
         return self.text == other.text and self.text.spans == other.text.spans and self.text.style == other.text.style
 
 
@@ -100,18 +100,26 @@ def table(
     rights = tuple([column.right for column in kept])
     wide = sum(widths) + GAP * (len(widths) - 1) + 1
 
-    def line(index: int, style: str = "bold", row: Any = None) -> Line:
+    def content(index: int) -> _Content:
+        row = rows[index - 1] if 0 < index <= len(rows) else None
         tints = ("",) * len(kept) if row is None else tuple([column.tint(row) for column in kept])
-        content = tuple([texts[index] for texts in cells]), tuple(widths), rights, tints, style
-        explained = None if topic is None or row is None else partial(topic, row)
-        return Line(partial(_aligned, *content), explained, wide, content)
+        look = "bold" if row is None else style(row)
+        return tuple([texts[index] for texts in cells]), tuple(widths), rights, tints, look
+
+    def line(index: int, explained: Callable[[], str] | None = None) -> Line:
+        # most lines are never on the screen
+        return Line(lambda: _aligned(*content(index)), explained, wide, lambda: content(index))
 
     rule = plain(screen.text("─") * wide, screen, "dim")
-    body = [line(index, style(row), row) for index, row in enumerate(rows, start=1)]
+    body = [line(index, topic and partial(topic, row)) for index, row in enumerate(rows, start=1)]
     lines = [line(0), rule, *body]
     if any(column.total is not None for column in kept):
         lines += [rule, line(len(rows) + 1)]
     return lines
+
+
+_Content = tuple[tuple[str, ...], tuple[int, ...], tuple[bool, ...], tuple[str, ...], str]
+"""The texts, widths, alignments and styles of the cells of a line, and the style of the line."""
 
 
 def _aligned(

@@ -1,6 +1,9 @@
 """The table of the steps of one rank, of an attention on several devices."""
 
+from collections.abc import Sequence
+
 from attnscope.core.sizes import plural
+from attnscope.render.columns import Column
 from attnscope.render.explorer.changes import signed, with_differences
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
 from attnscope.render.explorer.tables import filled
@@ -21,7 +24,9 @@ def shards(report: ShardingReport, pinned: ShardingReport | None, of: str, comma
     """
     what = f"{of} by {report.plan}" if of else report.plan
     above = folded(f"{what} on {plural(report.ranks, 'rank')}; d types another plan", screen, "dim")
-    columns = [column for column in sharding_columns(report) if any(map(column.words, report.steps))]
+    columns: Sequence[Column[ShardedStep]] = [
+        column for column in sharding_columns(report) if any(map(column.words, report.steps))
+    ]
     if pinned is not None:
         columns = with_differences(columns, report.steps, sharding_columns(pinned), pinned.steps)
     steps = table(columns, report.steps, screen, _topic_of_shard, _style_of_shard)

@@ -1,6 +1,5 @@
 """The tables of the explorer: steps, parts of a network, memory over the steps, and operands of the roofline."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +9,7 @@ from attnscope.core.axes import spell
 from attnscope.render import words
 from attnscope.render.columns import Column, fit
 from attnscope.render.explorer.changes import AFTER, marked, only_in, with_differences
+from attnscope.render.explorer.kept import kept
 from attnscope.render.explorer.lines import Line, folded, labelled_lines, plain, table
 from attnscope.render.held import LAST_TO_GO
 from attnscope.render.parts import part_columns, part_style
@@ -71,28 +71,12 @@ def parts(shown: Shown, screen: Screen) -> list[Line]:
     return _compared(shown, screen, _of_parts, part_style, lambda report: report.parts)
 
 
-def _once(columns_of: Callable[[Report], Columns]) -> Callable[[Report], Columns]:
-    """Return a function that keeps the columns of the latest reports, with the cells that they have made."""
-    kept: OrderedDict[int, tuple[Report, Columns]] = OrderedDict()
-
-    def columns(report: Report) -> Columns:
-        if id(report) not in kept:
-            # with the report, whose id stays its own as long as it exists
-            kept[id(report)] = report, columns_of(report)
-        kept.move_to_end(id(report))
-        if len(kept) > KEPT:
-            kept.popitem(last=False)
-        return kept[id(report)][1]
-
-    return columns
-
-
-@_once
+@kept(KEPT)
 def _of_steps(report: Report) -> Columns:
     return _without_backward(step_columns(report))
 
 
-@_once
+@kept(KEPT)
 def _of_parts(report: Report) -> Columns:
     found = _without_backward(part_columns(report))
     return [replace(column, most=MOST_NAME) if column.key == "part" else column for column in found]
@@ -122,8 +106,8 @@ def _of_memory(report: Report, rank: float) -> Columns:
     return [*chosen[:place], bar, *chosen[place:]]
 
 
-_of_memory_alone = _once(partial(_of_memory, rank=0))
-_of_memory_compared = _once(partial(_of_memory, rank=LAST_TO_GO["bytes_live"] + 2 * AFTER))
+_of_memory_alone = kept(KEPT)(partial(_of_memory, rank=0))
+_of_memory_compared = kept(KEPT)(partial(_of_memory, rank=LAST_TO_GO["bytes_live"] + 2 * AFTER))
 """Without and with the difference from A, which has its place before the bar."""
 
 
@@ -136,7 +120,7 @@ def operands(shown: Shown, screen: Screen) -> list[Line]:
     return [*above, plain("", screen), *_compared(shown, screen, _of_operands)]
 
 
-@_once
+@kept(KEPT)
 def _of_operands(report: Report) -> Columns:
     found = [column for column in step_columns(replace(report, focus=["roofline"])) if column.key in OPERANDS]
     chosen = [replace(column, rank=min(column.rank, MOST_RANK)) for column in found if column.rank is not None]
