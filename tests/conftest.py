@@ -15,7 +15,7 @@ from attnscope.reports.diff import Diff
 from attnscope.reports.neighbourhood import NeighbourhoodReport
 from attnscope.reports.report import Report
 from attnscope.reports.windows import WindowsReport
-from tests import commands, schema
+from tests import commands, sampling, schema
 
 # no deadline: the first example imports torch
 settings.register_profile(
@@ -25,6 +25,16 @@ settings.load_profile("attnscope")
 
 for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
     os.environ.pop(name, None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs all cases of large tables."""
+    parser.addoption("--every", action="store_true", help="run all cases of large tables, not a sample of them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set how many cases are collected."""
+    sampling.Extent.every = config.getoption("every")
 
 
 @pytest.hookimpl(optionalhook=True)  # not called with -p no:xdist

@@ -24,6 +24,7 @@ from attnscope.render.screen import Screen
 from attnscope.render.windows import render_windows
 from examples.qk_norm.spec import QKNormSpec
 from examples.sra.spec import SRASpec
+from tests.sampling import examples
 from tests.strategies import cross_specs, small_swins, small_vits, specs, swin_specs, vit_specs
 
 LINE = re.compile(r" = (\S.*?) += +([\d,]+) MACs$")
@@ -180,7 +181,7 @@ def hold_formulas_of_trace(spec: Spec) -> None:
         assert Reader(formula.formula, values_in(formula.values)).evaluate() == formula.macs
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(small_vits | small_swins)
 @example(SwinNetworkSpec(depths=(1, 1), dim=6, heads=1, image=(40, 48), window=7, batch=2))
 @example(MERGED)
@@ -198,7 +199,7 @@ def test_a_formula_equals_the_sum_of_the_steps(spec):
     assert own.macs == sum(form.values()) == spec.complexity().own_macs
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(swin_specs(kernels=("eager",)) | vit_specs(kernels=("eager",)) | cross_specs(kernels=("eager",)))
 def test_a_formula_of_trace_gives_the_number_beside_it(spec):
     hold_formulas_of_trace(spec)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,6 +19,7 @@ from attnscope.render.screen import Screen
 from attnscope.render.trace import line_columns, lines_of
 from attnscope.tracing.folding import GROUPS, ROWS
 from attnscope.tracing.selection import SORTS
+from tests.sampling import examples
 
 X = torch.zeros(2, 4)
 
@@ -93,14 +94,14 @@ def assert_adds_up(report):
             assert sum(column.value(line) for line in lines) == column.total, column.key
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(trees(), st.sampled_from([*GROUPS]), st.sampled_from([None, 1, 2, 3, 9]))
 def test_columns_of_a_tree_with_shared_modules_add_up(module, group, depth):
     report = attnscope.trace(module, X, group=group, depth=depth)
     assert_adds_up(report)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(trees())
 def test_each_run_of_a_shared_module_is_in_a_row_below_its_caller(module):
     report = attnscope.trace(module, X, depth=9)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnscope import UsageError
@@ -10,6 +10,7 @@ from attnscope.attentions.cswin.attention import CSWinAttention
 from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.core.neighbourhood import AllTokens
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_neighbourhood, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 2, "resolution": (4, 6), "stripe": 2}
@@ -34,7 +35,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(st.data())
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(data):
     stripe = data.draw(st.integers(1, 3))
     sides = st.integers(1, 4).map(lambda count: count * stripe)

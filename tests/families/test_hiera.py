@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.models.hiera import MaskUnitAttention as Reference
 
 from attnscope import UsageError
 from attnscope.attentions.hiera.attention import MaskUnitAttention
 from attnscope.attentions.hiera.spec import HieraSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 10, "out_dim": 12, "heads": 3, "resolution": (8, 12)}
@@ -30,7 +31,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(HieraSpec, resolution=(4, 12)))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.models.efficientvit_mit import LiteMLA
 
@@ -10,6 +10,7 @@ from attnscope import UsageError
 from attnscope.attentions.linear.attention import EPS, LinearAttention
 from attnscope.attentions.linear.spec import LinearSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "head_dim": 4, "resolution": (5, 8)}
@@ -27,7 +28,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(st.data())
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(data):
     scales = data.draw(st.sampled_from([(1,), (3,), (5,), (3, 5)]))
     spec = data.draw(specs_of(LinearSpec, kernel="eager", attn_drop=0.0, qk_scale=None, scales=scales))

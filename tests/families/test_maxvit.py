@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.layers import RelPosBias
 from timm.models.maxxvit import AttentionCl, grid_partition, grid_reverse, window_partition, window_reverse
 
@@ -12,6 +12,7 @@ from attnscope import UsageError
 from attnscope.attentions.maxvit.attention import MaxViTAttention
 from attnscope.attentions.maxvit.spec import MaxViTSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 15), "partition": (2, 3)}
@@ -36,7 +37,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(MaxViTSpec))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

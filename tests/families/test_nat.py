@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from attnscope import UsageError
 from attnscope.attentions.nat.attention import NeighbourhoodAttention
 from attnscope.attentions.nat.spec import NATSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (5, 8), "neighborhood": (3, 5)}
@@ -28,7 +29,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(NATSpec, kernel="eager", neighborhood=(3, 1)))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

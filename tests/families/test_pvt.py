@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.models.pvt_v2 import Attention
 from timm.models.twins import GlobalSubSampleAttn
 
@@ -10,6 +10,7 @@ from attnscope import UsageError
 from attnscope.attentions.pvt.attention import SpatialReductionAttention
 from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 10), "reduction": 2}
@@ -38,7 +39,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(PVTSpec))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

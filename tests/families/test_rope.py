@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import AttentionRope
 from timm.layers.pos_embed_sincos import RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed
@@ -16,6 +16,7 @@ from attnscope.attentions.vit.attention import EPS, ViTAttention
 from attnscope.attentions.vit.rope import ROTATIONS
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
 from tests.families.conftest import macs_of
+from tests.sampling import examples
 from tests.strategies import KERNELS, of_heads
 
 SMALL = {"dim": 24, "heads": 3, "image": (6, 10), "patch": (2, 2)}
@@ -70,7 +71,7 @@ def rotating_specs(draw):
 
 
 @given(rotating_specs())
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

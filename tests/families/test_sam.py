@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.models.vision_transformer_sam import Attention, window_partition, window_unpartition
 
 from attnscope import UsageError
 from attnscope.attentions.sam.attention import RelativePositionAttention
 from attnscope.attentions.sam.spec import SAMSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 10)}
@@ -30,7 +31,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(SAMSpec))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.models.mobilevit import LinearSelfAttention
 
@@ -11,6 +11,7 @@ from attnscope.attentions.separable.attention import SeparableAttention
 from attnscope.attentions.separable.spec import SeparableSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
 from tests.families.conftest import macs_of
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "resolution": (4, 6), "patch": (2, 3)}
@@ -31,7 +32,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(st.data())
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(data):
     patch, counts = (data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(2))
     resolution = (patch[0] * counts[0], patch[1] * counts[1])

@@ -17,6 +17,7 @@ from attnscope.attentions.swin3d.spec import Swin3DSpec
 from attnscope.core.windows import VolumeWindows
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
 from tests.families.conftest import macs_of
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3}
@@ -63,7 +64,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(Swin3DSpec))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)
@@ -142,7 +143,7 @@ def test_offsets_are_kept_exactly_if_the_rows_are_those_of_the_clipped_window(wi
     st.tuples(*[st.integers(1, 4)] * 3),
     st.tuples(*[st.integers(0, 3)] * 3),
 )
-@settings(max_examples=50)
+@examples(50)
 def test_masks_allow_exactly_the_tokens_of_the_same_groups(sides, window, shift):
     """Compare the mask with the groups of each axis, which the pictures of windows are drawn from."""
     shift = tuple(min(by, side - 1) for by, side in zip(shift, window, strict=True))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.models.twins import LocallyGroupedAttn
 
 from attnscope import UsageError
@@ -10,6 +10,7 @@ from attnscope.attentions.twins.attention import LocallyGroupedAttention
 from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
 from tests.families.conftest import macs_of
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 12, "heads": 3, "resolution": (4, 6), "window": 2}
@@ -25,7 +26,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(TwinsSpec))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from timm.models.davit import ChannelAttention as DaViTAttention
 from timm.models.xcit import XCA
 
@@ -10,6 +10,7 @@ from attnscope import UsageError
 from attnscope.attentions.xca.attention import ChannelAttention
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.testing import AttentionBattery, hold_elementwise_flops, hold_macs, hold_trace
+from tests.sampling import examples
 from tests.strategies import specs_of
 
 SMALL = {"dim": 15, "heads": 3, "resolution": (2, 7)}
@@ -30,7 +31,7 @@ class TestBattery(AttentionBattery):
 
 
 @given(specs_of(XCASpec, kernel="eager"))
-@settings(max_examples=50)
+@examples(50)
 def test_letters_closed_form_counters_and_trace_agree(spec):
     hold_macs(spec)
     hold_elementwise_flops(spec)
