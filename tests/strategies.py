@@ -1,6 +1,7 @@
 """Random Specs that run in milliseconds."""
 
 import math
+from contextlib import suppress
 
 from hypothesis import reject
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from attnscope.networks.vit.spec import ViTNetworkSpec
 
 small = st.integers(1, 4)
 KERNELS = ("eager", "sdpa")
+DRAWS = 8
+"""Draws of a Spec until its example is given up."""
 
 
 def kv_heads(heads: int) -> st.SearchStrategy[int | None]:
@@ -148,8 +151,8 @@ def _values(declared) -> st.SearchStrategy:
 @st.composite
 def specs_of(draw: st.DrawFn, spec: type[Spec], **fixed) -> Spec:
     """Draw small Specs of an attention from its fields alone; combinations that it rejects are drawn again."""
-    values = {name: draw(_values(declared)) for name, declared in own_fields(spec).items() if name not in fixed}
-    try:
-        return spec(**(values | fixed))
-    except UsageError:
-        reject()
+    for _ in range(DRAWS):
+        values = {name: draw(_values(declared)) for name, declared in own_fields(spec).items() if name not in fixed}
+        with suppress(UsageError):
+            return spec(**(values | fixed))
+    return reject()

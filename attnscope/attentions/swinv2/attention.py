@@ -1,6 +1,7 @@
 """Swin V2's attention as a module (Liu et al., arXiv 2111.09883, section 3); parameter names are timm's."""
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -158,6 +159,7 @@ def normalized(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(q, dim=-1, eps=shortest), k
 
 
+@cache
 def shortest_length(dtype: torch.dtype) -> float:
     """Return the length below which a vector is divided by this length instead of its own.
 
