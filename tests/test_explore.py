@@ -106,6 +106,14 @@ def test_a_spec_without_a_baseline_has_only_its_own_time(spec, timed):
     assert report.complexity.reference_s is None
 
 
+def test_an_audit_without_times_needs_no_memory_for_values():
+    """The input alone has 605 GB."""
+    report = attnscope.explore(attnscope.ViTSpec(batch=10**6), time=False, audit=True)
+    assert report.environment["device"] == "meta"
+    assert report.audit.agree
+    assert report.audit.torch == report.totals.macs
+
+
 def test_the_audit_adds_torch_to_the_independent_counts():
     audit = attnscope.explore(SMALL, time=False, audit=True).audit
     assert audit.agree

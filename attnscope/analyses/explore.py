@@ -38,7 +38,8 @@ def explore(
 
     Args:
         spec: an attention, such as a ViTSpec, or a network, such as a SwinNetworkSpec.
-        device: "auto", "cpu", "cuda", "mps", or "meta", which builds the module but computes nothing.
+        device: "auto", "cpu", "cuda", "mps", or "meta", which builds the module but computes nothing. "auto" is an
+            available device, or "meta" if the module runs without being timed.
         time: run the module and measure it. Otherwise, torch is imported only for the device "meta".
         budget: seconds to spend on each measurement (up to 3× on a busy machine); 0.3 by default, and 10 with `until`.
         threads: number of CPU threads. The times of a single thread are reliable even on a busy machine.
@@ -110,13 +111,14 @@ def on_device(options: RunOptions, dtype: str) -> RunOptions:
     """Resolve the device "auto".
 
     Returns:
-        The options with the type of an available device.
+        The options with the type of an available device, or with "meta" if nothing is timed.
 
     Raises:
         DeviceError: the device is not available, or does not support the dtype.
     """
     from attnscope.profiling.devices import find_device
 
-    device = find_device(options.device).type
+    # counters need no values, whose memory and time may be a hundred times theirs
+    device = "meta" if options.device == "auto" and not options.time else find_device(options.device).type
     check_dtype(device, dtype)
     return replace(options, device=device)
