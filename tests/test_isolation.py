@@ -38,6 +38,7 @@ from torch.utils._pytree import tree_map_only
 import attnscope
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.profiling import timing
+from attnscope.profiling.printing import HIDDEN, MOST_LINES, prints_on_stderr
 from attnscope.tracing import call_timing, isolation
 from attnscope.tracing.isolation import isolated
 from attnscope.tracing.process_state import process_as_before
@@ -1184,6 +1185,36 @@ def test_what_a_file_prints_goes_to_stderr_and_it_runs_once(tmp_path, options, f
         assert json.loads(done.stdout)["totals"]["macs"] == 32
     else:
         assert "runs" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["trace prints.py", "compare prints.py torch.nn:Identity"])
+def test_what_a_timed_module_prints_is_on_stderr_and_its_repetitions_are_hidden(tmp_path, command):
+    (tmp_path / "prints.py").write_text(FILE)
+    (tmp_path / "next_to_it.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "attnscope", *command.split(), "--input", "2,4", "--time", "--budget", "0.1", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["command"].startswith(f"attnscope {command}")
+    assert MOST_LINES // 2 < done.stderr.split().count("runs") <= MOST_LINES + 5  # a contender is traced before
+    assert done.stderr.count(HIDDEN) == 1
+
+
+def test_lines_after_the_first_ones_are_hidden(capsys):
+    with prints_on_stderr():
+        for count in range(MOST_LINES // 3):
+            print("first", "second", sep="\n", end="")
+            sys.stdout.writelines(["\n", f"{count}\n"])
+        print("no more")
+    print("after")
+    shown = capsys.readouterr()
+    lines = [line for count in range(MOST_LINES // 3) for line in ("first", "second", str(count))]
+    assert shown.err == "\n".join(lines) + "\n" + HIDDEN
+    assert shown.out == "after\n"
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -23,6 +23,7 @@ from attnscope.core.version import __version__
 from attnscope.profiling.building import build, resident_bytes, settled, shortage
 from attnscope.profiling.candidates import Candidate
 from attnscope.profiling.noise import disturbances
+from attnscope.profiling.printing import prints_on_stderr
 from attnscope.reports.comparison import MODULE, Comparison, LeftOut, Point
 from attnscope.reports.comparison import Contender as ContenderWords
 
@@ -217,7 +218,7 @@ def race_modules(
     found = find_device(device)
     comparison.environment |= environment(found, threads, seed)
     (point,) = comparison.points
-    with settled(threads, seed, found):
+    with settled(threads, seed, found), prints_on_stderr():
         progress(0, 1, "the forwards in turn")
         forwards = _runnable(comparison, candidates, found, seed)
         if not forwards:

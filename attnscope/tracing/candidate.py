@@ -10,6 +10,7 @@ from attnscope.core.errors import UsageError, literal
 from attnscope.profiling.building import settled
 from attnscope.profiling.candidates import Candidate
 from attnscope.profiling.options import BUDGET_S
+from attnscope.profiling.printing import prints_on_stderr
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.construction import built, inputs_maker
 from attnscope.tracing.isolation import evaluating, isolated
@@ -119,7 +120,7 @@ def _candidate(
 
 def _on_meta(target: Target) -> tuple[nn.Module, list[InputSpec]]:
     """Return the module without memory, and its inputs."""
-    with imports_as_before():
+    with imports_as_before(), prints_on_stderr():
         module = built(target, "meta", otherwise="cpu")
         return module, target.inputs_of(module)
 

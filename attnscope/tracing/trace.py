@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import wraps
@@ -18,6 +18,7 @@ from attnscope.core.version import __version__
 from attnscope.profiling.building import memory_errors_explained, settled, shortage
 from attnscope.profiling.devices import environment, find_device
 from attnscope.profiling.options import BUDGET_S
+from attnscope.profiling.printing import prints_on_stderr
 from attnscope.reports.report import TraceReport
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.construction import SMALLER, built, inputs_maker, parameters_short
@@ -169,7 +170,7 @@ def _harmless() -> Iterator[None]:
     """
     with (
         process_as_before(),
-        redirect_stdout(sys.stderr),
+        prints_on_stderr(),
         torch.inference_mode(False),
         unset_fake_temporarily(),
         memory_returned(),
