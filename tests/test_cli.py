@@ -15,7 +15,7 @@ from attnscope import attentions, networks
 from attnscope.attentions.spec import own_fields_first
 from attnscope.cli.commands import build
 from attnscope.cli.extension import OTHERS
-from attnscope.core.errors import did_you_mean
+from attnscope.core.errors import did_you_mean, in_a_line
 from attnscope.networks.configs import presets
 
 WRONG = [
@@ -126,6 +126,11 @@ WRONG = [
     ("vit --budget inf", 2, "--budget must be a finite number (got inf)"),
     ("cross --preset vit-b-16-224", 2, "--preset is not a flag of attnscope cross, but of swin, vit and others; "),
     ("vit --window 7", 2, "--window is not a flag of attnscope vit, but of swin, hiera and others; "),
+    (
+        "trace my.py --save a.json",
+        2,
+        "--save is not a flag of attnscope trace, but of swin, vit and others; use -o FILE.json; to compare with",
+    ),
     ("twins --shift", 2, "--shift is not a flag of attnscope twins, but of swin, swin3d and others; "),
     ("vit --hidden-size 96", 2, "--hidden-size is not a flag of attnscope vit; did you mean --dim?"),
     ("vit --resolution 14", 2, "--resolution is not a flag of attnscope vit; did you mean --tokens?"),
@@ -690,3 +695,18 @@ def test_a_stage_and_a_block_are_selected(attnscope):
     wrong = attnscope("swin", "--scope", "model", "--resolution", "56", "--no-time")
     assert wrong.returncode == 2
     assert "--resolution applies only to --scope attention (got --scope model); use --image instead" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("short\nsecond", "short"),
+        ("x" * 100, "x" * 100),
+        ("x" * 101, "x" * 100 + " …"),
+        ("word " * 19 + "seven words", "word " * 19 + "seven …"),
+        ("word " * 20 + "more", "word " * 19 + "word …"),
+        ("", ""),
+    ],
+)
+def test_a_long_line_of_another_library_ends_after_a_word(message, line):
+    assert in_a_line(ValueError(message)) == f"ValueError: {line}"

@@ -10,6 +10,14 @@ from attnscope import attentions
 from attnscope.cli.flags import BY_PRESET, key_of
 from attnscope.core.errors import flag, quoted
 
+OTHER_WAYS = {
+    (
+        "trace",
+        "--save",
+    ): "use -o FILE.json; to compare with another version, use --against REV or attnscope compare OLD NEW",
+}
+"""What a command has instead of a flag of other commands."""
+
 NEAR = 0.65
 """The lowest similarity of a flag that is suggested."""
 
@@ -74,7 +82,8 @@ def _unknown_flag(context: Any, name: str) -> str:
     near = [] if others else [bare[each] for each in difflib.get_close_matches(word, bare, n=1, cutoff=NEAR)]
     close = [*meant, *begun, *near]
     of = f", but of {others}" if others and not close else ""
-    fix = f"did you mean {close[0]}?" if close else f"{path_of(context)} --help lists its flags"
+    other = OTHER_WAYS.get((str(context.command.name), name), f"{path_of(context)} --help lists its flags")
+    fix = f"did you mean {close[0]}?" if close else other
     return f"{name} is not a flag of {path_of(context)}{of}; {fix}"
 
 

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+LONGEST_LINE = 100
+"""Characters of a third-party error that are shown."""
+
 
 class AttnscopeError(Exception):
     """Base class of errors whose message is one line: the field, the rule, the value and the nearest legal value.
@@ -79,10 +82,12 @@ def exceeds_addresses(error: BaseException) -> bool:
 def in_a_line(error: BaseException) -> str:
     """Return the type and the first line of a third-party error: `ValueError: first line`.
 
-    The line is cut after 100 characters.
+    A line of more than 100 characters ends after a word, with `…`.
     """
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line[:100]}"
+    line = (str(error).splitlines() or [""])[0]
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE + 1].rpartition(' ')[0] or line[:LONGEST_LINE]} …"
+    return f"{type(error).__name__}: {line}"
 
 
 def _spelled(line: str, spell: Callable[[str], str]) -> str:

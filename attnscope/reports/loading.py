@@ -56,7 +56,10 @@ def parse_report(text: str, path: str) -> Report:
     if not _is_shallow(data):
         raise UsageError(f"{path} is not a saved run: it has over {DEEPEST} levels of values; write one with --save")
     if data.get("audit", {}) is None:
-        raise UsageError(f"{path} is a trace of a module; only runs of an attention or a network can be compared")
+        raise UsageError(
+            f"{path} is a trace of a module; only runs of an attention or a network can be compared; "
+            "compare modules with attnscope compare OLD.py:NAME NEW.py:NAME, or attnscope trace --against REV"
+        )
     try:
         report = TypeAdapter(Report).validate_python(_with_new_names(data))
     except ValidationError as error:
