@@ -158,10 +158,16 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "-").replace("/", "-")
 
 
-def nearest_divisors(value: int, of: int) -> str:
-    """Return the divisors of `of` closest to a value, below and above it: `1 or 3` for the value 2 and `of` 3."""
+def nearest_divisors(value: int, of: int, unit: int = 1) -> str:
+    """Return the divisors of `of` closest to a value, below and above it: `1 or 3` for the value 2 and `of` 3.
+
+    Args:
+        value: the value that is not a divisor.
+        of: the number to divide.
+        unit: divides all of the divisors.
+    """
     small = [number for number in range(1, math.isqrt(of) + 1) if of % number == 0]
-    divisors = {*small, *(of // number for number in small)}
+    divisors = [number for number in {*small, *(of // number for number in small)} if number % unit == 0]
     below, above = (number for number in divisors if number < value), (number for number in divisors if number > value)
     return " or ".join(str(divisor) for divisor in (max(below, default=0), min(above, default=0)) if divisor)
 

@@ -167,6 +167,9 @@ def test_parameters_have_the_names_of_the_reference():
     [
         ({"stripe": 3}, r"resolution must be divisible by stripe 3 \(got 56\); nearest: 54 or 57, or stripe 2 or 4"),
         ({"heads": 1}, r"heads must be even, half of them for each direction of the stripes \(got 1\); nearest: 2"),
+        ({"heads": 3}, r"heads must be even, .* \(got 3\); nearest: 2 or 4$"),
+        ({"heads": 3, "dim": 66}, r"heads must be even, .* \(got 3\); nearest: 2 or 6$"),  # 4 does not divide 66
+        ({"heads": 3, "dim": 63}, r"heads must be even, .* \(got 3\); nearest: 2 or 4$"),  # nothing even divides 63
         ({"dim": 65}, r"dim must be divisible by heads 2 \(got 65\); nearest: 64 or 66"),
     ],
 )

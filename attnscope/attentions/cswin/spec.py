@@ -93,6 +93,13 @@ class CSWinSpec(Headed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        directions = len(self.stripes)
+        if self.heads % directions:
+            nearest = nearest_divisors(self.heads, self.dim, directions) or nearest_multiples(self.heads, directions)
+            raise UsageError(
+                f"{{heads}} must be even, half of them for each direction of the stripes (got {self.heads}); "
+                f"nearest: {nearest}"
+            )
         self.check_heads()
         for side in self.resolution:
             if side % self.stripe:
@@ -100,11 +107,6 @@ class CSWinSpec(Headed):
                 raise UsageError(
                     f"{{resolution}} must be divisible by {{stripe}} {self.stripe} (got {side}); nearest: {nearest}"
                 )
-        if self.heads % len(self.stripes):
-            raise UsageError(
-                f"{{heads}} must be even, half of them for each direction of the stripes (got {self.heads}); "
-                f"nearest: {nearest_multiples(self.heads, 2)}"
-            )
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
