@@ -120,7 +120,7 @@ class HieraSpec(Headed):
             _check_divisible("resolution", self.resolution, "q_stride", stride)
         else:
             _check_divisible("resolution", self.resolution, "window", self.window)
-            _check_divisible("window", self.window, "q_stride", stride)
+            _check_divisible("window", self.window, "q_stride", stride, within=self.resolution)
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
@@ -195,8 +195,10 @@ class HieraSpec(Headed):
         return f"attnscope compare vit hiera --resolution {spell_pair(self.resolution, 'x')}", "the cost"
 
 
-def _check_divisible(name: str, sides: Pair, by: str, divisors: Pair) -> None:
-    for side, divisor in zip(sides, divisors, strict=True):
+def _check_divisible(name: str, sides: Pair, by: str, divisors: Pair, within: Pair = (0, 0)) -> None:
+    """Check that sides are multiples of divisors; the nearest ones divide the sides of `within`, if any of them do."""
+    for side, divisor, whole in zip(sides, divisors, within, strict=True):
         if side % divisor:
-            nearest = nearest_multiples(side, divisor)
+            nearest = nearest_divisors(side, whole, divisor) if whole else ""
+            nearest = nearest or nearest_multiples(side, divisor)
             raise UsageError(f"{{{name}}} must be divisible by {{{by}}} {divisor} (got {side}); nearest: {nearest}")
