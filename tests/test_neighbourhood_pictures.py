@@ -146,7 +146,10 @@ NARROW = {"nat": {"neighborhood": (3, 1)}, "linear": {"scales": (3,)}, "hiera": 
         (["nat", "--order"], "--order applies only to swin and swinv2 (got nat); leave it out"),
         (["nat", "--token", "14,0"], "--token 14,0 is outside of the grid; row must be between 0 and 13"),
         (["nat", "--layers", "36"], "--layers must be between 1 and 35 (got 36)"),
-        (["hiera", "--layers", "2"], "--layers needs as many queries as tokens"),
+        (
+            ["hiera", "--layers", "2"],
+            "--layers needs as many queries as tokens; pooled queries reduce the grid of the next layer; use --q-stride 1",
+        ),
         (["nta"], "the attention nta is unknown; did you mean nat?"),
     ],
 )

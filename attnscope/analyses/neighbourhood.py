@@ -44,8 +44,9 @@ def look_at_neighbourhood(
     if layers is not None:
         check_layers(layers)
         if queries != sides:
+            fix = "; use {q_stride} 1" if "q_stride" in spec.PICTURED else ""
             raise UsageError(
-                "{layers} needs as many queries as tokens; pooled queries reduce the grid of the next layer"
+                f"{{layers}} needs as many queries as tokens; pooled queries reduce the grid of the next layer{fix}"
             )
     query = tuple(_own(place, side // count) for place, side, count in zip(token, sides, queries, strict=True))
     return NeighbourhoodReport(
