@@ -1204,8 +1204,14 @@ def test_what_a_timed_module_prints_is_on_stderr_and_its_repetitions_are_hidden(
     assert done.stderr.count(HIDDEN) == 1
 
 
-def test_lines_after_the_first_ones_are_hidden(capsys):
+def test_all_lines_of_code_that_runs_once_are_shown(capsys):
     with prints_on_stderr():
+        print("\n".join(map(str, range(2 * MOST_LINES))))
+    assert capsys.readouterr() == ("", "".join(f"{count}\n" for count in range(2 * MOST_LINES)))
+
+
+def test_lines_of_a_measurement_after_the_first_ones_are_hidden(capsys):
+    with prints_on_stderr(repeats=True):
         for count in range(MOST_LINES // 3):
             print("first", "second", sep="\n", end="")
             sys.stdout.writelines(["\n", f"{count}\n"])

@@ -218,7 +218,7 @@ def race_modules(
     found = find_device(device)
     comparison.environment |= environment(found, threads, seed)
     (point,) = comparison.points
-    with settled(threads, seed, found), prints_on_stderr():
+    with settled(threads, seed, found), prints_on_stderr(repeats=True):
         progress(0, 1, "the forwards in turn")
         forwards = _runnable(comparison, candidates, found, seed)
         if not forwards:

@@ -1,4 +1,4 @@
-"""Show on stderr what the code of a user prints, without the repetitions of a measurement."""
+"""Show on stderr what the code of a user prints, of a measurement the beginning alone."""
 
 import sys
 from collections.abc import Iterator
@@ -11,9 +11,13 @@ HIDDEN = f"attnscope: hides what the module prints after {MOST_LINES} lines\n"
 
 
 @contextmanager
-def prints_on_stderr() -> Iterator[None]:
-    """Show on stderr the first lines that are printed within a `with` block, so that stdout has the result alone."""
-    with redirect_stdout(cast(TextIO, _Beginning(sys.stderr))):
+def prints_on_stderr(repeats: bool = False) -> Iterator[None]:
+    """Show on stderr what is printed within a `with` block, so that stdout has the result alone.
+
+    Args:
+        repeats: whether the code runs again and again, as in a measurement; then only the first lines are shown.
+    """
+    with redirect_stdout(cast(TextIO, _Beginning(sys.stderr)) if repeats else sys.stderr):
         yield
 
 

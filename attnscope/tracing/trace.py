@@ -131,7 +131,7 @@ def trace(
     )
     _check_home(module, options)
     _check_values((inputs, keywords), options)
-    with _harmless():
+    with _harmless(options.time):
         return _trace(options, name or type(module).__name__, module, lambda where: (inputs, keywords), lambda: module)
 
 
@@ -148,7 +148,7 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
         DeviceError: the device is not available, or the target does not fit in its memory.
         ForwardError: the target could not be built, or its forward raised.
     """
-    with _harmless(), imports_as_before():
+    with _harmless(options.time), imports_as_before():
         before = set(sys.modules)
         with settled(options.threads, options.seed, torch.device("cpu")):
             if options.runs:
@@ -162,15 +162,17 @@ def trace_target(target: Target, options: TraceOptions) -> TraceReport:
 
 
 @contextmanager
-def _harmless() -> Iterator[None]:
+def _harmless(repeats: bool) -> Iterator[None]:
     """Leave the process as it is within a `with` block, and show what the user's code prints on stderr.
+
+    Of code that repeats, as in a measurement, only the first lines are shown.
 
     Tensors of an inference mode around it would refuse to be changed outside of that mode, and those of a fake mode have no
     values.
     """
     with (
         process_as_before(),
-        prints_on_stderr(),
+        prints_on_stderr(repeats),
         torch.inference_mode(False),
         unset_fake_temporarily(),
         memory_returned(),
