@@ -88,6 +88,11 @@ def test_an_unknown_value_satisfies_nothing_and_is_last():
     assert read_sort("-x", ("x",)) == ("x", True)
 
 
+def test_the_heading_of_a_column_suggests_its_field():
+    with pytest.raises(UsageError, match=r"images/s is unknown; did you mean throughput\?"):
+        read_sort("images/s", ("image", "macs", "throughput"))
+
+
 def test_entries_are_the_points_of_all_contenders_that_satisfy_the_conditions():
     labels, over = ("vit", "swin", "cswin"), {"image": [56, 112, 224], "batch": [1, 2]}
     meeting = arrange(labels, over, {})

@@ -101,6 +101,7 @@ def test_every_counted_quantity_of_networks_has_a_value_or_a_lower_bound():
 WRONG = [
     (("vit-b-16-224", "swin"), {}, {}, "networks must be compared with networks"),
     (("swin", "vit-b-16-22"), {}, {}, "'vit-b-16-22' is not an attention or a preset; did you mean vit-b-16-224?"),
+    (("swin:", "vit"), {}, {}, "swin: has no setting after the colon; write swin or swin:FIELD=VALUE"),
     (("vit-b-16-224", "swin-t-224"), {}, {"quantity": "block"}, "block is of attentions"),
     (("vit-b-16-224", "swin-t-224"), {}, {"resolution": 14}, "resolution is not a field of"),
     (("vit", "swin"), {}, {"quantity": "latency"}, "latency requires times"),

@@ -114,8 +114,10 @@ def read_contender(text: str) -> Contender:
     Raises:
         UsageError: the attention, the preset or a field is unknown, or a value does not have the type of its field.
     """
-    name, _, settings = text.strip().removeprefix(PRESET).partition(":")
+    name, colon, settings = text.strip().removeprefix(PRESET).partition(":")
     contender = _named(text.strip(), name)
+    if colon and not settings:
+        raise UsageError(f"{text} has no setting after the colon; write {name} or {name}:FIELD=VALUE")
     for setting in filter(None, settings.split(",")):
         key, equals, value = (part.strip() for part in setting.partition("="))
         key = key.replace("-", "_")

@@ -27,7 +27,7 @@ WAYS_IN: dict[str, tuple[Row, ...]] = {
     ),
     "Measure and guard": (
         ("attnscope vit --save a.json", "Time and verify each step."),
-        ("attnscope trace FILE.py:CLASS", "Do the same for any module."),
+        ("attnscope trace FILE.py:CLASS", "Count any module; --time measures it."),
         ("attnscope diff a.json b.json", "Compare two runs, also in CI."),
     ),
     "Get help": (

@@ -11,6 +11,9 @@ from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.units import read_quantity
 
 Row = TypeVar("Row")
+
+HEADINGS = {"images/s": "throughput"}
+"""Headings of columns that differ from the names of their fields, which errors suggest the names for."""
 Value = int | float | str | None
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -101,7 +104,7 @@ def read_field(flag: str, text: str, fields: Sequence[str]) -> str:
     for field in fields:
         if name.replace("_", "-") == field.lower().replace("_", "-"):
             return field
-    raise UsageError(f"{{{flag}}} {quoted(text)} is unknown; {did_you_mean(name, fields)}")
+    raise UsageError(f"{{{flag}}} {quoted(text)} is unknown; {did_you_mean(name, fields, synonyms=HEADINGS)}")
 
 
 def select(
