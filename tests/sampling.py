@@ -16,7 +16,7 @@ SHARE = 4
 
 
 class Extent:
-    """How many cases run; the option sets it before tests are collected."""
+    """The extent of the tables. The option sets it before tests are collected."""
 
     every = False
 

@@ -85,7 +85,7 @@ def test_macs_equal_flop_counter_mode(library, name):
 
 
 @pytest.mark.slow
-def test_macs_of_forty_networks_equal_flop_counter_mode():
+def test_macs_of_networks_equal_flop_counter_mode():
     lists = runpy.run_path(str(BENCHMARK))
     names = [("timm", name) for name in lists["TIMM"]] + [("torchvision", name) for name in lists["TORCHVISION"]]
     assert len(names) >= 40

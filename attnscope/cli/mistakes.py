@@ -16,7 +16,7 @@ OTHER_WAYS = {
         "--save",
     ): "use -o FILE.json; to compare with another version, use --against REV or attnscope compare OLD NEW",
 }
-"""What a command has instead of a flag of other commands."""
+"""The way of a command that replaces a flag of other commands."""
 
 NEAR = 0.65
 """The lowest similarity of a flag that is suggested."""
