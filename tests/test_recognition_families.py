@@ -38,6 +38,9 @@ OWN = [
     spec("twins", resolution=(13, 20), window=(4, 7), dim=48),
     spec("twins", resolution=14, batch=2),
     spec("vit", tokens=50, dim=64, heads=4, batch=3),
+    spec("vit", image=4, patch=1, dim=64, heads=4, rope="axial", cls=False),
+    spec("vit", image=4, patch=1, dim=64, heads=4, rope="mixed"),
+    spec("vit", image=4, patch=1, dim=64, heads=4, rope="dinov3", registers=4, batch=2),
 ]
 
 

@@ -12,6 +12,21 @@ LINEAR, SEPARABLE = "linear", "separable"
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """A rotary position embedding as it was observed.
+
+    Args:
+        tokens: number of queries that rotate, which excludes tokens without a position.
+        halves: whether channel i forms a pair with channel i + d/2, not with its neighbour.
+        is_learned: whether the angles are made from parameters.
+    """
+
+    tokens: int
+    halves: bool
+    is_learned: bool
+
+
+@dataclass(frozen=True)
 class Observed:
     """The sizes of one attention, read from the views, matmuls and convolutions of a forward.
 
@@ -31,6 +46,7 @@ class Observed:
         key_sides: sides of the keys of a query; None if unknown.
         is_other: whether keys come from another sequence than the queries.
         is_biased: whether something is added to the scores, such as a position bias or a mask.
+        rotation: the rotary position embedding of queries and keys; None without one.
     """
 
     scope: str
@@ -48,6 +64,7 @@ class Observed:
     key_sides: Sides | None = None
     is_other: bool = False
     is_biased: bool = False
+    rotation: Rotation | None = None
 
     @property
     def grid(self) -> Sides:

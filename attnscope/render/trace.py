@@ -34,6 +34,7 @@ SHAPES = 2
 """Number of different output shapes on the screen; CSV has all."""
 OUTSIDE = "outside your code"
 UNKNOWN = "attention of a kind that attnscope does not know: "
+ROTATED = "q and k rotated (RoPE)"
 CODE = 34
 """Columns of a source line on the screen; CSV has the whole line."""
 
@@ -352,7 +353,8 @@ def attention_line(found: AttentionFound) -> str:
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
     heads = "heads unknown" if found.heads is None else f"{plural(found.heads, 'head')} of {found.head_dim}"
     unknown = UNKNOWN if found.scope == "predicted" else ""
-    return f"{where}: {unknown}{found.neighbourhood.words}, {_tokens(found)}, {heads}, {found.kind}"
+    rotated = [ROTATED] if found.is_rotated else []
+    return ", ".join([f"{where}: {unknown}{found.neighbourhood.words}", _tokens(found), heads, *rotated, found.kind])
 
 
 def _tokens(found: AttentionFound) -> str:

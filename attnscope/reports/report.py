@@ -628,7 +628,8 @@ class AttentionFound:
     MACs and seconds cover all instances, and each share is that of the whole forward. `window` has a side for each axis of
     the image; it is None if the attention is global or if the sides are unknown. `keys` is None if tokens have no scores
     with tokens, and `heads` if it is unknown. `mistakes` says what is likely to be a mistake. `family` is None if no
-    attention of attnscope has the MACs of the module.
+    attention of attnscope has the MACs of the module. `is_rotated` is True if queries and keys have a rotary position
+    embedding.
     """
 
     path: str
@@ -656,6 +657,7 @@ class AttentionFound:
     module_time_shares: Interval | None = None
     """The intervals of the shares of the time."""
     family: Family | None = None
+    is_rotated: bool = False
 
 
 @dataclass(frozen=True)

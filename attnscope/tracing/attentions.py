@@ -128,6 +128,7 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         family=Family(spec.name, spec.command(batch=1), spec.neighbourhood.describe()) if spec and is_whole else None,
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
+        is_rotated=first.rotation is not None,
     )
 
 
@@ -346,6 +347,7 @@ def observed(attention: Attention) -> Observed | None:
         is_dilated=places.grid,
         key_sides=places.key_plane,
         is_other=attention.is_other or (not attention.pooled and attention.tokens != attention.keys),
+        rotation=attention.rotation,
     )
 
 

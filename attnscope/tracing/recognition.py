@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from attnscope.attentions.observed import Rotation
 from attnscope.core.axes import Shape
 from attnscope.tracing.flow.axes import (
     BATCH,
@@ -25,6 +26,7 @@ from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, valu
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.record import Flow, Node, Value
+from attnscope.tracing.flow.rotation import rotation_of
 from attnscope.tracing.flow.rules import AxisRules
 from attnscope.tracing.flow.uses import unused_among
 
@@ -66,6 +68,7 @@ class Attention:
         pooled: whether the keys are tokens of the queries too, but fewer, or more of them around a window.
         is_other: whether the keys surely come from another sequence than the queries, which may be as long.
         mistakes: what is likely to be a mistake in it.
+        rotation: the rotary position embedding of queries and keys; None without one.
         path: the innermost module that contains it.
         projections: indices of the calls of its projections.
         first: index of the call of the score.
@@ -84,6 +87,7 @@ class Attention:
     is_other: bool = False
     layer: Layer | None = None
     mistakes: tuple[str, ...] = ()
+    rotation: Rotation | None = None
     path: str = ""
     projections: tuple[int, ...] = ()
     first: int = 0
@@ -108,6 +112,7 @@ class Attention:
             self.pooled,
             self.is_other,
             self.mistakes,
+            self.rotation,
             (self.layer.dim, self.layer.out_dim, self.layer.macs) if self.layer else None,
         )
 
@@ -204,7 +209,14 @@ def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     inner = (found.heads or 1) * found.head_dim
     layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
     core = Core(part.inputs, part.results, part.nodes, pairs.consumers)
-    return replace(part, found=replace(found, layer=layer, core=core))
+    return replace(part, found=replace(found, layer=layer, core=core, rotation=_rotation(part)))
+
+
+def _rotation(part: _Part) -> Rotation | None:
+    """Return the rotary position embedding of the queries, if the keys have one too."""
+    query, key = part.inputs[:2] if len(part.inputs) > 1 else (None, None)
+    found = query and rotation_of(query)
+    return found if found and key and rotation_of(key) else None
 
 
 def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:

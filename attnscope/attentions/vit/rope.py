@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from attnscope.attentions.observed import Rotation as Observed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rotation:
@@ -25,6 +27,10 @@ class Rotation:
     halves: bool = False
     is_centered: bool = False
     side: int | None = None
+
+    def is_like(self, seen: Observed) -> bool:
+        """Return whether an observed embedding forms the same pairs, with angles of the same kind."""
+        return (self.halves, self.is_learned) == (seen.halves, seen.is_learned)
 
 
 ROPE_VIT = "Heo et al., arXiv 2403.13298"

@@ -110,8 +110,18 @@ class ViTSpec(Headed):
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
         """Yield the fields for attention of each token to all tokens."""
-        if seen.is_global:
-            yield {"tokens": seen.tokens, "dim": seen.dim, "heads": seen.heads}
+        if not seen.is_global:
+            return
+        sizes = {"dim": seen.dim, "heads": seen.heads}
+        if seen.rotation is None:
+            yield {"tokens": seen.tokens, **sizes}
+            return
+        prefix, patches = seen.tokens - seen.rotation.tokens, replace(seen, tokens=seen.rotation.tokens).grid
+        if 1 in patches:  # a sequence, such as one of words
+            return
+        rope = (name for name, known in ROTATIONS.items() if known.is_like(seen.rotation))
+        others = {"registers": prefix - 1} if prefix > 1 else {} if prefix else {"cls": False}
+        yield {"image": patches, "patch": (1, 1), **others, **sizes, "rope": next(rope, None)}
 
     def check_rope(self) -> None:
         """Check that the tokens have positions, and that each head has the channels to rotate.
