@@ -172,7 +172,7 @@ class Normalized(Rotated):
 
 
 @pytest.mark.parametrize("module", [OnlyQueries, Gated, Mixed, Flipped, Normalized], ids=lambda module: module.__name__)
-def test_other_sums_of_queries_are_no_rotation(module):
+def test_other_sums_of_queries_rotate_nothing(module):
     found = found_in(module())
     assert not found.is_rotated
     assert found.family.command == f"attnscope vit {SHAPE} --tokens {TOKENS}"

@@ -65,7 +65,7 @@ def _of_complex(node: Node) -> Rotation | None:
 
 
 def _terms(node: Node) -> list[list[Value]]:
-    """Return the factors of each product in a sum; fewer than two if its terms are no products."""
+    """Return the factors of each product in a sum; fewer than two if a term has no factors."""
     values = [*node.inputs]
     if node.name.startswith("addcmul"):
         return [_of_product(values[0]), values[1:]]
