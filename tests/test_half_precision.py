@@ -56,12 +56,23 @@ def error_in_ulps(module, inputs, dtype, autocast):
     if not autocast:
         module, inputs = copy.deepcopy(module).to(dtype), [x.to(dtype) for x in inputs]
     with torch.no_grad():
-        with torch.autocast("cpu", dtype) if autocast else contextlib.nullcontext():
+        with torch.autocast("cpu", dtype) if autocast else contextlib.nullcontext(), own_convolutions(module):
             half = module(*inputs)
         # the compiled kernels have no float64
         exact = with_kernel(copy.deepcopy(module).double(), "eager")(*[x.double() for x in inputs])
     assert half.isfinite().all()
     return ((half.double() - exact).abs().max() / exact.abs().max() / torch.finfo(dtype).eps).item()
+
+
+@contextlib.contextmanager
+def own_convolutions(module):
+    """Convolve without oneDNN: in 3.12, a bfloat16 result of one position can be wrong where a CPU has avx512_bf16."""
+    has_convolution = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    torch.backends.mkldnn.set_flags(not has_convolution)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(True)
 
 
 def with_kernel(module, kernel):
