@@ -6,11 +6,13 @@ depends on whose code builds it.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from math import prod
 from types import MappingProxyType
 from typing import Any
 
 from attnscope.core.axes import Shape
+from attnscope.ops.tape import Run
 from attnscope.plan.plan import Plan, SizedStep
 
 MODULE = "module"
@@ -246,12 +248,14 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
     leading = step.outputs[0][0] if "b" in first else 1
     rows, columns = first[1:] if len(first) == 3 else (None, None)
     windows = (step.sizes[rows], step.sizes[columns]) if rows and columns else None
-    for run in step.forward.runs:
+    runs = step.forward.runs
+    for run, after in zip_longest(runs, runs[1:]):
         kind = KINDS.get(run.name)
         if kind is None:
             continue
         elements = prod(run.output)
-        biases = elements if run.name == "addmm" or (kind == "convolution" and has_bias) else 0
+        adds_bias = run.name == "addmm" or (kind == "linear" and after is not None and _adds_bias(after))
+        biases = elements if adds_bias or (kind == "convolution" and has_bias) else 0
         channels = sum([prod(shape) for name, shape in step.weights.items() if name.endswith("bias")])
         yield Operation(
             step=step.name,
@@ -261,7 +265,7 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             inputs=times * prod(run.inputs[0]),
             elements=times * elements,
             biases=times * biases,
-            learned_biases=times * (biases * channels // run.output[-1] if run.name == "addmm" else biases),
+            learned_biases=times * (biases * channels // run.output[-1] if adds_bias else biases),
             rows=times * (elements // run.output[-1]),
             params=times
             * {"convolution": run.macs + biases, "table": run.output[-1] * params}.get(kind, leading * params),
@@ -271,6 +275,11 @@ def _operations(step: SizedStep) -> Iterable[Operation]:
             lookups=_lookups(step) if kind == "table" else (),
         )
         params = 0  # a step with several operations has its parameters once
+
+
+def _adds_bias(run: Run) -> bool:
+    """Return whether an operator adds the bias of a linear layer, whose input was not contiguous."""
+    return run.name == "add" and run.inputs[-1] == run.output[-1:]
 
 
 def _lookups(step: SizedStep) -> tuple[int, ...]:

@@ -100,7 +100,7 @@ class ChannelAttention(SelfAttention):
 
     @steps.merge_channels
     def merge_channels(self, heads: Tensor) -> Tensor:
-        return heads.permute(0, 3, 1, 2).flatten(2).contiguous()
+        return heads.permute(0, 3, 1, 2).flatten(2)
 
 
 def build(spec: XCASpec) -> ChannelAttention:

@@ -80,7 +80,7 @@ mix_channels = Step(
 )
 merge_channels = Step(
     "heads: b h d n -> merged: b n (h d)",
-    op=op.rearrange,
+    op=op.view,
     doc="concatenate the channels of all heads, tokens as rows again",
     why="the output projection takes one vector for each token",
 )
