@@ -516,7 +516,7 @@ def test_letters_and_steps_light_up(opened):
 def test_steps_and_letters_by_keyboard(opened):
     """A chosen step stays, is announced, and is in the address."""
     page = opened(html_of("swin"))
-    name = page.page.locator('.flow [data-step="score"] .name')
+    name = page.page.locator('.flow [data-step="score"] button')
     name.focus()
     page.page.keyboard.press("Enter")
     assert page.page.evaluate("location.hash") == "#step=score"

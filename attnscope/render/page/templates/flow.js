@@ -20,7 +20,7 @@
       return { letters: words.filter((word) => word instanceof Element), size: sizes[place] };
     });
   }
-  const axes = all(".tensors > b").flatMap(split);
+  const axes = all(".flow b").flatMap(split);
   const has = (axis, letter) => axis.letters.some((each) => each.textContent === letter);
 
   function light() {
@@ -38,7 +38,7 @@
       const on = each.dataset.step === step;
       each.classList.toggle("on", on);
       if (on && each.dataset.ofTerm !== undefined) term = each.dataset.ofTerm;
-      const name = each.matches(".flow > li") ? one(".name", each) : null;
+      const name = each.matches(".flow > li") ? one("button", each) : null;
       if (name) name.setAttribute("aria-pressed", String(each.dataset.step === state.step));
     }
     for (const each of terms) each.classList.toggle("on", each.dataset.term === term);
@@ -53,12 +53,12 @@
   const main = one("main");
   main.addEventListener("pointerover", (event) => {
     if (event.pointerType === "touch") return;
-    const letter = event.target.closest(".tensors > b i, .chip"), step = event.target.closest("[data-step]");
+    const letter = event.target.closest(".flow b i, .chip"), step = event.target.closest("[data-step]");
     point({ letter: letter ? letter.textContent : null, step: step ? step.dataset.step : null });
   });
   main.addEventListener("pointerleave", () => point({ letter: null, step: null }));
   main.addEventListener("click", (event) => {
-    const letter = event.target.closest(".tensors > b i, .chip"), name = event.target.closest(".name");
+    const letter = event.target.closest(".flow b i, .chip"), name = event.target.closest(".flow button");
     if (letter) {
       const chosen = state.axis === letter.textContent ? null : letter.textContent;
       const places = axes.filter((axis) => has(axis, chosen)).length;
@@ -66,7 +66,7 @@
     } else if (name) {
       const step = name.closest("[data-step]");
       const chosen = state.step === step.dataset.step ? null : step.dataset.step;
-      choose({ step: chosen }, chosen ? `${chosen}: ${one(".cost", step).title || "no MACs"}` : "");
+      choose({ step: chosen }, chosen ? `${chosen}: ${one("p:last-child", step).title || "no MACs"}` : "");
     } else {
       const dot = event.target.closest("circle[data-step], rect[data-step], tbody tr[data-step]");
       if (dot && !event.target.closest("button")) choose({ step: dot.dataset.step });
@@ -75,12 +75,12 @@
   main.addEventListener("keydown", (event) => {
     const item = event.target.closest(".flow > li");
     if (!item || !["ArrowUp", "ArrowDown"].includes(event.key)) return;
-    const names = all(".name").filter((name) => name.checkVisibility());
-    const next = names[names.indexOf(one(".name", item)) + (event.key === "ArrowDown" ? 1 : -1)];
+    const names = all(".flow button").filter((name) => name.checkVisibility());
+    const next = names[names.indexOf(one("button", item)) + (event.key === "ArrowDown" ? 1 : -1)];
     if (next) { next.focus(); event.preventDefault(); }
   });
   main.addEventListener("focusin", (event) => {
-    const step = event.target.matches(".name") ? event.target.closest("[data-step]") : null;
+    const step = event.target.matches(".flow button") ? event.target.closest("[data-step]") : null;
     point({ step: step ? step.dataset.step : null });
   });
   main.addEventListener("focusout", () => point({ step: null }));
