@@ -21,6 +21,12 @@ from attnscope.networks.configs import presets
 WRONG = [
     ("vit --dim 770", 2, "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780, or --heads 11 or 14"),
     ("vit --heads 7", 2, "--dim must be divisible by --heads 7 (got 768); nearest: 763 or 770, or --heads 6 or 8"),
+    (
+        "vit --heads 5 --rope axial",
+        2,
+        "--dim must be divisible by --heads 5 (got 768); nearest: 760 or 780, or --heads 4 or 6",
+    ),
+    ("vit --dim 770 --rope axial", 2, "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 816"),
     ("vit --dim=", 2, "--dim must be an integer (got '')"),
     ("vit --dtype=", 2, "--dtype '' is unknown; available: "),
     ("vit --format=", 2, "--format '' is unknown; available: "),
@@ -146,6 +152,10 @@ WRONG = [
     ("swin-t-224", 2, "swin-t-224 is not a command of attnscope; write attnscope swin --preset swin-t-224"),
     ("my.py:Attn", 2, "my.py:Attn is not a command of attnscope; write attnscope trace my.py:Attn"),
     ("help", 2, "help is not a command of attnscope; write attnscope --help"),
+    ("explain", 2, "explain is not a command of attnscope; --explain is a flag, such as attnscope vit --explain"),
+    ("trace timm:vit_bse", 2, "timm has no vit_bse; nearest: vit_base_"),
+    ("trace timm:vit", 2, "timm has no vit; nearest: vit_base_mci_224, "),
+    ("trace torchvision:vit_b_17", 2, "torchvision has no vit_b_17; did you mean vit_b_16?"),
     ("help swin", 2, "help is not a command of attnscope; write attnscope swin --help"),
     ("vit --preset vit-b-16", 2, "--preset vit-b-16 is unknown; nearest: vit-b-16-224, vit-b-16-384"),
     ("vit --preset ViT-B/16-224", 2, "--preset ViT-B/16-224 is unknown; did you mean vit-b-16-224?"),

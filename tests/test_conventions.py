@@ -821,3 +821,4 @@ def test_trace_explains_a_figure(attnscope):
         f"{left} is MACs without the products in attention: {left:,} (" in attnscope(*words, str(left), "--wide").stdout
     )
     assert "cannot tell: none of 6 known counts of this input is 9.9G" in attnscope(*words, "9.9G", "--wide").stdout
+    assert "give its unit, such as 486M" in " ".join(attnscope(*words, "486", "--wide").stdout.split())

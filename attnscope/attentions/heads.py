@@ -25,13 +25,19 @@ class Headed(Spec):
         Raises:
             UsageError: if one of them does not.
         """
-        dim, heads, shared = self.dim, self.heads, self.kv_heads
+        dim, heads, shared, unit = self.dim, self.heads, self.kv_heads, self.head_unit
         if dim % heads:
-            nearest = f"{nearest_multiples(dim, heads)}, or {{heads}} {nearest_divisors(heads, dim)}"
+            nearest = nearest_multiples(dim, heads * unit)
+            nearest += f", or {{heads}} {nearest_divisors(heads, dim // unit)}" if dim % unit == 0 else ""
             raise UsageError(f"{{dim}} must be divisible by {{heads}} {heads} (got {dim}); nearest: {nearest}")
         if shared is not None and heads % shared:
             nearest = nearest_divisors(shared, heads)
             raise UsageError(f"{{kv_heads}} must divide {{heads}} {heads} (got {shared}); nearest: {nearest}")
+
+    @property
+    def head_unit(self) -> int:
+        """Return the number that divides the channels of each head."""
+        return 1
 
     @property
     def is_grouped(self) -> bool:

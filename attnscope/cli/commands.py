@@ -62,11 +62,14 @@ class Commands(MutableMapping[str, Any]):
 
 
 def _meant(args: list[str], commands: Mapping[str, Any]) -> str:
-    """Return how to write the command that is meant by the name of a preset or a module, or by `help`, if it is one."""
+    """Return how to write what is meant by the name of a flag, a preset or a module, or by `help`, if it is one."""
     from attnscope.cli.modules import is_module
     from attnscope.networks import configs
 
     name = args[0]
+    flag = f"--{name.lower()}"
+    if flag in (param.opts[0] for param in commands["vit"].params):
+        return f"{flag} is a flag, such as attnscope vit {flag}"
     if name.lower() == "help":
         return f"write {' '.join(['attnscope', *(word for word in args[1:2] if word in commands)])} --help"
     if path := configs.presets().get(name):

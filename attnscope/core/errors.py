@@ -123,8 +123,9 @@ def did_you_mean(
 ) -> str:
     """Suggest the name closest to a word, `did you mean vit-b-16-224?`.
 
-    Names that begin with the word are closest, then similar ones; case, `_`, `-` and `/` make no difference. If none is
-    close, list the available names, or the nearest ones of more than MANY if `many` says how to list all.
+    Names that begin with the word are closest, then similar ones, and those whose first parts are similar. Case, `_`, `-`
+    and `/` make no difference. If none is close, list the available names, or the nearest ones of more than MANY if `many`
+    says how to list all.
 
     Args:
         word: the word that is not among the names.
@@ -138,19 +139,29 @@ def did_you_mean(
         return f"did you mean {synonyms[word.lower()]}?"
     available = f"available: {', '.join(names) or 'none'}"
     plain = {_plain(name): name for name in [*also, *reversed(names)]}
-    begun = sorted(
-        (each for each in plain if word and each.startswith(_plain(word))), key=lambda each: (len(each), each)
-    )
+    begun = _beginning_with(_plain(word), plain)
+    if not begun:
+        count = _plain(word).count("-") + 1
+        beginnings = {"-".join(each.split("-")[:count]) for each in plain}
+        near = difflib.get_close_matches(_plain(word), sorted(plain.keys() | beginnings), n=1)
+        begun = [each for each in near if each in plain] or [
+            each for beginning in near for each in _beginning_with(beginning, plain)
+        ]
     if len(begun) > 1 and _plain(word) not in plain:
         listed = f"nearest: {', '.join(plain[each] for each in begun[:FEW])}"
         return f"{listed}; {many or available}" if len(begun) > FEW else listed
-    close = begun[:1] or difflib.get_close_matches(_plain(word), plain, n=1)
-    if close:
-        return f"did you mean {plain[close[0]]}?"
+    if begun:
+        return f"did you mean {plain[begun[0]]}?"
     if len(names) <= MANY or not many:
         return available
     nearest = difflib.get_close_matches(word, names, n=FEW, cutoff=0.01)  # names without a common letter are not near
     return f"nearest: {', '.join(nearest)}; {many}" if nearest else many
+
+
+def _beginning_with(word: str, names: Iterable[str]) -> list[str]:
+    """Return the names that begin with a word, those with the whole word and the shortest first; none for an empty word."""
+    found = [each for each in names if word and each.startswith(word)]
+    return sorted(found, key=lambda each: (not f"{each}-".startswith(f"{word}-"), len(each), each))
 
 
 def _plain(name: str) -> str:

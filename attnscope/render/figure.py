@@ -8,6 +8,8 @@ from attnscope.reports.report import CountedFigure, ExplainedFigure
 ON = " on "
 """The words between a tool and the library whose network it counts."""
 HOW = {"exact": "", "rounded": ", rounded", "truncated": ", cut off", None: ""}
+FAR = 1_000
+"""Times by which a figure without a unit and the nearest count differ if the unit may have been left out."""
 SHOWN = 5
 """Maximum number of different counts to list; JSON has all of them."""
 
@@ -43,7 +45,8 @@ def _unexplained(explained: ExplainedFigure) -> str:
     if explained.nearest is None or explained.off is None:
         return line
     nearest = f"{explained.nearest.name}, {explained.nearest.figure:,}"
-    return f"{line}; the nearest is {nearest} ({_distance(explained.off)})"
+    unit = f"; give its unit, such as {explained.figure}M" if explained.off > FAR and explained.figure.isdigit() else ""
+    return f"{line}; the nearest is {nearest} ({_distance(explained.off)}){unit}"
 
 
 def _distance(off: float) -> str:

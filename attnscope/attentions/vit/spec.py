@@ -135,10 +135,10 @@ class ViTSpec(Headed):
             raise UsageError(
                 "{rope} rotates by the row and the column of a patch, which {tokens} does not set; use {image} instead"
             )
-        if self.dim // self.heads % PAIRS:
-            nearest = nearest_multiples(self.dim, PAIRS * self.heads)
+        if self.dim // self.heads % self.head_unit:
+            nearest = nearest_multiples(self.dim, self.head_unit * self.heads)
             raise UsageError(
-                f"{{rope}} requires that {{dim}} / {{heads}} is divisible by {PAIRS} "
+                f"{{rope}} requires that {{dim}} / {{heads}} is divisible by {self.head_unit} "
                 f"(got {self.dim} / {self.heads} = {self.dim // self.heads}); nearest: {{dim}} {nearest}"
             )
         if self.rotation and self.rotation.is_learned and self.is_grouped:
@@ -146,6 +146,11 @@ class ViTSpec(Headed):
                 f"{{rope}} {self.rope} learns the frequencies of each head, so that heads cannot share keys "
                 f"(got {{kv_heads}} {self.kv_heads}); remove it, or use {{rope}} axial"
             )
+
+    @property
+    def head_unit(self) -> int:
+        """Return the number that divides the channels of each head: those that rotate together."""
+        return PAIRS if self.rope else 1
 
     @property
     def rotation(self) -> Rotation | None:

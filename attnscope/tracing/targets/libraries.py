@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnscope.core.errors import UsageError, did_you_mean, quoted
@@ -33,7 +32,9 @@ def from_timm(name: str, args: dict[str, Any]) -> Target:
     timm = _library("timm")
     models = timm.list_models()
     if name.split(".")[0] not in models:
-        raise UsageError(f"timm has no {quoted(name)}; {_near(name, models)}")
+        raise UsageError(
+            f"timm has no {quoted(name)}; {did_you_mean(name, models, many='timm.list_models() lists all')}"
+        )
 
     def find_inputs(module: "nn.Module") -> list[InputSpec]:
         found = known_inputs(module)
@@ -52,7 +53,8 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
     models = _library("torchvision").models
     names = models.list_models()
     if name not in names:
-        raise UsageError(f"torchvision has no {quoted(name)}; {_near(name, names)}")
+        near = did_you_mean(name, names, many="torchvision.models.list_models() lists all")
+        raise UsageError(f"torchvision has no {quoted(name)}; {near}")
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         args = {"weights_backbone": None, **args}
 
@@ -88,10 +90,6 @@ def from_torchvision(name: str, args: dict[str, Any]) -> Target:
 def from_hugging_face(name: str, args: dict[str, Any]) -> Target:
     """Return the target of a model of transformers, by its model type or by the path of a config.json."""
     return transformers.from_hugging_face(_library("transformers"), name, args)
-
-
-def _near(word: str, names: Sequence[str]) -> str:
-    return did_you_mean(word, names)
 
 
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision, "hf": from_hugging_face}

@@ -91,7 +91,7 @@ def _config(library: Any, name: str, path: Path) -> Any:
         UsageError: the file is not a config, or the type is unknown.
     """
     types = list(library.CONFIG_MAPPING)
-    near = partial(did_you_mean, names=types)
+    near = partial(did_you_mean, names=types, many="transformers.CONFIG_MAPPING has all")
     if path.exists():
         file = path / "config.json" if path.is_dir() else path
         try:
