@@ -146,6 +146,16 @@ def test_a_pair_without_times_is_not_decided():
     assert (found.verdict, "neither run has times" in found.line) == ("CANNOT TELL", True)
 
 
+def test_a_warning_of_both_runs_is_one_line():
+    run = explore(SMALL, time=False)
+    wrong, noisy = replace(run, warnings=["wrong"]), replace(run, warnings=["noisy"])
+    assert compare_in_turn([(wrong, wrong)] * 2).doubts == ["the first run and the second run: wrong"]
+    assert compare_in_turn([(wrong, run), (run, noisy)]).doubts == [
+        "1 of 2 processes of the first run: wrong",
+        "1 of 2 processes of the second run: noisy",
+    ]
+
+
 def test_rerun_measures_both_specs_again(attnscope, tmp_path, monkeypatch):
     paths = []
     for tokens in (49, 64):

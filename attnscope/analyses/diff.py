@@ -134,13 +134,14 @@ def _in_turn(rows: Sequence[TimeChange]) -> TimeChange:
 
 
 def _doubts_in_turn(rounds: Sequence[tuple[Report, Report]]) -> list[str]:
-    """Return the first warning of each run, and the number of its processes that have one."""
-    doubts = []
-    for which, reports in zip(("first", "second"), zip(*rounds, strict=True), strict=True):
+    """Return the first warning of each run, and the number of its processes that have one, unless all have it."""
+    runs: dict[str, list[str]] = {}
+    for which, reports in zip(("the first run", "the second run"), zip(*rounds, strict=True), strict=True):
         warnings = [report.warnings[0] for report in reports if report.warnings]
         if warnings:
-            doubts.append(f"{len(warnings)} of {len(reports)} processes of the {which} run: {warnings[0]}")
-    return doubts
+            some = "" if len(warnings) == len(reports) else f"{len(warnings)} of {len(reports)} processes of "
+            runs.setdefault(warnings[0], []).append(f"{some}{which}")
+    return [f"{' and '.join(of)}: {warning}" for warning, of in runs.items()]
 
 
 @dataclass(frozen=True)
