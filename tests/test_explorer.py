@@ -434,6 +434,11 @@ def test_it_is_readable_in_ascii(size):
             await press(pilot, str(place))
             assert text_of(app).isascii(), [line for line in lines_of(app) if not line.isascii()]
             assert "?" not in text_of(app).replace("? help", "")
+        for window in ("question_mark", "slash", "ctrl+p"):
+            await press(pilot, window)
+            await pilot.pause(0.3)
+            assert text_of(app).isascii(), [line for line in lines_of(app) if not line.isascii()]
+            await press(pilot, "escape")
 
     drive(check, Draft(SWIN), size, ascii=True)
 
@@ -678,10 +683,11 @@ REFUSED = "--dim must be divisible by --heads 12 (got 770); nearest: 768 or 780,
         (["-c", WITHOUT, "explore"], INSTALL),
         (["-m", "attnscope", "explore", "swin", "--shift"], PIPED),
         (["-m", "attnscope", "explore", "swni"], "the attention swni is unknown; did you mean swin?"),
+        (["-m", "attnscope", "explore", "cswin-t-224"], PIPED.replace("swin --shift", "cswin --scope model")),
         (["-m", "attnscope", "explore", "vit", "--dim", "770"], REFUSED),
         (["-c", LOADED], ""),
     ],
-    ids=["no Textual", "no terminal", "unknown", "refused", "no torch"],
+    ids=["no Textual", "no terminal", "unknown", "preset", "refused", "no torch"],
 )
 def test_a_start_that_cannot_be_is_one_line(words, message):
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -172,3 +172,13 @@ def test_a_neighbourhood_in_python_prints_and_has_a_notebook_form():
     assert "after 2 layers" in str(report)
     assert "Neighbourhood attention" in report._repr_html_()
     assert list(report.to_dataframe()["tokens"]) == [49, 49, 169]
+
+
+@pytest.mark.parametrize(("shift", "size"), [(False, None), (True, None), (True, 1), (True, (2, 5))])
+def test_lines_separate_the_windows_of_this_layer(shift, size):
+    """All keys of a query are in its cell, and no other token is, with a shift too."""
+    look = attentions.spec_class("swin")(resolution=(14, 21), window=7, shift=shift, shift_size=size).neighbourhood
+    for axis, side in enumerate((14, 21)):
+        cells = [look.cell(axis, place) for place in range(side)]
+        for place, keys in enumerate(look.reach(axis, side)):
+            assert [other for other in range(side) if cells[other] == cells[place]] == list(keys)

@@ -856,3 +856,54 @@ def test_what_fits_in_memory_is_in_the_page_and_in_markdown(attnscope, form):
     )
     assert "largest that fits in 16.0 GiB: batch at 28×28 tokens" in done.stdout
     assert "7,577" in done.stdout
+
+
+def test_a_large_ratio_is_a_plain_number(opened):
+    page = opened(drawn(attentions.spec_class("nat")(resolution=448)))
+    assert page.text("[data-ratio]") == "1,135× as many MACs"
+
+
+def test_the_borders_of_windows_are_those_of_the_shown_view(opened):
+    """They are at 3 and 10 with a shift, and at 7 without one."""
+    page = opened(render_page(look_at_windows(SwinSpec(resolution=14, shift=True))))
+    borders = page.page.locator("#neighbourhood .borders")
+    assert borders.get_attribute("d") == "M0 3H14M0 10H14M3 0V14M10 0V14"
+    page.page.locator("[data-view=plain]").check()
+    assert borders.get_attribute("d") == "M0 7H14M7 0V14"
+
+
+def test_print_repeats_headings_and_keeps_the_colors_of_a_legend(opened):
+    """Chromium does not repeat a heading that is in a button; without exact colors, a legend has no signs."""
+    page = opened(html_of("swin")).page
+    page.emulate_media(media="print")
+
+    def style(selector, name):
+        return page.locator(selector).first.evaluate(f"(found) => getComputedStyle(found).{name}")
+
+    assert style("#table .sort", "display") == "contents"
+    assert style("#neighbourhood .swatch", "printColorAdjust") == "exact"
+    assert not page.locator("#token-help").is_visible()
+
+
+def test_a_click_on_a_dot_of_the_presets_shows_its_row(opened):
+    page = opened(html_of("presets"))
+    page.page.set_viewport_size({"width": 1200, "height": 800})
+    page.page.locator("main circle[data-step]").last.dispatch_event("click")
+    inside = """() => {
+      const place = document.querySelector("tr.on").getBoundingClientRect();
+      return place.top > 0 && place.bottom < innerHeight;
+    }"""
+    page.page.wait_for_function(inside, timeout=3000)
+    page.go("#step=cswin-b-384")
+    page.page.wait_for_function(inside, timeout=3000)
+
+
+@pytest.mark.parametrize("name", ["vit-block", "swin-model"])
+def test_no_label_of_an_axis_is_cut_on_a_narrow_page(opened, name):
+    page = opened(html_of(name)).page
+    page.set_viewport_size({"width": 400, "height": 900})
+    lefts = page.locator("#memory .tick").evaluate_all(
+        "(ticks) => ticks.map((tick) => tick.getBoundingClientRect().left)"
+    )
+    assert min(lefts) >= 0
+    assert page.locator("#memory .chart svg").last.evaluate("(found) => getComputedStyle(found).overflow") == "visible"

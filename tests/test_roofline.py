@@ -147,8 +147,10 @@ def test_the_legend_counts_steps_without_flops():
     steps = [(1.0, 2.0)] * 28
     lines = Chart(*steps[:19]).lines
     report = with_steps((1.0, 2.0), (None, 2.0), (0.0, 2.0))
+    view = replace(report.steps[0], roofline=None)
+    report = replace(report, steps=[*report.steps, view])
     text = " ".join(line.plain for line in roofline(report, Screen(width=80)))
-    assert "and 2 steps without FLOPs" in text
+    assert "and 3 steps without FLOPs" in text
     assert "shorter" not in " ".join(lines)
 
 

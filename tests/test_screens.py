@@ -290,7 +290,9 @@ class TestWords:
         assert words.binary(1_815_552) == "1.7 MiB"
         assert words.metric(10**40) == "1.00e+40"
         assert [words.rounded(value) for value in (2.6e9, 3.1e10, 9.6e11)] == ["3 G", "30 G", "1 T"]
-        assert [words.times(ratio) for ratio in (1.001, 13.81, 123.4, 12_345)] == ["1.00×", "13.8×", "123×", "12,345×"]
+        assert [words.times(ratio) for ratio in (1.001, 13.81, 123.4, 999.7, 12_345)] == [
+            *("1.00×", "13.8×", "123×", "1,000×", "12,345×")
+        ]
 
     def test_bars(self):
         assert [words.bar(share).rstrip() for share in (0, 0.1, 0.5, 1, None)] == ["", "▊", "████", "████████", ""]

@@ -72,8 +72,7 @@ def _meant(args: list[str], commands: Mapping[str, Any]) -> str:
         return f"{flag} is a flag, such as attnscope vit {flag}"
     if name.lower() == "help":
         return f"write {' '.join(['attnscope', *(word for word in args[1:2] if word in commands)])} --help"
-    if path := configs.presets().get(name):
-        family = next(word for word in configs.read_tables(path) if word in commands)
+    if family := configs.attention_of(name):
         return f"write attnscope {family} --preset {name}"
     return f"write attnscope trace {quoted(name)}" if is_module(name) else ""
 

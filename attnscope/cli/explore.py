@@ -17,12 +17,13 @@ from attnscope.cli.output import COLORS, ColorFlag, check_file, write_text
 from attnscope.cli.running import DeviceFlag, SeedFlag, ThreadsFlag
 from attnscope.core.errors import UsageError, did_you_mean, quoted
 from attnscope.core.reading import number
+from attnscope.networks import configs
 from attnscope.profiling.options import BUDGET_S, check_arguments
 
 EXAMPLES = (
     "attnscope explore",
     "attnscope explore swin --window 7 --shift",
-    "attnscope explore swin --preset swin-t-224 --scope model",
+    "attnscope explore swin-t-224",
 )
 SIGNALLED = 128
 """The exit code of a process that a signal ended, minus the signal."""
@@ -41,10 +42,10 @@ def explore(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ATTENTION] [FLAGS]",
+            metavar="[ATTENTION|PRESET] [FLAGS]",
             show_default=False,
             autocompletion=attentions.names,
-            help=f"Attention to start from, by default {DEFAULT}, with the flags of its own command.",
+            help=f"Attention or network to start from, by default {DEFAULT}, with the flags of its own command.",
         ),
     ] = None,
 ) -> None:
@@ -54,6 +55,8 @@ def explore(
     name, flags = DEFAULT, list(words or ())
     if flags and not flags[0].startswith("-"):
         name, *flags = flags
+    if family := configs.attention_of(name):
+        name, flags = family, ["--preset", name, "--scope", "model", *flags]
     if name not in attentions.names():
         raise UsageError(f"the attention {quoted(name)} is unknown; {did_you_mean(name, attentions.names())}")
     command = build_attention(name, run_explorer)
@@ -111,7 +114,12 @@ def run_explorer(
     for name in ("COLUMNS", "LINES"):  # a shell that exports them would fix the size, and a resize have no effect
         os.environ.pop(name, None)
     handlers = [(each, signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
-    copied = app.run() or ()
+    stdout = sys.__stdout__
+    sys.__stdout__ = sys.__stderr__  # type: ignore[misc] # Textual asks it for the size, and it may be a pipe
+    try:
+        copied = app.run() or ()
+    finally:
+        sys.__stdout__ = stdout  # type: ignore[misc]
     for each, handler in handlers:  # the explorer has handlers of its own
         signal.signal(each, handler)
     for command in copied:

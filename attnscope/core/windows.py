@@ -102,8 +102,8 @@ class GridWindows(Neighbourhood):
         return [along.same_group(token) for token in range(side)]
 
     def cell(self, axis: int, place: int) -> int:
-        """Return the number of the window of a token along an axis, without the shift."""
-        return place // self.window[axis]
+        """Return the number of the window of a token along an axis."""
+        return -(-self.axes[axis].same_group(place).start // self.window[axis])
 
     def describe(self, sized: bool = True) -> str:
         """Return a description such as `7×7 windows, shifted`."""

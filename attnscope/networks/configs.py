@@ -24,6 +24,12 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+def attention_of(preset: str) -> str | None:
+    """Return the name of the attention of a preset; None for an unknown one."""
+    path = presets().get(preset)
+    return None if path is None else next(iter(read_tables(path)))
+
+
 def suiting(suits: Callable[[Tables], bool]) -> list[str]:
     """Return the names of the presets whose tables satisfy a condition."""
     return [name for name, path in presets().items() if suits(read_tables(path))]

@@ -24,8 +24,8 @@ def roofline(report: Report, screen: Screen) -> list[Text]:
     roof, regardless of which limit applies. Steps without FLOPs have no arithmetic intensity. They are counted below the
     chart.
     """
-    timed = [row for row in report.steps if over_bound(row)]
-    drawable = [row for row in timed if row.roofline and row.roofline.intensity]
+    timed = [row for row in report.steps if row.time]
+    drawable = [row for row in timed if over_bound(row) and row.roofline and row.roofline.intensity]
     longest = sorted(drawable, key=seconds_of, reverse=True)[: len(LETTERS)]  # one letter for each
     steps = [row for row in drawable if any(row is one for one in longest)]
     if report.peaks is None or not steps:

@@ -71,7 +71,7 @@ def times(ratio: float | None) -> str:
         return UNKNOWN
     return (
         f"{ratio:,.0f}×"
-        if ratio >= 1000
+        if ratio >= 999.5
         else f"{ratio:.3g}×"
         if ratio >= 100
         else f"{ratio:.{1 if ratio >= 10 else 2}f}×"

@@ -326,6 +326,11 @@ class Explorer(App[list[str]]):
         """Find a preset."""
         self.push_screen(CommandPalette(providers=[AllPresets], placeholder="Find a preset"))
 
+    def action_command_palette(self) -> None:
+        """Find a command; the placeholder of Textual has a sign that ASCII has not."""
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder="Find a command", id="--command-palette"))
+
     def open_preset(self, preset: Preset) -> None:
         """Show the whole network of a preset."""
         self.change_to(Draft.of(preset.spec))
@@ -514,7 +519,7 @@ class Explorer(App[list[str]]):
             if isinstance(binding, Binding) and binding.action not in ("leave", "interrupt"):
                 action = binding.action
                 yield SystemCommand(
-                    binding.description,
+                    self._screen(self.size.width).text(binding.description),
                     f"key {SIGNS.get(binding.key, binding.key)}",
                     lambda action=action: self.run_action(action),
                 )

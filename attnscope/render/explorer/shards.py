@@ -33,7 +33,8 @@ def shards(report: ShardingReport, pinned: ShardingReport | None, of: str, comma
     lines = sharding_lines(report)
     if pinned is not None:
         sent = signed(report.totals.bytes_sent, pinned.totals.bytes_sent, lambda size: f"{size:,} B")
-        lines += labelled("Δ", [f"{sent}: bytes sent by B − A, on {report.plan} and {pinned.plan}"])
+        plans = report.plan if report.plan == pinned.plan else f"{report.plan} and {pinned.plan}"
+        lines += labelled("Δ", [f"bytes sent by B − A on {plans}: {'equal' if sent == '=' else sent}"])
     return [*above, *steps, plain("", screen), *labelled_lines([*lines, ("command", command, "")], screen)]
 
 

@@ -194,4 +194,4 @@ def _intensity(row: StepRow) -> float | None:
 
 
 def _decimals(value: float | None) -> str:
-    return words.NONE if not value else f"{value:.1f}"
+    return words.NONE if value is None else f"{value:.1f}"

@@ -65,7 +65,10 @@ def grid_panel(
         "views": views,
         "token": token or (sides[0] // 2, sides[1] // 2),
         "layers": MOST_LAYERS if queries == sides else 0,
-        "cells": [[look.cell(axis, place) for place in range(sides[axis])] for axis in (0, 1)],
+        "cells": {
+            name: [[each.cell(axis, place) for place in range(sides[axis])] for axis in (0, 1)]
+            for name, each in looks.items()
+        },
         "scored": look.keys is not None,
     }
     lead = "Click a token, or move with the arrow keys, to see the tokens that its query attends to."

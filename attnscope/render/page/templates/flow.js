@@ -69,7 +69,10 @@
       choose({ step: chosen }, chosen ? `${chosen}: ${one("p:last-child", step).title || "no MACs"}` : "");
     } else {
       const dot = event.target.closest("circle[data-step], rect[data-step], tbody tr[data-step]");
-      if (dot && !event.target.closest("button")) choose({ step: dot.dataset.step });
+      if (dot && !event.target.closest("button")) {
+        choose({ step: dot.dataset.step });
+        if (dot.matches("circle") && !one(".flow")) one("tr.on")?.scrollIntoView({ block: "center" });
+      }
     }
   });
   main.addEventListener("keydown", (event) => {
@@ -94,7 +97,7 @@
   });
   // a chosen step of a link is shown
   listeners.push(() => {
-    if (!light.started && state.step) one(".flow > li.on")?.scrollIntoView({ block: "center" });
+    if (!light.started && state.step) one(".flow > li.on, tr.on")?.scrollIntoView({ block: "center" });
     light.started = true;
   });
 }

@@ -68,7 +68,7 @@
       for (const [layer, places] of found) {
         picture.append(svg("path", { class: "seen", d: cellPath(places, edge), opacity: layers > 1 ? Math.max(1 - .78 * (layer - 1) / layers, .2) : 1 }));
       }
-      picture.append(svg("path", { class: "query", d: cellPath(query, 0) }), borders());
+      picture.append(svg("path", { class: "query", d: cellPath(query, 0) }), borders(view));
       box.value = token.join(",");
       if (slide) slide.value = Math.max(layers, 1);
       all("[data-view]", panel).forEach((each) => { each.checked = each.dataset.view === view; });
@@ -82,8 +82,8 @@
       return token;
     }
 
-    function borders() {
-      const [rows, columns] = given.cells;
+    function borders(view) {
+      const [rows, columns] = given.cells[view];
       const across = rows.flatMap((cell, at) => (at && cell !== rows[at - 1] ? [`M0 ${at}H${width}`] : []));
       const down = columns.flatMap((cell, at) => (at && cell !== columns[at - 1] ? [`M${at} 0V${height}`] : []));
       return svg("path", { class: "borders", d: [...across, ...down].join("") });

@@ -18,6 +18,7 @@
       while (number >= 1000 && unit < units.length - 1) { number /= 1000; unit += 1; }
       return `${unit ? number.toPrecision(3) : number}${units[unit]}`;
     };
+    const factor = (ratio) => `${ratio >= 999.5 ? grouped(Math.round(ratio)) : ratio.toPrecision(3)}×`;
     const powers = (letters) => letters.replace(/(.)\1/g, "$1²").split(/(?<=.)(?=[a-z])/);
     const formula = (terms) => terms.map(([coefficient, letters]) =>
       [...(coefficient === "1" && letters ? [] : [coefficient]), ...powers(letters)].filter(Boolean).join("·")).join(" + ");
@@ -51,7 +52,7 @@
         const reference = BigInt(position.reference);
         one("[data-reference]", panel).textContent = grouped(reference);
         const ratio = Number(reference) / Number(macs);
-        one("[data-ratio]", panel).textContent = ratio >= 1 ? `${ratio.toPrecision(3)}× as many MACs` : `${(1 / ratio).toPrecision(3)}× fewer MACs`;
+        one("[data-ratio]", panel).textContent = ratio >= 1 ? `${factor(ratio)} as many MACs` : `${factor(1 / ratio)} fewer MACs`;
       }
       one("[data-formulas]", panel).replaceChildren(...work(position).map((step, place) => line(step, each[place])));
       plot(slider, index);
