@@ -1079,3 +1079,22 @@ class Selects(nn.Module):
 
 def test_tensors_without_elements_and_axes_pass():
     assert attnscope.trace(Selects(), torch.ones(2, 3, 4)).attentions == []
+
+
+class TwoValues(nn.Module):
+    """The same queries and keys weigh two values, as in a differential transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(64, 64) for _ in range(4))
+        self.out = nn.Linear(128, 64)
+
+    def forward(self, x):
+        q, k, *values = (each(x).unflatten(-1, (4, 16)).transpose(1, 2) for each in self.projections)
+        both = [F.scaled_dot_product_attention(q, k, v) for v in values]
+        return self.out(torch.cat(both, -1).transpose(1, 2).flatten(2))
+
+
+def test_heads_that_weigh_two_values_are_counted_once():
+    (found,) = attnscope.trace(TwoValues().eval(), torch.rand(2, 25, 64)).attentions
+    assert (found.heads, found.head_dim, found.tokens, found.keys) == (4, 16, 25, 25)

@@ -11,6 +11,7 @@ import attnscope
 from attnscope import attentions
 from attnscope.render import render
 from attnscope.render.screen import Screen
+from attnscope.reports.report import Formula, Letter, formula_values
 
 
 def spec(name, **values):
@@ -450,3 +451,12 @@ def test_windows_with_registers_have_their_sides_and_the_number_of_registers(reg
     assert (found.tokens, found.keys, found.heads, found.family) == (24 + registers, 24 + registers, 4, None)
     words = f"6 {noun} of 4×6 and {registers} more {'token' if registers == 1 else 'tokens'}, N = {24 + registers}"
     assert words in render(report, "table", Screen(width=250))
+
+
+def test_a_letter_with_another_value_in_each_formula_has_the_name_of_its_formula():
+    formulas = [
+        Formula(name, "", "", 1, letters=[Letter("hw", 9, "hw = 9"), Letter("C", dim, f"C = {dim}")])
+        for name, dim in (("Ω(MSA)", 192), ("Ω(MUA)", 96))
+    ]
+    assert formula_values(formulas) == "hw = 9, C = 192 in Ω(MSA), C = 96 in Ω(MUA)"
+    assert formula_values(formulas[:1]) == "hw = 9, C = 192"

@@ -103,6 +103,40 @@ class Learned(Neighbours):
         self.angles = angles
 
 
+class Scaled(RotateHalf):
+    """Both products have a scale, as in rotary-embedding-torch and xPos."""
+
+    def rotate(self, x):
+        (cos, sin), (first, second) = self.whole, x.chunk(2, -1)
+        scale = 1.1 ** (torch.arange(TOKENS)[:, None] / 8)
+        return (x * cos * scale) + (torch.cat([-second, first], -1) * sin * scale)
+
+
+class ByMinusOne(RotateHalf):
+    """Signs are numbers: that of addcmul, and that of a factor."""
+
+    def rotate(self, x):
+        (first, second), cos, sin = x.chunk(2, -1), self.angles.cos(), self.angles.sin()
+        return torch.cat([torch.addcmul(first * cos, second, sin, value=-1), second * cos + first * sin], -1)
+
+
+class OfMatrices(Rotated):
+    """The signs are in a table of 2×2 matrices, as in FLUX."""
+
+    def rotate(self, x):
+        cos, sin = self.angles.cos(), self.angles.sin()
+        turns = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+        pairs = x.unflatten(-1, (-1, 1, 2))
+        return (turns[..., 0] * pairs[..., 0] + turns[..., 1] * pairs[..., 1]).flatten(-2)
+
+
+class ComplexOfHalves(Rotated):
+    def rotate(self, x):
+        first, second = (part.contiguous() for part in x.chunk(2, -1))
+        turned = torch.complex(first, second) * torch.polar(torch.ones_like(self.angles), self.angles)
+        return torch.cat([turned.real, turned.imag], -1)
+
+
 class OnlyPatches(Neighbours):
     """The first three tokens have no position."""
 
@@ -126,6 +160,10 @@ COMMANDS = {
     WrittenInPlaces: f"{GRID} axial",
     Complex: f"{GRID} axial",
     Learned: f"{GRID} mixed",
+    Scaled: f"{GRID} dinov3",
+    ByMinusOne: f"{GRID} dinov3",
+    OfMatrices: f"{GRID} axial",
+    ComplexOfHalves: f"{GRID} dinov3",
     OnlyPatches: f"attnscope vit {SHAPE} --image 3 --patch 1 --cls --registers 6 --rope axial",
 }
 
@@ -171,7 +209,47 @@ class Normalized(Rotated):
         return (x - x.mean(-1, keepdim=True)) * self.whole[0] + self.whole[1]
 
 
-@pytest.mark.parametrize("module", [OnlyQueries, Gated, Mixed, Flipped, Normalized], ids=lambda module: module.__name__)
+class Weighted(Rotated):
+    """A module with learned weights of each position and channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.rand(2, TOKENS, CHANNELS))
+
+
+class Lifted(Weighted):
+    def rotate(self, x):
+        (first, second), weights = x.chunk(2, -1), self.weights[..., : CHANNELS // 2]
+        return torch.cat([first * weights[0] - second * weights[1], second], -1)
+
+
+class Swapped(Weighted):
+    def rotate(self, x):
+        return x * self.weights[0] + x.roll(CHANNELS // 2, -1) * self.weights[1]
+
+
+class ComplexGate(Weighted):
+    def rotate(self, x):
+        gate = torch.view_as_complex(self.weights[0].unflatten(-1, (-1, 2)))
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * gate).flatten(3)
+
+
+class Hyperbolic(Rotated):
+    def rotate(self, x):
+        angles, (first, second) = torch.cat([self.angles, self.angles], -1), x.chunk(2, -1)
+        return x * angles.cosh() - torch.cat([second, first], -1) * angles.sinh()
+
+
+class BothSubtracted(Rotated):
+    def rotate(self, x):
+        (first, second), cos, sin = x.chunk(2, -1), self.angles.cos(), self.angles.sin()
+        return torch.cat([first * cos - second * sin, second * cos - first * sin], -1)
+
+
+OTHERS = [OnlyQueries, Gated, Mixed, Flipped, Normalized, Lifted, Swapped, ComplexGate, Hyperbolic, BothSubtracted]
+
+
+@pytest.mark.parametrize("module", OTHERS, ids=lambda module: module.__name__)
 def test_other_sums_of_queries_rotate_nothing(module):
     found = found_in(module())
     assert not found.is_rotated

@@ -1,5 +1,6 @@
 """Shape comments: which comments are shapes, and which of them are wrong."""
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -387,3 +388,27 @@ def test_a_line_of_decoration_is_read_at_once():
 @pytest.mark.parametrize("comment", ["x: , , ,", "a, ,->,->"])
 def test_commas_alone_are_not_a_shape(comment):
     assert read_shapes(comment) == ()
+
+
+EDITED = """
+from torch import nn
+
+
+class Edited(nn.Module):
+    def forward(self, x):
+        B, N, C = x.shape
+        y = x + 1  # {}
+        return y
+"""
+
+
+def test_a_comment_that_is_edited_between_two_traces_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    file = tmp_path / "edited_module.py"
+    wrong = []
+    for comment in ["(B, C, N)", "(B, N, C), repaired"]:  # other sizes of the file, so that its time may be the same
+        file.write_text(EDITED.format(comment))
+        module = importlib.reload(importlib.import_module("edited_module"))
+        wrong.append(len(attnscope.trace(module.Edited(), torch.rand(2, 3, 4)).comments.wrong))
+    assert wrong == [1, 0]

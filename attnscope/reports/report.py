@@ -3,6 +3,7 @@
 Counts are integers, times are in seconds and sizes in bytes. A value that was not measured is None, never 0.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -410,10 +411,19 @@ class Formula:
 
 
 def formula_values(formulas: Iterable[Formula]) -> str:
-    """Return the values of the letters in several formulas, each once: `hw = 3136, C = 96, M² = 7×7`."""
+    """Return the values of the letters in several formulas, each once: `hw = 3136, C = 96, M² = 7×7`.
+
+    A letter with another value in each formula has the name of its formula: `C = 192 in Ω(MSA), C = 96 in Ω(MUA)`.
+    """
     formulas = list(formulas)
-    values = dict.fromkeys(letter.words for formula in formulas for letter in formula.letters)
-    return ", ".join(values) or formulas[-1].values
+    values = dict.fromkeys((letter.name, letter.words) for formula in formulas for letter in formula.letters)
+    counts = Counter(name for name, _ in values)
+    words = [
+        f"{letter.words} in {formula.name}" if counts[letter.name] > 1 else letter.words
+        for formula in formulas
+        for letter in formula.letters
+    ]
+    return ", ".join(dict.fromkeys(words)) or formulas[-1].values
 
 
 @dataclass(frozen=True)

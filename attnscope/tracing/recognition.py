@@ -609,6 +609,8 @@ def _step(one: _Part, other: _Part) -> str | None:
         return None
     if _moves(one.queries, other.queries) and _moves(one.keys, other.keys):
         return "windows"
+    if one.inputs[:2] == other.inputs[:2]:  # the same scores weigh other values
+        return "values"
     if _moves(one.channels, other.channels) or (one.cat is not None and one.cat is other.cat):
         return "heads"
     differing = [
@@ -693,7 +695,7 @@ def _joined(run: list[_Part]) -> _Part:
         found = replace(found, keys=keys, pooled=any(part.found.pooled for part in run), is_other=is_other)
     elif step == "images":
         found = replace(found, places=replace(places, images=places.images * times))
-    else:
+    elif step != "values":
         found = replace(found, places=replace(places, heads=(first.heads or 1) * times))
     return replace(
         run[0],

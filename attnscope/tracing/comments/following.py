@@ -1,6 +1,7 @@
 """Follow the running code, and check the shape comments of each function when it returns."""
 
 import ast
+import linecache
 from collections.abc import Mapping
 from functools import cache
 from types import FrameType
@@ -17,6 +18,7 @@ class CommentCheck:
 
     def __init__(self, is_users: Any, is_tensor: Any) -> None:
         self.is_users, self.is_tensor = is_users, is_tensor
+        linecache.checkcache()  # a session may have edited a file since the last trace
         self.batch: int | None = None
         """The number of images in the input, once it is known."""
         self.checked: set[tuple[str, int]] = set()

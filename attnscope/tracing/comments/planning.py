@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from types import CodeType
+from typing import Any
 
 from attnscope.tracing.comments.comparing import Axes
 from attnscope.tracing.comments.reading import Said, read_shapes
@@ -72,12 +73,17 @@ class Comment:
 
 def watches(code: CodeType) -> dict[int, tuple[Watch, ...]]:
     """Return the shape comments of a function by the lines of their statements."""
-    return watches_in(code.co_filename, code)
+    linecache.getlines(code.co_filename)
+    version = linecache.cache.get(code.co_filename, ())[:2]
+    return watches_in(code.co_filename, code, version)
 
 
 @cache
-def watches_in(file: str, code: CodeType) -> dict[int, tuple[Watch, ...]]:
-    """Return the shape comments of a function in a file: functions with the same code are equal in all files."""
+def watches_in(file: str, code: CodeType, version: tuple[Any, ...] = ()) -> dict[int, tuple[Watch, ...]]:
+    """Return the shape comments of a function in a file: functions with the same code are equal in all files.
+
+    `version` is the size and time of the file, since an edit of its comments leaves the code as it is.
+    """
     first = code.co_firstlineno
     lines = linecache.getlines(file)[first - 1 :]
     last = max([line for _, _, line in code.co_lines() if line is not None], default=first) - first + 2

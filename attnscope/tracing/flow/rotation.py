@@ -1,17 +1,21 @@
 """Find rotary position embeddings: queries and keys whose pairs of channels rotate by an angle of the position."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 
 from attnscope.attentions.observed import Rotation
 from attnscope.tracing.flow.axes import TOKEN, kind_of
 from attnscope.tracing.flow.record import Node, Value
 
-PRODUCTS = frozenset({"mul", "mul_"})
+PRODUCTS = frozenset({"mul", "mul_", "div", "div_"})
 SUMS = frozenset({"add", "add_", "sub", "sub_", "addcmul", "addcmul_"})
 NEGATIONS = frozenset({"neg", "neg_", "sub", "sub_", "rsub"})
+SCALED = frozenset({"mul", "mul_", *SUMS})
+"""Operators whose last argument may be the number −1."""
 ANGLES = frozenset({"cos", "sin", "polar"})
-COMPLEX = "view_as_complex"
+COMPLEX = frozenset({"view_as_complex", "complex"})
+JOINS = frozenset({"cat", "stack"})
 SWAPS = {"roll": 2, "flip": 1}
 """Operators that may swap the channels of a pair, and the place of the axes among their arguments."""
 PAIR = 2
@@ -32,15 +36,36 @@ def rotation_of(query: Value) -> Rotation | None:
     The two channels of a pair, x and y, become x·cos − y·sin and y·cos + x·sin (Su et al., arXiv 2104.09864, equation 34).
     Complex numbers do the same in one product. The factors are constants, or a cosine and a sine.
     """
+    halves: list[_Sum] = []
     for value in _before(query, FARTHEST):
-        found = _of_sum(value.maker) or _of_complex(value.maker) if value.maker else None
-        if found is not None:
+        found = _of_complex(value.maker) or _of_sum(value.maker) if value.maker else None
+        if isinstance(found, Rotation):
             return found
+        if found is not None and found.is_both:
+            return found.rotation
+        halves += [found] if found else []
+        if {half.is_negative for half in halves} == {True, False}:
+            return halves[0].rotation
     return None
 
 
-def _of_sum(node: Node) -> Rotation | None:
-    """Return the rotation that ends with this sum of two products; None for any other operator."""
+@dataclass(frozen=True)
+class _Sum:
+    """A sum of two products, of channels of a query with constants.
+
+    Args:
+        rotation: the rotation that it belongs to.
+        is_both: whether it computes both channels of each pair, with opposite signs of the second product.
+        is_negative: whether it subtracts, if it computes one channel of each pair.
+    """
+
+    rotation: Rotation
+    is_both: bool
+    is_negative: bool
+
+
+def _of_sum(node: Node) -> _Sum | None:
+    """Return the part of a rotation that this sum of two products is; None for any other operator."""
     terms = _terms(node) if node.name in SUMS else []
     factors = [_factors(term) for term in terms]
     if len(factors) != PAIR or None in factors:
@@ -48,45 +73,105 @@ def _of_sum(node: Node) -> Rotation | None:
     (one, table), (other, _) = [each for each in factors if each]
     paths = [{*_before(value, NEAREST)} for value in (one, other)]
     makers = [value.maker for path in paths for value in path - (paths[0] & paths[1]) if value.maker]
-    is_negative = any(maker.name in NEGATIONS for maker in (node, *makers))
-    is_turned = (is_negative and any(map(_takes_channels, makers))) or any(map(_swaps_pairs, makers))
-    if not is_turned or not paths[0] & paths[1] or prod(table.shape[:-1]) == 1:
+    if not paths[0] & paths[1] or prod(table.shape[:-1]) == 1:
         return None
-    return Rotation(_tokens(node.outputs[0]), not any(map(_is_of_neighbours, makers)), _is_learned(table))
+    rotation = Rotation(_tokens(node.outputs[0]), not any(map(_is_of_neighbours, makers)), _is_learned(table))
+    if any(map(_swaps_pairs, makers)):  # the signs are those of the table
+        return _Sum(rotation, True, False) if table.shape[-1] > 1 else None
+    if not any(map(_takes_channels, makers)):
+        return None
+    signs = [_is_negation(maker) for maker in makers]
+    if any(signs) or any(maker.name in JOINS for maker in makers):
+        return _Sum(rotation, True, False) if sum(signs) == 1 else None
+    if _has_signs(table):
+        return _Sum(rotation, True, False)
+    return _Sum(rotation, False, _is_negation(node))
 
 
 def _of_complex(node: Node) -> Rotation | None:
     """Return the rotation that a product of complex numbers is; None for any other operator."""
     found = _factors([*node.inputs]) if node.name in PRODUCTS else None
-    maker = found[0].maker if found else None
-    if found is None or maker is None or maker.name != COMPLEX:
+    if found is None:
         return None
-    return Rotation(_tokens(next(maker.inputs)), False, _is_learned(found[1]))
+    made = next((value.maker for value in _viewed(found[0]) if value.maker and value.maker.name in COMPLEX), None)
+    if made is None:
+        return None
+    parts = [*made.inputs]
+    makers = [value.maker for part in parts for value in _viewed(part) if value.maker]
+    takers = [maker for maker in makers if _takes_channels(maker)]
+    is_by_half = bool(takers) and not any(map(_is_of_neighbours, takers))
+    return Rotation(_tokens(parts[0]), is_by_half, _is_learned(found[1]))
+
+
+def _viewed(value: Value) -> Iterator[Value]:
+    """Yield a tensor, and those of which it is a view or a copy."""
+    for _ in range(NEAREST):
+        yield value
+        if value.maker is None or value.maker.macs or len([*value.maker.inputs]) != 1 or value.maker.name in COMPLEX:
+            return
+        value = next(value.maker.inputs)
 
 
 def _terms(node: Node) -> list[list[Value]]:
     """Return the factors of each product in a sum; fewer than two if a term has no factors."""
     values = [*node.inputs]
     if node.name.startswith("addcmul"):
-        return [_of_product(values[0]), values[1:]]
+        return [_of_product(values[0]), [factor for value in values[1:] for factor in _scaled(value)]]
     return [_of_product(value) for value in values]
 
 
 def _of_product(value: Value) -> list[Value]:
     is_product = value.maker is not None and value.maker.name in PRODUCTS
-    return [*value.maker.inputs] if value.maker and is_product else []
+    return [factor for each in value.maker.inputs for factor in _scaled(each)] if value.maker and is_product else []
+
+
+def _scaled(value: Value) -> list[Value]:
+    """Return the factors of a tensor that is scaled by constants before it is a factor itself: q·cos·scale."""
+    factors = _of_product(value)
+    is_scaled = len([factor for factor in factors if not _is_table(factor)]) == 1
+    return factors if is_scaled else [value]
 
 
 def _factors(values: list[Value]) -> tuple[Value, Value] | None:
     """Return the factor that is data, and that which is a table of angles; None if they are not these."""
     tables = [value for value in values if _is_table(value)]
     data = [value for value in values if value not in tables]
-    return (data[0], tables[0]) if len(data) == len(tables) == 1 else None
+    tables.sort(key=lambda table: (not _has_angles(table), prod(table.shape[:-1]) == 1))
+    if len(data) != 1 or not tables or (_is_learned(tables[0]) and not _has_angles(tables[0])):
+        return None
+    return data[0], tables[0]
+
+
+def _has_angles(value: Value) -> bool:
+    """Return whether a tensor is made from a cosine or sine."""
+    return any(each.maker and each.maker.name in ANGLES for each in _before(value, NEAREST))
+
+
+def _has_signs(table: Value) -> bool:
+    """Return whether a table of angles has cosines and sines, some of them negative."""
+    names = {each.maker.name for each in _before(table, NEAREST) if each.maker}
+    return {"cos", "sin"} <= names and bool(names & NEGATIONS)
+
+
+def _is_negation(node: Node) -> bool:
+    """Return whether an operator changes the sign of a tensor, or subtracts one."""
+    return node.name in NEGATIONS or (node.name in SCALED and node.args[-1] == -1)
 
 
 def _is_table(value: Value) -> bool:
     """Return whether a factor is a constant, or made from a cosine or sine of positions that are an input."""
-    return value.is_constant or any(each.maker and each.maker.name in ANGLES for each in _before(value, NEAREST))
+    queue, has_angles = [value], False
+    for each in queue:
+        if each.is_constant:
+            continue
+        if each.maker is None or each.maker.macs or len(queue) > NEAREST:
+            return False
+        if each.maker.name in ANGLES:
+            has_angles = True
+        else:
+            factors = [before for before in each.maker.inputs if before.is_real]  # indices only choose positions
+            queue += [before for before in factors if before not in queue]
+    return value.is_constant or has_angles
 
 
 def _is_learned(table: Value) -> bool:
