@@ -95,6 +95,9 @@ NO_SHAPES = [
     "(all windows of image 0, then image 1, ...)",
     "average over (N, C)",
     "like x.view(B, N, C)",
+    "(a, b) are not used",
+    "sum of (B, N, C) over C",
+    "lr in {1e-3, 1e-4}",
 ]
 
 
@@ -108,6 +111,12 @@ def test_shape_comments_are_parsed(comment):
 def test_a_product_of_matrices_is_about_one_image():
     (said,) = read_shapes("(N x N) @ (N x d) -> N x d")
     assert not said.is_sure
+
+
+def test_the_shape_of_a_whole_may_have_other_axes_than_its_part():
+    assert not read_shapes("class token of (B, N, C)")[0].is_sure
+    assert read_shapes("tensor of (B, N, C)")[0].is_sure
+    assert read_shapes("features (B, N, C)")[0].is_sure
 
 
 def test_the_operator_of_a_product_is_not_a_variable():

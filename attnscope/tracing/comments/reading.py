@@ -51,6 +51,10 @@ NO_RESULT = frozenset(
 """Words before a shape that make it one of something else than of the result."""
 CONDITIONS = frozenset("if or unless otherwise depending when else per optional optionally maybe".split())  # noqa: SIM905
 """Words after a shape that make it uncertain."""
+OPERAND = re.compile(r"\s*(?:over|along|across|(?:is|are) not)\b")
+"""Words after a shape that make it one of an operand: `sum of (B, N, C) over C`."""
+FLOAT = re.compile(r"\d*\.\d+|[\d.]+[eE][+-]?\d+")
+"""A number that is not a size."""
 SHAPE_WORDS = re.compile(r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?|[Ff]orm[ae])(?![A-Za-z])")
 ARROW = re.compile(r"\s*(?:[-=]{1,2}>|→|⇒|➜|⟶|\|->)\s*")
 FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。{}", "()[][],:=,;.()")
@@ -149,6 +153,8 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
                 found.append(Said((axes,), label, False, _is_sure(axes, between), is_labelled))
         last = end
     after = re.findall(r"[a-z]+", text[last:].lower())[:1]
+    if OPERAND.match(text[last:].lower()):
+        return
     if set(after) & CONDITIONS or (OPERATOR.match(text[last:] + "?") and re.match(r"\s*[@*+]", text[last:])):
         return
     yield from (said for said in found if said.options)
@@ -156,7 +162,8 @@ def _of_part(text: str, has_arrow: bool) -> Iterator[Said]:
 
 def _is_sure(axes: Sequence[Axis], before: str) -> bool:
     names = {name for axis in axes for name in axis.names}
-    return not names <= EXTENTS or bool(SHAPE_WORDS.search(before))
+    is_part = before.rstrip().endswith(" of")  # the class token of (B, N, C)
+    return not (names <= EXTENTS or is_part) or bool(SHAPE_WORDS.search(before))
 
 
 def _label(text: str) -> str:
@@ -293,7 +300,7 @@ def _axes(
     """
     axes = [read_axis(part, in_list=not spaced) for part in parts]
     read = [axis for axis in axes if axis is not None]
-    if len(read) < len(axes) or len(read) < (1 if single else least):
+    if any(map(FLOAT.fullmatch, parts)) or len(read) < len(axes) or len(read) < (1 if single else least):
         return None
     return tuple(read) if _is_shape(read, all_axes, is_named) else None
 
