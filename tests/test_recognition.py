@@ -1098,3 +1098,61 @@ class TwoValues(nn.Module):
 def test_heads_that_weigh_two_values_are_counted_once():
     (found,) = attnscope.trace(TwoValues().eval(), torch.rand(2, 25, 64)).attentions
     assert (found.heads, found.head_dim, found.tokens, found.keys) == (4, 16, 25, 25)
+
+
+class OfOtherFrames(nn.Module):
+    """Frames of (b, t, n, c) attend to others: `choose` returns the tokens of the queries, and those of the keys."""
+
+    def __init__(self, choose):
+        super().__init__()
+        self.choose = choose
+        self.q, self.k, self.v, self.out = (nn.Linear(64, 64) for _ in range(4))
+
+    def forward(self, x):
+        here, there = self.choose(x)
+        q, k, v = (
+            each(y).unflatten(-1, (4, 16)).transpose(1, 2)
+            for each, y in ((self.q, here), (self.k, there), (self.v, there))
+        )
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def frames(x):
+    return x.flatten(0, 1)
+
+
+OF_OTHERS = "4 windows of 1×25, keys of another sequence"
+
+
+@pytest.mark.parametrize(
+    ("choose", "words"),
+    [
+        (lambda x: (x[:, 0], x[:, 1]), "all keys"),
+        (lambda x: (x.unbind(1)[0], x.unbind(1)[2]), "all keys"),
+        (lambda x: (frames(x), frames(x.flip(1))), OF_OTHERS),
+        (lambda x: (frames(x), frames(x.roll(1, 1))), OF_OTHERS),
+        (lambda x: (frames(x), torch.cat([*frames(x).chunk(2)][::-1])), OF_OTHERS),
+        (lambda x: (frames(x), frames(x[:, :1].expand_as(x))), OF_OTHERS),
+        (lambda x: (x[:, 1], x[:, 1]), "global attention"),
+        (lambda x: (frames(x.flip(1)), frames(x.flip(1))), "4 windows of 1×25"),
+        (lambda x: (frames(x), frames(x)), "4 windows of 1×25"),
+    ],
+    ids=["select", "unbind", "flip", "roll", "swap", "first", "the same", "both flipped", "each its own"],
+)
+def test_keys_of_another_frame_are_not_those_of_the_queries(choose, words):
+    (found,) = attnscope.trace(OfOtherFrames(choose).eval(), torch.rand(1, 4, 25, 64)).attentions
+    assert found.neighbourhood.words == words
+    is_own = words in ("global attention", "4 windows of 1×25")
+    assert (found.family is not None and found.family.name in ("vit", "twins")) == is_own
+
+
+def test_heads_of_an_input_are_no_frames():
+    """Queries, keys and values are the parts of one input."""
+
+    class Given(nn.Module):
+        def forward(self, qkv):
+            return F.scaled_dot_product_attention(*qkv.unbind(1))
+
+    (found,) = attnscope.trace(Given(), torch.rand(2, 3, 4, 25, 16)).attentions
+    assert found.neighbourhood.words != OF_OTHERS
+    assert "another" not in found.neighbourhood.words

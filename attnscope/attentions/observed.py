@@ -87,4 +87,5 @@ class Observed:
     def is_windowed(self) -> bool:
         """Return whether each query has scores with the tokens of its window, whose sides are known."""
         known = self.sides is not None and self.window is not None
-        return self.scope == TOKENS and self.windows > 1 and self.tokens == self.keys and known
+        is_own = self.scope == TOKENS and self.tokens == self.keys and not self.is_other
+        return is_own and self.windows > 1 and known

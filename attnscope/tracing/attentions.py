@@ -142,6 +142,7 @@ class Groups(Neighbourhood):
         own_keys: number of keys of a window; it differs from `size` if keys are added or pooled.
         sides: sizes of a window along each axis of the image; None if unknown.
         more: number of tokens of a window that are not from the image, such as registers.
+        is_other: whether the keys of a window are not its own tokens.
     """
 
     kind: ClassVar[str] = "windowed"
@@ -152,12 +153,14 @@ class Groups(Neighbourhood):
     own_keys: int
     sides: Shape | None
     more: int = 0
+    is_other: bool = False
 
     def describe(self, sized: bool = True) -> str:
         """Return `64 windows of 7×7`, or `64 windows of 49 tokens, window unknown` if the sides are unknown."""
         sides = self.sides or ()
         size = spell(sides) if len(sides) > 1 else plural(self.size, "token") + ("" if sides else ", window unknown")
         size += f" and {plural(self.more, 'more token')}" if self.more and len(sides) > 1 else ""
+        size += ", keys of another sequence" if self.is_other else ""
         return f"{self.count} {self.noun} of {size}" if sized else f"{self.count} {self.noun}"
 
     @property
@@ -300,7 +303,8 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
         return AROUND[attention.scope](tokens, keys)
     if windows > 1:
         places = attention.places
-        return (DilatedGroups if places.grid else Groups)(windows, tokens, keys, places.sides, places.more)
+        kind = DilatedGroups if places.grid else Groups
+        return kind(windows, tokens, keys, places.sides, places.more, attention.is_other)
     if tokens == keys and not attention.is_other:
         return AllTokens(tokens)
     return (PooledKeys if attention.pooled else OtherKeys)(tokens, keys)

@@ -25,6 +25,7 @@ from attnscope.tracing.flow.formula import Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
+from attnscope.tracing.flow.rearrangements import is_of_others
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rotation import rotation_of
 from attnscope.tracing.flow.rules import AxisRules
@@ -201,7 +202,7 @@ def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     """Return an attention with its projections."""
     is_whole = len(part.inputs) == len(("query", "key", "value"))  # not joined from a loop over parts
     found = part.found
-    if is_whole and _are_apart(part.queries, part.keys):
+    if is_whole and (_are_apart(part.queries, part.keys) or _is_of_others(part)):
         found = replace(found, is_other=True, pooled=False)
     if all(node.name.startswith(NATIVE) for node in part.nodes):  # its projections are inside of the operator
         dims = part.inputs[0].shape[-1], part.results[0].shape[-1]
@@ -210,6 +211,17 @@ def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
     core = Core(part.inputs, part.results, part.nodes, pairs.consumers)
     return replace(part, found=replace(found, layer=layer, core=core, rotation=_rotation(part)))
+
+
+def _is_of_others(part: _Part) -> bool:
+    """Return whether keys and values come from other images or frames than the queries.
+
+    Where each query has keys of its own, the axis of the tokens is not among those of q·kᵀ.
+    """
+    query, key, value = part.inputs
+    return part.found.tokens > 1 and is_of_others(
+        query, key, value, roots_of((*part.queries, *part.keys, *part.channels))
+    )
 
 
 def _rotation(part: _Part) -> Rotation | None:
