@@ -8,12 +8,15 @@ from typing import Any
 from attnscope import attentions, networks
 from attnscope.attentions.spec import Spec, own_fields
 from attnscope.core.errors import UsageError, literal
+from attnscope.core.text import visible
 from attnscope.profiling.fresh_processes import Command, Progress, run_in_turn
 from attnscope.reports.loading import parse_report
 from attnscope.reports.report import Report
 
 KEPT = "ATTNSCOPE_ATTENTION"
 """The only variable of attnscope that a repeated run gets; the others would change its options."""
+LONGEST_WORD = 100
+"""Characters of a word of a command line; the system refuses zero bytes and very long words."""
 
 
 def rerun_in_turn(
@@ -64,7 +67,7 @@ def spec_of(report: Report, name: str) -> Spec:
     values: dict[str, Any] = dict(report.spec)
     try:
         kind = networks.spec_class if "network" in values else attentions.spec_class
-        spec_class: type[Spec] = kind(values.pop("network" if "network" in values else "attention"))
+        spec_class: type[Spec] = kind(str(values.pop("network" if "network" in values else "attention")))
         unknown = [field for field in values if field not in own_fields(spec_class)]
         if unknown:
             raise UsageError(f"{spec_class.title} has no field {literal(unknown[0])}; save the run again")
@@ -92,4 +95,7 @@ def words_of(report: Report, name: str, budget: float) -> list[str]:
     words += ["--seed", str(environment.get("seed", 0)), "--alloc", str(environment.get("allocator", "pinned"))]
     if report.backward:
         words += ["--backward", "--input-grad" if report.backward.input_grad else "--no-input-grad"]
+    for word in words:
+        if len(word) > LONGEST_WORD or visible(word) != word:
+            raise UsageError(literal(f"{name} cannot be run again: {word[:LONGEST_WORD]} is not a value of a flag"))
     return words + (["--kernels"] if report.compares_all_kernels else [])

@@ -184,8 +184,11 @@ def _temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn a request to terminate into an exception within a `with` block, so that the block is left in order."""
-    if threading.current_thread() is not threading.main_thread():
+    """Turn a request to terminate into an exception within a `with` block, so that the block is left in order.
+
+    A handler that is there stays: that of the command line raises too, and writes a line in the end.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 

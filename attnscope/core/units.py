@@ -5,10 +5,10 @@ from fractions import Fraction
 
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 """The factors of the units of a size; `B` may follow a decimal prefix."""
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
+SIZE = re.compile(r"(\d{1,99}(?:\.\d{1,99})?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 SECONDS = {"s": Fraction(1), "ms": Fraction(1, 10**3), "us": Fraction(1, 10**6), "ns": Fraction(1, 10**9)}
 """The factors of the units of a time."""
-TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)", re.IGNORECASE)
+TIME = re.compile(r"(\d{1,99}(?:\.\d{1,99})?)\s*(ns|us|µs|ms|s)", re.IGNORECASE)
 
 
 def read_size(text: str) -> Fraction | None:

@@ -13,6 +13,9 @@ CLASSES = {"in1k": 1000, "in12k": 11821, "augreg_in21k": 21843, "ms_in22k": 2184
 CLASSES_OF_TAGS = {"in21k": 21843}
 """Number of classes by a whole tag: `.orig_in21k` has none."""
 
+MOST_BITS = 1024
+"""Bits of an integer; more exceed every flag."""
+
 Tables = dict[str, dict[str, Any]]
 """Tables of a TOML file by name."""
 
@@ -119,6 +122,8 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
                 f"{{config}} {literal(path)}: {quoted(key)} is not a flag of attnscope {command}; "
                 f"{did_you_mean(key, fields)}"
             )
+        if isinstance(value, int) and value.bit_length() > MOST_BITS:  # Python refuses to spell it, as in 0xff...
+            raise UsageError(f"{{config}} {literal(path)}: {key} must have at most {MOST_BITS} bits")
         if isinstance(value, dict | float) and not isinstance(value, float):
             raise UsageError(
                 f"{{config}} {literal(path)}: {key} must be a single value (got a table); set {key} = VALUE"
@@ -145,5 +150,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     text = text_of(path, name)
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for an integer with too many digits
         raise UsageError(f"{name} is not valid TOML: {literal(error)}") from None

@@ -61,7 +61,7 @@ def parse_report(text: str, path: str) -> Report:
             "compare modules with attnscope compare OLD.py:NAME NEW.py:NAME, or attnscope trace --against REV"
         )
     try:
-        report = TypeAdapter(Report).validate_python(_with_new_names(data))
+        report = TypeAdapter(Report).validate_json(json.dumps(_with_new_names(data)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{_shortened('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
@@ -69,7 +69,16 @@ def parse_report(text: str, path: str) -> Report:
     for time in (report.time, report.backward.time if report.backward else None):
         if time and min(_positive(time), default=1.0) <= 0:
             raise UsageError(f"{path} is not a saved run: times of the whole must be above 0; write one with --save")
+        if time and not _is_whole(time):
+            raise UsageError(f"{path} is not a saved run: some of its runs are missing; write one with --save")
     return report
+
+
+def _is_whole(time: Time) -> bool:
+    """Return whether each yardstick and the processes have a sample for each run; a file may have been edited."""
+    numbers = {len(each.samples_s) for each in time.yardsticks}
+    numbers |= {sum(time.process_runs)} if time.process_runs else set()
+    return numbers <= {len(time.whole_samples_s)} and min(time.process_runs, default=1) > 0
 
 
 def _positive(time: Time) -> list[float]:
