@@ -69,7 +69,7 @@ def test_a_value_that_no_process_takes_is_a_line(saved, device):
 
 
 @pytest.mark.parametrize("attention", [["vit"], {"a": 1}, None])
-def test_an_attention_that_is_no_name_is_a_line(saved, attention):
+def test_an_attention_without_a_name_is_a_line(saved, attention):
     report = parse_report(saved, "a.json")
     report.spec["attention"] = attention
     with pytest.raises(UsageError, match="is unknown"):

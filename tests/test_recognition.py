@@ -1146,7 +1146,7 @@ def test_keys_of_another_frame_are_not_those_of_the_queries(choose, words):
     assert (found.family is not None and found.family.name in ("vit", "twins")) == is_own
 
 
-def test_heads_of_an_input_are_no_frames():
+def test_parts_of_an_input_are_not_frames():
     """Queries, keys and values are the parts of one input."""
 
     class Given(nn.Module):

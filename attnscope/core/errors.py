@@ -63,9 +63,17 @@ BEYOND_ADDRESSES = (
 """Parts of torch's messages for a tensor whose bytes, or elements along an axis, overflow a 64-bit integer."""
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of a third-party error; "" if its own `__str__` raises."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocator ran out of memory, or a tensor exceeds the 64-bit address space."""
-    message = str(error).lower()
+    message = message_of(error).lower()
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, RuntimeError) and any(part in message for part in OUT_OF_MEMORY))
@@ -75,7 +83,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def exceeds_addresses(error: BaseException) -> bool:
     """Return whether a tensor exceeds the 64-bit address space, which also happens on the meta device."""
-    message = str(error).lower()
+    message = message_of(error).lower()
     return isinstance(error, RuntimeError | TypeError) and any(part in message for part in BEYOND_ADDRESSES)
 
 
@@ -84,7 +92,7 @@ def in_a_line(error: BaseException) -> str:
 
     A line of more than 100 characters ends after a word, with `…`.
     """
-    line = (str(error).splitlines() or [""])[0]
+    line = (message_of(error).splitlines() or [""])[0]
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE + 1].rpartition(' ')[0] or line[:LONGEST_LINE]} …"
     return f"{type(error).__name__}: {line}"

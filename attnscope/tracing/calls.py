@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, _pop_mode_temporarily
 
 from attnscope.core.axes import Shape
-from attnscope.core.errors import FAILURES
+from attnscope.core.errors import FAILURES, message_of
 from attnscope.tracing.costs import (
     COUNTS,
     UNKNOWN,
@@ -125,7 +125,7 @@ class ForwardFailedError(Exception):
     def __init__(
         self, error: BaseException, path: str, step: str, shapes: list[Shape], file: str | None, line: int | None
     ):
-        super().__init__(str(error))
+        super().__init__(message_of(error))
         self.error, self.path, self.step, self.shapes, self.file, self.line = error, path, step, shapes, file, line
 
 

@@ -101,8 +101,12 @@ class _Copiers(dict[type, Copier]):
         if issubclass(kind, torch.jit.ScriptModule):
             return _scripted
         if issubclass(kind, nn.Module):
-            return None if hasattr(kind, "__deepcopy__") or _is_reduced_whole(kind) else _by_attributes
-        return _share if hasattr(kind, "__del__") else None  # a second owner would release its resource
+            if not hasattr(kind, "__deepcopy__") and not _is_reduced_whole(kind):
+                return _by_attributes
+            return _by_protocol if _may_delegate(kind) else None
+        if hasattr(kind, "__del__"):
+            return _share  # a second owner would release its resource
+        return _by_protocol if _may_delegate(kind) else None
 
     def refuse(self, refusing: Any) -> None:
         """Choose the copier of a class whose objects copy.deepcopy does not copy."""
@@ -132,6 +136,12 @@ def _is_reduced_whole(kind: type) -> bool:
     return all(_is_torchs(kind, method) for method in ("__getstate__", "__reduce__", "__reduce_ex__"))
 
 
+def _may_delegate(kind: type) -> bool:
+    """Return whether `__getattr__` of a class may find the `__deepcopy__` of another object, as that of a wrapper does."""
+    own = getattr(kind, "__getattr__", nn.Module.__getattr__)
+    return own is not nn.Module.__getattr__ and not hasattr(kind, "__deepcopy__")
+
+
 def _same_module(made: Any, originals: set[int]) -> nn.Module | None:
     """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
     modules = modules_of(made) if isinstance(made, nn.Module) else ()
@@ -146,6 +156,12 @@ def _refusing(error: Exception) -> Any:
 
 def _share(value: Value, memo: Memo) -> Value:
     return value
+
+
+def _by_protocol(value: Any, memo: Memo) -> Any:
+    """Return a copy of an object by the protocol of pickle, as copy.deepcopy makes it of a class without `__deepcopy__`."""
+    parts = value.__reduce_ex__(4)
+    return value if isinstance(parts, str) else copy._reconstruct(value, memo, *parts)  # type: ignore[attr-defined]
 
 
 def _by_attributes(value: Any, memo: Memo) -> Any:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from traceback import walk_tb
 
 from attnscope.core.axes import spell
-from attnscope.core.errors import AttnscopeError, in_a_line, ran_out_of_memory
+from attnscope.core.errors import AttnscopeError, in_a_line, message_of, ran_out_of_memory
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_of
 
@@ -17,7 +17,7 @@ SCRIPTED = "failed in the TorchScript interpreter"
 
 def needs_values(error: BaseException) -> bool:
     """Return whether an error says that the meta device has no values, or lacks a kernel."""
-    message = str(error).lower().replace("device='meta'", "")  # a tensor that the message of another error shows
+    message = message_of(error).lower().replace("device='meta'", "")  # a tensor that the message of another error shows
     return "meta" in message or isinstance(error, NotImplementedError)
 
 
@@ -25,13 +25,13 @@ def is_metas(error: BaseException) -> bool:
     """Return whether an error may come from the meta device, not from the code: it needs values, or a kernel refuses."""
     files = [frame.f_code.co_filename.replace("\\", "/") for frame, _ in walk_tb(error.__traceback__)]
     is_refused = any(part in file for file in files[-4:] for part in META_KERNELS)
-    is_hidden = SCRIPTED in str(error)  # a scripted forward hides the error and its place
+    is_hidden = SCRIPTED in message_of(error)  # a scripted forward hides the error and its place
     return needs_values(error) or is_refused or is_hidden or (error.__cause__ is not None and is_metas(error.__cause__))
 
 
 def reason(error: BaseException) -> str:
     """Return in a line why a forward failed on meta."""
-    return "TorchScript does not run there" if SCRIPTED in str(error) else in_a_line(error)
+    return "TorchScript does not run there" if SCRIPTED in message_of(error) else in_a_line(error)
 
 
 class ForwardError(AttnscopeError):
@@ -71,5 +71,5 @@ def _message(failure: ForwardFailedError, name: str) -> str:
     if failure.file:
         code = text_of(failure.file, failure.line)
         parts.append(f"at {spell_line(failure.file, failure.line)}" + (f" `{code}`" if code else ""))
-    message = f"{' '.join(parts)}: {type(failure.error).__name__}: {failure.error}"
+    message = f"{' '.join(parts)}: {type(failure.error).__name__}: {message_of(failure.error)}"
     return message.replace("{", "(").replace("}", ")")  # braces would name a flag

@@ -124,6 +124,7 @@ def dismantle(modules: list[nn.Module]) -> None:
     for module in modules:
         disown(module)
         vars(module).clear()
+        vars(module)["_modules"] = {}  # the text of an error may show the module
 
 
 class _Tensors:
@@ -166,6 +167,8 @@ class _Tensors:
             memory = self.memory_of(tensor, device)
             data = torch.empty(0, dtype=tensor.dtype, device=memory.device)
             data.set_(memory.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+            if type(tensor) is not Tensor and not isinstance(tensor, nn.Parameter):
+                data = data.as_subclass(type(tensor))
         else:
             data = tensor.detach().to(device)
             if tensor.device == data.device:

@@ -347,7 +347,15 @@ def _loggers() -> Restore:
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     before = [(logger, *_of_logger(logger)) for logger in loggers if isinstance(logger, logging.Logger)]
 
+    known, modules = set(logging.root.manager.loggerDict), set(sys.modules)
+
     def restore() -> None:
+        imported = sys.modules.keys() - modules  # the logger of a module stays as the module does
+        for name, logger in [*logging.root.manager.loggerDict.items()]:
+            is_new = name not in known and name.partition(".")[0] not in imported
+            if is_new and isinstance(logger, logging.Logger):
+                logger.handlers[:], logger.filters[:], logger.propagate, logger.disabled = [], [], True, False
+                logger.setLevel(logging.NOTSET)
         for logger, *state in before:
             if _of_logger(logger) != (*state,):
                 logger.handlers[:], logger.filters[:], logger.propagate, logger.disabled, level = state

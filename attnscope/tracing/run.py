@@ -51,6 +51,8 @@ class Found:
     whole_inputs: Inputs
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    find: Callable[[], None] = lambda: None
+    """Lets the copy find what tables outside of the module keep by the module."""
 
     def release(self) -> None:
         """Discard the copy, whose memory becomes free."""
@@ -85,8 +87,10 @@ def run_watched(
     given, copies = inputs(device), list[nn.Module]()
     try:
         # copying and `eval()` may run the user's code, and a forward that fails on meta must not change its next run
-        with process_as_before(), surroundings_as_before(module, given), modes_as_before():
+        with process_as_before(), surroundings_as_before(module, given) as found_by, modes_as_before():
             there, (args, keywords) = isolated(module, given, device)
+            find = partial(found_by, there)
+            find()
             copies += modules_of(there)  # without those that the forward may add, which may be others
             whole = args, keywords
             evaluating(there)
@@ -111,7 +115,9 @@ def run_watched(
     notes = () if tracer else ("shape comments were not checked: a debugger or a coverage tool is active",)
     if check.failure is not None:
         notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
-    return Found(there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else ())
+    return Found(
+        there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else (), find
+    )
 
 
 @contextmanager
@@ -222,6 +228,7 @@ def measure(found: Found, options: TraceOptions) -> Measured:
     try:
         progress = options.progress_of("the calls")
         with surroundings_as_before(found.module, found.inputs):
+            found.find()
             timing = time_calls(found.device, prepared, found.watched.calls, options.budget, progress)
             return Measured(timing, _untimed(found))
     except CallsDifferError:

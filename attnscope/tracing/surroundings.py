@@ -17,21 +17,25 @@ from gc import get_referents
 from io import BytesIO, IOBase, StringIO
 from itertools import chain
 from queue import Queue
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch._library.custom_ops import OPDEFS, CustomOpDef
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.quasirandom import SobolEngine
+from torch.utils.data import Sampler
+from torch.utils.weak import WeakIdKeyDictionary
 
 from attnscope.tracing.copying import slots_of
 from attnscope.tracing.isolation import Inputs, values_as_before
 from attnscope.tracing.iterators import Twins, twin
 from attnscope.tracing.process_state import HOOKS
-from attnscope.tracing.tree import modules_of
+from attnscope.tracing.tree import modules_of, tensors_of
 
 Restore = Callable[[], object]
 
@@ -41,6 +45,7 @@ ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.d
 """Types of values that never change."""
 NAMESPACES = (
     *(SimpleNamespace, Namespace, threading.local, threading.Event, ChainMap, UserDict, UserList, Queue),
+    *(WeakKeyDictionary, WeakValueDictionary, WeakSet, WeakIdKeyDictionary, Sampler, GradScaler),
     *(nn.Module, Optimizer, LRScheduler, SobolEngine, CustomOpDef),
 )
 """Types of others whose attributes may be the user's."""
@@ -55,8 +60,14 @@ PYTHONS = {"__abstractmethods__", "__annotations__", "__annotations_cache__", "_
 """Attributes of classes that Python itself sets."""
 
 
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that nn.Module itself sets."""
+PLAIN = frozenset({*ATOMS, torch.Tensor, nn.Parameter})
+"""Classes of values that share no code."""
+
+
 @contextmanager
-def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[None]:
+def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[Callable[[nn.Module], None]]:
     """Restore at the end of a `with` block what a forward can reach outside of its module and inputs.
 
     The code of the module says what that is: the names in its functions, and in the functions that these call. A result
@@ -65,13 +76,34 @@ def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[None]:
     Args:
         module: the module, of which a copy runs.
         inputs: the arguments of its forward.
+
+    The block gets a function that lets the copy find what tables outside of the module keep by the module.
     """
     functions = filter(callable, (*inputs[0], *inputs[1].values()))
     with ExitStack() as stack:
+        within = _code_in([*inputs[0], *inputs[1].values(), *_own_attributes(module)])
         of_every_module = chain(*map(dict.values, HOOKS))
-        for restore in _Search().restores([*_code_of(module), *functions, *of_every_module]):
+        search = _Search()
+        for restore in search.restores([*_code_of(module), *functions, *of_every_module, *within]):
             stack.callback(restore)
-        yield
+        yield lambda there: _add_keys(search.seen.values(), module, there)
+
+
+def _add_keys(values: Iterable[Any], module: nn.Module, there: nn.Module) -> None:
+    """Add the copy of a module to tables outside of it that have the module, its tensors, or their identities as keys."""
+    originals, made = ([*modules_of(each), *tensors_of(each)] for each in (module, there))
+    copies = {id(original): copy for original, copy in zip(originals, made, strict=False)}
+    for table in list(values):
+        if isinstance(table, WeakKeyDictionary):
+            keys = {id(key): key for key in list(table)}
+            for identity in copies.keys() & keys.keys():
+                table[copies[identity]] = table[keys[identity]]
+        elif isinstance(table, dict) and len(table) <= LARGEST:
+            for key, value in list(dict.items(table)):
+                if id(key) in copies:
+                    _kind(table).__setitem__(table, copies[id(key)], value)
+                elif type(key) is int and key in copies:
+                    _kind(table).__setitem__(table, id(copies[key]), value)
 
 
 def _code_of(module: nn.Module) -> Iterator[Any]:
@@ -83,6 +115,39 @@ def _code_of(module: nn.Module) -> Iterator[Any]:
                 yield from value.values()
             elif callable(value) or isinstance(value, IOBase):  # a copy of the module shares it
                 yield value
+
+
+def _own_attributes(module: nn.Module) -> Iterator[Any]:
+    """Yield the attributes of all modules that are neither those of every module nor plain values."""
+    for each in modules_of(module):
+        for name, value in vars(each).items():
+            if name not in OF_EVERY_MODULE and type(value) not in PLAIN:
+                yield value
+
+
+def _code_in(values: list[Any]) -> Iterator[Any]:
+    """Yield the functions and the user's classes of objects within values, whose copies share what these classes keep."""
+    found, seen, classes = [*values], dict[int, Any](), set[type]()
+    while found:
+        value = found.pop()
+        if type(value) in PLAIN or id(value) in seen or isinstance(value, type | ModuleType):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, FunctionType | MethodType | partial):
+            yield value
+        elif isinstance(value, list | tuple | set | frozenset | deque | dict):
+            parts = [*dict.keys(value), *dict.values(value)] if isinstance(value, dict) else [*value]
+            if len(parts) <= LARGEST:
+                found += parts
+        if _is_users(type(value)):
+            if type(value) not in classes:
+                classes.add(type(value))
+                yield type(value)
+            if not isinstance(value, nn.Module):  # its attributes are among the values
+                found.append(_namespace(value))
+                found += [_filling(slot, value) for slot in slots_of(type(value))]
+        elif isinstance(value, NAMESPACES) and not isinstance(value, nn.Module):
+            found.append(_namespace(value))
 
 
 class _Search:
@@ -99,7 +164,7 @@ class _Search:
         self.found.extend(roots)
         while self.found:
             value = self.found.pop()
-            if not isinstance(value, ATOMS) and id(value) not in self.seen:
+            if type(value) not in ATOMS and id(value) not in self.seen:
                 self.seen[id(value)] = value
                 yield from self.visit(value)
 
@@ -107,7 +172,7 @@ class _Search:
         """Yield a function for each place in a value, and add to `found` what is in these places."""
         if isinstance(value, FunctionType):
             yield from self.function(value)
-        elif isinstance(value, MethodType | property | classmethod | staticmethod):
+        elif isinstance(value, MethodType | MappingProxyType | property | classmethod | staticmethod):
             self.found += get_referents(value)
         elif isinstance(value, partial):
             yield from self.partial(value)
@@ -186,6 +251,8 @@ class _Search:
         """Yield a function for each global that a function names; its closure, defaults and attributes follow."""
         if _is_users(function):
             self.found += [function.__closure__, function.__defaults__, function.__kwdefaults__, function.__dict__]
+            for name in ("__code__", "__defaults__", "__kwdefaults__"):
+                yield partial(setattr, function, name, getattr(function, name))
             names = {"__warningregistry__", *_names(function.__code__)}
             if names & BINDING and (id(function.__globals__), "") not in self.named:
                 self.named.add((id(function.__globals__), ""))
