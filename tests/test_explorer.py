@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from attnscope import attentions, networks
@@ -296,6 +297,29 @@ def test_a_table_that_fits_has_no_bar_to_scroll_it(size):
                 assert view.show_horizontal_scrollbar == (widest > view.width)
 
     drive(drive_it, Draft(SWIN), size)
+
+
+def test_keys_that_come_at_once_act_in_their_order():
+    """As from a paste, or a slow connection that bundles them."""
+
+    def post(app: Explorer, *keys: str) -> None:
+        for key in keys:
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        await press(pilot, "down", "down")
+        post(app, "enter", *"79", "backspace", *"80", "enter", "right", "p", "3")
+        await pilot.pause(0.5)
+        assert (app.session.draft.spec.dim, app.pane) == (792, "neighbourhood")
+        assert app.session.pinned is app.session.draft
+        post(app, "enter", *"77", "0", "enter", "escape", "u", "question_mark", "escape", "2", "down")
+        await pilot.pause(0.5)
+        assert (app.session.draft.spec.dim, app.pane, app.hint) == (780, "complexity", "")
+        post(app, "tab", "down", "shift+tab", "right")
+        await pilot.pause(0.5)
+        assert app.view is app._fields
+
+    drive(check, Draft(VIT))
 
 
 def test_a_full_collection_of_garbage_is_rare():

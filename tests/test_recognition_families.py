@@ -460,3 +460,25 @@ def test_a_letter_with_another_value_in_each_formula_has_the_name_of_its_formula
     ]
     assert formula_values(formulas) == "hw = 9, C = 192 in Ω(MSA), C = 96 in Ω(MUA)"
     assert formula_values(formulas[:1]) == "hw = 9, C = 192"
+
+
+class WithMore(nn.Module):
+    """Attention of torch, in a module that may do more."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.qkv, self.out, self.more = nn.Linear(64, 192), nn.Linear(64, 64), nn.Linear(64, 64) if more else None
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        x = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x if self.more is None else self.more(x)
+
+
+def test_equal_attention_in_a_module_that_does_more_is_an_entry_of_its_own():
+    module = nn.Sequential(WithMore(False), WithMore(True), WithMore(False))
+    alone, more = found_in(module, (2, 25, 64))
+    assert (alone.times, more.times) == (2, 1)
+    assert more.module_macs - alone.module_macs // 2 == 2 * 25 * 64 * 64
+    assert alone.family.command == "attnscope vit --dim 64 --heads 4 --tokens 25"
+    assert more.family is None

@@ -73,6 +73,16 @@ class Forward:
         """Return the indices of the calls inside the modules at these paths; the path "" is the whole module."""
         return sorted({index for path in paths for index in self._below.get(path, ())})
 
+    def macs_inside(self, path: str) -> int:
+        """Return the MACs of the calls inside the module at a path."""
+        if path not in self._macs_below:
+            self._macs_below[path] = sum(self.calls[index].macs for index in self._below.get(path, ()))
+        return self._macs_below[path]
+
+    @cached_property
+    def _macs_below(self) -> dict[str, int]:
+        return {}
+
     @cached_property
     def _below(self) -> dict[str, list[int]]:
         """Return the indices of the calls inside each module, by its path."""
@@ -86,10 +96,11 @@ class Forward:
 
 
 def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[AttentionFound]:
-    """Return one entry for each group of equal attentions, with their shares of the whole."""
+    """Return one entry for each group of equal attentions in modules of equal MACs, with their shares of the whole."""
     kinds: dict[object, list[Attention]] = {}
     for attention in attentions:
-        kinds.setdefault(attention.likeness, []).append(attention)
+        module = forward.macs_inside(attention.path)
+        kinds.setdefault((attention.likeness, module), []).append(attention)
     return [_found(equal, forward) for equal in kinds.values()]
 
 

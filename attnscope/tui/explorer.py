@@ -14,8 +14,9 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.containers import Container, Horizontal, Vertical
+from textual.screen import ModalScreen
 from textual.screen import Screen as Page
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from attnscope.analyses.worker import Request, Run
 from attnscope.attentions.draft import Draft
@@ -29,7 +30,7 @@ from attnscope.tui.palette import AllPresets, Presets
 from attnscope.tui.panes import MEMORY, PANES, SHARD, View, moved
 from attnscope.tui.rows import Row, rows_of, value_in, values_beside
 from attnscope.tui.session import Session
-from attnscope.tui.widgets import Explanation, LineView, Tabs
+from attnscope.tui.widgets import Explanation, LineView, Prompt, Tabs
 
 WIDE, TALL = 150, 44
 """Columns and lines from which two panes are shown, side by side or one above the other."""
@@ -39,10 +40,17 @@ COLLECTIONS = 500
 """Collections of young objects until a full one; a key causes about two."""
 SIGNS = {"slash": "/", "question_mark": "?"}
 """The signs of keys that have a name in Textual."""
+WITHOUT_COMMAND = ("leave", "interrupt", "quit_now", "focus_next", "focus_previous")
+"""Actions of keys that are not in the palette."""
 KEYS = (
     "←→ value  ↑↓ row  Tab pane  Enter type  p pin  t time  d shard  c copy"
     "  s save  h page  / preset  ? help  u undo  q quit"
 )
+
+
+def _key(keys: str, action: str, description: str) -> Binding:
+    """Return the binding of a key that acts before a widget gets it, so that keys act in their order."""
+    return Binding(keys, action, description, priority=True)
 
 
 @dataclass(frozen=True)
@@ -71,31 +79,38 @@ class Explorer(App[list[str]]):
     COMMANDS: ClassVar[set[Any]] = {*App.COMMANDS, Presets}
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "step(-1)", "Value below"),
-        Binding("right", "step(1)", "Value above"),
-        Binding("shift+left", "step(-1, 2)", "Half"),
-        Binding("shift+right", "step(1, 2)", "Twice"),
-        Binding("up", "move(-1)", "Row above"),
-        Binding("down", "move(1)", "Row below"),
-        Binding("pageup", "move(-10)", "Page above"),
-        Binding("pagedown", "move(10)", "Page below"),
-        Binding("enter", "type", "Type a value"),
-        Binding("backspace,delete", "unset", "Use the default"),
-        *(Binding(str(place), f"choose('{name}')", f"Show {name}") for place, name in enumerate(PANES, start=1)),
-        Binding("p", "pin", "Pin as A, compare B − A"),
-        Binding("t", "time", "Measure here, or cancel"),
-        Binding("d", "shard", "Type a plan of several devices"),
-        Binding("c", "copy", "Copy the command"),
-        Binding("s", "save", "Save the run"),
-        Binding("h", "write_page", "Write the page"),
-        Binding("slash", "preset", "Find a preset"),
-        Binding("question_mark", "explain", "Explain the row"),
-        Binding("u,ctrl+z", "undo", "Undo"),
-        Binding("r,ctrl+y", "redo", "Redo"),
-        Binding("escape", "leave", "Cancel"),
-        Binding("q,ctrl+q", "quit", "Quit", priority=False),
-        Binding("ctrl+c", "interrupt", "Quit", priority=True),
+        _key("left", "step(-1)", "Value below"),
+        _key("right", "step(1)", "Value above"),
+        _key("shift+left", "step(-1, 2)", "Half"),
+        _key("shift+right", "step(1, 2)", "Twice"),
+        _key("up", "move(-1)", "Row above"),
+        _key("down", "move(1)", "Row below"),
+        _key("pageup", "move(-10)", "Page above"),
+        _key("pagedown", "move(10)", "Page below"),
+        _key("enter", "type", "Type a value"),
+        _key("backspace,delete", "unset", "Use the default"),
+        *(_key(str(place), f"choose('{name}')", f"Show {name}") for place, name in enumerate(PANES, start=1)),
+        _key("p", "pin", "Pin as A, compare B − A"),
+        _key("t", "time", "Measure here, or cancel"),
+        _key("d", "shard", "Type a plan of several devices"),
+        _key("c", "copy", "Copy the command"),
+        _key("s", "save", "Save the run"),
+        _key("h", "write_page", "Write the page"),
+        _key("slash", "preset", "Find a preset"),
+        _key("question_mark", "explain", "Explain the row"),
+        _key("u,ctrl+z", "undo", "Undo"),
+        _key("r,ctrl+y", "redo", "Redo"),
+        _key("escape", "leave", "Cancel"),
+        _key("tab", "focus_next", "Next pane"),
+        _key("shift+tab", "focus_previous", "Pane before"),
+        _key("q", "quit", "Quit"),
+        _key("ctrl+q", "quit_now", "Quit"),
+        _key("ctrl+c", "interrupt", "Quit"),
     ]
+    OF_PANES: ClassVar[frozenset[str]] = frozenset(
+        binding.action.partition("(")[0] for binding in BINDINGS if isinstance(binding, Binding)
+    ) - {"quit_now", "interrupt"}
+    """The actions that wait while the prompt or a window takes the keys."""
 
     def __init__(self, draft: Draft, tools: Tools | None = None, ascii: bool = False) -> None:
         super().__init__(ansi_color=True)  # before the theme; otherwise NO_COLOR turns the terminal's colors into black
@@ -126,14 +141,14 @@ class Explorer(App[list[str]]):
                     yield LineView("pane", self.ascii)
                     yield LineView("companion", self.ascii)
         yield Static(id="hint", markup=False)
-        yield Input(id="prompt", compact=True)
+        yield Prompt(self._accept, self.action_leave)
         yield Static(id="keys", markup=False)
 
     def on_mount(self) -> None:
         """Show the first report, and end on signals as on `q`."""
         self._fields, self._pane = self.query_one("#fields", LineView), self.query_one("#pane", LineView)
         self._companion, self._tabs = self.query_one("#companion", LineView), self.query_one(Tabs)
-        self._prompt = self.query_one(Input)
+        self._prompt = self.query_one(Prompt)
         self.set_class(self.ascii, "ascii")
         self._fields.focus()
         self._show_fields()  # keys may come before the first report
@@ -251,6 +266,14 @@ class Explorer(App[list[str]]):
         else:
             self._news = f" {words}"
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return whether a key acts on the panes: not while a window or the prompt takes the keys.
+
+        Its binding has priority, so that keys act in their order, also if several come at once.
+        """
+        is_free = self._asking is None and not isinstance(self.screen, ModalScreen)
+        return is_free or action not in self.OF_PANES
+
     # changes
 
     def change_to(self, draft: Draft) -> None:
@@ -343,6 +366,10 @@ class Explorer(App[list[str]]):
         """Quit."""
         self.exit(self.copied)
 
+    def action_quit_now(self) -> None:
+        """Quit, also while the prompt or a window takes the keys."""
+        self.exit(self.copied)
+
     # the prompt
 
     def ask(self, question: str, text: str, then: Callable[[str], None]) -> None:
@@ -351,19 +378,21 @@ class Explorer(App[list[str]]):
         self.say(f"{question}: Enter accepts, Esc leaves it")
         self._prompt.value = text
         self.add_class("asking")
-        self._prompt.focus()
+        self._prompt.is_open = True
+        self.screen.set_focus(self._prompt)  # at once, since the next key may be here
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def _accept(self, text: str) -> None:
         """Hand the typed text on, and show why it cannot be."""
         asking = self._asking
-        if asking is not None and self._try(lambda: asking(event.value)):
+        if asking is not None and self._try(lambda: asking(text)):
             self._close_prompt()
 
     def _close_prompt(self) -> None:
         self._asking = None
+        self._prompt.is_open = False
         self.hint, self._news = self.hint or self._news, ""
         self.remove_class("asking")
-        self._fields.focus()
+        self.screen.set_focus(self._fields)
         self._show_hint()
 
     def _try(self, change: Callable[[], object]) -> bool:
@@ -513,13 +542,25 @@ class Explorer(App[list[str]]):
         """Show the clicked pane."""
         self.action_choose(event.name)
 
+    async def _run(self, action: str) -> None:
+        """Run an action of the palette; an open prompt is left."""
+        if self._asking is not None:
+            self.action_leave()
+        await self.run_action(action)
+
     def get_system_commands(self, screen: Page[Any]) -> Iterable[SystemCommand]:
         """Yield the actions of all keys for the command palette."""
         for binding in self.BINDINGS:
-            if isinstance(binding, Binding) and binding.action not in ("leave", "interrupt"):
+            if isinstance(binding, Binding) and binding.action not in (
+                "leave",
+                "interrupt",
+                "quit_now",
+                "focus_next",
+                "focus_previous",
+            ):
                 action = binding.action
                 yield SystemCommand(
                     self._screen(self.size.width).text(binding.description),
                     f"key {SIGNS.get(binding.key, binding.key)}",
-                    lambda action=action: self.run_action(action),
+                    lambda action=action: self.call_later(self._run, action),  # after the palette is closed
                 )

@@ -1,6 +1,6 @@
 """The widgets of the explorer: scrolling lines with a cursor, a line of tabs, and a window with an explanation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from textual import events
@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from attnscope.render.explorer.lines import Line
 from attnscope.render.screen import Screen
@@ -148,6 +148,48 @@ class LineView(ScrollView, can_focus=True, inherit_bindings=False):
             self.post_message(self.Picked(self, line, int(event.x + self.scroll_offset.x)))
 
 
+class Prompt(Input):
+    """A line of text. Its keys act in their order, also if several come at once; those after the last go to the app.
+
+    Args:
+        accept: a function that takes the text.
+        leave: a function that closes the prompt without its text.
+    """
+
+    ACTIONS: ClassVar[dict[str, str]] = {"escape": "leave"} | {
+        key: binding.action
+        for binding in Input.BINDINGS
+        if isinstance(binding, Binding)
+        for key in binding.key.split(",")
+    }
+    """The action of each key, by its name."""
+
+    def __init__(self, accept: Callable[[str], None], leave: Callable[[], None]) -> None:
+        super().__init__(id="prompt", compact=True)
+        self._accept, self._leave = accept, leave
+        self.is_open = False
+        """Whether the prompt takes keys."""
+
+    async def _on_key(self, event: events.Key) -> None:
+        action = self.ACTIONS.get(event.key)
+        if not self.is_open:
+            self.app.post_message(events.Key(event.key, event.character))
+        elif action is not None and not event.is_printable:
+            await self.app.run_action(action, self)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    async def action_submit(self) -> None:
+        """Hand the text on."""
+        self._accept(self.value)
+
+    def action_leave(self) -> None:
+        """Close the prompt without its text."""
+        self._leave()
+
+
 class Tabs(Widget):
     """The names of the panes in one line; a click chooses one."""
 
@@ -208,7 +250,7 @@ class Explanation(ModalScreen[None]):
     """A window with an explanation; any of its keys or a click closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,space,question_mark,q", "dismiss", "Close"),
+        Binding("escape,enter,space,question_mark,q", "dismiss", "Close", priority=True),
     ]
 
     def __init__(self, words: str, screen: Screen) -> None:
