@@ -28,6 +28,7 @@ from attnscope.networks.presets import presets
 from attnscope.tui.explorer import Explorer, Tools
 from attnscope.tui.panes import PANES
 from attnscope.tui.widgets import Explanation
+from tests import golden
 from tests.golden import FOLDER, explorer_screen
 
 SIZES = ((80, 24), (120, 40), (200, 60))
@@ -318,6 +319,18 @@ def test_keys_that_come_at_once_act_in_their_order():
         post(app, "tab", "down", "shift+tab", "right")
         await pilot.pause(0.5)
         assert app.view is app._fields
+
+    drive(check, Draft(VIT))
+
+
+def test_the_quality_of_a_measurement_is_that_of_the_state_that_was_measured():
+    async def check(app: Explorer, pilot: Pilot) -> None:
+        measured, report = app.session.draft, golden.timed(app.session.report)
+        await press(pilot, "down", "down", "right")
+        app._finish(measured, ("report", report))
+        assert app.hint.startswith(" the state before: ")
+        app._finish(app.session.draft, ("report", golden.timed(app.session.report)))
+        assert "the state before" not in app.hint
 
     drive(check, Draft(VIT))
 

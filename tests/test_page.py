@@ -86,7 +86,7 @@ PAGES = {
     "swin-model": lambda: drawn(SwinNetworkSpec()),
     "swin-stage": lambda: render_page(timed(explore(SwinNetworkSpec(stage=3), time=False))),
     "nat-model-timed": lambda: render_page(timed_network(depths=(3, 4, 18, 5))),
-    "maxvit-model-timed": lambda: render_page(timed_network(10, "maxvit")),
+    "maxvit-model-timed": lambda: render_page(timed_network(60, "maxvit")),
     "maxvit-model": lambda: drawn(read_network("maxvit-xl-512")),
     "vit-block": lambda: drawn(ViTNetworkSpec(scope="block")),
     "trace": lambda: render_page(attnscope.trace(hostile_module(), torch.zeros(3, 8))),
@@ -293,7 +293,7 @@ def test_the_page_of_a_plan_compares_it_with_the_others_and_names_its_environmen
     html = render_page(report)
     rows = re.findall(r"<tr.*?</tr>", re.search(r'id="plans".*?</section>', html, re.DOTALL)[0], re.DOTALL)[1:]
     assert len(rows) == 1 + len(report.others)
-    assert [row.split('scope="row">')[1].partition("<")[0] for row in rows] == ["windows=2x2", "windows=4", "tp=4"]
+    assert [row.split("<th>")[1].partition("<")[0] for row in rows] == ["windows=2x2", "windows=4", "tp=4"]
     assert 'class="bold"' in rows[0]
     assert "data-v=129024>129,024" in rows[0]
     assert all('<rect width="100.0%"/>' in row for row in rows[:2])

@@ -35,8 +35,8 @@ class Samples:
 
 
 def in_digits(samples: Sequence[float]) -> list[float]:
-    """Return samples with five digits; further ones are noise, and take half of the size of a saved run."""
-    return [float(f"{sample:.5g}") for sample in samples]
+    """Return samples with four digits; further ones are noise, and take most of the size of a saved run."""
+    return [float(f"{sample:.4g}") for sample in samples]
 
 
 def middle_half(samples: Sequence[float]) -> list[int]:

@@ -508,7 +508,8 @@ class Explorer(App[list[str]]):
         if answer[0] == "report":
             self.session.keep_timed(draft, answer[1])
             self.update()
-            self.report_news(quality(answer[1]))
+            of = "" if draft.command == self.session.draft.command else "the state before: "
+            self.report_news(f"{of}{quality(answer[1])}")
         else:
             self.report_news(answer[1] if answer[0] == "error" else "the measurement was cancelled")
 
