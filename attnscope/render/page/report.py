@@ -113,7 +113,7 @@ def _bytes(size: int | None) -> str:
 
 def _table_panels(report: Report) -> list[Panel]:
     """Return the table of the parts of a network, and that of all steps."""
-    lead = "Choose columns, and sort by a heading. Hover over a value, or focus it, for the exact count, or four digits of a share or time."
+    lead = "Choose columns, and sort by a heading. Hover over a value, or focus it, for an exact count or more digits."
     columns = step_columns(report)
     if report.parts:  # a network has many steps, whose further columns are in its JSON
         columns = [column for column in columns if not column.drawn and (column.rank or 0) <= HIGHEST_RANK]
