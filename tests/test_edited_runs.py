@@ -1,6 +1,7 @@
 """Edited files: a number as text, a missing sample, a value that no command line takes. Each is one line."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -10,6 +11,7 @@ from attnscope.analyses.rerun import words_of
 from attnscope.analyses.revision import _terminable
 from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_config
+from attnscope.profiling.peak_files import read_cache
 from attnscope.reports.loading import parse_report
 
 
@@ -81,6 +83,17 @@ def test_an_integer_of_a_config_with_too_many_digits_is_a_line(tmp_path, number)
     (tmp_path / "a.toml").write_text(f"[vit]\ndim = {number}\n")
     with pytest.raises(UsageError):
         read_config(tmp_path / "a.toml", "vit", ["dim"])
+
+
+def test_a_config_of_very_many_levels_is_a_line(tmp_path):
+    (tmp_path / "a.toml").write_text(".".join("a" * 200_000) + " = 1\n")
+    with pytest.raises(UsageError, match="at most 65,536 characters"):
+        read_config(tmp_path / "a.toml", "vit", ["dim"])
+
+
+def test_peaks_in_a_pipe_are_none(tmp_path):
+    os.mkfifo(tmp_path / "peaks.json")
+    assert read_cache(tmp_path / "peaks.json") == {}
 
 
 def test_a_handler_of_the_command_line_stays():

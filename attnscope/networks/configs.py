@@ -16,6 +16,9 @@ CLASSES_OF_TAGS = {"in21k": 21843}
 MOST_BITS = 1024
 """Bits of an integer; more exceed every flag."""
 
+LARGEST = 2**16
+"""Characters of a TOML file, which takes time that grows with the square of its levels."""
+
 Tables = dict[str, dict[str, Any]]
 """Tables of a TOML file by name."""
 
@@ -148,6 +151,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     name = f"{{config}} {literal(path)}"
     text = text_of(path, name)
+    if len(text) > LARGEST:
+        raise UsageError(f"{name} must have at most {LARGEST:,} characters (got {len(text):,})")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also for an integer with too many digits

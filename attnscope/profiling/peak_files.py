@@ -72,7 +72,9 @@ def store(peaks: Peaks, path: Path) -> None:
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """Return what is stored in a file; empty if it does not exist or has no JSON object."""
+    """Return what is stored in a file; empty if it is none, such as a pipe that waits, or has no JSON object."""
+    if not path.is_file():
+        return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
