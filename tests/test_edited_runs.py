@@ -91,7 +91,7 @@ def test_a_config_of_very_many_levels_is_a_line(tmp_path):
         read_config(tmp_path / "a.toml", "vit", ["dim"])
 
 
-def test_peaks_in_a_pipe_are_none(tmp_path):
+def test_a_pipe_in_place_of_the_peaks_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "peaks.json")
     assert read_cache(tmp_path / "peaks.json") == {}
 

@@ -72,7 +72,7 @@ def store(peaks: Peaks, path: Path) -> None:
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """Return what is stored in a file; empty if it is none, such as a pipe that waits, or has no JSON object."""
+    """Return what is stored in a file; empty without a file that has a JSON object, as for a pipe."""
     if not path.is_file():
         return {}
     try:
