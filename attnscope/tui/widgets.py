@@ -168,7 +168,7 @@ class Prompt(Input):
         super().__init__(id="prompt", compact=True)
         self._accept, self._leave = accept, leave
         self.is_open = False
-        """Whether the prompt takes keys."""
+        """A flag: the prompt takes keys."""
 
     async def _on_key(self, event: events.Key) -> None:
         action = self.ACTIONS.get(event.key)
