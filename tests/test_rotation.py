@@ -204,6 +204,11 @@ class Flipped(Rotated):
         return x * self.whole[0] + x.flip(-1) * self.whole[1]
 
 
+class Flattened(Rotated):
+    def rotate(self, x):
+        return x * self.whole[0] + x.roll(1) * self.whole[1]
+
+
 class Normalized(Rotated):
     def rotate(self, x):
         return (x - x.mean(-1, keepdim=True)) * self.whole[0] + self.whole[1]
@@ -246,7 +251,19 @@ class BothSubtracted(Rotated):
         return torch.cat([first * cos - second * sin, second * cos - first * sin], -1)
 
 
-OTHERS = [OnlyQueries, Gated, Mixed, Flipped, Normalized, Lifted, Swapped, ComplexGate, Hyperbolic, BothSubtracted]
+OTHERS = [
+    OnlyQueries,
+    Gated,
+    Mixed,
+    Flipped,
+    Flattened,
+    Normalized,
+    Lifted,
+    Swapped,
+    ComplexGate,
+    Hyperbolic,
+    BothSubtracted,
+]
 
 
 @pytest.mark.parametrize("module", OTHERS, ids=lambda module: module.__name__)

@@ -55,7 +55,7 @@ def _axes(node: Node) -> Iterator[Axis]:
     tensor = node.outputs[0] if node.name == "cat" else next(node.inputs)
     given = node.args[place] if len(node.args) > place else 0
     for axis in given if isinstance(given, list) else [given]:
-        if -len(tensor.axes) <= axis < len(tensor.axes):
+        if isinstance(axis, int) and -len(tensor.axes) <= axis < len(tensor.axes):  # an axis may have a name
             yield tensor.axes[axis]
 
 

@@ -192,8 +192,9 @@ def _swaps_pairs(node: Node) -> bool:
     """Return whether an operator swaps the two channels of each pair, whose signs are then those of the table."""
     if node.name not in SWAPS or not isinstance(node.args[0], Value):
         return False
-    shape, axes = node.args[0].shape, node.args[SWAPS[node.name]]
-    if len(axes) != 1:
+    shape, place = node.args[0].shape, SWAPS[node.name]
+    axes = node.args[place] if len(node.args) > place else []  # a roll without axes is one of the flattened tensor
+    if len(axes) != 1 or not shape:
         return False
     axis = axes[0] % len(shape)
     is_by_half = node.name == "roll" and axis == len(shape) - 1 and abs(node.args[1][0]) * PAIR == shape[axis]
