@@ -348,7 +348,7 @@ def test_fail_above_cannot_decide_on_widened_samples(attnscope, tmp_path):
         assert done.returncode == 4
         assert last_line(done).startswith("CANNOT TELL: forward takes ")
         assert "use a longer --budget" not in last_line(done)
-        assert last_line(done).endswith("compare them with --rerun, or repeat both runs with a longer --budget")
+        assert last_line(done).endswith("compare them with --rerun, or repeat both runs with --processes 5 or more")
     for choice, code in {"pass": 0, "fail": 1}.items():
         assert attnscope("diff", *paths, "--fail-above", "1.1", "--cannot-tell", choice).returncode == code
     wrong = attnscope("diff", *paths, "--fail-above", "1.1", "--cannot-tell", "maybe")

@@ -7,7 +7,13 @@ import statistics
 import pytest
 
 from attnscope.core.interval import CANNOT_TELL, EQUAL, FASTER, SLOWER, Interval, verdict_on
-from attnscope.profiling.intervals import consecutive_blocks, interval_of, paired_interval, ratio_of_rounds
+from attnscope.profiling.intervals import (
+    consecutive_blocks,
+    interval_of,
+    paired_interval,
+    ratio_between_processes,
+    ratio_of_rounds,
+)
 from attnscope.render.words import ratio_range, share_range, speed, upper_percent
 
 DRAWS = 1000
@@ -193,3 +199,28 @@ def test_an_interval_has_the_medians_of_six_blocks():
     ratios = [9.0 if index in (0, 5, 6) else 2.0 for index in range(18)]
     interval = paired_interval(ratios)
     assert (interval.low, interval.high) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(("before", "after", "left_out"), [(5, 5, 2), (5, 6, 3), (6, 6, 5), (10, 10, 23), (20, 20, 127)])
+def test_a_ratio_of_processes_leaves_out_as_many_pairs_as_the_tables_of_mann_and_whitney(before, after, left_out):
+    """The critical values of the two-sided test at 5% (Hollander, Wolfe and Chicken, table A.6)."""
+    slow, fast = [1 + 0.1 * index for index in range(before)], [2 + 0.03 * index for index in range(after)]
+    ratios = sorted(one / other for one in fast for other in slow)
+    found = ratio_between_processes(slow, fast)
+    assert (found.low, found.high) == (ratios[left_out], ratios[-1 - left_out])
+
+
+def test_a_ratio_of_processes_needs_five_of_each():
+    assert ratio_between_processes([1.0] * 5, [2.0] * 5) == Interval(2.0, 2.0)
+    assert ratio_between_processes([1.0] * 4, [2.0] * 9) is None
+
+
+@pytest.mark.parametrize("draw", [normal, skewed, heavy, disturbed])
+@pytest.mark.parametrize("processes", [5, 6, 10])
+def test_a_ratio_of_processes_contains_the_true_one(draw, processes):
+    source = random.Random(processes)
+    found = [
+        ratio_between_processes(draw(source, processes), [1.25 * each for each in draw(source, processes)])
+        for _ in range(DRAWS)
+    ]
+    assert sum(each.low <= 1.25 <= each.high for each in found) >= 0.94 * DRAWS

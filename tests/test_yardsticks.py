@@ -122,6 +122,44 @@ def test_pairs_that_have_yardsticks_decide_for_those_that_have_none():
     assert diff.whole.normalized_interval is None
 
 
+def test_runs_of_several_processes_are_compared_process_by_process():
+    """The two smallest and the two largest of the 25 ratios are left out, and 2% is added at each end."""
+    factors = (0.97, 1.02, 1.0, 0.98, 1.03)
+    before, after = (
+        merged([with_yardsticks(slowed(RUN, forward=code * factor, steps=["softmax"])) for factor in factors])
+        for code in (1.0, 1.2)
+    )
+    diff = compare(before, after)
+    ratios = sorted(1.2 * one / other for one in factors for other in factors)
+    assert (diff.whole.verdict, diff.whole.normalized_ratio) == ("slower", pytest.approx(1.2))
+    assert diff.whole.normalized_low == pytest.approx(0.98 * ratios[2], rel=1e-3)
+    assert diff.whole.normalized_high == pytest.approx(1.02 * ratios[-3], rel=1e-3)
+    softmax = next(row for row in diff.steps if row.name == "softmax")
+    assert softmax.normalized_ratio == pytest.approx(1.2)
+    alone = compare(*(replace(run, time=replace(run.time, process_runs=[])) for run in (before, after)))
+    assert alone.whole.normalized_low < diff.whole.normalized_low < diff.whole.normalized_high
+
+
+def merged(reports):
+    """Return the report of several processes, each with the samples of one of these reports."""
+    first, times = reports[0], [report.time for report in reports]
+    yardsticks = [
+        replace(own[0], samples_s=[sample for each in own for sample in each.samples_s])
+        for own in zip(*(time.yardsticks for time in times), strict=True)
+    ]
+    time = replace(
+        first.time,
+        whole_samples_s=[sample for each in times for sample in each.whole_samples_s],
+        yardsticks=yardsticks,
+        process_runs=[len(each.whole_samples_s) for each in times],
+    )
+    steps = [
+        replace(rows[0], time=replace(rows[0].time, samples_s=[s for row in rows for s in row.time.samples_s]))
+        for rows in zip(*(report.steps for report in reports), strict=True)
+    ]
+    return replace(first, steps=steps, time=time)
+
+
 def test_both_runs_have_the_weights_and_the_references_of_one_host():
     """Weights of their own would make the host look slower where a step became slower."""
     ours = [Yardstick("matmul", [1.0] * 5, 0.5, 1.0, ""), Yardstick("softmax", [1.0] * 5, 0.5, 1.0, "")]

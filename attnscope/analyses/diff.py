@@ -7,7 +7,13 @@ from itertools import count
 from typing import Any
 
 from attnscope.core.interval import FASTER, SLOWER, Interval, verdict_on
-from attnscope.profiling.intervals import FEWEST_SAMPLES, interval_of, interval_of_run, paired_interval
+from attnscope.profiling.intervals import (
+    interval_of,
+    interval_of_run,
+    medians_of_processes,
+    paired_interval,
+    ratio_between_processes,
+)
 from attnscope.profiling.noise import FEWEST_CLEAN, SPREAD_MAY_BE
 from attnscope.profiling.normalization import WHOLE as OF_WHOLE
 from attnscope.profiling.normalization import at_same_speed, normalized
@@ -23,7 +29,7 @@ BUSY_MAY_DIFFER = 0.2
 NORMALIZED_MAY_DIFFER, NORMALIZED_BUSY_MAY_DIFFER = 0.06, 0.12
 """The same for normalized times, which also have the noise of the yardsticks."""
 PROCESSES_MAY_DIFFER = 0.02
-"""The same if both runs have an interval between processes, which includes most of their difference."""
+"""The same if both runs have at least five processes each, whose spread includes most of their difference."""
 CLOCKS = ("clock", "backward clock")
 OF_A_MACHINE = (
     *("torch", "device", "device_name", "cpu", "cpu_capability", "threads", "cores"),
@@ -275,10 +281,9 @@ def _time(
     times = {timed.times for timed in (before, after) if timed}
     ratio, by_samples = (_ratio(before, after, may_differ.times, error) for error in (error_s, 0.0))
     first, second = _at_same_speed(before, after, hosts)
-    allowed = PROCESSES_MAY_DIFFER if _has_processes(first) and _has_processes(second) else may_differ.normalized
-    normalized_ratio = _ratio(first, second, allowed, error_s)
+    normalized_ratio = _normalized_ratio(first, second, may_differ.normalized, error_s)
     if normalized_ratio is not None:
-        by_samples = _ratio(first, second, allowed)
+        by_samples = _normalized_ratio(first, second, may_differ.normalized)
     change = TimeChange(
         of,
         name,
@@ -292,11 +297,6 @@ def _time(
         normalized_high=normalized_ratio.high if normalized_ratio else None,
     )
     return replace(change, within_error=not change.real and verdict_on(by_samples) in (FASTER, SLOWER))
-
-
-def _has_processes(timed: _Timed | None) -> bool:
-    """Return whether the interval of a time is that between processes."""
-    return timed is not None and len(timed.process_runs) >= FEWEST_SAMPLES
 
 
 def _at_same_speed(before: _Timed | None, after: _Timed | None, hosts: _Hosts) -> tuple[_Timed | None, _Timed | None]:
@@ -313,7 +313,21 @@ def _at_same_speed(before: _Timed | None, after: _Timed | None, hosts: _Hosts) -
 def _normalized(timed: _Timed, slowdown: Sequence[float]) -> _Timed:
     """Return a time at the reference speed of its host: the median of its normalized samples, and their interval."""
     samples = [timed.times * sample for sample in normalized(timed.samples_s, slowdown)]
-    return replace(timed, seconds=statistics.median(samples), interval=interval_of_run(samples, timed.process_runs))
+    found = interval_of_run(samples, timed.process_runs)
+    return replace(timed, seconds=statistics.median(samples), interval=found, times=1, samples_s=samples)
+
+
+def _normalized_ratio(
+    before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0
+) -> Interval | None:
+    """Return the interval of the ratio of two normalized times: over processes if both runs have enough of them."""
+    if before is None or after is None:
+        return None
+    medians = [medians_of_processes(timed.samples_s, timed.process_runs) for timed in (before, after)]
+    found = ratio_between_processes(*medians)
+    if found is None:
+        return _ratio(before, after, may_differ, error_s)
+    return found.including(after.seconds / before.seconds).widened(PROCESSES_MAY_DIFFER, error_s / before.seconds)
 
 
 def _ratio(before: _Timed | None, after: _Timed | None, may_differ: float, error_s: float = 0.0) -> Interval | None:

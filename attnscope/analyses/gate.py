@@ -226,7 +226,7 @@ def _times(diff: Diff, limit: Fraction, across: bool) -> list[Check]:
     rows = [row for row in (diff.whole, diff.backward) if row in diff.timed]
     if not rows:
         return [Check(TIME, CANNOT_TELL, "neither run has times", "see the warnings for the reason")]
-    sampled, fix = "", "compare them with --rerun, or repeat both runs with a longer --budget"
+    sampled, fix = "", "compare them with --rerun, or repeat both runs with --processes 5 or more"
     if diff.processes:
         sampled = f"{diff.processes} processes of each, in turn"
         fix = "use more --processes or a longer --budget, and close other programs"

@@ -5,8 +5,13 @@ takes them as independent is too narrow. So the samples are split into consecuti
 independent. The smallest and the largest median of k blocks enclose the median with a probability of 1 - 2^(1-k), for any
 distribution. This is the order-statistic interval, applied to block medians. Source: H. A. David and H. N. Nagaraja, Order
 Statistics, 3rd edition, section 7.1.
+
+Processes are independent. The ratio of the times of two groups of processes has the interval of Moses, which assumes that
+both groups have the same distribution but for a factor. Source: M. Hollander, D. A. Wolfe and E. Chicken, Nonparametric
+Statistical Methods, 3rd edition, section 4.3.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -18,6 +23,8 @@ BLOCKS = 6
 """Consecutive blocks of samples: the probability that both ends hold is 1 - 2^-5 = 96.9%."""
 PLACES_MAY_DIFFER = 0.01
 """Relative difference between identical modules in one process: each has its weights at other addresses."""
+MAY_BE_OUTSIDE = 0.05
+"""Probability that the ratio of two groups of processes is outside of its interval."""
 FEWEST_SAMPLES = 5
 """The smallest number of samples of an interval. With five, each end holds with a probability of 96.9%."""
 
@@ -78,9 +85,56 @@ def interval_between_processes(samples: Sequence[float], process_runs: Sequence[
     """
     if len(process_runs) < FEWEST_SAMPLES:
         return None
-    edges = pairwise(accumulate(process_runs, initial=0))
-    medians = [statistics.median(samples[low:high]) for low, high in edges]
+    medians = medians_of_processes(samples, process_runs)
     return Interval(min(medians), max(medians))
+
+
+def ratio_between_processes(before: Sequence[float], after: Sequence[float]) -> Interval | None:
+    """Return the interval of the time after over the time before, from the medians of the processes of both runs.
+
+    Each process after has a ratio to each one before. The ends of the interval are the k-th smallest and the k-th largest
+    of these ratios. Their number below the true one is the count of Mann and Whitney, whose distribution gives k.
+
+    Args:
+        before, after: a positive value of each process.
+
+    Returns:
+        The interval; None for fewer than FEWEST_SAMPLES processes.
+    """
+    if min(len(before), len(after)) < FEWEST_SAMPLES:
+        return None
+    ratios = sorted(one / other for one in after for other in before)
+    left_out = _left_out(len(before), len(after))
+    return Interval(ratios[left_out], ratios[-1 - left_out])
+
+
+def _left_out(before: int, after: int) -> int:
+    """Return how many ratios of two groups of this size are outside of their interval at each end."""
+    most = MAY_BE_OUTSIDE / 2 * math.comb(before + after, before)
+    orders = accumulate(_orders(before, after))
+    return max(0, sum(below <= most for below in orders) - 1)
+
+
+def _orders(before: int, after: int) -> list[int]:
+    """Return in how many orders of two groups each number of pairs is inverted: the coefficients of a Gaussian binomial."""
+    counts = [1] + [0] * (before * after)
+    for size in range(1, before + 1):
+        for index in range(len(counts) - 1, after + size - 1, -1):
+            counts[index] -= counts[index - after - size]
+        for index in range(size, len(counts)):
+            counts[index] += counts[index - size]
+    return counts
+
+
+def medians_of_processes(samples: Sequence[float], process_runs: Sequence[int]) -> list[float]:
+    """Return the median of each process.
+
+    Args:
+        samples: those of all processes, one process after the other.
+        process_runs: the number of samples of each process.
+    """
+    edges = pairwise(accumulate(process_runs, initial=0))
+    return [statistics.median(samples[low:high]) for low, high in edges]
 
 
 def ratio_of_rounds(first_s: Sequence[float], other_s: Sequence[float]) -> Interval | None:
