@@ -201,7 +201,9 @@ def test_an_interval_has_the_medians_of_six_blocks():
     assert (interval.low, interval.high) == (2.0, 2.0)
 
 
-@pytest.mark.parametrize(("before", "after", "left_out"), [(5, 5, 2), (5, 6, 3), (6, 6, 5), (10, 10, 23), (20, 20, 127)])
+@pytest.mark.parametrize(
+    ("before", "after", "left_out"), [(5, 5, 2), (5, 6, 3), (6, 6, 5), (10, 10, 23), (20, 20, 127)]
+)
 def test_a_ratio_of_processes_leaves_out_as_many_pairs_as_the_tables_of_mann_and_whitney(before, after, left_out):
     """The critical values of the two-sided test at 5% (Hollander, Wolfe and Chicken, table A.6)."""
     slow, fast = [1 + 0.1 * index for index in range(before)], [2 + 0.03 * index for index in range(after)]
