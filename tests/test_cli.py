@@ -720,3 +720,10 @@ def test_a_stage_and_a_block_are_selected(attnscope):
 )
 def test_a_long_line_of_another_library_ends_after_a_word(message, line):
     assert in_a_line(ValueError(message)) == f"ValueError: {line}"
+
+
+def test_a_value_of_megabytes_is_not_repeated(attnscope):
+    done = attnscope("presets", "x" * 100_000)
+    assert (done.returncode, len(done.stderr) < 1000) == (2, True)
+    assert done.stderr.startswith("attnscope: attnscope presets got an argument too many (xxx")
+    assert "… (99" in done.stderr

@@ -12,7 +12,7 @@ from attnscope.analyses.revision import _terminable
 from attnscope.core.errors import UsageError
 from attnscope.networks.configs import read_config
 from attnscope.profiling.peak_files import read_cache
-from attnscope.reports.loading import parse_report
+from attnscope.reports.loading import parse_report, read_report
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,30 @@ def test_a_number_is_not_text(saved, text, path):
 def test_each_run_has_a_sample_everywhere(saved, value, path):
     with pytest.raises(UsageError, match="some of its runs are missing"):
         parse_report(edited(saved, value, *path), "a.json")
+
+
+@pytest.mark.parametrize("path", [("steps", 1, "macs"), ("totals", "params"), ("steps", 0, "inputs", 0, 1)])
+def test_a_count_is_not_negative(saved, path):
+    with pytest.raises(UsageError, match=f"{'.'.join(map(str, path))} must not be below 0"):
+        parse_report(edited(saved, -1, *path), "a.json")
+
+
+def test_a_byte_order_mark_is_not_part_of_a_file(saved, tmp_path):
+    run, config = tmp_path / "a.json", tmp_path / "a.toml"
+    run.write_text(saved, encoding="utf-8-sig")
+    config.write_text("[vit]\ndim = 3\n", encoding="utf-8-sig")
+    assert read_report(run) == parse_report(saved, "a.json")
+    assert read_config(config, "vit", ["dim"]) == {"dim": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [("[[vit]]\ndim = 3", r"\[\[vit\]\]"), ("vit = 3", "vit = …"), ("[]", "not valid"), ("", "nothing")],
+)
+def test_a_config_needs_a_table_of_the_command(tmp_path, content, got):
+    (tmp_path / "a.toml").write_text(content)
+    with pytest.raises(UsageError, match=got):
+        read_config(tmp_path / "a.toml", "vit", ["dim"])
 
 
 @pytest.mark.parametrize("device", ["cpu\x00", "\udc80", "c" * 300_000])

@@ -117,6 +117,11 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package
         assert result == (2, "", line)
 
 
+def test_a_missing_package_has_no_traceback():
+    [(code, out, err)] = run_without(["torch"], [f"--debug vit {TINY}"])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
 def test_without_torch_a_sharding_is_planned_and_says_that_it_did_not_run():
     [(code, out, err)] = run_without(["torch"], ["shard vit --plan tp=4"])
     assert (code, err) == (0, "")

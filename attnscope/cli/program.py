@@ -89,7 +89,7 @@ def main() -> None:
     except OSError as error:
         code = _fail_in_system(error)
     except Exception as error:
-        if failures.shows_traceback:
+        if failures.shows_traceback and missing_package(error) is None:
             raise
         code = _fail_in_library(error)
     sys.exit(code if isinstance(code, int) else 0)

@@ -19,7 +19,7 @@ def text_of(path: Path, name: str) -> str:
         UsageError: the system refuses the file, it is not UTF-8, or it has more than LARGEST characters.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # editors of Windows write a byte order mark
             text = file.read(LARGEST + 1)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {literal(error.strerror)}") from None

@@ -27,6 +27,11 @@ def visible(text: str) -> str:
     return HIDDEN.sub(lambda found: _spelled(found[0]), text)
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most this many characters, or its beginning and how many more it has."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more)"
+
+
 def in_markdown(text: str) -> str:
     """Return a text for a cell or a line of Markdown, which then has no tag, link or code."""
     return MARKUP.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", visible(text)).replace("|", "\\|")

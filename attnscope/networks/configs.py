@@ -113,12 +113,13 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
     Raises:
         UsageError: if the file cannot be read, has no table for the command, or has an unknown key in it.
     """
-    sections = read_tables(path)
-    if command not in sections:
-        has = ", ".join(f"[{name}]" for name in sections) or "no table"
+    content = read_toml(path)
+    table = content.get(command)
+    if not isinstance(table, dict):
+        has = ", ".join(_shown(name, value) for name, value in content.items()) or "nothing"
         raise UsageError(f"{{config}} {literal(path)} must have a table [{command}] (got {literal(has)}); add it")
     fields = set(fields)
-    flags = {key.replace("-", "_"): value for key, value in sections[command].items()}
+    flags = {key.replace("-", "_"): value for key, value in table.items()}
     for key, value in flags.items():
         if key not in fields:
             raise UsageError(
@@ -127,11 +128,18 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
             )
         if isinstance(value, int) and value.bit_length() > MOST_BITS:  # Python refuses to spell it, as in 0xff...
             raise UsageError(f"{{config}} {literal(path)}: {key} must have at most {MOST_BITS} bits")
-        if isinstance(value, dict | float) and not isinstance(value, float):
+        if isinstance(value, dict):
             raise UsageError(
                 f"{{config}} {literal(path)}: {key} must be a single value (got a table); set {key} = VALUE"
             )
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return what a TOML file has at its top: a table, a list of tables, or a key outside of them."""
+    if isinstance(value, dict):
+        return f"[{name}]"
+    return f"[[{name}]]" if isinstance(value, list) and value and isinstance(value[0], dict) else f"{name} = …"
 
 
 def read_tables(path: Path) -> Tables:

@@ -1,5 +1,6 @@
 """Loading of saved runs: JSON -> Report."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,24 @@ def parse_report(text: str, path: str) -> Report:
         first = error.errors()[0]
         problem = f"{_shortened('.'.join(map(str, first['loc'])))}: {first['msg'].lower()}"
         raise UsageError(f"{path} is not a saved run: {literal(problem)}; write one with --save") from None
+    negative = next(_negative_counts({name: data[name] for name in OF_COUNTS if name in data}), None)
+    if negative:
+        raise UsageError(f"{path} is not a saved run: {literal(negative)} must not be below 0; write one with --save")
     for time in (report.time, report.backward.time if report.backward else None):
         if time and min(_positive(time), default=1.0) <= 0:
             raise UsageError(f"{path} is not a saved run: times of the whole must be above 0; write one with --save")
         if time and not _is_whole(time):
             raise UsageError(f"{path} is not a saved run: some of its runs are missing; write one with --save")
     return report
+
+
+def _negative_counts(value: Any, place: str = "") -> Iterator[str]:
+    """Yield the places of negative integers, such as `steps.0.macs`; those of times are not integers."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _negative_counts(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, int) and value < 0:
+        yield _shortened(place)
 
 
 def _is_whole(time: Time) -> bool:
@@ -87,6 +100,8 @@ def _positive(time: Time) -> list[float]:
     return [time.whole_interquartile_mean_s, *time.whole_samples_s, *yardsticks]
 
 
+OF_COUNTS = ("steps", "totals", "backward")
+"""The parts of a saved run whose integers are counts, of which none is negative."""
 DEEPEST, LONGEST = 32, 100
 """Levels of values in a saved run, which needs about ten, and characters of an integer and of a value in an error."""
 LARGEST = 1e100
