@@ -6,8 +6,8 @@ independent. The smallest and the largest median of k blocks enclose the median 
 distribution. This is the order-statistic interval, applied to block medians. Source: H. A. David and H. N. Nagaraja, Order
 Statistics, 3rd edition, section 7.1.
 
-Processes are independent. The ratio of the times of two groups of processes has the interval of Moses, which assumes that
-both groups have the same distribution but for a factor. Source: M. Hollander, D. A. Wolfe and E. Chicken, Nonparametric
+Processes are independent. The ratio of the times of two groups of processes has the interval of Moses. It assumes that both
+groups have the same distribution but for a factor. Source: M. Hollander, D. A. Wolfe and E. Chicken, Nonparametric
 Statistical Methods, 3rd edition, section 4.3.
 """
 
