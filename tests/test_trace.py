@@ -293,8 +293,19 @@ def test_a_forward_that_exits_fails_with_its_line():
         def forward(self, x):
             sys.exit(3)
 
-    with pytest.raises(ForwardError, match=r"the forward failed at .*test_trace.py:\d+ .*: SystemExit: 3"):
+    with pytest.raises(ForwardError, match=r"the forward of .* failed at .*test_trace.py:\d+ .*: SystemExit: 3"):
         attnscope.trace(Exits(), torch.randn(2))
+
+
+def test_a_forward_that_fails_between_two_calls_names_the_inputs_of_its_module():
+    class Inner(nn.Module):
+        def forward(self, x):
+            batch, tokens, channels = torch.relu(x).shape
+            return x
+
+    module = nn.Sequential(nn.Linear(4, 8), Inner())
+    with pytest.raises(ForwardError, match=r"^1: the forward of 2×3×5×8 failed at .*test_trace.py:\d+ `batch, tokens"):
+        attnscope.trace(module, torch.randn(2, 3, 5, 4))
 
 
 def test_the_complexity_is_that_of_explore():
@@ -501,7 +512,7 @@ def test_an_error_during_timing_names_the_users_line():
                 raise ValueError("too late")
             return x + 1
 
-    with pytest.raises(ForwardError, match=r"the forward failed at .*test_trace.py:\d+ .*: ValueError: too late"):
+    with pytest.raises(ForwardError, match=r"the forward of .* failed at .*test_trace.py:\d+ .*: ValueError: too late"):
         attnscope.trace(Late(), torch.randn(2), time=True, budget=0.01)
 
 

@@ -120,7 +120,10 @@ class Watched:
 
 
 class ForwardFailedError(Exception):
-    """An error in the user's forward: `error`, in the step `step` of the module at `path`, on inputs of these shapes."""
+    """An error in the user's forward: `error`, in the step `step` of the module at `path`, on inputs of these shapes.
+
+    The step is "" if the error is between two torch calls. The shapes are then those of the inputs of the module.
+    """
 
     def __init__(
         self, error: BaseException, path: str, step: str, shapes: list[Shape], file: str | None, line: int | None
@@ -185,6 +188,9 @@ def module_stack(watcher: "_Watcher") -> Iterator[None]:
             out = original(self, *args, **kwargs)
             visit.outputs = _shapes_now(out)
             return out
+        except FAILURES as error:
+            watcher.fail_between_calls(error, args, kwargs)
+            raise
         finally:
             stack.pop()
 
@@ -479,6 +485,11 @@ class _Watcher:
                 shapes_in((args, kwargs)),
                 users_line(sys._getframe(2), watch.__code__),
             )
+
+    def fail_between_calls(self, error: BaseException, args: Any, kwargs: Any) -> None:
+        """Record the module whose own code raised, unless a torch call or a submodule did."""
+        if self.failed is None or self.failed[0] is not error:
+            self.failed = error, self.path(), "", _shapes_now((args, kwargs)), (None, None)
 
     def failure_of(self, error: BaseException) -> ForwardFailedError:
         file, line = raised_at(error, watch.__code__)

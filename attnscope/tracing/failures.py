@@ -61,13 +61,10 @@ def forward_errors_explained(name: str) -> Iterator[None]:
 
 def _message(failure: ForwardFailedError, name: str) -> str:
     """Return the error message: step, shapes, line of the user's code, and the original error."""
-    parts = []
-    if failure.step:
-        *before, last = [*map(spell, failure.shapes)] or ["no tensors"]
-        shapes = f"{', '.join(before)} and {last}" if before else last
-        parts.append(f"{failure.path or name}: {failure.step} of {shapes} failed")
-    else:
-        parts.append(f"{name}: the forward failed")
+    *before, last = [*map(spell, failure.shapes)] or ["no tensors"]
+    shapes = f"{', '.join(before)} and {last}" if before else last
+    of = f" of {shapes}" if failure.step or failure.shapes else ""
+    parts = [f"{failure.path or name}: {failure.step or 'the forward'}{of} failed"]
     if failure.file:
         code = text_of(failure.file, failure.line)
         parts.append(f"at {spell_line(failure.file, failure.line)}" + (f" `{code}`" if code else ""))
