@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
+from attnscope.attentions.cswin.spec import CSWinSpec
+from attnscope.attentions.hiera.spec import HieraSpec
 from attnscope.core.sizes import LARGEST
 
 WRONG = [
@@ -29,7 +31,17 @@ WRONG = [
     (ViTSpec, {"batch": 10**13}, f"{{batch}} must be at most {LARGEST} (got {10**13})"),
     (ViTSpec, {"tokens": 0}, "{tokens} must be at least 1 (got 0)"),
     (ViTSpec, {"image": 225}, "{image} must be divisible by {patch} 16 (got 225); nearest: 224 or 240"),
-    (ViTSpec, {"image": (224, 7)}, "{image} must be divisible by {patch} 16 (got 7); nearest: 16"),
+    (ViTSpec, {"image": (224, 7)}, "{image} must be divisible by {patch} 16 (got 224x7); nearest: 224x16"),
+    (
+        HieraSpec,
+        {"resolution": (56, 55), "window": (9, 5)},
+        "{resolution} must be divisible by {window} 9x5 (got 56x55); nearest: 54x55 or 63x55",
+    ),
+    (
+        CSWinSpec,
+        {"resolution": (12, 18), "stripe": 4},
+        "{resolution} must be divisible by {stripe} 4 (got 12x18); nearest: 12x16 or 12x20, or {stripe} 3 or 6",
+    ),
     (ViTSpec, {"image": (1, 2, 3)}, "{image} must be an integer or a pair of integers (got (1, 2, 3))"),
     (ViTSpec, {"image": "224"}, "{image} must be an integer (got '224')"),
     (ViTSpec, {"tokens": 5, "image": 224}, "{tokens} and {image} both set the number of tokens; give one of them"),

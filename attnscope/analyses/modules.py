@@ -17,6 +17,7 @@ from attnscope.analyses.timed_comparison import (
     noise_warnings,
 )
 from attnscope.attentions.spec import FRAMES, Spec
+from attnscope.core.axes import spell
 from attnscope.core.errors import FAILURES, AttnscopeError, UsageError, did_you_mean, quoted, ran_out_of_memory
 from attnscope.core.sizes import Pair
 from attnscope.core.version import __version__
@@ -48,7 +49,7 @@ def of_spec(label: str, words: str, spec: Spec) -> Candidate:
     at_least = {name: least(spec) for name, least in bounds.items() if least}
     return Candidate(
         label=label,
-        words=words,
+        words=f"{words}, input {spell(spec.input_shape)}",
         counts={name: None if count is None else int(count) for name, count in counts.items()},
         at_least=at_least,
         resident_bytes=resident_bytes(spec.plan()),

@@ -2,6 +2,8 @@
 
 from typing import Any, get_args, get_origin
 
+from attnscope.core.errors import UsageError
+
 LARGEST = 10**12
 """The largest size: tensor sizes, and their products with a few other sizes, must fit in 64-bit integers."""
 
@@ -84,6 +86,32 @@ def spell_sides(sides: Sides, by: str = "×") -> str:
 def spell_pair(sides: Pair, by: str = "×") -> str:
     """Format a pair: `7×5`, or `7` if the sides are equal."""
     return spell_sides(sides, by)
+
+
+def check_divisible(name: str, sides: Sides, divisors: Sides, by: str = "", why: str = "", more: str = "") -> None:
+    """Check that each side is a multiple of its divisor.
+
+    Args:
+        name: the field of the sides, which the error names with those nearest to them.
+        sides: the sides.
+        divisors: a divisor of each side.
+        by: the field of the divisors; empty if they follow from others.
+        why: follows the divisors: where they come from.
+        more: follows the nearest sides: another remedy.
+
+    Raises:
+        UsageError: a side is not a multiple.
+    """
+    pairs = list(zip(sides, divisors, strict=True))
+    if not any(side % divisor for side, divisor in pairs):
+        return
+    below = tuple(side // divisor * divisor for side, divisor in pairs)
+    above = tuple(-(-side // divisor) * divisor for side, divisor in pairs)
+    nearest = " or ".join(spell_sides(each, "x") for each in (below, above) if all(each))
+    divisor = f"{{{by}}} {spell_sides(divisors, 'x')}" if by else spell_sides(divisors, "x")
+    raise UsageError(
+        f"{{{name}}} must be divisible by {divisor}{why} (got {spell_sides(sides, 'x')}); nearest: {nearest}{more}"
+    )
 
 
 def plural(count: int, word: str) -> str:

@@ -7,10 +7,10 @@ from attnscope.attentions.complexity import MLP_RATIO, projections
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import option
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.errors import UsageError
 from attnscope.core.formula import Expression, symbol
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair
+from attnscope.core.sizes import Pair, check_divisible
 from attnscope.networks.composed import ComposedSpec
 
 DEEPEST = 1000
@@ -47,13 +47,8 @@ class NetworkSpec(ComposedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for side, patch in zip(self.image, self.patch, strict=True):
-            if side % patch and not self.pad_image:
-                nearest = nearest_multiples(side, patch)
-                raise UsageError(
-                    f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}; "
-                    "{pad_image} pads it"
-                )
+        if not self.pad_image:
+            check_divisible("image", self.image, self.patch, by="patch", more="; {pad_image} pads it")
 
     @property
     def grid(self) -> Pair:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 from typing import Any, ClassVar
 
 from attnscope.attentions.complexity import Complexity, Term, global_attention, projections
@@ -13,7 +14,7 @@ from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError, nearest_divisors, nearest_multiples
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood
-from attnscope.core.sizes import Pair, plural, spell_pair
+from attnscope.core.sizes import Pair, check_divisible, plural, spell_pair
 from attnscope.core.windows import Windows
 
 LEPE_TAPS = 9
@@ -101,12 +102,10 @@ class CSWinSpec(Headed):
                 f"nearest: {nearest}"
             )
         self.check_heads()
-        for side in self.resolution:
-            if side % self.stripe:
-                nearest = f"{nearest_multiples(side, self.stripe)}, or {{stripe}} {nearest_divisors(self.stripe, side)}"
-                raise UsageError(
-                    f"{{resolution}} must be divisible by {{stripe}} {self.stripe} (got {side}); nearest: {nearest}"
-                )
+        common = gcd(*self.resolution)
+        if common % self.stripe:
+            stripes = f", or {{stripe}} {nearest_divisors(self.stripe, common)}"
+            check_divisible("resolution", self.resolution, (self.stripe, self.stripe), by="stripe", more=stripes)
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:

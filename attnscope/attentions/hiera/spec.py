@@ -14,7 +14,7 @@ from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError, nearest_divisors, nearest_multiples
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood
-from attnscope.core.sizes import Pair, plural, spell_pair
+from attnscope.core.sizes import Pair, check_divisible, plural, spell_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,23 @@ class HieraSpec(Headed):
             raise UsageError(f"{{window}} must be 0 or at least 1 on both axes (got {spell_pair(self.window, 'x')})")
         stride = self.q_stride, self.q_stride
         if self.is_global:
-            _check_divisible("resolution", self.resolution, "q_stride", stride)
+            check_divisible("resolution", self.resolution, stride, by="q_stride")
         else:
-            _check_divisible("resolution", self.resolution, "window", self.window)
-            _check_divisible("window", self.window, "q_stride", stride, within=self.resolution)
+            check_divisible("resolution", self.resolution, self.window, by="window")
+            self.check_window()
+
+    def check_window(self) -> None:
+        """Check that a mask unit has whole cells.
+
+        Raises:
+            UsageError: it has not; the nearest windows divide the grid too, if any of them do.
+        """
+        for side, whole in zip(self.window, self.resolution, strict=True):
+            if side % self.q_stride:
+                nearest = nearest_divisors(side, whole, self.q_stride) or nearest_multiples(side, self.q_stride)
+                raise UsageError(
+                    f"{{window}} must be divisible by {{q_stride}} {self.q_stride} (got {side}); nearest: {nearest}"
+                )
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
@@ -193,12 +206,3 @@ class HieraSpec(Headed):
         if not self.is_global:
             return self.command(window=(0, 0)), "the same with keys from the whole image"
         return f"attnscope compare vit hiera --resolution {spell_pair(self.resolution, 'x')}", "the cost"
-
-
-def _check_divisible(name: str, sides: Pair, by: str, divisors: Pair, within: Pair = (0, 0)) -> None:
-    """Check that sides are multiples of divisors; the nearest ones divide the sides of `within`, if any of them do."""
-    for side, divisor, whole in zip(sides, divisors, within, strict=True):
-        if side % divisor:
-            nearest = nearest_divisors(side, whole, divisor) if whole else ""
-            nearest = nearest or nearest_multiples(side, divisor)
-            raise UsageError(f"{{{name}}} must be divisible by {{{by}}} {divisor} (got {side}); nearest: {nearest}")

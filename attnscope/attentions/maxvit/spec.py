@@ -10,9 +10,8 @@ from attnscope.attentions.observed import Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair, plural, spell_pair
+from attnscope.core.sizes import Pair, check_divisible, plural, spell_pair
 from attnscope.core.windows import Windows
 
 
@@ -107,12 +106,7 @@ class MaxViTSpec(Headed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
-        for side, part in zip(self.resolution, self.partition, strict=True):
-            if side % part:
-                nearest = nearest_multiples(side, part)
-                raise UsageError(
-                    f"{{resolution}} must be divisible by {{partition}} {part} (got {side}); nearest: {nearest}"
-                )
+        check_divisible("resolution", self.resolution, self.partition, by="partition")
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,10 @@ from attnscope.attentions.observed import SEPARABLE, Observed
 from attnscope.attentions.spec import Spec, option
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.errors import UsageError
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import Neighbourhood
-from attnscope.core.sizes import Pair, spell_pair
+from attnscope.core.sizes import Pair, check_divisible, spell_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,7 @@ class SeparableSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for side, part in zip(self.resolution, self.patch, strict=True):
-            if side % part:
-                nearest = nearest_multiples(side, part)
-                raise UsageError(
-                    f"{{resolution}} must be divisible by {{patch}} {part} (got {side}); nearest: {nearest}"
-                )
+        check_divisible("resolution", self.resolution, self.patch, by="patch")
         for name, value, needed in (("kernel", self.kernel, "eager"), ("qk_scale", self.qk_scale, None)):
             if value != needed:
                 raise UsageError(

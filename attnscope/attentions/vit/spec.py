@@ -11,7 +11,7 @@ from attnscope.attentions.spec import FRAMES, option, own_fields
 from attnscope.attentions.vit.rope import ROTATIONS, Rotation
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.neighbourhood import AllTokens
-from attnscope.core.sizes import Pair, plural
+from attnscope.core.sizes import Pair, check_divisible, plural
 
 FEWER = (7, 7)
 """Window of the formula that is compared with global attention: M² = 7×7 keys for each query, as in Swin."""
@@ -84,10 +84,7 @@ class ViTSpec(Headed):
             raise UsageError(
                 "{no_key_bias} requires a bias of q and v, which {no_qkv_bias} removes; remove one of them"
             )
-        for side, patch in zip(self.image or (), self.patch or (), strict=True):
-            if side % patch:
-                nearest = nearest_multiples(side, patch)
-                raise UsageError(f"{{image}} must be divisible by {{patch}} {patch} (got {side}); nearest: {nearest}")
+        check_divisible("image", self.image or (), self.patch or (), by="patch")
 
     @classmethod
     def on_grid(cls, grid: Pair, values: Mapping[str, Any]) -> Self:

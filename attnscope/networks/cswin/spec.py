@@ -8,9 +8,9 @@ from attnscope.attentions.cswin.spec import LEPE_TAPS, CSWinSpec
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.spec import option
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_divisors, nearest_multiples
+from attnscope.core.errors import UsageError, nearest_divisors
 from attnscope.core.formula import Expression, symbol
-from attnscope.core.sizes import Ints
+from attnscope.core.sizes import Ints, check_divisible
 from attnscope.networks.hierarchy.spec import STRIDE, Group, HierarchySpec, dims_of, tokens_of
 from attnscope.networks.spec import DEEPEST
 from attnscope.networks.stages import Stage
@@ -42,12 +42,7 @@ class CSWinNetworkSpec(HierarchySpec):
         Raises:
             UsageError: if it has not.
         """
-        for pixels in self.image:
-            if pixels % STRIDE:
-                raise UsageError(
-                    f"{{image}} must be divisible by {STRIDE}, the distance of two tokens (got {pixels}); "
-                    f"nearest: {nearest_multiples(pixels, STRIDE)}"
-                )
+        check_divisible("image", self.image, (STRIDE, STRIDE), why=", the distance of two tokens")
 
     def make_attention(self, stage: Stage, kind: int) -> CSWinSpec:
         """Return the attention of a stage's blocks.

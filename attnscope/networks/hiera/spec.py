@@ -11,7 +11,7 @@ from attnscope.attentions.hiera.spec import HieraSpec
 from attnscope.attentions.spec import option
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.formula import Expression, symbol
-from attnscope.core.sizes import Ints, Pair
+from attnscope.core.sizes import Ints, Pair, check_divisible
 from attnscope.networks.hierarchy.spec import STRIDE, Group, HierarchySpec, dims_of, tokens_of
 from attnscope.networks.spec import DEEPEST
 from attnscope.networks.stages import Stage
@@ -82,20 +82,15 @@ class HieraNetworkSpec(HierarchySpec):
             UsageError: if it has not.
         """
         pooled, in_units = len(self.depths) - 1, min(self.unit_stages, len(self.depths) - 1)
-        for side, window in zip(self.image, self.window, strict=True):
+        for window in self.window:
             if self.unit_stages and window % POOL**in_units:
                 nearest = nearest_multiples(window, POOL**in_units)
                 raise UsageError(
                     f"{{window}} must be divisible by {POOL**in_units}, since {in_units} stages pool mask units "
                     f"(got {window}); nearest: {nearest}"
                 )
-            whole = STRIDE * lcm(window if self.unit_stages else 1, POOL**pooled)
-            if side % whole:
-                nearest = nearest_multiples(side, whole)
-                raise UsageError(
-                    f"{{image}} must be divisible by {whole}, for whole mask units and cells in each stage "
-                    f"(got {side}); nearest: {nearest}"
-                )
+        whole = tuple(STRIDE * lcm(window if self.unit_stages else 1, POOL**pooled) for window in self.window)
+        check_divisible("image", self.image, whole, why=", for whole mask units and cells in each stage")
 
     def input_of(self, stage: Stage) -> tuple[int, ...]:
         """Return the shape of a stage's input: that of its first block."""

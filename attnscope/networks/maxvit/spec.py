@@ -10,7 +10,7 @@ from attnscope.attentions.spec import option
 from attnscope.core.axes import spell
 from attnscope.core.errors import UsageError, nearest_multiples
 from attnscope.core.formula import Expression, over_stages, symbol
-from attnscope.core.sizes import Ints, Pair
+from attnscope.core.sizes import Ints, Pair, check_divisible
 from attnscope.networks.hierarchy.spec import Group, HierarchySpec, dims_of, tokens_of
 from attnscope.networks.spec import DEEPEST
 from attnscope.networks.stages import Stage
@@ -111,12 +111,8 @@ class MaxViTNetworkSpec(HierarchySpec):
             UsageError: if one of them cannot.
         """
         stride = 2 ** (len(self.depths) + 1)
-        for side in self.image:
-            if side % stride:
-                raise UsageError(
-                    f"{{image}} must be divisible by {stride}, since the stem and {len(self.depths)} stages halve it "
-                    f"(got {side}); nearest: {nearest_multiples(side, stride)}"
-                )
+        why = f", since the stem and {len(self.depths)} stages halve it"
+        check_divisible("image", self.image, (stride, stride), why=why)
 
     def make_attention(self, stage: Stage, kind: int) -> MaxViTSpec:
         """Return the block attention of a stage's blocks.

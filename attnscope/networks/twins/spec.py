@@ -10,9 +10,9 @@ from attnscope.attentions.pvt.spec import PVTSpec
 from attnscope.attentions.spec import option
 from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_multiples
+from attnscope.core.errors import UsageError
 from attnscope.core.formula import Expression, symbol
-from attnscope.core.sizes import Ints, Pair, spell_pair
+from attnscope.core.sizes import Ints, Pair, check_divisible, spell_pair
 from attnscope.networks.hierarchy.spec import STRIDE, Group, HierarchySpec, dims_of, tokens_of
 from attnscope.networks.stages import Stage
 
@@ -59,12 +59,7 @@ class TwinsNetworkSpec(HierarchySpec):
             UsageError: if they do not.
         """
         side = STRIDE << (len(self.depths) - 1)
-        for pixels in self.image:
-            if pixels % side:
-                raise UsageError(
-                    f"{{image}} must be divisible by {side}, the side of a token of the last stage (got {pixels}); "
-                    f"nearest: {nearest_multiples(pixels, side)}"
-                )
+        check_divisible("image", self.image, (side, side), why=", the side of a token of the last stage")
 
     def is_in(self, library: str) -> bool:
         """Return whether the options are those of timm, which always has a bias of q, k and v."""
