@@ -49,9 +49,9 @@ def _twin_of(value: Any, twins: Twins) -> Any:
         if hasattr(type(value), "__copy__"):  # of itertools.tee
             return value.__copy__()
         build, args, *state = value.__reduce__()
-    made = build(*twin(args, twins))
-    if state and state[0] is not None:
-        made.__setstate__(twin(_state(state[0]), twins))
+        made = build(*twin(args, twins))
+        if state and state[0] is not None:
+            made.__setstate__(twin(_state(state[0]), twins))
     return made
 
 
