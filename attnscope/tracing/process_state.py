@@ -26,7 +26,16 @@ from torch.nn.modules import module as modules
 from torch.nn.utils import parametrize
 from torch.utils import _device, checkpoint
 
-Restore = Callable[[], object]
+from attnscope.tracing.restoring import (
+    UNKNOWN,
+    Restore,
+    is_of_import,
+    keep_attribute,
+    keep_contents,
+    keep_names,
+    keep_setting,
+)
+from attnscope.tracing.system_settings import system_settings
 
 HOOKS = [hooks for name, hooks in vars(modules).items() if name.startswith("_global_") and isinstance(hooks, dict)]
 """Hooks of every module."""
@@ -40,6 +49,7 @@ FLAGS = (
     "allow_fp16_reduced_precision_reduction",
     "allow_bf16_reduced_precision_reduction",
     "strategy",
+    "engine",
 )
 """Flags of the backends. The first is restored last, since older ones set it too."""
 BACKENDS = (
@@ -52,15 +62,11 @@ BACKENDS = (
     "mkldnn.conv",
     "mkldnn.matmul",
     "opt_einsum",
+    "quantized",
 )
 """Parts of torch.backends with flags that are attributes."""
 LIBRARIES = ("preferred_linalg_library", "preferred_blas_library")
 """Functions of torch.backends.cuda that return a choice of a library, or set it."""
-SYSTEM = (
-    *("path", "argv", "meta_path", "path_hooks", "stdin", "stdout", "stderr", "dont_write_bytecode"),
-    *("excepthook", "displayhook", "unraisablehook", "breakpointhook"),
-)
-"""Attributes of the module sys."""
 TIMERS = ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
 KERNELS = ("flash_sdp", "mem_efficient_sdp", "math_sdp", "cudnn_sdp")
 """Kernels of fused attention, which functions of torch.backends.cuda enable."""
@@ -146,32 +152,32 @@ def _restores() -> Iterator[Restore]:
 
 def _generators() -> Iterator[Restore]:
     """Yield functions that restore the generators of Python, NumPy and torch."""
-    yield _restorer(random.getstate, random.setstate)
+    yield keep_setting(random.getstate, random.setstate)
     if (numpy := sys.modules.get("numpy.random")) is not None:
-        yield _restorer(numpy.get_state, numpy.set_state)
-    yield _restorer(torch.get_rng_state, torch.set_rng_state)
+        yield keep_setting(numpy.get_state, numpy.set_state)
+    yield keep_setting(torch.get_rng_state, torch.set_rng_state)
     if torch.cuda.is_initialized():
-        yield _restorer(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
+        yield keep_setting(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
 
 
 def _torch_settings() -> Iterator[Restore]:
     """Yield functions that restore the settings of torch that are not flags of a backend."""
-    yield _restorer(torch.get_default_dtype, torch.set_default_dtype)
-    yield _restorer(torch.get_num_threads, torch.set_num_threads)
-    yield _restorer(_flushes_denormals, torch.set_flush_denormal)
-    yield _restorer(torch.is_grad_enabled, torch._C._set_grad_enabled)
-    yield _restorer(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
+    yield keep_setting(torch.get_default_dtype, torch.set_default_dtype)
+    yield keep_setting(torch.get_num_threads, torch.set_num_threads)
+    yield keep_setting(_flushes_denormals, torch.set_flush_denormal)
+    yield keep_setting(torch.is_grad_enabled, torch._C._set_grad_enabled)
+    yield keep_setting(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
     for device in ("cpu", "cuda"):
-        yield _restorer(torch.is_autocast_enabled, torch.set_autocast_enabled, device)
-        yield _restorer(torch.get_autocast_dtype, torch.set_autocast_dtype, device)
+        yield keep_setting(torch.is_autocast_enabled, torch.set_autocast_enabled, device)
+        yield keep_setting(torch.get_autocast_dtype, torch.set_autocast_dtype, device)
     finds, finds_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     yield lambda: torch.autograd.set_detect_anomaly(finds, finds_nan)
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     yield lambda: torch.use_deterministic_algorithms(strict, warn_only=warns)
     for name in ("overwrite_module_params_on_conversion", "swap_module_params_on_conversion"):
         future = torch.__future__
-        yield _restorer(getattr(future, f"get_{name}"), getattr(future, f"set_{name}"))
-    yield _restorer(torch.is_warn_always_enabled, torch.set_warn_always)
+        yield keep_setting(getattr(future, f"get_{name}"), getattr(future, f"set_{name}"))
+    yield keep_setting(torch.is_warn_always_enabled, torch.set_warn_always)
     for holder, name in (
         (torch.utils.deterministic, "fill_uninitialized_memory"),
         (torch._tensor_str, "PRINT_OPTS"),
@@ -181,18 +187,53 @@ def _torch_settings() -> Iterator[Restore]:
         (torch.jit._state._enabled, "enabled"),
         (checkpoint, "_checkpoint_debug_enabled"),
     ):
-        yield _attribute(holder, name)
+        yield keep_attribute(holder, name)
     for contents in (vars(torch._tensor_str.PRINT_OPTS), parametrize._cache):
-        yield _contents(contents)
+        yield keep_contents(contents)
     checks = torch.sparse.check_sparse_tensor_invariants
-    yield _restorer(checks.is_enabled, lambda enabled: checks.enable() if enabled else checks.disable())
-    yield _restorer(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled)
+    yield keep_setting(checks.is_enabled, lambda enabled: checks.enable() if enabled else checks.disable())
+    yield keep_setting(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled)
+    yield keep_setting(torch._C._get_graph_executor_optimize, torch._C._set_graph_executor_optimize)
+    yield keep_setting(torch._C._jit_can_fuse_on_cpu, torch._C._jit_override_can_fuse_on_cpu)
+    yield keep_setting(torch.multiprocessing.get_sharing_strategy, torch.multiprocessing.set_sharing_strategy)
+    yield keep_contents(torch.serialization._package_registry)
+    yield _safe_globals()
+    yield keep_setting(_nested_autocasts, _leave_autocasts)
     level = forward_ad._current_level
     yield lambda: [forward_ad.exit_dual_level() for _ in range(forward_ad._current_level - level)]
     for hooks in HOOKS:
-        yield _contents(hooks)
+        yield keep_contents(hooks)
     if hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):  # torch 2.5 has no function that returns them
         yield _saved_tensors_hooks()
+
+
+def _safe_globals() -> Restore:
+    """Return a function that restores what `torch.load` accepts; classes of modules imported since stay as these do."""
+    serialization = torch.serialization
+    before, modules = {*serialization.get_safe_globals()}, set(sys.modules)
+
+    def restore() -> None:
+        now = {*serialization.get_safe_globals()}
+        after = before | {each for each in now - before if is_of_import(each, modules)}
+        if now != after:
+            serialization.clear_safe_globals()
+            serialization.add_safe_globals([*after])
+
+    return restore
+
+
+def _nested_autocasts() -> int:
+    """Return how many contexts of autocast are active, which torch tells only when the number changes."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def _leave_autocasts(count: int) -> None:
+    """Leave contexts of autocast that a forward entered, until this number is active. The outermost one has a cache."""
+    while _nested_autocasts() > count:
+        torch.autocast_decrement_nesting()
+    if not count:
+        torch.clear_autocast_cache()
 
 
 def _saved_tensors_hooks() -> Restore:
@@ -218,7 +259,7 @@ def _modes() -> Iterator[Restore]:
 
     A forward that sets the default device, or leaves a mode active, changes the order in which the modes end.
     """
-    yield _contents(vars(torch._GLOBAL_DEVICE_CONTEXT))
+    yield keep_contents(vars(torch._GLOBAL_DEVICE_CONTEXT))
     yield partial(setattr, _device, "CURRENT_DEVICE", _device.CURRENT_DEVICE)
     yield _stack("function", lambda mode: torch._C._pop_torch_function_stack())
     yield _stack("dispatch", lambda mode: torch._C._pop_torch_dispatch_stack(getattr(mode, "_mode_key", None)))
@@ -249,17 +290,17 @@ def _stack(kind: str, pop: Callable[[Any], object]) -> Restore:
 def _backend_flags() -> Iterator[Restore]:
     """Yield functions that restore the flags of torch.backends that this version of torch has."""
     for backend, name in _flags():
-        yield _restorer(partial(_flag, backend, name), partial(setattr, backend, name))
-    yield _restorer(_matmul_precision, torch.set_float32_matmul_precision)
+        yield keep_setting(partial(_flag, backend, name), partial(setattr, backend, name))
+    yield keep_setting(_matmul_precision, torch.set_float32_matmul_precision)
     for kernel in KERNELS:
         enabled, enable = (
             getattr(torch.backends.cuda, name, None) for name in (f"{kernel}_enabled", f"enable_{kernel}")
         )
         if enabled is not None and enable is not None:
-            yield _restorer(enabled, enable)
+            yield keep_setting(enabled, enable)
     for choice in filter(None, (getattr(torch.backends.cuda, name, None) for name in LIBRARIES)):
-        yield _restorer(choice, choice)
-    yield _restorer(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
+        yield keep_setting(choice, choice)
+    yield keep_setting(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled)
 
 
 @cache
@@ -284,45 +325,34 @@ def _backend(path: str) -> Any:
 
 
 def _flag(backend: Any, name: str) -> Any:
-    """Return a flag; None if torch refuses since an older and a newer interface are mixed."""
+    """Return a flag; UNKNOWN if torch refuses since an older and a newer interface are mixed."""
     try:
         return getattr(backend, name)
     except RuntimeError:
-        return None
+        return UNKNOWN
 
 
-def _matmul_precision() -> str | None:
-    """Return torch's float32 matmul precision; None if torch refuses, as in `_flag`."""
+def _matmul_precision() -> Any:
+    """Return torch's float32 matmul precision; UNKNOWN if torch refuses, as in `_flag`."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
-        return None
+        return UNKNOWN
 
 
 def _python_settings() -> Iterator[Restore]:
     """Yield functions that restore settings of Python."""
     modules = dict(sys.modules)
+    yield from system_settings()
     for contents in (sys.path, sys.argv, os.environ, gc.callbacks):
-        yield _contents(contents)
+        yield keep_contents(contents)
     for importers in (sys.meta_path, sys.path_hooks):
         yield _importers(importers, modules)
-    yield _names(copyreg.dispatch_table, lambda kind: _is_of_import(kind, modules))
+    yield keep_names(copyreg.dispatch_table, lambda kind: is_of_import(kind, modules))
     for names in (logging._levelToName, logging._nameToLevel, vars(builtins)):
-        yield _names(names)
-    for holder, name in (
-        *((sys, name) for name in SYSTEM),
-        (threading, "excepthook"),
-        (logging.root.manager, "disable"),
-        (logging, "_logRecordFactory"),
-        (logging, "_warnings_showwarning"),
-    ):
-        yield _attribute(holder, name)
+        yield keep_names(names)
     yield _loggers()
-    yield _restorer(sys.getswitchinterval, sys.setswitchinterval)
-    yield _restorer(sys.get_int_max_str_digits, sys.set_int_max_str_digits)
-    yield _restorer(sys.get_coroutine_origin_tracking_depth, sys.set_coroutine_origin_tracking_depth)
-    yield _restorer(threading.stack_size, threading.stack_size)
-    yield _restorer(partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL))
+    yield keep_setting(partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL))
     for get, set_ in ((sys.getprofile, sys.setprofile), (sys.gettrace, sys.settrace)):
         yield _function_of_calls(get, set_)
     yield from _timers()
@@ -331,15 +361,15 @@ def _python_settings() -> Iterator[Restore]:
     yield partial(threading.settrace, of_threads[0])
     yield partial(threading.setprofile, of_threads[1])
     if (decimal := sys.modules.get("decimal")) is not None:
-        yield _context(decimal.getcontext())
+        for context in (decimal.getcontext(), decimal.DefaultContext, decimal.BasicContext, decimal.ExtendedContext):
+            yield _context(context)
     yield lambda: _modules_as_before(modules)
     if threading.current_thread() is threading.main_thread():  # the only one that can change them
         yield _handlers_of_signals()
-    yield _restorer(sys.getrecursionlimit, sys.setrecursionlimit)
-    yield _restorer(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
-    yield _restorer(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
+    yield keep_setting(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable())
+    yield keep_setting(gc.get_threshold, lambda threshold: gc.set_threshold(*threshold))
     with contextlib.suppress(FileNotFoundError):  # the folder is deleted
-        yield _restorer(os.getcwd, os.chdir)
+        yield keep_setting(os.getcwd, os.chdir)
 
 
 def _loggers() -> Restore:
@@ -415,44 +445,18 @@ def _event_loop() -> Restore:
     return restore
 
 
-def _names(namespace: dict[Any, Any], stays: Callable[[Any], bool] = lambda name: False) -> Restore:
-    """Return a function that restores the values of a namespace, in which no name may be missing at any time.
-
-    Args:
-        namespace: the namespace.
-        stays: returns whether a new name stays.
-    """
-    before = dict(namespace)
-
-    def restore() -> None:
-        for name in [*namespace]:
-            if name not in before and not stays(name):
-                del namespace[name]
-        for name, value in before.items():
-            if namespace.get(name, before) is not value:
-                namespace[name] = value
-
-    return restore
-
-
 def _importers(found: list[Any], modules: Container[str]) -> Restore:
     """Return a function that restores the finders of imports, without those of modules that were imported since."""
     before = [*found]
 
     def restore() -> None:
-        kept = [each for each in found if each in before or _is_of_import(each, modules)]
+        kept = [each for each in found if each in before or is_of_import(each, modules)]
         if [each for each in kept if each in before] != before:
             kept = [*before, *[each for each in kept if each not in before]]
         if found != kept:
             found[:] = kept
 
     return restore
-
-
-def _is_of_import(value: Any, before: Container[str]) -> bool:
-    """Return whether a class or object is of a module that was imported since, and stays as the module does."""
-    module = value.__module__ if hasattr(value, "__module__") else type(value).__module__
-    return module in sys.modules and module not in before
 
 
 def _context(context: Any) -> Restore:
@@ -482,40 +486,6 @@ def _modules_as_before(before: dict[str, ModuleType]) -> None:
     for name, module in before.items():
         if sys.modules.get(name) is not module:
             sys.modules[name] = module
-
-
-def _restorer(get: Callable[..., Any], set_: Callable[..., Any], *key: Any) -> Restore:
-    """Return a function that sets the value that `get` returns now, unless it is unknown (None) or unchanged."""
-    value = get(*key)
-    is_simple = isinstance(value, str | int | float)
-
-    def restore() -> None:
-        if value is None:
-            return
-        now = get(*key)
-        if now is not value and not (is_simple and now == value):
-            set_(*key, value)
-
-    return restore
-
-
-def _attribute(holder: Any, name: str) -> Restore:
-    """Return a function that restores an attribute."""
-    return partial(setattr, holder, name, getattr(holder, name))
-
-
-def _contents(values: Any) -> Restore:
-    """Return a function that restores the contents of a list or mapping in place."""
-    before = values.copy()
-
-    def restore() -> None:
-        if isinstance(values, list):
-            values[:] = before
-        elif values != before:
-            values.clear()
-            values.update(before)
-
-    return restore
 
 
 @contextmanager
