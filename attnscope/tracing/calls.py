@@ -157,6 +157,7 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
             stack.enter_context(_native_paths_on_meta())
             stack.enter_context(flex_attention_as_a_call())
             stack.enter_context(_shown_inside_functions(watcher))
+            stack.enter_context(watcher.flow.swappable())
             stack.enter_context(followed(watcher.follow))
             stack.enter_context(watcher.watching(watcher.calls, []))
             stack.enter_context(modes_as_before())

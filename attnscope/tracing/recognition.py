@@ -151,7 +151,7 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
 def _is_unbatched(found: "Recognized", flow: Flow) -> bool:
     """Return whether an attention is over the first axis of inputs with two axes at most, which then counts its tokens."""
     is_over_first = any(OVER_IMAGES in each.mistakes and each.places.windows == 1 for each in found.attentions)
-    return is_over_first and all(len(value.shape) <= len(UNBATCHED) for _, value in flow.inputs)
+    return is_over_first and all(len(value.shape) <= len(UNBATCHED) for value in flow.inputs)
 
 
 def _found(flow: Flow, calls: "Sequence[Call]", batch: int) -> "Recognized":

@@ -2,9 +2,12 @@
 
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attnscope.core.axes import Shape
@@ -87,8 +90,10 @@ class Flow:
     nodes: list[Node] = field(default_factory=list)
     values: dict[int, tuple[Any, Value]] = field(default_factory=dict)
     """The Value of each tensor, by its identity, with a reference that shows whether the tensor still lives."""
-    inputs: list[tuple[Any, Value]] = field(default_factory=list)
+    given: list[tuple[Any, Value]] = field(default_factory=list)
     """The inputs of the forward among these."""
+    inputs: list[Value] = field(default_factory=list)
+    """The inputs of the forward."""
     results: list[Value] = field(default_factory=list)
     """The tensors that the forward returns."""
 
@@ -96,11 +101,34 @@ class Flow:
         """Record the inputs of the forward."""
         for tensor in tensors_in(inputs):
             self._keep(tensor, _value_of(tensor, source=INPUT))
-            self.inputs.append(self.values[id(tensor)])
+            self.given.append(self.values[id(tensor)])
+        self.inputs = [value for _, value in self.given]
 
     def end(self, result: Any) -> None:
-        """Record the result of the forward."""
+        """Record the result of the forward, and release the references to its tensors."""
         self.results = [self._value(tensor) for tensor in tensors_within(result)]
+        self.values.clear()
+        self.given.clear()
+
+    @contextmanager
+    def swappable(self) -> Iterator[None]:
+        """Let `torch.utils.swap_tensors` accept tensors of this Flow within a `with` block.
+
+        It refuses tensors with weak references, which would refer to other contents. So the Flow forgets such tensors.
+        """
+        module: Any = torch.utils
+        module.weakref = SimpleNamespace(**{**vars(weakref), "getweakrefs": self._references_of_others})
+        try:
+            yield
+        finally:
+            module.weakref = weakref
+
+    def _references_of_others(self, value: Any) -> list[Any]:
+        """Return the weak references to a value without that of this Flow, which forgets it."""
+        if self._kept(value) is not None:
+            del self.values[id(value)]
+            self.given = [(each, kept) for each, kept in self.given if each() is not value]
+        return weakref.getweakrefs(value)
 
     def add(self, name: str, args: Any, out: Any, macs: int, call: Any, fused: Attend | None) -> None:
         """Record an operator that ran, with its positional arguments and its result."""
@@ -146,8 +174,8 @@ class Flow:
         if kept is not None:
             return kept
         # `as_subclass` of an input is neither a torch call nor an operator
-        inputs = [] if type(tensor) in PLAIN else self.inputs
-        same = [value for each, value in inputs if _is_same(each(), tensor)]
+        given = [] if type(tensor) in PLAIN else self.given
+        same = [value for each, value in given if _is_same(each(), tensor)]
         return self._keep(tensor, same[0] if same else _value_of(tensor, source=TABLE))
 
     def _kept(self, tensor: Tensor) -> Value | None:
