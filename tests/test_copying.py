@@ -303,3 +303,34 @@ def test_a_copy_is_freed_without_a_collection(settings, fails):
         assert alive() == before
     finally:
         gc.enable()
+
+
+class FindsByIdentity(nn.Module):
+    """A module with tables by the identities of its parts, as optimizers and some caches have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.scales, self.known = OrderedDict(), {}, set()
+        self.first, self.rest = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4))
+        self.register_buffer("shift", torch.ones(4))
+        for part in (self.rest, self.shift, self.first, self.rest[0].weight, self):
+            self.names[id(part)] = type(part).__name__
+            self.scales[id(part), "scale"] = [id(part)]
+            self.known.add(id(part))
+        self.last = id(part)
+
+    def forward(self, x):
+        for part in (self.rest, self.shift, self.first, self.rest[0].weight, self):
+            assert self.names[id(part)] == type(part).__name__
+            assert self.scales[id(part), "scale"] == [id(part)]
+            assert id(part) in self.known
+        assert [*self.names] == [identity for [identity] in self.scales.values()]
+        assert self.last == id(self)
+        return self.rest(self.first(x)) + self.shift
+
+
+@ways
+def test_tables_by_identities_find_the_copies(settings):
+    module, x = FindsByIdentity(), torch.randn(2, 4)
+    assert attnscope.trace(module, x, **settings).totals.macs == 64
+    module(x)

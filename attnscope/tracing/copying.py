@@ -5,8 +5,9 @@ import itertools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO, StringIO
 from traceback import walk_tb
 from types import MappingProxyType, MemberDescriptorType
@@ -40,14 +41,15 @@ def copied(value: Value, memo: Memo, copy_tensor: Copier) -> Value:
         memo: copies that exist. The new copies are added.
         copy_tensor: copies a tensor.
     """
-    originals = {id(module) for module in modules_of(value)} if isinstance(value, nn.Module) else set()
-    copiers = _Copiers(copy_tensor)
+    modules = {id(module): module for module in modules_of(value)} if isinstance(value, nn.Module) else {}
+    tensors = {id(tensor): tensor for tensor in tensors_of(value)} if isinstance(value, nn.Module) else {}
+    copiers = _Copiers(copy_tensor, modules | tensors)
     with _used(copiers):
         while True:
             attempt = dict(memo)
             try:
                 made = copy.deepcopy(value, attempt)
-                refusing = _same_module(made, originals)
+                refusing = _same_module(made, modules)
             except Exception as error:
                 refusing = _refusing(error)
                 if refusing is None or type(refusing) in copiers.refused | CONTAINERS:
@@ -78,16 +80,21 @@ class _Copiers(dict[type, Copier]):
     """A table of copiers by class for copy.deepcopy, which finds a rule for a class that is missing.
 
     Other threads that copy at the same time get the copiers of copy.deepcopy alone.
+
+    Args:
+        copy_tensor: copies a tensor.
+        originals: the modules and tensors of the module that is copied, by their identities.
     """
 
-    def __init__(self, copy_tensor: Copier) -> None:
+    def __init__(self, copy_tensor: Copier, originals: Mapping[int, Any]) -> None:
         self.usual: dict[type, Copier] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
         super().__init__(self.usual)
-        self.atomic: frozenset[type] = getattr(copy, "_atomic_types", frozenset()) - {weakref.ref}
+        self.atomic: frozenset[type] = getattr(copy, "_atomic_types", frozenset()) - {weakref.ref, int}
         self.copy_tensor = copy_tensor
         self.refused: set[type] = set()
         self.thread = threading.get_ident()
         self.update(COPIERS)
+        self[int] = partial(_number, originals)
 
     def get(self, kind: type, default: Any = None) -> Any:  # type: ignore[override]
         if threading.get_ident() != self.thread:
@@ -120,6 +127,12 @@ class _Copiers(dict[type, Copier]):
             self[kind] = _share
 
 
+def _number(originals: Mapping[int, Any], number: int, memo: Memo) -> int:
+    """Return the identity of a copy for that of a module or tensor, by which tables inside the module may find it."""
+    original = originals.get(number)
+    return number if original is None else id(copy.deepcopy(original, memo))
+
+
 def _is_torchs(kind: type, method: str) -> bool:
     """Return whether a method of a class is one of torch or of Python."""
     owner: str = getattr(getattr(kind, method), "__module__", None) or "torch"  # methods in C have no module
@@ -142,7 +155,7 @@ def _may_delegate(kind: type) -> bool:
     return own is not nn.Module.__getattr__ and not hasattr(kind, "__deepcopy__")
 
 
-def _same_module(made: Any, originals: set[int]) -> nn.Module | None:
+def _same_module(made: Any, originals: Container[int]) -> nn.Module | None:
     """Return a module of a copy that is an original, since its own `__deepcopy__` returns it; None if all are copies."""
     modules = modules_of(made) if isinstance(made, nn.Module) else ()
     return next((module for module in modules if id(module) in originals), None)
