@@ -1,12 +1,18 @@
 """Twins of iterators: what an iterator has left, without advancing it."""
 
+import inspect
 import itertools
 import operator
 import sys
 
 import pytest
+import torch
+from torch import nn
 
+import attnscope
 from attnscope.tracing.iterators import twin
+from attnscope.tracing.trace import ForwardError
+from tests.test_isolation import short_measurements, ways  # noqa: F401
 
 
 class Sequence:
@@ -72,6 +78,87 @@ def test_an_iterator_in_two_places_has_one_twin():
     assert next(ids) == 0
 
 
-@pytest.mark.parametrize("value", [(value for value in "ab"), (1, [itertools.count()]), [1], 1, print], ids=type)
+@pytest.mark.parametrize("value", [(1, [itertools.count()]), [1], 1, print], ids=type)
 def test_a_value_without_a_twin_is_itself(value):
     assert twin(value, {}) is value
+
+
+def letters(text, *more, times=1, **named):
+    yield from text * times
+    yield from (*more, *named.values())
+
+
+def test_a_generator_that_has_not_begun_has_a_twin():
+    for make in (
+        lambda: letters("ab", 1, iter("cd"), times=2, last=3),
+        lambda: (letter for letter in iter("abc")),
+        lambda: map(str.upper, letters("ab")),
+    ):
+        generator = make()
+        made = twin(generator, {})
+        read = [[*each] if hasattr(each, "__next__") else each for each in made]
+        assert read == [[*each] if hasattr(each, "__next__") else each for each in make()]
+        assert len([*generator]) == len(read)
+
+
+class Reads(nn.Linear):
+    """A layer that reads one more scale from an iterator, which it has or gets."""
+
+    def __init__(self, scales=None):
+        super().__init__(4, 4)
+        self.scales = scales
+
+    def forward(self, x, scales=None):
+        return super().forward(x) * next(self.scales if scales is None else scales)
+
+
+class Scales:
+    def __init__(self):
+        self.read = 0
+
+    def all(self):
+        while True:
+            self.read += 1
+            yield float(self.read)
+
+
+GLOBAL = (float(number) for number in itertools.count())
+
+
+class ReadsGlobal(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * next(GLOBAL)
+
+
+@ways
+def test_a_generator_that_has_not_begun_is_that_of_the_caller(settings):
+    x, scales = torch.randn(2, 4), Scales()
+    held, given = Reads(scales.all()), scales.all()
+    assert attnscope.trace(held, x, **settings).totals.macs == 32
+    assert attnscope.trace(Reads(), x, given, **settings).totals.macs == 32
+    assert attnscope.trace(ReadsGlobal(4, 4), x, **settings).totals.macs == 32
+    assert scales.read == 0
+    assert {inspect.getgeneratorstate(each) for each in (held.scales, given, GLOBAL)} == {inspect.GEN_CREATED}
+    assert (next(held.scales), next(given)) == (1.0, 2.0)
+
+
+@ways
+def test_a_generator_that_has_begun_is_refused_before_it_is_read(settings):
+    x, scales = torch.randn(2, 4), Scales()
+    begun = scales.all()
+    next(begun)
+    for module, inputs in ((Reads(begun), (x,)), (Reads(), (x, begun))):
+        with pytest.raises(ForwardError, match=r"the generator Scales\.all has begun.*use a new one, a list"):
+            attnscope.trace(module, *inputs, **settings)
+    assert (scales.read, next(begun)) == (1, 2.0)
+    assert attnscope.trace(Reads(begun), x, itertools.count(1.0), **settings).totals.macs == 32  # it is not read
+
+
+@ways
+def test_an_iterator_of_a_loader_is_that_of_the_caller(settings):
+    draws = torch.Generator()
+    loader = torch.utils.data.DataLoader(torch.arange(400.0), batch_size=1, shuffle=True, generator=draws)
+    module, state = Reads(iter(loader)), draws.get_state()
+    assert attnscope.trace(module, torch.randn(2, 4), **settings).totals.macs == 32
+    assert torch.equal(draws.get_state(), state)
+    assert len([*module.scales]) == 400

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO, StringIO
 from traceback import walk_tb
-from types import MappingProxyType, MemberDescriptorType
+from types import GeneratorType, MappingProxyType, MemberDescriptorType, MethodDescriptorType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from attnscope.tracing.iterators import twin
+from attnscope.tracing.iterators import begun_anew, twin
 from attnscope.tracing.tensors import tensors_within
 from attnscope.tracing.tree import modules_of, tensors_of
 
@@ -31,7 +31,7 @@ CONTAINERS = {dict, list, tuple, set}
 """Classes that cannot be at fault if a copy fails."""
 
 
-def copied(value: Value, memo: Memo, copy_tensor: Copier) -> Value:
+def copied(value: Value, memo: Memo, copy_tensor: Copier, shared: list[Any] | None = None) -> Value:
     """Return a deep copy of a value.
 
     An object that refuses to be copied is shared. One that is a module or has tensors is copied by its attributes instead.
@@ -40,10 +40,11 @@ def copied(value: Value, memo: Memo, copy_tensor: Copier) -> Value:
         value: the value.
         memo: copies that exist. The new copies are added.
         copy_tensor: copies a tensor.
+        shared: a list to which the objects are added that the copy shares with the value, and that may change.
     """
     modules = {id(module): module for module in modules_of(value)} if isinstance(value, nn.Module) else {}
     tensors = {id(tensor): tensor for tensor in tensors_of(value)} if isinstance(value, nn.Module) else {}
-    copiers = _Copiers(copy_tensor, modules | tensors)
+    copiers = _Copiers(copy_tensor, modules | tensors, [] if shared is None else shared)
     with _used(copiers):
         while True:
             attempt = dict(memo)
@@ -84,16 +85,21 @@ class _Copiers(dict[type, Copier]):
     Args:
         copy_tensor: copies a tensor.
         originals: the modules and tensors of the module that is copied, by their identities.
+        shared: gets the objects that copies share with the originals.
     """
 
-    def __init__(self, copy_tensor: Copier, originals: Mapping[int, Any]) -> None:
+    def __init__(self, copy_tensor: Copier, originals: Mapping[int, Any], shared: list[Any]) -> None:
         self.usual: dict[type, Copier] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
         super().__init__(self.usual)
         self.atomic: frozenset[type] = getattr(copy, "_atomic_types", frozenset()) - {weakref.ref, int}
         self.copy_tensor = copy_tensor
         self.refused: set[type] = set()
         self.thread = threading.get_ident()
+        self.share = partial(_share, shared)
         self.update(COPIERS)
+        for kind in (weakref.ref, _KeptReference):
+            self[kind] = partial(_reference, shared)
+        self.delegate = partial(_by_own_method, shared)
         self[int] = partial(_number, originals)
 
     def get(self, kind: type, default: Any = None) -> Any:  # type: ignore[override]
@@ -112,7 +118,11 @@ class _Copiers(dict[type, Copier]):
                 return _by_attributes
             return _by_protocol if _may_delegate(kind) else None
         if hasattr(kind, "__del__"):
-            return _share  # a second owner would release its resource
+            return self.share  # a second owner would release its resource
+        if hasattr(kind, "hexdigest") and hasattr(kind, "copy"):
+            return _by_copy  # a hash object of hashlib, hmac or another library
+        if hasattr(kind, "__deepcopy__") and not isinstance(kind.__deepcopy__, MethodDescriptorType):
+            return self.delegate
         return _by_protocol if _may_delegate(kind) else None
 
     def refuse(self, refusing: Any) -> None:
@@ -124,7 +134,7 @@ class _Copiers(dict[type, Copier]):
         elif isinstance(refusing, nn.Module) or next(tensors_within(refusing), None) is not None:
             self[kind] = _by_attributes
         else:
-            self[kind] = _share
+            self[kind] = self.share
 
 
 def _number(originals: Mapping[int, Any], number: int, memo: Memo) -> int:
@@ -167,8 +177,19 @@ def _refusing(error: Exception) -> Any:
     return copying[-1].f_locals.get("x") if copying else None
 
 
-def _share(value: Value, memo: Memo) -> Value:
+def _share(shared: list[Any], value: Value, memo: Memo) -> Value:
+    shared.append(value)
     return value
+
+
+def _by_own_method(shared: list[Any], value: Any, memo: Memo) -> Any:
+    """Return a copy of an object by its own `__deepcopy__`, which returns the object itself if it must be one of a kind."""
+    made = value.__deepcopy__(memo)
+    return _share(shared, value, memo) if made is value else made
+
+
+def _by_copy(value: Any, memo: Memo) -> Any:
+    return value.copy()
 
 
 def _by_protocol(value: Any, memo: Memo) -> Any:
@@ -230,10 +251,11 @@ class _KeptReference(weakref.ref[Any]):
         return self
 
 
-def _reference(reference: weakref.ref[Any], memo: Memo) -> weakref.ref[Any]:
+def _reference(shared: list[Any], reference: weakref.ref[Any], memo: Memo) -> weakref.ref[Any]:
     """Return a weak reference to a copy of a module or tensor. Other objects outside the module are shared."""
     target = reference()
     if not isinstance(target, nn.Module | Tensor):
+        shared.append(target)
         return reference
     return _KeptReference(copy.deepcopy(target, memo))
 
@@ -247,7 +269,9 @@ def _weak_dictionary(values: Any, memo: Memo) -> Any:
     """Return a copy of a dictionary with weak keys or values, which refers to the copies of modules and tensors."""
     made = memo[id(values)] = type(values)()
     for pair in list(values.items()):
-        key, value = (_reference(weakref.ref(part), memo)() if isinstance(part, nn.Module) else part for part in pair)
+        key, value = (
+            _reference([], weakref.ref(part), memo)() if isinstance(part, nn.Module) else part for part in pair
+        )
         made[key] = value if isinstance(value, nn.Module) else copy.deepcopy(value, memo)
     return made
 
@@ -284,8 +308,7 @@ COPIERS: dict[type, Copier] = {
     BytesIO: _memory_file,
     StringIO: _memory_file,
     itertools.count: lambda counter, memo: twin(counter, {}),
-    weakref.ref: _reference,
-    _KeptReference: _reference,
+    GeneratorType: lambda generator, memo: begun_anew(generator, partial(copy.deepcopy, memo=memo)),
     weakref.WeakMethod: _method_reference,
     weakref.WeakKeyDictionary: _weak_dictionary,
     weakref.WeakValueDictionary: _weak_dictionary,

@@ -64,18 +64,21 @@ def is_partly_on_meta(module: nn.Module) -> bool:
     return not all(map(has_values, tensors_of(module)))
 
 
-def isolated(module: nn.Module, inputs: Inputs, device: torch.device) -> tuple[nn.Module, Inputs]:
+def isolated(
+    module: nn.Module, inputs: Inputs, device: torch.device, shared: list[Any] | None = None
+) -> tuple[nn.Module, Inputs]:
     """Return copies of a module and its inputs on a device.
 
     What is shared remains shared: tied weights, views of one memory, and a tensor that appears twice in the inputs.
     Tensors that are plain attributes of the module stay on their device, as `nn.Module.to` leaves them. Views of its
-    parameters and buffers go with these. An object that cannot be copied, such as a lock, is shared with the original.
+    parameters and buffers go with these. An object that cannot be copied, such as a lock, is shared with the original, and
+    added to `shared`.
 
     Raises:
         DeviceError: the device does not support the dtype of the module or of an input.
         ForwardFailedError: the module or its inputs cannot be copied.
     """
-    copies = _Tensors()
+    copies = _Tensors(shared=shared)
     own = tensors_of(module)
     given = list(tensors_in(inputs))
     for tensor in [*own, *given]:
@@ -133,16 +136,18 @@ class _Tensors:
     The copies are on `device`; if it is None, on the devices of the originals, but views on that of what they view.
     """
 
-    def __init__(self, lazily: bool = True) -> None:
+    def __init__(self, lazily: bool = True, shared: list[Any] | None = None) -> None:
         self.device: torch.device | None = None
-        self.lazily = lazily
+        self.lazily, self.shared = lazily, shared
         self.memories: dict[tuple[int, str], tuple[Any, Tensor]] = {}
         self.devices: dict[int, torch.device] = {}
         self.made: list[tuple[Tensor, Tensor]] = []
 
     def copied(self, value: Value, memo: Memo) -> Value:
         """Return a deep copy of a value; `memo` has the copies that exist, and gets the new ones."""
-        return copied(value, memo, lambda tensor, memo: self.of(tensor, self.device or self._beside(tensor)))
+        return copied(
+            value, memo, lambda tensor, memo: self.of(tensor, self.device or self._beside(tensor)), self.shared
+        )
 
     def _beside(self, tensor: Tensor) -> torch.device:
         """Return the device of the first copy of the memory of a tensor, or else the device of the tensor."""

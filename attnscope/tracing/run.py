@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import GeneratorType
 from typing import Any
@@ -53,6 +53,8 @@ class Found:
     warnings: tuple[str, ...] = ()
     find: Callable[[], None] = lambda: None
     """Lets the copy find what tables outside of the module keep by the module."""
+    shared: list[Any] = field(default_factory=list)
+    """The objects that the copies share with the originals, since they cannot be copied."""
 
     def release(self) -> None:
         """Discard the copy, whose memory becomes free."""
@@ -84,12 +86,13 @@ def run_watched(
     """
     check = CommentCheck(is_users, _has_sizes)
     tracer = check if sys.gettrace() is None else None  # a debugger or a coverage tool keeps its trace function
-    given, copies = inputs(device), list[nn.Module]()
+    given, copies, shared = inputs(device), list[nn.Module](), list[Any]()
     try:
         # copying and `eval()` may run the user's code, and a forward that fails on meta must not change its next run
-        with process_as_before(), surroundings_as_before(module, given) as found_by, modes_as_before():
-            there, (args, keywords) = isolated(module, given, device)
-            find = partial(found_by, there)
+        with process_as_before(), surroundings_as_before(module, given) as around, modes_as_before():
+            there, (args, keywords) = isolated(module, given, device, shared)
+            around.keep(shared)
+            find = partial(around.find, there)
             find()
             copies += modules_of(there)  # without those that the forward may add, which may be others
             whole = args, keywords
@@ -116,7 +119,7 @@ def run_watched(
     if check.failure is not None:
         notes = (f"not all shape comments were checked: {in_a_line(check.failure)}",)
     return Found(
-        there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else (), find
+        there, before, device, batch, watched, check, copies, whole, notes, (warning,) if warning else (), find, shared
     )
 
 
@@ -227,7 +230,8 @@ def measure(found: Found, options: TraceOptions) -> Measured:
 
     try:
         progress = options.progress_of("the calls")
-        with surroundings_as_before(found.module, found.inputs):
+        with surroundings_as_before(found.module, found.inputs) as around:
+            around.keep(found.shared)
             found.find()
             timing = time_calls(found.device, prepared, found.watched.calls, options.budget, progress)
             return Measured(timing, _untimed(found))

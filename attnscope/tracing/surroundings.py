@@ -3,6 +3,7 @@
 A forward that keeps a table there would otherwise leave the caller a tensor of the meta device, or of a copy.
 """
 
+import ctypes
 import random
 import sys
 import threading
@@ -16,6 +17,8 @@ from functools import partial
 from gc import get_referents
 from io import BytesIO, IOBase, StringIO
 from itertools import chain
+from mmap import mmap
+from multiprocessing.sharedctypes import SynchronizedBase
 from queue import Queue
 from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -45,7 +48,7 @@ ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.d
 """Types of values that never change."""
 NAMESPACES = (
     *(SimpleNamespace, Namespace, threading.local, threading.Event, ChainMap, UserDict, UserList, Queue),
-    *(WeakKeyDictionary, WeakValueDictionary, WeakSet, WeakIdKeyDictionary, Sampler, GradScaler),
+    *(WeakKeyDictionary, WeakValueDictionary, WeakSet, WeakIdKeyDictionary, Sampler, GradScaler, SynchronizedBase),
     *(nn.Module, Optimizer, LRScheduler, SobolEngine, CustomOpDef),
 )
 """Types of others whose attributes may be the user's."""
@@ -53,6 +56,8 @@ LARGEST = 10_000
 """The largest number of values of a container that are searched for functions and objects."""
 LARGEST_ARRAY = 2**26
 """The most bytes of a NumPy array that are kept. Unlike those of a tensor, they must be copied."""
+C_DATA: Any = ctypes.c_int.__mro__[-2]
+"""The base of all types of ctypes."""
 MISSING = object()
 BINDING = {"globals", "exec", "eval", "modules"}
 """Names of functions that bind names which the code does not spell."""
@@ -66,27 +71,41 @@ PLAIN = frozenset({*ATOMS, torch.Tensor, nn.Parameter})
 """Classes of values that share no code."""
 
 
-@contextmanager
-def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[Callable[[nn.Module], None]]:
-    """Restore at the end of a `with` block what a forward can reach outside of its module and inputs.
-
-    The code of the module says what that is: the names in its functions, and in the functions that these call. A result
-    that `functools.lru_cache` keeps is forgotten.
+class Surroundings:
+    """Places that a forward can reach outside of the copy of its module, found from its code, and restored at the end.
 
     Args:
         module: the module, of which a copy runs.
         inputs: the arguments of its forward.
-
-    The block gets a function that lets the copy find what tables outside of the module keep by the module.
+        stack: gets a function for each place, which restores it.
     """
-    functions = filter(callable, (*inputs[0], *inputs[1].values()))
-    with ExitStack() as stack:
-        within = _code_in([*inputs[0], *inputs[1].values(), *_own_attributes(module)])
+
+    def __init__(self, module: nn.Module, inputs: Inputs, stack: ExitStack) -> None:
+        self._module, self._stack, self._search = module, stack, _Search()
+        given = [*inputs[0], *inputs[1].values()]
         of_every_module = chain(*map(dict.values, HOOKS))
-        search = _Search()
-        for restore in search.restores([*_code_of(module), *functions, *of_every_module, *within]):
-            stack.callback(restore)
-        yield lambda there: _add_keys(search.seen.values(), module, there)
+        within = _code_in([*given, *_own_attributes(module)])
+        self.keep([*_code_of(module), *filter(callable, given), *of_every_module, *within])
+
+    def keep(self, values: Iterable[Any]) -> None:
+        """Restore at the end what is now within reach of these values, such as the objects that a copy shares."""
+        for restore in self._search.restores(values):
+            self._stack.callback(restore)
+
+    def find(self, there: nn.Module) -> None:
+        """Add the copy of the module to tables outside of it that have the module as a key."""
+        _add_keys(self._search.seen.values(), self._module, there)
+
+
+@contextmanager
+def surroundings_as_before(module: nn.Module, inputs: Inputs) -> Iterator[Surroundings]:
+    """Restore at the end of a `with` block what a forward can reach outside of its module and inputs.
+
+    The code of the module says what that is: the names in its functions, and in the functions that these call. A result
+    that `functools.lru_cache` keeps is forgotten.
+    """
+    with ExitStack() as stack:
+        yield Surroundings(module, inputs, stack)
 
 
 def _add_keys(values: Iterable[Any], module: nn.Module, there: nn.Module) -> None:
@@ -381,10 +400,14 @@ def _set_parts(function: "partial[Any]", parts: tuple[Any, Any]) -> None:
 
 
 def _elements(value: Any) -> Iterable[Any]:
-    """Return the objects in an array of NumPy, or the one whose memory a value shows."""
+    """Return the objects in an array of NumPy, or the one whose memory or data a value shows."""
     numpy = sys.modules.get("numpy")
     if isinstance(value, memoryview):
         return (value.obj,)
+    if isinstance(value, ctypes._Pointer):
+        return (value.contents,) if value else ()
+    if (sqlite3 := sys.modules.get("sqlite3")) is not None and isinstance(value, sqlite3.Cursor):
+        return (value.connection,)
     if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype == object and value.size <= LARGEST:
         return list(value.flat)
     return ()
@@ -404,8 +427,17 @@ def _state(value: Any) -> Iterator[Restore]:
             yield partial(value.__setstate__, value.__getstate__())  # type: ignore[union-attr]
     elif isinstance(value, IOBase):
         with suppress(OSError, ValueError):  # it is closed, or has no position
-            if value.seekable() and not value.writable():
-                yield partial(value.seek, value.tell())
+            if value.seekable() and value.readable():
+                yield partial(_seek, value, value.tell())
+    elif isinstance(value, C_DATA):
+        place, size = ctypes.addressof(value), ctypes.sizeof(value)
+        yield partial(ctypes.memmove, place, ctypes.string_at(place, size), size)
+    elif isinstance(value, mmap):
+        with suppress(ValueError):  # it is closed
+            if len(value) <= LARGEST_ARRAY:
+                yield partial(_restore_memory, value, value[:], value.tell())
+    elif (sqlite3 := sys.modules.get("sqlite3")) is not None and isinstance(value, sqlite3.Connection):
+        yield from _database(value)
     elif numpy is None:
         return
     elif isinstance(value, numpy.random.Generator):
@@ -416,6 +448,52 @@ def _state(value: Any) -> Iterator[Restore]:
         yield partial(value.set_state, value.get_state())
     elif isinstance(value, numpy.ndarray) and value.flags.writeable and value.nbytes <= LARGEST_ARRAY:
         yield partial(_restore_array, value, value.copy())
+
+
+def _seek(file: Any, position: int) -> None:
+    """Restore the position in a file, unless the forward closed it."""
+    with suppress(OSError, ValueError):
+        file.seek(position)
+
+
+def _restore_memory(memory: mmap, before: bytes, position: int) -> None:
+    """Restore a file in memory, unless the forward closed it."""
+    with suppress(ValueError):
+        if memory[:] != before:
+            memory[:] = before
+        memory.seek(position)
+
+
+def _database(connection: Any) -> Iterator[Restore]:
+    """Yield a function that restores a database of SQLite, unless it is large, in a transaction, or of another thread."""
+    error = sys.modules["sqlite3"].Error
+    with suppress(error):
+        size = _pragma(connection, "page_count") * _pragma(connection, "page_size")
+        if size <= LARGEST_ARRAY and not connection.in_transaction:
+            before, version = sys.modules["sqlite3"].connect(":memory:"), _version_of(connection)
+            connection.backup(before)
+            yield partial(_restore_database, connection, before, version)
+
+
+def _restore_database(connection: Any, before: Any, version: tuple[int, int]) -> None:
+    """Restore the contents of a database, unless the forward closed it."""
+    with suppress(sys.modules["sqlite3"].Error):
+        connection.rollback()
+        if _version_of(connection) != version:
+            before.backup(connection)
+    before.close()
+
+
+def _version_of(connection: Any) -> tuple[int, int]:
+    """Return numbers that differ after a change of the rows or of the tables by this connection."""
+    return connection.total_changes, _pragma(connection, "schema_version")
+
+
+def _pragma(connection: Any, name: str) -> int:
+    cursor = connection.cursor()
+    cursor.row_factory = None  # that of the connection may return anything
+    [value] = cursor.execute(f"pragma {name}").fetchone()
+    return int(value)
 
 
 def _restore_array(array: Any, before: Any) -> None:

@@ -112,7 +112,7 @@ class Flow:
 
     @contextmanager
     def swappable(self) -> Iterator[None]:
-        """Let `torch.utils.swap_tensors` accept tensors of this Flow within a `with` block.
+        """Make `torch.utils.swap_tensors` accept tensors of this Flow within a `with` block.
 
         It refuses tensors with weak references, which would refer to other contents. So the Flow forgets such tensors.
         """
