@@ -8,6 +8,7 @@ import typer
 from attnscope.cli.flags import MEASURE, Needs, choices, option
 from attnscope.cli.help import encodable
 from attnscope.core.errors import UsageError, quoted
+from attnscope.core.standard_output import results
 from attnscope.core.text import visible
 from attnscope.reports.gate import CANNOT_TELL, EXIT_CODES, GateResult
 
@@ -68,8 +69,8 @@ def exit_by(result: GateResult, cannot_tell: str | None, is_table: bool) -> None
         cannot_tell: the value of --cannot-tell.
         is_table: whether stdout has a table, to which the line belongs. Otherwise it is written to stderr.
     """
-    stream = sys.stdout if is_table else sys.stderr
-    print(encodable(visible(result.line), stream), file=stream)
+    stream = results() if is_table else sys.stderr
+    print(encodable(visible(result.line), stream), file=stream, flush=True)
     code = EXIT_CODES[result.verdict]
     if result.verdict == CANNOT_TELL:
         code = ON_CANNOT_TELL.get(cannot_tell or "", code)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ import typer
 from attnscope.cli.flags import OUTPUT, choices, file, option, strength
 from attnscope.cli.messages import say
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
+from attnscope.core.standard_output import results
 
 if TYPE_CHECKING:
     from attnscope.render.screen import Screen
@@ -187,7 +187,7 @@ def write(render: "Callable[[Screen], str]", output: Path | None, color: str, qu
     from attnscope.render.screen import Screen
 
     if output is None:
-        _print(render(Screen.of(sys.stdout, color, quiet, wide)))
+        _print(render(Screen.of(results(), color, quiet, wide)))
         return
     write_text(render(Screen.of_file(color, quiet, wide)), output)
     say(f"written to {output}")
@@ -227,11 +227,11 @@ def _write_file(data: bytes, file: Path) -> None:
 def _print(text: str) -> None:
     """Print text in the terminal's encoding, or as UTF-8 if that cannot encode it. Only tables avoid such characters."""
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        results().write(text)
+        results().flush()
     except UnicodeEncodeError:
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-        sys.stdout.buffer.flush()
+        results().buffer.write(text.encode("utf-8", "backslashreplace"))
+        results().buffer.flush()
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ from attnscope.cli.messages import say
 from attnscope.cli.mistakes import message_of
 from attnscope.core.errors import AttnscopeError, UsageError
 from attnscope.core.packages import describe_missing, missing_package
+from attnscope.core.standard_output import results
 from attnscope.core.terminal import shows_color
 from attnscope.core.version import __version__
 
@@ -104,7 +105,7 @@ def _fail_in_system(error: OSError) -> int:
     """Report a failure of the system; a pipe that its reader closed, as in `attnscope vit | head`, needs no words."""
     if error.errno not in (errno.EPIPE, errno.ENOSPC):
         return _fail(failures.of_system(error), UsageError.exit_code)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush again at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), results().fileno())  # Python would flush again at exit
     return 1 if error.errno == errno.EPIPE else _fail(f"the output cannot be written: {error.strerror}", 1)
 
 

@@ -9,6 +9,7 @@ from attnscope.cli.flags import MEASURE, RUN, Needs, choices, option
 from attnscope.cli.messages import say
 from attnscope.core.errors import UsageError, quoted
 from attnscope.core.reading import integer, number, percent
+from attnscope.core.standard_output import reserve_stdout
 from attnscope.profiling.intervals import FEWEST_SAMPLES
 from attnscope.profiling.options import BUDGET_S, DEVICES, LIMIT_S
 
@@ -95,9 +96,10 @@ def exit_on_faults(faults: Mapping[str, bool]) -> None:
 
 
 def start_torch(alloc: str) -> None:
-    """Set the allocator, then import torch."""
+    """Set the allocator, then import torch. From here on, stdout is for the result alone."""
     from attnscope.profiling import process
 
+    reserve_stdout()
     if alloc == "pinned":
         process.pin_allocator()
     process.import_torch()
