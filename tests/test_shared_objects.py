@@ -111,6 +111,7 @@ OBJECTS = {
     "reader": (lines, io.BufferedReader.readline, io.BufferedReader.tell),
     "text": (lambda: io.TextIOWrapper(lines()), io.TextIOWrapper.readline, io.TextIOWrapper.tell),
     "of a thread": (threading.local, lambda local: setattr(local, "step", 1), lambda local: {**vars(local)}),
+    "lock": (threading.RLock, lambda lock: lock.acquire(), lambda lock: lock._is_owned()),
     "hash": (lambda: hashlib.sha256(b"a"), lambda made: made.update(b"b"), lambda made: made.hexdigest()),
     "keyed hash": (lambda: hmac.new(b"k", b"a", "md5"), lambda made: made.update(b"b"), lambda made: made.hexdigest()),
     "database": (database, insert, rows),

@@ -58,6 +58,7 @@ LARGEST_ARRAY = 2**26
 """The most bytes of a NumPy array that are kept. Unlike those of a tensor, they must be copied."""
 C_DATA: Any = ctypes.c_int.__mro__[-2]
 """The base of all types of ctypes."""
+RLOCK: Any = type(threading.RLock())
 MISSING = object()
 BINDING = {"globals", "exec", "eval", "modules"}
 """Names of functions that bind names which the code does not spell."""
@@ -432,6 +433,8 @@ def _state(value: Any) -> Iterator[Restore]:
     elif isinstance(value, C_DATA):
         place, size = ctypes.addressof(value), ctypes.sizeof(value)
         yield partial(ctypes.memmove, place, ctypes.string_at(place, size), size)
+    elif isinstance(value, RLOCK):
+        yield partial(_release, value, value._is_owned())
     elif isinstance(value, mmap):
         with suppress(ValueError):  # it is closed
             if len(value) <= LARGEST_ARRAY:
@@ -454,6 +457,12 @@ def _seek(file: Any, position: int) -> None:
     """Restore the position in a file, unless the forward closed it."""
     with suppress(OSError, ValueError):
         file.seek(position)
+
+
+def _release(lock: Any, is_owned: bool) -> None:
+    """Release a lock that this thread has acquired since. Who has acquired any other lock cannot be known."""
+    while lock._is_owned() and not is_owned:
+        lock.release()
 
 
 def _restore_memory(memory: mmap, before: bytes, position: int) -> None:
