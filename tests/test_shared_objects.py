@@ -160,3 +160,18 @@ def test_a_database_that_a_forward_closes_or_that_has_a_transaction_is_traced(se
     assert attnscope.trace(Changes(lambda _: None, busy), torch.randn(2, 4), **settings).totals.macs == 32
     assert attnscope.trace(Changes(sqlite3.Connection.close, closed), torch.randn(2, 4), **settings).totals.macs == 32
     assert busy.in_transaction
+
+
+@ways
+def test_a_file_keeps_its_position_unless_a_forward_writes(settings, tmp_path):
+    (tmp_path / "file").write_text("first\nsecond\n")
+    x = torch.randn(2, 4)
+    with open(tmp_path / "file", "r+") as file:
+        file.readline()
+        assert attnscope.trace(Changes(lambda held: held.read(1), file), x, **settings).totals.macs == 32
+        assert attnscope.trace(Changes(lambda given: given.read(1)), x, file, **settings).totals.macs == 32
+        assert file.readline() == "second\n"
+        assert attnscope.trace(Changes(lambda held: held.write("third\n"), file), x, **settings).totals.macs == 32
+        file.write("last\n")
+    lines = (tmp_path / "file").read_text().splitlines()
+    assert (lines[:2], {*lines[2:-1]}, lines[-1]) == (["first", "second"], {"third"}, "last")

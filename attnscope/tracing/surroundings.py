@@ -4,6 +4,7 @@ A forward that keeps a table there would otherwise leave the caller a tensor of 
 """
 
 import ctypes
+import os
 import random
 import sys
 import threading
@@ -429,7 +430,7 @@ def _state(value: Any) -> Iterator[Restore]:
     elif isinstance(value, IOBase):
         with suppress(OSError, ValueError):  # it is closed, or has no position
             if value.seekable() and value.readable():
-                yield partial(_seek, value, value.tell())
+                yield partial(_seek, value, value.tell(), _size_of(value))
     elif isinstance(value, C_DATA):
         place, size = ctypes.addressof(value), ctypes.sizeof(value)
         yield partial(ctypes.memmove, place, ctypes.string_at(place, size), size)
@@ -453,10 +454,20 @@ def _state(value: Any) -> Iterator[Restore]:
         yield partial(_restore_array, value, value.copy())
 
 
-def _seek(file: Any, position: int) -> None:
-    """Restore the position in a file, unless the forward closed it."""
+def _seek(file: Any, position: int, size: int) -> None:
+    """Restore the position in a file, unless the forward closed it, or wrote lines that others must not overwrite."""
     with suppress(OSError, ValueError):
-        file.seek(position)
+        if _size_of(file) == size:
+            file.seek(position)
+
+
+def _size_of(file: Any) -> int:
+    """Return the size of a file in bytes; 0 if it is in memory."""
+    file.flush()
+    try:
+        return os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0
 
 
 def _release(lock: Any, is_owned: bool) -> None:
