@@ -131,6 +131,10 @@ def test_a_layer_that_runs_without_gradients_is_known_if_all_of_it_has_gradients
     layer, x = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval(), torch.randn(2, 50, 64)
     assert attnscope.trace(layer, x, backward=True).backward.macs == counted_by_torch(layer, x, True)
     partly = attnscope.trace(layer, x, backward=True, input_grad=False)
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::_native_multi_head_attention", "Meta"):
+        # torch 2.5 runs on meta the operators that it runs with gradients
+        assert partly.backward.macs == counted_by_torch(layer, x, False)
+        return
     assert (partly.backward.macs, partly.backward.macs_at_least) == (None, 0)
     assert "MACs unknown" in render(partly, "plain", Screen(100))
 
