@@ -706,6 +706,111 @@ class HeadsShareQueriesAndKeys(nn.Module):
         return torch.einsum("blsh,bshp->blhp", torch.einsum("blhn,bshn->blsh", q, k), v)
 
 
+class MixesTokens(Layers):
+    """Queries, keys and values of tokens that a weight made from all tokens."""
+
+    def __init__(self, tokens=48, made=48):
+        super().__init__()
+        self.mix, self.learned = nn.Linear(tokens, made), nn.Parameter(torch.randn(1, 48, 64))
+
+    def mixed(self, x):
+        return self.mix(x.transpose(1, 2)).transpose(1, 2)
+
+    def forward(self, x):
+        x = attend(*self.split(self.mixed(x)))
+        return self.v(x.transpose(1, 2).flatten(2))
+
+
+OF_MIXED = "global attention, N = 48, 4 heads of 16, score-softmax-value"
+style((1, 48, 64), OF_MIXED)(MixesTokens)
+
+
+@style((2, 48, 64), OF_MIXED)
+class MixesTokensTwice(MixesTokens):
+    def mixed(self, x):
+        return super().mixed(super().mixed(x).relu())
+
+
+@style((1, 49, 64), "global attention, N = 48, 4 heads of 16, score-softmax-value")
+class MixesPatches(MixesTokens):
+    """The class token stays apart."""
+
+    def mixed(self, x):
+        return super().mixed(x[:, 1:])
+
+
+@style((2, 48, 64), "keys made from the same tokens, 12 queries, 48 keys, 4 heads of 16, score-softmax-value")
+class MixesQueries(MixesTokens):
+    def __init__(self):
+        super().__init__(made=12)
+
+    def forward(self, x):
+        (q, _, _), (_, k, v) = self.split(self.mixed(x)), self.split(x)
+        return attend(q, k, v)
+
+
+@style((2, 48, 64), "keys made from the same tokens, 48 queries, 12 keys, 4 heads of 16, score-softmax-value")
+class MixesKeys(MixesTokens):
+    def __init__(self):
+        super().__init__(made=12)
+
+    def forward(self, x):
+        (q, _, _), (_, k, v) = self.split(x), self.split(self.mixed(x))
+        return attend(q, k, v)
+
+
+@style((1, 48, 64), "global attention, N = 48, 1 head of 64, score-softmax-value")
+class MixesTokensOfOneHead(MixesTokens):
+    def forward(self, x):
+        return attend(*self.qkv(self.mixed(x)).chunk(3, -1))
+
+
+@style((2, 30, 64), "all keys, 12 queries, 30 keys, 4 heads of 16, score-softmax-value")
+class MixesLearnedTokens(MixesTokens):
+    """A mixer makes group tokens of learned ones, not heads (Xu et al. 2022)."""
+
+    def __init__(self):
+        super().__init__(made=12)
+
+    def forward(self, x):
+        (q, _, _), (_, k, v) = self.split(self.mixed(self.learned.expand(len(x), -1, -1))), self.split(x)
+        return attend(q, k, v)
+
+
+@style((2, 30, 64), "all keys, 12 queries, 30 keys, 1 head of 64, score-softmax-value")
+class MixesJoinedTokens(MixesLearnedTokens):
+    """Learned tokens are joined with those of the input, and projected, before they are mixed."""
+
+    def forward(self, x):
+        joined = self.q(torch.cat([self.learned.expand(len(x), -1, -1), x], 1))
+        learned, x = joined.split([48, 30], 1)
+        return attend(self.k(self.mixed(learned)), self.k(x), self.v(x))
+
+
+@style((2, 30, 64), "all keys, 12 queries, 24 keys, 1 head of 64, score-softmax-value")
+class MixesLearnedTokensTwice(MixesLearnedTokens):
+    """Queries and keys are two mixtures of the same learned tokens, and not one sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys = nn.Linear(48, 24)
+
+    def forward(self, x):
+        learned = self.q(self.learned.expand(len(x), -1, -1)) + x.mean()
+        keys = self.keys(learned.transpose(1, 2)).transpose(1, 2)
+        return attend(self.k(self.mixed(learned)), self.k(keys), self.v(keys))
+
+
+@style((2, 48, 64), "global attention, N = 12, 4 heads of 16, score-softmax-value")
+class MixesTokensByConvolution(MixesTokens):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv1d(48, 12, 1)
+
+    def mixed(self, x):
+        return self.mix(x)
+
+
 def words(report):
     """Return the words for each attention without its path."""
     lines = [line for line in render(report, "table", Screen(width=250)).splitlines() if " here: " in line]

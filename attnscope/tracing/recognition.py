@@ -20,6 +20,7 @@ from attnscope.tracing.flow.axes import (
     size_of,
     sources_of,
 )
+from attnscope.tracing.flow.channels import channels_last
 from attnscope.tracing.flow.contractions import RUNNING, Contraction
 from attnscope.tracing.flow.formula import Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
@@ -157,6 +158,8 @@ def _is_unbatched(found: "Recognized", flow: Flow) -> bool:
 def _found(flow: Flow, calls: "Sequence[Call]", batch: int) -> "Recognized":
     """Find the attentions of a forward whose batch size is known."""
     AxisRules(batch).apply(flow)
+    if mixed := channels_last(flow):
+        AxisRules(batch, mixed).apply(flow)
     pairs = find_pairs(flow)
     where = {id(call): index for index, call in enumerate(calls)}
     found = [
@@ -291,11 +294,16 @@ def _values_of(node: Node) -> Axis:
 
 
 def _are_of_queries(queries: Axis, keys: Axis) -> bool:
-    """Return whether keys are made from the tokens of the queries, and not joined with those of another input."""
+    """Return whether keys are made from the tokens of the queries, and not joined with those of another input.
+
+    Both may be made from the same learned tokens, such as groups of different layers, without being of one sequence.
+    """
     own = sources_of(queries)
     joined = [sources_of([part]) for atom in keys if atom.root.how == "cat" for part in atom.root.origin]
     has_others = any(part.isdisjoint(own) and all(root.how == "input" for root in part) for part in joined)
-    return bool(roots_of(queries) & roots_of(keys)) and not has_others
+    themselves = {atom.root for atom in (*queries, *keys)}
+    shared = roots_of(queries) & roots_of(keys)
+    return any(root.kind != TABLE or root in themselves for root in shared) and not has_others
 
 
 def _are_others(queries: Axis, keys: Axis, values: Axis, channels: Axis) -> bool:

@@ -54,10 +54,12 @@ class AxisRules:
 
     Args:
         batch: number of images in the inputs. The first axis of an input with this size counts images.
+        channels_last: tensors that no operator made, whose last axis surely counts channels.
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, channels_last: frozenset[Value] = frozenset()) -> None:
         self.batch = batch
+        self.channels_last = channels_last
         self.made: dict[Any, Root] = {}
         """Roots that come from others in the same way, so that equal slices of one tensor have equal axes."""
 
@@ -92,6 +94,8 @@ class AxisRules:
         kinds = [TABLE if value.is_constant else TOKEN] * len(value.shape)
         if not value.is_constant and value.shape:
             kinds[0] = BATCH if value.shape[0] == self.batch else TOKEN
+        if value in self.channels_last:
+            kinds[-1] = FEATURE
         how = "" if value.is_constant else "input"
         value.axes = tuple(
             Root(size, kind, how, start=place, rank=len(kinds)).whole
@@ -576,12 +580,12 @@ def operands(node: Node) -> tuple[Any, Any]:
 def _columns(rules: AxisRules, x: Value, factor: Value, is_weight: bool) -> Axis:
     """Return the last axis of a matmul: the output channels of a weight, or the keys of other data.
 
-    A weight that sums over tokens, while the channels are in another axis, makes fewer or more tokens from them. Keys that
-    are also queries get a Root of their own, which tells the two apart.
+    A weight that sums over tokens, while the channels are in another axis, makes fewer or more tokens from them. Tokens may
+    be learned. Keys that are also queries get a Root of their own, which tells the two apart.
     """
     rows, summed = x.axes[-2], x.axes[-1]
     columns = factor.axes[-1]
-    if is_weight and kind_of(summed) == TOKEN and any(atom.root.kind == FEATURE for atom in rows):
+    if is_weight and kind_of(summed) in (TOKEN, TABLE) and any(atom.root.kind == FEATURE for atom in rows):
         return rules.derived(summed, size_of(columns), "pooled")
     if is_weight:
         return _features(rules, columns, size_of(columns))
@@ -600,11 +604,16 @@ def _features(rules: AxisRules, axis: Axis, size: int) -> Axis:
 
 @rule("convolution", "_convolution", "mkldnn_convolution", "conv1d", "conv2d", "conv3d", "cudnn_convolution")
 def _convolution(rules: AxisRules, node: Node) -> Sequence[Axes]:
-    """Make new channels, unless each output channel comes from one input channel; places remain, or come from the old."""
+    """Make new channels, unless each output channel comes from one input channel; places remain, or come from the old.
+
+    If the channels are in the place of an image's sides, it makes new tokens.
+    """
     x, weight = node.args[:2]
     shape = node.outputs[0].shape
     images, channels, *places = x.axes
-    if len(weight.shape) < 2 or weight.shape[1] != 1 or shape[1] != x.shape[1] or x.shape[1] == 1:
+    if kind_of(channels) in (TOKEN, TABLE) and any(kind_of(axis) == FEATURE for axis in places):
+        channels = rules.derived(channels, shape[1], "pooled")
+    elif len(weight.shape) < 2 or weight.shape[1] != 1 or shape[1] != x.shape[1] or x.shape[1] == 1:
         channels = _features(rules, weight.axes[0], shape[1])
     axes = [
         axis if size_of(axis) == size else rules.derived(axis, size, "pooled") if axis else Root(size, TOKEN).whole
