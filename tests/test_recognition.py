@@ -866,6 +866,29 @@ def test_tokens_without_a_batch_axis_are_those_of_one_image():
     assert [term.macs for term in found.complexity] == [4 * 50 * 64**2 + 2 * 50**2 * 64]
 
 
+class Packed(Layers):
+    """Patches of all images in one sequence, which are cut before the forward (MoonViT)."""
+
+    def __init__(self, kernel):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 64, kernel)
+
+    def forward(self, patches):
+        x = self.embed(patches[None].flatten(0, 1)).mean((2, 3))
+        return attend(*self.split(x[None]))
+
+
+def test_packed_patches_are_tokens_and_not_images():
+    [found] = attnscope.trace(Packed(14), torch.rand(50, 3, 14, 14)).attentions
+    assert (found.scope, found.tokens, found.heads, found.mistakes) == ("global", 50, 4, [])
+    assert found.core_macs == 2 * 50**2 * 64
+
+
+def test_images_of_more_than_a_patch_that_attend_to_each_other_are_a_mistake():
+    [found] = attnscope.trace(Packed(7), torch.rand(50, 3, 14, 14)).attentions
+    assert found.mistakes == ["q·kᵀ is over the batch axis: images attend to each other"]
+
+
 @pytest.mark.parametrize("heads_apart", [True, False])
 def test_keys_of_another_input_are_other_keys_if_they_are_as_many(heads_apart):
     class Cross(Layers):

@@ -29,7 +29,7 @@ from attnscope.tracing.flow.projections import Layer, layer_of
 from attnscope.tracing.flow.rearrangements import is_of_others
 from attnscope.tracing.flow.record import Flow, Node, Value
 from attnscope.tracing.flow.rotation import rotation_of
-from attnscope.tracing.flow.rules import AxisRules
+from attnscope.tracing.flow.rules import VIEWS, AxisRules, viewed_from
 from attnscope.tracing.flow.uses import unused_among
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ NATIVE = ("_native", "_transformer")
 """The beginnings of the names of fused operators that have projections too."""
 UNBATCHED = ("n", "c")
 """The axes of an input without a batch axis."""
+CASTS = frozenset({"_to_copy"})
+"""Operators that change the dtype alone."""
 OVER_IMAGES = "q·kᵀ is over the batch axis: images attend to each other"
 """The mistake of a product that multiplies the first axis of the inputs with itself."""
 ONE_SCORE = "the softmax is over a single score, so that its weight is always 1"
@@ -150,9 +152,20 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
 
 
 def _is_unbatched(found: "Recognized", flow: Flow) -> bool:
-    """Return whether an attention is over the first axis of inputs with two axes at most, which then counts its tokens."""
+    """Return whether an attention is over the first axis of inputs, each position of which is surely a token.
+
+    They have two axes at most, or a convolution makes one token of each, as of patches that are cut before the forward.
+    """
     is_over_first = any(OVER_IMAGES in each.mistakes and each.places.windows == 1 for each in found.attentions)
-    return is_over_first and all(len(value.shape) <= len(UNBATCHED) for value in flow.inputs)
+    if not is_over_first:
+        return False
+    patches = {viewed_from(node.args[0], VIEWS | CASTS) for node in flow.nodes if _is_over_whole(node)}
+    return all(len(value.shape) <= len(UNBATCHED) or value in patches for value in flow.inputs)
+
+
+def _is_over_whole(node: Node) -> bool:
+    """Return whether the kernel of a convolution is as large as what it is applied to, without padding."""
+    return "conv" in node.name and node.args[0].shape[2:] == node.args[1].shape[2:]
 
 
 def _found(flow: Flow, calls: "Sequence[Call]", batch: int) -> "Recognized":
