@@ -811,6 +811,57 @@ class MixesTokensByConvolution(MixesTokens):
         return self.mix(x)
 
 
+OF_NO_KIND = (
+    "attention of a kind that attnscope does not know: weights predicted without q·kᵀ, N = 50, 4 heads of 16, predicted"
+)
+
+
+def fused_both_ways(self, x, context):
+    """Return the tokens of two sequences that attend to each other, with the transpose of the same scores."""
+    (q, _, v), (k, w, _) = self.split(x), self.split(context)
+    scores = q @ k.transpose(-1, -2) / 4
+    scores = scores - scores.max()
+    return scores.softmax(-1) @ w, scores.transpose(-1, -2).softmax(-1) @ v
+
+
+@style(
+    (1, 70, 64),
+    "all keys, 50 queries, 20 keys, 4 heads of 16, score-softmax-value",
+    "all keys, 20 queries, 50 keys, 4 heads of 16, score-softmax-value",
+)
+class BothWays(Layers):
+    """Fusion of images and text (Liu et al., arXiv 2303.05499)."""
+
+    def forward(self, x):
+        return torch.cat(fused_both_ways(self, *x.split([50, 20], 1)), 2)
+
+
+@style((2, 50, 64), GLOBAL, "global attention, N = 50, 4 heads of 16, score-softmax-value")
+class ReusesScores(Layers):
+    """A later layer normalizes the scores of an earlier one again."""
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        scores = q @ k.transpose(-1, -2) / 4
+        x = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        v = self.v(x).unflatten(-1, (4, 16)).transpose(1, 2)
+        return (scores * 2).softmax(-1) @ v
+
+
+@style((2, 50, 64), GLOBAL, OF_NO_KIND)
+class PredictsBesideScores(Layers):
+    """The weights of the second sum do not come from the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Linear(64, 200)
+
+    def forward(self, x):
+        x = attend(*self.split(x)).transpose(1, 2).flatten(2)
+        weights = self.weights(x).unflatten(-1, (4, 50)).transpose(1, 2).softmax(-1)
+        return weights @ self.v(x).unflatten(-1, (4, 16)).transpose(1, 2)
+
+
 def words(report):
     """Return the words for each attention without its path."""
     lines = [line for line in render(report, "table", Screen(width=250)).splitlines() if " here: " in line]
@@ -1013,6 +1064,12 @@ class Written(Leftover):
         out = torch.zeros_like(scores)
         out[:, 1:] = scores.softmax(-1)[:, 1:]
         return out
+
+
+def test_scores_of_two_directions_are_counted_once():
+    there, back = attnscope.trace(BothWays(), torch.rand(1, 70, 64)).attentions
+    assert (there.core_macs, back.core_macs) == (2 * 50 * 20 * 64, 50 * 20 * 64)
+    assert back.complexity == []
 
 
 def test_softmaxes_on_which_no_result_depends_are_unused():

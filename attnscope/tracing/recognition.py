@@ -22,7 +22,7 @@ from attnscope.tracing.flow.axes import (
 )
 from attnscope.tracing.flow.channels import channels_last
 from attnscope.tracing.flow.contractions import RUNNING, Contraction
-from attnscope.tracing.flow.formula import Core
+from attnscope.tracing.flow.formula import ROLES, Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
@@ -216,7 +216,7 @@ class _Part:
 
 def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     """Return an attention with its projections."""
-    is_whole = len(part.inputs) == len(("query", "key", "value"))  # not joined from a loop over parts
+    is_whole = len(part.inputs) <= len(ROLES)  # not joined from a loop over parts
     found = part.found
     if is_whole and (_are_apart(part.queries, part.keys) or _is_of_others(part)):
         found = replace(found, is_other=True, pooled=False)
@@ -226,7 +226,8 @@ def _in_layer(part: _Part, pairs: Pairs) -> _Part:
     inner = (found.heads or 1) * found.head_dim
     layer = layer_of(part.inputs, part.results, pairs.consumers, inner, found.macs)
     core = Core(part.inputs, part.results, part.nodes, pairs.consumers)
-    return replace(part, found=replace(found, layer=layer, core=core, rotation=_rotation(part)))
+    rotation = _rotation(*part.inputs[:2]) if len(part.inputs) > 1 else found.rotation
+    return replace(part, found=replace(found, layer=layer, core=core, rotation=rotation))
 
 
 def _is_of_others(part: _Part) -> bool:
@@ -234,17 +235,18 @@ def _is_of_others(part: _Part) -> bool:
 
     Where each query has keys of its own, the axis of the tokens is not among those of q·kᵀ.
     """
+    if len(part.inputs) < len(ROLES):
+        return False
     query, key, value = part.inputs
     return part.found.tokens > 1 and is_of_others(
         query, key, value, roots_of((*part.queries, *part.keys, *part.channels))
     )
 
 
-def _rotation(part: _Part) -> Rotation | None:
+def _rotation(query: Value, key: Value) -> Rotation | None:
     """Return the rotary position embedding of the queries, if the keys have one too."""
-    query, key = part.inputs[:2] if len(part.inputs) > 1 else (None, None)
-    found = query and rotation_of(query)
-    return found if found and key and rotation_of(key) else None
+    found = rotation_of(query)
+    return found if found and rotation_of(key) else None
 
 
 def _placed(part: _Part, calls: "Sequence[Call]", where: dict[int, int]) -> Attention:
@@ -402,6 +404,10 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         is_other=_are_others(queries, keys, values_axis(pair), first.contracted),
         mistakes=_mistakes(queries, keys, first.contracted, places, _wrong_axes(pair, queries, compared)),
     )
+    if pair.is_reused:
+        found = replace(found, rotation=_rotation(first.left, first.right))
+        own = (pair.softmaxes[0][0], second.node)
+        return _Part(own, found, (pair.values,), (second.out,), queries, keys, first.contracted)
     firsts = (first, *pair.more)
     inputs = tuple(value for each in firsts for value in (each.left, each.right, pair.values))
     nodes, results = (*(each.node for each in firsts), second.node), (second.out,)

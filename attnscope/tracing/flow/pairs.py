@@ -35,6 +35,7 @@ class Pair:
         more: other products of queries and keys, whose scores are joined with the first along the keys.
         added: other products of queries and keys, whose scores or weights are added to those of the first.
         is_composed: whether the weights are a product with other scores.
+        is_reused: whether another weighted sum has the same scores, with another softmax.
     """
 
     first: Contraction | None
@@ -46,6 +47,7 @@ class Pair:
     more: tuple[Contraction, ...] = ()
     added: tuple[Contraction, ...] = ()
     is_composed: bool = False
+    is_reused: bool = False
 
     @property
     def values(self) -> Value:
@@ -54,8 +56,8 @@ class Pair:
 
     @property
     def macs(self) -> int:
-        """Return the MACs of its products."""
-        firsts = [] if self.first is None else [self.first, *self.more, *self.added]
+        """Return the MACs of its products, without scores that count for another weighted sum."""
+        firsts = [] if self.first is None or self.is_reused else [self.first, *self.more, *self.added]
         return sum(each.node.macs for each in (*firsts, self.second))
 
 
@@ -111,7 +113,7 @@ class _Search:
                     pairs.others.append(node)
                 else:
                     pair.softmaxes.insert(0, (node, axis))
-                    pairs.found.append(pair)
+                    pairs.found.append(self.with_scores(pair, node))
                     seconds.add(pair.second.node)
         pairs.found += self.quotients()
         order = {node: index for index, node in enumerate(self.flow.nodes)}
@@ -129,7 +131,7 @@ class _Search:
                 return None
             for node in self.consumers[value]:
                 second = self.at.get(node)
-                if second is not None and first is not second and {second.left, second.right} <= self.scores:
+                if second is not None and first is not second and {second.left, second.right} <= self.scores.keys():
                     self.are_factors = True
                     if value is second.left and second.out not in before and second.columns:
                         before[second.out] = value, node
@@ -150,6 +152,15 @@ class _Search:
                         before[out] = value, node
                         queue.append((out, kept))
         return None
+
+    def with_scores(self, pair: Pair, softmax: Node) -> Pair:
+        """Return a pair with the scores that a softmax normalizes, if it has all of them; they may have another one too."""
+        scores = softmax.args[0]
+        first = self.scores.get(scores)
+        if first is None or prod(first.out.shape) != prod(scores.shape):
+            return pair
+        is_of_tokens = bool(roots_of(pair.mixed) & {atom.root for atom in (*first.rows, *first.columns)})
+        return replace(pair, first=first, is_reused=True) if is_of_tokens else pair
 
     def quotients(self) -> Iterator[Pair]:
         """Yield the weighted sums of values that are divided by the same sums of their weights, which are exponentials.
@@ -183,21 +194,25 @@ class _Search:
         return ()
 
 
-def _scores(flow: Flow, contractions: Mapping[Node, Contraction]) -> frozenset[Value]:
-    """Return the scores of tokens with tokens in a flow, what is made of them alone, and their products."""
-    found: set[Value] = set()
+def _scores(flow: Flow, contractions: Mapping[Node, Contraction]) -> dict[Value, Contraction]:
+    """Return the scores of tokens with tokens in a flow, what is made of them alone, and their products.
+
+    Each has the product of queries and keys that it comes from, rather than one with constants that is added.
+    """
+    found: dict[Value, Contraction] = {}
     for node in flow.nodes:
         each = contractions.get(node)
         if each is not None:
-            is_score = {each.left, each.right} <= found or (
+            is_score = {each.left, each.right} <= found.keys() or (
                 kind_of(each.contracted) == FEATURE
                 and bool(each.rows and each.columns)
                 and FEATURE not in (kind_of(each.rows), kind_of(each.keys))
             )
-            found |= {each.out} if is_score else set()
-        elif not node.macs and any(value in found for value in node.inputs):
-            found |= {value for value in node.outputs if value.is_real}
-    return frozenset(found)
+            found |= {each.out: each} if is_score else {}
+        elif not node.macs and (origins := [found[value] for value in node.inputs if value in found]):
+            origin = min(origins, key=_is_of_constant)
+            found |= {value: origin for value in node.outputs if value.is_real}
+    return found
 
 
 def _sums_before(value: Value) -> list[Node]:
@@ -309,7 +324,11 @@ def _one_of(pairs: Sequence[Pair]) -> Pair:
 
 
 def _is_with_constant(pair: Pair) -> bool:
-    return pair.first is not None and (pair.first.left.is_constant or pair.first.right.is_constant)
+    return pair.first is not None and _is_of_constant(pair.first)
+
+
+def _is_of_constant(product: Contraction) -> bool:
+    return product.left.is_constant or product.right.is_constant
 
 
 def is_joint(pair: Pair) -> bool:
