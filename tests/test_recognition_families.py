@@ -218,6 +218,19 @@ class MixedHeads(Heads):
         return self.out((self.heads(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class MixedHeadsTwice(MixedHeads):
+    """Talking heads before and after the softmax (Shazeer et al. 2020)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Linear(4, 4)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        weights = self.weights(self.heads(q @ k.mT).softmax(-1).movedim(1, -1)).movedim(-1, 1)
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
 class PositionsOfPairs(Heads):
     """A vector for each pair of positions, which queries multiply (Shaw et al. 2018)."""
 
@@ -263,6 +276,7 @@ class StridedLoop(Heads):
         (ValuesOfTheirOwn, (2, 64, 8, 8), "Ω(MSA)", "2hwCD + 2hwCV + (hw)²D + (hw)²V + hwk²V"),
         (SharedKeys, (2, 50, 64), "Ω(MSA)", "2hwC² + 2hwCG + 2(hw)²C"),
         (MixedHeads, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + (hw)²H²"),
+        (MixedHeadsTwice, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
         (PositionsOfPairs, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + hwRD"),
         (MixedTokens, (2, 49, 64), "Ω(own)", "4hwC² + 4MhwC"),
         (lambda: StridedLoop(24), (2, 64, 24), "Ω(grid)", "4hwCD + 2M²hwD"),
@@ -286,6 +300,8 @@ def test_the_formula_has_a_term_for_each_layer(module, shape, name, formula):
             [(2, 64, 32), (8, 8)],
             ["Ω(MSA)", "Ω(own)"],
         ),
+        ("cait.TalkingHeadAttn(64, 4)", [(2, 49, 64)], ["Ω(MSA)"]),
+        ("efficientformer_v2.Attention2d(96, resolution=7, stride=2)", [(1, 96, 7, 7)], ["Ω(MSA)"]),
         ("layers.halo_attn.HaloAttn(64, None, (8, 8), 1, 4, None, 4, 2)", [(2, 64, 8, 8)], ["Ω(MSA)", "Ω(W-MSA)"]),
     ],
 )

@@ -151,6 +151,20 @@ class _Layer:
                 return False
         return True
 
+    def is_of_scores(self, node: Node) -> bool:
+        """Return whether a layer takes scores, rather than what queries, keys or values are made from."""
+        queue = [data_of(node)]
+        seen = {*queue, *self.core.inputs}
+        for value in queue:
+            if value.maker in self.core.nodes:
+                return True
+            if value.maker is None or value.maker in self.inputs or len(seen) > FARTHEST:
+                continue
+            new = [before for before in value.maker.inputs if before not in seen and not before.is_weight]
+            seen.update(new)
+            queue += new
+        return False
+
     def find_others(self, ends: Iterable[Value]) -> list[Node]:
         """Find the other operators on which the result depends: of relative positions, between heads, beside values."""
         queue, found = [*ends], []
@@ -164,7 +178,8 @@ class _Layer:
                 if not self.inside(node):
                     continue
                 found.append(node)
-                before = [] if is_projection(node) else before
+                if is_projection(node):
+                    before = [data_of(node)] if self.is_of_scores(node) else []
             new = [value for value in before if value not in seen and not value.is_weight]
             seen.update(new)
             queue += new
