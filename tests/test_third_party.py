@@ -176,6 +176,35 @@ def test_an_error_about_found_inputs_names_them_and_how_to_give_others():
         trace_target(of_config(Refuses, image_size=32), OPTIONS)
 
 
+class RefusesWithoutText(Refuses):
+    def get_input_embeddings(self):
+        raise NotImplementedError("override in the subclass")
+
+
+def test_an_error_is_that_of_the_forward_where_a_library_does_not_find_the_embedding():
+    with pytest.raises(
+        ForwardError, match=r"wrong shape \(1, 3, 32, 32\); .* give others with input pixel_values=SHAPE"
+    ):
+        trace_target(of_config(RefusesWithoutText, image_size=32), OPTIONS)
+
+
+class Wrapped(nn.Module):
+    """A network of another library, whose image size is not in the config, before layers without one."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 4, 16, 16), nn.Identity()
+        self.embed.img_size = (64, 48)
+
+    def forward(self, pixel_values):
+        return self.norm(self.embed(pixel_values))
+
+
+def test_the_size_of_an_image_is_that_of_the_module_if_the_config_has_none():
+    report = trace_target(of_config(Wrapped, patch_size=16), OPTIONS)
+    assert report.spec["inputs"] == ["1×3×64×48 float32"]
+
+
 def test_an_error_that_shows_a_tensor_of_meta_is_not_one_of_meta():
     assert not needs_values(ValueError("tokens: tensor(..., device='meta', size=())"))
     assert needs_values(RuntimeError("Tensor.item() cannot be called on meta tensors"))

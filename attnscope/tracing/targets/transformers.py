@@ -211,8 +211,11 @@ class Sizes:
     def image(self) -> tuple[int, int]:
         """Return the height and width of an image, multiples of a patch."""
         names = ("image_size", "img_size", "input_size", "crop_size")
-        own = Fields({name: getattr(each, name, None) for each in self.module.modules() for name in names[:2]})
-        return self.vision.pair(*names, default=own.pair(*names, default=SIDE)[0])
+        innermost_first = [*self.module.modules()][::-1]
+        found = [(name, getattr(each, name, None)) for each in innermost_first for name in names[:2]]
+        own = Fields({name: value for name, value in found if value is not None})
+        sides = self.vision.pair(*names, default=0)
+        return sides if all(sides) else own.pair(*names, default=SIDE)
 
     @property
     def tiles(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -614,13 +617,20 @@ def _check_cache(config: Any, error: BaseException) -> None:
 def _check_widths(config: Any, module: "nn.Module", given: Sequence[InputSpec]) -> None:
     """Raise UsageError if the image part of a model makes features that its text part cannot take."""
     features = _image_features(module, given)
-    embed = getattr(module, "get_input_embeddings", lambda: None)()
-    width = getattr(embed, "embedding_dim", None)
+    width = getattr(_embedding(module), "embedding_dim", None)
     if features and width and all(each.shape[-1] != width for each in features):
         raise UsageError(
             f"hf:{config.model_type} has features of images with {features[0].shape[-1]:,} channels for tokens with "
             f"{width:,}, so that its default config cannot run; use the config.json of a published model"
         )
+
+
+def _embedding(module: "nn.Module") -> "nn.Module | None":
+    """Return the embedding of a model's text; None if it has none, or a library's method does not find it."""
+    try:
+        return getattr(module, "get_input_embeddings", lambda: None)()
+    except (NotImplementedError, AttributeError):
+        return None
 
 
 def _with_more(sizes: Sizes, given: Sequence[InputSpec], error: BaseException) -> list[InputSpec]:
