@@ -148,6 +148,37 @@ class OnlyPatches(Neighbours):
         return torch.cat([x[:, :, :7], super().rotate(x[:, :, 7:])], 2)
 
 
+class ChannelsFirst(Halves):
+    """Queries are (b, h, d, n) while they rotate."""
+
+    def rotate(self, x):
+        (first, second), cos, sin = x.mT.chunk(2, 2), self.angles.cos().mT, self.angles.sin().mT
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], 2).mT
+
+
+class RotateHalfOfChannelsFirst(RotateHalf):
+    def rotate(self, x):
+        x, (cos, sin) = x.mT.contiguous(), (each.mT for each in self.whole)
+        first, second = x[:, :, : CHANNELS // 2], x[:, :, CHANNELS // 2 :]
+        return (x * cos + torch.cat([-second, first], -2) * sin).mT
+
+
+class ChosenOften(RotateHalf):
+    """Angles of positions that are an input, of which each layer keeps some, as in LightGlue."""
+
+    def forward(self, x):
+        whole = x[..., :1] * torch.arange(1.0, CHANNELS / 2 + 1)
+        tables = [whole.repeat(1, 1, 2)[:, None].cos(), whole.repeat(1, 1, 2)[:, None].sin()]
+        for _ in range(40):
+            tables = [table[:, :, torch.arange(TOKENS)] for table in tables]
+        self.tables = tables
+        return super().forward(x)
+
+    @property
+    def whole(self):
+        return self.tables
+
+
 SHAPE = f"--dim {DIM} --heads {HEADS}"
 GRID = f"attnscope vit {SHAPE} --image 4 --patch 1 --no-cls --rope"
 COMMANDS = {
@@ -164,6 +195,9 @@ COMMANDS = {
     ByMinusOne: f"{GRID} dinov3",
     OfMatrices: f"{GRID} axial",
     ComplexOfHalves: f"{GRID} dinov3",
+    ChannelsFirst: f"{GRID} dinov3",
+    RotateHalfOfChannelsFirst: f"{GRID} dinov3",
+    ChosenOften: f"{GRID} dinov3",
     OnlyPatches: f"attnscope vit {SHAPE} --image 3 --patch 1 --cls --registers 6 --rope axial",
 }
 
@@ -207,6 +241,15 @@ class Flipped(Rotated):
 class Flattened(Rotated):
     def rotate(self, x):
         return x * self.whole[0] + x.roll(1) * self.whole[1]
+
+
+class OfHeads(Rotated):
+    """Pairs of heads, not of channels, are summed."""
+
+    def rotate(self, x):
+        cos, sin = self.whole
+        first, second = x.chunk(2, 1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], 1)
 
 
 class Normalized(Rotated):
@@ -257,6 +300,7 @@ OTHERS = [
     Mixed,
     Flipped,
     Flattened,
+    OfHeads,
     Normalized,
     Lifted,
     Swapped,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from attnscope.attentions.observed import Rotation
-from attnscope.tracing.flow.axes import TOKEN, kind_of
+from attnscope.tracing.flow.axes import FEATURE, TOKEN, kind_of
 from attnscope.tracing.flow.record import Node, Value
 
 PRODUCTS = frozenset({"mul", "mul_", "div", "div_"})
@@ -24,6 +24,8 @@ FARTHEST = 60
 """The largest number of tensors between a projection and q·kᵀ that are searched."""
 NEAREST = 30
 """The largest number of tensors that are searched from a factor of the rotation."""
+LONGEST = 120
+"""The largest number of tensors that are searched from a table of angles, of which layers may keep ever fewer tokens."""
 PARTS = {"slice": 1, "select": 1, "unbind": 1, "chunk": 2, "split": 2, "split_with_sizes": 2}
 """Operators that take a part of a tensor, and the place of the axis among their arguments."""
 STEP = 4
@@ -144,12 +146,12 @@ def _factors(values: list[Value]) -> tuple[Value, Value] | None:
 
 def _has_angles(value: Value) -> bool:
     """Return whether a tensor is made from a cosine or sine."""
-    return any(each.maker and each.maker.name in ANGLES for each in _before(value, NEAREST))
+    return any(each.maker and each.maker.name in ANGLES for each in _before(value, LONGEST))
 
 
 def _has_signs(table: Value) -> bool:
     """Return whether a table of angles has cosines and sines, some of them negative."""
-    names = {each.maker.name for each in _before(table, NEAREST) if each.maker}
+    names = {each.maker.name for each in _before(table, LONGEST) if each.maker}
     return {"cos", "sin"} <= names and bool(names & NEGATIONS)
 
 
@@ -161,31 +163,36 @@ def _is_negation(node: Node) -> bool:
 def _is_table(value: Value) -> bool:
     """Return whether a factor is a constant, or made from a cosine or sine of positions that are an input."""
     queue, has_angles = [value], False
+    seen = {value}
     for each in queue:
         if each.is_constant:
             continue
-        if each.maker is None or each.maker.macs or len(queue) > NEAREST:
+        if each.maker is None or each.maker.macs or len(queue) > LONGEST:
             return False
         if each.maker.name in ANGLES:
             has_angles = True
         else:
-            factors = [before for before in each.maker.inputs if before.is_real]  # indices only choose positions
-            queue += [before for before in factors if before not in queue]
+            # indices only choose positions
+            factors = [before for before in each.maker.inputs if before.is_real and before not in seen]
+            seen.update(factors)
+            queue += factors
     return value.is_constant or has_angles
 
 
 def _is_learned(table: Value) -> bool:
     """Return whether a table of angles is made from parameters."""
-    return any(each.is_trainable for each in _before(table, NEAREST))
+    return any(each.is_trainable for each in _before(table, LONGEST))
 
 
 def _takes_channels(node: Node) -> bool:
-    """Return whether an operator takes a part of the last axis."""
+    """Return whether an operator takes a part of the channels: of the last axis, or of the one before tokens."""
     place = PARTS.get(node.name)
-    if place is None or not isinstance(node.args[0], Value):
+    if place is None or not isinstance(node.args[0], Value) or not node.args[0].shape:
         return False
-    axis = node.args[place] if len(node.args) > place else 0
-    return axis in (-1, len(node.args[0].shape) - 1)
+    axes, rank = node.args[0].axes, len(node.args[0].shape)
+    axis = (node.args[place] if len(node.args) > place else 0) % rank
+    is_before_tokens = axis == rank - 2 and len(axes) == rank and kind_of(axes[-1]) == TOKEN
+    return axis == rank - 1 or (is_before_tokens and kind_of(axes[axis]) == FEATURE)
 
 
 def _swaps_pairs(node: Node) -> bool:
