@@ -245,3 +245,42 @@ class WordsBefore(nn.Module):
 
         # output (B, N, C)
         return scores @ x
+
+
+class NamedOperations(nn.Module):
+    """Axes in brackets after the name of an operation may be its arguments."""
+
+    def scale(self, x: Tensor, *_: int) -> Tensor:
+        return x * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, C = x.shape
+        y = x * 2  # scale (B, C)
+        y = self.scale(x, B, C)  # scale (B, C)
+        # flatten (N, C)
+        y = x.flatten(1)
+
+        y = x.flatten(1)  # flatten (N, C)
+        y = x.flatten(1)  # merge (N, C)
+        y = x.flatten(1)  # flatten: (N, C) WRONG
+
+        y = x.transpose(1, 2)  # transpose (B, N, C) WRONG
+        return y
+
+
+class OtherWords(nn.Module):
+    """Words for a shape in other languages, and asterisks between axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, C = x.shape
+        y = x.transpose(1, 2)  # taille: (B, C, N)
+        y = x.transpose(1, 2)  # taille : (B, N, C) WRONG
+        y = x.transpose(1, 2)  # Größe: (B, N, C) WRONG
+        y = x.transpose(1, 2)  # B*C*N
+
+        w = x.transpose(1, 2) if "WRONG" else x  # B*N*C
+
+        z = y.flatten()  # B*C*N
+        z = y.flatten(1)  # B*C*N
+        scores = x @ y  # N*N*C
+        return scores + z.mean() + w.mean()

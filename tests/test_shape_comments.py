@@ -98,6 +98,9 @@ NO_SHAPES = [
     "(a, b) are not used",
     "sum of (B, N, C) over C",
     "lr in {1e-3, 1e-4}",
+    "N*N*C",
+    "H*W*C",
+    "B*N*C flops",
 ]
 
 
@@ -111,6 +114,13 @@ def test_shape_comments_are_parsed(comment):
 def test_a_product_of_matrices_is_about_one_image():
     (said,) = read_shapes("(N x N) @ (N x d) -> N x d")
     assert not said.is_sure
+
+
+def test_asterisks_are_between_axes_or_factors_of_one():
+    (said,) = read_shapes("x: B*C*N")
+    assert said.label == "x"
+    assert not said.is_sure
+    assert [[axis.text for axis in axes] for axes in said.options] == [["B", "C", "N"], ["B*C*N"]]
 
 
 def test_the_shape_of_a_whole_may_have_other_axes_than_its_part():
@@ -216,6 +226,8 @@ def test_an_axis_is_solved_for_its_only_name(text, size, solved):
         (commented_modules.Reused, [(2, 8, 8, 8)]),
         (commented_modules.Detection, [(2, 12, 4, 4)]),
         (commented_modules.WordsBefore, [(2, 9, 64)]),
+        (commented_modules.NamedOperations, [(2, 9, 64)]),
+        (commented_modules.OtherWords, [(2, 9, 64)]),
     ],
 )
 def test_wrong_comments_are_found_in_all_styles(module, shapes):

@@ -14,6 +14,7 @@ from math import prod
 
 from attnscope.core.axes import Shape, spell
 from attnscope.tracing.comments.axes import Axis, Sizes
+from attnscope.tracing.comments.reading import BATCH
 
 Axes = tuple[Axis, ...]
 LARGEST_STEP = 2
@@ -22,8 +23,6 @@ LARGEST_FACTOR = 16
 """Largest factor by which a mistake makes the size that a comment says too large."""
 MAJORITY = 0.75
 """Fraction of the other comments that must give a name the same size to confirm it."""
-BATCH = frozenset({"B", "b", "bs", "bsz", "batch", "batch_size"})
-"""Names of the number of images."""
 LETTER = re.compile("[HWTDhwtd]ʼ?")
 PRODUCT = re.compile(f"(?:{LETTER.pattern}){{2,3}}")
 """Pattern of names that are products of extents, such as `HW`, unless something else gives them a size."""
@@ -138,7 +137,7 @@ class Observation:
         """Return the shape that the comment says, in text, and the shape of the value that is closest to it."""
         axes, shape = min(
             ((axes, shape) for axes in self.options for shape in reversed(self.shapes)),  # the last value first
-            key=lambda pair: len(pair[0]) != len(pair[1]),
+            key=lambda pair: abs(len(pair[0]) - len(pair[1])),
         )
         return says(axes, shape, {**bound, **dict(self.sizes)}), shape
 

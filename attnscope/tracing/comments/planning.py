@@ -22,6 +22,15 @@ RESULTS = frozenset(
 """Words that name the result of a statement."""
 FILLERS = frozenset(("", "and", "of", "the", "output", "both", "now", "has", "is", "形状", "shape"))
 """Words beside the names of variables before a shape."""
+OPERATIONS = frozenset(
+    """
+    scale flatten merge join combine collapse fold unfold swap split sum mean average reduce pool pad shift roll crop resize
+
+    normalize softmax
+    """.split()  # noqa: SIM905
+)
+"""Words for operations on axes, before which a pair in brackets may be their arguments: `flatten (H, W)`."""
+PAIR = 2
 SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Return
 
 
@@ -226,7 +235,8 @@ class _Function:
             elif not self._is_of(each, node) and len(said) == 1:
                 continue
             elif len(said) == 1:
-                yield self._watch(each, comment, lines, after=targets, returns=returns)
+                is_evidence = self._may_be_arguments(each, node)
+                yield self._watch(each, comment, lines, after=targets, returns=returns, is_evidence=is_evidence)
             elif len(targets) == len(said):
                 yield self._watch(each, comment, lines, after=(targets[index],))
             elif returns or len(targets) == 1:
@@ -282,6 +292,7 @@ class _Function:
             starts=tuple(statement.lineno + self.offset for statement in statements[1:]),
             returns=isinstance(last, ast.Return),
             is_above=True,
+            is_evidence=self._may_be_arguments(each, node),
         )
 
     def _before(self, node: ast.stmt, block: list[ast.stmt]) -> tuple[str, ...]:
@@ -294,6 +305,12 @@ class _Function:
         """Return the variables that the words before a shape consist of."""
         words = [word for word in re.split(r"[\s,&/]+|的", each.label) if word.lower() not in FILLERS]
         return tuple(words) if words and all(word in self.variables for word in words) else ()
+
+    def _may_be_arguments(self, each: Said, node: ast.stmt) -> bool:
+        """Return whether the axes may be the arguments of an operation that a comment names, not those of its result."""
+        label = each.label.removesuffix("()")
+        is_word = label.lower() in OPERATIONS or label in _outermost(node)
+        return is_word and not (each.is_labelled or each.is_result) and all(len(axes) <= PAIR for axes in each.options)
 
     def _is_of(self, each: Said, node: ast.stmt) -> bool:
         """Return whether a shape whose words name no variable is that of the result of a statement."""

@@ -55,7 +55,11 @@ OPERAND = re.compile(r"\s*(?:over|along|across|(?:is|are) not)\b")
 """Words after a shape that make it one of an operand: `sum of (B, N, C) over C`."""
 FLOAT = re.compile(r"\d*\.\d+|[\d.]+[eE][+-]?\d+")
 """A number that is not a size."""
-SHAPE_WORDS = re.compile(r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?|[Ff]orm[ae])(?![A-Za-z])")
+SHAPE_WORDS = re.compile(
+    r"(?<![A-Za-z])(?:torch\.)?(?:[Ss]izes?|[Ss]hapes?|SHAPE|[Tt]ensors?|[Ff]orm[ae]|[Tt]ailles?|[Tt]amaños?|[Gg]rößen?"
+    r"|[Dd]imensi(?:ón|ones|oni)|[Рр]азмер)(?![A-Za-z])"
+)
+"""Words for a shape, in several languages."""
 ARROW = re.compile(r"\s*(?:[-=]{1,2}>|→|⇒|➜|⟶|\|->)\s*")
 FULL_WIDTH = str.maketrans("（）［］【】，：＝、；。{}", "()[][],:=,;.()")
 DIRECTIVE = re.compile(
@@ -63,6 +67,10 @@ DIRECTIVE = re.compile(
 )
 MOST_WORDS = 4
 """Number of words before an arrow up to which they surely describe one operation."""
+BATCH = frozenset({"B", "b", "bs", "bsz", "batch", "batch_size"})
+"""Names of the number of images."""
+FACTORS = range(3, 6)
+"""Numbers of names that asterisks may separate as axes."""
 COUNT = re.compile(r"(?:\d+\s*[x*]?|each|both|all|list of|tuple of)\s*$")
 """A number of tensors before their shape: `3 x [B, N, C]`."""
 OPERATOR = re.compile(r"\s*(?:@|\*|\+|x|·|-|/)\s*")
@@ -219,9 +227,25 @@ def _without_brackets(text: str, has_arrow: bool) -> Iterator[Said]:
     while match := LABEL.match(text):
         label, text = _label(match[1]) or label, text[match.end() :]
     label = label or ""
+    if (factors := _factors(text.strip())) is not None:
+        yield Said(factors, label, False, False, bool(label))
+        return
     axes = _bare(text.strip(), has_arrow)
     if axes is not None:
         yield Said((axes,), label, False, _is_sure(axes, ""), bool(label))
+
+
+def _factors(text: str) -> tuple[tuple[Axis, ...], ...] | None:
+    """Return both readings of `B*C*N`: three axes, or one of that size; None if it is likely a count.
+
+    The first name is that of images, and a count such as `N*N*C` has a name twice.
+    """
+    names = re.split(r"\s*\*\s*", text)
+    are_axes = all(AXIS_NAME.fullmatch(name) or _has_axis_word(name) for name in names)
+    if len(names) not in FACTORS or not are_axes or len({*names}) < len(names) or names[0] not in BATCH:
+        return None
+    axes, product = [read_axis(name) for name in names], read_axis(text)
+    return None if None in axes or product is None else (tuple(axis for axis in axes if axis), (product,))
 
 
 def _bare(text: str, has_arrow: bool) -> tuple[Axis, ...] | None:
