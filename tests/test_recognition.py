@@ -1341,3 +1341,31 @@ def test_parts_of_an_input_are_not_frames():
     (found,) = attnscope.trace(Given(), torch.rand(2, 3, 4, 25, 16)).attentions
     assert found.neighbourhood.words != OF_OTHERS
     assert "another" not in found.neighbourhood.words
+
+
+class Kinds(nn.Module):
+    """Many attentions that differ in sizes, and two that are alike."""
+
+    def __init__(self):
+        super().__init__()
+        heads = [2, *range(2, 30, 2)]
+        self.layers = nn.ModuleList([nn.MultiheadAttention(8 * count, count, batch_first=True) for count in heads])
+
+    def forward(self, x):
+        return torch.cat([layer(*[x.repeat(1, 1, layer.num_heads)] * 3)[0] for layer in self.layers], -1)
+
+
+def test_many_attentions_have_a_line_each_below_what_they_share():
+    report = attnscope.trace(Kinds(), torch.rand(1, 5, 8))
+    text = render(report, "table", Screen(width=60))
+    lines = text[text.index(" attention ") : text.index(" params ")].splitlines()
+    assert lines[0] == " attention  layers: fused"
+    starts = [line for line in lines if "global attention" in line]
+    assert [line.split(":")[0].strip() for line in starts] == ["0 ×2", *map(str, range(2, 15))]
+    assert starts[1].startswith("              2: global attention, N = 5, 4 heads of 8;")
+    assert lines[-1] == "            costs and formulas of each: --details"
+    assert "Ω" not in text
+    for screen in (Screen(), Screen(width=60, pages=False)):
+        assert render(report, "table", screen).count("Ω(MSA)") == 14
+    report.focus.append("details")
+    assert render(report, "table", Screen(width=60)).count("Ω(MSA)") == 14

@@ -1,7 +1,8 @@
 """A traced third-party module on a screen: its calls as a tree of modules, its attentions, and the warnings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any, TypeVar
 
 from rich.console import RenderableType
@@ -16,7 +17,7 @@ from attnscope.render.details import cost_lines, environment_lines, timing_lines
 from attnscope.render.explanation import column_lines
 from attnscope.render.figure import figure_lines
 from attnscope.render.held import lower_bounds
-from attnscope.render.screen import Labelled, Screen, labelled
+from attnscope.render.screen import LABELS, Labelled, Screen, labelled
 from attnscope.render.steps import seconds_of, shapes
 from attnscope.render.summary import backward_lines, held_words, quality_lines
 from attnscope.reports.outline import outline
@@ -33,6 +34,8 @@ TOGETHER = frozenset({"params", "backward_macs"})
 SHAPES = 2
 """Number of different output shapes on the screen; CSV has all."""
 OUTSIDE = "outside your code"
+MOST_LINES = 60
+"""The largest number of lines on a terminal that describe all attentions with their costs."""
 UNKNOWN = "attention of a kind that attnscope does not know: "
 ROTATED = "q and k rotated (RoPE)"
 CODE = 34
@@ -310,9 +313,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         more = f" and {len(entry.within) - 2} more" if len(entry.within) > 2 else ""
         lines.append(("unknown", f"{entry.op}, {entry.calls}×, in {', '.join(entry.within[:2])}{more}", "yellow"))
     lines += labelled("backward", backward_lines(report))
-    for index, attention in enumerate(report.attentions):
-        lines += [("attention" if not index else "", attention_line(attention), "")]
-        lines += [("", INDENT + line, "") for line in attention_costs(attention)]
+    lines += _attention_lines(report, screen)
     others = len(report.other_softmaxes) - len(report.unused_softmaxes)
     if others:
         count = plural(others, "softmax")
@@ -348,13 +349,50 @@ def _unused(report: TraceReport) -> list[str]:
     return [f"the forward does not use {unused:,} of the {params:,} parameters"] if unused else []
 
 
+def _attention_lines(report: TraceReport, screen: Screen) -> list[Labelled]:
+    """Return the lines of all attentions with their costs; on a terminal, a line for each if these are too many."""
+    entries = [[attention_line(each), *(INDENT + line for line in attention_costs(each))] for each in report.attentions]
+    lines = [line for entry in entries for line in entry]
+    if screen.pages and screen.width is not None and "details" not in report.focus:
+        room = max(screen.width - LABELS, 1)
+        if sum(len(wrap(line, room)) for line in lines) > MOST_LINES:
+            lines = [*_short_lines(report.attentions), "costs and formulas of each: --details"]
+    return [("" if index else "attention", line, "") for index, line in enumerate(lines)]
+
+
+def _short_lines(attentions: Iterable[AttentionFound]) -> list[str]:
+    """Return a line for each attention, below what it shares with others: the path before a number, and its kind."""
+    groups: dict[str, list[str]] = {}
+    for found in attentions:
+        above, below = _split_path(found.path)
+        kind = ", ".join([found.kind, *([ROTATED] if found.is_rotated else [])])
+        times = f" ×{found.times}" if found.times > 1 else ""
+        spent = "" if found.core_s is None else f", {words.share_range(found.core_time_shares)} of the time"
+        costs = f"{words.percent(found.core_macs_share)} of all MACs{spent}"
+        line = f"{below}{times}: {', '.join(_sizes(found))}; {costs}"
+        groups.setdefault(f"{above or 'here'}: {kind}", []).append(INDENT + line)
+    return [line for heading, entries in groups.items() for line in (heading, *entries)]
+
+
+def _split_path(path: str) -> tuple[str, str]:
+    """Return the path before its first number, and the rest: `blocks` and `0.attn`."""
+    names = path.split(".")
+    place = next((place for place, name in enumerate(names) if name.isdigit()), len(names) - 1)
+    return ".".join(names[:place]), ".".join(names[place:])
+
+
 def attention_line(found: AttentionFound) -> str:
     """Return `blocks.0.attn and 11 more alike: global attention, N = 197, 12 heads of 64, fused`."""
     where = f"{found.path or 'here'} and {found.times - 1} more alike" if found.times > 1 else found.path or "here"
+    rotated = [ROTATED] if found.is_rotated else []
+    return f"{where}: {', '.join([*_sizes(found), *rotated, found.kind])}"
+
+
+def _sizes(found: AttentionFound) -> list[str]:
+    """Return the neighbourhood, the tokens and the heads of an attention."""
     heads = "heads unknown" if found.heads is None else f"{plural(found.heads, 'head')} of {found.head_dim}"
     unknown = UNKNOWN if found.scope == "predicted" else ""
-    rotated = [ROTATED] if found.is_rotated else []
-    return ", ".join([f"{where}: {unknown}{found.neighbourhood.words}", _tokens(found), heads, *rotated, found.kind])
+    return [f"{unknown}{found.neighbourhood.words}", _tokens(found), heads]
 
 
 def _tokens(found: AttentionFound) -> str:
