@@ -244,6 +244,16 @@ class PositionsOfPairs(Heads):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class PositionsOfPatches(PositionsOfPairs):
+    """The class token has no position (MViT)."""
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.mT
+        scores[:, :, 1:, 1:] += torch.einsum("bhnd,nmd->bhnm", q[:, :, 1:], self.pairs[1:, 1:])
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
 class MixedTokens(nn.Module):
     """Linformer: keys and values of 16 tokens, each a weighted sum of all."""
 
@@ -278,6 +288,7 @@ class StridedLoop(Heads):
         (MixedHeads, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + (hw)²H²"),
         (MixedHeadsTwice, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
         (PositionsOfPairs, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + hwRD"),
+        (PositionsOfPatches, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + mRD"),
         (MixedTokens, (2, 49, 64), "Ω(own)", "4hwC² + 4MhwC"),
         (lambda: StridedLoop(24), (2, 64, 24), "Ω(grid)", "4hwCD + 2M²hwD"),
     ],

@@ -1,5 +1,6 @@
 """Write the MACs of an attention in letters: those of its scores, its weighted sum, and the layers around them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -369,18 +370,33 @@ class _Formula:
         name = "" if size in self.kernels.of else self.kernels.new() + POWERS[len(sides)]
         return self.kernels(size, name, spell(sides))
 
+    def placed(self, node: Node) -> tuple[int, int] | None:
+        """Return the number of queries that a product gives positions, and of positions for each; None for another one.
+
+        They may be all queries, or all but a few, such as a class token.
+        """
+        sizes, rows = self.sizes, self.sizes.images * self.inner
+        if _contracted(node) != sizes.head_dim or not _is_with_table(node):
+            return None
+        if node.macs % (rows * sizes.queries) == 0:
+            return sizes.queries, node.macs // (rows * sizes.queries)
+        count = node.outputs[0].shape[-1]
+        places, rest = divmod(node.macs, rows * count)
+        return (places, count) if not rest and places < sizes.queries else None
+
     def other_terms(self, queries: Expression, keys: Expression) -> list[Expression]:
         """Return the terms of relative positions, of mixed heads, and of layers beside the values."""
         sizes, D = self.sizes, self.channels(self.inner)
-        terms, positions = [], 0
+        terms, positions = [], Counter[int]()
         pairs = sizes.images * sizes.queries
         for node in self.layer.others:
             macs = node.macs
             if macs == pairs * sizes.keys * sizes.heads**2 and _mixes(node, sizes.heads):
                 H = symbol("H", sizes.heads)
                 terms.append(keys * queries * H**2)
-            elif _contracted(node) == sizes.head_dim and _is_with_table(node) and macs % (pairs * self.inner) == 0:
-                positions += macs // (pairs * self.inner)
+            elif (placed := self.placed(node)) is not None:
+                queries_with, count = placed
+                positions[queries_with] += count
             elif is_projection(node) and "conv" in node.name and _is_depthwise(node):
                 terms.append(self.tokens(self.places(node)) * self.kernel(node) * self.channels(self.depth(node)))
             elif is_projection(node) and channels(node.outputs[0], node) in self.channels.of:
@@ -388,7 +404,10 @@ class _Formula:
                 terms.append(self.tokens(self.places(node)) * product)
             else:
                 raise _UnknownError
-        return [queries * symbol("R", positions) * D, *terms] if positions else terms
+        if len(positions) > 1:
+            raise _UnknownError
+        with_places = [self.tokens(places) * symbol("R", count) * D for places, count in positions.items()]
+        return with_places + terms
 
 
 class _UnknownError(Exception):
