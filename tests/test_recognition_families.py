@@ -254,6 +254,33 @@ class PositionsOfPatches(PositionsOfPairs):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
+class Factorized(Heads):
+    """Linear attention with a convolution of the values beside it (CoaT)."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.near = nn.Conv2d(64, 64, 3, padding=1, groups=64)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        plane = v.transpose(-1, -2).reshape(len(x), 64, 7, 7)
+        near = self.near(plane).flatten(2).unflatten(1, (4, 16)).transpose(-1, -2)
+        return self.out((q @ (k.softmax(2).mT @ v) + q * near).transpose(1, 2).flatten(2))
+
+
+class WideValues(nn.Module):
+    """Linear attention whose values have twice the channels of the keys."""
+
+    def __init__(self):
+        super().__init__()
+        self.qk, self.v, self.out = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x):
+        q, k = self.qk(x).unflatten(-1, (2, 4, 8)).permute(2, 0, 3, 1, 4)
+        v = self.v(x).unflatten(-1, (4, 16)).transpose(1, 2)
+        return self.out((q.softmax(-1) @ (k.softmax(2).mT @ v)).transpose(1, 2).flatten(2))
+
+
 class MixedTokens(nn.Module):
     """Linformer: keys and values of 16 tokens, each a weighted sum of all."""
 
@@ -289,6 +316,8 @@ class StridedLoop(Heads):
         (MixedHeadsTwice, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
         (PositionsOfPairs, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + hwRD"),
         (PositionsOfPatches, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + mRD"),
+        (Factorized, (2, 49, 24), "Ω(linear)", "4hwCD + 2hwDd + hwk²D"),
+        (WideValues, (2, 49, 64), "Ω(linear)", "2hwCD + 2hwC² + 2hwCd"),
         (MixedTokens, (2, 49, 64), "Ω(own)", "4hwC² + 4MhwC"),
         (lambda: StridedLoop(24), (2, 64, 24), "Ω(grid)", "4hwCD + 2M²hwD"),
     ],

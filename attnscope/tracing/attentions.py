@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from attnscope.attentions.complexity import GRID, WINDOWED, Term
-from attnscope.attentions.observed import NEIGHBOURHOOD, TOKENS, Observed
+from attnscope.attentions.observed import LINEAR, NEIGHBOURHOOD, TOKENS, Observed
 from attnscope.attentions.spec import Spec
 from attnscope.core.axes import Shape, spell
 from attnscope.core.interval import Interval
@@ -391,18 +391,20 @@ def _written_complexity(attention: Attention, forward: Forward) -> tuple[list[Fo
     the attention with the projections around it.
     """
     seen = observed(attention)
-    if seen is None or seen.keys is None or seen.scope not in NAMES or attention.core is None:
+    if seen is None or seen.scope not in NAMES or attention.core is None:
         return [], False
+    is_linear = seen.keys is None
     is_own = seen.windows > 1 and seen.tokens == seen.keys
     sizes = Sizes(
         images=seen.images,
         heads=seen.heads,
         head_dim=attention.head_dim,
         queries=seen.windows * seen.tokens,
-        keys=seen.keys,
+        keys=attention.head_dim if seen.keys is None else seen.keys,
         window=(seen.window if seen.window and len(seen.window) > 1 else seen.tokens) if is_own else None,
         padding=attention.places.padding if seen.windows > 1 else 0,
-        is_other=seen.is_other,
+        is_other=seen.is_other and not is_linear,
+        is_linear=is_linear,
     )
     module = forward.cost(forward.inside([attention.path])).macs
     in_module = written(attention.core, sizes, _inside(attention.path))
@@ -412,7 +414,7 @@ def _written_complexity(attention: Attention, forward: Forward) -> tuple[list[Fo
     formulas, macs = found
     name = OWN if formulas.is_pooled else NAMES[seen.scope][neighbourhood_of(attention).kind]
     terms = [Term(GLOBAL, formulas.reference), Term(name, formulas.own)]
-    terms = terms[1:] if seen.is_other or name == GLOBAL else terms
+    terms = terms[1:] if sizes.is_other or name == GLOBAL else terms
     own = [Formula.of(term.name, term.cost) for term in (each.of_batch(seen.images) for each in terms)]
     return own, macs == module
 
@@ -427,6 +429,7 @@ NAMES = {
         "cross": "Ω(cross)",
     },
     NEIGHBOURHOOD: {"neighbourhood": "Ω(NA)"},
+    LINEAR: {"linear": "Ω(linear)"},
 }
 """Names of the formulas, by the scope and the kind of the neighbourhood."""
 

@@ -456,7 +456,7 @@ def _linear(pair: Pair, batch: int) -> _Part | None:
         places=places,
         macs=pair.macs,
     )
-    return _Part((first.node, second.node), found, (first.left, first.right, pair.values), (second.out,))
+    return _Part((first.node, second.node), found, (pair.values, first.left, first.right), (second.out,))
 
 
 def _predicted(pair: Pair, batch: int) -> _Part | None:

@@ -48,6 +48,7 @@ class Sizes(NamedTuple):
         window: sides of a window, or its number of tokens if they are unknown; None if keys are not those of a window.
         padding: number of padding tokens among the queries.
         is_other: whether keys come from another sequence.
+        is_linear: whether queries multiply the product of keys and values, so that `keys` are the channels of a head.
     """
 
     images: int
@@ -58,6 +59,7 @@ class Sizes(NamedTuple):
     window: Shape | int | None
     padding: int
     is_other: bool
+    is_linear: bool = False
 
 
 class Written(NamedTuple):
@@ -222,8 +224,10 @@ class _Formula:
         self.inner = sizes.heads * sizes.head_dim
         pairs = sizes.images * sizes.queries * sizes.keys
         core = sum(node.macs for node in layer.core.nodes)
-        self.values = core // max(pairs, 1) - self.inner
-        self.is_whole = core == pairs * (self.inner + self.values) and self.values > 0
+        # both products of linear attention make the channels of the values
+        self.values = core // max(pairs, 1) // 2 if sizes.is_linear else core // max(pairs, 1) - self.inner
+        self.core_widths = [self.values if sizes.is_linear else self.inner, self.values]
+        self.is_whole = core == pairs * sum(self.core_widths) and self.values > 0
         self.tokens, self.channels, self.kernels = (
             _Letters(iter(names)) for names in (("m", "l", "p"), ("E", "F", "J"), ("k", "r", "s"))
         )
@@ -254,7 +258,7 @@ class _Formula:
         else:
             self.hw = self.tokens(self.main, "hw")
             self.tokens(sizes.queries, "n")
-        if sizes.window is None:
+        if sizes.window is None and not sizes.is_linear:
             self.tokens(sizes.keys, "M")
         self.channels(channels(data_of(projected[0]), projected[0]) if projected else self.inner, "C")
         self.channels(self.inner, "D")
@@ -274,11 +278,18 @@ class _Formula:
         for places, products, is_reduction in self.layers():
             own += [self.tokens(places) * product for product in products]
             reference += [] if sizes.is_other or is_reduction else [self.hw * product for product in products]
-        queries = self.tokens(sizes.queries)
-        keys = self.tokens(sizes.keys) if sizes.window is None else window_keys(sizes.window)
-        own += [keys * queries * D, keys * queries * V]
+        queries, keys = self.tokens(sizes.queries), self.keys()
+        for width in map(self.channels, self.core_widths):
+            own.append(queries * width * keys if sizes.is_linear else keys * queries * width)
         reference += [] if sizes.is_other else [self.hw * self.hw * D, self.hw * self.hw * V]
         return own + self.other_terms(queries, keys), reference
+
+    def keys(self) -> Expression:
+        """Return the number of keys of a query; in linear attention, that of the channels of a head."""
+        sizes = self.sizes
+        if sizes.is_linear:
+            return symbol("d", sizes.head_dim)
+        return self.tokens(sizes.keys) if sizes.window is None else window_keys(sizes.window)
 
     def layers(self) -> list[tuple[int, list[Expression], bool]]:
         """Return the tokens, the MACs for each of them, and whether it only reduces tokens, of each layer.
