@@ -35,7 +35,7 @@ def channels_last(flow: Flow) -> frozenset[Value]:
 
 def _last_axes(flow: Flow) -> dict[Root, tuple[Value, int]]:
     """Return the last two axes of each input or table of sequences, with their places."""
-    begun = [value for _, value in flow.inputs]
+    begun = [*flow.inputs]
     begun += [value for node in flow.nodes if node.name in COPIES for value in node.inputs if value.maker is None]
     return {
         value.axes[place][0].root: (value, place)
