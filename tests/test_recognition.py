@@ -123,6 +123,54 @@ class CascadedHeads(nn.Module):
         return torch.cat(results, -1)
 
 
+def scaled(added, q, k, beta):
+    """Return q·kᵀ/4 and an added tensor in one kernel, as in Megatron-LM and BLOOM."""
+    q, k = (each.flatten(0, 1) for each in (q, k))
+    return torch.baddbmm(added, q, k.transpose(1, 2), beta=beta, alpha=1 / 4).unflatten(0, (-1, 4))
+
+
+@style((2, 50, 64), GLOBAL)
+class ScaledIntoUnusedMemory(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return scaled(torch.empty(8, 50, 50, device=x.device), q, k, 0).softmax(-1) @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class ScaledAndNotAddedToAnInput(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return scaled(x[:1, :, :1], q, k, 0).softmax(-1) @ v
+
+
+@style((2, 50, 64), GLOBAL)
+class ScaledAndAddedToABias(Layers):
+    def __init__(self):
+        super().__init__()
+        self.bias, self.output = nn.Parameter(torch.rand(1, 50, 50)), nn.Linear(64, 64)
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        mixed = scaled(self.bias, q, k, 1).softmax(-1) @ v
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+@style((2, 50, 64), GLOBAL)
+class ScaledAndMixedByOneKernel(Layers):
+    def forward(self, x):
+        q, k, v = self.split(x)
+        weights = scaled(q.new_empty(()), q, k, 0).softmax(-1)
+        return torch.baddbmm(v.new_zeros(()), weights.flatten(0, 1), v.flatten(0, 1), alpha=2).unflatten(0, (-1, 4))
+
+
+@style((2, 50, 64), "linear attention, q·(kᵀ·v), N = 50, 4 heads of 16, linear")
+class LinearByScaledProducts(Layers):
+    def forward(self, x):
+        q, k, v = (each.relu().flatten(0, 1) for each in self.split(x))
+        mixed = torch.baddbmm(q.new_empty(()), k.transpose(1, 2), v, beta=0, alpha=1 / 50)
+        return torch.baddbmm(q.new_empty(()), q, mixed, beta=0, alpha=2).unflatten(0, (-1, 4))
+
+
 @style((1, 196, 64), "attention over channels, 16×16 scores over N = 196, 4 heads of 16, score-softmax-value")
 class CrossCovariance(Layers):
     def forward(self, x):
@@ -987,6 +1035,20 @@ def test_projections_after_a_residual_connection_are_not_of_the_attention():
 
     found = attnscope.trace(Twice(), torch.rand(2, 50, 64)).attentions
     assert [[term.macs for term in each.complexity] for each in found] == [[2 * (3 * 50 * 64**2 + 2 * 50**2 * 64)]]
+
+
+def test_a_learned_term_that_is_added_to_a_product_of_data_does_not_make_a_projection_of_it():
+    class Gated(Layers):
+        def __init__(self):
+            super().__init__()
+            self.bias, self.gate = nn.Parameter(torch.rand(16)), nn.Linear(64, 256)
+
+        def forward(self, x):
+            gate = self.gate(x.mean(1)).view(-1, 1, 16, 16).expand(-1, 4, 16, 16)
+            return torch.baddbmm(self.bias, attend(*self.split(x)).flatten(0, 1), gate.flatten(0, 1))
+
+    (found,) = attnscope.trace(Gated(), torch.rand(2, 50, 64)).attentions
+    assert [each.formula for each in found.complexity] == ["b(3hwC² + 2(hw)²C)"]
 
 
 def test_an_attention_without_images_has_no_family():

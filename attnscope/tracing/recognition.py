@@ -21,7 +21,7 @@ from attnscope.tracing.flow.axes import (
     sources_of,
 )
 from attnscope.tracing.flow.channels import channels_last
-from attnscope.tracing.flow.contractions import RUNNING, Contraction
+from attnscope.tracing.flow.contractions import MATMULS, RUNNING, Contraction
 from attnscope.tracing.flow.formula import ROLES, Core
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
 from attnscope.tracing.flow.places import Places, places_of, window_of
@@ -50,6 +50,8 @@ CASTS = frozenset({"_to_copy"})
 """Operators that change the dtype alone."""
 OVER_IMAGES = "q·kᵀ is over the batch axis: images attend to each other"
 """The mistake of a product that multiplies the first axis of the inputs with itself."""
+STARTS = MATMULS | {"exp"}
+"""Operators of which an attention without a softmax has one."""
 ONE_SCORE = "the softmax is over a single score, so that its weight is always 1"
 """The mistake of a product that sums over all tokens of all channels."""
 
@@ -143,7 +145,7 @@ def find_attention(flow: Flow, calls: "Sequence[Call]", batch: int) -> Recognize
         calls: all calls of the forward.
         batch: number of images in the input.
     """
-    if not any(node.fused or "softmax" in node.name or node.name in ("bmm", "mm", "exp") for node in flow.nodes):
+    if not any(node.fused or "softmax" in node.name or node.name in STARTS for node in flow.nodes):
         return Recognized()
     found = _found(flow, calls, batch)
     if batch > 1 and _is_unbatched(found, flow):
@@ -590,7 +592,7 @@ def _selected(value: Value) -> tuple[tuple[Axis, int], ...]:
         elif maker.name == "unbind":
             place = maker.args[1] if len(maker.args) > 1 else 0
             found.append((maker.args[0].axes[place], maker.outputs.index(value)))
-        elif maker.name in ("mm", "addmm", "bmm", "convolution"):
+        elif maker.name == "convolution" or maker.name in MATMULS:
             break
         value = maker.args[0]
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from attnscope.tracing.flow.record import Node, Value
 from attnscope.tracing.flow.rules import operands
@@ -107,14 +108,20 @@ def _after(value: Value, consumers: Mapping[Value, Sequence[Node]], around: set[
 
 def is_projection(node: Node) -> bool:
     """Return whether an operator multiplies data by a weight."""
-    is_product = "conv" in node.name or None not in operands(node)
-    return is_product and node.macs > 0 and node.fused is None and any(value.is_weight for value in node.inputs)
+    factors = _factors(node)
+    is_product = None not in factors and node.macs > 0 and node.fused is None
+    return is_product and any(value.is_weight for value in factors)
 
 
 def data_of(node: Node) -> Value:
     """Return the factor of a projection that is not the weight; the first one of tokens that are learned too."""
-    first, second = node.args[:2] if "conv" in node.name else operands(node)
+    first, second = _factors(node)
     return second if first.is_weight and not second.is_weight else first
+
+
+def _factors(node: Node) -> Sequence[Any]:
+    """Return the two factors of a matmul or of a convolution; None for one that is missing."""
+    return node.args[:2] if "conv" in node.name else operands(node)
 
 
 def channels(value: Value, node: Node) -> int:
