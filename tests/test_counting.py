@@ -25,7 +25,7 @@ import attnscope
 from attnscope import UsageError, ops
 from attnscope.render import render
 from attnscope.render.screen import Screen
-from attnscope.tracing.costs import is_known, name_of
+from attnscope.tracing.costs import cost_of, is_known, name_of
 from attnscope.tracing.targets import find_target, parse_input
 from attnscope.tracing.trace import TraceOptions, trace_target
 
@@ -85,6 +85,59 @@ def test_products_in_place_and_into_a_given_tensor_are_exact(call, shapes, expec
 def test_a_tensor_to_write_into_is_not_read():
     (_, row) = traced(lambda _, a, b: torch.mm(a, b, out=a.new_empty(4, 6)), X, rand(5, 6)).steps
     assert (row.bytes_read, row.bytes_written) == (4 * (20 + 30), 4 * 24)
+
+
+SUMS = {
+    "addmm": [(4, 6), (4, 5), (5, 6)],
+    "baddbmm": [(3, 4, 6), (3, 4, 5), (3, 5, 6)],
+    "addbmm": [(4, 6), (3, 4, 5), (3, 5, 6)],
+    "addmv": [(4,), (4, 5), (5,)],
+    "addr": [(4, 6), (4,), (6,)],
+}
+"""The operators that compute β·C + α·A·B, and the shapes of C, A and B."""
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("factors", "flops", "is_read"),
+    [
+        ({}, 1, True),
+        ({"alpha": 1.0}, 1, True),
+        ({"alpha": 0.5}, 2, True),
+        ({"beta": 2, "alpha": 0.5}, 3, True),
+        ({"beta": 0, "alpha": 0.5}, 1, False),
+        ({"beta": 0.0}, 0, False),
+    ],
+)
+@pytest.mark.parametrize("name", SUMS)
+def test_a_product_that_is_scaled_and_added_counts_each_operation_on_an_element(name, factors, flops, is_read, device):
+    added, *operands = [rand(*shape) for shape in SUMS[name]]
+    report = traced(lambda _, *x: getattr(torch, name)(*x, **factors), added, *operands, device=device)
+    read = sum(each.nbytes for each in operands) + is_read * added.nbytes
+    assert (report.totals.other_flops, report.totals.bytes_read) == (flops * added.numel(), read)
+    assert (report.totals.bytes_written, report.uncounted) == (added.nbytes, [])
+
+
+def test_a_product_in_another_dtype_has_the_same_factors():
+    a, b, c = (torch.empty(shape, dtype=torch.float16, device="meta") for shape in ((4, 5), (5, 6), (4, 6)))
+    arguments = (c, a, b, torch.float32)
+    costs = [
+        cost_of(torch.ops.aten.addmm.dtype, arguments, factors, c) for factors in ({"alpha": 0.5}, {"beta": 0}, {})
+    ]
+    assert [cost.other_flops for cost in costs] == [2 * 24, 0, 24]
+
+
+@everywhere
+def test_memory_that_is_only_allocated_moves_no_bytes(device):
+    calls = (
+        lambda _, x: x.new_empty(7),
+        lambda _, x: torch.empty_like(x),
+        lambda _, x: torch.empty(3),
+        lambda _, x: x.new_empty_strided((2, 3), (3, 1)),
+    )
+    for call in calls:
+        totals = traced(call, X, device=device).totals
+        assert (totals.bytes_read, totals.bytes_written, totals.other_flops) == (0, 0, 0)
 
 
 @everywhere

@@ -4,7 +4,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from attnscope.ops.normalization import SOFTMAX
-from attnscope.ops.operation import Arguments, argument, register
+from attnscope.ops.operation import Arguments, argument, register, without_statistics
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Shape, Tensor, broadcast, elementwise_strides
 
@@ -158,9 +158,9 @@ register(
     macs=_backward_macs,
     flops=lambda arguments, out: None,  # kernels differ in what they recompute
 )
-register("flex_attention", macs=_macs, flops=_flex_flops, by_products=True)
+register("flex_attention", macs=_macs, flops=_flex_flops, moves=without_statistics)
 for _name, _at in MASK_AT.items():
-    register(_name, macs=_macs, flops=_flops(_at), by_products=True)
+    register(_name, macs=_macs, flops=_flops(_at), moves=without_statistics)
 register("_native_multi_head_attention", macs=_native_macs, flops=_native_flops)
 register("_transformer_encoder_layer_fwd", macs=_encoder_layer_macs, flops=_encoder_layer_flops)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from attnscope.ops.movement import pass_back, reduce_to, sum_to
-from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
+from attnscope.ops.operation import Arguments, argument, each_in, each_out, register, without_statistics
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Tensor, broadcast, elementwise_strides
 
@@ -40,7 +40,7 @@ def _elu(arguments: Arguments, out: Any) -> int:
 for _name in ACTIVATIONS.keys() - {"elu"}:
     register(_name, flops=each_out(ACTIVATIONS[_name]))
 register("elu", flops=_elu)
-register("log_sigmoid_forward", flops=each_in(ACTIVATIONS["log_sigmoid"]), by_products=True)
+register("log_sigmoid_forward", flops=each_in(ACTIVATIONS["log_sigmoid"]), moves=without_statistics)
 register("add sub rsub mul div floor_divide exp sin cos clamp clamp_min clamp_max erfinv neg", flops=each_out())
 # divide, round, add the zero point; and subtract it, multiply
 register("quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic", flops=each_out(3))

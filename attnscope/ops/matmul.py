@@ -1,12 +1,12 @@
 """Matrix products: linear layers and matmuls, with the copies that torch makes of non-contiguous operands."""
 
-from collections.abc import Sequence
 from math import prod
+from numbers import Number
 from typing import Any
 
 from attnscope.ops.elementwise import add_
 from attnscope.ops.movement import expand, reduce_to, reshape, transpose, view
-from attnscope.ops.operation import Arguments, argument, each_out, register
+from attnscope.ops.operation import Arguments, Moved, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Description, Tensor, UnknownSizeError
 
@@ -44,11 +44,34 @@ def _matmul(arguments: Arguments, out: Any) -> int:
     return out.numel() * arguments[0].shape[-1]
 
 
+def _factors(arguments: Arguments) -> tuple[Any, Any]:
+    """Return β and α of β·C + α·A·B, which are 1 if they are omitted; an overload has a dtype before them."""
+    numbers = [each for each in arguments[3:] if isinstance(each, Number | None)]
+    beta, alpha = (1 if number is None else number for number in (*numbers, None, None)[:2])
+    return beta, alpha
+
+
+def _scaled_sum(arguments: Arguments, out: Any) -> int:
+    """Count the FLOPs of β·C + α·A·B beside those of A·B, for each element of the result.
+
+    A factor of 1 multiplies nothing. If β is 0, nothing is added.
+    """
+    beta, alpha = _factors(arguments)
+    flops = (alpha != 1) + (beta != 0) + (beta not in (0, 1))
+    return int(flops * out.numel())
+
+
+def _with_added(arguments: Arguments, out: Any) -> Moved:
+    """Return what β·C + α·A·B reads and writes; it does not read C if β is 0."""
+    beta, _ = _factors(arguments)
+    return Moved(arguments if beta != 0 else arguments[1:], out)
+
+
 register("mm bmm _int_mm", macs=_mm)
-register("addmm _addmm_activation baddbmm addbmm _sparse_addmm", macs=_added_mm, flops=each_out())
+register("addmm _addmm_activation baddbmm addbmm _sparse_addmm", macs=_added_mm, flops=_scaled_sum, moves=_with_added)
 register("mv dot vdot", macs=lambda arguments, out: arguments[0].numel())
-register("addmv", macs=lambda arguments, out: arguments[1].numel(), flops=each_out())
-register("addr", macs=each_out(), flops=each_out())
+register("addmv", macs=lambda arguments, out: arguments[1].numel(), flops=_scaled_sum, moves=_with_added)
+register("addr", macs=each_out(), flops=_scaled_sum, moves=_with_added)
 register("linear mkldnn_linear", macs=_linear, flops=_linear_bias)
 register("matmul", macs=_matmul)
 register(
@@ -70,7 +93,7 @@ def linear(tape: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 def addmm(tape: Tape, bias: Tensor, x: Tensor, other: Tensor) -> Tensor:
     """Multiply two matrices and add a bias of shape (o,): (rows, i), (i, o) -> (rows, o)."""
-    made = _multiplied(tape, "addmm", x, other, [bias])
+    made = _multiplied(tape, "addmm", x, other, [bias, x, other])
     tape.remember(_addmm_back, [bias, x, other], [made], saved=[x, other], meta=bias.shape)
     return made
 
@@ -123,8 +146,8 @@ def _is_column_major(matrix: Tensor) -> bool:
     return matrix.strides[0] == 1 and matrix.strides[1] == matrix.shape[0]
 
 
-def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence[Tensor] = ()) -> Tensor:
-    """Multiply matrices and add a bias.
+def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, arguments: Arguments | None = None) -> Tensor:
+    """Multiply matrices.
 
     The peak memory is a lower bound in some cases. BLAS may copy a matrix that has a single row or column, or no axis
     of stride 1. oneDNN repacks dtypes narrower than float32.
@@ -134,12 +157,12 @@ def _multiplied(tape: Tape, name: str, x: Tensor, other: Tensor, added: Sequence
         name: the aten name of the operator.
         x: (…, n, i).
         other: (…, i, m).
-        added: the bias, if the operator adds one.
+        arguments: the arguments of the operator; by default the two matrices.
     """
     made = tape.tensor((*x.shape[:-1], other.shape[-1]))
     thin = (x.shape[-1] == 1, other.shape[-1] == 1)
     is_thin = any(thin) if x.dim() == 3 else all(thin)
     is_scattered = any(1 not in operand.strides[-2:] for operand in (x, other))
     tape.holds_more |= tape.itemsize < FLOAT32_BYTES or is_thin or is_scattered
-    tape.ran(name, [*added, x, other], made)
+    tape.ran(name, [x, other] if arguments is None else arguments, made)
     return made

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from attnscope.ops.formats import format_strides, is_channels_last
-from attnscope.ops.operation import register
+from attnscope.ops.operation import gathered, nothing, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_strides
 
@@ -28,7 +28,7 @@ register(
 )
 register(
     "embedding index index_select gather take slice_scatter select_copy slice_copy narrow_copy diagonal_copy",
-    gathers=True,
+    moves=gathered,
 )
 register(
     """clone copy _to_copy contiguous cat stack roll repeat repeat_interleave tile flip rot90
@@ -44,7 +44,8 @@ register(
     unbind_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy _reshape_copy _reshape_alias_copy
     lift_fresh_copy"""
 )
-register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full")
+register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided", moves=nothing)
+register("new_zeros new_ones new_full")
 register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")
 register("rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout")
 register("sort topk argsort nonzero _unique2 unique_dim bucketize histc _local_scalar_dense _assert_async equal")

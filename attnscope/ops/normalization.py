@@ -6,7 +6,7 @@ from typing import Any
 from attnscope.ops.elementwise import clamp, divide
 from attnscope.ops.formats import format_strides, has_format, in_format, is_channels_last
 from attnscope.ops.movement import contiguous, expand
-from attnscope.ops.operation import Arguments, argument, each_in, each_out, register
+from attnscope.ops.operation import Arguments, argument, each_in, each_out, register, without_statistics
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import FLOAT32_BYTES, Tensor, elementwise_strides
 
@@ -34,16 +34,16 @@ register(
     "_softmax softmax _safe_softmax _log_softmax log_softmax _sparse_softmax _sparse_log_softmax",
     flops=each_out(SOFTMAX),
 )
-register("native_layer_norm layer_norm", flops=_norm(2), by_products=True)
-register("native_group_norm", flops=_norm(1), by_products=True)
-register("group_norm", flops=_norm(2), by_products=True)
-register("_fused_rms_norm rms_norm", flops=_rms_norm, by_products=True)
+register("native_layer_norm layer_norm", flops=_norm(2), moves=without_statistics)
+register("native_group_norm", flops=_norm(1), moves=without_statistics)
+register("group_norm", flops=_norm(2), moves=without_statistics)
+register("_fused_rms_norm rms_norm", flops=_rms_norm, moves=without_statistics)
 # in evaluation mode, mean and variance are constants, so that a product and a sum remain
 register(
     """native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm
     _batch_norm_no_update batch_norm""",
     flops=each_in(2),
-    by_products=True,
+    moves=without_statistics,
 )
 register("linalg_vector_norm norm", flops=each_in(2))  # square, add to the sum
 register("_weight_norm_interface", flops=each_in(3))  # the norm of a row, and a product with its scale

@@ -6,7 +6,7 @@ tensor once; an expanded axis occupies memory once. Moving data has bytes but no
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnscope.core.optional import sum_of
 from attnscope.ops.tensor import Description, distinct_elements
@@ -18,6 +18,32 @@ Formula = Callable[[Arguments, Any], int | None]
 """A function that counts the cost of one call from its arguments and its result; None if the cost is unknown."""
 
 
+class Moved(NamedTuple):
+    """The tensors that a call reads and those that it writes, which may be nested in tuples, lists and dictionaries."""
+
+    read: Any
+    written: Any
+
+
+Moves = Callable[[Arguments, Any], Moved]
+"""A function that returns what one call reads and writes, from its arguments and its result."""
+
+
+def nothing(arguments: Arguments, out: Any) -> Moved:
+    """Return that a call only allocates its result."""
+    return Moved((), ())
+
+
+def gathered(arguments: Arguments, out: Any) -> Moved:
+    """Return that a call reads only the elements that it returns."""
+    return Moved(out, out)
+
+
+def without_statistics(arguments: Arguments, out: Any) -> Moved:
+    """Return the arguments and the first result; the others are statistics for the backward, which depend on the device."""
+    return Moved(arguments, out[0] if isinstance(out, tuple | list) else out)
+
+
 class Operation:
     """The costs of one operator.
 
@@ -26,11 +52,10 @@ class Operation:
         macs: counts the multiply-accumulates of a call; None for an operator without MACs.
         flops: counts the elementwise FLOPs of a call; None for an operator without FLOPs.
         is_view: the result shares the memory of the argument.
-        gathers: it reads only the elements that it returns.
-        by_products: it also returns statistics for the backward. They depend on the device and are not counted.
+        moves: returns what a call reads and writes; by default, its arguments and its result.
     """
 
-    __slots__ = ("by_products", "flops", "gathers", "is_view", "macs", "name")
+    __slots__ = ("flops", "is_view", "macs", "moves", "name")
 
     def __init__(
         self,
@@ -38,15 +63,13 @@ class Operation:
         macs: Formula | None = None,
         flops: Formula | None = None,
         is_view: bool = False,
-        gathers: bool = False,
-        by_products: bool = False,
+        moves: Moves = Moved,
     ) -> None:
         self.name = name
         self.macs = macs
         self.flops = flops
         self.is_view = is_view
-        self.gathers = gathers
-        self.by_products = by_products
+        self.moves = moves
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -58,14 +81,13 @@ def register(
     macs: Formula | None = None,
     flops: Formula | None = None,
     is_view: bool = False,
-    gathers: bool = False,
-    by_products: bool = False,
+    moves: Moves = Moved,
 ) -> None:
     """Register operators that share their costs.
 
     Args:
         names: aten names, or one text with names separated by whitespace.
-        macs, flops, is_view, gathers, by_products: see `Operation`.
+        macs, flops, is_view, moves: see `Operation`.
 
     Raises:
         ValueError: an operator is registered already.
@@ -73,7 +95,7 @@ def register(
     for name in names.split() if isinstance(names, str) else names:
         if name in OPERATIONS:
             raise ValueError(f"operation {name} is declared twice")
-        OPERATIONS[name] = Operation(name, macs, flops, is_view, gathers, by_products)
+        OPERATIONS[name] = Operation(name, macs, flops, is_view, moves)
 
 
 def find(name: str) -> Operation | None:
@@ -113,14 +135,17 @@ def bytes_of(tensor: Any) -> int | None:
     return int(tensor.element_size() * distinct_elements(tensor))
 
 
-def bytes_moved(operation: Operation, arguments: Any, out: Any) -> tuple[int | None, int | None]:
+def bytes_moved(operation: Operation, arguments: Arguments, out: Any) -> tuple[int | None, int | None]:
     """Return the bytes that a call reads and writes; each input and output tensor counts once.
 
     A number is None if the bytes of a tensor are unknown.
     """
-    result = out[0] if operation.by_products and isinstance(out, tuple | list) else out
-    written = sum_of([bytes_of(tensor) for tensor in tensors_in(result)])
-    return written if operation.gathers else sum_of([bytes_of(tensor) for tensor in tensors_in(arguments)]), written
+    read, written = operation.moves(arguments, out)
+    return _bytes_in(read), _bytes_in(written)
+
+
+def _bytes_in(tensors: Any) -> int | None:
+    return sum_of([bytes_of(tensor) for tensor in tensors_in(tensors)])
 
 
 def argument(arguments: Arguments, index: int) -> Any:

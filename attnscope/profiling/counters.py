@@ -19,6 +19,9 @@ from attnscope.plan.plan import place
 from attnscope.plan.step import Step
 from attnscope.profiling.hooks import listening
 
+NUMBERS = ("IntType", "FloatType")
+"""The kinds of numbers in a traced graph."""
+
 
 @dataclass
 class Counts:
@@ -159,7 +162,10 @@ class _Value:
 
 
 def _value(value: Any) -> Any:
-    """Convert a tensor of the traced graph, or a list of them, to `_Value`; None for anything else."""
+    """Convert a tensor of the traced graph, or a list of them, to `_Value`, and return a constant number as it is.
+
+    Anything else is None.
+    """
     kind = value.type().kind()
     if kind == "TensorType":
         sizes = value.type().sizes()
@@ -168,7 +174,7 @@ def _value(value: Any) -> Any:
         return _Value(sizes)
     if kind == "ListType" and value.node().kind() == "prim::ListConstruct":
         return [_value(each) for each in value.node().inputs()]
-    return None
+    return value.toIValue() if kind in NUMBERS else None
 
 
 def _handle(operation: Operation) -> Callable[[list[Any], list[Any]], Counter[str]]:

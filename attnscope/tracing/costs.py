@@ -56,8 +56,8 @@ def cost_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], out: Any)
     args, kwargs, out = described(args), described(kwargs), described(out)
     written_only = _written_only(operator)
     inputs = {name: value for name, value in kwargs.items() if name not in written_only}
-    read, written = bytes_moved(operation, (args, inputs), out)
-    arguments = positional(operator, args, kwargs)
+    arguments = positional(operator, args, inputs)
+    read, written = bytes_moved(operation, arguments, out)
     if not is_known:
         return Cost(_by_torchs_formula(operator, args, kwargs, out), None, read, written)
     macs = _count(operation.macs, arguments, out)
@@ -87,9 +87,9 @@ def _by_torchs_formula(operator: Any, args: Arguments, kwargs: Mapping[str, Any]
 
 
 def positional(operator: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Arguments:
-    """Return all arguments, including keyword arguments, in the order of the operator's schema."""
+    """Return all arguments, including keyword arguments, in the order of the operator's schema, if it has one."""
     if not kwargs or not hasattr(operator, "_schema"):
-        return args
+        return [*args, *kwargs.values()]
     rest = operator._schema.arguments[len(args) :]
     return [*args, *[kwargs.get(each.name) for each in rest]]
 
