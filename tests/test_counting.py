@@ -128,6 +128,18 @@ def test_a_product_in_another_dtype_has_the_same_factors():
 
 
 @everywhere
+def test_memory_that_is_filled_is_not_read(device):
+    calls = (
+        lambda _, x: x.new_zeros(7),
+        lambda _, x: torch.full_like(x[0, :].expand(7, 5)[:, 0], 3),
+        lambda _, x: torch.rand(7, dtype=x.dtype),
+    )
+    for call in calls:
+        totals = traced(call, X, device=device).totals
+        assert (totals.bytes_read, totals.bytes_written, totals.other_flops) == (0, 28, 0)
+
+
+@everywhere
 def test_memory_that_is_only_allocated_moves_no_bytes(device):
     calls = (
         lambda _, x: x.new_empty(7),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from attnscope.ops.formats import format_strides, is_channels_last
-from attnscope.ops.operation import gathered, nothing, register
+from attnscope.ops.operation import filled, gathered, nothing, register
 from attnscope.ops.tape import Back, Gradients, Tape
 from attnscope.ops.tensor import Shape, Tensor, elementwise_strides, view_strides
 
@@ -45,9 +45,12 @@ register(
     lift_fresh_copy"""
 )
 register("empty empty_like empty_strided empty_permuted new_empty new_empty_strided", moves=nothing)
-register("new_zeros new_ones new_full")
-register("scalar_tensor zeros zeros_like ones ones_like full full_like fill zero arange linspace eye")
-register("rand randn rand_like randn_like randint randperm bernoulli normal uniform native_dropout")
+register(
+    """new_zeros new_ones new_full scalar_tensor zeros zeros_like ones ones_like full full_like fill zero
+    arange linspace eye rand randn rand_like randn_like randint randperm""",
+    moves=filled,
+)
+register("bernoulli normal uniform native_dropout")
 register("sort topk argsort nonzero _unique2 unique_dim bucketize histc _local_scalar_dense _assert_async equal")
 register("_to_sparse _to_sparse_csr _to_dense _coalesce sparse_mask to_mkldnn mkldnn_reorder_conv2d_weight int_repr")
 register("_sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors")

@@ -34,6 +34,11 @@ def nothing(arguments: Arguments, out: Any) -> Moved:
     return Moved((), ())
 
 
+def filled(arguments: Arguments, out: Any) -> Moved:
+    """Return that a call writes numbers that do not depend on the elements of its arguments."""
+    return Moved((), out)
+
+
 def gathered(arguments: Arguments, out: Any) -> Moved:
     """Return that a call reads only the elements that it returns."""
     return Moved(out, out)
