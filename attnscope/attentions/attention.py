@@ -35,7 +35,7 @@ class SoftmaxAttention(Layer):
         super().__init__()
         self.spec = spec
         self.heads = spec.heads
-        self.scale = (spec.dim // spec.heads) ** -0.5 if spec.qk_scale is None else spec.qk_scale
+        self.scale = spec.score_scale
         self.kernel = spec.kernel
         self.attn_drop = nn.Dropout(spec.attn_drop)
 
@@ -48,7 +48,7 @@ class SoftmaxAttention(Layer):
 
     @steps.score
     def score(self, q: Tensor, k: Tensor) -> Tensor:
-        return (q @ k.transpose(-2, -1)).mul_(self.scale)
+        return scaled_product(q, k, self.scale)
 
     @steps.softmax
     def softmax(self, scores: Tensor) -> Tensor:
@@ -169,6 +169,16 @@ class SelfAttention(ScaledDotProduct):
         heads = qkv.unflatten(-1, (self.heads + 2 * self.kv_heads, -1)).transpose(1, 2)
         q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         return q, k, v
+
+
+def scaled_product(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Return q·kᵀ·scale: (…, n, d), (…, m, d) -> (…, n, m).
+
+    The kernel of the product multiplies by the scale, without another pass over the scores.
+    """
+    zero = q.new_zeros(())  # ignored since beta is 0, but on MPS only from torch 2.14 on: NaN would stay
+    scores = torch.baddbmm(zero, q.flatten(0, -3), k.flatten(0, -3).transpose(1, 2), beta=0, alpha=scale)
+    return scores.unflatten(0, q.shape[:-2])
 
 
 def repeat_heads(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:

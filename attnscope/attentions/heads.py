@@ -50,6 +50,11 @@ class Headed(Spec):
         return self.dim // self.heads * (self.kv_heads or self.heads)
 
     @property
+    def score_scale(self) -> float:
+        """Return the factor of q·kᵀ: `qk_scale`, or 1/√d if it is not set."""
+        return (self.dim // self.heads) ** -0.5 if self.qk_scale is None else self.qk_scale
+
+    @property
     def has_key_bias(self) -> bool:
         """Return whether k has a bias; if only q and v have one, it consists of two parameters, as in timm."""
         return self.qkv_bias

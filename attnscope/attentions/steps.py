@@ -50,7 +50,7 @@ share_heads = Step(
 )
 score = Step(
     "q: b h n d, k: b h m d -> scores: b h n m",
-    op=op.matmul(scale=True),
+    op=op.scaled_matmul(),
     doc="S = q·kᵀ/√d: how much each query attends to each key",
     why="√d keeps the variance of the scores near 1, so that softmax does not saturate",
 )
@@ -107,10 +107,15 @@ def without_key_bias(project: Step) -> Step:
 def attention_of(spec: Headed) -> list[Step]:
     """Return the steps from queries, keys and values to the output of the heads, for the kernel of the Spec."""
     if spec.kernel == "eager":
-        return [score, softmax.dropping(spec.attn_drop), mix]
+        return [scaled(score, spec), softmax.dropping(spec.attn_drop), mix]
     recomputes = spec.kernel in RECOMPUTING and not spec.attn_drop  # with dropout, torch may select its math kernel
     own = attend if recomputes else replace(attend, op=op.attention(keeps=False))
     return [fused(own, spec).dropping(spec.attn_drop)]
+
+
+def scaled(score: Step, spec: Headed) -> Step:
+    """Return the step of the scores, with the scale of the Spec."""
+    return replace(score, op=op.scaled_matmul(spec.score_scale))
 
 
 def fused(attend: Step, spec: Headed) -> Step:

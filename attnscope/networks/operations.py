@@ -49,6 +49,7 @@ KINDS = {
     "addmm": "linear",
     "mm": "linear",
     "bmm": "matmul",
+    "baddbmm": "matmul",
     "native_layer_norm": "layer_norm",
     "native_batch_norm": "batch_norm",
     "_softmax": "softmax",

@@ -1,10 +1,10 @@
 """Matrix products: linear layers and matmuls, with the copies that torch makes of non-contiguous operands."""
 
-from math import prod
+from math import nan, prod
 from numbers import Number
 from typing import Any
 
-from attnscope.ops.elementwise import add_
+from attnscope.ops.elementwise import add_, scale
 from attnscope.ops.movement import expand, reduce_to, reshape, transpose, view
 from attnscope.ops.operation import Arguments, Moved, argument, each_out, register
 from attnscope.ops.tape import Back, Gradients, Tape
@@ -113,6 +113,29 @@ def matmul(tape: Tape, x: Tensor, other: Tensor) -> Tensor:
     return view(tape, _product(tape, "bmm", one, two), (*batch, x.shape[-2], other.shape[-1]))
 
 
+def scaled_product(tape: Tape, x: Tensor, other: Tensor, factor: float = nan) -> Tensor:
+    """Compute x·otherᵀ·factor in one kernel, torch's `baddbmm`: (…, n, i), (…, m, i) -> (…, n, m).
+
+    Args:
+        tape: the tape that records the operation.
+        x: (…, n, i).
+        other: (…, m, i).
+        factor: a Python number, by default an unknown one. The kernel multiplies by it, unless it is 1.
+
+    The operator requires a tensor to add, which is a zero that it does not read.
+    """
+    batch = x.shape[:-2]
+    zero = tape.tensor(())
+    tape.ran("new_zeros", [x], zero)
+    one, two = (reshape(tape, each, (prod(batch), *each.shape[-2:])) for each in (x, other))
+    two = transpose(tape, two)
+    made = _multiplied(tape, "baddbmm", one, two, [None, one, two, 0, factor])
+    tape.remember(_scaled_product_back, [one, two], [made], saved=[one, two], meta=factor)
+    made = view(tape, made, (*batch, x.shape[-2], other.shape[-2]))
+    del zero
+    return made
+
+
 def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
     made = _multiplied(tape, name, x, other)
     tape.remember(_product_back, [x, other], [made], saved=[x, other], meta=name)
@@ -122,6 +145,21 @@ def _product(tape: Tape, name: str, x: Tensor, other: Tensor) -> Tensor:
 def _addmm_back(back: Back) -> Gradients:
     of_x, of_other = _operands_back(back, "mm", back.needs[1:])
     return [reduce_to(back.tape, back.grad, back.meta) if back.needs[0] else None, of_x, of_other]
+
+
+def _scaled_product_back(back: Back) -> Gradients:
+    """Return the gradients of the product, each multiplied by the factor."""
+    tape, grad, (x, other) = back.tape, back.grad, back.saved
+    of_x = of_other = None
+    if back.needs[0]:
+        of_x = _scaled(tape, _multiplied(tape, "bmm", grad, transpose(tape, other)), back.meta)
+    if back.needs[1]:
+        of_other = _scaled(tape, _multiplied(tape, "bmm", transpose(tape, x), grad), back.meta)
+    return [of_x, of_other]
+
+
+def _scaled(tape: Tape, x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else scale(tape, x)
 
 
 def _product_back(back: Back) -> Gradients:

@@ -1,6 +1,6 @@
 """The operations of steps, each composed of torch's operators.
 
-    score = Step("q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True))
+    score = Step("q: b h n d, k: b h m d -> attn: b h n m", op=scaled_matmul())
 
 An operation takes a tape and the operands of the step, and returns the outputs of the step. An attention that needs
 another operation defines a function of the same form in its `steps.py`, from the functions of this package.
@@ -9,7 +9,7 @@ another operation defines a function of the same form in its `steps.py`, from th
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from math import prod
+from math import nan, prod
 from typing import NamedTuple
 
 from attnscope.core.axes import Pattern, Sizes
@@ -87,6 +87,21 @@ def matmul(scale: bool = False) -> Op:
             second = movement.transpose(tape, second)
         made = products.matmul(tape, first, second)
         return elementwise.scale(tape, made, in_place=True) if scale else made
+
+    return op
+
+
+@cache
+def scaled_matmul(scale: float = nan) -> Op:
+    """Return an operation that computes x·yᵀ·scale in one kernel, torch's `baddbmm`, over the last letter of both.
+
+    Args:
+        scale: the number, by default an unknown one. Only 1 makes a difference, since the kernel omits it.
+    """
+
+    def op(tape: Tape, given: Operands) -> Result:
+        x, y = given.exactly(2)
+        return products.scaled_product(tape, x, y, scale)
 
     return op
 

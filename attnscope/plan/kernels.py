@@ -110,7 +110,7 @@ def kernel_of(run: Run) -> Kernel | None:
             return Kernel("linear", (rows, i, o))
         case "convolution", (_, weight, *_):
             return Kernel("linear", (math.prod(run.output) // weight[0], math.prod(weight[1:]), weight[0]))
-        case "bmm", ((number, n, inner), (_, _, m)):
+        case "bmm" | "baddbmm", ((number, n, inner), (_, _, m)):
             return Kernel("batched", (number, n, inner, m))
         case "_softmax", (shape, *_):
             return Kernel("softmax", (math.prod(shape[:-1]), shape[-1]))

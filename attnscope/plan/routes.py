@@ -36,7 +36,7 @@ HEAD = "h"
 """The letter of the attention heads, in every attention."""
 WINDOWS = {ROWS: "r", COLUMNS: "s"}
 """The letters of windows down and across, by the axis of the input."""
-LINEAR = ("addmm", "mm", "bmm", "clone", "mul", "sum")
+LINEAR = ("addmm", "mm", "bmm", "baddbmm", "clone", "mul", "sum")
 """Operators after which partial sums add up to the result."""
 WHOLE_ROWS = ("_softmax", "native_layer_norm", "linalg_vector_norm")
 """Operators that need their last axis whole."""

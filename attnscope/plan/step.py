@@ -1,7 +1,7 @@
 """Steps, declared in axis letters; shapes, costs, memory and documentation follow from the declaration by arithmetic.
 
     score = Step(
-        "q: b h n d, k: b h m d -> attn: b h n m", op=matmul(scale=True),
+        "q: b h n d, k: b h m d -> attn: b h n m", op=scaled_matmul(),
         doc="S = q·kᵀ/√d: the score of each query-key pair",
     )
 

@@ -26,7 +26,7 @@ from attnscope.profiling.timing import Yardsticks
 MATMUL, BATCHED, SOFTMAX = "matmul", "batched matmul", "softmax"
 OPERATORS = {
     **dict.fromkeys(("addmm", "mm", "convolution"), MATMUL),
-    "bmm": BATCHED,
+    **dict.fromkeys(("bmm", "baddbmm"), BATCHED),
     **dict.fromkeys(("_softmax", "gelu"), SOFTMAX),
 }
 """The yardstick of each operator that computes; the first one that a step runs decides. All other steps move memory."""

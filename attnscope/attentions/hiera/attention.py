@@ -68,8 +68,6 @@ class MaskUnitAttention(ScaledDotProduct):
         super().set_up(spec)
         assert isinstance(spec, HieraSpec)
         self.resolution, self.unit, self.q_stride = spec.resolution, spec.units.unit, spec.q_stride
-        if spec.qk_scale is None:
-            self.scale = (spec.out_dim // spec.heads) ** -0.5
         self.qkv = nn.Linear(spec.dim, 3 * spec.out_dim, bias=spec.qkv_bias)
         self.proj = nn.Linear(spec.out_dim, spec.out_dim)
 

@@ -146,6 +146,11 @@ class HieraSpec(Headed):
         yield {**sizes, "dim": seen.dim, "out_dim": seen.inner_dim, "heads": seen.heads}
 
     @property
+    def score_scale(self) -> float:
+        """Return the factor of q·kᵀ: `qk_scale`, or 1/√d with d = C′/h."""
+        return (self.out_dim // self.heads) ** -0.5 if self.qk_scale is None else self.qk_scale
+
+    @property
     def is_global(self) -> bool:
         """Return whether the keys of a query are all tokens."""
         return not any(self.window)

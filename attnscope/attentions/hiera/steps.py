@@ -77,9 +77,8 @@ def plan(spec: HieraSpec) -> Plan:
     sizes = {"b": spec.batch, "r": r, "s": s, "p": p, "q": q, "i": stride, "j": stride, "n": p * q, "m": units.keys}
     sizes |= {"c": spec.dim, "o": spec.out_dim, "h": spec.heads, "d": d}
     fused = shared.attention_of(spec)[0]
-    attention = (
-        [score, softmax.dropping(spec.attn_drop), mix] if spec.kernel == "eager" else [replace(attend, op=fused.op)]
-    )
+    eager = [shared.scaled(score, spec), softmax.dropping(spec.attn_drop), mix]
+    attention = eager if spec.kernel == "eager" else [replace(attend, op=fused.op)]
     steps = [
         partition,
         project if spec.qkv_bias else project.without_bias(),

@@ -67,7 +67,7 @@ def plan(spec: MaxViTSpec) -> Plan:
     (r, s), (p, q) = spec.counts, spec.partition
     sizes = {"b": spec.batch, "r": r, "s": s, "p": p, "q": q, "n": p * q, "m": p * q, "t": 2 * p - 1, "u": 2 * q - 1}
     sizes |= {**letters(spec.dim, spec.heads, None), "e": 3 * (spec.dim // spec.heads)}
-    attention = [score, add_bias, softmax.dropping(spec.attn_drop), mix]
+    attention = [shared.scaled(score, spec), add_bias, softmax.dropping(spec.attn_drop), mix]
     steps = [
         partition_grid if spec.grid else partition,
         project if spec.qkv_bias else project.without_bias(),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from attnscope.attentions.attention import SelfAttention
+from attnscope.attentions.attention import SelfAttention, scaled_product
 from attnscope.attentions.heads import Headed
 from attnscope.attentions.nat import steps
 from attnscope.attentions.nat.spec import NATSpec, Nearest
@@ -131,7 +131,7 @@ class NeighbourhoodAttention(SelfAttention):
 
     @steps.score
     def score(self, q: Tensor, near_keys: Tensor) -> Tensor:
-        return (q.unsqueeze(-2) @ near_keys.transpose(-2, -1)).squeeze(-2).mul_(self.scale)
+        return scaled_product(q.unsqueeze(-2), near_keys, self.scale).squeeze(-2)
 
     @steps.add_bias
     def add_bias(self, scores: Tensor, grid: Nearest) -> Tensor:

@@ -5,6 +5,8 @@ x grid of tokens; t u rows and columns of the bias table, 2K−1 each.
 """
 
 from dataclasses import replace
+from functools import cache
+from math import nan
 
 from attnscope.attentions import steps as shared
 from attnscope.attentions.heads import letters
@@ -12,7 +14,7 @@ from attnscope.attentions.nat.spec import NATSpec
 from attnscope.attentions.steps import HELD, merge_heads, output, project, softmax, split_heads
 from attnscope.ops import elementwise, matmul, movement
 from attnscope.ops import recipes as op
-from attnscope.ops.recipes import Operands, Result
+from attnscope.ops.recipes import Op, Operands, Result
 from attnscope.ops.tape import Tape
 from attnscope.plan.plan import Plan
 from attnscope.plan.step import Step, name_steps
@@ -23,12 +25,16 @@ def gather_nearest(tape: Tape, given: Operands) -> Result:
     return movement.gather(tape, given.x, given.shapes[0])
 
 
-def score_nearest(tape: Tape, given: Operands) -> Result:
-    """Compute q·kᵀ/√d for the keys of each query."""
-    (q, near), (b, h, n, m) = given.inputs, given.shapes[0]
-    rows = movement.view(tape, q, (b, h, n, 1, q.shape[-1]))
-    scores = matmul.matmul(tape, rows, movement.transpose(tape, near))
-    return elementwise.scale(tape, movement.view(tape, scores, (b, h, n, m)), in_place=True)
+@cache  # plans of equal Specs are equal
+def score_nearest(scale: float = nan) -> Op:
+    """Return the operation that computes q·kᵀ·scale for the keys of each query."""
+
+    def multiply(tape: Tape, given: Operands) -> Result:
+        (q, near), (b, h, n, m) = given.inputs, given.shapes[0]
+        rows = movement.view(tape, q, (b, h, n, 1, q.shape[-1]))
+        return movement.view(tape, matmul.scaled_product(tape, rows, near, scale), (b, h, n, m))
+
+    return multiply
 
 
 def mix_nearest(tape: Tape, given: Operands) -> Result:
@@ -61,7 +67,7 @@ gather_keys = Step(
 score = replace(
     shared.score,
     pattern="q: b h n d, near_keys: b h n m d -> scores: b h n m",
-    op=score_nearest,
+    op=score_nearest(),
     doc="S = q·kᵀ/√d: how much each query attends to each key of its neighbourhood",
 )
 add_bias = Step(
@@ -96,7 +102,7 @@ def plan(spec: NATSpec) -> Plan:
         project if spec.qkv_bias else project.without_bias(),
         split_heads,
         gather_keys,
-        score,
+        replace(score, op=score_nearest(spec.score_scale)),
         *([add_bias] if spec.position_bias else []),
         softmax.dropping(spec.attn_drop),
         gather_values,

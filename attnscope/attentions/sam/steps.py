@@ -115,7 +115,7 @@ def plan(spec: SAMSpec) -> Plan:
         project if spec.qkv_bias else project.without_bias(),
         split_heads,
         *(
-            [score, *positions, add_bias, softmax.dropping(spec.attn_drop), mix]
+            [shared.scaled(score, spec), *positions, add_bias, softmax.dropping(spec.attn_drop), mix]
             if spec.kernel == "eager"
             else [*positions, shared.fused(attend, spec).dropping(spec.attn_drop)]
         ),

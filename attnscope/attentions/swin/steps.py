@@ -127,7 +127,7 @@ def steps_of(spec: Windowed) -> list[Step]:
     """Return the steps of softmax attention in windows, in order."""
     heads = [project_grouped, split_grouped, share_heads] if spec.is_grouped else [project, split_heads]
     if spec.kernel == "eager":
-        return in_windows(spec, heads, [score, add_bias, *attention_of(spec)])
+        return in_windows(spec, heads, [shared.scaled(score, spec), add_bias, *attention_of(spec)])
     own = masked(attend, attend_in_windows) if spec.windows.is_shifted else attend
     return in_windows(spec, heads, [shared.fused(own, spec)])
 

@@ -10,7 +10,7 @@ Axis letters:
 
 from dataclasses import replace
 
-from attnscope.attentions.steps import HELD, merge_heads, mix, output, score, softmax
+from attnscope.attentions.steps import HELD, merge_heads, mix, output, scaled, score, softmax
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.networks import steps as shared
 from attnscope.networks.block.steps import attention_plan
@@ -309,7 +309,7 @@ def class_block_plan(spec: XCiTNetworkSpec) -> Plan:
     attend = [
         select_query,
         *projections,
-        score,
+        scaled(score, spec.attention()),
         softmax.dropping(spec.attn_drop),
         mix,
         merge_heads,
