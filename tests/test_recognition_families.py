@@ -231,6 +231,20 @@ class MixedHeadsTwice(MixedHeads):
         return self.out((weights @ v).transpose(1, 2).flatten(2))
 
 
+class FewTokensWithMixedHeads(MixedHeads):
+    """Re-attention: MACs between heads are as many as those of SAM's relative positions on this grid."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.Parameter(torch.rand(2, 4, 4))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        weights = torch.einsum("bhij,hg->bgij", q @ k.mT, self.heads[0]).softmax(-1)
+        weights = torch.einsum("bhij,hg->bgij", weights, self.heads[1])
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
 class PositionsOfPairs(Heads):
     """A vector for each pair of positions, which queries multiply (Shaw et al. 2018)."""
 
@@ -314,6 +328,8 @@ class StridedLoop(Heads):
         (SharedKeys, (2, 50, 64), "Ω(MSA)", "2hwC² + 2hwCG + 2(hw)²C"),
         (MixedHeads, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + (hw)²H²"),
         (MixedHeadsTwice, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
+        (FewTokensWithMixedHeads, (2, 16, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
+        (FewTokensWithMixedHeads, (2, 1, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + 2(hw)²H²"),
         (PositionsOfPairs, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + hwRD"),
         (PositionsOfPatches, (2, 50, 24), "Ω(MSA)", "4hwCD + 2(hw)²D + mRD"),
         (Factorized, (2, 49, 24), "Ω(linear)", "4hwCD + 2hwDd + hwk²D"),
@@ -376,10 +392,39 @@ class Landmarks(Heads):
         return self.out((one @ (two @ (three @ v))).transpose(1, 2).flatten(2))
 
 
+class TurnedByMatrices(Heads):
+    """Each token has a matrix of its own, which is not a projection of all tokens."""
+
+    def __init__(self):
+        super().__init__(24)
+        self.turns = nn.Parameter(torch.rand(50, 16, 16))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        q, k = (torch.einsum("bhnd,nde->bhne", each, self.turns) for each in (q, k))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 def test_a_layer_without_letters_has_no_formula():
-    for module, attentions_in_it in ((Unwritten(), 1), (Landmarks(24), 3)):
+    for module, attentions_in_it in ((TurnedByMatrices(), 1), (Unwritten(), 1), (Landmarks(24), 3)):
         found = found_in(module, (1, 50, 24))
         assert [each.complexity for each in found] == [[]] * attentions_in_it
+
+
+class Swapped(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+def test_layers_between_heads_are_not_the_relative_positions_of_a_family():
+    """On this grid both have as many MACs."""
+    module = FewTokensWithMixedHeads()
+    module.qkv, module.out = nn.Linear(64, 192), nn.Linear(64, 64)
+    (found,) = attnscope.trace(
+        nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.Flatten(2), Swapped(), module), torch.rand(2, 3, 16, 16)
+    ).attentions
+    assert found.family is None
+    assert found.complexity[-1].formula == "b(4hwC² + 2(hw)²C + 2(hw)²H²)"
 
 
 class More(Heads):

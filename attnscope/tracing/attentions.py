@@ -17,7 +17,7 @@ from attnscope.reports.report import AttentionFound, Family, Formula, StepTime, 
 from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
 from attnscope.tracing.families import family_of
-from attnscope.tracing.flow.formula import Inside, Sizes, written
+from attnscope.tracing.flow.formula import Inside, Sizes, mixes_heads, written
 from attnscope.tracing.flow.record import Node
 from attnscope.tracing.recognition import Attention
 from attnscope.tracing.times import CallTimes
@@ -331,6 +331,8 @@ def _family(attention: Attention, forward: Forward) -> tuple[Spec | None, bool]:
     layer = {*module, *attention.projections}
     totals = [sum(forward.calls[index].macs for index in indices) for indices in (module, layer)]
     found = family_of(seen, [*totals, attention.layer.macs])
+    if found and attention.core and mixes_heads(attention.core, seen.heads):
+        return None, False  # no family has layers between heads, whose MACs may be those of something else
     return (found[0], found[1] < len(totals)) if found else (None, False)
 
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from attnscope.attentions.complexity import padded_tokens, window_keys
 from attnscope.core.axes import Shape, spell
 from attnscope.core.formula import POWERS, Expression, symbol
-from attnscope.tracing.flow.axes import FEATURE
+from attnscope.tracing.flow.axes import FEATURE, Axis
 from attnscope.tracing.flow.projections import channels, data_of, is_projection, projections_after
 from attnscope.tracing.flow.record import Node, Value
+from attnscope.tracing.flow.rules import EXPANDED, operands
 
 FARTHEST = 80
 """The largest number of operators around an attention that are searched."""
@@ -88,6 +89,12 @@ def written(core: Core, sizes: Sizes, inside: Inside) -> tuple[Written, int] | N
     nodes = {*core.nodes, *layer.inputs, *layer.others, *layer.outputs}
     macs = sum(node.macs for node in nodes)
     return (found, macs) if found is not None and found.own.value * sizes.images == macs else None
+
+
+def mixes_heads(core: Core, heads: int) -> bool:
+    """Return whether a layer between the products of an attention makes new heads from all heads."""
+    layer = _Layer(core, lambda node: True)
+    return any(_mixes(node, heads) and layer.is_of_scores(node) for node in layer.others)
 
 
 class _Layer:
@@ -315,8 +322,12 @@ class _Formula:
         out = node.outputs[0]
         if _mixes_tokens(node):
             return out.shape[-1]
-        if len(out.axes) > 2 and "conv" not in node.name and any(atom.root.kind == FEATURE for atom in out.axes[0]):
-            raise _UnknownError  # each head has a weight of its own, so that rows are not tokens
+        if (
+            len(out.axes) > 2
+            and "conv" not in node.name
+            and (_are_of_features(out.axes[0]) or _has_weights_apart(node))
+        ):
+            raise _UnknownError  # each head or token has a weight of its own, so that rows are not tokens
         places = prod(out.shape) // max(channels(out, node), 1)
         if "conv" in node.name and _is_depthwise(node):  # heads may be images of the convolution
             places = node.macs // max(_kernel(node) * self.depth(node), 1)
@@ -448,6 +459,16 @@ def _mixes_tokens(node: Node) -> bool:
     return any(atom.root.how == "pooled" for atoms in axis for atom in atoms)
 
 
+def _are_of_features(axis: Axis) -> bool:
+    return any(atom.root.kind == FEATURE for atom in axis)
+
+
+def _has_weights_apart(node: Node) -> bool:
+    """Return whether each matrix of a batch is multiplied by a weight of its own, such as the rotation of a token."""
+    weights = [value for value in operands(node) if value is not None and value.is_weight and len(value.axes) > 2]
+    return any(atom.root.how != EXPANDED for value in weights for atom in value.axes[0])
+
+
 def _contracted(node: Node) -> int:
     """Return the size over which a matmul sums; 0 for another operator."""
     factor = data_of(node) if "conv" not in node.name else None
@@ -461,4 +482,6 @@ def _is_with_table(node: Node) -> bool:
 
 def _mixes(node: Node, heads: int) -> bool:
     """Return whether an operator makes new heads from all heads."""
-    return is_projection(node) and channels(node.outputs[0], node) == heads
+    weights = [value.shape for value in node.inputs if value.is_weight and len(value.shape) > 1]
+    sides = [shape[:2] if "conv" in node.name else shape[-2:] for shape in weights]
+    return is_projection(node) and (heads, heads) in sides
