@@ -59,7 +59,8 @@ def system_settings() -> Iterator[Restore]:
     if not gc.get_freeze_count():  # which objects were frozen before cannot be read
         yield lambda: gc.unfreeze() if gc.get_freeze_count() else None
     yield from _limits()
-    yield _time_zone()
+    if hasattr(time, "tzset"):
+        yield _time_zone()
     if hasattr(signal, "pthread_sigmask"):
         yield keep_setting(
             partial(signal.pthread_sigmask, signal.SIG_BLOCK, ()), partial(signal.pthread_sigmask, signal.SIG_SETMASK)
