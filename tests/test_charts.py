@@ -36,6 +36,13 @@ SIZES = st.integers(1, 10_000)
 POINTS = st.lists(st.tuples(SIZES, st.floats(1e-6, 1e13)), min_size=2, max_size=9, unique_by=lambda point: point[0])
 
 
+def test_labels_have_the_order_of_the_ends_of_their_lines():
+    ends = {"one": 580.0, "two": 414.0, "three": 600.0, "four": 822.0}
+    rows = drawn([Line(name, [(14, 1.0), (112, end)]) for name, end in ends.items()])
+    places = {name: next(index for index, row in enumerate(rows) if row.rstrip().endswith(f" {name}")) for name in ends}
+    assert sorted(places, key=places.get) == ["four", "three", "one", "two"]
+
+
 @given(st.lists(POINTS, min_size=1, max_size=3), st.sampled_from([60, 80, 120]))
 def test_axes_have_names_units_and_three_ticks(series, width):
     rows = drawn([Line(f"line {index}", sorted(points)) for index, points in enumerate(series)], width=width)

@@ -54,6 +54,7 @@ def test_a_number_is_not_text(saved, text, path):
     [
         ([1.0], ("time", "whole_samples_s")),
         ([1.0], ("time", "yardsticks", 0, "samples_s")),
+        ([], ("steps", 0, "time", "samples_s")),
         ([-1] * 6, ("time", "process_runs")),
     ],
 )

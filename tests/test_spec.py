@@ -34,7 +34,7 @@ WRONG = [
     (ViTSpec, {"image": (224, 7)}, "{image} must be divisible by {patch} 16 (got 224x7); nearest: 224x16"),
     (
         HieraSpec,
-        {"resolution": (56, 55), "window": (9, 5)},
+        {"resolution": (56, 55), "window": (9, 5), "q_stride": 1},
         "{resolution} must be divisible by {window} 9x5 (got 56x55); nearest: 54x55 or 63x55",
     ),
     (

@@ -308,6 +308,15 @@ def test_a_forward_that_fails_between_two_calls_names_the_inputs_of_its_module()
         attnscope.trace(module, torch.randn(2, 3, 5, 4))
 
 
+def test_the_line_of_an_error_keeps_its_braces():
+    class Looks(nn.Module):
+        def forward(self, x):
+            return {"a": 5}["b"] * x
+
+    with pytest.raises(ForwardError, match=r'`return \{"a": 5\}\["b"\] \* x`'):
+        attnscope.trace(Looks(), torch.randn(2))
+
+
 def test_the_complexity_is_that_of_explore():
     report = attnscope.trace(*network("torchvision", "swin_t"))
     own = attnscope.explore(attnscope.SwinSpec(dim=96, heads=3, resolution=56, window=7), time=False).complexity

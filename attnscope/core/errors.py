@@ -185,10 +185,15 @@ def nearest_divisors(value: int, of: int, unit: int = 1) -> str:
         of: the number to divide.
         unit: divides all of the divisors.
     """
+    return " or ".join(str(divisor) for divisor in divisors_near(value, of, unit) if divisor)
+
+
+def divisors_near(value: int, of: int, unit: int = 1) -> tuple[int, int]:
+    """Return the divisors of `nearest_divisors` as numbers, the one below and the one above; 0 for none."""
     small = [number for number in range(1, math.isqrt(of) + 1) if of % number == 0]
     divisors = [number for number in {*small, *(of // number for number in small)} if number % unit == 0]
     below, above = (number for number in divisors if number < value), (number for number in divisors if number > value)
-    return " or ".join(str(divisor) for divisor in (max(below, default=0), min(above, default=0)) if divisor)
+    return max(below, default=0), min(above, default=0)
 
 
 def nearest_multiples(value: int, divisor: int) -> str:

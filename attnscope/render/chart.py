@@ -252,10 +252,13 @@ def _numbers(values: Iterable[float], axis: Axis, grid: _Grid, left: int) -> str
 
 
 def _rows_of_ends(lines: Sequence[Line], grid: _Grid) -> list[int]:
-    """Return the row, from the top, of each line's label: where the line ends, or the nearest free row."""
-    taken: list[int] = []
-    for line in lines:
-        wanted = grid.row(line.points[-1][1])
-        free = [row for row in range(ROWS) if row not in taken] or [wanted]
-        taken.append(min(free, key=lambda row: abs(row - wanted)))
-    return taken
+    """Return the row, from the top, of each line's label: where the line ends, or near it, in the order of the ends."""
+    ends = [line.points[-1][1] for line in lines]
+    order = sorted(range(len(lines)), key=lambda index: (grid.row(ends[index]), -ends[index]))
+    rows, lowest = [0] * len(lines), -1
+    for index in order:
+        rows[index] = lowest = max(grid.row(ends[index]), lowest + 1)
+    highest = ROWS
+    for index in reversed(order):
+        rows[index] = highest = max(0, min(rows[index], highest - 1))
+    return rows

@@ -324,7 +324,7 @@ def lines_below(report: TraceReport, screen: Screen) -> list[Labelled]:
         lines.append(("comments", f"{right} of {report.comments.checked} shape comments are right {mark}", ""))
     lines.append(("params", params_line(report), ""))
     peak = held_words(totals.peak_bytes, totals.peak_bytes_at_least)
-    lines.append(("memory", f"{peak} peak activation memory", ""))
+    lines.append(("memory", f"{peak} peak activation memory, without workspaces of kernels", ""))
     if not report.time:
         lines.append(("run on", _where(report), ""))
     lines += [*labelled("note", [*_unused(report), *report.notes]), *quality_lines(report)]

@@ -1,12 +1,12 @@
 """Loading of saved runs: JSON -> Report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnscope.core.errors import UsageError, literal
 from attnscope.core.files import text_of
-from attnscope.reports.report import SCHEMA, Report, Time, TraceReport
+from attnscope.reports.report import SCHEMA, Report, StepTime, Time, TraceReport
 
 
 def read_report(path: Path) -> Report:
@@ -70,10 +70,14 @@ def parse_report(text: str, path: str) -> Report:
     negative = next(_negative_counts({name: data[name] for name in OF_COUNTS if name in data}), None)
     if negative:
         raise UsageError(f"{path} is not a saved run: {literal(negative)} must not be below 0; write one with --save")
-    for time in (report.time, report.backward.time if report.backward else None):
+    backward = report.backward.time if report.backward else None
+    for time, steps in (
+        (report.time, [row.time for row in report.steps]),
+        (backward, [row.backward.time for row in report.steps if row.backward]),
+    ):
         if time and min(_positive(time), default=1.0) <= 0:
             raise UsageError(f"{path} is not a saved run: times of the whole must be above 0; write one with --save")
-        if time and not _is_whole(time):
+        if time and not _is_whole(time, steps):
             raise UsageError(f"{path} is not a saved run: some of its runs are missing; write one with --save")
     return report
 
@@ -87,9 +91,10 @@ def _negative_counts(value: Any, place: str = "") -> Iterator[str]:
         yield _shortened(place)
 
 
-def _is_whole(time: Time) -> bool:
-    """Return whether each yardstick and the processes have a sample for each run; a file may have been edited."""
+def _is_whole(time: Time, steps: Sequence[StepTime | None]) -> bool:
+    """Return whether yardsticks, steps and processes have a sample for each run; a file may have been edited."""
     numbers = {len(each.samples_s) for each in time.yardsticks}
+    numbers |= {len(step.samples_s) for step in steps if step and step.yardstick}
     numbers |= {sum(time.process_runs)} if time.process_runs else set()
     return numbers <= {len(time.whole_samples_s)} and min(time.process_runs, default=1) > 0
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from traceback import walk_tb
 
 from attnscope.core.axes import spell
-from attnscope.core.errors import AttnscopeError, in_a_line, message_of, ran_out_of_memory
+from attnscope.core.errors import AttnscopeError, in_a_line, literal, message_of, ran_out_of_memory
 from attnscope.tracing.calls import ForwardFailedError
 from attnscope.tracing.source_lines import leave_users_frames, spell_line, text_of
 
@@ -69,4 +69,4 @@ def _message(failure: ForwardFailedError, name: str) -> str:
         code = text_of(failure.file, failure.line)
         parts.append(f"at {spell_line(failure.file, failure.line)}" + (f" `{code}`" if code else ""))
     message = f"{' '.join(parts)}: {type(failure.error).__name__}: {message_of(failure.error)}"
-    return message.replace("{", "(").replace("}", ")")  # braces would name a flag
+    return literal(message)

@@ -82,6 +82,9 @@ def test_module_is_built_without_a_spec():
         ({"resolution": 50}, r"resolution must be divisible by window 8 \(got 50\); nearest: 48 or 56"),
         ({"q_stride": 3}, r"window must be divisible by q_stride 3 \(got 8\); nearest: 6 or 9"),
         ({"window": 7}, r"window must be divisible by q_stride 2 \(got 7\); nearest: 4 or 8$"),  # 6 does not divide 56
+        ({"window": (9, 5), "resolution": (56, 55)}, r"q_stride 2 \(got 9x5\); nearest: 8x4 or 14x6$"),
+        ({"window": (5, 8)}, r"q_stride 2 \(got 5x8\); nearest: 4x8 or 8$"),
+        ({"window": 7, "resolution": 30, "q_stride": 3}, r"q_stride 3 \(got 7\); nearest: 6 or 15$"),
         ({"window": 0, "q_stride": 3}, r"resolution must be divisible by q_stride 3 \(got 56\); nearest: 54 or 57"),
         ({"out_dim": 191}, r"out_dim must be divisible by heads 2 \(got 191\); nearest: 190 or 192, or heads 1 or 191"),
     ],

@@ -11,10 +11,10 @@ from attnscope.attentions.observed import TOKENS, Observed
 from attnscope.attentions.spec import option
 from attnscope.attentions.vit.spec import ViTSpec, on_the_same_tokens
 from attnscope.core.axes import spell
-from attnscope.core.errors import UsageError, nearest_divisors, nearest_multiples
+from attnscope.core.errors import UsageError, divisors_near, nearest_divisors, nearest_multiples
 from attnscope.core.formula import symbol
 from attnscope.core.neighbourhood import AllTokens, Neighbourhood
-from attnscope.core.sizes import Pair, check_divisible, plural, spell_pair
+from attnscope.core.sizes import Pair, check_divisible, plural, spell_pair, spell_sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class HieraSpec(Headed):
         if self.is_global:
             check_divisible("resolution", self.resolution, stride, by="q_stride")
         else:
-            check_divisible("resolution", self.resolution, self.window, by="window")
             self.check_window()
+            check_divisible("resolution", self.resolution, self.window, by="window")
 
     def check_window(self) -> None:
         """Check that a mask unit has whole cells.
@@ -128,12 +128,27 @@ class HieraSpec(Headed):
         Raises:
             UsageError: it has not; the nearest windows divide the grid too, if any of them do.
         """
-        for side, whole in zip(self.window, self.resolution, strict=True):
-            if side % self.q_stride:
-                nearest = nearest_divisors(side, whole, self.q_stride) or nearest_multiples(side, self.q_stride)
-                raise UsageError(
-                    f"{{window}} must be divisible by {{q_stride}} {self.q_stride} (got {side}); nearest: {nearest}"
-                )
+        if not any(side % self.q_stride for side in self.window):
+            return
+        near = [self.sides_near(*each) for each in zip(self.window, self.resolution, strict=True)]
+        nearest = " or ".join(dict.fromkeys(spell_sides(window, "x") for window in zip(*near, strict=True)))
+        raise UsageError(
+            f"{{window}} must be divisible by {{q_stride}} {self.q_stride} "
+            f"(got {spell_sides(self.window, 'x')}); nearest: {nearest}"
+        )
+
+    def sides_near(self, side: int, whole: int) -> tuple[int, int]:
+        """Return the sides of windows with whole cells nearest to a side, below and above it.
+
+        They divide the side `whole` of the grid, if any of them do.
+        """
+        if side % self.q_stride == whole % side == 0:
+            return side, side
+        below, above = divisors_near(side, whole, self.q_stride)
+        if not (below or above):
+            below = side // self.q_stride * self.q_stride
+            above = below + self.q_stride
+        return below or above, above or below
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
