@@ -1,9 +1,11 @@
 """Figures of `attnscope.trace`: speed against other counters, times against the untouched forward, and MACs.
 
-    python -m benchmarks.trace [speed] [times] [macs]
+    python -m benchmarks.trace [speed] [recognition] [times] [macs]
 
 * speed: time to trace timm's Swin-B on meta, over fvcore's FlopCountAnalysis on the CPU (at most 0.5) and over torch's
   FlopCounterMode on meta (at most 2). fvcore cannot run on meta.
+* recognition: time to trace networks on meta over that without attention: neither the record of the flow of tensors nor
+  the search in it (at most 1.15).
 * times: the sum of the rows' times over the untouched forward, for timm's ViT-B and Swin-T (0.95 to 1.05).
 * macs: the MACs of timm and torchvision networks against FlopCounterMode's without the native fast path (equal).
 """
@@ -13,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from unittest import mock
 
 import attnscope
 from attnscope.profiling import process
@@ -30,19 +33,20 @@ TIMM = """
 
     hiera_tiny_224 fastvit_t8 coat_tiny visformer_tiny
 """.split()  # noqa: SIM905
+RECOGNIZED = ("swin_base_patch4_window7_224", "vit_base_patch16_224", "maxvit_tiny_tf_224", "cait_xxs24_224")
 TORCHVISION = """
     swin_t swin_v2_t vit_b_32 maxvit_t convnext_tiny resnet18 mobilenet_v3_small shufflenet_v2_x0_5
 """.split()  # noqa: SIM905
 
 
 def main() -> None:
-    names = sys.argv[1:] or ["speed", "times", "macs"]
+    names = sys.argv[1:] or ["speed", "recognition", "times", "macs"]
     process.pin_allocator()
     import torch
 
     warnings.simplefilter("ignore")  # fvcore and torch warn about their own deprecated parts
     torch.set_num_threads(1)
-    for name, figure in (("speed", speed), ("times", times), ("macs", macs)):
+    for name, figure in (("speed", speed), ("recognition", recognition), ("times", times), ("macs", macs)):
         if name in names:
             figure()
 
@@ -70,6 +74,32 @@ def speed() -> None:
     print(f"trace of Swin-B on meta: {ours:.2f} s")
     print(f"  over fvcore {fvcore:.2f} s: {ours / fvcore:.2f} (at most 0.5)")
     print(f"  over FlopCounterMode {mode:.2f} s: {ours / mode:.2f} (at most 2)")
+
+
+def recognition() -> None:
+    import timm
+    import torch
+
+    from attnscope.tracing import report
+    from attnscope.tracing.flow.record import Flow
+    from attnscope.tracing.recognition import Recognized
+
+    for name in RECOGNIZED:
+        with torch.device("meta"):
+            model, x = timm.create_model(name).eval(), torch.empty(1, 3, 224, 224)
+
+        def with_attention(model: torch.nn.Module = model, x: torch.Tensor = x) -> None:
+            assert attnscope.trace(model, x).attentions
+
+        def without(model: torch.nn.Module = model, x: torch.Tensor = x) -> None:
+            with (
+                mock.patch.object(report, "find_attention", return_value=Recognized()),
+                mock.patch.object(Flow, "add"),
+            ):
+                assert not attnscope.trace(model, x).attentions
+
+        found, alone = side_by_side(with_attention, without)
+        print(f"{name}: {found:.2f} s with recognition, over without {found / alone:.2f} (at most 1.15)")
 
 
 def side_by_side(*runs: Callable[[], object]) -> list[float]:
