@@ -47,7 +47,7 @@ def test_a_detectors_image():
     spec = SwinNetworkSpec(image=(800, 1333), pad_image=True)
     assert spec.grid == (200, 334)
     assert spec.cautions()[0] == "the image is padded from 800×1333 to 800×1336 pixels"
-    with pytest.raises(UsageError, match=r"nearest: 1332 or 1336; pad_image pads it"):
+    with pytest.raises(UsageError, match=r"nearest: 800x1332 or 800x1336; pad_image pads it"):
         SwinNetworkSpec(image=(800, 1333))
 
 
