@@ -89,7 +89,7 @@ def test_module_is_built_without_a_spec():
 
 
 def test_grid_that_the_partition_does_not_divide_is_rejected():
-    with pytest.raises(UsageError, match=r"resolution must be divisible by partition 7 \(got 56x50\); nearest: 56x49 or 56$"):
+    with pytest.raises(UsageError, match=r"by partition 7 \(got 56x50\); nearest: 56x49 or 56$"):
         MaxViTSpec(resolution=(56, 50))
     with pytest.raises(UsageError, match="the grid must be divisible by the partition 2×2"):
         MaxViTAttention(12, 3, partition=2)(torch.randn(2, 5, 6, 12))
