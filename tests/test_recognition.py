@@ -1280,6 +1280,59 @@ def test_windows_of_torchvision(name, expected):
     assert [(found.windows, found.window, found.heads) for found in report.attentions] == expected
 
 
+class OfWindows(Layers):
+    """Attention whose input has the windows of all images in its first axis, and other inputs that it does not read."""
+
+    def forward(self, x, *others):
+        return attend(*self.split(x))
+
+
+class InWindows(nn.Module):
+    """Windows of neighbours, or of tokens at a distance, in a network of its own."""
+
+    def __init__(self, is_grid):
+        super().__init__()
+        self.attention, self.is_grid = OfWindows(), is_grid
+
+    def forward(self, image):
+        split = (4, 2, 4, 2) if self.is_grid else (2, 4, 2, 4)
+        x = image.permute(0, 2, 3, 1).unflatten(2, split[2:]).unflatten(1, split[:2])
+        x = x.permute(0, 2, 4, 1, 3, 5) if self.is_grid else x.transpose(2, 3)
+        return self.attention(x.reshape(-1, 16, 64))
+
+
+@pytest.mark.parametrize(("is_grid", "words_for_it"), [(False, "windows"), (True, "dilated windows")])
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_windows_of_a_submodule_are_those_of_the_whole(is_grid, words_for_it, images):
+    image = torch.rand(images, 64, 8, 8)
+    report = attnscope.trace(InWindows(is_grid), image, submodule="attention")
+    assert words(report) == [f"4 {words_for_it} of 4×4, N = 16, 4 heads of 16, score-softmax-value"]
+    [found], [of_whole] = report.attentions, attnscope.trace(InWindows(is_grid), image).attentions
+    assert (found.family, found.complexity) == (of_whole.family, of_whole.complexity)
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224", "hiera_tiny_224", "gcvit_xxtiny", "mobilevitv2_050"]
+)
+def test_attentions_of_submodules_of_timm_are_those_of_the_whole(name):
+    timm = pytest.importorskip("timm")
+    module, image = timm.create_model(name), torch.rand(2, 3, 224, 224)
+    for found in attnscope.trace(module, image).attentions[:3]:
+        [alone] = attnscope.trace(module, image, submodule=found.path).attentions
+        assert (alone.neighbourhood, alone.family, alone.heads) == (found.neighbourhood, found.family, found.heads)
+        assert alone.core_macs * found.times == found.core_macs
+
+
+@pytest.mark.parametrize(("images", "windows"), [(1, 128), (2, 64)])
+def test_the_first_axis_of_an_input_has_windows_of_an_unknown_shape(images, windows):
+    report = attnscope.trace(OfWindows(), torch.rand(128, 49, 64), torch.rand(images, 3, 8, 8))
+    assert words(report) == [
+        f"{windows} windows of 49 tokens, window unknown, N = 49, 4 heads of 16, score-softmax-value"
+    ]
+    [found] = report.attentions
+    assert (found.window, found.family) == (None, None)
+
+
 @pytest.mark.parametrize(
     "name", ["pvt_v2_b0", "levit_128s", "twins_svt_small", "volo_d1_224", "xcit_nano_12_p16_224", "mvitv2_tiny"]
 )

@@ -136,7 +136,13 @@ Forward = Callable[[], Any]
 Entered = Callable[[nn.Module, Visit, Any, Any], None]
 
 
-def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Entered | None = None) -> Watched:
+def watch(
+    module: nn.Module,
+    forward: Forward,
+    tracer: Any = None,
+    entered: Entered | None = None,
+    flow: Flow | None = None,
+) -> Watched:
     """Run `forward`, which calls `module`, and return the torch calls that it made.
 
     Args:
@@ -144,11 +150,12 @@ def watch(module: nn.Module, forward: Forward, tracer: Any = None, entered: Ente
         forward: runs the forward once.
         tracer: a trace function (see `sys.settrace`) that is active in the user's code, but not inside torch calls.
         entered: called with each module that starts to run, its Visit, and its positional and keyword arguments.
+        flow: records the operators; None for a new one.
 
     Raises:
         ForwardFailedError: the forward raised, or ended the process.
     """
-    watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None, entered)
+    watcher = _Watcher(module, tracer if sys.version_info < (3, 12) else None, entered, flow or Flow())
     try:
         with ExitStack() as stack:
             stack.callback(watcher.parameters.release)
@@ -326,7 +333,7 @@ class _Watcher:
     `calls` has the calls of the main thread in their order, and in between a list for each task of another thread.
     """
 
-    def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None) -> None:
+    def __init__(self, module: nn.Module, tracer: Any, entered: Entered | None, flow: Flow) -> None:
         self.visits = Visits(module)
         self.parameters = Parameters(module)
         self.tracer = tracer
@@ -336,7 +343,7 @@ class _Watcher:
         self.calls: list[Any] = []
         self.failed: tuple[BaseException, str, str, list[Shape], Line] | None = None
         self.memory = Memory(module)
-        self.flow = Flow()
+        self.flow = flow
         self.casts = False
         """A flag: autocast is or was enabled on meta, so that the bytes of later tensors are unknown."""
 

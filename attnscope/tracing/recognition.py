@@ -161,8 +161,8 @@ def _is_unbatched(found: "Recognized", flow: Flow) -> bool:
     is_over_first = any(OVER_IMAGES in each.mistakes and each.places.windows == 1 for each in found.attentions)
     if not is_over_first:
         return False
-    patches = {viewed_from(node.args[0], VIEWS | CASTS) for node in flow.nodes if _is_over_whole(node)}
-    return all(len(value.shape) <= len(UNBATCHED) or value in patches for value in flow.inputs)
+    patches = {viewed_from(node.args[0], VIEWS | CASTS) for node in flow.history if _is_over_whole(node)}
+    return all(len(value.shape) <= len(UNBATCHED) or value in patches for value in flow.first_inputs)
 
 
 def _is_over_whole(node: Node) -> bool:

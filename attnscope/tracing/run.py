@@ -18,6 +18,7 @@ from attnscope.profiling.timing import Timing
 from attnscope.tracing.call_timing import CallsDifferError, time_calls
 from attnscope.tracing.calls import ForwardFailedError, Watched, watch
 from attnscope.tracing.comments.following import CommentCheck
+from attnscope.tracing.flow.record import Flow
 from attnscope.tracing.isolation import Inputs, dismantle, evaluating, inputs_apart, isolated
 from attnscope.tracing.options import TraceOptions
 from attnscope.tracing.process_state import collector_paused, default_device, modes_as_before, process_as_before
@@ -100,8 +101,9 @@ def run_watched(
             check.batch = batch = _batch(there, args, keywords)
             with _prepared(device):
                 _materialize(there, (args, keywords))
+                flow = Flow()
                 if submodule:
-                    there, (args, keywords) = received(there, submodule, args, keywords)
+                    there, (args, keywords), flow = received(there, submodule, args, keywords)
                 before = inputs_apart((args, keywords))
                 made: list[Any] = []
 
@@ -109,7 +111,7 @@ def run_watched(
                     made.append(_result(there, (args, keywords)))
                     return made[0]
 
-                watched = watch(there, forward, tracer)
+                watched = watch(there, forward, tracer, flow=flow)
                 warning = not_finite(tensors_within(made))
     except BaseException:
         dismantle(copies)
@@ -158,8 +160,10 @@ def _has_sizes(value: Any) -> bool:
 
 def received(
     module: nn.Module, path: str, args: tuple[Any, ...], keywords: Mapping[str, Any]
-) -> tuple[nn.Module, Inputs]:
+) -> tuple[nn.Module, Inputs, Flow]:
     """Run the whole module up to the submodule at `path`; return the submodule and the inputs of its first call.
+
+    The Flow is for the forward of the submodule. It knows what the inputs were in the whole, such as windows of an image.
 
     Raises:
         UsageError: the submodule does not exist, or the forward never calls it.
@@ -174,23 +178,26 @@ def received(
     class Reached(BaseException):
         pass
 
-    caught: list[Inputs] = []
+    caught: list[tuple[Inputs, Flow]] = []
 
     def catch(is_it: Callable[[nn.Module, Visit], bool]) -> bool:
+        flow = Flow()
+
         def entered(running: nn.Module, visit: Visit, args: Any, keywords: Any) -> None:
             if is_it(running, visit):
-                caught.append((args, keywords))
+                caught.append(((args, keywords), Flow(before=flow)))
                 raise Reached
 
         try:
-            watch(module, lambda: module(*args, **keywords), entered=entered)
+            watch(module, lambda: module(*args, **keywords), entered=entered, flow=flow)
         except Reached:
             return True
         return False
 
     # a shared module runs below several callers, or below one that calls it by another name
     if catch(lambda _, visit: visit.path == path) or catch(lambda running, _: running is submodules[path]):
-        return submodules[path], caught[0]
+        inputs, flow = caught[0]
+        return submodules[path], inputs, flow
     fix = f"trace the module {UNSCRIPTED}" if _scripted(module) else "choose a submodule that it calls"
     raise UsageError(f"{{module}} {path} is never called by the forward; {fix}")
 

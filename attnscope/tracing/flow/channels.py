@@ -25,7 +25,7 @@ def channels_last(flow: Flow) -> frozenset[Value]:
     if not axes:
         return frozenset()
     summed: dict[Value, set[int]] = defaultdict(set)
-    for node in flow.nodes:
+    for node in flow.history:
         for root in _summed_by(node):
             if root in axes:
                 value, place = axes[root]
@@ -35,8 +35,8 @@ def channels_last(flow: Flow) -> frozenset[Value]:
 
 def _last_axes(flow: Flow) -> dict[Root, tuple[Value, int]]:
     """Return the last two axes of each input or table of sequences, with their places."""
-    begun = [*flow.inputs]
-    begun += [value for node in flow.nodes if node.name in COPIES for value in node.inputs if value.maker is None]
+    begun = [*flow.inputs, *flow.first_inputs]
+    begun += [value for node in flow.history if node.name in COPIES for value in node.inputs if value.maker is None]
     return {
         value.axes[place][0].root: (value, place)
         for value in begun

@@ -58,20 +58,25 @@ def places_of(batch: Axis, rows: Axis, contracted: Axis, images: int, keys: Axis
     if sequence_first:
         counted, groups = second, [atom for atom in groups if atom not in second]
     is_known = all(atom.root.kind != UNKNOWN for atom in groups)
+    count, windows = size_of(counted), size_of(groups)
+    # as many images as in other inputs, of whose windows, frames or rows nothing is known
+    are_of_images = any(_is_first(atom) for atom in groups)
+    if are_of_images and not counted and windows % images == 0:
+        count, windows = images, windows // images
     rows, more = _within_image(rows, groups)
     sides, grid = window_of(rows, groups) if groups else (None, False)
     if groups and sides is None and size_of(keys) == size_of(rows):
         sides, grid = window_of(keys, groups)
     return Places(
         size_of(heads) if heads or is_known else None,
-        size_of(counted),
-        size_of(groups),
+        count,
+        windows,
         sides,
         grid,
         _padding([*rows, *groups]) if groups else 0,
         more,
         sequence_first,
-        _pooled_plane(rows, keys) or plane_of(rows, groups),
+        None if are_of_images else _pooled_plane(rows, keys) or plane_of(rows, groups),
         plane_of(keys, ()),
     )
 
@@ -125,8 +130,10 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
     """Return the sides of a window, None if unknown, and whether it is dilated.
 
     Along an axis of the image, the tokens of a window are neighbours if the windows are its outer part. They are at a
-    distance if the windows are its inner part.
+    distance if the windows are its inner part. The first axis of an input may count windows of any shape.
     """
+    if any(_is_first(atom) for atom in groups):
+        return None, False
     parts = _parts(rows, groups)
     if any(atom.root.how == "cat" and len(parts.get(atom.root, ())) == 1 for atom in rows):
         return None, False  # windows with tokens from elsewhere
@@ -141,6 +148,11 @@ def window_of(rows: Axis, groups: Iterable[Atom]) -> tuple[Shape | None, bool]:
     while len(sides) > 2 and sides[0] == 1:
         del sides[0]  # frames, or groups of images
     return (tuple(sides) or None), dilated
+
+
+def _is_first(atom: Atom) -> bool:
+    """Return whether an Atom is of the first axis of an input."""
+    return atom.root.how == "input" and atom.root.start == 0
 
 
 def _parts(rows: Axis, groups: Iterable[Atom]) -> dict[Root, list[Part]]:

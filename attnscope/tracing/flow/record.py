@@ -34,6 +34,8 @@ class Value:
 
     `is_real` is True for floating-point and complex numbers, which may have a gradient. `is_trainable` is True for a
     tensor that no operator made and that requires one.
+
+    `origin` is what an input of a submodule was in the forward of the whole; None if it is unknown.
     """
 
     shape: Shape
@@ -44,6 +46,7 @@ class Value:
     axes: Axes = ()
     is_constant: bool = False
     is_product: bool = False
+    origin: "Value | None" = None
 
     @property
     def is_weight(self) -> bool:
@@ -85,8 +88,12 @@ class Node:
 
 @dataclass
 class Flow:
-    """All operators that ran in a forward, in their order."""
+    """All operators that ran in a forward, in their order.
 
+    `before` has those of the whole module that ran before the forward of a submodule; None for the whole.
+    """
+
+    before: "Flow | None" = None
     nodes: list[Node] = field(default_factory=list)
     values: dict[int, tuple[Any, Value]] = field(default_factory=dict)
     """The Value of each tensor, by its identity, with a reference that shows whether the tensor still lives."""
@@ -97,12 +104,25 @@ class Flow:
     results: list[Value] = field(default_factory=list)
     """The tensors that the forward returns."""
 
+    @property
+    def history(self) -> list[Node]:
+        """Return all operators, after those that ran before a submodule."""
+        return [*(self.before.nodes if self.before else ()), *self.nodes]
+
+    @property
+    def first_inputs(self) -> list[Value]:
+        """Return the inputs of the whole module."""
+        return self.before.inputs if self.before else self.inputs
+
     def begin(self, inputs: Any) -> None:
         """Record the inputs of the forward."""
         for tensor in tensors_in(inputs):
-            self._keep(tensor, _value_of(tensor, source=INPUT))
+            value = self._keep(tensor, _value_of(tensor, source=INPUT))
+            value.origin = self.before._kept(tensor) if self.before else None
             self.given.append(self.values[id(tensor)])
         self.inputs = [value for _, value in self.given]
+        if self.before:
+            self.before.end(())
 
     def end(self, result: Any) -> None:
         """Record the result of the forward, and release the references to its tensors."""

@@ -60,18 +60,17 @@ class AxisRules:
     def __init__(self, batch: int, channels_last: frozenset[Value] = frozenset()) -> None:
         self.batch = batch
         self.channels_last = channels_last
+        self.begun: set[Value] = set()
+        """The values that no operator made and whose axes are set."""
         self.made: dict[Any, Root] = {}
         """Roots that come from others in the same way, so that equal slices of one tensor have equal axes."""
 
     def apply(self, flow: Flow) -> None:
         """Set `axes` and `is_constant` of each value."""
-        begun: set[Value] = set()
-        for node in flow.nodes:
+        for node in flow.history:
             inputs = list(node.inputs)
             for value in inputs:
-                if value.maker is None and value not in begun:
-                    begun.add(value)
-                    self.begin(value)
+                self.begin(value)
             is_constant = all(value.is_constant for value in inputs)
             is_product = node.macs > 0 or any(value.is_product for value in inputs)
             found = self.of(node)
@@ -89,8 +88,14 @@ class AxisRules:
             return ()
 
     def begin(self, value: Value) -> None:
-        """Set the axes of a value that no operator made."""
+        """Set the axes of a value that no operator made, unless they are set."""
+        if value.maker is not None or value in self.begun:
+            return
+        self.begun.add(value)
         value.is_constant = value.source != INPUT
+        if value.origin is not None and (axes := self.axes_before(value.origin)):
+            value.axes = axes
+            return
         kinds = [TABLE if value.is_constant else TOKEN] * len(value.shape)
         if not value.is_constant and value.shape:
             kinds[0] = BATCH if value.shape[0] == self.batch else TOKEN
@@ -101,6 +106,12 @@ class AxisRules:
             Root(size, kind, how, start=place, rank=len(kinds)).whole
             for place, (size, kind) in enumerate(zip(value.shape, kinds, strict=True))
         )
+
+    def axes_before(self, origin: Value) -> Axes:
+        """Return the axes of an input of a submodule, if it is data whose axes are known in the whole; else ()."""
+        self.begin(origin)
+        is_known = not origin.is_constant and _fit(origin.axes, origin.shape) and _are_known(origin.axes)
+        return origin.axes if is_known else ()
 
     def derived(self, axis: Axis, size: int, how: str = "", start: int = 0, kind: str = "") -> Axis:
         """Return a new axis that comes from another one; the same for the same arguments."""
