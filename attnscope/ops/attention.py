@@ -87,6 +87,18 @@ MASK_AT = {
     "scaled_dot_product_attention": 3,
 }
 """The index of the mask or bias among the arguments of each fused operator; None if it has no such argument."""
+CAUSAL_AT = {
+    "_scaled_dot_product_flash_attention": 4,
+    "_scaled_dot_product_flash_attention_for_cpu": 4,
+    "_scaled_dot_product_efficient_attention": 6,
+    "_scaled_dot_product_cudnn_attention": 6,
+    "_scaled_dot_product_attention_math_for_mps": 5,
+    "_scaled_dot_product_fused_attention_overrideable": 5,
+    "scaled_dot_product_attention": 5,
+}
+"""The index of `is_causal` among the arguments of each fused operator."""
+NATIVE_MASK_AT = {"_native_multi_head_attention": 9, "_transformer_encoder_layer_fwd": 18}
+"""The index of the mask among the arguments of each fused operator that has the projections too."""
 FUSED = tuple(MASK_AT)
 ATTENDING = frozenset({*FUSED, "flex_attention", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
 """Names of the operators that compute an attention, some of them with projections."""

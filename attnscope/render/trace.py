@@ -392,7 +392,8 @@ def _sizes(found: AttentionFound) -> list[str]:
     """Return the neighbourhood, the tokens and the heads of an attention."""
     heads = "heads unknown" if found.heads is None else f"{plural(found.heads, 'head')} of {found.head_dim}"
     unknown = UNKNOWN if found.scope == "predicted" else ""
-    return [f"{unknown}{found.neighbourhood.words}", _tokens(found), heads]
+    mask = [found.mask] if found.mask else []
+    return [f"{unknown}{found.neighbourhood.words}", *mask, _tokens(found), heads]
 
 
 def _tokens(found: AttentionFound) -> str:

@@ -639,7 +639,7 @@ class AttentionFound:
     the image; it is None if the attention is global or if the sides are unknown. `keys` is None if tokens have no scores
     with tokens, and `heads` if it is unknown. `mistakes` says what is likely to be a mistake. `family` is None if no
     attention of attnscope has the MACs of the module. `is_rotated` is True if queries and keys have a rotary position
-    embedding.
+    embedding. `mask` is "causal", "masked" or "masked or biased" if keys are, or may be, hidden from queries.
     """
 
     path: str
@@ -668,6 +668,7 @@ class AttentionFound:
     """The intervals of the shares of the time."""
     family: Family | None = None
     is_rotated: bool = False
+    mask: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from attnscope.reports.report import Neighbourhood as NeighbourhoodFigures
 from attnscope.tracing.calls import Call
 from attnscope.tracing.families import family_of
 from attnscope.tracing.flow.formula import Inside, Sizes, mixes_heads, written
+from attnscope.tracing.flow.masks import CAUSAL
 from attnscope.tracing.flow.record import Node
 from attnscope.tracing.recognition import Attention
 from attnscope.tracing.times import CallTimes
@@ -100,7 +101,7 @@ def attentions_found(attentions: Sequence[Attention], forward: Forward) -> list[
     kinds: dict[object, list[Attention]] = {}
     for attention in attentions:
         module = forward.macs_inside(attention.path)
-        kinds.setdefault((attention.likeness, module), []).append(attention)
+        kinds.setdefault((attention.likeness, mask_of(attention), module), []).append(attention)
     return [_found(equal, forward) for equal in kinds.values()]
 
 
@@ -140,7 +141,13 @@ def _found(equal: Sequence[Attention], forward: Forward) -> AttentionFound:
         neighbourhood=NeighbourhoodFigures.of(neighbourhood),
         mistakes=list(first.mistakes),
         is_rotated=first.rotation is not None,
+        mask=mask_of(first),
     )
+
+
+def mask_of(attention: Attention) -> str | None:
+    """Return what is known of a mask that hides keys of a query, beside that of shifted or padded windows."""
+    return attention.mask if attention.places.windows == 1 or attention.mask == CAUSAL else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +331,8 @@ def neighbourhood_of(attention: Attention) -> Neighbourhood:
 def _family(attention: Attention, forward: Forward) -> tuple[Spec | None, bool]:
     """Return the Spec with the sizes and the MACs of an attention, and whether it has all MACs of the module around."""
     seen = observed(attention)
-    if seen is None or attention.layer is None:
-        return None, False
+    if seen is None or attention.layer is None or mask_of(attention):
+        return None, False  # no family hides keys
     seen = replace(seen, is_biased=_is_biased(attention, forward))
     module = forward.inside([attention.path])
     layer = {*module, *attention.projections}

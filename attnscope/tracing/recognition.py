@@ -23,6 +23,7 @@ from attnscope.tracing.flow.axes import (
 from attnscope.tracing.flow.channels import channels_last
 from attnscope.tracing.flow.contractions import MATMULS, RUNNING, Contraction
 from attnscope.tracing.flow.formula import ROLES, Core
+from attnscope.tracing.flow.masks import mask_of_fused, mask_of_pair, strongest
 from attnscope.tracing.flow.pairs import Pair, Pairs, find_pairs, is_joint, values_axis
 from attnscope.tracing.flow.places import Places, places_of, window_of
 from attnscope.tracing.flow.projections import Layer, layer_of
@@ -75,6 +76,7 @@ class Attention:
         is_other: whether the keys surely come from another sequence than the queries, which may be as long.
         mistakes: what is likely to be a mistake in it.
         rotation: the rotary position embedding of queries and keys; None without one.
+        mask: what is known of a mask of the scores: a word of `flow.masks`; None without one.
         path: the innermost module that contains it.
         projections: indices of the calls of its projections.
         first: index of the call of the score.
@@ -94,6 +96,7 @@ class Attention:
     layer: Layer | None = None
     mistakes: tuple[str, ...] = ()
     rotation: Rotation | None = None
+    mask: str | None = None
     path: str = ""
     projections: tuple[int, ...] = ()
     first: int = 0
@@ -293,6 +296,7 @@ def _of_fused(node: Node, batch: int) -> _Part:
         pooled=_are_of_queries(rows, keys),
         is_other=_are_others(rows, keys, _values_of(node), channels),
         mistakes=_mistakes(rows, keys, channels, places, ()),
+        mask=mask_of_fused(node),
     )
     inputs = tuple(value for value in node.args[:3] if isinstance(value, Value))
     return _Part((node,), found, inputs, (node.outputs[0],), rows, keys, channels, _selected(query))
@@ -405,6 +409,7 @@ def _of_pair(pair: Pair, batch: int, consumers: Consumers) -> _Part | None:
         pooled=_are_of_queries(queries, keys),
         is_other=_are_others(queries, keys, values_axis(pair), first.contracted),
         mistakes=_mistakes(queries, keys, first.contracted, places, _wrong_axes(pair, queries, compared)),
+        mask=mask_of_pair(pair, consumers) if scope == "tokens" else None,
     )
     if pair.is_reused:
         found = replace(found, rotation=_rotation(first.left, first.right))
@@ -719,7 +724,8 @@ def _joined(run: list[_Part]) -> _Part:
         return run[0]
     step, first = _step(run[0], run[1]), run[0].found
     places, times = first.places, len(run)
-    found = replace(first, macs=sum(part.found.macs for part in run))
+    mask = strongest(part.found.mask for part in run)  # a loop may leave out the mask of blocks whose keys are all seen
+    found = replace(first, macs=sum(part.found.macs for part in run), mask=mask)
     if step == "queries":
         found = replace(found, tokens=sum(part.found.tokens for part in run))
     elif step == "keys":
