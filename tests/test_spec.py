@@ -1,12 +1,14 @@
 """Valid Specs, and errors of invalid ones: the value, the rule and the nearest valid value."""
 
 import dataclasses
+import re
 
 import pytest
 
 from attnscope import SwinSpec, UsageError, ViTSpec, attentions
 from attnscope.attentions.cswin.spec import CSWinSpec
 from attnscope.attentions.hiera.spec import HieraSpec
+from attnscope.attentions.spec import own_fields
 from attnscope.core.sizes import LARGEST
 
 WRONG = [
@@ -135,3 +137,17 @@ def test_complexities_are_those_of_the_swin_paper():
     stages = [SwinSpec(dim=96 * 2**i, heads=3 * 2**i, resolution=56 // 2**i).complexity().ratio for i in range(4)]
     assert [round(ratio, 2) for ratio in stages] == [13.81, 2.70, 1.18, 1.00]
     assert SwinSpec(batch=3).complexity().own_macs == 3 * 145_108_992
+
+
+@pytest.mark.parametrize("name", attentions.names())
+def test_help_shows_the_default_of_the_scale_or_says_that_it_is_not_available(name):
+    kind = attentions.spec_class(name)
+    rules = own_fields(kind)["qk_scale"].metadata
+    if rules["help"].startswith("Not available"):
+        with pytest.raises(UsageError, match="qk_scale"):
+            kind(qk_scale=0.5)
+        return
+    channels = re.fullmatch(r"1/√\((\w+)/heads\)", rules["shown"])[1]
+    spec = kind()
+    assert spec.score_scale == (getattr(spec, channels) // spec.heads) ** -0.5
+    assert kind(qk_scale=0.5).score_scale == 0.5

@@ -42,6 +42,8 @@ EXAMPLES = (
 )
 OF_BLOCKS = ("stage", "block")
 """Fields of networks that choose a block."""
+ITS_OWN = "its own"
+"""The default of a flag for which attentions have different ones, as help shows it."""
 SCOPE = Annotated[
     str,
     option(
@@ -122,13 +124,17 @@ def values_of(preset: str, attention: str | None) -> tuple[str, dict[str, Any]]:
 def all_fields() -> dict[str, Field[Any]]:
     """Return the fields of all attentions, each once and without a default, since attentions have different ones."""
     found: dict[str, Field[Any]] = {}
-    for name in attentions.names():
-        for declared in own_fields_first(attentions.spec_class(name)):
-            if declared.name not in found or count_sides(spec_kind(declared)) == 2:  # an image, and not a video
-                shown = declared.metadata.get("shown", "its own")
-                copied: Field[Any] = option_field(None, **{**declared.metadata, "shown": shown})
-                copied.name, copied.type = declared.name, spec_kind(declared) | None
-                found[declared.name] = copied
+    every = [declared for name in attentions.names() for declared in own_fields_first(attentions.spec_class(name))]
+    defaults: dict[str, set[str]] = {}
+    for declared in every:
+        defaults.setdefault(declared.name, set()).add(declared.metadata.get("shown", ITS_OWN))
+    for declared in every:
+        if declared.name not in found or count_sides(spec_kind(declared)) == 2:  # an image, and not a video
+            shared = defaults[declared.name]
+            shown = ITS_OWN if len(shared) > 1 else next(iter(shared))
+            copied: Field[Any] = option_field(None, **{**declared.metadata, "shown": shown})
+            copied.name, copied.type = declared.name, spec_kind(declared) | None
+            found[declared.name] = copied
     return found | {name: own_fields(networks.spec_class("swin"))[name] for name in OF_BLOCKS}
 
 

@@ -104,6 +104,7 @@ class HieraSpec(Headed):
     resolution: Pair = option((56, 56), "Grid size in tokens.")
     window: Pair = option((8, 8), "Size of a mask unit in tokens; 0 is global attention.", low=0)
     q_stride: int = option(2, "Side of the cell of tokens whose maximum is one query.")
+    qk_scale: float | None = option(None, "Scale of q·kᵀ.", low=0.0, shown="1/√(out_dim/heads)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

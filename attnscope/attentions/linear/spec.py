@@ -73,6 +73,7 @@ class LinearSpec(Headed):
     resolution: Pair = option((14, 14), "Grid size in tokens.")
     scales: Ints = option((5,), "Side of the tokens that are aggregated for each further scale; must be odd.")
     qkv_bias: bool = option(False, "Add a bias to q, k and v.")
+    qk_scale: float | None = option(None, "Not available: linear attention has no scores.", low=0.0, shown="none")
 
     def __post_init__(self) -> None:
         super().__post_init__()

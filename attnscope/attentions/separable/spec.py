@@ -86,6 +86,9 @@ class SeparableSpec(Spec):
     dim: int = option(128, "Embedding dimension.")
     resolution: Pair = option((32, 32), "Grid size in tokens.")
     patch: Pair = option((2, 2), "Size of a patch in tokens; the sum has one token of each patch.")
+    qk_scale: float | None = option(
+        None, "Not available: separable attention has no scores of pairs.", low=0.0, shown="none"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

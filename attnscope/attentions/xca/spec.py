@@ -50,8 +50,8 @@ class XCASpec(Headed):
     of keys and values by 1/√d and applies it to the queries (Ding et al., arXiv 2204.03645, equation 3).
 
     Raises:
-        UsageError: if a value is out of range. dim must be divisible by heads. The kernel must be eager, since fused
-            kernels attend between tokens.
+        UsageError: if a value is out of range, or if qk_scale is given. dim must be divisible by heads. The kernel must
+            be eager, since fused kernels attend between tokens.
     """
 
     name: ClassVar[str] = "xca"
@@ -73,12 +73,20 @@ class XCASpec(Headed):
     heads: int = option(4, "Number of attention heads.")
     resolution: Pair = option((14, 14), "Grid size in tokens.")
     variant: str = option("xcit", f"Variant: {', '.join(VARIANTS)}.", choices=VARIANTS)
+    qk_scale: float | None = option(
+        None, "Not available: XCiT learns a scale, DaViT has 1/√(dim/heads).", low=0.0, shown="none"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_heads()
         if self.kernel != "eager":
             raise UsageError(f"{{kernel}} must be eager for attention between channels (got {self.kernel})")
+        if self.qk_scale is not None:
+            raise UsageError(
+                f"{{qk_scale}} must be unset for attention between channels, whose variants have scales of their own "
+                f"(got {self.qk_scale})"
+            )
 
     @classmethod
     def candidates(cls, seen: Observed) -> Iterator[dict[str, Any]]:
