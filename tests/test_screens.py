@@ -312,6 +312,18 @@ class TestColumns:
         assert fit(self.columns, self.rows, Screen(width=11)) == (self.columns[:2], ["x"])
         assert fit(self.columns, self.rows, Screen(width=1)) == (self.columns[:1], ["n", "x"])
 
+    def test_an_empty_column_is_dropped_before_one_with_content(self):
+        empty = Column("e", "e", lambda row: "", rank=0.5)
+        columns = [self.columns[0], empty, *self.columns[1:]]
+        assert fit(columns, self.rows, Screen(width=10)) == (self.columns[:2], ["e", "x"])
+        assert fit(columns, self.rows, Screen(width=80)) == (columns[:4], [])
+
+    def test_a_cell_continues_on_a_new_line_after_the_separator(self):
+        column = Column("c", "c", lambda row: "all-gather x; halo y", breaks="; ")
+        assert column.cells(self.rows, Screen())[1] == "all-gather x;\nhalo y"
+        assert column.width(self.rows, Screen()) == len("all-gather x;")
+        assert to_csv([column], self.rows[:1]) == "c\nall-gather x; halo y\n"
+
     def test_forms(self):
         assert to_csv(self.columns, self.rows) == "name,n,x_s,hidden\na,1,0.5,-\nb,,0.25,-\ntotal,,0.75,\n"
         assert to_markdown(self.columns, self.rows).splitlines() == [

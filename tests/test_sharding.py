@@ -22,11 +22,13 @@ from attnscope.attentions.twins.spec import TwinsSpec
 from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
+from attnscope.networks.vit.spec import ViTNetworkSpec
 from attnscope.plan.links import parse_device, parse_link
 from attnscope.plan.memory import Memory
 from attnscope.plan.mesh import KINDS, chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
-from attnscope.render.sharding import time_lines
+from attnscope.render.screen import Screen
+from attnscope.render.sharding import render_sharding, time_lines
 from attnscope.reports.sharding import ShardingReport
 from tests import schema
 
@@ -491,3 +493,21 @@ def test_the_default_plan_is_legal_and_sends_the_fewest_bytes(name, plan):
     ranks = int(plan.partition("=")[2])
     sent = [each.bytes_sent for each in plans_for(spec, ranks) if each.bytes_sent is not None]
     assert plan_shards(spec, plan).totals.bytes_sent == min(sent)
+
+
+def test_a_narrow_screen_has_the_collectives_and_no_empty_column() -> None:
+    report = plan_shards(ViTSpec(tokens=257, dim=1280, heads=16), "ulysses=8")
+    screen = render_sharding(report, "table", Screen(width=60))
+    assert screen.splitlines()[3].split() == ["step", "on", "a", "rank", "before", "bytes", "sent"]
+    assert all(line in screen for line in ("all-to-all q, k", "all-to-all v", "all-to-all heads"))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_collectives_before_and_after_a_part_fit_on_lines_of_their_own(width: int) -> None:
+    spec = ViTNetworkSpec(patch=14, dim=1280, heads=16, depth=32)
+    lines = render_sharding(plan_shards(spec, "sp=8"), "table", Screen(width=width)).splitlines()
+    heading = next(line for line in lines if line.startswith(" part"))
+    assert {"before", "after"} <= {*heading.split()}
+    block = next(index for index, line in enumerate(lines) if line.startswith(" block"))
+    assert "all-gather x, branch;" in lines[block]
+    assert lines[block + 1].strip() == "reduce-scatter y, branch"

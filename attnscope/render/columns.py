@@ -46,6 +46,7 @@ class Column(Generic[Row]):
         tint: a function that returns the style of a cell if it differs from that of its row.
         most: the largest width on the screen; longer cells are shortened. None for no limit.
         is_long: whether its cells may be shortened, so that other columns fit.
+        breaks: separator after which a cell of the screen continues on a new line; empty for cells of one line.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Column(Generic[Row]):
     total_at_least: Value = None
     most: int | None = None
     is_long: bool = False
+    breaks: str = ""
     _texts: dict[int, tuple[Sequence[Row], list[str]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -105,6 +107,10 @@ class Column(Generic[Row]):
         """Return the heading, a cell for each row, and the total."""
         return self._once(rows, screen)[1]
 
+    def is_empty(self, rows: Sequence[Row]) -> bool:
+        """Return whether it has nothing but its heading."""
+        return not self.foot and not any(self.texts(rows))
+
     def width(self, rows: Sequence[Row], screen: Screen) -> int:
         """Return the width of the widest cell."""
         return self._once(rows, screen)[2]
@@ -117,7 +123,10 @@ class Column(Generic[Row]):
             shown = {text: screen.text(text) for text in set(texts)}
             if self.most is not None and screen.width is not None:
                 shown = {text: shortened(cell, self.most) for text, cell in shown.items()}
-            self._cells[key] = rows, [shown[text] for text in texts], max(map(cell_len, shown.values()))
+            if self.breaks:
+                shown = {text: cell.replace(self.breaks, f"{self.breaks.rstrip()}\n") for text, cell in shown.items()}
+            lines = [line for cell in shown.values() for line in cell.split("\n")]
+            self._cells[key] = rows, [shown[text] for text in texts], max(map(cell_len, lines))
         return self._cells[key]
 
 
@@ -156,7 +165,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
     """Return the columns that fit on the screen and the titles of the dropped ones.
 
     The lowest rank is placed first, and of equal ranks the last column. A column that is too wide leaves its room to those
-    of higher ranks.
+    of higher ranks. Columns above rank 0 without content come last.
     """
     shown = [column for column in columns if column.rank is not None]
     if screen.width is None:
@@ -165,7 +174,7 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
     shown = _narrowed(shown, rows, screen, room)
     kept: set[str] = set()
     last_first = shown[::-1]
-    for column in sorted(last_first, key=lambda column: column.rank or 0):
+    for column in sorted(last_first, key=lambda column: _order(column, rows)):
         width = column.width(rows, screen) + GAP
         if width <= room or not column.rank:
             kept.add(column.key)
@@ -176,6 +185,11 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], screen: Screen) -> 
         [column for column in shown if column.key in kept],
         [column.title for column in shown if column.key not in kept and column.title],
     )
+
+
+def _order(column: Column[Row], rows: Sequence[Row]) -> tuple[bool, float]:
+    """Return the place of a column among those that a screen has room for."""
+    return bool(column.rank and column.is_empty(rows)), column.rank or 0
 
 
 def _narrowed(columns: list[Column[Row]], rows: Sequence[Row], screen: Screen, room: int) -> list[Column[Row]]:

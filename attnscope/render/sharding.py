@@ -1,6 +1,7 @@
 """A ShardingReport on a screen: the steps of one rank with their collectives, the other plans, and the times."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -15,6 +16,8 @@ from attnscope.render.screen import Labelled, Screen, labelled
 from attnscope.reports.sharding import OtherPlan, ShardedStep, ShardingReport
 
 Of = Column[ShardedStep]
+COLLECTIVES, BETWEEN = ("before", "after"), "; "
+"""Keys of the columns of collectives, and what separates the kinds in a cell."""
 
 
 def render_sharding(report: ShardingReport, form: str, screen: Screen) -> str:
@@ -32,9 +35,16 @@ def render_sharding(report: ShardingReport, form: str, screen: Screen) -> str:
 def sharding_parts(report: ShardingReport, screen: Screen) -> list[RenderableType]:
     """Return the headline, the table, and the lines below it."""
     columns, hidden = fit(sharding_columns(report), report.steps, screen)
+    if hidden:
+        columns, hidden = fit(_in_lines(sharding_columns(report)), report.steps, screen)
     table = rows_table(columns, report.steps, screen, lambda row: "bold cyan" if row.bytes_sent else "")
     above = [screen.headline(report.title), Text(""), table, *screen.hidden(hidden), Text("")]
     return [*above, screen.lines(sharding_lines(report) + screen.suggestion(*report.next))]
+
+
+def _in_lines(columns: list[Of]) -> list[Of]:
+    """Return columns whose cells have a line for each kind of collective, so that more columns fit on a narrow screen."""
+    return [replace(column, breaks=BETWEEN) if column.key in COLLECTIVES else column for column in columns]
 
 
 def sharding_columns(report: ShardingReport) -> list[Of]:
@@ -47,9 +57,9 @@ def sharding_columns(report: ShardingReport) -> list[Of]:
         *([Of("times", "runs", lambda row: row.times, str, 1)] if of_parts else []),
         Of("letters", "letters", lambda row: row.pattern, rank=None, right=False),
         Of("outputs", "on one device", lambda row: spell_all([row.outputs]), rank=4, right=False),
-        Of("local_outputs", "on a rank", lambda row: spell_all(row.local_outputs), rank=1, right=False),
-        Of("before", "before", lambda row: collectives(row.before), rank=2, right=False),
-        Of("after", "after", lambda row: collectives(row.after), rank=2, right=False),
+        Of("local_outputs", "on a rank", lambda row: spell_all(row.local_outputs), rank=2, right=False),
+        Of("before", "before", lambda row: collectives(row.before), rank=1.5, right=False),
+        Of("after", "after", lambda row: collectives(row.after), rank=1.5, right=False),
         Of("bytes_sent", "bytes sent", lambda row: row.bytes_sent, _exact, 0, totals.bytes_sent),
         Of("macs", "MACs", lambda row: row.macs, words.metric, 3, totals.macs),
         Of("params", "params", lambda row: row.params, words.metric, 7, totals.params),
@@ -196,7 +206,7 @@ def collectives(transfers: Sequence[Transfer]) -> str:
     for each in transfers:
         if each.kind not in ("copy", "slice"):
             tensors.setdefault(each.kind, []).append(each.tensor)
-    return "; ".join(f"{kind} {', '.join(dict.fromkeys(names))}" for kind, names in tensors.items())
+    return BETWEEN.join(f"{kind} {', '.join(dict.fromkeys(names))}" for kind, names in tensors.items())
 
 
 def plan_columns(report: ShardingReport) -> list[Column[OtherPlan]]:
