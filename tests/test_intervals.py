@@ -5,6 +5,8 @@ import random
 import statistics
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attnscope.core.interval import CANNOT_TELL, EQUAL, FASTER, SLOWER, Interval, verdict_on
 from attnscope.profiling.intervals import (
@@ -147,7 +149,9 @@ def test_an_interval_is_widened_and_divided_outwards():
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [(13.2, 15.7, "13–16×"), (1.181, 1.2239, "1.18–1.23×"), (0.92, 1.31, "0.9–1.4×"), (47, 111, "47–111×"),
-     (2.0, 2.0, "2.00×"), (1.04, 1.38, "1.04–1.38×"), (0.77, 0.92, "0.77–0.92×")],
+     (2.0, 2.0, "2.00×"), (1.04, 1.38, "1.04–1.38×"), (0.77, 0.92, "0.77–0.92×"),
+     (1.0034, 1.108, "1.003–1.11×"), (0.9028, 0.99962, "0.90–0.9997×"), (1.0005, 1.0008, "1.0005–1.01×"),
+     (1.0, 1.108, "1.0–1.2×"), (1.0034, 2.9, "1.003–2.90×")],
 )  # fmt: skip
 def test_a_ratio_has_only_the_digits_that_its_interval_leaves(low, high, words):
     assert ratio_range(Interval(low, high)) == words
@@ -163,6 +167,13 @@ def test_a_ratio_has_only_the_digits_that_its_interval_leaves(low, high, words):
 )  # fmt: skip
 def test_a_speed_has_its_interval_and_says_if_it_is_unstable(ratio, value, words):
     assert speed(ratio, value) == words
+
+
+@given(st.floats(1.00001, 20), st.floats(1, 3))
+def test_printed_ends_include_1_only_if_the_interval_does(low, width):
+    for ratio in (Interval(low, low * width), Interval(low, low * width).inverse, Interval(1 / low, low * width)):
+        ends = [float(end) for end in ratio_range(ratio).removesuffix("×").split("–")]
+        assert (ends[0] <= 1 <= ends[-1]) is (ratio.low <= 1 <= ratio.high)
 
 
 def test_a_speed_leaves_the_fix_out_if_another_line_has_it():

@@ -86,6 +86,8 @@ def ratio_range(ratio: Interval) -> str:
     return f"{low}×" if low == high else f"{low}–{high}×"
 
 
+MOST_DECIMALS = 6
+"""Decimals of an end of a ratio that is nearly 1."""
 UNSTABLE = ", unstable"
 REMEDY = ": use a longer --budget"
 """The fix for an unstable ratio."""
@@ -125,21 +127,26 @@ def speed(ratio: Interval | None, value: float, with_fix: bool = True) -> str:
 def digits_apart(ratio: Interval) -> tuple[str, str]:
     """Return both ends with one digit of the width of the interval, rounded outwards; below 10 with one or two decimals.
 
-    Rounded ends include 1 only if the interval does, or if two decimals do not show that it does not.
+    Rounded ends include 1 only if the interval does: if two decimals do not show that it does not, the end near 1 has more.
     """
     width = max(ratio.high - ratio.low, 0.01)
     decimals = min(2, max(int(ratio.high < 10), -floor(log10(width))))
     low, high = _outwards(ratio, decimals)
-    if low <= 1 <= high and not ratio.low <= 1 <= ratio.high:
-        decimals = 2
-        low, high = _outwards(ratio, decimals)
-    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+    if ratio.low <= 1 <= ratio.high or not float(low) <= 1 <= float(high):
+        return low, high
+    low, high = _outwards(ratio, 2)
+    finer = (_outwards(ratio, decimals) for decimals in range(2, MOST_DECIMALS + 1))
+    if ratio.low > 1:
+        return next((end for end, _ in finer if float(end) > 1), low), high
+    return low, next((end for _, end in finer if float(end) < 1), high)
 
 
-def _outwards(ratio: Interval, decimals: int) -> tuple[float, float]:
+def _outwards(ratio: Interval, decimals: int) -> tuple[str, str]:
+    """Return both ends with this number of decimals, the low one rounded down and the high one up."""
     scale = 10**decimals
     # an end that is exact in these digits is not moved by its rounding error
-    return floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
+    low, high = floor(ratio.low * scale + 1e-9) / scale, ceil(ratio.high * scale - 1e-9) / scale
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
 def share_range(share: Interval | None) -> str:
