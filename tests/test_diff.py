@@ -525,3 +525,15 @@ def test_the_kernel_of_the_run_does_not_repeat_the_forward():
     screen = shown(with_kernels, replace(slowed(with_kernels, forward=2.0), kernels=slower))
     assert "kernel sdpa" in screen
     assert "kernel eager" not in screen
+
+
+def test_a_narrow_screen_hides_the_times_before_the_ratio():
+    run = timed(explore(ViTSpec(), time=False))
+    diff = compare(run, slowed(run, forward=1.9))
+    shown = []
+    for width in (60, 48, 40):
+        lines = render_diff(diff, ("a.json", "b.json"), "table", Screen(width=width)).splitlines()
+        heading = next(line for line in lines if line.startswith(" time"))
+        shown.append([title.strip() for title in heading.split("  ") if title.strip()])
+    everything = ["time", "before", "after", "after / before"]
+    assert shown == [everything, ["time", "after", "after / before"], ["time", "after / before"]]

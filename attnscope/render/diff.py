@@ -86,14 +86,14 @@ def diff_columns(normalized: bool = True) -> list[Column[TimeChange]]:
         Column[TimeChange]("step", "time", lambda row: row.name, right=False, text=_name, is_long=True),
         Column[TimeChange]("of", "of", lambda row: row.of, rank=None),
         Column[TimeChange]("times", "times", lambda row: row.times, rank=None),
-        Column[TimeChange]("before_s", "before", lambda row: row.before_s, _seconds, rank=2),
-        Column[TimeChange]("after_s", "after", lambda row: row.after_s, _seconds, rank=1),
+        Column[TimeChange]("before_s", "before", lambda row: row.before_s, _seconds, rank=3),
+        Column[TimeChange]("after_s", "after", lambda row: row.after_s, _seconds, rank=2),
         Column[TimeChange](
             "ratio",
             "after / before",
             lambda row: row.ratio,
             _ratio,
-            rank=3,
+            rank=1.5,
             text=lambda row: _range(row.measured_interval),
         ),
         Column[TimeChange]("ratio_low", "", lambda row: row.ratio_low, _ratio, rank=None),
@@ -103,7 +103,7 @@ def diff_columns(normalized: bool = True) -> list[Column[TimeChange]]:
             "same host speed",
             lambda row: row.normalized_ratio,
             _ratio,
-            rank=2.5 if normalized else None,
+            rank=1 if normalized else None,
             text=lambda row: _range(row.normalized_interval),
         ),
         Column[TimeChange]("normalized_low", "", lambda row: row.normalized_low, _ratio, rank=None),
@@ -257,9 +257,9 @@ def count_columns(title: str, spell: Callable[[int], str]) -> list[Column[CountR
 
     return [
         Column[CountRow]("name", title, lambda row: row.name, right=False, is_long=True),
-        Column[CountRow]("before", "before", lambda row: row.before, rank=2, text=lambda row: count(row, row.before)),
+        Column[CountRow]("before", "before", lambda row: row.before, rank=3, text=lambda row: count(row, row.before)),
         Column[CountRow]("after", "after", lambda row: row.after, rank=1, text=lambda row: count(row, row.after)),
-        Column[CountRow]("ratio", "after / before", lambda row: row.ratio, rank=3, text=_count_ratio),
+        Column[CountRow]("ratio", "after / before", lambda row: row.ratio, rank=2, text=_count_ratio),
         Column[CountRow]("verdict", "", _count_verdict, right=False),
     ]
 
