@@ -112,7 +112,7 @@ WRONG = [
     ("vit --no-time --roofline", 2, "--roofline requires times, but --no-time disables them; remove one of them"),
     ("vit --no-time --kernels", 2, "--kernels requires times, but --no-time disables them; remove one of them"),
     ("vit --device meta --kernels", 2, "--kernels requires times, but --device meta computes nothing; remove one"),
-    ("vit --config {tmp}/value.toml", 2, "dim in --config {tmp}/value.toml must be an integer (got x)"),
+    ("vit --config {tmp}/value.toml", 2, "--config {tmp}/value.toml: dim must be an integer (got x)"),
     ("swin --config {tmp}/value.toml", 2, "--config {tmp}/value.toml must have a table [swin] (got [vit]); add it"),
     ("vit extra", 2, "attnscope vit got an argument too many (extra); remove it"),
     ("diff a b c d", 2, "attnscope diff got arguments too many (c d); remove them"),
@@ -496,21 +496,38 @@ def test_a_switch_is_true_or_false_in_the_environment_and_in_a_file(attnscope, t
         "attnscope: ATTNSCOPE_VIT_CLS must be true or false (got 'may be')\n"
     )
     assert attnscope("vit", "--config", str(maybe)).stderr == (
-        f"attnscope: cls in --config {maybe} must be true or false (got 'maybe')\n"
+        f"attnscope: --config {maybe}: cls must be true or false (got 'maybe')\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "said"),
+    [
+        ("heads = 7", [], "--dim must be divisible by heads 7 (got 768); nearest: 763 or 770, or heads 6 or 8"),
+        ("kernel = 3", [], "kernel 3 is unknown; available: compile, eager, "),
+        ("dim = 770", ["--heads", "12"], "dim must be divisible by --heads 12 (got 770); nearest: "),
+    ],
+)
+def test_an_error_begins_with_the_config_file_that_sets_a_field(attnscope, tmp_path, table, words, said):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f"[vit]\n{table}\n")
+    done = attnscope("vit", "--no-time", "--config", str(mine), *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"attnscope: --config {mine}: {said}")
 
 
 def test_contradicting_values_from_one_source_are_an_error(attnscope, tmp_path):
     both = tmp_path / "both.toml"
     both.write_text("[vit]\ntokens = 50\nimage = 384\n")
-    for words, env in [
-        (["--config", str(both)], {}),
-        ([], {"ATTNSCOPE_VIT_TOKENS": "50", "ATTNSCOPE_VIT_IMAGE": "384"}),
+    for words, env, said in [
+        (["--config", str(both)], {}, f"--config {both}: tokens and image both set"),
+        (
+            [],
+            {"ATTNSCOPE_VIT_TOKENS": "50", "ATTNSCOPE_VIT_IMAGE": "384"},
+            "ATTNSCOPE_VIT_TOKENS and ATTNSCOPE_VIT_IMAGE both set",
+        ),
     ]:
-        named = [
-            f"{name} in --config {both}" if words else f"ATTNSCOPE_VIT_{name.upper()}" for name in ("tokens", "image")
-        ]
-        assert f"{' and '.join(named)} both set" in attnscope("vit", *words, "--no-time", **env).stderr
+        assert attnscope("vit", *words, "--no-time", **env).stderr.startswith(f"attnscope: {said}")
     assert attnscope("vit", "--no-time", "--format", "csv", ATTNSCOPE_VIT_JSON="1").stdout.startswith("step,")
 
 

@@ -19,7 +19,7 @@ from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
 from attnscope.cli.flags import as_text, key_of, needs_of
 from attnscope.cli.help import encodable, write_examples, write_flags, write_sections, write_usage
-from attnscope.cli.mistakes import fix_of_argument, name_by_source, path_of
+from attnscope.cli.mistakes import fix_of_argument, name_sources, path_of
 from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
 from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal, quoted
 
@@ -200,7 +200,7 @@ def _explained_by(context: Any) -> Iterator[None]:
             error.ctx = context  # type: ignore[attr-defined] # typer's parser leaves it out
         raise
     except AttnscopeError as error:
-        error.spell = partial(name_by_source, context)
+        name_sources(error, context)
         raise
 
 

@@ -2,13 +2,14 @@
 
 import difflib
 import os
+from functools import partial
 from typing import Any
 
 import typer
 
 from attnscope import attentions
 from attnscope.cli.flags import BY_PRESET, key_of
-from attnscope.core.errors import flag, quoted
+from attnscope.core.errors import AttnscopeError, UsageError, flag, literal, quoted
 
 OTHER_WAYS = {
     (
@@ -140,16 +141,38 @@ def _wrong_switch(error: typer.BadParameter) -> str:
     if param is None or not isinstance(name, str):
         return error.format_message()
     value = os.environ.get(name) or defaults.get(param.name)
-    return f"{name_by_source(error.ctx, str(param.name))} must be true or false (got {value!r})"
+    wrong = UsageError(f"{{{param.name}}} must be true or false (got {literal(repr(value))})")
+    name_sources(wrong, error.ctx)
+    return wrong.in_flags()
 
 
-def name_by_source(context: Any, field: str) -> str:
+def name_sources(error: AttnscopeError, context: Any) -> None:
+    """Give an error the names under which the user set its fields, and the config file of those that it sets."""
+    error.spell = partial(_name_by_source, context)
+    error.locate = partial(_file_of, context)
+
+
+def _name_by_source(context: Any, field: str) -> str:
     """Return the name under which the user set a field: its flag, its variable, or its key in a config file."""
-    param = next((each for each in context.command.params if each.name == field), None)
+    param = _param(context, field)
+    if param is not None and _source(context, field) == "ENVIRONMENT" and isinstance(param.envvar, str):
+        return str(param.envvar)
+    return str(key_of(param.opts)) if param is not None and _file_of(context, field) else flag(field)
+
+
+def _file_of(context: Any, field: str) -> str:
+    """Return the config file that sets a field, `--config mine.toml`; an empty text if none does."""
+    is_set = _source(context, field) == "DEFAULT_MAP" and field not in context.meta.get(BY_PRESET, ())
+    path = context.params.get("config")
+    return f"--config {path}" if is_set and path and _param(context, field) is not None else ""
+
+
+def _param(context: Any, field: str) -> Any:
+    """Return the parameter of a field; None if the command does not have it."""
+    return next((each for each in context.command.params if each.name == field), None)
+
+
+def _source(context: Any, field: str) -> str | None:
+    """Return the name of the source of a value; None if it is unknown."""
     source = context.get_parameter_source(field)
-    kind = None if param is None or source is None else source.name
-    if kind == "ENVIRONMENT" and isinstance(param.envvar, str):  # type: ignore[union-attr]
-        return str(param.envvar)  # type: ignore[union-attr]
-    if kind == "DEFAULT_MAP" and field not in context.meta.get(BY_PRESET, ()) and context.params.get("config"):
-        return f"{key_of(param.opts)} in --config {context.params['config']}"  # type: ignore[union-attr]
-    return flag(field)
+    return None if source is None else str(source.name)

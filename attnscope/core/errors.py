@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+"""A field of a message, in braces, or an escaped brace."""
+
 LONGEST_LINE = 100
 """Characters of a third-party error that are shown."""
 
@@ -20,13 +23,25 @@ class AttnscopeError(Exception):
     exit_code = 1
     spell: "Callable[[str], str] | None" = None
     """The function of the command line that spells a field by the source of its value; None spells all as flags."""
+    locate: "Callable[[str], str] | None" = None
+    """The function of the command line that returns the file with the value of a field, if any; None for no files."""
 
     def __str__(self) -> str:
         return _spelled(self.args[0], str)
 
     def in_flags(self) -> str:
-        """Return the message with the fields as flags: `--dim 770 is not divisible by --heads 12`."""
-        return _spelled(self.args[0], self.spell or flag)
+        """Return the message with the fields as flags: `--dim 770 is not divisible by --heads 12`.
+
+        The files that set some of the fields come first: `--config mine.toml: dim 770 is not divisible by --heads 12`.
+        """
+        return self._files() + _spelled(self.args[0], self.spell or flag)
+
+    def _files(self) -> str:
+        """Return the files that set fields of the message, each followed by a colon."""
+        if self.locate is None:
+            return ""
+        files = dict.fromkeys(self.locate(found[1]) for found in FIELD.finditer(self.args[0]) if found[1])
+        return "".join(f"{file}: " for file in files if file)
 
 
 class UsageError(AttnscopeError, ValueError):
@@ -100,7 +115,7 @@ def in_a_line(error: BaseException) -> str:
 
 def _spelled(line: str, spell: Callable[[str], str]) -> str:
     """Replace each field in braces by its spelling, and undo `literal`."""
-    return re.sub(r"\{\{|\}\}|\{(\w+)\}", lambda found: spell(found[1]) if found[1] else found[0][0], line)
+    return FIELD.sub(lambda found: spell(found[1]) if found[1] else found[0][0], line)
 
 
 def literal(text: object) -> str:
