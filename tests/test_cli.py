@@ -516,6 +516,24 @@ def test_an_error_begins_with_the_config_file_that_sets_a_field(attnscope, tmp_p
     assert done.stderr.startswith(f"attnscope: --config {mine}: {said}")
 
 
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        ("vit", "[vti]\nheads = 3", " must have a table [vit] (got [vti]); did you mean [vit]?"),
+        ("vit", "[[vit]]\nheads = 3", " must have a table [vit] (got [[vit]]); write [vit]"),
+        ("vit", "vit = 3", " must have a table [vit] (got vit = …); write [vit]"),
+        ("swinv2", "[swin]\nheads = 3", " must have a table [swinv2] (got [swin]); add it"),
+        ("vit", "", " must have a table [vit] (got nothing); add it"),
+        ("vit", '[vit]\nconfig = "x.toml"', ": a config file must not set config; write its keys in this file"),
+    ],
+)
+def test_a_config_file_without_its_table_or_with_another_file_is_an_error(attnscope, tmp_path, command, text, said):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(text)
+    done = attnscope(command, "--no-time", "--config", str(mine))
+    assert (done.returncode, done.stderr) == (2, f"attnscope: --config {mine}{said}\n")
+
+
 def test_contradicting_values_from_one_source_are_an_error(attnscope, tmp_path):
     both = tmp_path / "both.toml"
     both.write_text("[vit]\ntokens = 50\nimage = 384\n")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from attnscope import attentions
 from attnscope.core.errors import UsageError, did_you_mean, literal, quoted
 from attnscope.core.files import text_of
 
@@ -117,10 +118,15 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
     table = content.get(command)
     if not isinstance(table, dict):
         has = ", ".join(_shown(name, value) for name, value in content.items()) or "nothing"
-        raise UsageError(f"{{config}} {literal(path)} must have a table [{command}] (got {literal(has)}); add it")
+        fix = f"write [{command}]" if command in content else _misspelled(command, content) or "add it"
+        raise UsageError(f"{{config}} {literal(path)} must have a table [{command}] (got {literal(has)}); {fix}")
     fields = set(fields)
     flags = {key.replace("-", "_"): value for key, value in table.items()}
     for key, value in flags.items():
+        if key == "config":
+            raise UsageError(
+                f"{{config}} {literal(path)}: a config file must not set config; write its keys in this file"
+            )
         if key not in fields:
             raise UsageError(
                 f"{{config}} {literal(path)}: {quoted(key)} is not a flag of attnscope {command}; "
@@ -133,6 +139,13 @@ def read_config(path: Path, command: str, fields: Iterable[str]) -> dict[str, An
                 f"{{config}} {literal(path)}: {key} must be a single value (got a table); set {key} = VALUE"
             )
     return {key: "x".join(map(str, value)) if isinstance(value, list) else value for key, value in flags.items()}
+
+
+def _misspelled(command: str, content: Iterable[str]) -> str:
+    """Return the suggestion to rename a table whose name is nearly that of a command; an empty text without one."""
+    others = set(content) - {*attentions.names()}
+    is_near = any(did_you_mean(name, [command]).startswith("did you mean") for name in others)
+    return f"did you mean [{command}]?" if is_near else ""
 
 
 def _shown(name: str, value: Any) -> str:
