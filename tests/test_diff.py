@@ -66,7 +66,8 @@ def test_a_run_of_0_1_is_compared_with_a_new_run(attnscope, tmp_path):
      ('{"schema": 1, "x": -1e308}', "between 1e-100"), ('{"schema": 1, "x": 5e-324}', "between 1e-100"),
      (f'{{"schema": 1, "x": {"9" * 101}}}', "between 1e-100"),
      (f'{{"schema": 1, "x": {"[" * 900}{"]" * 900}}}', "over 32 levels"),
-     (f'{{"schema": "{"9" * 1000}"}}', f"got schema {'9' * 100}\\.\\.\\.\\)")],
+     (f'{{"schema": "{"9" * 1000}"}}', f'got schema "{"9" * 99}\\.\\.\\.\\)'),
+     ('{"schema": "1"}', 'must have schema 1 \\(got schema "1"\\)'), ('{"schema": null}', "got schema null")],
 )  # fmt: skip
 def test_a_file_without_a_run_raises_a_usage_error(tmp_path, text, message):
     path = tmp_path / "no.json"

@@ -52,7 +52,7 @@ def parse_report(text: str, path: str) -> Report:
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{path} is not a saved run: it has no schema; write one with --save")
     if data["schema"] != SCHEMA:
-        got = literal(_shortened(data["schema"]))
+        got = literal(_shortened(json.dumps(data["schema"], ensure_ascii=False)))
         raise UsageError(f"{path} must have schema {SCHEMA} (got schema {got}); write it again with --save")
     if not _is_shallow(data):
         raise UsageError(f"{path} is not a saved run: it has over {DEEPEST} levels of values; write one with --save")
