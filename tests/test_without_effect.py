@@ -82,6 +82,29 @@ def test_a_flag_without_the_flag_that_it_needs_has_a_warning(attnscope: Run, lin
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trace timm:x --fail-above macs=1", "--fail-above requires --against; add --against REV"),
+        ("trace timm:x --cannot-tell fail", "--cannot-tell requires --fail-above; add --fail-above LIMITS"),
+        ("diff a.json b.json --cannot-tell fail", "--cannot-tell requires --fail-above; add --fail-above LIMITS"),
+    ],
+)
+def test_a_gate_without_the_flag_that_it_needs_is_an_error(attnscope: Run, line: str, message: str):
+    """A check that forgot the flag would always pass."""
+    done = attnscope(*line.split())
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"attnscope: {message}\n")
+
+
+def test_the_suggested_command_leaves_out_a_flag_without_effect(attnscope: Run):
+    done = attnscope("trace", "torch.nn:Linear", "--arg", "in_features=3", "--arg", "out_features=3", "--input", "2,3",
+                     "--processes", "9", "--no-input-grad")  # fmt: skip
+    assert "has no effect without --against; add it" in done.stderr
+    suggested = next(line for line in done.stdout.splitlines() if line.startswith(" next"))
+    assert "--processes" not in suggested
+    assert "--no-input-grad" not in suggested
+
+
+@pytest.mark.parametrize(
     ("line", "flag", "scope", "needed"),
     [
         ("vit --depth 3", "--depth", "attention", "--scope model"),

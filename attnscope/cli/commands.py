@@ -17,10 +17,10 @@ from typer.core import TyperCommand, TyperGroup
 from attnscope import attentions
 from attnscope.attentions.discovery import find_spec_class, refused
 from attnscope.cli.extension import COMMAND_GROUPS, LEARN, OTHERS
-from attnscope.cli.flags import as_text, key_of, needs_of
+from attnscope.cli.flags import Needs, as_text, key_of, needs_of
 from attnscope.cli.help import encodable, write_examples, write_flags, write_sections, write_usage
 from attnscope.cli.mistakes import fix_of_argument, name_sources, path_of
-from attnscope.cli.without_effect import warn_of_flags, warn_of_variables
+from attnscope.cli.without_effect import check_gates, warn_of_flags, warn_of_variables
 from attnscope.core.errors import AttnscopeError, UsageError, did_you_mean, literal, quoted
 
 
@@ -132,10 +132,10 @@ class Group(TyperGroup):
 class Command(TyperCommand):
     """A command whose parameters are read from text and whose help lists the flags in groups.
 
-    `needs` maps a flag to the switch that it requires, both by their names in Python.
+    `needs` maps a flag, by its name in Python, to what it requires.
     """
 
-    needs: Mapping[str, str] = MappingProxyType({})
+    needs: Mapping[str, Needs] = MappingProxyType({})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments and flags.
@@ -154,9 +154,14 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, then warn about flags and variables without effect, unless the command failed."""
+        """Run the command, then warn about flags and variables without effect, unless the command failed.
+
+        Raises:
+            UsageError: a gate has no effect.
+        """
         try:
             with _explained_by(ctx):
+                check_gates(ctx, self.needs)
                 result = super().invoke(ctx)
         except typer.Exit:
             self._warn(ctx)

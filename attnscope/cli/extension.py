@@ -58,12 +58,19 @@ def load_attentions(context: typer.Context, folders: list[Path] | None) -> list[
 
 
 def typed_again(context: typer.Context, without: Container[str]) -> str:
-    """Return the command line as typed, without the arguments and flags that have these names in Python."""
+    """Return the command line as typed, without the arguments and flags that have these names in Python.
+
+    A flag without effect is left out: the switch that it requires is not given, nor among those names.
+    """
+    needs = getattr(context.command, "needs", {})
     words = ["attnscope", str(context.info_name)]
     for param in context.command.params:
         name = str(param.name)
         source = context.get_parameter_source(name)
         if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        switch = needs[name].switch if name in needs else None
+        if switch is not None and switch not in without and not context.params[switch]:
             continue
         value = context.params[name]
         flag = max(param.opts, key=len) if isinstance(param, TyperOption) else None

@@ -28,9 +28,15 @@ BY_PRESET = "attnscope.by_preset"
 
 @dataclass(frozen=True)
 class Needs:
-    """An annotation of a flag that has no effect without a switch, which it gives by the name in Python."""
+    """An annotation of a flag that has no effect without a switch.
+
+    Args:
+        switch: the name of the switch in Python.
+        is_gate: whether the flag decides on the exit code, so that it is an error to forget the switch.
+    """
 
     switch: str
+    is_gate: bool = False
 
 
 class Flag(TyperOption):
@@ -192,10 +198,10 @@ def is_typed(context: Any, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def needs_of(command: Callable[..., Any]) -> dict[str, str]:
-    """Return the required switch of each flag of a function that is annotated with Needs."""
+def needs_of(command: Callable[..., Any]) -> dict[str, Needs]:
+    """Return what each flag of a function requires, if it is annotated with Needs."""
     return {
-        name: note.switch
+        name: note
         for name, parameter in signature(command).parameters.items()
         for note in getattr(parameter.annotation, "__metadata__", ())
         if isinstance(note, Needs)

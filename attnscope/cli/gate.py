@@ -34,7 +34,7 @@ CannotTellFlag = Annotated[
         **choices(ON_CANNOT_TELL),
         help="Exit code of --fail-above if it cannot tell: pass (0) or fail (1) instead of 4.",
     ),
-    Needs("fail_above"),
+    Needs("fail_above", is_gate=True),
 ]
 AcrossFlag = Annotated[
     bool,

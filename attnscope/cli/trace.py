@@ -170,7 +170,7 @@ def run_trace(
         ),
     ] = None,
     processes: Annotated[int, PROCESSES, Needs("against")] = DEFAULT_PROCESSES,
-    fail_above: Annotated[FailAboveFlag, Needs("against")] = None,
+    fail_above: Annotated[FailAboveFlag, Needs("against", is_gate=True)] = None,
     cannot_tell: CannotTellFlag = None,
     across: AcrossFlag = False,
     device: Annotated[

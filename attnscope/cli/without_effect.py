@@ -1,13 +1,13 @@
-"""Warnings about input without effect: a flag without the flag that it requires, a misspelled environment variable."""
+"""Input without effect, as warnings and errors: a flag without the flag that it requires, a misspelled variable."""
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attnscope.cli.flags import is_typed
+from attnscope.cli.flags import Needs, is_typed
 from attnscope.cli.messages import say
-from attnscope.core.errors import AttnscopeError, UsageError, flag
+from attnscope.core.errors import AttnscopeError, UsageError, flag, literal
 
 
 def warn(message: str) -> None:
@@ -15,19 +15,48 @@ def warn(message: str) -> None:
     say(f"attnscope: warning: {UsageError(message).in_flags()}")
 
 
-def warn_of_flags(context: Any, needs: Mapping[str, str]) -> None:
+def check_gates(context: Any, needs: Mapping[str, Needs]) -> None:
+    """Check that each typed gate has the switch that it requires; without it, every check would pass.
+
+    Args:
+        context: the command's context.
+        needs: what each flag requires, by its name in Python.
+
+    Raises:
+        UsageError: a gate is without its switch.
+    """
+    for name, need in _idle(context, needs):
+        if need.is_gate:
+            switch = _params(context)[need.switch]
+            words = " ".join(filter(None, [flag(need.switch), switch.metavar]))
+            raise UsageError(f"{{{name}}} requires {{{need.switch}}}; add {literal(words)}")
+
+
+def warn_of_flags(context: Any, needs: Mapping[str, Needs]) -> None:
     """Warn about each typed flag that is given without the switch that it requires.
 
     Args:
         context: the command's context.
-        needs: the switch that each flag requires, both by their names in Python.
+        needs: what each flag requires, by its name in Python.
     """
-    params = {param.name: param for param in context.command.params}
-    for name, needed in needs.items():
-        if is_typed(context, name) and not context.params[needed]:
-            idle, off = _spell(params[name], context.params[name]), params[needed].secondary_opts
-            with_off = f"with {off[0]}; remove one of them" if off and params[needed].default else None
-            warn(f"{idle} has no effect {with_off or f'without {flag(needed)}; add it'}")
+    params = _params(context)
+    for name, need in _idle(context, needs):
+        if not need.is_gate:
+            idle, off = _spell(params[name], context.params[name]), params[need.switch].secondary_opts
+            with_off = f"with {off[0]}; remove one of them" if off and params[need.switch].default else None
+            warn(f"{idle} has no effect {with_off or f'without {flag(need.switch)}; add it'}")
+
+
+def _idle(context: Any, needs: Mapping[str, Needs]) -> Iterator[tuple[str, Needs]]:
+    """Yield each typed flag without the switch that it requires, and what it requires."""
+    for name, need in needs.items():
+        if is_typed(context, name) and not context.params[need.switch]:
+            yield name, need
+
+
+def _params(context: Any) -> dict[str, Any]:
+    """Return the parameters of a command by their names in Python."""
+    return {param.name: param for param in context.command.params}
 
 
 def warn_of_variables(context: Any) -> None:
