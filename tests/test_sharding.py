@@ -1,6 +1,7 @@
 """Tests of plans on several ranks: bytes by the papers' formulas, uneven shards, and refusals with legal values."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from attnscope.attentions.vit.spec import ViTSpec
 from attnscope.attentions.xca.spec import XCASpec
 from attnscope.core.errors import UsageError
 from attnscope.networks.vit.spec import ViTNetworkSpec
-from attnscope.plan.links import parse_device, parse_link
+from attnscope.plan.links import Device, Link, parse_device, parse_link, spell_device, spell_link
 from attnscope.plan.memory import Memory
 from attnscope.plan.mesh import KINDS, chunk, parse_mesh
 from attnscope.plan.sharding import ShardedPlan
@@ -418,8 +419,41 @@ def test_the_next_command_has_what_the_report_lacks() -> None:
     rates = {"link": parse_link("1GB/s,5us"), "device": parse_device("h100", "float32")}
     reports = [plan_shards(SwinSpec(), "windows=4", **given) for given in ({}, rates, {**rates, "backward": True})]
     flags = [report.next[0].removeprefix("attnscope shard swin --plan windows=4 ") for report in reports]
-    assert flags == ["--link 50GB/s,5us --peak h100", "--backward", "-o shard.html"]
+    given = "--link 1GB/s,5us --peak h100"
+    assert flags == ["--link 50GB/s,5us --peak h100", f"{given} --backward", f"{given} --backward -o shard.html"]
     assert ["nothing to send on 1.00 GB/s" in str(time_lines(report)) for report in reports] == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_next_command_keeps_the_rates_and_the_backward(dtype: str) -> None:
+    spec = ViTSpec(dtype=dtype)
+    for link, peak in (
+        ("nvlink4,5us", "60TFLOPS,2TB/s"),
+        ("50 GB/s,20us", "1.5TFLOPS,1TB/s"),
+        ("pcie5", "1GFLOPS,1GB/s"),
+    ):
+        rates = {"link": parse_link(link), "device": parse_device(peak, dtype)}
+        report = plan_shards(spec, "tp=4", **rates, backward=True)
+        assert report.next[1] == "sends fewer bytes"
+        words = shlex.split(report.next[0])
+        assert words[words.index("--link") + 1] == link
+        assert words[words.index("--peak") + 1] == peak
+        assert words[-1] == "--backward"
+        suggested = plan_shards(spec, "ulysses=4", link=rates["link"])
+        assert suggested.next[1] == "the time that it takes"
+        words = shlex.split(suggested.next[0])
+        assert words[words.index("--link") + 1] == link
+        parse_device(words[words.index("--peak") + 1], dtype)
+
+
+def test_a_link_and_a_device_of_unknown_names_are_spelled_by_their_rates() -> None:
+    link, device = Link("mine", 3e9, 2e-6), Device("mine", 5e12, 1e12)
+    assert (spell_link(link), spell_device(device, "float32")) == (
+        "3000000000B/s,2000ns",
+        "5000000000000FLOPS,1000000000000B/s",
+    )
+    assert parse_link(spell_link(link)).bytes_per_s == 3e9
+    assert parse_device(spell_device(device, "float32"), "float32").flops_per_s == 5e12
 
 
 def test_the_gradient_of_each_collective_is_its_inverse() -> None:

@@ -2,7 +2,8 @@
 
 import math
 import platform
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from attnscope.attentions.spec import Spec
 from attnscope.core.errors import UsageError
 from attnscope.core.version import __version__
 from attnscope.networks.spec import NetworkSpec
-from attnscope.plan.links import Device, Link
+from attnscope.plan.links import Device, Link, spell_device, spell_link, usual_device
 from attnscope.plan.mesh import (
     KINDS,
     CountError,
@@ -90,7 +91,7 @@ def plan_shards(
         link=link,
         device=device,
         notes=notes_of(sharded),
-        next=_next(spec, mesh, totals.bytes_sent, others, link is not None and device is not None, backward),
+        next=_next(spec, mesh, totals.bytes_sent, others, _flags(spec, link, device, backward)),
         environment={"attnscope": __version__, "python": platform.python_version()},
     )
 
@@ -321,21 +322,34 @@ def notes_of(sharded: "ShardedPlan | ShardedNetwork") -> list[str]:
     return notes
 
 
-def _next(
-    spec: Spec, mesh: Mesh, sent: int, others: Sequence[OtherPlan], has_times: bool, has_backward: bool
-) -> tuple[str, str]:
+def _flags(spec: Spec, link: Link | None, device: Device | None, backward: bool) -> dict[str, str]:
+    """Return the flags of a report beside its plan, with their values."""
+    flags = {}
+    if link is not None:
+        flags["--link"] = shlex.quote(spell_link(link))
+    if device is not None:
+        flags["--peak"] = shlex.quote(spell_device(device, spec.dtype))
+    return {**flags, "--backward": ""} if backward else flags
+
+
+def _next(spec: Spec, mesh: Mesh, sent: int, others: Sequence[OtherPlan], given: Mapping[str, str]) -> tuple[str, str]:
     """Return the next command and the reason for it: a plan that sends less, or what the report does not have yet."""
-    own = spec.command().removeprefix("attnscope ")
+    own, plan = spec.command().removeprefix("attnscope "), spell_mesh(mesh)
+
+    def command(plan: str, flags: Mapping[str, str]) -> str:
+        words = [f"{name} {value}".rstrip() for name, value in flags.items()]
+        return " ".join([f"attnscope shard {own} --plan {plan}", *words])
+
     less = [other for other in others if other.bytes_sent is not None and other.bytes_sent < sent]
     if less:
         best = min(less, key=lambda other: other.bytes_sent or 0)
-        return f"attnscope shard {own} --plan {best.plan}", "sends fewer bytes"
-    command = f"attnscope shard {own} --plan {spell_mesh(mesh)}"
-    if not has_times:
-        return f"{command} --link 50GB/s,5us --peak h100", "the time that it takes"
-    if not has_backward:
-        return f"{command} --backward", "the bytes that the backward sends"
-    return f"{command} -o shard.html", "a page of the plan"
+        return command(best.plan, given), "sends fewer bytes"
+    rates = {"--link": "50GB/s,5us", "--peak": usual_device(spec.dtype)}
+    if rates.keys() - given.keys():
+        return command(plan, {**rates, **given}), "the time that it takes"
+    if "--backward" not in given:
+        return command(plan, {**given, "--backward": ""}), "the bytes that the backward sends"
+    return command(plan, {**given, "-o": "shard.html"}), "a page of the plan"
 
 
 def _ranks(count: int) -> str:

@@ -112,6 +112,31 @@ def parse_device(text: str, dtype: str) -> Device:
     return Device(text, flops, per_s, "given")
 
 
+def spell_link(link: Link) -> str:
+    """Return the text that `parse_link` parses to a link: its name, or its rates if the name is not known."""
+    latency = f",{link.latency_s * 1e6:g}us" if link.latency_s and link.name in LINKS else ""
+    text = f"{link.name}{latency}"
+    try:
+        known = parse_link(text)
+    except UsageError:
+        known = None
+    return text if known == link else f"{link.bytes_per_s:.0f}B/s,{link.latency_s * 1e9:.0f}ns"
+
+
+def spell_device(device: Device, dtype: str) -> str:
+    """Return the text that `parse_device` parses to a device: its name, or its rates if the name is not known."""
+    try:
+        known = parse_device(device.name, dtype)
+    except UsageError:
+        known = None
+    return device.name if known == device else f"{device.flops_per_s:.0f}FLOPS,{device.bytes_per_s:.0f}B/s"
+
+
+def usual_device(dtype: str) -> str:
+    """Return the text of a device that has a rate for a dtype."""
+    return "h100" if any(dtype in dtypes for dtypes in DEVICES["h100"]) else "60TFLOPS,2TB/s"
+
+
 def _rate(text: str, unit: str) -> float | None:
     """Return a positive rate such as `50GB/s`; None for a text of another form."""
     found = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*([kMGTP]?){re.escape(unit)}", text.strip())
