@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import attnscope
-from attnscope.core.errors import UsageError
-from attnscope.tracing.targets import find_target, parse_argument, parse_input
+from attnscope.core.errors import AttnscopeError, UsageError
+from attnscope.tracing.targets import Target, find_target, parse_argument, parse_input
 from attnscope.tracing.tensors import shapes_within
 from attnscope.tracing.trace import TraceOptions, trace_target
 
@@ -184,3 +184,48 @@ def test_attention_with_broadcast_queries_has_no_windows(queries):
     report = attnscope.trace(Attend(), torch.zeros(queries), torch.zeros(2, 6, 7, 8))
     [found] = report.attentions
     assert (found.neighbourhood.words, found.tokens, found.heads, report.totals.macs) == ("all keys", 5, 6, 6720)
+
+
+OPTIONS = TraceOptions(False, None, "module", None, None, 0.1, 1, 0, None)
+
+
+class Masked(nn.Module):
+    def forward(self, x, mask, *, scale=None):
+        return x + mask if scale is None else x * scale + mask
+
+
+class Misused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Masked()
+
+    def forward(self, x, **others):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(
+    ("build", "shapes", "fix"),
+    [
+        (Masked, ["2,4"], "argument: 'mask'; add --input mask=SHAPE"),
+        (Masked, ["scale=2,4"], "; add --input x=SHAPE --input mask=SHAPE"),
+        (Masked, ["2,4", "msk=2,4"], "argument 'msk'; did you mean mask?"),
+        (Masked, ["2,4", "2,4", "size=2,4"], "argument 'size'; available: mask, scale, x"),
+        (Masked, ["2,4", "2,4", "2,4"], "but 4 were given"),
+        (Misused, ["2,4", "mask=2,4"], "argument: 'mask'"),
+    ],
+)
+def test_an_error_of_a_forward_says_which_input_to_add_or_to_rename(build, shapes, fix):
+    target = Target("mine", build, [parse_input(text) for text in shapes])
+    with pytest.raises(AttnscopeError) as error:
+        trace_target(target, OPTIONS)
+    assert error.value.in_flags().endswith(fix)
+
+
+def test_inputs_that_a_hook_adds_are_not_missing():
+    def build():
+        module = Masked()
+        module.register_forward_pre_hook(lambda module, args: (*args, torch.ones_like(args[0])))
+        return module
+
+    report = trace_target(Target("mine", build, [parse_input("2,4")]), OPTIONS)
+    assert report.steps

@@ -30,6 +30,7 @@ from attnscope.tracing.report import trace_report
 from attnscope.tracing.run import Found, measure, run_watched
 from attnscope.tracing.source_lines import users_files
 from attnscope.tracing.targets import InputSpec, Target
+from attnscope.tracing.targets.target import input_fix
 from attnscope.tracing.tensors import has_values, tensors_in
 from attnscope.tracing.tree import named_tensors_of, tensors_of
 from attnscope.tracing.values import values_known
@@ -225,7 +226,9 @@ def _trace_with_found_inputs(target: Target, options: TraceOptions, module: nn.M
         try:
             report = _trace(options, target.name, module, inputs, module_to_run)
         except ForwardError as error:
-            if target.inputs or error.__cause__ is None:
+            if target.inputs:
+                raise _of_given_inputs(error, module, specs) from error.__cause__
+            if error.__cause__ is None:
                 raise
             others = target.other_inputs(module, specs, error.__cause__)
             if refused is None or len(refused[1]) < len(specs):
@@ -236,6 +239,12 @@ def _trace_with_found_inputs(target: Target, options: TraceOptions, module: nn.M
         else:
             report.notes.extend(target.notes)
             return report
+
+
+def _of_given_inputs(error: ForwardError, module: nn.Module, specs: Sequence[InputSpec]) -> ForwardError:
+    """Return an error that says which input to add or to rename if the forward does not accept the given ones."""
+    fix = input_fix(module, specs) if isinstance(error.__cause__, TypeError) else ""
+    return ForwardError(f"{error}; {fix}") if fix else error
 
 
 def _of_found_inputs(error: ForwardError, specs: Sequence[InputSpec]) -> ForwardError:

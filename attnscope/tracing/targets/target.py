@@ -1,7 +1,7 @@
 """Describe a module that can be built, and its inputs."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnscope.core.axes import Shape
 from attnscope.core.dtypes import dtype_name
-from attnscope.core.errors import UsageError
+from attnscope.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -115,3 +115,21 @@ def known_inputs(module: "nn.Module") -> list[InputSpec]:
     if example is not None and hasattr(example, "shape"):
         return [InputSpec(tuple(example.shape), dtype_name(example.dtype))]
     return []
+
+
+def input_fix(module: "nn.Module", given: Sequence[InputSpec]) -> str:
+    """Return which `--input` to add or to rename if the forward does not accept these inputs; "" if it does."""
+    try:
+        takes = inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):
+        return ""
+    named = [spec.name for spec in given if spec.name]
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    by_name = [name for name, each in takes.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    unknown = [] if takes_any else [name for name in named if name not in by_name]
+    if unknown:
+        return did_you_mean(unknown[0], [name for name in by_name if name not in named])
+    in_order = [name for name, each in takes.items() if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    present = {*in_order[: len(given) - len(named)], *named}
+    missing = [name for name in by_name if takes[name].default is inspect.Parameter.empty and name not in present]
+    return f"add {' '.join(f'{{input}} {name}=SHAPE' for name in missing)}" if missing else ""
