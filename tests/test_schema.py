@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from contextlib import redirect_stdout
 from typing import Any
@@ -22,6 +23,8 @@ COMMANDS = {
     "windows --shift --token 3,3 --positions --order --pretrained-window 12": "windows",
     "windows cswin --layers 3": "neighbourhood",
     "trace torchvision:swin_t --module features.1.0.attn --backward": "trace",
+    "shard vit --plan tp=2 --link 50GB/s,5us --peak h100 --backward": "shard",
+    "shard swin --scope model --plan windows=4": "shard",
     "peaks": "peaks",
     "presets": "presets",
 }
@@ -41,6 +44,11 @@ def output_of(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_file_is_what_the_classes_of_the_reports_give():
     """After a change of the JSON output: `python -m tests.golden`."""
     assert schema.FILE.read_text(encoding="utf-8") == schema.text()
+
+
+def test_the_page_lists_the_definition_of_each_kind_of_output():
+    page = schema.FILE.with_name("json.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `#/\$defs/(\w+)` \|", page, re.MULTILINE)) == schema.KINDS.keys()
 
 
 def test_it_is_a_json_schema():
