@@ -111,6 +111,12 @@ def test_a_mask_is_what_hides_keys_and_neither_learned_nor_scores(module, mask, 
     assert (f"global attention, {mask}, N = 50" if mask else "global attention, N = 50") in attention_line(found)
 
 
+def test_a_frozen_bias_is_not_a_mask():
+    for change in (lambda self, scores: scores + self.bias, lambda self, scores: scores + self.bias * 2):
+        [found] = attnscope.trace(Layers(change).requires_grad_(False), torch.rand(2, 50, 64)).attentions
+        assert found.mask is None
+
+
 def test_an_attention_with_a_mask_has_a_formula_and_no_family():
     x = torch.rand(2, 50, 64)
     for is_causal in (True, False):

@@ -121,7 +121,7 @@ def _known_of(value: Value) -> str | None:
     found, queue, seen = ADDED, [value], {value}
     for each in queue:
         node = each.maker
-        if each.is_trainable or each.is_product or len(queue) > FARTHEST:
+        if each.is_trainable or each.is_parameter or each.is_product or len(queue) > FARTHEST:
             return None
         if node is None:
             queue += [each.origin] if each.origin else []

@@ -33,7 +33,7 @@ class Value:
     product depends on a matmul. So it is not a weight, even if it is constant: queries that are learned and projected.
 
     `is_real` is True for floating-point and complex numbers, which may have a gradient. `is_trainable` is True for a
-    tensor that no operator made and that requires one.
+    tensor that no operator made and that requires one. `is_parameter` is True for a parameter, even if it is frozen.
 
     `origin` is what an input of a submodule was in the forward of the whole; None if it is unknown.
     """
@@ -43,6 +43,7 @@ class Value:
     source: str = ""
     is_real: bool = True
     is_trainable: bool = False
+    is_parameter: bool = False
     axes: Axes = ()
     is_constant: bool = False
     is_product: bool = False
@@ -209,7 +210,9 @@ class Flow:
 
 def _value_of(tensor: Tensor, maker: Node | None = None, source: str = "") -> Value:
     is_real = tensor.dtype.is_floating_point or tensor.dtype.is_complex
-    return Value(shape_of(tensor), maker, source, is_real, source == TABLE and tensor.requires_grad)
+    is_table = source == TABLE
+    is_parameter = is_table and isinstance(tensor, nn.Parameter)
+    return Value(shape_of(tensor), maker, source, is_real, is_table and tensor.requires_grad, is_parameter)
 
 
 def _is_same(one: Tensor | None, other: Tensor) -> bool:
