@@ -89,7 +89,6 @@ SETTINGS = {
     ),
     "allocations": (tracemalloc.start, tracemalloc.is_tracing),
     "collector": (lambda: gc.set_debug(gc.DEBUG_UNCOLLECTABLE), gc.get_debug),
-    "frozen objects": (gc.freeze, gc.get_freeze_count),
     "environment": (lambda: setattr(os, "environ", {**os.environ}), lambda: id(os.environ)),
     "time zone": (change_time_zone, lambda: (time.tzname, time.localtime(0).tm_hour)),
     "limit": (lower_limit, lambda: resource.getrlimit(resource.RLIMIT_NOFILE)),

@@ -2,7 +2,6 @@
 
 import copy
 import faulthandler
-import gc
 import logging
 import mimetypes
 import multiprocessing
@@ -46,7 +45,10 @@ ATTRIBUTES = (
 
 
 def system_settings() -> Iterator[Restore]:
-    """Yield functions that restore settings; those of libraries that are not imported have no users yet."""
+    """Yield functions that restore settings; those of libraries that are not imported have no users yet.
+
+    Objects that a forward freezes stay so: Python counts frozen objects one by one, which may take longer than the trace.
+    """
     for module, get, set_ in SETTINGS:
         if (library := sys.modules.get(module)) is not None:
             yield keep_setting(getattr(library, get), getattr(library, set_))
@@ -56,8 +58,6 @@ def system_settings() -> Iterator[Restore]:
     yield keep_setting(faulthandler.is_enabled, lambda on: faulthandler.enable() if on else faulthandler.disable())
     depth = tracemalloc.get_traceback_limit()
     yield keep_setting(tracemalloc.is_tracing, lambda on: tracemalloc.start(depth) if on else tracemalloc.stop())
-    if not gc.get_freeze_count():  # which objects were frozen before cannot be read
-        yield lambda: gc.unfreeze() if gc.get_freeze_count() else None
     yield from _limits()
     if hasattr(time, "tzset"):
         yield _time_zone()
