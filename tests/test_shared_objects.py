@@ -97,11 +97,6 @@ OBJECTS = {
     "releases": (Releases, Counts.step, Counts.state),
     "reference": (lambda: weakref.ref(COUNTED), lambda reference: reference().step(), lambda _: COUNTED.state()),
     "memory view": (lambda: memoryview(bytearray(4)), lambda view: view.__setitem__(0, 1), bytes),
-    "pointer": (
-        lambda: ctypes.pointer(ctypes.c_int(1)),
-        lambda pointer: setattr(pointer.contents, "value", 2),
-        lambda pointer: pointer.contents.value,
-    ),
     "shared number": (
         lambda: multiprocessing.Value("i", 1),
         lambda number: setattr(number, "value", number.value + 1),
@@ -175,3 +170,10 @@ def test_a_file_keeps_its_position_unless_a_forward_writes(settings, tmp_path):
         file.write("last\n")
     lines = (tmp_path / "file").read_text().splitlines()
     assert (lines[:2], {*lines[2:-1]}, lines[-1]) == (["first", "second"], {"third"}, "last")
+
+
+def test_memory_that_cannot_be_read_is_left_alone():
+    """A handle of a C library may point anywhere; to follow it would end the process."""
+    module = nn.Linear(4, 4)
+    module.handle = ctypes.cast(ctypes.c_void_p(8), ctypes.POINTER(ctypes.c_int))
+    assert attnscope.trace(module, torch.rand(2, 4)).totals.macs == 2 * 4 * 4

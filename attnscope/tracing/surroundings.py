@@ -406,8 +406,6 @@ def _elements(value: Any) -> Iterable[Any]:
     numpy = sys.modules.get("numpy")
     if isinstance(value, memoryview):
         return (value.obj,)
-    if isinstance(value, ctypes._Pointer):
-        return (value.contents,) if value else ()
     if (sqlite3 := sys.modules.get("sqlite3")) is not None and isinstance(value, sqlite3.Cursor):
         return (value.connection,)
     if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype == object and value.size <= LARGEST:
@@ -431,7 +429,7 @@ def _state(value: Any) -> Iterator[Restore]:
         with suppress(OSError, ValueError):  # it is closed, or has no position
             if value.seekable() and value.readable():
                 yield partial(_seek, value, value.tell(), _size_of(value))
-    elif isinstance(value, C_DATA):
+    elif isinstance(value, C_DATA) and (value._b_needsfree_ or value._objects):  # other memory may not be readable
         place, size = ctypes.addressof(value), ctypes.sizeof(value)
         yield partial(ctypes.memmove, place, ctypes.string_at(place, size), size)
     elif isinstance(value, RLOCK):
